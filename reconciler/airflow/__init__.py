@@ -1,0 +1,1 @@
+"""Drivers: how an Airflow instance is inspected, drained, restarted and probed."""

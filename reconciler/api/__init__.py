@@ -1,0 +1,1 @@
+"""HTTP: metrics, health, webhooks and the read API."""

@@ -1,0 +1,49 @@
+"""The errors that know what happens next.
+
+Adapters translate foreign exceptions into these at the edge; whatever else reaches the daemon is
+a bug: it is logged with its traceback, backed off and alerted, and the daemon stays alive.
+"""
+
+from __future__ import annotations
+
+from reconciler.core.model import Place
+
+
+class GroundcrewError(Exception):
+    """Base of all expected errors.
+
+    `reason` is a CamelCase word that becomes a condition's reason and a metric's label, so the
+    set of reasons is small and fixed; `message` says what failed and what to do, in words.
+    `place` points into the environments repo where there is such a place.
+    """
+
+    def __init__(self, reason: str, message: str, place: Place | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class Retryable(GroundcrewError):
+    """It may work by itself later; `after` is the wait in seconds, None for the usual back-off."""
+
+    def __init__(
+        self, reason: str, message: str, place: Place | None = None, after: float | None = None
+    ) -> None:
+        super().__init__(reason, message, place)
+        self.after = after
+
+
+class Waiting(GroundcrewError):
+    """Nothing is wrong: look again `after` seconds."""
+
+    def __init__(self, reason: str, message: str, after: float) -> None:
+        super().__init__(reason, message)
+        self.after = after
+
+
+class Stalled(GroundcrewError):
+    """A person has to change something first; trying again as it is would fail again."""

@@ -1,0 +1,482 @@
+"""The nouns: definitions as asked for, records as kept, outcomes as reported.
+
+Every layer above speaks in these types. Times are seconds since the epoch (UTC) as float; durations
+are seconds; digests are lower-case hex SHA-256. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from reconciler.core.phases import ActivationPhase, BuildPhase, Step, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in the environments repo; `line` and `column` count from 1, 0 means unknown."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
+
+
+# --------------------------------------------------------------------------- what a team asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One PEP 508 requirement, or an in-repo package when `package` is set (`name @ ./path`)."""
+
+    text: str
+    place: Place
+    package: str | None = None  # repo path of the in-repo package's directory
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePackage:
+    """An in-repo source package: `tree` is the git tree id of its directory `path`."""
+
+    name: str
+    path: str
+    tree: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A package index. `packages` are the name globs that come from it and from no other."""
+
+    name: str
+    url: str
+    packages: tuple[str, ...]
+    credentials: str | None = None
+    ca_bundle: str | None = None  # PEM text
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    """A jar or a file to place beside the packages: exactly one of `jar`, `url` is set."""
+
+    sha256: str
+    jar: str | None = None  # group:artifact:version, from the Maven repository of the settings
+    url: str | None = None
+    path: str = ""  # below the build's files: `bin/duckdb`; jars default to `jars/<file name>`
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What verification proves beside the import of every module."""
+
+    imports: tuple[str, ...] = ()
+    dags: tuple[tuple[str, str], ...] = ()  # (repo path, text of the file)
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that shapes a build; equal recipes give the same `digest`, whatever the revision."""
+
+    digest: str
+    requirements: tuple[Requirement, ...] = ()
+    constraints: tuple[tuple[str, str], ...] = ()  # (repo path, text)
+    packages: tuple[SourcePackage, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    source_builds: tuple[str, ...] = ()
+    files: tuple[FileItem, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    checks: Checks = Checks()
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Instances that activate together; the next wave starts `soak` seconds after the last one is active."""
+
+    instances: tuple[str, ...]
+    soak: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a team asks for."""
+
+    name: str
+    team: str
+    place: Place
+    recipe: Recipe
+    rollout: tuple[Wave, ...] = ()
+    suspend: bool = False
+
+
+class OnTimeout(StrEnum):
+    """What a drain does at its deadline."""
+
+    ABORT = "abort"
+    PROCEED = "proceed"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A maintenance window: opens at each `cron` match in `timezone`, stays open `duration` seconds."""
+
+    cron: str
+    duration: float
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Airflow's REST API; `credentials` names a secret of the team."""
+
+    url: str
+    credentials: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """How one local Airflow component is restarted (argv); `status` exits 0 while it is up."""
+
+    name: str
+    restart: tuple[str, ...]
+    status: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget:
+    """An Airflow on this machine."""
+
+    python: str
+    airflow_home: str
+    components: tuple[Component, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesTarget:
+    """An Airflow from the official chart."""
+
+    namespace: str
+    release: str
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One Airflow deployment, owned by one team; exactly one of `local`, `kubernetes` is set."""
+
+    name: str
+    team: str
+    place: Place
+    api: Api
+    local: LocalTarget | None = None
+    kubernetes: KubernetesTarget | None = None
+    load_into: tuple[str, ...] = (
+        "scheduler", "dag-processor", "triggerer", "worker", "api-server", "webserver",
+    )  # fmt: skip
+    drain_timeout: float = 900.0
+    on_timeout: OnTimeout = OnTimeout.ABORT
+    probe_timeout: float = 300.0
+    window: Window | None = None
+    suspend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake in the environments repo: that object is Stalled, every other goes on."""
+
+    place: Place
+    object: str  # "Environment/analytics", "Instance/x", or the file when no name could be read
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Who asked: for messages and history."""
+
+    revision: str
+    author: str = ""
+    subject: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """All that the environments repo asks for at one revision.
+
+    `broken` holds the paths of files with findings: an object recorded as coming from such a
+    file is Stalled and kept as it is, never treated as deleted.
+    """
+
+    commit: Commit
+    environments: Mapping[str, Environment] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Paths of the files that have findings."""
+        return frozenset(f.place.file for f in self.findings)
+
+
+# ------------------------------------------------------------------------------------ the runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One installed distribution of a base."""
+
+    name: str  # normalised (PEP 503)
+    version: str
+    requires: tuple[str, ...] = ()
+    provides_extra: tuple[str, ...] = ()
+    requires_python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What is installed in an instance: the base. `key` names it everywhere.
+
+    `python_tag` is like "cp311", `platform` like "linux_x86_64", `tags` are the wheel tags that
+    the interpreter accepts, best first.
+    """
+
+    key: str  # "<python_tag>-<platform>-airflow<version>-<first 12 hex digits of the inventory digest>"
+    python: str  # path of the interpreter
+    python_version: str  # "3.11.7"
+    python_tag: str
+    platform: str
+    airflow_version: str
+    tags: tuple[str, ...]
+    base: tuple[Distribution, ...]
+
+
+# ------------------------------------------------------------------------------------ the records
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something failed, in words."""
+
+    reason: str
+    message: str
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRecord:
+    """One build of (environment, recipe digest, runtime). `key` is their digest's first 16 digits.
+
+    `build_id` is known from the end of Resolving on. `phases` holds (phase, started at), oldest
+    first, for durations. `attempts` counts failures that a retry may heal, `not_before` is when
+    the next attempt may start.
+    """
+
+    key: str
+    environment: str
+    team: str
+    recipe_digest: str
+    runtime_key: str
+    revision: str
+    phase: BuildPhase
+    created_at: float
+    phases: tuple[tuple[str, float], ...] = ()
+    build_id: str | None = None
+    attempts: int = 0
+    not_before: float = 0.0
+    problem: Problem | None = None
+    packages: tuple[tuple[str, str], ...] = ()  # (name, version) that the build installs
+    version: int = 0  # row version for compare-and-swap; 0: not stored yet
+
+
+class Trigger(StrEnum):
+    """Why an activation was started."""
+
+    COMMIT = "commit"
+    OPERATOR = "operator"
+    QUARANTINE = "quarantine"
+    DELETION = "deletion"
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """Taking one instance from `from_build` to `to_build` (None: the bare base), or back.
+
+    `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
+    an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
+    parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
+    failures of the present step's effect that a retry may heal.
+    """
+
+    id: str
+    from_build: str | None
+    to_build: str | None
+    trigger: Trigger
+    revision: str
+    step: Step
+    phase: ActivationPhase
+    started_at: float
+    step_since: float
+    phases: tuple[tuple[str, float], ...] = ()
+    pools: tuple[tuple[str, int], ...] = ()
+    baseline: tuple[tuple[str, str], ...] = ()
+    expected_dags: tuple[str, ...] = ()
+    restarted_at: float = 0.0
+    failures: int = 0
+    not_before: float = 0.0
+    drained: bool = False
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """(instance, build) that failed; lifted when the recipe digest changes or someone says retry."""
+
+    build_id: str
+    recipe_digest: str
+    reason: str
+    message: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    """What is known and under way for one instance.
+
+    `current` is the build that the pointer names as recorded (None: the bare base), `previous`
+    the last one that was Active before it. `active_since` is when `current` passed the gate.
+    `retired` holds (build id, when it stopped being current), for garbage collection.
+    `wait` says in words on what an activation waits ("" when it does not).
+    """
+
+    name: str
+    team: str
+    file: str
+    environment: str | None = None
+    runtime: Runtime | None = None
+    fingerprint: str = ""  # the driver's cheap mark of the base, to know when to inspect again
+    current: str | None = None
+    current_digest: str | None = None  # recipe digest that `current` was built from
+    previous: str | None = None
+    previous_digest: str | None = None
+    active_since: float | None = None
+    activation: Activation | None = None
+    last: Activation | None = None  # the last one that ended
+    quarantines: tuple[Quarantine, ...] = ()
+    retired: tuple[tuple[str, float], ...] = ()
+    suspended: bool = False  # by an operator, beside the definition's own suspend
+    degraded: bool = False
+    not_before: float = 0.0  # after an aborted drain or a failed inspection
+    wait: str = ""
+    problem: Problem | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRecord:
+    """What was last accepted for one environment."""
+
+    name: str
+    team: str
+    file: str
+    revision: str
+    recipe_digest: str
+    instances: tuple[str, ...]
+    commit_at: float = 0.0
+    seen_at: float = 0.0
+    suspended: bool = False
+    problem: Problem | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Everything that is recorded, read in one go per cycle.
+
+    `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed`
+    is the revision for which someone confirmed the loss of most definitions.
+    """
+
+    environments: Mapping[str, EnvironmentRecord] = field(default_factory=dict)
+    instances: Mapping[str, InstanceRecord] = field(default_factory=dict)
+    builds: Mapping[str, BuildRecord] = field(default_factory=dict)
+    accepted_revision: str = ""
+    prune_confirmed: str = ""
+    source_problem: Problem | None = None
+
+
+class Verb(StrEnum):
+    """What an operator can ask for."""
+
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    RETRY = "retry"
+    ROLLBACK = "rollback"
+    REFRESH = "refresh"
+    CONFIRM_PRUNE = "confirm-prune"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An operator's request, queued in the store until the leader has carried it out."""
+
+    id: int
+    at: float
+    who: str
+    verb: Verb
+    target: str  # "environment/analytics", "instance/analytics-prod", or "" for the repo
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of history; never changed once written. `data` holds JSON-compatible values."""
+
+    at: float
+    kind: str  # CamelCase: BuildReady, ActivationActive, RolledBack, …
+    object: str  # "environment/analytics", "instance/analytics-prod"
+    team: str
+    reason: str
+    message: str
+    revision: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What an activation step's effect reported. `after` is when to look again, in seconds.
+
+    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation).
+    """
+
+    verdict: Verdict
+    problem: Problem | None = None
+    after: float | None = None
+    pools: tuple[tuple[str, int], ...] | None = None
+    baseline: tuple[tuple[str, str], ...] | None = None
+    expected_dags: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one decision writes, in one transaction: all of it or nothing.
+
+    A record with `version` 0 is inserted; any other replaces the row of just that version.
+    `meta` sets fields of Records that have no table of their own; `locks` maps
+    (recipe digest, runtime key) to a lock's text.
+    """
+
+    environments: tuple[EnvironmentRecord, ...] = ()
+    instances: tuple[InstanceRecord, ...] = ()
+    builds: tuple[BuildRecord, ...] = ()
+    drop_environments: tuple[str, ...] = ()
+    drop_instances: tuple[str, ...] = ()
+    drop_builds: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
+    locks: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    finished_requests: tuple[int, ...] = ()

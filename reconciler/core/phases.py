@@ -1,0 +1,142 @@
+"""Phases, steps and the one table that says how an activation moves.
+
+A phase is what people see; a step is what the daemon does next. Each step has one effect, which is
+idempotent: after a crash it is simply done again. `TABLE` maps (step, verdict) to the next step and is
+the only place where that is decided.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class BuildPhase(StrEnum):
+    """How far a build is."""
+
+    QUEUED = "Queued"
+    RESOLVING = "Resolving"
+    BUILDING = "Building"
+    VERIFYING = "Verifying"
+    READY = "Ready"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+BUILD_NEXT: dict[BuildPhase, frozenset[BuildPhase]] = {
+    BuildPhase.QUEUED: frozenset({BuildPhase.RESOLVING, BuildPhase.CANCELLED}),
+    BuildPhase.RESOLVING: frozenset(
+        {BuildPhase.BUILDING, BuildPhase.FAILED, BuildPhase.CANCELLED, BuildPhase.QUEUED}
+    ),
+    BuildPhase.BUILDING: frozenset(
+        {BuildPhase.VERIFYING, BuildPhase.FAILED, BuildPhase.CANCELLED, BuildPhase.QUEUED}
+    ),
+    BuildPhase.VERIFYING: frozenset(
+        {BuildPhase.READY, BuildPhase.FAILED, BuildPhase.CANCELLED, BuildPhase.QUEUED}
+    ),
+    BuildPhase.READY: frozenset({BuildPhase.QUEUED}),
+    BuildPhase.FAILED: frozenset({BuildPhase.QUEUED}),
+    BuildPhase.CANCELLED: frozenset({BuildPhase.QUEUED}),
+}
+"""Which phase may follow which. Back to Queued: a retry, a refresh, or a build lost from the share."""
+
+
+class ActivationPhase(StrEnum):
+    """How far an activation is."""
+
+    WAITING = "Waiting"
+    DRAINING = "Draining"
+    SWITCHING = "Switching"
+    RESTARTING = "Restarting"
+    PROBING = "Probing"
+    ACTIVE = "Active"
+    ROLLING_BACK = "RollingBack"
+    ROLLED_BACK = "RolledBack"
+    DEGRADED = "Degraded"
+
+
+class Step(StrEnum):
+    """What the daemon does next for an activation; each has exactly one idempotent effect."""
+
+    OBSERVE = "observe"  # read pools, import errors, active DAGs; nothing is changed yet
+    PAUSE = "pause"  # pools to 0
+    DRAIN = "drain"  # until nothing runs
+    SWITCH = "switch"  # the pointer to `to_build`
+    RESTART = "restart"
+    PROBE = "probe"
+    RELEASE = "release"  # pools as they were
+    SWITCH_BACK = "switch-back"  # the pointer to `from_build`
+    RESTART_BACK = "restart-back"
+    PROBE_BACK = "probe-back"
+    RELEASE_BACK = "release-back"
+    RELEASE_ABORT = "release-abort"  # drain given up: pools as they were, nothing was switched
+    DONE = "done"
+    ROLLED_BACK = "rolled-back"
+    ABORTED = "aborted"
+    DEGRADED = "degraded"
+
+
+class Verdict(StrEnum):
+    """What an effect reported."""
+
+    OK = "ok"
+    NOT_YET = "not-yet"  # look again; the step's deadline decides how long
+    FAILED = "failed"  # it failed for good, or its deadline passed
+
+
+PHASE_OF: dict[Step, ActivationPhase] = {
+    Step.OBSERVE: ActivationPhase.DRAINING,
+    Step.PAUSE: ActivationPhase.DRAINING,
+    Step.DRAIN: ActivationPhase.DRAINING,
+    Step.SWITCH: ActivationPhase.SWITCHING,
+    Step.RESTART: ActivationPhase.RESTARTING,
+    Step.PROBE: ActivationPhase.PROBING,
+    Step.RELEASE: ActivationPhase.PROBING,
+    Step.SWITCH_BACK: ActivationPhase.ROLLING_BACK,
+    Step.RESTART_BACK: ActivationPhase.ROLLING_BACK,
+    Step.PROBE_BACK: ActivationPhase.ROLLING_BACK,
+    Step.RELEASE_BACK: ActivationPhase.ROLLING_BACK,
+    Step.RELEASE_ABORT: ActivationPhase.DRAINING,
+    Step.DONE: ActivationPhase.ACTIVE,
+    Step.ROLLED_BACK: ActivationPhase.ROLLED_BACK,
+    Step.ABORTED: ActivationPhase.WAITING,
+    Step.DEGRADED: ActivationPhase.DEGRADED,
+}
+
+FINAL = frozenset({Step.DONE, Step.ROLLED_BACK, Step.ABORTED})
+"""Steps at which an activation ends. DEGRADED is not one: going back is tried again, with back-off."""
+
+TABLE: dict[Step, dict[Verdict, Step]] = {
+    Step.OBSERVE: {Verdict.OK: Step.PAUSE, Verdict.FAILED: Step.ABORTED},
+    Step.PAUSE: {Verdict.OK: Step.DRAIN, Verdict.FAILED: Step.RELEASE_ABORT},
+    Step.DRAIN: {Verdict.OK: Step.SWITCH, Verdict.FAILED: Step.RELEASE_ABORT},
+    Step.SWITCH: {Verdict.OK: Step.RESTART, Verdict.FAILED: Step.SWITCH_BACK},
+    Step.RESTART: {Verdict.OK: Step.PROBE, Verdict.FAILED: Step.SWITCH_BACK},
+    Step.PROBE: {Verdict.OK: Step.RELEASE, Verdict.FAILED: Step.SWITCH_BACK},
+    Step.RELEASE: {Verdict.OK: Step.DONE},  # tried until it works: the instance is healthy
+    Step.SWITCH_BACK: {Verdict.OK: Step.RESTART_BACK, Verdict.FAILED: Step.DEGRADED},
+    Step.RESTART_BACK: {Verdict.OK: Step.PROBE_BACK, Verdict.FAILED: Step.DEGRADED},
+    Step.PROBE_BACK: {Verdict.OK: Step.RELEASE_BACK, Verdict.FAILED: Step.DEGRADED},
+    Step.RELEASE_BACK: {Verdict.OK: Step.ROLLED_BACK},  # likewise
+    Step.RELEASE_ABORT: {Verdict.OK: Step.ABORTED},  # likewise
+    Step.DEGRADED: {Verdict.OK: Step.SWITCH_BACK},
+}
+"""(step, verdict) → next step. NOT_YET stays; a verdict that is not listed stays too."""
+
+
+class Sync(StrEnum):
+    """Does an object have what the newest good revision asks for."""
+
+    SYNCED = "Synced"
+    OUT_OF_SYNC = "OutOfSync"
+    UNKNOWN = "Unknown"
+
+
+class Health(StrEnum):
+    """How an object is."""
+
+    HEALTHY = "Healthy"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+    SUSPENDED = "Suspended"
+    MISSING = "Missing"
+    UNKNOWN = "Unknown"

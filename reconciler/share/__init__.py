@@ -1,0 +1,1 @@
+"""The share: its layout, publishing, pointers, the loader and garbage collection."""
