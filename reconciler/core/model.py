@@ -290,6 +290,7 @@ class BuildRecord:
     not_before: float = 0.0
     problem: Problem | None = None
     packages: tuple[tuple[str, str], ...] = ()  # (name, version) that the build installs
+    refresh: bool = False  # resolve anew instead of using the lock that is kept
     version: int = 0  # row version for compare-and-swap; 0: not stored yet
 
 
@@ -347,20 +348,22 @@ class Quarantine:
 class InstanceRecord:
     """What is known and under way for one instance.
 
-    `current` is the build that the pointer names as recorded (None: the bare base), `previous`
-    the last one that was Active before it. `active_since` is when `current` passed the gate.
+    `definition` is the last accepted one, so that a broken or deleted file cannot strand an
+    activation. `current` is the last build that passed the gate (None: the bare base) and
+    `current_runtime` the runtime it is for; `previous` was Active before it. `aborts` counts
+    drains given up in a row. `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection.
     `wait` says in words on what an activation waits ("" when it does not).
     """
 
     name: str
     team: str
-    file: str
-    environment: str | None = None
+    definition: Instance
     runtime: Runtime | None = None
     fingerprint: str = ""  # the driver's cheap mark of the base, to know when to inspect again
     current: str | None = None
     current_digest: str | None = None  # recipe digest that `current` was built from
+    current_runtime: str | None = None
     previous: str | None = None
     previous_digest: str | None = None
     active_since: float | None = None
@@ -369,7 +372,8 @@ class InstanceRecord:
     quarantines: tuple[Quarantine, ...] = ()
     retired: tuple[tuple[str, float], ...] = ()
     suspended: bool = False  # by an operator, beside the definition's own suspend
-    degraded: bool = False
+    removed: bool = False
+    aborts: int = 0
     not_before: float = 0.0  # after an aborted drain or a failed inspection
     wait: str = ""
     problem: Problem | None = None
@@ -378,15 +382,12 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentRecord:
-    """What was last accepted for one environment."""
+    """What was last accepted for one environment; `commit` is the one that last changed it."""
 
     name: str
     team: str
-    file: str
-    revision: str
-    recipe_digest: str
-    instances: tuple[str, ...]
-    commit_at: float = 0.0
+    definition: Environment
+    commit: Commit
     seen_at: float = 0.0
     suspended: bool = False
     problem: Problem | None = None
@@ -407,6 +408,7 @@ class Records:
     accepted_revision: str = ""
     prune_confirmed: str = ""
     source_problem: Problem | None = None
+    findings: tuple[Finding, ...] = ()  # of the newest revision read
 
 
 class Verb(StrEnum):
