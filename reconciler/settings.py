@@ -59,7 +59,7 @@ class LocalSettings(Section):
     """What instances with `local:` may run on this machine."""
 
     allow: tuple[str, ...] = Field(
-        (), description="path globs of the interpreters and commands that may be run; none by default"
+        (), description="path globs of interpreters and commands that may be run; none by default"
     )
 
 
@@ -75,7 +75,7 @@ class ActivationSettings(Section):
     """Limits of activations."""
 
     parallel: int = Field(8, ge=1, description="activations at once")
-    retry_first: float = Field(15.0, gt=0, description="seconds before a first retry; doubled each time")
+    retry_first: float = Field(15.0, gt=0, description="seconds before a first retry; doubles")
     retry_most: float = Field(1800.0, gt=0)
 
 

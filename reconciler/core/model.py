@@ -6,6 +6,7 @@ are seconds; digests are lower-case hex SHA-256. Nothing here does I/O.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -95,7 +96,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """Instances that activate together; the next wave starts `soak` seconds after the last one is active."""
+    """Instances that activate together; the next wave starts `soak` seconds after they did."""
 
     instances: tuple[str, ...]
     soak: float = 0.0
@@ -122,7 +123,7 @@ class OnTimeout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A maintenance window: opens at each `cron` match in `timezone`, stays open `duration` seconds."""
+    """Opens at each `cron` match in `timezone`, and stays open `duration` seconds."""
 
     cron: str
     duration: float
@@ -245,7 +246,7 @@ class Runtime:
     the interpreter accepts, best first.
     """
 
-    key: str  # "<python_tag>-<platform>-airflow<version>-<first 12 hex digits of the inventory digest>"
+    key: str  # "<python_tag>-<platform>-airflow<version>-<12 digits of the inventory digest>"
     python: str  # path of the interpreter
     python_version: str  # "3.11.7"
     python_tag: str
@@ -335,7 +336,7 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """(instance, build) that failed; lifted when the recipe digest changes or someone says retry."""
+    """A build that failed on this instance; lifted by another recipe digest or a retry."""
 
     build_id: str
     recipe_digest: str
@@ -444,7 +445,7 @@ class Event:
     reason: str
     message: str
     revision: str = ""
-    data: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, builtins.object] = field(default_factory=dict)
     id: int = 0
 
 
@@ -480,5 +481,6 @@ class Change:
     drop_builds: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] | None = None  # None: as they were
     locks: Mapping[tuple[str, str], str] = field(default_factory=dict)
     finished_requests: tuple[int, ...] = ()

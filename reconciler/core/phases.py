@@ -1,8 +1,8 @@
 """Phases, steps and the one table that says how an activation moves.
 
-A phase is what people see; a step is what the daemon does next. Each step has one effect, which is
-idempotent: after a crash it is simply done again. `TABLE` maps (step, verdict) to the next step and is
-the only place where that is decided.
+A phase is what people see; a step is what the daemon does next. Each step has one effect, which
+is idempotent: after a crash it is simply done again. `TABLE` maps (step, verdict) to the next step
+and is the only place where that is decided.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BUILD_NEXT: dict[BuildPhase, frozenset[BuildPhase]] = {
     BuildPhase.FAILED: frozenset({BuildPhase.QUEUED}),
     BuildPhase.CANCELLED: frozenset({BuildPhase.QUEUED}),
 }
-"""Which phase may follow which. Back to Queued: a retry, a refresh, or a build lost from the share."""
+"""Which phase may follow which. Back to Queued: retry, refresh, or a build lost from the share."""
 
 
 class ActivationPhase(StrEnum):
@@ -103,7 +103,7 @@ PHASE_OF: dict[Step, ActivationPhase] = {
 }
 
 FINAL = frozenset({Step.DONE, Step.ROLLED_BACK, Step.ABORTED})
-"""Steps at which an activation ends. DEGRADED is not one: going back is tried again, with back-off."""
+"""Steps at which an activation ends. DEGRADED is not one: going back is tried again and again."""
 
 TABLE: dict[Step, dict[Verdict, Step]] = {
     Step.OBSERVE: {Verdict.OK: Step.PAUSE, Verdict.FAILED: Step.ABORTED},

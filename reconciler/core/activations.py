@@ -1,0 +1,253 @@
+"""When an instance is taken to another build, and what it waits on before.
+
+`decide_activations` starts, aims anew and continues activations. What an ended step means is in
+`steps`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from reconciler.core.builds import ready_build
+from reconciler.core.model import (
+    Activation,
+    EnvironmentRecord,
+    InstanceRecord,
+    Problem,
+    Trigger,
+)
+from reconciler.core.phases import PHASE_OF, Step
+from reconciler.core.steps import UNTOUCHED, move, package_changes, quarantined
+from reconciler.core.world import Draft, Effect, commit_data, environment_of
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an instance should be: a build (None: the bare base), and why."""
+
+    build: str | None
+    digest: str | None
+    trigger: Trigger
+    revision: str
+
+
+def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
+    """Where `record` should be; None while that is not known or nothing better is at hand."""
+    environment = environment_of(draft, record.name)
+    if record.runtime is None or record.removed:
+        return None
+    if environment is None:
+        return Target(None, None, Trigger.DELETION, draft.world.records.accepted_revision)
+    build = ready_build(draft, record)
+    if build is not None and not quarantined(record, build.build_id):
+        return Target(build.build_id, build.recipe_digest, Trigger.COMMIT, build.revision)
+    if quarantined(record, record.current):
+        if quarantined(record, record.previous):
+            return Target(None, None, Trigger.QUARANTINE, environment.commit.revision)
+        return Target(
+            record.previous, record.previous_digest, Trigger.OPERATOR, environment.commit.revision
+        )
+    return None
+
+
+def at_target(record: InstanceRecord, target: Target) -> bool:
+    """Is the instance where it should be."""
+    if record.current != target.build:
+        return False
+    runtime = record.runtime.key if record.runtime else None
+    return target.build is None or record.current_runtime == runtime
+
+
+def decide_activations(draft: Draft, *, start: bool) -> None:
+    """Lift stale quarantines, continue what runs, start what may start."""
+    for name, record in list(draft.instances.items()):
+        record = _lift_quarantines(draft, record)
+        if record.activation is not None:
+            record = _continue(draft, record, record.activation)
+        draft.instances[name] = record
+    for _, record in sorted(draft.instances.items()):
+        if record.activation is None:
+            _decide_idle(draft, record, start=start)
+    for name, record in draft.instances.items():
+        if record.activation is None or record.activation.step is Step.DEGRADED:
+            continue
+        if record.activation.not_before <= draft.now:
+            draft.effects.append(Effect("perform", name))
+        else:
+            draft.wake(record.activation.not_before)
+
+
+def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
+    """Start an activation on an instance that has none, or say on what it waits."""
+    if record.removed:
+        del draft.instances[record.name]
+        draft.event("InstanceRemoved", record, "no longer defined; left as it is")
+        return
+    target = target_of(draft, record)
+    if target is None or at_target(record, target):
+        draft.instances[record.name] = _rest(record, target)
+        return
+    wait = _waits_on(draft, record, target) if start else "confirmation of a held revision"
+    draft.instances[record.name] = (
+        replace(record, wait=wait) if wait else _begin(draft, record, target)
+    )
+
+
+def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
+    """A quarantine ends when the definition asks for another recipe."""
+    environment = environment_of(draft, record.name)
+    digest = environment.definition.recipe.digest if environment else None
+    kept = tuple(
+        q for q in record.quarantines if q.recipe_digest == digest or q.build_id == record.current
+    )
+    return record if kept == record.quarantines else replace(record, quarantines=kept)
+
+
+def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
+    """Nothing to do: forget what it waited on, and note a recipe that led to the same build."""
+    if target is not None and target.build is not None and record.current_digest != target.digest:
+        record = replace(record, current_digest=target.digest)
+    return replace(record, wait="") if record.wait else record
+
+
+# ------------------------------------------------------------------------------- may it start?
+
+
+def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
+    """In words, what keeps the activation from starting; "" when nothing does."""
+    environment = environment_of(draft, record.name)
+    if record.suspended or record.definition.suspend:
+        return "suspended: the instance"
+    if environment is not None and (environment.suspended or environment.definition.suspend):
+        return f"suspended: environment {environment.name}"
+    if record.not_before > draft.now:
+        draft.wake(record.not_before)
+        why = record.problem.message if record.problem else "an earlier failure"
+        return f"retry in {record.not_before - draft.now:.0f} s after: {why}"
+    if environment is not None and target.trigger is Trigger.COMMIT:
+        wave = _waits_on_wave(draft, environment, record.name)
+        if wave:
+            return wave
+    window = draft.world.windows.get(record.name)
+    if record.definition.window is not None:
+        if window is None:
+            return "window: its state is not known yet"
+        draft.wake(window.changes_at)
+        if not window.is_open:
+            return f"window: opens in {window.changes_at - draft.now:.0f} s"
+    running = sum(r.activation is not None for r in draft.instances.values())
+    if running >= draft.policy.parallel_activations:
+        return f"another activation: {running} run, the limit"
+    return ""
+
+
+def _waits_on_wave(draft: Draft, environment: EnvironmentRecord, name: str) -> str:
+    """Earlier waves must be active on what is wanted there, and have soaked."""
+    for number, wave in enumerate(environment.definition.rollout, start=1):
+        if name in wave.instances:
+            return ""
+        for earlier in wave.instances:
+            other = draft.instances.get(earlier)
+            target = target_of(draft, other) if other else None
+            if other is None or target is None or target.trigger is not Trigger.COMMIT:
+                return f"wave {number}: {earlier} has no healthy build of this revision"
+            if other.activation is not None or not at_target(other, target):
+                return f"wave {number}: {earlier} is not active yet"
+            soaked_at = (other.active_since or draft.now) + wave.soak
+            if soaked_at > draft.now:
+                draft.wake(soaked_at)
+                return (
+                    f"soak: wave {number} ({earlier}) until {soaked_at - draft.now:.0f} s from now"
+                )
+    return ""
+
+
+# ------------------------------------------------------------------------------ start and aim
+
+
+def _begin(draft: Draft, record: InstanceRecord, target: Target) -> InstanceRecord:
+    activation = _activation(draft, record, target, Step.OBSERVE)
+    return _started(draft, record, activation, target)
+
+
+def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
+    runtime = record.runtime.key if record.runtime else ""
+    seed = f"{record.name}\0{target.build}\0{draft.now!r}"
+    return Activation(
+        id=hashlib.sha256(seed.encode()).hexdigest()[:16],
+        from_build=record.current if record.current_runtime == runtime else None,
+        to_build=target.build,
+        trigger=target.trigger,
+        revision=target.revision,
+        step=step,
+        phase=PHASE_OF[step],
+        started_at=draft.now,
+        step_since=draft.now,
+        phases=((str(PHASE_OF[step]), draft.now),),
+    )
+
+
+def _started(
+    draft: Draft, record: InstanceRecord, activation: Activation, target: Target
+) -> InstanceRecord:
+    environment = environment_of(draft, record.name)
+    draft.event(
+        "ActivationStarted",
+        record,
+        f"{record.current or 'the bare base'} → {target.build or 'the bare base'}",
+        revision=target.revision,
+        data={
+            "trigger": str(target.trigger),
+            "from": record.current or "",
+            "to": target.build or "",
+            **package_changes(draft, record.current, target.build),
+            **commit_data(environment),
+        },
+    )
+    return replace(record, activation=activation, wait="", problem=None)
+
+
+def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    """Aim anew or give up while nothing was switched; wake a degraded instance's next try."""
+    target = target_of(draft, record)
+    if activation.step in UNTOUCHED:
+        environment = environment_of(draft, record.name)
+        suspended = record.suspended or record.definition.suspend or (
+            environment is not None and (environment.suspended or environment.definition.suspend)
+        )  # fmt: skip
+        if target is None or suspended or at_target(record, target):
+            why = "suspended" if suspended else "the definition no longer asks for it"
+            problem = Problem("Superseded", why)
+            return replace(record, activation=move(
+                draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
+            ))  # fmt: skip
+        if target.build != activation.to_build:
+            activation = replace(
+                activation, to_build=target.build, revision=target.revision, trigger=target.trigger
+            )
+            return replace(record, activation=activation)
+    elif activation.step is Step.DEGRADED:
+        if target is not None and target.build != activation.from_build and not quarantined(
+            record, target.build
+        ):  # fmt: skip
+            return _leave_degraded(draft, record, activation, target)
+        if activation.not_before <= draft.now:
+            return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
+        draft.wake(activation.not_before)
+    return record
+
+
+def _leave_degraded(
+    draft: Draft, record: InstanceRecord, broken: Activation, target: Target
+) -> InstanceRecord:
+    """A newer good build: go straight to it; the pools are still paused and stay recorded."""
+    fresh = replace(
+        _activation(draft, record, target, Step.SWITCH),
+        from_build=broken.from_build,
+        pools=broken.pools,
+        baseline=broken.baseline,
+        expected_dags=broken.expected_dags,
+        drained=broken.drained,
+    )
+    return _started(draft, record, fresh, target)

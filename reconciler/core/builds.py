@@ -1,0 +1,257 @@
+"""Which builds are wanted, which run, and what their outcomes mean.
+
+One build record per (environment, recipe digest, runtime). Called by `decide`; the outcome
+functions are called by the daemon when an effect has ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Problem
+from reconciler.core.phases import BUILD_NEXT, BuildPhase
+from reconciler.core.world import (
+    Draft,
+    Effect,
+    EffectKind,
+    build_key,
+    commit_data,
+    environment_of,
+)
+
+RUNNING = frozenset({BuildPhase.RESOLVING, BuildPhase.BUILDING, BuildPhase.VERIFYING})
+OPEN = RUNNING | {BuildPhase.QUEUED}
+EFFECT: dict[BuildPhase, EffectKind] = {
+    BuildPhase.RESOLVING: "resolve",
+    BuildPhase.BUILDING: "construct",
+    BuildPhase.VERIFYING: "verify",
+}
+
+
+def enter(build: BuildRecord, phase: BuildPhase, now: float) -> BuildRecord:
+    """Move a build to `phase`; the only place where a build's phase changes."""
+    assert phase in BUILD_NEXT[build.phase], f"{build.phase} → {phase} is no move"
+    return replace(build, phase=phase, phases=(*build.phases, (str(phase), now)))
+
+
+def requeue(build: BuildRecord, now: float, *, refresh: bool = False) -> BuildRecord:
+    """Start a build over, with its attempts forgotten."""
+    if build.phase is BuildPhase.QUEUED:
+        return replace(build, attempts=0, not_before=0.0, refresh=build.refresh or refresh)
+    queued = enter(build, BuildPhase.QUEUED, now)
+    return replace(
+        queued,
+        attempts=0,
+        not_before=0.0,
+        problem=None,
+        refresh=refresh,
+        created_at=now,
+        phases=((str(BuildPhase.QUEUED), now),),
+    )
+
+
+def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRecord]]:
+    """Keys of the builds that the definitions ask for, each with an instance that needs each."""
+    wanted: dict[str, tuple[EnvironmentRecord, InstanceRecord]] = {}
+    for environment in draft.environments.values():
+        if environment.suspended or environment.definition.suspend:
+            continue
+        for wave in environment.definition.rollout:
+            for name in wave.instances:
+                instance = draft.instances.get(name)
+                if instance is None or instance.runtime is None:
+                    continue
+                key = build_key(
+                    environment.name, environment.definition.recipe.digest, instance.runtime.key
+                )
+                wanted.setdefault(key, (environment, instance))
+    return wanted
+
+
+def decide_builds(draft: Draft, *, start: bool) -> None:
+    """Queue what is wanted, cancel what is superseded, start what there is room for."""
+    wanted = wanted_builds(draft)
+    for key, (environment, instance) in wanted.items():
+        _ensure(draft, key, environment, instance)
+    for key, build in list(draft.builds.items()):
+        environment_now = draft.environments.get(build.environment)
+        digest = environment_now.definition.recipe.digest if environment_now else None
+        if build.phase in OPEN and digest != build.recipe_digest:
+            draft.builds[key] = enter(build, BuildPhase.CANCELLED, draft.now)
+            draft.cancels.append(key)
+            draft.event("BuildCancelled", build, "a newer revision took its place")
+    if start:
+        _start(draft)
+    for build in draft.builds.values():
+        if build.phase in RUNNING:
+            draft.effects.append(Effect(EFFECT[build.phase], build.key))
+    _forget(draft, wanted)
+
+
+def _ensure(
+    draft: Draft, key: str, environment: EnvironmentRecord, instance: InstanceRecord
+) -> None:
+    build = draft.builds.get(key)
+    assert instance.runtime is not None
+    if build is None:
+        build = BuildRecord(
+            key=key,
+            environment=environment.name,
+            team=environment.team,
+            recipe_digest=environment.definition.recipe.digest,
+            runtime_key=instance.runtime.key,
+            revision=environment.commit.revision,
+            phase=BuildPhase.QUEUED,
+            created_at=draft.now,
+            phases=((str(BuildPhase.QUEUED), draft.now),),
+        )
+        draft.event("BuildQueued", build, f"for {instance.runtime.key}", revision=build.revision)
+    elif build.phase is BuildPhase.CANCELLED or (
+        build.phase is BuildPhase.READY and build.build_id in draft.world.missing_builds
+    ):
+        build = replace(requeue(build, draft.now), revision=environment.commit.revision)
+    draft.builds[key] = build
+
+
+def _start(draft: Draft) -> None:
+    """Fill the free places, the team with the fewest running builds first, then the oldest."""
+    running = Counter(b.team for b in draft.builds.values() if b.phase in RUNNING)
+    queued = [b for b in draft.builds.values() if b.phase is BuildPhase.QUEUED]
+    for build in queued:
+        if build.not_before > draft.now:
+            draft.wake(build.not_before)
+    ready = [b for b in queued if b.not_before <= draft.now]
+    while ready and running.total() < draft.policy.parallel_builds:
+        build = min(ready, key=lambda b: (running[b.team], b.created_at, b.key))
+        ready.remove(build)
+        running[build.team] += 1
+        draft.builds[build.key] = enter(build, BuildPhase.RESOLVING, draft.now)
+
+
+def _forget(draft: Draft, wanted: Iterable[str]) -> None:
+    """Drop ended builds that nothing refers to, beyond the newest of each environment."""
+    keep = set(wanted)
+    used = {b for i in draft.instances.values() for b in (i.current, i.previous) if b}
+    seen: Counter[str] = Counter()
+    for build in sorted(draft.builds.values(), key=lambda b: -b.created_at):
+        if build.phase in OPEN or build.key in keep or build.build_id in used:
+            continue
+        seen[build.environment] += 1
+        if build.environment not in draft.environments or (
+            seen[build.environment] > draft.policy.keep_builds
+        ):
+            del draft.builds[build.key]
+
+
+# ------------------------------------------------------------------------------------- outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOutcome:
+    """What a build effect reported: success with what it found, or a problem.
+
+    `retry_after` is None for a problem that a person must mend, else the least wait in seconds
+    (0: the usual back-off). `cancelled`: it was stopped by us.
+    """
+
+    kind: EffectKind
+    problem: Problem | None = None
+    retry_after: float | None = None
+    cancelled: bool = False
+    build_id: str | None = None
+    packages: tuple[tuple[str, str], ...] | None = None
+
+
+def record_build(draft: Draft, key: str, outcome: BuildOutcome) -> None:
+    """Take an ended build effect into the records."""
+    build = draft.builds.get(key)
+    if build is None or build.phase not in RUNNING or EFFECT[build.phase] != outcome.kind:
+        return  # cancelled, forgotten or started over meanwhile
+    if outcome.cancelled:
+        draft.builds[key] = _queue_again(build, draft.now)
+    elif outcome.problem is not None:
+        draft.builds[key] = _failed(draft, build, outcome, outcome.problem)
+    else:
+        draft.builds[key] = _went_well(draft, build, outcome)
+
+
+def _queue_again(build: BuildRecord, now: float) -> BuildRecord:
+    queued = enter(build, BuildPhase.QUEUED, now)
+    return replace(queued, phases=queued.phases[-40:])
+
+
+def _failed(
+    draft: Draft, build: BuildRecord, outcome: BuildOutcome, problem: Problem
+) -> BuildRecord:
+    build = replace(build, attempts=build.attempts + 1, problem=problem)
+    if outcome.retry_after is not None:
+        wait = max(outcome.retry_after, draft.policy.backoff(build.attempts))
+        draft.event("BuildRetry", build, problem.message, reason=problem.reason)
+        return replace(_queue_again(build, draft.now), not_before=draft.now + wait)
+    failed = enter(build, BuildPhase.FAILED, draft.now)
+    draft.event(
+        "BuildFailed",
+        failed,
+        problem.message,
+        reason=problem.reason,
+        revision=build.revision,
+        data={
+            "place": str(problem.place) if problem.place else "",
+            "phase": str(build.phase),
+            **_timing(failed),
+            **commit_data(draft.environments.get(build.environment)),
+        },
+    )
+    return failed
+
+
+def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> BuildRecord:
+    if outcome.build_id is not None:
+        build = replace(build, build_id=outcome.build_id)
+    if outcome.packages is not None:
+        build = replace(build, packages=outcome.packages)
+    following = {
+        BuildPhase.RESOLVING: BuildPhase.BUILDING,
+        BuildPhase.BUILDING: BuildPhase.VERIFYING,
+        BuildPhase.VERIFYING: BuildPhase.READY,
+    }[build.phase]
+    build = enter(build, following, draft.now)
+    if following is not BuildPhase.READY:
+        return build
+    assert build.build_id is not None, "a build is Ready only with its id"
+    build = replace(build, problem=None, attempts=0, refresh=False)
+    draft.event(
+        "BuildReady",
+        build,
+        f"{len(build.packages)} packages to install",
+        revision=build.revision,
+        data={
+            "packages": [list(p) for p in build.packages],
+            **_timing(build),
+            **commit_data(draft.environments.get(build.environment)),
+        },
+    )
+    return build
+
+
+def _timing(build: BuildRecord) -> dict[str, object]:
+    """Whole seconds since queued, and seconds of each phase (a phase entered twice adds up)."""
+    phases: dict[str, float] = {}
+    for (name, begun), (_, ended) in zip(build.phases, build.phases[1:], strict=False):
+        phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)
+    last = build.phases[-1][1] if build.phases else build.created_at
+    return {"seconds": max(0.0, last - build.created_at), "phases": phases}
+
+
+def ready_build(draft: Draft, instance: InstanceRecord) -> BuildRecord | None:
+    """The Ready build that the accepted definitions want on `instance`, if there is one."""
+    environment = environment_of(draft, instance.name)
+    if environment is None or instance.runtime is None:
+        return None
+    digest = environment.definition.recipe.digest
+    build = draft.builds.get(build_key(environment.name, digest, instance.runtime.key))
+    if build is None or build.phase is not BuildPhase.READY:
+        return None
+    return None if build.build_id in draft.world.missing_builds else build

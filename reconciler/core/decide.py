@@ -1,0 +1,85 @@
+"""One decision: a short list of steps over a draft, top to bottom.
+
+Pure: the same world gives the same plan. The daemon records the plan's change before it starts any
+of its effects, so that a crash in between only means that the same decision is taken again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.core.accept import accept
+from reconciler.core.activations import decide_activations
+from reconciler.core.builds import decide_builds
+from reconciler.core.model import InstanceRecord, Problem, Runtime
+from reconciler.core.requests import apply_requests
+from reconciler.core.world import Draft, Effect, Plan, World, environment_of
+
+
+def decide(world: World) -> Plan:
+    """What to record and what to do now."""
+    draft = Draft(world)
+    apply_requests(draft)
+    accepted = accept(draft)
+    _decide_inspections(draft)
+    decide_builds(draft, start=accepted)
+    decide_activations(draft, start=accepted)
+    return draft.plan()
+
+
+def _decide_inspections(draft: Draft) -> None:
+    """Inspect the base of every instance in use whose mark has changed."""
+    for name, record in draft.instances.items():
+        if record.removed or record.activation is not None:
+            continue
+        if environment_of(draft, name) is None and record.current is None:
+            continue
+        mark = draft.world.fingerprints.get(name)
+        if record.runtime is not None and (mark is None or mark == record.fingerprint):
+            continue
+        if record.not_before > draft.now:
+            draft.wake(record.not_before)
+        else:
+            draft.effects.append(Effect("inspect", name))
+
+
+def record_inspection(
+    draft: Draft,
+    name: str,
+    fingerprint: str,
+    runtime: Runtime | None,
+    problem: Problem | None,
+    pointed: str | None = None,
+) -> None:
+    """Take an ended inspection into the records.
+
+    `pointed` is the build that the share's pointer names for this runtime: an instance that the
+    records do not know yet is adopted as it is.
+    """
+    record = draft.instances.get(name)
+    if record is None or record.activation is not None:
+        return
+    if runtime is None:
+        assert problem is not None, "an inspection finds a runtime or a problem"
+        aborts = record.aborts + 1
+        draft.instances[name] = replace(
+            record,
+            problem=problem,
+            aborts=aborts,
+            not_before=draft.now + draft.policy.backoff(aborts),
+        )
+        return
+    if record.runtime is None or record.runtime.key != runtime.key:
+        draft.event("RuntimeChanged", record, runtime.key)
+    adopted = _adopted(record, runtime, pointed, draft.now)
+    draft.instances[name] = replace(
+        adopted, runtime=runtime, fingerprint=fingerprint, problem=None, aborts=0, not_before=0.0
+    )
+
+
+def _adopted(
+    record: InstanceRecord, runtime: Runtime, pointed: str | None, now: float
+) -> InstanceRecord:
+    if record.current is not None or record.last is not None or pointed is None:
+        return record
+    return replace(record, current=pointed, current_runtime=runtime.key, active_since=now)

@@ -1,0 +1,161 @@
+"""What operators ask for, carried out on the records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from reconciler.core.builds import requeue
+from reconciler.core.model import (
+    EnvironmentRecord,
+    InstanceRecord,
+    Quarantine,
+    Request,
+    Verb,
+)
+from reconciler.core.phases import BuildPhase, Step
+from reconciler.core.world import REPO, Draft, environment_of
+
+
+def apply_requests(draft: Draft) -> None:
+    """Carry out every queued request; each becomes an event that says who did what."""
+    for request in draft.world.requests:
+        _apply(draft, request)
+        draft.finished.append(request.id)
+
+
+def _apply(draft: Draft, request: Request) -> None:
+    match request.verb:
+        case Verb.SUSPEND:
+            _suspend(draft, request, suspended=True)
+        case Verb.RESUME:
+            _suspend(draft, request, suspended=False)
+        case Verb.RETRY:
+            _retry(draft, request)
+        case Verb.ROLLBACK:
+            _rollback(draft, request)
+        case Verb.REFRESH:
+            _refresh(draft, request)
+        case Verb.CONFIRM_PRUNE:
+            _confirm_prune(draft, request)
+        case _:
+            assert_never(request.verb)
+
+
+def _environment(draft: Draft, request: Request) -> EnvironmentRecord | None:
+    kind, _, name = request.target.partition("/")
+    return draft.environments.get(name) if kind == "environment" else None
+
+
+def _instance(draft: Draft, request: Request) -> InstanceRecord | None:
+    kind, _, name = request.target.partition("/")
+    return draft.instances.get(name) if kind == "instance" else None
+
+
+def _suspend(draft: Draft, request: Request, *, suspended: bool) -> None:
+    kind = "Suspended" if suspended else "Resumed"
+    environment, instance = _environment(draft, request), _instance(draft, request)
+    if environment is not None:
+        draft.environments[environment.name] = replace(environment, suspended=suspended)
+        draft.event(kind, environment, f"by {request.who}", data={"who": request.who})
+    elif instance is not None:
+        draft.instances[instance.name] = replace(instance, suspended=suspended)
+        draft.event(kind, instance, f"by {request.who}", data={"who": request.who})
+    else:
+        _unknown(draft, request)
+
+
+def _retry(draft: Draft, request: Request) -> None:
+    environment, instance = _environment(draft, request), _instance(draft, request)
+    if instance is not None:
+        activation = instance.activation
+        if activation is not None:
+            activation = replace(activation, not_before=0.0)
+        draft.instances[instance.name] = replace(
+            instance, quarantines=(), aborts=0, not_before=0.0, activation=activation
+        )
+        draft.event("RetryRequested", instance, f"by {request.who}", data={"who": request.who})
+        environment = environment_of(draft, instance.name)
+    elif environment is not None:
+        draft.event("RetryRequested", environment, f"by {request.who}", data={"who": request.who})
+    else:
+        _unknown(draft, request)
+    if environment is not None:
+        for key, build in draft.builds.items():
+            wanted = build.recipe_digest == environment.definition.recipe.digest
+            if build.environment == environment.name and wanted and build.phase in (
+                BuildPhase.FAILED, BuildPhase.QUEUED,
+            ):  # fmt: skip
+                draft.builds[key] = requeue(build, draft.now)
+
+
+def _rollback(draft: Draft, request: Request) -> None:
+    instance = _instance(draft, request)
+    if instance is None:
+        _unknown(draft, request)
+        return
+    activation = instance.activation
+    running = activation is not None and activation.step is not Step.DEGRADED
+    if instance.current is None or running:
+        why = "an activation runs" if running else "it is on the bare base"
+        draft.event(
+            "RollbackRefused",
+            instance,
+            f"asked by {request.who}, but {why}",
+            data={"who": request.who},
+        )
+        return
+    mark = Quarantine(
+        instance.current,
+        instance.current_digest or "",
+        "RolledBackByOperator",
+        f"rolled back by {request.who}",
+        draft.now,
+    )
+    draft.instances[instance.name] = replace(
+        instance, quarantines=(*instance.quarantines, mark), not_before=0.0
+    )
+    draft.event(
+        "RollbackRequested",
+        instance,
+        f"by {request.who}, from {instance.current}",
+        data={
+            "who": request.who,
+            "from": instance.current,
+            "to": instance.previous or "",
+        },
+    )
+
+
+def _refresh(draft: Draft, request: Request) -> None:
+    environment = _environment(draft, request)
+    if environment is None:
+        _unknown(draft, request)
+        return
+    for key, build in draft.builds.items():
+        if (
+            build.environment == environment.name
+            and build.recipe_digest == environment.definition.recipe.digest
+            and build.phase in (BuildPhase.READY, BuildPhase.FAILED, BuildPhase.QUEUED)
+        ):
+            draft.builds[key] = requeue(build, draft.now, refresh=True)
+    draft.event("RefreshRequested", environment, f"by {request.who}", data={"who": request.who})
+
+
+def _confirm_prune(draft: Draft, request: Request) -> None:
+    definitions = draft.world.definitions
+    if definitions is None:
+        draft.event("RequestRefused", REPO, "nothing has been read from the repo yet")
+        return
+    draft.prune_confirmed = definitions.commit.revision
+    draft.meta["prune_confirmed"] = draft.prune_confirmed
+    draft.event("PruneConfirmed", REPO, f"by {request.who}", data={"who": request.who})
+
+
+def _unknown(draft: Draft, request: Request) -> None:
+    draft.event(
+        "RequestRefused",
+        (request.target or "repo", ""),
+        f"{request.verb} asked by {request.who}: no such object",
+        data={"who": request.who},
+    )

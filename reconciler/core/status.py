@@ -1,0 +1,242 @@
+"""How things stand, read off the records: what CLI, API, pages and metrics show.
+
+Pure; nothing here is stored, so there is no second truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.core.activations import at_target, target_of
+from reconciler.core.builds import OPEN
+from reconciler.core.model import (
+    BuildRecord,
+    Definitions,
+    EnvironmentRecord,
+    Finding,
+    InstanceRecord,
+    Problem,
+    Records,
+)
+from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync
+from reconciler.core.world import Draft, World, build_key, environment_of
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One of `Ready`, `Reconciling`, `Stalled`, as data; `at` is when it was looked at."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+    revision: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentStatus:
+    """How one environment stands; `builds` are those of its present recipe, one per runtime."""
+
+    name: str
+    team: str
+    file: str
+    revision: str
+    recipe_digest: str
+    sync: Sync
+    health: Health
+    suspended: bool
+    conditions: tuple[Condition, ...]
+    builds: tuple[BuildRecord, ...]
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """How one instance stands; `since` is when `phase` began, `wanted` what it should be on."""
+
+    name: str
+    team: str
+    environment: str | None
+    build: str | None
+    wanted: str | None
+    phase: str
+    since: float
+    sync: Sync
+    health: Health
+    suspended: bool
+    wait: str
+    quarantined: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How everything stands at `revision`, the last one accepted."""
+
+    revision: str
+    environments: tuple[EnvironmentStatus, ...]
+    instances: tuple[InstanceStatus, ...]
+    findings: tuple[Finding, ...]
+    problem: Problem | None
+
+
+def status(definitions: Definitions | None, records: Records, now: float) -> Status:
+    """Read the records; `definitions` is used for nothing but newer findings."""
+    draft = Draft(World(now, records))
+    instances = {i.name: _instance(draft, i) for i in records.instances.values()}
+    return Status(
+        revision=records.accepted_revision,
+        environments=tuple(
+            _environment(draft, e, instances)
+            for e in sorted(records.environments.values(), key=lambda e: e.name)
+        ),
+        instances=tuple(instances[name] for name in sorted(instances)),
+        findings=definitions.findings if definitions else records.findings,
+        problem=records.source_problem,
+    )
+
+
+def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
+    environment = environment_of(draft, record.name)
+    target = target_of(draft, record)
+    activation = record.activation
+    suspended = record.suspended or record.definition.suspend or (
+        environment is not None and (environment.suspended or environment.definition.suspend)
+    )  # fmt: skip
+    synced = target is not None and at_target(record, target)
+    if record.runtime is None and record.current is None:
+        sync = Sync.UNKNOWN
+    else:
+        sync = Sync.SYNCED if synced and activation is None else Sync.OUT_OF_SYNC
+    phase, since = _phase(record, synced)
+    revision = environment.commit.revision if environment else draft.world.records.accepted_revision
+    return InstanceStatus(
+        name=record.name,
+        team=record.team,
+        environment=environment.name if environment else None,
+        build=record.current,
+        wanted=target.build if target else record.current,
+        phase=phase,
+        since=since,
+        sync=sync,
+        health=_instance_health(record, phase, suspended),
+        suspended=suspended,
+        wait=record.wait,
+        quarantined=tuple(q.build_id for q in record.quarantines),
+        conditions=_conditions(
+            ready=record.active_since is not None and phase != ActivationPhase.DEGRADED,
+            reconciling=activation is not None or bool(record.wait),
+            problem=record.problem,
+            message=record.wait,
+            revision=revision,
+            now=draft.now,
+        ),
+        revision=revision,
+    )
+
+
+def _phase(record: InstanceRecord, synced: bool) -> tuple[str, float]:
+    if record.activation is not None:
+        return str(record.activation.phase), record.activation.phases[-1][1]
+    if record.last is not None and record.last.step is Step.ROLLED_BACK and not synced:
+        return str(ActivationPhase.ROLLED_BACK), record.last.phases[-1][1]
+    if record.wait:
+        return str(ActivationPhase.WAITING), 0.0
+    if record.active_since is not None:
+        return str(ActivationPhase.ACTIVE), record.active_since
+    return "", 0.0
+
+
+def _instance_health(record: InstanceRecord, phase: str, suspended: bool) -> Health:
+    if phase == ActivationPhase.DEGRADED:
+        return Health.DEGRADED
+    if record.activation is not None:
+        return Health.PROGRESSING
+    if suspended:
+        return Health.SUSPENDED
+    if record.runtime is None:
+        return Health.UNKNOWN if record.problem is None else Health.MISSING
+    return Health.HEALTHY
+
+
+def _environment(
+    draft: Draft, record: EnvironmentRecord, instances: dict[str, InstanceStatus]
+) -> EnvironmentStatus:
+    names = tuple(i for wave in record.definition.rollout for i in wave.instances)
+    digest = record.definition.recipe.digest
+    runtimes = {
+        i.runtime.key
+        for n in names
+        if (i := draft.instances.get(n)) is not None and i.runtime is not None
+    }
+    builds = tuple(
+        draft.builds[key]
+        for runtime in sorted(runtimes)
+        if (key := build_key(record.name, digest, runtime)) in draft.builds
+    )
+    mine = [instances[n] for n in names if n in instances]
+    failed = next((b for b in builds if b.phase is BuildPhase.FAILED), None)
+    problem = record.problem or (failed.problem if failed else None)
+    suspended = record.suspended or record.definition.suspend
+    building = any(b.phase in OPEN for b in builds)
+    synced = bool(mine) and all(i.sync is Sync.SYNCED for i in mine)
+    return EnvironmentStatus(
+        name=record.name,
+        team=record.team,
+        file=record.definition.place.file,
+        revision=record.commit.revision,
+        recipe_digest=digest,
+        sync=Sync.SYNCED if synced else Sync.OUT_OF_SYNC if builds else Sync.UNKNOWN,
+        health=_environment_health(mine, problem, suspended, building),
+        suspended=suspended,
+        conditions=_conditions(
+            ready=synced,
+            reconciling=building or any(i.health is Health.PROGRESSING for i in mine),
+            problem=problem,
+            message="",
+            revision=record.commit.revision,
+            now=draft.now,
+        ),
+        builds=builds,
+        instances=names,
+    )
+
+
+def _environment_health(
+    mine: list[InstanceStatus], problem: Problem | None, suspended: bool, building: bool
+) -> Health:
+    if problem is not None or any(i.health is Health.DEGRADED or i.quarantined for i in mine):
+        return Health.DEGRADED
+    if suspended:
+        return Health.SUSPENDED
+    if building or any(i.health is Health.PROGRESSING or i.wait for i in mine):
+        return Health.PROGRESSING
+    if not mine:
+        return Health.MISSING
+    return Health.HEALTHY if all(i.health is Health.HEALTHY for i in mine) else Health.UNKNOWN
+
+
+def _conditions(
+    *,
+    ready: bool,
+    reconciling: bool,
+    problem: Problem | None,
+    message: str,
+    revision: str,
+    now: float,
+) -> tuple[Condition, ...]:
+    where = f"{problem.place}: " if problem and problem.place else ""
+    words = f"{where}{problem.message}" if problem else message
+    return (
+        Condition("Ready", ready, "Ready" if ready else "NotReady", words, revision, now),
+        Condition(
+            "Reconciling", reconciling, "Progressing" if reconciling else "Idle", message,
+            revision, now,
+        ),
+        Condition(
+            "Stalled", problem is not None, problem.reason if problem else "NoProblem",
+            words if problem else "", revision, now,
+        ),
+    )  # fmt: skip

@@ -1,0 +1,262 @@
+"""What an activation step's outcome means: the next step, and the records at its end.
+
+Called by the daemon through `record_step` when a step's effect has ended. The table of steps is in
+`phases`; `move` is the only place where a step and a phase change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.core.model import (
+    Activation,
+    BuildRecord,
+    InstanceRecord,
+    Problem,
+    Quarantine,
+    StepResult,
+    Trigger,
+)
+from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Verdict
+from reconciler.core.world import Draft, commit_data, environment_of
+
+UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
+"""Steps before the pointer moves: the aim may still change, or be given up."""
+
+STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise
+
+
+def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
+    """Is `build_id` marked as failed on this instance."""
+    return build_id is not None and any(q.build_id == build_id for q in record.quarantines)
+
+
+def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:
+    """What a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events."""
+    by_id: dict[str | None, BuildRecord] = {b.build_id: b for b in draft.builds.values()}
+    before = dict(by_id[old].packages) if old is not None and old in by_id else {}
+    after = dict(by_id[new].packages) if new is not None and new in by_id else {}
+    return {
+        "packages_added": [f"{n} {v}" for n, v in sorted(after.items()) if n not in before],
+        "packages_removed": [f"{n} {v}" for n, v in sorted(before.items()) if n not in after],
+        "packages_changed": [
+            f"{n} {before[n]} → {v}" for n, v in sorted(after.items()) if before.get(n, v) != v
+        ],
+    }
+
+
+def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
+    """Take an ended step of `name`'s activation into the records."""
+    record = draft.instances.get(name)
+    activation = record.activation if record else None
+    if record is None or activation is None or activation.step is not step:
+        return  # aimed anew or given up meanwhile
+    if step is Step.OBSERVE and result.verdict is Verdict.OK:
+        activation = replace(
+            activation,
+            pools=result.pools or (),
+            baseline=result.baseline or (),
+            expected_dags=result.expected_dags or (),
+        )
+    following = TABLE[step].get(result.verdict)
+    if following is None:
+        draft.instances[name] = replace(record, activation=_stay(draft, activation, result))
+        return
+    if result.verdict is Verdict.FAILED and (step in UNTOUCHED or activation.problem is None):
+        activation = replace(activation, problem=result.problem)
+    if step is Step.DRAIN and result.verdict is Verdict.OK:
+        activation = replace(activation, drained=True)
+    if following is Step.DEGRADED:
+        draft.instances[name] = _degraded(draft, record, activation, result.problem)
+        return
+    activation = move(draft, record, activation, following)
+    record = replace(record, activation=activation)
+    draft.instances[name] = _ended(draft, record, activation) if following in FINAL else record
+
+
+def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activation:
+    failed = result.verdict is Verdict.FAILED
+    failures = activation.failures + 1 if failed else 0
+    wait = draft.policy.backoff(failures) if failed else (result.after or STEP_RETRY)
+    return replace(
+        activation,
+        failures=failures,
+        not_before=draft.now + wait,
+        problem=activation.problem or (result.problem if failed else None),
+    )
+
+
+def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Step) -> Activation:
+    """Enter `step`; the only place where an activation's step and phase change."""
+    phase = PHASE_OF[step]
+    if phase is not activation.phase:
+        name, begun = activation.phases[-1]
+        draft.event(
+            "ActivationPhase",
+            record,
+            f"{name} → {phase}",
+            data={"phase": name, "seconds": max(0.0, draft.now - begun)},
+        )
+        activation = replace(activation, phases=(*activation.phases, (str(phase), draft.now))[-60:])
+    return replace(
+        activation,
+        step=step,
+        phase=phase,
+        step_since=draft.now,
+        restarted_at=draft.now
+        if step in (Step.RESTART, Step.RESTART_BACK)
+        else activation.restarted_at,
+        failures=0 if step is not Step.DEGRADED else activation.failures,
+        not_before=0.0,
+    )
+
+
+def _ended(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    record = replace(record, activation=None, last=activation)
+    match activation.step:
+        case Step.DONE:
+            return _active(draft, record, activation)
+        case Step.ROLLED_BACK:
+            return _rolled_back(draft, record, activation)
+        case _:
+            return _aborted(draft, record, activation)
+
+
+def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    by_id = {b.build_id: b for b in draft.builds.values()}
+    build = by_id.get(activation.to_build) if activation.to_build else None
+    environment = environment_of(draft, record.name)
+    data = _timing(activation)
+    if environment is not None and activation.trigger is Trigger.COMMIT:
+        data["commit_to_active"] = max(0.0, draft.now - environment.seen_at)
+    draft.event(
+        "ActivationActive",
+        record,
+        f"{activation.to_build or 'the bare base'} is active",
+        revision=activation.revision,
+        data={
+            "trigger": str(activation.trigger),
+            "from": activation.from_build or "",
+            "to": activation.to_build or "",
+            **package_changes(draft, activation.from_build, activation.to_build),
+            **data,
+            **commit_data(environment),
+        },
+    )
+    digest = build.recipe_digest if build else None
+    if build is None and activation.to_build == record.previous:
+        digest = record.previous_digest
+    return replace(
+        _retire(record, record.current, draft.now),
+        current=activation.to_build,
+        current_digest=digest,
+        current_runtime=record.runtime.key if activation.to_build and record.runtime else None,
+        previous=record.current,
+        previous_digest=record.current_digest,
+        active_since=draft.now,
+        aborts=0,
+        not_before=0.0,
+        problem=None,
+    )
+
+
+def _retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceRecord:
+    if build_id is None:
+        return record
+    kept = tuple(r for r in record.retired if r[0] != build_id)
+    return replace(record, retired=(*kept, (build_id, at))[-50:])
+
+
+def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    problem = activation.problem or Problem("GateFailed", "the instance was not healthy")
+    draft.event(
+        "RolledBack",
+        record,
+        problem.message,
+        reason=problem.reason,
+        revision=activation.revision,
+        data={
+            "trigger": problem.reason,
+            "from": activation.to_build or "",
+            "to": activation.from_build or "",
+            **_timing(activation),
+            **commit_data(environment_of(draft, record.name)),
+        },
+    )
+    record = _retire(record, activation.to_build, draft.now)
+    record = _quarantine(draft, record, activation, problem)
+    aborts = record.aborts + 1
+    wait = draft.policy.backoff(aborts) if activation.to_build is None else 0.0
+    return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
+
+
+def _quarantine(
+    draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem
+) -> InstanceRecord:
+    build_id = activation.to_build
+    if build_id is None or quarantined(record, build_id):
+        return record
+    digest = next((b.recipe_digest for b in draft.builds.values() if b.build_id == build_id), "")
+    mark = Quarantine(build_id, digest, problem.reason, problem.message, draft.now)
+    draft.event(
+        "Quarantined",
+        record,
+        f"{build_id} is not tried again here until the definition changes or someone says retry",
+        reason=problem.reason,
+        revision=activation.revision,
+        data={"build": build_id},
+    )
+    return replace(record, quarantines=(*record.quarantines, mark))
+
+
+def _degraded(
+    draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem | None
+) -> InstanceRecord:
+    """Going back failed too: the loudest alert, and another try with back-off."""
+    first = activation.problem or problem or Problem("GateFailed", "the instance was not healthy")
+    now_wrong = problem or first
+    failures = activation.failures + 1
+    known = quarantined(record, activation.to_build) or record.problem is not None
+    record = _quarantine(draft, record, activation, first)
+    if not known:
+        draft.event(
+            "Degraded",
+            record,
+            f"going back failed: {now_wrong.message} (went back because: {first.message})",
+            reason=now_wrong.reason,
+            revision=activation.revision,
+            data=commit_data(environment_of(draft, record.name)),
+        )
+    activation = replace(activation, problem=first, failures=failures)
+    moved = move(draft, record, activation, Step.DEGRADED)
+    moved = replace(moved, not_before=draft.now + draft.policy.backoff(failures))
+    return replace(record, activation=moved, problem=now_wrong)
+
+
+def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    problem = activation.problem or Problem("Aborted", "the activation was given up")
+    aborts = 0 if problem.reason == "Superseded" else record.aborts + 1
+    draft.event(
+        "ActivationAborted",
+        record,
+        problem.message,
+        reason=problem.reason,
+        revision=activation.revision,
+        data=_timing(activation),
+    )
+    wait = draft.policy.backoff(aborts) if aborts else 0.0
+    return replace(
+        record,
+        aborts=aborts,
+        not_before=draft.now + wait,
+        problem=problem if aborts else None,
+    )
+
+
+def _timing(activation: Activation) -> dict[str, object]:
+    """Seconds since the start, and of each phase."""
+    phases: dict[str, float] = {}
+    for (name, begun), (_, ended) in zip(activation.phases, activation.phases[1:], strict=False):
+        phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)
+    last = activation.phases[-1][1]
+    return {"seconds": max(0.0, last - activation.started_at), "phases": phases}
