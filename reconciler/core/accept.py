@@ -26,12 +26,11 @@ def accept(draft: Draft) -> bool:
     if _prunes_too_much(draft, definitions):
         _hold(draft, definitions)
         return False
-    records = draft.world.records
-    if records.source_problem is not None and records.source_problem.reason == "PruneHeld":
-        draft.meta["source_problem"] = ""
+    if _held(draft) is not None:
+        draft.repo = replace(draft.repo, source_problem=None)
     revision = definitions.commit.revision
-    if revision != records.accepted_revision:
-        draft.meta["accepted_revision"] = revision
+    if revision != draft.repo.accepted_revision:
+        draft.repo = replace(draft.repo, accepted_revision=revision)
         draft.event("SourceChanged", REPO, definitions.commit.subject, revision=revision)
     _accept_instances(draft, definitions)
     _accept_environments(draft, definitions)
@@ -40,7 +39,7 @@ def accept(draft: Draft) -> bool:
 
 
 def _held(draft: Draft) -> Problem | None:
-    problem = draft.world.records.source_problem
+    problem = draft.repo.source_problem
     return problem if problem is not None and problem.reason == "PruneHeld" else None
 
 
@@ -67,7 +66,7 @@ def lost(draft: Draft, definitions: Definitions) -> list[str]:
 
 
 def _prunes_too_much(draft: Draft, definitions: Definitions) -> bool:
-    if draft.prune_confirmed == definitions.commit.revision:
+    if draft.repo.prune_confirmed == definitions.commit.revision:
         return False
     known = len(draft.environments) + sum(not i.removed for i in draft.instances.values())
     gone = len(lost(draft, definitions))
@@ -83,8 +82,8 @@ def _hold(draft: Draft, definitions: Definitions) -> None:
         f"`groundcrew confirm-prune` or a newer revision"
     )
     problem = Problem("PruneHeld", message)
-    if draft.world.records.source_problem != problem:
-        draft.meta["source_problem"] = f"{problem.reason}\n{problem.message}"
+    if draft.repo.source_problem != problem:
+        draft.repo = replace(draft.repo, source_problem=problem)
         draft.event("PruneHeld", REPO, message, revision=revision)
 
 
@@ -147,7 +146,7 @@ def _note_findings(draft: Draft, definitions: Definitions) -> None:
     for name in sorted({f.object for f in old} - stalled):
         finding = next(f for f in old if f.object == name)
         _finding_event(draft, "ObjectRecovered", finding, definitions)
-    draft.findings = definitions.findings
+    draft.repo = replace(draft.repo, findings=definitions.findings)
 
 
 def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Definitions) -> None:

@@ -47,3 +47,10 @@ class Waiting(GroundcrewError):
 
 class Stalled(GroundcrewError):
     """A person has to change something first; trying again as it is would fail again."""
+
+
+class Cancelled(GroundcrewError):
+    """We stopped it ourselves; nothing is wrong."""
+
+    def __init__(self, message: str = "cancelled") -> None:
+        super().__init__("Cancelled", message)

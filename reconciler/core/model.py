@@ -396,6 +396,16 @@ class EnvironmentRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RepoState:
+    """What is recorded of the environments repo as a whole; see Records for the fields."""
+
+    accepted_revision: str = ""
+    prune_confirmed: str = ""
+    source_problem: Problem | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """Everything that is recorded, read in one go per cycle.
 
@@ -410,6 +420,13 @@ class Records:
     prune_confirmed: str = ""
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()  # of the newest revision read
+
+    @property
+    def repo(self) -> RepoState:
+        """The part that is not about one object."""
+        return RepoState(
+            self.accepted_revision, self.prune_confirmed, self.source_problem, self.findings
+        )
 
 
 class Verb(StrEnum):
@@ -469,8 +486,8 @@ class Change:
     """What one decision writes, in one transaction: all of it or nothing.
 
     A record with `version` 0 is inserted; any other replaces the row of just that version.
-    `meta` sets fields of Records that have no table of their own; `locks` maps
-    (recipe digest, runtime key) to a lock's text.
+    `repo` replaces that state (None: as it was); `meta` sets named texts of other rooms; `locks`
+    maps (recipe digest, runtime key) to a lock's text.
     """
 
     environments: tuple[EnvironmentRecord, ...] = ()
@@ -481,6 +498,6 @@ class Change:
     drop_builds: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
-    findings: tuple[Finding, ...] | None = None  # None: as they were
+    repo: RepoState | None = None
     locks: Mapping[tuple[str, str], str] = field(default_factory=dict)
     finished_requests: tuple[int, ...] = ()

@@ -147,8 +147,7 @@ def _confirm_prune(draft: Draft, request: Request) -> None:
     if definitions is None:
         draft.event("RequestRefused", REPO, "nothing has been read from the repo yet")
         return
-    draft.prune_confirmed = definitions.commit.revision
-    draft.meta["prune_confirmed"] = draft.prune_confirmed
+    draft.repo = replace(draft.repo, prune_confirmed=definitions.commit.revision)
     draft.event("PruneConfirmed", REPO, f"by {request.who}", data={"who": request.who})
 
 

@@ -105,9 +105,7 @@ class Draft:
         self.environments = dict(world.records.environments)
         self.instances = dict(world.records.instances)
         self.builds = dict(world.records.builds)
-        self.meta: dict[str, str] = {}
-        self.findings = world.records.findings
-        self.prune_confirmed = world.records.prune_confirmed
+        self.repo = world.records.repo
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self.cancels: list[str] = []
@@ -159,7 +157,6 @@ class Draft:
     def plan(self) -> Plan:
         """Close the draft: only what differs from the world's records is written."""
         old = self.world.records
-        meta = dict(self.meta)
         return Plan(
             change=Change(
                 environments=_changed(old.environments, self.environments),
@@ -169,8 +166,7 @@ class Draft:
                 drop_instances=_gone(old.instances, self.instances),
                 drop_builds=_gone(old.builds, self.builds),
                 events=tuple(self.events),
-                meta=meta,
-                findings=self.findings if self.findings != old.findings else None,
+                repo=self.repo if self.repo != old.repo else None,
                 finished_requests=tuple(self.finished),
             ),
             effects=tuple(self.effects),

@@ -1,0 +1,221 @@
+"""What each effect does, and how its end is reported.
+
+Every function here runs in a worker thread, may be killed at any instruction, and may be run again:
+it is idempotent. None raises: whatever happens becomes a report, a function that takes the outcome
+into a draft of the records.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from reconciler.airflow.driver import Driver
+from reconciler.builder.build import Builder, Job
+from reconciler.core.builds import BuildOutcome, record_build
+from reconciler.core.decide import record_inspection
+from reconciler.core.errors import Cancelled, GroundcrewError, Retryable, Stalled, Waiting
+from reconciler.core.model import (
+    Activation,
+    BuildRecord,
+    Environment,
+    Instance,
+    InstanceRecord,
+    Problem,
+    Runtime,
+    StepResult,
+)
+from reconciler.core.phases import Step, Verdict
+from reconciler.core.steps import record_step
+from reconciler.core.world import Draft, EffectKind
+from reconciler.faults import failpoint
+from reconciler.share.share import Share
+
+log = logging.getLogger(__name__)
+
+SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK})
+STEP_LIMIT = 600.0  # seconds a step may keep failing in ways that may pass, before it has failed
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An ended effect: `apply` takes it into the records, `locks` are to be kept with them."""
+
+    apply: Callable[[Draft], None]
+    locks: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+class Locks(Protocol):
+    """Where kept locks are read."""
+
+    def lock(self, recipe_digest: str, runtime_key: str) -> str | None:
+        """The kept lock for this recipe and runtime."""
+
+
+def problem_of(error: BaseException) -> Problem:
+    """In words, what `error` says; anything unexpected is a bug and says so."""
+    if isinstance(error, GroundcrewError):
+        return Problem(error.reason, error.message, error.place)
+    return Problem("InternalError", f"a bug in Groundcrew: {type(error).__name__}: {error}")
+
+
+# --------------------------------------------------------------------------------------- builds
+
+
+@dataclass(frozen=True, slots=True)
+class BuildTask:
+    """All that one phase of one build needs."""
+
+    build: BuildRecord
+    environment: Environment
+    instance: Instance
+    runtime: Runtime
+    lock_key: str
+    log: Path
+
+
+class BuildEffects:
+    """Resolve, construct and verify, by the builder."""
+
+    def __init__(self, builder: Builder, locks: Locks) -> None:
+        self._builder = builder
+        self._locks = locks
+
+    def run(self, kind: EffectKind, task: BuildTask, cancelled: threading.Event) -> Report:
+        """Carry out one phase of a build."""
+        job = Job(
+            key=task.build.key,
+            environment=task.build.environment,
+            team=task.build.team,
+            revision=task.build.revision,
+            log=task.log,
+            cancelled=cancelled,
+        )
+        locks: dict[tuple[str, str], str] = {}
+        try:
+            outcome = self._phase(kind, task, job, locks)
+        except Cancelled:
+            outcome = BuildOutcome(kind, cancelled=True)
+        except Stalled as error:
+            outcome = BuildOutcome(kind, problem=problem_of(error))
+        except (Retryable, Waiting) as error:
+            outcome = BuildOutcome(kind, problem=problem_of(error), retry_after=error.after or 0.0)
+        except Exception as error:
+            log.exception("build %s, %s", task.build.key, kind)
+            outcome = BuildOutcome(kind, problem=problem_of(error), retry_after=0.0)
+        failpoint(f"daemon.{kind}.done")
+        return Report(lambda draft: record_build(draft, task.build.key, outcome), locks)
+
+    def _phase(
+        self, kind: EffectKind, task: BuildTask, job: Job, locks: dict[tuple[str, str], str]
+    ) -> BuildOutcome:
+        recipe, runtime = task.environment.recipe, task.runtime
+        kept = self._locks.lock(task.lock_key, runtime.key)
+        match kind:
+            case "resolve":
+                if kept is not None and not task.build.refresh:
+                    return BuildOutcome(kind)
+                found = self._builder.resolve(job, recipe, runtime)
+                locks[task.lock_key, runtime.key] = found.text
+                return BuildOutcome(kind, packages=found.packages)
+            case "construct":
+                if kept is None:
+                    raise Retryable("LockLost", "the lock is not in the records; resolving anew")
+                built = self._builder.construct(job, recipe, runtime, kept)
+                return BuildOutcome(kind, build_id=built.build_id, packages=built.packages)
+            case "verify":
+                assert task.build.build_id is not None, "a build is verified after it was built"
+                self._builder.verify(job, recipe, runtime, task.instance, task.build.build_id)
+                return BuildOutcome(kind)
+            case _:
+                raise AssertionError(f"{kind} is no build effect")
+
+
+# ------------------------------------------------------------------------------------ instances
+
+
+class InstanceEffects:
+    """Inspections and the steps of activations."""
+
+    def __init__(
+        self, share: Share, builder: Builder, driver: Callable[[Instance], Driver]
+    ) -> None:
+        self._share = share
+        self._builder = builder
+        self._driver = driver
+
+    def inspect(self, record: InstanceRecord) -> Report:
+        """Find out what is installed in the base, and which build the share names for it."""
+        name = record.name
+        try:
+            driver = self._driver(record.definition)
+            mark = driver.fingerprint(record.definition)
+            driver.permit(record.definition)
+            assert record.definition.local is not None, "other targets are refused by their driver"
+            runtime = self._builder.inspect(record.definition.local.python)
+            pointer = self._share.pointer(name)
+            pointed = pointer.builds[runtime.key].build if (
+                pointer is not None and runtime.key in pointer.builds
+            ) else None  # fmt: skip
+        except GroundcrewError as error:
+            problem = problem_of(error)
+            return Report(lambda draft: record_inspection(draft, name, "", None, problem))
+        except Exception as error:
+            log.exception("inspection of %s", name)
+            problem = problem_of(error)
+            return Report(lambda draft: record_inspection(draft, name, "", None, problem))
+        return Report(lambda draft: record_inspection(draft, name, mark, runtime, None, pointed))
+
+    def perform(self, record: InstanceRecord, now: float) -> Report:
+        """Carry out the present step of the instance's activation."""
+        activation = record.activation
+        assert activation is not None, "a step belongs to an activation"
+        step = activation.step
+        failpoint(f"daemon.{step}.before")
+        try:
+            if step in SWITCHES:
+                result = self._switch(record, activation)
+            else:
+                driver = self._driver(record.definition)
+                result = driver.perform(step, record.definition, activation, now)
+        except (Retryable, Waiting) as error:
+            late = now - activation.step_since > STEP_LIMIT
+            verdict = Verdict.FAILED if late else Verdict.NOT_YET
+            result = StepResult(verdict, problem_of(error), after=error.after or 5.0)
+        except GroundcrewError as error:
+            result = StepResult(Verdict.FAILED, problem_of(error))
+        except Exception as error:
+            log.exception("%s, step %s", record.name, step)
+            result = StepResult(Verdict.FAILED, problem_of(error))
+        failpoint(f"daemon.{step}.after")
+        return Report(lambda draft: record_step(draft, record.name, step, result))
+
+    def _switch(self, record: InstanceRecord, activation: Activation) -> StepResult:
+        """Point the instance at the step's build, if that is complete and verified."""
+        assert record.runtime is not None, "an activation starts once the runtime is known"
+        runtime = record.runtime
+        forward = activation.step is Step.SWITCH
+        wanted = activation.to_build if forward else activation.from_build
+        pointer = self._share.pointer(record.name)
+        named = pointer.builds.get(runtime.key) if pointer is not None else None
+        if (named.build if named is not None else None) == wanted:
+            return StepResult(Verdict.OK)
+        if wanted is not None and not self._share.verified(wanted, runtime.key):
+            raise Stalled(
+                "BuildMissing",
+                f"build {wanted} is not complete and verified on the share; it is built anew",
+            )
+        self._share.install_loader(record.name)
+        self._share.point(
+            record.name,
+            runtime.key,
+            wanted,
+            abi=f"{runtime.python_tag}-{runtime.platform}",
+            airflow=runtime.airflow_version,
+            load_into=record.definition.load_into,
+        )
+        return StepResult(Verdict.OK)

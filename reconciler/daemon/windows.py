@@ -1,0 +1,35 @@
+"""Maintenance windows: is one open now, and when does that change."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from reconciler.core.model import Window
+from reconciler.core.world import WindowState
+
+NEVER = timedelta(days=366)
+
+
+def window_state(window: Window, now: float) -> WindowState:
+    """The state of `window` at `now`; its definition was validated when it was read.
+
+    Around a change of clocks a window opens by the wall clock of its timezone and stays open
+    `duration` seconds of real time.
+    """
+    local = datetime.fromtimestamp(now, ZoneInfo(window.timezone))
+    opened = _match(window.cron, local + timedelta(seconds=1), reverse=True)
+    if opened is not None and now < opened + window.duration:
+        return WindowState(True, opened + window.duration)
+    opens = _match(window.cron, local, reverse=False)
+    return WindowState(False, opens if opens is not None else now + NEVER.total_seconds())
+
+
+def _match(cron: str, start: datetime, *, reverse: bool) -> float | None:
+    try:
+        found = next(CronSim(cron, start, reverse=reverse))
+    except (CronSimError, StopIteration):
+        return None
+    return found.astimezone(UTC).timestamp()

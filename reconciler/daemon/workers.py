@@ -1,0 +1,93 @@
+"""Bounded workers: one effect at a time per key, each reporting once."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+Key = tuple[str, str]
+
+
+class Workers(Generic[R]):
+    """Runs effects in threads and hands their reports to the loop.
+
+    Two effects of one key never run at the same time. `wake` is called after each report.
+    `sizes` gives the number of threads per pool.
+    """
+
+    def __init__(self, wake: Callable[[], None], sizes: dict[str, int]) -> None:
+        self._wake = wake
+        self._pools = {
+            name: ThreadPoolExecutor(size, thread_name_prefix=name) for name, size in sizes.items()
+        }
+        self._running: dict[Key, tuple[Future[None], threading.Event]] = {}
+        self._reports: queue.SimpleQueue[R] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def start(self, pool: str, key: Key, effect: Callable[[threading.Event], R | None]) -> bool:
+        """Run `effect` unless one of `key` runs already; True if it was started.
+
+        `effect` is given an event that says "stop"; it returns its report (None: nothing to say)
+        and must not raise.
+        """
+        with self._lock:
+            if key in self._running:
+                return False
+            cancelled = threading.Event()
+            future = self._pools[pool].submit(self._run, key, effect, cancelled)
+            self._running[key] = (future, cancelled)
+            return True
+
+    def _run(
+        self, key: Key, effect: Callable[[threading.Event], R | None], cancelled: threading.Event
+    ) -> None:
+        try:
+            report = effect(cancelled)
+            if report is not None:
+                self._reports.put(report)
+        except Exception:
+            log.exception("effect %s failed in a way that nobody expected", "/".join(key))
+        finally:
+            with self._lock:
+                self._running.pop(key, None)
+            self._wake()
+
+    def cancel(self, key: Key) -> None:
+        """Ask the effect of `key` to stop."""
+        with self._lock:
+            running = self._running.get(key)
+        if running is not None:
+            running[1].set()
+
+    def busy(self) -> frozenset[Key]:
+        """Keys of the effects under way."""
+        with self._lock:
+            return frozenset(self._running)
+
+    def reports(self) -> list[R]:
+        """All reports since the last call."""
+        found: list[R] = []
+        while True:
+            try:
+                found.append(self._reports.get_nowait())
+            except queue.Empty:
+                return found
+
+    def stop(self, cancel: Callable[[Key], bool], timeout: float) -> bool:
+        """Cancel what `cancel` says, wait for the rest; True if all ended in `timeout` seconds."""
+        with self._lock:
+            running = dict(self._running)
+        for key, (_, cancelled) in running.items():
+            if cancel(key):
+                cancelled.set()
+        done = not wait([future for future, _ in running.values()], timeout=timeout).not_done
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        return done
