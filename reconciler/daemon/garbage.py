@@ -1,0 +1,56 @@
+"""Garbage collection: what must stay, from the records, the pointers and the living processes."""
+
+from __future__ import annotations
+
+from reconciler.core.errors import GroundcrewError
+from reconciler.core.model import InstanceRecord, Records
+from reconciler.core.phases import BuildPhase
+from reconciler.daemon.rooms import Rooms
+from reconciler.share.gc import Collected, Held, collect_garbage
+
+
+def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Collected:
+    """Remove what no instance may still load; with `dry_run` only say what would go."""
+    settings = rooms.settings.gc
+    held = {
+        name: Held(record.retired, _oldest_process(rooms, record, now))
+        for name, record in records.instances.items()
+    }
+    return collect_garbage(
+        rooms.share,
+        roots=roots(records, settings.keep),
+        held=held,
+        now=now,
+        grace=settings.grace,
+        dry_run=dry_run,
+    )
+
+
+def roots(records: Records, keep: int) -> set[str]:
+    """Builds that stay whatever runs: in use, wanted, under way, and the newest of each environment."""
+    found: set[str] = set()
+    for record in records.instances.values():
+        found.update(b for b in (record.current, record.previous) if b)
+        if record.activation is not None:
+            found.update(b for b in (record.activation.from_build, record.activation.to_build) if b)
+    newest: dict[str, int] = {}
+    for build in sorted(records.builds.values(), key=lambda b: -b.created_at):
+        if build.build_id is None:
+            continue
+        environment = records.environments.get(build.environment)
+        wanted = (
+            environment is not None and environment.definition.recipe.digest == build.recipe_digest
+        )
+        under_way = build.phase in (BuildPhase.BUILDING, BuildPhase.VERIFYING)
+        newest[build.environment] = newest.get(build.environment, 0) + 1
+        recent = environment is not None and newest[build.environment] <= keep
+        if wanted or under_way or recent:
+            found.add(build.build_id)
+    return found
+
+
+def _oldest_process(rooms: Rooms, record: InstanceRecord, now: float) -> float | None:
+    try:
+        return rooms.driver(record.definition).oldest_process(record.definition, now)
+    except GroundcrewError:
+        return None

@@ -1,0 +1,110 @@
+"""Leadership: only the holder of the lease acts.
+
+The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it; when
+a renewal fails the daemon stops acting at once. With SQLite the database is this machine's alone, so a
+file lock beside it settles at once whether an earlier daemon is still alive.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import threading
+from types import TracebackType
+from typing import IO, Self
+
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.model import Change
+from reconciler.settings import Settings
+from reconciler.store.store import Lease, Store
+
+log = logging.getLogger(__name__)
+
+
+class Leadership:
+    """Holds the lease while it is entered; `lease` is None when it was stopped before it got one."""
+
+    def __init__(self, store: Store, settings: Settings, stop: threading.Event) -> None:
+        self._store = store
+        self._settings = settings
+        self._stop = stop
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock_file: IO[str] | None = None
+        self.lease: Lease | None = None
+        self.lost = False
+
+    def __enter__(self) -> Self:
+        alone = self._lock_state_dir()
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        ttl = self._settings.lease_ttl
+        while not self._stop.is_set():
+            try:
+                self.lease = self._store.acquire(holder, ttl, force=alone)
+            except Retryable as error:
+                log.warning("the lease: %s", error)
+            if self.lease is not None:
+                break
+            self._stop.wait(min(1.0, ttl / 5))
+        if self.lease is not None:
+            log.info("leading with epoch %d", self.lease.epoch)
+            self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+            self._thread.start()
+        return self
+
+    def _lock_state_dir(self) -> bool:
+        """Lock the state directory; True if that proves that no other daemon uses this database."""
+        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        path = self._settings.state_dir / "daemon.lock"
+        self._lock_file = path.open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Stalled(
+                "AlreadyRunning",
+                f"another daemon uses {self._settings.state_dir}; stop it first, or give this one "
+                f"a GROUNDCREW_STATE_DIR of its own",
+            ) from error
+        return self._settings.database_url.startswith("sqlite")
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._settings.lease_ttl / 3):
+            assert self.lease is not None, "only a held lease is renewed"
+            try:
+                self.lease = self._store.renew(self.lease, self._settings.lease_ttl)
+            except GroundcrewError as error:
+                log.warning("the lease was not renewed: %s", error)
+                if self.lease.remaining() <= 0:
+                    self.lost = True
+                    return
+
+    def check(self) -> None:
+        """Raise Retryable when the lease has run out: no effect may start any more."""
+        if self.lease is None or self.lost or self.lease.remaining() <= 0:
+            self.lost = True
+            raise Retryable("LeaseLost", "the lease has run out; another daemon may lead now")
+
+    def write(self, change: Change) -> None:
+        """Record a change under the lease's epoch."""
+        self.check()
+        assert self.lease is not None, "check() has seen it"
+        self._store.write(self.lease, change)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+        if self.lease is not None and not self.lost:
+            try:
+                self._store.release(self.lease)
+            except GroundcrewError as problem:
+                log.warning("the lease was not released: %s", problem)
+        if self._lock_file is not None:
+            self._lock_file.close()

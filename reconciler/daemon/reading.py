@@ -1,0 +1,102 @@
+"""What the CLI reads and asks for without being the daemon."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from reconciler.core.decide import decide
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Definitions, Records
+from reconciler.core.world import World
+from reconciler.daemon.garbage import collect
+from reconciler.daemon.rooms import Rooms
+from reconciler.daemon.windows import window_state
+from reconciler.settings import Settings
+from reconciler.share.gc import Collected
+from reconciler.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """What the newest revision would do to one object, and on what that waits."""
+
+    object: str
+    action: str
+    reason: str
+    waits_on: str = ""
+
+
+def open_store(settings: Settings) -> Store:
+    """The records, for reading and for queueing requests.
+
+    Raises Stalled when there are none: the daemon has never run with these settings.
+    """
+    if settings.database_url.startswith("sqlite") and not settings.database:
+        path = settings.state_dir / "groundcrew.db"
+        if not path.exists():
+            raise Stalled(
+                "NoRecords",
+                f"{path} does not exist: no daemon has run with these settings; start one with "
+                f"`groundcrew run`, or point GROUNDCREW_STATE_DIR at its state directory",
+            )
+    return Store(settings.database_url)
+
+
+def current(settings: Settings) -> tuple[Definitions | None, Records]:
+    """The records; definitions are in them as accepted, so none are read from the repo."""
+    store = open_store(settings)
+    try:
+        return None, store.load()
+    finally:
+        store.close()
+
+
+def plan(settings: Settings) -> list[PlanLine]:
+    """What would change at the newest revision of the environments repo; nothing is recorded."""
+    rooms = Rooms(settings)
+    rooms.store.migrate()
+    now = time.time()
+    records = rooms.store.load()
+    definitions = rooms.source.poll()
+    decided = decide(
+        World(
+            now=now,
+            records=records,
+            definitions=definitions,
+            windows={
+                i.name: window_state(i.definition.window, now)
+                for i in records.instances.values()
+                if i.definition.window is not None
+            },
+            policy=rooms.policy,
+        )
+    )
+    change = decided.change
+    lines = [PlanLine(e.object, e.kind, e.message) for e in change.events]
+    lines += [
+        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait)
+        for i in change.instances
+        if i.wait
+    ]
+    waiting = {i.name for i in change.instances}
+    lines += [
+        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait)
+        for i in records.instances.values()
+        if i.wait and i.name not in waiting
+    ]
+    if definitions is not None:
+        lines += [
+            PlanLine(f.object, "Stalled", f"{f.place}: {f.message}") for f in definitions.findings
+        ]
+    rooms.store.close()
+    return lines
+
+
+def collect_garbage(settings: Settings, *, dry_run: bool) -> Collected:
+    """Collect garbage now."""
+    rooms = Rooms(settings)
+    try:
+        return collect(rooms, rooms.store.load(), time.time(), dry_run=dry_run)
+    finally:
+        rooms.store.close()
