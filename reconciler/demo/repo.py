@@ -57,9 +57,9 @@ class Repo:
             timeout=60,
         ).stdout.strip()
 
-    def commit(self, subject: str) -> str:
-        """Commit the work tree; returns the revision."""
-        self._git("add", "-A")
+    def commit(self, subject: str, path: str = ".") -> str:
+        """Commit the work tree (or what is below `path`); returns the revision."""
+        self._git("add", "-A", path)
         self._git("commit", "-q", "-m", subject)
         return self._git("rev-parse", "HEAD")
 

@@ -1,0 +1,232 @@
+"""`groundcrew demo`: the main job on real parts, from the first commit to a rollback.
+
+A git repository made from `environments.example/`, a directory as the share, SQLite, a real Airflow
+under supervisord, the daemon as a process of its own, and a webhook sink for Slack. It ends with 0
+only if each act really happened, and stops all that it started.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reconciler.core.model import Event
+from reconciler.demo.bed import Bed
+from reconciler.demo.repo import INSTANCE, TEAM, Repo
+from reconciler.demo.sink import Sink
+from reconciler.demo.story import ACTS, HELLO, SLOW, Stage
+from reconciler.demo.watching import DemoFailed, Watch
+from reconciler.store.store import Store
+
+QUIET = frozenset({"SourceChanged", "BuildQueued", "RuntimeChanged"})
+EXAMPLE = Path(__file__).resolve().parents[2] / "environments.example"
+PACKAGED = Path(__file__).resolve().parent / "environments.example"
+
+
+class Screen:
+    """Says what happens now, with the seconds since the start, and how long each part took."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.begun = time.monotonic()
+        self.parts: list[tuple[str, float]] = []
+
+    def part(self, title: str) -> None:
+        """Begin a part."""
+        self.console.rule(f"[bold]{title}", align="left")
+
+    def ended(self, title: str, seconds: float) -> None:
+        """A part has ended."""
+        self.parts.append((title, seconds))
+
+    def say(self, text: str) -> None:
+        """Show what was seen to be so."""
+        self.console.print(f"{self._clock()}  [green]✓[/green] {_plain(text)}", highlight=False)
+
+    def now(self, text: str) -> None:
+        """Show what is being done."""
+        self.console.print(f"{self._clock()}  [dim]…[/dim] {_plain(text)}", highlight=False)
+
+    def event(self, event: Event) -> None:
+        """Show an event of the daemon's history."""
+        if event.kind in QUIET:
+            return
+        seconds = event.data.get("seconds")
+        took = f" [{seconds:.1f} s]" if isinstance(seconds, float) else ""
+        words = event.message.splitlines()[0] if event.message else ""
+        self.console.print(
+            f"{self._clock()}  [cyan]{event.kind:<18}[/cyan] {_plain(words[:160] + took)}",
+            highlight=False,
+        )
+
+    def _clock(self) -> str:
+        return f"[dim]{time.monotonic() - self.begun:6.1f} s[/dim]"
+
+    def summary(self) -> None:
+        """Show the parts and their seconds."""
+        table = Table("part", "seconds", title="What took how long")
+        for title, seconds in self.parts:
+            table.add_row(title, f"{seconds:.1f}")
+        table.add_row("all", f"{time.monotonic() - self.begun:.1f}")
+        self.console.print(table)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+class Daemon:
+    """`groundcrew run` as a process of its own."""
+
+    def __init__(self, root: Path, bed: Bed, repo: Repo, port: int) -> None:
+        self.log = root / "groundcrew.log"
+        allowed = [bed.python, f"{Path(sys.executable).parent}/*"]
+        config = root / "groundcrew.toml"
+        config.write_text(
+            f'state_dir = "{root / "state"}"\n'
+            f'share = "{root / "share"}"\n'
+            f'secrets_dir = "{root / "secrets"}"\n'
+            f'[git]\nurl = "{repo.path}"\npoll_interval = 2.0\n'
+            f"[builder]\nparallel = 2\n"
+            f"[local]\nallow = {allowed!r}\n"
+            f"[http]\nport = {port}\n"
+        )
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")},
+            "GROUNDCREW_CONFIG": str(config),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; its log goes to a file."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "reconciler.cli", "run"],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None, "it was started"
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise DemoFailed if it has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise DemoFailed(f"the daemon ended with {self._process.returncode}:\n{tail}")
+
+    def stop(self) -> None:
+        """Stop it as a service manager would, and wait."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=10)
+
+
+def demo(airflow: str = "3", keep: bool = False, root: Path | None = None) -> int:
+    """Play the six acts; returns 0 if each really happened, else 1."""
+    cache = Path(os.environ.get("GROUNDCREW_DEMO_CACHE") or Path.cwd() / ".cache").resolve()
+    root = (root or cache / f"demo-{airflow}").resolve()
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    screen = Screen(Console(soft_wrap=True))
+    sink = Sink()
+    bed = Bed(root / "airflow", airflow, root / "share", INSTANCE, team=TEAM, secrets=root / "secrets")
+    daemon: Daemon | None = None
+    code = 1
+    try:
+        screen.part(f"set up a real Airflow {airflow}")
+        begun = time.monotonic()
+        stage, daemon = _set_up(root, cache, bed, sink, screen)
+        screen.ended("set up", time.monotonic() - begun)
+        for number, (title, act) in enumerate(ACTS, start=1):
+            screen.part(f"{number}. {title}")
+            begun = time.monotonic()
+            act(stage)
+            screen.ended(f"{number}. {title}", time.monotonic() - begun)
+        screen.summary()
+        _addresses(screen, root, bed, daemon)
+        code = 0
+        if keep:
+            screen.now("left running; Ctrl-C stops everything")
+            _wait_for_interrupt()
+    except DemoFailed as error:
+        screen.console.print(f"[red]The demo failed:[/red] {_plain(str(error))}")
+        screen.console.print(f"Logs are below {root}", highlight=False)
+    except KeyboardInterrupt:
+        screen.now("stopping")
+    finally:
+        if daemon is not None:
+            daemon.stop()
+        bed.stop()
+        sink.close()
+    return code
+
+
+def _set_up(
+    root: Path, cache: Path, bed: Bed, sink: Sink, screen: Screen
+) -> tuple[Stage, Daemon]:
+    screen.now("installing Airflow from the package index (kept in .cache for the next time)")
+    bed.install(cache)
+    screen.now("configuring Airflow and its metadata database")
+    bed.configure()
+    bed.write_dag("hello", HELLO)
+    bed.write_dag("slow", SLOW % 20)
+    slack = root / "secrets" / "slack"
+    slack.mkdir(parents=True)
+    (slack / "url").write_text(sink.url)
+    example = EXAMPLE if EXAMPLE.is_dir() else PACKAGED
+    repo = Repo(root / "environments", example, bed.instance_yaml(INSTANCE, TEAM))
+    port = _free_port()
+    daemon = Daemon(root, bed, repo, port)
+    screen.now("starting scheduler, dag-processor, triggerer and the API server")
+    bed.start()
+    store = Store(f"sqlite:///{root / 'state' / 'groundcrew.db'}")
+    (root / "state").mkdir()
+    store.migrate()
+    watch = Watch(store, screen.event)
+    watch.alive = daemon.check
+    stage = Stage(bed, repo, watch, sink, f"http://127.0.0.1:{port}/metrics", screen.say)
+    repo.commit("connect analytics-dev", "instances")
+    daemon.start()
+    return stage, daemon
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _addresses(screen: Screen, root: Path, bed: Bed, daemon: Daemon) -> None:
+    screen.console.print(
+        f"Airflow       {bed.url}\n"
+        f"Groundcrew    the settings are in {root / 'groundcrew.toml'}\n"
+        f"daemon's log  {daemon.log}\n"
+        f"build logs    {root / 'state' / 'logs'}\n"
+        f"Airflow logs  {bed.root}",
+        highlight=False,
+    )
+
+
+def _wait_for_interrupt() -> None:
+    while True:
+        time.sleep(3600)

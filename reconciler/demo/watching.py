@@ -1,0 +1,74 @@
+"""What the demo sees of the daemon: its records and events, its metrics, and a person's patience."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Callable
+
+from reconciler.core.model import Event, InstanceRecord, Records
+from reconciler.store.store import Store
+
+LIMIT = 8 << 20  # bytes of a metrics page
+
+
+class DemoFailed(Exception):
+    """Something that the demo was to show did not happen."""
+
+
+class Watch:
+    """Follows the daemon's records; `say` shows each new event's kind and words."""
+
+    def __init__(self, store: Store, say: Callable[[Event], None]) -> None:
+        self._store = store
+        self._say = say
+        self._last = 0
+        self.events: list[Event] = []
+        self.alive: Callable[[], None] = lambda: None
+
+    def look(self) -> Records:
+        """Show what is new and return the records."""
+        self.alive()
+        for event in self._store.events(after_id=self._last, limit=1000):
+            self._last = max(self._last, event.id)
+            self.events.append(event)
+            self._say(event)
+        return self._store.load()
+
+    def until(self, what: str, found: Callable[[Records], bool], timeout: float = 150.0) -> Records:
+        """Look until `found` says so; raises DemoFailed after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            records = self.look()
+            if found(records):
+                return records
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{what}: did not happen within {timeout:.0f} s")
+            time.sleep(0.25)
+
+    def event(self, kind: str, revision: str = "", timeout: float = 150.0) -> Event:
+        """Wait for an event of `kind` (about `revision`, if given) and return it."""
+
+        def matching() -> list[Event]:
+            return [
+                e for e in self.events if e.kind == kind and (not revision or e.revision == revision)
+            ]
+
+        self.until(f"the event {kind}", lambda _: bool(matching()), timeout)
+        return matching()[-1]
+
+    def instance(self, name: str) -> InstanceRecord:
+        """The record of one instance."""
+        return self.look().instances[name]
+
+
+def fetch(url: str) -> str:
+    """The text of a page on loopback."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the demo's own address
+        return str(answer.read(LIMIT).decode())
+
+
+def expect(true: bool, what: str) -> None:
+    """Raise DemoFailed unless it really is so."""
+    if not true:
+        raise DemoFailed(f"not so: {what}")
