@@ -1,0 +1,1 @@
+"""Whole-process figures beside what a user would do instead."""
