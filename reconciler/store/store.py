@@ -1,0 +1,375 @@
+"""The records: one reader and one fenced writer, on SQLite or PostgreSQL.
+
+Every write of records is compare-and-swap on (row version, epoch of the lease), in one transaction
+with its events. Operators' requests and the outbox need no lease: they only queue.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlalchemy import Connection, Table, create_engine, delete, event, func, insert, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from reconciler.core.errors import Stalled
+from reconciler.core.model import (
+    BuildRecord,
+    Change,
+    EnvironmentRecord,
+    Event,
+    InstanceRecord,
+    Records,
+    RepoState,
+    Request,
+    Verb,
+)
+from reconciler.faults import failpoint
+from reconciler.store import schema
+from reconciler.store.codec import dump, parse
+from reconciler.store.errors import Conflict, LeaseLost, translating
+from reconciler.store.outbox import Outbox
+
+SCHEMA = "0001"  # the newest migration that this code knows
+BUSY = 10.0  # seconds to wait for another writer of SQLite
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to act. `deadline` is on this process's monotonic clock."""
+
+    holder: str
+    epoch: int
+    deadline: float
+
+    def remaining(self) -> float:
+        """Seconds that are left, by this machine's clock."""
+        return self.deadline - time.monotonic()
+
+
+class Store(Outbox):
+    """The records behind one database URL. Methods raise Retryable("DatabaseUnavailable")."""
+
+    def __init__(self, url: str) -> None:
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        options = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "pool_size": 5}
+        self.engine: Engine = create_engine(url, **options)
+        self._sqlite = self.engine.dialect.name == "sqlite"
+        if self._sqlite:
+            _prepare_sqlite(self.engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translating(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that holds the write lock from its start on SQLite."""
+        with translating(), self.engine.connect() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            failpoint("store.before-commit")
+            connection.commit()
+            failpoint("store.after-commit")
+
+    # --------------------------------------------------------------------------------- schema
+
+    def migrate(self) -> None:
+        """Bring the tables to this code's schema.
+
+        Raises Stalled("SchemaTooNew") when a newer Groundcrew has used this database.
+        """
+        found = self._schema_version()
+        if found == SCHEMA:
+            return
+        if found is not None and found > SCHEMA:
+            raise Stalled(
+                "SchemaTooNew",
+                f"the database has schema {found}, this version knows {SCHEMA}: it was used by a "
+                f"newer Groundcrew; upgrade, or restore a backup",
+            )
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", "reconciler.store:migrations")
+        with self._writing() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def _schema_version(self) -> str | None:
+        with self._reading() as connection:
+            if not self.engine.dialect.has_table(connection, "alembic_version"):
+                return None
+            row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+            return str(row[0]) if row else None
+
+    # ---------------------------------------------------------------------------------- lease
+
+    def acquire(self, holder: str, ttl: float, *, force: bool = False) -> Lease | None:
+        """Take the lease for `ttl` seconds; None while another holds it.
+
+        `force` takes it from a holder that is known to be dead. The epoch grows each time.
+        """
+        begun = time.monotonic()
+        with self._writing() as connection:
+            now = self._clock(connection)
+            row = connection.execute(select(schema.lease).with_for_update()).first()
+            if row is not None and row.expires_at > now and not force and row.holder != holder:
+                return None
+            epoch = (row.epoch if row is not None else 0) + 1
+            values = {"holder": holder, "epoch": epoch, "expires_at": now + ttl}
+            try:
+                if row is None:
+                    connection.execute(insert(schema.lease).values(id=1, **values))
+                else:
+                    connection.execute(update(schema.lease).values(**values))
+            except IntegrityError:
+                return None
+        return Lease(holder, epoch, begun + ttl)
+
+    def renew(self, lease: Lease, ttl: float) -> Lease:
+        """Hold the lease for `ttl` more seconds; raises LeaseLost when it is another's."""
+        begun = time.monotonic()
+        with self._writing() as connection:
+            self._fence(connection, lease)
+            connection.execute(
+                update(schema.lease).values(expires_at=self._clock(connection) + ttl)
+            )
+        return replace(lease, deadline=begun + ttl)
+
+    def release(self, lease: Lease) -> None:
+        """Let another take the lease at once."""
+        with self._writing() as connection:
+            connection.execute(
+                update(schema.lease)
+                .where(schema.lease.c.epoch == lease.epoch, schema.lease.c.holder == lease.holder)
+                .values(expires_at=0.0)
+            )
+
+    def leader(self) -> str | None:
+        """Who holds the lease now."""
+        with self._reading() as connection:
+            row = connection.execute(select(schema.lease)).first()
+            alive = row is not None and row.expires_at > self._clock(connection)
+            return str(row.holder) if row is not None and alive else None
+
+    def _clock(self, connection: Connection) -> float:
+        """The database's own clock, in seconds since the epoch."""
+        if self._sqlite:
+            sql = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+        else:
+            sql = "SELECT extract(epoch FROM clock_timestamp())"
+        return float(connection.exec_driver_sql(sql).scalar_one())
+
+    def _fence(self, connection: Connection, lease: Lease) -> None:
+        row = connection.execute(select(schema.lease).with_for_update()).first()
+        if row is None or row.epoch != lease.epoch or row.holder != lease.holder:
+            raise LeaseLost(f"the lease of epoch {lease.epoch} was taken over")
+        if row.expires_at <= self._clock(connection):
+            raise LeaseLost(f"the lease of epoch {lease.epoch} has run out")
+
+    # -------------------------------------------------------------------------------- records
+
+    def load(self) -> Records:
+        """Everything that is recorded, by one query per table."""
+        with self._reading() as connection:
+            repo = connection.execute(
+                select(schema.meta.c.value).where(schema.meta.c.key == "repo")
+            ).scalar()
+            state = parse(RepoState, repo) if repo else RepoState()
+            return Records(
+                environments=_load(connection, schema.environments, EnvironmentRecord),
+                instances=_load(connection, schema.instances, InstanceRecord),
+                builds=_load(connection, schema.builds, BuildRecord),
+                accepted_revision=state.accepted_revision,
+                prune_confirmed=state.prune_confirmed,
+                source_problem=state.source_problem,
+                findings=state.findings,
+            )
+
+    def write(self, lease: Lease, change: Change) -> None:
+        """Record a change, all of it or nothing.
+
+        Raises LeaseLost when the lease is not held any more, Conflict when a row has changed.
+        """
+        with self._writing() as connection:
+            self._fence(connection, lease)
+            for environment in change.environments:
+                _put(connection, schema.environments, environment.name, environment)
+            for instance in change.instances:
+                _put(connection, schema.instances, instance.name, instance)
+            for build in change.builds:
+                _put(connection, schema.builds, build.key, build)
+            for table, keys in (
+                (schema.environments, change.drop_environments),
+                (schema.instances, change.drop_instances),
+                (schema.builds, change.drop_builds),
+            ):
+                if keys:
+                    connection.execute(delete(table).where(table.c.key.in_(keys)))
+            if change.repo is not None:
+                _set_meta(connection, "repo", dump(change.repo))
+            for key, value in change.meta.items():
+                _set_meta(connection, key, value)
+            for (digest, runtime), text in change.locks.items():
+                _set_lock(connection, digest, runtime, text)
+            if change.finished_requests:
+                connection.execute(
+                    update(schema.requests)
+                    .where(schema.requests.c.id.in_(change.finished_requests))
+                    .values(finished=1)
+                )
+            _append(connection, change.events)
+
+    def lock(self, recipe_digest: str, runtime_key: str) -> str | None:
+        """The lock that is kept for this recipe and runtime."""
+        table = schema.locks
+        with self._reading() as connection:
+            found = connection.execute(
+                select(table.c.text).where(
+                    table.c.recipe_digest == recipe_digest, table.c.runtime_key == runtime_key
+                )
+            ).scalar()
+            return str(found) if found is not None else None
+
+    # ----------------------------------------------------------------------------- operators
+
+    def submit(self, who: str, verb: Verb, target: str, at: float) -> int:
+        """Queue an operator's request; returns its id."""
+        with self._writing() as connection:
+            result = connection.execute(
+                insert(schema.requests).values(
+                    at=at, who=who[:200], verb=str(verb), target=target[:300], finished=0
+                )
+            )
+            assert result.inserted_primary_key is not None, "the table counts its ids"
+            return int(result.inserted_primary_key[0])
+
+    def requests(self) -> list[Request]:
+        """Requests that are not carried out yet, oldest first."""
+        table = schema.requests
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(table).where(table.c.finished == 0).order_by(table.c.id)
+            )
+            return [Request(r.id, r.at, r.who, Verb(r.verb), r.target) for r in rows]
+
+    def events(
+        self,
+        *,
+        after_id: int = 0,
+        object: str | None = None,  # noqa: A002 - the field's name in Event
+        kinds: Sequence[str] = (),
+        limit: int = 1000,
+        newest_first: bool = False,
+    ) -> list[Event]:
+        """History, oldest first unless asked otherwise."""
+        table = schema.events
+        query = select(table).where(table.c.id > after_id).limit(limit)
+        if object is not None:
+            query = query.where(table.c.object == object)
+        if kinds:
+            query = query.where(table.c.kind.in_(kinds))
+        query = query.order_by(table.c.id.desc() if newest_first else table.c.id)
+        with self._reading() as connection:
+            return [
+                Event(
+                    r.at, r.kind, r.object, r.team, r.reason, r.message, r.revision,
+                    json.loads(r.data), r.id,
+                )
+                for r in connection.execute(query)
+            ]  # fmt: skip
+
+    def last_event_id(self) -> int:
+        """Id of the newest event, 0 when there is none."""
+        with self._reading() as connection:
+            return int(connection.execute(select(func.max(schema.events.c.id))).scalar() or 0)
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def connected(connection, _record) -> None:  # type: ignore[no-untyped-def]
+        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA synchronous=EXTRA")
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+
+
+RecordT = EnvironmentRecord | InstanceRecord | BuildRecord
+
+
+def _load(connection: Connection, table: Table, kind: type) -> dict:  # type: ignore[type-arg]
+    return {
+        row.key: replace(parse(kind, row.document), version=row.version)
+        for row in connection.execute(select(table))
+    }
+
+
+def _put(connection: Connection, table: Table, key: str, record: RecordT) -> None:
+    document = dump(replace(record, version=0))
+    if record.version == 0:
+        try:
+            connection.execute(insert(table).values(key=key, version=1, document=document))
+        except IntegrityError as error:
+            raise Conflict(f"{table.name}/{key} was made by someone else") from error
+        return
+    done = connection.execute(
+        update(table)
+        .where(table.c.key == key, table.c.version == record.version)
+        .values(version=record.version + 1, document=document)
+    )
+    if done.rowcount != 1:
+        raise Conflict(f"{table.name}/{key} was changed by someone else")
+
+
+def _set_meta(connection: Connection, key: str, value: str) -> None:
+    done = connection.execute(
+        update(schema.meta).where(schema.meta.c.key == key).values(value=value)
+    )
+    if done.rowcount == 0:
+        connection.execute(insert(schema.meta).values(key=key, value=value))
+
+
+def _set_lock(connection: Connection, digest: str, runtime: str, text: str) -> None:
+    table = schema.locks
+    here = (table.c.recipe_digest == digest, table.c.runtime_key == runtime)
+    done = connection.execute(update(table).where(*here).values(text=text))
+    if done.rowcount == 0:
+        connection.execute(
+            insert(table).values(recipe_digest=digest, runtime_key=runtime, text=text)
+        )
+
+
+def _append(connection: Connection, events: Sequence[Event]) -> None:
+    for one in events:
+        connection.execute(
+            insert(schema.events).values(
+                at=one.at,
+                kind=one.kind,
+                object=one.object,
+                team=one.team,
+                reason=one.reason,
+                message=one.message,
+                revision=one.revision,
+                data=json.dumps(dict(one.data)),
+            )
+        )
