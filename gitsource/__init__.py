@@ -1,1 +1,1 @@
-"""The environments repo: its mirror, the blobs of a revision, the definitions in them, and triggers."""
+"""The environments repo: its mirror, a revision's blobs, the definitions in them, triggers."""

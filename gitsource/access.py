@@ -1,0 +1,125 @@
+"""How git may run: without the machine's configuration, by allowed schemes, secrets from files.
+
+Secrets travel in the environment of git's own process, never in arguments, addresses or messages.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+
+SECRET_LIMIT = 64 << 10
+SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
+DENIED = ("authentication failed", "could not read username", "permission denied", "403", "401")
+
+
+def scheme_of(url: str) -> str:
+    """https, ssh, file, …: also for git@host:path and for plain paths."""
+    if url.startswith("/"):
+        return "file"
+    return "ssh" if SCP_LIKE.match(url) else urlsplit(url).scheme
+
+
+def check_url(url: str, allowed: tuple[str, ...]) -> None:
+    """Raise Stalled unless the address is of an allowed kind and holds no secret."""
+    if not url:
+        raise Stalled("SourceMissing", "no environments repo: set GROUNDCREW_GIT__URL")
+    scheme = scheme_of(url)
+    if scheme not in allowed:
+        raise Stalled(
+            "SourceDenied",
+            f"the scheme {scheme!r} is not allowed for the environments repo (git.allow_schemes "
+            f"has {', '.join(allowed)})",
+        )
+    if url.startswith("-") or (scheme != "ssh" and urlsplit(url).password):
+        raise Stalled(
+            "SourceDenied",
+            "the repo's address may not hold a password; put it into <secrets_dir>/git/password",
+        )
+
+
+def git_environment(
+    url: str, allowed: tuple[str, ...], secrets: Path, home: Path
+) -> dict[str, str]:
+    """The whole environment of a git process."""
+    settings = [
+        ("core.hooksPath", os.devnull),
+        ("transfer.fsckObjects", "true"),
+        ("fetch.fsckObjects", "true"),
+        ("submodule.recurse", "false"),
+        ("gc.auto", "0"),
+        ("maintenance.auto", "false"),
+        ("safe.directory", "*"),
+        ("credential.helper", ""),
+    ]
+    header = _basic(secrets) if scheme_of(url) in ("https", "http") else None
+    if header is not None:
+        settings.append(("http.extraHeader", f"Authorization: Basic {header}"))
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "true",
+        "GIT_ALLOW_PROTOCOL": ":".join(allowed),
+        "GIT_SSH_COMMAND": ssh_command(secrets),
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    for number, (key, value) in enumerate(settings):
+        environment[f"GIT_CONFIG_KEY_{number}"] = key
+        environment[f"GIT_CONFIG_VALUE_{number}"] = value
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "https_proxy", "no_proxy"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    return environment
+
+
+def ssh_command(secrets: Path) -> str:
+    """How git calls ssh: only the given key, only known hosts, never a question."""
+    words = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
+    words += ["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
+    words += ["-o", f"UserKnownHostsFile={secrets / 'known_hosts'}"]
+    if (secrets / "ssh-privatekey").is_file():
+        words += ["-i", str(secrets / "ssh-privatekey")]
+    return shlex.join(words)
+
+
+def _basic(secrets: Path) -> str | None:
+    password = _secret(secrets / "token") or _secret(secrets / "password")
+    if password is None:
+        return None
+    user = _secret(secrets / "username") or "git"
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _secret(path: Path) -> str | None:
+    try:
+        with path.open() as file:
+            return file.read(SECRET_LIMIT).strip() or None
+    except OSError:
+        return None
+
+
+def translate(url: str, branch: str, message: str) -> GroundcrewError:
+    """What git's complaint means to us."""
+    words = " ".join(message.split())[-500:]
+    lower = words.lower()
+    if "couldn't find remote ref" in lower or "not our ref" in lower:
+        return Retryable(
+            "BranchMissing", f"branch {branch} is gone from {url}; push it again or set git.branch"
+        )
+    if any(mark in lower for mark in DENIED):
+        return Retryable(
+            "SourceDenied",
+            f"{url} refuses the credentials in <secrets_dir>/git/; renew them ({words})",
+        )
+    return Retryable("SourceUnreachable", f"{url} cannot be read: {words}")

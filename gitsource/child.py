@@ -1,0 +1,121 @@
+"""The short-lived process that touches git objects: `python -m gitsource.child`.
+
+GitPython keeps processes and memory that a daemon must not collect, so it lives here and ends after
+each request. One JSON request on standard input, one JSON answer on standard output.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import git
+from git.exc import GitError
+
+READ = ("instances/", "shared/", "teams/")
+ANSWER_LIMIT = 256 << 20  # bytes of blobs in one answer
+
+
+def fetch(request: dict[str, Any]) -> dict[str, Any]:
+    """Bring a revision into the mirror and tell what is in it."""
+    path = Path(request["mirror"])
+    repo = _open(path)
+    branch, revision = request["branch"], request["revision"]
+    repo.git.fetch(
+        "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
+        request["url"], f"+refs/heads/{branch}:refs/heads/{branch}",
+    )  # fmt: skip
+    head = repo.commit(f"refs/heads/{branch}")
+    repo.git.update_ref(f"refs/groundcrew/{head.hexsha}", head.hexsha)
+    del revision  # the branch may have moved on since it was asked for: the newest counts
+    return _describe(repo, head, set(request["known"]), request["limit"])
+
+
+def _open(path: Path) -> git.Repo:
+    """The bare mirror; what is there but is none is wiped."""
+    if path.exists():
+        try:
+            repo = git.Repo(path, odbt=git.GitCmdObjectDB)
+            repo.git.rev_parse("--is-bare-repository")
+        except (GitError, OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return repo
+    return git.Repo.init(path, bare=True, odbt=git.GitCmdObjectDB)
+
+
+def _describe(repo: git.Repo, head: git.Commit, known: set[str], limit: int) -> dict[str, Any]:
+    entries: list[tuple[str, str, str, int]] = []
+    trees: dict[str, str] = {}
+    for line in repo.git.ls_tree("-r", "-t", "-l", "-z", head.hexsha).split("\0"):
+        if not line:
+            continue
+        described, path = line.split("\t", 1)
+        mode, kind, name, size = described.split()
+        if kind == "tree":
+            trees[path] = name
+        else:
+            entries.append((path, mode, name, int(size) if size != "-" else 0))
+    blobs: dict[str, str] = {}
+    total = 0
+    for path, mode, name, size in entries:
+        wanted = path.startswith(READ) and "/packages/" not in path and mode.startswith("100")
+        if not wanted or name in known or name in blobs or size > limit:
+            continue
+        total += size
+        if total > ANSWER_LIMIT:
+            break
+        data = repo.odb.stream(bytes.fromhex(name)).read()
+        blobs[name] = base64.b64encode(data).decode()
+    author = head.author.name or ""
+    return {
+        "revision": head.hexsha,
+        "author": author[:200],
+        "subject": str(head.summary)[:500],
+        "at": float(head.committed_date),
+        "entries": entries,
+        "trees": trees,
+        "blobs": blobs,
+    }
+
+
+def export(request: dict[str, Any]) -> dict[str, Any]:
+    """Write a tree as plain files; links and special files are refused."""
+    repo = git.Repo(request["mirror"], odbt=git.GitCmdObjectDB)
+    dest = Path(request["dest"])
+    dest.mkdir(parents=True)
+    total = 0
+    with tempfile.TemporaryFile() as packed:
+        repo.archive(packed, treeish=request["tree"], format="tar")
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as archive:
+            for member in archive:
+                total += member.size
+                if not (member.isfile() or member.isdir()):
+                    raise ValueError(f"{member.name} is a link; packages hold plain files only")
+                if total > request["limit"]:
+                    raise ValueError(f"the package is larger than {request['limit']} bytes")
+                archive.extract(member, dest, filter="data")
+    return {}
+
+
+def main() -> int:
+    """Answer one request; 1 with the reason on standard error when git refuses."""
+    request = json.load(sys.stdin)
+    try:
+        answer = {"fetch": fetch, "export": export}[request["op"]](request)
+    except (GitError, OSError, ValueError, tarfile.TarError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - standard error is this program's answer
+        return 1
+    json.dump(answer, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

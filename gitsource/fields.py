@@ -1,0 +1,120 @@
+"""The kinds of values that definitions are made of, each refused in words when it is not one."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from packaging.requirements import InvalidRequirement, Requirement
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION = re.compile(r"^(?:\d+[smhd])+$")
+ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+ENV_REFUSED = ("PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, str) and DURATION.match(value):
+        return sum(float(n) * UNITS[unit] for n, unit in re.findall(r"(\d+)([smhd])", value))
+    raise ValueError("write a duration such as 30s, 10m or 1h30m")
+
+
+def _inside(value: str) -> str:
+    parts = value.split("/")
+    if value.startswith("/") or ".." in parts or "\\" in value or "\0" in value:
+        raise ValueError("write a path below this folder, without .. or a leading /")
+    return value.removeprefix("./")
+
+
+def _cron(value: str) -> str:
+    from datetime import UTC, datetime
+
+    try:
+        CronSim(value, datetime(2024, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"write five cron fields such as 0 2 * * * ({error})") from error
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ValueError, OSError, KeyError) as error:
+        raise ValueError("write a timezone such as Europe/Berlin or UTC") from error
+    return value
+
+
+def _https(value: str) -> str:
+    parts = urlsplit(value)
+    loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+        raise ValueError("write an https:// address")
+    return _address(value)
+
+
+def _address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write an http:// or https:// address")
+    if parts.username or parts.password:
+        raise ValueError("no credentials in an address; name a secret with `credentials`")
+    return value
+
+
+def _requirement(value: str) -> str:
+    name, at, path = value.partition("@")
+    if at and path.strip().startswith("."):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name.strip()):
+            raise ValueError("write an in-repo package as `name @ ./packages/name`")
+        return value
+    try:
+        parsed = Requirement(value)
+    except InvalidRequirement as error:
+        raise ValueError(f"not a requirement ({error}); write for example pandas>=2.2") from error
+    if parsed.url is not None:
+        raise ValueError(
+            "a requirement comes from an index or from this repo; git+, file: and other addresses "
+            "are not allowed. Write name>=version, or `name @ ./packages/name`"
+        )
+    return value
+
+
+def _environment_name(value: str) -> str:
+    if not ENV_NAME.match(value):
+        raise ValueError("write a name of letters, digits and _")
+    if value == "PATH" or value.startswith(ENV_REFUSED):
+        raise ValueError(f"{value} may not be set here: it would change Python or Airflow itself")
+    return value
+
+
+def _mode(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"0[0-7]{3}", value):
+        return value
+    raise ValueError('write the mode in quotes, such as "0755"')
+
+
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)
+]
+RepoPath = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_inside)]
+Cron = Annotated[str, AfterValidator(_cron)]
+Timezone = Annotated[str, AfterValidator(_timezone)]
+IndexUrl = Annotated[str, AfterValidator(_https)]
+ApiUrl = Annotated[str, AfterValidator(_address)]
+RequirementText = Annotated[
+    str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_requirement)
+]
+EnvName = Annotated[str, AfterValidator(_environment_name)]
+Mode = Annotated[str, BeforeValidator(_mode)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Jar = Annotated[str, StringConstraints(pattern=r"^[\w.-]+:[\w.-]+:[\w.-]+$")]
+Glob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?-]+$", max_length=200)]
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+ComponentName = Annotated[
+    str, Field(pattern="^(scheduler|dag-processor|triggerer|worker|api-server|webserver)$")
+]

@@ -1,0 +1,143 @@
+"""From one file to one typed definition, or to findings that say what to write instead."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel, InstanceModel
+from gitsource.strictyaml import Document, Path, YamlProblem, parse
+from reconciler.core.model import Finding, Place
+
+AnyModel = EnvironmentModel | InstanceModel | FragmentModel
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """What one file holds: a definition with the places of its parts, or findings."""
+
+    path: str
+    model: AnyModel | None
+    document: Document | None
+    findings: tuple[Finding, ...] = ()
+
+    def place(self, *path: str | int) -> Place:
+        """Where a part of the definition stands."""
+        return self.document.place(path) if self.document else Place(self.path)
+
+    @property
+    def object(self) -> str:
+        """How the object is called: Environment/analytics."""
+        return f"{self.model.kind}/{self.model.metadata.name}" if self.model else self.path
+
+
+def read_file(path: str, text: str) -> ReadFile:
+    """Read one definition; mistakes become findings."""
+    try:
+        document = parse(path, text)
+    except YamlProblem as problem:
+        return ReadFile(path, None, None, (problem.finding,))
+    value = document.value
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or kind not in KINDS:
+        words = f"write kind: {', '.join(KINDS)}" + (f", not {kind!r}" if kind else "")
+        place = document.place(("kind",))
+        return ReadFile(path, None, document, (Finding(place, path, "InvalidValue", words),))
+    name = _name_of(value, kind, path)
+    try:
+        model = KINDS[kind].model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=True)
+        findings = tuple(_finding(document, name, KINDS[kind], one) for one in details[:20])
+        return ReadFile(path, None, document, findings)
+    return ReadFile(path, model, document)
+
+
+def _name_of(value: dict[str, Any], kind: str, path: str) -> str:
+    metadata = value.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"{kind}/{name}" if isinstance(name, str) and name else path
+
+
+def _finding(
+    document: Document, name: str, model: type[BaseModel], detail: ErrorDetails
+) -> Finding:
+    path = tuple(part for part in detail["loc"] if part != "[key]")
+    where: Path = path
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        where = (*path, "__key__")
+        reason, words = "UnknownKey", _unknown_key(model, path)
+    elif kind == "missing":
+        reason, words = "MissingKey", f"add the key {_dotted(path)}"
+        where = path[:-1]
+    elif kind.endswith("_type") or kind in ("dict_type", "model_type"):
+        reason, words = "WrongType", _wrong_type(path, detail)
+    else:
+        message = detail["msg"].removeprefix("Value error, ")
+        reason, words = "InvalidValue", f"{_dotted(path)}: {message}"
+        if kind == "literal_error" and path[-1:] == ("apiVersion",):
+            words = f"apiVersion: write {API_VERSION}"
+        elif kind == "string_pattern_mismatch":
+            words = f"{_dotted(path)}: {_short(detail['input'])} is not allowed here ({message})"
+    return Finding(document.place(where), name, reason, words)
+
+
+def _wrong_type(path: Path, detail: ErrorDetails) -> str:
+    given = detail["input"]
+    words = f"{_dotted(path)}: {detail['msg']}, not {_short(given)}"
+    if detail["type"] == "bool_type" and str(given).lower() in ("yes", "no", "on", "off", "y", "n"):
+        right = "true" if str(given).lower() in ("yes", "on", "y") else "false"
+        words = f"{_dotted(path)}: write {right}; only true and false are booleans, not {given}"
+    elif detail["type"] == "string_type" and isinstance(given, int | float):
+        words = f'{_dotted(path)}: write it in quotes: "{given}"'
+    return words
+
+
+def _unknown_key(model: type[BaseModel], path: Path) -> str:
+    known = _keys_at(model, path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(sorted(known))}"
+    return f"unknown key {path[-1]!r}{hint}"
+
+
+def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
+    """The keys that the model knows at `path`."""
+    here: Any = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(here, type) and issubclass(here, BaseModel)):
+            return []
+        if part not in here.model_fields:
+            continue
+        here = _inner(here.model_fields[part].annotation)
+    known = isinstance(here, type) and issubclass(here, BaseModel)
+    return list(here.model_fields) if known else []
+
+
+def _inner(annotation: Any) -> Any:
+    """The model inside list[…], dict[…, …] and … | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in reversed(getattr(annotation, "__args__", ())):
+        found = _inner(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _dotted(path: Path) -> str:
+    words = ""
+    for part in path:
+        words += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return words.removeprefix(".") or "the object"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

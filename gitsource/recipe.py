@@ -1,0 +1,207 @@
+"""From an environment and its fragments to a recipe: merged, with every file it names read in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from dataclasses import asdict, dataclass, field
+
+from packaging.utils import canonicalize_name
+
+from gitsource.models import EnvironmentModel, FileModel, FragmentModel, FragmentSpec, IndexModel
+from gitsource.reading import ReadFile
+from gitsource.tree import Entry, Tree, below
+from reconciler.core.model import (
+    Checks,
+    FileItem,
+    Finding,
+    Index,
+    Place,
+    Recipe,
+    Requirement,
+    SourcePackage,
+)
+
+TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
+
+
+@dataclass(slots=True)
+class Limits:
+    """Sizes in bytes."""
+
+    package: int = 64 << 20
+
+
+@dataclass(slots=True)
+class Merge:
+    """An environment being put together; findings say what is wrong with it."""
+
+    tree: Tree
+    read: ReadFile
+    limits: Limits
+    findings: list[Finding] = field(default_factory=list)
+    requirements: list[Requirement] = field(default_factory=list)
+    packages: dict[str, SourcePackage] = field(default_factory=dict)
+    constraints: dict[str, str] = field(default_factory=dict)
+    indexes: dict[str, Index] = field(default_factory=dict)
+    source_builds: list[str] = field(default_factory=list)
+    files: list[FileItem] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
+    dags: dict[str, str] = field(default_factory=dict)
+
+    def wrong(self, place: Place, reason: str, message: str) -> None:
+        """Note a mistake of this environment."""
+        self.findings.append(Finding(place, self.read.object, reason, message))
+
+    def take(self, part: ReadFile, spec: FragmentSpec) -> None:
+        """Add what one definition asks for; later ones win for env and for indexes of a name."""
+        folder = posixpath.dirname(part.path)
+        for i, text in enumerate(spec.requirements):
+            self._requirement(text, folder, part.place("spec", "requirements", i))
+        for i, name in enumerate(spec.constraints):
+            found = self._text(folder, name, part.place("spec", "constraints", i))
+            self.constraints[posixpath.join(folder, name)] = found
+        for i, index in enumerate(spec.indexes):
+            self._index(index, folder, part, i)
+        self.source_builds += [canonicalize_name(n) for n in spec.sourceBuilds]
+        self.files += [_file(item) for item in spec.files]
+        self.env.update(spec.env)
+        self.imports += spec.checks.imports
+        for i, name in enumerate(spec.checks.dags):
+            found = self._text(folder, name, part.place("spec", "checks", "dags", i))
+            self.dags[posixpath.join(folder, name)] = found
+
+    def _requirement(self, text: str, folder: str, place: Place) -> None:
+        name, at, path = (part.strip() for part in text.partition("@"))
+        if not at or not path.startswith("."):
+            self.requirements.append(Requirement(text, place))
+            return
+        full = posixpath.normpath(posixpath.join(folder, path))
+        if not full.startswith((f"{folder}/", "shared/")):
+            self.wrong(
+                place,
+                "NotAllowed",
+                f"{path} is outside {folder}/ and shared/; move the package there",
+            )
+            return
+        if not self._check_package(full, place):
+            return
+        self.packages[full] = SourcePackage(
+            canonicalize_name(name), full, self.tree.tree_id(full), place
+        )
+        self.requirements.append(Requirement(name, place, package=full))
+
+    def _check_package(self, path: str, place: Place) -> bool:
+        entries = below(self.tree.entries(), path)
+        names = {e.path for e in entries}
+        if not names & {f"{path}/pyproject.toml", f"{path}/setup.py"}:
+            self.wrong(place, "MissingFile", f"{path} has no pyproject.toml; is the path right?")
+            return False
+        for entry in entries:
+            if entry.mode in ("120000", "160000"):
+                self._refuse_link(entry, place)
+                return False
+        if sum(e.size for e in entries) > self.limits.package:
+            self.wrong(
+                place,
+                "TooLarge",
+                f"{path} is larger than {self.limits.package >> 20} MiB; keep data elsewhere",
+            )
+            return False
+        return True
+
+    def _refuse_link(self, entry: Entry, place: Place) -> None:
+        if entry.mode == "120000":
+            self.wrong(
+                place, "SymlinkRefused", f"{entry.path} is a symlink; commit the file itself"
+            )
+        else:
+            self.wrong(place, "SubmoduleRefused", f"{entry.path} is a submodule; commit its files")
+
+    def _text(self, folder: str, name: str, place: Place) -> str:
+        """The text of a file of the team; "" with a finding when there is none to read."""
+        path = posixpath.normpath(posixpath.join(folder, name))
+        entry = self.tree.entries().get(path)
+        if entry is None:
+            self.wrong(place, "MissingFile", f"{path} is not in the repo; is the path right?")
+        elif entry.mode in ("120000", "160000"):
+            self._refuse_link(entry, place)
+        elif entry.size > TEXT_LIMIT:
+            self.wrong(place, "TooLarge", f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
+        else:
+            try:
+                return self.tree.read(entry).decode()
+            except UnicodeDecodeError:
+                self.wrong(place, "WrongType", f"{path} is not UTF-8 text")
+        return ""
+
+    def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:
+        bundle = None
+        if index.caBundle is not None:
+            place = part.place("spec", "indexes", number, "caBundle")
+            bundle = self._text(folder, index.caBundle, place)
+        self.indexes[index.name] = Index(
+            index.name, index.url, tuple(index.packages), index.credentials, bundle
+        )
+
+    def recipe(self, timeout: float) -> Recipe:
+        """The recipe, with the digest of all that shapes the build."""
+        recipe = Recipe(
+            digest="",
+            requirements=tuple(self.requirements),
+            constraints=tuple(sorted(self.constraints.items())),
+            packages=tuple(self.packages[p] for p in sorted(self.packages)),
+            indexes=tuple(self.indexes.values()),
+            source_builds=tuple(sorted(set(self.source_builds))),
+            files=tuple(self.files),
+            env=tuple(sorted(self.env.items())),
+            checks=Checks(
+                tuple(dict.fromkeys(self.imports)), tuple(sorted(self.dags.items())), timeout
+            ),
+        )
+        return Recipe(
+            **{
+                name: getattr(recipe, name)
+                for name in recipe.__dataclass_fields__
+                if name != "digest"
+            },
+            digest=recipe_digest(recipe),
+        )
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """SHA-256 of what shapes the build: no places, so that moving a line changes nothing."""
+    document = asdict(recipe)
+    del document["digest"]
+    for item in (*document["requirements"], *document["packages"]):
+        del item["place"]
+    document["requirements"] = sorted(document["requirements"], key=lambda r: r["text"])
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _file(item: FileModel) -> FileItem:
+    return FileItem(item.sha256, item.jar, item.url, item.path or "", int(item.mode, 8))
+
+
+def merge(
+    tree: Tree, read: ReadFile, fragments: dict[str, ReadFile], limits: Limits
+) -> tuple[Recipe, list[Finding]]:
+    """The recipe of one environment; with findings it must not be used."""
+    model = read.model
+    assert isinstance(model, EnvironmentModel), "only environments are merged"
+    merging = Merge(tree, read, limits)
+    for i, name in enumerate(model.spec.extends):
+        fragment = fragments.get(name)
+        if fragment is None or not isinstance(fragment.model, FragmentModel):
+            merging.wrong(
+                read.place("spec", "extends", i),
+                "UnknownFragment",
+                f"there is no shared/{name}.yaml that reads well; known: "
+                f"{', '.join(sorted(fragments)) or 'none'}",
+            )
+        else:
+            merging.take(fragment, fragment.model.spec)
+    merging.take(read, model.spec)
+    return merging.recipe(model.spec.checks.timeout), merging.findings

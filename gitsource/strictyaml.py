@@ -1,0 +1,124 @@
+"""YAML without surprises: no aliases or duplicate keys, `no` is a word, every value has a place.
+
+Parsing is PyYAML's C loader; only `true` and `false` are booleans, and dates stay text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import yaml
+
+from reconciler.core.model import Finding, Place
+
+Path = tuple[str | int, ...]
+NODES = 20_000
+DEPTH = 30
+INT = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
+FLOAT = re.compile(r"^[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
+
+
+class YamlProblem(Exception):
+    """The text is not YAML as we take it; carries the finding."""
+
+    def __init__(self, reason: str, message: str, place: Place) -> None:
+        super().__init__(message)
+        self.finding = Finding(place, place.file, reason, message)
+
+
+@dataclass(slots=True)
+class Document:
+    """A parsed document: its value, and where each part of it stands (line, column from 1)."""
+
+    file: str
+    value: object
+    places: dict[Path, Place] = field(default_factory=dict)
+
+    def place(self, path: Path) -> Place:
+        """The place of the part at `path`, or of the nearest part around it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, Place(self.file, 1, 1))
+
+
+def parse(file: str, text: str) -> Document:
+    """Parse one YAML document; raises YamlProblem."""
+    loader = yaml.CSafeLoader(text)
+    try:
+        _refuse_aliases(file, text)
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        raise YamlProblem(
+            "InvalidYaml", f"{error.problem or error}; check indentation and quotes", place
+        ) from error
+    except (yaml.YAMLError, UnicodeError, ValueError) as error:
+        raise YamlProblem("InvalidYaml", f"not readable as YAML: {error}", Place(file)) from error
+    finally:
+        loader.dispose()
+    if node is None:
+        raise YamlProblem("InvalidYaml", "the file is empty; write one object", Place(file, 1, 1))
+    document = Document(file, None)
+    document.value = _Builder(document).build(node, (), 0)
+    return document
+
+
+def _refuse_aliases(file: str, text: str) -> None:
+    """Look at the events first: an alias bomb is refused before anything is composed."""
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+        mark = event.start_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise YamlProblem(
+                "InvalidYaml", "anchors and aliases are not allowed; write the value out", place
+            )
+        if count > NODES:
+            raise YamlProblem("TooLarge", f"more than {NODES} values in one file", place)
+
+
+class _Builder:
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def _place(self, node: yaml.Node) -> Place:
+        mark = node.start_mark
+        return Place(self.document.file, mark.line + 1, mark.column + 1)
+
+    def build(self, node: yaml.Node, path: Path, depth: int) -> object:
+        place = self._place(node)
+        self.document.places[path] = place
+        if depth > DEPTH:
+            raise YamlProblem("TooLarge", f"nested deeper than {DEPTH} levels", place)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(n, (*path, i), depth + 1) for i, n in enumerate(node.value)]
+        assert isinstance(node, yaml.MappingNode), "YAML has no other nodes"
+        return self._mapping(node, path, depth)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            place = self._place(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise YamlProblem("WrongType", "a key must be a word", place)
+            key = key_node.value
+            if key in found:
+                raise YamlProblem("DuplicateKey", f"{key!r} is here twice; keep one", place)
+            found[key] = self.build(value_node, (*path, key), depth + 1)
+            self.document.places[(*path, key, "__key__")] = place
+        return found
+
+    def _scalar(self, node: yaml.ScalarNode) -> object:
+        text: str = node.value
+        if node.style is not None:
+            return text
+        if text in ("", "~", "null"):
+            return None
+        if text in ("true", "false"):
+            return text == "true"
+        if INT.match(text):
+            return int(text)
+        return float(text) if FLOAT.match(text) else text
