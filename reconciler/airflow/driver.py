@@ -1,0 +1,26 @@
+"""What a driver promises: the one way in which the daemon touches an Airflow instance."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from reconciler.core.model import Activation, Instance, StepResult
+from reconciler.core.phases import Step
+
+
+class Driver(Protocol):
+    """Acts on instances of one kind of target. Every effect is idempotent."""
+
+    def permit(self, instance: Instance) -> None:
+        """Raise Stalled("NotAllowed") unless the settings let this instance be acted on."""
+
+    def fingerprint(self, instance: Instance) -> str:
+        """A cheap mark of the base that changes with what is installed; "" when unknown."""
+
+    def perform(
+        self, step: Step, instance: Instance, activation: Activation, now: float
+    ) -> StepResult:
+        """Carry out one step of an activation; the SWITCH steps are the share's."""
+
+    def oldest_process(self, instance: Instance, now: float) -> float | None:
+        """When the instance's oldest living process started; None when that cannot be told."""

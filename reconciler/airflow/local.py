@@ -1,0 +1,247 @@
+"""Airflow on this machine: REST for pools and health, the definition's commands for restarts.
+
+Commands are run only when the settings allow their executables: whoever may write the environments repo
+must not thereby run anything on the daemon's machine.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from reconciler.airflow.gate import Gate
+from reconciler.airflow.rest import Api
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.model import Activation, Component, Instance, OnTimeout, Problem, StepResult
+from reconciler.core.phases import Step, Verdict
+from reconciler.faults import failpoint
+from reconciler.settings import LocalSettings
+
+COMMAND_TIMEOUT = 300.0  # seconds of one restart command: a scheduler waits for its tasks
+STATUS_TIMEOUT = 20.0
+LOOK_AGAIN = 1.0  # seconds between two looks while draining or probing
+OUTPUT = 1500  # characters of a failed command's output that are told
+ORDER = ("dag-processor", "scheduler", "triggerer", "worker", "webserver", "api-server")
+
+
+class LocalDriver:
+    """Drives instances with `local:`; used from several threads, for different instances."""
+
+    def __init__(self, settings: LocalSettings, secrets_dir: Path) -> None:
+        self._allow = settings.allow
+        self._secrets = secrets_dir
+
+    def permit(self, instance: Instance) -> None:
+        """Raise Stalled("NotAllowed") for a command or interpreter that the settings do not allow."""
+        assert instance.local is not None, "this driver gets local instances only"
+        executables = [instance.local.python]
+        for component in instance.local.components:
+            executables += [argv[0] for argv in (component.restart, component.status) if argv]
+        for executable in executables:
+            clean = os.path.normpath(executable)
+            if not any(fnmatch.fnmatchcase(clean, pattern) for pattern in self._allow):
+                raise Stalled(
+                    "NotAllowed",
+                    f"instance {instance.name} wants to run {executable}, which the daemon's "
+                    f"setting local.allow does not hold; the platform team may add it",
+                    instance.place,
+                )
+
+    def fingerprint(self, instance: Instance) -> str:
+        """Changes when something is installed into or removed from the base."""
+        assert instance.local is not None, "this driver gets local instances only"
+        python = Path(instance.local.python)
+        prefix = python.parent.parent
+        parts = [str(python)]
+        folders = sorted(prefix.glob("lib/python3*/site-packages"))
+        for path in (prefix / "pyvenv.cfg", *folders):
+            try:
+                parts.append(f"{path} {path.stat().st_mtime_ns}")
+            except OSError:
+                parts.append(f"{path} -")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def oldest_process(self, instance: Instance, now: float) -> float | None:
+        """Start of the oldest process that runs the instance's interpreter or has its loader.
+
+        With none alive, `now`. None when another user's processes hide what they run.
+        """
+        assert instance.local is not None, "this driver gets local instances only"
+        prefix = str(Path(instance.local.python).parent) + "/"
+        loader = f"/instances/{instance.name}/loader"
+        oldest = now
+        for process in psutil.process_iter(["cmdline", "create_time"]):
+            try:
+                words = process.info["cmdline"] or []
+                mine = any(word.startswith(prefix) for word in words[:2])
+                mine = mine or loader in process.environ().get("PYTHONPATH", "")
+            except psutil.AccessDenied:
+                if any("airflow" in word for word in process.info["cmdline"] or []):
+                    return None
+                continue
+            except psutil.Error:
+                continue
+            if mine:
+                oldest = min(oldest, float(process.info["create_time"]))
+        return oldest
+
+    # ---------------------------------------------------------------------------------- steps
+
+    def perform(
+        self, step: Step, instance: Instance, activation: Activation, now: float
+    ) -> StepResult:
+        """Carry out one step; see Driver. Raises Retryable while Airflow does not answer."""
+        self.permit(instance)
+        effects: dict[Step, Callable[[Instance, Activation, float], StepResult]] = {
+            Step.OBSERVE: self._observe,
+            Step.PAUSE: self._pause,
+            Step.DRAIN: self._drain,
+            Step.RESTART: self._restart,
+            Step.RESTART_BACK: self._restart,
+            Step.PROBE: self._probe,
+            Step.PROBE_BACK: self._probe,
+            Step.RELEASE: self._release,
+            Step.RELEASE_BACK: self._release,
+            Step.RELEASE_ABORT: self._release,
+        }
+        return effects[step](instance, activation, now)
+
+    def _api(self, instance: Instance) -> Api:
+        name = instance.api.credentials
+        secret = self._secrets / instance.team / name if name else None
+        return Api(instance.api.url, secret, team=instance.team)
+
+    def _observe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        with self._api(instance) as api:
+            pools = tuple(sorted(api.pools().items()))
+            errors = api.import_errors()
+            dags = api.dags()
+        return StepResult(
+            Verdict.OK,
+            pools=pools,
+            baseline=tuple(sorted({(e.file, "") for e in errors})),
+            expected_dags=tuple(sorted(d.id for d in dags)),
+        )
+
+    def _pause(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        with self._api(instance) as api:
+            for name in api.pools():
+                failpoint("airflow.pause.pool")
+                api.set_pool(name, 0)
+        return StepResult(Verdict.OK)
+
+    def _drain(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        late = now - activation.step_since > instance.drain_timeout
+        try:
+            with self._api(instance) as api:
+                busy = api.busy()
+        except Retryable as error:
+            if late:
+                return self._drain_deadline(instance, error.message)
+            raise
+        if busy == 0:
+            return StepResult(Verdict.OK)
+        words = f"{busy} tasks still run"
+        if late:
+            return self._drain_deadline(instance, words)
+        return StepResult(Verdict.NOT_YET, Problem("Draining", words), after=LOOK_AGAIN)
+
+    def _drain_deadline(self, instance: Instance, words: str) -> StepResult:
+        if instance.on_timeout is OnTimeout.PROCEED:
+            return StepResult(Verdict.OK)
+        return StepResult(
+            Verdict.FAILED,
+            Problem(
+                "DrainTimeout",
+                f"not drained within {instance.drain_timeout:.0f} s: {words}; nothing was changed "
+                f"and it is tried again later",
+            ),
+        )
+
+    def _restart(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        assert instance.local is not None, "this driver gets local instances only"
+        components = sorted(instance.local.components, key=lambda c: ORDER.index(c.name))
+        for component in components:
+            if component.name not in instance.load_into:
+                continue
+            failpoint("airflow.restart.component")
+            code, output = _run(component.restart, COMMAND_TIMEOUT)
+            if code != 0:
+                return StepResult(
+                    Verdict.FAILED,
+                    Problem(
+                        "RestartFailed",
+                        f"restarting {component.name} failed with code {code}: {output}",
+                    ),
+                )
+        return StepResult(Verdict.OK)
+
+    def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        assert instance.local is not None, "this driver gets local instances only"
+        for component in instance.local.components:
+            down = _down(component) if component.name in instance.load_into else ""
+            if down:
+                problem = Problem("ComponentDown", f"{component.name} is down: {down}")
+                young = now - activation.step_since < LOOK_AGAIN * 5
+                if not young:
+                    return StepResult(Verdict.FAILED, problem)
+                return StepResult(Verdict.NOT_YET, problem, after=LOOK_AGAIN)
+        try:
+            with self._api(instance) as api:
+                seen = Gate(instance, activation).look(api)
+        except Retryable as error:
+            seen = StepResult(Verdict.NOT_YET, Problem(error.reason, error.message), LOOK_AGAIN)
+        late = now - activation.step_since > instance.probe_timeout
+        if seen.verdict is Verdict.NOT_YET and late:
+            words = seen.problem.message if seen.problem else "it is not healthy"
+            return StepResult(
+                Verdict.FAILED,
+                Problem(
+                    "GateTimeout", f"not healthy within {instance.probe_timeout:.0f} s: {words}"
+                ),
+            )
+        return seen
+
+    def _release(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        with self._api(instance) as api:
+            present = api.pools()
+            for name, slots in activation.pools:
+                if present.get(name) == 0 and slots != 0:
+                    failpoint("airflow.release.pool")
+                    api.set_pool(name, slots)
+        return StepResult(Verdict.OK)
+
+
+def _down(component: Component) -> str:
+    """In words, why a component is down; "" while it is up or cannot be asked."""
+    if not component.status:
+        return ""
+    code, output = _run(component.status, STATUS_TIMEOUT)
+    return "" if code == 0 else output or f"its status command ended with {code}"
+
+
+def _run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
+    """Run a command without a shell; (exit code, the end of what it said)."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+            cwd="/",
+            env={"PATH": os.defpath, "HOME": "/", "LANG": "C.UTF-8"},
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"no end within {timeout:.0f} s"
+    except OSError as error:
+        return 127, f"{argv[0]}: {error.strerror}"
+    return done.returncode, done.stdout.decode(errors="replace").strip()[-OUTPUT:]

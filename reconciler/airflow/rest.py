@@ -1,0 +1,281 @@
+"""Airflow's REST API, as much of it as activations need: 2.x under /api/v1, 3.x under /api/v2.
+
+Health is always answered with 200, so the body is read; 3.x answers 200 with its UI page for paths that
+it does not know, so an answer that is no JSON is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from reconciler.core.errors import Retryable
+
+TIMEOUT = 15.0  # seconds of one request
+PAGE = 100  # rows asked for at once: both APIs cap a page
+PAGES = 1000
+ANSWER_LIMIT = 64 << 20  # bytes
+SECRET_LIMIT = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """An active, unpaused or paused DAG; `parsed_at` in seconds since the epoch, 0 if never."""
+
+    id: str
+    file: str
+    parsed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImportError_:
+    """A file that does not parse, and why; `at` in seconds since the epoch."""
+
+    file: str
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of the health page: its status, and its latest heartbeat (0 if it has none)."""
+
+    status: str
+    heartbeat: float
+
+
+class Api:
+    """A session with one Airflow. All methods raise Retryable: AirflowUnreachable when it is down
+    or slow, AirflowDenied for refused credentials, AirflowUnexpected for an answer that is none.
+    """
+
+    def __init__(
+        self, url: str, secret: Path | None, *, timeout: float = TIMEOUT, team: str = ""
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._team = team
+        self._http = httpx.Client(timeout=timeout, follow_redirects=False)
+        self._prefix = ""
+        self._token: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    # ----------------------------------------------------------------------------- questions
+
+    def pools(self) -> dict[str, int]:
+        """Every pool and its slots; -1 means without limit."""
+        return {str(p["name"]): int(p["slots"]) for p in self._all("pools", "pools")}
+
+    def set_pool(self, name: str, slots: int) -> None:
+        """Change a pool's slots and nothing else of it; a pool that is gone is no error."""
+        path = f"pools/{quote(name, safe='')}"
+        answer = self._request(
+            "PATCH", path, params={"update_mask": "slots"}, json={"name": name, "slots": slots}
+        )
+        if answer.status_code in (400, 422):  # the default pool refuses its name in the body
+            answer = self._request(
+                "PATCH", path, params={"update_mask": "slots"}, json={"slots": slots}
+            )
+        if answer.status_code != 404:
+            self._json(answer, f"changing pool {name}")
+
+    def busy(self) -> int:
+        """How many task instances run or are queued."""
+        answer = self._request(
+            "GET",
+            "dags/~/dagRuns/~/taskInstances",
+            params=[("state", "running"), ("state", "queued"), ("limit", "1")],
+        )
+        return int(self._json(answer, "counting running tasks")["total_entries"])
+
+    def import_errors(self) -> list[ImportError_]:
+        """Every file that does not parse now."""
+        return [
+            ImportError_(
+                str(e["filename"]), str(e.get("stack_trace") or ""), _seconds(e.get("timestamp"))
+            )
+            for e in self._all("importErrors", "import_errors")
+        ]
+
+    def dags(self) -> list[Dag]:
+        """Every DAG that is parsed now."""
+        extra = {"only_active": "true"} if self._is_two() else {"exclude_stale": "true"}
+        return [
+            Dag(str(d["dag_id"]), str(d.get("fileloc") or ""), _seconds(d.get("last_parsed_time")))
+            for d in self._all("dags", "dags", extra)
+        ]
+
+    def health(self) -> dict[str, Section]:
+        """The sections of the health page: metadatabase, scheduler, triggerer, dag_processor."""
+        path = "/health" if self._is_two() else "/api/v2/monitor/health"
+        answer = self._send("GET", path)
+        found = self._json(answer, "reading the health page")
+        sections = {}
+        for name, part in found.items():
+            if isinstance(part, dict):
+                beat = next((v for k, v in part.items() if k.endswith("heartbeat")), None)
+                sections[name] = Section(str(part.get("status")), _seconds(beat))
+        return sections
+
+    def plugins(self) -> set[str]:
+        """Names of the plugins that the API server has loaded."""
+        return {str(p["name"]) for p in self._all("plugins", "plugins")}
+
+    def providers(self) -> set[str]:
+        """Names of the provider packages that the API server knows."""
+        return {str(p["package_name"]) for p in self._all("providers", "providers")}
+
+    # ------------------------------------------------------------------------------ requests
+
+    def _is_two(self) -> bool:
+        """Does the 2.x API answer there; found out once."""
+        if not self._prefix:
+            answer = self._send("GET", "/api/v2/version")
+            three = answer.status_code == 200 and "json" in answer.headers.get("Content-Type", "")
+            if not three:
+                answer = self._send("GET", "/api/v1/version")
+                if answer.status_code != 200 or "json" not in answer.headers.get(
+                    "Content-Type", ""
+                ):
+                    raise self._unexpected("asking for its version", answer)
+            self._prefix = "/api/v2" if three else "/api/v1"
+        return self._prefix == "/api/v1"
+
+    def _all(
+        self, path: str, key: str, extra: dict[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Every row of a listing, page by page."""
+        offset = 0
+        for _ in range(PAGES):
+            params = {"limit": str(PAGE), "offset": str(offset), **(extra or {})}
+            found = self._json(self._request("GET", path, params=params), f"listing {path}")
+            rows = found.get(key)
+            if not isinstance(rows, list):
+                raise Retryable("AirflowUnexpected", f"{self._url}: no {key} in the answer")
+            yield from rows
+            offset += len(rows)
+            if not rows or offset >= int(found.get("total_entries", 0)):
+                return
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """One authenticated request; a refused token is renewed once."""
+        two = self._is_two()
+        for attempt in (1, 2):
+            headers: dict[str, str] = {}
+            auth = None
+            if two:
+                user, password = self._credentials()
+                auth = httpx.BasicAuth(user, password) if password else None
+            else:
+                headers["Authorization"] = f"Bearer {self._bearer()}"
+            answer = self._send(
+                method, f"{self._prefix}/{path}", headers=headers, auth=auth, **arguments
+            )
+            if answer.status_code == 401 and attempt == 1 and not two:
+                self._token = None
+                continue
+            break
+        if answer.status_code in (401, 403):
+            raise self._denied()
+        return answer
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, self._url + path, **arguments)
+        except httpx.TimeoutException as error:
+            raise Retryable(
+                "AirflowUnreachable", f"Airflow at {self._url} did not answer in time"
+            ) from error
+        except httpx.HTTPError as error:
+            raise Retryable(
+                "AirflowUnreachable", f"Airflow at {self._url} cannot be reached: {error}"
+            ) from error
+        if len(answer.content) > ANSWER_LIMIT:
+            raise Retryable("AirflowUnexpected", f"{self._url}{path} answers too much")
+        return answer
+
+    def _bearer(self) -> str:
+        if self._token is None:
+            user, password = self._credentials()
+            if not user and password:
+                self._token = password  # a ready token
+                return self._token
+            body = {"username": user, "password": password}
+            answer = self._send("POST", "/auth/token", json=body)
+            if answer.status_code in (401, 403):
+                raise self._denied()
+            self._token = str(self._json(answer, "logging in")["access_token"])
+        return self._token
+
+    def _credentials(self) -> tuple[str, str]:
+        """(user, password) from the secret's files, read anew each time; ("", token) for a token."""
+        if self._secret is None:
+            return "", ""
+        token = _read(self._secret / "token")
+        if token:
+            return "", token
+        return _read(self._secret / "username"), _read(self._secret / "password")
+
+    def _denied(self) -> Retryable:
+        name = self._secret.name if self._secret is not None else "api.credentials"
+        return Retryable(
+            "AirflowDenied",
+            f"Airflow at {self._url} refuses the credentials; renew the secret "
+            f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token)",
+        )
+
+    def _json(self, answer: httpx.Response, doing: str) -> dict[str, Any]:
+        if answer.status_code >= 400 or "json" not in answer.headers.get("Content-Type", ""):
+            raise self._unexpected(doing, answer)
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise self._unexpected(doing, answer) from error
+        if not isinstance(found, dict):
+            raise self._unexpected(doing, answer)
+        return found
+
+    def _unexpected(self, doing: str, answer: httpx.Response) -> Retryable:
+        kind = answer.headers.get("Content-Type", "no content type").split(";")[0]
+        return Retryable(
+            "AirflowUnexpected",
+            f"{doing}: {self._url} answered {answer.status_code} with {kind}, not JSON; is the "
+            f"address that of Airflow's API?"
+            if "json" not in kind
+            else f"{doing}: {self._url} answered {answer.status_code}: {answer.text[:300]}",
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open() as file:
+            return file.read(SECRET_LIMIT).strip()
+    except OSError:
+        return ""
+
+
+def _seconds(value: object) -> float:
+    """Seconds since the epoch of an ISO time; 0.0 for none."""
+    if not isinstance(value, str) or not value:
+        return 0.0
+    try:
+        return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0

@@ -1,0 +1,97 @@
+"""What uv's refusal means, in words, at the requirement that is to blame."""
+
+from __future__ import annotations
+
+import re
+
+from packaging.requirements import InvalidRequirement
+from packaging.requirements import Requirement as Parsed
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
+
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.model import Place, Recipe, Runtime
+
+NETWORK = (
+    "failed to fetch", "error sending request", "connection refused", "timed out",
+    "dns error", "could not connect", "502 bad gateway", "503 service",
+)  # fmt: skip
+WORDS_LIMIT = 3000
+
+
+def explain(
+    output: str, recipe: Recipe, runtime: Runtime, refused: dict[str, str]
+) -> GroundcrewError:
+    """Translate a failed resolution; `refused` maps names to the index that denied them."""
+    words = _trimmed(output)
+    lower = words.lower()
+    place = blamed(words, recipe)
+    if refused:
+        name, index = next(iter(refused.items()))
+        return Retryable(
+            "IndexDenied",
+            f"index {index} refuses the credentials (asked for {name}); renew the secret",
+            place,
+        )
+    if "no wheels with a matching" in lower or "source distribution" in lower or (
+        "no usable wheels" in lower or "building source" in lower or "pre-built wheels" in lower
+    ):  # fmt: skip
+        return Stalled(
+            "SourceBuildRefused",
+            f"a package has no wheel for {runtime.python_tag} on {runtime.platform}; choose a "
+            f"version that has one, or add its name to sourceBuilds. {words}",
+            place,
+        )
+    if any(mark in lower for mark in NETWORK):
+        return Retryable("IndexUnreachable", f"a package index does not answer. {words}", place)
+    against = _against_base(recipe, runtime)
+    if against is not None:
+        return Stalled("Conflict", f"{against[0]} {words}", against[1])
+    if "was not found" in lower and "because" in lower:
+        return Stalled("NotFound", words, place)
+    return Stalled("Conflict", words, place)
+
+
+def _trimmed(output: str) -> str:
+    text = output.strip()
+    start = text.find("×")
+    if start >= 0:
+        text = text[start + 1 :]
+    text = re.sub(r"[│╰├─▶╭]+", " ", text)
+    return " ".join(text.split())[:WORDS_LIMIT]
+
+
+def blamed(words: str, recipe: Recipe) -> Place | None:
+    """The place of the first requirement that the explanation names."""
+    positions: list[tuple[int, Place]] = []
+    for requirement in recipe.requirements:
+        name = re.escape(canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.text)[0]))
+        found = re.search(rf"(?<![\w-]){name}(?![\w-])", words, re.IGNORECASE)
+        if found:
+            positions.append((found.start(), requirement.place))
+    if positions:
+        return min(positions, key=lambda pair: pair[0])[1]
+    return recipe.requirements[0].place if recipe.requirements else None
+
+
+def _against_base(recipe: Recipe, runtime: Runtime) -> tuple[str, Place] | None:
+    """A requirement that asks for another version of what the base has, in words."""
+    base = {d.name: d.version for d in runtime.base}
+    for requirement in recipe.requirements:
+        if requirement.package is not None:
+            continue
+        try:
+            parsed = Parsed(requirement.text)
+            version = base.get(canonicalize_name(parsed.name))
+            fits = version is None or parsed.specifier.contains(version, prereleases=True)
+        except (InvalidRequirement, InvalidVersion):
+            continue
+        if not fits:
+            return (
+                f"{requirement.text} is not possible: the base (Airflow "
+                f"{runtime.airflow_version}) has {parsed.name} {version}, and replacing a package "
+                f"of the base is refused for now; ask for a version that allows {version}, or "
+                f"upgrade Airflow.",
+                requirement.place,
+            )
+    return None

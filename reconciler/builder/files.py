@@ -1,0 +1,122 @@
+"""Jars and binaries of a definition: fetched by their hash, placed as one store entry."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from reconciler.builder.job import Job
+from reconciler.builder.manifest import Parts
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.model import FileItem, Recipe
+from reconciler.settings import BuilderSettings
+
+MAVEN = "https://repo1.maven.org/maven2"
+
+
+class Store(Protocol):
+    """Where entries go."""
+
+    def has(self, digest: str) -> bool:
+        """Is it there."""
+
+    def put(self, digest: str, staged: Path) -> Path:
+        """Publish one."""
+
+
+def fetch_files(
+    job: Job, recipe: Recipe, settings: BuilderSettings, share: Store, cache: Path, work: Path
+) -> Parts:
+    """Place the recipe's files; raises Stalled("HashMismatch") or Retryable("FileUnreachable")."""
+    if not recipe.files:
+        return Parts()
+    described = json.dumps([asdict(item) for item in recipe.files], sort_keys=True)
+    digest = hashlib.sha256(f"files\0{described}".encode()).hexdigest()
+    places = [(item, _place(item)) for item in recipe.files]
+    jars = tuple(place for item, place in places if item.jar)
+    has_bin = any(place.startswith("bin/") for _, place in places)
+    if not share.has(digest):
+        staged = work / "files-entry"
+        for item, place in places:
+            target = staged / "files" / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = _fetch(job, item, settings, cache)
+            if _url(item, settings).endswith(".gz") and not place.endswith(".gz"):
+                with gzip.open(source) as packed, target.open("wb") as file:
+                    _copy_limited(packed, file, settings.file_bytes)
+            else:
+                shutil.copyfile(source, target)
+            target.chmod(item.mode)
+        share.put(digest, staged)
+    return Parts(digest, jars, has_bin)
+
+
+def _copy_limited(source: gzip.GzipFile, target: object, limit: int) -> None:
+    written = 0
+    while chunk := source.read(1 << 20):
+        written += len(chunk)
+        if written > limit:
+            raise Stalled("TooLarge", f"a packed file unpacks to more than {limit} bytes")
+        target.write(chunk)  # type: ignore[attr-defined]
+
+
+def _place(item: FileItem) -> str:
+    if item.path:
+        return item.path
+    assert item.jar is not None, "a file from a url has a path"
+    _, artifact, version = item.jar.split(":")
+    return f"jars/{artifact}-{version}.jar"
+
+
+def _url(item: FileItem, settings: BuilderSettings) -> str:
+    if item.url is not None:
+        return item.url
+    assert item.jar is not None, "a file is a jar or has a url"
+    group, artifact, version = item.jar.split(":")
+    base = (settings.maven_repository or MAVEN).rstrip("/")
+    return f"{base}/{group.replace('.', '/')}/{artifact}/{version}/{artifact}-{version}.jar"
+
+
+def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> Path:
+    path = cache / "files" / item.sha256
+    if path.is_file():
+        return path
+    url = _url(item, settings)
+    job.say(f"fetching {url}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".tmp-{os.urandom(6).hex()}")
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with (
+            httpx.stream("GET", url, timeout=30.0, follow_redirects=True) as answer,
+            temp.open("xb") as file,
+        ):
+            if answer.status_code != 200:
+                raise Retryable("FileUnreachable", f"{url} answers {answer.status_code}")
+            for chunk in answer.iter_bytes(1 << 20):
+                job.check()
+                size += len(chunk)
+                if size > settings.file_bytes:
+                    raise Stalled("TooLarge", f"{url} is larger than {settings.file_bytes} bytes")
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != item.sha256:
+            raise Stalled(
+                "HashMismatch",
+                f"{url} has SHA-256 {digest.hexdigest()}, the definition says {item.sha256}",
+            )
+        temp.rename(path)
+    except httpx.HTTPError as error:
+        raise Retryable("FileUnreachable", f"{url}: {error}") from error
+    finally:
+        temp.unlink(missing_ok=True)
+    return path

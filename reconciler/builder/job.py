@@ -1,0 +1,49 @@
+"""One build's work: who it is for, its log, and how to stop it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reconciler.core.errors import Cancelled
+
+LOG_LIMIT = 16 << 20  # bytes of one log
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+CREDENTIALS = re.compile(r"(https?://)[^/@\s]+@")
+
+
+@dataclass(slots=True)
+class Job:
+    """A build under way; `secrets` are values that never reach its log or its errors."""
+
+    key: str
+    environment: str
+    team: str
+    revision: str
+    log: Path
+    cancelled: threading.Event
+    secrets: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def say(self, text: str) -> None:
+        """Append to the log; it can be read while it grows."""
+        clean = self.clean(text)
+        with self._lock:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as file:
+                if file.tell() < LOG_LIMIT:
+                    file.write(clean if clean.endswith("\n") else clean + "\n")
+
+    def clean(self, text: str) -> str:
+        """The text without colours and secrets."""
+        text = CREDENTIALS.sub(r"\1***@", ANSI.sub("", text))
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def check(self) -> None:
+        """Raise Cancelled if the build was superseded."""
+        if self.cancelled.is_set():
+            raise Cancelled

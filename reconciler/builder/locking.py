@@ -1,0 +1,168 @@
+"""Resolving against the base: only what the base does not have, pinned and hashed.
+
+The base's inventory becomes the constraints, and its metadata is given to uv, so that nothing of it has
+to be installed. What uv writes is kept as the lock: a pylock.toml of the delta.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from reconciler.builder.explain import explain
+from reconciler.builder.job import Job
+from reconciler.builder.proxy import Indexes
+from reconciler.builder.sandbox import Sandbox
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Recipe, Runtime
+from reconciler.faults import failpoint
+from reconciler.settings import BuilderSettings
+
+
+@dataclass(frozen=True, slots=True)
+class InRepoWheel:
+    """A wheel built from an in-repo package; `path` is on this machine's disk."""
+
+    name: str
+    version: str
+    path: Path
+    repo_path: str
+    tree: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock's text (pylock.toml), and the (name, version) pairs that it installs."""
+
+    text: str
+    packages: tuple[tuple[str, str], ...]
+
+
+def uv_path() -> str:
+    """The uv that is installed beside this program."""
+    found = shutil.which("uv") or _own_uv()
+    if found is None:
+        raise Stalled("UvMissing", "uv is not installed; reinstall groundcrew")
+    return found
+
+
+def _own_uv() -> str | None:
+    from uv import find_uv_bin
+
+    try:
+        return str(find_uv_bin())
+    except FileNotFoundError:
+        return None
+
+
+def make_lock(
+    job: Job,
+    recipe: Recipe,
+    runtime: Runtime,
+    wheels: Sequence[InRepoWheel],
+    indexes: Indexes,
+    *,
+    sandbox: Sandbox,
+    settings: BuilderSettings,
+    work: Path,
+    cache: Path,
+) -> Lock:
+    """Resolve a recipe for a runtime.
+
+    Raises Stalled (Conflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the place of the
+    requirement that is to blame, or Retryable (IndexUnreachable).
+    """
+    _write_inputs(work, recipe, runtime, wheels)
+    command = [
+        uv_path(), "pip", "compile", "requirements.in",
+        "--format", "pylock.toml", "--generate-hashes", "--no-header", "--no-annotate",
+        "--output-file", "pylock.toml", "--constraints", "constraints.txt",
+        "--python", runtime.python, "--config-file", "uv.toml", "--color", "never",
+        "--cache-dir", str(cache), "--index-strategy", "first-index", "--no-progress",
+    ]  # fmt: skip
+    if not recipe.source_builds:
+        command += ["--only-binary", ":all:"]
+    for name in sorted({d.name for d in runtime.base} | {w.name for w in wheels}):
+        command += ["--no-emit-package", name]
+    if recipe.indexes or settings.default_index:
+        command += ["--default-index", indexes.url if recipe.indexes else settings.default_index]
+    job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
+    ended = sandbox.run(
+        job,
+        command,
+        work=work,
+        timeout=settings.resolve_timeout,
+        writable=[cache],
+        readable=[w.path.parent for w in wheels],
+        network=True,
+    )
+    failpoint("builder.resolved")
+    if ended.timed_out:
+        raise Stalled(
+            "ResolveTimeout",
+            f"no solution was found within {settings.resolve_timeout:.0f} s; narrow the "
+            f"requirements (an unsatisfiable set can take very long)",
+            recipe.requirements[0].place if recipe.requirements else None,
+        )
+    if ended.code != 0:
+        raise explain(ended.output, recipe, runtime, indexes.refused)
+    text = _finish((work / "pylock.toml").read_text(), wheels, indexes)
+    return Lock(text, packages_of(text))
+
+
+def _write_inputs(
+    work: Path, recipe: Recipe, runtime: Runtime, wheels: Sequence[InRepoWheel]
+) -> None:
+    local = {w.repo_path: w for w in wheels}
+    lines = [
+        f"{local[r.package].name} @ {local[r.package].path.as_uri()}" if r.package else r.text
+        for r in recipe.requirements
+    ]
+    (work / "requirements.in").write_text("\n".join(lines) + "\n")
+    base = [f"{d.name}=={d.version}" for d in runtime.base]
+    own = [text for _, text in recipe.constraints]
+    (work / "constraints.txt").write_text("\n".join([*base, *own]) + "\n")
+    parts = []
+    for dist in runtime.base:
+        fields = {
+            "name": dist.name,
+            "version": dist.version,
+            "requires-dist": list(dist.requires),
+            "provides-extra": list(dist.provides_extra),
+        }
+        if dist.requires_python:
+            fields["requires-python"] = dist.requires_python
+        body = "\n".join(f"{key} = {json.dumps(value)}" for key, value in fields.items())
+        parts.append(f"[[dependency-metadata]]\n{body}\n")
+    (work / "uv.toml").write_text("\n".join(parts))
+
+
+def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
+    """The delta lock: real addresses, and the in-repo packages by their trees."""
+    text = re.sub(
+        r'http://127\.0\.0\.1:\d+/file/[^"]+', lambda match: indexes.real_url(match.group(0)), text
+    )
+    text = re.sub(r'(?m)^index = "http://127\.0\.0\.1[^"]*"\n', "", text)
+    for wheel in sorted(wheels, key=lambda w: w.name):
+        text += (
+            f'\n[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n'
+            f'directory = {{ path = "{wheel.repo_path}" }}\n'
+            f'tool = {{ groundcrew = {{ tree = "{wheel.tree}" }} }}\n'
+        )
+    return text
+
+
+def packages_of(text: str) -> tuple[tuple[str, str], ...]:
+    """What a lock installs, by name."""
+    import tomllib
+
+    packages = tomllib.loads(text).get("packages", [])
+    return tuple(
+        sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)
+    )

@@ -1,0 +1,265 @@
+"""A package index on loopback that sends each name to the one index it may come from.
+
+uv talks to nobody else while it resolves and builds: so a name that matches an index's globs comes
+from that index and from no other, whoever asks for it, and no credential ever reaches uv, its files,
+its environment or a build script. It lives as long as one resolution.
+"""
+
+from __future__ import annotations
+
+import base64
+import fnmatch
+import html
+import json
+import re
+import ssl
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import httpx
+from packaging.utils import canonicalize_name
+
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Index, Recipe
+
+PAGE_LIMIT = 64 << 20  # bytes of one project's page
+SECRET_LIMIT = 64 << 10
+PYPI = "https://pypi.org/simple/"
+LINK = re.compile(r"<a\s([^>]*)>(.*?)</a>", re.IGNORECASE | re.DOTALL)
+ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*')""")
+JSON = "application/vnd.pypi.simple.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One index with what it takes to read it."""
+
+    name: str
+    url: str
+    globs: tuple[str, ...]
+    client: httpx.Client
+    auth: tuple[str, str] | None = None
+
+    def auth_for(self, url: str) -> httpx.BasicAuth | None:
+        """The credentials, but only for the index's own origin."""
+        same = urlsplit(url)[:2] == urlsplit(self.url)[:2]
+        return httpx.BasicAuth(*self.auth) if self.auth is not None and same else None
+
+
+def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
+    """A team's secret as (user, password); raises Stalled("SecretMissing") when it is not there."""
+    folder = secrets_dir / team / name
+
+    def read(part: str) -> str | None:
+        try:
+            with (folder / part).open() as file:
+                return file.read(SECRET_LIMIT).strip() or None
+        except OSError:
+            return None
+
+    password = read("token") or read("password")
+    if password is None:
+        raise Stalled(
+            "SecretMissing",
+            f"the secret {name} of team {team} is not in <secrets_dir>/{team}/{name}/ (files "
+            f"username and password, or token)",
+        )
+    return read("username") or "__token__", password
+
+
+class Indexes:
+    """The indexes of one recipe; `serve` makes them one index on loopback."""
+
+    def __init__(
+        self, recipe: Recipe, team: str, secrets_dir: Path, default: str, timeout: float = 30.0
+    ) -> None:
+        self._upstreams = [
+            self._upstream(index, team, secrets_dir, timeout) for index in recipe.indexes
+        ]
+        self._default = Upstream(
+            "default", default or PYPI, (), httpx.Client(timeout=timeout, follow_redirects=True)
+        )
+        self._server: ThreadingHTTPServer | None = None
+        self.refused: dict[str, str] = {}
+
+    def _upstream(self, index: Index, team: str, secrets_dir: Path, timeout: float) -> Upstream:
+        auth = credentials(secrets_dir, team, index.credentials) if index.credentials else None
+        context: ssl.SSLContext | bool = True
+        if index.ca_bundle:
+            try:
+                context = ssl.create_default_context(cadata=index.ca_bundle)
+            except ssl.SSLError as error:
+                raise Stalled(
+                    "InvalidCertificate", f"caBundle of index {index.name} is no PEM: {error}"
+                ) from error
+        client = httpx.Client(timeout=timeout, verify=context, follow_redirects=False)
+        return Upstream(index.name, index.url, index.packages, client, auth)
+
+    @property
+    def secrets(self) -> set[str]:
+        """Values that must not be shown."""
+        return {u.auth[1] for u in self._upstreams if u.auth is not None}
+
+    def of(self, name: str) -> Upstream:
+        """The one index that `name` comes from."""
+        normal = canonicalize_name(name)
+        for upstream in self._upstreams:
+            if any(fnmatch.fnmatchcase(normal, canonicalize_glob(g)) for g in upstream.globs):
+                return upstream
+        return self._default
+
+    def __enter__(self) -> Self:
+        indexes = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                try:
+                    indexes._answer(self)
+                except (httpx.HTTPError, OSError, ValueError) as error:
+                    self.close_connection = True
+                    indexes._send(self, 502, str(error).encode(), "text/plain")
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Say nothing: uv tells what matters."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    @property
+    def url(self) -> str:
+        """Address of the simple API on loopback."""
+        assert self._server is not None, "it is entered first"
+        return f"http://127.0.0.1:{self._server.server_address[1]}/simple/"
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None, "it was entered"
+        self._server.shutdown()
+        self._server.server_close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for upstream in (*self._upstreams, self._default):
+            upstream.client.close()
+
+    def real_url(self, url: str) -> str:
+        """The address behind one of ours; any other is returned as it is."""
+        parts = urlsplit(url)
+        if parts.hostname != "127.0.0.1" or not parts.path.startswith("/file/"):
+            return url
+        return _decode(parts.path.split("/")[3])
+
+    # ------------------------------------------------------------------------------- requests
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path).path.strip("/").split("/")
+        if len(parts) == 2 and parts[0] == "simple":
+            self._page(handler, parts[1])
+        elif len(parts) == 4 and parts[0] == "file":
+            self._file(handler, self.of(parts[1]), _decode(parts[2]), parts[3])
+        else:
+            self._send(handler, 404, b"", "text/plain")
+
+    def _page(self, handler: BaseHTTPRequestHandler, name: str) -> None:
+        upstream = self.of(name)
+        url = urljoin(upstream.url.rstrip("/") + "/", f"{canonicalize_name(name)}/")
+        answer = _get(upstream, url, {"Accept": f"{JSON}, text/html;q=0.5"})
+        if answer.status_code in (401, 403):
+            self.refused[name] = upstream.name
+        if answer.status_code != 200:
+            self._send(handler, answer.status_code, b"", "text/plain")
+            return
+        files = _files(answer)
+        port = self.url.removesuffix("/simple/")
+        for file in files:
+            real = urldefrag(urljoin(str(answer.url), str(file["url"]))).url
+            path = f"{canonicalize_name(name)}/{_encode(real)}/{file['filename']}"
+            file["url"] = f"{port}/file/{path}"
+        document = {"meta": {"api-version": "1.0"}, "name": name, "files": files}
+        self._send(handler, 200, json.dumps(document).encode(), JSON)
+
+    def _file(
+        self, handler: BaseHTTPRequestHandler, upstream: Upstream, url: str, filename: str
+    ) -> None:
+        if filename.endswith(".metadata"):
+            url += ".metadata"
+        wanted = handler.headers.get("Range")
+        headers = {"Range": wanted} if wanted else {}
+        request = upstream.client.build_request("GET", url, headers=headers)
+        answer = upstream.client.send(
+            request, auth=upstream.auth_for(url), stream=True, follow_redirects=True
+        )
+        try:
+            handler.send_response(answer.status_code)
+            for name in ("Content-Length", "Content-Range", "Accept-Ranges", "ETag"):
+                if name in answer.headers:
+                    handler.send_header(name, answer.headers[name])
+            if "Content-Length" not in answer.headers:
+                handler.send_header("Connection", "close")
+                handler.close_connection = True
+            handler.end_headers()
+            for chunk in answer.iter_raw():
+                handler.wfile.write(chunk)
+        finally:
+            answer.close()
+
+    def _send(self, handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> None:
+        handler.send_response(code)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+def canonicalize_glob(glob: str) -> str:
+    """A name glob in the form that normalised names have."""
+    return re.sub(r"[-_.]+", "-", glob).lower()
+
+
+def _get(upstream: Upstream, url: str, headers: dict[str, str]) -> httpx.Response:
+    """GET with redirects followed by hand, so that credentials stay at their origin."""
+    for _ in range(5):
+        answer = upstream.client.get(url, headers=headers, auth=upstream.auth_for(url))
+        if not answer.is_redirect:
+            break
+        url = urljoin(url, answer.headers["Location"])
+    if len(answer.content) > PAGE_LIMIT:
+        raise ValueError(f"the page {url} is larger than {PAGE_LIMIT} bytes")
+    return answer
+
+
+def _files(answer: httpx.Response) -> list[dict[str, object]]:
+    """The files of a project's page, JSON or HTML (PEP 691, PEP 503)."""
+    if "json" in answer.headers.get("Content-Type", ""):
+        found: list[dict[str, object]] = answer.json()["files"]
+        return found
+    files: list[dict[str, object]] = []
+    for attributes, text in LINK.findall(answer.text):
+        pairs = {k.lower(): html.unescape(v[1:-1]) for k, v in ATTRIBUTE.findall(attributes)}
+        url, fragment = urldefrag(pairs.get("href", ""))
+        algorithm, _, value = fragment.partition("=")
+        file: dict[str, object] = {
+            "filename": html.unescape(text).strip(),
+            "url": url,
+            "hashes": {algorithm: value} if algorithm == "sha256" else {},
+        }
+        if "data-requires-python" in pairs:
+            file["requires-python"] = pairs["data-requires-python"]
+        if "data-yanked" in pairs:
+            file["yanked"] = pairs["data-yanked"] or True
+        files.append(file)
+    return files
+
+
+def _encode(url: str) -> str:
+    return base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+def _decode(text: str) -> str:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()

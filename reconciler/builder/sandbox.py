@@ -1,0 +1,179 @@
+"""Running what is not trusted: bubblewrap where it works, limits and a scrubbed environment always.
+
+The file system is read-only but for the job's own folder and the given writable ones; secrets and
+the daemon's state are hidden; the process group ends with its time limit or the job's cancellation.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.builder.job import Job
+from reconciler.core.errors import Stalled
+from reconciler.settings import BuilderSettings
+
+OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended; `output` is standard output and error together, the newest part."""
+
+    code: int
+    output: str
+    timed_out: bool = False
+
+
+@functools.cache
+def bubblewrap_works() -> bool:
+    """Is bwrap there, and may it make namespaces here."""
+    if shutil.which("bwrap") is None:
+        return False
+    try:
+        done = subprocess.run(
+            ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "true"],
+            capture_output=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+class Sandbox:
+    """Runs commands for jobs; `hidden` are directories that they must not see."""
+
+    def __init__(self, settings: BuilderSettings, hidden: Sequence[Path]) -> None:
+        self._settings = settings
+        self._hidden = [path.resolve() for path in hidden]
+        self._wrapped = settings.sandbox != "off" and bubblewrap_works()
+        if settings.sandbox == "require" and not self._wrapped:
+            raise Stalled(
+                "SandboxMissing",
+                "builder.sandbox is `require`, but bubblewrap is not installed or may not make "
+                "namespaces here; install bubblewrap, or set it to `auto`",
+            )
+
+    def run(
+        self,
+        job: Job,
+        command: Sequence[str],
+        *,
+        work: Path,
+        timeout: float,
+        writable: Sequence[Path] = (),
+        readable: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+        network: bool = False,
+        quiet: bool = False,
+    ) -> Ended:
+        """Run a command to its end; its output goes to the job's log as it comes.
+
+        Raises Cancelled when the job is cancelled. `timeout` is in seconds.
+        """
+        temp = work / "tmp"
+        temp.mkdir(parents=True, exist_ok=True)
+        variables = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(work),
+            "TMPDIR": str(temp),
+            "LANG": "C.UTF-8",
+            "SOURCE_DATE_EPOCH": "315532800",  # 1980: the oldest time that a zip can hold
+            **_certificates(),
+            **(environment or {}),
+        }
+        words = [*self._limits(timeout), *command]
+        if self._wrapped:
+            words = [*self._wrap([work, *writable], readable, network=network), *words]
+        process = subprocess.Popen(
+            words,
+            cwd=work,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return _follow(job, process, timeout, quiet=quiet)
+
+    def _limits(self, timeout: float) -> list[str]:
+        if shutil.which("prlimit") is None:
+            return []
+        return [
+            "prlimit",
+            f"--as={self._settings.memory_bytes}",
+            f"--fsize={self._settings.file_bytes}",
+            f"--cpu={int(timeout * 4) + 1}",
+            "--core=0",
+            "--",
+        ]
+
+    def _wrap(
+        self, writable: Sequence[Path], readable: Sequence[Path], *, network: bool
+    ) -> list[str]:
+        words = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+        for path in self._hidden:
+            if path.is_dir():
+                words += ["--tmpfs", str(path)]
+        for path in readable:
+            words += ["--ro-bind", str(path), str(path)]
+        for path in writable:
+            words += ["--bind", str(path), str(path)]
+        words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
+        if not network:
+            words.append("--unshare-net")
+        return words
+
+
+def _certificates() -> dict[str, str]:
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "https_proxy", "http_proxy", "no_proxy")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet: bool) -> Ended:
+    """Read the output until the end, the time limit or the cancellation."""
+    kept: list[str] = []
+
+    def read() -> None:
+        assert process.stdout is not None, "it was asked for"
+        size = 0
+        for raw in process.stdout:
+            line = raw.decode(errors="replace")
+            size += len(line)
+            if size < OUTPUT_LIMIT:
+                kept.append(line)
+            if not quiet:
+                job.say(line)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    deadline = time.monotonic() + timeout
+    timed_out = False
+    while process.poll() is None:
+        timed_out = time.monotonic() > deadline
+        if timed_out or job.cancelled.wait(0.02):
+            _kill(process)
+            break
+    process.wait(timeout=30)
+    reader.join(timeout=10)
+    if process.stdout is not None:
+        process.stdout.close()
+    job.check()
+    return Ended(process.returncode, job.clean("".join(kept)), timed_out)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

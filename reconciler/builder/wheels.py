@@ -1,0 +1,198 @@
+"""Wheels: fetched by their hash, checked, unpacked, compiled once; ready to be store entries."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from installer import install
+from installer.destinations import SchemeDictionaryDestination
+from installer.sources import WheelFile
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from reconciler.builder.job import Job
+from reconciler.builder.proxy import Upstream
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.faults import failpoint
+
+UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
+FILES_LIMIT = 100_000
+RECIPE_VERSION = "1"  # of how an entry is made from a wheel; part of its digest
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """One wheel of a lock that fits the runtime; `place` is a local path once fetched."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    url: str = ""
+    place: Path | None = None
+
+
+def entry_digest(sha256: str, python_tag: str) -> str:
+    """Digest of the store entry made from a wheel for one Python: its bytecode differs."""
+    text = f"{sha256}\0{python_tag}\0{RECIPE_VERSION}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str, object] | None:
+    """The wheel of a locked package that fits best; None when none fits."""
+    order = {tag: number for number, tag in enumerate(tags)}
+    best: tuple[int, dict[str, object]] | None = None
+    for file in files:
+        name = str(file.get("name") or str(file.get("url", "")).rsplit("/", 1)[-1])
+        try:
+            _, _, _, wheel_tags = parse_wheel_filename(name)
+        except InvalidWheelFilename:
+            continue
+        ranks = [order[str(t)] for t in wheel_tags if str(t) in order]
+        if ranks and (best is None or min(ranks) < best[0]):
+            best = (min(ranks), {**file, "name": name})
+    return best[1] if best is not None else None
+
+
+def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path) -> Path:
+    """Download a wheel into the cache, once, and check its hash.
+
+    Raises Stalled("HashMismatch") when the index serves something else than was locked.
+    """
+    path = cache / "wheels" / wheel.sha256[:2] / wheel.sha256 / wheel.filename
+    if path.is_file():
+        return path
+    job.check()
+    job.say(f"fetching {wheel.filename}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".tmp-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        digest = _download(job, wheel.url, upstream, temp)
+        if digest != wheel.sha256:
+            raise Stalled(
+                "HashMismatch",
+                f"{wheel.filename} from {upstream.name} has SHA-256 {digest[:16]}…, the lock says "
+                f"{wheel.sha256[:16]}…; it was replaced on the index. If that is right, run "
+                f"`groundcrew refresh {job.environment}`",
+            )
+        temp.rename(path)
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        temp.unlink(missing_ok=True)
+    failpoint("builder.fetched")
+    return path
+
+
+def disk_error(error: OSError) -> GroundcrewError:
+    """The local disk's trouble, in words."""
+    return Retryable(
+        "DiskFull" if error.errno == 28 else "DiskError",
+        f"the local build disk: {error.strerror or error}; free space below the cache directory",
+    )
+
+
+def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        request = upstream.client.build_request("GET", url)
+        answer = upstream.client.send(
+            request, auth=upstream.auth_for(url), stream=True, follow_redirects=True
+        )
+        try:
+            if answer.status_code in (401, 403):
+                raise Retryable("IndexDenied", f"index {upstream.name} refuses the credentials")
+            if answer.status_code != 200:
+                raise Retryable(
+                    "IndexUnreachable", f"index {upstream.name} answers {answer.status_code}"
+                )
+            with temp.open("xb") as file:
+                for chunk in answer.iter_bytes(1 << 20):
+                    job.check()
+                    digest.update(chunk)
+                    file.write(chunk)
+        finally:
+            answer.close()
+    except httpx.HTTPError as error:
+        raise Retryable(
+            "IndexUnreachable", f"index {upstream.name}: {job.clean(str(error))}"
+        ) from error
+    return digest.hexdigest()
+
+
+def unpack(wheel: Path, name: str, staged: Path, python: str) -> None:
+    """Unpack a wheel into `staged` as lib/ and bin/, after every check of what it holds.
+
+    Raises Stalled: UnsafeWheel for entries that leave the folder, links or bombs; InvalidWheel for
+    a RECORD that does not hold, or another package's wheel.
+    """
+    refuse_unsafe(wheel)
+    lib = staged / "lib"
+    folders = {
+        "purelib": lib,
+        "platlib": lib,
+        "scripts": staged / "bin",
+        "data": staged / "data",
+        "headers": staged / "headers",
+    }
+    lib.mkdir(parents=True)
+    try:
+        with WheelFile.open(wheel) as source:
+            source.validate_record(validate_contents=True)
+            if canonicalize_name(source.distribution) != canonicalize_name(name):
+                raise Stalled("InvalidWheel", f"{wheel.name} is not a wheel of {name}")
+            destination = SchemeDictionaryDestination(
+                {key: str(path) for key, path in folders.items()},
+                interpreter=python,
+                script_kind="posix",
+            )
+            install(source, destination, additional_metadata={"INSTALLER": b"groundcrew\n"})
+    except GroundcrewError:
+        raise
+    except OSError as error:
+        raise disk_error(error) from error
+    except Exception as error:
+        issues = getattr(error, "issues", None)
+        words = "; ".join(map(str, issues))[:500] if issues else str(error)
+        raise Stalled("InvalidWheel", f"{wheel.name} is not sound: {words}") from error
+    for unused in ("headers",):
+        shutil.rmtree(staged / unused, ignore_errors=True)
+
+
+def refuse_unsafe(wheel: Path) -> None:
+    """Look at the names, modes and sizes before anything is written."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            items = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise Stalled("InvalidWheel", f"{wheel.name} is not a zip file: {error}") from error
+    if len(items) > FILES_LIMIT or sum(i.file_size for i in items) > UNPACKED_LIMIT:
+        raise Stalled("UnsafeWheel", f"{wheel.name} unpacks to more than is allowed")
+    for item in items:
+        parts = re.split(r"[/\\]", item.filename)
+        if item.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise Stalled("UnsafeWheel", f"{wheel.name} holds {item.filename!r}, outside of it")
+        if stat.S_ISLNK(item.external_attr >> 16):
+            raise Stalled("UnsafeWheel", f"{wheel.name} holds a symlink, {item.filename!r}")
+
+
+def compile_command(python: str, staged: Path, final: Path) -> list[str]:
+    """How the instance's interpreter compiles an entry: valid wherever and whenever it is copied."""
+    return [
+        python, "-I", "-m", "compileall", "-q", "-q",
+        "--invalidation-mode", "unchecked-hash",
+        "-s", str(staged / "lib"), "-p", str(final / "lib"), str(staged / "lib"),
+    ]  # fmt: skip
+
+
+def has_pth(entry: Path) -> bool:
+    """Does an unpacked wheel bring .pth files."""
+    return any(name.endswith(".pth") for name in os.listdir(entry / "lib"))
