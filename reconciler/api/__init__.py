@@ -1,1 +1,4 @@
-"""HTTP: metrics, health, webhooks and the read API."""
+"""The daemon's HTTP side: health, metrics, webhooks, and the records as JSON.
+
+`documents` gives the stable documents that the command line prints too.
+"""

@@ -1,0 +1,145 @@
+"""The stable documents of the HTTP API and of `-o json`: records as JSON-compatible values.
+
+Times are ISO 8601 in UTC, null when there is none; durations are seconds. Keys may be added, and
+are never renamed or dropped within `/api/v1`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from reconciler.core.model import BuildRecord, Event, Finding, Problem
+from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
+
+Document = dict[str, object]
+
+
+def moment(at: float) -> str | None:
+    """Seconds since the epoch as ISO 8601 with milliseconds; 0 is no time at all."""
+    if not at:
+        return None
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def status_document(status: Status) -> Document:
+    """`status`: the revision acted on, what stands in its way, and every object."""
+    return {
+        "revision": status.revision,
+        "problem": _problem(status.problem),
+        "environments": [_environment(e) for e in status.environments],
+        "instances": [_instance(i) for i in status.instances],
+        "findings": [finding_document(f) for f in status.findings],
+    }
+
+
+def finding_document(finding: Finding) -> Document:
+    """One mistake in the environments repo; `line` and `column` count from 1, 0 is unknown."""
+    return {
+        "file": finding.place.file,
+        "line": finding.place.line,
+        "column": finding.place.column,
+        "object": finding.object,
+        "reason": finding.reason,
+        "message": finding.message,
+    }
+
+
+def event_document(event: Event) -> Document:
+    """One line of history; `phases` maps each phase to its seconds, `seconds` is their sum."""
+    return {
+        "id": event.id,
+        "at": moment(event.at),
+        "kind": event.kind,
+        "object": event.object,
+        "team": event.team,
+        "reason": event.reason,
+        "message": event.message,
+        "revision": event.revision,
+        "seconds": _number(event.data.get("seconds")),
+        "phases": event_phases(event),
+        "data": dict(event.data),
+    }
+
+
+def _number(value: object) -> float | None:
+    return round(float(value), 3) if isinstance(value, int | float) else None
+
+
+def event_phases(event: Event) -> dict[str, float]:
+    """Seconds of each phase that the event tells of, in order."""
+    phases = event.data.get("phases")
+    if isinstance(phases, dict):
+        return {str(name): n for name, s in phases.items() if (n := _number(s)) is not None}
+    phase, seconds = event.data.get("phase"), _number(event.data.get("seconds"))
+    return {phase: seconds} if isinstance(phase, str) and seconds is not None else {}
+
+
+def _environment(environment: EnvironmentStatus) -> Document:
+    return {
+        "name": environment.name,
+        "team": environment.team,
+        "file": environment.file,
+        "revision": environment.revision,
+        "recipe": environment.recipe_digest,
+        "sync": str(environment.sync),
+        "health": str(environment.health),
+        "suspended": environment.suspended,
+        "instances": list(environment.instances),
+        "builds": [_build(b) for b in environment.builds],
+        "conditions": [_condition(c) for c in environment.conditions],
+    }
+
+
+def _instance(instance: InstanceStatus) -> Document:
+    return {
+        "name": instance.name,
+        "team": instance.team,
+        "environment": instance.environment,
+        "build": instance.build,
+        "wanted": instance.wanted,
+        "phase": instance.phase,
+        "since": moment(instance.since),
+        "sync": str(instance.sync),
+        "health": str(instance.health),
+        "suspended": instance.suspended,
+        "wait": instance.wait,
+        "quarantined": list(instance.quarantined),
+        "revision": instance.revision,
+        "conditions": [_condition(c) for c in instance.conditions],
+    }
+
+
+def _build(build: BuildRecord) -> Document:
+    return {
+        "key": build.key,
+        "build": build.build_id,
+        "runtime": build.runtime_key,
+        "phase": str(build.phase),
+        "revision": build.revision,
+        "created": moment(build.created_at),
+        "attempts": build.attempts,
+        "packages": [{"name": n, "version": v} for n, v in build.packages],
+        "problem": _problem(build.problem),
+    }
+
+
+def _condition(condition: Condition) -> Document:
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "revision": condition.revision,
+        "at": moment(condition.at),
+    }
+
+
+def _problem(problem: Problem | None) -> Document | None:
+    if problem is None:
+        return None
+    return {
+        "reason": problem.reason,
+        "message": problem.message,
+        "place": str(problem.place) if problem.place else None,
+    }

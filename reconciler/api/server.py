@@ -1,0 +1,91 @@
+"""Serves the application in a thread of the daemon, without touching its signal handlers."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+
+import uvicorn
+from starlette.applications import Starlette
+
+from reconciler.core.errors import Stalled
+
+log = logging.getLogger(__name__)
+
+START = 10.0  # seconds the server may take to listen
+DRAIN = 3  # seconds that open requests get to end
+STOP = 5.0  # seconds that stopping may take in all
+CONNECTIONS = 100  # at once; more are answered 503
+
+
+class Server:
+    """`start()` listens on `host`:`port` (0: any free one, see `port` then); `stop()` ends it."""
+
+    def __init__(self, app: Starlette, host: str, port: int) -> None:
+        self._host = host
+        self.port = port
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="none",
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=DRAIN,
+            )
+        )
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen; raises Stalled("HttpUnavailable") when the address cannot be had."""
+        self._socket = self._listen()
+        self.port = int(self._socket.getsockname()[1])
+        # uvicorn leaves signal handlers alone when it does not run in the main thread.
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + START
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise Stalled("HttpUnavailable", "the HTTP server did not start; see the log")
+            time.sleep(0.01)
+        log.info("listening on http://%s:%d", self._host, self.port)
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((self._host, self.port))
+        except OSError as error:
+            listening.close()
+            raise Stalled(
+                "HttpUnavailable",
+                f"cannot listen on {self._host}:{self.port} ({error.strerror}); stop what uses it, "
+                f"or set GROUNDCREW_HTTP__PORT (0: any free port)",
+            ) from error
+        return listening
+
+    def _serve(self) -> None:
+        assert self._socket is not None, "start() listens first"
+        try:
+            self._server.run(sockets=[self._socket])
+        except Exception:
+            log.exception("the HTTP server ended; the daemon goes on without it")
+
+    def stop(self) -> None:
+        """Let open requests end and close; takes at most 5 s, whatever clients do."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(timeout=STOP - 0.5)
+            if self._thread.is_alive():
+                self._server.force_exit = True
+                self._thread.join(timeout=0.5)
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,84 @@
+"""Bearer tokens of the HTTP API: `<secrets_dir>/api/tokens`, one `sha256hex role name` a line.
+
+Only digests are kept, so that file gives nobody access. It is read anew for every request: a token
+that was taken out is refused at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+LIMIT = 1 << 20  # bytes of the tokens file
+DIGEST = 64  # hex digits
+
+
+class Role(StrEnum):
+    """What a token's holder may do; `operate` may read too."""
+
+    READ = "read"
+    OPERATE = "operate"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One accepted token: who holds it and what it is good for."""
+
+    digest: str
+    role: Role
+    name: str
+
+    def allows(self, role: Role) -> bool:
+        """Is this token good for `role`."""
+        return self.role is role or self.role is Role.OPERATE
+
+
+class Tokens:
+    """The tokens in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Token] | None:
+        """Every token; None when there is no such file. Any other line is logged and skipped."""
+        try:
+            with self._path.open("rb") as file:
+                text = file.read(LIMIT + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("%s cannot be read: %s", self._path, error.strerror)
+            return []
+        if len(text) > LIMIT:
+            log.warning("%s is larger than %d bytes and is not used", self._path, LIMIT)
+            return []
+        lines = enumerate(text.decode(errors="replace").splitlines(), start=1)
+        return [t for n, line in lines if (t := self._token(n, line)) is not None]
+
+    def _token(self, number: int, line: str) -> Token | None:
+        words = line.split(maxsplit=2)
+        if not words or words[0].startswith("#"):
+            return None
+        digest, role, name = (*words, "", "")[:3]
+        hexadecimal = len(digest) == DIGEST and not set(digest.lower()) - set("0123456789abcdef")
+        if not hexadecimal or role not in tuple(Role) or not name:
+            log.warning("%s:%d: write `sha256hex role name`, role read or operate; skipped",
+                        self._path, number)  # fmt: skip
+            return None
+        return Token(digest.lower(), Role(role), name.strip())
+
+
+def holder(tokens: list[Token], presented: str) -> Token | None:
+    """The token that was presented, if it is one; takes as long whichever it is."""
+    digest = hashlib.sha256(presented.encode()).hexdigest()
+    found: Token | None = None
+    for token in tokens:
+        if hmac.compare_digest(token.digest, digest):
+            found = token
+    return found

@@ -1,0 +1,62 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli import asking, listing, logs, running, validating
+from reconciler.cli.failing import Misuse
+
+app = typer.Typer(
+    name="groundcrew",
+    help="Gives every Airflow instance the Python packages its team needs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 found wrong, 2 misuse, 3 could not reach.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"groundcrew {version('groundcrew')}")
+        raise typer.Exit
+
+
+@app.callback()
+def groundcrew(
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The settings file; else GROUNDCREW_CONFIG, else ./groundcrew.toml."),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback prints it and ends the command
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
+    """Gives every Airflow instance the Python packages its team needs."""
+    if config is not None:
+        os.environ["GROUNDCREW_CONFIG"] = str(config)
+    named = os.environ.get("GROUNDCREW_CONFIG")
+    if named and not Path(named).is_file():
+        raise Misuse(f"there is no settings file {named}; mend --config or GROUNDCREW_CONFIG")
+
+
+app.command(rich_help_panel="For teams")(validating.validate)
+app.command(rich_help_panel="The daemon")(running.run)
+app.command(rich_help_panel="The daemon")(running.gc)
+app.command(rich_help_panel="How it stands")(listing.status)
+app.command(rich_help_panel="How it stands")(listing.plan)
+app.command(rich_help_panel="How it stands")(listing.history)
+app.command(rich_help_panel="How it stands")(logs.logs)
+app.command(rich_help_panel="Requests to the daemon")(asking.rollback)
+app.command(rich_help_panel="Requests to the daemon")(asking.suspend)
+app.command(rich_help_panel="Requests to the daemon")(asking.resume)
+app.command(rich_help_panel="Requests to the daemon")(asking.retry)
+app.command(rich_help_panel="Requests to the daemon")(asking.refresh)
+app.command("confirm-prune", rich_help_panel="Requests to the daemon")(asking.confirm_prune)
+app.command(rich_help_panel="For a first look")(running.demo)

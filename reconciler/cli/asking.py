@@ -1,0 +1,154 @@
+"""Requests to the daemon: queued in the records, carried out by whoever holds the lease.
+
+Nothing here changes an object itself, so a request is safe at any time, and waits when no daemon
+runs.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli.failing import Exit, Misuse
+from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
+from reconciler.cli.output import say, warn
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Records, Verb
+    from reconciler.settings import Settings
+    from reconciler.store.store import Store
+
+LOOK = 0.25  # seconds between two looks at a request that is waited for
+REFUSALS = ("RequestRefused", "RollbackRefused")
+
+Object = Annotated[
+    str, typer.Argument(metavar="OBJECT", help="environment/NAME, instance/NAME, or NAME.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Until the daemon has carried it out.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=1, help="Seconds that --wait waits at most.")
+]
+
+
+def rollback(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE")],
+    wait: Wait = False,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Take an instance back to the build before, and quarantine the present one there."""
+    _ask("rollback", instance, (INSTANCE,), wait, timeout)
+
+
+def suspend(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
+    """Start nothing new for an environment or an instance; what runs now ends."""
+    _ask("suspend", object, (ENVIRONMENT, INSTANCE), wait, timeout)
+
+
+def resume(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
+    """Go on with what was suspended."""
+    _ask("resume", object, (ENVIRONMENT, INSTANCE), wait, timeout)
+
+
+def retry(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
+    """Try what failed again: lifts quarantines and back-off."""
+    _ask("retry", object, (ENVIRONMENT, INSTANCE), wait, timeout)
+
+
+def refresh(
+    environment: Annotated[str, typer.Argument(metavar="ENVIRONMENT")],
+    wait: Wait = False,
+    timeout: Timeout = 60.0,
+) -> None:
+    """Resolve an environment anew: newer versions within its requirements."""
+    _ask("refresh", environment, (ENVIRONMENT,), wait, timeout)
+
+
+def confirm_prune(wait: Wait = False, timeout: Timeout = 60.0) -> None:
+    """Accept that the newest revision has lost most definitions; exit 1 if none is held back."""
+
+    def held(records: Records) -> str:
+        problem = records.source_problem
+        if problem is None or problem.reason != "PruneHeld":
+            warn("nothing is held back")
+            raise typer.Exit(Exit.WRONG)
+        say(problem.message)
+        return ""
+
+    _submit("confirm-prune", held, wait, timeout)
+
+
+def _ask(verb: str, said: str, kinds: Sequence[str], wait: bool, timeout: float) -> None:
+    def meant(records: Records) -> str:
+        if "/" in said and said.partition("/")[0] not in kinds:
+            raise Misuse(f"{verb} is for {' or '.join(kinds)}, not for {said}")
+        return find(records, said, kinds)
+
+    _submit(verb, meant, wait, timeout)
+
+
+def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: float) -> None:
+    """Queue the request, wake the daemon, and say what became of it."""
+    from reconciler.core.model import Verb
+    from reconciler.daemon.reading import open_store
+    from reconciler.settings import Settings
+
+    settings = Settings()
+    store = open_store(settings)
+    try:
+        target = meant(store.load())
+        before = store.last_event_id()
+        number = store.submit(who(), Verb(verb), target, time.time())
+        _wake(settings)
+        words = f"{verb} {target}".strip()
+        if store.leader() is None:
+            warn("no daemon is running: this is carried out when one starts")
+        if not wait:
+            say(f"{words}: queued as request {number}")
+            return
+        _wait(store, number, words, timeout)
+        _say_end(store, Verb(verb), target, words, before)
+    finally:
+        store.close()
+
+
+def who() -> str:
+    """Who asks, for the history: the person behind sudo where there is one."""
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or _account()
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _wake(settings: Settings) -> None:
+    """Touch the file that the daemon watches; without it the request is seen a poll later."""
+    try:
+        (settings.state_dir / "wake").touch()
+    except OSError as error:
+        warn(f"the daemon could not be woken ({error.strerror}); it looks by itself before long")
+
+
+def _wait(store: Store, number: int, words: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while any(request.id == number for request in store.requests()):
+        if time.monotonic() > deadline:
+            warn(f"{words}: request {number} still waits after {timeout:g} s; it stays queued")
+            raise typer.Exit(Exit.UNREACHABLE)
+        time.sleep(LOOK)
+
+
+def _say_end(store: Store, verb: Verb, target: str, words: str, before: int) -> None:
+    """Say that it is done, or why it was refused."""
+    for event in store.events(after_id=before, object=target or "repo"):
+        if event.kind in REFUSALS and (str(verb) in event.message or verb == "rollback"):
+            warn(f"{words}: refused: {event.message}")
+            raise typer.Exit(Exit.WRONG)
+    say(f"{words}: done")

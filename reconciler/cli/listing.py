@@ -1,0 +1,201 @@
+"""`groundcrew status`, `plan` and `history`: what is recorded, and what would come next."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli.failing import Exit
+from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Event
+    from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+    from reconciler.settings import Settings
+    from reconciler.store.store import Store
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to print it.")]
+SHORT = 10  # digits of a revision that people get to see
+
+
+def status(
+    output: Output = Format.TABLE,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 unless every object is Synced and Healthy.")
+    ] = False,
+) -> None:
+    """Show how every instance and environment stands."""
+    from reconciler.api.documents import status_document
+    from reconciler.core.status import status as read
+    from reconciler.daemon.reading import current
+    from reconciler.settings import Settings
+
+    now = time.time()
+    found = read(*current(Settings()), now)
+    if output is Format.JSON:
+        print_json(status_document(found))
+    else:
+        _show_status(found, now)
+    if check and not _all_well(found):
+        raise typer.Exit(Exit.WRONG)
+
+
+def _all_well(found: Status) -> bool:
+    from reconciler.core.phases import Health, Sync
+
+    objects: list[InstanceStatus | EnvironmentStatus] = [*found.instances, *found.environments]
+    good = all(o.sync is Sync.SYNCED and o.health is Health.HEALTHY for o in objects)
+    return good and found.problem is None and not found.findings
+
+
+def _show_status(found: Status, now: float) -> None:
+    say(f"revision {found.revision[:SHORT] or 'none yet'}")
+    print_table(
+        ["INSTANCE", "TEAM", "BUILD", "SYNC", "HEALTH", "PHASE", "SINCE", "WAITS ON"],
+        [_instance_row(i, now) for i in found.instances],
+    )
+    say("")
+    print_table(
+        ["ENVIRONMENT", "TEAM", "REVISION", "SYNC", "HEALTH", "BUILDS", "INSTANCES"],
+        [_environment_row(e) for e in found.environments],
+    )
+    problems = _problems(found)
+    if problems:
+        say("")
+    for problem in problems:
+        say(problem)
+
+
+def _instance_row(instance: InstanceStatus, now: float) -> list[str]:
+    quarantined = f"quarantined: {', '.join(instance.quarantined)}" if instance.quarantined else ""
+    return [
+        instance.name,
+        instance.team,
+        instance.build or "base",
+        str(instance.sync),
+        str(instance.health),
+        instance.phase or "-",
+        ago(instance.since, now),
+        "; ".join(words for words in (instance.wait, quarantined) if words),
+    ]
+
+
+def _environment_row(environment: EnvironmentStatus) -> list[str]:
+    return [
+        environment.name,
+        environment.team,
+        environment.revision[:SHORT],
+        str(environment.sync),
+        str(environment.health),
+        ", ".join(f"{b.key} {b.phase}" for b in environment.builds) or "-",
+        ", ".join(environment.instances) or "-",
+    ]
+
+
+def _problems(found: Status) -> list[str]:
+    """What is wrong, in words: the repo's problem, what is stalled, mistakes in the repo."""
+    lines = []
+    if found.problem is not None:
+        lines.append(f"repo: [{found.problem.reason}] {found.problem.message}")
+    for kind, objects in (("environment", found.environments), ("instance", found.instances)):
+        lines += [
+            f"{kind}/{o.name}: [{c.reason}] {c.message}"
+            for o in objects
+            for c in o.conditions
+            if c.type == "Stalled" and c.status
+        ]
+    lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
+    return lines
+
+
+def plan(output: Output = Format.TABLE) -> None:
+    """Show what the newest revision of the environments repo would change, and on what it waits."""
+    from dataclasses import asdict
+
+    from reconciler.daemon import reading
+
+    lines = reading.plan(settings_with_repo())
+    if output is Format.JSON:
+        print_json([asdict(line) for line in lines])
+        return
+    if not lines:
+        say("nothing would change")
+        return
+    print_table(
+        ["OBJECT", "ACTION", "WHY", "WAITS ON"],
+        [[x.object, x.action, first_line(x.reason), x.waits_on] for x in lines],
+    )
+
+
+def settings_with_repo() -> Settings:
+    """The settings, which must name an environments repo; raises Misuse when they do not."""
+    from reconciler.cli.failing import Misuse
+    from reconciler.settings import Settings
+
+    settings = Settings()
+    if not settings.git.url:
+        raise Misuse(
+            "no environments repo is set; write git.url in groundcrew.toml, or set "
+            "GROUNDCREW_GIT__URL to an https, ssh or file:// address or an absolute path"
+        )
+    return settings
+
+
+def history(
+    object: Annotated[  # noqa: A002 - how the command's help names it
+        str | None, typer.Argument(help="environment/NAME, instance/NAME, or NAME; all if absent.")
+    ] = None,
+    output: Output = Format.TABLE,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000)] = 50,
+) -> None:
+    """Show the newest events, oldest first, with the seconds that each phase took."""
+    from reconciler.api.documents import event_document
+    from reconciler.daemon.reading import open_store
+    from reconciler.settings import Settings
+
+    store = open_store(Settings())
+    try:
+        name = _with_history(store, object) if object else None
+        events = store.events(object=name, limit=limit, newest_first=True)[::-1]
+    finally:
+        store.close()
+    if output is Format.JSON:
+        print_json([event_document(e) for e in events])
+        return
+    now = time.time()
+    print_table(
+        ["AGO", "OBJECT", "EVENT", "SECONDS", "REVISION", "MESSAGE"],
+        [_event_row(e, now) for e in events],
+    )
+
+
+def _with_history(store: Store, said: str) -> str:
+    """The full name of what is meant; an object that is gone still has its history."""
+    from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
+
+    for name in (said, f"{INSTANCE}/{said}", f"{ENVIRONMENT}/{said}"):
+        both = f"{ENVIRONMENT}/{said}" if name.startswith(INSTANCE) else f"{INSTANCE}/{said}"
+        if store.events(object=name, limit=1) and not store.events(object=both, limit=1):
+            return name
+    return find(store.load(), said)
+
+
+def _event_row(event: Event, now: float) -> list[str]:
+    from reconciler.api.documents import event_phases
+
+    phases = event_phases(event)
+    total = event.data.get("seconds")
+    seconds = f"{total:.1f}" if isinstance(total, int | float) else ""
+    if len(phases) > 1:
+        seconds += f" ({', '.join(f'{p} {s:.1f}' for p, s in phases.items())})"
+    why = f"[{event.reason}] " if event.reason not in ("", event.kind) else ""
+    return [
+        ago(event.at, now),
+        event.object,
+        event.kind,
+        seconds,
+        event.revision[:SHORT],
+        f"{why}{first_line(event.message)}",
+    ]

@@ -1,0 +1,107 @@
+"""`groundcrew logs`: a build's log, while it grows and afterwards."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli.failing import Exit, Misuse
+from reconciler.cli.output import plain, warn
+
+if TYPE_CHECKING:
+    from reconciler.core.model import BuildRecord, Records
+    from reconciler.store.store import Store
+
+CHUNK = 1 << 16  # bytes read at once
+LOOK = 0.5  # seconds between two looks at a growing log
+ENDED = ("Ready", "Failed", "Cancelled")
+
+
+def logs(
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="BUILD|ENVIRONMENT", help="A build's key or id, or an environment's newest."
+        ),
+    ],
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the build has ended.")
+    ] = False,
+) -> None:
+    """Show the log of a build; exit 1 if there is none, or the followed build failed."""
+    from reconciler.daemon.reading import open_store
+    from reconciler.settings import Settings
+
+    settings = Settings()
+    store = open_store(settings)
+    try:
+        build = find_build(store.load(), which)
+        growing = GrowingLog(settings.state_dir / "logs" / f"{build.key}.log")
+        if follow:
+            _follow(store, build, growing)
+        elif not growing.copy():
+            warn(f"build {build.key} is {build.phase} and has no log")
+            raise typer.Exit(Exit.WRONG)
+    finally:
+        store.close()
+
+
+def find_build(records: Records, which: str) -> BuildRecord:
+    """The build of that key or id, else the newest of that environment; raises Misuse."""
+    from reconciler.cli.objects import ENVIRONMENT, find
+
+    newest_first = sorted(records.builds.values(), key=lambda b: -b.created_at)
+    for build in newest_first:
+        if which in (build.key, build.build_id):
+            return build
+    name = find(records, which, (ENVIRONMENT,)).partition("/")[2]
+    for build in newest_first:
+        if build.environment == name:
+            return build
+    raise Misuse(f"environment {name} has no build yet; `groundcrew status` says what it waits on")
+
+
+def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
+    """Copy what is added until the build has ended, and say how."""
+    while True:
+        build = store.load().builds.get(build.key, build)
+        growing.copy()  # after the look at the records: what a build wrote last is shown too
+        if build.phase in ENDED:
+            break
+        time.sleep(LOOK)
+    warn(f"build {build.key} is {build.phase}")
+    if build.phase == "Failed":
+        raise typer.Exit(Exit.WRONG)
+
+
+class GrowingLog:
+    """Copies a log to stdout, from where it stopped the last time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def copy(self) -> bool:
+        """Copy what is new; False when there is no log yet."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return False
+        with file:
+            if file.seek(0, 2) < self._offset:  # a new attempt began it anew
+                self._offset = 0
+            file.seek(self._offset)
+            while chunk := file.read(CHUNK):
+                self._offset += len(chunk)
+                self._write(self._decoder.decode(chunk))
+        sys.stdout.flush()
+        return True
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(plain(text.replace("\r\n", "\n")) if sys.stdout.isatty() else text)

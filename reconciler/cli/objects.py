@@ -1,0 +1,43 @@
+"""Which object a person means: `environment/NAME`, `instance/NAME`, or NAME if that is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from reconciler.cli.failing import Misuse
+from reconciler.core.model import Records
+
+ENVIRONMENT = "environment"
+INSTANCE = "instance"
+
+
+def known(records: Records) -> list[str]:
+    """Every object by its full name."""
+    return [f"{ENVIRONMENT}/{n}" for n in sorted(records.environments)] + [
+        f"{INSTANCE}/{n}" for n in sorted(records.instances)
+    ]
+
+
+def find(records: Records, said: str, kinds: Sequence[str] = (ENVIRONMENT, INSTANCE)) -> str:
+    """The full name of the object that `said` means; raises Misuse when there is not just one."""
+    names = [name for name in known(records) if name.partition("/")[0] in kinds]
+    return choose(names, said, " or ".join(kinds))
+
+
+def choose(names: Sequence[str], said: str, kind: str) -> str:
+    """The one of `names` (`kind/name`) that `said` means; raises Misuse with what comes close."""
+    if said in names:
+        return said
+    found = [name for name in names if name.partition("/")[2] == said]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise Misuse(f"{said} is {' and '.join(found)}; say which")
+    short = {name.partition("/")[2]: name for name in names}
+    close = get_close_matches(said, names, 1) or [
+        short[n] for n in get_close_matches(said.rpartition("/")[2], short, 1)
+    ]
+    if close:
+        raise Misuse(f"no {kind} {said}; did you mean {close[0]}?")
+    raise Misuse(f"no {kind} {said}; there are {', '.join(names)}" if names else f"no {kind} yet")

@@ -1,0 +1,90 @@
+"""How commands print: tables for people, stable JSON documents for programs.
+
+Whatever comes from a repo, a log or a record is untrusted: control characters never reach a
+terminal, and markup is never read out of it. Colours only where a person looks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+WIDE = 10_000  # columns where there is no terminal: a line of a table stays one line
+STYLES = {
+    "Healthy": "green", "Synced": "green", "Active": "green", "Ready": "green",
+    "Degraded": "bold red", "Failed": "red", "RolledBack": "red", "Stalled": "red",
+    "OutOfSync": "yellow", "Progressing": "yellow", "Suspended": "magenta", "Missing": "yellow",
+}  # fmt: skip
+
+
+class Format(StrEnum):
+    """What `-o` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def plain(text: str) -> str:
+    """`text` without characters that would drive a terminal."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def say(text: str) -> None:
+    """Print a line for people on stdout."""
+    sys.stdout.write(f"{plain(text)}\n")
+
+
+def warn(text: str) -> None:
+    """Print a line for people on stderr, out of the way of what stdout is read for."""
+    sys.stderr.write(f"{plain(text)}\n")
+
+
+def print_json(document: object) -> None:
+    """Print a document."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their columns; words of STYLES are coloured on a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    person = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout, width=None if person else WIDE, highlight=False, soft_wrap=not person
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=not person)
+    for row in rows:
+        cells = [plain(cell if person else cell.replace("\n", " ")) for cell in row]
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def ago(at: float, now: float) -> str:
+    """How long ago `at` was, for people; "-" for no time at all."""
+    return span(now - at) if at else "-"
+
+
+def span(seconds: float) -> str:
+    """A duration for people, in its two largest units: 3d4h, 2h05m, 4m10s, 7s."""
+    whole = max(0, int(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"
+
+
+def first_line(text: str) -> str:
+    """The first line of a message, for a table."""
+    return text.splitlines()[0] if text else ""

@@ -1,0 +1,153 @@
+"""`groundcrew run`, `gc` and `demo`: what does work instead of showing it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli.listing import Output, settings_with_repo
+from reconciler.cli.output import Format, print_json, say
+
+if TYPE_CHECKING:
+    from reconciler.api.server import Server
+    from reconciler.daemon.daemon import Daemon
+    from reconciler.settings import Settings
+
+
+def run(
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="End when nothing is left to do; exit 1 if something is wrong."
+        ),
+    ] = False,
+) -> None:
+    """Reconcile: read the environments repo, build, activate, and go on until told to stop."""
+    from reconciler.daemon.daemon import Daemon
+
+    settings = settings_with_repo()
+    start_logging(settings.log_format)
+    daemon = Daemon(settings)
+    server = None
+    if settings.http.enabled and not once:
+        daemon.rooms.prepare()  # the records must be there before the first scrape
+        server = _server(daemon, settings)
+        server.start()
+    try:
+        code = daemon.run(once=once)
+    finally:
+        if server is not None:
+            server.stop()
+    raise typer.Exit(code)
+
+
+def _server(daemon: Daemon, settings: Settings) -> Server:
+    from prometheus_client import CollectorRegistry
+
+    from reconciler.api.app import Deps, create_app
+    from reconciler.api.server import Server
+
+    registry = CollectorRegistry()
+    registry.register(daemon.rooms.exporter)
+    begun = daemon.last_cycle
+    app = create_app(
+        Deps(
+            registry=registry,
+            secrets_dir=settings.secrets_dir,
+            cycle_age=lambda: time.monotonic() - daemon.last_cycle,
+            not_ready=lambda: "" if daemon.last_cycle > begun else "no cycle has ended yet",
+            wake=daemon.poll_now,
+            status=daemon.status,
+            events=daemon.rooms.store.events,
+            log_of=daemon.rooms.log_of,
+        )
+    )
+    return Server(app, settings.http.host, settings.http.port)
+
+
+def start_logging(kind: str) -> None:
+    """Log to stderr, one line or one JSON object each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if kind == "json" else TextLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "alembic", "uvicorn", "watchdog"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class TextLines(logging.Formatter):
+    """`2024-05-01T12:00:00.000Z INFO reconciler.daemon.daemon: leading with epoch 1`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, and the traceback below it where there is one."""
+        return f"{_when(record)} {record.levelname} {record.name}: {super().format(record)}"
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: at, level, logger, message, and error where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        line = {
+            "at": _when(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _when(record: logging.LogRecord) -> str:
+    text = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Remove builds and store entries from the share that nothing may still load."""
+    from reconciler.daemon import reading
+    from reconciler.settings import Settings
+
+    settings = Settings()
+    reading.open_store(settings).close()  # without records everything would look like garbage
+    done = reading.collect_garbage(settings, dry_run=dry_run)
+    if output is Format.JSON:
+        print_json({"dry_run": dry_run, **asdict(done)})
+        return
+    for build in done.builds:
+        say(f"build {build}")
+    for entry in done.entries:
+        say(f"store entry {entry}")
+    verb = "would go" if dry_run else "went"
+    mib = done.bytes / (1 << 20)
+    say(f"{len(done.builds)} builds and {len(done.entries)} store entries {verb}, {mib:.1f} MiB")
+
+
+class DemoAirflow(StrEnum):
+    """Which Airflow the demo runs."""
+
+    NEWEST = "3"
+    OLD = "2.11"
+
+
+def demo(
+    airflow: Annotated[
+        DemoAirflow, typer.Option(help="Which Airflow: the newest 3.x, or the newest 2.11.x.")
+    ] = DemoAirflow.NEWEST,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running; Ctrl-C ends it.")] = False,
+) -> None:
+    """Play the main job on real parts: git, uv, and a real Airflow; minutes, not seconds."""
+    from reconciler.demo.run import demo as play
+
+    raise typer.Exit(play(str(airflow), keep))
