@@ -1,7 +1,7 @@
 """Airflow on this machine: REST for pools and health, the definition's commands for restarts.
 
-Commands are run only when the settings allow their executables: whoever may write the environments repo
-must not thereby run anything on the daemon's machine.
+Commands are run only when the settings allow their executables: whoever may write the environments
+repo must not thereby run anything on the daemon's machine.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,7 @@ COMMAND_TIMEOUT = 300.0  # seconds of one restart command: a scheduler waits for
 STATUS_TIMEOUT = 20.0
 LOOK_AGAIN = 1.0  # seconds between two looks while draining or probing
 OUTPUT = 1500  # characters of a failed command's output that are told
-ORDER = ("dag-processor", "scheduler", "triggerer", "worker", "webserver", "api-server")
+SERVERS = ("webserver", "api-server")
 
 
 class LocalDriver:
@@ -38,7 +39,7 @@ class LocalDriver:
         self._secrets = secrets_dir
 
     def permit(self, instance: Instance) -> None:
-        """Raise Stalled("NotAllowed") for a command or interpreter that the settings do not allow."""
+        """Raise Stalled("NotAllowed") for an executable that the settings do not allow."""
         assert instance.local is not None, "this driver gets local instances only"
         executables = [instance.local.python]
         for component in instance.local.components:
@@ -166,20 +167,17 @@ class LocalDriver:
 
     def _restart(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
-        components = sorted(instance.local.components, key=lambda c: ORDER.index(c.name))
-        for component in components:
-            if component.name not in instance.load_into:
-                continue
-            failpoint("airflow.restart.component")
-            code, output = _run(component.restart, COMMAND_TIMEOUT)
-            if code != 0:
-                return StepResult(
-                    Verdict.FAILED,
-                    Problem(
-                        "RestartFailed",
-                        f"restarting {component.name} failed with code {code}: {output}",
-                    ),
-                )
+        loading = [c for c in instance.local.components if c.name in instance.load_into]
+        servers = [c for c in loading if c.name in SERVERS]
+        workers = [c for c in loading if c.name not in SERVERS]
+        for together in (workers, servers):  # the API answers while the others start
+            failpoint("airflow.restart.components")
+            with ThreadPoolExecutor(max(1, len(together))) as pool:
+                ended = list(pool.map(lambda c: _run(c.restart, COMMAND_TIMEOUT), together))
+            for component, (code, output) in zip(together, ended, strict=True):
+                if code != 0:
+                    words = f"restarting {component.name} failed with code {code}: {output}"
+                    return StepResult(Verdict.FAILED, Problem("RestartFailed", words))
         return StepResult(Verdict.OK)
 
     def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:

@@ -100,6 +100,7 @@ def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
     bom.metadata.component = Component(
         name=build_id, type=ComponentType.APPLICATION, bom_ref=f"build-{build_id}"
     )
+    bom.register_dependency(bom.metadata.component, bom.components)
     document = json.loads(JsonV1Dot5(bom).output_as_string())
     document.pop("serialNumber", None)
     document.get("metadata", {}).pop("timestamp", None)

