@@ -215,16 +215,28 @@ class Exporter(Collector):
 
     def _counters(self, teams: set[str], instances: set[str]) -> Iterator[Metric]:
         shapes: Sequence[tuple[str, str, str, list[str], set[str]]] = (
-            ("build", "groundcrew_build", "Builds that ended.", ["team", "result", "reason"], teams),
             (
-                "activation", "groundcrew_activation", "Activations that ended.",
-                ["instance", "result"], instances,
+                "build",
+                "groundcrew_build",
+                "Builds that ended.",
+                ["team", "result", "reason"],
+                teams,
             ),
             (
-                "rollback", "groundcrew_rollback", "Rollbacks, and what set them off.",
-                ["instance", "trigger"], instances,
+                "activation",
+                "groundcrew_activation",
+                "Activations that ended.",
+                ["instance", "result"],
+                instances,
             ),
-        )  # fmt: skip
+            (
+                "rollback",
+                "groundcrew_rollback",
+                "Rollbacks, and what set them off.",
+                ["instance", "trigger"],
+                instances,
+            ),
+        )
         for key, name, text, labels, alive in shapes:
             family = CounterMetricFamily(name, text, labels=labels)
             for values, count in sorted(self._counts[key].items()):

@@ -22,7 +22,8 @@ TOLD: Mapping[str, tuple[str, str]] = {
 }
 
 ADVICE: Mapping[str, str] = {
-    "BuildFailed": "Nothing live was touched. Mend it and commit; `groundcrew logs {name}` has all.",
+    "BuildFailed": "Nothing live was touched. Mend it and commit; "
+    "`groundcrew logs {name}` has all.",
     "RolledBack": "The instance is back on what it had. The build is not tried again there until "
     "the definition changes or someone runs `groundcrew retry {object}`.",
     "Degraded": "Going back failed too. Look at the instance now: `groundcrew status`.",

@@ -1,7 +1,7 @@
 """From events to messages in the outbox, and from the outbox to Slack.
 
-At least once: a crash between sending and noting it sends that one message again. Delivery runs in a
-thread of its own and never delays a reconcile.
+At least once: a crash between sending and noting it sends that one message again. Delivery runs in
+a thread of its own and never delays a reconcile.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Airflow's REST API, as much of it as activations need: 2.x under /api/v1, 3.x under /api/v2.
 
-Health is always answered with 200, so the body is read; 3.x answers 200 with its UI page for paths that
-it does not know, so an answer that is no JSON is refused.
+Health is always answered with 200, so the body is read; 3.x answers 200 with its UI page for paths
+that it does not know, so an answer that is no JSON is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Dag:
 
 
 @dataclass(frozen=True, slots=True)
-class ImportError_:
+class BrokenFile:
     """A file that does not parse, and why; `at` in seconds since the epoch."""
 
     file: str
@@ -52,8 +52,10 @@ class Section:
 
 
 class Api:
-    """A session with one Airflow. All methods raise Retryable: AirflowUnreachable when it is down
-    or slow, AirflowDenied for refused credentials, AirflowUnexpected for an answer that is none.
+    """A session with one Airflow.
+
+    All methods raise Retryable: AirflowUnreachable when it is down or slow,
+    AirflowDenied for refused credentials, AirflowUnexpected for an answer that is none.
     """
 
     def __init__(
@@ -105,10 +107,10 @@ class Api:
         )
         return int(self._json(answer, "counting running tasks")["total_entries"])
 
-    def import_errors(self) -> list[ImportError_]:
+    def import_errors(self) -> list[BrokenFile]:
         """Every file that does not parse now."""
         return [
-            ImportError_(
+            BrokenFile(
                 str(e["filename"]), str(e.get("stack_trace") or ""), _seconds(e.get("timestamp"))
             )
             for e in self._all("importErrors", "import_errors")
@@ -225,7 +227,7 @@ class Api:
         return self._token
 
     def _credentials(self) -> tuple[str, str]:
-        """(user, password) from the secret's files, read anew each time; ("", token) for a token."""
+        """(user, password) from the secret's files, read each time; ("", token) for a token."""
         if self._secret is None:
             return "", ""
         token = _read(self._secret / "token")
@@ -276,6 +278,6 @@ def _seconds(value: object) -> float:
     if not isinstance(value, str) or not value:
         return 0.0
     try:
-        return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(value).timestamp()
     except ValueError:
         return 0.0

@@ -164,16 +164,18 @@ class Builder:
 
     def resolve(self, job: Job, recipe: Recipe, runtime: Runtime) -> Lock:
         """The delta lock of a recipe for a runtime; see `locking.make_lock` for what it raises."""
-        with self._work(job) as work, self._indexes(job, recipe) as indexes:
-            with _entered(indexes, recipe):
-                url = indexes.url if recipe.indexes else self._settings.default_index
-                wheels = [
-                    self._in_repo.wheel(job, package, runtime, work, url)
-                    for package in recipe.packages
-                ]
-                cache = self._cache / ("uv-teams/" + job.team if recipe.source_builds else "uv")
-                cache.mkdir(parents=True, exist_ok=True)
-                return make_lock(
+        with (
+            self._work(job) as work,
+            self._indexes(job, recipe) as indexes,
+            _entered(indexes, recipe),
+        ):
+            url = indexes.url if recipe.indexes else self._settings.default_index
+            wheels = [
+                self._in_repo.wheel(job, package, runtime, work, url) for package in recipe.packages
+            ]
+            cache = self._cache / ("uv-teams/" + job.team if recipe.source_builds else "uv")
+            cache.mkdir(parents=True, exist_ok=True)
+            return make_lock(
                     job, recipe, runtime, wheels, indexes,
                     sandbox=self._sandbox, settings=self._settings, work=work, cache=cache,
                 )  # fmt: skip

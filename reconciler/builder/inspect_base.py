@@ -6,9 +6,10 @@ import os
 import platform
 import re
 import sys
+from typing import Any
 
 
-def _tags():
+def _tags() -> list[str]:
     for name in ("packaging.tags", "pip._vendor.packaging.tags"):
         try:
             module = __import__(name, fromlist=["sys_tags"])
@@ -16,11 +17,11 @@ def _tags():
             continue
         return [str(tag) for tag in module.sys_tags()]
     version = "".join(map(str, sys.version_info[:2]))
-    return ["cp%s-abi3-linux_%s" % (version, platform.machine()), "py3-none-any"]
+    return [f"cp{version}-abi3-linux_{platform.machine()}", "py3-none-any"]
 
 
-def _inventory():
-    found = {}
+def _inventory() -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
     for dist in importlib.metadata.distributions():
         name = dist.metadata["Name"]
         if not name:
@@ -33,18 +34,18 @@ def _inventory():
                 "version": dist.version,
                 "requires": dist.requires or [],
                 "provides_extra": dist.metadata.get_all("Provides-Extra") or [],
-                "requires_python": dist.metadata.get("Requires-Python"),
+                "requires_python": dist.metadata["Requires-Python"],
             },
         )
     return [found[key] for key in sorted(found)]
 
 
-def _main():
+def _main() -> None:
     system = os.uname()
     document = {
         "python_version": platform.python_version(),
-        "python_tag": "cp%d%d" % sys.version_info[:2],
-        "platform": "%s_%s" % (system.sysname.lower(), system.machine),
+        "python_tag": "cp{}{}".format(*sys.version_info[:2]),
+        "platform": f"{system.sysname.lower()}_{system.machine}",
         "tags": _tags(),
         "base": _inventory(),
     }

@@ -1,7 +1,7 @@
 """Resolving against the base: only what the base does not have, pinned and hashed.
 
-The base's inventory becomes the constraints, and its metadata is given to uv, so that nothing of it has
-to be installed. What uv writes is kept as the lock: a pylock.toml of the delta.
+The base's inventory becomes the constraints, and its metadata is given to uv, so that nothing of
+it has to be installed. What uv writes is kept as the lock: a pylock.toml of the delta.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A package index on loopback that sends each name to the one index it may come from.
 
 uv talks to nobody else while it resolves and builds: so a name that matches an index's globs comes
-from that index and from no other, whoever asks for it, and no credential ever reaches uv, its files,
-its environment or a build script. It lives as long as one resolution.
+from that index and from no other, whoever asks for it, and no credential ever reaches uv, its
+files, its environment or a build script. It lives as long as one resolution.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ the daemon's state are hidden; the process group ends with its time limit or the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -173,7 +174,5 @@ def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -70,7 +70,7 @@ class Verifier:
                 self._list_errors, job, runtime, candidate, work, home, candidate.build_id
             )
             report, errors = imports.result(), dags.result()
-        self._judge_imports(job, recipe, runtime, candidate, report)
+        self._judge_imports(job, recipe, runtime, report)
         self._judge_dags(job, recipe, runtime, instance, candidate, work, errors)
         job.say(f"verified: {report['modules']} modules in {report['seconds']:.1f} s")
         keep = ("modules", "seconds", "opens", "files")
@@ -209,7 +209,6 @@ class Verifier:
         job: Job,
         recipe: Recipe,
         runtime: Runtime,
-        candidate: Candidate,
         report: dict[str, Any],
     ) -> None:
         for problem in report["warnings"]:
@@ -219,14 +218,12 @@ class Verifier:
         for problem in report["fatal"]:
             job.say(f"{problem['what']} does not import:\n{problem['traceback']}")
         first = report["fatal"][0]
-        place = self._place_of(recipe, runtime, candidate, first)
+        place = self._place_of(recipe, runtime, first)
         raise Stalled(
             "VerificationFailed", f"{first['what']} does not import: {first['error']}", place
         )
 
-    def _place_of(
-        self, recipe: Recipe, runtime: Runtime, candidate: Candidate, problem: dict[str, Any]
-    ) -> Place | None:
+    def _place_of(self, recipe: Recipe, runtime: Runtime, problem: dict[str, Any]) -> Place | None:
         _, mark, below = problem["file"].partition("/lib/")
         for package in recipe.packages:
             if package.name == problem["distribution"] or not problem["distribution"]:

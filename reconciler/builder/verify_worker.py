@@ -11,6 +11,10 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 AIRFLOW_GROUPS = ("airflow.plugins", "apache_airflow_provider")
 
@@ -18,17 +22,18 @@ AIRFLOW_GROUPS = ("airflow.plugins", "apache_airflow_provider")
 class Budget:
     """What the imports cost: files opened, and bytes of those that are on the share."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.opens = 0
-        self.files = set()
+        self.files: set[str] = set()
 
-    def hook(self, event, args):
+    def hook(self, event: str, args: tuple[Any, ...]) -> None:
+        """Count an audit event if it opens a file."""
         if event == "open" and args and isinstance(args[0], str):
             self.opens += 1
             self.files.add(args[0])
 
 
-def _modules(dist, everything):
+def _modules(dist: importlib.metadata.Distribution, everything: bool) -> list[str]:
     """Importable modules of a distribution; only its top level unless `everything`."""
     found = []
     for file in dist.files or ():
@@ -48,7 +53,7 @@ def _modules(dist, everything):
     return sorted(set(found))
 
 
-def _where(error, root):
+def _where(error: BaseException, root: str) -> tuple[str, int]:
     """The innermost frame below `root`: (path below it, line)."""
     best = ("", 0)
     if isinstance(error, SyntaxError) and error.filename:
@@ -62,7 +67,9 @@ def _where(error, root):
     return best
 
 
-def _try(problems, what, dist, action, root):
+def _try(
+    problems: list[dict[str, Any]], what: str, dist: str, action: Callable[[], object], root: str
+) -> None:
     try:
         action()
     except BaseException as error:  # SystemExit at import is a failure too
@@ -71,7 +78,7 @@ def _try(problems, what, dist, action, root):
             {
                 "what": what,
                 "distribution": dist,
-                "error": "%s: %s" % (type(error).__name__, error),
+                "error": f"{type(error).__name__}: {error}",
                 "file": file,
                 "line": line,
                 "traceback": traceback.format_exc()[-6000:],
@@ -79,11 +86,13 @@ def _try(problems, what, dist, action, root):
         )
 
 
-def _check(request):
+def _check(request: dict[str, Any]) -> dict[str, Any]:
     budget = Budget()
     sys.addaudithook(budget.hook)
     begun = time.perf_counter()
-    fatal, warnings, modules = [], [], 0
+    fatal: list[dict[str, Any]] = []
+    warnings: list[dict[str, Any]] = []
+    modules = 0
     root = request["root"]
     for item in request["distributions"]:
         dist = importlib.metadata.distribution(item["name"])
@@ -91,13 +100,13 @@ def _check(request):
         for name in _modules(dist, own):
             modules += 1
             kind = fatal if own or "." not in name else warnings
-            _try(kind, name, item["name"], lambda n=name: importlib.import_module(n), root)
+            _try(kind, name, item["name"], partial(importlib.import_module, name), root)
         for point in dist.entry_points:
             kind = fatal if own or point.group in AIRFLOW_GROUPS else warnings
-            what = "entry point %s of %s" % (point.name, point.group)
+            what = f"entry point {point.name} of {point.group}"
             _try(kind, what, item["name"], point.load, root)
     for name in request["imports"]:
-        _try(fatal, name, "", lambda n=name: importlib.import_module(n), root)
+        _try(fatal, name, "", partial(importlib.import_module, name), root)
     seconds = time.perf_counter() - begun
     shared = [f for f in budget.files if f.startswith(root)]
     return {
@@ -110,11 +119,11 @@ def _check(request):
     }
 
 
-def _main():
-    with open(sys.argv[1]) as file:
+def _main() -> None:
+    with Path(sys.argv[1]).open() as file:
         request = json.load(file)
     report = _check(request)
-    with open(sys.argv[2], "w") as file:
+    with Path(sys.argv[2]).open("w") as file:
         json.dump(report, file)
 
 

@@ -185,7 +185,7 @@ def refuse_unsafe(wheel: Path) -> None:
 
 
 def compile_command(python: str, staged: Path, final: Path) -> list[str]:
-    """How the instance's interpreter compiles an entry: valid wherever and whenever it is copied."""
+    """How the instance's interpreter compiles an entry: valid wherever it is copied."""
     return [
         python, "-I", "-m", "compileall", "-q", "-q",
         "--invalidation-mode", "unchecked-hash",
@@ -195,4 +195,4 @@ def compile_command(python: str, staged: Path, final: Path) -> list[str]:
 
 def has_pth(entry: Path) -> bool:
     """Does an unpacked wheel bring .pth files."""
-    return any(name.endswith(".pth") for name in os.listdir(entry / "lib"))
+    return any((entry / "lib").glob("*.pth"))

@@ -1,8 +1,9 @@
 """The daemon: one loop, bounded workers.
 
 Each cycle takes the reports of ended effects into the records, decides from what is, records the
-intent, and starts effects. Events (a webhook, a changed ref, an ended effect, an operator's request)
-only wake the loop. Everything it knows is in the records, so it can be killed at any instruction.
+intent, and starts effects. Events (a webhook, a changed ref, an ended effect, an operator's
+request) only wake the loop. Everything it knows is in the records, so it can be killed at any
+instruction.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
 
 
 def roots(records: Records, keep: int) -> set[str]:
-    """Builds that stay whatever runs: in use, wanted, under way, and the newest of each environment."""
+    """Builds that stay whatever runs: in use, wanted, under way, the newest of each environment."""
     found: set[str] = set()
     for record in records.instances.values():
         found.update(b for b in (record.current, record.previous) if b)

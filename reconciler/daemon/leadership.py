@@ -1,8 +1,8 @@
 """Leadership: only the holder of the lease acts.
 
-The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it; when
-a renewal fails the daemon stops acting at once. With SQLite the database is this machine's alone, so a
-file lock beside it settles at once whether an earlier daemon is still alive.
+The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it;
+when a renewal fails the daemon stops acting at once. With SQLite the database is this machine's
+alone, so a file lock beside it settles at once whether an earlier daemon is still alive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Leadership:
-    """Holds the lease while it is entered; `lease` is None when it was stopped before it got one."""
+    """Holds the lease while entered; `lease` is None when it was stopped before it got one."""
 
     def __init__(self, store: Store, settings: Settings, stop: threading.Event) -> None:
         self._store = store

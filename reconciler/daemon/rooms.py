@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from pathlib import Path
 
@@ -61,7 +60,7 @@ class Rooms:
         """
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            os.chmod(self.settings.state_dir, 0o700)
+            self.settings.state_dir.chmod(0o700)
         except OSError as error:
             raise Stalled(
                 "StateUnwritable",

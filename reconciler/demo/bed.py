@@ -1,8 +1,8 @@
 """A real Airflow for the demo and the end-to-end tests, kept up by supervisord.
 
-Scheduler, dag-processor, triggerer and API server (webserver in 2.x) as processes of their own, with
-LocalExecutor. 3.x runs on SQLite; 2.x allows LocalExecutor only on a server, so it gets an embedded
-PostgreSQL. Everything listens on loopback and lives below one directory.
+Scheduler, dag-processor, triggerer and API server (webserver in 2.x) as processes of their own,
+with LocalExecutor. 3.x runs on SQLite; 2.x allows LocalExecutor only on a server, so it gets an
+embedded PostgreSQL. Everything listens on loopback and lives below one directory.
 """
 
 from __future__ import annotations
@@ -222,14 +222,14 @@ class Bed:
             "supervisor.rpcinterface:make_main_rpcinterface\n",
             f"[supervisorctl]\nserverurl=unix://{self._socket}\n",
         ]
-        for name in self.components:
-            parts.append(
-                f"[program:{name}]\ncommand={self.venv}/bin/airflow {name}\n"
-                f"environment={environment}\nautorestart=true\nstartsecs=4\nstartretries=1\n"
-                f"stopsignal=TERM\nstopwaitsecs=120\nkillasgroup=true\nstopasgroup=false\n"
-                f"redirect_stderr=true\nstdout_logfile={self.root}/{name}.log\n"
-                f"stdout_logfile_maxbytes=0\n"
-            )
+        parts += [
+            f"[program:{name}]\ncommand={self.venv}/bin/airflow {name}\n"
+            f"environment={environment}\nautorestart=true\nstartsecs=4\nstartretries=1\n"
+            f"stopsignal=TERM\nstopwaitsecs=120\nkillasgroup=true\nstopasgroup=false\n"
+            f"redirect_stderr=true\nstdout_logfile={self.root}/{name}.log\n"
+            f"stdout_logfile_maxbytes=0\n"
+            for name in self.components
+        ]
         return "\n".join(parts)
 
     @property

@@ -35,7 +35,9 @@ class Repo:
         """Roll out to the demo's one instance."""
         text = (self.path / DEFINITION).read_text()
         head, _, _ = text.partition("  rollout:")
-        (self.path / DEFINITION).write_text(f"{head}  rollout:\n    - {{instances: [{INSTANCE}]}}\n")
+        (self.path / DEFINITION).write_text(
+            f"{head}  rollout:\n    - {{instances: [{INSTANCE}]}}\n"
+        )
 
     def _git(self, *arguments: str) -> str:
         environment = {

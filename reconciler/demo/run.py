@@ -149,7 +149,9 @@ def demo(airflow: str = "3", keep: bool = False, root: Path | None = None) -> in
     root.mkdir(parents=True)
     screen = Screen(Console(soft_wrap=True))
     sink = Sink()
-    bed = Bed(root / "airflow", airflow, root / "share", INSTANCE, team=TEAM, secrets=root / "secrets")
+    bed = Bed(
+        root / "airflow", airflow, root / "share", INSTANCE, team=TEAM, secrets=root / "secrets"
+    )
     daemon: Daemon | None = None
     code = 1
     try:
@@ -181,9 +183,7 @@ def demo(airflow: str = "3", keep: bool = False, root: Path | None = None) -> in
     return code
 
 
-def _set_up(
-    root: Path, cache: Path, bed: Bed, sink: Sink, screen: Screen
-) -> tuple[Stage, Daemon]:
+def _set_up(root: Path, cache: Path, bed: Bed, sink: Sink, screen: Screen) -> tuple[Stage, Daemon]:
     screen.now("installing Airflow from the package index (kept in .cache for the next time)")
     bed.install(cache)
     screen.now("configuring Airflow and its metadata database")

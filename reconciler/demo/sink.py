@@ -18,7 +18,7 @@ class Sink:
         sink = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+            def do_POST(self) -> None:
                 size = min(int(self.headers.get("Content-Length") or 0), LIMIT)
                 sink.messages.append(json.loads(self.rfile.read(size)))
                 self.send_response(200)

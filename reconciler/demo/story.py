@@ -13,7 +13,7 @@ from reconciler.demo.repo import DEFINITION, INSTANCE, MODULE, PACKAGE, Repo
 from reconciler.demo.sink import Sink
 from reconciler.demo.watching import Watch, expect, fetch
 
-HELLO = '''\
+HELLO = """\
 import datetime
 from acme_operators.operators import VersionOperator
 try:
@@ -23,9 +23,9 @@ except ImportError:
 
 with DAG("hello", schedule=None, start_date=datetime.datetime(2024, 1, 1), catchup=False):
     VersionOperator(task_id="version")
-'''
+"""
 
-SLOW = '''\
+SLOW = """\
 import datetime
 import importlib
 import time
@@ -46,7 +46,7 @@ with DAG("slow", schedule=None, start_date=datetime.datetime(2024, 1, 1), catchu
         print(f"SLOW TASK ended on acme-operators {late.VERSION}", flush=True)
 
     work()
-'''
+"""
 
 PLUGIN = '''\
 """Breaks the scheduler, and nothing else: what no check before the switch can see."""
@@ -80,7 +80,7 @@ class Stage:
 def act_1(stage: Stage) -> None:
     """Commit v1: build, verify, activate; a task imports the in-repo package."""
     stage.repo.set_version("1.0.0")
-    stage.repo.write(MODULE / "late.py", 'from acme_operators import __version__ as VERSION\n')
+    stage.repo.write(MODULE / "late.py", "from acme_operators import __version__ as VERSION\n")
     revision = stage.repo.commit("acme-operators 1.0.0")
     active = stage.watch.event("ActivationActive", revision, timeout=240)
     stage.say(f"active after {_seconds(active.data.get('commit_to_active'))} from the commit")
@@ -95,7 +95,9 @@ def act_2(stage: Stage) -> None:
     stage.bed.wait_for_dag("slow", timeout=60)
     stage.bed.unpause("slow")
     stage.bed.trigger("slow", "on-v1")
-    stage.watch.until("the slow task runs", lambda _: stage.bed.run_state("slow", "on-v1") == "running")
+    stage.watch.until(
+        "the slow task runs", lambda _: stage.bed.run_state("slow", "on-v1") == "running"
+    )
     _wait_for_log(stage, "slow", "on-v1", "work", "began on acme-operators 1.0.0")
     stage.repo.set_version("2.0.0")
     revision = stage.repo.commit("acme-operators 2.0.0")
@@ -115,13 +117,17 @@ def act_3(stage: Stage) -> None:
     pointer = _pointer(stage)
     stage.repo.set_version("3.0.0")
     good = stage.repo.read(MODULE / "__init__.py")
-    stage.repo.write(MODULE / "__init__.py", good + '\nraise RuntimeError("acme is not configured")\n')
+    stage.repo.write(
+        MODULE / "__init__.py", good + '\nraise RuntimeError("acme is not configured")\n'
+    )
     revision = stage.repo.commit("acme-operators 3.0.0, which fails at import")
     failed = stage.watch.event("BuildFailed", revision)
     place = str(failed.data.get("place", ""))
     line = len(good.splitlines()) + 2
     expect(failed.data.get("phase") == "Verifying", "it failed in verification")
-    expect(place.startswith(f"{MODULE / '__init__.py'}:{line}"), f"the place is line {line}: {place}")
+    expect(
+        place.startswith(f"{MODULE / '__init__.py'}:{line}"), f"the place is line {line}: {place}"
+    )
     expect("acme is not configured" in failed.message, "the reason is in words")
     expect(stage.watch.instance(INSTANCE).current == before.current, "the instance is untouched")
     expect(_pointer(stage) == pointer, "the pointer is untouched")
@@ -154,7 +160,8 @@ def act_5(stage: Stage) -> None:
     project = stage.repo.read(PACKAGE / "pyproject.toml")
     stage.repo.write(
         PACKAGE / "pyproject.toml",
-        f'{project}\n[project.entry-points."airflow.plugins"]\nacme = "acme_operators.plugin:AcmePlugin"\n',
+        f'{project}\n[project.entry-points."airflow.plugins"]\n'
+        'acme = "acme_operators.plugin:AcmePlugin"\n',
     )
     revision = stage.repo.commit("acme-operators 5.0.0, with a plugin that stops the scheduler")
     back = stage.watch.event("RolledBack", revision, timeout=300)

@@ -1,4 +1,4 @@
-"""What the demo sees of the daemon: its records and events, its metrics, and a person's patience."""
+"""What the demo sees of the daemon: its records, events and metrics, within a time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Watch:
 
         def matching() -> list[Event]:
             return [
-                e for e in self.events if e.kind == kind and (not revision or e.revision == revision)
+                e
+                for e in self.events
+                if e.kind == kind and (not revision or e.revision == revision)
             ]
 
         self.until(f"the event {kind}", lambda _: bool(matching()), timeout)

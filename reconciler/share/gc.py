@@ -1,7 +1,8 @@
 """Garbage collection: what no instance, build or living process may still load.
 
-A build goes when nothing asks for it and it was not current anywhere since the oldest living process
-of that instance started, plus a grace; a store entry goes when no remaining build names it.
+A build goes when nothing asks for it and it was not current anywhere since the oldest living
+process of that instance started, plus a grace; a store entry goes when no remaining build names
+it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -11,16 +11,16 @@ R = TypeVar("R")
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def dump(record: object) -> str:
     """A record as a JSON document."""
-    return _adapter(type(record)).dump_json(record).decode()
+    return _adapter(cast("Any", type(record))).dump_json(record).decode()
 
 
 def parse(kind: type[R], document: str) -> R:
     """The record in a JSON document; raises ValueError when it is none of this kind."""
-    found: R = _adapter(kind).validate_json(document)
+    found: R = _adapter(cast("Any", kind)).validate_json(document)
     return found
