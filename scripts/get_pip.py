@@ -27,7 +27,8 @@ def main() -> int:
     request = urllib.request.Request(page, headers=wanted)  # noqa: S310 - the user's own index
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
         files = json.load(answer)["files"]
-    wheel = [f for f in files if f["filename"].endswith("-py3-none-any.whl") and not f["yanked"]][-1]
+    wheels = [f for f in files if f["filename"].endswith("-py3-none-any.whl")]
+    wheel = [f for f in wheels if not f["yanked"]][-1]
     with urllib.request.urlopen(  # noqa: S310
         urllib.parse.urljoin(page, wheel["url"]), timeout=TIMEOUT
     ) as answer:

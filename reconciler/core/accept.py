@@ -34,6 +34,7 @@ def accept(draft: Draft) -> bool:
         draft.event("SourceChanged", REPO, definitions.commit.subject, revision=revision)
     _accept_instances(draft, definitions)
     _accept_environments(draft, definitions)
+    draft.definitions_changed()
     _note_findings(draft, definitions)
     return True
 

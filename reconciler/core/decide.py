@@ -13,6 +13,7 @@ from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
 from reconciler.core.model import InstanceRecord, Problem, Runtime
 from reconciler.core.requests import apply_requests
+from reconciler.core.steps import retire
 from reconciler.core.world import Draft, Effect, Plan, World, environment_of
 
 
@@ -53,8 +54,7 @@ def record_inspection(
 ) -> None:
     """Take an ended inspection into the records.
 
-    `pointed` is the build that the share's pointer names for this runtime: an instance that the
-    records do not know yet is adopted as it is.
+    `pointed` is the build that the share's pointer names for this runtime.
     """
     record = draft.instances.get(name)
     if record is None or record.activation is not None:
@@ -71,15 +71,29 @@ def record_inspection(
         return
     if record.runtime is None or record.runtime.key != runtime.key:
         draft.event("RuntimeChanged", record, runtime.key)
-    adopted = _adopted(record, runtime, pointed, draft.now)
+    based = _on_base(record, runtime, pointed, draft.now)
     draft.instances[name] = replace(
-        adopted, runtime=runtime, fingerprint=fingerprint, problem=None, aborts=0, not_before=0.0
+        based, runtime=runtime, fingerprint=fingerprint, problem=None, aborts=0, not_before=0.0
     )
 
 
-def _adopted(
+def _on_base(
     record: InstanceRecord, runtime: Runtime, pointed: str | None, now: float
 ) -> InstanceRecord:
-    if record.current is not None or record.last is not None or pointed is None:
+    """What the instance is on with this base: the build that its pointer names for it.
+
+    An instance that is known on this base stays as recorded; a new base, or an instance that is
+    not known yet, is taken as the share has it.
+    """
+    if record.runtime is not None and record.runtime.key == runtime.key:
         return record
-    return replace(record, current=pointed, current_runtime=runtime.key, active_since=now)
+    record = retire(record, record.current, now)
+    return replace(
+        record,
+        current=pointed,
+        current_digest=None,
+        current_runtime=runtime.key if pointed is not None else None,
+        previous=None,
+        previous_digest=None,
+        active_since=now if pointed is not None else None,
+    )

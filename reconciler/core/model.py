@@ -311,7 +311,8 @@ class Activation:
     `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
-    failures of the present step's effect that a retry may heal.
+    failures of the present step's effect that a retry may heal, `reverts` how often going back
+    failed.
     """
 
     id: str
@@ -329,6 +330,7 @@ class Activation:
     expected_dags: tuple[str, ...] = ()
     restarted_at: float = 0.0
     failures: int = 0
+    reverts: int = 0
     not_before: float = 0.0
     drained: bool = False
     problem: Problem | None = None

@@ -121,7 +121,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         phase=phase,
         since=since,
         sync=sync,
-        health=_instance_health(record, phase, suspended),
+        health=_instance_health(record, suspended),
         suspended=suspended,
         wait=record.wait,
         quarantined=tuple(q.build_id for q in record.quarantines),
@@ -149,11 +149,9 @@ def _phase(record: InstanceRecord, synced: bool) -> tuple[str, float]:
     return "", 0.0
 
 
-def _instance_health(record: InstanceRecord, phase: str, suspended: bool) -> Health:
-    if phase == ActivationPhase.DEGRADED:
-        return Health.DEGRADED
+def _instance_health(record: InstanceRecord, suspended: bool) -> Health:
     if record.activation is not None:
-        return Health.PROGRESSING
+        return Health.DEGRADED if record.activation.reverts else Health.PROGRESSING
     if suspended:
         return Health.SUSPENDED
     if record.runtime is None:

@@ -106,7 +106,7 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
         restarted_at=draft.now
         if step in (Step.RESTART, Step.RESTART_BACK)
         else activation.restarted_at,
-        failures=0 if step is not Step.DEGRADED else activation.failures,
+        failures=0,
         not_before=0.0,
     )
 
@@ -147,7 +147,7 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
     if build is None and activation.to_build == record.previous:
         digest = record.previous_digest
     return replace(
-        _retire(record, record.current, draft.now),
+        retire(record, record.current, draft.now),
         current=activation.to_build,
         current_digest=digest,
         current_runtime=record.runtime.key if activation.to_build and record.runtime else None,
@@ -160,7 +160,8 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
     )
 
 
-def _retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceRecord:
+def retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceRecord:
+    """Note when a build stopped being current, for garbage collection."""
     if build_id is None:
         return record
     kept = tuple(r for r in record.retired if r[0] != build_id)
@@ -183,7 +184,7 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
             **commit_data(environment_of(draft, record.name)),
         },
     )
-    record = _retire(record, activation.to_build, draft.now)
+    record = retire(record, activation.to_build, draft.now)
     record = _quarantine(draft, record, activation, problem)
     aborts = record.aborts + 1
     wait = draft.policy.backoff(aborts) if activation.to_build is None else 0.0
@@ -215,10 +216,9 @@ def _degraded(
     """Going back failed too: the loudest alert, and another try with back-off."""
     first = activation.problem or problem or Problem("GateFailed", "the instance was not healthy")
     now_wrong = problem or first
-    failures = activation.failures + 1
-    known = quarantined(record, activation.to_build) or record.problem is not None
+    reverts = activation.reverts + 1
     record = _quarantine(draft, record, activation, first)
-    if not known:
+    if activation.reverts == 0:
         draft.event(
             "Degraded",
             record,
@@ -227,9 +227,9 @@ def _degraded(
             revision=activation.revision,
             data=commit_data(environment_of(draft, record.name)),
         )
-    activation = replace(activation, problem=first, failures=failures)
+    activation = replace(activation, problem=first, reverts=reverts)
     moved = move(draft, record, activation, Step.DEGRADED)
-    moved = replace(moved, not_before=draft.now + draft.policy.backoff(failures))
+    moved = replace(moved, not_before=draft.now + draft.policy.backoff(reverts))
     return replace(record, activation=moved, problem=now_wrong)
 
 

@@ -114,7 +114,7 @@ class Draft:
         self._owners: Mapping[str, str] | None = None
 
     def owners(self) -> Mapping[str, str]:
-        """Instance → environment, from the rollouts; settled once the definitions are accepted."""
+        """Instance → environment, from the rollouts."""
         if self._owners is None:
             self._owners = {
                 instance: environment.name
@@ -123,6 +123,10 @@ class Draft:
                 for instance in wave.instances
             }
         return self._owners
+
+    def definitions_changed(self) -> None:
+        """The environments are others now: look anew who owns what."""
+        self._owners = None
 
     def wake(self, at: float) -> None:
         """Look again at `at`, or earlier."""

@@ -1,0 +1,344 @@
+"""A world for the core: a share, instances and operators in memory, with faults to order.
+
+It carries out the effects that `decide` asks for, halfway where a test wants that, and asserts the
+promises at the moments at which they could break. What a build does follows from the first letter
+of its recipe digest: `g` is good, `r` does not resolve, `v` fails verification, `l` fails on the
+live instance, `d` never lets the instance drain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from reconciler.core.builds import BuildOutcome, record_build
+from reconciler.core.decide import decide, record_inspection
+from reconciler.core.model import (
+    Activation,
+    Api,
+    Change,
+    Commit,
+    Definitions,
+    Environment,
+    Event,
+    Finding,
+    Instance,
+    InstanceRecord,
+    LocalTarget,
+    Place,
+    Problem,
+    Recipe,
+    Records,
+    Request,
+    Runtime,
+    StepResult,
+    Verb,
+    Wave,
+)
+from reconciler.core.phases import BuildPhase, Step, Verdict
+from reconciler.core.steps import record_step
+from reconciler.core.world import Draft, Effect, Plan, Policy, World
+
+POOLS = {"default_pool": 128, "small": 3, "closed": 0}
+POLICY = Policy(retry_first=5.0, retry_most=60.0)
+
+
+def recipe(digest: str) -> Recipe:
+    """A recipe of which only the digest matters."""
+    return Recipe(digest)
+
+
+def environment(name: str, digest: str, waves: tuple[Wave, ...], team: str = "red") -> Environment:
+    """An environment in a file of its own."""
+    return Environment(name, team, Place(f"teams/{team}/{name}.yaml", 1), recipe(digest), waves)
+
+
+def instance(name: str, team: str = "red", *, suspend: bool = False) -> Instance:
+    """A local instance in a file of its own."""
+    return Instance(
+        name, team, Place(f"instances/{name}.yaml", 1), Api("http://127.0.0.1:1"),
+        LocalTarget("/python", "/airflow", ()), suspend=suspend,
+    )  # fmt: skip
+
+
+def stored(records: Records, change: Change) -> Records:
+    """The records after a change, as the store would keep them."""
+    environments, instances = dict(records.environments), dict(records.instances)
+    builds = dict(records.builds)
+    for found in change.environments:
+        environments[found.name] = replace(found, version=found.version + 1)
+    for one in change.instances:
+        instances[one.name] = replace(one, version=one.version + 1)
+    for build in change.builds:
+        builds[build.key] = replace(build, version=build.version + 1)
+    for name in change.drop_environments:
+        del environments[name]
+    for name in change.drop_instances:
+        del instances[name]
+    for key in change.drop_builds:
+        del builds[key]
+    repo = change.repo or records.repo
+    return Records(
+        environments, instances, builds, repo.accepted_revision, repo.prune_confirmed,
+        repo.source_problem, repo.findings,
+    )  # fmt: skip
+
+
+@dataclass
+class Airflow:
+    """One instance as it really is: its base, its pools, its processes and tasks."""
+
+    base: int = 1
+    pools: dict[str, int] = field(default_factory=lambda: dict(POOLS))
+    pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key
+    running: str | None = None  # the build that its components loaded at their last start
+    healthy: bool = True
+    tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
+
+    @property
+    def runtime_key(self) -> str:
+        """The runtime of its present base."""
+        return f"cp311-linux-{self.base}"
+
+    @property
+    def pointer(self) -> str | None:
+        """What its processes would load, were they started now."""
+        return self.pointers.get(self.runtime_key)
+
+    def start(self) -> None:
+        """Start its components anew."""
+        self.running = self.pointer
+        self.healthy = not (self.pointer or "").startswith("l")
+
+    def upgrade(self) -> None:
+        """Someone installs another Airflow and starts it."""
+        self.base += 1
+        self.tasks.clear()
+        self.start()
+
+
+class House:
+    """Everything outside the core; `faults` holds "build", "api" and "restart" while they fail."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.records = Records()
+        self.environments: dict[str, Environment] = {}
+        self.instances: dict[str, Instance] = {}
+        self.findings: tuple[Finding, ...] = ()
+        self.revision = 0
+        self.read = False
+        self.airflow: dict[str, Airflow] = {}
+        self.complete: dict[str, set[str]] = {}  # build id → runtimes that it is verified for
+        self.faults: set[str] = set()
+        self.requests: list[Request] = []
+        self.under_way: dict[tuple[str, str], Effect] = {}
+        self.ended: list[tuple[Effect, object]] = []
+        self.asked = 0
+        self.switched = 0
+        self.events: list[Event] = []
+
+    # ------------------------------------------------------------------------ the environments repo
+
+    def commit(self) -> None:
+        """What is defined now is a new revision, which the daemon has read."""
+        self.revision += 1
+        self.read = True
+
+    def definitions(self) -> Definitions | None:
+        """What the daemon read last, if it has read anything since its start."""
+        if not self.read:
+            return None
+        broken = {f.place.file for f in self.findings}
+        return Definitions(
+            Commit(f"r{self.revision}"),
+            {n: e for n, e in self.environments.items() if e.place.file not in broken},
+            {n: i for n, i in self.instances.items() if i.place.file not in broken},
+            self.findings,
+        )
+
+    def ask(self, verb: Verb, target: str) -> None:
+        """An operator's request."""
+        self.asked += 1
+        self.requests.append(Request(self.asked, self.now, "someone", verb, target))
+
+    # ----------------------------------------------------------------------------------- the daemon
+
+    def world(self) -> World:
+        """What a decision looks at."""
+        ready = {
+            (b.build_id, b.runtime_key)
+            for b in self.records.builds.values()
+            if b.phase is BuildPhase.READY and b.build_id
+        }
+        return World(
+            self.now, self.records, self.definitions(), tuple(self.requests),
+            {n: str(self.airflow[n].base) for n in self.records.instances if n in self.airflow},
+            missing_builds=frozenset(
+                b for b, runtime in ready if runtime not in self.complete.get(b, set())
+            ),
+            policy=POLICY,
+        )  # fmt: skip
+
+    def cycle(self, *, die_before_record: bool = False, die_after_record: bool = False) -> Plan:
+        """Take reports, decide, record, start effects; or die on the way."""
+        self.take_reports()
+        plan = decide(self.world())
+        if die_before_record:
+            self.crash()
+            return plan
+        self._store(plan.change)
+        self.requests = [r for r in self.requests if r.id not in plan.change.finished_requests]
+        if die_after_record:
+            self.crash()
+            return plan
+        for effect in plan.effects:
+            self.under_way.setdefault((effect.kind, effect.key), effect)
+        return plan
+
+    def crash(self) -> None:
+        """Kill -9: what was under way is gone, and so is what was read."""
+        self.under_way.clear()
+        self.ended.clear()
+        self.read = False
+
+    def take_reports(self) -> None:
+        """Take ended effects into the records."""
+        if not self.ended:
+            return
+        draft = Draft(replace(self.world(), requests=()))
+        for effect, result in self.ended:
+            self._record(draft, effect, result)
+        self.ended.clear()
+        self._store(draft.plan().change)
+
+    def _store(self, change: Change) -> None:
+        self.records = stored(self.records, change)
+        self.events += change.events
+
+    def _record(self, draft: Draft, effect: Effect, result: object) -> None:
+        if isinstance(result, BuildOutcome):
+            record_build(draft, effect.key, result)
+        elif isinstance(result, tuple):
+            step, outcome = result
+            record_step(draft, effect.key, step, outcome)
+        else:
+            found = result if isinstance(result, Runtime) else None
+            problem = result if isinstance(result, Problem) else None
+            mark = found.key.rpartition("-")[2] if found else ""
+            pointer = self.airflow[effect.key].pointer
+            record_inspection(draft, effect.key, mark, found, problem, pointer)
+
+    # ---------------------------------------------------------------------------------- the effects
+
+    def act(self, key: tuple[str, str], *, halfway: bool = False) -> None:
+        """Carry out an effect that is under way; `halfway`: it dies in the middle, unreported."""
+        effect = self.under_way.pop(key)
+        result = self._perform(effect, halfway)
+        if not halfway:
+            self.ended.append((effect, result))
+
+    def _perform(self, effect: Effect, halfway: bool) -> object:
+        if effect.kind == "inspect":
+            if "api" in self.faults:
+                return Problem("InspectionFailed", "the interpreter does not answer")
+            return self._runtime(effect.key)
+        if effect.kind == "perform":
+            record = self.records.instances.get(effect.key)
+            if record is None or record.activation is None:
+                return None if halfway else (Step.OBSERVE, StepResult(Verdict.NOT_YET))
+            return record.activation.step, self._step(record, record.activation, halfway)
+        return self._build(effect, halfway)
+
+    def _runtime(self, name: str) -> Runtime:
+        key = self.airflow[name].runtime_key
+        return Runtime(key, "/python", "3.11.7", "cp311", "linux", "3.3.2", (), ())
+
+    def _build(self, effect: Effect, halfway: bool) -> BuildOutcome:
+        build = self.records.builds.get(effect.key)
+        if build is None or halfway:
+            return BuildOutcome(effect.kind, cancelled=True)
+        if "build" in self.faults:
+            return BuildOutcome(effect.kind, Problem("IndexDown", "no answer"), retry_after=1.0)
+        bad = {"resolve": "r", "verify": "v"}.get(effect.kind)
+        if bad is not None and build.recipe_digest.startswith(bad):
+            return BuildOutcome(effect.kind, Problem("Bad", "it does not work"))
+        build_id = f"{build.recipe_digest}@{build.runtime_key}"
+        if effect.kind == "construct":
+            self.complete.setdefault(build_id, set())
+            return BuildOutcome(effect.kind, build_id=build_id)
+        if effect.kind == "verify":
+            if build_id not in self.complete:
+                return BuildOutcome(effect.kind, Problem("BuildMissing", "gone"), retry_after=0.0)
+            self.complete[build_id].add(build.runtime_key)
+        return BuildOutcome(effect.kind)
+
+    def _step(self, record: InstanceRecord, activation: Activation, halfway: bool) -> StepResult:  # noqa: C901 - one arm a step
+        real = self.airflow[record.name]
+        step = activation.step
+        talks = {Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.PROBE, Step.PROBE_BACK, Step.RELEASE,
+                 Step.RELEASE_BACK, Step.RELEASE_ABORT}  # fmt: skip
+        if "api" in self.faults and step in talks:
+            late = self.now - activation.step_since > 600
+            verdict = Verdict.FAILED if late else Verdict.NOT_YET
+            return StepResult(verdict, Problem("AirflowUnreachable", "no answer"), after=5.0)
+        match step:
+            case Step.OBSERVE:
+                pools = tuple(sorted(real.pools.items()))
+                return StepResult(Verdict.OK, pools=pools, baseline=(), expected_dags=())
+            case Step.PAUSE:
+                assert dict(activation.pools), "pools are recorded before the first change"
+                for number, name in enumerate(real.pools):
+                    if not (halfway and number):
+                        real.pools[name] = 0
+            case Step.DRAIN:
+                if real.tasks:
+                    late = self.now - activation.step_since > record.definition.drain_timeout
+                    words = Problem("DrainTimeout", "tasks still run")
+                    return StepResult(Verdict.FAILED if late else Verdict.NOT_YET, words, 2.0)
+            case Step.SWITCH | Step.SWITCH_BACK:
+                return self._switch(record, activation, real)
+            case Step.RESTART | Step.RESTART_BACK:
+                assert not real.tasks, "no task runs while components restart"
+                if "restart" in self.faults:
+                    return StepResult(Verdict.FAILED, Problem("RestartFailed", "exit code 1"))
+                real.start()
+            case Step.PROBE | Step.PROBE_BACK:
+                if not real.healthy:
+                    return StepResult(Verdict.FAILED, Problem("ComponentDown", "it is down"))
+            case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
+                for number, (name, slots) in enumerate(activation.pools):
+                    if not (halfway and number):
+                        real.pools[name] = slots
+        return StepResult(Verdict.OK)
+
+    def _switch(self, record: InstanceRecord, activation: Activation, real: Airflow) -> StepResult:
+        forward = activation.step is Step.SWITCH
+        wanted = activation.to_build if forward else activation.from_build
+        assert record.runtime is not None
+        if wanted is not None and record.runtime.key not in self.complete.get(wanted, set()):
+            return StepResult(Verdict.FAILED, Problem("BuildMissing", "not on the share"))
+        if forward:
+            marked = {q.build_id for q in record.quarantines}
+            assert wanted not in marked, "a quarantined build is never switched to"
+        real.pointers[record.runtime.key] = wanted
+        self.switched += 1
+        return StepResult(Verdict.OK)
+
+    # ----------------------------------------------------------------------------------- to the end
+
+    def settle(self, limit: int = 400) -> None:
+        """No more faults: go on until nothing is left to do."""
+        self.faults.clear()
+        self.read = True
+        for _ in range(limit):
+            for real in self.airflow.values():
+                real.tasks.clear()
+            plan = self.cycle()
+            if not self.under_way and not self.ended and plan.wake_at is None:
+                return
+            for key in list(self.under_way):
+                self.act(key)
+            if plan.wake_at is not None and not self.ended:
+                self.now = max(self.now, plan.wake_at)
+            self.now += 1.0
+        raise AssertionError(f"not settled after {limit} cycles: {self.records.instances}")

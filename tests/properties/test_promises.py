@@ -1,0 +1,213 @@
+"""The promises, under thousands of random histories of commits, faults, crashes and clocks."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from reconciler.core.model import Finding, Place, Verb, Wave
+from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step
+from tests.fakes.house import POOLS, Airflow, House, environment, instance
+
+ENVIRONMENTS = {"one": ("a", "b"), "two": ("c",)}
+KINDS = st.sampled_from("gggrvl")
+NAMES = st.sampled_from("abc")
+
+
+class Promises(RuleBasedStateMachine):
+    """Histories of two environments on three instances; the invariants are the promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.house = House()
+        self.serial = 0
+        for name in "abc":
+            self.house.instances[name] = instance(name)
+            self.house.airflow[name] = Airflow()
+        for name in ENVIRONMENTS:
+            self._define(name, "g")
+        self.house.commit()
+
+    def _define(self, name: str, kind: str) -> None:
+        self.serial += 1
+        waves = tuple(Wave((i,), soak=30.0) for i in ENVIRONMENTS[name])
+        self.house.environments[name] = environment(name, f"{kind}{self.serial}", waves)
+
+    # ------------------------------------------------------------------------------- histories
+
+    @rule(name=st.sampled_from(sorted(ENVIRONMENTS)), kind=KINDS)
+    def commit(self, name: str, kind: str) -> None:
+        self._define(name, kind)
+        self.house.commit()
+
+    @rule(name=st.sampled_from(sorted(ENVIRONMENTS)))
+    def delete(self, name: str) -> None:
+        self.house.environments.pop(name, None)
+        self.house.commit()
+
+    @rule(name=st.sampled_from(sorted(ENVIRONMENTS)), broken=st.booleans())
+    def break_file(self, name: str, broken: bool) -> None:
+        place = Place(f"teams/red/{name}.yaml", 3)
+        finding = Finding(place, f"Environment/{name}", "InvalidDefinition", "a mistake")
+        self.house.findings = (finding,) if broken else ()
+        self.house.commit()
+
+    @rule()
+    def read_again(self) -> None:
+        self.house.read = True
+
+    @rule(died=st.sampled_from(["", "", "", "before", "after"]))
+    def cycle(self, died: str) -> None:
+        self.house.cycle(die_before_record=died == "before", die_after_record=died == "after")
+
+    @precondition(lambda self: self.house.under_way)
+    @rule(data=st.data(), halfway=st.sampled_from([False, False, False, True]))
+    def act(self, data: st.DataObject, halfway: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.house.under_way)))
+        self.house.act(key, halfway=halfway)
+        if halfway:
+            self.house.crash()
+
+    @rule(turns=st.integers(1, 12))
+    def go_on(self, turns: int) -> None:
+        for _ in range(turns):
+            self.house.cycle()
+            for key in list(self.house.under_way):
+                self.house.act(key)
+            self.house.now += 1.0
+
+    @rule()
+    def crash(self) -> None:
+        self.house.crash()
+
+    @rule(seconds=st.sampled_from([1.0, 31.0, 700.0, 5000.0, -100.0, -4000.0]))
+    def time_passes_or_jumps(self, seconds: float) -> None:
+        self.house.now = max(1.0, self.house.now + seconds)
+
+    @rule(fault=st.sampled_from(["build", "api", "restart"]))
+    def toggle_fault(self, fault: str) -> None:
+        self.house.faults ^= {fault}
+
+    @rule(name=NAMES)
+    def a_task_starts(self, name: str) -> None:
+        real = self.house.airflow[name]
+        if any(real.pools.values()):
+            real.tasks.append(real.running)
+
+    @rule(name=NAMES)
+    def a_task_ends(self, name: str) -> None:
+        del self.house.airflow[name].tasks[:1]
+
+    @rule(name=NAMES)
+    def airflow_is_upgraded(self, name: str) -> None:
+        self.house.airflow[name].upgrade()
+
+    @precondition(lambda self: self.house.complete)
+    @rule(data=st.data())
+    def the_share_loses_an_unused_build(self, data: st.DataObject) -> None:
+        real = self.house.airflow.values()
+        used = {b for r in real for b in (*r.pointers.values(), r.running, *r.tasks)}
+        used |= {i.current for i in self.house.records.instances.values()}
+        for record in self.house.records.instances.values():
+            if record.activation is not None:
+                used |= {record.activation.from_build, record.activation.to_build}
+        free = sorted(b for b in self.house.complete if b not in used)
+        if free:
+            del self.house.complete[data.draw(st.sampled_from(free))]
+
+    @rule(
+        verb=st.sampled_from([v for v in Verb if v is not Verb.CONFIRM_PRUNE]),
+        what=st.sampled_from(["instance/a", "instance/c", "environment/one", "environment/no"]),
+    )
+    def someone_asks(self, verb: Verb, what: str) -> None:
+        self.house.ask(verb, what)
+
+    # -------------------------------------------------------------------------------- promises
+
+    @invariant()
+    def a_pointer_names_a_complete_and_verified_build(self) -> None:
+        for real in self.house.airflow.values():
+            for runtime, build in real.pointers.items():
+                assert build is None or runtime in self.house.complete.get(build, set()), real
+
+    @invariant()
+    def what_failed_to_build_is_never_live(self) -> None:
+        for real in self.house.airflow.values():
+            assert (real.pointer or "g")[0] in "gl"
+
+    @invariant()
+    def a_task_runs_only_beside_the_processes_that_started_it(self) -> None:
+        for real in self.house.airflow.values():
+            assert all(build == real.running for build in real.tasks)
+
+    @invariant()
+    def at_rest_pools_are_as_they_were(self) -> None:
+        self.house.take_reports()
+        for name, record in self.house.records.instances.items():
+            if record.activation is None:
+                assert self.house.airflow[name].pools == POOLS
+
+    @invariant()
+    def at_rest_records_and_pointer_agree(self) -> None:
+        for name, record in self.house.records.instances.items():
+            if record.activation is None and record.current_runtime is not None:
+                pointers = self.house.airflow[name].pointers
+                assert record.current == pointers.get(record.current_runtime)
+
+    def teardown(self) -> None:
+        """Once faults stop, every instance reaches what the newest good revision asks for."""
+        house = self.house
+        for name in ENVIRONMENTS:
+            house.ask(Verb.RESUME, f"environment/{name}")
+        for name in "abc":
+            house.ask(Verb.RESUME, f"instance/{name}")
+        house.ask(Verb.CONFIRM_PRUNE, "")
+        house.findings = ()
+        house.commit()
+        house.settle()
+        for name, instances in ENVIRONMENTS.items():
+            wanted = house.environments.get(name)
+            for each in instances:
+                self._settled(each, wanted.recipe.digest if wanted else None)
+        self.at_rest_pools_are_as_they_were()
+
+    def _settled(self, name: str, digest: str | None) -> None:
+        record = self.house.records.instances[name]
+        real = self.house.airflow[name]
+        assert record.activation is None, record
+        assert real.running == real.pointer == record.current
+        if digest is None:
+            assert record.current is None, "a deleted environment returns to the bare base"
+            return
+        assert record.runtime is not None
+        wanted = f"{digest}@{record.runtime.key}"
+        marked = {q.build_id for q in record.quarantines}
+        waits = record.wait.startswith("wave")
+        if digest[0] == "g" and wanted not in marked and not waits:
+            assert record.current == wanted, record
+        if digest[0] == "l":
+            assert record.current != wanted, "a build that fails live does not stay"
+            assert wanted in marked or waits, record
+
+
+Promises.TestCase.settings = settings(
+    max_examples=int(os.environ.get("GROUNDCREW_HISTORIES", "2000")),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestPromises = Promises.TestCase
+
+
+def test_every_step_leads_to_an_end() -> None:
+    """From any step, OK verdicts end the activation: no step is a trap."""
+    for step in Step:
+        seen, at = set(), step
+        while at not in FINAL:
+            assert at not in seen, f"{step} goes round in circles"
+            seen.add(at)
+            at = next(n for verdict, n in TABLE[at].items() if verdict.value == "ok")
+    assert set(PHASE_OF) == set(Step)
