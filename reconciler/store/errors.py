@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from reconciler.core.errors import Retryable
+from reconciler.core.errors import Retryable, Stalled
+
+
+DAMAGED = ("file is not a database", "malformed", "disk image")
 
 
 class Conflict(Retryable):
@@ -25,8 +28,8 @@ class LeaseLost(Retryable):
 
 
 @contextmanager
-def translating() -> Iterator[None]:
-    """Turn the database's errors into ours."""
+def translating(url: str) -> Iterator[None]:
+    """Turn the errors of the database at `url` (without a password) into ours."""
     try:
         yield
     except OperationalError as error:
@@ -37,5 +40,11 @@ def translating() -> Iterator[None]:
         if error.connection_invalidated:
             raise Retryable(
                 "DatabaseUnavailable", "the connection to the database was cut"
+            ) from error
+        if any(words in str(error.orig) for words in DAMAGED):
+            raise Stalled(
+                "DatabaseDamaged",
+                f"{url} is damaged or no database ({error.orig}); move it away: an empty database "
+                f"beside a full share adopts what is there, or restore a backup",
             ) from error
         raise

@@ -60,6 +60,7 @@ class Store(Outbox):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         options = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "pool_size": 5}
         self.engine: Engine = create_engine(url, **options)
+        self._shown = self.engine.url.render_as_string(hide_password=True)
         self._sqlite = self.engine.dialect.name == "sqlite"
         if self._sqlite:
             _prepare_sqlite(self.engine)
@@ -70,13 +71,13 @@ class Store(Outbox):
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with translating(), self.engine.connect() as connection:
+        with translating(self._shown), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A transaction that holds the write lock from its start on SQLite."""
-        with translating(), self.engine.connect() as connection:
+        with translating(self._shown), self.engine.connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:

@@ -1,0 +1,284 @@
+"""The records, on SQLite and on a real PostgreSQL alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.exc import DBAPIError
+
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.model import (
+    Change,
+    Commit,
+    EnvironmentRecord,
+    Event,
+    Finding,
+    InstanceRecord,
+    Place,
+    Problem,
+    RepoState,
+    Verb,
+    Wave,
+)
+from reconciler.store import schema
+from reconciler.store.errors import Conflict, LeaseLost
+from reconciler.store.store import Lease, Store
+from tests.fakes.house import Airflow, House, environment, instance
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    found = Store(database_url)
+    found.migrate()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def lease(store: Store) -> Lease:
+    found = store.acquire("me", 60.0)
+    assert found is not None
+    return found
+
+
+def record(name: str = "one") -> EnvironmentRecord:
+    definition = environment(name, "g1", (Wave(("a",)),))
+    return EnvironmentRecord(name, "red", definition, Commit("r1"))
+
+
+def happened(kind: str, target: str = "instance/a") -> Event:
+    return Event(1.0, kind, target, "red", kind, "words", "r1", {"seconds": 1.5})
+
+
+def test_the_migration_makes_the_tables_that_the_code_speaks_of(store: Store) -> None:
+    """Migrating an empty database leads to exactly the metadata, and twice is once."""
+    store.migrate()
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
+    """An old Groundcrew does not touch what a newer one has made."""
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Stalled) as caught:
+        store.migrate()
+    assert caught.value.reason == "SchemaTooNew"
+    assert "upgrade" in caught.value.message
+
+
+def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -> None:
+    """A whole history's records survive the way to the database and back."""
+    house = House()
+    house.instances["a"], house.airflow["a"] = instance("a"), Airflow()
+    house.environments["one"] = environment("one", "g1", (Wave(("a",), 5.0),))
+    house.commit()
+    for _ in range(9):
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+    records = house.records
+    assert records.instances["a"].activation is not None
+    store.write(
+        lease,
+        Change(
+            environments=tuple(replace(r, version=0) for r in records.environments.values()),
+            instances=tuple(replace(r, version=0) for r in records.instances.values()),
+            builds=tuple(replace(r, version=0) for r in records.builds.values()),
+            repo=records.repo,
+        ),
+    )
+    found = store.load()
+    assert {k: replace(v, version=0) for k, v in found.instances.items()} == {
+        k: replace(v, version=0) for k, v in records.instances.items()
+    }
+    assert {k: replace(v, version=0) for k, v in found.builds.items()} == {
+        k: replace(v, version=0) for k, v in records.builds.items()
+    }
+    assert found.repo == records.repo
+
+
+def test_a_stale_version_is_a_conflict_and_writes_nothing(store: Store, lease: Lease) -> None:
+    """Of two writers that read the same row only the first writes, and the second nothing at all."""
+    store.write(lease, Change(environments=(record(),)))
+    read = store.load().environments["one"]
+    store.write(lease, Change(environments=(replace(read, seen_at=1.0),)))
+    stale = Change(environments=(replace(read, seen_at=2.0),), events=(happened("Late"),))
+    with pytest.raises(Conflict):
+        store.write(lease, stale)
+    with pytest.raises(Conflict):
+        store.write(lease, Change(environments=(record(),), events=(happened("Twice"),)))
+    assert store.load().environments["one"].seen_at == 1.0
+    assert store.events() == []
+
+
+def test_writers_side_by_side_lose_no_update(store: Store, lease: Lease, database_url: str) -> None:
+    """Every increment that was accepted is there, however many threads write."""
+    store.write(lease, Change(environments=(record(),)))
+    accepted: list[int] = []
+
+    def work() -> None:
+        own = Store(database_url)
+        done = 0
+        while done < 5:
+            read = own.load().environments["one"]
+            try:
+                own.write(lease, Change(environments=(replace(read, seen_at=read.seen_at + 1),)))
+            except Conflict:
+                continue
+            done += 1
+            accepted.append(1)
+        own.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.load().environments["one"].seen_at == len(accepted) == 20
+
+
+def test_only_one_of_many_gets_the_lease(store: Store, database_url: str) -> None:
+    """A race for the lease has one winner."""
+    won: list[Lease] = []
+
+    def race(number: int) -> None:
+        own = Store(database_url)
+        found = own.acquire(f"racer{number}", 60.0)
+        if found is not None:
+            won.append(found)
+        own.close()
+
+    threads = [threading.Thread(target=race, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.leader() == won[0].holder
+
+
+def test_a_deposed_leader_writes_nothing(store: Store, lease: Lease) -> None:
+    """Whoever slept past its lease is fenced off by the epoch, even after the other let go."""
+    other = store.acquire("other", 60.0, force=True)
+    assert other is not None
+    assert other.epoch == lease.epoch + 1
+    for _ in range(2):
+        with pytest.raises(LeaseLost):
+            store.write(lease, Change(environments=(record(),)))
+        with pytest.raises(LeaseLost):
+            store.renew(lease, 60.0)
+        store.release(other)
+    assert store.load().environments == {}
+
+
+def test_a_lease_that_ran_out_is_lost_and_can_be_taken(store: Store) -> None:
+    """The database's clock decides; the old holder cannot renew what has run out."""
+    mine = store.acquire("me", 0.3)
+    assert mine is not None
+    assert store.acquire("other", 60.0) is None
+    time.sleep(0.4)
+    with pytest.raises(LeaseLost):
+        store.renew(mine, 60.0)
+    taken = store.acquire("other", 60.0)
+    assert taken is not None
+    assert taken.epoch == mine.epoch + 1
+
+
+def test_a_released_lease_is_free_at_once(store: Store, lease: Lease) -> None:
+    """A daemon that stops cleanly keeps nobody waiting."""
+    store.release(lease)
+    assert store.leader() is None
+    assert store.acquire("other", 60.0) is not None
+
+
+def test_history_cannot_be_changed(store: Store, lease: Lease) -> None:
+    """Events are append-only: the database itself refuses to change or delete one."""
+    store.write(lease, Change(events=(happened("BuildReady"),)))
+    for statement in ("UPDATE events SET message = 'other'", "DELETE FROM events"):
+        with pytest.raises(DBAPIError, match="append-only"), store.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    assert [e.message for e in store.events()] == ["words"]
+
+
+def test_history_is_found_by_object_and_kind_in_both_directions(store: Store, lease: Lease) -> None:
+    """What history and the metrics read: by object, by kind, after an id, newest first."""
+    store.write(lease, Change(events=(happened("A"), happened("B", "instance/b"), happened("C"))))
+    everything = store.events()
+    assert [e.kind for e in everything] == ["A", "B", "C"]
+    assert everything[0].data == {"seconds": 1.5}
+    assert [e.kind for e in store.events(object="instance/a", newest_first=True)] == ["C", "A"]
+    assert [e.kind for e in store.events(kinds=["B"])] == ["B"]
+    assert [e.kind for e in store.events(after_id=everything[1].id)] == ["C"]
+    assert store.last_event_id() == everything[-1].id
+
+
+def test_a_request_is_carried_out_once(store: Store, lease: Lease) -> None:
+    """An operator's request is there until the change that carries it out is written."""
+    number = store.submit("someone", Verb.RETRY, "instance/a", 5.0)
+    (request,) = store.requests()
+    assert (request.id, request.verb, request.target) == (number, Verb.RETRY, "instance/a")
+    store.write(lease, Change(finished_requests=(number,)))
+    assert store.requests() == []
+
+
+def test_locks_repo_state_and_meta_are_kept(store: Store, lease: Lease) -> None:
+    """A lock is kept per recipe and runtime, and replaced by a refresh."""
+    finding = Finding(Place("x.yaml", 1, 2), "Instance/x", "Reason", "words")
+    state = RepoState("r1", "", Problem("Why", "words"), (finding,))
+    store.write(lease, Change(locks={("d", "r"): "one"}, repo=state))
+    assert store.lock("d", "r") == "one"
+    assert store.lock("d", "other") is None
+    store.write(lease, Change(locks={("d", "r"): "two"}, meta={"key": "value"}))
+    assert store.lock("d", "r") == "two"
+    assert store.load().repo == state
+
+
+def test_a_fact_is_told_once(store: Store) -> None:
+    """The outbox takes a message once per fact, and remembers how far it has read."""
+    store.enqueue(7, {"fact": '{"text": "a"}'})
+    store.enqueue(8, {"fact": '{"text": "b"}', "other": "{}"})
+    assert store.notified() == 8
+    assert [m.dedupe for m in store.pending(0.0)] == ["fact", "other"]
+    first, second = store.pending(0.0)
+    store.settle(first.id, "sent")
+    store.settle(second.id, "pending", "429", not_before=50.0)
+    assert store.pending(10.0) == []
+    assert [m.attempts for m in store.pending(50.0)] == [1]
+    assert store.message_counts() == {"sent": 1, "pending": 1}
+
+
+def test_a_database_that_is_not_there_says_so() -> None:
+    """A dead server is something to try again, in words."""
+    store = Store("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
+    with pytest.raises(Retryable) as caught:
+        store.load()
+    assert caught.value.reason == "DatabaseUnavailable"
+    store.close()
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    """A damaged SQLite file is not overwritten; the message names it."""
+    path = tmp_path / "groundcrew.db"
+    path.write_bytes(b"this is no database, and long enough to be looked at" * 40)
+    store = Store(f"sqlite:///{path}")
+    with pytest.raises(Stalled) as caught:
+        store.migrate()
+    assert caught.value.reason == "DatabaseDamaged"
+    assert str(path) in caught.value.message
+    store.close()
+
+
+def test_instances_can_be_dropped(store: Store, lease: Lease) -> None:
+    """What a change drops is gone."""
+    one = InstanceRecord("a", "red", instance("a"))
+    store.write(lease, Change(instances=(one,)))
+    store.write(lease, Change(drop_instances=("a",)))
+    assert store.load().instances == {}
