@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from reconciler.core.errors import Retryable, Stalled
 
-
 DAMAGED = ("file is not a database", "malformed", "disk image")
 
 

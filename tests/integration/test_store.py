@@ -106,7 +106,7 @@ def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -
 
 
 def test_a_stale_version_is_a_conflict_and_writes_nothing(store: Store, lease: Lease) -> None:
-    """Of two writers that read the same row only the first writes, and the second nothing at all."""
+    """Of two writers that read the same row only the first writes, the second nothing."""
     store.write(lease, Change(environments=(record(),)))
     read = store.load().environments["one"]
     store.write(lease, Change(environments=(replace(read, seen_at=1.0),)))
