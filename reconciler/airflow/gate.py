@@ -68,7 +68,7 @@ class Gate:
             found = sections.get(section)
             if found is None or found.status != "healthy":
                 return f"{component} is {found.status if found else 'not reported'}"
-            restarted = component in self._instance.load_into
+            restarted = component in self._activation.components
             if restarted and found.heartbeat < self._activation.restarted_at:
                 return f"{component} has not reported since its restart"
         return ""

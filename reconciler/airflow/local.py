@@ -167,7 +167,7 @@ class LocalDriver:
 
     def _restart(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
-        loading = [c for c in instance.local.components if c.name in instance.load_into]
+        loading = [c for c in instance.local.components if c.name in activation.components]
         servers = [c for c in loading if c.name in SERVERS]
         workers = [c for c in loading if c.name not in SERVERS]
         for together in (workers, servers):  # the API answers while the others start
@@ -183,7 +183,7 @@ class LocalDriver:
     def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
         for component in instance.local.components:
-            down = _down(component) if component.name in instance.load_into else ""
+            down = _down(component) if component.name in activation.components else ""
             if down:
                 problem = Problem("ComponentDown", f"{component.name} is down: {down}")
                 young = now - activation.step_since < LOOK_AGAIN * 5

@@ -61,6 +61,9 @@ class ShareLike(Protocol):
     def entry(self, digest: str) -> Path:
         """Where the store entry is."""
 
+    def making(self) -> AbstractContextManager[None]:
+        """Keep the garbage collector away."""
+
     def put(self, digest: str, staged: Path) -> Path:
         """Publish a store entry."""
 
@@ -195,7 +198,11 @@ class Builder:
         if self._share.build(build_id) is not None:
             job.say(f"build {build_id} is on the share already")
             return Built(build_id, pairs)
-        with self._work(job) as work, self._indexes(job, recipe) as indexes:
+        with (
+            self._share.making(),
+            self._work(job) as work,
+            self._indexes(job, recipe) as indexes,
+        ):
             wheels = self._wheels(job, recipe, runtime, packages, work, indexes)
             entries = self._entries(job, runtime, wheels, indexes, work)
             files = fetch_files(job, recipe, self._settings, self._share, self._cache, work)

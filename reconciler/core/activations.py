@@ -55,8 +55,11 @@ def at_target(record: InstanceRecord, target: Target) -> bool:
     """Is the instance where it should be."""
     if record.current != target.build:
         return False
+    if target.build is None:
+        return True
     runtime = record.runtime.key if record.runtime else None
-    return target.build is None or record.current_runtime == runtime
+    loaded = record.current_load_into in (None, record.definition.load_into)
+    return loaded and record.current_runtime == runtime
 
 
 def decide_activations(draft: Draft, *, start: bool) -> None:
@@ -180,6 +183,8 @@ def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step
         to_build=target.build,
         trigger=target.trigger,
         revision=target.revision,
+        load_into=record.definition.load_into,
+        from_load_into=record.current_load_into or record.definition.load_into,
         step=step,
         phase=PHASE_OF[step],
         started_at=draft.now,

@@ -93,6 +93,7 @@ def _on_base(
         current=pointed,
         current_digest=None,
         current_runtime=runtime.key if pointed is not None else None,
+        current_load_into=None,
         previous=None,
         previous_digest=None,
         active_since=now if pointed is not None else None,

@@ -308,6 +308,7 @@ class Trigger(StrEnum):
 class Activation:
     """Taking one instance from `from_build` to `to_build` (None: the bare base), or back.
 
+    `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`.
     `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
@@ -320,6 +321,8 @@ class Activation:
     to_build: str | None
     trigger: Trigger
     revision: str
+    load_into: tuple[str, ...]
+    from_load_into: tuple[str, ...]
     step: Step
     phase: ActivationPhase
     started_at: float
@@ -334,6 +337,11 @@ class Activation:
     not_before: float = 0.0
     drained: bool = False
     problem: Problem | None = None
+
+    @property
+    def components(self) -> frozenset[str]:
+        """The components that are restarted: those that load either build."""
+        return frozenset(self.load_into) | frozenset(self.from_load_into)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +361,8 @@ class InstanceRecord:
 
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
     activation. `current` is the last build that passed the gate (None: the bare base) and
-    `current_runtime` the runtime it is for; `previous` was Active before it. `aborts` counts
+    `current_runtime` the runtime it is for,
+    `current_load_into` the components that load it (None: not known); `previous` was Active before it. `aborts` counts
     drains given up in a row. `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection.
     `wait` says in words on what an activation waits ("" when it does not).
@@ -367,6 +376,7 @@ class InstanceRecord:
     current: str | None = None
     current_digest: str | None = None  # recipe digest that `current` was built from
     current_runtime: str | None = None
+    current_load_into: tuple[str, ...] | None = None
     previous: str | None = None
     previous_digest: str | None = None
     active_since: float | None = None

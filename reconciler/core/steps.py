@@ -146,13 +146,15 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
     digest = build.recipe_digest if build else None
     if build is None and activation.to_build == record.previous:
         digest = record.previous_digest
+    same = activation.to_build == record.current
     return replace(
         retire(record, record.current, draft.now),
         current=activation.to_build,
         current_digest=digest,
         current_runtime=record.runtime.key if activation.to_build and record.runtime else None,
-        previous=record.current,
-        previous_digest=record.current_digest,
+        current_load_into=activation.load_into if activation.to_build else None,
+        previous=record.previous if same else record.current,
+        previous_digest=record.previous_digest if same else record.current_digest,
         active_since=draft.now,
         aborts=0,
         not_before=0.0,
@@ -187,7 +189,8 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
     record = retire(record, activation.to_build, draft.now)
     record = _quarantine(draft, record, activation, problem)
     aborts = record.aborts + 1
-    wait = draft.policy.backoff(aborts) if activation.to_build is None else 0.0
+    same = activation.to_build in (None, activation.from_build)  # nothing to quarantine
+    wait = draft.policy.backoff(aborts) if same else 0.0
     return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
 
 
@@ -195,7 +198,7 @@ def _quarantine(
     draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem
 ) -> InstanceRecord:
     build_id = activation.to_build
-    if build_id is None or quarantined(record, build_id):
+    if build_id in (None, activation.from_build) or quarantined(record, build_id):
         return record
     digest = next((b.recipe_digest for b in draft.builds.values() if b.build_id == build_id), "")
     mark = Quarantine(build_id, digest, problem.reason, problem.message, draft.now)

@@ -99,6 +99,8 @@ class Daemon:
         with Leadership(self.rooms.store, self.settings, self._stop) as leadership:
             if leadership.lease is None:
                 return 0
+            if not self.rooms.store.load().builds:
+                log.info("no builds are recorded; %d can be adopted", self.rooms.adoption.look())
             service = Service(self, self.rooms)
             try:
                 if not once:

@@ -33,6 +33,7 @@ from reconciler.core.model import (
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, EffectKind
+from reconciler.daemon.adoption import Adoption
 from reconciler.faults import failpoint
 from reconciler.share.share import Share
 
@@ -82,9 +83,10 @@ class BuildTask:
 class BuildEffects:
     """Resolve, construct and verify, by the builder."""
 
-    def __init__(self, builder: Builder, locks: Locks) -> None:
+    def __init__(self, builder: Builder, locks: Locks, adoption: Adoption) -> None:
         self._builder = builder
         self._locks = locks
+        self._adoption = adoption
 
     def run(self, kind: EffectKind, task: BuildTask, cancelled: threading.Event) -> Report:
         """Carry out one phase of a build."""
@@ -119,6 +121,10 @@ class BuildEffects:
         match kind:
             case "resolve":
                 if kept is not None and not task.build.refresh:
+                    return BuildOutcome(kind)
+                adopted = self._adoption.lock(recipe.digest, runtime.key, task.build.team)
+                if adopted is not None and not task.build.refresh:
+                    locks[task.lock_key, runtime.key] = adopted
                     return BuildOutcome(kind)
                 found = self._builder.resolve(job, recipe, runtime)
                 locks[task.lock_key, runtime.key] = found.text
@@ -203,7 +209,9 @@ class InstanceEffects:
         wanted = activation.to_build if forward else activation.from_build
         pointer = self._share.pointer(record.name)
         named = pointer.builds.get(runtime.key) if pointer is not None else None
-        if (named.build if named is not None else None) == wanted:
+        load_into = activation.load_into if forward else activation.from_load_into
+        there = pointer is not None and pointer.load_into == load_into
+        if (named.build if named is not None else None) == wanted and (there or wanted is None):
             return StepResult(Verdict.OK)
         if wanted is not None and not self._share.verified(wanted, runtime.key):
             raise Stalled(
@@ -217,6 +225,6 @@ class InstanceEffects:
             wanted,
             abi=f"{runtime.python_tag}-{runtime.platform}",
             airflow=runtime.airflow_version,
-            load_into=record.definition.load_into,
+            load_into=load_into,
         )
         return StepResult(Verdict.OK)

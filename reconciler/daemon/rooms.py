@@ -16,6 +16,7 @@ from reconciler.core.errors import Stalled
 from reconciler.core.model import Environment, Instance
 from reconciler.core.status import Status, status
 from reconciler.core.world import Policy
+from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
 from reconciler.settings import Settings
 from reconciler.share.share import Share
@@ -45,7 +46,8 @@ class Rooms:
             secrets_dir=settings.secrets_dir,
         )
         self._local = LocalDriver(settings.local, settings.secrets_dir)
-        self.build_effects = BuildEffects(self.builder, self.store)
+        self.adoption = Adoption(self.share)
+        self.build_effects = BuildEffects(self.builder, self.store, self.adoption)
         self.instance_effects = InstanceEffects(self.share, self.builder, self.driver)
         self.exporter = Exporter(self.store, self.store.load, self._status)
         self.notifier = Notifier(self.store, settings.secrets_dir, settings.public_url)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from reconciler.faults import failpoint
 from reconciler.share.atomic import temporary, translating
+from reconciler.share.locks import collecting
 from reconciler.share.share import BUILD_ID, HEX, Share
 
 
@@ -51,9 +52,17 @@ def collect_garbage(
     """Remove what may go; with `dry_run` only say what would.
 
     `roots` are builds that stay whatever runs. Every build that a pointer on the share names stays
-    too. Raises Retryable when the share cannot be read: nothing is removed on a guess.
+    too. Raises Retryable when the share cannot be read, nothing is removed on a guess, and while
+    a build is being made.
     """
-    keep = roots | _pointed(share) | _in_use(held, now, grace)
+    with collecting(share.root):
+        return _collect(share, roots | _in_use(held, now, grace), now, grace, dry_run=dry_run)
+
+
+def _collect(
+    share: Share, roots: set[str], now: float, grace: float, *, dry_run: bool
+) -> Collected:
+    keep = roots | _pointed(share)
     with translating("listing the builds"):
         found = sorted(e.name for e in os.scandir(share.root / "builds") if BUILD_ID.match(e.name))
         old = [b for b in found if b not in keep and _age(share.build_path(b), now) > grace]

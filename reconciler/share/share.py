@@ -13,12 +13,14 @@ import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 from reconciler.core.errors import Stalled
 from reconciler.faults import failpoint
+from reconciler.share import locks
 from reconciler.share.atomic import (
     make_directory,
     publish_directory,
@@ -122,6 +124,10 @@ class Share:
                 shutil.rmtree(temp, ignore_errors=True)
         return path
 
+    def making(self) -> AbstractContextManager[None]:
+        """Keep the garbage collector away while a build is made; see `locks`."""
+        return locks.making(self.root)
+
     # --------------------------------------------------------------------------------- builds
 
     def build_path(self, build_id: str) -> Path:
@@ -171,6 +177,15 @@ class Share:
         """Is the build complete, and verified for this runtime."""
         mark = self._read(self.build_path(build_id) / "verified" / f"{runtime_key}.json")
         return mark is not None and self.build(build_id) is not None
+
+    def lock_text(self, build_id: str) -> str | None:
+        """The lock of a complete build; None when it has none."""
+        with translating(f"reading the lock of build {build_id}"):
+            try:
+                with (self.build_path(build_id) / "pylock.toml").open("rb") as file:
+                    return file.read(MANIFEST_LIMIT).decode()
+            except FileNotFoundError:
+                return None
 
     def complete_builds(self) -> list[str]:
         """Ids of all builds on the share, complete ones only."""

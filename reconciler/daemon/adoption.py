@@ -1,0 +1,37 @@
+"""An empty database beside a full share: what is there is adopted instead of built anew."""
+
+from __future__ import annotations
+
+from reconciler.core.errors import GroundcrewError
+from reconciler.share.share import Share
+
+Key = tuple[str, str, str]
+"""(recipe digest, runtime key, team)"""
+
+
+class Adoption:
+    """Locks of builds that are on the share, for records that do not know them.
+
+    Empty until `look` is called, which reads every build.json once.
+    """
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._builds: dict[Key, str] = {}
+
+    def look(self) -> int:
+        """Find the complete and verified builds on the share; returns how many there are."""
+        for build_id in self._share.complete_builds():
+            try:
+                document = self._share.build(build_id) or {}
+                key = (str(document.get("recipe")), str(document.get("runtime")), str(document.get("team")))
+                if self._share.verified(build_id, key[1]):
+                    self._builds[key] = build_id
+            except GroundcrewError:
+                continue  # what cannot be read is not adopted; it is built anew
+        return len(self._builds)
+
+    def lock(self, recipe_digest: str, runtime_key: str, team: str) -> str | None:
+        """The lock of an adoptable build that `team` made of this recipe for this runtime."""
+        build_id = self._builds.get((recipe_digest, runtime_key, team))
+        return self._share.lock_text(build_id) if build_id is not None else None

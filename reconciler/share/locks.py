@@ -1,0 +1,60 @@
+"""Builders and the garbage collector keep out of each other's way, whatever process they are in.
+
+A build may reuse a store entry that nothing names yet; so nothing is collected while one is made.
+The lock is a file on the share (flock works on NFSv4) and dies with its holder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.core.errors import Retryable
+from reconciler.share.atomic import translating
+
+FILE = ".collecting"
+PATIENCE = 120.0  # seconds that a builder waits for a collection to end
+LOOK_AGAIN = 0.2
+
+
+@contextmanager
+def making(root: Path) -> Iterator[None]:
+    """Nothing is collected while this is held; Retryable("GarbageCollection") if that lasts."""
+    with _held(root, fcntl.LOCK_SH, PATIENCE) as got:
+        if not got:
+            raise Retryable("GarbageCollection", "garbage is being collected; building later")
+        yield
+
+
+@contextmanager
+def collecting(root: Path) -> Iterator[None]:
+    """No build is made while this is held; raises Retryable("BuildsRunning") if one is."""
+    with _held(root, fcntl.LOCK_EX, 0.0) as got:
+        if not got:
+            raise Retryable("BuildsRunning", "a build is being placed; collecting later")
+        yield
+
+
+@contextmanager
+def _held(root: Path, kind: int, patience: float) -> Iterator[bool]:
+    deadline = time.monotonic() + patience
+    with translating("locking the share"):
+        handle = os.open(root / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(LOOK_AGAIN)
+            else:
+                break
+        yield True
+    finally:
+        os.close(handle)
