@@ -24,9 +24,11 @@ class Adoption:
         for build_id in self._share.complete_builds():
             try:
                 document = self._share.build(build_id) or {}
-                key = (str(document.get("recipe")), str(document.get("runtime")), str(document.get("team")))
-                if self._share.verified(build_id, key[1]):
-                    self._builds[key] = build_id
+                recipe, runtime, team = (
+                    str(document.get(name)) for name in ("recipe", "runtime", "team")
+                )
+                if self._share.verified(build_id, runtime):
+                    self._builds[recipe, runtime, team] = build_id
             except GroundcrewError:
                 continue  # what cannot be read is not adopted; it is built anew
         return len(self._builds)
