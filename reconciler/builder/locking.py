@@ -149,6 +149,7 @@ def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
         r'http://127\.0\.0\.1:\d+/file/[^"]+', lambda match: indexes.real_url(match.group(0)), text
     )
     text = re.sub(r'(?m)^index = "http://127\.0\.0\.1[^"]*"\n', "", text)
+    text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv's word for: nothing but in-repo ones
     for wheel in sorted(wheels, key=lambda w: w.name):
         text += (
             f'\n[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n'

@@ -362,7 +362,8 @@ class InstanceRecord:
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
     activation. `current` is the last build that passed the gate (None: the bare base),
     `current_runtime` the runtime it is for, `current_load_into` the components that load it (None:
-    not known); `previous` was Active before it. `aborts` counts drains given up in a row. `removed`: its file is gone; forgotten once its activation has ended.
+    not known); `previous` was Active before it. `aborts` counts drains given up in a row.
+    `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection.
     `wait` says in words on what an activation waits ("" when it does not).
     """
