@@ -55,9 +55,9 @@ else:
 
 
 def make_base(directory: Path, others: dict[str, str] | None = None) -> str:
-    """Make a base below `directory`; `others` are further distributions (name → version).
+    """Make a base below `directory`; returns the path of its interpreter.
 
-    Returns the path of its interpreter.
+    `others` are further distributions (name → version), which its Airflow requires.
     """
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(directory)],
@@ -69,11 +69,15 @@ def make_base(directory: Path, others: dict[str, str] | None = None) -> str:
     package.mkdir()
     (package / "__init__.py").write_text(f'__version__ = "{VERSION}"\n')
     (package / "__main__.py").write_text(MAIN)
+    needs = "".join(f"Requires-Dist: {name}\n" for name in others or {})
     for name, version in {"apache-airflow": VERSION, **(others or {})}.items():
         stem = name.replace("-", "_")
         info = site / f"{stem}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            + (needs if name == "apache-airflow" else "")
+        )
         if name != "apache-airflow":
             (site / f"{stem}.py").write_text(f'__version__ = "{version}"\n')
             (info / "RECORD").write_text(f"{stem}.py,,\n{info.name}/METADATA,,\n")
