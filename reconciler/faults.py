@@ -11,22 +11,30 @@ import os
 import threading
 from pathlib import Path
 
-_WANTED, _, _COUNT = os.environ.get("GROUNDCREW_FAILPOINT", "").partition(":")
-_HIT = int(_COUNT or 1)
-_FILE = os.environ.get("GROUNDCREW_FAILPOINTS_FILE", "")
-_ACTIVE = bool(_WANTED or _FILE)
 _lock = threading.Lock()
 _passed: dict[str, int] = {}
+_wanted, _hit, _file, _active = "", 1, "", False
+
+
+def arm(point: str, file: str = "") -> None:
+    """Die at `point` ("name" or "name:N", "" for nowhere) and list what is passed in `file`."""
+    global _wanted, _hit, _file, _active
+    _wanted, _, count = point.partition(":")
+    _hit, _file, _active = int(count or 1), file, bool(_wanted or file)
+    _passed.clear()
 
 
 def failpoint(name: str) -> None:
     """Die here if a test asked for it."""
-    if not _ACTIVE:
+    if not _active:
         return
     with _lock:
         _passed[name] = _passed.get(name, 0) + 1
-        if _FILE and _passed[name] == 1:
-            with Path(_FILE).open("a") as file:
+        if _file and _passed[name] == 1:
+            with Path(_file).open("a") as file:
                 file.write(name + "\n")
-        if name == _WANTED and _passed[name] == _HIT:
+        if name == _wanted and _passed[name] == _hit:
             os._exit(137)
+
+
+arm(os.environ.get("GROUNDCREW_FAILPOINT", ""), os.environ.get("GROUNDCREW_FAILPOINTS_FILE", ""))

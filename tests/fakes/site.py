@@ -94,9 +94,7 @@ class Site:
         """Ask for `acme` of this version with this module; returns the revision."""
         package = self.repo / "teams" / TEAM / "packages" / "acme"
         shutil.rmtree(package, ignore_errors=True)
-        write_package(
-            package, "acme", version, {"acme/__init__.py": text.format(version=version)}
-        )
+        write_package(package, "acme", version, {"acme/__init__.py": text.format(version=version)})
         document = {
             "apiVersion": "groundcrew/v1",
             "kind": "Environment",
