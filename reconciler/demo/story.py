@@ -207,7 +207,10 @@ def act_6(stage: Stage) -> None:
         stage.say(f"metric: {found[0]}")
 
 
-ACTS: tuple[tuple[str, Callable[[Stage], None]], ...] = (
+Act = tuple[str, Callable[[Stage], None]]
+"""A title, and what is played under it."""
+
+ACTS: tuple[Act, ...] = (
     ("commit v1: build, verify, activate", act_1),
     ("commit v2 while a slow task runs on v1", act_2),
     ("commit v3, which fails at import", act_3),
