@@ -10,14 +10,12 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,11 +24,14 @@ from packaging.utils import canonicalize_name
 from reconciler.builder import overlap
 from reconciler.builder.files import fetch_files
 from reconciler.builder.inrepo import Export, InRepo
+from reconciler.builder.inspection import inspect_base
 from reconciler.builder.job import Job
 from reconciler.builder.locking import Lock, make_lock
+from reconciler.builder.making import WheelMaker
 from reconciler.builder.manifest import Parts, build_json, sbom
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.sdists import Sdists
 from reconciler.builder.verify import Candidate, Verified, Verifier
 from reconciler.builder.wheels import (
     Wheel,
@@ -42,11 +43,10 @@ from reconciler.builder.wheels import (
     unpack,
 )
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Distribution, Instance, Recipe, Runtime
+from reconciler.core.model import Instance, Recipe, Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
 
-INVENTORY_LIMIT = 16 << 20
 DOWNLOADS = 8  # at once, per build
 
 
@@ -108,60 +108,17 @@ class Builder:
         self._share = share
         self._cache = cache_dir
         self._secrets = secrets_dir
-        self._sandbox = Sandbox(settings, [secrets_dir, *hidden])
-        self._in_repo = InRepo(self._sandbox, settings, export, cache_dir)
+        self._sandbox = Sandbox(settings, [secrets_dir, cache_dir, *hidden])
+        maker = WheelMaker(self._sandbox, settings, cache_dir)
+        self._in_repo = InRepo(maker, export, cache_dir)
+        self._sdists = Sdists(maker, cache_dir)
         self._verifier = Verifier(self._sandbox, self._in_repo, settings.verify_timeout, cache_dir)
 
     # -------------------------------------------------------------------------------- inspect
 
     def inspect(self, python: str) -> Runtime:
         """What is installed in the base; raises Stalled("BaseUnreadable")."""
-        source = resources.files("reconciler.builder") / "inspect_base.py"
-        try:
-            done = subprocess.run(
-                [python, "-I", "-c", source.read_text()],
-                capture_output=True,
-                timeout=60,
-                check=False,
-                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-                cwd="/",
-            )
-            found = json.loads(done.stdout[:INVENTORY_LIMIT])
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            raise Stalled(
-                "BaseUnreadable",
-                f"{python} cannot be inspected ({type(error).__name__}); is it the interpreter "
-                f"of an Airflow installation?",
-            ) from error
-        base = tuple(
-            Distribution(
-                d["name"],
-                d["version"],
-                tuple(d["requires"]),
-                tuple(d["provides_extra"]),
-                d["requires_python"],
-            )
-            for d in found["base"]
-        )
-        versions = {d.name: d.version for d in base}
-        airflow = versions.get("apache-airflow") or versions.get("apache-airflow-core")
-        if airflow is None:
-            raise Stalled(
-                "BaseUnreadable", f"{python} has no Airflow; give the interpreter that runs it"
-            )
-        inventory = "\n".join(f"{d.name}=={d.version}" for d in base)
-        mark = hashlib.sha256(inventory.encode()).hexdigest()[:12]
-        tag, platform = found["python_tag"], found["platform"]
-        return Runtime(
-            key=f"{tag}-{platform}-airflow{airflow}-{mark}",
-            python=python,
-            python_version=found["python_version"],
-            python_tag=tag,
-            platform=platform,
-            airflow_version=airflow,
-            tags=tuple(found["tags"]),
-            base=base,
-        )
+        return inspect_base(python)
 
     # -------------------------------------------------------------------------------- resolve
 
@@ -170,17 +127,14 @@ class Builder:
         with (
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
-            _entered(indexes, recipe),
+            self._sandbox.serving(indexes, work) as url,
         ):
-            url = indexes.url if recipe.indexes else self._settings.default_index
             wheels = [
                 self._in_repo.wheel(job, package, runtime, work, url) for package in recipe.packages
             ]
-            cache = self._cache / ("uv-teams/" + job.team if recipe.source_builds else "uv")
-            cache.mkdir(parents=True, exist_ok=True)
             return make_lock(
-                    job, recipe, runtime, wheels, indexes,
-                    sandbox=self._sandbox, settings=self._settings, work=work, cache=cache,
+                    job, recipe, runtime, wheels, indexes, sandbox=self._sandbox,
+                    settings=self._settings, work=work, cache=self._cache, index=url,
                 )  # fmt: skip
 
     # ------------------------------------------------------------------------------ construct
@@ -202,53 +156,42 @@ class Builder:
             self._share.making(),
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
+            self._sandbox.serving(indexes, work) as url,
         ):
-            wheels = self._wheels(job, recipe, runtime, packages, work, indexes)
+            wheels = [
+                self._wheel(job, recipe, runtime, package, work, indexes, url)
+                for package in packages
+            ]
             entries = self._entries(job, runtime, wheels, indexes, work)
             files = fetch_files(job, recipe, self._settings, self._share, self._cache, work)
             self._publish(job, recipe, runtime, lock, build_id, wheels, entries, files, work)
         return Built(build_id, pairs)
 
-    def _wheels(
+    def _wheel(
         self,
         job: Job,
         recipe: Recipe,
         runtime: Runtime,
-        packages: list[dict[str, Any]],
+        package: dict[str, Any],
         work: Path,
         indexes: Indexes,
-    ) -> list[Wheel]:
-        own = {p.path: p for p in recipe.packages}
-        found: list[Wheel] = []
-        for package in packages:
-            name = canonicalize_name(package["name"])
-            if "directory" in package:
-                with _entered(indexes, recipe):
-                    url = indexes.url if recipe.indexes else self._settings.default_index
-                    built = self._in_repo.wheel(
-                        job, own[package["directory"]["path"]], runtime, work, url
-                    )
-                digest = hashlib.sha256(built.path.read_bytes()).hexdigest()
-                found.append(Wheel(name, built.version, built.path.name, digest, "", built.path))
-                continue
+        url: str,
+    ) -> Wheel:
+        """The wheel of a locked package: the index's, or one that is made from source."""
+        name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
+        if "directory" in package:
+            (own,) = (p for p in recipe.packages if p.path == package["directory"]["path"])
+            place = self._in_repo.wheel(job, own, runtime, work, url).path
+        else:
             chosen = choose(package.get("wheels", []), runtime.tags)
-            if chosen is None:
-                raise Stalled(
-                    "SourceBuildRefused",
-                    f"{name} {package.get('version')} has no wheel for {runtime.python_tag} on "
-                    f"{runtime.platform}; choose a version that has one",
+            if chosen is not None:
+                hashes: Any = chosen["hashes"]
+                return Wheel(
+                    name, version, str(chosen["name"]), str(hashes["sha256"]), str(chosen["url"])
                 )
-            hashes: Any = chosen["hashes"]
-            found.append(
-                Wheel(
-                    name,
-                    str(package.get("version", "")),
-                    str(chosen["name"]),
-                    str(hashes["sha256"]),
-                    str(chosen["url"]),
-                )
-            )
-        return found
+            place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
+        digest = hashlib.sha256(place.read_bytes()).hexdigest()
+        return Wheel(name, version, place.name, digest, "", place)
 
     def _entries(
         self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes, work: Path
@@ -384,16 +327,6 @@ class Builder:
             raise disk_error(error) from error
         finally:
             shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _entered(indexes: Indexes, recipe: Recipe) -> Iterator[None]:
-    """Serve the indexes on loopback, if the recipe has any of its own."""
-    if not recipe.indexes:
-        yield
-        return
-    with indexes:
-        yield
 
 
 def build_id_of(lock: str, recipe: Recipe, runtime: Runtime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
@@ -20,9 +21,16 @@ WORDS_LIMIT = 3000
 
 
 def explain(
-    output: str, recipe: Recipe, runtime: Runtime, refused: dict[str, str]
+    output: str,
+    recipe: Recipe,
+    runtime: Runtime,
+    refused: Mapping[str, str],
+    sources_only: Sequence[str] = (),
 ) -> GroundcrewError:
-    """Translate a failed resolution; `refused` maps names to the index that denied them."""
+    """Translate a failed resolution.
+
+    `refused` maps names to the index that denied them; of `sources_only` there are only sdists.
+    """
     words = _trimmed(output)
     lower = words.lower()
     place = blamed(words, recipe)
@@ -31,6 +39,14 @@ def explain(
         return Retryable(
             "IndexDenied",
             f"index {index} refuses the credentials (asked for {name}); renew the secret",
+            place,
+        )
+    hidden = next((n for n in sources_only if named(n, words)), None)
+    if hidden is not None:
+        return Stalled(
+            "SourceBuildRefused",
+            f"{hidden} has no wheel, only an sdist; choose a version that has one, or add its name "
+            f"to sourceBuilds. {words}",
             place,
         )
     if "no wheels with a matching" in lower or "source distribution" in lower or (
@@ -65,13 +81,18 @@ def blamed(words: str, recipe: Recipe) -> Place | None:
     """The place of the first requirement that the explanation names."""
     positions: list[tuple[int, Place]] = []
     for requirement in recipe.requirements:
-        name = re.escape(canonicalize_name(re.split(r"[^A-Za-z0-9._-]", requirement.text)[0]))
-        found = re.search(rf"(?<![\w-]){name}(?![\w-])", words, re.IGNORECASE)
+        found = named(re.split(r"[^A-Za-z0-9._-]", requirement.text)[0], words)
         if found:
             positions.append((found.start(), requirement.place))
     if positions:
         return min(positions, key=lambda pair: pair[0])[1]
     return recipe.requirements[0].place if recipe.requirements else None
+
+
+def named(name: str, words: str) -> re.Match[str] | None:
+    """Where an explanation names a package."""
+    wanted = re.escape(canonicalize_name(name))
+    return re.search(rf"(?<![\w-]){wanted}(?![\w-])", words, re.IGNORECASE)
 
 
 def _against_base(recipe: Recipe, runtime: Runtime) -> tuple[str, Place] | None:

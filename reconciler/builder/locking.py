@@ -19,6 +19,7 @@ from reconciler.builder.explain import explain
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.standins import stand_ins, usable
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Recipe, Runtime
 from reconciler.faults import failpoint
@@ -72,35 +73,42 @@ def make_lock(
     settings: BuilderSettings,
     work: Path,
     cache: Path,
+    index: str,
 ) -> Lock:
-    """Resolve a recipe for a runtime.
+    """Resolve a recipe for a runtime; `index` is where the indexes are served to the sandbox.
 
     Raises Stalled (Conflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the place of the
     requirement that is to blame, or Retryable (IndexUnreachable).
     """
     _write_inputs(work, recipe, runtime, wheels)
+    files = stand_ins(runtime, cache)
+    direct = not recipe.indexes and not recipe.source_builds
+    own = cache / ("uv" if direct else f"uv-teams/{job.team}")
+    own.mkdir(parents=True, exist_ok=True)
     command = [
         uv_path(), "pip", "compile", "requirements.in",
         "--format", "pylock.toml", "--generate-hashes", "--no-header", "--no-annotate",
         "--output-file", "pylock.toml", "--constraints", "constraints.txt",
         "--python", runtime.python, "--config-file", "uv.toml", "--color", "never",
-        "--cache-dir", str(cache), "--index-strategy", "first-index", "--no-progress",
+        "--cache-dir", str(own), "--index-strategy", "first-index", "--no-progress",
+        "--find-links", str(files),
     ]  # fmt: skip
     if not recipe.source_builds:
         command += ["--only-binary", ":all:"]
     for name in sorted({d.name for d in runtime.base} | {w.name for w in wheels}):
         command += ["--no-emit-package", name]
-    if recipe.indexes or settings.default_index:
-        command += ["--default-index", indexes.url if recipe.indexes else settings.default_index]
+    if not direct or settings.default_index:
+        command += ["--default-index", settings.default_index if direct else index]
     job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
     ended = sandbox.run(
         job,
         command,
         work=work,
         timeout=settings.resolve_timeout,
-        writable=[cache],
-        readable=[w.path.parent for w in wheels],
-        network=True,
+        writable=[own],
+        readable=[files, *(w.path.parent for w in wheels)],
+        index=None if direct else work,
+        network=direct,
     )
     failpoint("builder.resolved")
     if ended.timed_out:
@@ -111,7 +119,7 @@ def make_lock(
             recipe.requirements[0].place if recipe.requirements else None,
         )
     if ended.code != 0:
-        raise explain(ended.output, recipe, runtime, indexes.refused)
+        raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
     text = _finish((work / "pylock.toml").read_text(), wheels, indexes)
     return Lock(text, packages_of(text))
 
@@ -125,11 +133,11 @@ def _write_inputs(
         for r in recipe.requirements
     ]
     (work / "requirements.in").write_text("\n".join(lines) + "\n")
-    base = [f"{d.name}=={d.version}" for d in runtime.base]
+    base = [f"{d.name}=={d.version}" for d in usable(runtime)]
     own = [text for _, text in recipe.constraints]
     (work / "constraints.txt").write_text("\n".join([*base, *own]) + "\n")
     parts = []
-    for dist in runtime.base:
+    for dist in usable(runtime):
         fields = {
             "name": dist.name,
             "version": dist.version,
@@ -146,7 +154,9 @@ def _write_inputs(
 def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
     """The delta lock: real addresses, and the in-repo packages by their trees."""
     text = re.sub(
-        r'http://127\.0\.0\.1:\d+/file/[^"]+', lambda match: indexes.real_url(match.group(0)), text
+        r'http://127\.0\.0\.1:\d+/[0-9a-f]{12}/file/[^"]+',
+        lambda match: indexes.real_url(match.group(0)),
+        text,
     )
     text = re.sub(r'(?m)^index = "http://127\.0\.0\.1[^"]*"\n', "", text)
     text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv's word for: nothing but in-repo ones

@@ -1,28 +1,34 @@
-"""A package index on loopback that sends each name to the one index it may come from.
+"""A package index that sends each name to the one index it may come from.
 
 uv talks to nobody else while it resolves and builds: so a name that matches an index's globs comes
 from that index and from no other, whoever asks for it, and no credential ever reaches uv, its
-files, its environment or a build script. It lives as long as one resolution.
+files, its environment or a build script. It answers for nothing but projects and their files. In
+the sandbox it is the whole network (`carry`); without one it is on loopback.
 """
 
 from __future__ import annotations
 
 import base64
 import fnmatch
+import hashlib
 import html
 import json
+import os
 import re
+import socketserver
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import httpx
 from packaging.utils import canonicalize_name
 
+from reconciler.builder.carry import SOCKET
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Index, Recipe
 
@@ -31,6 +37,7 @@ SECRET_LIMIT = 64 << 10
 PYPI = "https://pypi.org/simple/"
 LINK = re.compile(r"<a\s([^>]*)>(.*?)</a>", re.IGNORECASE | re.DOTALL)
 ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*')""")
+INSIDE_PORT = 8400  # in the sandbox's own network, where it is always free
 JSON = "application/vnd.pypi.simple.v1+json"
 
 
@@ -71,8 +78,16 @@ def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
     return read("username") or "__token__", password
 
 
+class _OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
 class Indexes:
-    """The indexes of one recipe; `serve` makes them one index on loopback."""
+    """The indexes of one recipe; `serve` makes them one index.
+
+    `refused` maps names to the index that denied them, `sources_only` holds names of which the
+    index has nothing but sdists that may not be built.
+    """
 
     def __init__(
         self, recipe: Recipe, team: str, secrets_dir: Path, default: str, timeout: float = 30.0
@@ -83,8 +98,13 @@ class Indexes:
         self._default = Upstream(
             "default", default or PYPI, (), httpx.Client(timeout=timeout, follow_redirects=True)
         )
-        self._server: ThreadingHTTPServer | None = None
+        self._source_builds = recipe.source_builds
+        described = [[i.name, i.url, *i.packages] for i in recipe.indexes]
+        mark = json.dumps([team, default, described, recipe.source_builds])
+        self._mark = hashlib.sha256(mark.encode()).hexdigest()[:12]
+        self._known: dict[str, set[str]] = {}
         self.refused: dict[str, str] = {}
+        self.sources_only: set[str] = set()
 
     def _upstream(self, index: Index, team: str, secrets_dir: Path, timeout: float) -> Upstream:
         auth = credentials(secrets_dir, team, index.credentials) if index.credentials else None
@@ -112,7 +132,35 @@ class Indexes:
                 return upstream
         return self._default
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def serve(self, folder: Path | None) -> Iterator[str]:
+        """Serve the simple API; yields its URL.
+
+        With a folder it is served on a unix socket there, and the URL is the one in a sandbox that
+        carries it. The URL differs for each team and set of indexes, so that what uv caches of one
+        is never taken for another's.
+        """
+        handler = self._handler()
+        server: socketserver.BaseServer
+        if folder is None:
+            server = loopback = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            port = loopback.server_port
+        else:
+            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                (folder / SOCKET).unlink(missing_ok=True)
+                server = _OnSocket(f"/proc/self/fd/{place}/{SOCKET}", handler)
+            finally:
+                os.close(place)
+            port = INSIDE_PORT
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{port}/{self._mark}/simple/"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
         indexes = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -125,23 +173,13 @@ class Indexes:
                     self.close_connection = True
                     indexes._send(self, 502, str(error).encode(), "text/plain")
 
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing: uv tells what matters."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    @property
-    def url(self) -> str:
-        """Address of the simple API on loopback."""
-        assert self._server is not None, "it is entered first"
-        return f"http://127.0.0.1:{self._server.server_address[1]}/simple/"
-
-    def __exit__(self, *_: object) -> None:
-        assert self._server is not None, "it was entered"
-        self._server.shutdown()
-        self._server.server_close()
+        return Handler
 
     def close(self) -> None:
         """Close the connections."""
@@ -151,55 +189,75 @@ class Indexes:
     def real_url(self, url: str) -> str:
         """The address behind one of ours; any other is returned as it is."""
         parts = urlsplit(url)
-        if parts.hostname != "127.0.0.1" or not parts.path.startswith("/file/"):
+        if parts.hostname != "127.0.0.1" or not parts.path.startswith(f"/{self._mark}/file/"):
             return url
-        return _decode(parts.path.split("/")[3])
+        return _decode(parts.path.split("/")[4])
 
     # ------------------------------------------------------------------------------- requests
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        parts = urlsplit(handler.path).path.strip("/").split("/")
-        if len(parts) == 2 and parts[0] == "simple":
-            self._page(handler, parts[1])
-        elif len(parts) == 4 and parts[0] == "file":
-            self._file(handler, self.of(parts[1]), _decode(parts[2]), parts[3])
+        mark, *parts = urlsplit(handler.path).path.strip("/").split("/")
+        if mark == self._mark and len(parts) == 2 and parts[0] == "simple":
+            self._page(handler, canonicalize_name(parts[1]))
+        elif mark == self._mark and len(parts) == 4 and parts[0] == "file":
+            self._file(handler, canonicalize_name(parts[1]), _decode(parts[2]), parts[3])
         else:
             self._send(handler, 404, b"", "text/plain")
 
     def _page(self, handler: BaseHTTPRequestHandler, name: str) -> None:
-        upstream = self.of(name)
-        url = urljoin(upstream.url.rstrip("/") + "/", f"{canonicalize_name(name)}/")
-        answer = _get(upstream, url, {"Accept": f"{JSON}, text/html;q=0.5"})
-        if answer.status_code in (401, 403):
-            self.refused[name] = upstream.name
-        if answer.status_code != 200:
-            self._send(handler, answer.status_code, b"", "text/plain")
+        code, files = self._project(name)
+        if code != 200:
+            self._send(handler, code, b"", "text/plain")
             return
-        files = _files(answer)
-        port = self.url.removesuffix("/simple/")
+        ours = f"http://{handler.headers['Host']}/{self._mark}/file/{name}"
         for file in files:
-            real = urldefrag(urljoin(str(answer.url), str(file["url"]))).url
-            path = f"{canonicalize_name(name)}/{_encode(real)}/{file['filename']}"
-            file["url"] = f"{port}/file/{path}"
+            file["url"] = f"{ours}/{_encode(str(file['url']))}/{file['filename']}"
         document = {"meta": {"api-version": "1.0"}, "name": name, "files": files}
         self._send(handler, 200, json.dumps(document).encode(), JSON)
 
-    def _file(
-        self, handler: BaseHTTPRequestHandler, upstream: Upstream, url: str, filename: str
-    ) -> None:
+    def _project(self, name: str) -> tuple[int, list[dict[str, object]]]:
+        """The files of a project that may be used, by their real addresses."""
+        upstream = self.of(name)
+        answer = _get(
+            upstream,
+            urljoin(upstream.url.rstrip("/") + "/", f"{name}/"),
+            {"Accept": f"{JSON}, text/html;q=0.5"},
+        )
+        if answer.status_code in (401, 403):
+            self.refused[name] = upstream.name
+        if answer.status_code != 200:
+            return answer.status_code, []
+        found = _files(answer)
+        files = [f for f in found if str(f["filename"]).endswith(".whl")]
+        if self._source_builds and name in self._source_builds:
+            files = found
+        elif found and not files:
+            self.sources_only.add(name)
+        for file in files:
+            file["url"] = urldefrag(urljoin(str(answer.url), str(file["url"]))).url
+        self._known[name] = {str(f["url"]) for f in files}
+        return 200, files
+
+    def _file(self, handler: BaseHTTPRequestHandler, name: str, url: str, filename: str) -> None:
+        if url not in self._known.get(name, ()):
+            self._project(name)  # uv may know it from an earlier page
+        if url not in self._known.get(name, ()):
+            self._send(handler, 404, b"", "text/plain")
+            return
+        upstream = self.of(name)
         if filename.endswith(".metadata"):
             url += ".metadata"
         wanted = handler.headers.get("Range")
-        headers = {"Range": wanted} if wanted else {}
-        request = upstream.client.build_request("GET", url, headers=headers)
+        headers = {"Accept-Encoding": "identity", **({"Range": wanted} if wanted else {})}
+        request = upstream.client.build_request(handler.command, url, headers=headers)
         answer = upstream.client.send(
             request, auth=upstream.auth_for(url), stream=True, follow_redirects=True
         )
         try:
             handler.send_response(answer.status_code)
-            for name in ("Content-Length", "Content-Range", "Accept-Ranges", "ETag"):
-                if name in answer.headers:
-                    handler.send_header(name, answer.headers[name])
+            for header in ("Content-Length", "Content-Range", "Accept-Ranges", "ETag"):
+                if header in answer.headers:
+                    handler.send_header(header, answer.headers[header])
             if "Content-Length" not in answer.headers:
                 handler.send_header("Connection", "close")
                 handler.close_connection = True
@@ -214,7 +272,8 @@ class Indexes:
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
-        handler.wfile.write(body)
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
 
 
 def canonicalize_glob(glob: str) -> str:
@@ -251,6 +310,8 @@ def _files(answer: httpx.Response) -> list[dict[str, object]]:
         }
         if "data-requires-python" in pairs:
             file["requires-python"] = pairs["data-requires-python"]
+        if "data-core-metadata" in pairs or "data-dist-info-metadata" in pairs:
+            file["core-metadata"] = True
         if "data-yanked" in pairs:
             file["yanked"] = pairs["data-yanked"] or True
         files.append(file)

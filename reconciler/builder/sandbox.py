@@ -1,7 +1,8 @@
 """Running what is not trusted: bubblewrap where it works, limits and a scrubbed environment always.
 
-The file system is read-only but for the job's own folder and the given writable ones; secrets and
-the daemon's state are hidden; the process group ends with its time limit or the job's cancellation.
+The file system is read-only but for the job's own folder and the given writable ones; secrets, the
+daemon's state and the machine's sockets are hidden; there is no network but for the package index
+that is carried in; the process group ends with its time limit or the job's cancellation.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from reconciler.builder.job import Job
+from reconciler.builder.proxy import INSIDE_PORT, Indexes
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
+SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +63,17 @@ class Sandbox:
     def __init__(self, settings: BuilderSettings, hidden: Sequence[Path]) -> None:
         self._settings = settings
         self._hidden = [path.resolve() for path in hidden]
-        self._wrapped = settings.sandbox != "off" and bubblewrap_works()
-        if settings.sandbox == "require" and not self._wrapped:
+        self.wrapped = settings.sandbox != "off" and bubblewrap_works()
+        if settings.sandbox == "require" and not self.wrapped:
             raise Stalled(
                 "SandboxMissing",
                 "builder.sandbox is `require`, but bubblewrap is not installed or may not make "
                 "namespaces here; install bubblewrap, or set it to `auto`",
             )
+
+    def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
+        """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
+        return indexes.serve(work if self.wrapped else None)
 
     def run(
         self,
@@ -75,12 +85,15 @@ class Sandbox:
         writable: Sequence[Path] = (),
         readable: Sequence[Path] = (),
         environment: Mapping[str, str] | None = None,
+        index: Path | None = None,
         network: bool = False,
         quiet: bool = False,
     ) -> Ended:
         """Run a command to its end; its output goes to the job's log as it comes.
 
-        Raises Cancelled when the job is cancelled. `timeout` is in seconds.
+        `index` is the folder in which indexes are served (see `serving`); `network` is for
+        commands that run nobody's code. Raises Cancelled when the job is cancelled. `timeout` is
+        in seconds.
         """
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
@@ -94,7 +107,10 @@ class Sandbox:
             **(environment or {}),
         }
         words = [*self._limits(timeout), *command]
-        if self._wrapped:
+        if index is not None and self.wrapped:
+            with resources.as_file(resources.files("reconciler.builder") / "carry.py") as carry:
+                words = [sys.executable, "-I", str(carry), str(INSIDE_PORT), str(index), *words]
+        if self.wrapped:
             words = [*self._wrap([work, *writable], readable, network=network), *words]
         process = subprocess.Popen(
             words,
@@ -123,7 +139,8 @@ class Sandbox:
         self, writable: Sequence[Path], readable: Sequence[Path], *, network: bool
     ) -> list[str]:
         words = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-        for path in self._hidden:
+        hidden = self._hidden if network else [*self._hidden, *SOCKETS]
+        for path in hidden:
             if path.is_dir():
                 words += ["--tmpfs", str(path)]
         for path in readable:

@@ -218,17 +218,19 @@ class Verifier:
         for problem in report["fatal"]:
             job.say(f"{problem['what']} does not import:\n{problem['traceback']}")
         first = report["fatal"][0]
-        place = self._place_of(recipe, runtime, first)
+        place = self._place_of(job.team, recipe, runtime, first)
         raise Stalled(
             "VerificationFailed", f"{first['what']} does not import: {first['error']}", place
         )
 
-    def _place_of(self, recipe: Recipe, runtime: Runtime, problem: dict[str, Any]) -> Place | None:
+    def _place_of(
+        self, team: str, recipe: Recipe, runtime: Runtime, problem: dict[str, Any]
+    ) -> Place | None:
         _, mark, below = problem["file"].partition("/lib/")
         for package in recipe.packages:
             if package.name == problem["distribution"] or not problem["distribution"]:
                 if mark:
-                    return self._in_repo.repo_place(package, runtime, below, problem["line"])
+                    return self._in_repo.repo_place(team, package, runtime, below, problem["line"])
                 return Place(package.path)
         for requirement in recipe.requirements:
             if requirement.text.startswith(problem["distribution"]):

@@ -1,0 +1,64 @@
+"""What is installed in a base, asked of its own interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from importlib import resources
+
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Distribution, Runtime
+
+INVENTORY_LIMIT = 16 << 20  # bytes
+
+
+def inspect_base(python: str) -> Runtime:
+    """The runtime of an interpreter; raises Stalled("BaseUnreadable")."""
+    source = resources.files("reconciler.builder") / "inspect_base.py"
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", source.read_text()],
+            capture_output=True,
+            timeout=60,
+            check=False,
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            cwd="/",
+        )
+        found = json.loads(done.stdout[:INVENTORY_LIMIT])
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise Stalled(
+            "BaseUnreadable",
+            f"{python} cannot be inspected ({type(error).__name__}); is it the interpreter "
+            f"of an Airflow installation?",
+        ) from error
+    base = tuple(
+        Distribution(
+            d["name"],
+            d["version"],
+            tuple(d["requires"]),
+            tuple(d["provides_extra"]),
+            d["requires_python"],
+        )
+        for d in found["base"]
+    )
+    versions = {d.name: d.version for d in base}
+    airflow = versions.get("apache-airflow") or versions.get("apache-airflow-core")
+    if airflow is None:
+        raise Stalled(
+            "BaseUnreadable", f"{python} has no Airflow; give the interpreter that runs it"
+        )
+    inventory = "\n".join(f"{d.name}=={d.version}" for d in base)
+    mark = hashlib.sha256(inventory.encode()).hexdigest()[:12]
+    tag, platform = found["python_tag"], found["platform"]
+    return Runtime(
+        key=f"{tag}-{platform}-airflow{airflow}-{mark}",
+        python=python,
+        python_version=found["python_version"],
+        python_tag=tag,
+        platform=platform,
+        airflow_version=airflow,
+        tags=tuple(found["tags"]),
+        base=base,
+    )

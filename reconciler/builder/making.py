@@ -1,0 +1,84 @@
+"""Making a wheel from source: whoever's build script it is, it runs in the sandbox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.builder.job import Job
+from reconciler.builder.locking import uv_path
+from reconciler.builder.sandbox import Sandbox
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Place, Runtime
+from reconciler.settings import BuilderSettings
+
+TAIL = 12  # lines of a failed build that its message shows
+
+
+@dataclass(frozen=True, slots=True)
+class WheelMaker:
+    """Builds wheels; `cache` is the builder's, in which every team has a uv cache of its own."""
+
+    sandbox: Sandbox
+    settings: BuilderSettings
+    cache: Path
+
+    def make(
+        self,
+        job: Job,
+        runtime: Runtime,
+        source: Path,
+        work: Path,
+        index: str,
+        what: str,
+        place: Place | None,
+    ) -> Path:
+        """The wheel of a source directory or sdist below `work`; its requirements from `index`.
+
+        Raises Stalled("PackageBuildFailed") with the build's last lines, or that of a limit.
+        """
+        out = work / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        cache = self.cache / "uv-teams" / job.team  # what a build script may write to is its team's
+        cache.mkdir(parents=True, exist_ok=True)
+        command = [
+            uv_path(), "build", "--wheel", "--out-dir", str(out), "--python", runtime.python,
+            "--cache-dir", str(cache), "--no-config", "--color", "never", "--no-progress",
+            "--no-create-gitignore", "--default-index", index, str(source),
+        ]  # fmt: skip
+        ended = self.sandbox.run(
+            job,
+            command,
+            work=work,
+            timeout=self.settings.build_timeout,
+            writable=[cache],
+            index=work,
+        )
+        wheels = [p for p in out.glob("*.whl") if p.is_file() and not p.is_symlink()]
+        if ended.code != 0 or len(wheels) != 1:
+            tail = "\n".join(ended.output.strip().splitlines()[-TAIL:])
+            seconds = f"it took longer than {self.settings.build_timeout:g} s"
+            raise Stalled(
+                "PackageBuildFailed",
+                f"{what} does not build a wheel: {seconds if ended.timed_out else tail}",
+                place,
+            )
+        return wheels[0]
+
+
+def keep(wheel: Path, folder: Path, more: dict[str, str] | None = None) -> None:
+    """Keep a wheel in a folder of its own, with further files; appears complete or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temp = folder.with_name(f".tmp-{os.urandom(6).hex()}")
+    temp.mkdir()
+    try:
+        shutil.copyfile(wheel, temp / wheel.name)
+        for name, text in (more or {}).items():
+            (temp / name).write_text(text)
+        temp.rename(folder)
+    except OSError:
+        shutil.rmtree(temp, ignore_errors=True)
+        if not folder.is_dir():  # else another build was faster
+            raise

@@ -1,0 +1,89 @@
+"""Third-party sdists that a definition allows by name: fetched by their hash, built once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from reconciler.builder.job import Job
+from reconciler.builder.making import WheelMaker, keep
+from reconciler.builder.proxy import Indexes
+from reconciler.builder.wheels import Wheel, fetch
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Place, Recipe, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Sdists:
+    """Makes wheels of sdists, once per team, sdist and Python."""
+
+    maker: WheelMaker
+    cache: Path
+
+    def wheel(
+        self,
+        job: Job,
+        recipe: Recipe,
+        runtime: Runtime,
+        package: dict[str, Any],
+        indexes: Indexes,
+        work: Path,
+        index: str,
+    ) -> Path:
+        """The wheel of a locked package for which the index has none that fits.
+
+        Raises Stalled (SourceBuildRefused, HashMismatch, PackageBuildFailed) or Retryable.
+        """
+        name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
+        place = place_of(name, recipe)
+        sdist = package.get("sdist")
+        if sdist is None or name not in recipe.source_builds:
+            raise refusal(name, version, runtime, place, has_sdist=sdist is not None)
+        digest = str(sdist["hashes"]["sha256"])
+        folder = self.cache / "sdists" / job.team / f"{digest}-{runtime.python_tag}"
+        if not folder.is_dir():
+            filename = str(sdist.get("name") or sdist["url"].rsplit("/", 1)[-1])
+            wanted = Wheel(name, version, filename, digest, str(sdist["url"]))
+            source = fetch(job, wanted, indexes.of(name), self.cache)
+            job.say(f"building {filename}")
+            copy = work / filename
+            shutil.copyfile(source, copy)
+            made = self.maker.make(job, runtime, copy, work, index, filename, place)
+            found, made_version, _, _ = parse_wheel_filename(made.name)
+            if canonicalize_name(found) != name or str(made_version) != version:
+                raise Stalled(
+                    "PackageBuildFailed",
+                    f"{filename} builds {made.name}, which is not {name} {version}",
+                    place,
+                )
+            keep(made, folder)
+        (path,) = folder.glob("*.whl")
+        return path
+
+
+def refusal(
+    name: str, version: str, runtime: Runtime, place: Place | None, *, has_sdist: bool
+) -> Stalled:
+    """Why a package is not built, in words."""
+    words = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
+    return Stalled(
+        "SourceBuildRefused",
+        f"{name} {version} has no wheel for {runtime.python_tag} on {runtime.platform}; choose a "
+        f"version that has one, {words}",
+        place,
+    )
+
+
+def place_of(name: str, recipe: Recipe) -> Place | None:
+    """Where a package is asked for; the first requirement when it is another one's dependency."""
+    for requirement in recipe.requirements:
+        word = requirement.text.split(";")[0].split("[")[0]
+        for end in "<>=!~ @":
+            word = word.split(end)[0]
+        if canonicalize_name(word) == name:
+            return requirement.place
+    return recipe.requirements[0].place if recipe.requirements else None

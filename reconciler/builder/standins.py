@@ -1,0 +1,64 @@
+"""Stand-ins for what the base has: empty wheels, so that no index needs to have those versions.
+
+An image may hold what its makers built themselves, or what has left the index since. uv is told the
+metadata of the base (see `locking`), but it picks from files: these are the files. They are never
+installed and never in a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from reconciler.core.model import Distribution, Runtime
+
+
+def usable(runtime: Runtime) -> tuple[Distribution, ...]:
+    """The base's distributions whose versions a resolver can read."""
+    found = []
+    for dist in runtime.base:
+        try:
+            Version(dist.version)
+        except (InvalidVersion, TypeError):
+            continue
+        found.append(dist)
+    return tuple(found)
+
+
+def stand_ins(runtime: Runtime, cache: Path) -> Path:
+    """A folder with a stand-in for every distribution of the base, made once per runtime."""
+    folder = cache / "stand-ins" / runtime.key
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temp = folder.with_name(f".tmp-{os.urandom(6).hex()}")
+    temp.mkdir()
+    try:
+        for dist in usable(runtime):
+            _write(dist, temp)
+        temp.rename(folder)
+    except OSError:
+        shutil.rmtree(temp, ignore_errors=True)
+        if not folder.is_dir():  # else another build was faster
+            raise
+    return folder
+
+
+def _write(dist: Distribution, folder: Path) -> None:
+    stem = f"{canonicalize_name(dist.name).replace('-', '_')}-{Version(dist.version)}"
+    info = f"{stem}.dist-info"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
+        archive.writestr(
+            f"{info}/METADATA",
+            f"Metadata-Version: 2.1\nName: {dist.name}\nVersion: {dist.version}\n",
+        )
+        archive.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: groundcrew\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        archive.writestr(f"{info}/RECORD", "")

@@ -1,0 +1,175 @@
+"""A builder at work: a fake base, a share, a public and a private index, and a team's recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from reconciler.builder.build import Builder, Built
+from reconciler.builder.job import Job
+from reconciler.core.model import (
+    Api,
+    Index,
+    Instance,
+    LocalTarget,
+    Place,
+    Recipe,
+    Requirement,
+    Runtime,
+    SourcePackage,
+)
+from reconciler.settings import BuilderSettings
+from reconciler.share.share import Share
+from tests.fakes.base import make_base, write_package
+from tests.fakes.wheels import IndexServer
+
+USER, PASSWORD = "reader", "S3cret-of-the-private-index"
+FILE = "teams/red/one.yaml"
+
+
+class Bench:
+    """Everything below `root`; `public` and `private` are folders of wheels that are served."""
+
+    def __init__(self, root: Path, base: dict[str, str] | None = None, **settings: object) -> None:
+        self.root = root
+        self.state = root / "state"
+        self.secrets = root / "secrets"
+        self.share = Share(root / "share")
+        self.public = IndexServer(root / "public")
+        self.private = IndexServer(root / "private", (USER, PASSWORD))
+        self._settings = settings
+        self._stack = ExitStack()
+        self._trees: dict[str, Path] = {}
+        self._jobs = 0
+        self.python = make_base(root / "base", base)
+        secret = self.secrets / "red" / "corp"
+        secret.mkdir(parents=True)
+        (secret / "username").write_text(USER)
+        (secret / "password").write_text(PASSWORD)
+        self.state.mkdir(parents=True)
+        self.share.root.mkdir()
+        self.share.prepare()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.public)
+        self._stack.enter_context(self.private)
+        self.builder = self.make_builder()
+        self.runtime: Runtime = self.builder.inspect(self.python)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def make_builder(self, **more: object) -> Builder:
+        """Another builder on the same state and share, as after a restart."""
+        settings = BuilderSettings.model_validate(
+            {
+                "sandbox": "require",
+                "default_index": self.public.url,
+                **self._settings,
+                **more,
+            }
+        )
+        return Builder(
+            settings,
+            self.share,
+            self._export,
+            cache_dir=self.state / "cache",
+            secrets_dir=self.secrets,
+        )
+
+    # ---------------------------------------------------------------------------------- asking for
+
+    def _export(self, tree: str, directory: Path) -> None:
+        shutil.copytree(self._trees[tree], directory)
+
+    def package(
+        self, dist: str, modules: dict[str, str], requires: tuple[str, ...] = (), preamble: str = ""
+    ) -> SourcePackage:
+        """An in-repo package as a commit would have it; `preamble` runs first in its backend."""
+        described = json.dumps([dist, modules, requires, preamble])
+        tree = hashlib.sha1(described.encode()).hexdigest()
+        place = self.root / "trees" / tree
+        write_package(place, dist, "1.0", modules, requires)
+        backend = place / "backend.py"
+        backend.write_text(preamble + backend.read_text())
+        self._trees[tree] = place
+        return SourcePackage(dist, f"teams/red/packages/{dist}", tree, Place(FILE, 30))
+
+    def corp(self, *globs: str) -> Index:
+        """The private index, for names that match the globs."""
+        return Index("corp", self.private.url, globs or ("acme-*",), "corp")
+
+    def recipe(self, *wanted: str | SourcePackage, **more: object) -> Recipe:
+        """A recipe whose requirements are at lines 7, 8, … of its file."""
+        requirements = tuple(
+            Requirement(text, Place(FILE, number))
+            if isinstance(text, str)
+            else Requirement(f"{text.name} @ ./{text.path}", Place(FILE, number), text.path)
+            for number, text in enumerate(wanted, 7)
+        )
+        packages = tuple(w for w in wanted if isinstance(w, SourcePackage))
+        recipe = Recipe("", requirements, packages=packages, **more)  # type: ignore[arg-type]
+        return replace(recipe, digest=hashlib.sha256(repr(recipe).encode()).hexdigest())
+
+    def instance(self) -> Instance:
+        """An instance that runs the base."""
+        home = self.root / "airflow"
+        (home / "dags").mkdir(parents=True, exist_ok=True)
+        local = LocalTarget(self.python, str(home), ())
+        return Instance("red-dev", "red", Place("i.yaml"), Api("http://127.0.0.1:1"), local)
+
+    def job(self, team: str = "red") -> Job:
+        """A job with a log of its own."""
+        self._jobs += 1
+        log = self.state / "logs" / f"{self._jobs}.log"
+        return Job(f"job{self._jobs}", "one", team, "0" * 40, log, threading.Event())
+
+    # --------------------------------------------------------------------------------------- doing
+
+    def lock(self, recipe: Recipe, job: Job | None = None) -> str:
+        """Resolve; the lock's text."""
+        return self.builder.resolve(job or self.job(), recipe, self.runtime).text
+
+    def names(self, recipe: Recipe) -> tuple[tuple[str, str], ...]:
+        """Resolve; what the lock installs."""
+        return self.builder.resolve(self.job(), recipe, self.runtime).packages
+
+    def build(self, recipe: Recipe, job: Job | None = None) -> Built:
+        """Resolve and construct."""
+        job = job or self.job()
+        return self.builder.construct(job, recipe, self.runtime, self.lock(recipe, job))
+
+    # -------------------------------------------------------------------------------------- seeing
+
+    def paths(self, built: Built) -> dict[str, str]:
+        """Text of every Python file that a build puts on sys.path, by its import path."""
+        document = self.share.build(built.build_id)
+        assert document is not None, "a build is complete"
+        found = {}
+        for row in document["paths"]:  # type: ignore[attr-defined]
+            lib = self.share.root / row["path"]
+            found |= {f.relative_to(lib).as_posix(): f.read_text() for f in lib.rglob("*.py")}
+        return found
+
+    def on_share(self) -> list[str]:
+        """Every file on the share but those of the layout."""
+        found = [p.relative_to(self.share.root).as_posix() for p in files(self.share.root)]
+        return [p for p in found if not p.startswith(".")]
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file below a folder."""
+    return [Path(here) / name for here, _, names in os.walk(folder) for name in names]
+
+
+def holding(text: str, *folders: Path) -> list[Path]:
+    """The files below the folders that hold a text, as it is or in base64's alphabet."""
+    return [p for folder in folders for p in files(folder) if text.encode() in p.read_bytes()]
