@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import builds, idle, overhead
+from benchmarks import builds, overhead
 from benchmarks.rows import Row, show, write
 
-ALL = {"overhead": overhead.run, "builds": builds.run, "idle": idle.run}
+ALL = {"overhead": overhead.run, "builds": builds.run}
 
 
 def main() -> int:

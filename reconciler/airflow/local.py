@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.rest import Api
 from reconciler.core.errors import Retryable, Stalled
@@ -37,6 +38,7 @@ class LocalDriver:
     def __init__(self, settings: LocalSettings, secrets_dir: Path) -> None:
         self._allow = settings.allow
         self._secrets = secrets_dir
+        self._starts = Starts()
 
     def permit(self, instance: Instance) -> None:
         """Raise Stalled("NotAllowed") for an executable that the settings do not allow."""
@@ -190,6 +192,9 @@ class LocalDriver:
                 if not young:
                     return StepResult(Verdict.FAILED, problem)
                 return StepResult(Verdict.NOT_YET, problem, after=LOOK_AGAIN)
+        loop = self._starts.look(instance, activation)
+        if loop:
+            return StepResult(Verdict.FAILED, Problem("CrashLoop", loop))
         try:
             with self._api(instance) as api:
                 seen = Gate(instance, activation).look(api)
@@ -221,7 +226,7 @@ def _down(component: Component) -> str:
     if not component.status:
         return ""
     code, output = _run(component.status, STATUS_TIMEOUT)
-    return "" if code == 0 else output or f"its status command ended with {code}"
+    return "" if code == 0 else " ".join(output.split()) or f"its status command ended with {code}"
 
 
 def _run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:

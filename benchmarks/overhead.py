@@ -1,0 +1,125 @@
+"""Groundcrew's own time from a commit to an active instance, the poll, and an idle daemon.
+
+Everything is real but Airflow, whose fake answers at once: what is left is Groundcrew, git and uv.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.rows import Row
+from gitsource.source import Source
+from reconciler.core.model import Event
+from reconciler.settings import GitSettings
+from reconciler.store.store import Store
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.site import Site
+
+TURNS = 5
+IDLE_SECONDS = 30.0
+POLLS = 20
+MIB = 1 << 20
+
+
+def run() -> list[Row]:
+    """The rows of this benchmark."""
+    with tempfile.TemporaryDirectory() as directory, FakeAirflow() as airflow:
+        site = Site(Path(directory) / "site", airflow)
+        site.commit("1.0")
+        log = (Path(directory) / "log").open("wb")
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "reconciler.cli", "run"],
+            env=site.environment(),
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            return _measure(site, psutil.Process(daemon.pid))
+        finally:
+            daemon.terminate()
+            daemon.wait(timeout=60)
+            log.close()
+
+
+def _measure(site: Site, daemon: psutil.Process) -> list[Row]:
+    while not Path(site.database.removeprefix("sqlite:///")).exists():
+        time.sleep(0.2)
+    time.sleep(1.0)
+    store = site.store()
+    _active(store, 0)
+    whole, ready = [], []
+    for number in range(TURNS):
+        last = store.last_event_id()
+        begun = time.time()
+        site.commit(f"2.{number}")
+        active = _active(store, last)
+        phases = active.data["phases"]
+        assert isinstance(phases, dict)
+        whole.append(active.at - begun - phases.get("Restarting", 0.0))
+        events = store.events(after_id=last, kinds=["BuildReady"])
+        ready.append(events[0].at - begun)
+    polls = _polls(site)
+    cpu, memory = _idle(daemon)
+    store.close()
+    name = "overhead"
+    return [
+        _row(name, "commit to active, without restarts (median)", whole, "s", 2.0),
+        _row(name, "in-house change: commit to Ready (median)", ready, "s", 3.0),
+        _row("idle", "poll without a change (median)", [p * 1000 for p in polls], "ms", 20.0),
+        Row("idle", f"processor over {IDLE_SECONDS:.0f} s", cpu, "%", "< 1 %", cpu < 1.0),
+        Row("idle", "memory (RSS)", memory, "MiB", "< 150 MiB", memory < 150),
+    ]
+
+
+def _row(benchmark: str, measure: str, values: list[float], unit: str, most: float) -> Row:
+    value = statistics.median(values)
+    return Row(benchmark, measure, value, unit, f"≤ {most:g} {unit}", value <= most)
+
+
+def _active(store: Store, after: int, timeout: float = 120.0) -> Event:
+    """Wait for the next activation to end."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        found = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
+        if found:
+            assert found[0].kind == "ActivationActive", found[0].message
+            return found[0]
+        time.sleep(0.02)
+    raise TimeoutError("no activation ended")
+
+
+def _polls(site: Site) -> list[float]:
+    """Seconds of each poll that finds nothing new."""
+    state = site.root / "poll-state"
+    state.mkdir()
+    source = Source(GitSettings(url=str(site.repo)), state, site.root / "secrets")
+    assert source.poll() is not None
+    seconds = []
+    for _ in range(POLLS):
+        begun = time.perf_counter()
+        assert source.poll() is None
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def _idle(daemon: psutil.Process) -> tuple[float, float]:
+    """(percent of a core, MiB) of the daemon and its children while nothing changes."""
+    time.sleep(5.0)
+    before = _cpu(daemon)
+    begun = time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    percent = 100 * (_cpu(daemon) - before) / (time.monotonic() - begun)
+    return percent, daemon.memory_info().rss / MIB
+
+
+def _cpu(daemon: psutil.Process) -> float:
+    """Seconds of a core that the daemon and its ended children took so far."""
+    times = daemon.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
