@@ -27,8 +27,8 @@ demo: setup ## Play the main job on a real Airflow (AIRFLOW=2.11, KEEP=1 to leav
 test: setup ## All tests, the whole way on real Airflow included (TESTS=path for some)
 	$(BIN)/pytest $(TESTS)
 
-test-fast: setup ## All tests but those on a real Airflow
-	$(BIN)/pytest -m "not e2e" $(TESTS)
+test-fast: setup ## All tests that do not take minutes
+	$(BIN)/pytest -m "not slow" $(TESTS)
 
 check: setup ## Format, ruff, mypy strict, layers, generated files
 	$(BIN)/ruff format --check .
