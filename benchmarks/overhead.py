@@ -31,7 +31,7 @@ MIB = 1 << 20
 def run() -> list[Row]:
     """The rows of this benchmark."""
     with tempfile.TemporaryDirectory() as directory, FakeAirflow() as airflow:
-        site = Site(Path(directory) / "site", airflow)
+        site = Site(Path(directory) / "site", airflow, poll_interval=10.0)
         site.commit("1.0")
         log = (Path(directory) / "log").open("wb")
         daemon = subprocess.Popen(

@@ -33,7 +33,7 @@ IDENTITY = ["-c", "user.name=A. Author", "-c", "user.email=author@example.com"]
 class Site:
     """Everything below `root`; the same root can be put back to a kept state."""
 
-    def __init__(self, root: Path, airflow: FakeAirflow, extra: str = "") -> None:
+    def __init__(self, root: Path, airflow: FakeAirflow, poll_interval: float = 1.0) -> None:
         self.root = root
         self.airflow = airflow
         self.repo = root / "environments"
@@ -42,7 +42,7 @@ class Site:
         root.mkdir(parents=True, exist_ok=True)
         self.python = make_base(root / "base")
         self._secrets()
-        self._settings(extra)
+        self._settings(poll_interval)
         self.repo.mkdir()
         self._git("init", "-q", "-b", "main")
         self._write(f"instances/{INSTANCE}.yaml", yaml.safe_dump(self.instance()))
@@ -55,12 +55,12 @@ class Site:
         (secret / "username").write_text(USER)
         (secret / "password").write_text(PASSWORD)
 
-    def _settings(self, extra: str) -> None:
+    def _settings(self, poll_interval: float) -> None:
         self.config = self.root / "groundcrew.toml"
         self.config.write_text(
             f'state_dir = "{self.root / "state"}"\nshare = "{self.root / "share"}"\n'
-            f'secrets_dir = "{self.root / "secrets"}"\n{extra}\n'
-            f'[git]\nurl = "{self.repo}"\npoll_interval = 1.0\n'
+            f'secrets_dir = "{self.root / "secrets"}"\n'
+            f'[git]\nurl = "{self.repo}"\npoll_interval = {poll_interval}\n'
             f'[local]\nallow = ["/usr/bin/env", "{self.python}"]\n'
             f"[http]\nenabled = false\n[activation]\nretry_first = 0.2\n"
         )
