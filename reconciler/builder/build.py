@@ -36,7 +36,7 @@ from reconciler.builder.verify import Candidate, Verified, Verifier
 from reconciler.builder.wheels import (
     Wheel,
     choose,
-    compile_command,
+    compile_entry,
     disk_error,
     entry_digest,
     fetch,
@@ -229,13 +229,10 @@ class Builder:
             staged.mkdir(parents=True)
             unpack(path, wheel.name, staged, runtime.python)
             failpoint("builder.unpacked")
-            self._sandbox.run(
-                job,
-                compile_command(runtime.python, staged, self._share.entry(digest)),
-                work=own,
-                timeout=self._settings.build_timeout,
-                quiet=True,
-            )
+            compile_entry(
+                job, self._sandbox, runtime.python, staged, self._share.entry(digest), own,
+                self._settings.build_timeout,
+            )  # fmt: skip
             failpoint("builder.compiled")
         except OSError as error:
             raise disk_error(error) from error

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Place, Recipe, Runtime
+from reconciler.core.model import Place, Recipe, Requirement, Runtime
 
 NETWORK = (
     "failed to fetch", "error sending request", "connection refused", "timed out",
@@ -81,12 +81,25 @@ def blamed(words: str, recipe: Recipe) -> Place | None:
     """The place of the first requirement that the explanation names."""
     positions: list[tuple[int, Place]] = []
     for requirement in recipe.requirements:
-        found = named(re.split(r"[^A-Za-z0-9._-]", requirement.text)[0], words)
+        found = named(name_of(requirement), words)
         if found:
             positions.append((found.start(), requirement.place))
     if positions:
         return min(positions, key=lambda pair: pair[0])[1]
     return recipe.requirements[0].place if recipe.requirements else None
+
+
+def place_of(name: str, recipe: Recipe) -> Place | None:
+    """Where a package is asked for; the first requirement when it is another one's dependency."""
+    for requirement in recipe.requirements:
+        if canonicalize_name(name_of(requirement)) == canonicalize_name(name):
+            return requirement.place
+    return recipe.requirements[0].place if recipe.requirements else None
+
+
+def name_of(requirement: Requirement) -> str:
+    """The name that a requirement begins with."""
+    return re.split(r"[^A-Za-z0-9._-]", requirement.text.strip(), maxsplit=1)[0]
 
 
 def named(name: str, words: str) -> re.Match[str] | None:

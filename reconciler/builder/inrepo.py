@@ -67,12 +67,14 @@ class InRepo:
 
     def repo_place(
         self, team: str, package: SourcePackage, runtime: Runtime, file: str, line: int
-    ) -> Place:
-        """The place in the repo of a line of an installed file, told by its path below lib/."""
-        sources: list[str] = json.loads(
-            (self.folder(team, package, runtime) / "sources.json").read_text()
-        )
+    ) -> Place | None:
+        """The place in the repo of a line of an installed file, told by its path below lib/.
+
+        None when the file is not of this package's sources, or they are no longer in the cache.
+        """
+        kept = self.folder(team, package, runtime) / "sources.json"
+        sources: list[str] = json.loads(kept.read_text()) if kept.is_file() else []
         for source in sorted(sources, key=len):
             if source == file or source.endswith(f"/{file}"):
                 return Place(f"{package.path}/{source}", line)
-        return Place(package.path)
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +29,12 @@ class Job:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def say(self, text: str) -> None:
-        """Append to the log; it can be read while it grows."""
+        """Append to the log; it can be read while it grows.
+
+        A disk that is full loses lines of the log, and fails the build where it matters.
+        """
         clean = self.clean(text)
-        with self._lock:
+        with self._lock, suppress(OSError):
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("a", encoding="utf-8") as file:
                 if file.tell() < LOG_LIMIT:

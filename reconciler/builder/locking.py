@@ -20,6 +20,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.sandbox import Sandbox
 from reconciler.builder.standins import stand_ins, usable
+from reconciler.builder.wheels import disk_full, ran_out_of_disk
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Recipe, Runtime
 from reconciler.faults import failpoint
@@ -118,6 +119,8 @@ def make_lock(
             f"requirements (an unsatisfiable set can take very long)",
             recipe.requirements[0].place if recipe.requirements else None,
         )
+    if ran_out_of_disk(ended):
+        raise disk_full()
     if ended.code != 0:
         raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
     text = _finish((work / "pylock.toml").read_text(), wheels, indexes)

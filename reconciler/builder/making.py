@@ -10,6 +10,7 @@ from pathlib import Path
 from reconciler.builder.job import Job
 from reconciler.builder.locking import uv_path
 from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.wheels import disk_full, ran_out_of_disk
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Place, Runtime
 from reconciler.settings import BuilderSettings
@@ -37,7 +38,7 @@ class WheelMaker:
     ) -> Path:
         """The wheel of a source directory or sdist below `work`; its requirements from `index`.
 
-        Raises Stalled("PackageBuildFailed") with the build's last lines, or that of a limit.
+        Raises Stalled("PackageBuildFailed") with the build's last lines, or Retryable("DiskFull").
         """
         out = work / "out"
         shutil.rmtree(out, ignore_errors=True)
@@ -56,6 +57,8 @@ class WheelMaker:
             writable=[cache],
             index=work,
         )
+        if ran_out_of_disk(ended):
+            raise disk_full()
         wheels = [p for p in out.glob("*.whl") if p.is_file() and not p.is_symlink()]
         if ended.code != 0 or len(wheels) != 1:
             tail = "\n".join(ended.output.strip().splitlines()[-TAIL:])

@@ -9,6 +9,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from reconciler.builder.explain import place_of
 from reconciler.builder.job import Job
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.proxy import Indexes
@@ -76,14 +77,3 @@ def refusal(
         f"version that has one, {words}",
         place,
     )
-
-
-def place_of(name: str, recipe: Recipe) -> Place | None:
-    """Where a package is asked for; the first requirement when it is another one's dependency."""
-    for requirement in recipe.requirements:
-        word = requirement.text.split(";")[0].split("[")[0]
-        for end in "<>=!~ @":
-            word = word.split(end)[0]
-        if canonicalize_name(word) == name:
-            return requirement.place
-    return recipe.requirements[0].place if recipe.requirements else None

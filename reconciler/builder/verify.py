@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from reconciler.builder.explain import place_of
 from reconciler.builder.inrepo import InRepo
 from reconciler.builder.job import Job
 from reconciler.builder.sandbox import Ended, Sandbox
@@ -226,16 +228,17 @@ class Verifier:
     def _place_of(
         self, team: str, recipe: Recipe, runtime: Runtime, problem: dict[str, Any]
     ) -> Place | None:
-        _, mark, below = problem["file"].partition("/lib/")
+        _, _, below = problem["file"].partition("/lib/")
+        name = problem["distribution"]
         for package in recipe.packages:
-            if package.name == problem["distribution"] or not problem["distribution"]:
-                if mark:
-                    return self._in_repo.repo_place(team, package, runtime, below, problem["line"])
+            if below and name in ("", package.name):
+                place = self._in_repo.repo_place(team, package, runtime, below, problem["line"])
+                if place is not None:
+                    return place
+        for package in recipe.packages:
+            if package.name == name:
                 return Place(package.path)
-        for requirement in recipe.requirements:
-            if requirement.text.startswith(problem["distribution"]):
-                return requirement.place
-        return recipe.requirements[0].place if recipe.requirements else None
+        return place_of(name, recipe)
 
     def _judge_dags(
         self,
@@ -257,7 +260,7 @@ class Verifier:
                     raise Stalled(
                         "VerificationFailed",
                         f"the declared DAG does not parse: {last_line(error)}",
-                        Place(path),
+                        Place(path, line_in(error, name)),
                     )
         known = self._baseline(job, runtime, instance, candidate, work)
         for file, error in errors.items():
@@ -318,6 +321,12 @@ def last_line(error: str) -> str:
     """The line of a stack trace that says what is wrong."""
     lines = [line for line in error.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else "unknown"
+
+
+def line_in(error: str, name: str) -> int:
+    """The innermost line of a file that a stack trace names; 0 when it names none."""
+    found = re.findall(rf'File "[^"]*{re.escape(name)}", line (\d+)', error)
+    return int(found[-1]) if found else 0
 
 
 def _did_not_end(ended: Ended, what: str) -> Stalled:

@@ -54,7 +54,7 @@ def _modules(dist: importlib.metadata.Distribution, everything: bool) -> list[st
 
 
 def _where(error: BaseException, root: str) -> tuple[str, int]:
-    """The innermost frame below `root`: (path below it, line)."""
+    """The innermost frame below `root`: (path relative to it, line)."""
     best = ("", 0)
     if isinstance(error, SyntaxError) and error.filename:
         frames = [(error.filename, error.lineno or 0)]
@@ -63,7 +63,7 @@ def _where(error: BaseException, root: str) -> tuple[str, int]:
     summary = traceback.extract_tb(error.__traceback__)
     for name, line in [(f.filename, f.lineno or 0) for f in summary] + frames:
         if name.startswith(root):
-            best = (name, line)
+            best = (name[len(root) :], line)
     return best
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -20,6 +21,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Upstream
+from reconciler.builder.sandbox import Ended, Sandbox
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.faults import failpoint
 
@@ -94,10 +96,40 @@ def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path) -> Path:
 
 def disk_error(error: OSError) -> GroundcrewError:
     """The local disk's trouble, in words."""
+    if error.errno == errno.ENOSPC:
+        return disk_full()
+    return Retryable("DiskError", f"the local build disk: {error.strerror or error}")
+
+
+def disk_full() -> Retryable:
+    """There is no room to build."""
     return Retryable(
-        "DiskFull" if error.errno == 28 else "DiskError",
-        f"the local build disk: {error.strerror or error}; free space below the cache directory",
+        "DiskFull",
+        "the local build disk is full; free space below the cache directory (builder.cache_dir)",
     )
+
+
+def ran_out_of_disk(ended: Ended) -> bool:
+    """Did a command fail because the disk is full, by its own words."""
+    return ended.code != 0 and os.strerror(errno.ENOSPC).lower() in ended.output.lower()
+
+
+def compile_entry(
+    job: Job, sandbox: Sandbox, python: str, staged: Path, final: Path, work: Path, timeout: float
+) -> None:
+    """Compile what is staged, as it will be at `final`; files that do not compile stay as they are.
+
+    Raises Retryable("DiskFull") or Stalled("CompileTimeout").
+    """
+    command = compile_command(python, staged, final)
+    ended = sandbox.run(job, command, work=work, timeout=timeout, quiet=True)
+    if ran_out_of_disk(ended):
+        raise disk_full()
+    if ended.timed_out:
+        raise Stalled(
+            "CompileTimeout",
+            f"compiling took longer than {timeout:g} s; raise builder.build_timeout",
+        )
 
 
 def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
@@ -187,7 +219,7 @@ def refuse_unsafe(wheel: Path) -> None:
 def compile_command(python: str, staged: Path, final: Path) -> list[str]:
     """How the instance's interpreter compiles an entry: valid wherever it is copied."""
     return [
-        python, "-I", "-m", "compileall", "-q", "-q",
+        python, "-I", "-m", "compileall", "-q",
         "--invalidation-mode", "unchecked-hash",
         "-s", str(staged / "lib"), "-p", str(final / "lib"), str(staged / "lib"),
     ]  # fmt: skip

@@ -53,7 +53,7 @@ class Bench:
         secret.mkdir(parents=True)
         (secret / "username").write_text(USER)
         (secret / "password").write_text(PASSWORD)
-        self.state.mkdir(parents=True)
+        self.state.mkdir(parents=True, exist_ok=True)
         self.share.root.mkdir()
         self.share.prepare()
 
@@ -83,6 +83,7 @@ class Bench:
             self._export,
             cache_dir=self.state / "cache",
             secrets_dir=self.secrets,
+            hidden=(self.state,),
         )
 
     # ---------------------------------------------------------------------------------- asking for

@@ -1,0 +1,238 @@
+"""From a lock to a build on the share: what is fetched, checked, refused and used again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.model import Place
+from tests.fakes.bench import FILE, PASSWORD, USER, Bench, holding
+from tests.fakes.wheels import make_sdist, make_wheel
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path) as bench:
+        yield bench
+
+
+def refused(bench: Bench, lock: str, *wanted: str, **more: object) -> Stalled:
+    """How a construction is refused; nothing of it is on the share."""
+    with pytest.raises(Stalled) as caught:
+        bench.builder.construct(bench.job(), bench.recipe(*wanted, **more), bench.runtime, lock)
+    assert bench.on_share() == []
+    return caught.value
+
+
+def test_a_build_holds_its_packages_lock_sbom_and_log(bench: Bench) -> None:
+    """What the loader, an auditor and a person need lies together on the share."""
+    make_wheel(bench.public.folder, "alpha", requires=("beta",))
+    make_wheel(bench.public.folder, "beta", "2.0")
+    recipe = bench.recipe("alpha", env=(("ACME_REGION", "eu"),))
+    built = bench.build(recipe)
+    assert built.packages == (("alpha", "1.0"), ("beta", "2.0"))
+    assert set(bench.paths(built)) == {"alpha.py", "beta.py"}
+    folder = bench.share.build_path(built.build_id)
+    sbom = json.loads((folder / "sbom.cdx.json").read_text())
+    assert {c["purl"] for c in sbom["components"]} == {"pkg:pypi/alpha@1.0", "pkg:pypi/beta@2.0"}
+    assert "placed alpha 1.0" in (folder / "build.log").read_text()
+    document = bench.share.build(built.build_id)
+    assert document is not None
+    assert document["env"] == {"ACME_REGION": "eu"}
+
+
+def test_bytecode_is_compiled_once_and_holds_wherever_it_is_copied(bench: Bench) -> None:
+    """Every module of an entry has unchecked-hash bytecode, made by the instance's interpreter."""
+    make_wheel(bench.public.folder, "alpha")
+    bench.build(bench.recipe("alpha"))
+    (compiled,) = bench.share.root.rglob("alpha.*.pyc")
+    assert compiled.read_bytes()[4:8] == b"\x01\x00\x00\x00"
+
+
+def test_the_same_lock_twice_builds_nothing_new(bench: Bench) -> None:
+    """A second construction fetches, places and changes nothing, even by another process."""
+    make_wheel(bench.public.folder, "alpha")
+    recipe = bench.recipe("alpha")
+    lock = bench.lock(recipe)
+    first = bench.builder.construct(bench.job(), recipe, bench.runtime, lock)
+    before, asked = bench.on_share(), len(bench.public.asked)
+    again = bench.make_builder().construct(bench.job(), recipe, bench.runtime, lock)
+    assert again == first
+    assert (bench.on_share(), len(bench.public.asked)) == (before, asked)
+
+
+def test_a_second_team_uses_the_entries_of_the_first(bench: Bench) -> None:
+    """What one team's build brought is neither fetched nor written again for another's."""
+    make_wheel(bench.public.folder, "alpha")
+    make_wheel(bench.public.folder, "beta")
+    bench.build(bench.recipe("alpha"))
+    entries = {p.name: p.stat().st_mtime_ns for p in (bench.share.root / "store").rglob("*")}
+    shutil.rmtree(bench.state / "cache" / "wheels")
+    job = bench.job("blue")
+    built = bench.build(bench.recipe("alpha", "beta"), job)
+    assert set(bench.paths(built)) == {"alpha.py", "beta.py"}
+    assert "fetching alpha" not in job.log.read_text()
+    after = {p.name: p.stat().st_mtime_ns for p in (bench.share.root / "store").rglob("alpha.py")}
+    assert after.items() <= entries.items()
+
+
+def test_a_wheel_that_was_replaced_on_the_index_is_refused(bench: Bench) -> None:
+    """The lock's hash decides, and the words say what happened and what to do."""
+    make_wheel(bench.public.folder, "alpha")
+    lock = bench.lock(bench.recipe("alpha"))
+    make_wheel(bench.public.folder, "alpha", files={"alpha.py": "import os\n"})
+    error = refused(bench, lock, "alpha")
+    assert error.reason == "HashMismatch"
+    assert "groundcrew refresh one" in error.message
+    assert not list((bench.state / "cache" / "wheels").rglob("*.whl"))
+
+
+def test_a_wheel_that_vanished_from_the_index_is_tried_again_later(bench: Bench) -> None:
+    """An index that answers 404 may recover; nothing is on the share."""
+    wheel = make_wheel(bench.public.folder, "alpha")
+    lock = bench.lock(bench.recipe("alpha"))
+    wheel.unlink()
+    with pytest.raises(Retryable, match="answers 404"):
+        bench.builder.construct(bench.job(), bench.recipe("alpha"), bench.runtime, lock)
+    assert bench.on_share() == []
+
+
+@pytest.mark.parametrize("name", ["../../escaped.py", "/tmp/escaped.py", "alpha/../../x.py"])
+def test_a_wheel_that_leaves_its_folder_is_refused(bench: Bench, name: str) -> None:
+    """A member that points outside is refused before anything is unpacked."""
+    make_wheel(bench.public.folder, "alpha", files={"alpha.py": "", name: "x = 1\n"})
+    error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
+    assert error.reason == "UnsafeWheel"
+    assert name in error.message
+    assert not list(bench.state.rglob("escaped.py"))
+
+
+def test_a_wheel_whose_record_does_not_hold_is_refused(bench: Bench) -> None:
+    """Files that are not what the wheel's own RECORD says are not placed."""
+    make_wheel(bench.public.folder, "alpha", bad_record=True)
+    error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
+    assert error.reason == "InvalidWheel"
+    assert "alpha-1.0-py3-none-any.whl" in error.message
+
+
+def test_wheels_that_share_a_package_become_one_directory(bench: Bench) -> None:
+    """Two wheels that fill one regular package import together."""
+    files = {"family/__init__.py": "", "family/one.py": "", "bin_one.py": ""}
+    make_wheel(bench.public.folder, "family-one", files=files)
+    make_wheel(bench.public.folder, "family-two", files={"family/two.py": "import family.one\n"})
+    recipe = bench.recipe("family-one", "family-two")
+    built = bench.build(recipe)
+    document = bench.share.build(built.build_id)
+    assert document is not None
+    assert len(document["paths"]) == 1  # type: ignore[arg-type]
+    verified = bench.builder.verify(
+        bench.job(), recipe, bench.runtime, bench.instance(), built.build_id
+    )
+    assert verified.report["warnings"] == []
+
+
+def test_index_credentials_are_nowhere_but_in_their_secret(bench: Bench) -> None:
+    """No log, cache, build file or error holds the password, in the clear or as basic auth."""
+    make_wheel(bench.private.folder, "acme-tools")
+    spy = "import os, pathlib\n" + (
+        "pathlib.Path('acme_own/seen.py').write_text(repr(dict(os.environ)))\n"
+    )
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=spy)
+    job = bench.job()
+    recipe = bench.recipe("acme-tools", own, indexes=(bench.corp("acme-*"),))
+    built = bench.build(recipe, job)
+    bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
+    assert "HOME" in bench.paths(built)["acme_own/seen.py"]
+    basic = __import__("base64").b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    for secret in (PASSWORD, basic):
+        assert holding(secret, bench.state, bench.share.root, bench.root / "trees") == []
+
+
+def test_credentials_in_what_a_build_prints_are_masked(bench: Bench) -> None:
+    """Even a secret that a build script knows and prints does not reach its log or its error."""
+    loud = f"print('it is {PASSWORD}')\nraise SystemExit('http://u:{PASSWORD}@host/')\n"
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=loud)
+    job = bench.job()
+    with pytest.raises(Stalled) as caught:
+        bench.lock(bench.recipe(own, indexes=(bench.corp(),)), job)
+    assert "it is ***" in job.log.read_text()
+    assert PASSWORD not in job.log.read_text() + str(caught.value)
+
+
+# ------------------------------------------------------------------------------- from source
+
+
+def test_a_named_sdist_is_built_in_the_sandbox(bench: Bench) -> None:
+    """It is fetched, checked by its hash, built without a network, and placed like any wheel."""
+    make_sdist(bench.public.folder, "delta", "3.1", requires=("beta",))
+    make_wheel(bench.public.folder, "beta")
+    recipe = bench.recipe("delta", source_builds=("delta",))
+    job = bench.job()
+    built = bench.build(recipe, job)
+    assert built.packages == (("beta", "1.0"), ("delta", "3.1"))
+    assert bench.paths(built)["delta/__init__.py"] == '__version__ = "3.1"\n'
+    assert "building delta-3.1.tar.gz" in job.log.read_text()
+    bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
+
+
+def test_a_wheel_is_preferred_to_an_sdist_that_may_be_built(bench: Bench) -> None:
+    """Naming a package allows building it, it does not ask for it."""
+    make_sdist(bench.public.folder, "delta", preamble="raise SystemExit('built')\n")
+    make_wheel(bench.public.folder, "delta")
+    built = bench.build(bench.recipe("delta", source_builds=("delta",)))
+    assert set(bench.paths(built)) == {"delta.py"}
+
+
+def test_a_private_sdist_is_built_with_its_index(bench: Bench) -> None:
+    """An sdist behind credentials is fetched with them, and is built without them."""
+    make_sdist(bench.private.folder, "acme-delta")
+    recipe = bench.recipe(
+        "acme-delta", source_builds=("acme-delta",), indexes=(bench.corp("acme-*"),)
+    )
+    assert set(bench.paths(bench.build(recipe))) == {"acme_delta/__init__.py"}
+    assert holding(PASSWORD, bench.state, bench.share.root) == []
+
+
+def test_an_sdist_is_built_once_for_a_team(bench: Bench) -> None:
+    """Another recipe of the same team finds the wheel; another team builds its own."""
+    make_sdist(bench.public.folder, "delta")
+    make_wheel(bench.public.folder, "alpha")
+    counts = []
+    for team, wanted in (("red", ["delta"]), ("red", ["delta", "alpha"]), ("blue", ["delta"])):
+        job = bench.job(team)
+        env = (("TEAM", team),)
+        bench.build(bench.recipe(*wanted, source_builds=("delta",), env=env), job)
+        counts.append(job.log.read_text().count("building delta"))
+    assert counts == [1, 0, 1]
+
+
+def test_an_sdist_that_was_replaced_is_refused_and_not_built(bench: Bench) -> None:
+    """The sdist's hash is checked before a line of it runs."""
+    make_sdist(bench.public.folder, "delta")
+    lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
+    make_sdist(bench.public.folder, "delta", preamble="print('it ran')\n")
+    error = refused(bench, lock, "delta", source_builds=("delta",))
+    assert error.reason == "HashMismatch"
+
+
+def test_an_sdist_in_a_lock_that_is_no_longer_named_is_refused(bench: Bench) -> None:
+    """A kept lock allows nothing that the definition does not."""
+    make_sdist(bench.public.folder, "delta")
+    lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
+    error = refused(bench, lock, "delta")
+    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 7))
+    assert "add its name to sourceBuilds" in error.message
+
+
+def test_an_sdist_that_does_not_build_says_why_at_its_line(bench: Bench) -> None:
+    """The build's last words reach the person who asked for the package."""
+    make_sdist(bench.public.folder, "delta", preamble="raise SystemExit('no compiler here')\n")
+    lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
+    error = refused(bench, lock, "delta", source_builds=("delta",))
+    assert (error.reason, error.place) == ("PackageBuildFailed", Place(FILE, 7))
+    assert "no compiler here" in error.message

@@ -1,0 +1,192 @@
+"""Resolving with real uv and real indexes: what a lock holds, and what a refusal says."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.model import Place
+from tests.fakes.bench import FILE, PASSWORD, Bench
+from tests.fakes.wheels import make_sdist, make_wheel
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path, {"acme-core": "2.0", "old-lib": "1.5+corp"}) as bench:
+        yield bench
+
+
+def refused(bench: Bench, *wanted: str, **more: object) -> GroundcrewError:
+    """How a resolution is refused."""
+    with pytest.raises(GroundcrewError) as caught:
+        bench.lock(bench.recipe(*wanted, **more))
+    return caught.value
+
+
+def test_only_what_the_base_lacks_is_locked(bench: Bench) -> None:
+    """The base's packages are no part of the lock, and their own requirements are not either."""
+    make_wheel(bench.public.folder, "alpha", requires=("acme-core>=1", "beta", "apache-airflow"))
+    make_wheel(bench.public.folder, "beta")
+    make_wheel(bench.public.folder, "acme-core", "2.0")
+    assert bench.names(bench.recipe("alpha", "apache-airflow>=3")) == (
+        ("alpha", "1.0"),
+        ("beta", "1.0"),
+    )
+
+
+def test_the_base_decides_which_version_is_chosen(bench: Bench) -> None:
+    """A newer version that needs another version of the base's package gives way to an older."""
+    make_wheel(bench.public.folder, "acme-core", "3.0")
+    make_wheel(bench.public.folder, "alpha", "2.0", requires=("acme-core>=3",))
+    make_wheel(bench.public.folder, "alpha", "1.0", requires=("acme-core<3",))
+    assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
+
+
+def test_a_base_with_versions_of_its_own_resolves(bench: Bench) -> None:
+    """What the image's makers built themselves is on no index, and that is no obstacle."""
+    make_wheel(bench.public.folder, "alpha", requires=("old-lib>=1", "acme-core"))
+    make_wheel(bench.public.folder, "old-lib", "9.0")
+    assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
+
+
+def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -> None:
+    """A base with a broken version string still gets its delta."""
+    with Bench(tmp_path, {"strange": "unknown-dirty"}) as bench:
+        make_wheel(bench.public.folder, "alpha")
+        assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
+
+
+def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench) -> None:
+    """The message names the base's version, the resolver's words and the requirement's line."""
+    make_wheel(bench.public.folder, "acme-core", "3.0")
+    make_wheel(bench.public.folder, "alpha")
+    error = refused(bench, "alpha", "acme-core>=3")
+    assert isinstance(error, Stalled)
+    assert (error.reason, error.place) == ("Conflict", Place(FILE, 8))
+    assert "the base (Airflow 3.3.2) has acme-core 2.0" in error.message
+    assert "unsatisfiable" in error.message
+
+
+def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench) -> None:
+    """A conflict deep in the tree is at the line of the requirement that brings it."""
+    make_wheel(bench.public.folder, "acme-core", "3.0")
+    make_wheel(bench.public.folder, "beta")
+    make_wheel(bench.public.folder, "alpha", requires=("middle",))
+    make_wheel(bench.public.folder, "middle", requires=("acme-core>=3",))
+    error = refused(bench, "beta", "alpha")
+    assert (error.reason, error.place) == ("Conflict", Place(FILE, 8))
+    assert "acme-core" in error.message
+
+
+def test_requirements_that_exclude_each_other_stall(bench: Bench) -> None:
+    """Two requirements without a common version are a conflict, in the resolver's words."""
+    for version in ("1.0", "2.0"):
+        make_wheel(bench.public.folder, "gamma", version)
+    make_wheel(bench.public.folder, "alpha", requires=("gamma<2",))
+    error = refused(bench, "alpha", "gamma>=2")
+    assert (error.reason, error.place) == ("Conflict", Place(FILE, 7))
+    assert isinstance(error, Stalled)
+    assert "unsatisfiable" in error.message
+
+
+def test_a_constraint_of_the_team_binds(bench: Bench) -> None:
+    """A constraints file limits what is chosen, though it asks for nothing itself."""
+    for version in ("1.0", "2.0"):
+        make_wheel(bench.public.folder, "gamma", version)
+    limits = (("teams/red/constraints.txt", "gamma<2\nnever-asked-for==1\n"),)
+    assert bench.names(bench.recipe("gamma", constraints=limits)) == (("gamma", "1.0"),)
+
+
+def test_a_name_that_does_not_exist_is_not_found(bench: Bench) -> None:
+    """A misspelt requirement is told as such, at its line."""
+    make_wheel(bench.public.folder, "alpha")
+    error = refused(bench, "alpha", "alhpa")
+    assert (error.reason, error.place) == ("NotFound", Place(FILE, 8))
+    assert "alhpa" in error.message
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_an_sdist_that_is_not_named_is_refused_in_words(bench: Bench, indexed: bool) -> None:
+    """A package without a wheel says what may be done about it, whatever the indexes are."""
+    make_sdist(bench.public.folder, "delta")
+    more = {"indexes": (bench.corp(),)} if indexed else {}
+    error = refused(bench, "delta", **more)
+    assert isinstance(error, Stalled)
+    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 7))
+    assert "sourceBuilds" in error.message
+
+
+def test_naming_one_sdist_does_not_allow_another(bench: Bench) -> None:
+    """`sourceBuilds` is about the packages that it names and about no other."""
+    make_sdist(bench.public.folder, "delta")
+    make_sdist(bench.public.folder, "epsilon")
+    error = refused(bench, "delta", "epsilon", source_builds=("delta",))
+    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 8))
+    assert error.message.startswith("epsilon")
+
+
+def test_the_private_index_wins_over_a_higher_public_version(bench: Bench) -> None:
+    """A name that matches the index's globs is never taken from the public index."""
+    make_wheel(bench.private.folder, "acme-tools", "1.0")
+    make_wheel(bench.public.folder, "acme-tools", "99.0")
+    make_wheel(bench.public.folder, "alpha", requires=("acme.tools",))
+    recipe = bench.recipe("alpha", indexes=(bench.corp("acme-*"),))
+    text = bench.lock(recipe)
+    found = {p["name"]: p for p in tomllib.loads(text)["packages"]}
+    assert found["acme-tools"]["version"] == "1.0"
+    assert found["acme-tools"]["wheels"][0]["url"].startswith(
+        bench.private.url.removesuffix("simple/")
+    )
+    assert not [path for path in bench.public.asked if "acme" in path]
+
+
+def test_a_private_name_that_is_missing_fails_rather_than_falls_through(bench: Bench) -> None:
+    """When the private index lacks a name, the public one is not even asked."""
+    make_wheel(bench.private.folder, "acme-other")
+    make_wheel(bench.public.folder, "acme-tools", "99.0")
+    error = refused(bench, "acme-tools", indexes=(bench.corp(),))
+    assert isinstance(error, Stalled)
+    assert (error.reason, error.place) == ("NotFound", Place(FILE, 7))
+    assert not [path for path in bench.public.asked if "acme" in path]
+
+
+def test_wrong_credentials_name_the_index_and_not_the_password(bench: Bench) -> None:
+    """An index that refuses is retried, and the words say which secret to renew."""
+    (bench.secrets / "red" / "corp" / "password").write_text("expired-" + PASSWORD)
+    make_wheel(bench.private.folder, "acme-tools")
+    error = refused(bench, "acme-tools", indexes=(bench.corp(),))
+    assert isinstance(error, Retryable)
+    assert (error.reason, error.place) == ("IndexDenied", Place(FILE, 7))
+    assert "corp" in error.message
+    assert PASSWORD not in str(error)
+
+
+def test_a_missing_secret_says_where_it_belongs(bench: Bench) -> None:
+    """A secret of another team is not used: the team's own folder is named."""
+    with pytest.raises(Stalled, match="secret corp of team blue") as caught:
+        bench.lock(bench.recipe("acme-tools", indexes=(bench.corp(),)), bench.job("blue"))
+    assert caught.value.reason == "SecretMissing"
+
+
+def test_an_index_that_is_down_is_tried_again_later(tmp_path: Path) -> None:
+    """No answer is no verdict: the error is one that a retry may heal."""
+    with Bench(tmp_path, default_index="http://127.0.0.1:9/simple/") as bench:
+        error = refused(bench, "alpha")
+    assert isinstance(error, Retryable)
+    assert error.reason == "IndexUnreachable"
+
+
+def test_one_teams_pages_are_not_served_to_another_from_the_cache(bench: Bench) -> None:
+    """Two recipes with other indexes never share what uv remembers of a name."""
+    make_wheel(bench.private.folder, "acme-tools", "1.0")
+    make_wheel(bench.public.folder, "acme-tools", "2.0")
+    make_wheel(bench.public.folder, "alpha")
+    private = bench.recipe("acme-tools", indexes=(bench.corp("acme-*"),))
+    public = bench.recipe("acme-tools", indexes=(bench.corp("other-*"),))
+    assert bench.names(private) == (("acme-tools", "1.0"),)
+    assert bench.names(public) == (("acme-tools", "2.0"),)
+    assert bench.names(private) == (("acme-tools", "1.0"),)

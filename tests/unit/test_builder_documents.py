@@ -1,0 +1,220 @@
+"""What describes a build, what belongs together, and what is written down on the way."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.builder import overlap
+from reconciler.builder.build import build_id_of
+from reconciler.builder.job import Job
+from reconciler.builder.manifest import Parts, build_json, sbom
+from reconciler.builder.standins import stand_ins, usable
+from reconciler.builder.verify import last_line, line_in
+from reconciler.builder.wheels import Wheel
+from reconciler.core.errors import Cancelled
+from reconciler.core.model import (
+    Checks,
+    Distribution,
+    FileItem,
+    Place,
+    Recipe,
+    Runtime,
+    SourcePackage,
+)  # fmt: skip
+from reconciler.share.share import Share
+
+RUNTIME = Runtime(
+    "key", "/python", "3.11.7", "cp311", "linux_x86_64", "3.3.2", ("py3-none-any",),
+    (Distribution("acme-core", "2.0+corp"), Distribution("odd", "dirty")),
+)  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job("k", "one", "red", "r", tmp_path / "logs" / "log", threading.Event())
+
+
+def entry(root: Path, digest: str, *files: str, text: str = "") -> Path:
+    """A store entry with these files in lib/."""
+    for name in files:
+        path = root / digest / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root / digest
+
+
+# ------------------------------------------------------------------------------------- overlap
+
+
+def test_wheels_of_their_own_stay_apart(tmp_path: Path) -> None:
+    """Each has its directory, in the lock's order; metadata is no overlap."""
+    entries = {
+        "a": entry(tmp_path, "a", "a/__init__.py", "a-1.dist-info/METADATA"),
+        "b": entry(tmp_path, "b", "b.py", "__pycache__/b.pyc"),
+    }
+    assert overlap.groups(entries) == [("a",), ("b",)]
+
+
+def test_wheels_that_fill_one_regular_package_belong_together(tmp_path: Path) -> None:
+    """Also when only one of them brings its __init__, and whatever is between them."""
+    entries = {
+        "a": entry(tmp_path, "a", "family/one.py"),
+        "b": entry(tmp_path, "b", "b.py"),
+        "c": entry(tmp_path, "c", "family/__init__.py"),
+        "d": entry(tmp_path, "d", "b.py", "d/__init__.py"),
+    }
+    assert overlap.groups(entries) == [("a", "c"), ("b", "d")]
+
+
+def test_belonging_together_is_passed_on(tmp_path: Path) -> None:
+    """If a shares with b and b with c, all three are one directory."""
+    entries = {
+        "a": entry(tmp_path, "a", "x.py"),
+        "b": entry(tmp_path, "b", "x.py", "y.py"),
+        "c": entry(tmp_path, "c", "y.py"),
+    }
+    assert overlap.groups(entries) == [("a", "b", "c")]
+
+
+@pytest.mark.parametrize("text", ["", "__path__ = __import__('pkgutil').extend_path(x, y)\n"])
+def test_namespace_packages_may_be_split(tmp_path: Path, text: str) -> None:
+    """Without an __init__, or with one that looks at the whole path, nothing is hidden."""
+    init = ("space/__init__.py",) if text else ()
+    entries = {
+        "a": entry(tmp_path, "a", "space/one.py", *init, text=text),
+        "b": entry(tmp_path, "b", "space/two.py", *init, text=text),
+    }
+    assert overlap.groups(entries) == [("a",), ("b",)]
+
+
+def test_the_later_wheel_wins_where_both_have_a_file(tmp_path: Path) -> None:
+    """As an installer would do it, and the digest depends on the order."""
+    entries = {
+        "a": entry(tmp_path, "a", "x.py", "only.py", text="a"),
+        "b": entry(tmp_path, "b", "x.py", text="b"),
+    }
+    overlap.merge(("a", "b"), entries, tmp_path / "merged")
+    assert (tmp_path / "merged/lib/x.py").read_text() == "b"
+    assert (tmp_path / "merged/lib/only.py").read_text() == "a"
+    assert overlap.merged_digest(("a", "b")) != overlap.merged_digest(("b", "a"))
+
+
+# ------------------------------------------------------------------------------------ manifest
+
+
+def test_build_json_is_relative_to_the_share(tmp_path: Path, job: Job) -> None:
+    """Another machine mounts the share elsewhere: no path names this one's."""
+    share = Share(tmp_path)
+    first, files = "a" * 64, "b" * 64
+    lib = share.entry(first) / "lib"
+    lib.mkdir(parents=True)
+    (lib / "x.pth").write_text("")
+    (share.entry(first) / "bin").mkdir()
+    wheel = Wheel("alpha", "1.0", "alpha-1.0-py3-none-any.whl", "c" * 64)
+    document = build_json(
+        "0" * 16, Recipe("d", env=(("A", "b"),)), RUNTIME, job, [wheel], [first],
+        Parts(files, ("jars/x.jar",), has_bin=True), share,
+    )  # fmt: skip
+    assert str(tmp_path) not in json.dumps(document)
+    assert document["paths"] == [{"path": f"store/sha256/aa/{first}/lib", "pth": True}]
+    assert document["bin"] == [
+        f"store/sha256/aa/{first}/bin", f"store/sha256/bb/{files}/files/bin",
+    ]  # fmt: skip
+    assert document["jars"] == [f"store/sha256/bb/{files}/files/jars/x.jar"]
+    assert document["entries"] == [first, files]
+    assert (document["environment"], document["team"]) == ("one", "red")
+    assert document["abi"] == "cp311-linux_x86_64"
+
+
+def test_an_sbom_is_the_same_every_time() -> None:
+    """Neither a clock nor a random number is in it; every package has its hash."""
+    wheels = [Wheel(n, "1.0", "x.whl", "c" * 64) for n in ("alpha", "beta")]
+    first = sbom("0" * 16, wheels)
+    assert first == sbom("0" * 16, wheels)
+    document = json.loads(first)
+    assert [c["name"] for c in document["components"]] == ["alpha", "beta"]
+    assert document["components"][0]["hashes"] == [{"alg": "SHA-256", "content": "c" * 64}]
+
+
+def test_a_build_id_changes_with_all_that_a_build_consists_of() -> None:
+    """Lock, trees, files, variables, checks and runtime: each makes another build."""
+    recipe = Recipe("d")
+    package = SourcePackage("p", "teams/red/p", "tree", Place("f"))
+    others = [
+        replace(recipe, packages=(package,)),
+        replace(recipe, packages=(replace(package, tree="other"),)),
+        replace(recipe, files=(FileItem("0" * 64, url="https://x", path="bin/x"),)),
+        replace(recipe, env=(("A", "b"),)),
+        replace(recipe, checks=Checks(imports=("x",))),
+    ]
+    ids = [build_id_of("lock", r, RUNTIME) for r in (recipe, *others)]
+    ids.append(build_id_of("other lock", recipe, RUNTIME))
+    ids.append(build_id_of("lock", recipe, replace(RUNTIME, key="other")))
+    assert len(set(ids)) == len(ids)
+    assert build_id_of("lock", replace(recipe, digest="e"), RUNTIME) == ids[0]
+
+
+# ----------------------------------------------------------------------------------- stand-ins
+
+
+def test_the_base_has_stand_ins_of_its_versions(tmp_path: Path) -> None:
+    """One wheel for each version that can be read, local ones too, made once."""
+    folder = stand_ins(RUNTIME, tmp_path)
+    (wheel,) = folder.iterdir()
+    assert wheel.name == "acme_core-2.0+corp-py3-none-any.whl"
+    assert zipfile.is_zipfile(wheel)
+    before = wheel.stat().st_mtime_ns
+    assert stand_ins(RUNTIME, tmp_path) == folder
+    assert wheel.stat().st_mtime_ns == before
+    assert [d.name for d in usable(RUNTIME)] == ["acme-core"]
+
+
+# -------------------------------------------------------------------------------- logs and words
+
+
+def test_a_log_has_no_secrets_and_no_colours(job: Job) -> None:
+    """Known secrets and credentials in addresses are masked as they are written."""
+    job.secrets.add("pass-word")
+    job.say("\x1b[31mred\x1b[0m pass-word https://user:other@host/simple/")
+    assert job.log.read_text() == "red *** https://***@host/simple/\n"
+
+
+def test_a_log_has_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that prints without end does not fill the disk."""
+    monkeypatch.setattr("reconciler.builder.job.LOG_LIMIT", 100)
+    for _ in range(100):
+        job.say("x" * 49)
+    assert job.log.stat().st_size == 100
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(job: Job) -> None:
+    """What fails a build is its own work, not its diary."""
+    job.log.parent.parent.joinpath("logs").write_text("a file where the folder should be")
+    job.say("lost")
+
+
+def test_a_cancelled_job_says_so(job: Job) -> None:
+    """Between its steps a job looks whether it is still wanted."""
+    job.check()
+    job.cancelled.set()
+    with pytest.raises(Cancelled):
+        job.check()
+
+
+def test_a_stack_trace_is_read_for_its_line_and_words() -> None:
+    """The innermost frame in the file, and the last line that is not empty."""
+    trace = (
+        'File "/x/check0_smoke.py", line 3, in <module>\n  f()\n'
+        'File "/x/check0_smoke.py", line 9, in f\n  1/0\n'
+        'File "/y/other.py", line 5\nZeroDivisionError: by zero\n\n'
+    )
+    assert line_in(trace, "check0_smoke.py") == 9
+    assert line_in(trace, "nothing.py") == 0
+    assert last_line(trace) == "ZeroDivisionError: by zero"
+    assert last_line("  \n") == "unknown"

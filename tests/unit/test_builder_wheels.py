@@ -1,0 +1,140 @@
+"""Wheels: which one fits, which are refused, and what their entries are called."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from reconciler.builder import wheels
+from reconciler.builder.wheels import choose, disk_error, entry_digest, refuse_unsafe, unpack
+from reconciler.core.errors import Retryable, Stalled
+from tests.fakes.wheels import make_wheel
+
+TAGS = ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py3-none-any")
+
+
+def files(*names: str) -> list[dict[str, object]]:
+    """Locked files of these names."""
+    return [{"url": f"https://x/{name}"} for name in names]
+
+
+def test_the_best_wheel_that_fits_is_chosen() -> None:
+    """The interpreter's own order of tags decides, not the order of the lock."""
+    found = choose(
+        files(
+            "a-1-py3-none-any.whl",
+            "a-1-cp312-cp312-manylinux_2_17_x86_64.whl",
+            "a-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        ),
+        TAGS,
+    )
+    assert found is not None
+    assert str(found["name"]).startswith("a-1-cp311-cp311-")
+
+
+def test_no_wheel_fits_another_platform() -> None:
+    """Foreign wheels and names that are no wheels are passed over."""
+    assert choose(files("a-1-cp311-cp311-win_amd64.whl", "a-1.tar.gz", "x.whl"), TAGS) is None
+
+
+def test_an_entry_is_named_by_wheel_and_python() -> None:
+    """The bytecode differs by Python, so the entry does too."""
+    names = {entry_digest(sha, tag) for sha in ("a", "b") for tag in ("cp311", "cp312")}
+    assert len(names) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/../../x", "/etc/x", "\\x", "a\\..\\x", "C:x", "..", "a/.."],
+)
+def test_members_outside_are_refused(tmp_path: Path, name: str) -> None:
+    """Whatever way a name leaves the folder, on any system's path."""
+    path = tmp_path / "a-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = zipfile.ZipInfo("x")
+        info.filename = name
+        archive.writestr(info, "")
+    with pytest.raises(Stalled, match="outside of it") as caught:
+        refuse_unsafe(path)
+    assert caught.value.reason == "UnsafeWheel"
+
+
+def test_symlinks_are_refused(tmp_path: Path) -> None:
+    """A link could point anywhere once it is on the share."""
+    with pytest.raises(Stalled, match="symlink"):
+        refuse_unsafe(make_wheel(tmp_path, "a", links={"a/link": "/etc/passwd"}))
+
+
+def test_bombs_are_refused_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and counts are taken from the directory of the zip file."""
+    wheel = make_wheel(tmp_path, "a", files={"a.py": "#" * 5000})
+    monkeypatch.setattr(wheels, "UNPACKED_LIMIT", 4000)
+    with pytest.raises(Stalled, match="more than is allowed"):
+        refuse_unsafe(wheel)
+    monkeypatch.undo()
+    monkeypatch.setattr(wheels, "FILES_LIMIT", 2)
+    with pytest.raises(Stalled, match="more than is allowed"):
+        refuse_unsafe(wheel)
+
+
+def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
+    """A member that unpacks to more than its header says does not get through."""
+    wheel = make_wheel(tmp_path, "a", files={"a.py": "#" * 5000})
+    data = wheel.read_bytes().replace((5000).to_bytes(4, "little"), (50).to_bytes(4, "little"))
+    wheel.write_bytes(data)
+    with pytest.raises(Stalled) as caught:
+        unpack(wheel, "a", tmp_path / "staged", sys.executable)
+    assert caught.value.reason == "InvalidWheel"
+
+
+def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:
+    """An HTML page under a wheel's name is told as such."""
+    path = tmp_path / "a-1.0-py3-none-any.whl"
+    path.write_text("<html>")
+    with pytest.raises(Stalled, match="not a zip file"):
+        refuse_unsafe(path)
+
+
+@pytest.mark.parametrize("member", ["a/unlisted.py", "a-1.0.data/scripts/unlisted"])
+def test_a_file_that_the_record_does_not_list_is_refused(tmp_path: Path, member: str) -> None:
+    """Nothing is unpacked that the wheel does not own up to."""
+    wheel = make_wheel(tmp_path, "a")
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr(member, "x = 1\n")
+    with pytest.raises(Stalled) as caught:
+        unpack(wheel, "a", tmp_path / "staged", sys.executable)
+    assert caught.value.reason == "InvalidWheel"
+
+
+def test_another_packages_wheel_is_refused(tmp_path: Path) -> None:
+    """An index cannot serve one package under another's name."""
+    with pytest.raises(Stalled, match="is not a wheel of b"):
+        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged", sys.executable)
+
+
+def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
+    """Modules and metadata are in lib, programs in bin, started by the instance's interpreter."""
+    points = "[console_scripts]\nacme = a:main\n"
+    wheel = make_wheel(
+        tmp_path, "a", files={"a.py": "", "a-1.0.dist-info/entry_points.txt": points}
+    )
+    staged = tmp_path / "staged"
+    unpack(wheel, "a", staged, "/opt/airflow/bin/python")
+    assert (staged / "lib" / "a.py").is_file()
+    assert (staged / "lib/a-1.0.dist-info/INSTALLER").read_text() == "groundcrew\n"
+    script = staged / "bin" / "acme"
+    assert script.read_text().startswith("#!/opt/airflow/bin/python")
+    assert script.stat().st_mode & 0o111
+
+
+def test_a_full_disk_is_told_from_a_broken_one() -> None:
+    """Both are tried again; only one is healed by making room."""
+    full, broken = disk_error(OSError(28, "No space left")), disk_error(OSError(5, "I/O error"))
+    assert (full.reason, broken.reason) == ("DiskFull", "DiskError")
+    assert isinstance(full, Retryable)
+    assert isinstance(broken, Retryable)
