@@ -90,13 +90,12 @@ class Api:
     def set_pool(self, name: str, slots: int) -> None:
         """Change a pool's slots and nothing else of it; a pool that is gone is no error."""
         path = f"pools/{quote(name, safe='')}"
-        answer = self._request(
-            "PATCH", path, params={"update_mask": "slots"}, json={"name": name, "slots": slots}
-        )
-        if answer.status_code in (400, 422):  # the default pool refuses its name in the body
-            answer = self._request(
-                "PATCH", path, params={"update_mask": "slots"}, json={"slots": slots}
-            )
+        mask = {"update_mask": "slots"}
+        # 3.x wants the whole pool in the body; the mask keeps all but the slots as they are
+        whole = {"name": name, "slots": slots, "include_deferred": False}
+        answer = self._request("PATCH", path, params=mask, json=whole)
+        if answer.status_code in (400, 422):  # the default pool may refuse its name in the body
+            answer = self._request("PATCH", path, params=mask, json={"slots": slots})
         if answer.status_code != 404:
             self._json(answer, f"changing pool {name}")
 

@@ -1,13 +1,16 @@
 """The part of Airflow's REST API that activations use, 2.x and 3.x, in memory, with faults.
 
-Checked against real Airflows by `tests/e2e/test_fake_is_true.py`. A component that starts posts to
-`restart_url`, which renews its heartbeat and the DAGs' parse times.
+Checked against real Airflows by `tests/e2e/test_fake_is_true.py`. It lives in the test's process
+and keeps its state while a daemon is killed and started. A component that starts posts to
+`restart_url`, or to `/_fake/restart/<component>` with `restart_command`: that renews its heartbeat,
+and for the dag-processor the DAGs' parse times.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,16 +18,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 USER, PASSWORD = "groundcrew", "pa55-w0rd-of-the-test"
 TOKEN = "token-of-the-test"
 PAGE = "<!doctype html><html><body>the user interface</body></html>"
+POST = "import sys, urllib.request as u; u.urlopen(u.Request(sys.argv[1], b'{}'), timeout=20)"
+Answer = tuple[int, str, bytes]  # status (0: hang up), content type, body
 
 
 def iso(at: float) -> str:
     """A time as Airflow writes it."""
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 @dataclass
@@ -34,14 +39,19 @@ class State:
     pools: dict[str, int] = field(default_factory=lambda: {"default_pool": 128, "small": 3})
     busy: int = 0
     dags: dict[str, float] = field(default_factory=lambda: {"hello": 1.0})  # id → parsed at
-    errors: dict[str, tuple[str, float]] = field(default_factory=dict)  # file → (trace, at)
+    stale: set[str] = field(default_factory=set)  # ids of DAGs that are no longer there
+    # file → (trace, at); 3.x: relative to its bundle, "bundle:file" for another than dags-folder
+    errors: dict[str, tuple[str, float]] = field(default_factory=dict)
     heartbeats: dict[str, float] = field(default_factory=dict)
     unhealthy: set[str] = field(default_factory=set)
+    restarts: dict[str, str] = field(default_factory=dict)  # component → "refused" or "silent"
     loaded: list[dict[str, str]] = field(default_factory=list)  # what started components said
     plugins: list[str] = field(default_factory=list)
     providers: list[str] = field(default_factory=list)
     patched: list[tuple[str, int]] = field(default_factory=list)
-    fault: str = ""  # "401", "403", "429", "500", "html", "slow", "drop", "not-json"
+    fault: str = ""  # "drop", "slow", "html", "not-json", or a status: "401", "422", "500", …
+    fault_on: str = ""  # only requests whose path has this in it
+    slow: float = 3.0  # seconds
 
 
 class FakeAirflow:
@@ -52,35 +62,16 @@ class FakeAirflow:
         self.airflow = airflow
         self.page = page
         self.on_restart: Callable[[dict[str, str]], None] = lambda _: None
+        self._three = airflow == "3"
+        self._prefix = "/api/v2" if self._three else "/api/v1"
         now = time.time()
         for section in ("scheduler", "triggerer", "dag_processor"):
             self.state.heartbeats[section] = now
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
-
-            def _any(self) -> None:
-                size = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(size)
-                code, kind, data = fake._answer(self.command, self.path, self.headers, body)
-                if code == 0:
-                    self.close_connection = True
-                    return
-                self.send_response(code)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_PATCH = _any  # noqa: N815
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -91,6 +82,10 @@ class FakeAirflow:
     def restart_url(self) -> str:
         """Where a starting component reports."""
         return f"{self.url}/_fake/restart"
+
+    def restart_command(self, component: str) -> tuple[str, ...]:
+        """What restarts a component of this Airflow."""
+        return (sys.executable, "-ISc", POST, f"{self.restart_url}/{component}")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -103,109 +98,218 @@ class FakeAirflow:
 
     # ------------------------------------------------------------------------------- answers
 
-    def _answer(
-        self, method: str, target: str, headers: Any, body: bytes
-    ) -> tuple[int, str, bytes]:
+    def answer(self, method: str, target: str, headers: Any, body: bytes) -> Answer:
+        """What a request gets."""
         url = urlsplit(target)
-        if url.path == "/_fake/restart":
-            return self._restarted(json.loads(body))
-        faulty = self._faulty()
+        if url.path.startswith("/_fake/restart"):
+            named = url.path.removeprefix("/_fake/restart").lstrip("/")
+            return self._restarted({**({"component": named} if named else {}), **json.loads(body)})
+        faulty = self._faulty(url.path, body) if self.state.fault_on in url.path else None
         if faulty is not None:
             return faulty
-        prefix = "/api/v2" if self.airflow == "3" else "/api/v1"
-        health = "/api/v2/monitor/health" if self.airflow == "3" else "/health"
-        if url.path == f"{prefix}/version":
-            return _json(200, {"version": "3.3.2" if self.airflow == "3" else "2.11.2"})
-        if url.path == health:
+        if url.path == f"{self._prefix}/version":
+            return _json(200, {"version": "3.3.2" if self._three else "2.11.2", "git_version": ""})
+        if url.path == ("/api/v2/monitor/health" if self._three else "/health"):
             return _json(200, self._health())
-        if self.airflow == "3" and url.path == "/auth/token" and method == "POST":
-            asked = json.loads(body)
-            if (asked.get("username"), asked.get("password")) != (USER, PASSWORD):
-                return _json(401, {"detail": "Invalid credentials"})
-            return _json(201, {"access_token": TOKEN})
-        if not url.path.startswith(prefix + "/"):
-            return (200 if self.airflow == "3" else 404), "text/html", PAGE.encode()
-        if not self._allowed(headers.get("Authorization") or ""):
-            return _json(401, {"detail": "Not authenticated"})
-        query = parse_qs(url.query)
-        return self._api(method, url.path.removeprefix(prefix), query, body)
+        if self._three and url.path == "/auth/token" and method == "POST":
+            return _login(json.loads(body))
+        if not url.path.startswith(self._prefix + "/"):
+            return self._unknown(url.path)
+        path = url.path.removeprefix(self._prefix)
+        listings = self._listings()
+        if path not in listings and not path.startswith("/pools/"):
+            return self._error(404, "API route not found")
+        refused = self._refused(headers.get("Authorization") or "")
+        if refused is not None:
+            return refused
+        if path.startswith("/pools/"):
+            return self._pool(method, path.removeprefix("/pools/"), parse_qs(url.query), body)
+        return self._list(*listings[path], parse_qs(url.query))
 
-    def _faulty(self) -> tuple[int, str, bytes] | None:
+    def _faulty(self, path: str, body: bytes) -> Answer | None:
         fault = self.state.fault
         if fault == "drop":
             return 0, "", b""
         if fault == "slow":
-            time.sleep(3)
+            time.sleep(self.state.slow)
         if fault == "html":
-            return 200, "text/html", PAGE.encode()
+            return 200, "text/html; charset=utf-8", PAGE.encode()
         if fault == "not-json":
             return 200, "application/json", b'{"cut of'
         if fault.isdigit():
-            return _json(int(fault), {"detail": "a fault of the test"})
+            return _json(int(fault), {"detail": f"a fault of the test; input={body.decode()}"})
         return None
 
-    def _allowed(self, authorization: str) -> bool:
-        if self.airflow == "3":
-            return authorization == f"Bearer {TOKEN}"
-        basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        return authorization == f"Basic {basic}"
+    def _unknown(self, path: str) -> Answer:
+        if self._three and path.startswith(("/api/", "/health")):
+            return _json(404, {"error": "API route not found"})
+        return (200 if self._three else 404), "text/html; charset=utf-8", PAGE.encode()
 
-    def _restarted(self, said: dict[str, str]) -> tuple[int, str, bytes]:
+    def _refused(self, authorization: str) -> Answer | None:
+        if not self._three:
+            basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            return None if authorization == f"Basic {basic}" else self._error(403, "Forbidden")
+        if not authorization:
+            return _json(401, {"detail": "Not authenticated"})
+        if authorization != f"Bearer {TOKEN}":
+            return _json(403, {"detail": "Invalid JWT token"})
+        return None
+
+    def _error(self, code: int, words: str) -> Answer:
+        if self._three:
+            return _json(code, {"error" if words.startswith("API") else "detail": words})
+        return (
+            code,
+            "application/problem+json",
+            json.dumps({"detail": words, "status": code, "title": words, "type": ""}).encode(),
+        )
+
+    def _restarted(self, said: dict[str, str]) -> Answer:
         now = time.time()
-        self.state.loaded.append(said)
+        state, how = self.state, self.state.restarts.get(said["component"], "")
+        if how == "refused":
+            return _json(500, {"detail": "it does not start"})
+        state.loaded.append(said)
         self.on_restart(said)
         section = said["component"].replace("-", "_")
-        if section in self.state.heartbeats:
-            self.state.heartbeats[section] = now
-        if section == "dag_processor":
-            self.state.dags = {name: now for name in self.state.dags}
+        if section in state.heartbeats and how != "silent":
+            state.heartbeats[section] = now
+            if section == "dag_processor":
+                state.dags = dict.fromkeys(state.dags, now)
         return _json(200, {})
 
     def _health(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"metadatabase": {"status": "healthy"}}
+        bad = self.state.unhealthy
+        found: dict[str, Any] = {
+            "metadatabase": {"status": "unhealthy" if "metadatabase" in bad else "healthy"}
+        }
         for section, at in self.state.heartbeats.items():
-            status = "unhealthy" if section in self.state.unhealthy else "healthy"
+            status = "unhealthy" if section in bad else "healthy"
             found[section] = {"status": status, f"latest_{section}_heartbeat": iso(at)}
         return found
 
-    def _api(
-        self, method: str, path: str, query: dict[str, list[str]], body: bytes
-    ) -> tuple[int, str, bytes]:
-        state = self.state
-        if method == "PATCH" and path.startswith("/pools/"):
-            name = path.removeprefix("/pools/")
-            if name not in state.pools:
-                return _json(404, {"detail": "no such pool"})
-            state.pools[name] = int(json.loads(body)["slots"])
-            state.patched.append((name, state.pools[name]))
-            return _json(200, {"name": name, "slots": state.pools[name]})
-        listings: dict[str, tuple[str, list[Any]]] = {
-            "/pools": ("pools", [{"name": n, "slots": s} for n, s in state.pools.items()]),
-            "/dags/~/dagRuns/~/taskInstances": ("task_instances", [{}] * state.busy),
-            "/importErrors": (
-                "import_errors",
-                [
-                    {"filename": file, "stack_trace": trace, "timestamp": iso(at)}
-                    for file, (trace, at) in state.errors.items()
-                ],
-            ),
-            "/dags": (
-                "dags",
-                [
-                    {"dag_id": n, "fileloc": f"/dags/{n}.py", "last_parsed_time": iso(at)}
-                    for n, at in state.dags.items()
-                ],
-            ),
-            "/plugins": ("plugins", [{"name": n} for n in state.plugins]),
-            "/providers": ("providers", [{"package_name": n} for n in state.providers]),
-        }
-        if path not in listings:
-            return _json(404, {"detail": "Not Found"})
-        key, rows = listings[path]
+    # --------------------------------------------------------------------------------- pools
+
+    def _pool(self, method: str, raw: str, query: dict[str, list[str]], body: bytes) -> Answer:
+        name, pools = unquote(raw), self.state.pools
+        if name not in pools or ("/" in name and not self._three):
+            return self._error(404, f"Pool with name:'{name}' not found")
+        if method == "PATCH":
+            asked = json.loads(body)
+            wrong = self._refused_body(name, asked, query.get("update_mask", []))
+            if wrong is not None:
+                return wrong
+            pools[name] = int(asked["slots"])
+            self.state.patched.append((name, pools[name]))
+        if not self._three and pools[name] < 0:
+            return self._unlimited()
+        return _json(200, _row(name, pools[name]))
+
+    def _refused_body(self, name: str, asked: dict[str, Any], mask: list[str]) -> Answer | None:
+        """3.3 wants every field of a pool but the default one, whatever the mask says."""
+        if not self._three:
+            unnamed = name == "default_pool" and asked.get("name") != name and mask != ["slots"]
+            return self._error(400, "Default Pool's name can't be modified") if unnamed else None
+        if asked.get("name", name) != name:
+            return self._error(400, "Invalid body, pool name doesn't match uri parameter")
+        if name == "default_pool":
+            return None if mask == ["slots"] else self._error(400, "Only slots can be modified")
+        missing = [f for f in ("name", "slots", "include_deferred") if f not in asked]
+        details = [{"type": "missing", "loc": [f], "input": asked} for f in missing]
+        return _json(422, {"detail": details}) if missing else None
+
+    def _unlimited(self) -> Answer:
+        """2.x cannot say that a pool has no limit: its own answer does not pass its own schema."""
+        words = "Response body does not conform to specification: inf is not of type 'integer'"
+        return self._error(500, words)
+
+    # ------------------------------------------------------------------------------ listings
+
+    def _list(self, key: str, rows: list[Any], query: dict[str, list[str]]) -> Answer:
+        if key == "pools" and not self._three and min(self.state.pools.values()) < 0:
+            return self._unlimited()
         begin = int(query.get("offset", ["0"])[0])
         count = min(self.page, int(query.get("limit", ["100"])[0]))
         return _json(200, {key: rows[begin : begin + count], "total_entries": len(rows)})
 
+    def _listings(self) -> dict[str, tuple[str, list[Any]]]:
+        state = self.state
+        return {
+            "/pools": ("pools", [_row(n, s) for n, s in state.pools.items()]),
+            "/dags/~/dagRuns/~/taskInstances": ("task_instances", [{}] * state.busy),
+            "/importErrors": ("import_errors", [self._broken(f) for f in state.errors]),
+            "/dags": ("dags", [self._dag(n) for n in state.dags if n not in state.stale]),
+            "/plugins": (
+                "plugins",
+                [
+                    {"name": n, "source": f"{n}==1.0: EntryPoint(name='{n}', value='{n}')"}
+                    for n in state.plugins
+                ],
+            ),
+            "/providers": (
+                "providers",
+                [{"package_name": n, "description": n, "version": "1.0"} for n in state.providers],
+            ),
+        }
 
-def _json(code: int, document: object) -> tuple[int, str, bytes]:
+    def _broken(self, file: str) -> dict[str, Any]:
+        trace, at = self.state.errors[file]
+        row = {"import_error_id": 1, "filename": file, "stack_trace": trace, "timestamp": iso(at)}
+        if self._three:
+            bundle, _, relative = file.rpartition(":")
+            row |= {"filename": relative, "bundle_name": bundle or "dags-folder"}
+        return row
+
+    def _dag(self, name: str) -> dict[str, Any]:
+        row = {
+            "dag_id": name,
+            "fileloc": f"/dags/{name}.py",
+            "last_parsed_time": iso(self.state.dags[name]),
+        }
+        if self._three:
+            row |= {"relative_fileloc": f"{name}.py", "bundle_name": "dags-folder"}
+        return row
+
+
+def _handler(fake: FakeAirflow) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+        def _any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            code, kind, data = fake.answer(self.command, self.path, self.headers, body)
+            if code == 0:
+                self.close_connection = True
+                return
+            try:
+                self.send_response(code)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+            except ConnectionError:
+                self.close_connection = True  # it did not wait for a slow answer
+
+        do_GET = do_POST = do_PATCH = _any  # noqa: N815
+
+    return Handler
+
+
+def _login(asked: dict[str, Any]) -> Answer:
+    if set(asked) != {"username", "password"}:
+        return _json(422, {"detail": f"validation errors, input_value={asked}"})
+    if (asked["username"], asked["password"]) != (USER, PASSWORD):
+        return _json(401, {"detail": "Invalid credentials"})
+    return _json(201, {"access_token": TOKEN})
+
+
+def _row(name: str, slots: int) -> dict[str, Any]:
+    return {"name": name, "slots": slots, "include_deferred": False}
+
+
+def _json(code: int, document: object) -> Answer:
     return code, "application/json", json.dumps(document).encode()
