@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,6 @@ class InRepo:
     ) -> None:
         job.say(f"building {package.path}")
         source = work / "source"
-        shutil.rmtree(source, ignore_errors=True)
         self.export(package.tree, source)
         files = [p.relative_to(source).as_posix() for p in source.rglob("*.py")]
         place = Place(f"{package.path}/pyproject.toml", 1)

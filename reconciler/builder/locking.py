@@ -18,13 +18,15 @@ from packaging.utils import canonicalize_name
 from reconciler.builder.explain import explain
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
-from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.sandbox import Sandbox, read_result
 from reconciler.builder.standins import stand_ins, usable
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import Recipe, Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
+
+LOCK_LIMIT = 16 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,9 @@ def make_lock(
     Raises Stalled (Conflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the place of the
     requirement that is to blame, or Retryable (IndexUnreachable).
     """
-    _write_inputs(work, recipe, runtime, wheels)
+    place = work / "resolve"
+    place.mkdir()
+    _write_inputs(place, recipe, runtime, wheels)
     files = stand_ins(runtime, cache)
     direct = not recipe.indexes and not recipe.source_builds
     own = cache / ("uv" if direct else f"uv-teams/{job.team}")
@@ -104,7 +108,7 @@ def make_lock(
     ended = sandbox.run(
         job,
         command,
-        work=work,
+        work=place,
         timeout=settings.resolve_timeout,
         writable=[own],
         readable=[files, *(w.path.parent for w in wheels)],
@@ -123,7 +127,10 @@ def make_lock(
         raise disk_full()
     if ended.code != 0:
         raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
-    text = _finish((work / "pylock.toml").read_text(), wheels, indexes)
+    found = read_result(place / "pylock.toml", LOCK_LIMIT)
+    if found is None:
+        raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
+    text = _finish(found.decode(), wheels, indexes)
     return Lock(text, packages_of(text))
 
 

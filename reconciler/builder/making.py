@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +37,13 @@ class WheelMaker:
         what: str,
         place: Place | None,
     ) -> Path:
-        """The wheel of a source directory or sdist below `work`; its requirements from `index`.
+        """The wheel of a source directory or sdist, which is moved; its requirements from `index`.
 
         Raises Stalled("PackageBuildFailed") with the build's last lines, or Retryable("DiskFull").
         """
-        out = work / "out"
-        shutil.rmtree(out, ignore_errors=True)
+        own = Path(tempfile.mkdtemp(prefix="make-", dir=work))
+        source = source.rename(own / source.name)
+        out = own / "out"
         cache = self.cache / "uv-teams" / job.team  # what a build script may write to is its team's
         cache.mkdir(parents=True, exist_ok=True)
         command = [
@@ -52,14 +54,15 @@ class WheelMaker:
         ended = self.sandbox.run(
             job,
             command,
-            work=work,
+            work=own,
             timeout=self.settings.build_timeout,
             writable=[cache],
             index=work,
         )
         if ran_out_of_disk(ended):
             raise disk_full()
-        wheels = [p for p in out.glob("*.whl") if p.is_file() and not p.is_symlink()]
+        wheels = [] if out.is_symlink() else [*out.glob("*.whl")]
+        wheels = [p for p in wheels if p.is_file() and not p.is_symlink()]
         if ended.code != 0 or len(wheels) != 1:
             tail = "\n".join(ended.output.strip().splitlines()[-TAIL:])
             seconds = f"it took longer than {self.settings.build_timeout:g} s"

@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
+INDEX = "index"  # of a job's folder: where its indexes are served
 SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
 
 
@@ -73,7 +75,10 @@ class Sandbox:
 
     def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
         """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
-        return indexes.serve(work if self.wrapped else None)
+        if not self.wrapped:
+            return indexes.serve(None)
+        (work / INDEX).mkdir()
+        return indexes.serve(work / INDEX)
 
     def run(
         self,
@@ -91,9 +96,10 @@ class Sandbox:
     ) -> Ended:
         """Run a command to its end; its output goes to the job's log as it comes.
 
-        `index` is the folder in which indexes are served (see `serving`); `network` is for
-        commands that run nobody's code. Raises Cancelled when the job is cancelled. `timeout` is
-        in seconds.
+        `work` is the command's own folder: it may leave anything there, so nothing is written to it
+        afterwards and results are read by `read_result`. `index` is the folder in which indexes
+        are served (see `serving`); `network` is for commands that run nobody's code. `timeout` is
+        in seconds. Raises Cancelled when the job is cancelled.
         """
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,10 @@ class Sandbox:
         words = [*self._limits(timeout), *command]
         if index is not None and self.wrapped:
             with resources.as_file(resources.files("reconciler.builder") / "carry.py") as carry:
-                words = [sys.executable, "-I", str(carry), str(INSIDE_PORT), str(index), *words]
+                words = [
+                    sys.executable, "-I", str(carry), str(INSIDE_PORT), str(index / INDEX), *words,
+                ]  # fmt: skip
+            readable = [*readable, index / INDEX]
         if self.wrapped:
             words = [*self._wrap([work, *writable], readable, network=network), *words]
         process = subprocess.Popen(
@@ -151,6 +160,19 @@ class Sandbox:
         if not network:
             words.append("--unshare-net")
         return words
+
+
+def read_result(path: Path, limit: int) -> bytes | None:
+    """What a command left in a file, up to `limit` bytes; None when it left no regular file.
+
+    A link is not followed: it could point to what only the daemon may read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        return file.read(limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
 
 
 def _certificates() -> dict[str, str]:

@@ -21,11 +21,12 @@ from typing import Any
 from reconciler.builder.explain import place_of
 from reconciler.builder.inrepo import InRepo
 from reconciler.builder.job import Job
-from reconciler.builder.sandbox import Ended, Sandbox
+from reconciler.builder.sandbox import Ended, Sandbox, read_result
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Instance, Place, Recipe, Runtime
 
-REPORT_LIMIT = 16 << 20
+REPORT_LIMIT = 16 << 20  # bytes
+REPORT_KEYS = {"fatal", "warnings", "modules", "seconds", "opens", "files"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,7 @@ class Verifier:
         home = self._home(instance, recipe, work, scratch)
         with ThreadPoolExecutor(2) as pool:
             imports = pool.submit(self._imports, job, recipe, runtime, candidate, work)
-            dags = pool.submit(
-                self._list_errors, job, runtime, candidate, work, home, candidate.build_id
-            )
+            dags = pool.submit(self._list_errors, job, runtime, candidate, home, candidate.build_id)
             report, errors = imports.result(), dags.result()
         self._judge_imports(job, recipe, runtime, report)
         self._judge_dags(job, recipe, runtime, instance, candidate, work, errors)
@@ -89,7 +88,7 @@ class Verifier:
         ended = self._sandbox.run(
             job,
             [runtime.python, "-m", "airflow", "db", "migrate"],
-            work=work,
+            work=home,
             timeout=self._timeout,
             readable=[candidate.share],
             environment=self._environment(candidate, runtime, home, "none"),
@@ -142,7 +141,9 @@ class Verifier:
         self, job: Job, recipe: Recipe, runtime: Runtime, candidate: Candidate, work: Path
     ) -> dict[str, Any]:
         own = {p.name for p in recipe.packages}
-        request = work / "request.json"
+        home = work / "imports-home"
+        home.mkdir()
+        request = home / "request.json"
         request.write_text(
             json.dumps(
                 {
@@ -154,28 +155,29 @@ class Verifier:
                 }
             )
         )
-        worker = work / "verify_worker.py"
+        worker = home / "verify_worker.py"
         source = resources.files("reconciler.builder") / "verify_worker.py"
         worker.write_bytes(source.read_bytes())
-        answer = work / "report.json"
-        home = work / "imports-home"
-        home.mkdir()
+        answer = home / "report.json"
         ended = self._sandbox.run(
             job,
             [runtime.python, str(worker), str(request), str(answer)],
-            work=work,
+            work=home,
             timeout=min(self._timeout, recipe.checks.timeout),
             readable=[candidate.share],
             environment=self._environment(candidate, runtime, home, candidate.build_id),
             quiet=True,
         )
-        if not answer.is_file():
+        try:
+            found = json.loads(read_result(answer, REPORT_LIMIT) or b"")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not found.keys() >= REPORT_KEYS:
             raise _did_not_end(ended, "importing the build's modules")
-        found: dict[str, Any] = json.loads(answer.read_bytes()[:REPORT_LIMIT])
         return found
 
     def _list_errors(
-        self, job: Job, runtime: Runtime, candidate: Candidate, work: Path, home: Path, pin: str
+        self, job: Job, runtime: Runtime, candidate: Candidate, home: Path, pin: str
     ) -> dict[str, str]:
         """Import errors by file, as Airflow itself lists them."""
         command = [
@@ -186,7 +188,7 @@ class Verifier:
         ended = self._sandbox.run(
             job,
             command,
-            work=work,
+            work=home,
             timeout=self._timeout,
             readable=[candidate.share],
             environment=self._environment(candidate, runtime, home, pin),
@@ -286,7 +288,7 @@ class Verifier:
         if dags_folder(instance).is_dir():
             (home / "dags" / "live").symlink_to(dags_folder(instance))
         shutil.copyfile(self._scratch(job, runtime, candidate, work), home / "scratch.db")
-        errors = self._list_errors(job, runtime, candidate, work, home, "none")
+        errors = self._list_errors(job, runtime, candidate, home, "none")
         names = sorted(Path(file).name for file in errors)
         kept.parent.mkdir(parents=True, exist_ok=True)
         temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -34,6 +37,14 @@ USER, PASSWORD = "reader", "S3cret-of-the-private-index"
 FILE = "teams/red/one.yaml"
 
 
+@functools.cache
+def _base(others: tuple[tuple[str, str], ...]) -> str:
+    """A base that nothing writes to, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="groundcrew-base-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_base(folder / "base", dict(others))
+
+
 class Bench:
     """Everything below `root`; `public` and `private` are folders of wheels that are served."""
 
@@ -48,7 +59,7 @@ class Bench:
         self._stack = ExitStack()
         self._trees: dict[str, Path] = {}
         self._jobs = 0
-        self.python = make_base(root / "base", base)
+        self.python = _base(tuple(sorted((base or {}).items())))
         secret = self.secrets / "red" / "corp"
         secret.mkdir(parents=True)
         (secret / "username").write_text(USER)

@@ -79,7 +79,7 @@ def probes(bench: Bench, listening: str) -> str:
     places = {
         "outside": str(bench.root / "evil"),
         "share": str(bench.share.root),
-        "base": str(bench.root / "base"),
+        "base": str(Path(bench.python).parent),
         "secret": str(bench.secrets / "red" / "corp" / "password"),
         "state": str(bench.state / "groundcrew.db"),
         "port": int(bench.public.url.split(":")[2].split("/")[0]),
@@ -157,6 +157,39 @@ pathlib.Path("acme_own/seen.py").write_text(json.dumps(found))
     built = bench.build(bench.recipe(own))
     assert json.loads(bench.paths(built)["acme_own/seen.py"]) == [200, 404, 404, 404]
     assert not [path for path in bench.public.asked if "unlisted" in path]
+
+
+def test_what_a_build_script_leaves_behind_leads_nowhere(bench: Bench) -> None:
+    """Links to others' files in place of its folder's are neither written to nor read."""
+    victim = bench.root / "victim"
+    victim.write_text("untouched")
+    secret = bench.secrets / "red" / "corp" / "password"
+    code = f"""
+import contextlib, os, pathlib
+names = ["requirements.in", "constraints.txt", "uv.toml", "pylock.toml", "request.json", "tmp",
+         "verify_worker.py", "report.json", "home", "imports-home", "base-home", "resolve", "index"]
+for folder in pathlib.Path.cwd(), pathlib.Path(os.environ["HOME"]), *pathlib.Path.cwd().parents:
+    for name in names:
+        with contextlib.suppress(OSError):
+            (folder / name).symlink_to({str(victim)!r})
+"""
+    make_wheel(bench.public.folder, "alpha")
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+    recipe = bench.recipe(own, "alpha")
+    built = bench.build(recipe)
+    bench.builder.verify(bench.job(), recipe, bench.runtime, bench.instance(), built.build_id)
+    assert victim.read_text() == "untouched"
+    report = (
+        "import os, pathlib\n"
+        "for p in pathlib.Path(os.environ['AIRFLOW_HOME']).glob('re*.json'):\n    p.unlink()\n"
+        f"pathlib.Path(os.environ['AIRFLOW_HOME'], 'report.json').symlink_to({str(secret)!r})\n"
+        "os._exit(0)\n"
+    )
+    liar = bench.recipe(bench.package("acme-liar", {"acme_liar/__init__.py": report}))
+    built = bench.build(liar)
+    with pytest.raises(Stalled, match="importing the build's modules ended") as caught:
+        bench.builder.verify(bench.job(), liar, bench.runtime, bench.instance(), built.build_id)
+    assert PASSWORD not in str(caught.value)
 
 
 def test_build_requirements_come_from_the_index(bench: Bench) -> None:
