@@ -87,7 +87,7 @@ def make_lock(
     place.mkdir()
     _write_inputs(place, recipe, runtime, wheels)
     files = stand_ins(runtime, cache)
-    direct = not recipe.indexes and not recipe.source_builds
+    direct = indexes.plain
     own = cache / ("uv" if direct else f"uv-teams/{job.team}")
     own.mkdir(parents=True, exist_ok=True)
     command = [

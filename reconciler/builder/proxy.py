@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import httpx
 from packaging.utils import canonicalize_name
@@ -95,19 +95,21 @@ class Indexes:
         self._upstreams = [
             self._upstream(index, team, secrets_dir, timeout) for index in recipe.indexes
         ]
-        self._default = Upstream(
-            "default", default or PYPI, (), httpx.Client(timeout=timeout, follow_redirects=True)
-        )
+        address, auth = without_credentials(default or PYPI)
+        client = httpx.Client(timeout=timeout, follow_redirects=True)
+        self._default = Upstream("default", address, (), client, auth)
         self._source_builds = recipe.source_builds
         described = [[i.name, i.url, *i.packages] for i in recipe.indexes]
-        mark = json.dumps([team, default, described, recipe.source_builds])
+        mark = json.dumps([team, address, described, recipe.source_builds])
         self._mark = hashlib.sha256(mark.encode()).hexdigest()[:12]
         self._known: dict[str, set[str]] = {}
         self.refused: dict[str, str] = {}
         self.sources_only: set[str] = set()
 
     def _upstream(self, index: Index, team: str, secrets_dir: Path, timeout: float) -> Upstream:
-        auth = credentials(secrets_dir, team, index.credentials) if index.credentials else None
+        address, auth = without_credentials(index.url)
+        if index.credentials:
+            auth = credentials(secrets_dir, team, index.credentials)
         context: ssl.SSLContext | bool = True
         if index.ca_bundle:
             try:
@@ -117,12 +119,18 @@ class Indexes:
                     "InvalidCertificate", f"caBundle of index {index.name} is no PEM: {error}"
                 ) from error
         client = httpx.Client(timeout=timeout, verify=context, follow_redirects=False)
-        return Upstream(index.name, index.url, index.packages, client, auth)
+        return Upstream(index.name, address, index.packages, client, auth)
 
     @property
     def secrets(self) -> set[str]:
         """Values that must not be shown."""
-        return {u.auth[1] for u in self._upstreams if u.auth is not None}
+        found = {u.auth[1] for u in (*self._upstreams, self._default) if u.auth is not None}
+        return found - {""}
+
+    @property
+    def plain(self) -> bool:
+        """May uv talk to the default index itself, as there is nothing to decide or to keep."""
+        return not self._upstreams and not self._source_builds and self._default.auth is None
 
     def of(self, name: str) -> Upstream:
         """The one index that `name` comes from."""
@@ -274,6 +282,16 @@ class Indexes:
         handler.end_headers()
         if handler.command != "HEAD":
             handler.wfile.write(body)
+
+
+def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """An address that may be shown, and the credentials that were in it."""
+    parts = urlsplit(url)
+    user, _, place = parts.netloc.rpartition("@")
+    if not user:
+        return url, None
+    name, _, password = user.partition(":")
+    return parts._replace(netloc=place).geturl(), (unquote(name), unquote(password))
 
 
 def canonicalize_glob(glob: str) -> str:

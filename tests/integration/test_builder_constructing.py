@@ -153,6 +153,18 @@ def test_index_credentials_are_nowhere_but_in_their_secret(bench: Bench) -> None
         assert holding(secret, bench.state, bench.share.root, bench.root / "trees") == []
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_credentials_in_the_default_indexs_address_stay_there(bench: Bench, indexed: bool) -> None:
+    """A password in the operator's settings is used, and is in no lock, log or cache."""
+    make_wheel(bench.private.folder, "alpha")
+    url = bench.private.url.replace("://", f"://{USER}:{PASSWORD}@")
+    bench.builder = bench.make_builder(default_index=url)
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("alpha",))
+    built = bench.build(bench.recipe(own, indexes=(bench.corp("x-*"),) if indexed else ()))
+    assert built.packages == (("acme-own", "1.0"), ("alpha", "1.0"))
+    assert holding(PASSWORD, bench.state, bench.share.root) == []
+
+
 def test_credentials_in_what_a_build_prints_are_masked(bench: Bench) -> None:
     """Even a secret that a build script knows and prints does not reach its log or its error."""
     loud = f"print('it is {PASSWORD}')\nraise SystemExit('http://u:{PASSWORD}@host/')\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from reconciler.builder.verify import REPORT_KEYS
 from reconciler.core.errors import Cancelled, Retryable, Stalled
 from reconciler.core.model import Place
 from tests.fakes.bench import PASSWORD, Bench, files
@@ -163,7 +164,8 @@ def test_what_a_build_script_leaves_behind_leads_nowhere(bench: Bench) -> None:
     """Links to others' files in place of its folder's are neither written to nor read."""
     victim = bench.root / "victim"
     victim.write_text("untouched")
-    secret = bench.secrets / "red" / "corp" / "password"
+    forged = bench.root / "report.json"
+    forged.write_text(json.dumps({key: [] for key in sorted(REPORT_KEYS)}))
     code = f"""
 import contextlib, os, pathlib
 names = ["requirements.in", "constraints.txt", "uv.toml", "pylock.toml", "request.json", "tmp",
@@ -182,14 +184,13 @@ for folder in pathlib.Path.cwd(), pathlib.Path(os.environ["HOME"]), *pathlib.Pat
     report = (
         "import os, pathlib\n"
         "for p in pathlib.Path(os.environ['AIRFLOW_HOME']).glob('re*.json'):\n    p.unlink()\n"
-        f"pathlib.Path(os.environ['AIRFLOW_HOME'], 'report.json').symlink_to({str(secret)!r})\n"
+        f"pathlib.Path(os.environ['AIRFLOW_HOME'], 'report.json').symlink_to({str(forged)!r})\n"
         "os._exit(0)\n"
     )
     liar = bench.recipe(bench.package("acme-liar", {"acme_liar/__init__.py": report}))
     built = bench.build(liar)
-    with pytest.raises(Stalled, match="importing the build's modules ended") as caught:
+    with pytest.raises(Stalled, match="importing the build's modules ended"):
         bench.builder.verify(bench.job(), liar, bench.runtime, bench.instance(), built.build_id)
-    assert PASSWORD not in str(caught.value)
 
 
 def test_build_requirements_come_from_the_index(bench: Bench) -> None:

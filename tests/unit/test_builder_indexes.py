@@ -1,0 +1,100 @@
+"""Which index a name comes from, and what is known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reconciler.builder.proxy import Indexes, Upstream, _files, credentials, without_credentials
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Index, Recipe
+
+
+@contextmanager
+def opened(
+    *indexes: Index, secrets: Path = Path("/nowhere"), default: str = ""
+) -> Iterator[Indexes]:
+    """The indexes of a recipe, closed in the end."""
+    found = Indexes(Recipe("x", indexes=indexes), "red", secrets, default)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("acme-tools", "corp"), ("Acme.Tools", "corp"), ("acme__x", "corp"), ("acme", "default"),
+        ("my-acme-tools", "default"), ("torch", "gpu"), ("torchvision", "default"),
+    ],
+)  # fmt: skip
+def test_a_name_comes_from_one_index(name: str, index: str) -> None:
+    """Names are compared in their normal form, and the first index whose globs match has it."""
+    corp = Index("corp", "https://corp.example/simple/", ("ACME_*",))
+    gpu = Index("gpu", "https://gpu.example/", ("torch", "acme-*"))
+    with opened(corp, gpu) as indexes:
+        assert indexes.of(name).name == index
+
+
+def test_credentials_are_for_their_own_origin() -> None:
+    """A file that an index keeps elsewhere is fetched without them."""
+    with httpx.Client() as client:
+        corp = Upstream("corp", "https://corp.example/simple/", (), client, ("u", "p"))
+        assert corp.auth_for("https://corp.example/files/x.whl") is not None
+        assert corp.auth_for("https://files.example/x.whl") is None
+        assert corp.auth_for("http://corp.example/files/x.whl") is None
+        assert corp.auth_for("https://corp.example:8443/x.whl") is None
+
+
+def test_a_secret_is_a_token_or_a_name_and_a_password(tmp_path: Path) -> None:
+    """Both forms are read without their line ends; an empty one is missing."""
+    folder = tmp_path / "red" / "corp"
+    folder.mkdir(parents=True)
+    (folder / "token").write_text("t\n")
+    assert credentials(tmp_path, "red", "corp") == ("__token__", "t")
+    (folder / "token").write_text("")
+    (folder / "username").write_text("u\n")
+    (folder / "password").write_text(" p \n")
+    assert credentials(tmp_path, "red", "corp") == ("u", "p")
+    (folder / "password").unlink()
+    with pytest.raises(Stalled, match="red/corp/") as caught:
+        credentials(tmp_path, "red", "corp")
+    assert caught.value.reason == "SecretMissing"
+
+
+def test_an_address_is_shown_without_its_credentials() -> None:
+    """What was in it is used, with its escapes undone."""
+    assert without_credentials("https://h/simple/") == ("https://h/simple/", None)
+    found = without_credentials("https://u%40x:p%3Aw@h:8443/simple/?a=1")
+    assert found == ("https://h:8443/simple/?a=1", ("u@x", "p:w"))
+    with opened(default="https://u:p-word@h/simple/") as indexes:
+        assert indexes.secrets == {"p-word"}
+        assert not indexes.plain
+
+
+def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
+    """A broken caBundle names its index."""
+    index = Index("corp", "https://corp.example/", ("a",), ca_bundle="no PEM")
+    with pytest.raises(Stalled, match="index corp") as caught:
+        Indexes(Recipe("x", indexes=(index,)), "red", tmp_path, "")
+    assert caught.value.reason == "InvalidCertificate"
+
+
+def test_an_html_page_keeps_what_decides() -> None:
+    """Hashes, required Pythons, yanked files and metadata survive the way through."""
+    page = (
+        '<a href="../../p/a-1.whl#sha256=ab" data-requires-python="&gt;=3.9" data-yanked="bad"\n'
+        " data-core-metadata='sha256=cd'>a-1.whl</a><A HREF='a-2.tar.gz'> a-2.tar.gz </A>"
+    )
+    request = httpx.Request("GET", "https://h/simple/a/")
+    answer = httpx.Response(200, text=page, headers={"Content-Type": "text/html"}, request=request)
+    assert _files(answer) == [
+        {
+            "filename": "a-1.whl", "url": "../../p/a-1.whl", "hashes": {"sha256": "ab"},
+            "requires-python": ">=3.9", "yanked": "bad", "core-metadata": True,
+        },
+        {"filename": "a-2.tar.gz", "url": "a-2.tar.gz", "hashes": {}},
+    ]  # fmt: skip
