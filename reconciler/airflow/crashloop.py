@@ -7,6 +7,7 @@ daemon that starts anew counts anew, and the gate's time limit holds in any case
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 
 import psutil
@@ -22,12 +23,14 @@ class Starts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[tuple[str, float], dict[str, set[float]]]] = {}
+        self._living: dict[str, dict[str, float]] = {}
 
     def look(self, instance: Instance, activation: Activation) -> str:
         """In words, which component is in a loop; "" while none is."""
         assert instance.local is not None, "processes are those of local instances"
         names = [c.name for c in instance.local.components if c.name in activation.components]
         found = _starts(names, f"/instances/{instance.name}/loader", activation.restarted_at)
+        left = _left_out()
         mark = (activation.id, activation.restarted_at)
         with self._lock:
             known_mark, known = self._seen.get(instance.name, (mark, {}))
@@ -36,11 +39,23 @@ class Starts:
             for name, times in found.items():
                 known.setdefault(name, set()).update(times)
             self._seen[instance.name] = (mark, known)
+            self._living[instance.name] = {n: max(at) + left for n, at in found.items()}
             loops = {n: len(times) for n, times in known.items() if len(times) >= STARTS}
         return "; ".join(
             f"{name} was started {count} times since its restart and does not stay up"
             for name, count in sorted(loops.items())
         )
+
+    def living(self, instance: Instance) -> dict[str, float]:
+        """When each component's process started, as of the last look; those that were seen."""
+        with self._lock:
+            return self._living.get(instance.name, {})
+
+
+def _left_out() -> float:
+    """What psutil's start times are too early: it knows the boot's time in whole seconds only."""
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return min(1.0, max(0.0, booted - psutil.boot_time()))
 
 
 def _starts(names: Iterable[str], loader: str, since: float) -> dict[str, set[float]]:

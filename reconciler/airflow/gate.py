@@ -1,11 +1,14 @@
 """The gate: is a restarted instance healthy, by what Airflow itself says (DESIGN §9.7).
 
 Health stays green while every DAG is broken, so import errors are the real gate: none beyond the
-baseline, once every DAG that was there has been parsed again.
+baseline, once every DAG that was there has been parsed again; and what the build declares is there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from reconciler.airflow.declared import Declared
 from reconciler.airflow.rest import Api
 from reconciler.core.model import Activation, Instance, Problem, StepResult
 from reconciler.core.phases import Verdict
@@ -20,11 +23,27 @@ NAMED = 5  # objects named in a message
 
 
 class Gate:
-    """One look at an instance after `activation.restarted_at`."""
+    """One look at an instance after `activation.restarted_at`.
 
-    def __init__(self, instance: Instance, activation: Activation) -> None:
+    `started` says when a component's present process started, where that is known: what is older
+    came from the process that the restart ended, which goes on for a moment. `declared` is what the
+    API server must have loaded.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        activation: Activation,
+        started: Mapping[str, float],
+        declared: Declared,
+    ) -> None:
         self._instance = instance
         self._activation = activation
+        self._started = started
+        self._declared = declared
+        self._parsed_from = self._since(
+            "dag-processor" if self._has("dag-processor") else "scheduler"
+        )
 
     def look(self, api: Api) -> StepResult:
         """OK, not yet (with what is missing), or failed (with what is wrong)."""
@@ -32,8 +51,8 @@ class Gate:
         if missing:
             return self._not_yet("Unhealthy", missing)
         known = {file for file, _ in self._activation.baseline}
-        errors = [e for e in api.import_errors() if e.file not in known]
-        fresh = [e for e in errors if e.at >= self._activation.restarted_at]
+        errors = api.import_errors()
+        fresh = [e for e in errors if e.file not in known and e.at >= self._parsed_from]
         if fresh:
             last = [line for line in fresh[0].text.strip().splitlines() if line.strip()]
             more = f" (and {len(fresh) - 1} more files)" if len(fresh) > 1 else ""
@@ -45,11 +64,27 @@ class Gate:
                     f"{last[-1].strip() if last else 'no reason given'}{more}",
                 ),
             )
-        unparsed = self._unparsed(api, {e.file for e in errors})
+        unparsed = self._unparsed(api, {e.file for e in errors if e.file in known})
         if unparsed:
             names = ", ".join(unparsed[:NAMED])
             return self._not_yet("NotParsed", f"not parsed since the restart: {names}")
+        absent = self._absent(api)
+        if absent:
+            return self._not_yet("NotLoaded", absent)
         return StepResult(Verdict.OK)
+
+    def _has(self, component: str) -> bool:
+        local = self._instance.local
+        return local is not None and any(c.name == component for c in local.components)
+
+    def _since(self, component: str) -> float:
+        """From when on a component's reports are those of its present process.
+
+        At the latest that is when the restart had ended, whatever the process table says.
+        """
+        restarted = self._activation.restarted_at
+        latest = max(restarted, self._activation.step_since)
+        return min(max(restarted, self._started.get(component, 0.0)), latest)
 
     def _not_yet(self, reason: str, words: str) -> StepResult:
         return StepResult(Verdict.NOT_YET, Problem(reason, words), after=LOOK_AGAIN)
@@ -57,29 +92,40 @@ class Gate:
     def _unhealthy(self, api: Api) -> str:
         """What of the health page is not as it should be, in words; "" when all is."""
         sections = api.health()
-        local = self._instance.local
-        there = {c.name for c in local.components} if local is not None else set()
         database = sections.get("metadatabase")
         if database is None or database.status != "healthy":
             return "the metadata database is not healthy"
         for section, component in SECTIONS.items():
-            if component not in there:
+            if not self._has(component):
                 continue
             found = sections.get(section)
             if found is None or found.status != "healthy":
                 return f"{component} is {found.status if found else 'not reported'}"
             restarted = component in self._activation.components
-            if restarted and found.heartbeat < self._activation.restarted_at:
+            if restarted and found.heartbeat < self._since(component):
                 return f"{component} has not reported since its restart"
         return ""
 
+    def _absent(self, api: Api) -> str:
+        """Which declared providers and plugins the API server has not loaded, in words."""
+        words = []
+        for kind, declared, ask in (
+            ("provider", self._declared.providers, api.providers),
+            ("plugin", self._declared.plugins, api.plugins),
+        ):
+            missing = sorted(declared - ask()) if declared else []
+            words += [f"the {kind} of {name}" for name in missing[:NAMED]]
+        return f"the API server has not loaded {', '.join(words)}" if words else ""
+
     def _unparsed(self, api: Api, broken: set[str]) -> list[str]:
-        """DAGs that were there and have not been parsed since the restart."""
+        """DAGs that were there and have not been parsed since the restart.
+
+        Airflow lists the DAGs of a broken file for a while: those broken before are left out.
+        """
         wanted = set(self._activation.expected_dags)
         dags = {d.id: d for d in api.dags()}
         return sorted(
             name
             for name in wanted & dags.keys()
-            if dags[name].parsed_at < self._activation.restarted_at
-            and dags[name].file not in broken
+            if dags[name].parsed_at < self._parsed_from and dags[name].file not in broken
         )

@@ -9,14 +9,18 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from reconciler.airflow.crashloop import Starts
+from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.rest import Api
 from reconciler.core.errors import Retryable, Stalled
@@ -33,12 +37,21 @@ SERVERS = ("webserver", "api-server")
 
 
 class LocalDriver:
-    """Drives instances with `local:`; used from several threads, for different instances."""
+    """Drives instances with `local:`; used from several threads, for different instances.
 
-    def __init__(self, settings: LocalSettings, secrets_dir: Path) -> None:
+    `declared` says of a build which providers and plugins it brings.
+    """
+
+    def __init__(
+        self,
+        settings: LocalSettings,
+        secrets_dir: Path,
+        declared: Callable[[str], Declared] = lambda _: Declared(),
+    ) -> None:
         self._allow = settings.allow
         self._secrets = secrets_dir
         self._starts = Starts()
+        self._declared = declared
 
     def permit(self, instance: Instance) -> None:
         """Raise Stalled("NotAllowed") for an executable that the settings do not allow."""
@@ -134,9 +147,11 @@ class LocalDriver:
 
     def _pause(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         with self._api(instance) as api:
-            for name in api.pools():
-                failpoint("airflow.pause.pool")
-                api.set_pool(name, 0)
+            present = api.pools()
+            for name, _ in activation.pools:  # one that is newer could not be restored
+                if present.get(name, 0) != 0:
+                    failpoint("airflow.pause.pool")
+                    api.set_pool(name, 0)
         return StepResult(Verdict.OK)
 
     def _drain(self, instance: Instance, activation: Activation, now: float) -> StepResult:
@@ -197,7 +212,9 @@ class LocalDriver:
             return StepResult(Verdict.FAILED, Problem("CrashLoop", loop))
         try:
             with self._api(instance) as api:
-                seen = Gate(instance, activation).look(api)
+                started = self._starts.living(instance)
+                wanted = self._wanted(instance, activation)
+                seen = Gate(instance, activation, started, wanted).look(api)
         except Retryable as error:
             seen = StepResult(Verdict.NOT_YET, Problem(error.reason, error.message), LOOK_AGAIN)
         late = now - activation.step_since > instance.probe_timeout
@@ -210,6 +227,15 @@ class LocalDriver:
                 ),
             )
         return seen
+
+    def _wanted(self, instance: Instance, activation: Activation) -> Declared:
+        """What the API server must have loaded: what the build declares, if the server loads it."""
+        assert instance.local is not None, "this driver gets local instances only"
+        back = activation.step is Step.PROBE_BACK
+        build = activation.from_build if back else activation.to_build
+        loading = activation.from_load_into if back else activation.load_into
+        served = {c.name for c in instance.local.components} & {*SERVERS} & {*loading}
+        return self._declared(build) if build is not None and served else Declared()
 
     def _release(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         with self._api(instance) as api:
@@ -231,20 +257,26 @@ def _down(component: Component) -> str:
 
 def _run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
     """Run a command without a shell; (exit code, the end of what it said)."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
-            cwd="/",
-            env={"PATH": os.defpath, "HOME": "/", "LANG": "C.UTF-8"},
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"no end within {timeout:.0f} s"
-    except OSError as error:
-        return 127, f"{argv[0]}: {error.strerror}"
-    return done.returncode, done.stdout.decode(errors="replace").strip()[-OUTPUT:]
+    with tempfile.TemporaryFile() as output:  # a pipe would be held open by what it starts
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env={"PATH": os.defpath, "HOME": "/", "LANG": "C.UTF-8"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            return 127, f"{argv[0]}: {error.strerror}"
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            with suppress(OSError):  # it may be another user's, by sudo
+                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            return 124, f"no end within {timeout:.0f} s"
+        output.seek(max(0, output.seek(0, os.SEEK_END) - 4 * OUTPUT))
+        return code, output.read().decode(errors="replace").strip()[-OUTPUT:]

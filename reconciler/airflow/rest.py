@@ -17,6 +17,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
 
@@ -25,11 +26,16 @@ PAGE = 100  # rows asked for at once: both APIs cap a page
 PAGES = 1000
 ANSWER_LIMIT = 64 << 20  # bytes
 SECRET_LIMIT = 64 << 10
+UNLIMITED = "inf is not of type"  # of the answer of a 2.x with an unlimited pool
+DAGS_FOLDER = "dags-folder"  # 3.x: the bundle of the DAGs folder
 
 
 @dataclass(frozen=True, slots=True)
 class Dag:
-    """An active, unpaused or paused DAG; `parsed_at` in seconds since the epoch, 0 if never."""
+    """An active, unpaused or paused DAG; `parsed_at` in seconds since the epoch, 0 if never.
+
+    `file` is written as that of a BrokenFile.
+    """
 
     id: str
     file: str
@@ -38,7 +44,11 @@ class Dag:
 
 @dataclass(frozen=True, slots=True)
 class BrokenFile:
-    """A file that does not parse, and why; `at` in seconds since the epoch."""
+    """A file that does not parse, and why; `at` in seconds since the epoch.
+
+    `file` is its path (2.x), or its path within its bundle (3.x; "bundle:path" for a bundle that is
+    not the DAGs folder).
+    """
 
     file: str
     text: str
@@ -85,7 +95,13 @@ class Api:
 
     def pools(self) -> dict[str, int]:
         """Every pool and its slots; -1 means without limit."""
-        return {str(p["name"]): int(p["slots"]) for p in self._all("pools", "pools")}
+        try:
+            return {str(p["name"]): int(p["slots"]) for p in self._all("pools", "pools")}
+        except Retryable as error:
+            if UNLIMITED not in error.message:
+                raise
+            words = "Airflow 2.x cannot list its pools while one has no limit (-1 slots)"
+            raise Retryable(error.reason, f"{self._url}: {words}; give it a number") from error
 
     def set_pool(self, name: str, slots: int) -> None:
         """Change a pool's slots and nothing else of it; a pool that is gone is no error."""
@@ -106,22 +122,26 @@ class Api:
             "dags/~/dagRuns/~/taskInstances",
             params=[("state", "running"), ("state", "queued"), ("limit", "1")],
         )
-        return int(self._json(answer, "counting running tasks")["total_entries"])
+        found = self._json(answer, "counting running tasks").get("total_entries")
+        if not isinstance(found, int):
+            raise Retryable("AirflowUnexpected", f"{self._url}: no count of tasks in the answer")
+        return found
 
     def import_errors(self) -> list[BrokenFile]:
-        """Every file that does not parse now."""
-        return [
-            BrokenFile(
-                str(e["filename"]), str(e.get("stack_trace") or ""), _seconds(e.get("timestamp"))
-            )
+        """Every file that does not parse now, once each."""
+        found = {
+            _file(e, "filename"): (str(e.get("stack_trace") or ""), _seconds(e.get("timestamp")))
             for e in self._all("importErrors", "import_errors")
-        ]
+        }
+        return [BrokenFile(file, text, at) for file, (text, at) in found.items()]
 
     def dags(self) -> list[Dag]:
         """Every DAG that is parsed now."""
-        extra = {"only_active": "true"} if self._is_two() else {"exclude_stale": "true"}
+        two = self._is_two()
+        extra = {"only_active": "true"} if two else {"exclude_stale": "true"}
+        path = "fileloc" if two else "relative_fileloc"
         return [
-            Dag(str(d["dag_id"]), str(d.get("fileloc") or ""), _seconds(d.get("last_parsed_time")))
+            Dag(str(d["dag_id"]), _file(d, path), _seconds(d.get("last_parsed_time")))
             for d in self._all("dags", "dags", extra)
         ]
 
@@ -138,12 +158,14 @@ class Api:
         return sections
 
     def plugins(self) -> set[str]:
-        """Names of the plugins that the API server has loaded."""
-        return {str(p["name"]) for p in self._all("plugins", "plugins")}
+        """Normalised names of the distributions of which the API server has loaded plugins."""
+        sources = [str(p.get("source") or "") for p in self._all("plugins", "plugins")]
+        return {canonicalize_name(s.partition("==")[0]) for s in sources if "==" in s}
 
     def providers(self) -> set[str]:
-        """Names of the provider packages that the API server knows."""
-        return {str(p["package_name"]) for p in self._all("providers", "providers")}
+        """Normalised names of the provider packages that the API server knows."""
+        found = self._all("providers", "providers")
+        return {canonicalize_name(str(p["package_name"])) for p in found}
 
     # ------------------------------------------------------------------------------ requests
 
@@ -222,9 +244,17 @@ class Api:
                 return self._token
             body = {"username": user, "password": password}
             answer = self._send("POST", "/auth/token", json=body)
-            if answer.status_code in (401, 403):
+            if answer.status_code in (400, 401, 403, 422):  # a 422 repeats what it was sent
                 raise self._denied()
-            self._token = str(self._json(answer, "logging in")["access_token"])
+            if answer.status_code >= 400:  # what else it says may repeat what it was sent
+                raise Retryable(
+                    "AirflowUnexpected",
+                    f"logging in: {self._url}/auth/token answered {answer.status_code}",
+                )
+            token = self._json(answer, "logging in").get("access_token")
+            if not isinstance(token, str):
+                raise Retryable("AirflowUnexpected", f"logging in: {self._url} gave no token")
+            self._token = token
         return self._token
 
     def _credentials(self) -> tuple[str, str]:
@@ -233,6 +263,8 @@ class Api:
             return "", ""
         token = _read(self._secret / "token")
         if token:
+            if not (token.isascii() and token.isprintable()):  # no header, and its error tells it
+                raise self._denied()
             return "", token
         return _read(self._secret / "username"), _read(self._secret / "password")
 
@@ -274,10 +306,15 @@ def _trusted() -> ssl.SSLContext:
 
 def _read(path: Path) -> str:
     try:
-        with path.open() as file:
+        with path.open(errors="replace") as file:
             return file.read(SECRET_LIMIT).strip()
     except OSError:
         return ""
+
+
+def _file(row: dict[str, Any], key: str) -> str:
+    bundle, path = row.get("bundle_name"), str(row.get(key) or "")
+    return path if bundle in (None, DAGS_FOLDER) else f"{bundle}:{path}"
 
 
 def _seconds(value: object) -> float:

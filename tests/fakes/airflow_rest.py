@@ -52,6 +52,7 @@ class State:
     fault: str = ""  # "drop", "slow", "html", "not-json", or a status: "401", "422", "500", …
     fault_on: str = ""  # only requests whose path has this in it
     slow: float = 3.0  # seconds
+    token: str = TOKEN  # once it is another, TOKEN has ended
 
 
 class FakeAirflow:
@@ -112,7 +113,7 @@ class FakeAirflow:
         if url.path == ("/api/v2/monitor/health" if self._three else "/health"):
             return _json(200, self._health())
         if self._three and url.path == "/auth/token" and method == "POST":
-            return _login(json.loads(body))
+            return self._login(json.loads(body))
         if not url.path.startswith(self._prefix + "/"):
             return self._unknown(url.path)
         path = url.path.removeprefix(self._prefix)
@@ -151,9 +152,18 @@ class FakeAirflow:
             return None if authorization == f"Basic {basic}" else self._error(403, "Forbidden")
         if not authorization:
             return _json(401, {"detail": "Not authenticated"})
-        if authorization != f"Bearer {TOKEN}":
+        if authorization == f"Bearer {TOKEN}" != f"Bearer {self.state.token}":
+            return _json(401, {"detail": "Token Expired"})
+        if authorization != f"Bearer {self.state.token}":
             return _json(403, {"detail": "Invalid JWT token"})
         return None
+
+    def _login(self, asked: dict[str, Any]) -> Answer:
+        if set(asked) != {"username", "password"}:
+            return _json(422, {"detail": f"validation errors, input_value={asked}"})
+        if (asked["username"], asked["password"]) != (USER, PASSWORD):
+            return _json(401, {"detail": "Invalid credentials"})
+        return _json(201, {"access_token": self.state.token})
 
     def _error(self, code: int, words: str) -> Answer:
         if self._three:
@@ -297,14 +307,6 @@ def _handler(fake: FakeAirflow) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PATCH = _any  # noqa: N815
 
     return Handler
-
-
-def _login(asked: dict[str, Any]) -> Answer:
-    if set(asked) != {"username", "password"}:
-        return _json(422, {"detail": f"validation errors, input_value={asked}"})
-    if (asked["username"], asked["password"]) != (USER, PASSWORD):
-        return _json(401, {"detail": "Invalid credentials"})
-    return _json(201, {"access_token": TOKEN})
 
 
 def _row(name: str, slots: int) -> dict[str, Any]:

@@ -1,0 +1,602 @@
+"""The local driver's steps against the fake Airflow, 2.x and 3.x; its commands are real."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.airflow import local, rest
+from reconciler.airflow.declared import Declarations, Declared
+from reconciler.airflow.local import LocalDriver
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.model import (
+    Activation,
+    Api,
+    Component,
+    Instance,
+    LocalTarget,
+    OnTimeout,
+    Place,
+    Problem,
+    StepResult,
+    Trigger,
+)
+from reconciler.core.phases import ActivationPhase, Step, Verdict
+from reconciler.settings import LocalSettings
+from tests.fakes.airflow_rest import PASSWORD, TOKEN, USER, FakeAirflow
+
+COMPONENTS = ("scheduler", "dag-processor", "triggerer", "api-server")
+OK, NOT_YET, FAILED = StepResult(Verdict.OK), Verdict.NOT_YET, Verdict.FAILED
+
+
+class Rig:
+    """A driver, an instance and an activation of it, step by step."""
+
+    def __init__(self, airflow: FakeAirflow, root: Path) -> None:
+        self.airflow = airflow
+        self.secret = root / "secrets" / "red" / "airflow"
+        self.secret.mkdir(parents=True)
+        (self.secret / "username").write_text(USER)
+        (self.secret / "password").write_text(PASSWORD)
+        self.driver = LocalDriver(LocalSettings(allow=(sys.executable,)), root / "secrets")
+        self.now = time.time()
+        parts = tuple(Component(c, airflow.restart_command(c)) for c in COMPONENTS)
+        self.instance = Instance(
+            "red-dev", "red", Place("x.yaml"), Api(airflow.url, "airflow"),
+            LocalTarget(sys.executable, str(root), parts), drain_timeout=60, probe_timeout=60,
+        )  # fmt: skip
+        self.activation = Activation(
+            "id", "a" * 16, "b" * 16, Trigger.COMMIT, "r1", COMPONENTS, COMPONENTS, Step.OBSERVE,
+            ActivationPhase.DRAINING, self.now, self.now, restarted_at=self.now,
+        )  # fmt: skip
+
+    def do(self, step: Step, after: float = 0.0) -> StepResult:
+        """Carry out a step that began `after` seconds ago."""
+        begun = self.now - after
+        activation = replace(self.activation, step=step, step_since=begun)
+        result = self.driver.perform(step, self.instance, activation, self.now)
+        if step is Step.OBSERVE and result.verdict is Verdict.OK:
+            assert result.pools is not None
+            assert result.baseline is not None
+            assert result.expected_dags is not None
+            self.activation = replace(
+                self.activation,
+                pools=result.pools,
+                baseline=result.baseline,
+                expected_dags=result.expected_dags,
+            )
+        return result
+
+    def restart(self) -> None:
+        """A restart of everything that works."""
+        self.activation = replace(self.activation, restarted_at=time.time())
+        assert self.do(Step.RESTART) == OK
+
+    def component(self, name: str, **changes: tuple[str, ...]) -> None:
+        """Change how a component is restarted, or asked how it is."""
+        assert self.instance.local is not None
+        parts = [
+            replace(c, **changes) if c.name == name else c for c in self.instance.local.components
+        ]
+        self.instance = replace(
+            self.instance, local=replace(self.instance.local, components=tuple(parts))
+        )
+
+
+@pytest.fixture(params=["2", "3"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    with FakeAirflow(request.param) as airflow:
+        yield Rig(airflow, tmp_path)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Rig]:
+    with FakeAirflow("3") as airflow:
+        yield Rig(airflow, tmp_path)
+
+
+def python(text: str) -> tuple[str, ...]:
+    return (sys.executable, "-ISc", text)
+
+
+def problem(result: StepResult) -> Problem:
+    assert result.problem is not None, result
+    return result.problem
+
+
+# ------------------------------------------------------------------------------------- observing
+
+
+def test_observing_reports_everything_page_by_page(rig: Rig) -> None:
+    """Pools, broken files and DAGs are all reported when the API gives three at a time."""
+    rig.airflow.page = 3
+    state = rig.airflow.state
+    state.pools = {f"pool {n}/é": n for n in range(7)}
+    state.dags = {f"dag{n}": 1.0 for n in range(8)}
+    state.stale = {"dag7"}
+    state.errors = {f"/dags/bad{n}.py": ("boom", 1.0) for n in range(4)}
+    result = rig.do(Step.OBSERVE)
+    assert dict(result.pools or ()) == state.pools
+    assert [file for file, _ in result.baseline or ()] == sorted(state.errors)
+    assert result.expected_dags == tuple(f"dag{n}" for n in range(7))
+
+
+def test_observing_changes_nothing(rig: Rig) -> None:
+    """What must be recorded before the first change is found out without one."""
+    rig.do(Step.OBSERVE)
+    assert rig.airflow.state.patched == []
+
+
+STEPS = (Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.RELEASE)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("fault", "reason", "words"),
+    [
+        ("drop", "AirflowUnreachable", "cannot be reached"),
+        ("slow", "AirflowUnreachable", "did not answer in time"),
+        ("401", "AirflowDenied", "renew the secret <secrets_dir>/red/airflow/"),
+        ("403", "AirflowDenied", "renew the secret <secrets_dir>/red/airflow/"),
+        ("html", "AirflowUnexpected", "is the address that of Airflow's API?"),
+        ("not-json", "AirflowUnexpected", "answered 200"),
+        ("429", "AirflowUnexpected", "answered 429"),
+        ("500", "AirflowUnexpected", "answered 500"),
+    ],
+)
+def test_every_fault_of_the_api_is_retryable_in_words(
+    rig: Rig, step: Step, fault: str, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the API does, a step says so with a reason and without the password."""
+    if fault == "slow":
+        make = rest.Api
+        monkeypatch.setattr(local, "Api", lambda *a, **k: make(*a, **k, timeout=0.2))
+        rig.airflow.state.slow = 2.0
+    rig.airflow.state.fault = fault
+    rig.airflow.state.fault_on = "/pools" if step is not Step.DRAIN else "/taskInstances"
+    with pytest.raises(Retryable, match=words) as caught:
+        rig.do(step)
+    assert caught.value.reason == reason
+    assert PASSWORD not in caught.value.message
+    assert TOKEN not in caught.value.message
+
+
+@pytest.mark.parametrize("fault", ["drop", "html", "500", "429"])
+def test_a_fault_of_every_path_is_retryable(rig: Rig, fault: str) -> None:
+    """Even asking which Airflow it is may fail, and that is retried."""
+    rig.airflow.state.fault = fault
+    with pytest.raises(Retryable):
+        rig.do(Step.OBSERVE)
+
+
+def test_an_airflow_that_is_gone_is_retryable(three: Rig) -> None:
+    """A refused connection names the address."""
+    three.instance = replace(three.instance, api=Api("http://127.0.0.1:1", "airflow"))
+    with pytest.raises(Retryable, match=r"Airflow at http://127\.0\.0\.1:1 cannot be reached"):
+        three.do(Step.OBSERVE)
+
+
+def test_an_unlimited_pool_that_2x_cannot_list_is_told(tmp_path: Path) -> None:
+    """Airflow 2.x answers 500 while a pool has no limit: the message says what to change."""
+    with FakeAirflow("2") as airflow:
+        airflow.state.pools["endless"] = -1
+        with pytest.raises(Retryable, match="no limit"):
+            Rig(airflow, tmp_path).do(Step.OBSERVE)
+
+
+# --------------------------------------------------------------------------------------- secrets
+
+
+@pytest.mark.parametrize("name", ["username", "password"])
+def test_wrong_credentials_are_denied(rig: Rig, name: str) -> None:
+    """The message names the secret and tells none of it."""
+    (rig.secret / name).write_text("wr0ng-s3cret")
+    with pytest.raises(Retryable, match="refuses the credentials") as caught:
+        rig.do(Step.OBSERVE)
+    assert caught.value.reason == "AirflowDenied"
+    assert "wr0ng-s3cret" not in caught.value.message
+
+
+@pytest.mark.parametrize("fault", ["400", "422", "500"])
+def test_a_login_that_repeats_what_it_was_sent_tells_no_password(three: Rig, fault: str) -> None:
+    """Validation errors of Airflow 3.x have the whole input in them; the message does not."""
+    three.airflow.state.fault, three.airflow.state.fault_on = fault, "/auth/token"
+    with pytest.raises(Retryable) as caught:
+        three.do(Step.OBSERVE)
+    assert PASSWORD not in caught.value.message
+
+
+@pytest.mark.parametrize("token", [b"t0p-secret\nof two lines", b"t0p-secret-\xff\xfe"])
+def test_a_token_that_fits_no_header_is_denied(three: Rig, token: bytes) -> None:
+    """The error of the HTTP library would have the token in it."""
+    (three.secret / "token").write_bytes(token)
+    with pytest.raises(Retryable) as caught:
+        three.do(Step.OBSERVE)
+    assert caught.value.reason == "AirflowDenied"
+    assert "t0p-secret" not in str(caught.value.message)
+
+
+def test_a_ready_token_is_used(three: Rig) -> None:
+    """A secret with a token needs no login."""
+    (three.secret / "token").write_text(TOKEN + "\n")
+    three.airflow.state.fault, three.airflow.state.fault_on = "500", "/auth/token"
+    assert three.do(Step.OBSERVE).verdict is Verdict.OK
+
+
+def test_a_token_that_ended_is_renewed_once(three: Rig) -> None:
+    """A 401 in the middle of a step leads to another login, not to a failure."""
+    with rest.Api(three.airflow.url, three.secret) as api:
+        api.pools()
+        three.airflow.state.token = "a-newer-token"
+        assert api.pools() == three.airflow.state.pools
+
+
+def test_an_executable_that_is_not_allowed_is_stalled(three: Rig) -> None:
+    """Whoever writes definitions runs nothing that the settings do not hold."""
+    three.component("scheduler", restart=("/bin/sh", "-c", "true"))
+    with pytest.raises(Stalled, match=r"local\.allow"):
+        three.do(Step.RESTART)
+
+
+# ------------------------------------------------------------------------------------- the drain
+
+
+def test_pools_are_paused_and_restored_exactly(rig: Rig) -> None:
+    """Pools come back as they were, those at 0 before stay at 0."""
+    before = {"default_pool": 128, "small": 3, "closed": 0}
+    rig.airflow.state.pools = dict(before)
+    rig.do(Step.OBSERVE)
+    assert rig.do(Step.PAUSE) == OK
+    assert set(rig.airflow.state.pools.values()) == {0}
+    assert rig.do(Step.RELEASE) == OK
+    assert rig.airflow.state.pools == before
+    assert "closed" not in dict(rig.airflow.state.patched)
+
+
+def test_an_unlimited_pool_comes_back_unlimited(three: Rig) -> None:
+    """-1 is restored like any number."""
+    three.airflow.state.pools["a/b"] = -1
+    three.do(Step.OBSERVE)
+    three.do(Step.PAUSE)
+    assert three.airflow.state.pools["a/b"] == 0
+    three.do(Step.RELEASE_BACK)
+    assert three.airflow.state.pools["a/b"] == -1
+
+
+def test_a_pool_that_a_person_changed_meanwhile_is_left(rig: Rig) -> None:
+    """Someone's decision during the drain is not overwritten, and a deleted pool is no error."""
+    rig.airflow.state.pools |= {"gone": 2}
+    rig.do(Step.OBSERVE)
+    rig.do(Step.PAUSE)
+    rig.airflow.state.pools["small"] = 7
+    del rig.airflow.state.pools["gone"]
+    assert rig.do(Step.RELEASE_ABORT) == OK
+    assert rig.airflow.state.pools == {"default_pool": 128, "small": 7}
+
+
+def test_a_pool_made_after_the_observation_is_not_paused(rig: Rig) -> None:
+    """Nobody would know what to restore it to."""
+    rig.do(Step.OBSERVE)
+    rig.airflow.state.pools["new"] = 5
+    rig.do(Step.PAUSE)
+    assert rig.airflow.state.pools == {"default_pool": 0, "small": 0, "new": 5}
+
+
+def test_pausing_and_releasing_twice_is_harmless(rig: Rig) -> None:
+    """After a crash a step is simply done again."""
+    rig.do(Step.OBSERVE)
+    for step in (Step.PAUSE, Step.PAUSE, Step.RELEASE, Step.RELEASE):
+        assert rig.do(step) == OK
+    assert rig.airflow.state.pools == {"default_pool": 128, "small": 3}
+
+
+def test_the_drain_waits_for_running_tasks(rig: Rig) -> None:
+    """Not yet while tasks run, with their number; done when none does."""
+    rig.airflow.state.busy = 2
+    result = rig.do(Step.DRAIN, after=59)
+    assert (result.verdict, problem(result).message) == (NOT_YET, "2 tasks still run")
+    rig.airflow.state.busy = 0
+    assert rig.do(Step.DRAIN, after=61) == OK
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_at_its_deadline_the_drain_is_given_up_or_goes_on(rig: Rig, down: bool) -> None:
+    """`abort` gives up in words, `proceed` goes on; the same when Airflow stopped answering."""
+    rig.airflow.state.busy = 2
+    rig.airflow.state.fault = "drop" if down else ""
+    result = rig.do(Step.DRAIN, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "DrainTimeout")
+    assert "not drained within 60 s" in problem(result).message
+    assert ("cannot be reached" if down else "2 tasks still run") in problem(result).message
+    rig.instance = replace(rig.instance, on_timeout=OnTimeout.PROCEED)
+    assert rig.do(Step.DRAIN, after=61) == OK
+
+
+# ----------------------------------------------------------------------------------- the restart
+
+
+def test_only_components_that_load_a_build_are_restarted_the_server_last(three: Rig) -> None:
+    """The others go on undisturbed, and the API answers while the workers start."""
+    names = ("scheduler", "api-server")
+    three.activation = replace(three.activation, load_into=names, from_load_into=("scheduler",))
+    assert three.do(Step.RESTART) == OK
+    assert [said["component"] for said in three.airflow.state.loaded] == list(names)
+
+
+def test_a_restart_command_that_fails_is_told_in_words(three: Rig) -> None:
+    """The component, the exit code and what the command said."""
+    three.component("triggerer", restart=python("import sys; sys.exit('no such unit')"))
+    result = three.do(Step.RESTART)
+    assert result.verdict is FAILED
+    assert problem(result) == Problem(
+        "RestartFailed", "restarting triggerer failed with code 1: no such unit"
+    )
+
+
+def test_a_restart_command_that_is_gone_is_told_in_words(three: Rig, tmp_path: Path) -> None:
+    """A command that was removed from the machine is named."""
+    gone = str(tmp_path / "gone")
+    three.driver = LocalDriver(LocalSettings(allow=("*",)), tmp_path / "secrets")
+    three.component("triggerer", restart=(gone,))
+    assert f"{gone}: No such file" in problem(three.do(Step.RESTART_BACK)).message
+
+
+def test_a_restart_command_that_hangs_is_ended_with_all_it_started(
+    three: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails in words, and nothing of it stays behind to act later."""
+    monkeypatch.setattr(local, "COMMAND_TIMEOUT", 3.0)
+    three.activation = replace(three.activation, load_into=("scheduler",), from_load_into=())
+    pid = tmp_path / "pid"
+    child = "import time; time.sleep(60)"
+    three.component(
+        "scheduler",
+        restart=python(
+            f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}]); "
+            f"open({str(pid)!r}, 'w').write(str(p.pid)); p.wait()"
+        ),
+    )
+    result = three.do(Step.RESTART)
+    assert problem(result).reason == "RestartFailed"
+    assert problem(result).message.endswith("failed with code 124: no end within 3 s")
+    assert _ended(int(pid.read_text()))
+
+
+def test_a_restart_command_may_leave_its_component_running(three: Rig, tmp_path: Path) -> None:
+    """A process in the background that still holds the command's output does not hold us up."""
+    pid = tmp_path / "pid"
+    three.component(
+        "scheduler",
+        restart=python(
+            "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', "
+            f"'import time; time.sleep(60)']); open({str(pid)!r}, 'w').write(str(p.pid))"
+        ),
+    )
+    assert three.do(Step.RESTART) == OK
+    running = int(pid.read_text())
+    assert not _ended(running, patience=0)
+    subprocess.run(["kill", "-9", str(running)], check=True)
+
+
+def _ended(pid: int, patience: float = 10.0) -> bool:
+    """Has a process ended; a zombie that nobody waits for has."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+
+
+# -------------------------------------------------------------------------------------- the gate
+
+
+def test_after_a_restart_that_worked_the_gate_is_open(rig: Rig) -> None:
+    """Fresh heartbeats, DAGs parsed again, no new error."""
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    assert rig.do(Step.PROBE) == OK
+    assert rig.do(Step.PROBE_BACK) == OK
+
+
+@pytest.mark.parametrize("component", ["scheduler", "triggerer", "dag-processor"])
+def test_heartbeats_older_than_the_restart_are_not_healthy(rig: Rig, component: str) -> None:
+    """A green health page that tells of the old process does not open the gate."""
+    rig.airflow.state.restarts[component] = "silent"
+    rig.restart()
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (NOT_YET, "Unhealthy")
+    assert problem(result).message == f"{component} has not reported since its restart"
+
+
+@pytest.mark.parametrize("section", ["metadatabase", "scheduler", "triggerer", "dag_processor"])
+def test_never_healthy_is_a_gate_timeout(rig: Rig, section: str) -> None:
+    """Not yet until the deadline, then a failure that names the section."""
+    rig.restart()
+    rig.airflow.state.unhealthy = {section}
+    assert rig.do(Step.PROBE, after=59).verdict is NOT_YET
+    result = rig.do(Step.PROBE, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert "not healthy within 60 s" in problem(result).message
+    named = "metadata database" if section == "metadatabase" else section.replace("_", "-")
+    assert named in problem(result).message
+
+
+@pytest.mark.parametrize("fault", ["drop", "401", "html", "500"])
+def test_an_api_that_stays_away_is_a_gate_timeout(rig: Rig, fault: str) -> None:
+    """While it starts an API may do anything; at the deadline the last fault is told."""
+    rig.restart()
+    rig.airflow.state.fault = fault
+    assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
+    result = rig.do(Step.PROBE, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert rig.airflow.url in problem(result).message
+    assert PASSWORD not in problem(result).message
+
+
+def test_a_dag_that_is_not_parsed_again_keeps_the_gate_closed(rig: Rig) -> None:
+    """Until every DAG that was there has been parsed since the restart, health proves nothing."""
+    rig.airflow.state.dags = {"hello": 1.0, "world": 1.0}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.airflow.state.dags["world"] = 1.0
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (NOT_YET, "NotParsed")
+    assert problem(result).message == "not parsed since the restart: world"
+
+
+def test_a_dag_that_was_deleted_meanwhile_is_not_waited_for(rig: Rig) -> None:
+    """Teams go on editing their DAGs during an activation."""
+    rig.airflow.state.dags = {"hello": 1.0, "world": 1.0}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.airflow.state.dags["world"] = 1.0
+    rig.airflow.state.stale = {"world"}
+    assert rig.do(Step.PROBE) == OK
+
+
+def dag_file(rig: Rig, name: str) -> str:
+    """How Airflow names the file of a DAG that does not parse."""
+    return f"{name}.py" if rig.airflow.airflow == "3" else f"/dags/{name}.py"
+
+
+def test_a_new_import_error_fails_the_gate_at_once(rig: Rig) -> None:
+    """The file and the trace's last line are told, and how many more there are."""
+    rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", 1.0)}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    trace = "Traceback:\n  File \"x.py\"\nModuleNotFoundError: No module named 'acme'\n\n"
+    for name in ("old", "hello", "world"):
+        rig.airflow.state.errors[dag_file(rig, name)] = (trace, time.time())
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (FAILED, "NewImportErrors")
+    assert problem(result).message == (
+        f"{dag_file(rig, 'hello')} does not parse any more: "
+        "ModuleNotFoundError: No module named 'acme' (and 1 more files)"
+    )
+
+
+def test_what_was_broken_before_does_not_close_the_gate(rig: Rig) -> None:
+    """Neither its error, told anew, nor its DAG, which is listed on and never parsed."""
+    rig.airflow.state.dags = {"hello": 1.0, "old": 1.0}
+    rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", 1.0)}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.airflow.state.dags["old"] = 1.0
+    rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", time.time())}
+    assert rig.do(Step.PROBE) == OK
+
+
+def test_a_file_of_the_same_name_in_another_bundle_is_another_file(three: Rig) -> None:
+    """A file broken before in one bundle does not excuse that of another team's bundle."""
+    three.airflow.state.errors = {"etl.py": ("boom", 1.0)}
+    three.do(Step.OBSERVE)
+    three.restart()
+    three.airflow.state.errors["blue:etl.py"] = ("boom", time.time())
+    assert problem(three.do(Step.PROBE)).message.startswith("blue:etl.py does not parse any more")
+
+
+def test_a_component_that_is_down_fails_after_a_moment(rig: Rig) -> None:
+    """Its status command's words are told; just after the restart it may still be starting."""
+    rig.restart()
+    rig.component("scheduler", status=python("import sys; sys.exit('scheduler FATAL')"))
+    young = rig.do(Step.PROBE, after=1)
+    assert (young.verdict, problem(young).reason) == (NOT_YET, "ComponentDown")
+    result = rig.do(Step.PROBE, after=30)
+    assert result.verdict is FAILED
+    assert problem(result) == Problem("ComponentDown", "scheduler is down: scheduler FATAL")
+
+
+# ------------------------------------------------------------------- reports of the old processes
+
+
+def test_what_the_old_process_reports_while_it_ends_is_not_believed(
+    three: Rig, tmp_path: Path
+) -> None:
+    """The old dag-processor goes on for a moment; only the word of the new one counts."""
+    three.do(Step.OBSERVE)
+    three.activation = replace(three.activation, restarted_at=time.time())
+    time.sleep(0.2)
+    assert three.do(Step.RESTART) == OK
+    loader = tmp_path / "instances" / three.instance.name / "loader"
+    time.sleep(0.2)
+    process = subprocess.Popen(
+        [sys.executable, "-Sc", "import time; time.sleep(60)", "airflow", "dag-processor"],
+        env={"PYTHONPATH": str(loader)},
+    )
+    try:
+        three.now = time.time() + 5
+        while not three.driver._starts.living(three.instance):
+            result = three.do(Step.PROBE)
+        assert (result.verdict, problem(result).reason) == (NOT_YET, "Unhealthy")
+        three.airflow.state.heartbeats["dag_processor"] = time.time() + 1
+        assert problem(three.do(Step.PROBE)).reason == "NotParsed"
+        three.airflow.state.dags = {"hello": time.time() + 1}
+        assert three.do(Step.PROBE) == OK
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+# ------------------------------------------------------------------------ providers and plugins
+
+
+def test_declared_providers_and_plugins_must_be_loaded(rig: Rig, tmp_path: Path) -> None:
+    """The gate stays closed until the API server has loaded what the build declares."""
+    wanted = Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
+    rig.driver = LocalDriver(
+        LocalSettings(allow=(sys.executable,)),
+        tmp_path / "secrets",
+        {"a" * 16: Declared(), "b" * 16: wanted}.__getitem__,
+    )
+    rig.restart()
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (NOT_YET, "NotLoaded")
+    assert problem(result).message == (
+        "the API server has not loaded the provider of acme-provider, the plugin of acme-plugin"
+    )
+    assert rig.do(Step.PROBE_BACK) == OK
+    rig.airflow.state.providers, rig.airflow.state.plugins = ["acme_provider"], ["Acme.Plugin"]
+    assert rig.do(Step.PROBE) == OK
+
+
+def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """With loadInto the scheduler alone, the API server has nothing of the build."""
+    rig.driver = LocalDriver(
+        LocalSettings(allow=(sys.executable,)),
+        tmp_path / "secrets",
+        lambda _: Declared(frozenset({"acme-provider"})),
+    )
+    rig.restart()
+    rig.activation = replace(rig.activation, load_into=("scheduler",))
+    assert rig.do(Step.PROBE) == OK
+
+
+def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None:
+    """Entry points of Airflow's two groups, by distribution; other groups do not matter."""
+    for stem, group in (
+        ("Acme_Provider", "apache_airflow_provider"),
+        ("acme_plugin", "airflow.plugins"),
+        ("acme_tool", "console_scripts"),
+    ):
+        info = tmp_path / "store" / stem / "lib" / f"{stem.lower()}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stem}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\nx = y:z\n")
+    document = {"paths": [{"path": f"store/{e.name}/lib"} for e in (tmp_path / "store").iterdir()]}
+    read = Declarations(tmp_path, {"b" * 16: document}.get)
+    assert read("b" * 16) == Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
+    assert read("c" * 16) == Declared()
