@@ -101,8 +101,24 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
                     raise ValueError(f"{member.name} is a link; packages hold plain files only")
                 if total > request["limit"]:
                     raise ValueError(f"the package is larger than {request['limit']} bytes")
-                archive.extract(member, dest, filter="data")
+                _write(archive, member, dest)
     return {}
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, dest: Path) -> None:
+    """Write one member as a plain file or directory below `dest`, with modes of our own."""
+    path = dest / member.name
+    if ".." in path.parts or not path.is_relative_to(dest):
+        raise ValueError(f"{member.name} leads out of its package")
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    content = archive.extractfile(member)
+    assert content is not None, "plain files have content"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("xb") as file:
+        shutil.copyfileobj(content, file)
+    path.chmod(0o755 if member.mode & 0o100 else 0o644)
 
 
 def main() -> int:
