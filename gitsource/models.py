@@ -42,7 +42,7 @@ class Metadata(Model):
 class IndexModel(Model):
     """A package index."""
 
-    name: Name
+    name: Name = Field(description="how logs and messages call it")
     url: IndexUrl = Field(description="the address of its simple API, without credentials")
     packages: Annotated[list[Glob], Field(min_length=1)] = Field(
         description="name globs: these come from this index and from no other"
@@ -55,10 +55,10 @@ class FileModel(Model):
     """A jar or a file placed beside the packages; exactly one of `jar`, `url`."""
 
     jar: Jar | None = Field(None, description="group:artifact:version")
-    url: IndexUrl | None = None
-    sha256: Sha256
+    url: IndexUrl | None = Field(None, description="where it is fetched, without credentials")
+    sha256: Sha256 = Field(description="what its content must hash to")
     path: RepoPath | None = Field(None, description="where it goes, such as bin/duckdb")
-    mode: Mode = "0644"
+    mode: Mode = Field("0644", description="permissions, in quotes")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -72,43 +72,58 @@ class FileModel(Model):
 class ChecksModel(Model):
     """What verification proves beside the import of every module."""
 
-    imports: list[ModuleName] = Field(default_factory=list)
-    dags: list[RepoPath] = Field(default_factory=list)
-    timeout: Duration = 300.0
+    imports: list[ModuleName] = Field(default_factory=list, description="modules that must import")
+    dags: list[RepoPath] = Field(
+        default_factory=list, description="DAG files in the team's folder that must parse"
+    )
+    timeout: Duration = Field(300.0, description="how long the imports may take")
 
 
 class WaveModel(Model):
     """Instances that activate together."""
 
-    instances: Annotated[list[Name], Field(min_length=1)]
+    instances: Annotated[list[Name], Field(min_length=1)] = Field(
+        description="instances of the same team"
+    )
     soak: Duration = Field(0.0, description="how long this wave must be active before the next")
 
 
 class FragmentSpec(Model):
     """What a fragment may hold; an environment takes it in by `extends`."""
 
-    requirements: list[RequirementText] = Field(default_factory=list)
-    constraints: list[RepoPath] = Field(default_factory=list)
-    indexes: list[IndexModel] = Field(default_factory=list)
-    sourceBuilds: list[Name] = Field(default_factory=list)  # noqa: N815
-    files: list[FileModel] = Field(default_factory=list)
-    env: dict[EnvName, str] = Field(default_factory=dict)
-    checks: ChecksModel = Field(default_factory=ChecksModel)
+    requirements: list[RequirementText] = Field(
+        default_factory=list,
+        description="PEP 508 requirements; `name @ ./packages/name` is an in-repo package",
+    )
+    constraints: list[RepoPath] = Field(
+        default_factory=list, description="constraint files in the team's folder"
+    )
+    indexes: list[IndexModel] = Field(
+        default_factory=list, description="package indexes beside the public one"
+    )
+    sourceBuilds: list[Name] = Field(  # noqa: N815
+        default_factory=list, description="third-party packages that may be built from source"
+    )
+    files: list[FileModel] = Field(default_factory=list, description="jars and programs")
+    env: dict[EnvName, str] = Field(
+        default_factory=dict, description="set in every process that loads the build"
+    )
+    checks: ChecksModel = Field(default_factory=ChecksModel, description="what verification proves")
 
 
 class EnvironmentSpec(FragmentSpec):
     """What a team asks for."""
 
-    suspend: bool = False
+    suspend: bool = Field(False, description="start nothing new for this environment")
     extends: list[Name] = Field(default_factory=list, description="fragments, in this order")
-    rollout: list[WaveModel] = Field(default_factory=list)
+    rollout: list[WaveModel] = Field(default_factory=list, description="waves, one after the other")
 
 
 class KubernetesModel(Model):
     """An Airflow from the official chart."""
 
-    namespace: Name
-    release: Name
+    namespace: Name = Field(description="of the Helm release")
+    release: Name = Field(description="its name")
     context: str | None = Field(None, description="kubeconfig context; in-cluster when absent")
 
 
@@ -118,64 +133,70 @@ Command = Annotated[list[str], Field(min_length=1, max_length=50)]
 class ComponentModel(Model):
     """How one local component is restarted; commands are lists of words, run without a shell."""
 
-    restart: Command
+    restart: Command = Field(description="restarts the component and ends when it is up")
     status: Command | None = Field(None, description="exits 0 while the component is up")
 
 
 class LocalModel(Model):
     """An Airflow on the daemon's machine."""
 
-    python: str = Field(pattern="^/")
-    airflowHome: str = Field(pattern="^/")  # noqa: N815
-    components: dict[ComponentName, ComponentModel]
+    python: str = Field(pattern="^/", description="the interpreter that runs Airflow")
+    airflowHome: str = Field(pattern="^/", description="AIRFLOW_HOME")  # noqa: N815
+    components: dict[ComponentName, ComponentModel] = Field(description="by name")
 
 
 class ApiModel(Model):
     """Airflow's REST API."""
 
-    url: ApiUrl
-    credentials: Name | None = None
+    url: ApiUrl = Field(description="address of the API server or webserver")
+    credentials: Name | None = Field(None, description="a secret's name, never a value")
 
 
 class DrainModel(Model):
     """How long running tasks may take to finish, and what then."""
 
-    timeout: Duration = 900.0
-    onTimeout: Literal["abort", "proceed"] = "abort"  # noqa: N815
+    timeout: Duration = Field(900.0, description="how long to wait for running tasks")
+    onTimeout: Literal["abort", "proceed"] = Field(  # noqa: N815
+        "abort", description="give up with nothing changed, or go on"
+    )
 
 
 class ProbeModel(Model):
     """How long the instance may take to be healthy."""
 
-    timeout: Duration = 300.0
+    timeout: Duration = Field(300.0, description="after the restart; then it goes back")
 
 
 class WindowModel(Model):
     """When activations may start."""
 
-    cron: Cron
-    duration: Duration
-    timezone: Timezone = "UTC"
+    cron: Cron = Field(description="when it opens, in quotes")
+    duration: Duration = Field(description="how long it stays open")
+    timezone: Timezone = Field("UTC", description="in which the cron is read")
 
 
 class MaintenanceModel(Model):
     """How an instance is taken to another build."""
 
-    drain: DrainModel = Field(default_factory=DrainModel)
-    probe: ProbeModel = Field(default_factory=ProbeModel)
-    window: WindowModel | None = None
+    drain: DrainModel = Field(default_factory=DrainModel, description="before the switch")
+    probe: ProbeModel = Field(default_factory=ProbeModel, description="after the switch")
+    window: WindowModel | None = Field(None, description="any time when absent")
 
 
 class InstanceSpec(Model):
     """One Airflow deployment; exactly one of `kubernetes`, `local`."""
 
-    team: Name
-    suspend: bool = False
-    kubernetes: KubernetesModel | None = None
-    local: LocalModel | None = None
-    api: ApiModel
-    loadInto: Annotated[list[ComponentName], Field(min_length=1)] | None = None  # noqa: N815
-    maintenance: MaintenanceModel = Field(default_factory=MaintenanceModel)
+    team: Name = Field(description="whose environments it takes")
+    suspend: bool = Field(False, description="start nothing new on this instance")
+    kubernetes: KubernetesModel | None = Field(None, description="a release of the chart")
+    local: LocalModel | None = Field(None, description="an Airflow on the daemon's machine")
+    api: ApiModel = Field(description="how its REST API is reached")
+    loadInto: Annotated[list[ComponentName], Field(min_length=1)] | None = Field(  # noqa: N815
+        None, description="the components that load the build; all when absent"
+    )
+    maintenance: MaintenanceModel = Field(
+        default_factory=MaintenanceModel, description="how it is taken to another build"
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:

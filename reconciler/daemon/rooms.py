@@ -9,6 +9,7 @@ from pathlib import Path
 from gitsource.source import Source
 from metrics.exporter import Exporter
 from metrics.notifier import Notifier
+from reconciler.airflow.declared import Declarations
 from reconciler.airflow.driver import Driver
 from reconciler.airflow.local import LocalDriver
 from reconciler.builder.build import Builder
@@ -44,8 +45,10 @@ class Rooms:
             self.source.export,
             cache_dir=settings.cache_dir,
             secrets_dir=settings.secrets_dir,
+            hidden=(settings.state_dir,),
         )
-        self._local = LocalDriver(settings.local, settings.secrets_dir)
+        declared = Declarations(settings.share, self.share.build)
+        self._local = LocalDriver(settings.local, settings.secrets_dir, declared)
         self.adoption = Adoption(self.share)
         self.build_effects = BuildEffects(self.builder, self.store, self.adoption)
         self.instance_effects = InstanceEffects(self.share, self.builder, self.driver)
