@@ -1,0 +1,298 @@
+"""The share: publishing, faults of the disk, the loader on real interpreters, garbage."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.share import locks
+from reconciler.share.gc import Held, collect_garbage
+from reconciler.share.share import Share
+
+A, B, C = "a" * 16, "b" * 16, "c" * 16
+DIGEST = "d" * 64
+RUNTIME = "cp311-linux-airflow3.3.2-0123456789ab"
+PYENV = Path("~/.pyenv/versions").expanduser()
+INTERPRETERS = [
+    sys.executable,
+    *sorted(map(str, PYENV.glob("3.9.*/bin/python3"))),  # those that are on this machine
+    *sorted(map(str, PYENV.glob("3.1[0-9].*/bin/python3"))),
+]
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Share:
+    found = Share(tmp_path / "share")
+    found.root.mkdir()
+    found.prepare()
+    return found
+
+
+def stage(tmp_path: Path, name: str = "staged", text: str = "X = 1\n") -> Path:
+    folder = tmp_path / name
+    (folder / "lib").mkdir(parents=True)
+    (folder / "lib" / "acme_mod.py").write_text(text)
+    return folder
+
+
+def publish(share: Share, build: str, entries: tuple[str, ...] = (), **more: object) -> None:
+    document = {"schema": 1, "build": build, "entries": list(entries), "paths": [], **more}
+    share.put_build(build, {"pylock.toml": b"x", "build.json": json.dumps(document).encode()})
+
+
+def point(share: Share, build: str | None, load_into: tuple[str, ...] = ("scheduler",)) -> None:
+    share.point(
+        "dev", RUNTIME, build, abi=_abi(sys.executable), airflow="3.3.2", load_into=load_into
+    )
+
+
+def _abi(python: str) -> str:
+    words = "import sys,os; u=os.uname(); print('cp%d%d-%s_%s' % (*sys.version_info[:2],"
+    words += " u.sysname.lower(), u.machine))"
+    return subprocess.run(
+        [python, "-I", "-c", words], check=True, capture_output=True, text=True, timeout=20
+    ).stdout.strip()
+
+
+# ------------------------------------------------------------------------------------- publishing
+
+
+def test_an_entry_is_published_once_and_world_readable(share: Share, tmp_path: Path) -> None:
+    """The second writer of a digest changes nothing."""
+    path = share.put(DIGEST, stage(tmp_path))
+    assert share.put(DIGEST, stage(tmp_path, "other", "X = 2\n")) == path
+    assert (path / "lib" / "acme_mod.py").read_text() == "X = 1\n"
+    assert all(p.stat().st_mode & 0o004 for p in path.rglob("*"))
+
+
+def test_a_link_in_an_entry_is_refused(share: Share, tmp_path: Path) -> None:
+    """Nothing on the share leads out of it."""
+    staged = stage(tmp_path)
+    (staged / "lib" / "link").symlink_to("/etc/passwd")
+    with pytest.raises(Stalled):
+        share.put(DIGEST, staged)
+    assert not share.has(DIGEST)
+
+
+def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:
+    """Without build.json there is no build, and nothing that is not verified counts as such."""
+    with pytest.raises((GroundcrewError, AssertionError, KeyError)):
+        share.put_build(A, {"pylock.toml": b"x"})
+    assert share.build(A) is None
+    publish(share, A)
+    assert share.complete_builds() == [A]
+    assert not share.verified(A, RUNTIME)
+    share.mark_verified(A, RUNTIME, {"modules": 3})
+    assert share.verified(A, RUNTIME)
+    assert not share.verified(A, "another-runtime")
+
+
+def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:
+    """Switching one runtime leaves the entries of others; None takes the entry away."""
+    share.point("dev", "old", A, abi="cp310-x", airflow="2.11.2", load_into=["worker"])
+    point(share, B)
+    pointer = share.pointer("dev")
+    assert pointer is not None
+    assert {k: n.build for k, n in pointer.builds.items()} == {"old": A, RUNTIME: B}
+    point(share, None)
+    pointer = share.pointer("dev")
+    assert pointer is not None
+    assert list(pointer.builds) == ["old"]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of one mebibyte."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_while_publishing_leaves_the_state_before(
+    small: Path, tmp_path: Path
+) -> None:
+    """The error says that the share is full; neither entry, build nor pointer is half there."""
+    share = Share(small)
+    share.prepare()
+    publish(share, A)
+    point(share, A)
+    staged = stage(tmp_path)
+    (staged / "lib" / "big").write_bytes(os.urandom(2 << 20))
+    with pytest.raises(Retryable) as caught:
+        share.put(DIGEST, staged)
+    assert caught.value.reason == "ShareFull"
+    assert not share.has(DIGEST)
+    (small / "fill").write_bytes(b"x" * ((1 << 20) - 90_000))
+    with pytest.raises(Retryable):
+        share.put_build(B, {"pylock.toml": os.urandom(200_000), "build.json": b"{}"})
+    assert share.build(B) is None
+    pointer = share.pointer("dev")
+    assert pointer is not None
+    assert pointer.builds[RUNTIME].build == A
+    (small / "fill").unlink()
+    assert share.put(DIGEST, stage(tmp_path, "again"))
+
+
+def test_a_read_only_share_says_so(small: Path) -> None:
+    """The daemon does not start on a share that it cannot write."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    with pytest.raises(Stalled) as caught:
+        Share(small).prepare()
+    assert caught.value.reason == "ShareUnwritable"
+    assert str(small) in caught.value.message
+
+
+# ----------------------------------------------------------------------------------------- loader
+
+
+class Site:
+    """An interpreter with an Airflow beside it, and a build on the share."""
+
+    def __init__(self, tmp_path: Path, share: Share, python: str) -> None:
+        self.share = share
+        self.python = python
+        self.site = tmp_path / "base" / "site-packages"
+        self.site.mkdir(parents=True)
+        (self.site / "apache_airflow-3.3.2.dist-info").mkdir()
+        (self.site / "owned.py").write_text("WHO = 'base'\n")
+        entry = share.root / "store" / "sha256" / "dd" / DIGEST
+        (entry / "lib").mkdir(parents=True)
+        (entry / "bin").mkdir()
+        (entry / "lib" / "owned.py").write_text("WHO = 'build'\n")
+        (entry / "lib" / "acme_mod.py").write_text("X = 1\n")
+        relative = f"store/sha256/dd/{DIGEST}"
+        publish(
+            share, A, (DIGEST,), abi=_abi(python), airflow="3.3.2", runtime=RUNTIME,
+            paths=[{"path": f"{relative}/lib", "pth": False}], bin=[f"{relative}/bin"],
+            jars=[f"{relative}/files/x.jar"], env={"ACME": "eu", "PYTHONHOME": "/no"},
+        )  # fmt: skip
+        share.install_loader("dev")
+        share.point("dev", RUNTIME, A, abi=_abi(python), airflow="3.3.2", load_into=["scheduler"])
+        self.loader = share.instance_path("dev") / "loader"
+
+    def run(self, code: str, *extra: str, component: str = "scheduler", **env: str) -> str:
+        done = subprocess.run(
+            [self.python, *extra, "-c", code],
+            env={
+                "PATH": os.defpath, "GROUNDCREW_COMPONENT": component,
+                "PYTHONPATH": f"{self.loader}:{self.site}", **env,
+            },
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout.strip()
+
+
+HAS = "import importlib.util as u; print(u.find_spec('acme_mod') is not None)"
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
+def test_the_loader_gives_the_build_and_the_base_wins(
+    python: str, share: Share, tmp_path: Path
+) -> None:
+    """On every interpreter: packages, programs, jars and variables; what the base has stays its."""
+    site = Site(tmp_path, share, python)
+    seen = json.loads(
+        site.run(
+            "import acme_mod, owned, os, json; e = os.environ; print(json.dumps([acme_mod.X, "
+            "owned.WHO, e['ACME'], e['CLASSPATH'], e['PATH'], e['GROUNDCREW_BUILD'], "
+            "e.get('PYTHONHOME')]))"
+        )
+    )
+    assert seen[:3] == [1, "base", "eu"]
+    assert seen[3].endswith("/files/x.jar")
+    assert f"{DIGEST}/bin" in seen[4]
+    assert seen[5:] == [A, None]
+
+
+def test_the_loader_keeps_out_where_it_has_no_business(share: Share, tmp_path: Path) -> None:
+    """No Airflow, another component, isolated mode, a pin to none: nothing is loaded."""
+    site = Site(tmp_path, share, sys.executable)
+    assert site.run(HAS) == "True"
+    assert site.run(HAS, component="api-server") == "False"
+    assert site.run(HAS, "-I") == "False"
+    assert site.run(HAS, GROUNDCREW_BUILD="none") == "False"
+    (site.site / "apache_airflow-3.3.2.dist-info").rmdir()
+    assert site.run(HAS) == "False"
+
+
+def test_a_pin_wins_over_the_pointer(share: Share, tmp_path: Path) -> None:
+    """A child of a running task stays on its build after a switch."""
+    site = Site(tmp_path, share, sys.executable)
+    point(share, None)
+    assert site.run(HAS) == "False"
+    assert site.run(HAS, GROUNDCREW_BUILD=A) == "True"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"builds": 3}', '{"builds": {"x": []}}'])
+def test_a_pointer_that_is_none_never_stops_an_interpreter(
+    text: str, share: Share, tmp_path: Path
+) -> None:
+    """Whatever is in the file, Python starts as if there were no Groundcrew."""
+    site = Site(tmp_path, share, sys.executable)
+    (share.instance_path("dev") / "pointer.json").write_text(text)
+    assert site.run(HAS) == "False"
+
+
+def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> None:
+    """Another sitecustomize further down the path is run after the loader."""
+    site = Site(tmp_path, share, sys.executable)
+    (site.site / "sitecustomize.py").write_text("import os; os.environ['SHADOWED'] = 'ran'\n")
+    assert site.run("import os; print(os.environ.get('SHADOWED'))") == "ran"
+
+
+# ---------------------------------------------------------------------------------------- garbage
+
+
+def garbage(share: Share, now: float, *, roots: set[str], **held: Held) -> tuple[str, ...]:
+    done = collect_garbage(share, roots=roots, held=held, now=now, grace=10.0, dry_run=False)
+    return done.builds
+
+
+def test_what_may_still_be_loaded_stays(share: Share) -> None:
+    """Roots, pointed builds, and whatever was current since the oldest process started."""
+    now = time.time() + 1000
+    for build in (A, B, C):
+        publish(share, build)
+    point(share, A)
+    alive = Held(((B, now - 100),), oldest_process=now - 200)
+    assert garbage(share, now, roots=set(), dev=alive) == (C,)
+    unknown = Held(((B, now - 100),), oldest_process=None)
+    assert garbage(share, now, roots=set(), dev=unknown) == ()
+    ended = Held(((B, now - 100),), oldest_process=now - 50)
+    assert garbage(share, now, roots=set(), dev=ended) == (B,)
+    assert share.complete_builds() == [A]
+
+
+def test_entries_go_with_the_last_build_that_names_them(share: Share, tmp_path: Path) -> None:
+    """A shared entry stays as long as one build needs it."""
+    share.put(DIGEST, stage(tmp_path))
+    publish(share, A, (DIGEST,))
+    publish(share, B, (DIGEST,))
+    now = time.time() + 1000
+    assert garbage(share, now, roots={A}) == (B,)
+    assert share.has(DIGEST)
+    assert garbage(share, now, roots=set()) == (A,)
+    assert not share.has(DIGEST)
+
+
+def test_nothing_is_collected_while_a_build_is_placed(share: Share) -> None:
+    """The collector gives way, and the builder does not start in the middle of a collection."""
+    with share.making(), pytest.raises(Retryable) as caught:
+        garbage(share, time.time(), roots=set())
+    assert caught.value.reason == "BuildsRunning"
+    with locks.collecting(share.root), pytest.raises(Retryable), locks.collecting(share.root):
+        raise AssertionError("two collectors at once")
