@@ -87,6 +87,7 @@ class Exporter(Collector):
         self._cursor = 0
         self._counts: dict[str, Counter[Labels]] = defaultdict(Counter)
         self._times: dict[str, dict[Labels, Histogram]] = defaultdict(dict)
+        self._imports: dict[str, float] = {}
         self._reconcile = Histogram(FAST)
         self._polls: Counter[str] = Counter()
         self._last_poll = 0.0
@@ -136,8 +137,7 @@ class Exporter(Collector):
         seconds = _number(event.data.get("seconds"))
         match event.kind:
             case "BuildReady":
-                self._counts["build"][event.team, "ready", ""] += 1
-                self._time("build", (event.team,), seconds)
+                self._take_ready(event, name, seconds)
             case "BuildFailed":
                 self._counts["build"][event.team, "failed", event.reason] += 1
             case "BuildCancelled":
@@ -158,6 +158,13 @@ class Exporter(Collector):
                 self._time("activation", (str(event.data.get("phase", "")),), seconds)
             case _:
                 pass
+
+    def _take_ready(self, event: Event, name: str, seconds: float | None) -> None:
+        self._counts["build"][event.team, "ready", ""] += 1
+        self._time("build", (event.team,), seconds)
+        imports = _number(event.data.get("import_seconds"))
+        if imports is not None:
+            self._imports[name] = imports
 
     def _time(self, name: str, labels: Labels, seconds: float | None) -> None:
         if seconds is not None:
@@ -207,6 +214,14 @@ class Exporter(Collector):
         yield stalled
 
     def _gauges(self, records: Records) -> Iterator[Metric]:
+        imports = GaugeMetricFamily(
+            "groundcrew_import_seconds",
+            "Time to import all that the newest build of an environment brings.",
+            labels=["environment"],
+        )
+        for name in sorted(self._imports.keys() & records.environments.keys()):
+            imports.add_metric([name], self._imports[name])
+        yield imports
         queued = sum(b.phase is BuildPhase.QUEUED for b in records.builds.values())
         yield _gauge("groundcrew_build_queue_depth", "Builds that wait for a place.", queued)
         yield _gauge("groundcrew_leader", "1 while this process leads.", int(self._leader()))

@@ -162,6 +162,7 @@ class BuildOutcome:
     cancelled: bool = False
     build_id: str | None = None
     packages: tuple[tuple[str, str], ...] | None = None
+    import_seconds: float | None = None  # what verification took to import everything
 
 
 def record_build(draft: Draft, key: str, outcome: BuildOutcome) -> None:
@@ -229,6 +230,7 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
         revision=build.revision,
         data={
             "packages": [list(p) for p in build.packages],
+            "import_seconds": outcome.import_seconds,
             **_timing(build),
             **commit_data(draft.environments.get(build.environment)),
         },

@@ -101,12 +101,15 @@ class Daemon:
                 return 0
             if not self.rooms.store.load().builds:
                 log.info("no builds are recorded; %d can be adopted", self.rooms.adoption.look())
+            self.rooms.leading = True
+            self._workers.start("other", ("gc", "size"), lambda _: self._measure())
             service = Service(self, self.rooms)
             try:
                 if not once:
                     service.start()
                 self._loop(leadership, once=once)
             finally:
+                self.rooms.leading = False
                 clean = self._workers.stop(lambda key: key[0] == "build", STOP_WAIT)
                 if clean:
                     self._take_reports(leadership)
@@ -320,9 +323,16 @@ class Daemon:
         records = self._records
         self._workers.start("other", ("gc", ""), lambda _: self._collect(records))
 
+    def _measure(self) -> None:
+        try:
+            self.rooms.measure()
+        except GroundcrewError as error:
+            log.warning("%s", error)
+
     def _collect(self, records: Records) -> Report:
         try:
             done = collect(self.rooms, records, time.time(), dry_run=False)
+            self.rooms.measure()
         except GroundcrewError as error:
             problem = problem_of(error)
             return Report(

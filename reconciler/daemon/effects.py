@@ -136,8 +136,11 @@ class BuildEffects:
                 return BuildOutcome(kind, build_id=built.build_id, packages=built.packages)
             case "verify":
                 assert task.build.build_id is not None, "a build is verified after it was built"
-                self._builder.verify(job, recipe, runtime, task.instance, task.build.build_id)
-                return BuildOutcome(kind)
+                seen = self._builder.verify(
+                    job, recipe, runtime, task.instance, task.build.build_id
+                ).report.get("seconds")
+                seconds = seen if isinstance(seen, float) else None
+                return BuildOutcome(kind, import_seconds=seconds)
             case _:
                 raise AssertionError(f"{kind} is no build effect")
 

@@ -52,11 +52,23 @@ class Rooms:
         self.adoption = Adoption(self.share)
         self.build_effects = BuildEffects(self.builder, self.store, self.adoption)
         self.instance_effects = InstanceEffects(self.share, self.builder, self.driver)
-        self.exporter = Exporter(self.store, self.store.load, self._status)
+        self.exporter = Exporter(
+            self.store,
+            self.store.load,
+            self._status,
+            leader=lambda: self.leading,
+            store_bytes=lambda: self.store_bytes,
+        )
+        self.leading = False
+        self.store_bytes = 0.0
         self.notifier = Notifier(self.store, settings.secrets_dir, settings.public_url)
 
     def _status(self) -> Status:
         return status(None, self.store.load(), time.time())
+
+    def measure(self) -> None:
+        """Look how much the store holds; 0.0 until this was called."""
+        self.store_bytes = float(self.share.size())
 
     def prepare(self) -> None:
         """Make what must be there before the loop: directories, tables, the share's layout.

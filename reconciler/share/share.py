@@ -124,6 +124,17 @@ class Share:
                 shutil.rmtree(temp, ignore_errors=True)
         return path
 
+    def size(self) -> int:
+        """Bytes in the store, as the entries themselves say."""
+        total = 0
+        with translating("measuring the store"):
+            for prefix in os.scandir(self.root / "store" / "sha256"):
+                for entry in os.scandir(prefix.path):
+                    described = self._read(Path(entry.path) / ENTRY) or {}
+                    size = described.get("bytes")
+                    total += size if isinstance(size, int) else 0
+        return total
+
     def making(self) -> AbstractContextManager[None]:
         """Keep the garbage collector away while a build is made; see `locks`."""
         return locks.making(self.root)

@@ -185,6 +185,7 @@ def test_the_metrics_of_the_design_are_scraped(http: httpx.Client) -> None:
         "activation_duration_seconds", "rollback", "commit_to_active_seconds",
         "reconcile_duration_seconds", "source_last_success_timestamp_seconds", "source_poll",
         "build_queue_depth", "quarantined_builds", "notification", "leader",
+        "store_bytes", "import_seconds",
     ):  # fmt: skip
         assert f"groundcrew_{name}" in families, name
     (leader,) = families["groundcrew_leader"].samples
