@@ -24,7 +24,8 @@ from benchmarks.rows import Row
 from reconciler.builder.build import Builder
 from reconciler.builder.job import Job
 from reconciler.builder.locking import uv_path
-from reconciler.core.model import Place, Recipe, Requirement, Runtime, SourcePackage
+from reconciler.core.definitions import Place, Recipe, Requirement, SourcePackage
+from reconciler.core.model import Runtime
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 from tests.fakes.base import make_base, write_package

@@ -11,7 +11,7 @@ from gitsource.models import EnvironmentModel, InstanceModel, KubernetesModel, L
 from gitsource.reading import ReadFile, read_file
 from gitsource.recipe import Limits, merge
 from gitsource.tree import Entry, Tree
-from reconciler.core.model import (
+from reconciler.core.definitions import (
     Api,
     Commit,
     Component,

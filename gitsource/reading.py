@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
-from reconciler.core.model import Finding, Place
+from reconciler.core.definitions import Finding, Place
 
 AnyModel = EnvironmentModel | InstanceModel | FragmentModel
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from gitsource.models import EnvironmentModel, FileModel, FragmentModel, FragmentSpec, IndexModel
 from gitsource.reading import ReadFile
 from gitsource.tree import Entry, Tree, below
-from reconciler.core.model import (
+from reconciler.core.definitions import (
     Checks,
     FileItem,
     Finding,

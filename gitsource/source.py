@@ -20,8 +20,8 @@ from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Cache, assemble
 from gitsource.recipe import Limits
 from gitsource.tree import Entry
+from reconciler.core.definitions import Commit, Definitions
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Commit, Definitions
 from reconciler.settings import GitSettings
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from reconciler.core.model import Finding, Place
+from reconciler.core.definitions import Finding, Place
 
 Path = tuple[str | int, ...]
 NODES = 20_000

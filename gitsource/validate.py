@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gitsource.assemble import assemble
 from gitsource.tree import Checkout
+from reconciler.core.definitions import Commit, Definitions, Finding
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Commit, Definitions, Finding
 
 
 def validate(path: Path) -> tuple[Definitions, list[Finding]]:

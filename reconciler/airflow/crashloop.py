@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 import psutil
 
-from reconciler.core.model import Activation, Instance
+from reconciler.core.definitions import Instance
+from reconciler.core.model import Activation
 
 STARTS = 3  # that many starts of one component since the restart are a loop
 

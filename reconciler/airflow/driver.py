@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from reconciler.core.model import Activation, Instance, StepResult
+from reconciler.core.definitions import Instance
+from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Step
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.rest import Api
-from reconciler.core.model import Activation, Instance, Problem, StepResult
+from reconciler.core.definitions import Instance
+from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Verdict
 
 SECTIONS = {

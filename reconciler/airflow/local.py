@@ -23,8 +23,9 @@ from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.rest import Api
+from reconciler.core.definitions import Component, Instance, OnTimeout
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Activation, Component, Instance, OnTimeout, Problem, StepResult
+from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.faults import failpoint
 from reconciler.settings import LocalSettings

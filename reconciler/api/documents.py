@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from reconciler.core.model import BuildRecord, Event, Finding, Problem
+from reconciler.core.definitions import Finding
+from reconciler.core.model import BuildRecord, Event, Problem
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
 
 Document = dict[str, object]

@@ -42,8 +42,9 @@ from reconciler.builder.wheels import (
     fetch,
     unpack,
 )
+from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Instance, Recipe, Runtime
+from reconciler.core.model import Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
 

@@ -10,8 +10,9 @@ from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
+from reconciler.core.definitions import Place, Recipe, Requirement
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Place, Recipe, Requirement, Runtime
+from reconciler.core.model import Runtime
 
 NETWORK = (
     "failed to fetch", "error sending request", "connection refused", "timed out",

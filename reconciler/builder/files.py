@@ -15,8 +15,8 @@ import httpx
 
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts
+from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import FileItem, Recipe
 from reconciler.settings import BuilderSettings
 
 MAVEN = "https://repo1.maven.org/maven2"

@@ -12,8 +12,9 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from reconciler.builder.job import Job
 from reconciler.builder.locking import InRepoWheel
 from reconciler.builder.making import WheelMaker, keep
+from reconciler.core.definitions import Place, SourcePackage
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Place, Runtime, SourcePackage
+from reconciler.core.model import Runtime
 
 Export = Callable[[str, Path], None]
 

@@ -21,8 +21,9 @@ from reconciler.builder.proxy import Indexes
 from reconciler.builder.sandbox import Sandbox, read_result
 from reconciler.builder.standins import stand_ins, usable
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
+from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Recipe, Runtime
+from reconciler.core.model import Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
 

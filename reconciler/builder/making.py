@@ -12,8 +12,9 @@ from reconciler.builder.job import Job
 from reconciler.builder.locking import uv_path
 from reconciler.builder.sandbox import Sandbox
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
+from reconciler.core.definitions import Place
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Place, Runtime
+from reconciler.core.model import Runtime
 from reconciler.settings import BuilderSettings
 
 TAIL = 12  # lines of a failed build that its message shows

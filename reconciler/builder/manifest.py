@@ -16,7 +16,8 @@ from packageurl import PackageURL
 
 from reconciler.builder.job import Job
 from reconciler.builder.wheels import Wheel, has_pth
-from reconciler.core.model import Recipe, Runtime
+from reconciler.core.definitions import Recipe
+from reconciler.core.model import Runtime
 
 
 class Entries(Protocol):

@@ -29,8 +29,8 @@ import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.carry import SOCKET
+from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Index, Recipe
 
 PAGE_LIMIT = 64 << 20  # bytes of one project's page
 SECRET_LIMIT = 64 << 10

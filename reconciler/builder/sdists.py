@@ -14,8 +14,9 @@ from reconciler.builder.job import Job
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.wheels import Wheel, fetch
+from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Place, Recipe, Runtime
+from reconciler.core.model import Runtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ from reconciler.builder.explain import place_of
 from reconciler.builder.inrepo import InRepo
 from reconciler.builder.job import Job
 from reconciler.builder.sandbox import Ended, Sandbox, read_result
+from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Instance, Place, Recipe, Runtime
+from reconciler.core.model import Runtime
 
 REPORT_LIMIT = 16 << 20  # bytes
 REPORT_KEYS = {"fatal", "warnings", "modules", "seconds", "opens", "files"}

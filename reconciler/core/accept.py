@@ -8,13 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.core.model import (
-    Definitions,
-    EnvironmentRecord,
-    Finding,
-    InstanceRecord,
-    Problem,
-)
+from reconciler.core.definitions import Definitions, Finding
+from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem
 from reconciler.core.world import REPO, Draft
 
 

@@ -10,13 +10,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from reconciler.core.builds import ready_build
-from reconciler.core.model import (
-    Activation,
-    EnvironmentRecord,
-    InstanceRecord,
-    Problem,
-    Trigger,
-)
+from reconciler.core.model import Activation, EnvironmentRecord, InstanceRecord, Problem, Trigger
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.steps import UNTOUCHED, move, package_changes, quarantined
 from reconciler.core.world import Draft, Effect, commit_data, environment_of

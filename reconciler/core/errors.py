@@ -6,7 +6,7 @@ a bug: it is logged with its traceback, backed off and alerted, and the daemon s
 
 from __future__ import annotations
 
-from reconciler.core.model import Place
+from reconciler.core.definitions import Place
 
 
 class GroundcrewError(Exception):

@@ -6,13 +6,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from reconciler.core.builds import requeue
-from reconciler.core.model import (
-    EnvironmentRecord,
-    InstanceRecord,
-    Quarantine,
-    Request,
-    Verb,
-)
+from reconciler.core.model import EnvironmentRecord, InstanceRecord, Quarantine, Request, Verb
 from reconciler.core.phases import BuildPhase, Step
 from reconciler.core.world import REPO, Draft, environment_of
 

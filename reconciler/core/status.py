@@ -9,15 +9,8 @@ from dataclasses import dataclass
 
 from reconciler.core.activations import at_target, target_of
 from reconciler.core.builds import OPEN
-from reconciler.core.model import (
-    BuildRecord,
-    Definitions,
-    EnvironmentRecord,
-    Finding,
-    InstanceRecord,
-    Problem,
-    Records,
-)
+from reconciler.core.definitions import Definitions, Finding
+from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Problem, Records
 from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync
 from reconciler.core.world import Draft, World, build_key, environment_of
 

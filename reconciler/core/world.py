@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from reconciler.core.definitions import Definitions
 from reconciler.core.model import (
     BuildRecord,
     Change,
-    Definitions,
     EnvironmentRecord,
     Event,
     InstanceRecord,

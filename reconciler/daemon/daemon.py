@@ -16,8 +16,9 @@ from dataclasses import replace
 from types import FrameType
 
 from reconciler.core.decide import decide
+from reconciler.core.definitions import Definitions, Instance
 from reconciler.core.errors import GroundcrewError, Retryable
-from reconciler.core.model import Definitions, Instance, Problem, Records
+from reconciler.core.model import Problem, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
 from reconciler.core.world import REPO, Draft, Effect, Plan, World

@@ -19,12 +19,11 @@ from reconciler.builder.build import Builder
 from reconciler.builder.job import Job
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
+from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Cancelled, GroundcrewError, Retryable, Stalled, Waiting
 from reconciler.core.model import (
     Activation,
     BuildRecord,
-    Environment,
-    Instance,
     InstanceRecord,
     Problem,
     Runtime,

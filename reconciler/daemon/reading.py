@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 
 from reconciler.core.decide import decide
+from reconciler.core.definitions import Definitions
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Definitions, Records
+from reconciler.core.model import Records
 from reconciler.core.world import World
 from reconciler.daemon.garbage import collect
 from reconciler.daemon.rooms import Rooms

@@ -13,8 +13,8 @@ from reconciler.airflow.declared import Declarations
 from reconciler.airflow.driver import Driver
 from reconciler.airflow.local import LocalDriver
 from reconciler.builder.build import Builder
+from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Environment, Instance
 from reconciler.core.status import Status, status
 from reconciler.core.world import Policy
 from reconciler.daemon.adoption import Adoption

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from reconciler.core.model import Window
+from reconciler.core.definitions import Window
 from reconciler.core.world import WindowState
 
 NEVER = timedelta(days=366)

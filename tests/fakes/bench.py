@@ -17,7 +17,7 @@ from typing import Self
 
 from reconciler.builder.build import Builder, Built
 from reconciler.builder.job import Job
-from reconciler.core.model import (
+from reconciler.core.definitions import (
     Api,
     Index,
     Instance,
@@ -25,9 +25,9 @@ from reconciler.core.model import (
     Place,
     Recipe,
     Requirement,
-    Runtime,
     SourcePackage,
 )
+from reconciler.core.model import Runtime
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 from tests.fakes.base import make_base, write_package

@@ -12,27 +12,29 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import decide, record_inspection
-from reconciler.core.model import (
-    Activation,
+from reconciler.core.definitions import (
     Api,
-    Change,
     Commit,
     Definitions,
     Environment,
-    Event,
     Finding,
     Instance,
-    InstanceRecord,
     LocalTarget,
     Place,
-    Problem,
     Recipe,
+    Wave,
+)
+from reconciler.core.model import (
+    Activation,
+    Change,
+    Event,
+    InstanceRecord,
+    Problem,
     Records,
     Request,
     Runtime,
     StepResult,
     Verb,
-    Wave,
 )
 from reconciler.core.phases import BuildPhase, Step, Verdict
 from reconciler.core.steps import record_step

@@ -14,19 +14,9 @@ import pytest
 from reconciler.airflow import local, rest
 from reconciler.airflow.declared import Declarations, Declared
 from reconciler.airflow.local import LocalDriver
+from reconciler.core.definitions import Api, Component, Instance, LocalTarget, OnTimeout, Place
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import (
-    Activation,
-    Api,
-    Component,
-    Instance,
-    LocalTarget,
-    OnTimeout,
-    Place,
-    Problem,
-    StepResult,
-    Trigger,
-)
+from reconciler.core.model import Activation, Problem, StepResult, Trigger
 from reconciler.core.phases import ActivationPhase, Step, Verdict
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD, TOKEN, USER, FakeAirflow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.definitions import Place
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Place
 from tests.fakes.bench import FILE, PASSWORD, USER, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
 

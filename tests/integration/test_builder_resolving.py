@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.definitions import Place
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Place
 from tests.fakes.bench import FILE, PASSWORD, Bench
 from tests.fakes.wheels import make_sdist, make_wheel
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from reconciler.builder.verify import REPORT_KEYS
+from reconciler.core.definitions import Place
 from reconciler.core.errors import Cancelled, Retryable, Stalled
-from reconciler.core.model import Place
 from tests.fakes.bench import PASSWORD, Bench, files
 from tests.fakes.wheels import make_wheel
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.definitions import Checks, Place, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Checks, Place, Recipe
 from tests.fakes.bench import FILE, Bench
 from tests.fakes.wheels import make_wheel
 

@@ -12,15 +12,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.airflow.crashloop import STARTS, Starts
-from reconciler.core.model import (
-    Activation,
-    Api,
-    Component,
-    Instance,
-    LocalTarget,
-    Place,
-    Trigger,
-)
+from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
+from reconciler.core.model import Activation, Trigger
 from reconciler.core.phases import ActivationPhase, Step
 
 SLEEP = "import time; time.sleep(30)"

@@ -21,8 +21,8 @@ from gitsource.schema import REFERENCE, SCHEMA, reference, schema
 from gitsource.source import Source
 from gitsource.triggers import watch
 from gitsource.validate import validate
+from reconciler.core.definitions import Definitions, Finding
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Definitions, Finding
 from reconciler.settings import GitSettings
 
 ROOT = Path(__file__).resolve().parents[2]

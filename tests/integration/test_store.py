@@ -13,19 +13,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
+from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import (
     Change,
-    Commit,
     EnvironmentRecord,
     Event,
-    Finding,
     InstanceRecord,
-    Place,
     Problem,
     RepoState,
     Verb,
-    Wave,
 )
 from reconciler.store import schema
 from reconciler.store.errors import Conflict, LeaseLost

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reconciler.core.model import Verb, Wave
+from reconciler.core.definitions import Wave
+from reconciler.core.model import Verb
 from tests.fakes.house import POOLS, Airflow, House, environment, instance
 
 

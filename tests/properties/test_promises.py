@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reconciler.core.model import Finding, Place, Verb, Wave
+from reconciler.core.definitions import Finding, Place, Wave
+from reconciler.core.model import Verb
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step
 from tests.fakes.house import POOLS, Airflow, House, environment, instance
 

@@ -17,16 +17,9 @@ from reconciler.builder.manifest import Parts, build_json, sbom
 from reconciler.builder.standins import stand_ins, usable
 from reconciler.builder.verify import last_line, line_in
 from reconciler.builder.wheels import Wheel
+from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
 from reconciler.core.errors import Cancelled
-from reconciler.core.model import (
-    Checks,
-    Distribution,
-    FileItem,
-    Place,
-    Recipe,
-    Runtime,
-    SourcePackage,
-)  # fmt: skip
+from reconciler.core.model import Distribution, Runtime  # fmt: skip
 from reconciler.share.share import Share
 
 RUNTIME = Runtime(

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from reconciler.builder.proxy import Indexes, Upstream, _files, credentials, without_credentials
+from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Index, Recipe
 
 
 @contextmanager

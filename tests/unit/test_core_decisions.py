@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reconciler.core.decide import decide
-from reconciler.core.model import Finding, Place, Verb, Wave, Window
+from reconciler.core.definitions import Finding, Place, Wave, Window
+from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
 from reconciler.core.world import WindowState

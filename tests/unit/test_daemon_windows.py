@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from reconciler.core.model import Window
+from reconciler.core.definitions import Window
 from reconciler.daemon.windows import window_state
 
 NIGHT = Window("0 2 * * *", 7200.0, "Europe/Berlin")

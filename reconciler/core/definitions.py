@@ -1,0 +1,221 @@
+"""The nouns of the environments repo: what teams and the platform ask for.
+
+Times are seconds since the epoch (UTC) as float; durations are seconds; digests are lower-case hex
+SHA-256. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in the environments repo; `line` and `column` count from 1, 0 means unknown."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
+
+
+# --------------------------------------------------------------------------- what a team asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One PEP 508 requirement, or an in-repo package when `package` is set (`name @ ./path`)."""
+
+    text: str
+    place: Place
+    package: str | None = None  # repo path of the in-repo package's directory
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePackage:
+    """An in-repo source package: `tree` is the git tree id of its directory `path`."""
+
+    name: str
+    path: str
+    tree: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A package index. `packages` are the name globs that come from it and from no other."""
+
+    name: str
+    url: str
+    packages: tuple[str, ...]
+    credentials: str | None = None
+    ca_bundle: str | None = None  # PEM text
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    """A jar or a file to place beside the packages: exactly one of `jar`, `url` is set."""
+
+    sha256: str
+    jar: str | None = None  # group:artifact:version, from the Maven repository of the settings
+    url: str | None = None
+    path: str = ""  # below the build's files: `bin/duckdb`; jars default to `jars/<file name>`
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What verification proves beside the import of every module."""
+
+    imports: tuple[str, ...] = ()
+    dags: tuple[tuple[str, str], ...] = ()  # (repo path, text of the file)
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that shapes a build; equal recipes give the same `digest`, whatever the revision."""
+
+    digest: str
+    requirements: tuple[Requirement, ...] = ()
+    constraints: tuple[tuple[str, str], ...] = ()  # (repo path, text)
+    packages: tuple[SourcePackage, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    source_builds: tuple[str, ...] = ()
+    files: tuple[FileItem, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    checks: Checks = Checks()
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Instances that activate together; the next wave starts `soak` seconds after they did."""
+
+    instances: tuple[str, ...]
+    soak: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a team asks for."""
+
+    name: str
+    team: str
+    place: Place
+    recipe: Recipe
+    rollout: tuple[Wave, ...] = ()
+    suspend: bool = False
+
+
+class OnTimeout(StrEnum):
+    """What a drain does at its deadline."""
+
+    ABORT = "abort"
+    PROCEED = "proceed"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Opens at each `cron` match in `timezone`, and stays open `duration` seconds."""
+
+    cron: str
+    duration: float
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Airflow's REST API; `credentials` names a secret of the team."""
+
+    url: str
+    credentials: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """How one local Airflow component is restarted (argv); `status` exits 0 while it is up."""
+
+    name: str
+    restart: tuple[str, ...]
+    status: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget:
+    """An Airflow on this machine."""
+
+    python: str
+    airflow_home: str
+    components: tuple[Component, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesTarget:
+    """An Airflow from the official chart."""
+
+    namespace: str
+    release: str
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One Airflow deployment, owned by one team; exactly one of `local`, `kubernetes` is set."""
+
+    name: str
+    team: str
+    place: Place
+    api: Api
+    local: LocalTarget | None = None
+    kubernetes: KubernetesTarget | None = None
+    load_into: tuple[str, ...] = (
+        "scheduler", "dag-processor", "triggerer", "worker", "api-server", "webserver",
+    )  # fmt: skip
+    drain_timeout: float = 900.0
+    on_timeout: OnTimeout = OnTimeout.ABORT
+    probe_timeout: float = 300.0
+    window: Window | None = None
+    suspend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake in the environments repo: that object is Stalled, every other goes on."""
+
+    place: Place
+    object: str  # "Environment/analytics", "Instance/x", or the file when no name could be read
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Who asked: for messages and history."""
+
+    revision: str
+    author: str = ""
+    subject: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """All that the environments repo asks for at one revision.
+
+    `broken` holds the paths of files with findings: an object recorded as coming from such a
+    file is Stalled and kept as it is, never treated as deleted.
+    """
+
+    commit: Commit
+    environments: Mapping[str, Environment] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """Paths of the files that have findings."""
+        return frozenset(f.place.file for f in self.findings)
