@@ -1,0 +1,59 @@
+"""A whole site: what happens when records are lost, and when an instance's definition changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from reconciler.core.phases import Step
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.site import INSTANCE, Site
+
+
+def test_lost_records_are_adopted_from_the_share(tmp_path: Path) -> None:
+    """An empty database beside a full share resolves, builds and restarts nothing."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        (before,) = site.status()["instances"]
+        log = next((site.root / "state" / "logs").iterdir())
+        log.unlink()
+        Path(site.database.removeprefix("sqlite:///")).unlink()
+        airflow.state.loaded.clear()
+        code, output = site.once()
+        assert code == 0, output
+        assert "1 can be adopted" in output
+        (after,) = site.status()["instances"]
+        assert (after["build"], after["sync"]) == (before["build"], "Synced")
+        assert airflow.state.loaded == [], "nothing was restarted"
+        assert "resolving" not in log.read_text()
+
+
+def test_a_changed_load_into_restarts_what_it_concerns(tmp_path: Path) -> None:
+    """The pointer says who loads the build; a component that leaves is restarted without it."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        definition = site.instance()
+        definition["spec"]["loadInto"] = ["scheduler", "dag-processor", "triggerer"]
+        path = site.repo / "instances" / f"{INSTANCE}.yaml"
+        path.write_text(yaml.safe_dump(definition))
+        site.save("keep team code out of the API server")
+        airflow.state.loaded.clear()
+        code, output = site.once()
+        assert code == 0, output
+        said = {one["component"]: one["acme"] for one in airflow.state.loaded}
+        assert said == {
+            "scheduler": "1.0", "dag-processor": "1.0", "triggerer": "1.0", "api-server": "",
+        }  # fmt: skip
+        pointer = site.share.pointer(INSTANCE)
+        assert pointer is not None
+        assert "api-server" not in pointer.load_into
+        store = site.store()
+        last = store.load().instances[INSTANCE].last
+        store.close()
+        assert last is not None
+        assert last.step is Step.DONE
