@@ -235,7 +235,7 @@ class Bed:
         parts += [
             f"[program:{name}]\ncommand={self.venv}/bin/airflow {name}\n"
             f"environment={environment}\nautorestart=true\nstartsecs=4\nstartretries=1\n"
-            f"stopsignal=TERM\nstopwaitsecs=120\nkillasgroup=true\nstopasgroup=false\n"
+            f"stopsignal=TERM\nstopwaitsecs=45\nkillasgroup=true\nstopasgroup=false\n"
             f"redirect_stderr=true\nstdout_logfile={self.root}/{name}.log\n"
             f"stdout_logfile_maxbytes=0\n"
             for name in self.components
