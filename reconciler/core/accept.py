@@ -6,11 +6,16 @@ of the definitions is held until someone confirms it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
-from reconciler.core.definitions import Definitions, Finding
+from reconciler.core.budget import demanded
+from reconciler.core.definitions import Definitions, Environment, Finding
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem
 from reconciler.core.world import REPO, Draft
+
+T = TypeVar("T")
 
 
 def accept(draft: Draft) -> bool:
@@ -39,26 +44,28 @@ def _held(draft: Draft) -> Problem | None:
     return problem if problem is not None and problem.reason == "PruneHeld" else None
 
 
-def _kept_by_break(file: str, definitions: Definitions) -> bool:
-    return file in definitions.broken
-
-
 def lost(draft: Draft, definitions: Definitions) -> list[str]:
     """Recorded objects that the definitions neither hold nor have in a broken file."""
+    broken = definitions.broken
     environments = [
-        f"environment/{e.name}"
-        for e in draft.environments.values()
-        if e.name not in definitions.environments
-        and not _kept_by_break(e.definition.place.file, definitions)
+        f"environment/{name}"
+        for name in sorted(draft.environments.keys() - definitions.environments.keys())
+        if draft.environments[name].definition.place.file not in broken
     ]
     instances = [
-        f"instance/{i.name}"
-        for i in draft.instances.values()
-        if not i.removed
-        and i.name not in definitions.instances
-        and not _kept_by_break(i.definition.place.file, definitions)
+        f"instance/{name}"
+        for name in sorted(draft.instances.keys() - definitions.instances.keys())
+        if not draft.instances[name].removed
+        and draft.instances[name].definition.place.file not in broken
     ]
     return environments + instances
+
+
+def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tuple[str, T]]:
+    """The definitions to look at: all of them, or those of a focus."""
+    if names is None:
+        return defined.items()
+    return [(name, defined[name]) for name in sorted(names & defined.keys())]
 
 
 def _prunes_too_much(draft: Draft, definitions: Definitions) -> bool:
@@ -84,7 +91,8 @@ def _hold(draft: Draft, definitions: Definitions) -> None:
 
 
 def _accept_instances(draft: Draft, definitions: Definitions) -> None:
-    for name, definition in definitions.instances.items():
+    near = draft.focus.instances if draft.focus is not None else None
+    for name, definition in _near(definitions.instances, near):
         record = draft.instances.get(name)
         if record is None:
             record = InstanceRecord(name, definition.team, definition)
@@ -94,10 +102,10 @@ def _accept_instances(draft: Draft, definitions: Definitions) -> None:
                 record, definition=definition, team=definition.team, removed=False, not_before=0.0
             )
         draft.instances[name] = record
-    for name, record in list(draft.instances.items()):
-        if name in definitions.instances:
-            continue
-        if _kept_by_break(record.definition.place.file, definitions):
+    broken = definitions.broken
+    for name in sorted(draft.instances.keys() - definitions.instances.keys()):
+        record = draft.instances[name]
+        if record.definition.place.file in broken:
             continue
         if record.activation is None:
             del draft.instances[name]
@@ -108,22 +116,23 @@ def _accept_instances(draft: Draft, definitions: Definitions) -> None:
 
 def _accept_environments(draft: Draft, definitions: Definitions) -> None:
     commit = definitions.commit
-    for name, definition in definitions.environments.items():
+    near = draft.focus.environments if draft.focus is not None else None
+    for name, definition in _near(definitions.environments, near):
         record = draft.environments.get(name)
         if record is None:
             record = EnvironmentRecord(name, definition.team, definition, commit, draft.now)
             draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
         elif record.definition != definition:
-            if record.definition.recipe.digest != definition.recipe.digest:
+            if _asks(record.definition) != _asks(definition):
                 record = replace(record, commit=commit, seen_at=draft.now)
                 draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
             record = replace(record, definition=definition, team=definition.team)
         draft.environments[name] = replace(record, problem=None) if record.problem else record
-    for name, record in list(draft.environments.items()):
-        if name in definitions.environments:
-            continue
+    broken = definitions.broken
+    for name in sorted(draft.environments.keys() - definitions.environments.keys()):
+        record = draft.environments[name]
         file = record.definition.place.file
-        if _kept_by_break(file, definitions):
+        if file in broken:
             finding = next(f for f in definitions.findings if f.place.file == file)
             problem = Problem(finding.reason, finding.message, finding.place)
             if record.problem != problem:
@@ -133,7 +142,15 @@ def _accept_environments(draft: Draft, definitions: Definitions) -> None:
             draft.event("EnvironmentDeleted", record, "no longer defined", revision=commit.revision)
 
 
+def _asks(definition: Environment) -> object:
+    """What decides which builds are wanted and which are refused."""
+    recipe = definition.recipe
+    return recipe.digest, demanded(recipe.checks.budget)
+
+
 def _note_findings(draft: Draft, definitions: Definitions) -> None:
+    if draft.repo.findings == definitions.findings:
+        return
     old, new = set(draft.world.records.findings), set(definitions.findings)
     for finding in definitions.findings:
         if finding not in old:

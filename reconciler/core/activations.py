@@ -58,15 +58,17 @@ def at_target(record: InstanceRecord, target: Target) -> bool:
 
 def decide_activations(draft: Draft, *, start: bool) -> None:
     """Lift stale quarantines, continue what runs, start what may start."""
-    for name, record in list(draft.instances.items()):
+    for record in draft.near_instances():
+        name = record.name
         record = _lift_quarantines(draft, record)
         if record.activation is not None:
             record = _continue(draft, record, record.activation)
         draft.instances[name] = record
-    for _, record in sorted(draft.instances.items()):
+    for record in sorted(draft.near_instances(), key=lambda i: i.name):
         if record.activation is None:
             _decide_idle(draft, record, start=start)
-    for name, record in draft.instances.items():
+    for record in draft.near_instances():
+        name = record.name
         if record.activation is None or record.activation.step is Step.DEGRADED:
             continue
         if record.activation.not_before <= draft.now:
@@ -133,8 +135,11 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
         draft.wake(window.changes_at)
         if not window.is_open:
             return f"window: opens in {window.changes_at - draft.now:.0f} s"
-    running = sum(r.activation is not None for r in draft.instances.values())
-    if running >= draft.policy.parallel_activations:
+    site = record.definition.site
+    running = sum(
+        r.activation is not None and r.definition.site == site for r in draft.instances.values()
+    )
+    if running >= draft.policy.activations_at.get(site, draft.policy.parallel_activations):
         return f"another activation: {running} run, the limit"
     return ""
 

@@ -6,11 +6,19 @@ functions are called by the daemon when an effect has ended.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Problem
+from reconciler.core import budget
+from reconciler.core.model import (
+    BuildRecord,
+    EnvironmentRecord,
+    ImportCost,
+    InstanceRecord,
+    Measured,
+    Problem,
+)
 from reconciler.core.phases import BUILD_NEXT, BuildPhase
 from reconciler.core.world import (
     Draft,
@@ -55,7 +63,7 @@ def requeue(build: BuildRecord, now: float, *, refresh: bool = False) -> BuildRe
 def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRecord]]:
     """Keys of the builds that the definitions ask for, each with an instance that needs each."""
     wanted: dict[str, tuple[EnvironmentRecord, InstanceRecord]] = {}
-    for environment in draft.environments.values():
+    for environment in draft.near_environments():
         if environment.suspended or environment.definition.suspend:
             continue
         for wave in environment.definition.rollout:
@@ -75,7 +83,8 @@ def decide_builds(draft: Draft, *, start: bool) -> None:
     wanted = wanted_builds(draft)
     for key, (environment, instance) in wanted.items():
         _ensure(draft, key, environment, instance)
-    for key, build in list(draft.builds.items()):
+    for build in draft.near_builds():
+        key = build.key
         environment_now = draft.environments.get(build.environment)
         digest = environment_now.definition.recipe.digest if environment_now else None
         if build.phase in OPEN and digest != build.recipe_digest:
@@ -84,7 +93,7 @@ def decide_builds(draft: Draft, *, start: bool) -> None:
             draft.event("BuildCancelled", build, "a newer revision took its place")
     if start:
         _start(draft)
-    for build in draft.builds.values():
+    for build in draft.near_builds():
         if build.phase in RUNNING:
             draft.effects.append(Effect(EFFECT[build.phase], build.key))
     _forget(draft, wanted)
@@ -108,26 +117,110 @@ def _ensure(
             phases=((str(BuildPhase.QUEUED), draft.now),),
         )
         draft.event("BuildQueued", build, f"for {instance.runtime.key}", revision=build.revision)
+        draft.add_build(build)
     elif build.phase is BuildPhase.CANCELLED or (
         build.phase is BuildPhase.READY and build.build_id in draft.world.missing_builds
     ):
         build = replace(requeue(build, draft.now), revision=environment.commit.revision)
-    draft.builds[key] = build
+        draft.builds[key] = build
+    elif build.limits != budget.demanded(environment.definition.recipe.checks.budget):
+        draft.builds[key] = _under_other_limits(build, environment, draft.now)
+
+
+def _under_other_limits(
+    build: BuildRecord, environment: EnvironmentRecord, now: float
+) -> BuildRecord:
+    """A build whose verification was judged by other limits than the definition has now.
+
+    One that is within the new ones stays as it is. Any other is verified again where that may end
+    otherwise: nothing is made anew, and what was measured is mostly enough.
+    """
+    limits, measured = environment.definition.recipe.checks.budget, build.measured
+    refused = build.phase is BuildPhase.FAILED and (
+        build.problem is not None and build.problem.reason == budget.OVER
+    )
+    if build.phase is BuildPhase.READY and (
+        measured is not None
+        and measured.build_id == build.build_id
+        and budget.fits(limits, measured.cost)
+    ):
+        return replace(build, limits=budget.demanded(limits))
+    if build.phase is BuildPhase.READY or refused:
+        return replace(requeue(build, now), revision=environment.commit.revision)
+    return build
+
+
+def maker(
+    build: BuildRecord, environment: EnvironmentRecord, instances: Mapping[str, InstanceRecord]
+) -> InstanceRecord | None:
+    """The instance in whose place a build is made: after each failure the next of its runtime."""
+    names = [n for wave in environment.definition.rollout for n in wave.instances]
+    records = [instances[n] for n in names if n in instances]
+    fit = [r for r in records if r.runtime is not None and r.runtime.key == build.runtime_key]
+    return fit[build.attempts % len(fit)] if fit else None
+
+
+def _site(draft: Draft, build: BuildRecord) -> str:
+    environment = draft.environments.get(build.environment)
+    found = maker(build, environment, draft.instances) if environment is not None else None
+    return found.definition.site if found is not None else ""
 
 
 def _start(draft: Draft) -> None:
     """Fill the free places, the team with the fewest running builds first, then the oldest."""
-    running = Counter(b.team for b in draft.builds.values() if b.phase in RUNNING)
-    queued = [b for b in draft.builds.values() if b.phase is BuildPhase.QUEUED]
+    near = [b for b in draft.near_builds() if b.phase in OPEN]
+    sites = {b.key: _site(draft, b) for b in near}
+    running = [b for b in near if b.phase in RUNNING]
+    teams = Counter(b.team for b in running)
+    places = Counter(sites[b.key] for b in running)
+    queued = [b for b in near if b.phase is BuildPhase.QUEUED]
     for build in queued:
         if build.not_before > draft.now:
             draft.wake(build.not_before)
-    ready = [b for b in queued if b.not_before <= draft.now]
-    while ready and running.total() < draft.policy.parallel_builds:
-        build = min(ready, key=lambda b: (running[b.team], b.created_at, b.key))
-        ready.remove(build)
-        running[build.team] += 1
+    policy = draft.policy
+    ready = sorted(
+        (b for b in queued if b.not_before <= draft.now), key=lambda b: (b.created_at, b.key)
+    )
+    ready = _firsts(draft, ready, running)
+    waiting: dict[tuple[str, str], deque[BuildRecord]] = {}
+    for build in ready:
+        waiting.setdefault((sites[build.key], build.team), deque()).append(build)
+    while waiting:
+        site, team = min(
+            waiting, key=lambda w: (teams[w[1]], waiting[w][0].created_at, waiting[w][0].key)
+        )
+        if places[site] >= policy.builds_at.get(site, policy.parallel_builds):
+            waiting = {w: line for w, line in waiting.items() if w[0] != site}
+            continue
+        build = waiting[site, team].popleft()
+        if not waiting[site, team]:
+            del waiting[site, team]
+        teams[team] += 1
+        places[site] += 1
         draft.builds[build.key] = enter(build, BuildPhase.RESOLVING, draft.now)
+
+
+def _firsts(
+    draft: Draft, ready: list[BuildRecord], running: Iterable[BuildRecord]
+) -> list[BuildRecord]:
+    """Those of the queue that may start: of what is the same for one runtime, one until it is made.
+
+    The others find all of it made then, and take no places meanwhile.
+    """
+    seen = {_same(b) for b in running}
+    others = set()
+    for build in ready:
+        if _same(build) in seen:
+            others.add(build.key)
+        seen.add(_same(build))
+    if not others:
+        return ready
+    made = {_same(b) for b in draft.builds.values() if b.phase is BuildPhase.READY}
+    return [b for b in ready if b.key not in others or _same(b) in made]
+
+
+def _same(build: BuildRecord) -> tuple[str, str]:
+    return build.recipe_digest, build.runtime_key
 
 
 def _forget(draft: Draft, wanted: Iterable[str]) -> None:
@@ -135,7 +228,7 @@ def _forget(draft: Draft, wanted: Iterable[str]) -> None:
     keep = set(wanted)
     used = {b for i in draft.instances.values() for b in (i.current, i.previous) if b}
     seen: Counter[str] = Counter()
-    for build in sorted(draft.builds.values(), key=lambda b: -b.created_at):
+    for build in sorted(draft.near_builds(), key=lambda b: (-b.created_at, b.key)):
         if build.phase in OPEN or build.key in keep or build.build_id in used:
             continue
         seen[build.environment] += 1
@@ -153,7 +246,8 @@ class BuildOutcome:
     """What a build effect reported: success with what it found, or a problem.
 
     `retry_after` is None for a problem that a person must mend, else the least wait in seconds
-    (0: the usual back-off). `cancelled`: it was stopped by us.
+    (0: the usual back-off). `cancelled`: it was stopped by us. Of a verification, `cost` is what
+    the imports took, and `limits` those that it was judged by.
     """
 
     kind: EffectKind
@@ -162,7 +256,8 @@ class BuildOutcome:
     cancelled: bool = False
     build_id: str | None = None
     packages: tuple[tuple[str, str], ...] | None = None
-    import_seconds: float | None = None  # what verification took to import everything
+    cost: ImportCost | None = None
+    limits: tuple[tuple[str, float], ...] = ()
 
 
 def record_build(draft: Draft, key: str, outcome: BuildOutcome) -> None:
@@ -170,6 +265,8 @@ def record_build(draft: Draft, key: str, outcome: BuildOutcome) -> None:
     build = draft.builds.get(key)
     if build is None or build.phase not in RUNNING or EFFECT[build.phase] != outcome.kind:
         return  # cancelled, forgotten or started over meanwhile
+    if outcome.kind == "verify":
+        build = replace(build, limits=outcome.limits)
     if outcome.cancelled:
         draft.builds[key] = _queue_again(build, draft.now)
     elif outcome.problem is not None:
@@ -222,20 +319,24 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
     if following is not BuildPhase.READY:
         return build
     assert build.build_id is not None, "a build is Ready only with its id"
-    build = replace(build, problem=None, attempts=0, refresh=False)
+    cost = outcome.cost or ImportCost()
+    earlier = budget.build_before(draft.builds.values(), build)
+    grown = budget.growth(earlier.cost, cost) if earlier is not None else ()
     draft.event(
         "BuildReady",
         build,
-        f"{len(build.packages)} packages to install",
+        "; ".join([f"{len(build.packages)} packages to install", *budget.words(grown)]),
+        reason=budget.REGRESSION if grown else "",
         revision=build.revision,
         data={
             "packages": [list(p) for p in build.packages],
-            "import_seconds": outcome.import_seconds,
+            **budget.event_data(cost, earlier, grown),
             **_timing(build),
             **commit_data(draft.environments.get(build.environment)),
         },
     )
-    return build
+    measured = Measured(build.build_id, cost, draft.now) if outcome.cost else build.measured
+    return replace(build, problem=None, attempts=0, refresh=False, measured=measured)
 
 
 def _timing(build: BuildRecord) -> dict[str, object]:

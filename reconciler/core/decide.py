@@ -14,12 +14,12 @@ from reconciler.core.builds import decide_builds
 from reconciler.core.model import InstanceRecord, Problem, Runtime
 from reconciler.core.requests import apply_requests
 from reconciler.core.steps import retire
-from reconciler.core.world import Draft, Effect, Plan, World, environment_of
+from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment_of
 
 
-def decide(world: World) -> Plan:
-    """What to record and what to do now."""
-    draft = Draft(world)
+def decide(world: World, focus: Focus | None = None) -> Plan:
+    """What to record and what to do now; with a `focus` only its objects are looked at."""
+    draft = Draft(world, focus)
     apply_requests(draft)
     accepted = accept(draft)
     _decide_inspections(draft)
@@ -30,7 +30,8 @@ def decide(world: World) -> Plan:
 
 def _decide_inspections(draft: Draft) -> None:
     """Inspect the base of every instance in use whose mark has changed."""
-    for name, record in draft.instances.items():
+    for record in draft.near_instances():
+        name = record.name
         if record.removed or record.activation is not None:
             continue
         if environment_of(draft, name) is None and record.current is None:

@@ -67,6 +67,28 @@ class FileItem:
     mode: int = 0o644
 
 
+class Measure(StrEnum):
+    """In what the cost of a build's imports is counted; the values are the report's keys."""
+
+    FILES = "files"
+    OPENS = "opens"
+    BYTES = "bytes"
+    SECONDS = "seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportLimit:
+    """The most that the imports of a build may cost, and where the definition says so.
+
+    It is about the environment that asks for a build and not part of the build: another environment
+    may use the same one under other limits.
+    """
+
+    measure: Measure
+    most: float
+    place: Place
+
+
 @dataclass(frozen=True, slots=True)
 class Checks:
     """What verification proves beside the import of every module."""
@@ -74,11 +96,15 @@ class Checks:
     imports: tuple[str, ...] = ()
     dags: tuple[tuple[str, str], ...] = ()  # (repo path, text of the file)
     timeout: float = 300.0
+    budget: tuple[ImportLimit, ...] = ()  # at most one of each measure
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that shapes a build; equal recipes give the same `digest`, whatever the revision."""
+    """All that shapes a build; equal recipes give the same `digest`, whatever the revision.
+
+    The limits in `checks.budget` shape nothing and are not in the digest.
+    """
 
     digest: str
     requirements: tuple[Requirement, ...] = ()
@@ -162,6 +188,9 @@ class KubernetesTarget:
     context: str | None = None
 
 
+IN_CLUSTER = "in-cluster"  # the site of instances in the daemon's own cluster
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One Airflow deployment, owned by one team; exactly one of `local`, `kubernetes` is set."""
@@ -180,6 +209,13 @@ class Instance:
     probe_timeout: float = 300.0
     window: Window | None = None
     suspend: bool = False
+
+    @property
+    def site(self) -> str:
+        """Where its work is done: a cluster's context, IN_CLUSTER, or "" for this machine."""
+        if self.kubernetes is None:
+            return ""
+        return self.kubernetes.context or IN_CLUSTER
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,13 @@ class Retryable(GroundcrewError):
         self.after = after
 
 
+class Away(Retryable):
+    """Something is away that no build has a part in, a cluster for instance: it is waited for.
+
+    In the middle of an activation that is for as long as it takes: going back would need it too.
+    """
+
+
 class Waiting(GroundcrewError):
     """Nothing is wrong: look again `after` seconds."""
 

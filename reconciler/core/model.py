@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from reconciler.core.definitions import Commit, Environment, Finding, Instance, Place
+from reconciler.core.definitions import Commit, Environment, Finding, Instance, Measure, Place
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step, Verdict
 
 # ------------------------------------------------------------------------------------ the runtime
@@ -26,6 +26,28 @@ class Distribution:
     requires: tuple[str, ...] = ()
     provides_extra: tuple[str, ...] = ()
     requires_python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image that an instance's pods run, as a Job needs it.
+
+    `reference` names it by digest where that can be pulled, `id` is what the nodes report.
+    """
+
+    context: str | None  # of the cluster; None: the daemon's own
+    reference: str
+    id: str
+    user: int | None = None  # runAsUser and runAsGroup of the pods; None: the image's own
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where an instance's packages are installed: an interpreter here, or an image."""
+
+    python: str = ""
+    image: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +66,7 @@ class Runtime:
     airflow_version: str
     tags: tuple[str, ...]
     base: tuple[Distribution, ...]
+    image: Image | None = None  # None: an interpreter of this machine
 
 
 # ------------------------------------------------------------------------------------ the records
@@ -59,12 +82,40 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportCost:
+    """What importing all that a build brings costs; None where that was not measured.
+
+    `files` and `bytes` are of the build's own files, `opens` counts Python's and the base's too.
+    """
+
+    files: int | None = None
+    opens: int | None = None
+    bytes: int | None = None
+    seconds: float | None = None
+
+    def of(self, measure: Measure) -> float | None:
+        """The cost in one measure."""
+        found: float | None = getattr(self, measure.value)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The cost of the build that a record had made when it was last Ready, and when that was."""
+
+    build_id: str
+    cost: ImportCost
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class BuildRecord:
     """One build of (environment, recipe digest, runtime). `key` is their digest's first 16 digits.
 
     `build_id` is known from the end of Resolving on. `phases` holds (phase, started at), oldest
     first, for durations. `attempts` counts failures that a retry may heal, `not_before` is when
-    the next attempt may start.
+    the next attempt may start. `limits` are those of the definition that its verification was
+    judged by: (measure, most).
     """
 
     key: str
@@ -82,6 +133,8 @@ class BuildRecord:
     problem: Problem | None = None
     packages: tuple[tuple[str, str], ...] = ()  # (name, version) that the build installs
     refresh: bool = False  # resolve anew instead of using the lock that is kept
+    measured: Measured | None = None
+    limits: tuple[tuple[str, float], ...] = ()
     version: int = 0  # row version for compare-and-swap; 0: not stored yet
 
 
@@ -103,7 +156,7 @@ class Activation:
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
     failures of the present step's effect that a retry may heal, `reverts` how often going back
-    failed.
+    failed. `doing` says in words what the present step waits for.
     """
 
     id: str
@@ -127,6 +180,7 @@ class Activation:
     not_before: float = 0.0
     drained: bool = False
     problem: Problem | None = None
+    doing: str = ""
 
     @property
     def components(self) -> frozenset[str]:

@@ -122,7 +122,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
             ready=record.active_since is not None and phase != ActivationPhase.DEGRADED,
             reconciling=activation is not None or bool(record.wait),
             problem=record.problem,
-            message=record.wait,
+            message=activation.doing if activation is not None else record.wait,
             revision=revision,
             now=draft.now,
         ),
@@ -206,7 +206,10 @@ def _environment_health(
         return Health.PROGRESSING
     if not mine:
         return Health.MISSING
-    return Health.HEALTHY if all(i.health is Health.HEALTHY for i in mine) else Health.UNKNOWN
+    found = {i.health for i in mine}
+    if found <= {Health.HEALTHY, Health.SUSPENDED}:
+        return Health.SUSPENDED if Health.SUSPENDED in found else Health.HEALTHY
+    return Health.UNKNOWN
 
 
 def _conditions(
@@ -221,7 +224,10 @@ def _conditions(
     where = f"{problem.place}: " if problem and problem.place else ""
     words = f"{where}{problem.message}" if problem else message
     return (
-        Condition("Ready", ready, "Ready" if ready else "NotReady", words, revision, now),
+        Condition(
+            "Ready", ready, "Ready" if ready else "NotReady", message if ready else words,
+            revision, now,
+        ),
         Condition(
             "Reconciling", reconciling, "Progressing" if reconciling else "Idle", message,
             revision, now,

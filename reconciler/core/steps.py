@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reconciler.core.budget import between
 from reconciler.core.model import (
     Activation,
     BuildRecord,
@@ -23,6 +24,11 @@ from reconciler.core.world import Draft, commit_data, environment_of
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the aim may still change, or be given up."""
 
+BLAMELESS = frozenset(
+    {"ImagePull", "ContainerConfig", "Unschedulable", "QuotaExceeded", "PodsRefused"}
+)
+"""Why an activation may fail through no fault of its build: it is tried again after a while."""
+
 STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise
 
 
@@ -32,7 +38,10 @@ def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
 
 
 def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:
-    """What a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events."""
+    """What a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events.
+
+    And in which way it makes imports dearer ("412 files → 980 files (+138 %)").
+    """
     by_id: dict[str | None, BuildRecord] = {b.build_id: b for b in draft.builds.values()}
     before = dict(by_id[old].packages) if old is not None and old in by_id else {}
     after = dict(by_id[new].packages) if new is not None and new in by_id else {}
@@ -42,6 +51,7 @@ def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str,
         "packages_changed": [
             f"{n} {before[n]} → {v}" for n, v in sorted(after.items()) if before.get(n, v) != v
         ],
+        "imports_grown": list(map(str, between(by_id.get(old), by_id.get(new)))),
     }
 
 
@@ -83,6 +93,7 @@ def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activatio
         failures=failures,
         not_before=draft.now + wait,
         problem=activation.problem or (result.problem if failed else None),
+        doing=result.problem.message if result.problem else "",
     )
 
 
@@ -108,6 +119,7 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
         else activation.restarted_at,
         failures=0,
         not_before=0.0,
+        doing="",
     )
 
 
@@ -190,7 +202,8 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
     record = _quarantine(draft, record, activation, problem)
     aborts = record.aborts + 1
     same = activation.to_build in (None, activation.from_build)  # nothing to quarantine
-    wait = draft.policy.backoff(aborts) if same else 0.0
+    again = same or problem.reason in BLAMELESS
+    wait = draft.policy.backoff(aborts) if again else 0.0
     return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
 
 
@@ -199,6 +212,8 @@ def _quarantine(
 ) -> InstanceRecord:
     build_id = activation.to_build
     if build_id in (None, activation.from_build) or quarantined(record, build_id):
+        return record
+    if problem.reason in BLAMELESS:
         return record
     digest = next((b.recipe_digest for b in draft.builds.values() if b.build_id == build_id), "")
     mark = Quarantine(build_id, digest, problem.reason, problem.message, draft.now)

@@ -7,7 +7,7 @@ each cycle, records the plan's change in one transaction, and only then starts i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -28,7 +28,11 @@ REPO = ("repo", "")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Limits from the settings; durations in seconds."""
+    """Limits from the settings; durations in seconds.
+
+    `builds_at` and `activations_at` are the limits of clusters by site (see Instance.site); the
+    others are those of this machine and of clusters that are not named.
+    """
 
     prune_fraction: float = 0.5
     parallel_builds: int = 2
@@ -36,6 +40,8 @@ class Policy:
     retry_first: float = 15.0
     retry_most: float = 1800.0
     keep_builds: int = 10
+    builds_at: Mapping[str, int] = field(default_factory=dict)
+    activations_at: Mapping[str, int] = field(default_factory=dict)
 
     def backoff(self, failures: int) -> float:
         """Wait after the n-th failure in a row (n from 1): doubled each time, bounded."""
@@ -86,6 +92,18 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
+class Focus:
+    """The names of what a decision looks at; whatever else there is stays as it is.
+
+    See `focus` for what must be in it.
+    """
+
+    environments: frozenset[str]
+    instances: frozenset[str]
+    builds: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to record, what to run, what to stop, and when to look again at the latest."""
 
@@ -96,10 +114,17 @@ class Plan:
 
 
 class Draft:
-    """A plan being written: the records as they will be, and what changed in them."""
+    """A plan being written: the records as they will be, and what changed in them.
 
-    def __init__(self, world: World) -> None:
+    With a `focus` only its objects are looked at, and written.
+    """
+
+    def __init__(
+        self, world: World, focus: Focus | None = None, owners: Mapping[str, str] | None = None
+    ) -> None:
         self.world = world
+        self.focus = focus
+        self._new_builds: list[str] = []
         self.now = world.now
         self.policy = world.policy
         self.environments = dict(world.records.environments)
@@ -111,17 +136,39 @@ class Draft:
         self.cancels: list[str] = []
         self.finished: list[int] = []
         self.wake_at: float | None = None
-        self._owners: Mapping[str, str] | None = None
+        self._owners = owners
+
+    def near_environments(self) -> list[EnvironmentRecord]:
+        """The environments to look at, as they are now."""
+        if self.focus is None:
+            return list(self.environments.values())
+        names = sorted(self.focus.environments)
+        return [self.environments[n] for n in names if n in self.environments]
+
+    def near_instances(self) -> list[InstanceRecord]:
+        """The instances to look at, as they are now."""
+        if self.focus is None:
+            return list(self.instances.values())
+        names = sorted(self.focus.instances)
+        return [self.instances[n] for n in names if n in self.instances]
+
+    def near_builds(self) -> list[BuildRecord]:
+        """The builds to look at, those added by this plan too."""
+        if self.focus is None:
+            return list(self.builds.values())
+        keys = [*sorted(self.focus.builds), *self._new_builds]
+        return [self.builds[k] for k in keys if k in self.builds]
+
+    def add_build(self, build: BuildRecord) -> None:
+        """Take a build into the records that is not there yet."""
+        self.builds[build.key] = build
+        if self.focus is not None and build.key not in self.focus.builds:
+            self._new_builds.append(build.key)
 
     def owners(self) -> Mapping[str, str]:
         """Instance → environment, from the rollouts."""
         if self._owners is None:
-            self._owners = {
-                instance: environment.name
-                for environment in self.environments.values()
-                for wave in environment.definition.rollout
-                for instance in wave.instances
-            }
+            self._owners = owners_of(self.environments.values())
         return self._owners
 
     def definitions_changed(self) -> None:
@@ -185,6 +232,16 @@ def _changed(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[T, ...]:
 
 def _gone(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
     return tuple(k for k in old if k not in new)
+
+
+def owners_of(environments: Iterable[EnvironmentRecord]) -> dict[str, str]:
+    """Instance → environment, from the rollouts of these."""
+    return {
+        instance: environment.name
+        for environment in environments
+        for wave in environment.definition.rollout
+        for instance in wave.instances
+    }
 
 
 def build_key(environment: str, recipe_digest: str, runtime_key: str) -> str:

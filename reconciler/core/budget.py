@@ -1,0 +1,204 @@
+"""The import budget: what a definition allows, and what has grown since the build before.
+
+Pure. The builder and `builds` call it. A limit belongs to the definition, so the same build may be
+taken by one environment and refused by another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.core.definitions import ImportLimit, Measure
+from reconciler.core.model import BuildRecord, ImportCost, Measured, Problem
+
+OVER = "ImportBudgetExceeded"
+REGRESSION = "ImportRegression"
+KEY = {
+    Measure.FILES: "files",
+    Measure.OPENS: "opens",
+    Measure.BYTES: "bytes",
+    Measure.SECONDS: "time",
+}  # of checks.importBudget
+NAMED = 3  # packages that a refusal names
+LARGEST = 1 << 53  # larger counts are no measurement: the report is written by the build's own code
+
+GROWN: Mapping[Measure, tuple[float, float]] = {
+    Measure.FILES: (1.25, 50),
+    Measure.OPENS: (1.25, 200),
+    Measure.BYTES: (1.25, 5 << 20),
+    Measure.SECONDS: (3.0, 10.0),
+}
+"""From which ratio, and from how much more, a cost is a regression; both must be reached.
+
+A new release of a package moves its files by some percent; a quarter more is another dependency.
+Below 50 files or 5 MiB nobody feels it: on a share that answers in 1 ms that is a tenth of a second
+of each process's start. Seconds depend on what else the machine does: only what no load explains
+counts.
+"""
+
+Limits = Sequence[ImportLimit]
+
+
+def measured(report: Mapping[str, object]) -> ImportCost:
+    """The cost that a verification's report tells; what is no sound figure counts as not told."""
+    return ImportCost(
+        _count(report.get("files")),
+        _count(report.get("opens")),
+        _count(report.get("bytes")),
+        _seconds(report.get("seconds")),
+    )
+
+
+def _count(value: object) -> int | None:
+    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
+    return value if sound else None  # type: ignore[return-value]
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < LARGEST and math.isfinite(value) else None
+
+
+# ---------------------------------------------------------------------------------------- limits
+
+
+def demanded(limits: Limits) -> tuple[tuple[str, float], ...]:
+    """The limits without their places: equal when a definition demands the same."""
+    return tuple((str(limit.measure), limit.most) for limit in limits)
+
+
+def exceeded(limits: Limits, cost: ImportCost) -> tuple[ImportLimit, ...]:
+    """The limits that a cost is over."""
+    return tuple(
+        limit for limit in limits if (it := cost.of(limit.measure)) is not None and it > limit.most
+    )
+
+
+def must_measure(limits: Limits, cost: ImportCost) -> bool:
+    """Is a cost that was recorded not enough to judge by.
+
+    It is not where a limit's measure was not recorded; and a time over its limit is taken again,
+    as it may have been the machine's.
+    """
+    over = {limit.measure for limit in exceeded(limits, cost)}
+    return over == {Measure.SECONDS} or any(cost.of(limit.measure) is None for limit in limits)
+
+
+def fits(limits: Limits, cost: ImportCost) -> bool:
+    """Is a recorded cost known to be within all limits."""
+    return not exceeded(limits, cost) and not must_measure(limits, cost)
+
+
+def refusal(over: Limits, cost: ImportCost, packages: Mapping[str, ImportCost]) -> Problem:
+    """Why a build is refused: each limit and its place, what was measured, what costs most."""
+    assert over, "only what is over a limit is refused"
+    parts = [
+        f"importing the build takes {show(limit.measure, cost.of(limit.measure) or 0)}, and "
+        f"importBudget.{KEY[limit.measure]} at {limit.place} allows "
+        f"{show(limit.measure, limit.most)}"
+        for limit in over
+    ]
+    measure = Measure.BYTES if over[0].measure is Measure.BYTES else Measure.FILES
+    costs = {name: own for name, c in packages.items() if (own := c.of(measure))}
+    names = sorted(costs, key=lambda name: (-costs[name], name))[:NAMED]
+    if names:
+        parts.append(
+            "most of it by " + ", ".join(f"{n} ({show(measure, costs[n])})" for n in names)
+        )
+    advice = "Take out or replace what costs most, or raise the limit"
+    if all(limit.measure is Measure.SECONDS for limit in over):
+        advice += "; `groundcrew retry` measures again, as a busy machine takes longer"
+    return Problem(OVER, f"{'; '.join(parts)}. {advice}", over[0].place)
+
+
+# ---------------------------------------------------------------------------------------- growth
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """One measure in which a build costs more than the one before."""
+
+    measure: Measure
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much; from nothing, as if it had been 1."""
+        return self.after / max(self.before, 1.0)
+
+    def __str__(self) -> str:
+        old, new = show(self.measure, self.before), show(self.measure, self.after)
+        more = f" (+{(self.after / self.before - 1) * 100:.0f} %)" if self.before else ""
+        return f"{old} → {new}{more}"
+
+
+def growth(before: ImportCost, after: ImportCost) -> tuple[Growth, ...]:
+    """The measures in which `after` is a regression."""
+    found = []
+    for measure, (ratio, least) in GROWN.items():
+        old, new = before.of(measure), after.of(measure)
+        if old is not None and new is not None and new >= old * ratio and new - old >= least:
+            found.append(Growth(measure, old, new))
+    return tuple(found)
+
+
+def build_before(builds: Iterable[BuildRecord], build: BuildRecord) -> Measured | None:
+    """What was measured of the newest other build of the same environment and runtime."""
+    found = [
+        other.measured
+        for other in builds
+        if other.measured is not None
+        and (other.environment, other.runtime_key) == (build.environment, build.runtime_key)
+        and other.measured.build_id != build.build_id
+    ]
+    return max(found, key=lambda m: (m.at, m.build_id), default=None)
+
+
+def between(old: BuildRecord | None, new: BuildRecord | None) -> tuple[Growth, ...]:
+    """What grows from one build to another; nothing where one of them was not measured."""
+    costs = [
+        record.measured.cost
+        for record in (old, new)
+        if record is not None
+        and record.measured is not None
+        and record.measured.build_id == record.build_id
+    ]
+    return growth(*costs) if len(costs) == 2 else ()
+
+
+# ----------------------------------------------------------------------------------------- words
+
+
+def words(grown: Sequence[Growth]) -> list[str]:
+    """A regression as part of a message; nothing where there is none."""
+    return [f"imports {', '.join(map(str, grown))}"] if grown else []
+
+
+def event_data(
+    cost: ImportCost, earlier: Measured | None, grown: Sequence[Growth]
+) -> dict[str, object]:
+    """What `BuildReady` tells of the imports; the ratios are of what has grown."""
+    before: dict[str, object] | None = None
+    if earlier is not None:
+        before = {"build_id": earlier.build_id, **{m.value: earlier.cost.of(m) for m in Measure}}
+    return {
+        **{f"import_{m}": cost.of(m) for m in Measure},
+        "import_before": before,
+        "import_growth": {g.measure.value: round(g.ratio, 3) for g in grown},
+    }
+
+
+def show(measure: Measure, value: float) -> str:
+    """A cost in words: `412 files`, `40.52 MiB`, `2.10 s`."""
+    if measure is Measure.SECONDS:
+        return f"{value:.2f} s"
+    if measure is not Measure.BYTES:
+        return f"{value:.0f} {measure}"
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:.0f} bytes"

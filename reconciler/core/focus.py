@@ -1,0 +1,177 @@
+"""What a decision has to look at, when the one before it is known.
+
+A decision about an object depends on that object, its environment, the environment's instances and
+builds, what was observed of them, and the time. So after a decision that was recorded, only three
+kinds of objects can be decided otherwise: those of which something changed, those that belong to
+such a one, and those that are not settled (a build or an activation is under way, waits for
+something, or may be tried again). `Decider` looks at these; its plans are those of `decide`, which
+the property tests hold it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from reconciler.core.builds import OPEN
+from reconciler.core.decide import decide
+from reconciler.core.model import EnvironmentRecord, InstanceRecord, Records
+from reconciler.core.world import Draft, Focus, Plan, World, owners_of
+
+NOTHING = Draft(World(0.0, Records())).plan().change
+
+
+class Decider:
+    """Decides again and again; `done` is called once a plan is recorded."""
+
+    def __init__(self) -> None:
+        self._last: World | None = None
+        self._plan: Plan | None = None
+        self._offered: tuple[World, Plan] | None = None
+        self._owners: Mapping[str, str] = {}
+
+    def decide(self, world: World) -> Plan:
+        """What to record and what to do now."""
+        if self._last is not None and self._plan is not None and self._same(self._last, world):
+            self._offered = (replace(self._last, windows=world.windows), self._plan)
+            return self._plan
+        focus = self._focus(world)
+        plan = decide(world, focus)
+        self._offered = (world, plan)
+        return plan
+
+    def done(self) -> None:
+        """The plan that was decided last is recorded: the next decision may build on it."""
+        if self._offered is not None:
+            self._last, self._plan = self._offered
+
+    def forget(self) -> None:
+        """The plan was not recorded, or nobody knows: look at everything the next time."""
+        self._last = self._plan = self._offered = None
+
+    def _same(self, last: World, world: World) -> bool:
+        """Would the last decision be taken again, as nothing it looked at is another."""
+        assert self._plan is not None
+        wake_at = self._plan.wake_at
+        return (
+            self._plan.change == NOTHING
+            and world.records is last.records
+            and world.definitions is last.definitions
+            and not world.requests
+            and last.now <= world.now
+            and (wake_at is None or world.now < wake_at)
+            and world.fingerprints == last.fingerprints
+            and world.missing_builds == last.missing_builds
+            and world.policy == last.policy
+        )
+
+    def _focus(self, world: World) -> Focus | None:
+        """What to look at; None for everything."""
+        last = self._last
+        new = world.records
+        if (
+            last is None
+            or world.requests
+            or world.now < last.now
+            or world.policy != last.policy
+            or world.definitions is None
+            or last.definitions is None
+            or _held(world)
+            or _held(last)
+        ):
+            self._owners = owners_of(new.environments.values())
+            return None
+        old = last.records
+        changed = _differing(old.environments, new.environments)
+        before = self._owners
+        if changed:
+            self._owners = _patched(before, old.environments, new.environments, changed)
+        environments = changed | _defined_otherwise(
+            last.definitions.environments, world.definitions.environments, new.environments
+        )
+        named = _differing(old.instances, new.instances) | _defined_otherwise(
+            last.definitions.instances, world.definitions.instances, new.instances
+        )
+        named |= {
+            name
+            for name in last.fingerprints.keys() | world.fingerprints.keys()
+            if last.fingerprints.get(name) != world.fingerprints.get(name)
+        }
+        named |= {i.name for i in new.instances.values() if _unsettled(i, world, last.now)}
+        environments |= {o[n] for n in named for o in (before, self._owners) if n in o}
+        builds = _differing(old.builds, new.builds)
+        other = world.missing_builds ^ last.missing_builds
+        for name in named & old.instances.keys():  # what they used may be forgotten now
+            record = old.instances[name]
+            other |= {b for b in (record.current, record.previous) if b is not None}
+        for key, build in new.builds.items():
+            if build.phase in OPEN or build.build_id in other:
+                builds.add(key)
+        both = (old.builds, new.builds)
+        environments |= {records[k].environment for k in builds for records in both if k in records}
+        named |= set(_instances_of(environments, old.environments))
+        named |= set(_instances_of(environments, new.environments))
+        defined = world.definitions.environments
+        for name in environments & defined.keys():
+            named |= {i for wave in defined[name].rollout for i in wave.instances}
+        builds |= {k for k, b in new.builds.items() if b.environment in environments}
+        return Focus(frozenset(environments), frozenset(named), frozenset(builds))
+
+
+def _held(world: World) -> bool:
+    problem = world.records.source_problem
+    return problem is not None and problem.reason == "PruneHeld"
+
+
+def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
+    """Keys of what is not the very same object in both."""
+    if old is new:
+        return set()
+    found = {key for key, value in new.items() if old.get(key) is not value}
+    return found | (old.keys() - new.keys())
+
+
+def _defined_otherwise(
+    old: Mapping[str, object], new: Mapping[str, object], recorded: Mapping[str, object]
+) -> set[str]:
+    """Names whose definitions are others, and those that are recorded but not defined."""
+    return _differing(old, new) | (recorded.keys() - new.keys())
+
+
+def _patched(
+    owners: Mapping[str, str],
+    old: Mapping[str, EnvironmentRecord],
+    new: Mapping[str, EnvironmentRecord],
+    changed: Iterable[str],
+) -> Mapping[str, str]:
+    """The owners after some environments have changed."""
+    found = dict(owners)
+    for name in changed:
+        if name in old:
+            for wave in old[name].definition.rollout:
+                for instance in wave.instances:
+                    found.pop(instance, None)
+    found.update(owners_of(new[name] for name in changed if name in new))
+    return found
+
+
+def _unsettled(record: InstanceRecord, world: World, last: float) -> bool:
+    """May the next decision about this instance be another, though nothing has changed."""
+    mark = world.fingerprints.get(record.name)
+    return (
+        record.activation is not None
+        or bool(record.wait)
+        or record.removed
+        or record.runtime is None
+        or record.not_before > last
+        or (mark is not None and mark != record.fingerprint)
+    )
+
+
+def _instances_of(
+    names: Iterable[str], environments: Mapping[str, EnvironmentRecord]
+) -> Iterable[str]:
+    for name in names:
+        if name in environments:
+            for wave in environments[name].definition.rollout:
+                yield from wave.instances
