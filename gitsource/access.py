@@ -16,6 +16,9 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 
 SECRET_LIMIT = 64 << 10
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
+DISTRUSTED = (
+    "certificate verification failed", "ssl certificate problem", "host key verification failed",
+)  # fmt: skip
 DENIED = ("authentication failed", "could not read username", "permission denied", "403", "401")
 
 
@@ -116,6 +119,12 @@ def translate(url: str, branch: str, message: str) -> GroundcrewError:
     if "couldn't find remote ref" in lower or "not our ref" in lower:
         return Retryable(
             "BranchMissing", f"branch {branch} is gone from {url}; push it again or set git.branch"
+        )
+    if any(mark in lower for mark in DISTRUSTED):
+        return Retryable(
+            "SourceCertificate",
+            f"{url} shows a certificate or host key that is not trusted; renew it there, or give "
+            f"the daemon its authority (SSL_CERT_FILE; known_hosts for ssh) ({words})",
         )
     if any(mark in lower for mark in DENIED):
         return Retryable(

@@ -1,103 +1,273 @@
 """From a tree to Definitions: which files count, what they say together, and what is wrong.
 
-A mistake in one file stops only the objects of that file.
+A mistake in one file stops only the objects of that file. What an environment was made from is
+noted as its needs, so that after a change only those are made again that need what has changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from gitsource.models import EnvironmentModel, InstanceModel, KubernetesModel, LocalModel
-from gitsource.reading import ReadFile, read_file
-from gitsource.recipe import Limits, merge
+from gitsource.models import EnvironmentModel
+from gitsource.objects import instance_of, kind_of_path, read_entry, refused, wrong_instance
+from gitsource.reading import ReadFile
+from gitsource.recipe import Limits, Need, merge
+from gitsource.shelf import Made, Shelf
 from gitsource.tree import Entry, Tree
 from reconciler.core.definitions import (
-    Api,
     Commit,
-    Component,
     Definitions,
     Environment,
     Finding,
     Instance,
-    KubernetesTarget,
-    LocalTarget,
-    OnTimeout,
     Place,
     Wave,
-    Window,
 )
 
 FILE_LIMIT = 1 << 20
 
 
-@dataclass(slots=True)
-class Cache:
-    """Parsed files by blob id, so that only what changed is parsed."""
-
-    files: dict[tuple[str, str], ReadFile] = field(default_factory=dict)
-
-    def trim(self, used: set[tuple[str, str]]) -> None:
-        """Forget what the present revision does not use."""
-        for key in self.files.keys() - used:
-            del self.files[key]
-
-
-def kind_of_path(path: str) -> str | None:
-    """Which kind of definition belongs at `path`; None when it is no definition."""
-    parts = path.split("/")
-    if not path.endswith((".yaml", ".yml")):
-        return None
-    if len(parts) == 2 and parts[0] == "instances":
-        return "Instance"
-    if len(parts) == 2 and parts[0] == "shared":
-        return "Fragment"
-    if len(parts) == 3 and parts[0] == "teams":
-        return "Environment"
-    return None
-
-
 def assemble(
-    tree: Tree,
-    commit: Commit,
-    cache: Cache | None = None,
-    *,
-    file_limit: int = FILE_LIMIT,
-    limits: Limits | None = None,
+    tree: Tree, commit: Commit, *, file_limit: int = FILE_LIMIT, limits: Limits | None = None
 ) -> Definitions:
     """Everything that a tree defines."""
-    cache = cache if cache is not None else Cache()
-    findings: list[Finding] = []
-    reads: list[ReadFile] = []
-    used: set[tuple[str, str]] = set()
-    for path, entry in tree.entries().items():
-        kind = kind_of_path(path)
-        if kind is None:
-            continue
-        refused = _refused(entry, file_limit)
-        if refused is not None:
-            findings.append(refused)
-            continue
-        key = (path, entry.blob)
-        used.add(key)
-        if key not in cache.files or entry.blob == path:
-            cache.files[key] = _read(tree, entry, kind)
-        reads.append(cache.files[key])
-    cache.trim(used)
-    for read in reads:
-        findings += read.findings
-    reads, doubles = _unique(reads)
-    findings += doubles
-    instances = {i.name: i for r in reads if (i := _instance(r)) is not None}
-    fragments = {r.model.metadata.name: r for r in reads if r.model and r.model.kind == "Fragment"}
-    environments: dict[str, Environment] = {}
-    for read in reads:
-        if isinstance(read.model, EnvironmentModel):
-            environment, wrong = _environment(tree, read, fragments, instances, limits or Limits())
-            findings += wrong
-            if not wrong:
-                environments[environment.name] = environment
-    findings += _taken(environments, {r.object: r for r in reads})
-    return Definitions(commit, environments, instances, tuple(sorted(findings, key=_order)))
+    return Assembly(file_limit=file_limit, limits=limits).update(tree, commit)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file that defines an instance or a fragment, with git's id of its content."""
+
+    read: ReadFile
+    blob: str
+    instance: Instance | None = None
+
+
+class Assembly:
+    """The definitions of one branch, from revision to revision.
+
+    `shelf` keeps what was made of each environment's file over restarts.
+    """
+
+    def __init__(
+        self,
+        *,
+        file_limit: int = FILE_LIMIT,
+        limits: Limits | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
+        self._file_limit = file_limit
+        self._limits = limits or Limits()
+        self._shelf = shelf
+        self._parts: dict[str, Part] = {}
+        self._refused: dict[str, Finding] = {}
+        self._made: dict[str, Made] = {}
+        self._needed: dict[tuple[str, str], set[str]] = {}
+        self._instances: dict[str, Instance] = {}
+        self._fragments: dict[str, Part] = {}
+        self._doubles: list[Finding] = []
+
+    def update(
+        self, tree: Tree, commit: Commit, changed: Iterable[str] | None = None
+    ) -> Definitions:
+        """What `tree` defines; `changed` are the paths that differ from the last one (None: any).
+
+        Must not be called again after it raised: start anew.
+        """
+        first = changed is None
+        paths = list(tree.entries()) if changed is None else list(changed)
+        environments, others = set(), set()
+        for path in paths:
+            kind = kind_of_path(path)
+            if kind == "Environment":
+                environments.add(path)
+            elif kind is not None:
+                others.add(path)
+        touched = set(_needs_of_paths(paths)) if not first else set()
+        touched |= self._take_parts(tree, others)
+        for need in touched:
+            environments |= self._needed.get(need, set())
+        environments |= {path for path, made in self._made.items() if made.environment is None}
+        known = self._shelf.load() if first and self._shelf is not None else {}
+        for path in sorted(environments):
+            self._take_environment(tree, path, known.get(path))
+        if self._shelf is not None:
+            keep = environments | known.keys()
+            fresh = [p for p in keep if self._made.get(p) is not known.get(p)]
+            self._shelf.save(fresh, self._made)
+        return self._definitions(commit)
+
+    # ------------------------------------------------------------------- instances and fragments
+
+    def _take_parts(self, tree: Tree, paths: set[str]) -> set[tuple[str, str]]:
+        """Read these files; returns the needs that are met in another way now."""
+        for path in paths:
+            self._parts.pop(path, None)
+            entry = self._readable(tree, path)
+            if entry is not None:
+                read = read_entry(tree, entry, kind_of_path(path) or "")
+                self._parts[path] = Part(read, entry.blob, instance_of(read))
+        if not paths:
+            return set()
+        by_name: dict[str, list[Part]] = {}
+        for part in self._parts.values():
+            if part.read.model is not None:
+                by_name.setdefault(part.read.object, []).append(part)
+        self._doubles = [
+            _double(part.read.object, part.read.place("metadata", "name"), part.read.path, same)
+            for same in ([(p.read.path, p) for p in parts] for parts in by_name.values())
+            if len(same) > 1
+            for _, part in same
+        ]
+        single = [parts[0] for parts in by_name.values() if len(parts) == 1]
+        instances = {p.instance.name: p.instance for p in single if p.instance is not None}
+        fragments = {
+            p.read.model.metadata.name: p
+            for p in single
+            if p.read.model is not None and p.instance is None
+        }
+        touched = {("instance", name) for name in _differing(self._instances, instances)}
+        touched |= {("fragment", name) for name in _differing(self._fragments, fragments)}
+        self._instances, self._fragments = instances, fragments
+        return touched
+
+    def _readable(self, tree: Tree, path: str) -> Entry | None:
+        """The entry of a file that is there and may be read; notes why another may not."""
+        self._refused.pop(path, None)
+        entry = tree.entries().get(path)
+        if entry is None:
+            return None
+        wrong = refused(entry, self._file_limit)
+        if wrong is not None:
+            self._refused[path] = wrong
+            return None
+        return entry
+
+    # ------------------------------------------------------------------------------ environments
+
+    def _take_environment(self, tree: Tree, path: str, kept: Made | None) -> None:
+        """Make what a file asks for, or take what was kept if it needs nothing that is another."""
+        old = self._made.pop(path, None)
+        if old is not None:
+            for kind, name, _ in old.needs:
+                self._needed.get((kind, name), set()).discard(path)
+        entry = self._readable(tree, path)
+        if entry is None:
+            return
+        if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
+            made = kept
+        else:
+            made = self._make(tree, read_entry(tree, entry, "Environment"), entry.blob)
+            if old is not None and made.environment == old.environment:
+                made = replace(made, environment=old.environment)
+        self._made[path] = made
+        for kind, name, _ in made.needs:
+            self._needed.setdefault((kind, name), set()).add(path)
+
+    def _holds(self, tree: Tree, needs: Iterable[Need]) -> bool:
+        """Is everything that was needed still the same."""
+        for kind, name, what in needs:
+            if kind == "file":
+                entry = tree.entries().get(name)
+                found = entry.blob if entry is not None and entry.mode[:3] == "100" else ""
+            elif kind == "tree":
+                found = tree.tree_id(name)
+            elif kind == "fragment":
+                found = self._fragments[name].blob if name in self._fragments else ""
+            else:
+                found = self._instances[name].team if name in self._instances else ""
+            if found != what:
+                return False
+        return True
+
+    def _make(self, tree: Tree, read: ReadFile, blob: str) -> Made:
+        if not isinstance(read.model, EnvironmentModel):
+            place = Place(read.path)
+            return Made(read.path, blob, read.object, place, place, (), None, read.findings)
+        team = read.path.split("/")[1]
+        fragments = {name: part.read for name, part in self._fragments.items()}
+        recipe, findings, needs = merge(tree, read, fragments, self._limits)
+        needs = tuple(
+            (kind, name, self._fragments[name].blob if kind == "fragment" else what)
+            for kind, name, what in needs
+            if kind != "fragment" or name in self._fragments
+        )
+        seen: dict[str, None] = {}
+        for w, wave in enumerate(read.model.spec.rollout):
+            for i, name in enumerate(wave.instances):
+                wrong = wrong_instance(name, team, set(seen), self._instances)
+                if wrong is not None:
+                    place = read.place("spec", "rollout", w, "instances", i)
+                    findings.append(Finding(place, read.object, *wrong))
+                seen[name] = None
+        spec = read.model.spec
+        environment = Environment(
+            read.model.metadata.name,
+            team,
+            Place(read.path, 1, 1),
+            recipe,
+            tuple(Wave(tuple(w.instances), w.soak) for w in spec.rollout),
+            spec.suspend,
+        )
+        return Made(
+            read.path,
+            blob,
+            read.object,
+            read.place("metadata", "name"),
+            read.place("spec", "rollout"),
+            (*needs, *(("instance", name, team) for name in seen)),
+            None if findings else environment,
+            read.findings,
+            tuple(findings),
+        )
+
+    # --------------------------------------------------------------------------------- together
+
+    def _definitions(self, commit: Commit) -> Definitions:
+        """Everything together: names are unique, and an instance has at most one environment."""
+        findings = [*self._refused.values(), *self._doubles]
+        for part in self._parts.values():
+            findings += part.read.findings
+        by_name: dict[str, list[Made]] = {}
+        for made in self._made.values():
+            findings += made.read_findings
+            if not made.read_findings:
+                by_name.setdefault(made.object, []).append(made)
+        owners: dict[str, list[Made]] = {}
+        found: dict[str, Environment] = {}
+        for name, same in by_name.items():
+            if len(same) > 1:
+                paths = [(m.path, m) for m in same]
+                findings += [_double(name, m.name_place, m.path, paths) for m in same]
+                continue
+            made = same[0]
+            findings += made.findings
+            if made.environment is not None:
+                found[made.environment.name] = made.environment
+                for wave in made.environment.rollout:
+                    for instance in wave.instances:
+                        owners.setdefault(instance, []).append(made)
+        findings += _taken(found, owners)
+        return Definitions(
+            commit, found, dict(self._instances), tuple(sorted(findings, key=_order))
+        )
+
+
+def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """The needs that files at these paths may meet: as a file, and as part of each folder."""
+    for path in paths:
+        yield ("file", path)
+        folder = path.rpartition("/")[0]
+        while folder:
+            yield ("tree", folder)
+            folder = folder.rpartition("/")[0]
+
+
+def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
+    """Keys of what is not the very same object in both."""
+    found = {key for key, value in new.items() if old.get(key) is not value}
+    return found | (old.keys() - new.keys())
 
 
 def _order(finding: Finding) -> tuple[str, int, int, str]:
@@ -105,160 +275,32 @@ def _order(finding: Finding) -> tuple[str, int, int, str]:
     return (place.file, place.line, place.column, finding.message)
 
 
-def _refused(entry: Entry, limit: int) -> Finding | None:
-    place = Place(entry.path)
-    if entry.mode == "120000":
-        return Finding(place, entry.path, "SymlinkRefused", "a symlink; commit the file itself")
-    if entry.mode == "160000":
-        return Finding(place, entry.path, "SubmoduleRefused", "a submodule; commit its files")
-    if entry.size > limit:
-        words = f"{entry.size} bytes; a definition has at most {limit}"
-        return Finding(place, entry.path, "TooLarge", words)
-    return None
-
-
-def _read(tree: Tree, entry: Entry, kind: str) -> ReadFile:
-    try:
-        text = tree.read(entry).decode()
-    except UnicodeDecodeError:
-        place = Place(entry.path)
-        words = "not UTF-8 text"
-        return ReadFile(entry.path, None, None, (Finding(place, entry.path, "InvalidYaml", words),))
-    read = read_file(entry.path, text)
-    if read.model is not None and read.model.kind != kind:
-        place = read.place("kind")
-        words = f"a {read.model.kind} does not belong here; this folder holds kind: {kind}"
-        return ReadFile(
-            entry.path, None, read.document, (Finding(place, read.object, "InvalidValue", words),)
-        )
-    return read
-
-
-def _unique(reads: list[ReadFile]) -> tuple[list[ReadFile], list[Finding]]:
+def _double(name: str, place: Place, path: str, same: Iterable[tuple[str, object]]) -> Finding:
     """Names are unique in the repo; where they are not, none of the objects counts."""
-    by_name: dict[str, list[ReadFile]] = {}
-    for read in reads:
-        if read.model is not None:
-            by_name.setdefault(read.object, []).append(read)
-    findings = [
-        Finding(
-            read.place("metadata", "name"),
-            name,
-            "DuplicateName",
-            f"{name} is also in {', '.join(o.path for o in same if o is not read)}; rename one",
-        )
-        for name, same in by_name.items()
-        if len(same) > 1
-        for read in same
-    ]
-    return [same[0] for same in by_name.values() if len(same) == 1], findings
+    others = ", ".join(sorted(other for other, _ in same if other != path))
+    return Finding(place, name, "DuplicateName", f"{name} is also in {others}; rename one")
 
 
-def _instance(read: ReadFile) -> Instance | None:
-    model = read.model
-    if not isinstance(model, InstanceModel):
-        return None
-    spec = model.spec
-    window = spec.maintenance.window
-    extra = {"load_into": tuple(spec.loadInto)} if spec.loadInto is not None else {}
-    return Instance(
-        name=model.metadata.name,
-        team=spec.team,
-        place=Place(read.path, 1, 1),
-        api=Api(spec.api.url.rstrip("/"), spec.api.credentials),
-        local=_local(spec.local) if spec.local else None,
-        kubernetes=_cluster(spec.kubernetes) if spec.kubernetes else None,
-        drain_timeout=spec.maintenance.drain.timeout,
-        on_timeout=OnTimeout(spec.maintenance.drain.onTimeout),
-        probe_timeout=spec.maintenance.probe.timeout,
-        window=Window(window.cron, window.duration, window.timezone) if window else None,
-        suspend=spec.suspend,
-        **extra,
-    )
-
-
-def _local(local: LocalModel) -> LocalTarget:
-    components = (
-        Component(name, tuple(c.restart), tuple(c.status or ()))
-        for name, c in local.components.items()
-    )
-    return LocalTarget(local.python, local.airflowHome, tuple(components))
-
-
-def _cluster(cluster: KubernetesModel) -> KubernetesTarget:
-    return KubernetesTarget(cluster.namespace, cluster.release, cluster.context)
-
-
-def _environment(
-    tree: Tree,
-    read: ReadFile,
-    fragments: dict[str, ReadFile],
-    instances: dict[str, Instance],
-    limits: Limits,
-) -> tuple[Environment, list[Finding]]:
-    model = read.model
-    assert isinstance(model, EnvironmentModel), "the caller has looked"
-    team = read.path.split("/")[1]
-    recipe, findings = merge(tree, read, fragments, limits)
-    seen: set[str] = set()
-    for w, wave in enumerate(model.spec.rollout):
-        for i, name in enumerate(wave.instances):
-            place = read.place("spec", "rollout", w, "instances", i)
-            wrong = _wrong_instance(name, team, seen, instances)
-            if wrong is not None:
-                findings.append(Finding(place, read.object, *wrong))
-            seen.add(name)
-    waves = tuple(Wave(tuple(w.instances), w.soak) for w in model.spec.rollout)
-    environment = Environment(
-        model.metadata.name, team, Place(read.path, 1, 1), recipe, waves, model.spec.suspend
-    )
-    return environment, findings
-
-
-def _wrong_instance(
-    name: str, team: str, seen: set[str], instances: dict[str, Instance]
-) -> tuple[str, str] | None:
-    if name in seen:
-        return "InstanceTaken", f"{name} is in this rollout twice; keep one"
-    if name not in instances:
-        mine = sorted(n for n, i in instances.items() if i.team == team)
-        return (
-            "UnknownInstance",
-            f"there is no instance {name} that reads well; team {team} has: "
-            f"{', '.join(mine) or 'none'}",
-        )
-    if instances[name].team != team:
-        return (
-            "ForeignInstance",
-            f"{name} belongs to team {instances[name].team}; name only instances of team {team}",
-        )
-    return None
-
-
-def _taken(environments: dict[str, Environment], reads: dict[str, ReadFile]) -> list[Finding]:
+def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]]) -> list[Finding]:
     """An instance has at most one environment; where two name it, neither of them acts."""
-    owners: dict[str, list[str]] = {}
-    for environment in environments.values():
-        for wave in environment.rollout:
-            for name in wave.instances:
-                owners.setdefault(name, []).append(environment.name)
     findings: list[Finding] = []
-    for name, names in sorted(owners.items()):
-        if len(names) < 2:
-            continue
-        for owner in names:
-            others = ", ".join(n for n in names if n != owner)
-            read = reads[f"Environment/{owner}"]
+    shared = {
+        name: sorted(mades, key=lambda m: m.path)
+        for name, mades in owners.items()
+        if len(mades) > 1
+    }
+    for name, mades in sorted(shared.items()):
+        for made in mades:
+            others = ", ".join(m.object.partition("/")[2] for m in mades if m is not made)
             findings.append(
                 Finding(
-                    read.place("spec", "rollout"),
-                    read.object,
+                    made.rollout_place,
+                    made.object,
                     "InstanceTaken",
                     f"instance {name} is also asked for by {others}; one of them must let it go",
                 )
             )
-    for names in owners.values():
-        if len(names) > 1:
-            for owner in names:
-                environments.pop(owner, None)
+    for mades in shared.values():
+        for made in mades:
+            environments.pop(made.object.partition("/")[2], None)
     return findings

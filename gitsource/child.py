@@ -6,7 +6,6 @@ each request. One JSON request on standard input, one JSON answer on standard ou
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import sys
@@ -18,23 +17,19 @@ from typing import Any
 import git
 from git.exc import GitError
 
-READ = ("instances/", "shared/", "teams/")
-ANSWER_LIMIT = 256 << 20  # bytes of blobs in one answer
-
 
 def fetch(request: dict[str, Any]) -> dict[str, Any]:
-    """Bring a revision into the mirror and tell what is in it."""
+    """Bring the newest revision into the mirror, and tell which that is."""
     path = Path(request["mirror"])
     repo = _open(path)
-    branch, revision = request["branch"], request["revision"]
+    branch = request["branch"]
     repo.git.fetch(
         "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
         request["url"], f"+refs/heads/{branch}:refs/heads/{branch}",
     )  # fmt: skip
     head = repo.commit(f"refs/heads/{branch}")
     repo.git.update_ref(f"refs/groundcrew/{head.hexsha}", head.hexsha)
-    del revision  # the branch may have moved on since it was asked for: the newest counts
-    return _describe(repo, head, set(request["known"]), request["limit"])
+    return {"revision": head.hexsha}
 
 
 def _open(path: Path) -> git.Repo:
@@ -48,41 +43,6 @@ def _open(path: Path) -> git.Repo:
         else:
             return repo
     return git.Repo.init(path, bare=True, odbt=git.GitCmdObjectDB)
-
-
-def _describe(repo: git.Repo, head: git.Commit, known: set[str], limit: int) -> dict[str, Any]:
-    entries: list[tuple[str, str, str, int]] = []
-    trees: dict[str, str] = {}
-    for line in repo.git.ls_tree("-r", "-t", "-l", "-z", head.hexsha).split("\0"):
-        if not line:
-            continue
-        described, path = line.split("\t", 1)
-        mode, kind, name, size = described.split()
-        if kind == "tree":
-            trees[path] = name
-        else:
-            entries.append((path, mode, name, int(size) if size != "-" else 0))
-    blobs: dict[str, str] = {}
-    total = 0
-    for path, mode, name, size in entries:
-        wanted = path.startswith(READ) and "/packages/" not in path and mode.startswith("100")
-        if not wanted or name in known or name in blobs or size > limit:
-            continue
-        total += size
-        if total > ANSWER_LIMIT:
-            break
-        data = repo.odb.stream(bytes.fromhex(name)).read()
-        blobs[name] = base64.b64encode(data).decode()
-    author = head.author.name or ""
-    return {
-        "revision": head.hexsha,
-        "author": author[:200],
-        "subject": str(head.summary)[:500],
-        "at": float(head.committed_date),
-        "entries": entries,
-        "trees": trees,
-        "blobs": blobs,
-    }
 
 
 def export(request: dict[str, Any]) -> dict[str, Any]:

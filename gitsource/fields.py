@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"^(?:\d+[smhd])+$")
+SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+SIZE = re.compile(r"^([1-9]\d{0,8})(Ki|Mi|Gi)$")
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 ENV_REFUSED = ("PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
 
@@ -21,6 +23,13 @@ def _duration(value: object) -> float:
     if isinstance(value, str) and DURATION.match(value):
         return sum(float(n) * UNITS[unit] for n, unit in re.findall(r"(\d+)([smhd])", value))
     raise ValueError("write a duration such as 30s, 10m or 1h30m")
+
+
+def _size(value: object) -> int:
+    match = SIZE.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("write a size such as 500Ki, 200Mi or 1Gi")
+    return int(match[1]) * SIZES[match[2]]
 
 
 def _inside(value: str) -> str:
@@ -98,6 +107,7 @@ def _mode(value: object) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
 Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)
 ]

@@ -21,6 +21,7 @@ from gitsource.fields import (
     RepoPath,
     RequirementText,
     Sha256,
+    Size,
     Timezone,
 )
 
@@ -69,6 +70,23 @@ class FileModel(Model):
         return self
 
 
+Count = Annotated[int, Field(gt=0)]
+
+
+class ImportBudgetModel(Model):
+    """The most that importing the build may cost; a build that needs more is refused.
+
+    `files`, `opens` and `bytes` are the same on every machine; `time` is not.
+    """
+
+    files: Count | None = Field(None, description="files of the build that its imports need")
+    opens: Count | None = Field(None, description="files opened while importing, Python's own too")
+    bytes: Size | None = Field(None, description="size of those files, such as 200Mi")
+    time: Duration | None = Field(
+        None, description="how long importing takes; longer where much else is going on"
+    )
+
+
 class ChecksModel(Model):
     """What verification proves beside the import of every module."""
 
@@ -77,6 +95,10 @@ class ChecksModel(Model):
         default_factory=list, description="DAG files in the team's folder that must parse"
     )
     timeout: Duration = Field(300.0, description="how long the imports may take")
+    importBudget: ImportBudgetModel = Field(  # noqa: N815
+        default_factory=ImportBudgetModel,
+        description="what the imports may cost; no limit if empty",
+    )
 
 
 class WaveModel(Model):

@@ -93,8 +93,10 @@ def _wrong_type(path: Path, detail: ErrorDetails) -> str:
     if detail["type"] == "bool_type" and str(given).lower() in ("yes", "no", "on", "off", "y", "n"):
         right = "true" if str(given).lower() in ("yes", "on", "y") else "false"
         words = f"{_dotted(path)}: write {right}; only true and false are booleans, not {given}"
+    elif detail["type"] == "string_type" and isinstance(given, bool):
+        words = f'{_dotted(path)}: write it in quotes: "{str(given).lower()}"'
     elif detail["type"] == "string_type" and isinstance(given, int | float):
-        words = f'{_dotted(path)}: write it in quotes: "{given}"'
+        words = f"{_dotted(path)}: write it in quotes, as it is a number otherwise"
     return words
 
 

@@ -9,20 +9,39 @@ from dataclasses import asdict, dataclass, field
 
 from packaging.utils import canonicalize_name
 
-from gitsource.models import EnvironmentModel, FileModel, FragmentModel, FragmentSpec, IndexModel
+from gitsource.models import (
+    EnvironmentModel,
+    FileModel,
+    FragmentModel,
+    FragmentSpec,
+    ImportBudgetModel,
+    IndexModel,
+)
 from gitsource.reading import ReadFile
 from gitsource.tree import Entry, Tree, below
 from reconciler.core.definitions import (
     Checks,
     FileItem,
     Finding,
+    ImportLimit,
     Index,
+    Measure,
     Place,
     Recipe,
     Requirement,
     SourcePackage,
 )
 
+Need = tuple[str, str, str]
+"""What a recipe was made from: ("file", path, blob), ("tree", folder, id), ("fragment", name, "")
+or ("instance", name, team); the last is "" for what was not there."""
+
+BUDGET = {  # keys of importBudget
+    "files": Measure.FILES,
+    "opens": Measure.OPENS,
+    "bytes": Measure.BYTES,
+    "time": Measure.SECONDS,
+}
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
 
 
@@ -50,13 +69,15 @@ class Merge:
     env: dict[str, str] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
     dags: dict[str, str] = field(default_factory=dict)
+    budget: dict[Measure, ImportLimit] = field(default_factory=dict)
+    needs: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def wrong(self, place: Place, reason: str, message: str) -> None:
         """Note a mistake of this environment."""
         self.findings.append(Finding(place, self.read.object, reason, message))
 
     def take(self, part: ReadFile, spec: FragmentSpec) -> None:
-        """Add what one definition asks for; later ones win for env and for indexes of a name."""
+        """Add what one definition asks for; later ones win for env, limits and equal indexes."""
         folder = posixpath.dirname(part.path)
         for i, text in enumerate(spec.requirements):
             self._requirement(text, folder, part.place("spec", "requirements", i))
@@ -72,6 +93,7 @@ class Merge:
         for i, name in enumerate(spec.checks.dags):
             found = self._text(folder, name, part.place("spec", "checks", "dags", i))
             self.dags[posixpath.join(folder, name)] = found
+        self.budget.update(_budget(part, spec.checks.importBudget))
 
     def _requirement(self, text: str, folder: str, place: Place) -> None:
         name, at, path = (part.strip() for part in text.partition("@"))
@@ -86,6 +108,7 @@ class Merge:
                 f"{path} is outside {folder}/ and shared/; move the package there",
             )
             return
+        self.needs["tree", full] = self.tree.tree_id(full)
         if not self._check_package(full, place):
             return
         self.packages[full] = SourcePackage(
@@ -94,7 +117,7 @@ class Merge:
         self.requirements.append(Requirement(name, place, package=full))
 
     def _check_package(self, path: str, place: Place) -> bool:
-        entries = below(self.tree.entries(), path)
+        entries = below(self.tree, path)
         names = {e.path for e in entries}
         if not names & {f"{path}/pyproject.toml", f"{path}/setup.py"}:
             self.wrong(place, "MissingFile", f"{path} has no pyproject.toml; is the path right?")
@@ -124,6 +147,7 @@ class Merge:
         """The text of a file of the team; "" with a finding when there is none to read."""
         path = posixpath.normpath(posixpath.join(folder, name))
         entry = self.tree.entries().get(path)
+        self.needs["file", path] = entry.blob if entry is not None else ""
         if entry is None:
             self.wrong(place, "MissingFile", f"{path} is not in the repo; is the path right?")
         elif entry.mode in ("120000", "160000"):
@@ -158,7 +182,10 @@ class Merge:
             files=tuple(self.files),
             env=tuple(sorted(self.env.items())),
             checks=Checks(
-                tuple(dict.fromkeys(self.imports)), tuple(sorted(self.dags.items())), timeout
+                tuple(dict.fromkeys(self.imports)),
+                tuple(sorted(self.dags.items())),
+                timeout,
+                tuple(self.budget[m] for m in Measure if m in self.budget),
             ),
         )
         return Recipe(
@@ -174,11 +201,22 @@ class Merge:
 def recipe_digest(recipe: Recipe) -> str:
     """SHA-256 of what shapes the build: no places, so that moving a line changes nothing."""
     document = asdict(recipe)
-    del document["digest"]
+    del document["digest"], document["checks"]["budget"]
     for item in (*document["requirements"], *document["packages"]):
         del item["place"]
     document["requirements"] = sorted(document["requirements"], key=lambda r: r["text"])
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLimit]:
+    """The limits that one definition sets."""
+    found = {}
+    for key, measure in BUDGET.items():
+        most = getattr(budget, key)
+        if most is not None:
+            place = part.place("spec", "checks", "importBudget", key)
+            found[measure] = ImportLimit(measure, float(most), place)
+    return found
 
 
 def _file(item: FileModel) -> FileItem:
@@ -187,13 +225,14 @@ def _file(item: FileModel) -> FileItem:
 
 def merge(
     tree: Tree, read: ReadFile, fragments: dict[str, ReadFile], limits: Limits
-) -> tuple[Recipe, list[Finding]]:
-    """The recipe of one environment; with findings it must not be used."""
+) -> tuple[Recipe, list[Finding], tuple[Need, ...]]:
+    """The recipe of one environment and what it needed; with findings it must not be used."""
     model = read.model
     assert isinstance(model, EnvironmentModel), "only environments are merged"
     merging = Merge(tree, read, limits)
     for i, name in enumerate(model.spec.extends):
         fragment = fragments.get(name)
+        merging.needs["fragment", name] = ""
         if fragment is None or not isinstance(fragment.model, FragmentModel):
             merging.wrong(
                 read.place("spec", "extends", i),
@@ -204,4 +243,5 @@ def merge(
         else:
             merging.take(fragment, fragment.model.spec)
     merging.take(read, model.spec)
-    return merging.recipe(model.spec.checks.timeout), merging.findings
+    needs = tuple((kind, name, what) for (kind, name), what in merging.needs.items())
+    return merging.recipe(model.spec.checks.timeout), merging.findings, needs

@@ -1,12 +1,11 @@
 """The environments repo as the daemon sees it: poll, definitions, export.
 
-An unchanged repo costs one `git ls-remote`. A changed one costs a short-lived child that fetches
-into a bare mirror and hands over the blobs that are not known yet. Nothing is ever checked out.
+An unchanged repo costs one `git ls-remote`, a changed one a fetch into a bare mirror, a tree diff,
+and the reading of the files that changed. Nothing is ever checked out.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -17,36 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from gitsource.access import check_url, git_environment, translate
-from gitsource.assemble import Cache, assemble
+from gitsource.assemble import Assembly
+from gitsource.mirror import Blobs, Files, commit_of
 from gitsource.recipe import Limits
-from gitsource.tree import Entry
-from reconciler.core.definitions import Commit, Definitions
-from reconciler.core.errors import Retryable, Stalled
+from gitsource.shelf import Shelf
+from reconciler.core.definitions import Definitions
+from reconciler.core.errors import Retryable
 from reconciler.settings import GitSettings
-
-
-class Revision:
-    """A tree read from the mirror by the child; blobs stay known from revision to revision."""
-
-    def __init__(self, answer: dict[str, Any], blobs: dict[str, bytes]) -> None:
-        self._entries = {e[0]: Entry(*e) for e in answer["entries"]}
-        self._trees: dict[str, str] = answer["trees"]
-        self._blobs = blobs
-
-    def entries(self) -> dict[str, Entry]:
-        """Every file by its path."""
-        return self._entries
-
-    def read(self, entry: Entry) -> bytes:
-        """The content of a file that a definition may name."""
-        found = self._blobs.get(entry.blob)
-        if found is None:
-            raise Stalled("TooLarge", f"{entry.path} is not read: it is too large, or in packages/")
-        return found
-
-    def tree_id(self, path: str) -> str:
-        """Git's id of the directory `path`."""
-        return self._trees[path]
 
 
 class Source:
@@ -58,8 +34,9 @@ class Source:
         self._home = state_dir
         self._secrets = secrets_dir / "git"
         self._revision = ""
-        self._blobs: dict[str, bytes] = {}
-        self._cache = Cache()
+        self._files = Files(settings.max_blob_bytes)
+        self._shelf = Shelf(state_dir / "definitions.db")
+        self._assembly: Assembly | None = None
 
     def poll(self) -> Definitions | None:
         """The definitions of the newest revision; None when that is the one read last.
@@ -70,36 +47,59 @@ class Source:
         head = self._head()
         if head == self._revision:
             return None
+        known = self._revision if self._assembly is not None else ""
+        assembly = self._assembly or self._fresh()
+        self._assembly = None  # until this revision was read to its end
+        head = self._fetch() if known else self._fetch_first()
+        with Blobs(self._mirror, self._environment(), self._settings.timeout) as blobs:
+            changed = None
+            if known:
+                changed = self._files.take_changes(self._git, blobs, known, head)
+            else:
+                self._files.take_all(self._git, blobs, head)
+            definitions = assembly.update(self._files, commit_of(self._git, head), changed)
+            self._files.leave()
+        if not self._files.entries():
+            raise Retryable(
+                "SourceEmpty", f"{self._settings.url} has no files in its newest commit"
+            )
+        self._assembly, self._revision = assembly, head
+        return definitions
+
+    def _fresh(self) -> Assembly:
+        return Assembly(
+            file_limit=self._settings.max_blob_bytes,
+            limits=Limits(self._settings.max_package_bytes),
+            shelf=self._shelf,
+        )
+
+    def _fetch_first(self) -> str:
+        """Fetch into the mirror, which is made, or made anew when it is damaged."""
         answer = self._child(
             {
                 "op": "fetch",
                 "mirror": str(self._mirror),
                 "url": self._settings.url,
                 "branch": self._settings.branch,
-                "revision": head,
-                "known": list(self._blobs),
-                "limit": self._settings.max_blob_bytes,
             }
         )
-        self._blobs.update((k, base64.b64decode(v)) for k, v in answer["blobs"].items())
-        revision = Revision(answer, self._blobs)
-        used = {e.blob for e in revision.entries().values()}
-        for blob in self._blobs.keys() - used:
-            del self._blobs[blob]
-        commit = Commit(answer["revision"], answer["author"], answer["subject"], answer["at"])
-        definitions = assemble(
-            revision,
-            commit,
-            self._cache,
-            file_limit=self._settings.max_blob_bytes,
-            limits=Limits(self._settings.max_package_bytes),
-        )
-        if not revision.entries():
-            raise Retryable(
-                "SourceEmpty", f"{self._settings.url} has no files in its newest commit"
-            )
-        self._revision = commit.revision
-        return definitions
+        return str(answer["revision"])
+
+    def _fetch(self) -> str:
+        """Fetch into the mirror that was read before; returns the newest revision."""
+        branch = f"refs/heads/{self._settings.branch}"
+        self._git(
+            [
+                "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head",
+                "--force", "--no-auto-maintenance", self._settings.url, f"+{branch}:{branch}",
+            ]
+        )  # fmt: skip
+        head = self._git(["rev-parse", branch]).decode().strip()
+        self._git(["update-ref", f"refs/groundcrew/{head}", head])
+        return head
+
+    def _git(self, words: list[str]) -> bytes:
+        return self._run(["git", "-C", str(self._mirror), *words], b"")
 
     def export(self, tree: str, dest: Path) -> None:
         """Write a git tree, by its id, as plain files below `dest`, which must not exist."""

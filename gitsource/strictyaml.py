@@ -67,6 +67,8 @@ def parse(file: str, text: str) -> Document:
 
 def _refuse_aliases(file: str, text: str) -> None:
     """Look at the events first: an alias bomb is refused before anything is composed."""
+    if len(text) * 3 < NODES and "&" not in text and "*" not in text:
+        return  # too short to hold too much, and without the marks of both
     for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         mark = event.start_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
@@ -113,7 +115,7 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode) -> object:
         text: str = node.value
-        if node.style is not None:
+        if node.style:  # quoted or a block; "" is plain
             return text
         if text in ("", "~", "null"):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,12 +32,18 @@ class Tree(Protocol):
         """The content of a file; the caller has looked at its size."""
 
     def tree_id(self, path: str) -> str:
-        """An id that changes with anything below the directory `path`."""
+        """An id that changes with anything below the directory `path`; "" when there is none."""
+
+    def paths(self) -> list[str]:
+        """The path of every file, sorted."""
 
 
-def below(entries: dict[str, Entry], path: str) -> list[Entry]:
+def below(tree: Tree, path: str) -> list[Entry]:
     """The files below a directory."""
-    return [e for p, e in entries.items() if p.startswith(f"{path}/")]
+    paths, entries = tree.paths(), tree.entries()
+    start = bisect_left(paths, f"{path}/")
+    end = bisect_left(paths, f"{path}0", start)  # the character after "/"
+    return [entries[p] for p in paths[start:end]]
 
 
 class Checkout:
@@ -45,6 +52,7 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._entries: dict[str, Entry] | None = None
+        self._paths: list[str] = []
 
     def entries(self) -> dict[str, Entry]:
         """Every file by its path; a symlink is told as one, never followed."""
@@ -65,6 +73,12 @@ class Checkout:
         mode = "120000" if file.is_symlink() else plain
         self._entries[path] = Entry(path, mode, path, info.st_size)
 
+    def paths(self) -> list[str]:
+        """The path of every file, sorted."""
+        if not self._paths:
+            self._paths = sorted(self.entries())
+        return self._paths
+
     def read(self, entry: Entry) -> bytes:
         """The content of a file."""
         return (self.root / entry.path).read_bytes()
@@ -72,7 +86,10 @@ class Checkout:
     def tree_id(self, path: str) -> str:
         """A digest of what is below `path`; not git's, but it changes as git's would."""
         digest = hashlib.sha1(usedforsecurity=False)
-        for entry in sorted(below(self.entries(), path), key=lambda e: e.path):
+        found = below(self, path)
+        if not found:
+            return ""
+        for entry in found:
             content = hashlib.sha256(self.read(entry)).hexdigest()
             digest.update(f"{entry.mode} {entry.path} {content}\0".encode())
         return digest.hexdigest()

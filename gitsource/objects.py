@@ -1,0 +1,122 @@
+"""From one file to one object: what it says as a definition, or what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gitsource.models import InstanceModel, KubernetesModel, LocalModel
+from gitsource.reading import ReadFile, read_file
+from gitsource.tree import Entry, Tree
+from reconciler.core.definitions import (
+    Api,
+    Component,
+    Finding,
+    Instance,
+    KubernetesTarget,
+    LocalTarget,
+    OnTimeout,
+    Place,
+    Window,
+)
+
+
+def kind_of_path(path: str) -> str | None:
+    """Which kind of definition belongs at `path`; None when it is no definition."""
+    parts = path.split("/")
+    if not path.endswith((".yaml", ".yml")):
+        return None
+    if len(parts) == 2 and parts[0] == "instances":
+        return "Instance"
+    if len(parts) == 2 and parts[0] == "shared":
+        return "Fragment"
+    if len(parts) == 3 and parts[0] == "teams":
+        return "Environment"
+    return None
+
+
+def refused(entry: Entry, limit: int) -> Finding | None:
+    """Why a file is not read at all; None when it is."""
+    place = Place(entry.path)
+    if entry.mode == "120000":
+        return Finding(place, entry.path, "SymlinkRefused", "a symlink; commit the file itself")
+    if entry.mode == "160000":
+        return Finding(place, entry.path, "SubmoduleRefused", "a submodule; commit its files")
+    if entry.size > limit:
+        words = f"{entry.size} bytes; a definition has at most {limit}"
+        return Finding(place, entry.path, "TooLarge", words)
+    return None
+
+
+def read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
+    """What a file at the place of `kind` holds."""
+    try:
+        text = tree.read(entry).decode()
+    except UnicodeDecodeError:
+        place = Place(entry.path)
+        words = "not UTF-8 text"
+        return ReadFile(entry.path, None, None, (Finding(place, entry.path, "InvalidYaml", words),))
+    read = read_file(entry.path, text)
+    if read.model is not None and read.model.kind != kind:
+        place = read.place("kind")
+        words = f"a {read.model.kind} does not belong here; this folder holds kind: {kind}"
+        return ReadFile(
+            entry.path, None, read.document, (Finding(place, read.object, "InvalidValue", words),)
+        )
+    return read
+
+
+def instance_of(read: ReadFile) -> Instance | None:
+    """The instance that a file defines, if it does."""
+    model = read.model
+    if not isinstance(model, InstanceModel):
+        return None
+    spec = model.spec
+    window = spec.maintenance.window
+    extra = {"load_into": tuple(spec.loadInto)} if spec.loadInto is not None else {}
+    return Instance(
+        name=model.metadata.name,
+        team=spec.team,
+        place=Place(read.path, 1, 1),
+        api=Api(spec.api.url.rstrip("/"), spec.api.credentials),
+        local=_local(spec.local) if spec.local else None,
+        kubernetes=_cluster(spec.kubernetes) if spec.kubernetes else None,
+        drain_timeout=spec.maintenance.drain.timeout,
+        on_timeout=OnTimeout(spec.maintenance.drain.onTimeout),
+        probe_timeout=spec.maintenance.probe.timeout,
+        window=Window(window.cron, window.duration, window.timezone) if window else None,
+        suspend=spec.suspend,
+        **extra,
+    )
+
+
+def _local(local: LocalModel) -> LocalTarget:
+    components = (
+        Component(name, tuple(c.restart), tuple(c.status or ()))
+        for name, c in local.components.items()
+    )
+    return LocalTarget(local.python, local.airflowHome, tuple(components))
+
+
+def _cluster(cluster: KubernetesModel) -> KubernetesTarget:
+    return KubernetesTarget(cluster.namespace, cluster.release, cluster.context)
+
+
+def wrong_instance(
+    name: str, team: str, seen: set[str], instances: Mapping[str, Instance]
+) -> tuple[str, str] | None:
+    """(reason, message) of why a rollout of `team` cannot name this instance."""
+    if name in seen:
+        return "InstanceTaken", f"{name} is in this rollout twice; keep one"
+    if name not in instances:
+        mine = sorted(n for n, i in instances.items() if i.team == team)
+        return (
+            "UnknownInstance",
+            f"there is no instance {name} that reads well; team {team} has: "
+            f"{', '.join(mine) or 'none'}",
+        )
+    if instances[name].team != team:
+        return (
+            "ForeignInstance",
+            f"{name} belongs to team {instances[name].team}; name only instances of team {team}",
+        )
+    return None
