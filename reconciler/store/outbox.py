@@ -1,9 +1,12 @@
-"""The outbox: messages that are due, each at most once per fact."""
+"""The outbox: messages that are due, each at most once per route and fact.
+
+`dedupe` is "<route>:<fact>"; the payload is its route's matter.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -61,16 +64,14 @@ class Outbox(ABC):
             ).scalar()
             return int(found or 0)
 
-    def pending(self, now: float, limit: int = 50) -> list[Message]:
-        """Messages that are due, oldest first."""
+    def pending(self, now: float, limit: int = 50, route: str = "") -> list[Message]:
+        """Messages that are due, oldest first; of every route unless one is named."""
         table = schema.outbox
+        query = select(table).where(table.c.state == "pending", table.c.not_before <= now)
+        if route:
+            query = query.where(table.c.dedupe.startswith(f"{route}:", autoescape=True))
         with self._reading() as connection:
-            rows = connection.execute(
-                select(table)
-                .where(table.c.state == "pending", table.c.not_before <= now)
-                .order_by(table.c.id)
-                .limit(limit)
-            )
+            rows = connection.execute(query.order_by(table.c.id).limit(limit))
             return [Message(r.id, r.dedupe, r.payload, r.attempts) for r in rows]
 
     def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
@@ -88,9 +89,30 @@ class Outbox(ABC):
                 )
             )
 
+    def forget_routes(self, known: Sequence[str]) -> int:
+        """Skip messages that wait for a route that is not `known`; returns how many."""
+        table = schema.outbox
+        others = [
+            ~table.c.dedupe.startswith(f"{route}:", autoescape=True) for route in sorted(known)
+        ]
+        with self._writing() as connection:
+            done = connection.execute(
+                update(table)
+                .where(table.c.state == "pending", *others)
+                .values(state="skipped", error="its route is not set any more")
+            )
+            return int(done.rowcount)
+
     def message_counts(self) -> dict[str, int]:
         """How many messages are in each state."""
         table = schema.outbox
         with self._reading() as connection:
             rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
             return {str(state): int(count) for state, count in rows}
+
+    def late_messages(self) -> int:
+        """How many messages were tried and not taken; those that are only gathered do not count."""
+        table = schema.outbox
+        with self._reading() as connection:
+            query = select(func.count()).where(table.c.state == "pending", table.c.attempts > 0)
+            return int(connection.execute(query).scalar_one())

@@ -29,19 +29,30 @@ lease = Table(
 )
 
 
-def _records(name: str) -> Table:
+def _records(name: str, *more: Column[str]) -> Table:
     return Table(
         name,
         metadata,
         Column("key", String(200), primary_key=True),
         Column("version", BigInteger, nullable=False),
         Column("document", Text, nullable=False),
+        *more,
     )
 
 
 environments = _records("environments")
-instances = _records("instances")
+instances = _records(
+    "instances",
+    Column("runtime", String(64), nullable=False, server_default=""),  # digest, "" for none here
+)
 builds = _records("builds")
+
+runtimes = Table(
+    "runtimes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+)
 
 meta = Table(
     "meta",

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import (
     BuildRecord,
     Change,
@@ -30,18 +30,19 @@ from reconciler.core.model import (
     Verb,
 )
 from reconciler.faults import failpoint
-from reconciler.store import schema
+from reconciler.store import rows, schema
 from reconciler.store.codec import dump, parse
-from reconciler.store.errors import Conflict, LeaseLost, translating
+from reconciler.store.errors import LeaseLost, translating
 from reconciler.store.outbox import Outbox
 
-SCHEMA = "0001"  # the newest migration that this code knows
+SCHEMA = "0002"  # the newest migration that this code knows
+MIGRATING = 0x67726F756E64  # the number of the lock that a migration holds
 BUSY = 10.0  # seconds to wait for another writer of SQLite
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to act. `deadline` is on this process's monotonic clock."""
+    """The right to act. `deadline` is on this machine's clock that goes on while it sleeps."""
 
     holder: str
     epoch: int
@@ -49,7 +50,7 @@ class Lease:
 
     def remaining(self) -> float:
         """Seconds that are left, by this machine's clock."""
-        return self.deadline - time.monotonic()
+        return self.deadline - _since_boot()
 
 
 class Store(Outbox):
@@ -98,23 +99,48 @@ class Store(Outbox):
 
         Raises Stalled("SchemaTooNew") when a newer Groundcrew has used this database.
         """
-        found = self._schema_version()
-        if found == SCHEMA:
+        if self._known_schema() == SCHEMA:
             return
-        if found is not None and found > SCHEMA:
-            raise Stalled(
-                "SchemaTooNew",
-                f"the database has schema {found}, this version knows {SCHEMA}: it was used by a "
-                f"newer Groundcrew; upgrade, or restore a backup",
-            )
         from alembic import command
         from alembic.config import Config
 
         config = Config()
         config.set_main_option("script_location", "reconciler.store:migrations")
         with self._writing() as connection:
+            if not self._sqlite:  # replicas that start together: one of them makes the tables
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def check(self) -> None:
+        """See that there are records of this code's schema.
+
+        Raises Retryable("NoRecords") before a daemon of this version has made its tables, and
+        Stalled("SchemaTooNew") as `migrate` does.
+        """
+        found = self._known_schema()
+        if found is None:
+            raise Retryable(
+                "NoRecords",
+                "the daemon has not written any records yet; look again in a moment, or start one "
+                "with `groundcrew run`",
+            )
+        if found < SCHEMA:
+            raise Retryable(
+                "NoRecords",
+                f"the records have schema {found} of an earlier Groundcrew; a daemon of this "
+                f"version brings them to {SCHEMA} as it starts",
+            )
+
+    def _known_schema(self) -> str | None:
+        found = self._schema_version()
+        if found is not None and found > SCHEMA:
+            raise Stalled(
+                "SchemaTooNew",
+                f"the database has schema {found}, this version knows {SCHEMA}: it was used by a "
+                f"newer Groundcrew; upgrade, or restore a backup",
+            )
+        return found
 
     def _schema_version(self) -> str | None:
         with self._reading() as connection:
@@ -130,7 +156,7 @@ class Store(Outbox):
 
         `force` takes it from a holder that is known to be dead. The epoch grows each time.
         """
-        begun = time.monotonic()
+        begun = _since_boot()
         with self._writing() as connection:
             now = self._clock(connection)
             row = connection.execute(select(schema.lease).with_for_update()).first()
@@ -149,7 +175,7 @@ class Store(Outbox):
 
     def renew(self, lease: Lease, ttl: float) -> Lease:
         """Hold the lease for `ttl` more seconds; raises LeaseLost when it is another's."""
-        begun = time.monotonic()
+        begun = _since_boot()
         with self._writing() as connection:
             self._fence(connection, lease)
             connection.execute(
@@ -193,33 +219,34 @@ class Store(Outbox):
     def load(self) -> Records:
         """Everything that is recorded, by one query per table."""
         with self._reading() as connection:
-            repo = connection.execute(
-                select(schema.meta.c.value).where(schema.meta.c.key == "repo")
-            ).scalar()
+            repo = rows.meta(connection, "repo")
+            runtimes = rows.Runtimes()
             state = parse(RepoState, repo) if repo else RepoState()
             return Records(
-                environments=_load(connection, schema.environments, EnvironmentRecord),
-                instances=_load(connection, schema.instances, InstanceRecord),
-                builds=_load(connection, schema.builds, BuildRecord),
+                environments=rows.load(
+                    connection, schema.environments, EnvironmentRecord, runtimes
+                ),
+                instances=rows.load(connection, schema.instances, InstanceRecord, runtimes),
+                builds=rows.load(connection, schema.builds, BuildRecord, runtimes),
                 accepted_revision=state.accepted_revision,
                 prune_confirmed=state.prune_confirmed,
                 source_problem=state.source_problem,
                 findings=state.findings,
             )
 
-    def write(self, lease: Lease, change: Change) -> None:
-        """Record a change, all of it or nothing.
+    def write(self, lease: Lease, change: Change) -> int:
+        """Record a change, all of it or nothing; returns how many writes there were, with this.
 
         Raises LeaseLost when the lease is not held any more, Conflict when a row has changed.
         """
         with self._writing() as connection:
             self._fence(connection, lease)
             for environment in change.environments:
-                _put(connection, schema.environments, environment.name, environment)
+                rows.put(connection, schema.environments, environment.name, environment)
             for instance in change.instances:
-                _put(connection, schema.instances, instance.name, instance)
+                rows.put(connection, schema.instances, instance.name, instance)
             for build in change.builds:
-                _put(connection, schema.builds, build.key, build)
+                rows.put(connection, schema.builds, build.key, build)
             for table, keys in (
                 (schema.environments, change.drop_environments),
                 (schema.instances, change.drop_instances),
@@ -228,9 +255,9 @@ class Store(Outbox):
                 if keys:
                     connection.execute(delete(table).where(table.c.key.in_(keys)))
             if change.repo is not None:
-                _set_meta(connection, "repo", dump(change.repo))
+                rows.set_meta(connection, "repo", dump(change.repo))
             for key, value in change.meta.items():
-                _set_meta(connection, key, value)
+                rows.set_meta(connection, key, value)
             for (digest, runtime), text in change.locks.items():
                 _set_lock(connection, digest, runtime, text)
             if change.finished_requests:
@@ -240,6 +267,7 @@ class Store(Outbox):
                     .values(finished=1)
                 )
             _append(connection, change.events)
+            return rows.count_change(connection)
 
     def lock(self, recipe_digest: str, runtime_key: str) -> str | None:
         """The lock that is kept for this recipe and runtime."""
@@ -251,6 +279,16 @@ class Store(Outbox):
                 )
             ).scalar()
             return str(found) if found is not None else None
+
+    def named(self, key: str) -> str | None:
+        """A named text of another room; None when it was never set."""
+        with self._reading() as connection:
+            return rows.meta(connection, key)
+
+    def name(self, key: str, value: str) -> None:
+        """Set a named text of another room; needs no lease."""
+        with self._writing() as connection:
+            rows.set_meta(connection, key, value)
 
     # ----------------------------------------------------------------------------- operators
 
@@ -278,6 +316,7 @@ class Store(Outbox):
         self,
         *,
         after_id: int = 0,
+        before_id: int | None = None,
         object: str | None = None,  # noqa: A002 - the field's name in Event
         kinds: Sequence[str] = (),
         limit: int = 1000,
@@ -286,6 +325,8 @@ class Store(Outbox):
         """History, oldest first unless asked otherwise."""
         table = schema.events
         query = select(table).where(table.c.id > after_id).limit(limit)
+        if before_id is not None:
+            query = query.where(table.c.id < before_id)
         if object is not None:
             query = query.where(table.c.object == object)
         if kinds:
@@ -315,41 +356,6 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
 
 
-RecordT = EnvironmentRecord | InstanceRecord | BuildRecord
-
-
-def _load(connection: Connection, table: Table, kind: type) -> dict:  # type: ignore[type-arg]
-    return {
-        row.key: replace(parse(kind, row.document), version=row.version)
-        for row in connection.execute(select(table))
-    }
-
-
-def _put(connection: Connection, table: Table, key: str, record: RecordT) -> None:
-    document = dump(replace(record, version=0))
-    if record.version == 0:
-        try:
-            connection.execute(insert(table).values(key=key, version=1, document=document))
-        except IntegrityError as error:
-            raise Conflict(f"{table.name}/{key} was made by someone else") from error
-        return
-    done = connection.execute(
-        update(table)
-        .where(table.c.key == key, table.c.version == record.version)
-        .values(version=record.version + 1, document=document)
-    )
-    if done.rowcount != 1:
-        raise Conflict(f"{table.name}/{key} was changed by someone else")
-
-
-def _set_meta(connection: Connection, key: str, value: str) -> None:
-    done = connection.execute(
-        update(schema.meta).where(schema.meta.c.key == key).values(value=value)
-    )
-    if done.rowcount == 0:
-        connection.execute(insert(schema.meta).values(key=key, value=value))
-
-
 def _set_lock(connection: Connection, digest: str, runtime: str, text: str) -> None:
     table = schema.locks
     here = (table.c.recipe_digest == digest, table.c.runtime_key == runtime)
@@ -374,3 +380,8 @@ def _append(connection: Connection, events: Sequence[Event]) -> None:
                 data=json.dumps(dict(one.data)),
             )
         )
+
+
+def _since_boot() -> float:
+    """Seconds, those included in which the machine was suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

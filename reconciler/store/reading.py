@@ -1,0 +1,179 @@
+"""Reading the records again and again: only what changed is read.
+
+`Store.load` parses everything. Whoever reads more often than the records change keeps a `Reader`:
+while nothing was written it costs one query of two rows, whatever there is. The daemon that leads
+also tells its reader what it has written, and so reads nothing back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+
+from reconciler.core.model import (
+    BuildRecord,
+    Change,
+    EnvironmentRecord,
+    InstanceRecord,
+    Records,
+    RepoState,
+)
+from reconciler.store import rows, schema
+from reconciler.store.codec import parse
+from reconciler.store.errors import translating
+from reconciler.store.store import Store
+
+CHUNK = 500  # keys in one query; SQLite before 3.32 takes 999
+
+
+class Reader:
+    """Loads the records of one store; one thread at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._engine = store.engine
+        self._shown = store.engine.url.render_as_string(hide_password=True)
+        runtimes = rows.Runtimes()
+        self._environments = _Rows(schema.environments, EnvironmentRecord, runtimes)
+        self._instances = _Rows(schema.instances, InstanceRecord, runtimes)
+        self._builds = _Rows(schema.builds, BuildRecord, runtimes)
+        self._repo: tuple[str, RepoState] = ("", RepoState())
+        self._records = Records()
+        self._count: str | None = None  # of the writes that the records hold; None: not known
+
+    def load(self, *, whole: bool = False) -> Records:
+        """Everything that is recorded; the very same object while nothing has changed.
+
+        Unless `whole`, nothing is looked at while the count of writes is as before, and a row whose
+        key and version are as before is taken as unchanged. That can be wrong where an earlier
+        release writes, or a database was put back: `whole` compares what the rows hold.
+        Raises Retryable("DatabaseUnavailable").
+        """
+        with translating(self._shown), self._engine.connect() as connection:
+            query = select(schema.meta).where(schema.meta.c.key.in_(("repo", rows.CHANGES)))
+            named = {row.key: row.value for row in connection.execute(query)}
+            count, repo = named.get(rows.CHANGES), named.get("repo", "")
+            if not whole and count is not None and count == self._count:
+                return self._records
+            tables = (self._environments, self._instances, self._builds)
+            changed = [found.read(connection, whole=whole) for found in tables]
+        changed.append(self._take_repo(repo))
+        self._count = count
+        if any(changed):
+            self._renew()
+        return self._records
+
+    def wrote(self, change: Change, count: int) -> None:
+        """Take in a change that this process has written as the write of number `count`.
+
+        Nothing is taken in when another write came in between: the next `load` reads both.
+        """
+        if self._count is None or int(self._count) != count - 1:
+            return
+        for table, put, dropped in (
+            (self._environments, change.environments, change.drop_environments),
+            (self._instances, change.instances, change.drop_instances),
+            (self._builds, change.builds, change.drop_builds),
+        ):
+            table.take_written(put, dropped)
+        if change.repo is not None:
+            self._repo = ("", change.repo)
+        self._count = str(count)
+        self._renew()
+
+    def _renew(self) -> None:
+        state = self._repo[1]
+        self._records = Records(
+            environments=self._environments.snapshot(self._records.environments),
+            instances=self._instances.snapshot(self._records.instances),
+            builds=self._builds.snapshot(self._records.builds),
+            accepted_revision=state.accepted_revision,
+            prune_confirmed=state.prune_confirmed,
+            source_problem=state.source_problem,
+            findings=state.findings,
+        )
+
+    def _take_repo(self, text: str) -> bool:
+        if text == self._repo[0]:
+            return False
+        found = parse(RepoState, text) if text else RepoState()
+        same = found == self._repo[1]
+        self._repo = (text, self._repo[1] if same else found)
+        return not same
+
+
+class _Rows:
+    """The records of one table, by key, with a mark of the text that each was parsed from."""
+
+    def __init__(self, table: Table, kind: type[Any], runtimes: rows.Runtimes) -> None:
+        self._table = table
+        self._kind = kind
+        self._runtimes = runtimes
+        self._rows: dict[str, tuple[int, int | None]] = {}  # version, hash of the row
+        self._changed = True
+        self.records: dict[str, Any] = {}
+
+    def snapshot(self, last: Any) -> Any:
+        """The records as a mapping of their own; `last` itself while nothing has changed."""
+        if not self._changed:
+            return last
+        self._changed = False
+        return dict(self.records)
+
+    def read(self, connection: Connection, *, whole: bool) -> bool:
+        """Take in what the table holds now; True if that is something else than before."""
+        if not self._rows or whole:
+            return self._take_all(connection)
+        table = self._table
+        found = connection.execute(select(table.c.key, table.c.version)).all()
+        versions: dict[str, int] = {row.key: row.version for row in found}
+        changed = [k for k, v in versions.items() if k not in self._rows or self._rows[k][0] != v]
+        gone = self._drop(versions)
+        return self._take_some(connection, changed) or gone
+
+    def take_written(self, put: Any, dropped: tuple[str, ...]) -> None:
+        """Take in what was written just now."""
+        for record in rows.as_written(put):
+            key = record.key if isinstance(record, BuildRecord) else record.name
+            self.records[key] = record
+            self._rows[key] = (record.version, None)
+        for key in dropped:
+            self.records.pop(key, None)
+            self._rows.pop(key, None)
+        self._changed = self._changed or bool(put) or bool(dropped)
+
+    def _drop(self, there: Any) -> bool:
+        gone = self.records.keys() - there.keys()
+        for key in gone:
+            del self.records[key], self._rows[key]
+        self._changed = self._changed or bool(gone)
+        return bool(gone)
+
+    def _take_all(self, connection: Connection) -> bool:
+        found = connection.execute(select(self._table)).all()
+        gone = self._drop({row.key: True for row in found})
+        return self._take(connection, found) or gone
+
+    def _take_some(self, connection: Connection, keys: list[str]) -> bool:
+        """Read the rows of `keys`; True if one holds something else than before."""
+        table, differs = self._table, False
+        for start in range(0, len(keys), CHUNK):
+            query = select(table).where(table.c.key.in_(keys[start : start + CHUNK]))
+            differs |= self._take(connection, connection.execute(query).all())
+        return differs
+
+    def _take(self, connection: Connection, found: Any) -> bool:
+        """Parse the rows that are not as before; True if there is one."""
+        differs = False
+        for row in found:
+            version, mark = self._rows.get(row.key, (0, None))
+            fresh = (row.version, hash(tuple(row)))
+            if (version, mark) == fresh:
+                continue
+            record = rows.decode(connection, self._kind, row, self._runtimes)
+            self._rows[row.key] = fresh
+            if mark is None and version == row.version and self.records.get(row.key) == record:
+                continue  # what was written here, read for the first time
+            differs = self._changed = True
+            self.records[row.key] = record
+        return differs

@@ -1,0 +1,120 @@
+"""Records as rows: how one is written, and how one is read.
+
+A runtime lists all that is installed in a base, and many instances share one; so it is a row of its
+own, named by its SHA-256, and in memory one object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, Table, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Runtime
+from reconciler.store import schema
+from reconciler.store.codec import dump, parse
+from reconciler.store.errors import Conflict
+
+RecordT = EnvironmentRecord | InstanceRecord | BuildRecord
+CHANGES = "changes"  # the row of `meta` that counts the writes of records
+
+
+class Runtimes:
+    """The runtimes of one database, each read once; one thread at a time."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Runtime] = {}
+
+    def get(self, connection: Connection, digest: str) -> Runtime:
+        """The runtime of this digest."""
+        found = self._known.get(digest)
+        if found is None:
+            table = schema.runtimes
+            query = select(table.c.document).where(table.c.digest == digest)
+            found = self._known[digest] = parse(Runtime, connection.execute(query).scalar_one())
+        return found
+
+
+def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Runtimes) -> Any:
+    """The record in a row."""
+    record = parse(kind, row.document)
+    if kind is InstanceRecord and row.runtime:
+        return replace(record, version=row.version, runtime=runtimes.get(connection, row.runtime))
+    object.__setattr__(record, "version", row.version)  # made here, and nobody else's yet
+    return record
+
+
+def load(
+    connection: Connection, table: Table, kind: type[Any], runtimes: Runtimes
+) -> dict[str, Any]:
+    """Every record of a table, by key."""
+    rows = connection.execute(select(table)).all()
+    return {row.key: decode(connection, kind, row, runtimes) for row in rows}
+
+
+def put(connection: Connection, table: Table, key: str, record: RecordT) -> None:
+    """Insert a record of version 0, or replace the row of just its version; raises Conflict."""
+    values: dict[str, object] = {}
+    bare = replace(record, version=0)
+    if isinstance(bare, InstanceRecord):
+        values["runtime"] = _put_runtime(connection, bare.runtime)
+        bare = replace(bare, runtime=None)
+    values["document"] = dump(bare)
+    if record.version == 0:
+        try:
+            connection.execute(insert(table).values(key=key, version=1, **values))
+        except IntegrityError as error:
+            raise Conflict(f"{table.name}/{key} was made by someone else") from error
+        return
+    done = connection.execute(
+        update(table)
+        .where(table.c.key == key, table.c.version == record.version)
+        .values(version=record.version + 1, **values)
+    )
+    if done.rowcount != 1:
+        raise Conflict(f"{table.name}/{key} was changed by someone else")
+
+
+def _put_runtime(connection: Connection, runtime: Runtime | None) -> str:
+    """Write a runtime, once; returns its digest, "" for none."""
+    if runtime is None:
+        return ""
+    document = dump(runtime)
+    digest = hashlib.sha256(document.encode()).hexdigest()
+    table = schema.runtimes
+    there = select(func.count()).select_from(table).where(table.c.digest == digest)
+    if not connection.execute(there).scalar_one():
+        connection.execute(insert(table).values(digest=digest, document=document))
+    return digest
+
+
+def meta(connection: Connection, key: str) -> str | None:
+    """A named text."""
+    found = connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
+    return str(found) if found is not None else None
+
+
+def set_meta(connection: Connection, key: str, value: str) -> None:
+    """Set a named text."""
+    done = connection.execute(
+        update(schema.meta).where(schema.meta.c.key == key).values(value=value)
+    )
+    if done.rowcount == 0:
+        connection.execute(insert(schema.meta).values(key=key, value=value))
+
+
+def count_change(connection: Connection) -> int:
+    """Count one more write of records, within the transaction that holds the lease's row."""
+    number = int(meta(connection, CHANGES) or 0) + 1
+    set_meta(connection, CHANGES, str(number))
+    return number
+
+
+def as_written(records: Iterator[RecordT] | tuple[RecordT, ...]) -> Iterator[Any]:
+    """Records as they are read after they were put."""
+    for record in records:
+        yield replace(record, version=record.version + 1)

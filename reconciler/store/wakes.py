@@ -1,0 +1,56 @@
+"""Wake-ups between daemons of one PostgreSQL, by LISTEN and NOTIFY.
+
+On SQLite there is one daemon, which hears its own: nothing is told and nothing is listened to.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from sqlalchemy import text
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "groundcrew"
+POLL, LOOK = "poll", "look"  # look at the environments repo; look at the records
+SILENCE = 5.0  # seconds after which the listener sees whether it is to stop
+AGAIN = 5.0  # seconds before it connects again
+
+
+def tell(engine: Engine, word: str) -> None:
+    """Wake the leader of this database; one that cannot be told sees it at its next look."""
+    if engine.dialect.name != "postgresql":
+        return
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_notify(:c, :w)"), {"c": CHANNEL, "w": word})
+    except SQLAlchemyError as error:
+        log.info("the leader was not woken: %s", type(error).__name__)
+
+
+def listen(engine: Engine, hear: Callable[[str], None], stop: threading.Event) -> None:
+    """Call `hear` with each word that is told, until `stop`; returns at once on SQLite."""
+    if engine.dialect.name != "postgresql":
+        return
+    import psycopg
+
+    while not stop.is_set():
+        try:
+            with psycopg.connect(_plain(engine.url), autocommit=True, connect_timeout=5) as link:
+                link.execute(f"LISTEN {CHANNEL}")
+                hear(POLL)  # what was told while nobody listened
+                while not stop.is_set():
+                    for found in link.notifies(timeout=SILENCE, stop_after=1):
+                        hear(found.payload)
+        except psycopg.Error as error:
+            log.info("wake-ups are not heard for a while: %s", type(error).__name__)
+            stop.wait(AGAIN)
+
+
+def _plain(url: URL) -> str:
+    """The URL as the driver itself reads it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
