@@ -134,7 +134,11 @@ def sweep(directory: Path, now: float | None = None, grace: float = 3600.0) -> i
     for entry in found:
         if not entry.name.startswith(TEMP):
             continue
-        if now - entry.stat(follow_symlinks=False).st_mtime < grace:
+        try:
+            young = now - entry.stat(follow_symlinks=False).st_mtime < grace
+        except FileNotFoundError:  # another writer's, published meanwhile
+            continue
+        if young:
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)

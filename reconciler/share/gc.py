@@ -2,21 +2,30 @@
 
 A build goes when nothing asks for it and it was not current anywhere since the oldest living
 process of that instance started, plus a grace; a store entry goes when no remaining build names
-it.
+it. Of what stays only the manifests are read, side by side and once; what could not be removed in
+its time goes the next time.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.faults import failpoint
 from reconciler.share.atomic import temporary, translating
+from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
 from reconciler.share.locks import collecting
-from reconciler.share.share import BUILD_ID, HEX, Share
+from reconciler.share.packs import PACK
+from reconciler.share.share import BUILD_ID, Share
+from reconciler.share.sizes import READERS, Sizes
+
+REMOVERS = 8  # removals side by side
+LONGEST = 60.0  # seconds that builds are kept waiting; the rest goes the next time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +42,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What was removed, or would be."""
+    """What was removed, or would be; `complete` is False while more could have been."""
 
     builds: tuple[str, ...]
     entries: tuple[str, ...]
     bytes: int
+    complete: bool = True
 
 
 def collect_garbage(
@@ -48,50 +58,79 @@ def collect_garbage(
     now: float,
     grace: float,
     dry_run: bool,
+    sizes: Sizes | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Collected:
     """Remove what may go; with `dry_run` only say what would.
 
     `roots` are builds that stay whatever runs. Every build that a pointer on the share names stays
-    too. Raises Retryable when the share cannot be read, nothing is removed on a guess, and while
-    a build is being made.
+    too. `sizes` remembers what builds hold; `go_on` is asked before each removal, and says False to
+    leave the rest for another time. Raises Retryable when the share cannot be read, nothing is
+    removed on a guess, and while a build is being made.
     """
     with collecting(share.root):
-        return _collect(share, roots | _in_use(held, now, grace), now, grace, dry_run=dry_run)
+        keep = roots | _in_use(held, now, grace) | _pointed(share)
+        old, entries = _unused(share, keep, now, grace, sizes or Sizes(share))
+        paths = [share.build_path(b) for b in old]
+        places = [_place(share, e) for e in entries]
+        with translating("measuring what is no longer used"), ThreadPoolExecutor(READERS) as pool:
+            bytes_of = dict(zip([*old, *entries], pool.map(_size, [*paths, *places]), strict=True))
+        if dry_run:
+            return Collected(tuple(old), tuple(entries), sum(bytes_of.values()))
+        deadline = time.monotonic() + LONGEST
+        wanted = lambda: time.monotonic() < deadline and go_on()  # noqa: E731
+        with translating("removing what is no longer used"):
+            gone_builds = _remove_all(share, dict(zip(old, paths, strict=True)), wanted)
+            gone_entries = []
+            if len(gone_builds) == len(old):  # an entry goes after the builds that name it
+                gone_entries = _remove_all(share, dict(zip(entries, places, strict=True)), wanted)
+        return Collected(
+            tuple(gone_builds),
+            tuple(gone_entries),
+            sum(bytes_of[name] for name in (*gone_builds, *gone_entries)),
+            complete=len(gone_builds) == len(old) and len(gone_entries) == len(entries),
+        )
 
 
-def _collect(
-    share: Share, roots: set[str], now: float, grace: float, *, dry_run: bool
-) -> Collected:
-    keep = roots | _pointed(share)
+def _unused(
+    share: Share, keep: set[str], now: float, grace: float, sizes: Sizes
+) -> tuple[list[str], list[str]]:
+    """Builds, and store entries and packs, that may go."""
     with translating("listing the builds"):
         found = sorted(e.name for e in os.scandir(share.root / "builds") if BUILD_ID.match(e.name))
-        old = [b for b in found if b not in keep and _age(share.build_path(b), now) > grace]
-    stay = [b for b in found if b not in old]
-    named: set[str] = set()
-    for build_id in stay:
-        named |= _entries_of(share, build_id)
-    entries = _unnamed(share, named, now, grace)
-    size = sum(_size(share.entry(e)) for e in entries) + sum(
-        _size(share.build_path(b)) for b in old
-    )
-    if not dry_run:
-        with translating("removing what is no longer used"):
-            for build_id in old:
-                _remove(share.build_path(build_id))
-            for digest in entries:
-                _remove(share.entry(digest))
-    return Collected(tuple(old), tuple(entries), size)
+        rest = [b for b in found if b not in keep]
+        with ThreadPoolExecutor(READERS) as pool:
+            ages = pool.map(lambda b: now - share.build_path(b).stat().st_mtime, rest)
+            old = [b for b, age in zip(rest, ages, strict=True) if age > grace]
+            gone = set(old)
+            stay = [b for b in found if b not in gone]
+            packs = pool.map(share.packs, stay)
+            named = {f"{d}-{p.sha256}.pack" for one in packs for d, p in one.items()}
+    for contents in sizes.contents(stay).values():
+        named.update(contents.entries)
+    return old, _unnamed(share, named, now, grace)
+
+
+def _remove_all(share: Share, paths: Mapping[str, Path], go_on: Callable[[], bool]) -> list[str]:
+    """Remove side by side while that is wanted; returns the names of what is gone."""
+
+    def remove(name: str) -> bool:
+        if not go_on():
+            return False
+        share.check()
+        _remove(paths[name])
+        return True
+
+    with ThreadPoolExecutor(REMOVERS) as pool:
+        return [n for n, done in zip(paths, pool.map(remove, paths), strict=True) if done]
 
 
 def _pointed(share: Share) -> set[str]:
     with translating("reading the pointers"):
         names = [e.name for e in os.scandir(share.root / "instances") if e.is_dir()]
-    found: set[str] = set()
-    for name in names:
-        pointer = share.pointer(name)
-        if pointer is not None:
-            found |= {n.build for n in pointer.builds.values()}
-    return found
+    with ThreadPoolExecutor(READERS) as pool:
+        pointers = list(pool.map(share.pointer, names))
+    return {n.build for p in pointers if p is not None for n in p.builds.values()}
 
 
 def _in_use(held: Mapping[str, Held], now: float, grace: float) -> set[str]:
@@ -105,14 +144,13 @@ def _in_use(held: Mapping[str, Held], now: float, grace: float) -> set[str]:
     return found
 
 
-def _entries_of(share: Share, build_id: str) -> set[str]:
-    manifest = share.build(build_id)
-    entries = (manifest or {}).get("entries", [])
-    return set(map(str, entries)) if isinstance(entries, list) else set()
+def _place(share: Share, name: str) -> Path:
+    """The path of a store entry or of a pack."""
+    return share.root / "store" / "sha256" / name[:2] / name
 
 
 def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[str]:
-    """Store entries that no build names and that are older than the grace.
+    """Store entries and packs that no build names and that are older than the grace.
 
     A younger one may belong to a build that is being made.
     """
@@ -120,18 +158,21 @@ def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[st
     with translating("listing the store"):
         for prefix in sorted(os.scandir(share.root / "store" / "sha256"), key=lambda e: e.name):
             for entry in os.scandir(prefix.path):
-                if not HEX.match(entry.name) or entry.name in named:
+                if not any(kind.match(entry.name) for kind in (HEX, PACK, WHOLE)):
+                    continue
+                if entry.name.removesuffix(".all") in named:
                     continue
                 if now - entry.stat().st_mtime > grace:
                     found.append(entry.name)
     return sorted(found)
 
 
-def _age(path: Path, now: float) -> float:
-    return now - path.stat().st_mtime
-
-
 def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    described = (read_json(path / ENTRY) or {}).get("bytes")
+    if isinstance(described, int):
+        return described
     return sum(
         (Path(folder) / name).lstat().st_size
         for folder, _, names in os.walk(path)
@@ -145,4 +186,7 @@ def _remove(path: Path) -> None:
     failpoint("share.gc.before-remove")
     path.rename(trash)
     failpoint("share.gc.renamed")
-    shutil.rmtree(trash)
+    if trash.is_dir():
+        shutil.rmtree(trash)
+    else:
+        trash.unlink()

@@ -42,7 +42,7 @@ def collecting(root: Path) -> Iterator[None]:
 @contextmanager
 def _held(root: Path, kind: int, patience: float) -> Iterator[bool]:
     deadline = time.monotonic() + patience
-    with translating("locking the share"):
+    with translating(f"locking the share {root}"):
         handle = os.open(root / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while True:

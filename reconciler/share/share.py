@@ -6,17 +6,18 @@ Everything is world-readable and published by rename; nothing is modified in pla
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from reconciler.core.errors import Stalled
 from reconciler.faults import failpoint
@@ -31,11 +32,12 @@ from reconciler.share.atomic import (
     translating,
     write_file,
 )
+from reconciler.share.entries import MANIFEST_LIMIT, Store, copy_file, read_json
+from reconciler.share.packs import Need, Pack, pack_entry
 
-MANIFEST_LIMIT = 8 << 20  # bytes of a build.json or pointer.json
-COPIES = 16  # files copied at once: a share answers in parallel
-ENTRY = "entry.json"
-HEX = re.compile(r"^[0-9a-f]{64}$")
+PACKERS = 4  # entries packed at once
+HOT = "hot.json"  # of a build: the packs that hold what its imports need
+LOADER = ("groundcrew_local.py", "sitecustomize.py")
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 
@@ -58,11 +60,12 @@ class Pointer:
     builds: Mapping[str, Named] = field(default_factory=dict)
 
 
-class Share:
+class Share(Store):
     """A directory that every Airflow pod mounts."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root)
+        self.check: Callable[[], None] = lambda: None  # raises when this daemon may not act
 
     def prepare(self) -> None:
         """Make the layout and clear what killed writers left.
@@ -84,56 +87,11 @@ class Share:
         sweep(self.root)
         sweep(self.root / "builds")
 
-    # ---------------------------------------------------------------------------------- store
-
-    def entry(self, digest: str) -> Path:
-        """Where the store entry of a digest is, or would be."""
-        assert HEX.match(digest), digest
-        return self.root / "store" / "sha256" / digest[:2] / digest
-
-    def has(self, digest: str) -> bool:
-        """Is the store entry there; entries appear under their name only when complete."""
-        with translating(f"looking for store entry {digest[:12]}"):
-            return (self.entry(digest) / ENTRY).is_file()
-
-    def put(self, digest: str, staged: Path) -> Path:
-        """Publish a directory tree as the store entry of `digest`, once; returns its path.
-
-        Files are copied in parallel, made durable, and the entry is renamed into place when it
-        is complete. Symlinks are refused with Stalled("UnsafeEntry").
-        """
-        path = self.entry(digest)
-        if self.has(digest):
-            return path
-        with translating(f"writing store entry {digest[:12]}"):
-            make_directory(path.parent)
-            sweep(path.parent)
-            if path.exists():  # without its entry.json: not ours, not complete
-                shutil.rmtree(path)
-            temp = temporary(path)
-            make_directory(temp)
-            try:
-                failpoint("share.put.before-copy")
-                files, size = _copy_tree(staged, temp)
-                failpoint("share.put.before-entry")
-                described = json.dumps({"schema": 1, "files": files, "bytes": size})
-                write_file(temp / ENTRY, described.encode())
-                sync_directory(temp)
-                publish_directory(temp, path, "share.put")
-            finally:
-                shutil.rmtree(temp, ignore_errors=True)
-        return path
-
-    def size(self) -> int:
-        """Bytes in the store, as the entries themselves say."""
-        total = 0
-        with translating("measuring the store"):
-            for prefix in os.scandir(self.root / "store" / "sha256"):
-                for entry in os.scandir(prefix.path):
-                    described = self._read(Path(entry.path) / ENTRY) or {}
-                    size = described.get("bytes")
-                    total += size if isinstance(size, int) else 0
-        return total
+    def space(self) -> tuple[int, int]:
+        """(size, free for the daemon) of the file system, in bytes; may hang as the share does."""
+        with translating("looking how full the share is"):
+            found = os.statvfs(self.root)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
     def making(self) -> AbstractContextManager[None]:
         """Keep the garbage collector away while a build is made; see `locks`."""
@@ -168,13 +126,60 @@ class Share:
 
     def build(self, build_id: str) -> dict[str, object] | None:
         """The parsed build.json of a complete build whose store entries are all there."""
-        found = self._read(self.build_path(build_id) / "build.json")
+        found = read_json(self.build_path(build_id) / "build.json")
         if found is None or found.get("build") != build_id:
             return None
         entries = found.get("entries", [])
         if not isinstance(entries, list):
             return None
         return found if all(isinstance(e, str) and self.has(e) for e in entries) else None
+
+    def put_packs(
+        self,
+        build_id: str,
+        hot: Mapping[str, Collection[str]],
+        more: Mapping[str, Collection[str]] | None = None,
+    ) -> dict[str, Need]:
+        """Pack the hot files of a build for the loader; given and returned by store entry.
+
+        `more` files are packed with them and not counted as needed. The entries are spread. A pack
+        that is there and will do is used again: it may hold more than what is needed of this build.
+        """
+        digests = on_path(self.build(build_id) or {})
+        with translating(f"packing build {build_id}"), ThreadPoolExecutor(PACKERS) as pool:
+            made = list(
+                pool.map(
+                    lambda d: pack_entry(self.entry(d), hot.get(d, ()), (more or {}).get(d, ())),
+                    digests,
+                )
+            )
+        named = {
+            digest: {"pack": pack.sha256, "bytes": pack.bytes}
+            for digest, (pack, _) in zip(digests, made, strict=True)
+        }
+        text = json.dumps({"schema": 1, "packs": named})
+        replace_file(self.build_path(build_id) / HOT, text.encode(), "share.put_packs")
+        return {digest: need for digest, (_, need) in zip(digests, made, strict=True)}
+
+    def packs(self, build_id: str) -> dict[str, Pack]:
+        """The packs that a build names, by the digests of their store entries."""
+        found = (read_json(self.build_path(build_id) / HOT) or {}).get("packs")
+        try:
+            return {
+                str(digest): Pack(str(row["pack"]), int(row["bytes"]))
+                for digest, row in (found or {}).items()  # type: ignore[attr-defined]
+            }
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return {}
+
+    def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
+        """Make the folders of all entries of a build; `check` is called between, and may raise."""
+        self.spread(on_path(self.build(build_id) or {}), check)
+
+    def is_spread_build(self, build_id: str) -> bool:
+        """Are the folders of all entries of a build there."""
+        with translating(f"looking at build {build_id}"):
+            return all(map(self.is_spread, on_path(self.build(build_id) or {})))
 
     def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
         """Note that a build was verified for a runtime, and what was seen then."""
@@ -186,8 +191,15 @@ class Share:
 
     def verified(self, build_id: str, runtime_key: str) -> bool:
         """Is the build complete, and verified for this runtime."""
-        mark = self._read(self.build_path(build_id) / "verified" / f"{runtime_key}.json")
-        return mark is not None and self.build(build_id) is not None
+        return self.report(build_id, runtime_key) is not None
+
+    def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
+        """What was seen when a complete build was verified for this runtime; None when it is not.
+
+        It was written by the build's own code, but for files, bytes and packages.
+        """
+        mark = read_json(self.build_path(build_id) / "verified" / f"{runtime_key}.json")
+        return mark if mark is not None and self.build(build_id) is not None else None
 
     def lock_text(self, build_id: str) -> str | None:
         """The lock of a complete build; None when it has none."""
@@ -204,6 +216,29 @@ class Share:
             names = sorted(e.name for e in os.scandir(self.root / "builds"))
         return [n for n in names if BUILD_ID.match(n) and self.build(n) is not None]
 
+    # ---------------------------------------------------------------------------------- tools
+
+    def put_tools(self, files: Mapping[str, Path]) -> Path:
+        """Publish programs that Jobs run, as one directory named by its content; returns it."""
+        digest = hashlib.sha256()
+        for name, source in sorted(files.items()):
+            digest.update(name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
+        path = self.root / "tools" / digest.hexdigest()[:16]
+        if path.is_dir():
+            return path
+        with translating("placing the tools of Jobs"):
+            make_directory(path.parent)
+            temp = temporary(path)
+            make_directory(temp)
+            try:
+                for name, source in files.items():
+                    copy_file(source, temp / name)
+                sync_directory(temp)
+                publish_directory(temp, path, "share.put_tools")
+            finally:
+                shutil.rmtree(temp, ignore_errors=True)
+        return path
+
     # ------------------------------------------------------------------------------ instances
 
     def instance_path(self, instance: str) -> Path:
@@ -214,18 +249,19 @@ class Share:
     def install_loader(self, instance: str) -> Path:
         """Put the loader in place, once per version of it; returns its directory."""
         folder = self.instance_path(instance) / "loader"
-        source = resources.files("reconciler.share") / "loader" / "sitecustomize.py"
-        data = source.read_bytes()
-        path = folder / "sitecustomize.py"
         with translating(f"installing the loader of {instance}"):
             make_directory(folder)
-            if not path.is_file() or path.read_bytes() != data:
-                replace_file(path, data, "share.install_loader")
+            for name in LOADER:  # what others need first
+                source = resources.files("reconciler.share") / "loader" / name
+                data = source.read_bytes()
+                path = folder / name
+                if not path.is_file() or path.read_bytes() != data:
+                    replace_file(path, data, "share.install_loader")
         return folder
 
     def pointer(self, instance: str) -> Pointer | None:
         """What an instance's pointer says; None when there is none or it is not one."""
-        found = self._read(self.instance_path(instance) / "pointer.json")
+        found = read_json(self.instance_path(instance) / "pointer.json")
         if found is None:
             return None
         try:
@@ -269,48 +305,11 @@ class Share:
         with translating(f"switching {instance}"):
             make_directory(folder)
             sweep(folder)
+        self.check()
         replace_file(folder / "pointer.json", json.dumps(document).encode(), "share.point")
 
-    def _read(self, path: Path) -> dict[str, object] | None:
-        """A JSON object from the share; None when it is missing, too large or not one."""
-        with translating(f"reading {path.name}"):
-            try:
-                with path.open("rb") as file:
-                    data = file.read(MANIFEST_LIMIT + 1)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        try:
-            found = json.loads(data) if len(data) <= MANIFEST_LIMIT else None
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
 
-
-def _copy_tree(source: Path, target: Path) -> tuple[int, int]:
-    """Copy files in parallel, durably and world-readable; returns (files, bytes)."""
-    files: list[tuple[Path, Path]] = []
-    folders = [target]
-    for folder, names, leaves in os.walk(source):
-        here = target / Path(folder).relative_to(source)
-        for name in names + leaves:
-            if (Path(folder) / name).is_symlink():
-                raise Stalled("UnsafeEntry", f"{name} is a symlink; packages may not hold any")
-        for name in names:
-            make_directory(here / name)
-            folders.append(here / name)
-        files += [(Path(folder) / leaf, here / leaf) for leaf in leaves]
-    with ThreadPoolExecutor(COPIES) as pool:
-        size = sum(pool.map(lambda pair: _copy_file(*pair), files))
-    for made in folders:
-        sync_directory(made)
-    return len(files), size
-
-
-def _copy_file(source: Path, target: Path) -> int:
-    mode = 0o755 if source.stat().st_mode & stat.S_IXUSR else 0o644
-    with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fchmod(writer.fileno(), mode)
-        os.fsync(writer.fileno())
-        return writer.tell()
+def on_path(document: Mapping[str, object]) -> list[str]:
+    """Digests of the store entries that a build.json puts on sys.path, in its order."""
+    rows: Any = document.get("paths", [])
+    return [str(row["path"]).split("/")[3] for row in rows]

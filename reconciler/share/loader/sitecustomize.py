@@ -2,15 +2,18 @@
 
 It lies on the share as instances/<instance>/loader/sitecustomize.py and is on PYTHONPATH, so that
 Python imports it at start. It reads the pointer once, and pins what it found for all children. The
-base always wins: paths are appended. Standard library only, Python 3.9 and newer; it never raises.
+base always wins: paths are appended. Its own folder leaves sys.path: each import would look at it,
+on the share. Standard library only, Python 3.9 and newer; it never raises.
 
 Environment: GROUNDCREW_BUILD pins a build id ("none": the bare base) and wins over the pointer;
-GROUNDCREW_COMPONENT names the Airflow component where the command line does not tell.
+GROUNDCREW_COMPONENT names the Airflow component where the command line does not tell;
+GROUNDCREW_LOCAL and GROUNDCREW_LOCAL_LIMIT say where packs are unpacked (see groundcrew_local).
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 _LIMIT = 8 << 20
@@ -107,18 +110,129 @@ def _load(here: str) -> None:
         return
     os.environ["GROUNDCREW_BUILD"] = build
     root = os.path.dirname(os.path.dirname(os.path.dirname(here)))
-    manifest = _read(os.path.join(root, "builds", build, "build.json"))
+    try:
+        noted = _noted(root, build)
+    except Exception:  # whatever it is, it is no note of ours
+        noted = None
+    if noted is None:
+        path = os.path.join(root, "builds", build, "build.json")
+        mark = _mark(path)
+        manifest = _read(path)
+    else:
+        manifest = noted[0]
     if manifest is None or manifest.get("abi") != abi:
         _say("build %s is not for %s; going on with the bare base" % (build, abi))
         return
-    _apply(root, manifest)
+    _apply(root, manifest, _local(root, build, manifest, mark) if noted is None else noted[1])
 
 
-def _apply(root: str, manifest: dict) -> None:  # type: ignore[type-arg]
+def _mark(path: str) -> list:  # type: ignore[type-arg]
+    """Another one for each file that ever had this name; [] where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    return [found.st_ino, found.st_mtime_ns, found.st_size]
+
+
+def _noted(root: str, build: str) -> tuple | None:  # type: ignore[type-arg]
+    """(build.json, local folders) of a build whose packs all lie unpacked here, as was noted.
+
+    None where the share is to be asked: nothing was noted, a pack was evicted, or the build's
+    build.json is another one than then.
+    """
+    note = ".build-" + build
+    place = _place(root, note) if os.environ.get("GROUNDCREW_LOCAL") != "off" else None
+    kept = _read(os.path.join(place, note)) if place is not None else None
+    if place is None or kept is None:
+        return None
+    mark = _mark(os.path.join(root, "builds", build, "build.json"))
+    if not mark or kept["mark"] != mark or kept["manifest"]["build"] != build:
+        return None
+    found = {}
+    for digest, (name, data) in kept["links"].items():
+        if not os.path.isdir(os.path.join(place, data)):
+            return None  # evicted
+        found[digest] = os.path.join(place, name)
+        try:
+            os.utime(found[digest], follow_symlinks=False)  # used now: evicted last
+        except OSError:
+            pass
+    return kept["manifest"], found
+
+
+def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: ignore[type-arg]
+    """Local folders of store entries by their digest; whatever fails, the share is used."""
+    if os.environ.get("GROUNDCREW_LOCAL") == "off":
+        return {}
+    try:
+        hot = _read(os.path.join(root, "builds", build, "hot.json"))
+        packs = (hot or manifest).get("packs")
+        place = _place(root) if packs else None
+        if place is None:
+            return {}
+        import groundcrew_local  # type: ignore[import-not-found]  # beside this file
+
+        found: dict = groundcrew_local.localise(  # type: ignore[type-arg]
+            root, place, packs, ".build-" + build if hot and mark else "",
+            {"manifest": manifest, "mark": mark},
+        )  # fmt: skip
+        return found
+    except Exception as error:
+        _say("using the share as it is: %s: %s" % (type(error).__name__, error))
+        return {}
+
+
+def _place(root: str, note: str = "") -> str | None:
+    """The folder for a share's packs, ours alone, made if need be; None where there is none.
+
+    With `note`, the one that has that file, and nothing is made.
+    """
+    import zlib
+
+    named = os.environ.get("GROUNDCREW_LOCAL", "")
+    temp = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a folder of our own in it, which is checked
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            boot = file.read(8)
+    except OSError:
+        boot = "noboot"
+    name = "%08x-%s" % (zlib.crc32(root.encode()), boot)
+    for top in [p for p in named.split(os.pathsep) if p] or [temp]:
+        top = os.path.join(top, "groundcrew-%d" % os.getuid())  # an emptyDir is open to all
+        if os.path.realpath(top).startswith(os.path.join(os.path.realpath(root), "")):
+            continue  # on the share itself: nothing would be gained
+        folder = os.path.join(top, name)
+        try:
+            if note:
+                if os.path.exists(os.path.join(folder, note)) and _ours(top) and _ours(folder):
+                    return folder
+                continue
+            os.makedirs(top, mode=0o700, exist_ok=True)
+            os.makedirs(os.path.join(folder, ".data"), mode=0o700, exist_ok=True)
+            runs = not os.statvfs(folder).f_flag & os.ST_NOEXEC  # shared objects need that
+            if runs and _ours(top) and _ours(folder) and os.access(folder, os.W_OK):
+                return folder
+        except OSError:
+            continue
+    return None
+
+
+def _ours(folder: str) -> bool:
+    """May nobody else have put code there."""
+    found = os.lstat(folder)
+    folder_of_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return folder_of_ours and not found.st_mode & 0o022
+
+
+def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type-arg]
     """Append the build's paths and set what its definition asks for."""
     known = set(sys.path)
     for item in manifest.get("paths", ()):
         path = os.path.join(root, item["path"])
+        parts = item["path"].split("/")  # store/sha256/<ab>/<digest>/lib
+        if len(parts) == 5 and parts[3] in local:
+            path = os.path.join(local[parts[3]], parts[4])
         if item.get("pth"):
             import site
 
@@ -142,13 +256,12 @@ def _say(words: str) -> None:
         pass
 
 
-def _shadowed(here: str) -> None:
+def _shadowed() -> None:
     """Run the sitecustomize that this one hides, if there is one."""
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 
-    others = [p for p in sys.path if os.path.abspath(p or ".") != here]
-    spec = PathFinder.find_spec("sitecustomize", others)
+    spec = PathFinder.find_spec("sitecustomize", sys.path)
     if spec is None or spec.loader is None:
         return
     module = module_from_spec(spec)
@@ -162,8 +275,9 @@ def _start() -> None:
         _load(here)
     except Exception as error:
         _say("the bare base, because: %s: %s" % (type(error).__name__, error))
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p or ".") != here]
     try:
-        _shadowed(here)
+        _shadowed()
     except Exception as error:
         _say("sitecustomize: %s: %s" % (type(error).__name__, error))
 

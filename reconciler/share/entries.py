@@ -1,0 +1,226 @@
+"""Store entries: what one wheel, or the files of one definition, become; each written once ever.
+
+An entry is first one file, its whole pack (`<digest>.all`): that is quick to write, and the loader
+can use it. Then it is spread as a folder (`<digest>/`, its `entry.json` last), which is what every
+process falls back to; the whole pack goes, and hot packs (`<digest>-<SHA-256>.pack`) come beside
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from reconciler.faults import failpoint
+from reconciler.share.atomic import (
+    make_directory,
+    publish_directory,
+    sweep,
+    sync_directory,
+    temporary,
+    translating,
+)
+from reconciler.share.atomic import write_file as write_durably
+from reconciler.share.packs import PACK, Pack, files_of, read_head, unpack, write_pack
+
+MANIFEST_LIMIT = 8 << 20  # bytes of a JSON document on the share
+COPIES = 32  # files written at once: a share answers in parallel
+SPREADS = 4  # entries spread at once
+ENTRY = "entry.json"
+HEX = re.compile(r"^[0-9a-f]{64}$")
+WHOLE = re.compile(r"^([0-9a-f]{64})\.all$")
+
+
+class Store:
+    """The entries below a share's root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._spreading = threading.Lock()
+
+    def entry(self, digest: str) -> Path:
+        """Where the folder of an entry is, or would be."""
+        assert HEX.match(digest), digest
+        return self.root / "store" / "sha256" / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        """Is the entry there, as a folder or a whole pack; both appear only when complete."""
+        with translating(f"looking for store entry {digest[:12]}"):
+            return self.is_spread(digest) or whole_path(self.entry(digest)).is_file()
+
+    def is_spread(self, digest: str) -> bool:
+        """Is the entry there as a folder."""
+        return (self.entry(digest) / ENTRY).is_file()
+
+    def put(self, digest: str, staged: Path) -> Path:
+        """Publish a directory tree as the folder of an entry, once; returns its path.
+
+        Files are copied in parallel, made durable, and the entry is renamed into place when it
+        is complete. Symlinks are refused with Stalled("UnsafeEntry").
+        """
+        if not self.is_spread(digest):
+            self._place(digest, lambda target: _copy_tree(staged, target), {}, "share.put")
+        return self.entry(digest)
+
+    def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> None:
+        """Publish a directory tree as one file, once; `facts` about it are kept beside it.
+
+        Symlinks are refused with Stalled("UnsafeEntry").
+        """
+        if self.has(digest):
+            return
+        path = whole_path(self.entry(digest))
+        with translating(f"writing store entry {digest[:12]}"):
+            files = files_of(staged)
+            make_directory(path.parent)
+            sweep(path.parent)
+            temp = temporary(path)
+            try:
+                failpoint("share.put_whole.before-write")
+                write_pack(staged, files, None, temp, facts)
+                failpoint("share.put_whole.before-rename")
+                temp.rename(path)
+                failpoint("share.put_whole.after-rename")
+                sync_directory(path.parent)
+            finally:
+                temp.unlink(missing_ok=True)
+
+    def facts(self, digest: str) -> Mapping[str, object] | None:
+        """What was said about an entry when it was put; None for one of an earlier release."""
+        with translating(f"reading store entry {digest[:12]}"):
+            described = read_json(self.entry(digest) / ENTRY)
+            if described is None:
+                try:
+                    _, described = read_head(whole_path(self.entry(digest)))
+                except FileNotFoundError:  # spread meanwhile
+                    described = read_json(self.entry(digest) / ENTRY) or {}
+        found = described.get("facts")
+        return found if isinstance(found, dict) and found else None
+
+    def whole(self, digest: str) -> Pack | None:
+        """The whole pack of an entry that is not spread yet."""
+        with translating(f"reading store entry {digest[:12]}"):
+            try:
+                return read_head(whole_path(self.entry(digest)))[0]
+            except FileNotFoundError:
+                return None
+
+    def copy_out(self, digest: str, target: Path) -> None:
+        """Write an entry's files to a new folder on local disk."""
+        with translating(f"reading store entry {digest[:12]}"):
+            with self._spreading:
+                spread = self.is_spread(digest)
+                if not spread:
+                    unpack(whole_path(self.entry(digest)), target)
+            if spread:
+                shutil.copytree(self.entry(digest), target)
+                (target / ENTRY).unlink()
+
+    def spread(self, digests: Sequence[str], check: Callable[[], None]) -> None:
+        """Make the folders of entries that are whole packs yet, then remove those packs.
+
+        `check` is called between entries, and may raise.
+        """
+        with self._spreading, ThreadPoolExecutor(SPREADS) as pool:
+            list(pool.map(lambda digest: self._spread(digest, check), digests))
+
+    def _spread(self, digest: str, check: Callable[[], None]) -> None:
+        check()
+        whole = whole_path(self.entry(digest))
+        with translating(f"spreading store entry {digest[:12]}"):
+            if not self.is_spread(digest):
+                facts = read_head(whole)[1].get("facts", {})
+                self._place(digest, lambda to: unpack(whole, to, COPIES), facts, "share.spread")
+            whole.unlink(missing_ok=True)
+
+    def _place(
+        self,
+        digest: str,
+        fill: Callable[[Path], tuple[int, int]],
+        facts: Mapping[str, object],
+        point: str,
+    ) -> None:
+        """Fill the folder of an entry, and give it its name; `fill` tells (files, bytes)."""
+        path = self.entry(digest)
+        with translating(f"writing store entry {digest[:12]}"):
+            make_directory(path.parent)
+            sweep(path.parent)
+            if path.exists() and not self.is_spread(digest):  # not ours, not complete
+                shutil.rmtree(path)
+            temp = temporary(path)
+            make_directory(temp)
+            try:
+                failpoint(f"{point}.before-copy")
+                files, size = fill(temp)
+                failpoint(f"{point}.before-entry")
+                described = {"schema": 1, "files": files, "bytes": size, "facts": facts}
+                write_durably(temp / ENTRY, json.dumps(described).encode())
+                sync_directory(temp)
+                publish_directory(temp, path, point)
+            finally:
+                shutil.rmtree(temp, ignore_errors=True)
+
+    def size(self) -> int:
+        """Bytes in the store, as the entries themselves say."""
+        total = 0
+        with translating("measuring the store"):
+            for prefix in os.scandir(self.root / "store" / "sha256"):
+                for entry in os.scandir(prefix.path):
+                    if PACK.match(entry.name) or WHOLE.match(entry.name):
+                        total += entry.stat().st_size
+                        continue
+                    described = read_json(Path(entry.path) / ENTRY) or {}
+                    size = described.get("bytes")
+                    total += size if isinstance(size, int) else 0
+        return total
+
+
+def whole_path(entry: Path) -> Path:
+    """Where the whole pack of an entry is: beside its folder."""
+    return entry.with_name(f"{entry.name}.all")
+
+
+def read_json(path: Path) -> dict[str, object] | None:
+    """A JSON object from the share; None when it is missing, too large or not one."""
+    with translating(f"reading {path.name}"):
+        try:
+            with path.open("rb") as file:
+                data = file.read(MANIFEST_LIMIT + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    try:
+        found = json.loads(data) if len(data) <= MANIFEST_LIMIT else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _copy_tree(source: Path, target: Path) -> tuple[int, int]:
+    """Copy files in parallel, durably and world-readable; returns (files, bytes)."""
+    files = files_of(source)
+    folders = {target, *((target / path).parent for path in files)}
+    for folder in sorted(folders):
+        make_directory(folder)
+    with ThreadPoolExecutor(COPIES) as pool:
+        size = sum(pool.map(lambda path: copy_file(source / path, target / path), files))
+    for folder in folders:
+        sync_directory(folder)
+    return len(files), size
+
+
+def copy_file(source: Path, target: Path) -> int:
+    """Copy a file durably and world-readable; returns its bytes."""
+    mode = 0o755 if source.stat().st_mode & stat.S_IXUSR else 0o644
+    with source.open("rb") as reader, target.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fchmod(writer.fileno(), mode)
+        os.fsync(writer.fileno())
+        return writer.tell()

@@ -1,0 +1,152 @@
+"""Which files of a package lie in a store entry, spread or not: what its RECORD says.
+
+Nothing is walked or counted on the share: it takes one look at a folder and one read.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+from reconciler.share.entries import HEX, Store, whole_path
+from reconciler.share.packs import read_head, read_member
+
+RECORD_LIMIT = 64 << 20  # bytes; a wheel may bring 100,000 files
+
+
+class Absent(Exception):
+    """What was asked for is not on the share; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Some files of a package or of a definition, and how many there are and their bytes in all.
+
+    `where` is their folder below the share's root. The paths are relative to it, `../bin/x` for
+    programs; bytes are None where RECORD does not say them.
+    """
+
+    where: str
+    total: int
+    bytes: int
+    files: tuple[tuple[str, int | None], ...]
+
+
+def own_entry(document: Mapping[str, object]) -> str | None:
+    """Of a build.json: the store entry with the definition's own files, if it has any."""
+    paths = json.dumps(document.get("paths", []))
+    return next((e for e in _entries(document) if e not in paths), None)
+
+
+def own_files(store: Store, document: Mapping[str, object], begin: int, count: int) -> Listed:
+    """The definition's own files: jars, programs and others. Raises Absent or OSError."""
+    digest = own_entry(document)
+    if digest is None:
+        return Listed("", 0, 0, ())
+    folder = store.entry(digest) / "files"
+    if not folder.is_dir():
+        raise Absent(f"store entry {digest[:12]} is not on the share")
+    found = sorted(
+        (path.relative_to(folder).as_posix(), path.stat().st_size)
+        for here, _, names in os.walk(folder)
+        for path in (Path(here, name) for name in names)
+    )
+    where = folder.relative_to(store.root).as_posix()
+    size = sum(size for _, size in found)
+    return Listed(where, len(found), size, tuple(found[begin : begin + count]))
+
+
+def package_files(
+    store: Store, document: Mapping[str, object], name: str, likely: str, begin: int, count: int
+) -> Listed:
+    """The files of a package that a build.json names, from number `begin` on, at most `count`.
+
+    `likely` is the store entry where the package is unless it shares one with others. Raises Absent
+    or OSError.
+    """
+    entries = _entries(document)
+    for digest in [likely] if likely in entries else entries:
+        data = _record(store, digest, name)
+        if data is not None:
+            lines = [line for line in data.split(b"\n") if line.strip()]
+            where = (store.entry(digest) / "lib").relative_to(store.root).as_posix()
+            size = sum(_size(line) or 0 for line in lines)
+            files = tuple(map(_row, lines[begin : begin + count]))
+            return Listed(where, len(lines), size, files)
+    raise Absent(f"no store entry of the build has a RECORD of {name}")
+
+
+def _entries(document: Mapping[str, object]) -> Sequence[str]:
+    found: Any = document.get("entries")
+    if not isinstance(found, list):
+        return ()
+    return [e for e in found if isinstance(e, str) and HEX.match(e)]
+
+
+def _record(store: Store, digest: str, name: str) -> bytes | None:
+    """The RECORD of a package in an entry; None when the entry has no such package."""
+    for _ in range(2):  # between the two looks an entry may be spread
+        try:
+            return _spread_record(store.entry(digest) / "lib", name)
+        except FileNotFoundError:
+            pass
+        try:
+            return _packed_record(whole_path(store.entry(digest)), name)
+        except FileNotFoundError:
+            pass
+    raise Absent(f"store entry {digest[:12]} is not on the share")
+
+
+def _spread_record(lib: Path, name: str) -> bytes | None:
+    with os.scandir(lib) as items:
+        info = next((i.name for i in items if _is_info(i.name, name)), None)
+    if info is None:
+        return None
+    try:
+        with (lib / info / "RECORD").open("rb") as file:
+            return _limited(file.read(RECORD_LIMIT + 1))
+    except FileNotFoundError:
+        return None
+
+
+def _packed_record(pack: Path, name: str) -> bytes | None:
+    _, index = read_head(pack)
+    names = {part[0] for block in index["blocks"] for part in block["parts"]}
+    for path in names:
+        parts = path.split("/")
+        if len(parts) != 3 or (parts[0], parts[2]) != ("lib", "RECORD"):
+            continue
+        if _is_info(parts[1], name):
+            return _limited(read_member(pack, index, path))
+    return None
+
+
+def _is_info(folder: str, name: str) -> bool:
+    stem, dot, suffix = folder.rpartition(".")
+    return (dot, suffix) == (".", "dist-info") and (
+        canonicalize_name(stem.rpartition("-")[0]) == name
+    )
+
+
+def _limited(data: bytes) -> bytes:
+    if len(data) > RECORD_LIMIT:
+        raise OSError(errno.EFBIG, "a RECORD is too large to be shown")
+    return data
+
+
+def _size(line: bytes) -> int | None:
+    text = line.rstrip(b"\r").rpartition(b",")[2]
+    return int(text) if text.isdigit() and len(text) < 19 else None
+
+
+def _row(line: bytes) -> tuple[str, int | None]:
+    fields = next(csv.reader([line.decode(errors="replace").rstrip("\r")]), [""])
+    return fields[0], _size(line)

@@ -1,0 +1,405 @@
+"""Puts what a build's imports need on this machine's own disk, once for all its processes.
+
+The loader imports this only where a build has packs. A pack holds the hot files of one store entry
+(or all of them); the rest of the entry becomes links to the share. Whatever goes wrong, an entry is
+used from the share as it lies there. Standard library only, Python 3.9 and newer.
+
+Below groundcrew-<uid> in the folder that GROUNDCREW_LOCAL names (several: the first that will do;
+"off": none; unset: TMPDIR or /tmp), for each share and boot of the machine:
+
+    <digest>-<pack>           a link to the unpacked pack; once evicted, to the entry on the share
+    .data/<digest>-<pack>.…   unpacked packs, each written once and never changed
+    .build-<build>            of a build whose packs are all there: its build.json and links
+
+Paths of running processes go through the links, so that eviction takes nothing away from them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+
+TYPE_CHECKING = False  # what type checkers take for true: typing costs an import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+MAGIC = b"GCPACK1\n"
+HEAD = 64 << 10  # bytes read at first: most indexes are shorter
+INDEX_LIMIT = 64 << 20  # bytes of a pack's index
+BLOCK_LIMIT = 256 << 20  # bytes of one block, packed or not
+LIMIT = 4 << 30  # bytes of all unpacked packs, where GROUNDCREW_LOCAL_LIMIT says nothing
+SPARE = 64 << 20  # bytes that always stay free on the disk
+PATIENCE = 120.0  # seconds that a process waits for another one that unpacks
+THREADS = 4
+
+
+class Spoiled(Exception):
+    """A pack is not what the build's manifest says."""
+
+
+def localise(
+    root: str, place: str, packs: dict[str, Any], note: str, about: dict[str, Any]
+) -> dict[str, str]:
+    """Folders to use instead of store entries: {digest: local folder}; those missing stay remote.
+
+    `place` is a folder of ours. `packs` is {digest: {"pack": SHA-256 of the pack's head, "bytes":
+    size when unpacked, "whole": does it hold all files of the entry}}. Where all packs are there,
+    the file `note` (none if "") says so beside `about`: no further process imports this module.
+    """
+    wanted = {}
+    for digest, row in packs.items():
+        if digest.isalnum() and row["pack"].isalnum():
+            wanted[digest] = os.path.join(place, "%s-%s" % (digest, row["pack"][:16]))
+    missing = [digest for digest in wanted if not _ready(wanted[digest])]
+    if missing:
+        with _Lock(os.path.join(place, ".lock")) as held:
+            if held:
+                missing = [digest for digest in missing if not _ready(wanted[digest])]
+                _unpack_all(root, place, {d: packs[d] for d in missing}, set(wanted.values()))
+    found = {}
+    for digest, link in wanted.items():
+        if _ready(link):
+            found[digest] = link
+            try:
+                os.utime(link, follow_symlinks=False)  # used now: evicted last
+            except OSError:
+                pass
+    if note and len(found) == len(packs):
+        _note(os.path.join(place, note), found, about)
+    return found
+
+
+def _note(path: str, found: dict[str, str], about: dict[str, Any]) -> None:
+    """Note the links of a build, and where they lead: {digest: [link, unpacked pack]}."""
+    import json
+
+    temp = "%s.%d" % (path, os.getpid())
+    try:
+        rows = {d: [os.path.basename(link), os.readlink(link)] for d, link in found.items()}
+        with open(temp, "w") as file:
+            json.dump({"links": rows, **about}, file)
+        os.rename(temp, path)
+    except OSError:  # a full disk: the next process asks again
+        try:
+            os.unlink(temp)
+        except OSError:
+            pass
+
+
+def _ready(link: str) -> bool:
+    """Does a link lead to an unpacked pack that is there."""
+    try:
+        return os.readlink(link).startswith(".data") and os.path.isdir(link)
+    except OSError:
+        return False
+
+
+class _Lock:
+    """One process of this machine at a time; false where another one takes too long."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> bool:
+        import fcntl
+
+        self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.01)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.handle)
+
+
+# ------------------------------------------------------------------------------------------ space
+
+
+def _unpack_all(root: str, place: str, packs: dict[str, Any], keep: set[str]) -> None:
+    """Unpack what there is room for; each pack appears as a whole or not at all."""
+    from functools import partial
+
+    _sweep(place)
+    limit = int(os.environ.get("GROUNDCREW_LOCAL_LIMIT") or LIMIT)
+    chosen: list[tuple[str, dict[str, Any]]] = []
+    for digest, row in packs.items():
+        need = int(row["bytes"]) + sum(int(taken["bytes"]) for _, taken in chosen)
+        if _make_room(root, place, need, limit, keep):
+            chosen.append((digest, row))
+    jobs: list[_Unpacking] = []
+
+    def begin(digest: str, row: dict[str, Any]) -> None:
+        try:
+            jobs.append(_Unpacking(root, place, digest, row))
+        except Exception as error:
+            _say("pack of %s: %s; using the share" % (digest[:12], error))
+
+    _run([partial(begin, digest, row) for digest, row in chosen])
+    _run([task for job in jobs for task in job.tasks()])
+    for job in jobs:
+        try:
+            job.finish()
+        except Exception as error:
+            _say("pack of %s: %s; using the share" % (job.digest[:12], error))
+            job.discard()
+
+
+def _sweep(place: str) -> None:
+    """Remove what killed processes left, and what an earlier boot may have left half written."""
+    import shutil
+
+    used = set()
+    for name in os.listdir(place):
+        if name.startswith(".build-"):
+            os.unlink(os.path.join(place, name))  # whoever uses that build notes it again
+        elif not name.startswith("."):
+            used.add(os.path.basename(os.readlink(os.path.join(place, name))))
+    data = os.path.join(place, ".data")
+    for name in os.listdir(data):
+        if name not in used:
+            shutil.rmtree(os.path.join(data, name), ignore_errors=True)
+    top, mine = os.path.split(place)
+    for name in os.listdir(top):
+        if name != mine and name.split("-")[0] == mine.split("-")[0]:
+            shutil.rmtree(os.path.join(top, name), ignore_errors=True)
+
+
+def _make_room(root: str, place: str, need: int, limit: int, keep: set[str]) -> bool:
+    """Evict the least recently used packs until `need` bytes fit; may they be written."""
+    while True:
+        rows = []
+        for name in os.listdir(place):
+            link = os.path.join(place, name)
+            if not name.startswith(".") and _ready(link):
+                size = int(os.readlink(link).rsplit(".", 2)[1])
+                rows.append((os.lstat(link).st_mtime, size, link))
+        disk = os.statvfs(place)
+        fits = sum(row[1] for row in rows) + need <= limit
+        if fits and disk.f_bavail * disk.f_frsize >= need + SPARE:
+            return True
+        rows = sorted(row for row in rows if row[2] not in keep)
+        if not rows or need > limit:
+            return False
+        if not any(_evict(root, row[2]) for row in rows[:1]):
+            return False
+
+
+def _evict(root: str, link: str) -> bool:
+    """Let a link lead to the share from now on, then remove the local files."""
+    import shutil
+
+    digest = os.path.basename(link).split("-")[0]
+    entry = _entry(root, digest)
+    if not os.path.isdir(entry):
+        return False
+    data = os.path.realpath(link)
+    _relink(entry, link)
+    shutil.rmtree(data, ignore_errors=True)
+    return True
+
+
+def _entry(root: str, digest: str) -> str:
+    return os.path.join(root, "store", "sha256", digest[:2], digest)
+
+
+def _relink(target: str, link: str) -> None:
+    temp = os.path.join(os.path.dirname(link), ".tmp-%d" % os.getpid())
+    if os.path.lexists(temp):
+        os.unlink(temp)
+    os.symlink(target, temp)
+    os.rename(temp, link)
+
+
+# -------------------------------------------------------------------------------------- unpacking
+
+
+class _Unpacking:
+    """One pack on its way to the local disk; raises Spoiled or OSError."""
+
+    def __init__(self, root: str, place: str, digest: str, row: dict[str, Any]) -> None:
+        import binascii
+
+        self.root, self.place, self.digest, self.row = root, place, digest, row
+        self.name = "%s-%s" % (digest, row["pack"][:16])
+        self.problem: Exception | None = None
+        random = binascii.hexlify(os.urandom(4)).decode()
+        self.data = os.path.join(place, ".data", "%s.%d.%s" % (self.name, row["bytes"], random))
+        path = _entry(root, digest) + (".all" if row.get("whole") else "-%s.pack" % row["pack"])
+        self.handle, self.offset, self.index = open_pack(path, row["pack"])
+        try:
+            os.makedirs(self.data)
+            for folder in self.index["folders"]:
+                os.makedirs(os.path.join(self.data, _safe(folder)), exist_ok=True)
+        except BaseException:
+            os.close(self.handle)
+            self.discard()
+            raise
+
+    def tasks(self) -> list[Callable[[], None]]:
+        """One call for each block; they may run at the same time."""
+        from functools import partial
+
+        found: list[Callable[[], None]] = []
+        offset = self.offset
+        for block in self.index["blocks"]:
+            found.append(partial(self._block, block, offset))
+            offset += block["packed"]
+        return found
+
+    def _block(self, block: dict[str, Any], offset: int) -> None:
+        if self.problem is None:
+            try:
+                self._write(block, read_block(self.handle, block, offset))
+            except Exception as error:
+                self.problem = error
+
+    def _write(self, block: dict[str, Any], data: bytes | memoryview) -> None:
+        begin = 0
+        view = memoryview(data)
+        for path, at, size, mode in block["parts"]:
+            target = os.path.join(self.data, _safe(path))
+            handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, mode)
+            try:
+                part = view[begin : begin + size]
+                while part:
+                    done = os.pwrite(handle, part, at)
+                    at += done
+                    part = part[done:]
+            finally:
+                os.close(handle)
+            begin += size
+
+    def finish(self) -> None:
+        """Link what the pack does not hold, then give the whole its name."""
+        os.close(self.handle)
+        if self.problem is not None:
+            raise self.problem
+        entry = _entry(self.root, self.digest)
+        for path in self.index["cold"]:
+            os.symlink(os.path.join(entry, path), os.path.join(self.data, _safe(path)))
+        _relink(os.path.join(".data", os.path.basename(self.data)), self._link())
+
+    def _link(self) -> str:
+        return os.path.join(self.place, self.name)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        import shutil
+
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any]]:
+    """(handle, offset of the first block, index) of the pack whose head has this SHA-256.
+
+    It is read past the page cache where that goes: once, in as few requests as the share allows.
+    """
+    for flags in (getattr(os, "O_DIRECT", 0), 0):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+        except OSError as error:
+            if flags and error.errno == errno.EINVAL:
+                continue
+            raise
+        try:
+            offset, index = read_index(handle, digest)
+            return handle, offset, index
+        except BaseException as error:
+            os.close(handle)
+            if not flags or not isinstance(error, OSError) or error.errno != errno.EINVAL:
+                raise
+    raise Spoiled("it cannot be opened")
+
+
+def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
+    """(offset of the first block, index) of an open pack whose head has this SHA-256."""
+    import hashlib
+    import json
+    import zlib
+
+    head = read_range(handle, 0, HEAD)
+    size = int.from_bytes(head[8:12], "little") + 12
+    if head[:8] != MAGIC or size > INDEX_LIMIT:
+        raise Spoiled("it is no pack")
+    if size > HEAD:
+        head = read_range(handle, 0, size)
+    if len(head) < size or hashlib.sha256(head[:size]).hexdigest() != digest:
+        raise Spoiled("its index has another digest")
+    return size, json.loads(zlib.decompress(head[12:size]))
+
+
+def read_block(handle: int, block: dict[str, Any], offset: int) -> bytes | memoryview:
+    """One block of an open pack, checked and unpacked."""
+    import hashlib
+    import zlib
+
+    if block["packed"] > BLOCK_LIMIT:
+        raise Spoiled("a block is too large")
+    packed = read_range(handle, offset, block["packed"])
+    if len(packed) < block["packed"] or hashlib.sha256(packed).hexdigest() != block["sha256"]:
+        raise Spoiled("a block has another digest")
+    if not block["zlib"]:
+        return packed
+    return zlib.decompress(packed, bufsize=max(1, sum(part[2] for part in block["parts"])))
+
+
+def read_range(handle: int, offset: int, size: int) -> memoryview:
+    """`size` bytes from `offset`, fewer at the end of the file; whole pages are asked for."""
+    import mmap
+
+    begin = offset % mmap.PAGESIZE
+    pages = -(-(begin + size) // mmap.PAGESIZE)
+    room = memoryview(mmap.mmap(-1, max(pages, 1) * mmap.PAGESIZE))
+    seen = 0
+    while seen < begin + size:
+        done = os.preadv(handle, [room[seen:]], offset - begin + seen)
+        seen += done
+        if not done or seen % mmap.PAGESIZE:  # the end of the file
+            break
+    return room[begin : min(begin + size, max(seen, begin))]
+
+
+def _safe(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise Spoiled("a path leaves the pack")
+    return path
+
+
+def _run(tasks: Iterable[Callable[[], None]]) -> None:
+    """Do all tasks, some at a time."""
+    import threading
+
+    left = list(tasks)[::-1]
+
+    def work() -> None:
+        while left:
+            try:
+                task = left.pop()
+            except IndexError:
+                return
+            task()
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS - 1)]
+    started = []
+    for thread in threads:
+        try:
+            thread.start()
+            started.append(thread)
+        except RuntimeError:  # no more threads here: the others do it
+            break
+    work()
+    for thread in started:
+        thread.join()
+
+
+def _say(words: str) -> None:
+    sys.stderr.write("groundcrew: %s\n" % words)

@@ -1,0 +1,378 @@
+r"""Packs: files of one store entry in one file, so that a pod reads them in a few large pieces.
+
+    "GCPACK1\n", the length of the index (4 bytes, little-endian), the index, the blocks
+
+The index is JSON, packed by zlib: `folders` (to be made), `blocks` (each with `packed` bytes,
+`sha256` and whether it is packed by `zlib`; its `parts` are [path, offset in the file, bytes,
+mode]), and `cold`: paths that the pack does not hold and that stay on the share. A pack is named by
+the SHA-256 of all before the blocks, which covers them by their own. The loader's groundcrew_local
+reads packs; this module writes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from reconciler.core.errors import Stalled
+from reconciler.faults import failpoint
+from reconciler.share.atomic import make_directory, sync_directory, temporary
+from reconciler.share.loader import groundcrew_local
+
+BLOCK = 2 << 20  # bytes of a block before it is packed
+PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
+WINDOW = 4  # blocks that are made ahead
+READERS = 16  # files read at once: a share answers in parallel
+LEVEL = 6
+PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
+ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
+ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what lists distributions reads
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A pack that was written: its SHA-256, and the bytes of its files."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What imports need of one entry: how many of its files, and their bytes."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class _Block:
+    """Parts of files that are packed together."""
+
+    parts: list[tuple[str, int, int, int]] = field(default_factory=list)
+    size: int = 0
+
+
+def write_pack(
+    source: Path,
+    files: Mapping[str, tuple[int, int]],
+    hot: AbstractSet[str] | None,
+    target: Path,
+    facts: Mapping[str, object] | None = None,
+) -> Pack:
+    """Write a pack of a folder's files (see `files_of`) to a new file, durably.
+
+    `hot` are the paths to take, those that are there, and folders to make although what is in them
+    is not hot (with a / at their end); None means all files, and no compression. `facts` are kept
+    in the index. Raises OSError.
+    """
+    chosen = sorted(files if hot is None else hot & files.keys())
+    made = {str(PurePosixPath(path)) for path in hot or () if path.endswith("/")}
+    level = 0 if hot is None else LEVEL
+    blocks = list(_blocks([(path, *files[path]) for path in chosen]))
+    rows = []
+    with tempfile.TemporaryFile() as spool:  # local: the index comes first, but is known last
+        for block, data in zip(blocks, _packed(source, blocks, level), strict=True):
+            sha256 = hashlib.sha256(data).hexdigest()
+            rows.append(
+                {"packed": len(data), "sha256": sha256, "zlib": level > 0, "parts": block.parts}
+            )
+            if level:
+                spool.write(data)
+        index = {
+            "folders": _folders(chosen, made),
+            "cold": _cold(files, chosen, made),
+            "blocks": rows,
+            "facts": facts or {},
+        }
+        text = zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
+        head = groundcrew_local.MAGIC + len(text).to_bytes(4, "little") + text
+        spool.seek(0)
+        pieces = iter(lambda: spool.read(PIECE), b"") if level else _packed(source, blocks, 0)
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with os.fdopen(handle, "wb", buffering=PIECE) as file:
+            os.fchmod(handle, 0o644)
+            file.write(head)
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(handle)
+    return Pack(hashlib.sha256(head).hexdigest(), sum(block.size for block in blocks))
+
+
+def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
+    """A pack as it calls itself, and its index; raises OSError, also where it is none."""
+    with path.open("rb") as file:
+        head = file.read(12)
+        size = int.from_bytes(head[8:12], "little")
+        if head[:8] != groundcrew_local.MAGIC or size > groundcrew_local.INDEX_LIMIT:
+            raise OSError(errno.EIO, "no pack", path.name)
+        text = file.read(size)
+    try:
+        index = json.loads(zlib.decompress(text))
+    except (ValueError, zlib.error) as error:
+        raise OSError(errno.EIO, "a broken pack", path.name) from error
+    size = sum(part[2] for block in index["blocks"] for part in block["parts"])
+    return Pack(hashlib.sha256(head + text).hexdigest(), size), index
+
+
+def read_member(path: Path, index: Mapping[str, Any], name: str) -> bytes:
+    """One file of a pack whose index was read; empty when it is not in it. Raises OSError."""
+    found = b""
+    with path.open("rb") as file:
+        offset = file.seek(0, os.SEEK_END) - sum(block["packed"] for block in index["blocks"])
+        for block in index["blocks"]:
+            begin = 0
+            for part, _, size, _ in block["parts"]:
+                if part == name:
+                    found += _checked(file, path, block, offset)[begin : begin + size]
+                begin += size
+            offset += block["packed"]
+    return found
+
+
+def _checked(file: BinaryIO, path: Path, block: dict[str, Any], offset: int) -> bytes | memoryview:
+    try:
+        return groundcrew_local.read_block(file.fileno(), block, offset)
+    except groundcrew_local.Spoiled as error:
+        raise OSError(errno.EIO, str(error), path.name) from error
+
+
+def unpack(path: Path, target: Path, writers: int = 4) -> tuple[int, int]:
+    """Write the files of a pack to a folder, durably; returns (files, bytes). Raises OSError."""
+    pack, index = read_head(path)
+    folders = [target / folder for folder in index["folders"]]
+    for folder in folders:
+        make_directory(folder)
+    names = set()
+    with path.open("rb") as file, ThreadPoolExecutor(writers) as pool:
+        running: list[Future[None]] = []
+        offset = file.seek(0, os.SEEK_END) - sum(block["packed"] for block in index["blocks"])
+        for block in index["blocks"]:
+            data = _checked(file, path, block, offset)
+            offset += block["packed"]
+            begin = 0
+            for name, at, size, mode in block["parts"]:
+                names.add(name)
+                part = data[begin : begin + size]
+                running.append(pool.submit(_write_part, target / name, part, at, mode))
+                begin += size
+            while len(running) > WINDOW * writers:
+                running.pop(0).result()
+        for one in running:
+            one.result()
+    for folder in {target, *((target / name).parent for name in names)}:
+        sync_directory(folder)
+    return len(names), pack.bytes
+
+
+def _write_part(path: Path, part: bytes | memoryview, at: int, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+    try:
+        while part:
+            done = os.pwrite(handle, part, at)
+            part, at = part[done:], at + done
+        os.fchmod(handle, mode)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def pack_path(entry: Path, sha256: str) -> Path:
+    """Where an entry's pack is: beside it."""
+    return entry.parent / f"{entry.name}-{sha256}.pack"
+
+
+def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) -> tuple[Pack, Need]:
+    """A pack of an entry's hot files and some more beside it, and what the hot ones are.
+
+    Raises OSError.
+
+    One that is there and holds them is used again, unless it is much larger: its other files are
+    what some other build needs.
+    """
+    found = files_of(entry)
+    wanted = _with_always(found, {*hot, *more})
+    sizes = [found[path][0] for path in set(hot) & found.keys()]
+    counted = Need(len(sizes), sum(sizes))
+    need = sum(found[path][0] for path in wanted if path in found)
+    usable = []
+    for item in os.scandir(entry.parent):
+        match = PACK.match(item.name)
+        if match is None or match[1] != entry.name:
+            continue
+        try:
+            holds = held(Path(item.path), match[2])
+        except (OSError, ValueError):
+            continue
+        size = sum(found[path][0] for path in holds if path in found)
+        if wanted <= holds and size <= ROOMY * need:
+            usable.append(Pack(match[2], size))
+    if usable:
+        return min(usable, key=lambda pack: pack.bytes), counted
+    temp = temporary(entry)
+    try:
+        failpoint("share.pack.before-write")
+        pack = write_pack(entry, found, wanted, temp)
+        failpoint("share.pack.before-rename")
+        temp.rename(pack_path(entry, pack.sha256))
+        sync_directory(entry.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+    return pack, counted
+
+
+def held(path: Path, sha256: str) -> frozenset[str]:
+    """The files that a pack holds, and the folders that it makes, with a / at their end.
+
+    Raises OSError, or ValueError when it is not that pack.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        _, index = groundcrew_local.read_index(handle, sha256)
+    except groundcrew_local.Spoiled as error:
+        raise ValueError(str(error)) from error
+    finally:
+        os.close(handle)
+    files = {part[0] for block in index["blocks"] for part in block["parts"]}
+    return frozenset(files | {f"{folder}/" for folder in _with_parents(index["folders"])})
+
+
+def files_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """(bytes, mode) of every file of an entry but its entry.json, by its path in it.
+
+    Symlinks are refused with Stalled("UnsafeEntry").
+    """
+    found = {}
+    for here, names, leaves in os.walk(folder):
+        below = os.path.relpath(here, folder)
+        prefix = "" if below == "." else f"{below}/"
+        for name in (*names, *leaves):
+            seen = os.lstat(f"{here}/{name}")
+            if stat.S_ISLNK(seen.st_mode):
+                raise Stalled("UnsafeEntry", f"{name} is a symlink; packages may not hold any")
+            if stat.S_ISREG(seen.st_mode):
+                mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
+                found[prefix + name] = (seen.st_size, mode)
+    found.pop("entry.json", None)
+    return found
+
+
+def _with_always(files: Collection[str], hot: Collection[str]) -> set[str]:
+    """The hot paths that are there, and what is hot in any case."""
+    folders = {f"{folder}/" for folder in _parents(files)}
+    chosen = {path for path in hot if path in files or path in folders}
+    # Python looks into a folder of a module's name before it takes the module.
+    split = [path.rpartition("/") for path in chosen]
+    chosen |= {f"{folder}/{name.split('.')[0]}/" for folder, _, name in split} & folders
+    for path in files:
+        parts = path.split("/")
+        if parts[0] != "lib":
+            continue
+        if len(parts) == 2 and path.endswith(".pth"):
+            chosen.add(path)
+        if len(parts) == 3 and parts[1].endswith(".dist-info") and parts[2] in ALWAYS:
+            chosen.add(path)
+    return chosen
+
+
+def _blocks(files: Sequence[tuple[str, int, int]]) -> Iterator[_Block]:
+    """Fill blocks with the files in their order; a large file is cut."""
+    block = _Block()
+    for path, size, mode in files:
+        at = 0
+        while at < size or size == 0:
+            part = min(size - at, BLOCK - block.size)
+            block.parts.append((path, at, part, mode))
+            block.size += part
+            at += part
+            if block.size >= BLOCK:
+                yield block
+                block = _Block()
+            if size == 0:
+                break
+    if block.parts:
+        yield block
+
+
+def _packed(source: Path, blocks: Sequence[_Block], level: int) -> Iterator[bytes]:
+    """The blocks' bytes in their order; packed ones are made a few ahead.
+
+    What is not packed lies on a local disk, where one read after the other is fastest.
+    """
+    if not level:
+        for block in blocks:
+            yield b"".join([_read(source, *part[:3]) for part in block.parts])
+        return
+
+    def make(block: _Block) -> bytes:
+        parts = readers.map(lambda part: _read(source, *part[:3]), block.parts)
+        return zlib.compress(b"".join(parts), level)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, ThreadPoolExecutor(READERS) as readers:
+        ahead: list[Future[bytes]] = []
+        for block in blocks:
+            ahead.append(pool.submit(make, block))
+            if len(ahead) > WINDOW:
+                yield ahead.pop(0).result()
+        for one in ahead:
+            yield one.result()
+
+
+def _read(folder: Path, name: str, at: int, size: int) -> bytes:
+    handle = os.open(f"{folder}/{name}", os.O_RDONLY)  # Path and open() take longer than reading
+    try:
+        data = os.pread(handle, size, at)
+        while len(data) < size and (more := os.pread(handle, size - len(data), at + len(data))):
+            data += more
+    finally:
+        os.close(handle)
+    if len(data) != size:
+        raise OSError(f"{name} became shorter while it was read")
+    return data
+
+
+def _parents(files: Collection[str]) -> set[str]:
+    """All folders that files are in."""
+    return _with_parents({path.rpartition("/")[0] for path in files})
+
+
+def _with_parents(folders: Collection[str]) -> set[str]:
+    found = set(folders)
+    for folder in folders:
+        while folder := folder.rpartition("/")[0]:
+            found.add(folder)
+    return found - {""}
+
+
+def _folders(files: Collection[str], made: AbstractSet[str]) -> list[str]:
+    """The innermost folders of files, and those to be made: making them makes all."""
+    every = _parents(files) | _with_parents(made)
+    return sorted(every - {folder.rpartition("/")[0] for folder in every})
+
+
+def _cold(files: Collection[str], chosen: Collection[str], made: AbstractSet[str]) -> list[str]:
+    """What is linked to the share: files beside hot ones, and folders that are not made."""
+    warm = {".", *_parents(chosen), *_with_parents(made)}
+    hot = set(chosen)
+    cold = set()
+    for path in files:
+        if path in hot:
+            continue
+        top = PurePosixPath(path)
+        while str(top.parent) not in warm:
+            top = top.parent
+        cold.add(str(top))
+    return sorted(cold)

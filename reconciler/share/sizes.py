@@ -1,0 +1,124 @@
+"""What builds hold and how much that is, by team; what is immutable is read once.
+
+An entry that several teams use counts for each of them: it would stay for any one of them alone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from sys import intern
+
+from reconciler.core.errors import Stalled
+from reconciler.share.atomic import translating
+from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
+from reconciler.share.packs import PACK
+from reconciler.share.share import BUILD_ID, Share
+
+READERS = 32  # documents read side by side: a share answers in parallel
+UNIT = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Whose a build is, and the digests of its store entries."""
+
+    team: str
+    entries: tuple[str, ...]
+
+
+class Sizes:
+    """The sizes on one share; remembers what it has read."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._contents: dict[str, Contents] = {}
+        self._bytes: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self.total = 0
+        self.teams: Mapping[str, int] = {}
+
+    def contents(self, builds: Iterable[str]) -> dict[str, Contents]:
+        """What these builds hold; one without a readable build.json holds nothing."""
+        wanted = list(builds)
+        unknown = [b for b in wanted if b not in self._contents]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = dict(zip(unknown, pool.map(self._read, unknown), strict=True))
+        known = {build: contents for build, contents in found.items() if contents is not None}
+        with self._lock:
+            self._contents.update(known)
+            return {b: self._contents[b] for b in wanted if b in self._contents}
+
+    def look(self) -> None:
+        """See how much there is, in `total` and by team in `teams`; bytes.
+
+        Costs the listing of what there is, and the reading of what is new.
+        """
+        with translating("listing the builds"):
+            builds = [e.name for e in os.scandir(self._share.root / "builds")]
+        contents = self.contents(b for b in builds if BUILD_ID.match(b))
+        self._measure()
+        by_team: dict[str, set[str]] = {}
+        for one in contents.values():
+            by_team.setdefault(one.team, set()).update(one.entries)
+        with self._lock:
+            for gone in self._contents.keys() - contents.keys():
+                del self._contents[gone]
+            self.total = sum(self._bytes.values())
+            self.teams = {
+                team: sum(self._bytes.get(e, 0) for e in entries)
+                for team, entries in by_team.items()
+            }
+
+    def _measure(self) -> None:
+        """The bytes of every entry and pack."""
+        found: dict[str, str] = {}
+        with translating("listing the store"):
+            for prefix in os.scandir(self._share.root / "store" / "sha256"):
+                for entry in os.scandir(prefix.path):
+                    if any(kind.match(entry.name) for kind in (HEX, PACK, WHOLE)):
+                        found[intern(entry.name.removesuffix(".all"))] = entry.path
+        unknown = [name for name in found if name not in self._bytes]
+        with ThreadPoolExecutor(READERS) as pool:
+            sizes = dict(zip(unknown, pool.map(_bytes, map(found.get, unknown)), strict=True))
+        with self._lock:
+            self._bytes.update(sizes)
+            for gone in self._bytes.keys() - found.keys():
+                del self._bytes[gone]
+
+    def _read(self, build: str) -> Contents | None:
+        document = read_json(self._share.build_path(build) / "build.json")
+        if document is None:
+            return None
+        entries = document.get("entries", [])
+        names = tuple(intern(str(e)) for e in entries) if isinstance(entries, list) else ()
+        return Contents(intern(str(document.get("team", ""))), names)
+
+
+def _bytes(path: str | None) -> int:
+    """Bytes of a pack, or of an entry as it says itself; 0 of one that went meanwhile."""
+    assert path is not None, "it was listed"
+    place = Path(path)
+    try:
+        if place.suffix in (".pack", ".all"):
+            return place.stat().st_size
+    except FileNotFoundError:
+        return 0
+    described = (read_json(place / ENTRY) or {}).get("bytes")
+    return described if isinstance(described, int) else 0
+
+
+def check_quota(sizes: Sizes, team: str, quota: int) -> None:
+    """Raise Stalled("QuotaReached") when a team has as much on the share as it may; 0: no limit."""
+    used = sizes.teams.get(team, 0)
+    if quota and used >= quota:
+        raise Stalled(
+            "QuotaReached",
+            f"team {team} has {used / UNIT:.2f} GiB on the share, and may have "
+            f"{quota / UNIT:.2f} GiB (quota.teams or quota.bytes in the settings); ask for fewer "
+            f"packages or let `groundcrew gc` remove old builds, then `groundcrew retry`",
+        )
