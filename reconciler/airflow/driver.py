@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from reconciler.core.definitions import Instance
-from reconciler.core.model import Activation, StepResult
+from reconciler.core.model import Activation, Base, StepResult
 from reconciler.core.phases import Step
 
 
@@ -14,6 +14,9 @@ class Driver(Protocol):
 
     def permit(self, instance: Instance) -> None:
         """Raise Stalled("NotAllowed") unless the settings let this instance be acted on."""
+
+    def base(self, instance: Instance) -> Base:
+        """Where the instance's packages are installed; raises Retryable while that is not clear."""
 
     def fingerprint(self, instance: Instance) -> str:
         """A cheap mark of the base that changes with what is installed; "" when unknown."""

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.rest import Api
-from reconciler.core.definitions import Instance
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Verdict
 
@@ -26,24 +25,25 @@ NAMED = 5  # objects named in a message
 class Gate:
     """One look at an instance after `activation.restarted_at`.
 
-    `started` says when a component's present process started, where that is known: what is older
-    came from the process that the restart ended, which goes on for a moment. `declared` is what the
-    API server must have loaded.
+    `components` are those that the instance has. `started` says when a component's present process
+    started, where that is known: what is older came from the process that the restart ended, which
+    goes on for a moment. `declared` is what the API server must have loaded.
     """
 
     def __init__(
         self,
-        instance: Instance,
         activation: Activation,
+        *,
+        components: frozenset[str],
         started: Mapping[str, float],
         declared: Declared,
     ) -> None:
-        self._instance = instance
+        self._components = components
         self._activation = activation
         self._started = started
         self._declared = declared
         self._parsed_from = self._since(
-            "dag-processor" if self._has("dag-processor") else "scheduler"
+            "dag-processor" if "dag-processor" in components else "scheduler"
         )
 
     def look(self, api: Api) -> StepResult:
@@ -74,10 +74,6 @@ class Gate:
             return self._not_yet("NotLoaded", absent)
         return StepResult(Verdict.OK)
 
-    def _has(self, component: str) -> bool:
-        local = self._instance.local
-        return local is not None and any(c.name == component for c in local.components)
-
     def _since(self, component: str) -> float:
         """From when on a component's reports are those of its present process.
 
@@ -97,7 +93,7 @@ class Gate:
         if database is None or database.status != "healthy":
             return "the metadata database is not healthy"
         for section, component in SECTIONS.items():
-            if not self._has(component):
+            if component not in self._components:
                 continue
             found = sections.get(section)
             if found is None or found.status != "healthy":

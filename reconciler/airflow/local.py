@@ -22,25 +22,24 @@ import psutil
 from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
-from reconciler.airflow.rest import Api
-from reconciler.core.definitions import Component, Instance, OnTimeout
-from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Activation, Problem, StepResult
+from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
+from reconciler.core.definitions import Component, Instance
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Activation, Base, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.faults import failpoint
 from reconciler.settings import LocalSettings
 
 COMMAND_TIMEOUT = 300.0  # seconds of one restart command: a scheduler waits for its tasks
 STATUS_TIMEOUT = 20.0
-LOOK_AGAIN = 1.0  # seconds between two looks while draining or probing
 OUTPUT = 1500  # characters of a failed command's output that are told
-SERVERS = ("webserver", "api-server")
 
 
 class LocalDriver:
     """Drives instances with `local:`; used from several threads, for different instances.
 
-    `declared` says of a build which providers and plugins it brings.
+    `declared` says of a build which providers and plugins it brings; `check` raises when this
+    daemon may not act.
     """
 
     def __init__(
@@ -48,10 +47,12 @@ class LocalDriver:
         settings: LocalSettings,
         secrets_dir: Path,
         declared: Callable[[str], Declared] = lambda _: Declared(),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._allow = settings.allow
-        self._secrets = secrets_dir
+        self._rest = RestSteps(secrets_dir, check)
         self._starts = Starts()
+        self._check = check
         self._declared = declared
 
     def permit(self, instance: Instance) -> None:
@@ -69,6 +70,11 @@ class LocalDriver:
                     f"setting local.allow does not hold; the platform team may add it",
                     instance.place,
                 )
+
+    def base(self, instance: Instance) -> Base:
+        """The interpreter that the definition names."""
+        assert instance.local is not None, "this driver gets local instances only"
+        return Base(python=instance.local.python)
 
     def fingerprint(self, instance: Instance) -> str:
         """Changes when something is installed into or removed from the base."""
@@ -115,81 +121,31 @@ class LocalDriver:
     ) -> StepResult:
         """Carry out one step; see Driver. Raises Retryable while Airflow does not answer."""
         self.permit(instance)
-        effects: dict[Step, Callable[[Instance, Activation, float], StepResult]] = {
-            Step.OBSERVE: self._observe,
-            Step.PAUSE: self._pause,
-            Step.DRAIN: self._drain,
-            Step.RESTART: self._restart,
-            Step.RESTART_BACK: self._restart,
-            Step.PROBE: self._probe,
-            Step.PROBE_BACK: self._probe,
-            Step.RELEASE: self._release,
-            Step.RELEASE_BACK: self._release,
-            Step.RELEASE_ABORT: self._release,
-        }
-        return effects[step](instance, activation, now)
+        rest = self._rest
+        match step:
+            case Step.OBSERVE:
+                return rest.observe(instance)
+            case Step.PAUSE:
+                return rest.pause(instance, activation)
+            case Step.DRAIN:
+                return rest.drain(instance, activation, now)
+            case Step.RESTART | Step.RESTART_BACK:
+                return self._restart(instance, activation)
+            case Step.PROBE | Step.PROBE_BACK:
+                return self._probe(instance, activation, now)
+            case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
+                return rest.release(instance, activation)
+            case _:
+                raise AssertionError(f"{step} is not a driver's")
 
-    def _api(self, instance: Instance) -> Api:
-        name = instance.api.credentials
-        secret = self._secrets / instance.team / name if name else None
-        return Api(instance.api.url, secret, team=instance.team)
-
-    def _observe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
-        with self._api(instance) as api:
-            pools = tuple(sorted(api.pools().items()))
-            errors = api.import_errors()
-            dags = api.dags()
-        return StepResult(
-            Verdict.OK,
-            pools=pools,
-            baseline=tuple(sorted({(e.file, "") for e in errors})),
-            expected_dags=tuple(sorted(d.id for d in dags)),
-        )
-
-    def _pause(self, instance: Instance, activation: Activation, now: float) -> StepResult:
-        with self._api(instance) as api:
-            present = api.pools()
-            for name, _ in activation.pools:  # one that is newer could not be restored
-                if present.get(name, 0) != 0:
-                    failpoint("airflow.pause.pool")
-                    api.set_pool(name, 0)
-        return StepResult(Verdict.OK)
-
-    def _drain(self, instance: Instance, activation: Activation, now: float) -> StepResult:
-        late = now - activation.step_since > instance.drain_timeout
-        try:
-            with self._api(instance) as api:
-                busy = api.busy()
-        except Retryable as error:
-            if late:
-                return self._drain_deadline(instance, error.message)
-            raise
-        if busy == 0:
-            return StepResult(Verdict.OK)
-        words = f"{busy} tasks still run"
-        if late:
-            return self._drain_deadline(instance, words)
-        return StepResult(Verdict.NOT_YET, Problem("Draining", words), after=LOOK_AGAIN)
-
-    def _drain_deadline(self, instance: Instance, words: str) -> StepResult:
-        if instance.on_timeout is OnTimeout.PROCEED:
-            return StepResult(Verdict.OK)
-        return StepResult(
-            Verdict.FAILED,
-            Problem(
-                "DrainTimeout",
-                f"not drained within {instance.drain_timeout:.0f} s: {words}; nothing was changed "
-                f"and it is tried again later",
-            ),
-        )
-
-    def _restart(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+    def _restart(self, instance: Instance, activation: Activation) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
         loading = [c for c in instance.local.components if c.name in activation.components]
         servers = [c for c in loading if c.name in SERVERS]
         workers = [c for c in loading if c.name not in SERVERS]
         for together in (workers, servers):  # the API answers while the others start
             failpoint("airflow.restart.components")
+            self._check()
             with ThreadPoolExecutor(max(1, len(together))) as pool:
                 ended = list(pool.map(lambda c: _run(c.restart, COMMAND_TIMEOUT), together))
             for component, (code, output) in zip(together, ended, strict=True):
@@ -211,41 +167,20 @@ class LocalDriver:
         loop = self._starts.look(instance, activation)
         if loop:
             return StepResult(Verdict.FAILED, Problem("CrashLoop", loop))
-        try:
-            with self._api(instance) as api:
-                started = self._starts.living(instance)
-                wanted = self._wanted(instance, activation)
-                seen = Gate(instance, activation, started, wanted).look(api)
-        except Retryable as error:
-            seen = StepResult(Verdict.NOT_YET, Problem(error.reason, error.message), LOOK_AGAIN)
-        late = now - activation.step_since > instance.probe_timeout
-        if seen.verdict is Verdict.NOT_YET and late:
-            words = seen.problem.message if seen.problem else "it is not healthy"
-            return StepResult(
-                Verdict.FAILED,
-                Problem(
-                    "GateTimeout", f"not healthy within {instance.probe_timeout:.0f} s: {words}"
-                ),
-            )
-        return seen
+        gate = Gate(
+            activation,
+            components=frozenset(c.name for c in instance.local.components),
+            started=self._starts.living(instance),
+            declared=self._wanted(instance, activation),
+        )
+        return self._rest.probe(instance, activation, now, gate.look)
 
     def _wanted(self, instance: Instance, activation: Activation) -> Declared:
         """What the API server must have loaded: what the build declares, if the server loads it."""
         assert instance.local is not None, "this driver gets local instances only"
-        back = activation.step is Step.PROBE_BACK
-        build = activation.from_build if back else activation.to_build
-        loading = activation.from_load_into if back else activation.load_into
-        served = {c.name for c in instance.local.components} & {*SERVERS} & {*loading}
-        return self._declared(build) if build is not None and served else Declared()
-
-    def _release(self, instance: Instance, activation: Activation, now: float) -> StepResult:
-        with self._api(instance) as api:
-            present = api.pools()
-            for name, slots in activation.pools:
-                if present.get(name) == 0 and slots != 0:
-                    failpoint("airflow.release.pool")
-                    api.set_pool(name, slots)
-        return StepResult(Verdict.OK)
+        build, loads = served(activation)
+        there = loads and {c.name for c in instance.local.components} & {*SERVERS}
+        return self._declared(build) if build is not None and there else Declared()
 
 
 def _down(component: Component) -> str:

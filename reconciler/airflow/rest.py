@@ -66,8 +66,9 @@ class Section:
 class Api:
     """A session with one Airflow.
 
-    All methods raise Retryable: AirflowUnreachable when it is down or slow,
-    AirflowDenied for refused credentials, AirflowUnexpected for an answer that is none.
+    All methods raise Retryable: AirflowUnreachable when it is down or slow, AirflowDenied for
+    refused credentials, AirflowCertificate for a certificate that is not trusted,
+    AirflowUnexpected for an answer that is none.
     """
 
     def __init__(
@@ -229,6 +230,12 @@ class Api:
                 "AirflowUnreachable", f"Airflow at {self._url} did not answer in time"
             ) from error
         except httpx.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise Retryable(
+                    "AirflowCertificate",
+                    f"Airflow at {self._url} shows a certificate that is not trusted; renew it, or "
+                    f"give the daemon its authority (SSL_CERT_FILE): {error}",
+                ) from error
             raise Retryable(
                 "AirflowUnreachable", f"Airflow at {self._url} cannot be reached: {error}"
             ) from error

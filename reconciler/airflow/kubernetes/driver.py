@@ -1,0 +1,315 @@
+"""Airflow on Kubernetes: REST for pools and health, rollouts for restarts.
+
+A restart is `kubectl rollout restart`: the daemon changes one annotation of pod templates and
+nothing else. Whoever watches the release with GitOps must leave that annotation alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reconciler.airflow.declared import Declared
+from reconciler.airflow.gate import Gate
+from reconciler.airflow.kubernetes import rollout
+from reconciler.airflow.kubernetes.release import Release, component_of, mark_of
+from reconciler.airflow.steps import SERVERS, RestSteps, served
+from reconciler.cluster.cluster import Cluster
+from reconciler.cluster.clusters import Clusters
+from reconciler.cluster.connection import Json
+from reconciler.core.definitions import Instance
+from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
+from reconciler.core.model import Activation, Base, Problem, StepResult
+from reconciler.core.phases import Step, Verdict
+from reconciler.faults import failpoint
+
+LAST_LINES = 12  # of a crashed container's log that are told
+LOOK_FOR = 5.0  # seconds that one look at a rollout waits for a change
+PATIENT = frozenset({"Unschedulable", "QuotaExceeded", "PodFailed"})  # may pass by itself
+
+Workload = tuple[str, Json]  # kind and object
+
+
+class KubernetesDriver:
+    """Drives instances with `kubernetes:`; used from several threads, for different instances.
+
+    `declared` says of a build which providers and plugins it brings; `check` raises when this
+    daemon may not act; `wake` makes it look again when an image has changed.
+    """
+
+    def __init__(
+        self,
+        clusters: Clusters,
+        secrets_dir: Path,
+        declared: Callable[[str], Declared] = lambda _: Declared(),
+        *,
+        check: Callable[[], None] = lambda: None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clusters = clusters
+        self._rest = RestSteps(secrets_dir, check)
+        self._declared = declared
+        self._wake = wake
+
+    def permit(self, instance: Instance) -> None:
+        """Whatever the cluster's Role grants is permitted."""
+
+    def base(self, instance: Instance) -> Base:
+        """The image that the running pods have.
+
+        Raises Retryable: ReleaseMissing, NoPods, MixedImages while a rollout is under way.
+        """
+        release = self._release(instance)
+        release.synced()
+        release.workloads()
+        found = release.images()
+        where = f"instance {instance.name}: release {release.name} in {release.namespace}"
+        if not found:
+            raise Retryable("NoPods", f"{where} has no running pod that tells its image")
+        if len({image.id for image in found}) > 1:
+            names = ", ".join(sorted({image.reference for image in found}))
+            raise Retryable(
+                "MixedImages", f"{where} runs several images: {names}; waiting until it is one"
+            )
+        return Base(image=min(found, key=repr))
+
+    def fingerprint(self, instance: Instance) -> str:
+        """Changes with the image of the running pods; never waits."""
+        release = self._release(instance)
+        release.pods_mirror.listen(self._looked)
+        return release.mark()
+
+    def oldest_process(self, instance: Instance, now: float) -> float | None:
+        """When the oldest pod was made, of components and of tasks."""
+        return self._release(instance).oldest(now)
+
+    def _looked(self, old: Json | None, new: Json | None) -> None:
+        if mark_of(old) != mark_of(new):
+            self._wake()
+
+    def _release(self, instance: Instance) -> Release:
+        assert instance.kubernetes is not None, "this driver gets instances on Kubernetes only"
+        return Release(self._clusters.of(instance.kubernetes.context), instance)
+
+    # ---------------------------------------------------------------------------------- steps
+
+    def perform(
+        self, step: Step, instance: Instance, activation: Activation, now: float
+    ) -> StepResult:
+        """Carry out one step; see Driver. Raises Retryable while something does not answer."""
+        release = self._release(instance)
+        release.synced()
+        rest = self._rest
+        match step:
+            case Step.OBSERVE:
+                return self._observe(release, instance, activation)
+            case Step.PAUSE:
+                return rest.pause(instance, activation)
+            case Step.DRAIN if release.tasks_apart():
+                return StepResult(Verdict.OK)
+            case Step.DRAIN:
+                return rest.drain(instance, activation, now)
+            case Step.RESTART | Step.RESTART_BACK:
+                return self._restart(release, instance, activation, now)
+            case Step.PROBE | Step.PROBE_BACK:
+                return self._probe(release, instance, activation, now)
+            case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
+                return rest.release(instance, activation)
+            case _:
+                raise AssertionError(f"{step} is not a driver's")
+
+    def _observe(self, release: Release, instance: Instance, activation: Activation) -> StepResult:
+        """Record what is there, once it is sure that the restart may be carried out."""
+        for kind, workload in _restarted(release, activation):
+            words = rollout.frozen(kind, workload)
+            if words:
+                raise Stalled("NotRestartable", f"instance {instance.name}: {words}")
+            name = str(workload["metadata"]["name"])
+            body = rollout.patch(_stamp(time.time()))
+            try:
+                release.cluster.patch(kind, release.namespace, name, body, dry_run=True)
+            except Away as error:
+                if error.reason == "Forbidden":  # nothing is begun that could not be ended
+                    raise Stalled(error.reason, error.message) from error
+                raise
+        seen = self._rest.observe(instance)
+        if not release.tasks_apart():
+            return seen
+        return StepResult(  # tasks run in pods of their own: nothing has to be paused
+            Verdict.OK, pools=(), baseline=seen.baseline, expected_dags=seen.expected_dags
+        )
+
+    def _restart(
+        self, release: Release, instance: Instance, activation: Activation, now: float
+    ) -> StepResult:
+        """Restart all but the servers, then these; returns when there is something to tell."""
+        found = _restarted(release, activation)
+        servers = [w for w in found if component_of(w[1]) in SERVERS]
+        others = [w for w in found if component_of(w[1]) not in SERVERS]
+        stamp = _stamp(activation.restarted_at)
+        for together in (others, servers):  # the API answers while the others start
+            self._stamp_all(release, together, stamp)
+            names = frozenset(str(w["metadata"]["name"]) for _, w in together)
+            result = self._await(release, instance, activation, names, stamp, now)
+            if result is not None:
+                return result
+        return StepResult(Verdict.OK)
+
+    def _stamp_all(self, release: Release, workloads: list[Workload], stamp: str) -> None:
+        for kind, workload in workloads:
+            if not rollout.stamped(workload, stamp):
+                failpoint("airflow.restart.components")
+                name = str(workload["metadata"]["name"])
+                release.cluster.patch(kind, release.namespace, name, rollout.patch(stamp))
+
+    def _await(
+        self,
+        release: Release,
+        instance: Instance,
+        activation: Activation,
+        names: frozenset[str],
+        stamp: str,
+        now: float,
+    ) -> StepResult | None:
+        """Wait a while for the rollouts of `names`; None once they are complete."""
+        deadline = time.monotonic() + LOOK_FOR
+        limit = _limit(instance, [w for _, w in release.workloads()])
+        while True:
+            words = []
+            for kind, workload in release.workloads():
+                if str(workload["metadata"]["name"]) not in names:
+                    continue
+                pods = [p for p in release.pods() if component_of(p) == component_of(workload)]
+                if rollout.complete(workload, pods, stamp):
+                    continue
+                waited = now + LOOK_FOR - activation.step_since
+                problem = self._wrong(release.cluster, kind, workload, pods, stamp, waited)
+                if problem is not None:
+                    return StepResult(Verdict.FAILED, problem)
+                words.append(rollout.progress(workload, pods, stamp))
+            if not words:
+                return None
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            release.pods_mirror.wait(_once(), min(left, 0.5))
+        told = "; ".join(words)
+        if now - activation.step_since > limit:
+            why = self._events(release, names) or told
+            problem = Problem("RolloutTimeout", f"not restarted within {limit:.0f} s: {why}")
+            return StepResult(Verdict.FAILED, problem)
+        return StepResult(Verdict.NOT_YET, Problem("Restarting", told), after=0.1)
+
+    def _wrong(
+        self,
+        cluster: Cluster,
+        kind: str,
+        workload: Json,
+        pods: list[Json],
+        stamp: str,
+        waited: float,
+    ) -> Problem | None:
+        """What keeps a rollout from ever ending; heals a StatefulSet that waits for a lost pod."""
+        for pod in rollout.stuck(kind, pods, stamp) if rollout.stamped(workload, stamp) else ():
+            metadata = pod["metadata"]
+            cluster.delete("pods", metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        patience = cluster.limits.schedule_timeout
+        found = rollout.broken(pods, stamp)
+        if found is not None:
+            pod, problem = found
+            if problem.reason not in PATIENT or waited > patience:
+                return self._with_last_words(cluster, pod, problem)
+        failed = rollout.failure(workload) if rollout.stamped(workload, stamp) else None
+        if failed is not None and (failed.reason not in PATIENT or waited > patience):
+            return failed
+        return None
+
+    def _with_last_words(self, cluster: Cluster, pod: Json, problem: Problem) -> Problem:
+        """A crash with the last lines that the container wrote."""
+        container = rollout.crashed(pod)
+        if not container:
+            return problem
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        try:
+            text = cluster.logs(namespace, name, container, tail=LAST_LINES, previous=True)
+            text = text or cluster.logs(namespace, name, container, tail=LAST_LINES)
+        except GroundcrewError:
+            text = ""
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        said = "\n".join(lines[-LAST_LINES:])[-1500:]
+        words = f"{problem.message}; it said last:\n{said}"
+        return Problem(problem.reason, words) if said else problem
+
+    def _events(self, release: Release, names: frozenset[str]) -> str:
+        """The newest warning about the workloads or their pods, in words; "" when there is none."""
+        try:
+            events = release.cluster.list("events", release.namespace, fields="type=Warning")
+        except GroundcrewError:
+            return ""
+        about = [
+            e for e in events if str(e["involvedObject"].get("name", "")).startswith(tuple(names))
+        ]
+        newest = max(about, key=lambda e: str(e.get("lastTimestamp") or ""), default=None)
+        if newest is None:
+            return ""
+        said = " ".join(str(newest.get("message", "")).split())[:400]
+        return f"{newest['involvedObject']['name']}: {newest.get('reason')}: {said}"
+
+    def _probe(
+        self, release: Release, instance: Instance, activation: Activation, now: float
+    ) -> StepResult:
+        stamp = _stamp(activation.restarted_at)
+        starts: dict[str, float] = {}
+        for kind, workload in _restarted(release, activation):
+            component = component_of(workload)
+            pods = [p for p in release.pods() if component_of(p) == component]
+            if not rollout.complete(workload, pods, stamp):
+                problem = self._wrong(release.cluster, kind, workload, pods, stamp, 0.0)
+                if problem is not None:
+                    return StepResult(Verdict.FAILED, problem)
+            starts[component] = rollout.started(pods)
+        components = release.components()
+        build, loads = served(activation)
+        wanted = build is not None and loads and components & {*SERVERS}
+        gate = Gate(
+            activation,
+            components=components,
+            started=starts,
+            declared=self._declared(build) if build is not None and wanted else Declared(),
+        )
+        return self._rest.probe(instance, activation, now, gate.look)
+
+
+def _restarted(release: Release, activation: Activation) -> list[Workload]:
+    """The workloads that load either build and are not scaled to nothing."""
+    return [
+        (kind, workload)
+        for kind, workload in release.workloads()
+        if component_of(workload) in activation.components
+        and int(workload["spec"].get("replicas", 1)) > 0
+    ]
+
+
+def _stamp(at: float) -> str:
+    """The annotation's value: recorded before the restart, so that it is the same each time."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _limit(instance: Instance, workloads: list[Json]) -> float:
+    """Seconds that a rollout may take: the probe's limit, and the time that pods get to end."""
+    grace = max(
+        float(
+            w["spec"].get("template", {}).get("spec", {}).get("terminationGracePeriodSeconds", 30)
+        )
+        * max(1, int(w["spec"].get("replicas", 1)))
+        for w in workloads
+    )
+    return instance.probe_timeout + grace
+
+
+def _once() -> Callable[[], bool]:
+    """A predicate that holds from its second call on: after one change."""
+    calls = iter((False,))
+    return lambda: next(calls, True)

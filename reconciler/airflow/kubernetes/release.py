@@ -1,0 +1,186 @@
+"""What of a release is there: its workloads and pods by the official chart's labels.
+
+Reads mirrors only, so it never waits; pure functions of what the mirrors hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+
+from reconciler.cluster.cluster import Cluster
+from reconciler.cluster.connection import Json
+from reconciler.cluster.mirror import Mirror
+from reconciler.core.definitions import Instance
+from reconciler.core.errors import Away
+from reconciler.core.model import Image
+
+TIER = "tier=airflow"
+TASK = "kubernetes_executor"  # the label of pods that run one task
+COMPONENTS = ("scheduler", "dag-processor", "triggerer", "worker", "webserver", "api-server")
+KINDS = ("deployments", "statefulsets")
+KUBERNETES_EXECUTOR = "KubernetesExecutor"
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+ENDED = ("Succeeded", "Failed")
+
+
+class Release:
+    """One instance's release in its cluster."""
+
+    def __init__(self, cluster: Cluster, instance: Instance) -> None:
+        assert instance.kubernetes is not None, "a release is on Kubernetes"
+        self.cluster = cluster
+        self.namespace = instance.kubernetes.namespace
+        self.name = instance.kubernetes.release
+        self._instance = instance
+
+    @property
+    def pods_mirror(self) -> Mirror:
+        """The pods of all releases in the namespace."""
+        return self.cluster.mirror("pods", self.namespace, TIER)
+
+    def workloads_mirror(self, kind: str) -> Mirror:
+        """The Deployments or StatefulSets of all releases in the namespace."""
+        return self.cluster.mirror(kind, self.namespace, TIER)
+
+    def synced(self) -> None:
+        """Wait until the mirrors stand; raises what the cluster says."""
+        timeout = self.cluster.limits.request_timeout
+        mirrors = [self.pods_mirror, *(self.workloads_mirror(kind) for kind in KINDS)]
+        for mirror in mirrors:
+            mirror.synced(timeout)
+
+    def workloads(self) -> list[tuple[str, Json]]:
+        """(kind, object) of every Airflow component; raises Away("ReleaseMissing")."""
+        found = [
+            (kind, item)
+            for kind in KINDS
+            for item in self.workloads_mirror(kind).items()
+            if self._mine(item) and component_of(item) in COMPONENTS
+        ]
+        if not found:
+            raise Away(
+                "ReleaseMissing",
+                f"instance {self._instance.name}: no Airflow with the labels {TIER},"
+                f"release={self.name} in namespace {self.namespace} of cluster "
+                f"{self.cluster.context}",
+                self._instance.place,
+            )
+        return found
+
+    def components(self) -> frozenset[str]:
+        """The components that the release has."""
+        return frozenset(component_of(item) for _, item in self.workloads())
+
+    def tasks_apart(self) -> bool:
+        """Do all tasks run in pods of their own, which a restart does not touch."""
+        executors = {
+            str(labels_of(item).get("executor", ""))
+            for _, item in self.workloads()
+            if component_of(item) == "scheduler"
+        }
+        return executors == {KUBERNETES_EXECUTOR}
+
+    def pods(self) -> list[Json]:
+        """The pods of Airflow's components: without those of tasks, and without ended ones."""
+        return [
+            pod
+            for pod in self.pods_mirror.items()
+            if self._mine(pod)
+            and component_of(pod) in COMPONENTS
+            and TASK not in labels_of(pod)
+            and (pod["status"].get("phase") not in ENDED)
+        ]
+
+    def oldest(self, now: float) -> float | None:
+        """When the oldest pod of the release, tasks included, was made; None if not known."""
+        mirror = self.pods_mirror
+        if not mirror.fresh:
+            return None
+        mine = [
+            p for p in mirror.items() if self._mine(p) and p["status"].get("phase") not in ENDED
+        ]
+        return min((seconds(p["metadata"].get("creationTimestamp")) for p in mine), default=now)
+
+    def images(self) -> set[Image]:
+        """The images that the pods which load builds run now; empty while there are none."""
+        context = self._instance.kubernetes.context if self._instance.kubernetes else None
+        found = set()
+        for pod in self.pods():
+            if "deletionTimestamp" in pod["metadata"]:
+                continue
+            if component_of(pod) in self._instance.load_into:
+                image = _image(pod, context)
+                if image is not None:
+                    found.add(image)
+        return found
+
+    def mark(self) -> str:
+        """Changes with the images; "" while they are mixed or not known."""
+        found = self.images() if self.pods_mirror.fresh else set()
+        if len({image.id for image in found}) != 1:
+            return ""
+        return hashlib.sha256(next(iter(found)).id.encode()).hexdigest()[:16]
+
+    def _mine(self, found: Json) -> bool:
+        return bool(labels_of(found).get("release") == self.name)
+
+
+def labels_of(found: Json) -> Json:
+    """An object's labels."""
+    return found["metadata"].get("labels") or {}
+
+
+def component_of(found: Json) -> str:
+    """The chart's name of a component."""
+    return str(labels_of(found).get("component", ""))
+
+
+def annotation(found: Json, key: str) -> str:
+    """One annotation of an object, or of a pod template; "" without."""
+    return str((found.get("metadata", {}).get("annotations") or {}).get(key, ""))
+
+
+def mark_of(pod: Json | None) -> tuple[str, ...]:
+    """What of a pod's document the mark of its release depends on."""
+    if pod is None:
+        return ()
+    gone = "deletionTimestamp" in pod["metadata"]
+    return (component_of(pod), str(gone), *sorted(_ids(pod)))
+
+
+def seconds(value: object) -> float:
+    """Seconds since the epoch of a Kubernetes time; 0.0 for none."""
+    if not isinstance(value, str) or not value:
+        return 0.0
+    return datetime.fromisoformat(value).timestamp()
+
+
+def container_of(pod: Json) -> Json | None:
+    """The status of the container that runs Airflow: named as the component, else the first."""
+    found: Iterable[Json] = pod["status"].get("containerStatuses") or []
+    names = [c["name"] for c in pod["spec"].get("containers") or []]
+    component = component_of(pod)
+    wanted = component if component in names else next(iter(names), "")
+    return next((c for c in found if c["name"] == wanted), None)
+
+
+def _ids(pod: Json) -> list[str]:
+    return [str(c.get("imageID", "")) for c in pod["status"].get("containerStatuses") or []]
+
+
+def _image(pod: Json, context: str | None) -> Image | None:
+    status = container_of(pod)
+    if status is None or not status.get("imageID"):
+        return None
+    spec = next(c for c in pod["spec"]["containers"] if c["name"] == status["name"])
+    own, pods = spec.get("securityContext") or {}, pod["spec"].get("securityContext") or {}
+    mark = str(status["imageID"]).partition("://")[2] or str(status["imageID"])
+    return Image(
+        context=context,
+        reference=mark if "@sha256:" in mark else str(spec["image"]),
+        id=mark,
+        user=own.get("runAsUser", pods.get("runAsUser")),
+        group=own.get("runAsGroup", pods.get("runAsGroup")),
+    )

@@ -1,0 +1,126 @@
+"""The steps of an activation that go by Airflow's REST API, the same for every kind of target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from reconciler.airflow.rest import Api
+from reconciler.core.definitions import Instance, OnTimeout
+from reconciler.core.errors import Retryable
+from reconciler.core.model import Activation, Problem, StepResult
+from reconciler.core.phases import Step, Verdict
+from reconciler.faults import failpoint
+
+LOOK_AGAIN = 1.0  # seconds between two looks while draining or probing
+SERVERS = ("webserver", "api-server")
+
+
+class RestSteps:
+    """Observes, pauses, drains, probes and releases; raises Retryable while Airflow is silent.
+
+    `check` is called before each change and raises when this daemon may not act.
+    """
+
+    def __init__(self, secrets_dir: Path, check: Callable[[], None]) -> None:
+        self._secrets = secrets_dir
+        self._check = check
+
+    def api(self, instance: Instance) -> Api:
+        """A session with the instance's Airflow, with its team's credentials."""
+        name = instance.api.credentials
+        secret = self._secrets / instance.team / name if name else None
+        return Api(instance.api.url, secret, team=instance.team)
+
+    def observe(self, instance: Instance) -> StepResult:
+        """Pools, import errors and active DAGs as they are before anything is changed."""
+        with self.api(instance) as api:
+            pools = tuple(sorted(api.pools().items()))
+            errors = api.import_errors()
+            dags = api.dags()
+        return StepResult(
+            Verdict.OK,
+            pools=pools,
+            baseline=tuple(sorted({(e.file, "") for e in errors})),
+            expected_dags=tuple(sorted(d.id for d in dags)),
+        )
+
+    def pause(self, instance: Instance, activation: Activation) -> StepResult:
+        """Set the recorded pools to 0 slots: what runs ends, what follows waits."""
+        with self.api(instance) as api:
+            present = api.pools()
+            for name, _ in activation.pools:  # one that is newer could not be restored
+                if present.get(name, 0) != 0:
+                    failpoint("airflow.pause.pool")
+                    self._check()
+                    api.set_pool(name, 0)
+        return StepResult(Verdict.OK)
+
+    def drain(self, instance: Instance, activation: Activation, now: float) -> StepResult:
+        """Wait until no task runs, or do at the deadline what the definition says."""
+        late = now - activation.step_since > instance.drain_timeout
+        try:
+            with self.api(instance) as api:
+                busy = api.busy()
+        except Retryable as error:
+            if late:
+                return _deadline(instance, error.message)
+            raise
+        if busy == 0:
+            return StepResult(Verdict.OK)
+        words = f"{busy} tasks still run"
+        if late:
+            return _deadline(instance, words)
+        return StepResult(Verdict.NOT_YET, Problem("Draining", words), after=LOOK_AGAIN)
+
+    def probe(
+        self,
+        instance: Instance,
+        activation: Activation,
+        now: float,
+        look: Callable[[Api], StepResult],
+    ) -> StepResult:
+        """Look at the instance through the gate; what is not there in time has failed."""
+        try:
+            with self.api(instance) as api:
+                seen = look(api)
+        except Retryable as error:
+            seen = StepResult(Verdict.NOT_YET, Problem(error.reason, error.message), LOOK_AGAIN)
+        late = now - activation.step_since > instance.probe_timeout
+        if seen.verdict is Verdict.NOT_YET and late:
+            words = seen.problem.message if seen.problem else "it is not healthy"
+            timeout = f"not healthy within {instance.probe_timeout:.0f} s: {words}"
+            return StepResult(Verdict.FAILED, Problem("GateTimeout", timeout))
+        return seen
+
+    def release(self, instance: Instance, activation: Activation) -> StepResult:
+        """Give the recorded pools their slots back."""
+        with self.api(instance) as api:
+            present = api.pools()
+            for name, slots in activation.pools:
+                if present.get(name) == 0 and slots != 0:
+                    failpoint("airflow.release.pool")
+                    self._check()
+                    api.set_pool(name, slots)
+        return StepResult(Verdict.OK)
+
+
+def served(activation: Activation) -> tuple[str | None, bool]:
+    """The build that the instance should load now, and whether its API server loads it."""
+    back = activation.step is Step.PROBE_BACK
+    build = activation.from_build if back else activation.to_build
+    loading = activation.from_load_into if back else activation.load_into
+    return build, bool({*SERVERS} & {*loading})
+
+
+def _deadline(instance: Instance, words: str) -> StepResult:
+    if instance.on_timeout is OnTimeout.PROCEED:
+        return StepResult(Verdict.OK)
+    return StepResult(
+        Verdict.FAILED,
+        Problem(
+            "DrainTimeout",
+            f"not drained within {instance.drain_timeout:.0f} s: {words}; nothing was changed "
+            f"and it is tried again later",
+        ),
+    )

@@ -1,0 +1,170 @@
+"""One Kubernetes cluster: its objects as plain JSON, and mirrors of them kept by watches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import quote
+
+from reconciler.cluster.connection import Connection, Cut, Json
+from reconciler.cluster.mirror import Mirror
+from reconciler.core.errors import Retryable
+from reconciler.settings import ClusterSettings
+
+ROOTS = {
+    "pods": "/api/v1",
+    "events": "/api/v1",
+    "jobs": "/apis/batch/v1",
+    "deployments": "/apis/apps/v1",
+    "statefulsets": "/apis/apps/v1",
+}
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+STRATEGIC = "application/strategic-merge-patch+json"
+SILENT_LOG = 3600.0  # seconds in which a followed log may say nothing
+UNUSED = 120.0  # seconds after which a mirror that nobody asks is closed
+
+Selector = tuple[str, str, str]  # kind, namespace, labels
+
+
+class Cluster:
+    """Objects of one cluster. `kind` is the plural as in paths, `labels` a label selector.
+
+    `check` is called before each change and raises when this daemon may not act. Errors are those
+    of Connection.
+    """
+
+    def __init__(
+        self, connection: Connection, limits: ClusterSettings, check: Callable[[], None]
+    ) -> None:
+        self.context = connection.name
+        self.limits = limits
+        self._connection = connection
+        self._check = check
+        self._mirrors: dict[Selector, Mirror] = {}
+        self._lock = threading.Lock()
+
+    def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Json]:
+        """All objects that match; none for a namespace that is not there."""
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        found = self._connection.json(
+            "GET", _path(kind, namespace), {k: v for k, v in query.items() if v}
+        )
+        return list((found or {}).get("items") or [])
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """One object; None where there is none."""
+        return self._connection.json("GET", _path(kind, namespace, name))
+
+    def may(
+        self, namespace: str, verb: str, group: str, resource: str, subresource: str = ""
+    ) -> bool:
+        """Would the server let the daemon do that; asked of the server, nothing is changed."""
+        attributes = {
+            "namespace": namespace, "verb": verb, "group": group, "resource": resource,
+            "subresource": subresource,
+        }  # fmt: skip
+        body = {
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }  # fmt: skip
+        answer = self._connection.json("POST", REVIEWS, body=body) or {}
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def create(self, kind: str, namespace: str, body: Mapping[str, object]) -> Json:
+        """Make an object; raises Exists, or Retryable("NamespaceMissing").
+
+        When the connection is cut, the object is looked for: its name is new, so it is ours.
+        """
+        self._check()
+        metadata = body["metadata"]
+        assert isinstance(metadata, Mapping), "a manifest has metadata"
+        try:
+            made = self._connection.json("POST", _path(kind, namespace), body=body)
+        except Cut:
+            made = self.get(kind, namespace, str(metadata["name"]))
+            if made is None:
+                raise
+        if made is None:
+            raise Retryable(
+                "NamespaceMissing", f"cluster {self.context} has no namespace {namespace}"
+            )
+        return made
+
+    def patch(
+        self, kind: str, namespace: str, name: str, body: object, *, dry_run: bool = False
+    ) -> Json | None:
+        """Change an object by a strategic merge patch; None where there is none."""
+        self._check()
+        query = {"fieldManager": "groundcrew"} | ({"dryRun": "All"} if dry_run else {})
+        path = _path(kind, namespace, name)
+        for _ in (1, 2):
+            try:
+                return self._connection.json("PATCH", path, query, body, STRATEGIC)
+            except Cut as error:  # the same patch again changes nothing more
+                last = error
+        raise last
+
+    def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> bool:
+        """Ask for an object's end (of that very one, with `uid`); False where there is none."""
+        self._check()
+        body: Json = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        path = _path(kind, namespace, name)
+        for _ in (1, 2):
+            try:
+                return self._connection.json("DELETE", path, body=body) is not None
+            except Cut as error:
+                last = error
+        raise last
+
+    def logs(
+        self, namespace: str, pod: str, container: str, *, tail: int, previous: bool = False
+    ) -> str:
+        """The last lines of a container's log; "" where there is none."""
+        query = {
+            "container": container, "tailLines": tail, "limitBytes": 1 << 20,
+            "previous": str(previous).lower(),
+        }  # fmt: skip
+        data = self._connection.read("GET", f"{_path('pods', namespace, pod)}/log", query)
+        return (data or b"").decode(errors="replace")
+
+    def follow(self, namespace: str, pod: str, container: str) -> Iterator[str]:
+        """A container's log line by line as it is written, until it ends."""
+        query = {"container": container, "follow": "true"}
+        path = f"{_path('pods', namespace, pod)}/log"
+        for line in self._connection.stream(path, query, SILENT_LOG):
+            yield line.decode(errors="replace").rstrip("\r")
+
+    # -------------------------------------------------------------------------------- mirrors
+
+    def mirror(self, kind: str, namespace: str, labels: str = "") -> Mirror:
+        """A copy of what matches, kept by a watch while it is asked for; never waits."""
+        key = (kind, namespace, labels)
+        now = time.monotonic()
+        with self._lock:
+            unused = [k for k, m in self._mirrors.items() if k != key and now - m.used > UNUSED]
+            ended = [self._mirrors.pop(k) for k in unused]
+            found = self._mirrors.get(key)
+            if found is None:
+                found = Mirror(self._connection, _path(kind, namespace), labels)
+                self._mirrors[key] = found
+                found.start()
+            found.used = now
+        for mirror in ended:
+            mirror.close()
+        return found
+
+    def close(self) -> None:
+        """End the mirrors and close the connections."""
+        with self._lock:
+            mirrors, self._mirrors = list(self._mirrors.values()), {}
+        for mirror in mirrors:
+            mirror.close()
+        self._connection.close()
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    path = f"{ROOTS[kind]}/namespaces/{quote(namespace, safe='')}/{kind}"
+    return f"{path}/{quote(name, safe='')}" if name else path

@@ -1,0 +1,301 @@
+"""Requests to one Kubernetes API server: credentials, time limits, and errors in words.
+
+The official client gives the configuration and the TLS connections; documents stay plain JSON,
+since its models cost several times the memory and break on what newer servers add.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from kubernetes.client import Configuration
+from kubernetes.client.rest import RESTClientObject
+from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+
+from reconciler.core.definitions import IN_CLUSTER
+from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+CONNECT = 5.0  # seconds until a connection must stand
+DOWN = 5.0  # seconds for which a server that did not answer is not asked again
+BUSY = 1.0  # seconds to wait when a server that has too much to do does not say how long
+POOL = 128  # connections kept: those of the workers and of watches
+ANSWER_LIMIT = 256 << 20  # bytes
+LINE_LIMIT = 16 << 20  # bytes of one line of a stream
+
+
+class Exists(Retryable):
+    """There is such an object already."""
+
+
+class Expired(Retryable):
+    """The resource version is too old to go on from (410): list anew."""
+
+
+class Cut(Away):
+    """The connection ended in the middle: the request may have been carried out."""
+
+
+class Connection:
+    """One server. Used by many threads; `timeout` is the limit of one request in seconds.
+
+    All methods raise Away (ClusterUnreachable, ClusterBusy, ClusterDenied, Forbidden), Retryable
+    (Conflict, QuotaExceeded) or Stalled (ContextUnknown, Refused).
+    """
+
+    def __init__(self, context: str | None, kubeconfig: Path | None, timeout: float) -> None:
+        self.name = context or IN_CLUSTER
+        self._context = context
+        self._kubeconfig = kubeconfig
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._rest: RESTClientObject | None = None
+        self._down_until = 0.0
+        self._down_words = ""
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        with self._lock:
+            rest, self._rest = self._rest, None
+        if rest is not None:
+            rest.close()
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> Json | None:
+        """The document that a request is answered with; None for 404."""
+        data = self.read(method, path, query, body, content_type)
+        if data is None:
+            return None
+        try:
+            found = json.loads(data)
+        except ValueError as error:
+            raise self._unreachable(f"answered {method} {path} with something not JSON") from error
+        return found if isinstance(found, dict) else {}
+
+    def read(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> bytes | None:
+        """The body of an answer; None for 404. A server that is busy is asked again in time."""
+        deadline = time.monotonic() + self._timeout
+        renewed = False
+        while True:
+            answer = self._send(method, path, query, body, content_type)
+            try:
+                data = self._read(answer, deadline)
+            finally:
+                answer.release_conn()
+            if answer.status < 300:
+                return data
+            if answer.status == 404:
+                return None
+            if answer.status == 401 and not renewed:  # expired: a newer one may be in its file
+                renewed = True
+                self.close()
+                continue
+            error = self._error(method, path, answer, data)
+            wait = error.after if isinstance(error, Retryable) else None
+            if wait is None or time.monotonic() + wait > deadline:
+                raise error
+            time.sleep(wait)
+
+    def stream(
+        self,
+        path: str,
+        query: Mapping[str, object],
+        silence: float,
+        opened: Callable[[urllib3.BaseHTTPResponse], None] = lambda _: None,
+    ) -> Iterator[bytes]:
+        """The lines of an answer as they come; ends when the server ends it.
+
+        Raises Cut after `silence` seconds without anything. `opened` gets the answer, by which
+        another thread may end it.
+        """
+        answer = self._send("GET", path, query, None, "")
+        try:
+            if answer.status == 401:
+                self.close()  # the next request reads the credentials anew
+            if answer.status >= 300:
+                data = self._read(answer, time.monotonic() + self._timeout)
+                raise self._error("GET", path, answer, data)
+            _allow_silence(answer, silence)
+            opened(answer)
+            pending = b""
+            try:
+                while chunk := answer.read1(1 << 16):
+                    *lines, pending = (pending + chunk).split(b"\n")
+                    yield from (line for line in lines if line)
+                    if len(pending) > LINE_LIMIT:
+                        raise self._unreachable(f"sends lines without end for {path}")
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise Cut("ClusterUnreachable", f"cluster {self.name}: {_why(error)}") from error
+            if pending:
+                yield pending
+        finally:
+            answer.close()
+
+    # ---------------------------------------------------------------------------------- parts
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: object,
+        content_type: str,
+    ) -> urllib3.BaseHTTPResponse:
+        if time.monotonic() < self._down_until:
+            raise self._unreachable(self._down_words)
+        rest = self._client()
+        headers = {"Accept": "application/json", "User-Agent": "groundcrew"}
+        token = rest.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        if token:
+            headers["Authorization"] = token
+        if body is not None:
+            headers["Content-Type"] = content_type
+        url = rest.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            answer = rest.pool_manager.request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body).encode(),
+                headers=headers,
+                timeout=urllib3.Timeout(connect=min(CONNECT, self._timeout), read=self._timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            words = f"does not answer: {_why(error)}"
+            if isinstance(error, urllib3.exceptions.ProtocolError):
+                raise Cut("ClusterUnreachable", f"cluster {self.name} {words}") from error
+            self._down_words, self._down_until = words, time.monotonic() + DOWN
+            raise self._unreachable(words) from error
+        return answer
+
+    def _read(self, answer: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+        parts, size = [], 0
+        try:
+            while part := answer.read1(1 << 20):
+                parts.append(part)
+                size += len(part)
+                if size > ANSWER_LIMIT or time.monotonic() > deadline:
+                    answer.close()
+                    raise self._unreachable("answers too slowly or too much")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            answer.close()
+            raise Cut("ClusterUnreachable", f"cluster {self.name}: {_why(error)}") from error
+        return b"".join(parts)
+
+    def _client(self) -> RESTClientObject:
+        with self._lock:
+            if self._rest is None:
+                self._rest = RESTClientObject(self._configuration())
+            return self._rest
+
+    def _configuration(self) -> Configuration:
+        found = Configuration()
+        found.retries = False
+        found.connection_pool_maxsize = POOL
+        found.keep_alive = True  # a peer that went without a word is noticed
+        inside = self._context is None and "KUBERNETES_SERVICE_HOST" in os.environ
+        try:
+            if inside:
+                load_incluster_config(found)  # type: ignore[no-untyped-call]
+            else:
+                load_kube_config(  # type: ignore[no-untyped-call]
+                    str(self._kubeconfig) if self._kubeconfig else None,
+                    self._context,
+                    found,
+                    persist_config=False,
+                )
+        except (ConfigException, OSError, ValueError) as error:
+            raise Stalled(
+                "ContextUnknown",
+                f"no way to cluster {self.name}: {error}; name a context of the kubeconfig that "
+                f"the setting kubernetes.kubeconfig points to",
+            ) from error
+        return found
+
+    def _error(
+        self, method: str, path: str, answer: urllib3.BaseHTTPResponse, data: bytes
+    ) -> GroundcrewError:
+        said: Json = {}
+        with suppress(ValueError):
+            said = json.loads(data)
+        words = str(said.get("message") or answer.reason or answer.status)[:500]
+        doing = f"cluster {self.name}: {method} {path}"
+        match answer.status:
+            case 401:
+                return Away(
+                    "ClusterDenied", f"cluster {self.name} refuses the daemon's credentials"
+                )
+            case 403 if "exceeded quota" in words:
+                return Retryable("QuotaExceeded", f"cluster {self.name}: {words}")
+            case 403:
+                return Away(
+                    "Forbidden",
+                    f"cluster {self.name}: {words}; the Helm chart's Role for the namespace "
+                    f"grants it",
+                )
+            case 409 if said.get("reason") == "AlreadyExists":
+                return Exists("AlreadyExists", f"{doing}: {words}")
+            case 409:
+                return Retryable("Conflict", f"{doing}: {words}")
+            case 410:
+                return Expired("Expired", f"{doing}: {words}")
+            case 429:
+                return Away("ClusterBusy", f"{doing}: {words}", after=_retry_after(answer))
+            case status if status >= 500:
+                asked = "Retry-After" in answer.headers
+                wait = _retry_after(answer) if asked else None
+                return Away("ClusterUnreachable", f"{doing}: {words}", after=wait)
+            case _:
+                return Stalled("Refused", f"{doing}: {words}")
+
+    def _unreachable(self, words: str) -> Away:
+        return Away("ClusterUnreachable", f"cluster {self.name} {words}")
+
+
+def _allow_silence(answer: urllib3.BaseHTTPResponse, seconds: float) -> None:
+    """An answer that has begun in time may be silent for longer from now on."""
+    connection = answer.connection
+    sock = getattr(connection, "sock", None)
+    if sock is not None:
+        sock.settimeout(seconds)
+
+
+def _retry_after(answer: urllib3.BaseHTTPResponse) -> float:
+    try:
+        return max(0.0, float(answer.headers.get("Retry-After", BUSY)))
+    except ValueError:
+        return BUSY
+
+
+def _why(error: BaseException) -> str:
+    """The last words of an error of the connection: the others name pools and objects."""
+    text = " ".join(str(error).split())
+    return text.rsplit(": ", 1)[-1].strip("()'\" ")[:200] or type(error).__name__

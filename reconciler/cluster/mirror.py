@@ -1,0 +1,251 @@
+"""A copy of a cluster's objects, kept by list and watch; what nobody reads of them is left out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import urllib3
+
+from reconciler.cluster.connection import Connection, Cut, Expired, Json
+from reconciler.core.errors import Away, GroundcrewError, Retryable
+
+log = logging.getLogger(__name__)
+
+WATCH = (1500.0, 2700.0)  # seconds of one watch; spread, so that not all end at once
+SILENCE = 180.0  # seconds without even a bookmark, which comes each minute
+FIRST, MOST = 0.5, 30.0  # seconds between two tries while the server does not answer
+PAGE = 500  # objects listed at once
+
+Changed = Callable[[Json | None, Json | None], None]
+
+
+class Mirror:
+    """Objects by name. A thread keeps them; every method may be called from any thread."""
+
+    def __init__(self, connection: Connection, path: str, labels: str) -> None:
+        self.used = time.monotonic()
+        self._connection = connection
+        self._path = path
+        self._labels = labels
+        self._objects: dict[str, Json] = {}
+        self._changed = threading.Condition()
+        self._listeners: list[Changed] = []
+        self._listed = False
+        self._problem: GroundcrewError | None = None
+        self._version = ""  # from which a watch goes on; "" when all must be listed
+        self._failures = 0  # tries in a row that brought nothing
+        self._stop = threading.Event()
+        self._answer: urllib3.BaseHTTPResponse | None = None
+
+    def start(self) -> None:
+        """Begin to list and watch."""
+        threading.Thread(target=self._run, name=f"watch {self._path}", daemon=True).start()
+
+    def close(self) -> None:
+        """End the watch; does not wait for it."""
+        self._stop.set()
+        answer = self._answer
+        if answer is not None:
+            try:
+                answer.shutdown()
+            except (OSError, ValueError, RuntimeError):
+                log.debug("the watch of %s has ended already", self._path)
+
+    def listen(self, changed: Changed) -> None:
+        """Call `changed(old, new)` for each object that comes, changes or goes (None)."""
+        with self._changed:
+            if changed not in self._listeners:
+                self._listeners.append(changed)
+
+    @property
+    def fresh(self) -> bool:
+        """Does the copy stand, and does its watch run."""
+        return self._listed and self._problem is None
+
+    def items(self) -> list[Json]:
+        """The objects as of now; not to be changed."""
+        with self._changed:
+            return list(self._objects.values())
+
+    def get(self, name: str) -> Json | None:
+        """One object as of now."""
+        with self._changed:
+            return self._objects.get(name)
+
+    def synced(self, timeout: float) -> None:
+        """Wait until the copy stands; raises what the server says, or Retryable."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.fresh, timeout)
+            if self.fresh:
+                return
+            if self._problem is not None:
+                raise self._problem
+        raise Away(
+            "ClusterUnreachable", f"cluster {self._connection.name} has not listed {self._path} yet"
+        )
+
+    def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Wait until something holds, looking whenever an object changes; did it."""
+        with self._changed:
+            return self._changed.wait_for(predicate, timeout)
+
+    # --------------------------------------------------------------------------------- thread
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            wait = _spread(0.0, FIRST)
+            try:
+                if not self._version:
+                    self._list()
+                self._watch()
+                continue
+            except Expired:
+                self._version = ""
+            except GroundcrewError as error:
+                if not isinstance(error, Cut) or self._failures:  # a watch may well be cut once
+                    self._fail(error)
+                    wait = min(MOST, FIRST * 2 ** min(self._failures, 10)) * _spread(0.5, 1.0)
+                    after = error.after if isinstance(error, Retryable) else None
+                    wait = wait if after is None else after
+                self._failures += 1
+            except Exception:
+                log.exception("the watch of %s", self._path)
+                self._version, wait = "", MOST
+            self._stop.wait(wait)
+
+    def _fail(self, error: GroundcrewError) -> None:
+        log.info("watching %s: %s", self._path, error)
+        with self._changed:
+            self._problem = error
+            self._changed.notify_all()
+
+    def _list(self) -> None:
+        """Replace the copy by what is there."""
+        found: dict[str, Json] = {}
+        query: dict[str, object] = {"limit": PAGE}
+        if self._labels:
+            query["labelSelector"] = self._labels
+        while True:
+            answer = self._connection.json("GET", self._path, query) or {}
+            for item in answer.get("items") or []:
+                found[str(item["metadata"]["name"])] = slim(item)
+            metadata = answer.get("metadata") or {}
+            if not metadata.get("continue"):
+                break
+            query["continue"] = metadata["continue"]
+        with self._changed:
+            old, self._objects = self._objects, found
+            self._listed, self._problem, self._failures = True, None, 0
+            self._changed.notify_all()
+            listeners = list(self._listeners)
+        for name in old.keys() | found.keys():
+            if old.get(name) != found.get(name):
+                self._tell(listeners, old.get(name), found.get(name))
+        self._version = str(metadata.get("resourceVersion") or "")
+
+    def _watch(self) -> None:
+        """Take changes into the copy until the server ends the watch."""
+        query: dict[str, object] = {
+            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version,
+            "timeoutSeconds": int(_spread(*WATCH)),
+        }  # fmt: skip
+        if self._labels:
+            query["labelSelector"] = self._labels
+        try:
+            for line in self._connection.stream(self._path, query, SILENCE, self._opened):
+                event = json.loads(line)
+                self._version = self._take(str(event["type"]), event["object"]) or self._version
+                self._failures = 0
+        finally:
+            self._answer = None
+
+    def _opened(self, answer: urllib3.BaseHTTPResponse) -> None:
+        self._answer = answer
+        if self._stop.is_set():
+            answer.shutdown()
+        with self._changed:
+            self._problem = None
+            self._changed.notify_all()
+
+    def _take(self, kind: str, found: Json) -> str:
+        """One event of the watch; the version that it leads to."""
+        if kind == "ERROR":
+            code, words = found.get("code"), str(found.get("message", ""))
+            if code == 410:
+                raise Expired("Expired", words)
+            raise Away("ClusterUnreachable", f"cluster {self._connection.name}: {words}")
+        version = str(found["metadata"].get("resourceVersion") or "")
+        if kind == "BOOKMARK":
+            return version
+        name = str(found["metadata"]["name"])
+        with self._changed:
+            old = self._objects.pop(name, None)
+            new = None if kind == "DELETED" else slim(found)
+            if new is not None:
+                self._objects[name] = new
+            self._changed.notify_all()
+            listeners = list(self._listeners)
+        self._tell(listeners, old, new)
+        return version
+
+    def _tell(self, listeners: list[Changed], old: Json | None, new: Json | None) -> None:
+        for listener in listeners:
+            try:
+                listener(old, new)
+            except Exception:
+                log.exception("a listener to %s", self._path)
+
+
+def _spread(least: float, most: float) -> float:
+    return random.uniform(least, most)  # noqa: S311 - so that not all ask at once
+
+
+METADATA = (
+    "name", "namespace", "uid", "labels", "annotations", "generation", "ownerReferences",
+    "creationTimestamp", "deletionTimestamp",
+)  # fmt: skip
+SPEC = (
+    "replicas", "paused", "strategy", "updateStrategy", "podManagementPolicy", "securityContext",
+    "terminationGracePeriodSeconds", "nodeName",
+)  # fmt: skip
+CONTAINER = ("name", "image", "securityContext")
+ANNOTATION_LIMIT = 256  # characters; applied configurations are longer and nobody reads them here
+
+
+def slim(found: Json) -> Json:
+    """The parts of an object that are read here: a pod keeps a tenth of its size."""
+    kept: Json = {
+        "metadata": _metadata(found.get("metadata") or {}),
+        "spec": _spec(found.get("spec") or {}),
+        "status": found.get("status") or {},
+    }
+    template = (found.get("spec") or {}).get("template")
+    if template:
+        kept["spec"]["template"] = {
+            "metadata": _metadata(template.get("metadata") or {}),
+            "spec": _spec(template.get("spec") or {}),
+        }
+    return kept
+
+
+def _metadata(found: Json) -> Json:
+    kept = {key: found[key] for key in METADATA if key in found}
+    annotations = kept.get("annotations")
+    if annotations:
+        kept["annotations"] = {
+            key: value for key, value in annotations.items() if len(value) <= ANNOTATION_LIMIT
+        }
+    return kept
+
+
+def _spec(found: Json) -> Json:
+    kept = {key: found[key] for key in SPEC if key in found}
+    containers = found.get("containers")
+    if containers:
+        kept["containers"] = [{k: c[k] for k in CONTAINER if k in c} for c in containers]
+    return kept
