@@ -15,35 +15,37 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from packaging.utils import canonicalize_name
 
-from reconciler.builder import overlap
+from reconciler.builder import placing
 from reconciler.builder.files import fetch_files
 from reconciler.builder.inrepo import Export, InRepo
 from reconciler.builder.inspection import inspect_base
 from reconciler.builder.job import Job
 from reconciler.builder.locking import Lock, make_lock
 from reconciler.builder.making import WheelMaker
-from reconciler.builder.manifest import Parts, build_json, sbom
+from reconciler.builder.manifest import Parts, Whole, build_id_of, build_json, sbom
+from reconciler.builder.overlap import Facts
+from reconciler.builder.proving import Proven, Prover
 from reconciler.builder.proxy import Indexes
-from reconciler.builder.sandbox import Sandbox
 from reconciler.builder.sdists import Sdists
-from reconciler.builder.verify import Candidate, Verified, Verifier
+from reconciler.builder.turns import MAKING
+from reconciler.builder.verify import Verified, Verifier
 from reconciler.builder.wheels import (
     Wheel,
-    choose,
     compile_entry,
     disk_error,
     entry_digest,
     fetch,
+    locked,
     unpack,
 )
+from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
-from reconciler.core.errors import Stalled
 from reconciler.core.model import Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
@@ -51,37 +53,20 @@ from reconciler.settings import BuilderSettings
 DOWNLOADS = 8  # at once, per build
 
 
-class ShareLike(Protocol):
+class ShareLike(placing.Places, Proven, Protocol):
     """What the builder uses of the share."""
-
-    root: Path
-
-    def has(self, digest: str) -> bool:
-        """Is the store entry there."""
-
-    def entry(self, digest: str) -> Path:
-        """Where the store entry is."""
 
     def making(self) -> AbstractContextManager[None]:
         """Keep the garbage collector away."""
 
     def put(self, digest: str, staged: Path) -> Path:
-        """Publish a store entry."""
+        """Publish a store entry as a folder."""
+
+    def whole(self, digest: str) -> Whole | None:
+        """The whole pack of a store entry that is no folder yet."""
 
     def put_build(self, build_id: str, files: Mapping[str, bytes]) -> None:
         """Publish a build."""
-
-    def build(self, build_id: str) -> dict[str, object] | None:
-        """A complete build's build.json."""
-
-    def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
-        """Note that a build was verified."""
-
-    def verified(self, build_id: str, runtime_key: str) -> bool:
-        """Was the build verified for this runtime."""
-
-    def install_loader(self, instance: str) -> Path:
-        """Put the loader in place; returns its directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +88,18 @@ class Builder:
         *,
         cache_dir: Path,
         secrets_dir: Path,
-        hidden: tuple[Path, ...] = (),
+        workshop: Workshop,
     ) -> None:
         self._settings = settings
         self._share = share
         self._cache = cache_dir
         self._secrets = secrets_dir
-        self._sandbox = Sandbox(settings, [secrets_dir, cache_dir, *hidden])
-        maker = WheelMaker(self._sandbox, settings, cache_dir)
+        self._workshop = workshop
+        maker = WheelMaker(workshop, settings)
         self._in_repo = InRepo(maker, export, cache_dir)
         self._sdists = Sdists(maker, cache_dir)
-        self._verifier = Verifier(self._sandbox, self._in_repo, settings.verify_timeout, cache_dir)
+        verifier = Verifier(self._workshop, self._in_repo, settings.verify_timeout, cache_dir)
+        self._prover = Prover(share, verifier, self._work)
 
     # -------------------------------------------------------------------------------- inspect
 
@@ -128,14 +114,15 @@ class Builder:
         with (
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
-            self._sandbox.serving(indexes, work) as url,
+            self._workshop.serving(indexes, work) as url,
         ):
             wheels = [
                 self._in_repo.wheel(job, package, runtime, work, url) for package in recipe.packages
             ]
-            return make_lock(
-                    job, recipe, runtime, wheels, indexes, sandbox=self._sandbox,
-                    settings=self._settings, work=work, cache=self._cache, index=url,
+            with self._work(job, harmless=not recipe.source_builds) as place:
+                return make_lock(
+                    job, recipe, runtime, wheels, indexes, workshop=self._workshop,
+                    settings=self._settings, work=place, served=work, cache=self._cache, index=url,
                 )  # fmt: skip
 
     # ------------------------------------------------------------------------------ construct
@@ -157,18 +144,33 @@ class Builder:
             self._share.making(),
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
-            self._sandbox.serving(indexes, work) as url,
         ):
-            wheels = [
-                self._wheel(job, recipe, runtime, package, work, indexes, url)
-                for package in packages
-            ]
-            entries = self._entries(job, runtime, wheels, indexes, work)
+            wheels = self._wheels(job, recipe, runtime, packages, work, indexes)
+            entries = self._entries(job, runtime, wheels, indexes)
             files = fetch_files(job, recipe, self._settings, self._share, self._cache, work)
             self._publish(job, recipe, runtime, lock, build_id, wheels, entries, files, work)
         return Built(build_id, pairs)
 
-    def _wheel(
+    def _wheels(
+        self,
+        job: Job,
+        recipe: Recipe,
+        runtime: Runtime,
+        packages: list[dict[str, Any]],
+        work: Path,
+        indexes: Indexes,
+    ) -> list[Wheel]:
+        """The wheels of a lock: the index's, and those that are made from source."""
+        found = [locked(package, runtime.tags) for package in packages]
+        if None not in found:
+            return [wheel for wheel in found if wheel is not None]
+        with self._workshop.serving(indexes, work) as url:
+            return [
+                wheel or self._made(job, recipe, runtime, package, work, indexes, url)
+                for wheel, package in zip(found, packages, strict=True)
+            ]
+
+    def _made(
         self,
         job: Job,
         recipe: Recipe,
@@ -178,28 +180,23 @@ class Builder:
         indexes: Indexes,
         url: str,
     ) -> Wheel:
-        """The wheel of a locked package: the index's, or one that is made from source."""
+        """The wheel of a locked package that is made from source."""
         name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
         if "directory" in package:
             (own,) = (p for p in recipe.packages if p.path == package["directory"]["path"])
             place = self._in_repo.wheel(job, own, runtime, work, url).path
         else:
-            chosen = choose(package.get("wheels", []), runtime.tags)
-            if chosen is not None:
-                hashes: Any = chosen["hashes"]
-                return Wheel(
-                    name, version, str(chosen["name"]), str(hashes["sha256"]), str(chosen["url"])
-                )
             place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
         digest = hashlib.sha256(place.read_bytes()).hexdigest()
         return Wheel(name, version, place.name, digest, "", place)
 
     def _entries(
-        self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes, work: Path
-    ) -> dict[str, Path]:
-        """Store entries of all wheels, by digest, in the lock's order."""
+        self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes
+    ) -> dict[str, Facts]:
+        """Facts about the store entries of all wheels, by digest, in the lock's order."""
         digests = [entry_digest(w.sha256, runtime.python_tag) for w in wheels]
-        missing = [(w, d) for w, d in zip(wheels, digests, strict=True) if not self._share.has(d)]
+        absent = placing.missing(self._share, digests)
+        missing = [(w, d) for w, d in zip(wheels, digests, strict=True) if d in absent]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             paths = list(
                 pool.map(
@@ -209,20 +206,31 @@ class Builder:
                     missing,
                 )
             )
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            list(
-                pool.map(
-                    lambda item: self._make_entry(
-                        job, runtime, item[0][0], item[0][1], item[1], work
-                    ),
-                    zip(missing, paths, strict=True),
-                )
+        if not missing:
+            return placing.facts_of(self._share, digests, {})
+        with (
+            self._work(job, harmless=True) as work,
+            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ):
+            made = pool.map(
+                lambda item: self._make_entry(job, runtime, item[0][0], item[0][1], item[1], work),
+                zip(missing, paths, strict=True),
             )
-        return {digest: self._share.entry(digest) for digest in digests}
+            fresh = dict(zip((digest for _, digest in missing), made, strict=True))
+        return placing.facts_of(self._share, digests, fresh)
 
     def _make_entry(
         self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
-    ) -> None:
+    ) -> Facts:
+        """Make a store entry, unless another build is making or has made it; its facts."""
+        with MAKING.of(digest, job.check):
+            if self._share.has(digest):
+                return placing.facts_of(self._share, [digest], {})[digest]
+            return self._make_new_entry(job, runtime, wheel, digest, path, work)
+
+    def _make_new_entry(
+        self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
+    ) -> Facts:
         job.check()
         own = work / f"entry-{digest[:16]}"
         staged = own / "entry"
@@ -231,15 +239,17 @@ class Builder:
             unpack(path, wheel.name, staged, runtime.python)
             failpoint("builder.unpacked")
             compile_entry(
-                job, self._sandbox, runtime.python, staged, self._share.entry(digest), own,
+                job, self._workshop, runtime.python, staged, self._share.entry(digest), own,
                 self._settings.build_timeout,
             )  # fmt: skip
             failpoint("builder.compiled")
+            facts = Facts.of(staged)
         except OSError as error:
             raise disk_error(error) from error
-        self._share.put(digest, staged)
+        self._share.put_whole(digest, staged, facts.document())
         shutil.rmtree(own, ignore_errors=True)
         job.say(f"placed {wheel.name} {wheel.version}")
+        return facts
 
     def _publish(
         self,
@@ -249,21 +259,11 @@ class Builder:
         lock: str,
         build_id: str,
         wheels: list[Wheel],
-        entries: dict[str, Path],
+        entries: dict[str, Facts],
         files: Parts,
         work: Path,
     ) -> None:
-        order: list[str] = []
-        for number, members in enumerate(overlap.groups(entries)):
-            if len(members) == 1:
-                order.append(members[0])
-                continue
-            digest = overlap.merged_digest(members)
-            if not self._share.has(digest):
-                staged = work / f"merged-{number}"
-                overlap.merge(members, entries, staged)
-                self._share.put(digest, staged)
-            order.append(digest)
+        order = placing.lay_out(self._share, entries, lambda name: _folder(work / name))
         document = build_json(build_id, recipe, runtime, job, wheels, order, files, self._share)
         failpoint("builder.entries-placed")
         log = job.log.read_bytes()[: 4 << 20] if job.log.is_file() else b""
@@ -284,25 +284,8 @@ class Builder:
     def verify(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
-        """Prove a build for an instance's runtime; raises Stalled("VerificationFailed")."""
-        if self._share.verified(build_id, runtime.key):
-            job.say(f"build {build_id} was verified for {runtime.key} before")
-            return Verified({})
-        document = self._share.build(build_id)
-        if document is None:
-            raise Stalled("BuildMissing", f"build {build_id} is not complete on the share")
-        rows: Any = document["distributions"]
-        candidate = Candidate(
-            build_id,
-            self._share.root,
-            self._share.install_loader(instance.name),
-            tuple(str(row["name"]) for row in rows),
-        )
-        with self._work(job) as work:
-            verified = self._verifier.verify(job, recipe, runtime, instance, candidate, work)
-        failpoint("builder.verified")
-        self._share.mark_verified(build_id, runtime.key, verified.report)
-        return verified
+        """Prove a build for an instance's runtime; see `Prover.verify` for what it raises."""
+        return self._prover.verify(job, recipe, runtime, instance, build_id)
 
     # ---------------------------------------------------------------------------------- parts
 
@@ -311,12 +294,16 @@ class Builder:
         job.secrets |= indexes.secrets
         return closing(indexes)
 
+    def leave(self, job: Job) -> None:
+        """Nothing more is done for this build just now."""
+        self._workshop.leave(job)
+
     @contextmanager
-    def _work(self, job: Job) -> Iterator[Path]:
-        """A scratch directory on local disk, removed at the end."""
+    def _work(self, job: Job, *, harmless: bool = False) -> Iterator[Path]:
+        """A folder of its own in the workshop, removed at the end."""
         try:
-            (self._cache / "work").mkdir(parents=True, exist_ok=True)
-            path = Path(tempfile.mkdtemp(prefix=f"{job.key}-", dir=self._cache / "work"))
+            scratch = self._workshop.scratch(job, harmless=harmless)
+            path = Path(tempfile.mkdtemp(prefix=f"{job.key}-", dir=scratch))
         except OSError as error:
             raise disk_error(error) from error
         try:
@@ -327,15 +314,6 @@ class Builder:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def build_id_of(lock: str, recipe: Recipe, runtime: Runtime) -> str:
-    """First 16 hex digits of the SHA-256 of all that a build consists of."""
-    document = {
-        "lock": hashlib.sha256(lock.encode()).hexdigest(),
-        "trees": [[p.name, p.tree] for p in recipe.packages],
-        "files": [asdict(f) for f in recipe.files],
-        "env": list(map(list, recipe.env)),
-        "checks": asdict(recipe.checks),
-        "runtime": runtime.key,
-    }
-    text = json.dumps(document, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path

@@ -59,6 +59,8 @@ def explain(
             f"version that has one, or add its name to sourceBuilds. {words}",
             place,
         )
+    if "invalid peer certificate" in lower:
+        return untrusted("default", place)
     if any(mark in lower for mark in NETWORK):
         return Retryable("IndexUnreachable", f"a package index does not answer. {words}", place)
     against = _against_base(recipe, runtime)
@@ -67,6 +69,16 @@ def explain(
     if "was not found" in lower and "because" in lower:
         return Stalled("NotFound", words, place)
     return Stalled("Conflict", words, place)
+
+
+def untrusted(index: str, place: Place | None = None) -> Retryable:
+    """An index shows a certificate that is not trusted."""
+    return Retryable(
+        "IndexCertificate",
+        f"index {index} shows a certificate that is not trusted; set its caBundle, or have the "
+        f"certificate renewed",
+        place,
+    )
 
 
 def _trimmed(output: str) -> str:

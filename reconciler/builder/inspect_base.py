@@ -1,11 +1,16 @@
-"""Runs in an instance's interpreter: prints its inventory as JSON. Standard library only, 3.9+."""
+"""Runs in an instance's interpreter: prints its inventory as JSON. Standard library only, 3.9+.
+
+With the argument `find` it first goes over to the interpreter that the `airflow` on PATH names.
+"""
 
 import importlib.metadata
 import json
 import os
 import platform
 import re
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -40,9 +45,24 @@ def _inventory() -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
+def _airflows_own() -> str:
+    """The interpreter that runs Airflow: the first line of its command says so."""
+    command = shutil.which("airflow")
+    if command is None:
+        return sys.executable
+    with Path(command).open("rb") as file:
+        words = file.readline(4096).decode(errors="replace").split()
+    named = words[0][2:] if words and words[0].startswith("#!") else ""
+    return named if Path(named).is_absolute() and os.access(named, os.X_OK) else sys.executable
+
+
 def _main() -> None:
+    if sys.argv[1:] == ["find"]:
+        own = _airflows_own()
+        os.execv(own, [own, __file__])  # noqa: S606 - the image's own interpreter
     system = os.uname()
     document = {
+        "python": sys.executable,
         "python_version": platform.python_version(),
         "python_tag": "cp{}{}".format(*sys.version_info[:2]),
         "platform": f"{system.sysname.lower()}_{system.machine}",

@@ -7,9 +7,10 @@ import json
 import os
 import subprocess
 from importlib import resources
+from typing import Any
 
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Distribution, Runtime
+from reconciler.core.model import Distribution, Image, Runtime
 
 INVENTORY_LIMIT = 16 << 20  # bytes
 
@@ -33,6 +34,11 @@ def inspect_base(python: str) -> Runtime:
             f"{python} cannot be inspected ({type(error).__name__}); is it the interpreter "
             f"of an Airflow installation?",
         ) from error
+    return runtime_of(found, python)
+
+
+def runtime_of(found: Any, python: str, image: Image | None = None) -> Runtime:
+    """The runtime that an inventory describes; raises Stalled("BaseUnreadable") without Airflow."""
     base = tuple(
         Distribution(
             d["name"],
@@ -46,8 +52,9 @@ def inspect_base(python: str) -> Runtime:
     versions = {d.name: d.version for d in base}
     airflow = versions.get("apache-airflow") or versions.get("apache-airflow-core")
     if airflow is None:
+        place = f"the image {image.reference}" if image is not None else python
         raise Stalled(
-            "BaseUnreadable", f"{python} has no Airflow; give the interpreter that runs it"
+            "BaseUnreadable", f"{place} has no Airflow; give the interpreter or image that runs it"
         )
     inventory = "\n".join(f"{d.name}=={d.version}" for d in base)
     mark = hashlib.sha256(inventory.encode()).hexdigest()[:12]
@@ -61,4 +68,5 @@ def inspect_base(python: str) -> Runtime:
         airflow_version=airflow,
         tags=tuple(found["tags"]),
         base=base,
+        image=image,
     )

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.explain import explain
+from reconciler.builder.explain import explain, untrusted
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
-from reconciler.builder.sandbox import Sandbox, read_result
 from reconciler.builder.standins import stand_ins, usable
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
+from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import Runtime
@@ -49,23 +48,6 @@ class Lock:
     packages: tuple[tuple[str, str], ...]
 
 
-def uv_path() -> str:
-    """The uv that is installed beside this program."""
-    found = shutil.which("uv") or _own_uv()
-    if found is None:
-        raise Stalled("UvMissing", "uv is not installed; reinstall groundcrew")
-    return found
-
-
-def _own_uv() -> str | None:
-    from uv import find_uv_bin
-
-    try:
-        return str(find_uv_bin())
-    except FileNotFoundError:
-        return None
-
-
 def make_lock(
     job: Job,
     recipe: Recipe,
@@ -73,13 +55,14 @@ def make_lock(
     wheels: Sequence[InRepoWheel],
     indexes: Indexes,
     *,
-    sandbox: Sandbox,
+    workshop: Workshop,
     settings: BuilderSettings,
     work: Path,
+    served: Path,
     cache: Path,
     index: str,
 ) -> Lock:
-    """Resolve a recipe for a runtime; `index` is where the indexes are served to the sandbox.
+    """Resolve a recipe for a runtime; `index` is where the indexes are served, from `served`.
 
     Raises Stalled (Conflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the place of the
     requirement that is to blame, or Retryable (IndexUnreachable).
@@ -88,11 +71,10 @@ def make_lock(
     place.mkdir()
     _write_inputs(place, recipe, runtime, wheels)
     files = stand_ins(runtime, cache)
-    direct = indexes.plain
-    own = cache / ("uv" if direct else f"uv-teams/{job.team}")
-    own.mkdir(parents=True, exist_ok=True)
+    direct = workshop.direct(indexes)
+    own = workshop.cache_of("" if direct else job.team)
     command = [
-        uv_path(), "pip", "compile", "requirements.in",
+        workshop.uv(), "pip", "compile", "requirements.in",
         "--format", "pylock.toml", "--generate-hashes", "--no-header", "--no-annotate",
         "--output-file", "pylock.toml", "--constraints", "constraints.txt",
         "--python", runtime.python, "--config-file", "uv.toml", "--color", "never",
@@ -106,15 +88,16 @@ def make_lock(
     if not direct or settings.default_index:
         command += ["--default-index", settings.default_index if direct else index]
     job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
-    ended = sandbox.run(
+    ended = workshop.run(
         job,
         command,
         work=place,
         timeout=settings.resolve_timeout,
         writable=[own],
         readable=[files, *(w.path.parent for w in wheels)],
-        index=None if direct else work,
+        index=None if direct else served,
         network=direct,
+        harmless=not recipe.source_builds,
     )
     failpoint("builder.resolved")
     if ended.timed_out:
@@ -127,6 +110,8 @@ def make_lock(
     if ran_out_of_disk(ended):
         raise disk_full()
     if ended.code != 0:
+        if indexes.distrusted:
+            raise untrusted(min(indexes.distrusted))
         raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
     found = read_result(place / "pylock.toml", LOCK_LIMIT)
     if found is None:
@@ -164,12 +149,7 @@ def _write_inputs(
 
 def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
     """The delta lock: real addresses, and the in-repo packages by their trees."""
-    text = re.sub(
-        r'http://127\.0\.0\.1:\d+/[0-9a-f]{12}/file/[^"]+',
-        lambda match: indexes.real_url(match.group(0)),
-        text,
-    )
-    text = re.sub(r'(?m)^index = "http://127\.0\.0\.1[^"]*"\n', "", text)
+    text = indexes.with_real_urls(text)
     text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv's word for: nothing but in-repo ones
     for wheel in sorted(wheels, key=lambda w: w.name):
         text += (

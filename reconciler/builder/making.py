@@ -1,4 +1,4 @@
-"""Making a wheel from source: whoever's build script it is, it runs in the sandbox."""
+"""Making a wheel from source: whoever's build script it is, it runs in the workshop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.builder.job import Job
-from reconciler.builder.locking import uv_path
-from reconciler.builder.sandbox import Sandbox
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
+from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Place
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Runtime
@@ -22,11 +21,10 @@ TAIL = 12  # lines of a failed build that its message shows
 
 @dataclass(frozen=True, slots=True)
 class WheelMaker:
-    """Builds wheels; `cache` is the builder's, in which every team has a uv cache of its own."""
+    """Builds wheels in a workshop."""
 
-    sandbox: Sandbox
+    workshop: Workshop
     settings: BuilderSettings
-    cache: Path
 
     def make(
         self,
@@ -45,14 +43,14 @@ class WheelMaker:
         own = Path(tempfile.mkdtemp(prefix="make-", dir=work))
         source = source.rename(own / source.name)
         out = own / "out"
-        cache = self.cache / "uv-teams" / job.team  # what a build script may write to is its team's
-        cache.mkdir(parents=True, exist_ok=True)
+        cache = self.workshop.cache_of(job.team)
         command = [
-            uv_path(), "build", "--wheel", "--out-dir", str(out), "--python", runtime.python,
+            self.workshop.uv(), "build", "--wheel", "--out-dir", str(out),
+            "--python", runtime.python,
             "--cache-dir", str(cache), "--no-config", "--color", "never", "--no-progress",
             "--no-create-gitignore", "--default-index", index, str(source),
         ]  # fmt: skip
-        ended = self.sandbox.run(
+        ended = self.workshop.run(
             job,
             command,
             work=own,

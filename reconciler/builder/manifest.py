@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +16,22 @@ from cyclonedx.output.json import JsonV1Dot5
 from packageurl import PackageURL
 
 from reconciler.builder.job import Job
-from reconciler.builder.wheels import Wheel, has_pth
+from reconciler.builder.overlap import Facts
+from reconciler.builder.wheels import Wheel
 from reconciler.core.definitions import Recipe
 from reconciler.core.model import Runtime
+
+
+class Whole(Protocol):
+    """A pack of all files of a store entry."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its head."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its files."""
 
 
 class Entries(Protocol):
@@ -27,6 +41,9 @@ class Entries(Protocol):
 
     def entry(self, digest: str) -> Path:
         """The path of one."""
+
+    def whole(self, digest: str) -> Whole | None:
+        """The whole pack of one, if it is not a folder yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +55,48 @@ class Parts:
     has_bin: bool = False
 
 
+def build_id_of(lock: str, recipe: Recipe, runtime: Runtime) -> str:
+    """First 16 hex digits of the SHA-256 of all that a build consists of.
+
+    Its limits are not part of it: environments with other limits share it.
+    """
+    checks = asdict(recipe.checks)
+    del checks["budget"]
+    document = {
+        "lock": hashlib.sha256(lock.encode()).hexdigest(),
+        "trees": [[p.name, p.tree] for p in recipe.packages],
+        "files": [asdict(f) for f in recipe.files],
+        "env": list(map(list, recipe.env)),
+        "checks": checks,
+        "runtime": runtime.key,
+    }
+    text = json.dumps(document, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def build_json(
     build_id: str,
     recipe: Recipe,
     runtime: Runtime,
     job: Job,
     wheels: Sequence[Wheel],
-    order: Sequence[str],
+    order: Mapping[str, Facts],
     files: Parts,
     share: Entries,
 ) -> dict[str, object]:
-    """The document that the loader reads; every path is relative to the share's root."""
-    paths, bins = [], []
-    for digest in order:
-        entry = share.entry(digest)
-        relative = entry.relative_to(share.root).as_posix()
-        paths.append({"path": f"{relative}/lib", "pth": has_pth(entry)})
-        if (entry / "bin").is_dir():
+    """The document that the loader reads; every path is relative to the share's root.
+
+    `order` are the entries on the path; `packs` are those that are whole packs yet.
+    """
+    paths, bins, packs = [], [], {}
+    for digest, facts in order.items():
+        relative = share.entry(digest).relative_to(share.root).as_posix()
+        paths.append({"path": f"{relative}/lib", "pth": facts.pth})
+        if facts.bin:
             bins.append(f"{relative}/bin")
+        whole = share.whole(digest)
+        if whole is not None:
+            packs[digest] = {"pack": whole.sha256, "bytes": whole.bytes, "whole": True}
     jars = []
     if files.entry is not None:
         relative = share.entry(files.entry).relative_to(share.root).as_posix()
@@ -73,6 +114,7 @@ def build_json(
         "recipe": recipe.digest,
         "entries": [*order, *([files.entry] if files.entry else [])],
         "paths": paths,
+        "packs": packs,
         "bin": bins,
         "jars": jars,
         "env": dict(recipe.env),

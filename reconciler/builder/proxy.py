@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import fnmatch
+import functools
 import hashlib
 import html
 import json
@@ -86,7 +87,8 @@ class Indexes:
     """The indexes of one recipe; `serve` makes them one index.
 
     `refused` maps names to the index that denied them, `sources_only` holds names of which the
-    index has nothing but sdists that may not be built.
+    index has nothing but sdists that may not be built, `distrusted` the indexes whose certificate
+    is not trusted.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Indexes:
             self._upstream(index, team, secrets_dir, timeout) for index in recipe.indexes
         ]
         address, auth = without_credentials(default or PYPI)
-        client = httpx.Client(timeout=timeout, follow_redirects=True)
+        client = httpx.Client(timeout=timeout, verify=_trusted(), follow_redirects=True)
         self._default = Upstream("default", address, (), client, auth)
         self._source_builds = recipe.source_builds
         described = [[i.name, i.url, *i.packages] for i in recipe.indexes]
@@ -105,12 +107,13 @@ class Indexes:
         self._known: dict[str, set[str]] = {}
         self.refused: dict[str, str] = {}
         self.sources_only: set[str] = set()
+        self.distrusted: set[str] = set()
 
     def _upstream(self, index: Index, team: str, secrets_dir: Path, timeout: float) -> Upstream:
         address, auth = without_credentials(index.url)
         if index.credentials:
             auth = credentials(secrets_dir, team, index.credentials)
-        context: ssl.SSLContext | bool = True
+        context = _trusted()
         if index.ca_bundle:
             try:
                 context = ssl.create_default_context(cadata=index.ca_bundle)
@@ -126,6 +129,11 @@ class Indexes:
         """Values that must not be shown."""
         found = {u.auth[1] for u in (*self._upstreams, self._default) if u.auth is not None}
         return found - {""}
+
+    @property
+    def path(self) -> str:
+        """Where the simple API is below the address that serves it."""
+        return f"/{self._mark}/simple/"
 
     @property
     def plain(self) -> bool:
@@ -163,7 +171,7 @@ class Indexes:
             port = INSIDE_PORT
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{port}/{self._mark}/simple/"
+            yield f"http://127.0.0.1:{port}{self.path}"
         finally:
             server.shutdown()
             server.server_close()
@@ -175,11 +183,7 @@ class Indexes:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                try:
-                    indexes._answer(self)
-                except (httpx.HTTPError, OSError, ValueError) as error:
-                    self.close_connection = True
-                    indexes._send(self, 502, str(error).encode(), "text/plain")
+                indexes.answer(self, urlsplit(self.path).path, f"http://{self.headers['Host']}")
 
             def do_HEAD(self) -> None:
                 self.do_GET()
@@ -194,43 +198,54 @@ class Indexes:
         for upstream in (*self._upstreams, self._default):
             upstream.client.close()
 
-    def real_url(self, url: str) -> str:
-        """The address behind one of ours; any other is returned as it is."""
-        parts = urlsplit(url)
-        if parts.hostname != "127.0.0.1" or not parts.path.startswith(f"/{self._mark}/file/"):
-            return url
-        return _decode(parts.path.split("/")[4])
+    def with_real_urls(self, lock: str) -> str:
+        """A lock's text with the addresses behind ours, and without us as an index."""
+        ours = rf'http://[^/"]+/(?:[^/"]+/)?{self._mark}'
+        lock = re.sub(rf'(?m)^index = "{ours}/[^"]*"\n', "", lock)
+        return re.sub(
+            rf'{ours}/file/[^/"]+/([^/"]+)/[^"]+', lambda match: _decode(match.group(1)), lock
+        )
 
     # ------------------------------------------------------------------------------- requests
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        mark, *parts = urlsplit(handler.path).path.strip("/").split("/")
-        if mark == self._mark and len(parts) == 2 and parts[0] == "simple":
-            self._page(handler, canonicalize_name(parts[1]))
-        elif mark == self._mark and len(parts) == 4 and parts[0] == "file":
-            self._file(handler, canonicalize_name(parts[1]), _decode(parts[2]), parts[3])
-        else:
-            self._send(handler, 404, b"", "text/plain")
+    def answer(self, handler: BaseHTTPRequestHandler, path: str, base: str) -> None:
+        """Answer a request for `path`; `base` is the address below which that path is."""
+        mark, *parts = path.strip("/").split("/")
+        try:
+            if mark == self._mark and len(parts) == 2 and parts[0] == "simple":
+                self._page(handler, canonicalize_name(parts[1]), base)
+            elif mark == self._mark and len(parts) == 4 and parts[0] == "file":
+                self._file(handler, canonicalize_name(parts[1]), _decode(parts[2]), parts[3])
+            else:
+                send(handler, 404, b"", "text/plain")
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            handler.close_connection = True
+            send(handler, 502, str(error).encode(), "text/plain")
 
-    def _page(self, handler: BaseHTTPRequestHandler, name: str) -> None:
+    def _page(self, handler: BaseHTTPRequestHandler, name: str, base: str) -> None:
         code, files = self._project(name)
         if code != 200:
-            self._send(handler, code, b"", "text/plain")
+            send(handler, code, b"", "text/plain")
             return
-        ours = f"http://{handler.headers['Host']}/{self._mark}/file/{name}"
+        ours = f"{base}/{self._mark}/file/{name}"
         for file in files:
             file["url"] = f"{ours}/{_encode(str(file['url']))}/{file['filename']}"
         document = {"meta": {"api-version": "1.0"}, "name": name, "files": files}
-        self._send(handler, 200, json.dumps(document).encode(), JSON)
+        send(handler, 200, json.dumps(document).encode(), JSON)
 
     def _project(self, name: str) -> tuple[int, list[dict[str, object]]]:
         """The files of a project that may be used, by their real addresses."""
         upstream = self.of(name)
-        answer = _get(
-            upstream,
-            urljoin(upstream.url.rstrip("/") + "/", f"{name}/"),
-            {"Accept": f"{JSON}, text/html;q=0.5"},
-        )
+        try:
+            answer = _get(
+                upstream,
+                urljoin(upstream.url.rstrip("/") + "/", f"{name}/"),
+                {"Accept": f"{JSON}, text/html;q=0.5"},
+            )
+        except httpx.ConnectError as error:
+            if distrusts(error):
+                self.distrusted.add(upstream.name)
+            raise
         if answer.status_code in (401, 403):
             self.refused[name] = upstream.name
         if answer.status_code != 200:
@@ -250,7 +265,7 @@ class Indexes:
         if url not in self._known.get(name, ()):
             self._project(name)  # uv may know it from an earlier page
         if url not in self._known.get(name, ()):
-            self._send(handler, 404, b"", "text/plain")
+            send(handler, 404, b"", "text/plain")
             return
         upstream = self.of(name)
         if filename.endswith(".metadata"):
@@ -275,13 +290,36 @@ class Indexes:
         finally:
             answer.close()
 
-    def _send(self, handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> None:
-        handler.send_response(code)
-        handler.send_header("Content-Type", kind)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        if handler.command != "HEAD":
-            handler.wfile.write(body)
+
+def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> None:
+    """Send a whole answer."""
+    handler.send_response(code)
+    handler.send_header("Content-Type", kind)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
+
+
+def _trusted() -> ssl.SSLContext:
+    """The authorities that httpx trusts, read anew when they are replaced: that takes 40 ms."""
+    place = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or ""
+    try:
+        mark = Path(place).stat().st_mtime_ns if place else 0
+    except OSError:
+        mark = 0
+    return _context(place, mark)
+
+
+@functools.lru_cache(maxsize=1)
+def _context(place: str, mark: int) -> ssl.SSLContext:
+    del place, mark
+    return httpx.create_ssl_context()
+
+
+def distrusts(error: httpx.HTTPError) -> bool:
+    """Is it the certificate of the other side that we do not trust."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:

@@ -12,34 +12,25 @@ import functools
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import INSIDE_PORT, Indexes
+from reconciler.builder.uv import uv_path
+from reconciler.builder.workshop import Ended
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
 INDEX = "index"  # of a job's folder: where its indexes are served
 SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a process ended; `output` is standard output and error together, the newest part."""
-
-    code: int
-    output: str
-    timed_out: bool = False
 
 
 @functools.cache
@@ -60,10 +51,11 @@ def bubblewrap_works() -> bool:
 
 
 class Sandbox:
-    """Runs commands for jobs; `hidden` are directories that they must not see."""
+    """The workshop on this machine; `hidden` are directories that commands must not see."""
 
-    def __init__(self, settings: BuilderSettings, hidden: Sequence[Path]) -> None:
+    def __init__(self, settings: BuilderSettings, cache: Path, hidden: Sequence[Path]) -> None:
         self._settings = settings
+        self._cache = cache
         self._hidden = [path.resolve() for path in hidden]
         self.wrapped = settings.sandbox != "off" and bubblewrap_works()
         if settings.sandbox == "require" and not self.wrapped:
@@ -72,6 +64,30 @@ class Sandbox:
                 "builder.sandbox is `require`, but bubblewrap is not installed or may not make "
                 "namespaces here; install bubblewrap, or set it to `auto`",
             )
+
+    def scratch(self, job: Job, *, harmless: bool) -> Path:
+        """One folder for all: each command sees its own part of it only."""
+        del job, harmless
+        path = self._cache / "work"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def leave(self, job: Job) -> None:
+        """Nothing is kept between commands."""
+
+    def uv(self) -> str:
+        """The uv that is installed beside this program."""
+        return uv_path()
+
+    def direct(self, indexes: Indexes) -> bool:
+        """May uv read the default index itself: it then has the network."""
+        return indexes.plain
+
+    def cache_of(self, team: str) -> Path:
+        """Where uv caches; a build script may write to its team's only."""
+        path = self._cache / (f"uv-teams/{team}" if team else "uv")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
         """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
@@ -92,15 +108,11 @@ class Sandbox:
         environment: Mapping[str, str] | None = None,
         index: Path | None = None,
         network: bool = False,
+        harmless: bool = False,
         quiet: bool = False,
     ) -> Ended:
-        """Run a command to its end; its output goes to the job's log as it comes.
-
-        `work` is the command's own folder: it may leave anything there, so nothing is written to it
-        afterwards and results are read by `read_result`. `index` is the folder in which indexes
-        are served (see `serving`); `network` is for commands that run nobody's code. `timeout` is
-        in seconds. Raises Cancelled when the job is cancelled.
-        """
+        """Run a command to its end; see Workshop."""
+        del harmless  # each command has namespaces of its own
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
         variables = {
@@ -160,19 +172,6 @@ class Sandbox:
         if not network:
             words.append("--unshare-net")
         return words
-
-
-def read_result(path: Path, limit: int) -> bytes | None:
-    """What a command left in a file, up to `limit` bytes; None when it left no regular file.
-
-    A link is not followed: it could point to what only the daemon may read.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(handle, "rb") as file:
-        return file.read(limit) if stat.S_ISREG(os.fstat(handle).st_mode) else None
 
 
 def _certificates() -> dict[str, str]:

@@ -9,9 +9,10 @@ import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from installer import install
@@ -19,9 +20,11 @@ from installer.destinations import SchemeDictionaryDestination
 from installer.sources import WheelFile
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from reconciler.builder.explain import untrusted
 from reconciler.builder.job import Job
-from reconciler.builder.proxy import Upstream
-from reconciler.builder.sandbox import Ended, Sandbox
+from reconciler.builder.proxy import Upstream, distrusts
+from reconciler.builder.turns import MAKING
+from reconciler.builder.workshop import Ended, Workshop
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.faults import failpoint
 
@@ -64,14 +67,35 @@ def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str,
     return best[1] if best is not None else None
 
 
+def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
+    """The index's wheel of a locked package; None when it has none that fits."""
+    chosen: Any = None
+    if "directory" not in package:
+        chosen = choose(package.get("wheels", []), tags)
+    if chosen is None:
+        return None
+    return Wheel(
+        canonicalize_name(package["name"]),
+        str(package.get("version", "")),
+        str(chosen["name"]),
+        str(chosen["hashes"]["sha256"]),
+        str(chosen["url"]),
+    )
+
+
 def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path) -> Path:
-    """Download a wheel into the cache, once, and check its hash.
+    """Download a wheel into the cache, once whoever else wants it now, and check its hash.
 
     Raises Stalled("HashMismatch") when the index serves something else than was locked.
     """
     path = cache / "wheels" / wheel.sha256[:2] / wheel.sha256 / wheel.filename
     if path.is_file():
         return path
+    with MAKING.of(str(path), job.check):
+        return path if path.is_file() else _fetch(job, wheel, upstream, path)
+
+
+def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path) -> Path:
     job.check()
     job.say(f"fetching {wheel.filename}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,14 +139,14 @@ def ran_out_of_disk(ended: Ended) -> bool:
 
 
 def compile_entry(
-    job: Job, sandbox: Sandbox, python: str, staged: Path, final: Path, work: Path, timeout: float
+    job: Job, workshop: Workshop, python: str, staged: Path, final: Path, work: Path, timeout: float
 ) -> None:
     """Compile what is staged, as it will be at `final`; files that do not compile stay as they are.
 
     Raises Retryable("DiskFull") or Stalled("CompileTimeout").
     """
     command = compile_command(python, staged, final)
-    ended = sandbox.run(job, command, work=work, timeout=timeout, quiet=True)
+    ended = workshop.run(job, command, work=work, timeout=timeout, harmless=True, quiet=True)
     if ran_out_of_disk(ended):
         raise disk_full()
     if ended.timed_out:
@@ -154,6 +178,8 @@ def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
         finally:
             answer.close()
     except httpx.HTTPError as error:
+        if distrusts(error):
+            raise untrusted(upstream.name) from error
         raise Retryable(
             "IndexUnreachable", f"index {upstream.name}: {job.clean(str(error))}"
         ) from error
@@ -223,8 +249,3 @@ def compile_command(python: str, staged: Path, final: Path) -> list[str]:
         "--invalidation-mode", "unchecked-hash",
         "-s", str(staged / "lib"), "-p", str(final / "lib"), str(staged / "lib"),
     ]  # fmt: skip
-
-
-def has_pth(entry: Path) -> bool:
-    """Does an unpacked wheel bring .pth files."""
-    return any((entry / "lib").glob("*.pth"))

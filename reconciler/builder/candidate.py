@@ -1,0 +1,91 @@
+"""A build that is to be verified, and how a process loads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from reconciler.builder.workshop import Ended, read_result
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Runtime
+
+REPORT_LIMIT = 16 << 20  # bytes
+LOCAL = "local"  # in a verification's folder: where whole packs are unpacked
+NO_BUILD = "none"  # pinned: the base alone
+
+Hot = Mapping[str, frozenset[str]]  # paths in store entries, by the entries' digests
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A build to be verified, as its instance would load it."""
+
+    build_id: str
+    share: Path
+    loader: Path
+    distributions: tuple[str, ...]
+    packed: bool = False  # load it from whole packs, unpacked for this verification
+
+    def environment(self, runtime: Runtime, home: Path, pin: str) -> dict[str, str]:
+        """The variables of a process that loads a build, with a scratch Airflow in `home`."""
+        two = runtime.airflow_version.startswith("2.")
+        executor = "SequentialExecutor" if two else "LocalExecutor"  # what SQLite allows
+        return {
+            "PYTHONPATH": str(self.loader),
+            "GROUNDCREW_BUILD": pin,
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'scratch.db'}",
+            "AIRFLOW__CORE__EXECUTOR": executor,
+            "GROUNDCREW_LOCAL": _local_folders(home) if self.packed else "off",
+            "GROUNDCREW_LOCAL_LIMIT": str(1 << 40),
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        }
+
+
+def _local_folders(home: Path) -> str:
+    """Where whole packs are unpacked: beside the command's home, or in a pod's own /tmp.
+
+    The loader takes the first that it may write and that is not on the share, as a Job's home is.
+    """
+    return f"{home.parent / LOCAL}{os.pathsep}{home / LOCAL}{os.pathsep}/tmp/groundcrew"  # noqa: S108
+
+
+def put_worker(home: Path) -> Path:
+    """Lay the worker that looks at imports into a command's folder."""
+    worker = home / "verify_worker.py"
+    worker.write_bytes((resources.files("reconciler.builder") / worker.name).read_bytes())
+    return worker
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What the worker wrote; empty where it did not, or wrote no object."""
+    try:
+        found = json.loads(read_result(path, REPORT_LIMIT) or b"")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def hot_of(found: object) -> Hot:
+    """What a report says of hot files, whatever it says."""
+    rows = found.items() if isinstance(found, dict) else ()
+    return {
+        str(digest): frozenset(str(path) for path in paths)
+        for digest, paths in rows
+        if isinstance(paths, list)
+    }
+
+
+def did_not_end(ended: Ended, what: str) -> Stalled:
+    """A command that did not do what it should, with its last lines."""
+    tail = "\n".join(ended.output.strip().splitlines()[-8:])
+    how = "took too long" if ended.timed_out else f"ended with code {ended.code}"
+    return Stalled("VerificationFailed", f"{what} {how}: {tail}")

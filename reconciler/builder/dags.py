@@ -1,0 +1,187 @@
+"""What Airflow itself lists as import errors of DAGs, with a build and on the base alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.builder.candidate import (
+    LOCAL,
+    NO_BUILD,
+    REPORT_LIMIT,
+    Candidate,
+    Hot,
+    did_not_end,
+    hot_of,
+    put_worker,
+    read_report,
+)
+from reconciler.builder.job import Job
+from reconciler.builder.workshop import Workshop
+from reconciler.core.definitions import Instance, Recipe
+from reconciler.core.model import Runtime
+
+Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
+LIST_ERRORS = ("dags", "list-import-errors", "-o", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Import errors by file, and the build's files that parsing opened, as its code told them."""
+
+    errors: dict[str, str]
+    hot: Hot
+
+
+class DagParser:
+    """Parses DAGs; `cache` keeps a migrated database and what the base alone fails at."""
+
+    def __init__(self, workshop: Workshop, timeout: float, cache: Path) -> None:
+        self._workshop = workshop
+        self._timeout = timeout
+        self._cache = cache
+
+    def prepare(self, job: Job, runtime: Runtime, candidate: Candidate, clean: Clean) -> Path:
+        """An empty, migrated metadata database, made once per runtime: Airflow's CLI wants one."""
+        kept = self._cache / "scratch" / f"{runtime.key}.db"
+        if kept.is_file():
+            return kept
+        with clean() as home:
+            ended = self._workshop.run(
+                job,
+                [runtime.python, "-m", "airflow", "db", "migrate"],
+                work=home,
+                timeout=self._timeout,
+                readable=[candidate.share],
+                environment=candidate.environment(runtime, home, NO_BUILD),
+                harmless=True,
+                quiet=True,
+            )
+            made = home / "scratch.db"
+            if ended.code != 0 or not made.is_file():
+                raise did_not_end(ended, "airflow db migrate, on the base alone,")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
+            shutil.copyfile(made, temp)
+            temp.rename(kept)
+        return kept
+
+    def parse(
+        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, candidate: Candidate,
+        work: Path, scratch: Path,
+    ) -> Parsed:  # fmt: skip
+        """Parse the instance's DAGs and the declared ones with a candidate.
+
+        Raises Stalled("VerificationFailed") when Airflow does not come to an end.
+        """
+        home = _home(instance, recipe, work, scratch)
+        worker, answer = put_worker(home), home / "opened.json"
+        command = [runtime.python, str(worker), "airflow", str(answer)]
+        errors = self._list_errors(job, runtime, candidate, home, command)
+        return Parsed(errors, hot_of(read_report(answer).get("hot")))
+
+    def baseline(
+        self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, clean: Clean
+    ) -> set[str]:
+        """Names of the instance's DAG files that fail on the base alone, kept by their content."""
+        mark = hashlib.sha256(f"{runtime.key}\0{_folder_mark(dags_folder(instance))}".encode())
+        kept = self._cache / "baselines" / f"{mark.hexdigest()}.json"
+        if kept.is_file():
+            return set(json.loads(kept.read_text()))
+        scratch = self.prepare(job, runtime, candidate, clean)
+        with clean() as home:
+            (home / "dags").mkdir(parents=True)
+            if dags_folder(instance).is_dir():
+                (home / "dags" / "live").symlink_to(dags_folder(instance))
+            shutil.copyfile(scratch, home / "scratch.db")
+            errors = self._list_errors(job, runtime, candidate, home, None)
+        names = sorted(Path(file).name for file in errors)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
+        temp.write_text(json.dumps(names))
+        temp.rename(kept)
+        return set(names)
+
+    def _list_errors(
+        self, job: Job, runtime: Runtime, candidate: Candidate, home: Path,
+        command: list[str] | None,
+    ) -> dict[str, str]:  # fmt: skip
+        """Import errors by file; without a `command` that runs Airflow, on the base alone."""
+        alone = command is None
+        words = [*(command or (runtime.python, "-m", "airflow")), *LIST_ERRORS]
+        if not runtime.airflow_version.startswith("2."):
+            words.append("--local")
+        pin = NO_BUILD if alone else candidate.build_id
+        ended = self._workshop.run(
+            job,
+            words,
+            work=home,
+            timeout=self._timeout,
+            readable=[candidate.share],
+            environment=candidate.environment(runtime, home, pin),
+            writable=[] if alone else [home.parent / LOCAL],
+            harmless=alone,
+            quiet=True,
+        )
+        for line in reversed(ended.output.splitlines()):
+            if line.startswith("["):
+                try:
+                    rows = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(rows, list):
+                    return {str(r.get("filepath", "")): str(r.get("error", "")) for r in rows}
+        if "No data found" in ended.output:
+            return {}
+        raise did_not_end(ended, "airflow dags list-import-errors")
+
+
+def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path:
+    """A scratch AIRFLOW_HOME: the instance's configuration and DAGs, an empty database."""
+    home = work / "home"
+    dags = home / "dags"
+    dags.mkdir(parents=True)
+    if instance.local is not None:
+        config = Path(instance.local.airflow_home) / "airflow.cfg"
+        if config.is_file() and config.stat().st_size < REPORT_LIMIT:
+            shutil.copyfile(config, home / "airflow.cfg")
+        live = dags_folder(instance)
+        if live.is_dir():
+            (dags / "live").symlink_to(live)
+    shutil.copyfile(scratch, home / "scratch.db")
+    for number, (path, text) in enumerate(recipe.checks.dags):
+        (dags / declared_name(number, path)).write_text(text)
+    return home
+
+
+def declared_name(number: int, path: str) -> str:
+    """How a declared DAG is called where it is parsed."""
+    return f"check{number}_{Path(path).name}"
+
+
+def dags_folder(instance: Instance) -> Path:
+    """Where a local instance's DAGs are."""
+    home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
+    config = home / "airflow.cfg"
+    if config.is_file():
+        for line in config.read_text(errors="replace")[:REPORT_LIMIT].splitlines():
+            key, equals, value = line.partition("=")
+            if equals and key.strip() == "dags_folder" and value.strip():
+                return Path(value.strip())
+    return home / "dags"
+
+
+def _folder_mark(folder: Path) -> str:
+    """Changes with any file of a DAG folder."""
+    lines = []
+    for here, _, names in os.walk(folder):
+        for name in sorted(names):
+            info = (Path(here) / name).stat()
+            lines.append(f"{here}/{name} {info.st_size} {info.st_mtime_ns}")
+    return "\n".join(sorted(lines))

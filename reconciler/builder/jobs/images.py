@@ -1,0 +1,73 @@
+"""What is installed in an image: asked in a Job of that very image, once per image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.builder.inspection import INVENTORY_LIMIT, runtime_of
+from reconciler.builder.job import Job
+from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
+from reconciler.builder.workshop import read_result
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Image, Runtime
+
+TIMEOUT = 120.0  # seconds that the inventory may take in a pod that runs
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Inventories of images; `cache` keeps them by the id that nodes report."""
+
+    sessions: Sessions
+    cache: Path
+    logs: Path
+
+    def inspect(self, image: Image, team: str) -> Runtime:
+        """The runtime of an image; raises Stalled("BaseUnreadable") or Retryable."""
+        mark = hashlib.sha256(image.id.encode()).hexdigest()[:16]
+        kept = self.cache / "inventories" / f"{mark}.json"
+        found = _parsed(read_result(kept, INVENTORY_LIMIT))
+        if found is None:
+            found = self._ask(image, team, f"inspect-{mark}")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
+            temp.write_text(json.dumps(found))
+            temp.rename(kept)
+        return runtime_of(found, str(found["python"]), image)
+
+    def _ask(self, image: Image, team: str, key: str) -> dict[str, Any]:
+        job = Job(key, key, team, "", self.logs / f"{key}.log", threading.Event())
+        workshop = JobWorkshop(self.sessions, image)
+        try:
+            ended = workshop.run(
+                job,
+                ["python3", str(self.sessions.tools / "inspect_base.py"), "find"],
+                work=workshop.scratch(job, harmless=True),
+                timeout=TIMEOUT,
+                harmless=True,
+                quiet=True,
+            )
+        finally:
+            workshop.leave(job)
+        found = _parsed(ended.output.encode())
+        if ended.code != 0 or found is None or "python" not in found:
+            tail = " ".join(ended.output.split())[-300:]
+            raise Stalled(
+                "BaseUnreadable",
+                f"the image {image.reference} cannot be inspected; is it one of Airflow? {tail}",
+            )
+        return found
+
+
+def _parsed(data: bytes | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

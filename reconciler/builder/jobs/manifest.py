@@ -1,0 +1,124 @@
+"""The Job of a build, as Kubernetes is asked for it: it may do as little as possible."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.core.model import Image
+from reconciler.settings import KubernetesSettings
+
+NOBODYS_USER = 50000  # the official Airflow image's own, where nothing else is known
+CONTAINER = "worker"
+MANAGED = "app.kubernetes.io/managed-by=groundcrew"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one Job is for; `folder` is the only part of the share that it may write to."""
+
+    name: str
+    team: str
+    build: str
+    image: Image
+    share: Path
+    folder: Path
+    command: tuple[str, ...]
+
+
+def user_of(image: Image) -> int:
+    """The user that a Job runs as: the pods' own, never root."""
+    return image.user or os.getuid() or NOBODYS_USER
+
+
+def job_manifest(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
+    """The Job's document; a Job is never started anew by Kubernetes: retrying is the daemon's."""
+    jobs = settings.jobs
+    labels = {
+        "app.kubernetes.io/managed-by": "groundcrew",
+        "app.kubernetes.io/component": "build",
+        "groundcrew.io/team": order.team,
+        "groundcrew.io/build": order.build,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": order.name, "namespace": jobs.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": int(jobs.deadline),
+            "ttlSecondsAfterFinished": jobs.ttl,
+            "template": {"metadata": {"labels": labels}, "spec": _pod(order, settings)},
+        },
+    }
+
+
+def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
+    jobs = settings.jobs
+    share, own = str(order.share), str(order.folder)
+    limits = {"cpu": jobs.cpu, "memory": jobs.memory, "ephemeral-storage": jobs.scratch}
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user_of(order.image),
+            "runAsGroup": order.image.group or 0,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": order.image.reference,
+                "imagePullPolicy": "IfNotPresent",
+                "command": list(order.command),
+                "workingDir": "/tmp",  # noqa: S108 - the pod's own
+                "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
+                "resources": {
+                    "requests": {"cpu": half(jobs.cpu), "memory": jobs.memory},
+                    "limits": limits,
+                },
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "share", "mountPath": share, "readOnly": True},
+                    {
+                        "name": "share",
+                        "mountPath": own,
+                        "subPath": order.folder.relative_to(order.share).as_posix(),
+                    },
+                    {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "share", **settings.volume},
+            {"name": "scratch", "emptyDir": {"sizeLimit": jobs.scratch}},
+        ],
+    }
+    if jobs.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in jobs.pull_secrets]
+    if jobs.node_selector:
+        pod["nodeSelector"] = dict(jobs.node_selector)
+    if jobs.tolerations:
+        pod["tolerations"] = [dict(one) for one in jobs.tolerations]
+    return pod
+
+
+def half(cpu: str) -> str:
+    """Half of a CPU quantity, in thousandths: "2" → "1000m"; anything else is left as it is."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", cpu)
+    if found is None:
+        return cpu
+    thousandths = float(found[1]) * (1 if found[2] else 1000)
+    return f"{max(1, int(thousandths / 2))}m"

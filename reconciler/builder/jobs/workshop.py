@@ -1,0 +1,232 @@
+"""A workshop in Jobs: what the sandbox is on this machine, a pod of the instance's image is here.
+
+A build has two Jobs at most, started when they are needed: one for commands that run the team's
+own code, and one for harmless commands, whose results other teams may use too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reconciler.builder.job import Job
+from reconciler.builder.jobs.gateway import Gateway
+from reconciler.builder.jobs.manifest import MANAGED, Order, job_manifest, user_of
+from reconciler.builder.jobs.session import LANES, Session, clear
+from reconciler.builder.proxy import Indexes
+from reconciler.builder.workshop import Ended
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.core.model import Image
+from reconciler.settings import KubernetesSettings
+
+log = logging.getLogger(__name__)
+
+STAGING = "staging"
+LEFT_PATIENCE = 30.0  # seconds: how long a pod that is told to end may go on
+BEAT = 5.0  # seconds between two signs of life to the Jobs
+UV_CACHE = Path("/tmp/uv")  # noqa: S108 - in the pod, where nobody else is
+
+Key = tuple[str, bool]  # a build's key, and whether its commands are harmless
+
+
+@dataclass(slots=True)
+class Sessions:
+    """All Jobs of this daemon; `tools` is the folder on the share that has the worker and uv."""
+
+    clusters: Clusters
+    settings: KubernetesSettings
+    share: Path
+    tools: Path
+    gateway: Gateway
+    _open: dict[Key, Session] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        """Keep the Jobs alive from now on, and end those that nobody uses."""
+        threading.Thread(target=self._keep, name="jobs", daemon=True).start()
+
+    def session(self, job: Job, image: Image, *, harmless: bool) -> Session:
+        """The session of a build, made if there is none; its Job starts with the first command."""
+        with self._lock:
+            found = self._open.get((job.key, harmless))
+            if found is None:
+                found = self._make(job, image)
+                self._open[job.key, harmless] = found
+            found.used = time.monotonic()
+            return found
+
+    def _make(self, job: Job, image: Image) -> Session:
+        name = f"groundcrew-{job.key}-{secrets.token_hex(3)}"
+        folder = self.share / STAGING / name
+        command = (
+            "python3", str(self.tools / "worker.py"), str(folder), str(LANES),
+            f"{self.settings.jobs.idle:g}",
+        )  # fmt: skip
+        order = Order(name, job.team, job.key, image, self.share, folder, command)
+        cluster = self.clusters.of(image.context)
+        return Session(cluster, self.settings.jobs, job_manifest(order, self.settings), folder)
+
+    def end(self, key: str) -> None:
+        """End the Jobs of a build."""
+        with self._lock:
+            ended = [self._open.pop(k) for k in ((key, True), (key, False)) if k in self._open]
+        for session in ended:
+            session.close()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(BEAT):
+            with self._lock:
+                sessions = dict(self._open)
+            for key, session in sessions.items():
+                if not session.busy and time.monotonic() - session.used > self.settings.jobs.idle:
+                    self.end(key[0])
+                    continue
+                with contextlib.suppress(OSError):
+                    session.beat()
+
+    def sweep(self, context: str | None) -> None:
+        """End Jobs of an earlier daemon in a cluster.
+
+        Called when this daemon begins to lead: it then is the only one that has Jobs.
+        """
+        cluster, namespace = self.clusters.of(context), self.settings.jobs.namespace
+        for found in cluster.list("jobs", namespace, MANAGED):
+            name = str(found["metadata"]["name"])
+            if name not in self._mine() and (self.share / STAGING / name).is_dir():
+                log.info("ending Job %s of an earlier daemon", name)
+                cluster.delete("jobs", namespace, name)
+
+    def tidy(self) -> None:
+        """Remove the folders that Jobs of an earlier daemon have left on the share.
+
+        Called after the sweeps. A Job that is still there, its cluster being away, ends by itself
+        when it no longer finds its folder.
+        """
+        staging = self.share / STAGING
+        found = {path.name: path for path in staging.iterdir()} if staging.is_dir() else {}
+        for name in found.keys() - self._mine():
+            clear(found[name], LEFT_PATIENCE)
+
+    def _mine(self) -> set[str]:
+        with self._lock:
+            return {session.name for session in self._open.values()}
+
+    def close(self) -> None:
+        """End every Job."""
+        self._stop.set()
+        with self._lock:
+            keys = {key for key, _ in self._open}
+        for key in keys:
+            self.end(key)
+        self.gateway.close()
+
+
+@dataclass(frozen=True, slots=True)
+class JobWorkshop:
+    """The workshop for one image; see Workshop."""
+
+    sessions: Sessions
+    image: Image
+
+    def uv(self) -> str:
+        """The uv on the share."""
+        return str(self.sessions.tools / "uv")
+
+    def direct(self, indexes: Indexes) -> bool:
+        """Never: Jobs reach nothing but the daemon."""
+        del indexes
+        return False
+
+    def cache_of(self, team: str) -> Path:
+        """A folder of the pod's own."""
+        del team
+        return UV_CACHE
+
+    def scratch(self, job: Job, *, harmless: bool) -> Path:
+        """The folder that the Job may write to."""
+        return self.sessions.session(job, self.image, harmless=harmless).folder
+
+    def leave(self, job: Job) -> None:
+        """End the build's Jobs."""
+        self.sessions.end(job.key)
+
+    def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
+        """Serve indexes to the Jobs at the daemon's address."""
+        del work
+        host = self.sessions.settings.cluster(self.image.context).index_host
+        return self.sessions.gateway.serving(indexes, host)
+
+    def run(
+        self,
+        job: Job,
+        command: Sequence[str],
+        *,
+        work: Path,
+        timeout: float,
+        writable: Sequence[Path] = (),
+        readable: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+        index: Path | None = None,
+        network: bool = False,
+        harmless: bool = False,
+        quiet: bool = False,
+    ) -> Ended:
+        """Run a command in the build's Job; see Workshop."""
+        del writable, index, network  # the pod decides
+        share = self.sessions.share
+        hidden = [path for path in readable if not path.is_relative_to(share)]
+        assert not hidden, f"{hidden} is not on the share, so no Job can see it"
+        session = self.sessions.session(job, self.image, harmless=harmless)
+        if not work.is_relative_to(session.folder):
+            raise Retryable("JobLost", f"the Job of {job.key} was ended; building in a new one")
+        (work / "tmp").mkdir(parents=True, exist_ok=True)
+        if user_of(self.image) != os.getuid():
+            _open_to_all(session.folder, work)
+        try:
+            return session.run(
+                job,
+                command,
+                folder=work,
+                environment={
+                    "HOME": str(work),
+                    "TMPDIR": str(work / "tmp"),
+                    "LANG": "C.UTF-8",
+                    "SOURCE_DATE_EPOCH": "315532800",  # 1980: the oldest time of a zip
+                    "UV_LINK_MODE": "copy",
+                    **(environment or {}),
+                },
+                timeout=timeout,
+                quiet=quiet,
+            )
+        except GroundcrewError:
+            self.sessions.end(job.key)  # cancelled, or lost: the next command needs a new Job
+            raise
+
+
+def _open_to_all(top: Path, work: Path) -> None:
+    """Let the pod's user write below `work`; nobody else mounts that part of the share."""
+    for folder in (work, *work.parents):
+        if folder == top:
+            break
+        _allow(folder, 0o777)
+    for here, names, leaves in os.walk(work):
+        for name in names:
+            _allow(Path(here) / name, 0o777)
+        for leaf in leaves:
+            _allow(Path(here) / leaf, 0o666)
+
+
+def _allow(path: Path, mode: int) -> None:
+    with contextlib.suppress(PermissionError):  # the pod's own: it may write there already
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | mode)

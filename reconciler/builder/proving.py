@@ -1,0 +1,171 @@
+"""From a build on the share to one that is verified: spread, proved, packed, marked and judged.
+
+The mark says that the build is sound; whether it is within an environment's import budget is judged
+by that environment's own limits each time, from what the mark tells where that is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from reconciler.builder.candidate import Candidate, Hot
+from reconciler.builder.job import Job
+from reconciler.builder.verify import Verified, Verifier
+from reconciler.builder.wheels import entry_digest
+from reconciler.core.budget import exceeded, measured, must_measure, refusal
+from reconciler.core.definitions import Instance, Recipe
+from reconciler.core.errors import Stalled
+from reconciler.core.model import ImportCost, Runtime
+from reconciler.faults import failpoint
+
+
+class Need(Protocol):
+    """What imports need of a store entry."""
+
+    @property
+    def files(self) -> int:
+        """How many."""
+
+    @property
+    def bytes(self) -> int:
+        """Of these files."""
+
+
+class Proven(Protocol):
+    """What proving a build uses of the share."""
+
+    root: Path
+
+    def build(self, build_id: str) -> dict[str, object] | None:
+        """A complete build's build.json."""
+
+    def is_spread_build(self, build_id: str) -> bool:
+        """Are all store entries of a build folders."""
+
+    def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
+        """Make folders of all store entries of a build."""
+
+    def put_packs(self, build_id: str, hot: Hot, more: Hot) -> Mapping[str, Need]:
+        """Pack a build's hot files and some more; returns what the hot ones are, by entry."""
+
+    def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
+        """Note that a build was verified."""
+
+    def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
+        """What was seen when the build was verified for this runtime, if it was."""
+
+    def install_loader(self, instance: str) -> Path:
+        """Put the loader in place; returns its directory."""
+
+
+class Work(Protocol):
+    """Gives folders in the workshop, each removed at the end."""
+
+    def __call__(self, job: Job, *, harmless: bool = False) -> AbstractContextManager[Path]:
+        """A folder of its own."""
+
+
+class Prover:
+    """Verifies builds that are on the share."""
+
+    def __init__(self, share: Proven, verifier: Verifier, work: Work) -> None:
+        self._share = share
+        self._verifier = verifier
+        self._work = work
+
+    def verify(
+        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+    ) -> Verified:
+        """Prove a build for an instance's runtime, and judge it by the recipe's import budget.
+
+        Raises Stalled: VerificationFailed, BuildMissing, or ImportBudgetExceeded. The last leaves
+        the build marked: it is sound, and others may use it.
+        """
+        report = self._share.report(build_id, runtime.key)
+        if report is not None and not must_measure(recipe.checks.budget, measured(report)):
+            job.say(f"build {build_id} was verified for {runtime.key} before")
+            verified = Verified(report)
+        else:
+            if report is not None:
+                job.say("the build was verified before; its imports are measured again")
+            verified = self._prove(job, recipe, runtime, instance, build_id)
+        _judge(job, recipe, verified.report)
+        return verified
+
+    def _prove(
+        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+    ) -> Verified:
+        """Verify and mark.
+
+        It begins with the whole packs of what is new on the share, which is spread meanwhile: what
+        every process may fall back to is there before the build counts as verified.
+        """
+        document = self._share.build(build_id)
+        if document is None:
+            raise Stalled("BuildMissing", f"build {build_id} is not complete on the share")
+        rows: Any = document["distributions"]
+        candidate = Candidate(
+            build_id,
+            self._share.root,
+            self._share.install_loader(instance.name),
+            tuple(str(row["name"]) for row in rows),
+        )
+        spread = self._share.is_spread_build(build_id)
+
+        def once(*, packed: bool) -> Verified:
+            with self._work(job) as work:
+                return self._verifier.verify(
+                    job, recipe, runtime, instance, replace(candidate, packed=packed), work,
+                    lambda: self._work(job, harmless=True),
+                )  # fmt: skip
+
+        with ThreadPoolExecutor(1) as pool:
+            spreading = pool.submit(self._share.spread_build, build_id, job.check)
+            try:
+                verified = once(packed=not spread)
+            except Stalled:
+                spreading.result()
+                if spread:
+                    raise
+                job.say("verifying again, with what is spread on the share now")
+                verified = once(packed=False)
+            spreading.result()
+        failpoint("builder.verified")
+        needs = self._share.put_packs(build_id, verified.hot, verified.parsed)
+        size = sum(need.bytes for need in needs.values())
+        job.say(f"packed {size / 1e6:.1f} MB that imports need")
+        report = {
+            **verified.report,
+            "files": sum(need.files for need in needs.values()),
+            "bytes": size,
+            "packages": _packages(rows, runtime, needs),
+        }
+        self._share.mark_verified(build_id, runtime.key, report)
+        return Verified(report, verified.hot)
+
+
+def _packages(rows: Any, runtime: Runtime, needs: Mapping[str, Need]) -> list[list[object]]:
+    """[name, files, bytes] of each distribution that has files that imports need, largest first."""
+    found = []
+    for row in rows:
+        need = needs.get(entry_digest(str(row["sha256"]), runtime.python_tag))
+        if need is not None and need.files:
+            found.append((-need.bytes, str(row["name"]), need.files))
+    return [[name, files, -less] for less, name, files in sorted(found)]
+
+
+def _judge(job: Job, recipe: Recipe, report: Mapping[str, object]) -> None:
+    """Refuse what is over the definition's limits."""
+    cost = measured(report)
+    over = exceeded(recipe.checks.budget, cost)
+    if not over:
+        return
+    rows: Any = report.get("packages", [])
+    problem = refusal(over, cost, {n: ImportCost(files=f, bytes=b) for n, f, b in rows})
+    job.say(problem.message)
+    raise Stalled(problem.reason, problem.message, problem.place)

@@ -1,0 +1,24 @@
+"""The uv that this program uses: pinned in its own dependencies."""
+
+from __future__ import annotations
+
+import shutil
+
+from reconciler.core.errors import Stalled
+
+
+def uv_path() -> str:
+    """The uv that is installed beside this program."""
+    found = shutil.which("uv") or _own_uv()
+    if found is None:
+        raise Stalled("UvMissing", "uv is not installed; reinstall groundcrew")
+    return found
+
+
+def _own_uv() -> str | None:
+    from uv import find_uv_bin
+
+    try:
+        return str(find_uv_bin())
+    except FileNotFoundError:
+        return None
