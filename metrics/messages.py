@@ -1,107 +1,246 @@
-"""What Slack is told: one message per fact, in words a team understands."""
+"""A fact, or many in a digest, as the payload of a Slack webhook: in Block Kit, within its limits.
+
+Whatever comes from a repo or a log is escaped: no mention, link or markup comes out of anybody's
+commit message or package name. slack-sdk's own models check the limits when a payload is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.core.model import Event
+from slack_sdk.models.blocks import (
+    Block,
+    ContextBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
+
+from metrics.facts import KINDS, Fact, Severity, cut, span
 
 HEADER = 150  # Slack's limits, in characters
 SECTION = 3000
+FIELD = 2000
+CONTEXT = 2000
+BLOCKS = 50  # of one message
+TEXT = 3000  # of the fallback text; Slack's own limit is higher
+NAMED = 20  # packages named in one list
 
-TOLD: Mapping[str, tuple[str, str]] = {
-    "ActivationStarted": (":arrows_counterclockwise:", "activation started"),
-    "ActivationActive": (":white_check_mark:", "active"),
-    "BuildFailed": (":x:", "build failed"),
-    "RolledBack": (":leftwards_arrow_with_hook:", "rolled back"),
-    "Degraded": (":rotating_light:", "DEGRADED"),
-    "ObjectStalled": (":no_entry:", "stalled"),
-    "SourceFailed": (":warning:", "the environments repo cannot be read"),
-    "PruneHeld": (":warning:", "a revision is held"),
+EMOJI: Mapping[str, str] = {
+    "ActivationStarted": ":arrows_counterclockwise:",
+    "ActivationActive": ":white_check_mark:",
+    "ActivationAborted": ":warning:",
+    "BuildFailed": ":x:",
+    "RolledBack": ":leftwards_arrow_with_hook:",
+    "Degraded": ":rotating_light:",
+    "ObjectStalled": ":no_entry:",
+    "SourceFailed": ":warning:",
+    "SourceRecovered": ":white_check_mark:",
+    "PruneHeld": ":warning:",
 }
+CHANGES = (("Added", "added"), ("Removed", "removed"), ("Upgraded", "changed"))
+TRIED = (("To be added", "added"), ("To be removed", "removed"), ("To be upgraded", "changed"))
+PLAIN = frozenset({"ActivationStarted", "ActivationActive"})  # their fields say it all
 
-ADVICE: Mapping[str, str] = {
-    "BuildFailed": "Nothing live was touched. Mend it and commit; "
-    "`groundcrew logs {name}` has all.",
-    "RolledBack": "The instance is back on what it had. The build is not tried again there until "
-    "the definition changes or someone runs `groundcrew retry {object}`.",
-    "Degraded": "Going back failed too. Look at the instance now: `groundcrew status`.",
-    "ObjectStalled": "This object is left as it is until the file is mended.",
-    "PruneHeld": "Run `groundcrew confirm-prune` if this is meant.",
-}
+Payload = dict[str, Any]
 
 
-def fact(event: Event) -> str:
-    """What the message tells, so that it is told once."""
-    return f"event-{event.id}"
-
-
-def message(event: Event, public_url: str = "") -> dict[str, Any] | None:
-    """The payload of an incoming webhook; None for an event that nobody needs to hear of."""
-    told = TOLD.get(event.kind)
-    if told is None:
-        return None
-    emoji, words = told
-    name = event.object.partition("/")[2] or "groundcrew"
-    title = f"{name}: {words}"
-    blocks: list[dict[str, Any]] = [
-        {
-            "type": "header",
-            "text": {"type": "plain_text", "text": cut(f"{emoji} {title}", HEADER), "emoji": True},
-        }
+def message(fact: Fact) -> Payload:
+    """One fact as a message."""
+    blocks: list[Block] = [_header(f"{EMOJI[fact.kind]} {fact.title}")]
+    fields = _fields(fact)
+    if fields:
+        blocks.append(SectionBlock(fields=fields))
+    if fact.message and fact.kind not in PLAIN:
+        blocks.append(_section(_reason(fact)))
+    if fact.log:
+        blocks.append(_section(_log(fact.log)))
+    blocks += [
+        _section(f"*{word}* {_names(found, SECTION - len(word) - 3)}")
+        for word, key in (TRIED if fact.failed else CHANGES)
+        if (found := getattr(fact, key))
     ]
-    body = "\n".join(_lines(event))
-    if body:
-        blocks.append(_section(body))
-    advice = ADVICE.get(event.kind, "")
-    if advice:
-        blocks.append(_section(advice.format(name=name, object=event.object)))
-    context = _context(event, public_url)
+    if fact.grown:
+        blocks.append(_section(f"*Imports cost more* {_names(fact.grown, SECTION - 30)}"))
+    if fact.advice:
+        blocks.append(_section(escape(fact.advice)))
+    context = _context(fact)
     if context:
-        blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": context}]})
-    text = f"{title}: {event.message.splitlines()[0]}" if event.message else title
-    return {"text": escape(cut(text, SECTION)), "blocks": blocks}
+        blocks.append(ContextBlock(elements=[MarkdownTextObject(text=context)]))
+    return _payload(_headline(fact), blocks)
 
 
-def _section(text: str) -> dict[str, Any]:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": cut(text, SECTION)}}
+def digest(facts: Sequence[Fact]) -> Payload:
+    """Many facts as one message: failures one by one first, then the rest by kind and commit."""
+    counts = Counter(KINDS[f.kind].words for f in facts)
+    summary = f"{len(facts)} changes: {', '.join(f'{n} {w}' for w, n in counts.most_common())}"
+    worst = [f for f in facts if f.failed]
+    worst.sort(key=lambda f: (f.severity != Severity.CRITICAL, f.object))
+    blocks: list[Block] = [_header(summary)]
+    room = BLOCKS - 2  # the header, and the line that says what was left out
+    sections = [_failure(f) for f in worst[: room // 2]]
+    advice = sorted({KINDS[f.kind].words + ": " + _general_advice(f) for f in worst if f.advice})
+    if advice:
+        sections.append(escape("\n".join(advice)))
+    sections += _groups([f for f in facts if not f.failed])
+    left_out = max(0, len(worst) - room // 2) + max(0, len(sections) - room)
+    blocks += [_section(text) for text in sections[:room]]
+    tail = f"{left_out} more are not shown; " if left_out else ""
+    blocks.append(
+        ContextBlock(elements=[MarkdownTextObject(text=f"{tail}`groundcrew status` shows all")])
+    )
+    return _payload(summary, blocks)
 
 
-def _lines(event: Event) -> list[str]:
-    lines: list[str] = []
-    place = str(event.data.get("place", ""))
-    if event.kind in ("BuildFailed", "RolledBack", "Degraded"):
-        where = f"`{escape(place)}`: " if place else ""
-        lines.append(f"*{escape(event.reason)}* {where}{escape(cut(event.message, 2000))}")
-    elif event.message:
-        lines.append(escape(cut(event.message, 2000)))
-    for key, sign in (
-        ("packages_added", "+"),
-        ("packages_removed", "-"),
-        ("packages_changed", "~"),
-    ):
-        found = event.data.get(key)
-        if isinstance(found, list) and found:
-            shown = ", ".join(escape(str(p)) for p in found[:15])
-            more = f" and {len(found) - 15} more" if len(found) > 15 else ""
-            lines.append(f"{sign} {shown}{more}")
-    seconds = event.data.get("seconds")
-    if isinstance(seconds, float):
-        lines.append(f"took {seconds:.1f} s")
-    return lines
+def _payload(text: str, blocks: Sequence[Block]) -> Payload:
+    return {"text": fit(text, TEXT), "blocks": [block.to_dict() for block in blocks]}
 
 
-def _context(event: Event, public_url: str) -> str:
-    parts = [f"team {escape(event.team)}"] if event.team else []
-    if event.revision:
-        author = escape(str(event.data.get("author", "")))
-        subject = escape(cut(str(event.data.get("subject", "")), 200))
-        by = f" by {author}" if author else ""
-        parts.append(f"commit `{event.revision[:10]}`{by}: {subject}")
-    if public_url:
-        parts.append(f"<{public_url.rstrip('/')}/|Groundcrew>")
-    return cut(" · ".join(parts), 2000)
+def without_blocks(payload: Payload) -> Payload:
+    """The plain text of a payload, for when its blocks are refused."""
+    return {"text": payload["text"]}
+
+
+# ---------------------------------------------------------------------------------- one fact
+
+
+def _headline(fact: Fact) -> str:
+    if fact.kind in PLAIN:
+        counts = [(len(getattr(fact, key)), word.lower()) for word, key in CHANGES]
+        words = ", ".join(f"{count} {word}" for count, word in counts if count)
+        return f"{fact.title} ({words})" if words else fact.title
+    first = fact.message.splitlines()[0] if fact.message else ""
+    return f"{fact.title}: {first}" if first else fact.title
+
+
+def _header(text: str) -> HeaderBlock:
+    return HeaderBlock(text=PlainTextObject(text=cut(text, HEADER), emoji=True))
+
+
+def _section(text: str) -> SectionBlock:
+    """A section of markup that is escaped and within the limit already, or is cut bluntly."""
+    return SectionBlock(text=MarkdownTextObject(text=cut(text, SECTION)))
+
+
+def _fields(fact: Fact) -> list[MarkdownTextObject]:
+    """Up to four: the team, the commit, the time it took, the builds."""
+    found = []
+    if fact.team:
+        found.append(("Team", fit(fact.team, 200)))
+    if fact.revision:
+        by = f" by {fit(fact.author, 300)}" if fact.author else ""
+        found.append(("Commit", f"{_commit(fact)}{by}"))
+    if fact.seconds is not None:
+        longest = sorted(fact.phases.items(), key=lambda pair: -pair[1])[:3]
+        of_it = ", ".join(f"{fit(name, 40)} {span(s)}" for name, s in longest if s >= 0.1)
+        found.append(("Took", f"{span(fact.seconds)}{f' ({of_it})' if of_it else ''}"))
+    if fact.object.startswith("instance/") and (fact.build or fact.previous_build):
+        old, new = fact.previous_build or "base", fact.build or "base"
+        found.append(("Build", f"`{fit(old, 40)}` → `{fit(new, 40)}`"))
+    return [MarkdownTextObject(text=cut(f"*{k}*\n{v}", FIELD)) for k, v in found]
+
+
+def _commit(fact: Fact) -> str:
+    short = fact.revision[:10]
+    return _link(fact.commit_url, short) if fact.commit_url else f"`{escape(short)}`"
+
+
+def _link(url: str, words: str) -> str:
+    safe = url.replace("|", "%7C").replace("<", "%3C").replace(">", "%3E").replace("&", "&amp;")
+    return f"<{safe}|{escape(words)}>"
+
+
+def _reason(fact: Fact, limit: int = SECTION) -> str:
+    if not fact.failed:
+        return fit(fact.message, limit)
+    place = f"`{fit(fact.place, 300)}`: " if fact.place and fact.place not in fact.message else ""
+    lead = f"*{fit(fact.reason, 100)}* {place}"
+    return lead + fit(fact.message, limit - len(lead))
+
+
+def _log(lines: Sequence[str]) -> str:
+    """The last lines, as many as fit; nothing in them ends the block."""
+    room = SECTION - len("```\n\n```")
+    kept: list[str] = []
+    for line in reversed(lines):
+        shown = fit(line.replace("`", "'"), room)
+        if len(shown) + 1 > room:
+            break
+        kept.insert(0, shown)
+        room -= len(shown) + 1
+    return "```\n" + "\n".join(kept) + "\n```"
+
+
+def _names(names: Sequence[str], limit: int) -> str:
+    """The first of them, and how many more there are."""
+    room = limit - len(", and 1000000 more")
+    kept: list[str] = []
+    for name in names[:NAMED]:
+        shown = fit(name, 200)
+        if len(shown) + 2 > room:
+            break
+        kept.append(shown)
+        room -= len(shown) + 2
+    more = len(names) - len(kept)
+    return ", ".join(kept) + (f", and {more} more" if more else "")
+
+
+def _context(fact: Fact) -> str:
+    """The commit's subject, and a link; the same for all messages of one activation."""
+    parts = [fit(fact.subject, 300)] if fact.subject else []
+    if fact.environment:
+        parts.append(f"environment {fit(fact.environment, 100)}")
+    if fact.url:
+        parts.append(_link(fact.url, "Groundcrew"))
+    return cut(" · ".join(parts), CONTEXT)
+
+
+# ----------------------------------------------------------------------------------- a digest
+
+
+def _failure(fact: Fact) -> str:
+    team = f" (team {fit(fact.team, 100)})" if fact.team else ""
+    by = f" by {fit(fact.author, 100)}" if fact.author else ""
+    commit = f", commit {_commit(fact)}{by}" if fact.revision else ""
+    title = _link(fact.url, cut(fact.title, 300)) if fact.url else fit(fact.title, 300)
+    return f"{EMOJI[fact.kind]} *{title}*{team}{commit}\n{_reason(fact, 1000)}"
+
+
+def _general_advice(fact: Fact) -> str:
+    return KINDS[fact.kind].advice.format(name="NAME", object="OBJECT")
+
+
+def _groups(facts: Sequence[Fact]) -> list[str]:
+    """A text for each kind, commit and package change: whom it is about, and what changed."""
+    groups: dict[tuple[object, ...], list[Fact]] = {}
+    for fact in facts:
+        key = (fact.kind, fact.revision, fact.added, fact.removed, fact.changed)
+        groups.setdefault(key, []).append(fact)
+    return [_group(found) for found in sorted(groups.values(), key=lambda g: -len(g))]
+
+
+def _group(facts: Sequence[Fact]) -> str:
+    first = facts[0]
+    words = KINDS[first.kind].words
+    by = f" by {fit(first.author, 100)}" if first.author else ""
+    subject = f": {fit(first.subject, 200)}" if first.subject else ""
+    lines = [f"{EMOJI[first.kind]} *{len(facts)} {words}*"]
+    if first.revision:
+        lines[0] += f", commit {_commit(first)}{by}{subject}"
+    lines.append(_names(sorted({f.name for f in facts}), 1000))
+    slowest = max((f.seconds for f in facts if f.seconds is not None), default=None)
+    if slowest is not None:
+        lines.append(f"took up to {span(slowest)}")
+    for word, key in CHANGES:
+        if getattr(first, key):
+            lines.append(f"{word}: {_names(getattr(first, key), 350)}")
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------- escaping
 
 
 def escape(text: str) -> str:
@@ -109,6 +248,16 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def cut(text: str, limit: int) -> str:
-    """At most `limit` characters, and it shows when there were more."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def fit(text: str, limit: int) -> str:
+    """`text` escaped, in at most `limit` characters; no escape is cut in two."""
+    whole = escape(text)
+    if len(whole) <= limit:
+        return whole
+    room, kept = limit - 1, []
+    for character in text:
+        shown = escape(character)
+        if len(shown) > room:
+            break
+        kept.append(shown)
+        room -= len(shown)
+    return "".join(kept) + "…"

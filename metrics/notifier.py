@@ -1,53 +1,65 @@
-"""From events to messages in the outbox, and from the outbox to Slack.
+"""From events to facts in the outbox, and from the outbox to people and to the forge.
 
 At least once: a crash between sending and noting it sends that one message again. Delivery runs in
-a thread of its own and never delays a reconcile.
+a thread of its own and never delays a reconcile. A route that does not answer holds up no other.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from slack_sdk.http_retry.builtin_handlers import (
-    RateLimitErrorRetryHandler,
-    ServerErrorRetryHandler,
-)
-from slack_sdk.webhook import WebhookClient
+from pydantic import TypeAdapter
 
-from metrics.messages import fact, message
+from metrics.channels import Channel, SlackChannel, WebhookChannel
+from metrics.commits import CommitStatus, Forge, commit_url_of, status_of
+from metrics.errands import Errand
+from metrics.facts import (
+    KINDS,
+    NEWS,
+    Fact,
+    Links,
+    activation_of,
+    is_news,
+    make_fact,
+    with_beginning,
+)
+from metrics.routes import Route, Statuses, Waiting
+from metrics.scrubbing import Scrubber
+from metrics.slackbot import SlackBot
 from reconciler.core.model import Event
+from reconciler.settings import STATUSES, NotifySettings, RouteSettings, StatusSettings
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 10  # seconds of one request
-FIRST_WAIT = 5.0
-LONGEST_WAIT = 900.0
-ATTEMPTS = 100  # about a day
-REFUSED_ATTEMPTS = 5  # an address that says no
-URL_LIMIT = 4096
-PAGE = 1000
+PAGE = 1000  # events read at once
+BATCH = 500  # messages of one route looked at in one delivery
+BACK = 200  # events looked back at, to see whether a fact was told already
 
+PATIENCE = 30.0  # seconds that a delivery waits for its receivers
 
-class Message(Protocol):
-    """A message that is due."""
-
-    @property
-    def id(self) -> int: ...  # noqa: D102
-    @property
-    def payload(self) -> str: ...  # noqa: D102
-    @property
-    def attempts(self) -> int: ...  # noqa: D102
+FACT: TypeAdapter[Fact] = TypeAdapter(Fact)
+STATUS: TypeAdapter[CommitStatus] = TypeAdapter(CommitStatus)
 
 
 class Outbox(Protocol):
     """The part of the store that is used here."""
 
-    def events(self, *, after_id: int = 0, limit: int = 1000) -> list[Event]:
-        """Events after one, oldest first."""
+    def events(
+        self,
+        *,
+        after_id: int = 0,
+        object: str | None = None,  # noqa: A002 - the field's name in Event
+        kinds: Sequence[str] = (),
+        limit: int = 1000,
+        newest_first: bool = False,
+    ) -> list[Event]:
+        """Events, oldest first unless asked otherwise."""
 
     def notified(self) -> int:
         """The last event that was looked at."""
@@ -55,21 +67,63 @@ class Outbox(Protocol):
     def enqueue(self, cursor: int, messages: dict[str, str]) -> None:
         """Queue messages and move the cursor, together."""
 
-    def pending(self, now: float, limit: int = 50) -> list[Any]:
-        """Messages that are due."""
+    def pending(self, now: float, limit: int = 50, route: str = "") -> list[Any]:
+        """Messages of a route that are due: with `id`, `payload` and `attempts`."""
 
     def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
         """Note what became of a message."""
 
+    def forget_routes(self, known: Sequence[str]) -> int:
+        """Skip what waits for routes that are not there any more; returns how many."""
+
+    def named(self, key: str) -> str | None:
+        """A text that was kept."""
+
+    def name(self, key: str, value: str) -> None:
+        """Keep a text."""
+
+
+def _channel(settings: RouteSettings, secrets_dir: Path, outbox: Outbox) -> Channel:
+    """How a route reaches whom it is for."""
+    directory = secrets_dir / settings.secret
+    if settings.kind == "webhook":
+        return WebhookChannel(directory)
+    if settings.channel:
+        return SlackBot(directory, settings.channel, settings.name, outbox)
+    return SlackChannel(directory)
+
 
 class Notifier:
-    """Tells Slack what happened, each fact once."""
+    """Tells each fact once, to those whom the settings' routes name."""
 
-    def __init__(self, outbox: Outbox, secrets_dir: Path, public_url: str = "") -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        secrets_dir: Path,
+        public_url: str = "",
+        *,
+        notify: NotifySettings | None = None,
+        statuses: StatusSettings | None = None,
+        git_url: str = "",
+        log_of: Callable[[str], Path] | None = None,
+    ) -> None:
         self._outbox = outbox
-        self._secret = secrets_dir / "slack" / "url"
-        self._public_url = public_url
+        self._settings = notify or NotifySettings()
+        self._status_settings = statuses or StatusSettings()
+        self._log_of = log_of
+        found = self._settings.commit_url or commit_url_of(git_url, self._status_settings.forge)
+        self._links = Links(public_url, found)
+        self._scrub = Scrubber(secrets_dir)
+        self._routes = [
+            Route(settings, _channel(settings, secrets_dir, outbox), self._settings, outbox.settle)
+            for settings in self._settings.routes
+        ]
+        self._statuses = Statuses(Forge(self._status_settings, secrets_dir, git_url), outbox.settle)
+        self._errands: dict[str, Errand] = {}
         self._delivering = threading.Lock()
+        self._tidied = False
+
+    # ------------------------------------------------------------------------------- enqueue
 
     def enqueue(self) -> None:
         """Queue messages for what has happened since the last time."""
@@ -78,71 +132,106 @@ class Notifier:
             events = self._outbox.events(after_id=cursor, limit=PAGE)
             if not events:
                 return
-            messages: dict[str, str] = {}
-            for event in events:
-                payload = message(event, self._public_url)
-                if payload is not None:
-                    messages[fact(event)] = json.dumps(payload)
+            messages = {key: text for event in events for key, text in self._messages(event)}
             cursor = events[-1].id
             self._outbox.enqueue(cursor, messages)
 
+    def _messages(self, event: Event) -> Iterator[tuple[str, str]]:
+        """The messages that an event brings about, by what makes each of them one."""
+        if self._status_settings.forge:
+            status = status_of(event, self._status_settings.context, self._links, self._scrub.clean)
+            if status is not None:
+                yield f"{STATUSES}:event-{event.id}", STATUS.dump_json(status).decode()
+        if event.kind not in KINDS:
+            return
+        before = self._before(event)
+        told = with_beginning(event, before)
+        fact = make_fact(told, self._links, self._last_lines, self._scrub.clean)
+        if fact is None:
+            return
+        wanted = [r for r in self._routes if r.wants(fact)]
+        if not wanted or not is_news(event, before):
+            return
+        fact = replace(fact, activation=activation_of(event, before))
+        payload = FACT.dump_json(fact).decode()
+        for route in wanted:
+            yield f"{route.name}:event-{event.id}", payload
+
+    def _before(self, event: Event) -> Sequence[Event]:
+        """The events of the same object before this one, newest first."""
+        found = self._outbox.events(
+            object=event.object, kinds=sorted({*KINDS, *NEWS}), limit=BACK, newest_first=True
+        )
+        return [other for other in found if other.id < event.id]
+
+    def _last_lines(self, build: str) -> Sequence[str]:
+        if self._log_of is None or not self._settings.log_lines:
+            return ()
+        return last_lines(self._log_of(build), self._settings.log_lines)
+
+    # ------------------------------------------------------------------------------- deliver
+
     def deliver(self, now: float) -> int:
-        """Send what is due; returns how many were sent."""
+        """Send what is due; returns how many messages of the outbox were settled as sent.
+
+        Receivers are served side by side; one that takes longer than PATIENCE is left to itself.
+        """
         if not self._delivering.acquire(blocking=False):
             return 0
         try:
-            return self._deliver(now)
+            self._tidy()
+            if not self._outbox.pending(now, 1):
+                return 0
+            lines: list[Route | Statuses] = [*self._routes, self._statuses]
+            begun = [line for line in lines if self._begin(line, now)]
+            until = time.monotonic() + PATIENCE
+            return sum(self._errands[line.name].result(until) for line in begun)
         finally:
             self._delivering.release()
 
-    def _deliver(self, now: float) -> int:
-        due = self._outbox.pending(now)
-        if not due:
-            return 0
-        url = self._url()
-        sent = 0
-        for one in due:
-            if not url:
-                self._outbox.settle(one.id, "skipped", "no Slack address is configured")
-                continue
-            if not self._send(url, one, now):
-                break
-            sent += 1
-        return sent
-
-    def _url(self) -> str:
-        try:
-            with self._secret.open() as file:
-                return file.read(URL_LIMIT).strip()
-        except OSError:
-            return ""
-
-    def _send(self, url: str, one: Message, now: float) -> bool:
-        """Send one message; False when the rest should wait too."""
-        client = WebhookClient(
-            url,
-            timeout=TIMEOUT,
-            retry_handlers=[
-                RateLimitErrorRetryHandler(max_retry_count=1),
-                ServerErrorRetryHandler(max_retry_count=1),
-            ],
-        )
-        try:
-            answer = client.send_dict(json.loads(one.payload))
-            code, words = answer.status_code, str(answer.body)
-            after = float((answer.headers or {}).get("Retry-After", 0) or 0)
-        except Exception as error:
-            code, words, after = 0, type(error).__name__, 0.0
-        if code == 200:
-            self._outbox.settle(one.id, "sent")
-            return True
-        words = f"{code} {words[:200]}".replace(url, "***")
-        refused = 400 <= code < 500 and code != 429
-        attempts = one.attempts + 1
-        if attempts >= (REFUSED_ATTEMPTS if refused else ATTEMPTS):
-            log.warning("Slack does not take a message, giving it up: %s", words)
-            self._outbox.settle(one.id, "failed", words)
+    def _begin(self, line: Route | Statuses, now: float) -> bool:
+        """Begin to deliver what is due for one receiver, unless that is still under way."""
+        earlier = self._errands.get(line.name)
+        if earlier is not None and earlier.is_running():
             return False
-        wait = max(after, min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempts - 1, 20)))
-        self._outbox.settle(one.id, "pending", words, now + wait)
-        return False
+        if isinstance(line, Route):
+            facts = self._due(line.name, now, FACT)
+            errand = Errand(lambda: line.deliver(facts, now)) if facts else None
+        else:
+            statuses = self._due(line.name, now, STATUS)
+            errand = Errand(lambda: line.deliver(statuses, now)) if statuses else None
+        if errand is None:
+            return False
+        self._errands[line.name] = errand
+        return True
+
+    def _due(self, route: str, now: float, kind: TypeAdapter[Any]) -> list[Waiting[Any]]:
+        found = []
+        for row in self._outbox.pending(now, BATCH, route):
+            try:
+                found.append(Waiting(row.id, row.attempts, kind.validate_json(row.payload)))
+            except ValueError:
+                self._outbox.settle(row.id, "failed", "it was written by another version")
+        return found
+
+    def _tidy(self) -> None:
+        """Once: messages for routes that the settings no longer have are not kept waiting."""
+        if self._tidied:
+            return
+        gone = self._outbox.forget_routes([*(r.name for r in self._routes), STATUSES])
+        self._tidied = True
+        if gone:
+            log.warning("%d messages are for routes that are not set any more: skipped", gone)
+
+
+def last_lines(path: Path, count: int, limit: int = 16384) -> Sequence[str]:
+    """The last lines of a file that are not empty, of its last `limit` bytes; () if unreadable."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - limit))
+            text = file.read(limit).decode(errors="replace")
+    except OSError:
+        return ()
+    lines = text.splitlines()[1 if size > limit else 0 :]
+    return [line.rstrip() for line in lines if line.strip()][-count:]

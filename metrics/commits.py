@@ -1,0 +1,222 @@
+"""The outcome of a commit as commit statuses on GitHub or GitLab.
+
+Each environment and each of its instances has a status of its own on the commit that asked for it,
+`groundcrew/<environment>` and `groundcrew/<environment>/<instance>`, and `groundcrew` says whether
+the revision was taken. The clients are PyGithub and python-gitlab, the extra `forges`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from metrics.channels import TAKEN, TIMEOUT, Answer, Outcome, fingerprint, judge, read_secret
+from metrics.facts import Links, cut, plain
+from reconciler.core.model import Event
+
+if TYPE_CHECKING:
+    from reconciler.settings import StatusSettings
+
+DESCRIPTION = 140  # GitHub's limit; GitLab's is 255
+NO_LINKS = Links()
+SHA = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
+PUBLIC = {"github": "https://api.github.com", "gitlab": "https://gitlab.com"}
+
+
+class State(StrEnum):
+    """A status's state, in GitHub's words."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+GITLAB_STATE: Mapping[State, str] = {
+    State.PENDING: "running",
+    State.SUCCESS: "success",
+    State.FAILURE: "failed",
+}
+
+STATES: Mapping[str, tuple[State, str]] = {
+    "SourceChanged": (State.SUCCESS, "the definitions are read"),
+    "PruneHeld": (State.FAILURE, "held: it removes most definitions"),
+    "ObjectStalled": (State.FAILURE, ""),
+    "BuildQueued": (State.PENDING, "building"),
+    "BuildReady": (State.SUCCESS, "built and verified"),
+    "BuildFailed": (State.FAILURE, ""),
+    "ActivationStarted": (State.PENDING, "activating"),
+    "ActivationActive": (State.SUCCESS, "active"),
+    "ActivationAborted": (State.PENDING, "given up for now: "),
+    "RolledBack": (State.FAILURE, "rolled back: "),
+    "Degraded": (State.FAILURE, "degraded: "),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStatus:
+    """One status of one commit; a later one of the same `context` replaces it."""
+
+    sha: str
+    context: str
+    state: State
+    description: str
+    url: str = ""
+
+
+def status_of(
+    event: Event,
+    context: str,
+    links: Links = NO_LINKS,
+    clean: Callable[[str], str] = lambda text: text,
+) -> CommitStatus | None:
+    """The commit status that an event brings about, if any; `clean` takes secrets out."""
+    found = STATES.get(event.kind)
+    if found is None or not SHA.match(event.revision):
+        return None
+    if event.data.get("trigger") not in (None, "commit") and event.kind.startswith("Activation"):
+        return None  # an operator's rollback says nothing of the commit
+    if event.kind == "ActivationAborted" and event.reason == "Superseded":
+        return None
+    state, words = found
+    kind, _, name = event.object.partition("/")
+    if event.kind == "BuildReady":
+        words = f"{words}: {event.message}"
+    elif event.kind == "ObjectStalled" or not words or words.endswith(": "):
+        place = str(event.data.get("place") or "")
+        words += f"{place}: {event.message}" if place else event.message
+    parts = [context]
+    if kind == "instance":
+        parts.append(str(event.data.get("environment") or ""))
+    if kind in ("environment", "instance"):
+        parts.append(name)
+    elif event.kind == "ObjectStalled":
+        parts.append(event.object)
+    description = cut(plain(clean(" ".join(words.split()))), DESCRIPTION)
+    return CommitStatus(
+        event.revision,
+        cut("/".join(p for p in parts if p), 255),
+        state,
+        description,
+        links.page(event),
+    )
+
+
+class Forge:
+    """Sends commit statuses to the project that holds the environments repo."""
+
+    def __init__(self, settings: StatusSettings, secrets_dir: Path, git_url: str) -> None:
+        self._kind = settings.forge
+        self._api = settings.api_url or PUBLIC.get(settings.forge, "")
+        self._project = settings.project or project_of(git_url)
+        self._token = secrets_dir / settings.secret / "token"
+
+    def target(self) -> str:
+        """A digest of the token; "" when there is none, or when statuses are off."""
+        return fingerprint(read_secret(self._token)) if self._kind else ""
+
+    def send(self, status: CommitStatus) -> Answer:
+        """Set one status."""
+        token = read_secret(self._token)
+        try:
+            if self._kind == "github":
+                answer = self._github(token, status)
+            else:
+                answer = self._gitlab(token, status)
+        except ImportError:
+            return Answer(Outcome.REFUSED, "the extra is missing: pip install 'groundcrew[forges]'")
+        except Exception as error:  # requests' and urllib3's many
+            return Answer(Outcome.LATER, f"no answer: {type(error).__name__}")
+        if not token:
+            return answer
+        return Answer(answer.outcome, answer.words.replace(token, "***"), answer.after)
+
+    def _github(self, token: str, status: CommitStatus) -> Answer:
+        from github import Auth, Github, GithubException
+
+        client = Github(
+            auth=Auth.Token(token), base_url=self._api, timeout=int(TIMEOUT), retry=None,
+            lazy=True, seconds_between_requests=0, seconds_between_writes=0,
+        )  # fmt: skip
+        try:
+            commit = client.get_repo(self._project).get_commit(status.sha)
+            commit.create_status(
+                state=str(status.state), description=status.description, context=status.context,
+                **({"target_url": status.url} if status.url else {}),
+            )  # fmt: skip
+        except GithubException as error:
+            return _github_answer(error.status, str(error.message or ""), error.headers or {})
+        finally:
+            client.close()
+        return TAKEN
+
+    def _gitlab(self, token: str, status: CommitStatus) -> Answer:
+        from gitlab import Gitlab
+        from gitlab.exceptions import GitlabError
+
+        data = {
+            "state": GITLAB_STATE[status.state],
+            "name": status.context,
+            "description": status.description,
+            **({"target_url": status.url} if status.url else {}),
+        }
+        try:
+            with Gitlab(
+                self._api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False,
+            ) as client:  # fmt: skip
+                project = client.projects.get(self._project, lazy=True)
+                project.commits.get(status.sha, lazy=True).statuses.create(
+                    data, obey_rate_limit=False
+                )
+        except GitlabError as error:
+            code, words = int(error.response_code or 0), str(error.error_message)
+            if code == 400 and "cannot transition" in words.lower():
+                return TAKEN  # it has this state already
+            return judge(code, words) if code else Answer(Outcome.LATER, "no answer")
+        return TAKEN
+
+
+def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
+    """GitHub limits rates by 403 too, and says so in the headers."""
+    lower = {key.lower(): value for key, value in headers.items()}
+    after = lower.get("retry-after", "")
+    limited = after or lower.get("x-ratelimit-remaining") == "0" or "rate limit" in words.lower()
+    return judge(429 if code == 403 and limited else code, words, after)
+
+
+# ------------------------------------------------------------------------------------- addresses
+
+
+def web_of(git_url: str) -> tuple[str, str]:
+    """(host, path without .git) of an https or ssh address of git; ("", "") for any other."""
+    found = re.match(r"^[\w.-]+@([\w.-]+):(?!/)(.+)$", git_url)
+    if found:
+        host, path = found[1], found[2]
+    else:
+        parts = urlsplit(git_url)
+        if parts.scheme not in ("https", "ssh", "git+ssh") or not parts.hostname:
+            return "", ""
+        host, path = parts.hostname, parts.path
+    return host, path.strip("/").removesuffix(".git")
+
+
+def project_of(git_url: str) -> str:
+    """The project's path: owner/name."""
+    return web_of(git_url)[1]
+
+
+def commit_url_of(git_url: str, forge: str = "") -> str:
+    """The address of a commit's page, with {revision}; "" when the forge is not known."""
+    host, path = web_of(git_url)
+    if not host or not path:
+        return ""
+    page = f"https://{host}/{quote(path)}"
+    if forge == "gitlab" or "gitlab" in host:
+        return f"{page}/-/commit/{{revision}}"
+    if forge == "github" or "github" in host:
+        return f"{page}/commit/{{revision}}"
+    return ""

@@ -1,0 +1,187 @@
+"""What is sent now, what is gathered into a digest, and when a failed delivery is tried again.
+
+A route and the forge are each told in order; while one of them refuses or does not answer,
+everything of theirs waits, and it is tried again with growing pauses for a day.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Generic, TypeVar
+
+from metrics.channels import Answer, Channel, Outcome
+from metrics.commits import CommitStatus, Forge
+from metrics.facts import Fact, Severity
+from reconciler.settings import STATUSES, NotifySettings, RouteSettings
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT = 5.0  # seconds; doubles
+FIRST_REFUSED_WAIT = 60.0
+LONGEST_WAIT = 900.0
+ATTEMPTS = 100  # about a day
+
+T = TypeVar("T")
+Settle = Callable[..., None]
+"""Outbox.settle: (message, state, error, not_before)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Generic[T]):
+    """A message of the outbox that is due."""
+
+    id: int
+    attempts: int
+    content: T
+
+
+class Line:
+    """One receiver: holds back while it refuses, and notes what became of each message."""
+
+    def __init__(self, name: str, settle: Settle) -> None:
+        self.name = name
+        self._settle = settle
+        self._held_until = 0.0
+        self._held_target = ""
+
+    def is_held(self, target: str, now: float) -> bool:
+        """Must everything wait; a new address or credential is tried at once."""
+        return now < self._held_until and target == self._held_target
+
+    def settle(self, batch: Sequence[Waiting[T]], answer: Answer, target: str, now: float) -> bool:
+        """Note an answer for a batch; False when the rest should wait too."""
+        if answer.outcome is Outcome.TAKEN:
+            for one in batch:
+                self._settle(one.id, "sent")
+            return True
+        if answer.outcome is Outcome.REJECTED:
+            log.warning("%s does not take a message, giving it up: %s", self.name, answer.words)
+            for one in batch:
+                self._settle(one.id, "failed", answer.words)
+            return True
+        attempts = max(one.attempts for one in batch) + 1
+        first = FIRST_REFUSED_WAIT if answer.outcome is Outcome.REFUSED else FIRST_WAIT
+        wait = max(answer.after, min(LONGEST_WAIT, first * 2 ** min(attempts - 1, 20)))
+        self._held_until, self._held_target = now + wait, target
+        log.warning("%s: %s; tried again in %.0f s", self.name, answer.words, wait)
+        for one in batch:
+            if one.attempts + 1 >= ATTEMPTS:
+                self._settle(one.id, "failed", answer.words)
+            else:
+                self._settle(one.id, "pending", answer.words)
+        return False
+
+    def skip(self, batch: Sequence[Waiting[T]], why: str) -> None:
+        """Note that messages are not sent."""
+        for one in batch:
+            self._settle(one.id, "skipped", why)
+
+
+class Route:
+    """One route of the settings."""
+
+    def __init__(
+        self, settings: RouteSettings, channel: Channel, notify: NotifySettings, settle: Settle
+    ) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._channel = channel
+        self._above = notify.digest_above
+        self._seconds = notify.digest_seconds
+        self._line = Line(settings.name, settle)
+        self._recent: list[float] = []  # when single messages were sent
+        self._gather_until = 0.0
+
+    def wants(self, fact: Fact) -> bool:
+        """Is this route for the fact's team and severity."""
+        if fact.severity not in self._settings.severities:
+            return False
+        if not fact.team:
+            return "*" in self._settings.teams
+        return any(fnmatchcase(fact.team, glob) for glob in self._settings.teams)
+
+    def deliver(self, due: Sequence[Waiting[Fact]], now: float) -> int:
+        """Send what is due, one by one or as a digest; returns how many were sent."""
+        target = self._channel.target()
+        if not target:
+            self._line.skip(due, "no address is configured")
+            return 0
+        if self._line.is_held(target, now):
+            return 0
+        sent = 0
+        for batch in self._batches(self._without_outrun(due), now):
+            answer = self._channel.send([one.content for one in batch])
+            if not self._line.settle(batch, answer, target, now):
+                break
+            if answer.outcome is Outcome.TAKEN:
+                sent += len(batch)
+                self._note_sent(batch, now)
+        return sent
+
+    def _note_sent(self, batch: Sequence[Waiting[Fact]], now: float) -> None:
+        """Remember single messages, and gather for a while after a digest."""
+        if len(batch) > 1:
+            self._gather_until = now + self._seconds
+        elif batch[0].content.severity != Severity.CRITICAL:
+            self._recent.append(now)
+            if len(self._recent) > self._above:
+                self._gather_until = now + self._seconds
+
+    def _without_outrun(self, due: Sequence[Waiting[Fact]]) -> list[Waiting[Fact]]:
+        """Leave out that an activation started when its end is told with it."""
+        ended = {
+            one.content.object: one.id
+            for one in due
+            if one.content.object.startswith("instance/")
+            and one.content.kind != "ActivationStarted"
+        }
+        outrun = [
+            one
+            for one in due
+            if one.content.kind == "ActivationStarted" and ended.get(one.content.object, 0) > one.id
+        ]
+        self._line.skip(outrun, "told with its outcome")
+        gone = {one.id for one in outrun}
+        return [one for one in due if one.id not in gone]
+
+    def _batches(self, due: Sequence[Waiting[Fact]], now: float) -> list[list[Waiting[Fact]]]:
+        """What is critical at once and by itself; the rest one by one, or gathered if many."""
+        loud = [[one] for one in due if one.content.severity == Severity.CRITICAL]
+        rest = [one for one in due if one.content.severity != Severity.CRITICAL]
+        if not rest or now < self._gather_until:
+            return loud
+        self._recent = [at for at in self._recent if now - self._seconds < at <= now]
+        if len(self._recent) + len(rest) > self._above:
+            return [*loud, rest]
+        return [*loud, *([one] for one in rest)]
+
+
+class Statuses:
+    """Commit statuses on their way to the forge."""
+
+    name = STATUSES
+
+    def __init__(self, forge: Forge, settle: Settle) -> None:
+        self._forge = forge
+        self._line = Line("commit statuses", settle)
+
+    def deliver(self, due: Sequence[Waiting[CommitStatus]], now: float) -> int:
+        """Send the newest state of each status; returns how many were sent."""
+        target = self._forge.target()
+        if not target:
+            self._line.skip(due, "no token is configured")
+            return 0
+        if self._line.is_held(target, now):
+            return 0
+        newest = {(one.content.sha, one.content.context): one for one in due}
+        self._line.skip([o for o in due if o not in newest.values()], "a newer state is sent")
+        sent = 0
+        for one in newest.values():
+            answer = self._forge.send(one.content)
+            if not self._line.settle([one], answer, target, now):
+                break
+            sent += answer.outcome is Outcome.TAKEN
+        return sent

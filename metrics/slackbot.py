@@ -1,0 +1,166 @@
+"""Slack by a bot's token: all messages of one activation in one thread, as no webhook can do it.
+
+The first message of an activation opens the thread. What failed is also shown in the channel.
+Facts: https://docs.slack.dev/reference/methods/chat.postMessage
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web import SlackResponse, WebClient
+
+from metrics.channels import SILENT, TIMEOUT, Answer, Outcome, fingerprint, judge, read_secret
+from metrics.facts import Fact
+from metrics.messages import digest, message, without_blocks
+
+API = "https://slack.com/api/"
+KEPT = 500  # threads that are remembered
+WORD = re.compile(r"^[a-z0-9_]{1,60}$")  # an error of Slack's
+LATER = frozenset(
+    {
+        "fatal_error", "internal_error", "rate_limited", "ratelimited", "request_timeout",
+        "service_unavailable", "team_added_to_org",
+    }
+)  # fmt: skip
+REJECTED = frozenset(
+    {
+        "invalid_arguments", "invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long",
+        "msg_too_long", "no_text",
+    }
+)  # fmt: skip
+THREAD_GONE = frozenset({"cannot_reply_to_message", "message_not_found", "thread_not_found"})
+TOKEN = "its token is not valid any more; write a new one into the secret's file `token`"  # noqa: S105
+WORDS = {
+    "account_inactive": TOKEN, "invalid_auth": TOKEN, "not_authed": TOKEN, "token_expired": TOKEN,
+    "token_revoked": TOKEN,
+    "channel_not_found": "there is no such channel, or the bot may not see it; set `channel` to "
+    "the channel's id, and invite the bot there",
+    "is_archived": "the channel is archived; set `channel` to another one",
+    "missing_scope": "the bot lacks the scope chat:write",
+    "not_in_channel": "the bot is not in the channel; invite it there",
+}  # fmt: skip
+
+
+class Notes(Protocol):
+    """The part of the store that is used here."""
+
+    def named(self, key: str) -> str | None:
+        """A text that was kept."""
+
+    def name(self, key: str, value: str) -> None:
+        """Keep a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Which message opened the thread of each activation, in one channel; kept in the store."""
+
+    notes: Notes
+    key: str
+
+    def of(self, activation: int) -> str:
+        """The thread of an activation; "" before there is one."""
+        return self._read().get(str(activation), "")
+
+    def keep(self, activation: int, thread: str) -> None:
+        """Remember a thread; the oldest one is forgotten when there are many."""
+        found = {**self._read(), str(activation): thread}
+        self.notes.name(self.key, json.dumps(dict(list(found.items())[-KEPT:])))
+
+    def _read(self) -> dict[str, str]:
+        return dict(json.loads(self.notes.named(self.key) or "{}"))
+
+
+class SlackBot:
+    """A channel of Slack, written to with the token in `<directory>/token`."""
+
+    def __init__(self, directory: Path, channel: str, route: str, notes: Notes) -> None:
+        self._token = directory / "token"
+        self._channel = channel
+        self._threads = Threads(notes, f"threads:{route}:{channel}")
+
+    def target(self) -> str:
+        """A digest of token and channel."""
+        return fingerprint(read_secret(self._token), self._channel)
+
+    def send(self, facts: Sequence[Fact]) -> Answer:
+        """Send one message: into the thread of its activation, or a digest beside all threads."""
+        activation = facts[0].activation if len(facts) == 1 else 0
+        body = {"channel": self._channel, "unfurl_links": False}
+        body |= message(facts[0]) if len(facts) == 1 else digest(facts)
+        thread = self._threads.of(activation) if activation else ""
+        if thread:
+            body |= {"thread_ts": thread, "reply_broadcast": facts[0].failed}
+        said = self._post(body)
+        if _error(said) in THREAD_GONE:  # it was deleted; this message opens another one
+            body = {k: v for k, v in body.items() if k not in ("thread_ts", "reply_broadcast")}
+            said = self._post(body)
+        answer = _meaning(said)
+        if answer.outcome is Outcome.REJECTED:
+            said = self._post(
+                {k: v for k, v in body.items() if k != "blocks"} | without_blocks(body)
+            )
+            answer = _meaning(said)
+        if answer.outcome is Outcome.TAKEN and activation and isinstance(said, SlackResponse):
+            # Without a thread of its own the answer is the channel's: the parent was deleted.
+            opened = (said.get("message") or {}).get("thread_ts") or said.get("ts")
+            if opened and opened != thread:
+                self._threads.keep(activation, str(opened))
+        return answer
+
+    def _post(self, body: dict[str, Any]) -> SlackResponse | Answer:
+        return _call(read_secret(self._token), "chat.postMessage", body)
+
+
+def check_token(token: str) -> Answer:
+    """Ask Slack whether it takes a token; no message is sent."""
+    return _meaning(_call(token, "auth.test", {}))
+
+
+def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answer:
+    """What Slack says, also where it says no; the Answer that there was none."""
+    if not token.isascii() or any(c.isspace() for c in token):
+        return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
+    client = WebClient(token, base_url=API, timeout=int(TIMEOUT), retry_handlers=[], logger=SILENT)
+    try:
+        said = client.api_call(method, json=body)
+    except SlackApiError as error:
+        said = error.response
+    except Exception as error:  # urllib's many; their words are not repeated
+        cause = getattr(error, "reason", error)
+        return Answer(Outcome.LATER, f"no answer: {type(cause).__name__}")
+    known = isinstance(said.data, dict) and (
+        said.data.get("ok") is True or WORD.match(_error(said))
+    )
+    if said.status_code == 200 and not known:
+        return Answer(Outcome.LATER, "the answer is not Slack's; is there a proxy before it?")
+    return said
+
+
+def _error(said: SlackResponse | Answer) -> str:
+    if isinstance(said, Answer) or not isinstance(said.data, dict):
+        return ""
+    return str(said.get("error") or "")
+
+
+def _meaning(said: SlackResponse | Answer) -> Answer:
+    """What it means, in words."""
+    if isinstance(said, Answer):
+        return said
+    error = _error(said)
+    headers = {key.lower(): str(value) for key, value in said.headers.items()}
+    if said.status_code != 200 or error in LATER:
+        code = said.status_code if said.status_code != 200 else 503
+        words = error if WORD.match(error) else ""
+        return judge(code, words, headers.get("retry-after", ""))
+    if not error:
+        return Answer(Outcome.TAKEN)
+    words = f"Slack says {error}" + (f": {WORDS[error]}" if error in WORDS else "")
+    return Answer(Outcome.REJECTED if error in REJECTED else Outcome.REFUSED, words)

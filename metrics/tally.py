@@ -1,0 +1,208 @@
+"""Counters and histograms out of the history.
+
+Events are never changed, and after a restart they are read again from the first one: so what is
+counted here never goes down, whoever counts it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from metrics.families import Histogram, Labels, gauge, gauges
+from reconciler.core.model import Event
+
+BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+PAGE = 5000
+ACTIVATION_RESULTS = ("active", "rolled_back", "aborted", "degraded")
+MESSAGE_RESULTS = ("failed", "sent", "skipped")
+
+IMPORTS: Mapping[str, tuple[str, str]] = {
+    "import_seconds": (
+        "groundcrew_import_seconds",
+        "Time to import all that the newest build of an environment brings.",
+    ),
+    "import_files": ("groundcrew_import_files", "Files of that build that its imports need."),
+    "import_bytes": ("groundcrew_import_bytes", "Bytes of these files."),
+}
+REGRESSION = (
+    "groundcrew_import_regression_ratio",
+    "How many times as much the imports of that build cost as the one before; 1: no regression.",
+)
+
+
+class History(Protocol):
+    """The part of the store that is read here."""
+
+    def events(self, *, after_id: int = 0, limit: int = 1000) -> list[Event]:
+        """Events after one, oldest first."""
+
+    def message_counts(self) -> dict[str, int]:
+        """Messages by state."""
+
+    def late_messages(self) -> int:
+        """Messages that were tried and not taken yet."""
+
+
+class Tally:
+    """What the events add up to, read on from where the last reading ended."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._cursor = 0
+        self._counts: dict[str, Counter[Labels]] = defaultdict(Counter)
+        self._times: dict[str, dict[Labels, Histogram]] = defaultdict(dict)
+        self._imports: dict[str, dict[str, float]] = {key: {} for key in IMPORTS}
+        self._growth: dict[str, tuple[str, float]] = {}  # by environment: revision, ratio
+
+    def read(self) -> None:
+        """Take in the events since the last time."""
+        while True:
+            events = self._history.events(after_id=self._cursor, limit=PAGE)
+            for event in events:
+                self._cursor = max(self._cursor, event.id)
+                self._take(event)
+            if len(events) < PAGE:
+                return
+
+    def _take(self, event: Event) -> None:
+        name = event.object.partition("/")[2]
+        seconds = _number(event.data.get("seconds"))
+        match event.kind:
+            case "BuildReady":
+                self._take_ready(event, name, seconds)
+            case "BuildFailed":
+                self._counts["build"][event.team, "failed", event.reason] += 1
+            case "BuildCancelled":
+                self._counts["build"][event.team, "cancelled", ""] += 1
+            case "ActivationActive":
+                self._counts["activation"][name, "active"] += 1
+                self._time("commit", (), _number(event.data.get("commit_to_active")))
+            case "RolledBack":
+                self._counts["activation"][name, "rolled_back"] += 1
+                self._counts["rollback"][name, event.reason] += 1
+            case "ActivationAborted":
+                self._counts["activation"][name, "aborted"] += 1
+            case "Degraded":
+                self._counts["activation"][name, "degraded"] += 1
+            case "RollbackRequested":
+                self._counts["rollback"][name, "Operator"] += 1
+            case "ActivationPhase":
+                self._time("activation", (str(event.data.get("phase", "")),), seconds)
+            case _:
+                pass
+
+    def _take_ready(self, event: Event, name: str, seconds: float | None) -> None:
+        self._counts["build"][event.team, "ready", ""] += 1
+        self._time("build", (event.team,), seconds)
+        for key, found in self._imports.items():
+            imports = _number(event.data.get(key))
+            if imports is not None:
+                found[name] = imports
+        grown = event.data.get("import_growth")
+        ratios = [_number(r) or 1.0 for r in grown.values()] if isinstance(grown, dict) else []
+        revision, ratio = self._growth.get(name, ("", 1.0))
+        if revision == event.revision:  # of another runtime
+            ratios.append(ratio)
+        self._growth[name] = (event.revision, max(ratios, default=1.0))
+
+    def _time(self, name: str, labels: Labels, seconds: float | None) -> None:
+        if seconds is not None:
+            self._times[name].setdefault(labels, Histogram(BUCKETS)).observe(seconds)
+
+    # ------------------------------------------------------------------------------- metrics
+
+    def collect(
+        self, teams: Collection[str], instances: Collection[str], environments: Collection[str]
+    ) -> Iterator[Metric]:
+        """The metrics of what still exists: series of deleted objects disappear.
+
+        Where the values of the labels are known beforehand a series begins at 0, so that the first
+        of its events is seen as an increase.
+        """
+        builds: dict[Labels, int] = {
+            (team, result, ""): 0 for team in teams for result in ("ready", "cancelled")
+        }
+        yield self._counter(
+            "build", "groundcrew_build", "Builds that ended.", ("team", "result", "reason"),
+            teams, builds,
+        )  # fmt: skip
+        ended: dict[Labels, int] = {
+            (name, result): 0 for name in instances for result in ACTIVATION_RESULTS
+        }
+        yield self._counter(
+            "activation", "groundcrew_activation", "Activations that ended.",
+            ("instance", "result"), instances, ended,
+        )  # fmt: skip
+        yield self._counter(
+            "rollback", "groundcrew_rollback", "Rollbacks, and what set them off.",
+            ("instance", "trigger"), instances, {},
+        )  # fmt: skip
+        yield from self._histograms(teams)
+        yield from self._messages()
+        yield from self._costs(set(environments))
+
+    def _costs(self, environments: set[str]) -> Iterator[Metric]:
+        ratios = {name: ratio for name, (_, ratio) in self._growth.items()}
+        found = [(IMPORTS[key], values) for key, values in self._imports.items()]
+        for (metric, text), values in [*found, (REGRESSION, ratios)]:
+            yield gauges(
+                metric, text, ["environment"],
+                (([name], values[name]) for name in sorted(values.keys() & environments)),
+            )  # fmt: skip
+
+    def _counter(
+        self,
+        key: str,
+        name: str,
+        text: str,
+        labels: Labels,
+        alive: Collection[str],
+        zeros: Mapping[Labels, int],
+    ) -> Metric:
+        family = CounterMetricFamily(name, text, labels=labels)
+        for values, count in sorted({**zeros, **self._counts[key]}.items()):
+            if values[0] in alive:
+                family.add_metric(values, count)
+        return family
+
+    def _messages(self) -> Iterator[Metric]:
+        counts = {**dict.fromkeys(MESSAGE_RESULTS, 0), **self._history.message_counts()}
+        counts.pop("pending", None)
+        family = CounterMetricFamily(
+            "groundcrew_notification", "Messages by what became of them.", labels=["result"]
+        )
+        for state, count in sorted(counts.items()):
+            family.add_metric([state], count)
+        yield family
+        yield gauge(
+            "groundcrew_notifications_pending",
+            "Messages that were tried and not taken yet.",
+            self._history.late_messages(),
+        )
+
+    def _histograms(self, teams: Collection[str]) -> Iterator[Metric]:
+        shapes: Mapping[str, tuple[str, str, list[str]]] = {
+            "build": (
+                "groundcrew_build_duration_seconds", "From queued to ready.", ["team"],
+            ),
+            "activation": (
+                "groundcrew_activation_duration_seconds", "Time in a phase.", ["phase"],
+            ),
+            "commit": (
+                "groundcrew_commit_to_active_seconds", "From a seen commit to active.", [],
+            ),
+        }  # fmt: skip
+        for key, (name, text, labels) in shapes.items():
+            family = HistogramMetricFamily(name, text, labels=labels)
+            for values, histogram in sorted(self._times[key].items()):
+                if labels != ["team"] or values[0] in teams:
+                    family.add_metric(list(values), histogram.buckets(), histogram.total)
+            yield family
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
