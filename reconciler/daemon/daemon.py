@@ -8,6 +8,7 @@ instruction.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
@@ -15,28 +16,33 @@ import time
 from dataclasses import replace
 from types import FrameType
 
-from reconciler.core.decide import decide
+from reconciler.core.builds import maker
 from reconciler.core.definitions import Definitions, Instance
 from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.core.focus import NOTHING, Decider
 from reconciler.core.model import Problem, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
 from reconciler.core.world import REPO, Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Report, problem_of
-from reconciler.daemon.garbage import collect
+from reconciler.daemon.garbage import collect, paused
 from reconciler.daemon.leadership import Leadership
+from reconciler.daemon.looking import Looking
 from reconciler.daemon.rooms import Rooms
 from reconciler.daemon.service import Service
-from reconciler.daemon.windows import window_state
 from reconciler.daemon.workers import Workers
 from reconciler.faults import failpoint
 from reconciler.settings import Settings
+from reconciler.store import wakes
+from reconciler.store.reading import Reader
 
 log = logging.getLogger(__name__)
 
+STANDBY_LOOK = 5.0  # seconds between two looks at the records while another leads
 STOP_WAIT = 30.0  # seconds that running steps get to end on SIGTERM
 LONGEST_SLEEP = 60.0
-QUIET = ("poll", "gc")  # effects that do not count as work under way
+GC_AGAIN = 30.0  # seconds until a collection that could not remove everything goes on
+QUIET = ("poll", "gc", "look")  # effects that do not count as work under way
 
 
 class Daemon:
@@ -45,6 +51,14 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.rooms = Rooms(settings)
+        self.rooms.wake = self._changed_outside
+        self._reader = Reader(self.rooms.store)
+        self._decider = Decider()
+        self._looking = Looking(
+            lambda instance: self.rooms.driver(instance).fingerprint(instance),
+            self.rooms.share.verified,
+        )
+        self.rooms.records = lambda: self._records
         self.definitions: Definitions | None = None
         self._wakeup = threading.Event()
         self._stop = threading.Event()
@@ -59,9 +73,11 @@ class Daemon:
         self._next_poll = 0.0
         self._next_gc = time.time() + settings.gc.interval
         self._polled = False
+        self._decided = False  # on what the first poll found
         self._wake_at: float | None = None
         self._records = Records()
         self.last_cycle = time.monotonic()
+        self._looked = 0.0
 
     # ------------------------------------------------------------------------------ outside
 
@@ -69,10 +85,20 @@ class Daemon:
         """Look again at once."""
         self._wakeup.set()
 
+    def _changed_outside(self) -> None:
+        self._looking.again()
+        self.wake()
+
     def poll_now(self) -> None:
-        """Look at the environments repo at once: a webhook, or a changed ref."""
+        """Look at the environments repo at once: a webhook, or a changed ref.
+
+        On a standby the leader is told by way of the database.
+        """
         self._next_poll = 0.0
         self.wake()
+        if not self.rooms.leading:
+            engine = self.rooms.store.engine
+            threading.Thread(target=wakes.tell, args=(engine, wakes.POLL), daemon=True).start()
 
     def stop(self) -> None:
         """Leave the loop cleanly: running steps end, nothing new is started."""
@@ -97,13 +123,16 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
         self.rooms.prepare()
-        with Leadership(self.rooms.store, self.settings, self._stop) as leadership:
+        with Leadership(self.rooms.store, self.settings, self._stop, self._stand_by) as leadership:
             if leadership.lease is None:
                 return 0
-            if not self.rooms.store.load().builds:
+            self._records = self._reader.load(whole=True)
+            if not self._records.builds:
                 log.info("no builds are recorded; %d can be adopted", self.rooms.adoption.look())
             self.rooms.leading = True
+            self.rooms.check = leadership.check
             self._workers.start("other", ("gc", "size"), lambda _: self._measure())
+            self._workers.start("other", ("gc", "sweep"), lambda _: self.rooms.sweep())
             service = Service(self, self.rooms)
             try:
                 if not once:
@@ -111,13 +140,22 @@ class Daemon:
                 self._loop(leadership, once=once)
             finally:
                 self.rooms.leading = False
-                clean = self._workers.stop(lambda key: key[0] == "build", STOP_WAIT)
-                if clean:
+                wait = 0.0 if leadership.lost else STOP_WAIT  # nothing may be done any more
+                clean = self._workers.stop(lambda key: key[0] == "build", wait)
+                if clean and not leadership.lost:
                     self._take_reports(leadership)
+                self.rooms.close()
                 service.stop()
             if leadership.lost:
                 return 3
         return self._verdict() if once else 0
+
+    def _stand_by(self) -> None:
+        """Another daemon leads: show what it records, and be ready to take over."""
+        self.last_cycle = time.monotonic()
+        if self.last_cycle - self._looked > STANDBY_LOOK:
+            self._looked = self.last_cycle
+            self._records = self._reader.load()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -140,10 +178,12 @@ class Daemon:
             try:
                 plan = self._cycle(leadership)
             except Retryable as error:
+                self._decider.forget()
                 log.warning("%s; looking again", error)
                 self._sleep(error.after or 1.0)
                 continue
             except Exception:
+                self._decider.forget()
                 log.exception("a cycle failed in a way that nobody expected; looking again")
                 self._sleep(5.0)
                 continue
@@ -167,16 +207,18 @@ class Daemon:
         busy = any(key[0] not in QUIET for key in self._workers.busy())
         active = any(i.activation is not None for i in self._records.instances.values())
         retrying = any(b.phase is BuildPhase.QUEUED for b in self._records.builds.values())
-        return self._polled and not (busy or active or retrying or plan.effects)
+        return self._decided and not (busy or active or retrying or plan.effects)
 
     def _cycle(self, leadership: Leadership) -> Plan:
         self._take_reports(leadership)
         self._poll_if_due()
+        polled = self._polled  # before looking: a poll that ends meanwhile is of the next decision
         world = self._observe()
-        plan = decide(world)
+        plan = self._decider.decide(world)
         failpoint("daemon.decided")
-        if self._write(leadership, plan):
-            self._records = self.rooms.store.load()
+        self._write(leadership, plan)
+        self._decider.done()
+        self._decided = polled
         failpoint("daemon.recorded")
         for key in plan.cancels:
             self._workers.cancel(("build", key))
@@ -184,12 +226,13 @@ class Daemon:
         for effect in plan.effects:
             self._start(effect)
         self._collect_if_due()
+        self._look_if_due()
         self._wake_at = plan.wake_at
         return plan
 
     def _take_reports(self, leadership: Leadership) -> None:
         reports = self._workers.reports()
-        self._records = self.rooms.store.load()
+        self._records = self._reader.load()
         if not reports:
             return
         draft = Draft(World(time.time(), self._records, policy=self.rooms.policy))
@@ -202,49 +245,27 @@ class Daemon:
         failpoint("daemon.outcome.before")
         self._write(leadership, plan)
         failpoint("daemon.outcome.after")
-        self._records = self.rooms.store.load()
 
-    def _write(self, leadership: Leadership, plan: Plan) -> bool:
-        """Record a plan's change; False if there was nothing to record."""
+    def _write(self, leadership: Leadership, plan: Plan) -> None:
+        """Record a plan's change, if there is something to record."""
         if plan.change == NOTHING:
-            return False
-        leadership.write(plan.change)
+            return
+        self._reader.wrote(plan.change, leadership.write(plan.change))
+        self._records = self._reader.load()
         self.rooms.notifier.enqueue()
-        return True
 
     def _observe(self) -> World:
         now = time.time()
-        instances = self._records.instances.values()
-        ready = {
-            (b.build_id, b.runtime_key)
-            for b in self._records.builds.values()
-            if b.phase is BuildPhase.READY and b.build_id is not None
-        }
-        current = {i.current for i in instances}
         return World(
             now=now,
             records=self._records,
             definitions=self.definitions,
             requests=tuple(self.rooms.store.requests()),
-            fingerprints={i.name: m for i in instances if (m := self._mark(i.definition))},
-            windows={
-                i.name: window_state(i.definition.window, now)
-                for i in instances
-                if i.definition.window is not None
-            },
-            missing_builds=frozenset(
-                build
-                for build, runtime in ready
-                if build not in current and not self.rooms.share.verified(build, runtime)
-            ),
+            fingerprints=self._looking.marks(self._records),
+            windows=self._looking.windows(self._records, now),
+            missing_builds=self._looking.missing(self._records),
             policy=self.rooms.policy,
         )
-
-    def _mark(self, instance: Instance) -> str:
-        try:
-            return self.rooms.driver(instance).fingerprint(instance)
-        except GroundcrewError:
-            return ""
 
     # ------------------------------------------------------------------------------ effects
 
@@ -253,14 +274,14 @@ class Daemon:
         if effect.kind == "inspect":
             record = records.instances[effect.key]
             self._workers.start(
-                "other",
+                _pool("other", record.definition),
                 ("inspect", effect.key),
-                lambda _: self.rooms.instance_effects.inspect(record),
+                lambda _: self.rooms.instance_effects.inspect(record, self._looking.inspected),
             )
         elif effect.kind == "perform":
             record = records.instances[effect.key]
             self._workers.start(
-                "activation",
+                _pool("activation", record.definition),
                 ("perform", effect.key),
                 lambda _: self.rooms.instance_effects.perform(record, time.time()),
             )
@@ -269,7 +290,7 @@ class Daemon:
             if task is not None:
                 kind = effect.kind
                 self._workers.start(
-                    "build",
+                    _pool("build", task.instance),
                     ("build", effect.key),
                     lambda cancelled: self.rooms.build_effects.run(kind, task, cancelled),
                 )
@@ -279,19 +300,17 @@ class Daemon:
         environment = self._records.environments.get(build.environment)
         if environment is None:
             return None
-        names = [n for wave in environment.definition.rollout for n in wave.instances]
-        for name in names:
-            record = self._records.instances.get(name)
-            if record and record.runtime and record.runtime.key == build.runtime_key:
-                return BuildTask(
-                    build,
-                    environment.definition,
-                    record.definition,
-                    record.runtime,
-                    self.rooms.lock_key(environment.definition),
-                    self.rooms.log_of(key),
-                )
-        return None
+        record = maker(build, environment, self._records.instances)
+        if record is None or record.runtime is None:
+            return None
+        return BuildTask(
+            build,
+            environment.definition,
+            record.definition,
+            record.runtime,
+            self.rooms.lock_key(environment.definition),
+            self.rooms.log_of(key),
+        )
 
     def _poll_if_due(self) -> None:
         if time.time() < self._next_poll:
@@ -309,13 +328,27 @@ class Daemon:
             self.rooms.exporter.observe_poll("failed")
             self._polled = True
             return Report(lambda draft: _source_failed(draft, problem))
-        self._polled = True
         self.rooms.exporter.observe_poll("changed" if found is not None else "unchanged")
         if found is not None:
+            if self.definitions is None:
+                gc.freeze()  # what is held from now on need not be walked through again and again
             self.definitions = found
-        elif self._records.source_problem is None:
+        self._polled = True
+        if found is None and self._records.source_problem is None:
             return None
         return Report(_source_recovered)
+
+    def _look_if_due(self) -> None:
+        if self._looking.due():
+            records = self._records
+            self._workers.start("other", ("look", ""), lambda _: self._look(records))
+
+    def _look(self, records: Records) -> None:
+        try:
+            if self._looking.look(records):
+                self.wake()
+        except GroundcrewError as error:
+            log.warning("%s", error)
 
     def _collect_if_due(self) -> None:
         if time.time() < self._next_gc:
@@ -330,10 +363,15 @@ class Daemon:
         except GroundcrewError as error:
             log.warning("%s", error)
 
-    def _collect(self, records: Records) -> Report:
+    def _collect(self, records: Records) -> Report | None:
         try:
+            if paused(self.rooms):
+                self.rooms.measure()
+                return None
             done = collect(self.rooms, records, time.time(), dry_run=False)
             self.rooms.measure()
+            if not done.complete:
+                self._next_gc = time.time() + GC_AGAIN
         except GroundcrewError as error:
             problem = problem_of(error)
             return Report(
@@ -346,7 +384,9 @@ class Daemon:
         return Report(lambda draft: draft.event("GarbageCollected", REPO, words, data=data))
 
 
-NOTHING = Draft(World(0.0, Records())).plan().change
+def _pool(kind: str, instance: Instance) -> str:
+    """Each cluster has threads of its own: one that does not answer delays nobody else."""
+    return f"{kind}@{instance.site}" if instance.site else kind
 
 
 def _source_failed(draft: Draft, problem: Problem) -> None:

@@ -10,27 +10,30 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from reconciler.airflow.driver import Driver
 from reconciler.builder.build import Builder
 from reconciler.builder.job import Job
+from reconciler.core.budget import demanded, measured
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
 from reconciler.core.definitions import Environment, Instance
-from reconciler.core.errors import Cancelled, GroundcrewError, Retryable, Stalled, Waiting
+from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled, Waiting
 from reconciler.core.model import (
     Activation,
+    Base,
     BuildRecord,
+    Image,
     InstanceRecord,
     Problem,
     Runtime,
     StepResult,
 )
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.steps import record_step
+from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption
 from reconciler.faults import failpoint
@@ -82,8 +85,15 @@ class BuildTask:
 class BuildEffects:
     """Resolve, construct and verify, by the builder."""
 
-    def __init__(self, builder: Builder, locks: Locks, adoption: Adoption) -> None:
-        self._builder = builder
+    def __init__(
+        self,
+        builders: Callable[[Image | None], Builder],
+        locks: Locks,
+        adoption: Adoption,
+        check_quota: Callable[[str], None] = lambda _team: None,
+    ) -> None:
+        self._check_quota = check_quota
+        self._builders = builders
         self._locks = locks
         self._adoption = adoption
 
@@ -99,7 +109,16 @@ class BuildEffects:
         )
         locks: dict[tuple[str, str], str] = {}
         try:
-            outcome = self._phase(kind, task, job, locks)
+            if kind == "construct":
+                self._check_quota(task.build.team)
+            builder = self._builders(task.runtime.image)
+            try:
+                outcome = self._phase(kind, task, job, builder, locks)
+            except GroundcrewError:
+                builder.leave(job)
+                raise
+            if kind == "verify":
+                builder.leave(job)
         except Cancelled:
             outcome = BuildOutcome(kind, cancelled=True)
         except Stalled as error:
@@ -109,11 +128,17 @@ class BuildEffects:
         except Exception as error:
             log.exception("build %s, %s", task.build.key, kind)
             outcome = BuildOutcome(kind, problem=problem_of(error), retry_after=0.0)
+        outcome = replace(outcome, limits=demanded(task.environment.recipe.checks.budget))
         failpoint(f"daemon.{kind}.done")
         return Report(lambda draft: record_build(draft, task.build.key, outcome), locks)
 
     def _phase(
-        self, kind: EffectKind, task: BuildTask, job: Job, locks: dict[tuple[str, str], str]
+        self,
+        kind: EffectKind,
+        task: BuildTask,
+        job: Job,
+        builder: Builder,
+        locks: dict[tuple[str, str], str],
     ) -> BuildOutcome:
         recipe, runtime = task.environment.recipe, task.runtime
         kept = self._locks.lock(task.lock_key, runtime.key)
@@ -125,21 +150,20 @@ class BuildEffects:
                 if adopted is not None and not task.build.refresh:
                     locks[task.lock_key, runtime.key] = adopted
                     return BuildOutcome(kind)
-                found = self._builder.resolve(job, recipe, runtime)
+                found = builder.resolve(job, recipe, runtime)
                 locks[task.lock_key, runtime.key] = found.text
                 return BuildOutcome(kind, packages=found.packages)
             case "construct":
                 if kept is None:
                     raise Retryable("LockLost", "the lock is not in the records; resolving anew")
-                built = self._builder.construct(job, recipe, runtime, kept)
+                built = builder.construct(job, recipe, runtime, kept)
                 return BuildOutcome(kind, build_id=built.build_id, packages=built.packages)
             case "verify":
                 assert task.build.build_id is not None, "a build is verified after it was built"
-                seen = self._builder.verify(
+                report = builder.verify(
                     job, recipe, runtime, task.instance, task.build.build_id
-                ).report.get("seconds")
-                seconds = seen if isinstance(seen, float) else None
-                return BuildOutcome(kind, import_seconds=seconds)
+                ).report
+                return BuildOutcome(kind, cost=measured(report))
             case _:
                 raise AssertionError(f"{kind} is no build effect")
 
@@ -151,21 +175,28 @@ class InstanceEffects:
     """Inspections and the steps of activations."""
 
     def __init__(
-        self, share: Share, builder: Builder, driver: Callable[[Instance], Driver]
+        self,
+        share: Share,
+        inspect: Callable[[Base, str], Runtime],
+        driver: Callable[[Instance], Driver],
     ) -> None:
         self._share = share
-        self._builder = builder
+        self._inspect = inspect
         self._driver = driver
 
-    def inspect(self, record: InstanceRecord) -> Report:
-        """Find out what is installed in the base, and which build the share names for it."""
+    def inspect(
+        self, record: InstanceRecord, seen: Callable[[str, str], None] = lambda _name, _mark: None
+    ) -> Report:
+        """Find out what is installed in the base, and which build the share names for it.
+
+        `seen` is told the instance's name and its base's mark.
+        """
         name = record.name
         try:
             driver = self._driver(record.definition)
             mark = driver.fingerprint(record.definition)
             driver.permit(record.definition)
-            assert record.definition.local is not None, "other targets are refused by their driver"
-            runtime = self._builder.inspect(record.definition.local.python)
+            runtime = self._inspect(driver.base(record.definition), record.team)
             pointer = self._share.pointer(name)
             pointed = pointer.builds[runtime.key].build if (
                 pointer is not None and runtime.key in pointer.builds
@@ -177,6 +208,7 @@ class InstanceEffects:
             log.exception("inspection of %s", name)
             problem = problem_of(error)
             return Report(lambda draft: record_inspection(draft, name, "", None, problem))
+        seen(name, mark)
         return Report(lambda draft: record_inspection(draft, name, mark, runtime, None, pointed))
 
     def perform(self, record: InstanceRecord, now: float) -> Report:
@@ -192,7 +224,9 @@ class InstanceEffects:
                 driver = self._driver(record.definition)
                 result = driver.perform(step, record.definition, activation, now)
         except (Retryable, Waiting) as error:
-            late = now - activation.step_since > STEP_LIMIT
+            late = now - activation.step_since > STEP_LIMIT and not (
+                isinstance(error, Away) and step not in UNTOUCHED
+            )
             verdict = Verdict.FAILED if late else Verdict.NOT_YET
             result = StepResult(verdict, problem_of(error), after=error.after or 5.0)
         except GroundcrewError as error:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from reconciler.core.errors import GroundcrewError
+from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.daemon.rooms import Rooms
 from reconciler.share.gc import Collected, Held, collect_garbage
 
+PAUSED = "gc-paused"  # the named text of the records that says "yes" while it is paused
+
 
 def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Collected:
     """Remove what no instance may still load; with `dry_run` only say what would go."""
     settings = rooms.settings.gc
+    if not dry_run and paused(rooms):
+        raise Stalled(
+            "GcPaused", "garbage collection is paused; `groundcrew gc --resume` ends that"
+        )
     held = {
         name: Held(record.retired, _oldest_process(rooms, record, now))
         for name, record in records.instances.items()
@@ -23,7 +29,14 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
         now=now,
         grace=settings.grace,
         dry_run=dry_run,
+        sizes=rooms.sizes,
+        go_on=lambda: not paused(rooms),
     )
+
+
+def paused(rooms: Rooms) -> bool:
+    """Has someone paused the collection of garbage."""
+    return rooms.store.named(PAUSED) == "yes"
 
 
 def roots(records: Records, keep: int) -> set[str]:

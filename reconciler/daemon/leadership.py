@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Self
 
@@ -24,9 +25,19 @@ log = logging.getLogger(__name__)
 
 
 class Leadership:
-    """Holds the lease while entered; `lease` is None when it was stopped before it got one."""
+    """Holds the lease while entered; `lease` is None when it was stopped before it got one.
 
-    def __init__(self, store: Store, settings: Settings, stop: threading.Event) -> None:
+    `standing_by` is called now and then while another holds it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        stop: threading.Event,
+        standing_by: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._standing_by = standing_by
         self._store = store
         self._settings = settings
         self._stop = stop
@@ -45,6 +56,9 @@ class Leadership:
                 self.lease = self._store.acquire(holder, ttl, force=alone)
             except Retryable as error:
                 log.warning("the lease: %s", error)
+            else:
+                if self.lease is None:
+                    self._standing_by()
             if self.lease is not None:
                 break
             self._stop.wait(min(1.0, ttl / 5))
@@ -86,11 +100,11 @@ class Leadership:
             self.lost = True
             raise Retryable("LeaseLost", "the lease has run out; another daemon may lead now")
 
-    def write(self, change: Change) -> None:
-        """Record a change under the lease's epoch."""
+    def write(self, change: Change) -> int:
+        """Record a change under the lease's epoch; returns the number of this write."""
         self.check()
         assert self.lease is not None, "check() has seen it"
-        self._store.write(self.lease, change)
+        return self._store.write(self.lease, change)
 
     def __exit__(
         self,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Definitions
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import Records
 from reconciler.core.world import World
-from reconciler.daemon.garbage import collect
+from reconciler.daemon.garbage import PAUSED, collect
 from reconciler.daemon.rooms import Rooms
 from reconciler.daemon.windows import window_state
 from reconciler.settings import Settings
@@ -31,7 +31,8 @@ class PlanLine:
 def open_store(settings: Settings) -> Store:
     """The records, for reading and for queueing requests.
 
-    Raises Stalled when there are none: the daemon has never run with these settings.
+    Raises Stalled when there are none, as the daemon has never run with these settings; Retryable
+    when there are none yet, or none of this version.
     """
     if settings.database_url.startswith("sqlite") and not settings.database:
         path = settings.state_dir / "groundcrew.db"
@@ -41,7 +42,13 @@ def open_store(settings: Settings) -> Store:
                 f"{path} does not exist: no daemon has run with these settings; start one with "
                 f"`groundcrew run`, or point GROUNDCREW_STATE_DIR at its state directory",
             )
-    return Store(settings.database_url)
+    store = Store(settings.database_url)
+    try:
+        store.check()
+    except GroundcrewError:
+        store.close()
+        raise
+    return store
 
 
 def current(settings: Settings) -> tuple[Definitions | None, Records]:
@@ -94,10 +101,20 @@ def plan(settings: Settings) -> list[PlanLine]:
     return lines
 
 
+def pause_collection(settings: Settings, *, pause: bool) -> None:
+    """Let no garbage be collected, here and in the daemon; or let it be collected again."""
+    store = open_store(settings)
+    try:
+        store.name(PAUSED, "yes" if pause else "no")
+    finally:
+        store.close()
+
+
 def collect_garbage(settings: Settings, *, dry_run: bool) -> Collected:
     """Collect garbage now."""
     rooms = Rooms(settings)
     try:
         return collect(rooms, rooms.store.load(), time.time(), dry_run=dry_run)
     finally:
+        rooms.close()
         rooms.store.close()

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitsource.source import Source
-from metrics.exporter import Exporter
+from metrics.exporter import Exporter, Space
 from metrics.notifier import Notifier
 from reconciler.airflow.declared import Declarations
 from reconciler.airflow.driver import Driver
 from reconciler.airflow.local import LocalDriver
 from reconciler.builder.build import Builder
+from reconciler.builder.sandbox import Sandbox
 from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Stalled
-from reconciler.core.status import Status, status
+from reconciler.core.model import Base, Image, Records, Runtime
 from reconciler.core.world import Policy
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
 from reconciler.settings import Settings
 from reconciler.share.share import Share
+from reconciler.share.sizes import Sizes, check_quota
 from reconciler.store.store import Store
+
+if TYPE_CHECKING:
+    from reconciler.daemon.clusters import ClusterRooms
 
 
 class Rooms:
@@ -35,40 +43,79 @@ class Rooms:
             parallel_activations=settings.activation.parallel,
             retry_first=settings.activation.retry_first,
             retry_most=settings.activation.retry_most,
+            builds_at=settings.kubernetes.builds_at,
+            activations_at=settings.kubernetes.activations_at,
         )
         self.store = Store(settings.database_url)
         self.share = Share(settings.share)
         self.source = Source(settings.git, settings.state_dir, settings.secrets_dir)
+        self.check: Callable[[], None] = lambda: None  # raises when this daemon may not act
+        self.share.check = self._may_act
         self.builder = Builder(
             settings.builder,
             self.share,
             self.source.export,
             cache_dir=settings.cache_dir,
             secrets_dir=settings.secrets_dir,
-            hidden=(settings.state_dir,),
+            workshop=Sandbox(
+                settings.builder,
+                settings.cache_dir,
+                [settings.secrets_dir, settings.cache_dir, settings.state_dir],
+            ),
         )
         declared = Declarations(settings.share, self.share.build)
-        self._local = LocalDriver(settings.local, settings.secrets_dir, declared)
+        self._local = LocalDriver(
+            settings.local, settings.secrets_dir, declared, check=self._may_act
+        )
         self.adoption = Adoption(self.share)
-        self.build_effects = BuildEffects(self.builder, self.store, self.adoption)
-        self.instance_effects = InstanceEffects(self.share, self.builder, self.driver)
+        self.sizes = Sizes(self.share)
+        self._declared = declared
+        self._clusters: ClusterRooms | None = None
+        self._lock = threading.Lock()
+        self.wake: Callable[[], None] = lambda: None
+        self.build_effects = BuildEffects(
+            self.builder_for, self.store, self.adoption, self.check_quota
+        )
+        self.instance_effects = InstanceEffects(self.share, self.inspect, self.driver)
         self.exporter = Exporter(
             self.store,
-            self.store.load,
-            self._status,
+            lambda: self.records(),  # noqa: PLW0108 - set later
             leader=lambda: self.leading,
-            store_bytes=lambda: self.store_bytes,
+            store_bytes=lambda: float(self.sizes.total),
+            team_bytes=lambda: self.sizes.teams,
+            space=lambda: self.space,
         )
+        self.records: Callable[[], Records] = self.store.load
         self.leading = False
-        self.store_bytes = 0.0
-        self.notifier = Notifier(self.store, settings.secrets_dir, settings.public_url)
+        self.space: Space | None = None
+        self.notifier = Notifier(
+            self.store,
+            settings.secrets_dir,
+            settings.public_url,
+            notify=settings.notify,
+            statuses=settings.commit_status,
+            git_url=settings.git.url,
+            log_of=self.log_of,
+        )
 
-    def _status(self) -> Status:
-        return status(None, self.store.load(), time.time())
+    def _may_act(self) -> None:
+        self.check()
 
     def measure(self) -> None:
-        """Look how much the store holds; 0.0 until this was called."""
-        self.store_bytes = float(self.share.size())
+        """Look how much the store holds, and what of it is for which team."""
+        self.sizes.look()
+
+    def check_quota(self, team: str) -> None:
+        """Raise Stalled("QuotaReached") when a team may put nothing more on the share."""
+        quota = self.settings.quota.of(team)
+        if quota:
+            self.sizes.look()
+            check_quota(self.sizes, team, quota)
+
+    def measure_space(self) -> None:
+        """Look how full the share is; raises Retryable when it does not answer."""
+        size, free = self.share.space()
+        self.space = Space(size, free, time.time())
 
     def prepare(self) -> None:
         """Make what must be there before the loop: directories, tables, the share's layout.
@@ -98,14 +145,47 @@ class Rooms:
 
     def driver(self, instance: Instance) -> Driver:
         """The driver for an instance's kind of target."""
-        if instance.local is not None:
-            return self._local
-        raise Stalled(
-            "TargetNotSupported",
-            f"instance {instance.name} is on Kubernetes, which this version cannot drive yet; use "
-            f"`local:`",
-            instance.place,
-        )
+        return self._local if instance.local is not None else self.clusters().driver
+
+    def builder_for(self, image: Image | None) -> Builder:
+        """The builder for an image; None is this machine."""
+        return self.builder if image is None else self.clusters().builder(image)
+
+    def inspect(self, base: Base, team: str) -> Runtime:
+        """What is installed in a base."""
+        if base.image is None:
+            return self.builder.inspect(base.python)
+        return self.clusters().inspect(base.image, team)
+
+    def clusters(self) -> ClusterRooms:
+        """The rooms for Kubernetes, made when they are first needed."""
+        with self._lock:
+            if self._clusters is None:
+                from reconciler.daemon.clusters import ClusterRooms
+
+                self._clusters = ClusterRooms(
+                    self.settings,
+                    self.share,
+                    self.source.export,
+                    declared=self._declared,
+                    check=self._may_act,
+                    wake=lambda: self.wake(),  # noqa: PLW0108 - set later
+                )
+            return self._clusters
+
+    def sweep(self) -> None:
+        """End Jobs that an earlier leader has left; nothing to do without clusters."""
+        found = [r.definition.kubernetes for r in self.store.load().instances.values()]
+        contexts = {target.context for target in found if target is not None}
+        if contexts:
+            self.clusters().sweep(contexts)
+
+    def close(self) -> None:
+        """End the Jobs and the connections to clusters."""
+        with self._lock:
+            clusters, self._clusters = self._clusters, None
+        if clusters is not None:
+            clusters.close()
 
     def lock_key(self, environment: Environment) -> str:
         """Under which digest an environment's locks are kept.

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
+LARGEST = 32  # threads of a cluster's pool: they wait for its API, not for this machine
+
 R = TypeVar("R")
 Key = tuple[str, str]
 
@@ -18,8 +20,10 @@ Key = tuple[str, str]
 class Workers(Generic[R]):
     """Runs effects in threads and hands their reports to the loop.
 
-    Two effects of one key never run at the same time. `wake` is called after each report.
-    `sizes` gives the number of threads per pool.
+    Two effects of one key never run at the same time, and none starts while the report of the one
+    before is not taken: what it would be given is older. `wake` is called after each report.
+    `sizes` gives the number of threads per pool; any other pool is made when it is first used,
+    with threads as they are needed, up to `LARGEST`.
     """
 
     def __init__(self, wake: Callable[[], None], sizes: dict[str, int]) -> None:
@@ -28,19 +32,22 @@ class Workers(Generic[R]):
             name: ThreadPoolExecutor(size, thread_name_prefix=name) for name, size in sizes.items()
         }
         self._running: dict[Key, tuple[Future[None], threading.Event]] = {}
-        self._reports: queue.SimpleQueue[R] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[tuple[Key, R]] = queue.SimpleQueue()
+        self._untaken: set[Key] = set()
         self._lock = threading.Lock()
 
     def start(self, pool: str, key: Key, effect: Callable[[threading.Event], R | None]) -> bool:
-        """Run `effect` unless one of `key` runs already; True if it was started.
+        """Run `effect` unless one of `key` runs or has just reported; True if it was started.
 
         `effect` is given an event that says "stop"; it returns its report (None: nothing to say)
         and must not raise.
         """
         with self._lock:
-            if key in self._running:
+            if key in self._running or key in self._untaken:
                 return False
             cancelled = threading.Event()
+            if pool not in self._pools:
+                self._pools[pool] = ThreadPoolExecutor(LARGEST, thread_name_prefix=pool)
             future = self._pools[pool].submit(self._run, key, effect, cancelled)
             self._running[key] = (future, cancelled)
             return True
@@ -51,7 +58,9 @@ class Workers(Generic[R]):
         try:
             report = effect(cancelled)
             if report is not None:
-                self._reports.put(report)
+                with self._lock:
+                    self._untaken.add(key)
+                self._reports.put((key, report))
         except Exception:
             log.exception("effect %s failed in a way that nobody expected", "/".join(key))
         finally:
@@ -76,9 +85,12 @@ class Workers(Generic[R]):
         found: list[R] = []
         while True:
             try:
-                found.append(self._reports.get_nowait())
+                key, report = self._reports.get_nowait()
             except queue.Empty:
                 return found
+            with self._lock:
+                self._untaken.discard(key)
+            found.append(report)
 
     def stop(self, cancel: Callable[[Key], bool], timeout: float) -> bool:
         """Cancel what `cancel` says, wait for the rest; True if all ended in `timeout` seconds."""

@@ -1,0 +1,117 @@
+"""The rooms for instances on Kubernetes, wired together when the first of them is seen.
+
+Imported only then: without such instances the daemon does not pay for the Kubernetes client.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from reconciler.airflow.declared import Declared
+from reconciler.airflow.driver import Driver
+from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.builder.build import Builder
+from reconciler.builder.inrepo import Export
+from reconciler.builder.jobs.gateway import Gateway
+from reconciler.builder.jobs.images import Images
+from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
+from reconciler.builder.uv import uv_path
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.errors import GroundcrewError
+from reconciler.core.model import Image, Runtime
+from reconciler.settings import Settings
+from reconciler.share.share import Share
+
+log = logging.getLogger(__name__)
+
+
+class ClusterRooms:
+    """Drivers, builders and inspections of all clusters.
+
+    `check` raises when this daemon may not act; `wake` makes it look again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        share: Share,
+        export: Export,
+        *,
+        declared: Callable[[str], Declared],
+        check: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._share = share
+        self._export = export
+        self._lock = threading.Lock()
+        self._sessions: Sessions | None = None
+        self.clusters = Clusters(settings.kubernetes, check)
+        self.driver: Driver = KubernetesDriver(
+            self.clusters, settings.secrets_dir, declared, check=check, wake=wake
+        )
+
+    @property
+    def _cache(self) -> Path:
+        """On the share: Jobs read what is cached at the same path."""
+        return self._settings.share / "cache"
+
+    def sessions(self) -> Sessions:
+        """The Jobs; with the first, the worker and uv are placed on the share."""
+        with self._lock:
+            if self._sessions is None:
+                jobs = resources.files("reconciler.builder")
+                with (
+                    resources.as_file(jobs / "jobs" / "worker.py") as worker,
+                    resources.as_file(jobs / "inspect_base.py") as inspect,
+                ):
+                    tools = self._share.put_tools(
+                        {"worker.py": worker, "inspect_base.py": inspect, "uv": Path(uv_path())}
+                    )
+                kubernetes = self._settings.kubernetes
+                self._sessions = Sessions(
+                    self.clusters, kubernetes, self._settings.share, tools,
+                    Gateway(kubernetes.jobs.index_port),
+                )  # fmt: skip
+                self._sessions.start()
+            return self._sessions
+
+    def builder(self, image: Image) -> Builder:
+        """A builder whose commands run in Jobs of an image."""
+        settings = self._settings
+        return Builder(
+            settings.builder,
+            self._share,
+            self._export,
+            cache_dir=self._cache,
+            secrets_dir=settings.secrets_dir,
+            workshop=JobWorkshop(self.sessions(), image),
+        )
+
+    def inspect(self, image: Image, team: str) -> Runtime:
+        """What is installed in an image."""
+        logs = self._settings.state_dir / "logs"
+        found = Images(self.sessions(), self._cache, logs).inspect(image, team)
+        return replace(found, image=image)
+
+    def sweep(self, contexts: set[str | None]) -> None:
+        """End the Jobs of an earlier leader and remove their folders, whatever cluster is away."""
+        for context in contexts:
+            try:
+                self.sessions().sweep(context)
+            except GroundcrewError as error:
+                log.warning("Jobs of an earlier daemon: %s", error)
+        self.sessions().tidy()
+
+    def close(self) -> None:
+        """End the Jobs and the connections."""
+        with self._lock:
+            sessions, self._sessions = self._sessions, None
+        if sessions is not None:
+            sessions.close()
+        self.clusters.close()
