@@ -6,11 +6,17 @@ are never renamed or dropped within `/api/v1`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from reconciler.core.definitions import Finding
-from reconciler.core.model import BuildRecord, Event, Problem
+from reconciler.core.model import BuildRecord, Event, Problem, Records, Request, Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
+
+if TYPE_CHECKING:
+    from reconciler.share.listing import Listed
 
 Document = dict[str, object]
 
@@ -28,8 +34,8 @@ def status_document(status: Status) -> Document:
     return {
         "revision": status.revision,
         "problem": _problem(status.problem),
-        "environments": [_environment(e) for e in status.environments],
-        "instances": [_instance(i) for i in status.instances],
+        "environments": [environment_document(e) for e in status.environments],
+        "instances": [instance_document(i) for i in status.instances],
         "findings": [finding_document(f) for f in status.findings],
     }
 
@@ -76,7 +82,8 @@ def event_phases(event: Event) -> dict[str, float]:
     return {phase: seconds} if isinstance(phase, str) and seconds is not None else {}
 
 
-def _environment(environment: EnvironmentStatus) -> Document:
+def environment_document(environment: EnvironmentStatus) -> Document:
+    """One environment of `status`."""
     return {
         "name": environment.name,
         "team": environment.team,
@@ -92,7 +99,8 @@ def _environment(environment: EnvironmentStatus) -> Document:
     }
 
 
-def _instance(instance: InstanceStatus) -> Document:
+def instance_document(instance: InstanceStatus) -> Document:
+    """One instance of `status`."""
     return {
         "name": instance.name,
         "team": instance.team,
@@ -122,6 +130,67 @@ def _build(build: BuildRecord) -> Document:
         "attempts": build.attempts,
         "packages": [{"name": n, "version": v} for n, v in build.packages],
         "problem": _problem(build.problem),
+    }
+
+
+def build_document(build: BuildRecord) -> Document:
+    """One build: as in `status`, with whose it is and the seconds that each phase has taken."""
+    return {
+        **_build(build),
+        "environment": build.environment,
+        "team": build.team,
+        "recipe": build.recipe_digest,
+        "phases": build_phases(build),
+    }
+
+
+def build_phases(build: BuildRecord) -> dict[str, float]:
+    """Seconds of each phase that has ended, in order; one that was entered twice adds up."""
+    spent: dict[str, float] = {}
+    for (name, begun), (_, ended) in pairwise(build.phases):
+        spent[name] = round(spent.get(name, 0.0) + max(0.0, ended - begun), 3)
+    return spent
+
+
+def runtimes_document(records: Records) -> Document:
+    """What is installed in the instances' bases, without paths and images of the daemon's side.
+
+    `groundcrew plan --base` reads it where no daemon runs. It holds no secrets.
+    """
+    found = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
+    return {
+        "apiVersion": "groundcrew/v1",
+        "kind": "Runtimes",
+        "runtimes": {r.key: _runtime(r) for r in found.values()},
+        "instances": {name: runtime.key for name, runtime in sorted(found.items())},
+    }
+
+
+def _runtime(runtime: Runtime) -> Document:
+    found = asdict(runtime)
+    del found["python"], found["image"]
+    return found
+
+
+def files_document(package: str | None, found: Listed) -> Document:
+    """Some files of a build."""
+    return {
+        "package": package,
+        "where": found.where,
+        "total": found.total,
+        "bytes": found.bytes,
+        "files": [{"path": path, "bytes": size} for path, size in found.files],
+    }
+
+
+def request_document(request: Request) -> Document:
+    """An operator's request that waits to be carried out."""
+    return {
+        "id": request.id,
+        "at": moment(request.at),
+        "who": request.who,
+        "verb": str(request.verb),
+        "target": request.target,
     }
 
 

@@ -1,0 +1,56 @@
+"""Which objects a query means; the pages' search and the API's are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reconciler.api.contract import ObjectQuery
+from reconciler.api.view import Shown
+from reconciler.core.model import BuildRecord, InstanceRecord
+from reconciler.core.status import EnvironmentStatus, InstanceStatus
+
+
+def instances_that(query: ObjectQuery, shown: Shown) -> list[InstanceStatus]:
+    """The instances that fit `query`, by name."""
+    return [
+        one
+        for one in shown.status.instances
+        if _fits(query, one)
+        and _has(query, (one.name, one.team, one.environment, one.build, one.wanted, one.revision))
+    ]
+
+
+def environments_that(query: ObjectQuery, shown: Shown) -> list[EnvironmentStatus]:
+    """The environments that fit `query`, by name."""
+    return [
+        one
+        for one in shown.status.environments
+        if _fits(query, one)
+        and _has(
+            query,
+            (one.name, one.team, one.revision, *one.instances, *(b.build_id for b in one.builds)),
+        )
+    ]
+
+
+def _fits(query: ObjectQuery, one: InstanceStatus | EnvironmentStatus) -> bool:
+    return (
+        query.team in (None, one.team)
+        and query.sync in (None, one.sync)
+        and query.health in (None, one.health)
+    )
+
+
+def _has(query: ObjectQuery, texts: Iterable[str | None]) -> bool:
+    """Is every word of the search in one of `texts`."""
+    words = (query.q or "").lower().split()
+    return not words or all(any(w in t for t in texts if t) for w in words)
+
+
+def users(build: BuildRecord, shown: Shown) -> list[InstanceRecord]:
+    """The instances on which a build is current, by name."""
+    found = shown.records.instances.values()
+    return sorted(
+        (i for i in found if build.build_id is not None and i.current == build.build_id),
+        key=lambda i: i.name,
+    )

@@ -1,0 +1,228 @@
+"""What the templates show, read off one look at the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from reconciler.api.contract import ObjectQuery
+from reconciler.api.documents import event_phases
+from reconciler.api.finding import environments_that, instances_that
+from reconciler.api.pages import timeline
+from reconciler.api.pages.words import TROUBLE
+from reconciler.api.view import Shown
+from reconciler.core.model import (
+    Activation,
+    BuildRecord,
+    EnvironmentRecord,
+    Event,
+    InstanceRecord,
+    Request,
+)
+from reconciler.core.phases import BuildPhase, Sync
+from reconciler.core.status import EnvironmentStatus, InstanceStatus
+
+PAGE = 100  # rows of a table
+RANK = {health: number for number, health in enumerate(TROUBLE)}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One page of a table, the worst first; `number` counts from 1."""
+
+    instances: tuple[InstanceStatus, ...]
+    environments: tuple[EnvironmentStatus, ...]
+    found: int
+    number: int
+    pages: int
+    query: ObjectQuery
+    coming: Mapping[str, BuildRecord] = field(default_factory=dict)  # by instance
+
+    def link(self, number: int) -> str:
+        """The query of another page of the same table."""
+        return _query({**self.query.model_dump(exclude_none=True), "page": number})
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """Where in a long table one is; `number` counts from 1."""
+
+    number: int
+    pages: int
+    given: Mapping[str, object]
+
+    def link(self, number: int) -> str:
+        """The query of another page of the same table."""
+        return _query({**self.given, "page": number})
+
+
+def files(package: str | None, number: int, total: int, size: int) -> Turned:
+    """A page of the files of a package, or of the definition's own."""
+    pages = max(1, -(-total // size))
+    given = {"package": package} if package is not None else {}
+    return Turned(min(number, pages + 1), pages, given)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many objects there are, by health, and of which teams."""
+
+    health: tuple[tuple[str, int], ...]
+    teams: tuple[str, ...]
+    whole: int
+
+
+def _query(given: dict[str, object]) -> str:
+    return urlencode({name: str(value) for name, value in given.items() if value != ""})
+
+
+def fleet(shown: Shown, query: ObjectQuery, number: int) -> Rows:
+    """A page of the instances that fit."""
+    found = instances_that(query, shown)
+    next_of = {i.name: b for i in found if (b := coming(shown, i)) is not None}
+    found.sort(key=lambda i: (_trouble(i, next_of.get(i.name)), i.name))
+    number, pages = _fit(number, len(found))
+    cut = found[(number - 1) * PAGE : number * PAGE]
+    return Rows(tuple(cut), (), len(found), number, pages, query, next_of)
+
+
+def environments(shown: Shown, query: ObjectQuery, number: int) -> Rows:
+    """A page of the environments that fit."""
+    found = sorted(environments_that(query, shown), key=lambda e: (RANK[e.health], e.name))
+    number, pages = _fit(number, len(found))
+    cut = found[(number - 1) * PAGE : number * PAGE]
+    return Rows((), tuple(cut), len(found), number, pages, query)
+
+
+def coming(shown: Shown, one: InstanceStatus) -> BuildRecord | None:
+    """The build that an instance is to go to while there is none: it is being made, or failed."""
+    environment = shown.environments.get(one.environment or "")
+    runtime = shown.records.instances[one.name].runtime
+    if environment is None or runtime is None or one.sync is Sync.SYNCED:
+        return None
+    builds = (b for b in environment.builds if b.runtime_key == runtime.key)
+    return next((b for b in builds if b.phase is not BuildPhase.READY), None)
+
+
+def _trouble(one: InstanceStatus, next_build: BuildRecord | None) -> float:
+    """How far down the table: what failed here comes early, whatever runs meanwhile."""
+    rank = float(RANK[one.health])
+    failed = next_build is not None and next_build.phase is BuildPhase.FAILED
+    if failed or one.quarantined or one.phase == "RolledBack":
+        return min(rank, 0.5)
+    return min(rank, 2.5) if one.sync is Sync.OUT_OF_SYNC else rank
+
+
+def _fit(number: int, found: int) -> tuple[int, int]:
+    pages = max(1, -(-found // PAGE))
+    return min(max(1, number), pages), pages
+
+
+def tally(objects: tuple[InstanceStatus, ...] | tuple[EnvironmentStatus, ...]) -> Tally:
+    """Counts by health, the worst first; all the teams."""
+    counts = Counter(one.health for one in objects)
+    return Tally(
+        tuple((str(h), counts[h]) for h in TROUBLE if counts[h]),
+        tuple(sorted({one.team for one in objects})),
+        len(objects),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceShown:
+    """One instance with all that explains it."""
+
+    status: InstanceStatus
+    record: InstanceRecord
+    environment: EnvironmentRecord | None
+    activation: Activation | None
+    bars: list[timeline.Bar]
+    old: str | None
+    new: str | None
+    difference: timeline.Difference
+    known: bool  # are both builds recorded, so that the difference can be told
+    running: bool
+    tried: bool  # is the difference that of a build that failed here
+    coming: BuildRecord | None
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Would the daemon roll back if it was asked to."""
+        return self.record.current is not None and (not self.running or self.degraded)
+
+    @property
+    def degraded(self) -> bool:
+        """Has going back failed."""
+        return self.status.phase == "Degraded"
+
+
+def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
+    """What a page of an instance shows; None when there is none of that name."""
+    status, record = shown.instances.get(name), shown.records.instances.get(name)
+    if status is None or record is None:
+        return None
+    activation = record.activation or record.last
+    tried = record.activation is None and status.phase == "RolledBack"
+    if activation is not None and (tried or activation is record.activation):
+        old, new = activation.from_build, activation.to_build
+    else:
+        old, new = record.previous, record.current
+    before = shown.builds.get(old or "")
+    after = shown.builds.get(new or "")
+    return InstanceShown(
+        status=status,
+        record=record,
+        environment=shown.records.environments.get(status.environment or ""),
+        activation=activation,
+        bars=timeline.of_activation(activation, now) if activation is not None else [],
+        old=old,
+        new=new,
+        difference=timeline.difference(before, after),
+        known=(old is None or before is not None) and (new is None or after is not None),
+        running=record.activation is not None,
+        tried=tried,
+        coming=coming(shown, status),
+    )
+
+
+def builds_of(shown: Shown, environment: str) -> list[BuildRecord]:
+    """The builds that are recorded of an environment, the newest first."""
+    found = [b for b in shown.records.builds.values() if b.environment == environment]
+    return sorted(found, key=lambda b: (-b.created_at, b.key))
+
+
+@dataclass(frozen=True, slots=True)
+class EventShown:
+    """One event; `link` leads to its object's page where there may be one."""
+
+    event: Event
+    link: str
+    phases: tuple[tuple[str, float], ...]
+    seconds: float | None
+    who: str
+    changes: tuple[str, ...]
+
+
+def event(one: Event) -> EventShown:
+    """What a table of events shows of one."""
+    kind, _, name = one.object.partition("/")
+    seconds = one.data.get("seconds")
+    changes = []
+    for key, mark in (("packages_added", "+"), ("packages_removed", "-"), ("packages_changed", "")):
+        listed = one.data.get(key)
+        changes += [f"{mark}{p}" for p in listed[:20]] if isinstance(listed, list) else []
+    return EventShown(
+        one,
+        f"/{kind}s/{name}" if kind in ("environment", "instance") and name else "",
+        tuple(event_phases(one).items()),
+        float(seconds) if isinstance(seconds, int | float) else None,
+        str(one.data.get("who") or one.data.get("author") or ""),
+        tuple(changes),
+    )
+
+
+def pending(requests: list[Request], target: str) -> list[Request]:
+    """The requests for one object that wait to be carried out."""
+    return [r for r in requests if r.target == target]

@@ -1,0 +1,308 @@
+"""The pages' routes: each reads one look at the records and renders one template."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from reconciler.api.asking import Asking
+from reconciler.api.contract import ObjectQuery
+from reconciler.api.finding import users
+from reconciler.api.pages import showing, timeline, words
+from reconciler.api.pages.forms import Forms, local
+from reconciler.api.pages.render import Renderer
+from reconciler.api.people import People, Person
+from reconciler.api.shelf import Contents, Shelf, chunks, last_lines
+from reconciler.api.streams import EventStream, Streams
+from reconciler.api.view import View
+from reconciler.core.errors import GroundcrewError
+from reconciler.core.model import BuildRecord
+from reconciler.share.listing import Absent
+from reconciler.store.store import Store
+
+EVENTS = 50  # in a table of events
+FILES = 500  # in a table of files
+RECENT = 20  # on the page of an object
+LOG_SHOWN = 1 << 16  # bytes of a log on a page
+YEAR = "public, max-age=31536000, immutable"
+
+Reading = Callable[[Request, Person], Response]
+
+
+class Pages:
+    """The pages, and what they load."""
+
+    def __init__(
+        self,
+        store: Store,
+        view: View,
+        shelf: Shelf,
+        people: People,
+        asking: Asking,
+        streams: Streams,
+        *,
+        commit_url: str = "",
+    ) -> None:
+        self._store = store
+        self._view = view
+        self._shelf = shelf
+        self._people = people
+        self._streams = streams
+        self._renderer = Renderer(people, commit_url)
+        self._forms = Forms(people, asking, self._renderer)
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        get, forms = self._reading, self._forms
+        return [
+            Route("/", get(self.fleet)),
+            Route("/instances/{name}", get(self.instance)),
+            Route("/environments", get(self.environments)),
+            Route("/environments/{name}", get(self.environment)),
+            Route("/builds/{key}", get(self.build)),
+            Route("/builds/{key}/files", get(self.files)),
+            Route("/builds/{key}/log", get(self.log)),
+            Route("/builds/{key}/lock", get(self.lock)),
+            Route("/builds/{key}/sbom", get(self.sbom)),
+            Route("/events", get(self.events)),
+            Route("/login", self.login, methods=["GET", "POST"]),
+            Route("/logout", forms.sign_out, methods=["POST"]),
+            Route("/act", forms.act, methods=["POST"]),
+            Route("/stream", self.stream, methods=["GET"]),
+            Route("/stream/builds/{key}", self.log_stream, methods=["GET"]),
+            Route("/static/{mark}/{name}", self.static),
+        ]
+
+    def _reading(self, show: Reading) -> Callable[[Request], Response]:
+        """Whoever may not read is asked to sign in."""
+
+        def endpoint(request: Request) -> Response:
+            try:
+                person = self._people.reader(request)
+            except HTTPException as refused:
+                if refused.status_code != HTTPStatus.UNAUTHORIZED:
+                    raise
+                return self._ask_to_sign_in(request, refused.detail)
+            return show(request, person)
+
+        return endpoint
+
+    def _ask_to_sign_in(self, request: Request, why: str) -> Response:
+        back = f"{request.url.path}?{request.url.query}".rstrip("?")
+        off = why if "there are none" in why else ""
+        return self._renderer.page(
+            request, None, "login.html", status=401, back=back, message=off
+        )  # fmt: skip
+
+    def refusal(self, request: Request, status: int, reason: str, message: str) -> Response:
+        """A refusal as a page."""
+        return self._renderer.page(
+            request, None, "refusal.html", status=status, title=HTTPStatus(status).phrase,
+            reason=reason, message=message,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------ tables
+
+    def fleet(self, request: Request, person: Person) -> Response:
+        """All instances."""
+        shown, query = self._view.now(), _object_query(request)
+        rows = showing.fleet(shown, query, _page(request))
+        return self._renderer.page(
+            request, person, "fleet.html", shown=shown, rows=rows,
+            tally=showing.tally(shown.status.instances), commits=shown.records.environments,
+            asked=None,
+        )  # fmt: skip
+
+    def environments(self, request: Request, person: Person) -> Response:
+        """All environments."""
+        shown, query = self._view.now(), _object_query(request)
+        rows = showing.environments(shown, query, _page(request))
+        return self._renderer.page(
+            request, person, "environments.html", shown=shown, rows=rows,
+            tally=showing.tally(shown.status.environments), commits=shown.records.environments,
+        )  # fmt: skip
+
+    def events(self, request: Request, person: Person) -> Response:
+        """History, the newest first."""
+        given = request.query_params
+        named, kind = given.get("object", "")[:300], given.get("kind", "")[:64]
+        before = _whole(given.get("before", ""))
+        found = self._store.events(
+            object=named.replace("\0", "") or None,
+            kinds=(kind.replace("\0", ""),) if kind else (),
+            before_id=before or None,
+            limit=EVENTS + 1,
+            newest_first=True,
+        )
+        return self._renderer.page(
+            request, person, "events.html", events=[showing.event(e) for e in found[:EVENTS]],
+            object=named, kind=kind, before=before,
+            older=found[EVENTS - 1].id if len(found) > EVENTS else 0,
+        )  # fmt: skip
+
+    # ----------------------------------------------------------------------------------- objects
+
+    def instance(self, request: Request, person: Person) -> Response:
+        """One instance."""
+        name = request.path_params["name"]
+        found = showing.instance(self._view.now(), name, time.time())
+        if found is None:
+            raise HTTPException(404, f"There is no instance {name[:64]}.")
+        target = f"instance/{name}"
+        return self._renderer.page(
+            request, person, "instance.html", one=found, target=target,
+            said=words.sentence(found.status, found.coming), **self._around(request, target),
+        )  # fmt: skip
+
+    def environment(self, request: Request, person: Person) -> Response:
+        """One environment."""
+        name = request.path_params["name"]
+        shown = self._view.now()
+        status, record = shown.environments.get(name), shown.records.environments.get(name)
+        if status is None or record is None:
+            raise HTTPException(404, f"There is no environment {name[:64]}.")
+        target = f"environment/{name}"
+        return self._renderer.page(
+            request, person, "environment.html", one=status, record=record,
+            builds=showing.builds_of(shown, name), instances=shown.instances, target=target,
+            **self._around(request, target),
+        )  # fmt: skip
+
+    def _around(self, request: Request, target: str) -> dict[str, Any]:
+        """What the pages of objects share: the newest events, and requests that wait."""
+        events = self._store.events(object=target, limit=RECENT, newest_first=True)
+        requests = self._store.requests()
+        asked = _whole(request.query_params.get("asked", ""))
+        done = bool(asked) and all(r.id != asked for r in requests)
+        return {
+            "events": [showing.event(e) for e in events],
+            "requests": showing.pending(requests, target),
+            "asked": asked if done else None,
+        }
+
+    def build(self, request: Request, person: Person) -> Response:
+        """One build."""
+        found = self._found(request)
+        trouble, contents, path = "", Contents(), None
+        try:
+            contents = self._shelf.contents(found)
+            path = self._shelf.log(found)
+        except GroundcrewError as error:
+            trouble = str(error)
+        text, end, cut = last_lines(path, LOG_SHOWN) if path is not None else ("", 0, False)
+        shown = self._view.now()
+        return self._renderer.page(
+            request, person, "build.html", build=found, contents=contents, trouble=trouble,
+            log=text, log_end=end, log_cut=cut, has_log=path is not None,
+            ended=str(found.phase) in timeline.LAST, bars=timeline.of_build(found, time.time()),
+            users=users(found, shown), alive=found.environment in shown.environments,
+        )  # fmt: skip
+
+    def log(self, request: Request, person: Person) -> Response:
+        """The whole log."""
+        del person
+        found = self._found(request)
+        path = self._shelf.log(found)
+        if path is None:
+            raise HTTPException(404, f"Build {found.key} is {found.phase} and has no log here.")
+        return StreamingResponse(chunks(path), media_type="text/plain")
+
+    def lock(self, request: Request, person: Person) -> Response:
+        """The lock."""
+        del person
+        return self._document(request, "pylock.toml", "text/plain")
+
+    def sbom(self, request: Request, person: Person) -> Response:
+        """The SBOM."""
+        del person
+        return self._document(request, "sbom.cdx.json", "application/json")
+
+    def files(self, request: Request, person: Person) -> Response:
+        """The files of a build's package, or the definition's own."""
+        found, package = self._found(request), request.query_params.get("package")
+        begin = (_page(request) - 1) * FILES
+        try:
+            listed = self._shelf.files(found, package, begin, FILES)
+        except Absent as error:
+            raise HTTPException(404, f"There are no files to show: {error}.") from error
+        return self._renderer.page(
+            request, person, "files.html", build=found, package=package, listed=listed,
+            begin=begin, turned=showing.files(package, begin // FILES + 1, listed.total, FILES),
+        )  # fmt: skip
+
+    def _document(self, request: Request, name: str, kind: str) -> Response:
+        found = self._found(request)
+        data = self._shelf.document(found, name)
+        if data is None:
+            raise HTTPException(404, f"Build {found.key} is {found.phase} and has no {name}.")
+        return Response(data, media_type=kind)
+
+    def _found(self, request: Request) -> BuildRecord:
+        key = request.path_params["key"]
+        found = self._view.now().builds.get(key)
+        if found is None:
+            raise HTTPException(404, f"There is no build {key[:64]}.")
+        return found
+
+    # ------------------------------------------------------------------------------------ others
+
+    async def login(self, request: Request) -> Response:
+        """The form to sign in with, and what it sends."""
+        if request.method == "POST":
+            return await self._forms.sign_in(request)
+        back = local(request.query_params.get("next", "/"))
+        return self._renderer.page(request, None, "login.html", back=back, message="")
+
+    async def stream(self, request: Request) -> Response:
+        """Tells that something changed."""
+        await run_in_threadpool(self._people.reader, request)
+        self._streams.room()
+        return EventStream(self._streams, self._streams.changes())
+
+    async def log_stream(self, request: Request) -> Response:
+        """What is added to a build's log."""
+        await run_in_threadpool(self._people.reader, request)
+        self._streams.room()
+        found = await run_in_threadpool(self._found, request)
+        last = request.headers.get("last-event-id", request.query_params.get("from", "0"))
+
+        def ended() -> bool:
+            now = self._view.now().builds.get(found.key)
+            return now is None or str(now.phase) in timeline.LAST
+
+        messages = self._streams.log(lambda: self._shelf.log(found), _whole(last), ended)
+        return EventStream(self._streams, messages)
+
+    def static(self, request: Request) -> Response:
+        """Styles and scripts; their address changes with their content."""
+        found = self._renderer.files.get(request.path_params["name"])
+        if found is None or request.path_params["mark"] != found[0]:
+            raise HTTPException(404, "There is no such file.")
+        return Response(found[2], media_type=found[1], headers={"cache-control": YEAR})
+
+
+def _object_query(request: Request) -> ObjectQuery:
+    """The filters of a table; what is not one is left out."""
+    given = {k: v for k in ("team", "sync", "health", "q") if (v := request.query_params.get(k))}
+    try:
+        return ObjectQuery.model_validate(given)
+    except ValidationError as error:
+        raise HTTPException(422, "No such filter; choose one on the page.") from error
+
+
+def _page(request: Request) -> int:
+    return _whole(request.query_params.get("page", "1")) or 1
+
+
+def _whole(text: str) -> int:
+    """A number from a query; 0 if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

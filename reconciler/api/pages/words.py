@@ -1,0 +1,114 @@
+"""How pages put times, durations and states into words."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from reconciler.core.model import BuildRecord
+from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.status import InstanceStatus
+
+TROUBLE = (
+    Health.DEGRADED, Health.MISSING, Health.PROGRESSING, Health.UNKNOWN, Health.SUSPENDED,
+    Health.HEALTHY,
+)  # fmt: skip
+"""The worst first."""
+
+GOOD, BAD, BUSY, CALM = "good", "bad", "busy", "calm"
+TONES = {
+    "Healthy": GOOD, "Synced": GOOD, "Active": GOOD, "Ready": GOOD,
+    "Degraded": BAD, "Failed": BAD, "RolledBack": BAD, "Missing": BAD, "RollingBack": BAD,
+    "Progressing": BUSY, "OutOfSync": BUSY, "Draining": BUSY, "Switching": BUSY,
+    "Restarting": BUSY, "Probing": BUSY, "Queued": BUSY, "Resolving": BUSY, "Building": BUSY,
+    "Verifying": BUSY, "Waiting": BUSY,
+}  # fmt: skip
+USER = re.compile(r"://[^/\s]*@")
+UNITS = ("B", "kB", "MB", "GB", "TB")
+SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
+
+
+def tone(word: str) -> str:
+    """How a state is coloured: good, bad, busy or calm."""
+    return TONES.get(word, CALM)
+
+
+def sign(word: str) -> str:
+    """What stands before a state, so that colour alone says nothing."""
+    return SIGNS[tone(word)]
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: 3d 4h, 2h 05m, 4m 10s, 7.2s."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
+
+
+def size(number: int) -> str:
+    """Bytes in a unit in which they are below a thousand: 312 B, 4.1 kB, 27 MB."""
+    scaled, power = float(number), 0
+    while scaled >= 999.5 and power < len(UNITS) - 1:
+        scaled, power = scaled / 1000, power + 1
+    digits = 1 if power and scaled < 9.95 else 0
+    return f"{scaled:.{digits}f} {UNITS[power]}"
+
+
+def ago(at: float, now: float) -> str:
+    """How long ago `at` was."""
+    return "just now" if now - at < 1 else f"{span(float(int(now - at)))} ago"
+
+
+def exact(at: float) -> str:
+    """A time to the second, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def machine(at: float) -> str:
+    """A time for a `datetime` attribute."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def address(url: str) -> str:
+    """An address, or a requirement with one, without what may be a password in it."""
+    return USER.sub("://", url)
+
+
+PHASES = {
+    "Degraded": "Going back failed as well: it needs a person now.",
+    "RolledBack": "The wanted build failed here, and it went back to the build before.",
+    "RollingBack": "The new build failed, and it is going back to the build before.",
+    "Draining": "A new build is on its way: running tasks are left to end first.",
+    "Switching": "A new build is being activated.",
+    "Restarting": "A new build is being activated: its components are restarted.",
+    "Probing": "A new build is being activated: it has to prove that it is healthy.",
+}
+
+
+def sentence(one: InstanceStatus, coming: BuildRecord | None = None) -> str:
+    """How an instance stands, in words; `coming` is the build that it is to go to, if not ready."""
+    said = PHASES.get(one.phase) or _resting(one, coming)
+    return f"{said} It is suspended: nothing new is started." if one.suspended else said
+
+
+def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
+    if one.wait:
+        return f"A new build is ready and waits on: {one.wait}."
+    if one.health in (Health.UNKNOWN, Health.MISSING):
+        stalled = any(c.type == "Stalled" and c.status for c in one.conditions)
+        return "It cannot be looked at." if stalled else "It has not been looked at yet."
+    if one.environment is None:
+        return "No environment names it: it runs the bare base."
+    if one.sync is not Sync.SYNCED:
+        if coming is None:
+            return "It runs the build before; the wanted one is not ready."
+        if coming.phase is BuildPhase.FAILED:
+            return "The build for the newest revision failed. Nothing was changed here."
+        return "The build for the newest revision is being made. Nothing has changed here yet."
+    return "It runs what the newest revision asks for."

@@ -1,0 +1,63 @@
+"""How the server says no: JSON with `reason` and `message` to programs, a page to people."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from reconciler.core.errors import GroundcrewError, Retryable
+
+log = logging.getLogger(__name__)
+
+REASONS = {
+    401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed",
+    409: "Conflict",     503: "Unavailable",
+}  # fmt: skip
+FOR_PROGRAMS = ("/api/", "/hooks/", "/metrics", "/healthz", "/readyz", "/stream")
+
+
+class Page(Protocol):
+    """Shows a refusal as a page."""
+
+    def __call__(self, request: Request, status: int, reason: str, message: str) -> Response:
+        """The page."""
+
+
+class Refusing:
+    """The application's exception handlers."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def _answer(self, request: Request, status: int, reason: str, message: str) -> Response:
+        if request.url.path.startswith(FOR_PROGRAMS):
+            return JSONResponse({"reason": reason, "message": message}, status_code=status)
+        return self._page(request, status, reason, message)
+
+    def http(self, request: Request, error: Exception) -> Response:
+        """A refusal of ours."""
+        assert isinstance(error, HTTPException), "registered for nothing else"
+        reason = REASONS.get(error.status_code, "BadRequest")
+        words = "There is nothing at this address." if error.detail == "Not Found" else error.detail
+        answer = self._answer(request, error.status_code, reason, words)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    def ours(self, request: Request, error: Exception) -> Response:
+        """The records or the share do not answer."""
+        assert isinstance(error, GroundcrewError), "registered for nothing else"
+        log.warning("%s: %s", request.url.path, error)
+        answer = self._answer(request, 503, error.reason, str(error))
+        if isinstance(error, Retryable):
+            answer.headers["retry-after"] = str(round(error.after or 5))
+        return answer
+
+    def bug(self, request: Request, error: Exception) -> Response:
+        """Anything else; the server logs it with its traceback."""
+        del error
+        words = "a bug in Groundcrew; its log has the details"
+        return self._answer(request, 500, "InternalError", words)

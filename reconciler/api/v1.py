@@ -1,0 +1,253 @@
+"""The handlers of `/api/v1`, one for each of `operations`; see docs/openapi.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from reconciler.api import contract, openapi
+from reconciler.api.asking import Asking
+from reconciler.api.documents import (
+    Document,
+    build_document,
+    environment_document,
+    event_document,
+    files_document,
+    instance_document,
+    request_document,
+    runtimes_document,
+    status_document,
+)
+from reconciler.api.finding import environments_that, instances_that, users
+from reconciler.api.operations import OPERATIONS, ROOT, TEXT, TOML, Operation
+from reconciler.api.people import People
+from reconciler.api.shelf import Shelf, chunks
+from reconciler.api.tokens import Role
+from reconciler.api.view import View
+from reconciler.core.model import BuildRecord
+from reconciler.share.listing import Absent
+from reconciler.store.store import Store
+
+BODY_LIMIT = 1 << 16  # bytes of a request's body
+
+Query = TypeVar("Query", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Api:
+    """The records, for whoever may read them; requests, for operators."""
+
+    def __init__(
+        self, store: Store, view: View, shelf: Shelf, people: People, asking: Asking
+    ) -> None:
+        self._store = store
+        self._view = view
+        self._shelf = shelf
+        self._people = people
+        self._asking = asking
+
+    def routes(self) -> list[Route]:
+        """One route for each path: what it does not do is refused with all that it does."""
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for one in OPERATIONS:
+            by_path.setdefault(f"{ROOT}{one.path}", {})[one.method] = self._endpoint(one)
+        return [
+            Route(path, _by_method(endpoints), methods=list(endpoints))
+            for path, endpoints in by_path.items()
+        ]
+
+    def _endpoint(self, one: Operation) -> Endpoint:
+        handler = getattr(self, one.name)
+        if one.method == "POST":
+            return handler  # type: ignore[no-any-return]
+
+        def answer(request: Request) -> Response:
+            if one.role is Role.READ:
+                self._people.reader(request)
+            found: Response = handler(request, _query(one.query, request))
+            return found
+
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(answer, request)
+
+        return endpoint
+
+    # --------------------------------------------------------------------------------- reading
+
+    def openapi(self, request: Request, query: contract.NoQuery) -> Response:
+        """The API's description; needs no token."""
+        del request, query
+        return JSONResponse(openapi.document())
+
+    def status(self, request: Request, query: contract.NoQuery) -> Response:
+        """Everything."""
+        del request, query
+        return JSONResponse(status_document(self._view.now().status))
+
+    def environments(self, request: Request, query: contract.ObjectQuery) -> Response:
+        """The environments that fit."""
+        del request
+        found = environments_that(query, self._view.now())
+        return JSONResponse([environment_document(e) for e in found])
+
+    def environment(self, request: Request, query: contract.NoQuery) -> Response:
+        """One environment."""
+        del query
+        name = request.path_params["name"]
+        found = self._view.now().environments.get(name)
+        if found is None:
+            raise HTTPException(404, f"no environment {name[:64]}")
+        return JSONResponse(environment_document(found))
+
+    def instances(self, request: Request, query: contract.ObjectQuery) -> Response:
+        """The instances that fit."""
+        del request
+        found = instances_that(query, self._view.now())
+        return JSONResponse([instance_document(i) for i in found])
+
+    def instance(self, request: Request, query: contract.NoQuery) -> Response:
+        """One instance."""
+        del query
+        name = request.path_params["name"]
+        found = self._view.now().instances.get(name)
+        if found is None:
+            raise HTTPException(404, f"no instance {name[:64]}")
+        return JSONResponse(instance_document(found))
+
+    def history(self, request: Request, query: contract.HistoryQuery) -> Response:
+        """Events: with `after` those since, oldest first, else the newest, newest first."""
+        del request
+        events = self._store.events(
+            after_id=query.after or 0,
+            object=query.object,
+            kinds=(query.kind,) if query.kind is not None else (),
+            limit=query.limit,
+            newest_first=query.after is None,
+        )
+        return JSONResponse([event_document(e) for e in events])
+
+    def runtimes(self, request: Request, query: contract.NoQuery) -> Response:
+        """What is installed in the instances' bases."""
+        del request, query
+        return JSONResponse(runtimes_document(self._view.now().records))
+
+    # ---------------------------------------------------------------------------------- builds
+
+    def build(self, request: Request, query: contract.NoQuery) -> Response:
+        """One build."""
+        del query
+        found = self._found(request)
+        document: Document = {
+            **build_document(found),
+            "instances": [i.name for i in users(found, self._view.now())],
+        }
+        return JSONResponse(document)
+
+    def log(self, request: Request, query: contract.LogQuery) -> Response:
+        """A build's log."""
+        found = self._found(request)
+        path = self._shelf.log(found)
+        if path is None:
+            raise HTTPException(404, f"build {found.key} is {found.phase} and has no log here")
+        return StreamingResponse(chunks(path, query.tail), media_type=TEXT)
+
+    def lock(self, request: Request, query: contract.NoQuery) -> Response:
+        """A build's lock."""
+        del query
+        return self._document(request, "pylock.toml", TOML)
+
+    def sbom(self, request: Request, query: contract.NoQuery) -> Response:
+        """A build's SBOM."""
+        del query
+        return self._document(request, "sbom.cdx.json", "application/json")
+
+    def files(self, request: Request, query: contract.FilesQuery) -> Response:
+        """Files of a build."""
+        build = self._found(request)
+        try:
+            found = self._shelf.files(build, query.package, query.offset, query.limit)
+        except Absent as error:
+            raise HTTPException(404, str(error)) from error
+        return JSONResponse(files_document(query.package, found))
+
+    def _document(self, request: Request, name: str, media_type: str) -> Response:
+        found = self._found(request)
+        data = self._shelf.document(found, name)
+        if data is None:
+            raise HTTPException(404, f"build {found.key} is {found.phase} and has no {name}")
+        return Response(data, media_type=media_type)
+
+    def _found(self, request: Request) -> BuildRecord:
+        key = request.path_params["key"]
+        found = self._view.now().builds.get(key)
+        if found is None:
+            raise HTTPException(404, f"no build {key[:64]}; give the key or id of one in status")
+        return found
+
+    # ------------------------------------------------------------------------------- operating
+
+    def requests(self, request: Request, query: contract.NoQuery) -> Response:
+        """Requests that wait."""
+        del request, query
+        return JSONResponse([request_document(r) for r in self._store.requests()])
+
+    async def ask(self, request: Request) -> Response:
+        """Queue a request; only a token in the Authorization header is good for it."""
+        person = await run_in_threadpool(self._people.operator, request, cookie=False)
+        _query(contract.NoQuery, request)
+        self._people.check_origin(request)
+        body = await _body(request)
+        asked = await run_in_threadpool(self._asking.ask, person, body.verb, body.target)
+        return JSONResponse(request_document(asked), status_code=202)
+
+
+def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await endpoints[method](request)
+
+    return endpoint
+
+
+def _query(model: type[Query], request: Request) -> Query:
+    """The query as `model`; raises HTTPException 422 that says what is wrong with it."""
+    given = request.query_params.multi_items()
+    twice = [name for n, (name, _) in enumerate(given) if name in dict(given[:n])]
+    if twice:
+        raise HTTPException(422, f"{twice[0][:64]}: give it once")
+    return _parsed(model, dict(given))
+
+
+async def _body(request: Request) -> contract.Ask:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(422, "send the body as application/json")
+    data = b""
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > BODY_LIMIT:
+                raise HTTPException(422, f"the body may have {BODY_LIMIT} bytes")
+        found = json.loads(data)
+    except ClientDisconnect as error:
+        raise HTTPException(422, "the connection ended before the body did") from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, "the body is no JSON") from error
+    return _parsed(contract.Ask, found)
+
+
+def _parsed(model: type[Query], given: object) -> Query:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise HTTPException(422, f"{where[:64]}: {first['msg']}") from error

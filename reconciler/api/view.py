@@ -1,0 +1,130 @@
+"""What API and pages show: the records and the status read off them, as the store has them.
+
+It reads the store and nothing of the daemon, so a replica that waits for the lease shows the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from reconciler.core.errors import GroundcrewError
+from reconciler.core.model import BuildRecord, Records
+from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status, status
+from reconciler.store.reading import Reader
+from reconciler.store.store import Store
+
+FRESH = 1.0  # seconds for which what was read is shown again
+STALE = 5.0  # seconds after which an asker does not trust the keeper any more
+QUIET = 60.0  # seconds without an asker after which the keeper rests
+WHOLE = 30.0  # seconds between two looks that trust no row version
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One consistent look at everything.
+
+    `change` grows with every look that found something else; `builds` is by key and by build id,
+    the newest record of an id first.
+    """
+
+    change: int
+    records: Records
+    status: Status
+    environments: Mapping[str, EnvironmentStatus]
+    instances: Mapping[str, InstanceStatus]
+    builds: Mapping[str, BuildRecord]
+
+
+class View:
+    """Looks at the store at most once a second, however many ask.
+
+    While a keeper runs, the looking is done by its thread and askers do not wait for it. It rests
+    when nobody asks, and begins again with the next one who does.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._reader = Reader(store)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shown: Shown | None = None
+        self._looked = 0.0
+        self._whole = 0.0
+        self._asked = 0.0
+        self._begin = threading.Event()
+        self._stop = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def keep(self) -> None:
+        """Start the keeper; `close()` ends it."""
+        self._keeper = threading.Thread(target=self._keep, name="view", daemon=True)
+        self._keeper.start()
+
+    def close(self) -> None:
+        """End the keeper."""
+        self._stop.set()
+        self._begin.set()
+        if self._keeper is not None:
+            self._keeper.join(timeout=2.0)
+
+    def now(self) -> Shown:
+        """Everything as it was a second ago at most, or a few while it is being looked at anew.
+
+        Raises Retryable("DatabaseUnavailable").
+        """
+        self._asked = self._clock()
+        self._begin.set()
+        shown, age = self._shown, self._asked - self._looked
+        if shown is not None and age < (FRESH if self._keeper is None else STALE):
+            return shown
+        with self._lock:
+            if self._shown is None or self._clock() - self._looked >= FRESH:
+                self._look()
+            assert self._shown is not None, "a look shows something or raises"
+            return self._shown
+
+    def _keep(self) -> None:
+        while not self._stop.is_set():
+            self._begin.wait()
+            self._begin.clear()
+            while not self._stop.wait(FRESH) and self._clock() - self._asked < QUIET:
+                try:
+                    with self._lock:
+                        self._look()
+                except GroundcrewError as error:
+                    log.warning("the view of the records: %s", error)
+                except Exception:
+                    log.exception("the view of the records")
+
+    def _look(self) -> None:
+        now = self._clock()
+        whole = now - self._whole >= WHOLE
+        records = self._reader.load(whole=whole)
+        if whole:
+            self._whole = now
+        if self._shown is None or self._shown.records is not records:
+            number = self._shown.change + 1 if self._shown is not None else 1
+            self._shown = _read(number, records)
+        self._looked = now
+
+
+def _read(number: int, records: Records) -> Shown:
+    found = status(None, records, time.time())
+    builds: dict[str, BuildRecord] = {}
+    for build in sorted(records.builds.values(), key=lambda b: b.created_at):
+        builds[build.key] = build
+        if build.build_id is not None:
+            builds[build.build_id] = build
+    return Shown(
+        change=number,
+        records=records,
+        status=found,
+        environments={e.name: e for e in found.environments},
+        instances={i.name: i for i in found.instances},
+        builds=builds,
+    )
