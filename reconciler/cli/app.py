@@ -9,8 +9,20 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import asking, listing, logs, running, validating
+from reconciler.cli import (
+    airflow_values,
+    asking,
+    doctoring,
+    listing,
+    logs,
+    planning,
+    running,
+    starting,
+    validating,
+)
 from reconciler.cli.failing import Misuse
+from reconciler.cli.output import warn
+from reconciler.cli.variables import misspelt
 
 app = typer.Typer(
     name="groundcrew",
@@ -44,14 +56,20 @@ def groundcrew(
     named = os.environ.get("GROUNDCREW_CONFIG")
     if named and not Path(named).is_file():
         raise Misuse(f"there is no settings file {named}; mend --config or GROUNDCREW_CONFIG")
+    for name, meant in misspelt(os.environ):
+        warn(f"no setting is read from {name}; did you mean {meant}?")
 
 
 app.command(rich_help_panel="For teams")(validating.validate)
+app.command(rich_help_panel="For teams")(starting.init)
+app.command("airflow-values", rich_help_panel="The daemon")(airflow_values.airflow_values)
 app.command(rich_help_panel="The daemon")(running.run)
 app.command(rich_help_panel="The daemon")(running.gc)
+app.command(rich_help_panel="The daemon")(doctoring.doctor)
 app.command(rich_help_panel="How it stands")(listing.status)
-app.command(rich_help_panel="How it stands")(listing.plan)
+app.command(rich_help_panel="How it stands")(planning.plan)
 app.command(rich_help_panel="How it stands")(listing.history)
+app.command(rich_help_panel="How it stands")(planning.runtimes)
 app.command(rich_help_panel="How it stands")(logs.logs)
 app.command(rich_help_panel="Requests to the daemon")(asking.rollback)
 app.command(rich_help_panel="Requests to the daemon")(asking.suspend)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reconciler.cli import completing
 from reconciler.cli.failing import Exit, Misuse
 from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
 from reconciler.cli.output import say, warn
+from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
     from reconciler.core.model import Records, Verb
@@ -27,7 +29,12 @@ LOOK = 0.25  # seconds between two looks at a request that is waited for
 REFUSALS = ("RequestRefused", "RollbackRefused")
 
 Object = Annotated[
-    str, typer.Argument(metavar="OBJECT", help="environment/NAME, instance/NAME, or NAME.")
+    str,
+    typer.Argument(
+        metavar="OBJECT",
+        help="environment/NAME, instance/NAME, or NAME.",
+        autocompletion=completing.objects,
+    ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Until the daemon has carried it out.")]
 Timeout = Annotated[
@@ -36,7 +43,9 @@ Timeout = Annotated[
 
 
 def rollback(
-    instance: Annotated[str, typer.Argument(metavar="INSTANCE")],
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE", autocompletion=completing.instances)
+    ],
     wait: Wait = False,
     timeout: Timeout = 60.0,
 ) -> None:
@@ -60,7 +69,9 @@ def retry(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None: 
 
 
 def refresh(
-    environment: Annotated[str, typer.Argument(metavar="ENVIRONMENT")],
+    environment: Annotated[
+        str, typer.Argument(metavar="ENVIRONMENT", autocompletion=completing.environments)
+    ],
     wait: Wait = False,
     timeout: Timeout = 60.0,
 ) -> None:
@@ -85,7 +96,8 @@ def confirm_prune(wait: Wait = False, timeout: Timeout = 60.0) -> None:
 def _ask(verb: str, said: str, kinds: Sequence[str], wait: bool, timeout: float) -> None:
     def meant(records: Records) -> str:
         if "/" in said and said.partition("/")[0] not in kinds:
-            raise Misuse(f"{verb} is for {' or '.join(kinds)}, not for {said}")
+            targets = " or ".join(f"{kind}/NAME" for kind in kinds)
+            raise Misuse(f"{verb} is for {targets}, not for {said}")
         return find(records, said, kinds)
 
     _submit(verb, meant, wait, timeout)
@@ -96,6 +108,7 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
     from reconciler.core.model import Verb
     from reconciler.daemon.reading import open_store
     from reconciler.settings import Settings
+    from reconciler.store import wakes
 
     settings = Settings()
     store = open_store(settings)
@@ -104,6 +117,7 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
         before = store.last_event_id()
         number = store.submit(who(), Verb(verb), target, time.time())
         _wake(settings)
+        wakes.tell(store.engine, wakes.LOOK)
         words = f"{verb} {target}".strip()
         if store.leader() is None:
             warn("no daemon is running: this is carried out when one starts")
@@ -138,6 +152,11 @@ def _wake(settings: Settings) -> None:
 
 def _wait(store: Store, number: int, words: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
+    with working(f"{words}: waiting for the daemon"):
+        _until_taken(store, number, words, deadline, timeout)
+
+
+def _until_taken(store: Store, number: int, words: str, deadline: float, timeout: float) -> None:
     while any(request.id == number for request in store.requests()):
         if time.monotonic() > deadline:
             warn(f"{words}: request {number} still waits after {timeout:g} s; it stays queued")

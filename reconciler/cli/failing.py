@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from difflib import get_close_matches
 from enum import IntEnum
@@ -52,7 +53,8 @@ def explain(error: Exception) -> tuple[Exit, str] | None:
                 f"as GROUNDCREW_LOCAL__ALLOW='[\"/opt/airflow/bin/*\"]'"
             )
         case tomllib.TOMLDecodeError():
-            return Exit.MISUSE, f"the settings file is not TOML: {error}"
+            path = os.environ.get("GROUNDCREW_CONFIG", "groundcrew.toml")
+            return Exit.MISUSE, f"the settings file {path} is not TOML: {error}"
         case OSError() if error.filename is not None:
             return Exit.UNREACHABLE, f"{error.filename}: {error.strerror}"
         case _:
@@ -68,6 +70,9 @@ def _settings_words(error: ValidationError) -> str:
             lines.append(f"no setting {'.'.join(keys)}{_meant(keys)}")
             continue
         variable = f"GROUNDCREW_{'__'.join(keys).upper()}"
+        if one["type"] == "value_error":  # of a whole section: what is in it is not shown
+            lines.append(f"{'.'.join(keys)}: {one['msg'].removeprefix('Value error, ')}")
+            continue
         message = one["msg"][:1].lower() + one["msg"][1:]
         lines.append(f"{'.'.join(keys)} ({variable}) is {one['input']!r}: {message}{_about(keys)}")
     return "the settings are wrong\n" + "\n".join(f"  {line}" for line in lines)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reconciler.cli import completing
 from reconciler.cli.failing import Exit
 from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
+from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
     from reconciler.core.model import Event
@@ -25,15 +27,36 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 1 unless every object is Synced and Healthy.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "-w", "--watch", help="Go on, and show what changes; with --check until all is well."
+        ),
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")
+    ] = 2.0,
 ) -> None:
-    """Show how every instance and environment stands."""
+    """Show how every instance and environment stands.
+
+    With --watch and -o json each line is one document.
+    """
     from reconciler.api.documents import status_document
     from reconciler.core.status import status as read
     from reconciler.daemon.reading import current
     from reconciler.settings import Settings
 
+    settings = Settings()
+    if watch:
+        from reconciler.cli.watching import watch as go_on
+
+        go_on(
+            lambda now: read(*current(settings), now),
+            _show_status, output, interval, lambda found: check and _all_well(found),
+        )  # fmt: skip
+        return
     now = time.time()
-    found = read(*current(Settings()), now)
+    found = read(*current(settings), now)
     if output is Format.JSON:
         print_json(status_document(found))
     else:
@@ -116,7 +139,8 @@ def plan(output: Output = Format.TABLE) -> None:
 
     from reconciler.daemon import reading
 
-    lines = reading.plan(settings_with_repo())
+    with working("reading the environments repo"):
+        lines = reading.plan(settings_with_repo())
     if output is Format.JSON:
         print_json([asdict(line) for line in lines])
         return
@@ -145,7 +169,11 @@ def settings_with_repo() -> Settings:
 
 def history(
     object: Annotated[  # noqa: A002 - how the command's help names it
-        str | None, typer.Argument(help="environment/NAME, instance/NAME, or NAME; all if absent.")
+        str | None,
+        typer.Argument(
+            help="environment/NAME, instance/NAME, or NAME; all if absent.",
+            autocompletion=completing.objects,
+        ),
     ] = None,
     output: Output = Format.TABLE,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000)] = 50,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reconciler.cli import completing
 from reconciler.cli.failing import Exit, Misuse
 from reconciler.cli.output import plain, warn
 
 if TYPE_CHECKING:
     from reconciler.core.model import BuildRecord, Records
+    from reconciler.settings import Settings
     from reconciler.store.store import Store
 
 CHUNK = 1 << 16  # bytes read at once
@@ -26,7 +28,9 @@ def logs(
     which: Annotated[
         str,
         typer.Argument(
-            metavar="BUILD|ENVIRONMENT", help="A build's key or id, or an environment's newest."
+            metavar="BUILD|ENVIRONMENT",
+            help="A build's key or id, or an environment's newest.",
+            autocompletion=completing.environments,
         ),
     ],
     follow: Annotated[
@@ -41,14 +45,27 @@ def logs(
     store = open_store(settings)
     try:
         build = find_build(store.load(), which)
-        growing = GrowingLog(settings.state_dir / "logs" / f"{build.key}.log")
+        path = settings.state_dir / "logs" / f"{build.key}.log"
+        growing = GrowingLog(path)
         if follow:
             _follow(store, build, growing)
-        elif not growing.copy():
-            warn(f"build {build.key} is {build.phase} and has no log")
+        elif not growing.copy() and not _published(settings, build):
+            warn(
+                f"build {build.key} is {build.phase} and has no log here: {path} is on the machine "
+                f"of the daemon that made it"
+            )
             raise typer.Exit(Exit.WRONG)
     finally:
         store.close()
+
+
+def _published(settings: Settings, build: BuildRecord) -> bool:
+    """Copy the log that lies beside a build on the share; False when there is none."""
+    from reconciler.share.share import Share
+
+    if build.build_id is None:
+        return False
+    return GrowingLog(Share(settings.share).build_path(build.build_id) / "build.log").copy()
 
 
 def find_build(records: Records, which: str) -> BuildRecord:

@@ -10,6 +10,7 @@ from reconciler.core.model import Records
 
 ENVIRONMENT = "environment"
 INSTANCE = "instance"
+NAMED = 12  # objects that a message lists
 
 
 def known(records: Records) -> list[str]:
@@ -40,4 +41,9 @@ def choose(names: Sequence[str], said: str, kind: str) -> str:
     ]
     if close:
         raise Misuse(f"no {kind} {said}; did you mean {close[0]}?")
-    raise Misuse(f"no {kind} {said}; there are {', '.join(names)}" if names else f"no {kind} yet")
+    if not names:
+        raise Misuse(f"no {kind} yet")
+    shown = ", ".join(names[:NAMED])
+    more = len(names) - NAMED
+    rest = f" and {more} more" if more > 0 else ""
+    raise Misuse(f"no {kind} {said}; there are {shown}{rest}")

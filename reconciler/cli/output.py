@@ -18,6 +18,8 @@ STYLES = {
     "Healthy": "green", "Synced": "green", "Active": "green", "Ready": "green",
     "Degraded": "bold red", "Failed": "red", "RolledBack": "red", "Stalled": "red",
     "OutOfSync": "yellow", "Progressing": "yellow", "Suspended": "magenta", "Missing": "yellow",
+    "ok": "green", "off": "dim", "warning": "yellow", "wrong": "bold red",
+    "unreachable": "red",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -15,11 +16,15 @@ import typer
 
 from reconciler.cli.listing import Output, settings_with_repo
 from reconciler.cli.output import Format, print_json, say
+from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
     from reconciler.api.server import Server
     from reconciler.daemon.daemon import Daemon
     from reconciler.settings import Settings
+
+
+LOST = 3  # the exit code of a daemon that has lost its lease
 
 
 def run(
@@ -46,28 +51,33 @@ def run(
     finally:
         if server is not None:
             server.stop()
+    if code == LOST:  # whatever still runs here must not go on: another leads
+        logging.shutdown()
+        os._exit(code)
     raise typer.Exit(code)
 
 
 def _server(daemon: Daemon, settings: Settings) -> Server:
-    from prometheus_client import CollectorRegistry
-
+    from metrics.commits import commit_url_of
     from reconciler.api.app import Deps, create_app
     from reconciler.api.server import Server
 
-    registry = CollectorRegistry()
-    registry.register(daemon.rooms.exporter)
     begun = daemon.last_cycle
     app = create_app(
         Deps(
-            registry=registry,
+            registry=daemon.rooms.exporter.registry,
             secrets_dir=settings.secrets_dir,
+            store=daemon.rooms.store,
+            share=daemon.rooms.share,
             cycle_age=lambda: time.monotonic() - daemon.last_cycle,
             not_ready=lambda: "" if daemon.last_cycle > begun else "no cycle has ended yet",
-            wake=daemon.poll_now,
-            status=daemon.status,
-            events=daemon.rooms.store.events,
+            poll=daemon.poll_now,
+            wake=daemon.wake,
             log_of=daemon.rooms.log_of,
+            http=settings.http,
+            public_url=settings.public_url,
+            commit_url=settings.notify.commit_url
+            or commit_url_of(settings.git.url, settings.commit_status.forge),
         )
     )
     return Server(app, settings.http.host, settings.http.port)
@@ -113,6 +123,10 @@ def _when(record: logging.LogRecord) -> str:
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    pause: Annotated[
+        bool | None,
+        typer.Option("--pause/--resume", help="Collect nothing, here and in the daemon; go on."),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Remove builds and store entries from the share that nothing may still load."""
@@ -121,7 +135,12 @@ def gc(
 
     settings = Settings()
     reading.open_store(settings).close()  # without records everything would look like garbage
-    done = reading.collect_garbage(settings, dry_run=dry_run)
+    if pause is not None:
+        reading.pause_collection(settings, pause=pause)
+        say("garbage collection is paused" if pause else "garbage collection goes on")
+        return
+    with working("looking at the share"):
+        done = reading.collect_garbage(settings, dry_run=dry_run)
     if output is Format.JSON:
         print_json({"dry_run": dry_run, **asdict(done)})
         return
@@ -132,6 +151,8 @@ def gc(
     verb = "would go" if dry_run else "went"
     mib = done.bytes / (1 << 20)
     say(f"{len(done.builds)} builds and {len(done.entries)} store entries {verb}, {mib:.1f} MiB")
+    if not done.complete:
+        say("more can go: run it again")
 
 
 class DemoAirflow(StrEnum):

@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 import yaml
 
-from reconciler.builder.locking import uv_path
+from reconciler.builder.uv import uv_path
 
 REQUIREMENTS = {
     "3": ["apache-airflow>=3,<4"],
@@ -295,7 +295,7 @@ class Bed:
 
     # ------------------------------------------------------------------------------------ use
 
-    def instance_yaml(self, name: str, team: str, drain: str = "2m", probe: str = "2m") -> str:
+    def instance_yaml(self, name: str, team: str, drain: str = "2m", probe: str = "5m") -> str:
         """The definition of this Airflow as an instance."""
         control = [str(Path(sys.executable).parent / "supervisorctl"), "-c", str(self._conf)]
         document = {

@@ -101,6 +101,7 @@ class Daemon:
             f"[builder]\nparallel = 2\n"
             f"[local]\nallow = {allowed!r}\n"
             f"[http]\nport = {port}\n"
+            f"[notify]\ndigest_above = 100\n"  # each act's messages are looked at one by one
         )
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")},

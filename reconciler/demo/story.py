@@ -164,7 +164,7 @@ def act_5(stage: Stage) -> None:
         'acme = "acme_operators.plugin:AcmePlugin"\n',
     )
     revision = stage.repo.commit("acme-operators 5.0.0, with a plugin that stops the scheduler")
-    back = stage.watch.event("RolledBack", revision, timeout=300)
+    back = stage.watch.event("RolledBack", revision, timeout=600)
     record = stage.watch.instance(INSTANCE)
     bad = str(back.data["from"])
     expect(record.current == good, "the instance is back on the build of v2")

@@ -1,0 +1,150 @@
+"""`groundcrew airflow-values`: what to set, once, in a release of the official Airflow chart."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reconciler.cli import completing
+from reconciler.cli.failing import Exit, Misuse
+from reconciler.cli.output import warn
+
+if TYPE_CHECKING:
+    from reconciler.core.definitions import Instance
+    from reconciler.settings import Settings
+
+VOLUME = "groundcrew"
+LOCAL = "groundcrew-local"
+LOCAL_PATH = "/var/cache/groundcrew"
+HEAD = """\
+# Values for the official Airflow chart: instance {instance}, release {release} in {namespace}.
+# Helm replaces lists and does not join them: if your values have volumes, volumeMounts or env
+# already, add these entries to them. A PYTHONPATH of your own goes behind this one, after a colon.
+"""
+
+
+class Form(StrEnum):
+    """What `-o` takes here."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+def airflow_values(
+    instance: Annotated[
+        str, typer.Argument(metavar="INSTANCE", autocompletion=completing.instances)
+    ],
+    definitions: Annotated[
+        Path | None,
+        typer.Option(help="A checkout of the environments repo; else the daemon's records."),
+    ] = None,
+    local: Annotated[
+        str,
+        typer.Option(
+            metavar="disk|memory|off|/PATH",
+            help="Where pods unpack what imports need: on their node's disk or in memory (an "
+            "emptyDir), in a folder of the node that its pods share (a hostPath), or not at all.",
+        ),
+    ] = "disk",
+    output: Annotated[Form, typer.Option("-o", "--output", help="How to print it.")] = Form.YAML,
+) -> None:
+    """Print the values that connect a release of the official Airflow chart, for `helm -f`.
+
+    They mount the whole share read-only and put the instance's loader on PYTHONPATH, in every
+    component of Airflow and in the pods of tasks. With the settings of the daemon.
+    """
+    from reconciler.settings import Settings
+
+    name = instance.removeprefix("instance/")
+    found = _recorded(name) if definitions is None else _defined(definitions, name)
+    if found.kubernetes is None:
+        raise Misuse(
+            f"instance {name} is not on Kubernetes; give its components the variable "
+            f"PYTHONPATH={_loader(Settings(), name)}"
+        )
+    values = chart_values(Settings(), name, local)
+    if output is Form.JSON:
+        sys.stdout.write(json.dumps(values, indent=2) + "\n")
+        return
+    import yaml
+
+    target = found.kubernetes
+    head = HEAD.format(instance=name, release=target.release, namespace=target.namespace)
+    sys.stdout.write(head + yaml.safe_dump(values, sort_keys=False))
+
+
+def chart_values(settings: Settings, instance: str, local: str = "disk") -> dict[str, Any]:
+    """The values: `volumes`, `volumeMounts`, `env`; `local` as the option of that name.
+
+    Measured by rendering chart 1.22 with each executor, Airflow 2.11 and 3.2: they reach every
+    component, the jobs and the template of worker pods. Log groomers and the clean-up of pods get
+    the volume without the variable; they load nothing.
+    """
+    volumes = [{"name": VOLUME, **settings.kubernetes.volume}]
+    mounts = [{"name": VOLUME, "mountPath": str(settings.share), "readOnly": True}]
+    place = "off"
+    if local != "off":
+        volumes.append({"name": LOCAL, **_local_volume(local)})
+        mounts.append({"name": LOCAL, "mountPath": LOCAL_PATH})
+        place = f"{LOCAL_PATH}:/tmp" if local.startswith("/") else LOCAL_PATH
+    return {
+        "volumes": volumes,
+        "volumeMounts": mounts,
+        "env": [
+            {"name": "PYTHONPATH", "value": _loader(settings, instance)},
+            {"name": "GROUNDCREW_LOCAL", "value": place},
+        ],
+    }
+
+
+def _local_volume(local: str) -> dict[str, Any]:
+    """The source of the volume in which packs are unpacked."""
+    if local == "disk":
+        return {"emptyDir": {}}
+    if local == "memory":
+        return {"emptyDir": {"medium": "Memory"}}
+    if local.startswith("/") and ".." not in Path(local).parts:
+        # Where it is missing, Kubernetes makes it as root's: the pods run, and unpack in /tmp.
+        return {"hostPath": {"path": local, "type": "DirectoryOrCreate"}}
+    raise Misuse(f"--local {local}: give disk, memory, off or the absolute path of a folder")
+
+
+def _loader(settings: Settings, instance: str) -> str:
+    from reconciler.share.share import Share
+
+    return str(Share(settings.share).instance_path(instance) / "loader")
+
+
+def _recorded(name: str) -> Instance:
+    """The instance as the daemon last accepted it."""
+    from reconciler.cli.objects import INSTANCE, find
+    from reconciler.daemon.reading import current
+    from reconciler.settings import Settings
+
+    _, records = current(Settings())
+    find(records, name, (INSTANCE,))
+    return records.instances[name].definition
+
+
+def _defined(path: Path, name: str) -> Instance:
+    """The instance of a checkout; mistakes of other files do not matter."""
+    from gitsource.validate import validate
+    from reconciler.cli.objects import INSTANCE, choose
+    from reconciler.core.errors import Stalled
+
+    try:
+        found, findings = validate(path)
+    except Stalled as error:
+        raise Misuse(error.message) from error
+    ours = [one for one in findings if one.object == f"Instance/{name}"]
+    for one in ours:
+        warn(f"{one.place}: [{one.reason}] {one.object}: {one.message}")
+    if ours:
+        raise typer.Exit(Exit.WRONG)
+    choose([f"{INSTANCE}/{one}" for one in sorted(found.instances)], name, INSTANCE)
+    return found.instances[name]

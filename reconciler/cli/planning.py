@@ -1,0 +1,191 @@
+"""`groundcrew plan`: what the newest revision would do, or what a pull request would."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from zoneinfo import ZoneInfo
+
+import typer
+
+from reconciler.cli import listing
+from reconciler.cli.failing import Exit, Misuse
+from reconciler.cli.output import Format, print_json, print_table, say
+from reconciler.cli.progress import working
+
+if TYPE_CHECKING:
+    from reconciler.cli.preview.comparing import Preview
+    from reconciler.cli.preview.runtimes import Runtimes
+    from reconciler.core.definitions import Window
+    from reconciler.settings import Settings
+
+
+class PlanFormat(StrEnum):
+    """What `plan -o` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
+def plan(
+    base: Annotated[
+        str,
+        typer.Option(help="Plan a pull request: what the checkout changes, seen from this branch."),
+    ] = "",
+    path: Annotated[Path, typer.Option(help="The checkout, with --base.")] = Path(),
+    runtimes: Annotated[
+        str,
+        typer.Option(
+            help="With --base: a daemon's address, or a file or address with what "
+            "`groundcrew runtimes` prints."
+        ),
+    ] = "",
+    advisories: Annotated[
+        str, typer.Option(help="With --base: the OSV service that is asked, or `off`.")
+    ] = "https://api.osv.dev",
+    output: Annotated[
+        PlanFormat, typer.Option("-o", "--output", help="How to print it.")
+    ] = PlanFormat.TABLE,
+) -> None:
+    """Show what the newest revision would change, or with --base what a pull request would.
+
+    With --base no daemon is needed: run it in a checkout of the environments repo. It exits 1 when
+    the change brings a mistake or a conflict, and 3 when not all of it could be found out.
+    """
+    if not base:
+        if output is PlanFormat.MARKDOWN or runtimes:
+            raise Misuse("-o markdown and --runtimes need --base, such as --base origin/main")
+        listing.plan(Format(output.value))
+        return
+    found = preview(base, path, runtimes, advisories)
+    _show(found, output)
+    if found.wrong:
+        raise typer.Exit(Exit.WRONG)
+    if any(change.unknown for change in found.changes):
+        raise typer.Exit(Exit.UNREACHABLE)
+
+
+def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:
+    """What the checkout at `path` would change, seen from `base`."""
+    from dataclasses import replace
+
+    from reconciler.cli.preview.advisories import with_advisories
+    from reconciler.cli.preview.comparing import compare
+    from reconciler.cli.preview.resolving import Resolver, private_names, with_packages
+    from reconciler.cli.preview.revisions import read_sides
+    from reconciler.settings import Settings
+
+    settings = Settings()
+    with tempfile.TemporaryDirectory(prefix="groundcrew-plan-") as folder:
+        scratch = Path(folder)
+        sides = read_sides(path, base, scratch)
+        old, new = (side.definitions for side in sides)
+        found = compare(old, new, opens, settings.prune_fraction)
+        resolver = Resolver(settings, sides, scratch)
+        known = _runtimes(settings, runtimes)
+        with working("working out packages", len(found.changes)) as tell:
+            changes = with_packages(found.changes, sides, known, resolver, tell)
+        found = replace(found, changes=changes)
+    before, after = (private_names(side) for side in sides)
+    private = {
+        name: before.get(name, frozenset()) | after.get(name, frozenset())
+        for name in {*before, *after}
+    }
+    with working("asking for advisories"):
+        return with_advisories(found, private, advisories)
+
+
+def _runtimes(settings: Settings, source: str) -> Runtimes:
+    """From what is named; else from the records, where there are any."""
+    from reconciler.cli.preview.runtimes import Runtimes, of_records, read
+    from reconciler.core.errors import GroundcrewError
+    from reconciler.daemon.reading import current
+
+    if source:
+        return read(source)
+    try:
+        return of_records(current(settings)[1])
+    except GroundcrewError:
+        return Runtimes()
+
+
+def opens(window: Window) -> str:
+    """When a window opens, in its own timezone; "" while it is open."""
+    from reconciler.daemon.windows import window_state
+
+    state = window_state(window, time.time())
+    if state.is_open:
+        return ""
+    at = datetime.fromtimestamp(state.changes_at, ZoneInfo(window.timezone))
+    return f"opens {at:%Y-%m-%d %H:%M} {window.timezone} ({window.cron})"
+
+
+def _show(found: Preview, output: PlanFormat) -> None:
+    match output:
+        case PlanFormat.MARKDOWN:
+            from reconciler.cli.preview.markdown import markdown
+
+            say(markdown(found).rstrip("\n"))
+        case PlanFormat.JSON:
+            from pydantic import TypeAdapter
+
+            from reconciler.cli.preview.comparing import Preview
+
+            print_json(TypeAdapter(Preview).dump_python(found, mode="json"))
+        case PlanFormat.TABLE:
+            _table(found)
+
+
+def _table(found: Preview) -> None:
+    if not found.changes and not found.findings:
+        say("nothing would change")
+        return
+    rows = []
+    for change in found.changes:
+        packages = change.packages.short if change.packages is not None else "-"
+        why = change.problem.reason if change.problem else "not known" if change.unknown else ""
+        waits = "; ".join(change.waits)
+        rows.append([change.instance, change.team, change.action, packages, waits, why])
+    if rows:
+        print_table(["INSTANCE", "TEAM", "ACTION", "PACKAGES", "WAITS ON", "PROBLEM"], rows)
+    for line in dict.fromkeys(_explained(found)):
+        say(line)
+    for change in found.changes:
+        for advisory in change.advisories:
+            new = "new" if advisory.new else "stays"
+            say(f"{change.instance}: {advisory.package} {advisory.version} {advisory.id} ({new})")
+    for finding in found.findings:
+        say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
+    if found.lost:
+        say(f"held until `groundcrew confirm-prune`: it removes {', '.join(found.lost)}")
+
+
+def _explained(found: Preview) -> Iterator[str]:
+    """What stands against the changes, and why something is not known; in words."""
+    for change in found.changes:
+        if change.problem is not None:
+            place = f"{change.problem.place}: " if change.problem.place else ""
+            yield f"{place}[{change.problem.reason}] {change.problem.message}"
+        if change.unknown:
+            yield f"{change.instance}: {change.unknown}"
+
+
+def runtimes(
+    output: Annotated[
+        Literal["json"], typer.Option("-o", "--output", help="How to print it.")
+    ] = "json",
+) -> None:
+    """Print what is installed in each instance's base, for `plan --base` in a CI elsewhere."""
+    from reconciler.api.documents import runtimes_document
+    from reconciler.daemon.reading import current
+    from reconciler.settings import Settings
+
+    del output
+    _, records = current(Settings())
+    print_json(runtimes_document(records))

@@ -1,0 +1,80 @@
+"""What is known against the packages: asked of OSV, by name and version.
+
+Names of in-repo packages and of a team's private indexes are nobody else's business: they are never
+asked for. That OSV does not answer is said in the plan and fails nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import httpx
+
+from reconciler.cli.preview.comparing import Advisory, InstanceChange, Preview
+
+OSV = "https://api.osv.dev"
+BATCH = 500  # queries of one request; OSV takes 1,000
+TIMEOUT = 20.0
+Pair = tuple[str, str]
+
+
+def with_advisories(
+    preview: Preview, private: Mapping[str, frozenset[str]], service: str = OSV
+) -> Preview:
+    """The preview with the advisories of what it adds and changes; "off" asks nobody."""
+    if service == "off":
+        return replace(preview, advisories="not asked for")
+    pairs = sorted({pair for change in preview.changes for pair in _brought(change, private)})
+    try:
+        known = ask(pairs, service) if pairs else {}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        return replace(preview, advisories=f"{service} does not answer ({type(error).__name__})")
+    return replace(
+        preview, changes=tuple(_with(change, known, private) for change in preview.changes)
+    )
+
+
+def _brought(change: InstanceChange, private: Mapping[str, frozenset[str]]) -> list[Pair]:
+    """Versions that the change brings, and those that it leaves behind."""
+    if change.packages is None:
+        return []
+    globs = private.get(change.environment, frozenset())
+    found = change.packages
+    pairs = [*found.added.items(), *found.removed.items()]
+    for name, (before, after) in found.changed.items():
+        pairs += [(name, before), (name, after)]
+    return [p for p in pairs if not any(fnmatchcase(p[0], glob) for glob in globs)]
+
+
+def _with(
+    change: InstanceChange, known: Mapping[Pair, list[str]], private: Mapping[str, frozenset[str]]
+) -> InstanceChange:
+    if change.packages is None:
+        return change
+    after = dict(change.packages.added) | {n: v for n, (_, v) in change.packages.changed.items()}
+    before = {n: v for n, (v, _) in change.packages.changed.items()}
+    wanted = [pair for pair in _brought(change, private) if after.get(pair[0]) == pair[1]]
+    found = [
+        Advisory(mark, name, version, mark not in known.get((name, before.get(name, "")), []))
+        for name, version in wanted
+        for mark in known.get((name, version), [])
+    ]
+    return replace(change, advisories=tuple(found))
+
+
+def ask(pairs: list[Pair], service: str) -> dict[Pair, list[str]]:
+    """Ids of the advisories for each (name, version); raises httpx's errors, or ValueError."""
+    found: dict[Pair, list[str]] = {}
+    with httpx.Client(base_url=service, timeout=TIMEOUT) as client:
+        for start in range(0, len(pairs), BATCH):
+            part = pairs[start : start + BATCH]
+            queries = [{"package": {"name": n, "ecosystem": "PyPI"}, "version": v} for n, v in part]
+            answer = client.post("/v1/querybatch", json={"queries": queries})
+            answer.raise_for_status()
+            results: list[dict[str, Any]] = answer.json()["results"]
+            for pair, result in zip(part, results, strict=True):
+                found[pair] = sorted(str(v["id"]) for v in result.get("vulns") or [])
+    return found

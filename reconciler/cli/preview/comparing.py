@@ -1,0 +1,266 @@
+"""What differs between two revisions, for each instance; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from reconciler.core.accept import lost
+from reconciler.core.budget import demanded
+from reconciler.core.definitions import (
+    Definitions,
+    Environment,
+    Finding,
+    Instance,
+    Place,
+    Recipe,
+    Wave,
+    Window,
+)
+from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
+from reconciler.core.world import Draft, World
+
+Packages = Mapping[str, str]
+"""Name → version."""
+
+
+class Action(StrEnum):
+    """What merging would do to an instance."""
+
+    BUILD = "new build"
+    FIRST = "first build"
+    BARE = "back to the bare base"
+    RESTART = "restart: other components load it"
+    SETTINGS = "settings only"
+    REMOVED = "no longer managed; left as it is"
+    STALLED = "kept as it is: its definition has a mistake"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Packages that a change adds, removes, and takes to another version (before, after)."""
+
+    added: Packages = field(default_factory=dict)
+    removed: Packages = field(default_factory=dict)
+    changed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def short(self) -> str:
+        """+1 -0 ~2, or "none"."""
+        counts = (len(self.added), len(self.removed), len(self.changed))
+        return "+{} -{} ~{}".format(*counts) if any(counts) else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Advisory:
+    """A known weakness of a package's version; `new`: this change brings it."""
+
+    id: str
+    package: str
+    version: str
+    new: bool
+
+    @property
+    def url(self) -> str:
+        """Where it is described."""
+        return f"https://osv.dev/vulnerability/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceChange:
+    """What would become of one instance.
+
+    `packages` is None where it could not be found out; `unknown` says why. `problem` is what stands
+    against it: a conflict with the base, or a package that is not there.
+    """
+
+    instance: str
+    team: str
+    environment: str
+    action: Action
+    waits: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()  # lines of the definition: "+ pandas>=3", "- pandas<3"
+    runtime: str = ""
+    packages: Difference | None = None
+    problem: Problem | None = None
+    unknown: str = ""
+    advisories: tuple[Advisory, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """All that a pull request would do; `findings` are the mistakes that it brings."""
+
+    base: str
+    changes: tuple[InstanceChange, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    mended: tuple[Finding, ...] = ()
+    lost: tuple[str, ...] = ()  # set when so many objects go that the prune guard holds it
+    advisories: str = ""  # why they were not looked up; "" when they were
+
+    @property
+    def wrong(self) -> bool:
+        """Would merging it fail."""
+        return bool(self.findings) or any(c.problem is not None for c in self.changes)
+
+
+def difference(before: Packages, after: Packages) -> Difference:
+    """What taking `before` to `after` means."""
+    return Difference(
+        {n: v for n, v in sorted(after.items()) if n not in before},
+        {n: v for n, v in sorted(before.items()) if n not in after},
+        {n: (before[n], v) for n, v in sorted(after.items()) if before.get(n, v) != v},
+    )
+
+
+def compare(
+    old: Definitions, new: Definitions, opens: Callable[[Window], str], prune_fraction: float
+) -> Preview:
+    """What differs, without the packages; `opens` says when a window opens, "" when it is open."""
+    before, after = _owners(old), _owners(new)
+    changes = []
+    for name in sorted({*old.instances, *new.instances}):
+        action = _action(name, old, new, before.get(name), after.get(name))
+        if action is not None:
+            instance = new.instances.get(name) or old.instances[name]
+            changes.append(_change(instance, action, before.get(name), after.get(name), opens))
+    known = {(f.object, f.reason, f.message) for f in old.findings}
+    still = {(f.object, f.reason, f.message) for f in new.findings}
+    gone = _lost(old, new)
+    total = len(old.environments) + len(old.instances)
+    return Preview(
+        base=old.commit.revision,
+        changes=tuple(changes),
+        findings=tuple(f for f in new.findings if (f.object, f.reason, f.message) not in known),
+        mended=tuple(f for f in old.findings if (f.object, f.reason, f.message) not in still),
+        lost=gone if len(gone) >= 2 and len(gone) > total * prune_fraction else (),
+    )
+
+
+def _owners(definitions: Definitions) -> dict[str, Environment]:
+    return {
+        instance: environment
+        for environment in definitions.environments.values()
+        for wave in environment.rollout
+        for instance in wave.instances
+    }
+
+
+def _action(
+    name: str,
+    old: Definitions,
+    new: Definitions,
+    before: Environment | None,
+    after: Environment | None,
+) -> Action | None:
+    """What happens to one instance; None for nothing at all."""
+    was, now = old.instances.get(name), new.instances.get(name)
+    if now is None:
+        broken = was is not None and was.place.file in new.broken
+        return Action.STALLED if broken else Action.REMOVED
+    if before is not None and after is None:
+        return Action.STALLED if before.place.file in new.broken else Action.BARE
+    if after is not None and (was is None or before is None):
+        return Action.FIRST
+    if was is None:
+        return None  # an instance that no environment names yet
+    if after is not None and before is not None:
+        if after.recipe.digest != before.recipe.digest:
+            return Action.BUILD
+        if was.load_into != now.load_into:
+            return Action.RESTART
+        if _earlier(before, name) != _earlier(after, name) or before.suspend != after.suspend:
+            return Action.SETTINGS
+        if demanded(before.recipe.checks.budget) != demanded(after.recipe.checks.budget):
+            return Action.SETTINGS
+    return None if _without_place(was) == _without_place(now) else Action.SETTINGS
+
+
+def _earlier(environment: Environment, name: str) -> tuple[Wave, ...]:
+    """The waves before the instance's own."""
+    waves = environment.rollout
+    return waves[: next(n for n, wave in enumerate(waves) if name in wave.instances)]
+
+
+def _without_place(instance: Instance) -> Instance:
+    return replace(instance, place=Place(""))
+
+
+def _change(
+    instance: Instance,
+    action: Action,
+    before: Environment | None,
+    after: Environment | None,
+    opens: Callable[[Window], str],
+) -> InstanceChange:
+    environment = after or before
+    starts = action in (Action.BUILD, Action.FIRST, Action.BARE, Action.RESTART)
+    return InstanceChange(
+        instance.name,
+        instance.team,
+        environment.name if environment else "",
+        action,
+        tuple(_waits(instance, after, opens)) if starts else (),
+        _lines(before.recipe if before else None, after.recipe if after else None)
+        if action in (Action.BUILD, Action.FIRST, Action.BARE)
+        else (),
+    )
+
+
+def _waits(
+    instance: Instance, environment: Environment | None, opens: Callable[[Window], str]
+) -> list[str]:
+    """On what the activation would wait, in words."""
+    found = []
+    if instance.suspend:
+        found.append("the instance is suspended")
+    if environment is not None and environment.suspend:
+        found.append(f"environment {environment.name} is suspended")
+    if environment is not None:
+        for number, wave in enumerate(_earlier(environment, instance.name), start=1):
+            soak = f" and has soaked {wave.soak / 60:g} min" if wave.soak else ""
+            found.append(f"wave {number}: until {', '.join(wave.instances)} is active{soak}")
+    if instance.window is not None:
+        when = opens(instance.window)
+        if when:
+            found.append(f"window: {when}")
+    return found
+
+
+def _lines(before: Recipe | None, after: Recipe | None) -> tuple[str, ...]:
+    old = _asked(before) if before else {}
+    new = _asked(after) if after else {}
+    gone = [f"- {line}" for line in old if line not in new]
+    return (*gone, *(f"+ {line}" for line in new if line not in old))
+
+
+def _asked(recipe: Recipe) -> dict[str, None]:
+    """Every line of a recipe, as people read it."""
+    trees = {p.path: p.tree[:SHORT_TREE] for p in recipe.packages}
+    lines = [
+        f"{r.text} (source {trees.get(r.package, '')})" if r.package else r.text
+        for r in recipe.requirements
+    ]
+    for path, text in recipe.constraints:
+        lines += [f"{line} ({path})" for line in text.split("\n") if line.strip()]
+    lines += [f"file {f.jar or f.url} {f.sha256[:12]}" for f in recipe.files]
+    lines += [f"env {key}={value}" for key, value in recipe.env]
+    lines += [f"source build of {name}" for name in recipe.source_builds]
+    lines += [f"index {i.name} {i.url} for {', '.join(i.packages)}" for i in recipe.indexes]
+    return dict.fromkeys(lines)
+
+
+SHORT_TREE = 10  # digits of an in-repo package's tree
+
+
+def _lost(old: Definitions, new: Definitions) -> tuple[str, ...]:
+    """What the daemon's prune guard would count as lost."""
+    records = Records(
+        environments={
+            e.name: EnvironmentRecord(e.name, e.team, e, old.commit)
+            for e in old.environments.values()
+        },
+        instances={i.name: InstanceRecord(i.name, i.team, i) for i in old.instances.values()},
+    )
+    return tuple(lost(Draft(World(0.0, records)), new))

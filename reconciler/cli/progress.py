@@ -1,0 +1,46 @@
+"""What people see while a command works: one line on stderr that goes away, on a terminal only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from reconciler.cli.output import plain
+
+Tell = Callable[..., None]
+"""Called as `tell(words="", done=0)`: what is done now, and how many more are done."""
+
+
+@contextmanager
+def working(words: str, total: int | None = None) -> Iterator[Tell]:
+    """Show `words` with the time that has passed, and a bar where there is a total.
+
+    Nothing is shown where stderr is no terminal. Used from several threads.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_, **__: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    counted = (BarColumn(bar_width=24), MofNCompleteColumn()) if total is not None else ()
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(
+        SpinnerColumn(), text, *counted, TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(plain(words), total=total)
+
+        def tell(words: str = "", done: int = 0) -> None:
+            bar.update(task, description=plain(words) if words else None)
+            bar.advance(task, done)
+
+        yield tell

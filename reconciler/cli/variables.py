@@ -1,0 +1,47 @@
+"""Variables that look like settings but are none: told, with the one that is probably meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import get_args
+
+from pydantic import BaseModel
+
+PREFIX = "GROUNDCREW_"
+OTHERS = (
+    "BUILD", "COMMENT_TOKEN", "COMPONENT", "CONFIG", "FAILPOINT", "FAILPOINTS_FILE", "RUNTIMES",
+    "TOKEN", "TOKEN_FILE",
+)  # fmt: skip
+SERVICE = re.compile(r"(^|_)(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+"""What Kubernetes puts into every pod for a Service called groundcrew."""
+CLOSE = 0.8
+
+
+def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name, the variable that is probably meant) of those that no setting reads."""
+    from reconciler.settings import Settings
+
+    known = list(_names(Settings, ""))
+    sections = {one.partition("__")[0] for one in known if "__" in one}
+    for name in sorted(names):
+        own = name.upper().removeprefix(PREFIX)
+        if not name.upper().startswith(PREFIX) or own in known or own in OTHERS:
+            continue
+        if "__" in own and own.partition("__")[0] in sections:
+            continue  # the settings themselves refuse a wrong key of a section
+        if SERVICE.search(own):
+            continue
+        close = get_close_matches(own, known, 1, CLOSE)
+        if close:
+            yield name, PREFIX + close[0]
+
+
+def _names(model: type[BaseModel], before: str) -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        name = f"{before}{key.upper()}"
+        yield name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _names(kind, f"{name}__")

@@ -1,0 +1,82 @@
+"""`groundcrew status --watch`: the status anew as it changes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from reconciler.cli.output import Format, warn
+from reconciler.core.errors import Retryable
+from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+
+T = TypeVar("T", InstanceStatus, EnvironmentStatus)
+
+CLEAR = "\x1b[2J\x1b[3J\x1b[H"
+
+
+def watch(
+    read: Callable[[float], Status],
+    show: Callable[[Status, float], None],
+    output: Format,
+    interval: float,
+    ended: Callable[[Status], bool],
+) -> None:
+    """Show what `read` gives, until `ended` holds of it or Ctrl-C.
+
+    On a terminal every `interval` seconds in place of the one before; else only what has changed,
+    one after the other, and as JSON one document a line. A database that does not answer is told
+    and asked again.
+    """
+    from reconciler.api.documents import status_document
+
+    person = sys.stdout.isatty() and output is Format.TABLE
+    try:
+        for found in _changes(read, interval, every=person):
+            if output is Format.JSON:
+                line = json.dumps(status_document(found), ensure_ascii=False)
+                sys.stdout.write(line + "\n")
+            else:
+                sys.stdout.write(CLEAR if person else "")
+                show(found, time.time())
+            sys.stdout.flush()
+            if ended(found):
+                return
+    except KeyboardInterrupt:
+        return
+
+
+def _changes(read: Callable[[float], Status], interval: float, *, every: bool) -> Iterator[Status]:
+    last: object = None
+    away = ""
+    while True:
+        try:
+            found = read(time.time())
+        except Retryable as error:
+            if error.message != away:
+                warn(f"{error} [{error.reason}]; asking again")
+            away = error.message
+        else:
+            away = ""
+            standing = _timeless(found)
+            if every or standing != last:
+                yield found
+            last = standing
+        time.sleep(interval)
+
+
+def _timeless(found: Status) -> Status:
+    """The status without the time of its conditions, which is that of the look at them."""
+    return replace(
+        found,
+        environments=tuple(_at_no_time(e) for e in found.environments),
+        instances=tuple(_at_no_time(i) for i in found.instances),
+    )
+
+
+def _at_no_time(one: T) -> T:
+    conditions = tuple(replace(condition, at=0.0) for condition in one.conditions)
+    return replace(one, conditions=conditions)

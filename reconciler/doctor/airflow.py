@@ -1,0 +1,145 @@
+"""Each instance's Airflow: its API with what an activation needs of it, and local executables.
+
+Nothing is changed. Whether pools may be changed is found out on a pool that does not exist: a user
+without the right is refused (403) before Airflow says that there is none (404). Airflow's audit log
+has a line of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from reconciler.airflow.local import LocalDriver
+from reconciler.airflow.rest import Api
+from reconciler.core.definitions import Environment, Instance
+from reconciler.core.errors import Retryable
+from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.settings import Settings
+
+NO_POOL = "groundcrew-doctor-there-is-no-such-pool"
+SKEW = 5.0  # seconds that a heartbeat may lie ahead
+
+
+def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
+    """The API answers, takes the credentials, and gives the rights that an activation needs."""
+    about = f"instance/{instance.name}"
+    name = instance.api.credentials
+    secret = settings.secrets_dir / instance.team / name if name else None
+    if secret is not None and not credentials(secret):
+        yield Finding(
+            Check.AIRFLOW, about, Level.WRONG, "CredentialsMissing",
+            f"the secret {secret} has neither a token nor a password",
+            f"write the files username and password, or token, into {secret}",
+        )  # fmt: skip
+        return
+    with Api(instance.api.url, secret, team=instance.team) as api:
+        health = api.health()
+        troubles = list(_rights(api, about))
+    sick = sorted(k for k, s in health.items() if s.status not in ("healthy", "None"))
+    if sick:
+        troubles.append(
+            Finding(
+                Check.AIRFLOW, about, Level.WARNING, "AirflowUnhealthy",
+                f"Airflow says of itself that {', '.join(sick)} is not healthy",
+                "mend Airflow first: an activation there would be taken back",
+            )
+        )  # fmt: skip
+    ahead = max((s.heartbeat for s in health.values()), default=0.0) - time.time()
+    if ahead > SKEW:
+        troubles.append(
+            Finding(
+                Check.CLOCK, about, Level.WRONG, "ClockSkew",
+                f"Airflow's newest heartbeat lies {ahead:.0f} s ahead of this machine's clock",
+                "let both machines keep time by NTP; heartbeats are compared with restarts",
+            )
+        )  # fmt: skip
+    yield from troubles
+    if not troubles:
+        yield good(Check.AIRFLOW, about, f"{instance.api.url} answers and takes the credentials")
+
+
+def _rights(api: Api, about: str) -> Iterator[Finding]:
+    """Which of an activation's questions and changes are refused; all of them: the credentials."""
+    asked: dict[str, Callable[[], object]] = {
+        "read pools": api.pools,
+        "read task instances": api.busy,
+        "read import errors": api.import_errors,
+        "read DAGs": api.dags,
+        "read providers": api.providers,
+        "read plugins": api.plugins,
+        "change pools": lambda: api.set_pool(NO_POOL, 0),
+    }
+    refused = []
+    for doing, question in asked.items():
+        try:
+            question()
+        except Retryable as error:
+            if error.reason != "AirflowDenied":
+                raise
+            refused.append(doing)
+            last = error
+    if len(refused) == len(asked):
+        raise last
+    if refused:
+        yield Finding(
+            Check.AIRFLOW, about, Level.WRONG, "AirflowRightsMissing",
+            f"the credentials are taken, but may not {', '.join(refused)}",
+            "give this Airflow user the role Op, or these rights",
+        )  # fmt: skip
+
+
+def credentials(secret: Path) -> bool:
+    """Is there something in a secret to log in with."""
+    for name in ("token", "password"):
+        try:
+            if (secret / name).stat().st_size:
+                return os.access(secret / name, os.R_OK)
+        except OSError:
+            continue
+    return False
+
+
+def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
+    """What is run on this machine for an instance is there, and the settings allow it."""
+    assert instance.local is not None, "asked of local instances only"
+    about = f"instance/{instance.name}"
+    driver = LocalDriver(settings.local, settings.secrets_dir)
+    driver.permit(instance)
+    words = {instance.local.python}
+    for component in instance.local.components:
+        words |= {argv[0] for argv in (component.restart, component.status) if argv}
+    gone = sorted(w for w in words if not (Path(w).is_file() and os.access(w, os.X_OK)))
+    if gone:
+        yield Finding(
+            Check.LOCAL, about, Level.WRONG, "NotExecutable",
+            f"{', '.join(gone)} cannot be run here",
+            f"mend local.python or the components' commands in {instance.place}, or install it",
+        )  # fmt: skip
+    elif not Path(instance.local.airflow_home).is_dir():
+        yield Finding(
+            Check.LOCAL, about, Level.WARNING, "AirflowHomeMissing",
+            f"{instance.local.airflow_home} is no directory here",
+            f"mend local.airflowHome in {instance.place}",
+        )  # fmt: skip
+    else:
+        yield good(Check.LOCAL, about, "its interpreter and commands are there and allowed")
+
+
+def look_indexes(settings: Settings, environment: Environment) -> Iterator[Finding]:
+    """The credentials of an environment's indexes are there."""
+    for index in environment.recipe.indexes:
+        if not index.credentials:
+            continue
+        secret = settings.secrets_dir / environment.team / index.credentials
+        about = f"environment/{environment.name}"
+        if credentials(secret):
+            yield good(Check.INDEX, about, f"index {index.name} has its credentials")
+        else:
+            yield Finding(
+                Check.INDEX, about, Level.WRONG, "CredentialsMissing",
+                f"index {index.name}: the secret {secret} has neither a token nor a password",
+                f"write the files username and password, or token, into {secret}",
+            )  # fmt: skip

@@ -1,0 +1,109 @@
+"""Which checks there are with these settings and definitions, put together and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from reconciler.airflow.rest import TIMEOUT
+from reconciler.doctor import airflow, forge, messages, records, share
+from reconciler.doctor.examine import Task, examine
+from reconciler.doctor.finding import Check, Finding, off
+from reconciler.doctor.repo import Known, Repo
+from reconciler.settings import Settings
+
+OF_OBJECTS = (Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW)
+MARGIN = 15.0  # seconds beyond a time limit that the check has itself
+REQUESTS = 10  # of an Airflow check, each with the limit of its own
+
+
+def diagnose(
+    settings: Settings,
+    wanted: Collection[Check] = (),
+    ended: Callable[[Task], None] = lambda _: None,
+) -> list[Finding]:
+    """The findings of the wanted checks, of all by default; `ended` is told of each check.
+
+    First what stands for itself and the environments repo, then what is defined there.
+    """
+    repo = Repo(settings)
+    wanted = set(wanted) or set(Check)
+    tasks = _own(settings)
+    asks_objects = not wanted.isdisjoint(OF_OBJECTS)
+    reading = Task(Check.GIT, repo.url, repo.look, 2 * settings.git.timeout + MARGIN)
+    if Check.GIT in wanted or asks_objects:
+        tasks.append(reading)
+    found = examine([t for t in tasks if t.check in _needing(wanted) or t is reading], ended)
+    if asks_objects:
+        repo.remember()
+        found += examine(_objects(settings, repo.known, wanted), ended)
+        if not repo.known.instances:
+            words = "no instance is known, so none is looked at"
+            mend = "define one in the environments repo; `groundcrew init DIR` shows how"
+            found.append(off(Check.AIRFLOW, "instances", words, mend))
+    order = list(Check)
+    found = [f for f in found if f.check in wanted]
+    return sorted(found, key=lambda f: order.index(f.check))
+
+
+def _needing(wanted: Collection[Check]) -> set[Check]:
+    """The clocks are read where the share and the database are looked at."""
+    more = {Check.SHARE, Check.DATABASE} if Check.CLOCK in wanted else set()
+    return {*wanted} | more
+
+
+def _own(settings: Settings) -> list[Task]:
+    database = "database" if settings.database else settings.database_url
+    tasks = [
+        Task(Check.STATE, str(settings.state_dir), partial(records.look_state, settings)),
+        Task(Check.SHARE, str(settings.share), partial(share.look, settings.share)),
+        Task(Check.DATABASE, database, partial(records.look_database, settings)),
+        Task(Check.FORGE, "commit_status", partial(forge.look, settings), 60.0),
+    ]
+    tasks += [
+        Task(Check.NOTIFY, f"route {route.name}", partial(messages.look_route, settings, route))
+        for route in settings.notify.routes
+    ]
+    return tasks
+
+
+def _objects(settings: Settings, known: Known, wanted: Collection[Check]) -> list[Task]:
+    """The checks of what is defined."""
+    tasks = [
+        Task(Check.INDEX, f"environment/{one.name}", partial(airflow.look_indexes, settings, one))
+        for one in known.environments
+    ]
+    for one in known.instances:
+        about = f"instance/{one.name}"
+        look = partial(airflow.look_api, settings, one)
+        tasks.append(Task(Check.AIRFLOW, about, look, REQUESTS * TIMEOUT + MARGIN))
+        if one.local is not None:
+            tasks.append(Task(Check.LOCAL, about, partial(airflow.look_local, settings, one)))
+    if Check.KUBERNETES in wanted:
+        tasks += _clusters(settings, known)
+    return [task for task in tasks if task.check in wanted]
+
+
+def _clusters(settings: Settings, known: Known) -> list[Task]:
+    """The checks of clusters; the Kubernetes client is imported only when there is one."""
+    from reconciler.cluster.clusters import Clusters
+    from reconciler.doctor import kubernetes as k8s
+
+    clusters = Clusters(settings.kubernetes)
+    tasks = []
+    for context, namespace, builds in k8s.spaces(settings, known.instances):
+        rules, setting = (
+            (k8s.BUILDS, "builds.namespace") if builds else (k8s.AIRFLOW, "airflowNamespaces")
+        )
+        cluster = clusters.of(context)
+        look = partial(k8s.look_rights, cluster, namespace, rules, setting)
+        about = f"{cluster.context}/{namespace}"
+        seconds = 2 * cluster.limits.request_timeout + MARGIN
+        tasks.append(Task(Check.KUBERNETES, about, look, seconds))
+    for one in known.instances:
+        if one.kubernetes is not None:
+            cluster = clusters.of(one.kubernetes.context)
+            release = partial(k8s.look_release, cluster, settings, one)
+            seconds = 2 * cluster.limits.request_timeout + MARGIN
+            tasks.append(Task(Check.KUBERNETES, f"instance/{one.name}", release, seconds))
+    return tasks

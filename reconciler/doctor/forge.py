@@ -1,0 +1,113 @@
+"""The forge's token: it is taken, sees the project, and has the rights it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from metrics.channels import TIMEOUT, read_secret
+from metrics.commits import PUBLIC, project_of
+from reconciler.doctor.finding import Check, Finding, Level, good, off
+from reconciler.settings import Settings
+
+DEVELOPER = 30  # GitLab's access level that may set statuses
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    """Ask the forge who the token is; no status is set."""
+    wanted = settings.commit_status
+    if not wanted.forge:
+        yield off(Check.FORGE, "commit_status", "no commit statuses are set")
+        return
+    project = wanted.project or project_of(settings.git.url)
+    about = f"{wanted.forge} {project}".strip()
+    path = settings.secrets_dir / wanted.secret / "token"
+    token = read_secret(path)
+    if not project:
+        yield _wrong(about, "ProjectUnknown", "the project cannot be told from git.url",
+                     "set commit_status.project")  # fmt: skip
+        return
+    if not token:
+        yield _wrong(about, "SecretMissing", f"there is no token in {path}",
+                     "write a token that may set commit statuses into that file")  # fmt: skip
+        return
+    api = wanted.api_url or PUBLIC[wanted.forge]
+    try:
+        ask = _github if wanted.forge == "github" else _gitlab
+        yield ask(about, api, project, token)
+    except ImportError:
+        yield _wrong(about, "ExtraMissing", "the client library is not installed",
+                     "pip install 'groundcrew[forges]'")  # fmt: skip
+    except Exception as error:  # requests' and urllib3's many; their words may hold the token
+        yield Finding(
+            Check.FORGE, about, Level.UNREACHABLE, "ForgeUnreachable",
+            f"{api} does not answer ({type(error).__name__})",
+            "see that the daemon's network reaches it, and commit_status.api_url",
+        )  # fmt: skip
+
+
+def _github(about: str, api: str, project: str, token: str) -> Finding:
+    from github import Auth, Github, GithubException
+
+    client = Github(auth=Auth.Token(token), base_url=api, timeout=int(TIMEOUT), retry=None)
+    try:
+        found = client.get_repo(project)
+        scopes = client.oauth_scopes
+        pushes = found.permissions.push if found.permissions is not None else True
+    except GithubException as error:
+        return _refused(about, api, error.status, "repo:status, or commit statuses: write")
+    finally:
+        client.close()
+    if scopes and not {"repo", "repo:status"} & {*scopes}:
+        return _wrong(about, "ScopeMissing", f"the token has the scopes {', '.join(scopes)} only",
+                      "make one with the scope repo:status")  # fmt: skip
+    if not pushes:
+        return Finding(
+            Check.FORGE, about, Level.WARNING, "MayNotPush",
+            "the token's user may not push to the project, which statuses need",
+            "give that user the role Write, or the app the right commit statuses: write",
+        )  # fmt: skip
+    return good(Check.FORGE, about, "the token is taken and sees the project")
+
+
+def _gitlab(about: str, api: str, project: str, token: str) -> Finding:
+    from gitlab import Gitlab
+    from gitlab.exceptions import GitlabError
+
+    try:
+        with Gitlab(
+            api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False
+        ) as client:
+            found = client.projects.get(project)
+            rights = found.attributes.get("permissions") or {}
+    except GitlabError as error:
+        return _refused(about, api, int(error.response_code or 0), "the scope api")
+    levels = [int((rights.get(k) or {}).get("access_level") or 0)
+              for k in ("project_access", "group_access")]  # fmt: skip
+    if rights and max(levels) < DEVELOPER:
+        return Finding(
+            Check.FORGE, about, Level.WARNING, "MayNotPush",
+            "the token's user has less than the role Developer in the project",
+            "give the token or its user the role Developer",
+        )  # fmt: skip
+    return good(Check.FORGE, about, "the token is taken and sees the project")
+
+
+def _refused(about: str, api: str, code: int, needs: str) -> Finding:
+    match code:
+        case 401:
+            return _wrong(about, "TokenRefused", f"{api} does not take the token",
+                          f"make a new one with {needs}")  # fmt: skip
+        case 403 | 404:
+            return _wrong(
+                about, "ProjectHidden", f"the token does not see the project ({code})",
+                f"mend commit_status.project, or give the token access to it, with {needs}",
+            )  # fmt: skip
+        case _:
+            return Finding(
+                Check.FORGE, about, Level.UNREACHABLE, "ForgeUnreachable",
+                f"{api} answered {code}", "look again; see commit_status.api_url",
+            )  # fmt: skip
+
+
+def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
+    return Finding(Check.FORGE, about, Level.WRONG, reason, message, mend)

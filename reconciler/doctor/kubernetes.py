@@ -1,0 +1,133 @@
+"""The daemon's rights in each cluster, and that each release is there with share and loader.
+
+`AIRFLOW` and `BUILDS` are the rules of the chart (deploy/helm/groundcrew/templates/_rules.tpl); a
+test holds them equal. The server itself is asked for each verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from reconciler.cluster.cluster import Cluster
+from reconciler.cluster.connection import Json
+from reconciler.core.definitions import IN_CLUSTER, Instance
+from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.settings import Settings
+
+Rules = Mapping[tuple[str, str, str], tuple[str, ...]]
+"""Verbs by (API group, resource, subresource)."""
+
+AIRFLOW: Rules = {
+    ("", "pods", ""): ("list", "watch", "delete"),
+    ("", "pods", "log"): ("get",),
+    ("", "events", ""): ("list",),
+    ("apps", "deployments", ""): ("list", "watch", "patch"),
+    ("apps", "statefulsets", ""): ("list", "watch", "patch"),
+}
+BUILDS: Rules = {
+    ("batch", "jobs", ""): ("create", "get", "list", "delete"),
+    ("", "pods", ""): ("list", "watch"),
+    ("", "pods", "log"): ("get",),
+}
+KINDS = ("deployments", "statefulsets")
+
+
+def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) -> Iterator[Finding]:
+    """Every verb of `rules` in a namespace; `setting` is the chart's value that grants them."""
+    about = f"{cluster.context}/{namespace}"
+    missing: dict[str, list[str]] = {}
+    for (group, resource, sub), verbs in rules.items():
+        name = "/".join(part for part in (resource, sub) if part)
+        for verb in verbs:
+            if not cluster.may(namespace, verb, group, resource, sub):
+                missing.setdefault(f"{name}.{group}" if group else name, []).append(verb)
+    if not missing:
+        count = sum(len(verbs) for verbs in rules.values())
+        yield good(Check.KUBERNETES, about, f"the daemon has its {count} rights there")
+        return
+    words = "; ".join(f"{', '.join(verbs)} {name}" for name, verbs in missing.items())
+    yield Finding(
+        Check.KUBERNETES, about, Level.WRONG, "RightsMissing", f"the daemon may not: {words}",
+        f"list {namespace} in the chart's {setting} and upgrade the release of Groundcrew, or "
+        f"grant what deploy/manifests/03-access.yaml grants",
+    )  # fmt: skip
+
+
+def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> Iterator[Finding]:
+    """The release is there, and what loads builds has the share and the loader."""
+    target = instance.kubernetes
+    assert target is not None, "asked of instances on Kubernetes only"
+    about = f"instance/{instance.name}"
+    if not all(cluster.may(target.namespace, "list", "apps", kind) for kind in KINDS):
+        return  # told by look_rights
+    labels = f"tier=airflow,release={target.release}"
+    found = [w for kind in KINDS for w in cluster.list(kind, target.namespace, labels)]
+    loading = [w for w in found if _component(w) in instance.load_into]
+    if not loading:
+        known = {_labels(w).get("release", "") for kind in KINDS
+                 for w in cluster.list(kind, target.namespace, "tier=airflow")}  # fmt: skip
+        there = f"; there are {', '.join(sorted(known))}" if known else ""
+        yield Finding(
+            Check.KUBERNETES, about, Level.WRONG, "ReleaseMissing",
+            f"namespace {target.namespace} has no Deployment or StatefulSet of the release "
+            f"{target.release} that loads builds (labels {labels}){there}",
+            f"mend spec.kubernetes or spec.loadInto in {instance.place}, or install the release",
+        )  # fmt: skip
+        return
+    troubles = list(_connected(about, loading, settings, instance))
+    yield from troubles
+    if not troubles:
+        names = ", ".join(sorted(_component(w) for w in loading))
+        yield good(Check.KUBERNETES, about, f"release {target.release} loads in {names}")
+
+
+def _connected(
+    about: str, loading: Iterable[Json], settings: Settings, instance: Instance
+) -> Iterator[Finding]:
+    share = str(settings.share)
+    loader = f"{share}/instances/{instance.name}/loader"
+    unmounted, unset = set[str](), set[str]()
+    for workload in loading:
+        component = _component(workload)
+        containers = workload["spec"]["template"]["spec"].get("containers") or []
+        mounts = {m.get("mountPath") for c in containers for m in c.get("volumeMounts") or []}
+        paths = [
+            str(e.get("value", "")).split(":")
+            for c in containers
+            for e in c.get("env") or []
+            if e.get("name") == "PYTHONPATH"
+        ]
+        if share not in mounts:
+            unmounted.add(component)
+        elif not any(loader in path for path in paths):
+            unset.add(component)
+    mend = f"upgrade the release with what `groundcrew airflow-values {instance.name}` prints"
+    if unmounted:
+        yield Finding(
+            Check.KUBERNETES, about, Level.WARNING, "ShareNotMounted",
+            f"nothing is mounted at {share} in {', '.join(sorted(unmounted))}", mend,
+        )  # fmt: skip
+    if unset:
+        yield Finding(
+            Check.KUBERNETES, about, Level.WARNING, "LoaderNotSet",
+            f"PYTHONPATH does not name {loader} in {', '.join(sorted(unset))}", mend,
+        )  # fmt: skip
+
+
+def _labels(workload: Json) -> Json:
+    labels: Json = workload["metadata"].get("labels") or {}
+    return labels
+
+
+def _component(workload: Json) -> str:
+    return str(_labels(workload).get("component", ""))
+
+
+def spaces(settings: Settings, instances: Iterable[Instance]) -> list[tuple[str | None, str, bool]]:
+    """(context, namespace, is it that of builds) of every namespace the daemon works in."""
+    targets = [i.kubernetes for i in instances if i.kubernetes is not None]
+    contexts = {t.context for t in targets}
+    contexts |= {c for c in settings.kubernetes.clusters if c != IN_CLUSTER}
+    found = {(t.context, t.namespace, False) for t in targets}
+    found |= {(c, settings.kubernetes.jobs.namespace, True) for c in contexts}
+    return sorted(found, key=lambda one: (one[0] or "", one[1], one[2]))

@@ -1,0 +1,117 @@
+"""Where messages go: the secret is there and its server answers; nothing is sent to it.
+
+The connection is opened and, for https, the certificate proved; no request follows, so that no
+message appears and the address, which is a secret, stays here. Of a bot Slack is asked whether it
+takes the token.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from metrics.channels import Outcome, read_secret
+from metrics.slackbot import check_token
+from reconciler.doctor.finding import Check, Finding, Level, good, off
+from reconciler.settings import RouteSettings, Settings
+
+TIMEOUT = 10.0  # seconds
+SLACK = "hooks.slack.com"
+PORTS = {"http": 80, "https": 443}
+
+
+def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
+    """One route of messages."""
+    about = f"route {route.name}"
+    if route.channel:
+        yield _bot(settings, route, about)
+        return
+    path = settings.secrets_dir / route.secret / "url"
+    url = read_secret(path)
+    if not url:
+        if "routes" not in settings.notify.model_fields_set:
+            yield off(Check.NOTIFY, about, "no messages are sent", f"write its address into {path}")
+            return
+        yield _wrong(about, "SecretMissing", f"there is no address in {path}",
+                     "write the webhook's address into that file")  # fmt: skip
+        return
+    try:
+        parts = urlsplit(url)
+        port = parts.port or PORTS.get(parts.scheme, 0)
+    except ValueError:
+        parts, port = SplitResult("", "", "", "", ""), 0
+    if not port or not parts.hostname:
+        yield _wrong(about, "AddressWrong", f"what is in {path} is no http or https address",
+                     "write the webhook's whole address, https://…, into that file")  # fmt: skip
+        return
+    if parts.hostname == SLACK and not _slack(parts.path):
+        yield _wrong(
+            about, "AddressWrong", f"what is in {path} is not the address of an incoming webhook",
+            "copy it from Slack's page of the app, Incoming Webhooks: "
+            f"https://{SLACK}/services/…/…/…",
+        )  # fmt: skip
+        return
+    yield _reach(about, parts.scheme, parts.hostname, port)
+
+
+def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
+    """A route that writes with a bot's token: Slack is asked whether it knows the token."""
+    path = settings.secrets_dir / route.secret / "token"
+    if not read_secret(path):
+        return _wrong(about, "SecretMissing", f"there is no token in {path}",
+                      "write the bot's token, xoxb-…, into that file")  # fmt: skip
+    answer = check_token(read_secret(path))
+    match answer.outcome:
+        case Outcome.TAKEN:
+            words = f"Slack takes the token; whether it may write to {route.channel} is not known"
+            return good(Check.NOTIFY, about, f"{words}; nothing was sent")
+        case Outcome.LATER:
+            return Finding(
+                Check.NOTIFY, about, Level.UNREACHABLE, "ReceiverUnreachable",
+                f"Slack does not answer: {answer.words}",
+                "see that the daemon's network reaches slack.com, or set HTTPS_PROXY for the "
+                "daemon",
+            )  # fmt: skip
+        case _:
+            return _wrong(about, "TokenRefused", answer.words,
+                          f"copy the app's Bot User OAuth Token into {path}")  # fmt: skip
+
+
+def _slack(path: str) -> bool:
+    parts = path.strip("/").split("/")
+    return (len(parts) == 4 and parts[0] == "services") or parts[0] in ("workflows", "triggers")
+
+
+def _reach(about: str, scheme: str, host: str, port: int) -> Finding:
+    """Connect, through the proxy that the environment names if it names one."""
+    proxy = "" if proxy_bypass(host) else getproxies().get(scheme, "")
+    via = ""
+    if proxy:
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port or 3128
+        via = "the proxy "
+    try:
+        with socket.create_connection((host, port), TIMEOUT) as plain:
+            if scheme == "https":
+                with ssl.create_default_context().wrap_socket(plain, server_hostname=host):
+                    pass
+    except ssl.SSLCertVerificationError as error:
+        return _wrong(
+            about, "CertificateWrong", f"the certificate of {via}{host} is not trusted: "
+            f"{error.verify_message}", "renew it, or give the daemon its authority (SSL_CERT_FILE)",
+        )  # fmt: skip
+    except OSError as error:
+        words = error.strerror or str(error) or type(error).__name__
+        return Finding(
+            Check.NOTIFY, about, Level.UNREACHABLE, "ReceiverUnreachable",
+            f"{via}{host}:{port} does not answer: {words}",
+            "see that the daemon's network reaches it, or set HTTPS_PROXY for the daemon",
+        )  # fmt: skip
+    return good(Check.NOTIFY, about, f"{via}{host}:{port} answers; nothing was sent")
+
+
+def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
+    return Finding(Check.NOTIFY, about, Level.WRONG, reason, message, mend)

@@ -1,0 +1,153 @@
+"""The daemon's own disk, its database, and the clock of that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import inspect
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from reconciler.core.errors import Retryable
+from reconciler.doctor.finding import Check, Finding, Level, failed, good, off
+from reconciler.doctor.share import NETWORK, mounted, space
+from reconciler.settings import Settings
+from reconciler.store.errors import translating
+from reconciler.store.store import SCHEMA, Store
+
+SKEW = 5.0  # seconds; half of the shortest lease that makes sense
+REFUSED = ("password authentication", "no password supplied", "pg_hba", "does not exist",
+           "permission denied", "role ")  # fmt: skip
+
+
+def look_state(settings: Settings) -> Iterator[Finding]:
+    """The state directory: writable, on a disk that suits SQLite, with room for the cache."""
+    path = settings.state_dir
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        yield Finding(
+            Check.STATE, str(path), Level.WRONG, "StateUnwritable",
+            f"{there} cannot be written", "give it to the daemon's user, or set state_dir "
+            "(GROUNDCREW_STATE_DIR); run this as the daemon's user",
+        )  # fmt: skip
+        return
+    kind, _ = mounted(there)
+    troubles = []
+    if not settings.database and kind in NETWORK:
+        troubles.append(
+            Finding(
+                Check.STATE, str(path), Level.WRONG, "StateRemote",
+                f"SQLite lies on {kind}, where its locks may not hold",
+                "put state_dir on a local disk or block volume, or use PostgreSQL (database)",
+            )
+        )  # fmt: skip
+    cache = settings.cache_dir
+    disk = next(p for p in (cache, *cache.absolute().parents) if p.exists())
+    usage = shutil.disk_usage(disk)
+    troubles += space(Check.STATE, str(cache), usage.total, usage.free)
+    yield from troubles
+    if not troubles:
+        yield good(Check.STATE, str(path), f"it can be written ({kind or 'unknown'})")
+
+
+def look_database(settings: Settings) -> Iterator[Finding]:
+    """The database: it answers, takes writes, is of this version, is sound, and keeps time."""
+    url = settings.database_url
+    file = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
+    if file and not Path(file).exists():
+        yield off(
+            Check.DATABASE, file, "there is none yet: no daemon has run with these settings",
+            "start one with `groundcrew run`",
+        )  # fmt: skip
+        return
+    try:
+        store = Store(url)
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
+        yield Finding(
+            Check.DATABASE, "database", Level.WRONG, "DatabaseUnknown",
+            f"the setting database is no address that can be used ({type(error).__name__})",
+            "write postgresql+psycopg://USER@HOST/NAME and install groundcrew[postgresql]; or "
+            "leave it empty for SQLite",
+        )  # fmt: skip
+        return
+    about = store.engine.url.render_as_string(hide_password=True)
+    try:
+        yield from _ask(store, about, bool(file))
+    except Retryable as error:
+        words = " ".join(error.message.split())
+        if any(mark in words for mark in REFUSED):
+            mend = "mend user, password and name in the setting database, and its rights there"
+            yield Finding(Check.DATABASE, about, Level.WRONG, "DatabaseDenied", words, mend)
+        else:
+            yield failed(Check.DATABASE, about, Retryable(error.reason, words))
+    finally:
+        store.close()
+
+
+def _ask(store: Store, about: str, sqlite: bool) -> Iterator[Finding]:
+    with translating(about):
+        began = time.time()
+        with store.engine.connect() as connection:
+            sql = (
+                "SELECT (julianday('now') - 2440587.5) * 86400.0"
+                if sqlite
+                else "SELECT extract(epoch FROM clock_timestamp())"
+            )
+            connection.exec_driver_sql("SELECT 1")
+            began = time.time()
+            clock = float(connection.exec_driver_sql(sql).scalar_one())
+            ended = time.time()
+            check = "PRAGMA quick_check(1)" if sqlite else "SHOW transaction_read_only"
+            said = str(connection.exec_driver_sql(check).scalar_one())
+            tables = inspect(connection).has_table("alembic_version")
+            version = (
+                connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+                if tables
+                else None
+            )
+        leader = store.leader() if version is not None else None
+    troubles = list(_standing(about, said, sqlite, version))
+    yield from troubles
+    if not troubles:
+        led = f"{leader} leads" if leader else "no daemon runs now"
+        yield good(Check.DATABASE, about, f"it answers, with schema {version}; {led}")
+    yield _time(about, clock, began, ended)
+
+
+def _standing(about: str, said: str, sqlite: bool, version: str | None) -> Iterator[Finding]:
+    if sqlite and said != "ok":
+        yield Finding(
+            Check.DATABASE, about, Level.WRONG, "DatabaseDamaged", f"it is damaged: {said[:200]}",
+            "restore a backup, or move it away: an empty database adopts what is on the share",
+        )  # fmt: skip
+    if not sqlite and said == "on":
+        yield Finding(
+            Check.DATABASE, about, Level.WRONG, "DatabaseReadOnly", "it takes no writes",
+            "name the primary in the setting database, not a standby",
+        )  # fmt: skip
+    if version is None:
+        yield off(
+            Check.DATABASE, about, "it has no tables yet; the daemon makes them when it starts",
+            "start one with `groundcrew run`",
+        )  # fmt: skip
+    elif version > SCHEMA:
+        yield Finding(
+            Check.DATABASE, about, Level.WRONG, "SchemaTooNew",
+            f"it has schema {version}, this version knows {SCHEMA}",
+            "run the newer Groundcrew, or restore a backup",
+        )  # fmt: skip
+
+
+def _time(about: str, clock: float, began: float, ended: float) -> Finding:
+    """The database's clock beside this machine's; the lease is timed by the database's."""
+    skew = clock - ended if clock > ended else min(0.0, clock - began)
+    if abs(skew) <= SKEW:
+        return good(Check.CLOCK, about, f"this machine's clock agrees within {SKEW:.0f} s")
+    return Finding(
+        Check.CLOCK, about, Level.WRONG, "ClockSkew",
+        f"the database's clock differs by {skew:+.1f} s from this machine's",
+        "let both machines keep time by NTP; times of windows and heartbeats are compared",
+    )  # fmt: skip

@@ -1,0 +1,77 @@
+"""The environments repo: it is read as the daemon reads it, into a mirror that is thrown away."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitsource.source import Source
+from reconciler.core.definitions import Definitions, Environment, Instance
+from reconciler.core.errors import GroundcrewError
+from reconciler.daemon.reading import current
+from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.settings import Settings
+
+SHORT = 10  # digits of a revision
+
+
+@dataclass(slots=True)
+class Known:
+    """The definitions that the other checks are of: the repo's, else those of the records."""
+
+    environments: tuple[Environment, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    read: bool = False
+
+
+class Repo:
+    """Reads the repo once; `known` holds afterwards what is defined."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.known = Known()
+
+    @property
+    def url(self) -> str:
+        """The repo's address."""
+        return self._settings.git.url or "git.url"
+
+    def look(self) -> Iterator[Finding]:
+        """Can it be reached and read; raises what reading it raises."""
+        with tempfile.TemporaryDirectory(prefix="groundcrew-doctor-") as folder:
+            source = Source(self._settings.git, Path(folder), self._settings.secrets_dir)
+            found = source.poll()
+        assert found is not None, "a first poll reads"
+        self._take(found)
+        revision = found.commit.revision[:SHORT]
+        counted = f"{len(found.environments)} environments and {len(found.instances)} instances"
+        words = f"branch {self._settings.git.branch} at {revision} has {counted}"
+        yield good(Check.GIT, self.url, words)
+        if found.findings:
+            first = found.findings[0]
+            yield Finding(
+                Check.GIT, self.url, Level.WARNING, "DefinitionsWrong",
+                f"{len(found.findings)} mistakes in the definitions; the first is at "
+                f"{first.place}: {first.message}",
+                "mend what `groundcrew validate` says in a checkout",
+            )  # fmt: skip
+
+    def _take(self, found: Definitions) -> None:
+        self.known = Known(
+            tuple(found.environments.values()), tuple(found.instances.values()), read=True
+        )
+
+    def remember(self) -> None:
+        """Without the repo, take what the records hold."""
+        if self.known.read:
+            return
+        try:
+            _, records = current(self._settings)
+        except GroundcrewError:
+            return
+        self.known = Known(
+            tuple(r.definition for r in records.environments.values()),
+            tuple(r.definition for r in records.instances.values()),
+        )

@@ -1,0 +1,197 @@
+"""The share: can it be written, does it keep what publishing relies on, and how full is it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from reconciler.doctor.finding import Check, Finding, Level, failed, good
+from reconciler.share.atomic import (
+    DENIED,
+    sync_directory,
+    temporary,
+    translated,
+    write_file,
+)
+from reconciler.share.share import Share
+
+FEW = 0.10  # of the space, as in the alert GroundcrewShareFilling
+LEAST = 0.03
+SKEW = 60.0  # seconds that the clock of the share's server may differ
+GIB = 1 << 30
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "glusterfs", "fuse.glusterfs", "9p")
+
+
+def look(root: Path) -> Iterator[Finding]:
+    """Findings on the share at `root`; what is written for it is removed again."""
+    about = str(root)
+    if not root.is_dir():
+        yield _wrong(
+            about, "ShareMissing", "it is no directory",
+            "mount the share there, or set share (GROUNDCREW_SHARE)",
+        )  # fmt: skip
+        return
+    folder = temporary(root / "doctor")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        found = translated(error, "writing to it")
+        level = Level.WRONG if error.errno in DENIED else Level.UNREACHABLE
+        mend = "mount it read-write, owned by the daemon's user; run this as the daemon's user"
+        yield Finding(Check.SHARE, about, level, found.reason, found.message, mend)
+        return
+    troubles, skew = list[Finding](), list[Finding]()
+    try:
+        for kept in (_renames, _locks, _modes):
+            troubles += kept(about, folder)
+        skew = _skew(about, folder)
+    except OSError as error:
+        found = translated(error, "writing to it")
+        troubles.append(failed(Check.SHARE, about, found))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    kind, options = mounted(root)
+    troubles += [*_mount(about, kind, options), *_open(about, root)]
+    size, free = Share(root).space()
+    troubles += space(Check.SHARE, about, size, free)
+    yield from troubles
+    if not troubles:
+        room = f"{free / GIB:.1f} of {size / GIB:.1f} GiB are free"
+        words = f"it can be written; rename, fsync and flock work ({kind or 'unknown'}); {room}"
+        yield good(Check.SHARE, about, words)
+    yield from skew
+
+
+def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
+    return Finding(Check.SHARE, about, Level.WRONG, reason, message, mend)
+
+
+def _renames(about: str, folder: Path) -> Iterator[Finding]:
+    """A file replaced by rename, O_EXCL, a directory published by rename, and fsync of both."""
+    mend = "use a file system with POSIX renames, such as NFSv4, CephFS or a local disk"
+    path, temp = folder / "pointer", folder / "temp"
+    try:
+        write_file(path, b"before")
+        write_file(temp, b"after")
+        temp.rename(path)
+        sync_directory(folder)
+        if path.read_bytes() != b"after" or temp.exists():
+            words = "a file replaced by rename reads back as it was before"
+            yield _wrong(about, "RenameBroken", words, mend)
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            words = "O_EXCL makes a file that is there already"
+            yield _wrong(about, "ExclusiveBroken", words, mend)
+        except FileExistsError:
+            pass
+        one, other = folder / "one", folder / "other"
+        for each in (one, other):
+            each.mkdir()
+            write_file(each / "build.json", b"{}")
+        try:
+            one.rename(other)
+            words = "a directory can be renamed over one that is not empty"
+            yield _wrong(about, "RenameBroken", words, mend)
+        except OSError:
+            pass
+    except OSError as error:
+        found = translated(error, "writing, syncing and renaming")
+        yield _wrong(about, found.reason, found.message, mend)
+
+
+def _locks(about: str, folder: Path) -> Iterator[Finding]:
+    """A lock keeps a second one out, and ends with its holder."""
+    mend = "mount with locks: NFSv4, or NFSv3 without nolock; the garbage collector needs them"
+    path = folder / "lock"
+    handles = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for _ in (1, 2)]
+    try:
+        fcntl.flock(handles[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handles[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield _wrong(about, "LockIgnored", "two hold the same lock at once", mend)
+        except BlockingIOError:
+            pass
+    except OSError as error:
+        words = f"flock does not work: {error.strerror}"
+        yield _wrong(about, "LockRefused", words, mend)
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _modes(about: str, folder: Path) -> Iterator[Finding]:
+    """What is written is readable by all, and programs stay executable."""
+    program = folder / "program"
+    write_file(program, b"", 0o755)
+    mode = program.stat().st_mode & 0o777
+    if mode & 0o555 != 0o555:
+        yield _wrong(
+            about, "ModesLost", f"a file written with mode 755 has mode {mode:o}",
+            "mount so that modes are kept, or with file_mode=0755 and dir_mode=0755",
+        )  # fmt: skip
+
+
+def _open(about: str, root: Path) -> Iterator[Finding]:
+    """Pods of other users get in."""
+    if root.stat().st_mode & 0o005 != 0o005:
+        yield Finding(
+            Check.SHARE, about, Level.WARNING, "NotWorldReadable",
+            "only its owner and group may enter it; an Airflow that runs as another user cannot",
+            f"chmod o+rx {root}, or see that every Airflow runs with its group",
+        )  # fmt: skip
+
+
+def _mount(about: str, kind: str, options: tuple[str, ...]) -> Iterator[Finding]:
+    alone = {"nolock", "local_lock=flock", "local_lock=all"} & {*options}
+    if alone and kind.startswith("nfs"):
+        yield _wrong(
+            about, "LockLocal", f"it is mounted with {', '.join(sorted(alone))}: locks hold on "
+            f"this machine only", "mount it without that, as NFSv4",
+        )  # fmt: skip
+
+
+def _skew(about: str, folder: Path) -> list[Finding]:
+    """The clock of the share's server, by the time that it gives a new file."""
+    path = folder / "clock"
+    write_file(path, b"now")
+    skew = path.stat().st_mtime - time.time()
+    if abs(skew) <= SKEW:
+        return []
+    return [
+        Finding(
+            Check.CLOCK, about, Level.WARNING, "ClockSkew",
+            f"the clock of the share's server differs by {skew:+.0f} s from this machine's",
+            "let both keep time by NTP",
+        )
+    ]  # fmt: skip
+
+
+def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
+    """What a file system of `size` bytes with `free` bytes means."""
+    part = free / size if size else 1.0
+    if part >= FEW:
+        return []
+    level = Level.WRONG if part < LEAST else Level.WARNING
+    words = f"{part:.1%} of the space is left: {free / GIB:.1f} of {size / GIB:.1f} GiB"
+    return [Finding(check, about, level, "Filling", words, "make it larger, or free space; "
+                    "`groundcrew gc --dry-run` says what may go from the share")]  # fmt: skip
+
+
+def mounted(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The file system that holds `path`, and its mount's options; ("", ()) when not known."""
+    try:
+        real = path.resolve()
+        found = [m for m in psutil.disk_partitions(all=True) if real.is_relative_to(m.mountpoint)]
+    except OSError:
+        return "", ()
+    if not found:
+        return "", ()
+    longest = max(len(m.mountpoint) for m in found)
+    mount = [m for m in found if len(m.mountpoint) == longest][-1]  # the last covers the others
+    return mount.fstype, tuple(mount.opts.split(","))
