@@ -1,0 +1,47 @@
+"""Write the dashboards as JSON beside this file, or with `--check` say which are not current."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from deploy.grafana.daemon import daemon
+from deploy.grafana.fleet import fleet
+from deploy.grafana.instance import instance
+
+HERE = Path(__file__).parent
+
+
+def dashboards() -> Mapping[str, str]:
+    """The JSON of every dashboard, by file name."""
+    found = {}
+    for name, make in (("fleet", fleet), ("instance", instance), ("daemon", daemon)):
+        document = make().build()
+        for number, panel in enumerate(document.panels or [], start=1):
+            panel.id_val = number
+        found[f"{name}.json"] = json.dumps(document, cls=JSONEncoder, indent=2) + "\n"
+    return found
+
+
+def main(words: list[str]) -> int:
+    """0 when all is written or current, 1 when `--check` finds a difference."""
+    current = {path.name: path.read_text() for path in HERE.glob("*.json")}
+    wanted = dict(dashboards())
+    if "--check" in words:
+        stale = sorted(n for n in current | wanted if current.get(n) != wanted.get(n))
+        for name in stale:
+            sys.stderr.write(f"deploy/grafana/{name} is not current: run `make generate`\n")
+        return 1 if stale else 0
+    for name in current.keys() - wanted.keys():
+        (HERE / name).unlink()
+    for name, text in wanted.items():
+        (HERE / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

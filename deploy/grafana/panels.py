@@ -1,0 +1,160 @@
+"""The few kinds of panel that the dashboards are made of, each of one form.
+
+Every query goes to the data source that is chosen at the top of the dashboard, and asks for the job
+that is chosen there. Widths are columns of 24, heights rows of 30 px.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, statetimeline, table
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders import timeseries as lines
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models import common as common_models
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+Panel = Builder[models.Panel]
+Queries = Mapping[str, str] | str  # expression by legend, or one expression
+
+
+def _queries(queries: Queries, *, instant: bool) -> list[prometheus.Dataquery]:
+    found = {"": queries} if isinstance(queries, str) else queries
+    targets = []
+    for number, (legend, expression) in enumerate(found.items()):
+        target = prometheus.Dataquery().datasource(SOURCE).expr(expression)
+        target = target.ref_id("ABCDEFGH"[number]).legend_format(legend)
+        targets.append(target.instant() if instant else target.range())
+    return targets
+
+
+def _steps(bad: float | None) -> build.ThresholdsConfig:
+    steps = [models.Threshold(value=None, color="green")]
+    if bad is not None:
+        steps.append(models.Threshold(value=bad, color="red"))
+    return build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
+
+
+def number(
+    title: str, words: str, query: Queries, *, unit: str = "short", bad: float | None = None
+) -> Panel:
+    """The value now; red from `bad` on."""
+    panel = stat.Panel().title(title).description(words).datasource(SOURCE).unit(unit)
+    panel = panel.thresholds(_steps(bad)).span(4).height(4)
+    panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    for target in _queries(query, instant=True):
+        panel = panel.with_target(target)
+    return panel
+
+
+def word(title: str, words: str, query: str, label: str, *, width: int = 4) -> Panel:
+    """The value of a label of the one series that `query` finds."""
+    panel = stat.Panel().title(title).description(words).datasource(SOURCE)
+    panel = panel.text_mode(common_models.BigValueTextMode.NAME).span(width).height(4)
+    panel = panel.color_mode(common_models.BigValueColorMode.NONE)
+    panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    for target in _queries({f"{{{{{label}}}}}": query}, instant=True):
+        panel = panel.with_target(target)
+    return panel
+
+
+def graph(
+    title: str,
+    words: str,
+    queries: Queries,
+    *,
+    unit: str = "short",
+    stacked: bool = False,
+    width: int = 12,
+) -> Panel:
+    """Values over time, from 0 up."""
+    panel = lines.Panel().title(title).description(words).datasource(SOURCE).unit(unit).min(0)
+    panel = panel.span(width).height(8)
+    if stacked:
+        mode = common.StackingConfig().mode(common_models.StackingMode.NORMAL)
+        panel = panel.stacking(mode).fill_opacity(30)
+    for target in _queries(queries, instant=False):
+        panel = panel.with_target(target)
+    return panel
+
+
+def bars(
+    title: str, words: str, queries: Queries, *, unit: str = "short", width: int = 12
+) -> Panel:
+    """Values now, beside one another."""
+    panel = bargauge.Panel().title(title).description(words).datasource(SOURCE).unit(unit).min(0)
+    panel = panel.orientation(common_models.VizOrientation.HORIZONTAL).span(width).height(8)
+    panel = panel.thresholds(_steps(None))
+    panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    for target in _queries(queries, instant=True):
+        panel = panel.with_target(target)
+    return panel
+
+
+def timeline(title: str, words: str, queries: Queries, *, width: int = 24) -> Panel:
+    """One line per series, filled while the series is there."""
+    panel = statetimeline.Panel().title(title).description(words).datasource(SOURCE)
+    panel = panel.show_value(common_models.VisibilityMode.NEVER).span(width).height(8)
+    for target in _queries(queries, instant=False):
+        panel = panel.with_target(target)
+    return panel
+
+
+def rows(
+    title: str,
+    words: str,
+    query: str,
+    columns: Sequence[str],
+    *,
+    links: Mapping[str, str] | None = None,
+    value: str = "",
+    width: int = 24,
+) -> Panel:
+    """A table of labels, in the order of `columns`; with the value as a column named `value`."""
+    panel = table.Panel().title(title).description(words).datasource(SOURCE)
+    panel = panel.span(width).height(9).filterable(True)
+    target = prometheus.Dataquery().datasource(SOURCE).expr(query).ref_id("A").instant()
+    panel = panel.with_target(target.format(PromQueryFormat.TABLE))
+    shown = [*columns, "Value"] if value else list(columns)
+    options: dict[str, object] = {
+        "indexByName": {name: place for place, name in enumerate(shown)},
+        "renameByName": {"Value": value} if value else {},
+    }
+    panel = panel.with_transformation(
+        models.DataTransformerConfig(
+            id_val="filterFieldsByName", options={"include": {"names": shown}}
+        )
+    ).with_transformation(models.DataTransformerConfig(id_val="organize", options=options))
+    for column, url in (links or {}).items():
+        link = {"title": "Look closer", "url": url}
+        panel = panel.override_by_name(column, [models.DynamicConfigValue("links", [link])])
+    return panel
+
+
+# --------------------------------------------------------------------------------- dashboards
+
+
+def dashboard(uid: str, title: str, words: str) -> build.Dashboard:
+    """An empty dashboard with the choices of data source and job."""
+    found = build.Dashboard(title).uid(uid).description(words).tags(["groundcrew"]).readonly()
+    found = found.time("now-24h", "now").refresh("1m").timezone("browser")
+    found = found.tooltip(models.DashboardCursorSync.CROSSHAIR)
+    others = build.DashboardLink("Groundcrew").type(models.DashboardLinkType.DASHBOARDS)
+    found = found.link(others.tags(["groundcrew"]).as_dropdown(True).include_vars(True))
+    source = build.DatasourceVariable("datasource").label("Data source").type("prometheus")
+    return found.with_variable(source).with_variable(
+        choice("job", "Job", "label_values(groundcrew_leader, job)")
+    )
+
+
+def choice(name: str, label: str, query: str, *, several: bool = False) -> build.QueryVariable:
+    """A choice out of what Prometheus has; `several` at once, or all."""
+    found = build.QueryVariable(name).label(label).datasource(SOURCE).query(query)
+    found = found.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+    found = found.sort(models.VariableSort.ALPHABETICAL_ASC)
+    if several:
+        found = found.multi(True).include_all(True).all_value(".*")
+    return found
