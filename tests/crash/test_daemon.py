@@ -18,8 +18,10 @@ from tests.fakes.site import BAD_LIVE, GOOD, INSTANCE, Site
 KILLED = 137
 LANES = 2
 ENOUGH = {  # what the enumeration must at least have found, whatever else there is
-    "store.before-commit", "daemon.recorded", "builder.resolved", "share.put.before-rename",
-    "share.put_build.before-rename", "builder.verified", "airflow.pause.pool",
+    "store.before-commit", "daemon.recorded", "builder.resolved",
+    "share.put_whole.before-rename", "share.put_build.before-rename",
+    "share.spread.before-copy", "share.spread.before-rename", "share.pack.before-rename",
+    "share.put_packs.before-rename", "builder.verified", "airflow.pause.pool",
     "share.point.before-rename", "airflow.restart.components", "airflow.release.pool",
 }  # fmt: skip
 BACK = {"daemon.switch-back.before", "daemon.restart-back.after", "daemon.release-back.before"}

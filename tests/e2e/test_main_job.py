@@ -30,7 +30,7 @@ def breaks_under_the_live_configuration(stage: Stage) -> None:
     stage.repo.write(MODULE / "operators.py", operators + LIVE)
     revision = stage.repo.commit("acme-operators 6.0.0, which breaks DAGs when live")
     stage.watch.event("BuildReady", revision)
-    back = stage.watch.event("RolledBack", revision, timeout=300)
+    back = stage.watch.event("RolledBack", revision, timeout=600)
     expect(back.reason == "NewImportErrors", f"the gate saw the import error: {back.reason}")
     expect("fernet key" in back.message, f"the message has the reason: {back.message}")
     record = stage.watch.instance("analytics-dev")

@@ -184,7 +184,7 @@ class FakeAirflow:
         section = said["component"].replace("-", "_")
         if section in state.heartbeats and how != "silent":
             state.heartbeats[section] = now
-            if section == "dag_processor":
+            if section in ({"dag_processor"} if self._three else {"dag_processor", "scheduler"}):
                 state.dags = dict.fromkeys(state.dags, now)
         return _json(200, {})
 

@@ -17,6 +17,7 @@ from typing import Self
 
 from reconciler.builder.build import Builder, Built
 from reconciler.builder.job import Job
+from reconciler.builder.sandbox import Sandbox
 from reconciler.core.definitions import (
     Api,
     Index,
@@ -71,12 +72,20 @@ class Bench:
     def __enter__(self) -> Self:
         self._stack.enter_context(self.public)
         self._stack.enter_context(self.private)
-        self.builder = self.make_builder()
-        self.runtime: Runtime = self.builder.inspect(self.python)
+        try:
+            self.builder = self.make_builder()
+            self.runtime: Runtime = self.inspect()
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def inspect(self) -> Runtime:
+        """What the base has."""
+        return self.builder.inspect(self.python)
 
     def make_builder(self, **more: object) -> Builder:
         """Another builder on the same state and share, as after a restart."""
@@ -94,7 +103,7 @@ class Bench:
             self._export,
             cache_dir=self.state / "cache",
             secrets_dir=self.secrets,
-            hidden=(self.state,),
+            workshop=Sandbox(settings, self.state / "cache", [self.secrets, self.state]),
         )
 
     # ---------------------------------------------------------------------------------- asking for
@@ -163,6 +172,7 @@ class Bench:
 
     def paths(self, built: Built) -> dict[str, str]:
         """Text of every Python file that a build puts on sys.path, by its import path."""
+        self.share.spread_build(built.build_id, lambda: None)  # as verification does
         document = self.share.build(built.build_id)
         assert document is not None, "a build is complete"
         found = {}

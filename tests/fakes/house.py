@@ -10,24 +10,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from reconciler.core.budget import demanded, exceeded, refusal
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import decide, record_inspection
 from reconciler.core.definitions import (
     Api,
+    Checks,
     Commit,
     Definitions,
     Environment,
     Finding,
+    ImportLimit,
     Instance,
     LocalTarget,
+    Measure,
     Place,
     Recipe,
     Wave,
 )
+from reconciler.core.focus import Decider
 from reconciler.core.model import (
     Activation,
+    BuildRecord,
     Change,
     Event,
+    ImportCost,
     InstanceRecord,
     Problem,
     Records,
@@ -52,6 +59,19 @@ def recipe(digest: str) -> Recipe:
 def environment(name: str, digest: str, waves: tuple[Wave, ...], team: str = "red") -> Environment:
     """An environment in a file of its own."""
     return Environment(name, team, Place(f"teams/{team}/{name}.yaml", 1), recipe(digest), waves)
+
+
+def limited(definition: Environment, files: int, line: int = 9) -> Environment:
+    """The same environment with a limit of files; 0: without one."""
+    place = Place(definition.place.file, line)
+    limits = (ImportLimit(Measure.FILES, float(files), place),) if files else ()
+    return replace(definition, recipe=replace(definition.recipe, checks=Checks(budget=limits)))
+
+
+def cost(digest: str) -> ImportCost:
+    """What importing a build of this recipe costs: its last digit tells the files in hundreds."""
+    files = 100 * int(digest[-1])
+    return ImportCost(files, 3 * files, files << 14, files / 100)
 
 
 def instance(name: str, team: str = "red", *, suspend: bool = False) -> Instance:
@@ -118,6 +138,19 @@ class Airflow:
         self.start()
 
 
+def told(plan: Plan) -> object:
+    """What a plan says, whatever the order that it says it in."""
+    c = plan.change
+    parts = (c.environments, c.instances, c.builds, c.drop_environments, c.drop_instances)
+    more = (c.drop_builds, c.events, plan.effects, plan.cancels)
+    return (
+        [sorted(map(repr, part)) for part in (*parts, *more)],
+        c.repo,
+        c.finished_requests,
+        plan.wake_at,
+    )
+
+
 class House:
     """Everything outside the core; `faults` holds "build", "api" and "restart" while they fail."""
 
@@ -129,6 +162,7 @@ class House:
         self.findings: tuple[Finding, ...] = ()
         self.revision = 0
         self.read = False
+        self.decider = Decider()
         self.airflow: dict[str, Airflow] = {}
         self.complete: dict[str, set[str]] = {}  # build id → runtimes that it is verified for
         self.faults: set[str] = set()
@@ -184,11 +218,14 @@ class House:
     def cycle(self, *, die_before_record: bool = False, die_after_record: bool = False) -> Plan:
         """Take reports, decide, record, start effects; or die on the way."""
         self.take_reports()
-        plan = decide(self.world())
+        world = self.world()
+        plan = self.decider.decide(world)
+        assert told(plan) == told(decide(world)), "a decision with a focus is that without one"
         if die_before_record:
             self.crash()
             return plan
         self._store(plan.change)
+        self.decider.done()
         self.requests = [r for r in self.requests if r.id not in plan.change.finished_requests]
         if die_after_record:
             self.crash()
@@ -202,6 +239,7 @@ class House:
         self.under_way.clear()
         self.ended.clear()
         self.read = False
+        self.decider = Decider()
 
     def take_reports(self) -> None:
         """Take ended effects into the records."""
@@ -272,7 +310,15 @@ class House:
             if build_id not in self.complete:
                 return BuildOutcome(effect.kind, Problem("BuildMissing", "gone"), retry_after=0.0)
             self.complete[build_id].add(build.runtime_key)
+            return self._judged(effect, build)
         return BuildOutcome(effect.kind)
+
+    def _judged(self, effect: Effect, build: BuildRecord) -> BuildOutcome:
+        limits = self.records.environments[build.environment].definition.recipe.checks.budget
+        found = cost(build.recipe_digest)
+        over = exceeded(limits, found)
+        problem = refusal(over, found, {}) if over else None
+        return BuildOutcome(effect.kind, problem, cost=found, limits=demanded(limits))
 
     def _step(self, record: InstanceRecord, activation: Activation, halfway: bool) -> StepResult:  # noqa: C901 - one arm a step
         real = self.airflow[record.name]
@@ -303,6 +349,9 @@ class House:
                 assert not real.tasks, "no task runs while components restart"
                 if "restart" in self.faults:
                     return StepResult(Verdict.FAILED, Problem("RestartFailed", "exit code 1"))
+                if "image" in self.faults and activation.step is Step.RESTART:
+                    words = "the registry does not answer"
+                    return StepResult(Verdict.FAILED, Problem("ImagePull", words))
                 real.start()
             case Step.PROBE | Step.PROBE_BACK:
                 if not real.healthy:

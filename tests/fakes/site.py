@@ -45,7 +45,7 @@ class Site:
         self._settings(poll_interval)
         self.repo.mkdir()
         self._git("init", "-q", "-b", "main")
-        self._write(f"instances/{INSTANCE}.yaml", yaml.safe_dump(self.instance()))
+        self.write(f"instances/{INSTANCE}.yaml", yaml.safe_dump(self.instance()))
 
     # ---------------------------------------------------------------------------------- writing
 
@@ -105,7 +105,7 @@ class Site:
                 **spec,
             },
         }
-        self._write(f"teams/{TEAM}/{ENVIRONMENT}.yaml", yaml.safe_dump(document))
+        self.write(f"teams/{TEAM}/{ENVIRONMENT}.yaml", yaml.safe_dump(document))
         return self.save(f"acme {version}")
 
     def save(self, message: str) -> str:
@@ -114,7 +114,7 @@ class Site:
         self._git(*IDENTITY, "commit", "-q", "-m", message)
         return self._git("rev-parse", "HEAD").strip()
 
-    def _write(self, path: str, text: str) -> None:
+    def write(self, path: str, text: str) -> None:
         (self.repo / path).parent.mkdir(parents=True, exist_ok=True)
         (self.repo / path).write_text(text)
 

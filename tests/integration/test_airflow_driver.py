@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.airflow import local, rest
+from reconciler.airflow import local, rest, steps
 from reconciler.airflow.declared import Declarations, Declared
 from reconciler.airflow.local import LocalDriver
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, OnTimeout, Place
@@ -146,7 +146,7 @@ def test_every_fault_of_the_api_is_retryable_in_words(
     """Whatever the API does, a step says so with a reason and without the password."""
     if fault == "slow":
         make = rest.Api
-        monkeypatch.setattr(local, "Api", lambda *a, **k: make(*a, **k, timeout=0.2))
+        monkeypatch.setattr(steps, "Api", lambda *a, **k: make(*a, **k, timeout=0.2))
         rig.airflow.state.slow = 2.0
     rig.airflow.state.fault = fault
     rig.airflow.state.fault_on = "/pools" if step is not Step.DRAIN else "/taskInstances"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reconciler.core.definitions import Place
+from reconciler.builder.build import Built
+from reconciler.builder.job import Job
+from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from tests.fakes.bench import FILE, PASSWORD, USER, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
@@ -49,7 +53,7 @@ def test_a_build_holds_its_packages_lock_sbom_and_log(bench: Bench) -> None:
 def test_bytecode_is_compiled_once_and_holds_wherever_it_is_copied(bench: Bench) -> None:
     """Every module of an entry has unchecked-hash bytecode, made by the instance's interpreter."""
     make_wheel(bench.public.folder, "alpha")
-    bench.build(bench.recipe("alpha"))
+    bench.paths(bench.build(bench.recipe("alpha")))
     (compiled,) = bench.share.root.rglob("alpha.*.pyc")
     assert compiled.read_bytes()[4:8] == b"\x01\x00\x00\x00"
 
@@ -66,11 +70,35 @@ def test_the_same_lock_twice_builds_nothing_new(bench: Bench) -> None:
     assert (bench.on_share(), len(bench.public.asked)) == (before, asked)
 
 
+def test_a_wheel_that_many_builds_want_at_once_is_fetched_and_made_once(bench: Bench) -> None:
+    """Eight builds begin together; each wheel that they share costs one download and one entry."""
+    shared = [f"common{number}" for number in range(4)]
+    for name in (*shared, *(f"own{number}" for number in range(8))):
+        make_wheel(bench.public.folder, name)
+    recipes = [bench.recipe(*shared, f"own{number}") for number in range(8)]
+    jobs = [bench.job(f"team{number}") for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        locks = list(pool.map(bench.lock, recipes, jobs))
+        bench.public.asked.clear()  # resolving reads metadata; now only wheels are fetched
+        together = threading.Barrier(8)
+
+        def construct(job: Job, recipe: Recipe, lock: str) -> Built:
+            together.wait()
+            return bench.builder.construct(job, recipe, bench.runtime, lock)
+
+        built = list(pool.map(construct, jobs, recipes, locks))
+    assert len({one.build_id for one in built}) == 8
+    wheels = sorted(p.name for p in bench.public.folder.glob("*.whl"))
+    assert sorted(bench.public.downloads()) == wheels
+    placed = [line for job in jobs for line in job.log.read_text().splitlines() if "placed" in line]
+    assert len(placed) == len(wheels)
+
+
 def test_a_second_team_uses_the_entries_of_the_first(bench: Bench) -> None:
     """What one team's build brought is neither fetched nor written again for another's."""
     make_wheel(bench.public.folder, "alpha")
     make_wheel(bench.public.folder, "beta")
-    bench.build(bench.recipe("alpha"))
+    bench.paths(bench.build(bench.recipe("alpha")))
     entries = {p.name: p.stat().st_mtime_ns for p in (bench.share.root / "store").rglob("*")}
     shutil.rmtree(bench.state / "cache" / "wheels")
     job = bench.job("blue")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from reconciler.core.definitions import Checks, Place, Recipe
+from reconciler.core.definitions import Checks, ImportLimit, Measure, Place, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.share.packs import held, pack_path
 from tests.fakes.bench import FILE, Bench
 from tests.fakes.wheels import make_wheel
 
@@ -165,6 +167,98 @@ def test_imports_that_never_end_are_ended(bench: Bench) -> None:
     assert "took too long" in error.message
 
 
+# ------------------------------------------------------------------------------ the import budget
+
+
+def limits(**most: float) -> Checks:
+    """Limits as at lines 21, 22, … of the definition."""
+    return Checks(
+        budget=tuple(
+            ImportLimit(Measure(name), value, Place(FILE, line, 9))
+            for line, (name, value) in enumerate(most.items(), 21)
+        )
+    )
+
+
+def heavy(bench: Bench) -> tuple[str, ...]:
+    """Two packages: one of 30 modules that its import reads, one of one."""
+    modules = {f"alpha/m{n}.py": "VALUE = 1\n" * 400 for n in range(30)}
+    start = "".join(f"import alpha.m{n}\n" for n in range(30))
+    make_wheel(bench.public.folder, "alpha", files={"alpha/__init__.py": start, **modules})
+    make_wheel(bench.public.folder, "beta", files={"beta.py": "X = 1\n"})
+    return "alpha", "beta"
+
+
+def test_a_build_over_a_limit_is_refused_with_the_limits_line(bench: Bench) -> None:
+    """Which, where it is set, what was measured, what costs most; it is sound all the same."""
+    recipe = bench.recipe(*heavy(bench), checks=limits(bytes=90_000.0, files=40.0))
+    built, job = bench.build(recipe), bench.job()
+    with pytest.raises(Stalled) as caught:
+        bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
+    error = caught.value
+    assert (error.reason, error.place) == ("ImportBudgetExceeded", Place(FILE, 21, 9))
+    files = re.search(
+        r"takes (\d+) files, and importBudget.files at \S+:22:9 allows 40 files", str(error)
+    )
+    assert files is not None, error
+    assert int(files[1]) > 60, "each module and its bytecode"
+    assert "importBudget.bytes at teams/red/one.yaml:21:9 allows 87.89 KiB" in error.message
+    assert re.search(r"most of it by alpha \(\d+\.\d+ KiB\), beta", error.message)
+    assert "raise the limit" in error.message
+    assert error.message in job.log.read_text()
+    assert bench.share.verified(built.build_id, bench.runtime.key)
+
+
+def test_one_build_is_refused_for_one_environment_and_taken_by_another(bench: Bench) -> None:
+    """The limit is the definition's: it shapes no build, and what was measured is enough."""
+    wanted = heavy(bench)
+    free = bench.recipe(*wanted)
+    built = bench.build(free)
+
+    def verify_by(checks: Checks) -> tuple[dict[str, object], str]:
+        recipe = bench.recipe(*wanted, checks=checks)
+        assert bench.build(recipe).build_id == built.build_id
+        job = bench.job("blue")
+        args = (job, recipe, bench.runtime, bench.instance(), built.build_id)
+        return dict(bench.builder.verify(*args).report), job.log.read_text()
+
+    first, _ = verify_by(Checks())
+    with pytest.raises(Stalled, match="allows 40 files"):
+        verify_by(limits(files=40.0))
+    again, log = verify_by(limits(files=500.0, opens=100_000.0, bytes=1e9, seconds=500.0))
+    assert "was verified" in log
+    assert {k: again[k] for k in first} == first
+    (_, files, size), (name, *_) = again["packages"]  # type: ignore[misc, attr-defined]
+    assert (name, files + 2, size < again["bytes"]) == ("beta", again["files"], True)
+
+
+def test_a_time_over_its_limit_is_measured_again_before_it_refuses(bench: Bench) -> None:
+    """What a busy machine measured once does not refuse a build for ever."""
+    recipe = bench.recipe(*heavy(bench), checks=limits(seconds=500.0))
+    built = bench.build(recipe)
+    args = (recipe, bench.runtime, bench.instance(), built.build_id)
+    report = dict(bench.builder.verify(bench.job(), *args).report)
+    bench.share.mark_verified(built.build_id, bench.runtime.key, {**report, "seconds": 900.0})
+    job = bench.job()
+    again = bench.builder.verify(job, *args).report
+    assert again["seconds"] < 500  # type: ignore[operator]
+    for steady in ("files", "opens", "bytes", "packages"):
+        assert again[steady] == report[steady], "from whole packs and from folders it is the same"
+    assert "measured again" in job.log.read_text()
+    slow = bench.recipe("alpha", "beta", checks=limits(seconds=1e-6))
+    with pytest.raises(Stalled, match=r"importBudget\.time.*groundcrew retry"):
+        bench.builder.verify(job, slow, *args[1:])
+
+
+def test_a_mark_without_figures_is_no_pass(bench: Bench) -> None:
+    """A build that was verified before imports were counted is measured for the one who asks."""
+    recipe = bench.recipe(*heavy(bench), checks=limits(files=40.0))
+    built = bench.build(bench.recipe("alpha", "beta"))
+    bench.share.mark_verified(built.build_id, bench.runtime.key, {"modules": 32, "seconds": 1.0})
+    with pytest.raises(Stalled, match="allows 40 files"):
+        bench.builder.verify(bench.job(), recipe, bench.runtime, bench.instance(), built.build_id)
+
+
 def test_a_build_that_is_gone_is_told_as_missing(bench: Bench) -> None:
     """Nothing is verified that is not whole on the share."""
     with pytest.raises(Stalled) as caught:
@@ -186,3 +280,49 @@ def test_an_interpreter_without_airflow_is_no_base(bench: Bench, tmp_path: Path)
             bench.builder.inspect(str(python))
         assert caught.value.reason == "BaseUnreadable"
         assert str(python) in caught.value.message
+
+
+def test_packages_of_a_namespace_are_imported(bench: Bench) -> None:
+    """Their outermost ones; what is broken there is a warning, tests that came along are left."""
+    make_wheel(
+        bench.public.folder,
+        "corp-alpha",
+        files={
+            "corp/alpha/__init__.py": "from corp.alpha import deep\n",
+            "corp/alpha/deep.py": "",
+            "corp/alpha/rare.py": "raise RuntimeError('not asked for')\n",
+            "corp/broken/__init__.py": "import not_there\n",
+            "corp/_private/__init__.py": "raise RuntimeError('not public')\n",
+            "tests/alpha/__init__.py": "raise RuntimeError('a test')\n",
+        },
+    )
+    job, recipe = bench.job(), bench.recipe("corp-alpha")
+    built = bench.build(recipe, job)
+    verified = bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
+    assert verified.report["modules"] == 2
+    (warning,) = verified.report["warnings"]  # type: ignore[misc]
+    assert "corp.broken" in warning
+    (hot,) = verified.hot.values()
+    assert {p for p in hot if p.endswith(".py")} == {
+        f"lib/corp/{name}.py" for name in ("alpha/__init__", "alpha/deep", "broken/__init__")
+    }
+
+
+def test_what_parsing_dags_opens_is_packed_too(bench: Bench) -> None:
+    """It lies ready where tasks run, and the import budget is that of the imports alone."""
+    make_wheel(
+        bench.public.folder,
+        "alpha",
+        files={"alpha/__init__.py": "", "alpha/used.py": "", "alpha/cold.py": ""},
+    )
+    dag = ("teams/red/smoke.py", "import alpha.used\n")
+    job, recipe = bench.job(), bench.recipe("alpha", checks=Checks(dags=(dag,)))
+    built = bench.build(recipe, job)
+    verified = bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
+    ((digest, pack),) = bench.share.packs(built.build_id).items()
+    packed = held(pack_path(bench.share.entry(digest), pack.sha256), pack.sha256)
+    assert "lib/alpha/used.py" in packed
+    assert "lib/alpha/cold.py" not in packed
+    (hot,) = verified.hot.values()
+    assert "lib/alpha/used.py" not in hot
+    assert verified.report["files"] == 2  # alpha/__init__.py and its bytecode

@@ -21,7 +21,7 @@ from gitsource.schema import REFERENCE, SCHEMA, reference, schema
 from gitsource.source import Source
 from gitsource.triggers import watch
 from gitsource.validate import validate
-from reconciler.core.definitions import Definitions, Finding
+from reconciler.core.definitions import Definitions, Finding, ImportLimit, Measure, Place
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.settings import GitSettings
 
@@ -110,8 +110,14 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("no requirement at all", "[humanize]", '["=="]', 5, "=="),
     ("an unknown fragment", "spec:\n", "spec:\n  extends: [none]\n", 5, "none"),
     ("an unknown instance", "[dev]", "[prod]", 7, "prod"),
+    ("a quoted boolean", "spec:\n", 'spec:\n  suspend: "true"\n', 5, "suspend"),
+    ("a number for a text", "spec:\n", "spec:\n  env: {ROOM: 7}\n", 5, "in quotes"),
+    ("a boolean for a text", "spec:\n", "spec:\n  env: {LOUD: true}\n", 5, '"true"'),
     ("an alias", "[humanize]", "&a [humanize]\n  constraints: *a", 5, ""),
     ("a broken file", "spec:", "spec: [", 5, ""),
+    ("a limit of nothing", "spec:\n", "spec:\n  checks: {importBudget: {files: 0}}\n", 5, "files"),
+    ("a size in bytes", "spec:\n", "spec:\n  checks: {importBudget: {bytes: 20000}}\n", 5, "200Mi"),
+    ("a limit that is none", "spec:\n", "spec:\n  checks: {importBudget: {file: 9}}\n", 5, "files"),
 ]  # fmt: skip
 
 
@@ -129,6 +135,37 @@ def test_a_mistake_is_found_at_its_line(
     assert words in first.message
     assert "one" not in definitions.environments
     assert "dev" in definitions.instances
+
+
+def test_plain_words_and_numbers_are_what_they_look_like(repo: Repo) -> None:
+    """`true` is a boolean; what stands in quotes, and a mode or a version, stays text."""
+    more = 'spec:\n  suspend: true\n  env: {A: "true", B: "7", C: 1.2.3, D: 0755, E: 2026-01-01}\n'
+    repo.write("teams/red/one.yaml", ENVIRONMENT.replace("spec:\n", more))
+    definitions, findings = validate(repo.path)
+    assert findings == []
+    assert definitions.environments["one"].suspend
+    assert dict(definitions.environments["one"].recipe.env) == {
+        "A": "true", "B": "7", "C": "1.2.3", "D": "0755", "E": "2026-01-01",
+    }  # fmt: skip
+
+
+def test_limits_have_places_and_are_no_part_of_the_recipe(repo: Repo) -> None:
+    """A team's limit goes before a fragment's; neither makes another build wanted."""
+    plain = validate(repo.path)[0].environments["one"].recipe
+    text = "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: base}\nspec:\n  checks:\n"
+    repo.write("shared/base.yaml", text + "    importBudget: {files: 900, bytes: 200Mi}\n")
+    budget = "spec:\n  extends: [base]\n  checks:\n    importBudget:\n"
+    budget += "      time: 1m\n      files: 400\n"
+    repo.write("teams/red/one.yaml", ENVIRONMENT.replace("spec:\n", budget))
+    definitions, findings = validate(repo.path)
+    assert findings == []
+    recipe = definitions.environments["one"].recipe
+    assert recipe.checks.budget == (
+        ImportLimit(Measure.FILES, 400.0, Place("teams/red/one.yaml", 9, 14)),
+        ImportLimit(Measure.BYTES, float(200 << 20), Place("shared/base.yaml", 6, 39)),
+        ImportLimit(Measure.SECONDS, 60.0, Place("teams/red/one.yaml", 8, 13)),
+    )
+    assert recipe.digest == plain.digest
 
 
 def test_an_instance_of_another_team_is_refused(repo: Repo) -> None:

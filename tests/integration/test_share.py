@@ -14,6 +14,7 @@ import pytest
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.share import locks
+from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage
 from reconciler.share.share import Share
 
@@ -80,6 +81,19 @@ def test_a_link_in_an_entry_is_refused(share: Share, tmp_path: Path) -> None:
     with pytest.raises(Stalled):
         share.put(DIGEST, staged)
     assert not share.has(DIGEST)
+
+
+def test_sweeping_passes_over_what_another_writer_has_published_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries are placed side by side: a name may be gone when one looks at it."""
+    (tmp_path / ".tmp-gone").write_text("")
+    (tmp_path / ".tmp-left").write_text("")
+    listed = list(os.scandir(tmp_path))
+    (tmp_path / ".tmp-gone").unlink()
+    monkeypatch.setattr(os, "scandir", lambda _: listed)
+    assert sweep(tmp_path, now=time.time() + 7200.0) == 1
+    assert not (tmp_path / ".tmp-left").exists()
 
 
 def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
+import pytest
 import yaml
 
+from gitsource.source import Source
+from reconciler.core.definitions import Definitions
 from reconciler.core.phases import Step
+from reconciler.core.world import World
+from reconciler.daemon.daemon import Daemon
+from reconciler.settings import Settings
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.site import INSTANCE, Site
 
@@ -57,3 +65,40 @@ def test_a_changed_load_into_restarts_what_it_concerns(tmp_path: Path) -> None:
         store.close()
         assert last is not None
         assert last.step is Step.DONE
+
+
+def test_once_does_not_end_before_it_has_decided_on_what_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that ends while the daemon looks around is decided on, however slow the machine."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        site.commit("2.0")
+        monkeypatch.setenv("GROUNDCREW_CONFIG", str(site.config))
+        looked, read, ended = threading.Event(), threading.Event(), []
+        poll, observe = Source.poll, Daemon._observe
+
+        def late_poll(source: Source) -> Definitions | None:
+            assert looked.wait(60)
+            return poll(source)
+
+        def observe_first(daemon: Daemon) -> World:
+            world = observe(daemon)
+            looked.set()
+            until = time.monotonic() + 60
+            while not read.is_set() and time.monotonic() < until:
+                if ("poll", "") not in daemon._workers.busy():
+                    read.set()
+                time.sleep(0.01)
+            return world
+
+        monkeypatch.setattr(Source, "poll", late_poll)
+        monkeypatch.setattr(Daemon, "_observe", observe_first)
+        daemon = Daemon(Settings())
+        running = threading.Thread(target=lambda: ended.append(daemon.run(once=True)))
+        running.start()
+        running.join(120)
+        assert ended == [0]
+        assert {one["acme"] for one in airflow.state.loaded[-2:]} == {"2.0"}

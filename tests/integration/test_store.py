@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
+from reconciler.cli import main
 from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import (
@@ -24,7 +27,7 @@ from reconciler.core.model import (
     RepoState,
     Verb,
 )
-from reconciler.store import schema
+from reconciler.store import schema, wakes
 from reconciler.store.errors import Conflict, LeaseLost
 from reconciler.store.store import Lease, Store
 from tests.fakes.house import Airflow, House, environment, instance
@@ -252,6 +255,21 @@ def test_a_fact_is_told_once(store: Store) -> None:
     assert store.message_counts() == {"sent": 1, "pending": 1}
 
 
+def test_each_route_has_its_own_messages(store: Store) -> None:
+    """One route's messages hide no other's; names that begin alike are not mixed up."""
+    many = {f"red:event-{n}": "{}" for n in range(60)}
+    store.enqueue(1, many | {"red-2:event-1": "{}", "r_d:event-1": "{}"})
+    assert len(store.pending(0.0, 100, "red")) == 60
+    assert [m.dedupe for m in store.pending(0.0, 50, "red-2")] == ["red-2:event-1"]
+    assert [m.dedupe for m in store.pending(0.0, 50, "r_d")] == ["r_d:event-1"]
+    (late,) = store.pending(0.0, 50, "red-2")
+    store.settle(late.id, "pending", "503")
+    assert store.late_messages() == 1
+    assert store.forget_routes(["red-2", "r_d"]) == 60
+    assert store.forget_routes(["red-2", "r_d"]) == 0
+    assert store.message_counts() == {"skipped": 60, "pending": 2}
+
+
 def test_a_database_that_is_not_there_says_so() -> None:
     """A dead server is something to try again, in words."""
     store = Store("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
@@ -259,6 +277,38 @@ def test_a_database_that_is_not_there_says_so() -> None:
         store.load()
     assert caught.value.reason == "DatabaseUnavailable"
     store.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["history"], ["history", "x"], ["logs", "x"], ["runtimes"], ["retry", "x"],
+     ["gc", "--dry-run"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_before_the_tables_are_made_commands_say_so(
+    command: list[str], database_url: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    """A daemon that is just starting for the first time: words, not a table that is missing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GROUNDCREW_DATABASE", database_url)
+    monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("GROUNDCREW_SHARE", str(tmp_path / "share"))
+    store = Store(database_url)
+    try:
+        with store.engine.connect():
+            assert main(command) == 3
+        said = capsys.readouterr().err
+        assert "the daemon has not written any records yet" in said
+        assert "table" not in said
+        store.migrate()
+        assert main(["history"]) == 0
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        assert main(command) == 3
+        assert "schema 0000 of an earlier Groundcrew" in capsys.readouterr().err
+    finally:
+        store.close()
 
 
 def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
@@ -279,3 +329,27 @@ def test_instances_can_be_dropped(store: Store, lease: Lease) -> None:
     store.write(lease, Change(instances=(one,)))
     store.write(lease, Change(drop_instances=("a",)))
     assert store.load().instances == {}
+
+
+def test_replicas_that_start_together_make_the_tables_once(postgresql_url: str) -> None:
+    """All of them find a database that they can use."""
+    stores = [Store(postgresql_url) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda store: store.migrate(), stores))
+    for store in stores:
+        assert store.load().instances == {}
+        store.close()
+
+
+def test_a_word_is_heard_by_the_leader(postgresql_url: str) -> None:
+    """By LISTEN and NOTIFY; a word that was told before may have been missed, so it looks."""
+    store, stop, heard = Store(postgresql_url), threading.Event(), queue.SimpleQueue[str]()
+    thread = threading.Thread(target=wakes.listen, args=(store.engine, heard.put, stop))
+    thread.start()
+    assert heard.get(timeout=10) == wakes.POLL
+    wakes.tell(store.engine, wakes.LOOK)
+    assert heard.get(timeout=10) == wakes.LOOK
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    store.close()

@@ -8,10 +8,20 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from reconciler.core.budget import OVER, exceeded
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Verb
-from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step
-from tests.fakes.house import POOLS, Airflow, House, environment, instance
+from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
+from reconciler.core.world import build_key
+from tests.fakes.house import (
+    POOLS,
+    Airflow,
+    House,
+    cost,
+    environment,
+    instance,
+    limited,
+)
 
 ENVIRONMENTS = {"one": ("a", "b"), "two": ("c",)}
 KINDS = st.sampled_from("gggrvl")
@@ -43,6 +53,12 @@ class Promises(RuleBasedStateMachine):
     def commit(self, name: str, kind: str) -> None:
         self._define(name, kind)
         self.house.commit()
+
+    @rule(name=st.sampled_from(sorted(ENVIRONMENTS)), files=st.sampled_from([0, 0, 300, 600]))
+    def limit_imports(self, name: str, files: int) -> None:
+        if name in self.house.environments:
+            self.house.environments[name] = limited(self.house.environments[name], files)
+            self.house.commit()
 
     @rule(name=st.sampled_from(sorted(ENVIRONMENTS)))
     def delete(self, name: str) -> None:
@@ -88,7 +104,7 @@ class Promises(RuleBasedStateMachine):
     def time_passes_or_jumps(self, seconds: float) -> None:
         self.house.now = max(1.0, self.house.now + seconds)
 
-    @rule(fault=st.sampled_from(["build", "api", "restart"]))
+    @rule(fault=st.sampled_from(["build", "api", "restart", "image"]))
     def toggle_fault(self, fault: str) -> None:
         self.house.faults ^= {fault}
 
@@ -184,6 +200,8 @@ class Promises(RuleBasedStateMachine):
             assert record.current is None, "a deleted environment returns to the bare base"
             return
         assert record.runtime is not None
+        if digest[0] in "gl" and self._refused(name, digest, record.runtime.key):
+            return
         wanted = f"{digest}@{record.runtime.key}"
         marked = {q.build_id for q in record.quarantines}
         waits = record.wait.startswith("wave")
@@ -192,6 +210,16 @@ class Promises(RuleBasedStateMachine):
         if digest[0] == "l":
             assert record.current != wanted, "a build that fails live does not stay"
             assert wanted in marked or waits, record
+
+    def _refused(self, instance: str, digest: str, runtime_key: str) -> bool:
+        """Is a build that is sound over its environment's limit; then it is Failed, else Ready."""
+        (name,) = (name for name, names in ENVIRONMENTS.items() if instance in names)
+        build = self.house.records.builds[build_key(name, digest, runtime_key)]
+        limits = self.house.environments[name].recipe.checks.budget
+        over = bool(exceeded(limits, cost(digest)))
+        assert build.phase is (BuildPhase.FAILED if over else BuildPhase.READY), build
+        assert not over or (build.problem is not None and build.problem.reason == OVER)
+        return over
 
 
 Promises.TestCase.settings = settings(

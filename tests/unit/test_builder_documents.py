@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder import overlap
-from reconciler.builder.build import build_id_of
 from reconciler.builder.job import Job
-from reconciler.builder.manifest import Parts, build_json, sbom
+from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.standins import stand_ins, usable
 from reconciler.builder.verify import last_line, line_in
 from reconciler.builder.wheels import Wheel
@@ -51,7 +50,10 @@ def test_wheels_of_their_own_stay_apart(tmp_path: Path) -> None:
         "a": entry(tmp_path, "a", "a/__init__.py", "a-1.dist-info/METADATA"),
         "b": entry(tmp_path, "b", "b.py", "__pycache__/b.pyc"),
     }
-    assert overlap.groups(entries) == [("a",), ("b",)]
+    assert overlap.groups({k: overlap.tops(v / "lib") for k, v in entries.items()}) == [
+        ("a",),
+        ("b",),
+    ]
 
 
 def test_wheels_that_fill_one_regular_package_belong_together(tmp_path: Path) -> None:
@@ -62,7 +64,10 @@ def test_wheels_that_fill_one_regular_package_belong_together(tmp_path: Path) ->
         "c": entry(tmp_path, "c", "family/__init__.py"),
         "d": entry(tmp_path, "d", "b.py", "d/__init__.py"),
     }
-    assert overlap.groups(entries) == [("a", "c"), ("b", "d")]
+    assert overlap.groups({k: overlap.tops(v / "lib") for k, v in entries.items()}) == [
+        ("a", "c"),
+        ("b", "d"),
+    ]
 
 
 def test_belonging_together_is_passed_on(tmp_path: Path) -> None:
@@ -72,7 +77,9 @@ def test_belonging_together_is_passed_on(tmp_path: Path) -> None:
         "b": entry(tmp_path, "b", "x.py", "y.py"),
         "c": entry(tmp_path, "c", "y.py"),
     }
-    assert overlap.groups(entries) == [("a", "b", "c")]
+    assert overlap.groups({k: overlap.tops(v / "lib") for k, v in entries.items()}) == [
+        ("a", "b", "c")
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "__path__ = __import__('pkgutil').extend_path(x, y)\n"])
@@ -83,7 +90,10 @@ def test_namespace_packages_may_be_split(tmp_path: Path, text: str) -> None:
         "a": entry(tmp_path, "a", "space/one.py", *init, text=text),
         "b": entry(tmp_path, "b", "space/two.py", *init, text=text),
     }
-    assert overlap.groups(entries) == [("a",), ("b",)]
+    assert overlap.groups({k: overlap.tops(v / "lib") for k, v in entries.items()}) == [
+        ("a",),
+        ("b",),
+    ]
 
 
 def test_the_later_wheel_wins_where_both_have_a_file(tmp_path: Path) -> None:
@@ -92,7 +102,7 @@ def test_the_later_wheel_wins_where_both_have_a_file(tmp_path: Path) -> None:
         "a": entry(tmp_path, "a", "x.py", "only.py", text="a"),
         "b": entry(tmp_path, "b", "x.py", text="b"),
     }
-    overlap.merge(("a", "b"), entries, tmp_path / "merged")
+    overlap.merge(list(entries.values()), tmp_path / "merged")
     assert (tmp_path / "merged/lib/x.py").read_text() == "b"
     assert (tmp_path / "merged/lib/only.py").read_text() == "a"
     assert overlap.merged_digest(("a", "b")) != overlap.merged_digest(("b", "a"))
@@ -111,7 +121,8 @@ def test_build_json_is_relative_to_the_share(tmp_path: Path, job: Job) -> None:
     (share.entry(first) / "bin").mkdir()
     wheel = Wheel("alpha", "1.0", "alpha-1.0-py3-none-any.whl", "c" * 64)
     document = build_json(
-        "0" * 16, Recipe("d", env=(("A", "b"),)), RUNTIME, job, [wheel], [first],
+        "0" * 16, Recipe("d", env=(("A", "b"),)), RUNTIME, job, [wheel],
+        {first: overlap.Facts.of(share.entry(first))},
         Parts(files, ("jars/x.jar",), has_bin=True), share,
     )  # fmt: skip
     assert str(tmp_path) not in json.dumps(document)

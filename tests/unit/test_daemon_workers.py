@@ -25,6 +25,20 @@ def test_two_effects_of_one_key_never_run_at_once() -> None:
     assert woken.is_set()
 
 
+def test_an_effect_is_not_done_again_before_its_report_is_taken() -> None:
+    """What the loop decided meanwhile rests on records that do not know of its end."""
+    ended = threading.Event()
+    workers: Workers[str] = Workers(ended.set, {"p": 2})
+    assert workers.start("p", ("build", "a"), lambda _: "done")
+    assert ended.wait(10)
+    assert not workers.busy()
+    assert not workers.start("p", ("build", "a"), lambda _: "again")
+    assert workers.reports() == ["done"]
+    assert workers.start("p", ("build", "a"), lambda _: "next")
+    assert workers.stop(lambda _: False, 10)
+    assert workers.reports() == ["next"]
+
+
 def test_a_cancelled_effect_is_told_and_others_are_not() -> None:
     workers: Workers[str] = Workers(lambda: None, {"p": 2})
     started = threading.Barrier(3)

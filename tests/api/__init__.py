@@ -1,0 +1,1 @@
+"""The API under /api/v1, its OpenAPI document, access, and event streams."""

@@ -1,0 +1,31 @@
+"""A fleet behind the HTTP server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.fakes.pages import Served
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Twelve instances, every state among them."""
+    found = Served(tmp_path_factory.mktemp("served"), 12)
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def url(served: Served) -> str:
+    """Where it is served."""
+    return served.start()
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    """A client that presents nothing."""
+    with httpx.Client(base_url=url, timeout=20) as client:
+        yield client

@@ -1,0 +1,116 @@
+"""The API keeps to its OpenAPI document, whatever it is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from pydantic import TypeAdapter
+
+from reconciler.api import contract, openapi
+from reconciler.api.documents import status_document
+from reconciler.core.status import status
+from tests.fakes.fleet import AT, builds, name_of
+from tests.fakes.pages import OPERATOR, READER, Served
+
+READ = {"Authorization": f"Bearer {READER}"}
+OPERATE = {"Authorization": f"Bearer {OPERATOR}"}
+
+schema = schemathesis.openapi.from_path(Path(openapi.FILE))
+
+
+@schema.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_the_api_keeps_to_its_document(case: schemathesis.Case, url: str) -> None:
+    """Schemathesis finds no 5xx, no undocumented answer, no refused good input or the reverse."""
+    case.call_and_validate(base_url=url, headers=OPERATE)
+
+
+def test_the_document_that_is_checked_in_is_the_one_that_is_served(http: httpx.Client) -> None:
+    """docs/openapi.json, the code and the server agree; it needs no token."""
+    assert json.loads(openapi.FILE.read_text()) == openapi.document()
+    assert http.get("/api/v1/openapi.json").json() == openapi.document()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/status", contract.Status),
+        ("/environments", list[contract.Environment]),
+        (f"/environments/{name_of(8)}", contract.Environment),
+        ("/instances", list[contract.Instance]),
+        (f"/instances/{name_of(3)}", contract.Instance),
+        (f"/builds/{builds(8)[0].key}", contract.BuildDetail),
+        (f"/builds/{builds(0)[0].build_id}", contract.BuildDetail),
+        ("/history", list[contract.Event]),
+        (f"/builds/{builds(0)[0].key}/files", contract.Files),
+        (f"/builds/{builds(0)[0].key}/files?package=duckdb&limit=5", contract.Files),
+        ("/requests", list[contract.Request]),
+        ("/runtimes", contract.Runtimes),
+    ],
+)
+def test_every_document_is_of_its_shape(path: str, kind: type, http: httpx.Client) -> None:
+    """No field too many, none too few, in any state that an object can have."""
+    answer = http.get(f"/api/v1{path}", headers=READ)
+    assert answer.status_code == 200, answer.text
+    TypeAdapter(kind).validate_json(answer.content)
+
+
+def test_status_is_what_the_command_line_prints(served: Served, http: httpx.Client) -> None:
+    """The same document, but for the moment at which it was looked at."""
+    printed = status_document(status(None, served.store.load(), AT))
+    found = http.get("/api/v1/status", headers=READ).json()
+    assert _timeless(found) == _timeless(json.loads(json.dumps(printed)))
+
+
+def _timeless(document: dict[str, list[dict[str, list[dict[str, object]]]]]) -> object:
+    for kind in ("environments", "instances"):
+        for one in document[kind]:
+            for condition in one["conditions"]:
+                condition.pop("at")
+    return document
+
+
+def test_filters_and_search_narrow_the_lists(http: httpx.Client) -> None:
+    """By team, health and words; all that are given have to hold."""
+
+    def names(query: str) -> list[str]:
+        found = http.get(f"/api/v1/instances?{query}", headers=READ).json()
+        return [one["name"] for one in found]
+
+    assert names("health=Suspended") == [name_of(5)]
+    assert names("team=team-03") == [name_of(3)]
+    assert names("q=ROLLED") == [name_of(3)]
+    assert names("q=rolled+team-03") == [name_of(3)]
+    assert names("q=rolled+team-04") == []
+    assert len(names("sync=Synced")) > 1
+
+
+def test_history_is_read_forwards_from_an_id(http: httpx.Client) -> None:
+    """`after` gives what came since, oldest first: a follower misses nothing."""
+    newest = http.get("/api/v1/history?limit=3", headers=READ).json()
+    ids = [e["id"] for e in newest]
+    assert ids == sorted(ids, reverse=True)
+    since = http.get(f"/api/v1/history?after={ids[-1]}", headers=READ).json()
+    assert [e["id"] for e in since] == sorted(ids)[1:]
+
+
+def test_a_build_has_its_lock_sbom_and_log(http: httpx.Client) -> None:
+    """They come from the share, so every replica has them; a failed build has none."""
+    path = f"/api/v1/builds/{builds(0)[0].key}"
+    assert "name = 'duckdb'" in http.get(f"{path}/lock", headers=READ).text
+    assert http.get(f"{path}/sbom", headers=READ).json()["bomFormat"] == "CycloneDX"
+    assert http.get(f"{path}/log", headers=READ).text == "resolved 3 packages\nverified\n"
+    assert http.get(f"{path}/log?tail=9", headers=READ).text == "verified\n"
+    failed = f"/api/v1/builds/{builds(8)[0].key}"
+    for document in ("lock", "sbom", "log"):
+        assert http.get(f"{failed}/{document}", headers=READ).status_code == 404

@@ -1,0 +1,1 @@
+"""The command line: doctor, init, what a terminal shows, and the reference of commands."""

@@ -1,0 +1,274 @@
+"""What the doctor says of databases, receivers of messages and forges; nothing is sent to them."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import create_engine, inspect, make_url
+
+from reconciler.doctor import forge, messages, records
+from reconciler.doctor.finding import Check, Finding, Level
+from reconciler.settings import (
+    GitSettings,
+    NotifySettings,
+    RouteSettings,
+    Settings,
+    StatusSettings,
+)
+from reconciler.store.store import Store
+from tests.fakes.receiver import JSON, Receiver, Said
+
+TOKEN = "t0ken-of-the-forge"
+
+
+def reasons(found: list[Finding]) -> list[tuple[str, str]]:
+    assert all(f.mend for f in found if f.level not in (Level.OK, Level.OFF))
+    return [(str(f.level), f.reason) for f in found]
+
+
+# --------------------------------------------------------------------------------------- databases
+
+
+def look(url: str, state: Path) -> list[Finding]:
+    """What is said of a database."""
+    return list(records.look_database(Settings(database=url, state_dir=state)))
+
+
+def test_postgresql_before_and_after_its_first_daemon(postgresql_url: str, tmp_path: Path) -> None:
+    """Without tables it is not in use yet, and none are made; then good, and the clocks agree."""
+    found = look(postgresql_url, tmp_path)
+    assert reasons(found) == [("off", "NotUsed"), ("ok", "Good")]
+    store = Store(postgresql_url)
+    assert not inspect(store.engine).has_table("lease")
+    store.migrate()
+    store.close()
+    found = look(postgresql_url, tmp_path)
+    assert [f.check for f in found] == [Check.DATABASE, Check.CLOCK]
+    assert reasons(found) == [("ok", "Good"), ("ok", "Good")]
+    assert "no daemon runs" in found[0].message
+
+
+def test_postgresql_that_refuses(postgresql_url: str, tmp_path: Path) -> None:
+    """A database that is not there is wrong; a server that is not there is not reached."""
+    url = make_url(postgresql_url)
+    gone = url.set(database="nowhere", password="pa55word").render_as_string(hide_password=False)
+    found = look(gone, tmp_path)
+    assert reasons(found) == [("wrong", "DatabaseDenied")]
+    assert not any("pa55word" in f.object + f.message + f.mend for f in found)
+    found = look("postgresql+psycopg://127.0.0.1:9/groundcrew", tmp_path)
+    assert reasons(found) == [("unreachable", "DatabaseUnavailable")]
+
+
+def test_postgresql_that_takes_no_writes(postgresql_url: str, tmp_path: Path) -> None:
+    """As a standby does."""
+    name = make_url(postgresql_url).database
+    engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    engine.dispose()
+    assert ("wrong", "DatabaseReadOnly") in reasons(look(postgresql_url, tmp_path))
+
+
+def test_a_clock_that_differs(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By how much, and which way."""
+    monkeypatch.setattr(records, "time", SimpleNamespace(time=lambda: time.time() + 60))
+    (*_, clock) = look(postgresql_url, tmp_path)
+    assert (clock.check, clock.reason) == (Check.CLOCK, "ClockSkew")
+    assert "-60" in clock.message or "-59" in clock.message
+
+
+def test_sqlite_that_is_missing_damaged_or_newer(tmp_path: Path) -> None:
+    """None is made by looking; the others are told."""
+    settings = Settings(state_dir=tmp_path / "state")
+    assert reasons(list(records.look_database(settings))) == [("off", "NotUsed")]
+    assert not (tmp_path / "state").exists()
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"no database " * 1000)
+    with pytest.raises(Exception, match="damaged or no database"):
+        look(f"sqlite:///{damaged}", tmp_path)
+    newer = Store(f"sqlite:///{tmp_path / 'newer.db'}")
+    newer.migrate()
+    with newer.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    newer.close()
+    found = look(f"sqlite:///{tmp_path / 'newer.db'}", tmp_path)
+    assert ("wrong", "SchemaTooNew") in reasons(found)
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    """Without repeating it: it may hold a password."""
+    found = look("postgres-at-home:pa55word", tmp_path)
+    assert reasons(found) == [("wrong", "DatabaseUnknown")]
+    assert "pa55word" not in found[0].message
+
+
+# ---------------------------------------------------------------------------------------- messages
+
+
+class Quiet(ThreadingHTTPServer):
+    """A TLS server that does not complain of those who hang up."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A refused handshake is what is wanted here."""
+
+
+@pytest.fixture
+def selfmade(tmp_path: Path) -> Iterator[str]:
+    """Address of a server with a certificate of its own making."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-days", "2"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Quiet(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_address[1]}/services/s3cret"
+    server.shutdown()
+    server.server_close()
+
+
+def route(secrets: Path, url: str | None) -> list[Finding]:
+    """What is said of a route whose secret is `url`."""
+    if url is not None:
+        (secrets / "ops").mkdir(parents=True, exist_ok=True)
+        (secrets / "ops" / "url").write_text(url)
+    one = RouteSettings(name="ops", kind="webhook", secret="ops")
+    settings = Settings(secrets_dir=secrets, notify=NotifySettings(routes=(one,)))
+    found = list(messages.look_route(settings, one))
+    assert not any("s3cret" in f.object + f.message + f.mend for f in found)
+    return found
+
+
+def test_a_receiver_that_answers_gets_nothing(tmp_path: Path) -> None:
+    """A connection is opened, and no request is made."""
+    receiver = Receiver()
+    assert reasons(route(tmp_path, receiver.url)) == [("ok", "Good")]
+    receiver.close()
+    assert receiver.got == []
+
+
+def test_a_receiver_that_does_not_answer(tmp_path: Path) -> None:
+    found = route(tmp_path, "http://127.0.0.1:9/services/s3cret")
+    assert reasons(found) == [("unreachable", "ReceiverUnreachable")]
+
+
+def test_a_certificate_that_nobody_vouches_for(selfmade: str, tmp_path: Path) -> None:
+    assert reasons(route(tmp_path, selfmade)) == [("wrong", "CertificateWrong")]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3cret", "ftp://example.com/s3cret", "http://", "http://[::1/s3cret", "https://h:s3cret/",
+     "https://hooks.slack.com/s3cret"],
+)  # fmt: skip
+def test_an_address_that_cannot_be_one(url: str, tmp_path: Path) -> None:
+    """Nothing is connected to, and the text is not repeated."""
+    assert reasons(route(tmp_path, url)) == [("wrong", "AddressWrong")]
+
+
+def test_a_route_without_its_secret(tmp_path: Path) -> None:
+    """Wrong when the settings name the route; the one of the defaults is just not in use."""
+    found = route(tmp_path, None)
+    assert reasons(found) == [("wrong", "SecretMissing")]
+    assert str(tmp_path / "ops" / "url") in found[0].message
+    settings = Settings(secrets_dir=tmp_path)
+    (default,) = settings.notify.routes
+    assert reasons(list(messages.look_route(settings, default))) == [("off", "NotUsed")]
+
+
+def test_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is reached is the proxy, and it is told so."""
+    receiver = Receiver()
+    monkeypatch.setenv("http_proxy", receiver.root)
+    monkeypatch.setenv("no_proxy", "localhost")
+    (found,) = route(tmp_path, "http://receiver.example/services/s3cret")
+    receiver.close()
+    assert found.level is Level.OK
+    assert "the proxy 127.0.0.1" in found.message
+    assert receiver.got == []
+
+
+# ------------------------------------------------------------------------------------------ forges
+
+
+def ask(kind: str, said: Said, secrets: Path, token: str = TOKEN) -> list[Finding]:
+    """What is said of a forge that answers so; it is only asked, and never told."""
+    receiver = Receiver(lambda method, path, body: said)
+    (secrets / "forge").mkdir(exist_ok=True)
+    (secrets / "forge" / "token").write_text(token)
+    settings = Settings(
+        secrets_dir=secrets,
+        git=GitSettings(url="https://git.example/acme/environments.git"),
+        commit_status=StatusSettings.model_validate({"forge": kind, "api_url": receiver.root}),
+    )
+    found = list(forge.look(settings))
+    receiver.close()
+    assert {got.method for got in receiver.got} <= {"GET"}
+    assert not any(TOKEN in f.object + f.message + f.mend for f in found)
+    return found
+
+
+def github(push: bool, scopes: str | None) -> Said:
+    """GitHub's `GET /repos/{owner}/{repo}`."""
+    body = {"full_name": "acme/environments", "permissions": {"pull": True, "push": push}}
+    headers = {**JSON, **({"X-OAuth-Scopes": scopes} if scopes is not None else {})}
+    return Said(200, headers, json.dumps(body))
+
+
+def gitlab(level: int) -> Said:
+    """GitLab's `GET /projects/{id}`."""
+    rights = {"project_access": {"access_level": level}, "group_access": None}
+    return Said(200, JSON, json.dumps({"id": 1, "permissions": rights}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [
+        ("github", github(True, "repo:status"), ("ok", "Good")),
+        ("github", github(True, None), ("ok", "Good")),
+        ("github", github(True, "gist, read:org"), ("wrong", "ScopeMissing")),
+        ("github", github(False, None), ("warning", "MayNotPush")),
+        ("github", Said(401, JSON, '{"message": "Bad credentials"}'), ("wrong", "TokenRefused")),
+        ("github", Said(404, JSON, '{"message": "Not Found"}'), ("wrong", "ProjectHidden")),
+        ("github", Said(502, JSON, "{}"), ("unreachable", "ForgeUnreachable")),
+        ("gitlab", gitlab(30), ("ok", "Good")),
+        ("gitlab", gitlab(10), ("warning", "MayNotPush")),
+        ("gitlab", Said(401, JSON, '{"message": "401 Unauthorized"}'), ("wrong", "TokenRefused")),
+        ("gitlab", Said(404, JSON, '{"message": "404 Not Found"}'), ("wrong", "ProjectHidden")),
+        ("gitlab", Said(503, JSON, "{}"), ("unreachable", "ForgeUnreachable")),
+    ],
+)
+def test_what_a_forge_says(
+    kind: str, said: Said, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    """By the real client libraries."""
+    assert reasons(ask(kind, said, tmp_path)) == [expected]
+
+
+def test_a_forge_without_token_or_project(tmp_path: Path) -> None:
+    """And without a forge nothing is asked."""
+    assert reasons(ask("github", Said(), tmp_path, "")) == [("wrong", "SecretMissing")]
+    statuses = StatusSettings(forge="github")
+    found = list(forge.look(Settings(secrets_dir=tmp_path, commit_status=statuses)))
+    assert reasons(found) == [("wrong", "ProjectUnknown")]
+    assert reasons(list(forge.look(Settings()))) == [("off", "NotUsed")]

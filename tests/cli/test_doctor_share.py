@@ -1,0 +1,188 @@
+"""What the doctor says of a share that does not keep what publishing relies on, and one that hangs.
+
+Each fault is one call that answers as a bad file system would; nothing stays behind on the share.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.doctor import records, share
+from reconciler.doctor.examine import Task, examine
+from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.settings import Settings
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def fails(code: int) -> Callable[..., Any]:
+    """A call that always fails."""
+
+    def call(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+def without_exclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, flags, *more, **kw: real(path, flags & ~os.O_EXCL, *more, **kw)
+    )
+
+
+def over_full_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if target.is_dir():
+            target.rename(target.with_name("aside"))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+def modes_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    monkeypatch.setattr(
+        os, "open", lambda path, flags, mode=0o600, **kw: real(path, flags, mode & 0o600, **kw)
+    )
+
+
+FAULTS: dict[str, tuple[Patch, str]] = {
+    "flock does nothing": (lambda m: m.setattr(fcntl, "flock", lambda *_: None), "LockIgnored"),
+    "flock is refused": (lambda m: m.setattr(fcntl, "flock", fails(errno.ENOLCK)), "LockRefused"),
+    "rename does nothing": (lambda m: m.setattr(Path, "rename", lambda *_: None), "RenameBroken"),
+    "rename fails": (lambda m: m.setattr(Path, "rename", fails(errno.EIO)), "ShareUnreachable"),
+    "directories are replaced": (over_full_directories, "RenameBroken"),
+    "O_EXCL is not kept": (without_exclusive, "ExclusiveBroken"),
+    "fsync fails": (lambda m: m.setattr(os, "fsync", fails(errno.EIO)), "ShareUnreachable"),
+    "modes are lost": (modes_lost, "ModesLost"),
+    "nolock": (
+        lambda m: m.setattr(share, "mounted", lambda _: ("nfs", ("rw", "nolock"))), "LockLocal",
+    ),
+}  # fmt: skip
+
+
+def test_a_sound_directory_is_good(tmp_path: Path) -> None:
+    """One finding, with the room that is left; nothing stays behind."""
+    tmp_path.chmod(0o755)
+    (found,) = share.look(tmp_path)
+    assert (found.level, found.check) == (Level.OK, Check.SHARE)
+    assert "GiB are free" in found.message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_file_system_does_not_keep(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is wrong, has a name and words, and nothing stays behind."""
+    patch, reason = FAULTS[fault]
+    with monkeypatch.context() as patched:
+        patch(patched)
+        found = list(share.look(tmp_path))
+    assert reason in {f.reason for f in found}
+    assert all(f.level is not Level.OK and f.mend for f in found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_share_that_is_not_there_or_read_only(tmp_path: Path) -> None:
+    """A mount that is missing, and one that takes no writes: /sys takes none of anyone."""
+    (found,) = share.look(tmp_path / "nowhere")
+    assert (found.level, found.reason) == (Level.WRONG, "ShareMissing")
+    (found,) = share.look(Path("/sys"))
+    assert (found.level, found.reason) == (Level.WRONG, "ShareUnwritable")
+
+
+def test_a_share_that_others_may_not_enter(tmp_path: Path) -> None:
+    """Airflow runs as another user than the daemon."""
+    tmp_path.chmod(0o700)
+    assert [f.reason for f in share.look(tmp_path)] == ["NotWorldReadable"]
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(100, None), (10, None), (9, Level.WARNING), (2, Level.WRONG)]
+)
+def test_how_full_it_may_be(free: int, level: Level | None) -> None:
+    """As the alert on the share has it."""
+    found = share.space(Check.SHARE, "/share", 100, free)
+    assert [f.level for f in found] == ([level] if level else [])
+
+
+def test_a_server_whose_clock_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the time that it gives a new file."""
+    later = SimpleNamespace(time=lambda: time.time() - 3600)
+    monkeypatch.setattr(share, "time", later)
+    skew = [f for f in share.look(tmp_path) if f.check is Check.CLOCK]
+    assert [(f.level, f.reason) for f in skew] == [(Level.WARNING, "ClockSkew")]
+    assert "+3600 s" in skew[0].message
+
+
+def test_sqlite_on_a_network_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its locks may not hold there; PostgreSQL's state may lie anywhere."""
+    monkeypatch.setattr(records, "mounted", lambda _: ("nfs4", ("rw",)))
+    settings = Settings(state_dir=tmp_path)
+    assert [f.reason for f in records.look_state(settings)] == ["StateRemote"]
+    settings = Settings(state_dir=tmp_path, database="postgresql+psycopg://db/groundcrew")
+    assert [f.level for f in records.look_state(settings)] == [Level.OK]
+
+
+# ----------------------------------------------------------------------------- checks that go wrong
+
+
+def task(look: Callable[[], Any], seconds: float = 30.0) -> Task:
+    return Task(Check.SHARE, "it", look, seconds)
+
+
+def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
+    """It hangs in the kernel, as on a dead mount; it is told, and all others are there."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    def hangs() -> Iterator[Finding]:
+        with fifo.open():  # until someone writes
+            yield good(Check.SHARE, "it", "opened")
+
+    tasks = [task(hangs, 0.2) for _ in range(20)]
+    tasks += [task(lambda: [good(Check.GIT, "repo", "read")])]
+    ended: list[Task] = []
+    found = examine(tasks, ended.append)
+    assert [f.reason for f in found] == ["TimedOut"] * 20 + ["Good"]
+    assert {f.level for f in found[:20]} == {Level.UNREACHABLE}
+    assert sorted(map(id, ended)) == sorted(map(id, tasks))
+    os.close(os.open(fifo, os.O_RDWR))  # lets every thread that waits for a writer end
+
+
+def test_an_error_of_a_check_is_a_finding() -> None:
+    """Ours by its reason, the system's by its words, a bug by its name alone."""
+
+    def raising(error: Exception) -> Task:
+        def look() -> list[Finding]:
+            raise error
+
+        return task(look)
+
+    found = examine([
+        raising(Retryable("ShareUnreachable", "no answer")),
+        raising(Stalled("ShareUnwritable", "no")),
+        raising(OSError(errno.ESTALE, "Stale file handle", "/share")),
+        raising(ValueError("pa55word")),
+    ])  # fmt: skip
+    assert [(f.level, f.reason) for f in found] == [
+        (Level.UNREACHABLE, "ShareUnreachable"), (Level.WRONG, "ShareUnwritable"),
+        (Level.UNREACHABLE, "SystemError"), (Level.WRONG, "CheckFailed"),
+    ]  # fmt: skip
+    assert "pa55word" not in found[3].message
+    assert all(f.mend for f in found)

@@ -1,0 +1,129 @@
+"""`groundcrew init`: what it writes is accepted, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gitsource.validate import validate
+from tests.fakes.site import IDENTITY
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def init(directory: Path, *words: str) -> tuple[int, str]:
+    """(exit code, what was said)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "reconciler.cli", "init", str(directory), *words],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def files(directory: Path) -> set[str]:
+    """The files, without git's own."""
+    found = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
+    return {str(p) for p in found if p.parts[0] != ".git"}
+
+
+@pytest.mark.parametrize("team", ["analytics", "data", "x"])
+@pytest.mark.parametrize("on", ["kubernetes", "local"])
+def test_what_is_written_is_accepted(on: str, team: str, tmp_path: Path) -> None:
+    """One environment and two instances, of that team and that kind, and no finding."""
+    repo = tmp_path / "repo"
+    code, said = init(repo, "--team", team, "--on", on)
+    assert code == 0, said
+    found, findings = validate(repo)
+    assert findings == []
+    assert set(found.environments) == {team}
+    assert set(found.instances) == {f"{team}-dev", f"{team}-prod"}
+    for instance in found.instances.values():
+        assert instance.team == team
+        assert (instance.kubernetes is not None) == (on == "kubernetes")
+        assert instance.api.credentials == f"{team}-airflow"
+    if team != "analytics":
+        assert "analytics" not in "".join((repo / f).read_text() for f in files(repo))
+    if on == "kubernetes":
+        spaces = {i.kubernetes.namespace for i in found.instances.values() if i.kubernetes}
+        assert spaces == {f"airflow-{team}-dev", f"airflow-{team}-prod"}
+
+
+@pytest.mark.parametrize(
+    ("ci", "there"),
+    [("github", {".github/workflows/groundcrew.yml"}), ("gitlab", {".gitlab-ci.yml"}),
+     ("none", set())],
+)  # fmt: skip
+def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path) -> None:
+    """And the README speaks of that one only."""
+    code, _ = init(tmp_path / "repo", "--ci", ci)
+    written = files(tmp_path / "repo")
+    assert code == 0
+    assert {name for name in written if "git" in name} == there
+    readme = (tmp_path / "repo" / "README.md").read_text()
+    assert ("In CI" in readme) == bool(there)
+    assert all(name in readme for name in there)
+    assert "Copy this directory" not in readme
+
+
+def test_it_is_a_git_repository_ready_to_commit(tmp_path: Path) -> None:
+    """On branch main, nothing committed, nothing ignored; the steps that follow are told."""
+    repo = tmp_path / "repo"
+    code, said = init(repo)
+    assert code == 0
+    for step in ("groundcrew validate", "git.url", "groundcrew doctor"):
+        assert step in said
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=repo, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+
+    assert git("symbolic-ref", "HEAD").strip() == "refs/heads/main"
+    git("add", ".")
+    git(*IDENTITY, "commit", "-q", "-m", "first")
+    assert set(git("ls-files").split()) == files(repo)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """A directory with a file in it is left as it is; an empty one and a fresh clone are taken."""
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine").write_text("mine")
+    code, said = init(full)
+    assert (code, files(full)) == (2, {"mine"})
+    assert "not empty" in said
+    code, said = init(full / "mine")
+    assert code == 2
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "init", "-q", str(clone)], check=True, timeout=60)
+    assert init(clone)[0] == 0
+    assert init(clone)[0] == 2
+
+
+@pytest.mark.parametrize("team", ["", "Data", "a_b", "../x", "-x", "x" * 60, "a b"])
+def test_a_team_that_cannot_be_one(team: str, tmp_path: Path) -> None:
+    """Exit 2, and nothing is written."""
+    code, said = init(tmp_path / "repo", f"--team={team}")
+    assert code == 2, said
+    assert not (tmp_path / "repo").exists()
+    assert "Traceback" not in said
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    """Words, not a traceback."""
+    (tmp_path / "file").write_text("")
+    code, said = init(tmp_path / "file" / "repo")
+    assert code == 3
+    assert "Traceback" not in said
+
+
+def test_the_wheel_brings_the_example() -> None:
+    """What init reads in a checkout is packaged beside it."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packaged = built["targets"]["wheel"]["force-include"]
+    assert packaged["environments.example"] == "reconciler/cli/starter"
+    assert (ROOT / "environments.example" / "teams").is_dir()

@@ -1,0 +1,95 @@
+"""What a person is told who means something else, or looks in the wrong place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from reconciler.cli import main
+from reconciler.share.share import Share
+from reconciler.store.store import Store
+from tests.fakes.fleet import builds, fill, name_of, place_builds
+
+FLEET = 30
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The records of a fleet, as on a machine where no daemon has built anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("GROUNDCREW_SHARE", str(tmp_path / "share"))
+    monkeypatch.delenv("GROUNDCREW_CONFIG", raising=False)
+    store = Store(f"sqlite:///{tmp_path / 'state' / 'groundcrew.db'}")
+    fill(store, FLEET)
+    store.close()
+    return tmp_path
+
+
+def test_an_unknown_name_lists_some_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not a thousand of them."""
+    assert main(["logs", "nosuch"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("environment/") == 12
+    assert said.endswith(f"and {FLEET - 12} more\n")
+
+
+def test_a_log_is_found_on_the_share(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the daemon that made the build is on another machine; of a failed one it says where."""
+    place_builds(Share(root / "share"), 1)
+    assert main(["logs", name_of(0)]) == 0
+    assert capsys.readouterr().out == "resolved 3 packages\nverified\n"
+    assert main(["logs", name_of(8)]) == 1
+    said = capsys.readouterr().err
+    assert f"{root}/state/logs/{builds(8)[0].key}.log is on the machine" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["rollback", f"environment/{name_of(0)}"], 2, "rollback is for instance/NAME, not for"),
+        (["suspend", name_of(0)], 2, "say which"),
+        (["plan", "--base", "main"], 2, "in a checkout of the environments repo, or name one"),
+        (["gc", "--dry-run"], 3, "/share: No such file or directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_it_says_what_to_do_instead(
+    command: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with the exit code that it belongs to."""
+    assert main(command) == code
+    assert words in capsys.readouterr().err
+
+
+def test_a_collection_leaves_no_watch_behind(root: Path) -> None:
+    """It asks the clusters what still runs, and ends its connections to them."""
+    Share(root / "share").prepare()
+    main(["gc", "--dry-run"])
+    deadline = time.monotonic() + 10
+    while left := [t.name for t in threading.enumerate() if t.name.startswith("watch ")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("share = \n", "the settings file groundcrew.toml is not TOML: Invalid value"),
+        (
+            '[[notify.routes]]\nname = "s"\nkind = "webhook"\nchannel = "C1"\n',
+            "  notify: only a route of kind slack has a channel: s\n",
+        ),
+    ],
+    ids=["TOML", "section"],
+)
+def test_wrong_settings_say_where(
+    text: str, words: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file by its name; a section without all that is in it."""
+    (root / "groundcrew.toml").write_text(text)
+    assert main(["status"]) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,22 @@
+"""A chart that a test may change."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scripts import manifests
+
+
+@pytest.fixture
+def chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the chart without rules and dashboards, which is rendered instead."""
+    found = tmp_path / "groundcrew"
+    shutil.copytree(manifests.CHART, found)
+    for folder in manifests.COPIES:
+        shutil.rmtree(found / "files" / folder, ignore_errors=True)
+        (found / "files" / folder).mkdir(parents=True)
+    monkeypatch.setattr(manifests, "CHART", found)
+    return found

@@ -1,0 +1,71 @@
+"""What the chart renders with the examples, and how the tests find their way in it."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+from reconciler.builder.jobs.manifest import Order, job_manifest
+from reconciler.core.model import Image
+from reconciler.settings import Settings
+from scripts.manifests import EXAMPLES, example, render
+
+Json = dict[str, Any]
+
+NAMESPACES = {"one-namespace": "airflow"}
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
+CUSTOM = {"ServiceMonitor", "PrometheusRule"}
+
+
+def home(name: str) -> str:
+    """The namespace that an example is for."""
+    return NAMESPACES.get(name, "groundcrew")
+
+
+def release(name: str) -> list[Json]:
+    """The documents of an example."""
+    return list(render(example(name), home(name)))
+
+
+def one(documents: list[Json], kind: str, name: str = "", namespace: str = "") -> Json:
+    """The only document of a kind (of a name, in a namespace)."""
+    (found,) = (
+        document
+        for document in documents
+        if document["kind"] == kind
+        and name in ("", document["metadata"]["name"])
+        and namespace in ("", document["metadata"].get("namespace"))
+    )
+    return found
+
+
+def pod_of(documents: list[Json]) -> Json:
+    """The pod of the daemon."""
+    pod: Json = one(documents, "Deployment")["spec"]["template"]["spec"]
+    return pod
+
+
+def job_of(documents: list[Json]) -> Json:
+    """A Job as the daemon creates it with the settings that were rendered."""
+    settings = Settings(**tomllib.loads(text_of(documents)))
+    share = settings.share
+    image = Image("in-cluster", "example.test/airflow@sha256:" + "0" * 64, "id", 50000, 0)
+    order = Order(
+        "groundcrew-0123456789abcdef-a1b2c3", "red", "0123456789abcdef", image,
+        share, share / "staging" / "one", ("python3", "worker.py"),
+    )  # fmt: skip
+    return job_manifest(order, settings.kubernetes)
+
+
+def text_of(documents: list[Json]) -> str:
+    """The groundcrew.toml of a release."""
+    return str(one(documents, "ConfigMap", "groundcrew")["data"]["groundcrew.toml"])
+
+
+def merged(values: Json, more: Json) -> Json:
+    """Values with others above them, as Helm merges files."""
+    found = dict(values)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found

@@ -1,0 +1,158 @@
+"""`groundcrew airflow-values`: what is set once in a release of the official chart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reconciler.cli import main
+from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
+from reconciler.core.model import Change, InstanceRecord
+from reconciler.store.store import Store
+
+INSTANCE = """\
+apiVersion: groundcrew/v1
+kind: Instance
+metadata: {name: analytics-prod}
+spec:
+  team: analytics
+  kubernetes: {namespace: airflow-analytics, release: airflow}
+  api: {url: "http://airflow-api-server:8080", credentials: analytics-airflow}
+"""
+VALUES = {
+    "volumes": [
+        {"name": "groundcrew", "persistentVolumeClaim": {"claimName": "groundcrew-share"}},
+        {"name": "groundcrew-local", "emptyDir": {}},
+    ],
+    "volumeMounts": [
+        {"name": "groundcrew", "mountPath": "/srv/groundcrew", "readOnly": True},
+        {"name": "groundcrew-local", "mountPath": "/var/cache/groundcrew"},
+    ],
+    "env": [
+        {"name": "PYTHONPATH", "value": "/srv/groundcrew/instances/analytics-prod/loader"},
+        {"name": "GROUNDCREW_LOCAL", "value": "/var/cache/groundcrew"},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of an environments repo; no settings are to be found."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
+    found = tmp_path / "repo"
+    (found / "instances").mkdir(parents=True)
+    (found / "instances" / "prod.yaml").write_text(INSTANCE)
+    return found
+
+
+def test_they_are_printed_for_a_checkout(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML for `helm -f`: the whole share, read-only, and the loader of that instance."""
+    assert main(["airflow-values", "analytics-prod", "--definitions", str(repo)]) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text) == VALUES
+    assert "release airflow in airflow-analytics" in text
+    assert main(["airflow-values", "analytics-prod", "--definitions", str(repo), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == VALUES
+
+
+def test_they_follow_the_settings(
+    repo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same path and the same volume as in the daemon and in Jobs."""
+    nfs = {"nfs": {"server": "nfs.example.com", "path": "/groundcrew"}}
+    monkeypatch.setenv("GROUNDCREW_SHARE", "/mnt/share")
+    monkeypatch.setenv("GROUNDCREW_KUBERNETES__VOLUME", json.dumps(nfs))
+    assert main(["airflow-values", "instance/analytics-prod", "--definitions", str(repo)]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["volumes"][0] == {"name": "groundcrew", **nfs}
+    assert found["volumeMounts"][0]["mountPath"] == "/mnt/share"
+    assert found["env"][0]["value"] == "/mnt/share/instances/analytics-prod/loader"
+
+
+@pytest.mark.parametrize(
+    ("local", "volume", "variable"),
+    [
+        ("memory", {"emptyDir": {"medium": "Memory"}}, "/var/cache/groundcrew"),
+        (
+            "/data/g",
+            {"hostPath": {"path": "/data/g", "type": "DirectoryOrCreate"}},
+            "/var/cache/groundcrew:/tmp",
+        ),
+        ("off", None, "off"),
+    ],
+)
+def test_pods_unpack_where_they_are_told(
+    repo: Path,
+    capsys: pytest.CaptureFixture[str],
+    local: str,
+    volume: dict[str, object] | None,
+    variable: str,
+) -> None:
+    """In memory, in a folder of the node, or nowhere: then the share is read directly."""
+    command = ["airflow-values", "analytics-prod", "--definitions", str(repo), "--local", local]
+    assert main(command) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["env"][1] == {"name": "GROUNDCREW_LOCAL", "value": variable}
+    wanted = [] if volume is None else [{"name": "groundcrew-local", **volume}]
+    assert found["volumes"][1:] == wanted
+    assert len(found["volumeMounts"]) == len(found["volumes"])
+
+
+@pytest.mark.parametrize("local", ["", "tmp", "/data/../etc"])
+def test_a_place_that_is_none_is_refused(
+    repo: Path, capsys: pytest.CaptureFixture[str], local: str
+) -> None:
+    """With what may be given instead."""
+    command = ["airflow-values", "analytics-prod", "--definitions", str(repo), "--local", local]
+    assert main(command) == 2
+    assert "disk, memory, off or the absolute path" in capsys.readouterr().err
+
+
+def test_they_are_printed_for_what_the_daemon_knows(
+    repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a checkout the records say which instances there are."""
+    (tmp_path / "state").mkdir()
+    store = Store(f"sqlite:///{tmp_path / 'state' / 'groundcrew.db'}")
+    store.migrate()
+    lease = store.acquire("test", 60.0)
+    assert lease is not None
+    instance = Instance(
+        "analytics-prod", "analytics", Place("instances/prod.yaml"), Api("http://airflow:8080"),
+        kubernetes=KubernetesTarget("airflow-analytics", "airflow"),
+    )  # fmt: skip
+    record = InstanceRecord("analytics-prod", "analytics", instance)
+    store.write(lease, Change(instances=(record,)))
+    store.close()
+    assert main(["airflow-values", "analytics-prod"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == VALUES
+    assert main(["airflow-values", "analytics-prd"]) == 2
+    assert "did you mean instance/analytics-prod?" in capsys.readouterr().err
+
+
+def test_what_cannot_be_connected_is_told_in_words(
+    repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A local instance, one that is not there, one with a mistake, a directory that is no repo."""
+    command = ["airflow-values", "analytics-prod", "--definitions"]
+    local = INSTANCE.replace(
+        "kubernetes: {namespace: airflow-analytics, release: airflow}",
+        "local: {python: /opt/airflow/bin/python, airflowHome: /opt/airflow, components: "
+        "{scheduler: {restart: [/bin/true]}}}",
+    )
+    path = repo / "instances" / "prod.yaml"
+    path.write_text(local)
+    assert main([*command, str(repo)]) == 2
+    assert "PYTHONPATH=/srv/groundcrew/instances/analytics-prod/loader" in capsys.readouterr().err
+    path.write_text(INSTANCE.replace("analytics-prod", "analytics-test"))
+    assert main([*command, str(repo)]) == 2
+    assert "did you mean instance/analytics-test?" in capsys.readouterr().err
+    path.write_text(INSTANCE.replace("team:", "taem:"))
+    assert main([*command, str(repo)]) == 1
+    assert "instances/prod.yaml:5" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "nothing")]) == 2
+    assert "is not a directory" in capsys.readouterr().err

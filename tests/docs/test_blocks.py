@@ -1,0 +1,152 @@
+"""No command of the docs is left out: it is run, or it says why not and what checks it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from reconciler.cli.app import app
+from reconciler.core.definitions import Wave
+from reconciler.core.model import Verb
+from scripts.docs import events
+from tests.docs.blocks import ROOT, SHELL, Block, commands, every, pages
+from tests.fakes.house import Airflow, House, environment, instance
+
+GENERATED = "docs/cli.md"  # synopses from the commands themselves; `make check` compares them
+PROGRAMS = re.compile(
+    r"^\s*\$?\s*(groundcrew|make|git|helm|kubectl|docker|pip|sed|curl|mkdir|apt-get) ", re.MULTILINE
+)
+INLINE = re.compile(r"`(groundcrew [^`\n]+|make [a-z][^`\n]*)`")
+CHECKS = re.compile(r"(tests/[\w/]+\.py)::(\w+)|(\.ci/run)")
+
+
+def shells() -> list[Block]:
+    """Every block of commands that people are meant to type."""
+    return [b for b in every() if b.language in SHELL and b.page != GENERATED]
+
+
+@pytest.mark.parametrize("block", shells(), ids=str)
+def test_each_is_run_or_says_why_not(block: Block) -> None:
+    """And names a test that is there."""
+    if block.mark == "run":
+        return
+    assert block.reason, f"{block}: put <!-- run --> or <!-- not run: why; test --> before it"
+    why, _, checked = block.reason.rpartition("; ")
+    assert why, f"{block}: say why"
+    found = CHECKS.fullmatch(checked)
+    assert found is not None, f"{block}: {checked} names no test"
+    if found[1]:
+        assert f"def {found[2]}(" in (ROOT / found[1]).read_text(), f"{block}: {checked}"
+
+
+def test_each_page_with_marked_blocks_is_followed() -> None:
+    """A block that says it is run is on a page that a test follows."""
+    marked = {b.page.removeprefix("docs/") for b in shells() if b.mark == "run"}
+    text = (ROOT / "tests" / "docs" / "test_run.py").read_text()
+    assert [page for page in sorted(marked) if f'"{page}"' not in text] == []
+
+
+def test_no_command_hides_in_another_block() -> None:
+    """A block without a language, or of another, holds no commands."""
+    others = [b for b in every() if b.language not in SHELL]
+    assert [str(b) for b in others if PROGRAMS.search(b.text)] == []
+
+
+# --------------------------------------------------------------------------- commands in sentences
+
+
+def said() -> Iterator[tuple[str, str]]:
+    """(page, command) of every `groundcrew …` and `make …`, in blocks and in sentences."""
+    for block in shells():
+        for line in commands(block.text):
+            for part in re.split(r"\s*(?:&&|\|\||[|;>])\s*", line):
+                inner = re.search(r"(?:^|-- )((?:groundcrew|make) .*)", part)
+                if inner:
+                    yield block.page, inner[1]
+    for page in pages():
+        if page.relative_to(ROOT).as_posix() != GENERATED:
+            for match in INLINE.finditer(page.read_text()):
+                yield page.relative_to(ROOT).as_posix(), match[1]
+
+
+def targets() -> set[str]:
+    """The targets of the Makefile."""
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(said())))
+def test_each_command_is_one(page: str, command: str) -> None:
+    """Its name, its options and the number of its arguments are those of the program."""
+    words = shlex.split(command.replace("…", "x"), comments=True)
+    if words[0] == "make":
+        assert words[1] in targets() | {"x"}, page
+        return
+    known = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - of typer's own click
+    name, *rest = words[1:]
+    if name.startswith("-"):
+        return  # an option of the program itself
+    assert name in known, f"{page}: {command}"
+    if rest:
+        known[name].make_context(name, list(rest), resilient_parsing=True)
+        options = {o for p in known[name].params for o in p.opts}
+        asked = {w.partition("=")[0] for w in rest if w.startswith("-")}
+        assert asked <= options | {"-h", "--help"}, f"{page}: {command}"
+
+
+# ----------------------------------------------------------------------------------------- events
+
+
+def recorded() -> set[str]:
+    """Kinds of events in the code: whatever is the first argument of `.event(`."""
+    kinds: set[str] = set()
+    for path in sorted((ROOT / "reconciler").rglob("*.py")):
+        text = path.read_text()
+        kinds.update(re.findall(r"draft\.event\(\s*\"(\w+)\"", text))
+        kinds.update(re.findall(r"_finding_event\(draft, \"(\w+)\"", text))
+        if "draft.event(kind, " in text:
+            chosen = re.findall(r"kind = \"(\w+)\" if \w+ else \"(\w+)\"", text)
+            kinds.update(kind for pair in chosen for kind in pair)
+    return kinds
+
+
+def test_every_kind_of_event_is_told() -> None:
+    """The page has just the kinds that the code records, and every key has words."""
+    assert recorded() == set(events.KINDS)
+    used = {key for kind in events.KINDS.values() for key in kind.data}
+    assert used == set(events.DATA)
+
+
+def test_the_data_of_events_is_told() -> None:
+    """What the core records in a history of good and bad builds has the keys of the page."""
+    house = House()
+    house.instances["a"] = instance("a")
+    house.airflow["a"] = Airflow()
+    for serial, kind in enumerate("ggrvlg"):
+        house.environments["one"] = environment("one", f"{kind}{serial}", (Wave(("a",)),))
+        house.commit()
+        house.settle()
+    asked = (Verb.SUSPEND, "instance/a"), (Verb.RESUME, "instance/a"), (Verb.ROLLBACK, "instance/a")
+    for verb, target in (*asked, (Verb.RETRY, "instance/a"), (Verb.REFRESH, "environment/one")):
+        house.ask(verb, target)
+        house.settle()
+    seen: dict[str, set[str]] = {}
+    for event in house.events:
+        seen.setdefault(event.kind, set()).update(event.data)
+    assert len(seen) > 12
+    for kind, keys in seen.items():
+        assert keys == set(events.KINDS[kind].data), kind
+
+
+def test_the_kinds_in_texts_are_kinds() -> None:
+    """Messages and other pages name no kind that is not recorded."""
+    text = Path(ROOT / "docs" / "api.md").read_text()
+    named = set(
+        re.findall(r"`([A-Z][a-z]+(?:Requested|Refused|Confirmed)|Suspended|Resumed)`", text)
+    )
+    assert named
+    assert named <= set(events.KINDS)

@@ -1,0 +1,180 @@
+"""Every page with commands is followed by a reader who does exactly what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.docs.blocks import ROOT, blocks
+from tests.docs.world import SETTINGS, World, world
+from tests.fakes.base import VERSION
+
+pytestmark = pytest.mark.slow
+
+
+def follow(world: World, page: str, after: Callable[[int], None] = lambda _: None) -> list[str]:
+    """Take every block of a page in order; `after` is called with the number of each that ran."""
+    printed = []
+    for block in blocks(ROOT / "docs" / page):
+        if block.title or block.mark == "run":
+            text = world.take(block)
+            if block.mark == "run":
+                printed.append(text)
+                after(len(printed))
+    assert printed, f"nothing of {page} was run"
+    return printed
+
+
+def test_the_ten_minute_start_ends_with_an_active_instance(tmp_path: Path) -> None:
+    """From nothing; the page's own settings, repo and secrets."""
+    with world(tmp_path / "world") as found:
+        found.path("/srv/git/environments").symlink_to(found.here / "environments")
+        printed = follow(found, "start.md")
+        (instance,) = found.status()["instances"]
+        assert (instance["sync"], instance["health"]) == ("Synced", "Healthy")
+        assert found.installed("analytics-dev") == ["humanize"]
+        loaded = found.airflows["analytics-dev"].state.loaded
+        assert {one["component"] for one in loaded} == {
+            "scheduler", "dag-processor", "triggerer", "api-server",
+        }  # fmt: skip
+        assert {one["build"] for one in loaded} == {instance["build"]}
+        assert "ActivationActive" in printed[-1]
+
+
+def test_a_package_is_added(tmp_path: Path) -> None:
+    """From an index, planned before; then one of the team's own."""
+    with world(tmp_path / "world") as found:
+        found.prepare()
+        with found.daemon():
+            seen: list[list[str]] = []
+
+            def after(_: int) -> None:
+                found.settled()
+                seen.append(found.installed("analytics-dev"))
+
+            printed = follow(found, "howto/add-a-package.md", after)
+            assert printed[0].count("+1 -0") == 2, "the plan says what comes"
+            assert seen[0] == ["humanize"], "a plan changes nothing"
+            assert seen[1] == ["humanize", "tabulate"]
+            assert sorted(seen[-1]) == ["acme-dates", "humanize", "tabulate"]
+
+
+def test_a_private_index_is_used(tmp_path: Path) -> None:
+    """Its package comes from it and from no other; without the secret it would be refused."""
+    with world(tmp_path / "world") as found:
+        found.prepare()
+        with found.daemon():
+            follow(found, "howto/private-index.md", lambda _: found.settled() and None)
+            assert sorted(found.installed("analytics-dev")) == ["acme-core", "humanize"]
+            assert set(found.private.downloads()) == {"acme_core-1.2.0-py3-none-any.whl"}
+            assert not [path for path in found.public.asked if "acme" in path]
+
+
+def test_a_canary_goes_first(tmp_path: Path) -> None:
+    """The second wave waits on the soak, as the page says; holding it by hand is in history."""
+    with world(tmp_path / "world") as found:
+        found.prepare()
+        with found.daemon():
+            printed = follow(found, "howto/canary.md", lambda _: found.settled() and None)
+            assert "soak" in printed[1]
+            dev, prod = (found.instance(f"analytics-{name}") for name in ("dev", "prod"))
+            assert dev["sync"] == "Synced"
+            assert prod["wait"].startswith("soak")
+            assert [e["object"] for e in found.history("Suspended")] == ["instance/analytics-prod"]
+
+
+def test_one_goes_back(tmp_path: Path) -> None:
+    """By git, then on one instance by hand, and forward again."""
+    with world(tmp_path / "world") as found:
+        found.prepare()
+        with found.daemon():
+            before = found.settled()["instances"][0]["build"]
+            text = (found.here / "teams/analytics/analytics.yaml").read_text()
+            found.write("teams/analytics/analytics.yaml", text.replace("<4.10", "<5"))
+            found.shell("git commit --quiet --all --message newer; git push --quiet")
+            newer = found.settled()["instances"][0]["build"]
+            assert newer != before
+            seen: list[dict[str, object]] = []
+
+            def after(_: int) -> None:
+                found.settled()
+                seen.append(found.instance("analytics-dev"))
+
+            follow(found, "howto/roll-back.md", after)
+            reverted, rolled_back, again = seen
+            assert (reverted["build"], reverted["sync"]) == (before, "Synced")
+            assert (rolled_back["build"], rolled_back["sync"]) == (newer, "OutOfSync")
+            assert rolled_back["quarantined"] == [before]
+            assert (again["build"], again["quarantined"]) == (before, [])
+
+
+def test_airflow_is_upgraded(tmp_path: Path) -> None:
+    """Another base between two blocks: seen, built for, and active."""
+    with world(tmp_path / "world") as found:
+        found.prepare()
+        with found.daemon():
+
+            def after(number: int) -> None:
+                if number == 1:
+                    upgrade(found)
+
+            printed = follow(found, "howto/upgrade-airflow.md", after)
+            assert "RuntimeChanged" in printed[1]
+            (last,) = found.history("RuntimeChanged")[-1:]
+            assert "airflow3.9.9" in last["message"]
+
+
+def upgrade(found: World) -> None:
+    """Another Airflow in the interpreter of the development instance."""
+    known = len(found.history("RuntimeChanged"))
+    (site,) = found.path("/opt/airflow").glob("lib/python3*/site-packages")
+    (info,) = site.glob("apache_airflow-*.dist-info")
+    metadata = info / "METADATA"
+    metadata.write_text(metadata.read_text().replace(VERSION, "3.9.9"))
+    info.rename(site / "apache_airflow-3.9.9.dist-info")
+    (site / "airflow" / "__init__.py").write_text('__version__ = "3.9.9"\n')
+    for _ in range(100):
+        if len(found.history("RuntimeChanged")) > known:
+            break
+    else:
+        pytest.fail("the new base was not seen")
+    found.settled()
+
+
+def test_a_token_is_made_and_used(tmp_path: Path) -> None:
+    """The tokens file of one page, the request of the other; another token is refused."""
+    with world(tmp_path / "world") as found:
+        found.prepare()
+        with found.daemon():
+            (token,) = follow(found, "pages.md")
+            found.variables["token"] = token.strip()
+            (answer,) = follow(found, "api.md")
+            assert json.loads(answer) == []
+            found.variables["token"] = "another"
+            (refused,) = follow(found, "api.md")
+            assert json.loads(refused)["reason"] == "Unauthorized"
+
+
+def test_rules_get_the_addresses_of_runbooks(tmp_path: Path) -> None:
+    """In a checkout of the project."""
+    with world(tmp_path / "world") as found:
+        found.here = ROOT
+        (rules,) = follow(found, "runbooks/README.md")
+    groups = yaml.safe_load(rules)["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        assert alert["annotations"]["runbook_url"].startswith("https://git.example.com/")
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda p: p.stem
+)
+def test_every_howto_is_followed_by_a_test(page: Path) -> None:
+    """A new page gets a test of its own."""
+    assert f'"howto/{page.name}"' in Path(__file__).read_text()
+    assert "git" in SETTINGS

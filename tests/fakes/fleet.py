@@ -1,0 +1,318 @@
+"""A fleet as records: as many environments and instances as are asked for, in every state."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from reconciler.builder.wheels import entry_digest
+from reconciler.core.definitions import (
+    Api,
+    Commit,
+    Environment,
+    Finding,
+    Instance,
+    KubernetesTarget,
+    Place,
+    Recipe,
+    Requirement,
+    Wave,
+)
+from reconciler.core.model import (
+    Activation,
+    BuildRecord,
+    Change,
+    Distribution,
+    EnvironmentRecord,
+    Event,
+    InstanceRecord,
+    Problem,
+    Quarantine,
+    RepoState,
+    Runtime,
+    Trigger,
+)
+from reconciler.core.phases import ActivationPhase, BuildPhase, Step
+from reconciler.core.world import build_key
+from reconciler.share.share import Share
+from reconciler.store.store import Store
+
+AT = float(int(time.time())) - 900.0  # when all of it happened, seconds since the epoch
+REVISION = "5d41402abc4b2a76b9719d911017c592ae1b2c3d"
+RUNTIME = Runtime(
+    key="cp311-linux_x86_64-airflow3.0.6-0123456789ab",
+    python="/usr/bin/python3",
+    python_version="3.11.9",
+    python_tag="cp311",
+    platform="linux_x86_64",
+    airflow_version="3.0.6",
+    tags=("cp311-cp311-linux_x86_64", "py3-none-any"),
+    base=tuple(Distribution(f"base-{n}", f"1.{n}") for n in range(40)),
+)
+PACKAGES = (("duckdb", "1.4.1"), ("pandas", "2.3.3"), ("pyarrow", "21.0.0"))
+OLDER = (("pandas", "2.2.3"), ("polars", "1.30.0"), ("pyarrow", "21.0.0"))
+STATES = (
+    "active", "draining", "waiting", "rolled-back", "degraded", "suspended", "new", "building",
+    "failed",
+)  # fmt: skip
+MARKUP = '<script>alert("x")</script> & <b>bold</b>'
+
+
+def digest(*words: object) -> str:
+    """A recipe digest."""
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+def build_id(number: int, age: int = 0) -> str:
+    """The id of an instance's build; `age` 1 is the one before."""
+    return digest("build", number, age)[:16]
+
+
+def state_of(number: int) -> str:
+    """Every state is there from nine instances on; most are active."""
+    return STATES[number] if number < len(STATES) else "active"
+
+
+def name_of(number: int) -> str:
+    """The name of an environment and of its only instance."""
+    return f"{state_of(number)}-{number:04d}"
+
+
+def environment(number: int, *, subject: str = "use pandas 2.3") -> EnvironmentRecord:
+    """One environment with one instance in its rollout."""
+    name, team = name_of(number), f"team-{number % 20:02d}"
+    place = Place(f"teams/{team}/{name}.yaml", 3, 1)
+    recipe = Recipe(digest(number), (Requirement("pandas>=2.2,<3", replace(place, line=6)),))
+    return EnvironmentRecord(
+        name,
+        team,
+        Environment(name, team, place, recipe, (Wave((name,), 600.0),)),
+        Commit(REVISION, "A. Author", subject, AT),
+        seen_at=AT,
+    )
+
+
+def builds(number: int) -> list[BuildRecord]:
+    """The present build of an environment, and the one before."""
+    key = build_key(name_of(number), digest(number), RUNTIME.key)
+    steps = ("Queued", "Resolving", "Building", "Verifying", "Ready")
+    phase = {"building": BuildPhase.BUILDING, "failed": BuildPhase.FAILED}.get(
+        state_of(number), BuildPhase.READY
+    )
+    reached = 3 if phase is BuildPhase.BUILDING else 5
+    phases = tuple((s, AT + n * 4.5) for n, s in enumerate(steps[:reached]))
+    if phase is BuildPhase.FAILED:
+        phases = (*phases[:3], ("Failed", AT + 14))
+    present = BuildRecord(
+        key=key,
+        environment=name_of(number),
+        team=f"team-{number % 20:02d}",
+        recipe_digest=digest(number),
+        runtime_key=RUNTIME.key,
+        revision=REVISION,
+        phase=phase,
+        created_at=AT,
+        phases=phases,
+        build_id=build_id(number) if phase is BuildPhase.READY else None,
+        problem=Problem(
+            "Conflict",
+            "pandas 3.0 needs numpy>=2.4, but the base has numpy 2.3.1; ask for pandas<3",
+            Place(f"teams/team-{number % 20:02d}/{name_of(number)}.yaml", 6, 7),
+        ) if phase is BuildPhase.FAILED else None,
+        packages=PACKAGES if phase is BuildPhase.READY else (),
+    )  # fmt: skip
+    before = replace(
+        present,
+        key=digest("before", number)[:16],
+        recipe_digest=digest("before", number),
+        phase=BuildPhase.READY,
+        phases=tuple((s, AT - 86400 + n * 4.5) for n, s in enumerate(steps)),
+        created_at=AT - 86400,
+        build_id=build_id(number, 1),
+        packages=OLDER,
+        problem=None,
+    )
+    return [present, before]
+
+
+def activation(number: int, step: Step, *phases: ActivationPhase) -> Activation:
+    """An activation of the present build over the one before."""
+    load = ("scheduler", "worker")
+    return Activation(
+        id=digest("activation", number)[:12],
+        from_build=build_id(number, 1),
+        to_build=build_id(number),
+        trigger=Trigger.COMMIT,
+        revision=REVISION,
+        load_into=load,
+        from_load_into=load,
+        step=step,
+        phase=phases[-1],
+        started_at=AT + 20,
+        step_since=AT + 30,
+        phases=tuple((str(p), AT + 20 + n * 12.5) for n, p in enumerate(phases)),
+    )
+
+
+def instance(number: int) -> InstanceRecord:
+    """One instance, in the state that its number says."""
+    name, team, state = name_of(number), f"team-{number % 20:02d}", state_of(number)
+    P = ActivationPhase  # noqa: N806 - a short name for a long table
+    there = (P.DRAINING, P.SWITCHING, P.RESTARTING, P.PROBING)
+    wrong = Problem("ImportErrors", "dags/report.py: No module named 'duckdb'")
+    record = InstanceRecord(
+        name,
+        team,
+        Instance(
+            name, team, Place(f"instances/{name}.yaml", 1, 1), Api("http://airflow.example:8080"),
+            kubernetes=KubernetesTarget(f"airflow-{name}", "airflow"),
+        ),
+        runtime=RUNTIME,
+        fingerprint="mark",
+        current=build_id(number),
+        current_digest=digest(number),
+        current_runtime=RUNTIME.key,
+        previous=build_id(number, 1),
+        previous_digest=digest("before", number),
+        active_since=AT + 70,
+        last=activation(number, Step.DONE, *there, P.ACTIVE),
+    )  # fmt: skip
+    older = {"current": build_id(number, 1), "current_digest": digest("before", number)}
+    mark = Quarantine(build_id(number), digest(number), wrong.reason, wrong.message, AT + 90)
+    match state:
+        case "draining":
+            running = activation(number, Step.DRAIN, P.DRAINING)
+            return replace(record, **older, previous=None, activation=running, last=None)
+        case "waiting":
+            return replace(record, **older, wait="the window opens at 02:00 Europe/Berlin")
+        case "rolled-back":
+            gone = activation(number, Step.ROLLED_BACK, *there, P.ROLLING_BACK, P.ROLLED_BACK)
+            return replace(
+                record, **older, last=replace(gone, problem=wrong), quarantines=(mark,),
+                problem=wrong,
+            )  # fmt: skip
+        case "degraded":
+            broken = activation(number, Step.DEGRADED, *there, P.ROLLING_BACK, P.DEGRADED)
+            return replace(
+                record, **older, activation=replace(broken, reverts=2, problem=wrong),
+                problem=Problem("CrashLoop", "scheduler was started three times and ended"),
+            )  # fmt: skip
+        case "suspended":
+            return replace(record, suspended=True)
+        case "new":
+            return replace(
+                record, runtime=None, current=None, current_digest=None, previous=None, last=None,
+                active_since=None, current_runtime=None,
+            )  # fmt: skip
+        case "building" | "failed":
+            return replace(record, **older, previous=None)
+        case _:
+            return record
+
+
+def events(number: int, environment: EnvironmentRecord) -> list[Event]:
+    """What history has of one environment and its instance."""
+    name, team = name_of(number), f"team-{number % 20:02d}"
+    said = {"author": environment.commit.author, "subject": environment.commit.subject}
+    change = {
+        "packages_added": ["duckdb 1.4.1"],
+        "packages_removed": ["polars 1.30.0"],
+        "packages_changed": ["pandas 2.2.3 → 2.3.3"],
+    }
+    phases = {"Draining": 12.5, "Switching": 0.2, "Restarting": 31.0, "Probing": 9.0}
+    return [
+        Event(AT, "EnvironmentAccepted", f"environment/{name}", team, "EnvironmentAccepted",
+              environment.commit.subject, REVISION),
+        Event(AT + 18, "BuildReady", f"environment/{name}", team, "BuildReady",
+              "3 packages to install", REVISION,
+              {"build_id": build_id(number), "packages": [list(p) for p in PACKAGES],
+               "seconds": 18.0, "phases": {"Resolving": 4.5, "Building": 9.0, "Verifying": 4.5},
+               **said}),
+        Event(AT + 70, "ActivationActive", f"instance/{name}", team, "ActivationActive",
+              f"{build_id(number)} is active", REVISION,
+              {"from": build_id(number, 1), "to": build_id(number), "seconds": 52.7,
+               "phases": phases, **change, **said}),
+    ]  # fmt: skip
+
+
+def fill(store: Store, count: int, *, subject: str = "use pandas 2.3") -> None:
+    """Write a fleet of `count` instances, each with an environment of its own."""
+    store.migrate()
+    lease = store.acquire("fleet", 600.0)
+    assert lease is not None
+    numbers = range(count)
+    environments = [environment(n, subject=subject) for n in numbers]
+    finding = Finding(
+        Place("teams/team-01/typo.yaml", 4, 3), "Environment/typo", "UnknownKey",
+        "requirments: no such key; did you mean requirements?",
+    )  # fmt: skip
+    store.write(
+        lease,
+        Change(
+            environments=tuple(environments),
+            instances=tuple(instance(n) for n in numbers),
+            builds=tuple(b for n in numbers for b in builds(n)),
+            events=tuple(e for n in numbers for e in events(n, environments[n])),
+            repo=RepoState(accepted_revision=REVISION, findings=(finding,)),
+        ),
+    )
+    store.release(lease)
+
+
+def place_package(share: Share, name: str, version: str, files: int = 60) -> str:
+    """Place a package with so many modules on a share; the digest of its store entry."""
+    lines = [
+        f"{name}/__init__.py,sha256=x,2400",
+        *(f"{name}/part{n % 7}/module_{n}.py,sha256=x,{1200 + 37 * n}" for n in range(files - 1)),
+        f"{name}-{version}.dist-info/RECORD,,",
+    ]
+    found = entry_digest(digest(name), "cp311")
+    with tempfile.TemporaryDirectory() as folder:
+        info = Path(folder, "lib", f"{name}-{version}.dist-info")
+        info.mkdir(parents=True)
+        (info / "RECORD").write_text("\n".join(lines) + "\n")
+        share.put(found, Path(folder))
+    return found
+
+
+def place_builds(share: Share, count: int) -> None:
+    """Place the present builds on a share, with lock, SBOM, log and the report of verification."""
+    share.prepare()
+    entries = [place_package(share, n, v) for n, v in PACKAGES]
+    jars = digest("jars")
+    with tempfile.TemporaryDirectory() as folder:
+        jar = Path(folder, "files", "jars", "postgresql-42.7.4.jar")
+        jar.parent.mkdir(parents=True)
+        jar.write_bytes(b"PK" * 500_000)
+        share.put(jars, Path(folder))
+    for number in range(count):
+        one = build_id(number)
+        packages = [{"name": n, "version": v, "sha256": digest(n)} for n, v in PACKAGES]
+        lock = "lock-version = '1.0'\n" + "".join(
+            f"[[packages]]\nname = '{n}'\nversion = '{v}'\n" for n, v in PACKAGES
+        )
+        document = {
+            "schema": 1, "build": one, "abi": "cp311-linux_x86_64",
+            "entries": [*entries, jars], "distributions": packages,
+            "paths": [{"path": f"store/sha256/{e[:2]}/{e}/lib", "pth": False} for e in entries],
+            "jars": [f"store/sha256/{jars[:2]}/{jars}/files/jars/postgresql-42.7.4.jar"],
+            "bin": [], "env": {"ACME_REGION": "eu"}, "airflow": "3.0.6",
+        }  # fmt: skip
+        sbom = {"bomFormat": "CycloneDX", "specVersion": "1.5", "components": packages}
+        share.put_build(
+            one,
+            {
+                "build.json": json.dumps(document).encode(),
+                "pylock.toml": lock.encode(),
+                "sbom.cdx.json": json.dumps(sbom).encode(),
+                "build.log": b"resolved 3 packages\nverified\n",
+            },
+        )
+        share.mark_verified(
+            one, RUNTIME.key,
+            {"modules": 812, "seconds": 1.9, "opens": 2310, "files": 1904, "bytes": 31 << 20},
+        )  # fmt: skip

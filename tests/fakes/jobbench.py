@@ -1,0 +1,68 @@
+"""A builder whose commands run in Jobs of a laboratory's cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconciler.builder.build import Builder
+from reconciler.builder.jobs.gateway import Gateway
+from reconciler.builder.jobs.images import Images
+from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
+from reconciler.builder.uv import uv_path
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.model import Image, Runtime
+from reconciler.settings import BuilderSettings, KubernetesSettings
+from tests.fakes.bench import Bench
+from tests.fakes.lab import Lab
+from tests.fakes.podstatus import LabImage
+from tests.fakes.stand import rights
+
+SOURCES = Path("reconciler/builder")
+
+
+class JobBench(Bench):
+    """A bench whose base is an image; Jobs run in a namespace of their own."""
+
+    def __init__(self, lab: Lab, root: Path, **jobs: object) -> None:
+        super().__init__(root)
+        self.lost = ""  # a node that a test has lost
+        self.lab = lab
+        self.namespace = lab.namespace("builds")
+        lab.claim(self.namespace, "groundcrew-share", self.share.root)
+        reference = f"example.test/airflow:{self.namespace}"
+        lab.kubelet.images[reference] = LabImage(root=Path(self.python).parent.parent)
+        self.image = Image("lab", reference, reference, 50000, 0)
+        self.user, token = rights(lab, [], self.namespace)
+        self.kubernetes = KubernetesSettings.model_validate({
+            "kubeconfig": lab.plane.kubeconfig(root / "kubeconfig", token=token),
+            "clusters": {"lab": {}},
+            "jobs": {"namespace": self.namespace, "index_port": 0, "cpu": "1", **jobs},
+        })  # fmt: skip
+        self.clusters = Clusters(self.kubernetes)
+
+    def make_builder(self, **more: object) -> Builder:
+        """A builder for the image, on the same share."""
+        settings = BuilderSettings.model_validate({"default_index": self.public.url, **more})
+        tools = self.share.put_tools({
+            "worker.py": SOURCES / "jobs" / "worker.py",
+            "inspect_base.py": SOURCES / "inspect_base.py",
+            "uv": Path(uv_path()),
+        })  # fmt: skip
+        self.sessions = Sessions(self.clusters, self.kubernetes, self.share.root, tools, Gateway(0))
+        self.sessions.start()
+        self._stack.callback(self.clusters.close)
+        self._stack.callback(self.sessions.close)
+        cache = self.share.root / "cache"
+        self.images = Images(self.sessions, cache, self.state / "logs")
+        return Builder(
+            settings, self.share, self._export, cache_dir=cache, secrets_dir=self.secrets,
+            workshop=JobWorkshop(self.sessions, self.image),
+        )  # fmt: skip
+
+    def inspect(self) -> Runtime:
+        """What the image has."""
+        return self.images.inspect(self.image, "red")
+
+    def jobs(self) -> list[str]:
+        """Names of the Jobs that are there."""
+        return [str(j["metadata"]["name"]) for j in self.lab.api.list("jobs", self.namespace)]

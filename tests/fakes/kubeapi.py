@@ -1,0 +1,162 @@
+"""The Kubernetes API for the laboratory: raw documents, apart from the code under test."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import urllib3
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+GROUPS = {
+    "apps/v1": "deployments statefulsets replicasets daemonsets",
+    "batch/v1": "jobs cronjobs",
+    "coordination.k8s.io/v1": "leases",
+    "storage.k8s.io/v1": "storageclasses",
+    "policy/v1": "poddisruptionbudgets",
+    "networking.k8s.io/v1": "networkpolicies ingresses",
+    "rbac.authorization.k8s.io/v1": "roles rolebindings clusterroles clusterrolebindings",
+    "authorization.k8s.io/v1": "selfsubjectaccessreviews",
+}
+ROOTS = {kind: f"/apis/{group}" for group, kinds in GROUPS.items() for kind in kinds.split()}
+MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
+TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
+
+
+class ApiError(Exception):
+    """An answer other than 2xx: its HTTP `status` and the `reason` of its Status document."""
+
+    def __init__(self, method: str, path: str, status: int, text: str) -> None:
+        super().__init__(f"{method} {path}: {status} {text[:500]}")
+        self.status = status
+        try:
+            self.reason = str(json.loads(text).get("reason", ""))
+        except ValueError:
+            self.reason = ""
+
+
+def path_of(kind: str, namespace: str = "", name: str = "", sub: str = "") -> str:
+    """The path of a collection, an object or its subresource; `kind` is the plural."""
+    parts = [ROOTS.get(kind, "/api/v1")]
+    if namespace:
+        parts += ["namespaces", namespace]
+    parts += [part for part in (kind, name, sub) if part]
+    return "/".join(parts)
+
+
+class Api:
+    """One user's view of the API server; may be used by many threads."""
+
+    def __init__(self, url: str, ca: Path, token: str, connections: int = 16) -> None:
+        self.url, self.token = url, token
+        self._pool = urllib3.PoolManager(
+            maxsize=connections, block=True, ca_certs=str(ca), timeout=TIMEOUT, retries=False
+        )
+        self._streams = urllib3.PoolManager(
+            maxsize=16, ca_certs=str(ca), timeout=TIMEOUT, retries=False
+        )
+        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+        self._streams.clear()
+
+    def raw(self, method: str, path: str, body: object = None, type_: str = "") -> bytes:
+        """The bytes of an answer; ApiError for anything but 2xx."""
+        headers = {**self._headers, "Content-Type": type_ or "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        answer = self._pool.request(method, self.url + path, body=data, headers=headers)
+        if answer.status >= 300:
+            raise ApiError(method, path, answer.status, answer.data.decode(errors="replace"))
+        return answer.data
+
+    def call(self, method: str, path: str, body: object = None, type_: str = "") -> Json:
+        """The document of an answer."""
+        return dict(json.loads(self.raw(method, path, body, type_) or b"{}"))
+
+    def list(self, kind: str, namespace: str = "", labels: str = "") -> list[Json]:
+        """All objects of a kind, of one namespace or of all."""
+        query = f"?labelSelector={labels}" if labels else ""
+        return list(self.call("GET", path_of(kind, namespace) + query)["items"])
+
+    def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """One object, or None where there is none."""
+        try:
+            return self.call("GET", path_of(kind, namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, kind: str, namespace: str, body: Mapping[str, Any], sub: str = "") -> Json:
+        """A new object; with `sub` a request to that subresource of `body`'s name."""
+        name = body["metadata"]["name"] if sub else ""
+        return self.call("POST", path_of(kind, namespace, name, sub), body)
+
+    def apply(self, document: Mapping[str, Any], namespace: str = "") -> Json:
+        """Create or replace what a manifest describes, by server-side apply."""
+        meta, kind = document["metadata"], document["kind"].lower()
+        plural = {"y": kind[:-1] + "ies", "s": kind + "es"}.get(kind[-1], kind + "s")
+        space = meta.get("namespace", namespace)
+        path = path_of(plural, space, meta["name"]) + "?fieldManager=lab&force=true"
+        return self.call("PATCH", path, document, "application/apply-patch+yaml")
+
+    def patch(
+        self, kind: str, namespace: str, name: str, body: Mapping[str, Any],
+        sub: str = "", type_: str = STRATEGIC,
+    ) -> Json:  # fmt: skip
+        """Change an object."""
+        return self.call("PATCH", path_of(kind, namespace, name, sub), body, type_)
+
+    def delete(
+        self, kind: str, namespace: str, name: str, options: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Ask for an object's end; False where there is none."""
+        try:
+            self.call("DELETE", path_of(kind, namespace, name), options or {})
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def watch(self, kind: str, version: str, seconds: int = 300) -> Iterator[Json]:
+        """Events of all namespaces from a resource version on, until the server ends the watch."""
+        query = "?watch=true&allowWatchBookmarks=true"
+        path = f"{path_of(kind)}{query}&resourceVersion={version}&timeoutSeconds={seconds}"
+        for line in self.follow(path, seconds + 30):
+            yield json.loads(line)
+
+    def follow(self, path: str, seconds: float = 60) -> Iterator[str]:
+        """Lines of an answer as they come, with at most so many seconds between two."""
+        answer = self._streams.request(
+            "GET", self.url + path, headers=self._headers, preload_content=False,
+            timeout=urllib3.Timeout(connect=5.0, read=seconds),
+        )  # fmt: skip
+        try:
+            if answer.status >= 300:
+                raise ApiError("GET", path, answer.status, answer.data.decode(errors="replace"))
+            pending = b""
+            for chunk in answer.stream(65536):
+                *lines, pending = (pending + chunk).split(b"\n")
+                yield from (line.decode() for line in lines if line)
+        finally:
+            answer.close()
+
+
+def wait_for(look: Callable[[], T | None], seconds: float, what: str) -> T:
+    """The first true answer of `look`; AssertionError after so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.1)

@@ -1,0 +1,149 @@
+"""A release on the laboratory's cluster, and a driver with the rights that the chart grants."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
+from reconciler.core.model import Activation, StepResult, Trigger
+from reconciler.core.phases import ActivationPhase, Step, Verdict
+from reconciler.settings import KubernetesSettings
+from scripts.manifests import example, render
+from tests.deploy.rendered import merged
+from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
+from tests.fakes.kubeapi import Json
+from tests.fakes.lab import Lab
+from tests.fakes.podstatus import Behaviour
+from tests.fakes.releases import Release
+
+_BEHAVIOURS: dict[str, dict[str, dict[str, str]]] = {}  # by namespace and component
+
+
+def rights(lab: Lab, airflow: Iterable[str], builds: str, home: str = "") -> tuple[str, str]:
+    """(user, token) of a daemon's account with the roles that the chart renders."""
+    home = home or lab.namespace("home")
+    own = {"airflowNamespaces": list(airflow), "builds": {"namespace": builds}}
+    values = merged(example("small"), own)
+    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    lab.apply(d for d in render(values, home) if d["kind"] in kinds)
+    return f"system:serviceaccount:{home}:groundcrew", lab.plane.token_for(home, "groundcrew")
+
+
+Rights = dict[tuple[str, str, str], set[str]]
+
+
+def used(lab: Lab, user: str) -> Rights:
+    """What a user did, by (group, resource, subresource); none of it may have been refused."""
+    found: Rights = {}
+    for event in lab.plane.audit(user):
+        about = event.get("objectRef")
+        if not about or "resource" not in about:
+            continue
+        assert event.get("responseStatus", {}).get("code") != 403, event
+        key = (about.get("apiGroup", ""), about["resource"], about.get("subresource", ""))
+        found.setdefault(key, set()).add(event["verb"])
+    return found
+
+
+@dataclass
+class Stand:
+    """A release in a namespace of its own, and a driver for it."""
+
+    lab: Lab
+    space: str
+    root: Path
+    airflow: FakeAirflow
+    release: Release
+    clusters: Clusters
+    woken: threading.Event
+    user: str
+
+    def __post_init__(self) -> None:
+        self.driver = KubernetesDriver(self.clusters, self.root / "secrets", wake=self.woken.set)
+        self.instance = Instance(
+            "red-dev", "red", Place("instances/red-dev.yaml", 1),
+            Api(self.airflow.url, "airflow"),
+            kubernetes=KubernetesTarget(self.space, self.release.name, "lab"),
+            probe_timeout=20.0,
+        )  # fmt: skip
+
+    def install(self, release: Release | None = None) -> None:
+        """Apply the release, and wait until it is up."""
+        self.release = release or self.release
+        self.lab.apply(self.release.manifests(self.space))
+
+    def up(self) -> None:
+        """Wait until every workload is rolled out."""
+        for component, kind in self.release.components.items():
+            plural = kind.lower() + "s"
+            self.lab.rolled_out(plural, self.space, f"{self.release.name}-{component}")
+
+    def activation(self, step: Step = Step.RESTART) -> Activation:
+        """An activation that is at a step now."""
+        now = time.time()
+        return Activation(
+            "a1", None, "b" * 16, Trigger.COMMIT, "r", self.instance.load_into,
+            self.instance.load_into, step, ActivationPhase.RESTARTING, now, now, restarted_at=now,
+        )  # fmt: skip
+
+    def perform(self, activation: Activation, seconds: float = 40) -> StepResult:
+        """A step, looked at until it has an end."""
+        end = time.monotonic() + seconds
+        while True:
+            found = self.driver.perform(activation.step, self.instance, activation, time.time())
+            if found.verdict is not Verdict.NOT_YET:
+                return found
+            assert time.monotonic() < end, found.problem
+
+    def change(self, component: str, annotations: dict[str, str], **spec: Any) -> None:
+        """What the next pods of a component do; nothing is restarted by it."""
+        kind = self.release.components[component].lower() + "s"
+        name = f"{self.release.name}-{component}"
+        self.behaviours[component] = annotations
+        if spec:
+            self.lab.api.patch(kind, self.space, name, {"spec": spec})
+
+    @property
+    def behaviours(self) -> dict[str, dict[str, str]]:
+        """Behaviour by component of pods that start from now on."""
+        return _BEHAVIOURS.setdefault(self.space, {})
+
+
+@contextmanager
+def standing(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
+    """A stand that is taken down at the end."""
+    space = lab.namespace("driver")
+    secret = tmp_path / "secrets" / "red" / "airflow"
+    secret.mkdir(parents=True)
+    (secret / "username").write_text(USER)
+    (secret / "password").write_text(PASSWORD)
+    user, token = rights(lab, [space], space)
+    settings = KubernetesSettings.model_validate({
+        "kubeconfig": lab.plane.kubeconfig(tmp_path / "kubeconfig", token=token),
+        "clusters": {"lab": {"schedule_timeout": 3}},
+    })  # fmt: skip
+    clusters = Clusters(settings)
+    lab.kubelet.behave = _behave
+    with FakeAirflow("3") as airflow:
+        release = Release(groomers=False, persistence=False)
+        yield Stand(lab, space, tmp_path, airflow, release, clusters, threading.Event(), user)
+    clusters.close()
+    lab.kubelet.behave = lambda pod: None
+    lab.drop(space)
+
+
+def _behave(pod: Json) -> Behaviour | None:
+    component = (pod["metadata"].get("labels") or {}).get("component", "")
+    asked = _BEHAVIOURS.get(pod["metadata"]["namespace"], {}).get(component)
+    if asked is None:
+        return None
+    marks = {f"lab/{key}": value for key, value in asked.items()}
+    return Behaviour.of({"metadata": {**pod["metadata"], "annotations": marks}})

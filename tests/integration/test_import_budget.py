@@ -1,0 +1,92 @@
+"""The import budget on a whole site: a regression in the history, a limit that refuses a build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.site import ENVIRONMENT, TEAM, Site
+
+MODULES = 60
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site with 1.0 active, then a 2.0 that imports 60 modules more."""
+    with FakeAirflow() as airflow:
+        found = Site(tmp_path_factory.mktemp("budget") / "site", airflow)
+        found.commit("1.0")
+        assert found.once()[0] == 0
+        found.commit("2.0")
+        grow(found.repo / "teams" / TEAM / "packages" / "acme" / "acme")
+        found.save("more modules")
+        assert found.once()[0] == 0
+        yield found
+
+
+def grow(package: Path) -> None:
+    for number in range(MODULES):
+        (package / f"m{number}.py").write_text(f"VALUE = {number}\n")
+
+
+def history(site: Site) -> list[dict[str, Any]]:
+    code, output = site.run("history", f"environment/{ENVIRONMENT}", "-o", "json")
+    assert code == 0, output
+    found: list[dict[str, Any]] = json.loads(output)
+    return found
+
+
+def test_history_shows_a_regression(site: Site) -> None:
+    """As text and as JSON: how many files the build before needed, and how many this one does."""
+    first, second = [e for e in history(site) if e["kind"] == "BuildReady"]
+    assert (first["reason"], first["data"]["import_before"]) == ("BuildReady", None)
+    assert second["reason"] == "ImportRegression"
+    before, after = first["data"]["import_files"], second["data"]["import_files"]
+    assert after >= before + MODULES
+    assert second["data"]["import_before"] == {
+        "build_id": first["data"]["build_id"],
+        **{m: first["data"][f"import_{m}"] for m in ("files", "opens", "bytes", "seconds")},
+    }
+    assert second["data"]["import_growth"]["files"] == round(after / before, 3)
+    code, text = site.run("history", ENVIRONMENT)
+    assert code == 0
+    flat = " ".join(text.split())
+    assert "[ImportRegression]" in flat
+    assert f"{before} files → {after} files (+" in flat
+
+
+def test_a_limit_refuses_the_build_and_a_higher_one_takes_it(site: Site) -> None:
+    """Live goes on with what it had; the commit that raises the limit is all that is needed."""
+    (instance,) = site.status()["instances"]
+    running = instance["build"]
+    path = site.repo / "teams" / TEAM / f"{ENVIRONMENT}.yaml"
+    text = path.read_text()
+
+    def limit(files: int) -> int:
+        path.write_text(f"{text}  checks:\n    importBudget:\n      files: {files}\n")
+        site.save(f"at most {files} files")
+        return site.once()[0]
+
+    assert limit(20) == 1
+    status = site.status()
+    (environment,), (instance,) = status["environments"], status["instances"]
+    assert (instance["build"], instance["phase"]) == (running, "Active")
+    assert environment["health"] == "Degraded"
+    problem = environment["builds"][0]["problem"]
+    line = path.read_text().splitlines().index("      files: 20") + 1
+    assert problem["reason"] == "ImportBudgetExceeded"
+    assert f"teams/{TEAM}/{ENVIRONMENT}.yaml:{line}:" in problem["message"]
+    assert "most of it by acme" in problem["message"]
+    code, log = site.run("logs", ENVIRONMENT)
+    assert code == 0
+    assert "importBudget.files" in log
+    assert limit(2000) == 0
+    status = site.status()
+    assert status["instances"][0]["build"] == running
+    assert status["environments"][0]["health"] == "Healthy"
+    assert [e["kind"] for e in history(site)][-2:] == ["EnvironmentAccepted", "BuildReady"]

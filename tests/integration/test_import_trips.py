@@ -1,0 +1,71 @@
+"""What the start of a process costs on a slow share, in round trips: the stable measure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.imports import HELD
+from benchmarks.slowshare import mounted
+from tests.integration.test_packs import RUNTIME, B, Site
+from tests.integration.test_share import _abi
+
+MODULES = 150
+DIGEST = "f" * 64
+CODE = "import importlib; [importlib.import_module(f'wide.m{n}') for n in range(150)]"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A build with a package of many modules, half of what it brings is never imported."""
+    if not os.access("/dev/fuse", os.W_OK) or shutil.which("fusermount3") is None:
+        pytest.skip("needs FUSE: /dev/fuse, fuse3, libfuse3-dev, pkg-config, cc")
+    site = Site(tmp_path)
+    hot = {"lib/wide/__init__.py": b""}
+    hot |= {f"lib/wide/m{n}.py": b"X = 1\n" * 50 for n in range(MODULES)}
+    cold = {f"lib/wide/tests/t{n}.py": b"Y = 2\n" for n in range(MODULES)}
+    site.add(B, DIGEST, {**hot, **cold})
+    site.share.put_packs(B, {DIGEST: set(hot)})
+    site.share.point(
+        "dev", RUNTIME, B, abi=_abi(site.python), airflow="3.3.2", load_into=["scheduler"]
+    )
+    return site
+
+
+def trips(site: Site, local: str, starts: int) -> list[list[str]]:
+    """What each of some starts after another asks a fresh mount for.
+
+    The last one begins when the client's attributes have run out.
+    """
+    at = site.root / "mnt"
+    found: list[list[str]] = []
+    with mounted(site.share.root, at, trip=0.0, megabytes=10_000.0) as counts:
+        for number in range(1, starts + 1):
+            time.sleep(HELD if 1 < number == starts else 0.0)
+            subprocess.run(
+                [site.python, "-c", CODE],
+                check=True,
+                timeout=60,
+                env={
+                    "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
+                    "GROUNDCREW_LOCAL": local, "PYTHONDONTWRITEBYTECODE": "1",
+                    "PYTHONPATH": f"{at / 'instances' / 'dev' / 'loader'}:{site.base}",
+                },
+            )  # fmt: skip
+            found.append(counts.asked()[sum(map(len, found)) :])
+    return found
+
+
+def test_a_start_costs_few_round_trips(site: Site) -> None:
+    """The first process of a machine reads packs, every further one next to nothing."""
+    first, *further = trips(site, str(site.local), 3)
+    (folder,) = trips(site, "off", 1)
+    assert len(first) <= 45, f"the loader, three documents and one pack: {first}"
+    for asked in further:
+        assert len(asked) <= 15, f"the loader, the pointer, a look at build.json: {asked}"
+    assert len(folder) >= 10 * len(first), "each module on its own"

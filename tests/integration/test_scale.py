@@ -1,0 +1,313 @@
+"""What a cycle, a start and a collection cost grows with what changes, not with what there is."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from gitsource import assemble as assembling
+from gitsource.source import Source
+from reconciler.core.errors import Stalled
+from reconciler.core.model import Change
+from reconciler.core.phases import BuildPhase
+from reconciler.core.world import Draft, World
+from reconciler.daemon.daemon import Daemon
+from reconciler.daemon.effects import BuildEffects, BuildTask
+from reconciler.daemon.garbage import PAUSED, collect
+from reconciler.daemon.leadership import Leadership
+from reconciler.share.gc import collect_garbage
+from reconciler.share.share import Share
+from reconciler.share.sizes import Sizes, check_quota
+from reconciler.store.reading import Reader
+from reconciler.store.store import Store
+from tests.fakes import herd
+
+COUNT = 60
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    herd.settle(tmp_path, COUNT)
+    return tmp_path
+
+
+@pytest.fixture
+def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
+    """A daemon that leads and has read everything; its loop is turned by hand."""
+    made = Daemon(herd.settings(root))
+    made.rooms.prepare()
+    with Leadership(made.rooms.store, made.settings, threading.Event()) as leadership:
+        made.rooms.check = leadership.check
+        made._next_poll = float("inf")
+        made._poll()
+        for _ in range(3):
+            made._cycle(leadership)
+        yield made, leadership
+        made._workers.stop(lambda _: True, 10.0)
+
+
+def source(root: Path) -> Source:
+    made = herd.settings(root)
+    return Source(made.git, made.state_dir, made.secrets_dir)
+
+
+class Counted:
+    """Counts the statements that a store's database is given."""
+
+    def __init__(self, store: Store) -> None:
+        self.statements: list[str] = []
+        event.listen(store.engine, "before_cursor_execute", self._note)
+
+    def _note(self, _c: object, _u: object, statement: str, *_rest: object) -> None:
+        self.statements.append(statement)
+
+
+# ------------------------------------------------------------------------------------- cycles
+
+
+def test_a_cycle_without_change_reads_no_record_and_decides_nothing(
+    daemon: tuple[Daemon, Leadership],
+) -> None:
+    one, leadership = daemon
+    counted, records = Counted(one.rooms.store), one.records
+    plan = one._cycle(leadership)
+    assert one._cycle(leadership) is plan
+    assert one.records is records
+    assert len(counted.statements) == 4  # per cycle: the count of writes, and the open requests
+    assert not [s for s in counted.statements if "builds" in s or "environments" in s]
+
+
+def test_a_cycle_with_one_change_reads_back_nothing_and_writes_one_row(
+    root: Path, daemon: tuple[Daemon, Leadership]
+) -> None:
+    one, leadership = daemon
+    before = one.records
+    herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})
+    one._poll()
+    counted = Counted(one.rooms.store)
+    one._cycle(leadership)
+    changed = {n for n, e in one.records.environments.items() if before.environments[n] is not e}
+    assert changed == {"env-00003"}
+    assert one.records.builds is before.builds
+    reading = [s for s in counted.statements if s.startswith("SELECT") and "document" in s]
+    assert reading == []
+    assert one.records == one.rooms.store.load()
+
+
+def test_what_another_process_writes_is_seen(daemon: tuple[Daemon, Leadership]) -> None:
+    one, leadership = daemon
+    assert leadership.lease is not None
+    record = one.records.environments["env-00003"]
+    other = Store(one.settings.database_url)
+    other.write(leadership.lease, Change(environments=(replace(record, suspended=True),)))
+    other.close()
+    one._cycle(leadership)
+    assert one.records.environments["env-00003"].suspended
+
+
+def test_a_build_that_the_share_lost_is_built_anew_before_it_is_activated(
+    root: Path, daemon: tuple[Daemon, Leadership]
+) -> None:
+    one, leadership = daemon
+    assert leadership.lease is not None
+    instance = one.records.instances["instance-00010"]
+    behind = replace(
+        instance, current=instance.previous, current_digest="0" * 64, previous=None, suspended=True
+    )
+    build = one.rooms.share.build_path(herd.build_id(10, 0))
+    (build / "build.json").unlink()
+    one.rooms.store.write(leadership.lease, Change(instances=(behind,)))
+    plan = one._cycle(leadership)
+    assert [e.kind for e in plan.effects] == ["resolve"]
+    assert BuildPhase.RESOLVING in {b.phase for b in one.records.builds.values()}
+
+
+# ------------------------------------------------------------------------------------ records
+
+
+def test_a_reader_that_is_told_what_was_written_holds_what_a_fresh_one_reads(root: Path) -> None:
+    store = Store(herd.settings(root).database_url)
+    lease = store.acquire("test", 600.0)
+    assert lease is not None
+    reader = Reader(store)
+    records = reader.load(whole=True)
+    instance = records.instances["instance-00000"]
+    change = Change(
+        instances=(replace(instance, wait="window"),),
+        drop_environments=("env-00001",),
+        repo=replace(records.repo, prune_confirmed="abc"),
+    )
+    count = store.write(lease, change)
+    reader.wrote(change, count)
+    counted = Counted(store)
+    told = reader.load()
+    assert len(counted.statements) == 1
+    assert told == store.load() == Reader(store).load() == reader.load(whole=True)
+    reader.wrote(change, count + 7)  # writes of others came in between: nothing is taken in
+    assert reader.load() == store.load()
+    store.close()
+
+
+def test_a_runtime_is_stored_and_held_once(root: Path) -> None:
+    store = Store(herd.settings(root).database_url)
+    instances = Reader(store).load().instances.values()
+    assert len({id(i.runtime) for i in instances}) == 1
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM runtimes").scalar() == 1
+    assert store.load().instances["instance-00000"].runtime == herd.RUNTIME
+    store.close()
+
+
+# -------------------------------------------------------------------------------- definitions
+
+
+def test_after_any_commits_the_definitions_are_those_that_a_fresh_read_finds(
+    root: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    reading = source(root)
+    reading.poll()
+    repo = root / "repo.git"
+    for turn in range(25):
+        number = chance.randrange(COUNT)
+        kept = {
+            0: {herd.path_of(number): herd.text_of(number, f"2.{turn}")},
+            1: {"shared/platform.yaml": "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: "
+                f"{{name: platform}}\nspec:\n  requirements: [boto3>=1.{turn}]\n"},
+            2: {"teams/team-000/constraints.txt": f"numpy<{turn}\n"},
+            3: {herd.path_of(number): "kind: Environment\nno: such\n"},
+            4: {f"instances/instance-{number:05d}.yaml": herd.instance(
+                f"instance-{number:05d}", chance.choice(["team-000", "team-009"]))},
+            5: {f"teams/team-000/again-{number}.yaml": herd.text_of(number)},
+            6: {f"teams/team-000/other-{number}.yaml": herd.environment(
+                f"other-{number}", "instance-00010")},
+            7: {"shared/platform.yaml": "kind: [\n"},
+        }[chance.randrange(8)]  # fmt: skip
+        herd.commit(repo, kept)
+        found = reading.poll()
+        fresh = Source(herd.settings(root).git, tmp_path / f"fresh-{turn}", root / "secrets").poll()
+        again = source(root).poll()
+        assert found == fresh == again, (turn, kept)
+
+
+def test_a_restart_reads_no_file_that_was_read_before(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = source(root).poll()
+    read: list[str] = []
+    original = assembling.read_entry
+    monkeypatch.setattr(
+        assembling, "read_entry", lambda t, e, k: (read.append(e.path), original(t, e, k))[1]
+    )
+    assert source(root).poll() == first
+    assert not [path for path in read if path.startswith("teams/")]
+    herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})
+    read.clear()
+    again = source(root)
+    again.poll()
+    assert [path for path in read if path.startswith("teams/")] == [herd.path_of(3)]
+
+
+def test_kept_definitions_that_are_damaged_are_read_from_git(root: Path) -> None:
+    first = source(root).poll()
+    (root / "state" / "definitions.db").write_bytes(b"no database" * 1000)
+    assert source(root).poll() == first
+
+
+def test_one_changed_file_makes_one_environment_anew(root: Path) -> None:
+    reading = source(root)
+    before = reading.poll()
+    herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})
+    after = reading.poll()
+    assert before is not None
+    assert after is not None
+    same = {n for n, e in after.environments.items() if before.environments[n] is e}
+    assert set(after.environments) - same == {"env-00003"}
+
+
+# ------------------------------------------------------------------------------------ garbage
+
+
+def share_of(path: Path, teams: dict[str, str]) -> Share:
+    """A share with a build for each team: its own entry, and one that all share."""
+    share = Share(path)
+    share.prepare()
+    for number, (team, own) in enumerate(teams.items()):
+        for digest in (own * 64, "f" * 64):
+            folder = share.root / "store" / "sha256" / digest[:2] / digest
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "entry.json").write_text('{"schema": 1, "files": 1, "bytes": 1000}')
+            os.utime(folder, (0.0, 0.0))
+        build = herd.build_id(number, 0)
+        herd.place_build(share, build, team, (own * 64, "f" * 64))
+        os.utime(share.build_path(build), (0.0, 0.0))
+    return share
+
+
+def test_sizes_are_told_by_team_and_a_shared_entry_counts_for_each(tmp_path: Path) -> None:
+    sizes = Sizes(share_of(tmp_path / "share", {"red": "a", "blue": "b"}))
+    sizes.look()
+    assert sizes.total == 3000
+    assert sizes.teams == {"red": 2000, "blue": 2000}
+    check_quota(sizes, "red", 0)
+    check_quota(sizes, "red", 2001)
+    with pytest.raises(Stalled, match=r"team red has 0\.00 GiB on the share") as caught:
+        check_quota(sizes, "red", 2000)
+    assert caught.value.reason == "QuotaReached"
+
+
+def test_a_collection_that_is_stopped_says_so_and_the_next_one_ends_it(tmp_path: Path) -> None:
+    share = share_of(tmp_path / "share", {"red": "a", "blue": "b", "green": "c"})
+    turns = iter([True, False, False, False, False, False])
+    common = {"roots": {herd.build_id(0, 0)}, "held": {}, "now": 1e9, "grace": 1.0}
+    first = collect_garbage(share, **common, dry_run=False, go_on=lambda: next(turns, False))  # type: ignore[arg-type]
+    assert not first.complete
+    assert len(first.builds) == 1
+    assert first.entries == ()  # a build that is still there names its entry
+    second = collect_garbage(share, **common, dry_run=False)  # type: ignore[arg-type]
+    assert second.complete
+    assert set(first.builds) | set(second.builds) == {herd.build_id(1, 0), herd.build_id(2, 0)}
+    assert set(second.entries) == {"b" * 64, "c" * 64}
+    assert share.build(herd.build_id(0, 0)) is not None
+
+
+def test_a_paused_collection_removes_nothing(daemon: tuple[Daemon, Leadership]) -> None:
+    one, _ = daemon
+    records = replace(one.records, builds={})
+    one.rooms.store.name(PAUSED, "yes")
+    with pytest.raises(Stalled, match="gc --resume"):
+        collect(one.rooms, records, 1e12, dry_run=False)
+    assert collect(one.rooms, records, 1e12, dry_run=True).builds
+    one.rooms.store.name(PAUSED, "no")
+    assert collect(one.rooms, records, 1e12, dry_run=False).builds
+
+
+def test_a_build_of_a_team_at_its_quota_fails_in_words_before_anything_is_built(
+    daemon: tuple[Daemon, Leadership], tmp_path: Path
+) -> None:
+    one, _ = daemon
+    sizes = Sizes(share_of(tmp_path / "other", {"team-000": "a"}))
+    sizes.look()
+    rooms, records = one.rooms, one.records
+    effects = BuildEffects(
+        rooms.builder_for, rooms.store, rooms.adoption, lambda team: check_quota(sizes, team, 1000)
+    )
+    ready = next(b for b in records.builds.values() if b.environment == "env-00010")
+    build = replace(ready, phase=BuildPhase.BUILDING)
+    environment = records.environments["env-00010"].definition
+    instance = records.instances["instance-00010"].definition
+    task = BuildTask(build, environment, instance, herd.RUNTIME, "", tmp_path / "log")
+    draft = Draft(World(1.0, replace(records, builds={build.key: build})))
+    effects.run("construct", task, threading.Event()).apply(draft)
+    failed = draft.builds[build.key]
+    assert failed.phase is BuildPhase.FAILED
+    assert failed.problem is not None
+    assert failed.problem.reason == "QuotaReached"
+    assert "team team-000 has" in failed.problem.message

@@ -1,0 +1,41 @@
+"""One real control plane for all tests of a session; each test takes namespaces of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.controlplane import assets
+from tests.fakes.lab import Lab, laboratory
+
+HERE = Path(__file__).parent
+MISSING = "no Kubernetes control plane on this machine: `make envtest` makes one"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests here need the control plane, which takes its time."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.kubernetes)
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Without a control plane all of them are told in one line, wherever they are."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]:
+        report.longrepr = (str(HERE), 0, report.longrepr[2])
+    return report
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Control plane, nodes and kubelets."""
+    programs = assets()
+    if programs is None:
+        pytest.skip(MISSING)
+    with laboratory(tmp_path_factory.mktemp("lab"), programs) as found:
+        yield found

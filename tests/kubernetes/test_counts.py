@@ -1,0 +1,16 @@
+"""What a commit costs on a cluster, in Jobs: the short run of that benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import kubernetes
+from tests.fakes.lab import Lab
+
+
+def test_a_commit_takes_few_jobs(lab: Lab, tmp_path: Path) -> None:
+    """The benchmark's own counts, on the control plane of these tests."""
+    rows = kubernetes.short(lab, tmp_path)
+    assert rows
+    for row in rows:
+        assert row.met, row

@@ -1,0 +1,156 @@
+"""`groundcrew doctor` on a real API server: rights, releases, and a cluster that is away."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
+from reconciler.doctor.doctor import diagnose
+from reconciler.doctor.examine import Task, examine
+from reconciler.doctor.finding import Check, Finding, Level
+from reconciler.doctor.kubernetes import AIRFLOW, BUILDS, look_release, look_rights, spaces
+from reconciler.settings import KubernetesSettings, Settings
+from tests.fakes.kubesite import KubeSite
+from tests.fakes.lab import Lab
+from tests.fakes.releases import Release
+from tests.fakes.stand import Stand, standing
+from tests.kubernetes.test_chart import GRANTED
+
+
+def settings_of(stand: Stand, **more: Any) -> Settings:
+    """Settings of the stand's daemon."""
+    kubernetes = {"kubeconfig": stand.root / "kubeconfig", "clusters": {"lab": {}}, **more}
+    return Settings(
+        share=stand.root / "share",
+        secrets_dir=stand.root / "secrets",
+        kubernetes=KubernetesSettings.model_validate(kubernetes),
+    )
+
+
+def reasons(found: list[Finding]) -> list[tuple[str, str]]:
+    assert all(f.mend for f in found if f.level not in (Level.OK, Level.OFF))
+    return [(str(f.level), f.reason) for f in found]
+
+
+def test_the_rights_asked_for_are_those_of_the_chart() -> None:
+    """Verb by verb; the chart's are held equal to what the daemon uses."""
+    assert {key: set(verbs) for key, verbs in AIRFLOW.items()} == GRANTED["airflow"]
+    assert {key: set(verbs) for key, verbs in BUILDS.items()} == GRANTED["builds"]
+
+
+def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_path: Path) -> None:
+    """In both kinds of namespace; elsewhere each missing verb is named, and what grants it."""
+    with standing(lab, tmp_path) as stand:
+        cluster = stand.clusters.of("lab")
+        for rules, setting in ((AIRFLOW, "airflowNamespaces"), (BUILDS, "builds.namespace")):
+            found = list(look_rights(cluster, stand.space, rules, setting))
+            assert reasons(found) == [("ok", "Good")]
+        other = lab.namespace("other")
+        (found_there,) = look_rights(cluster, other, AIRFLOW, "airflowNamespaces")
+        assert (found_there.level, found_there.reason) == (Level.WRONG, "RightsMissing")
+        assert "list, watch, delete pods;" in found_there.message
+        assert "list, watch, patch statefulsets.apps" in found_there.message
+        assert other in found_there.mend
+        lab.drop(other)
+
+
+def test_one_verb_that_is_missing_is_named(lab: Lab, tmp_path: Path) -> None:
+    """A Role without `patch deployments`, which a restart needs."""
+    home, space = lab.namespace("home"), lab.namespace("airflow")
+    rules = [
+        {"apiGroups": [group], "resources": ["/".join(p for p in (kind, sub) if p)],
+         "verbs": [v for v in verbs if (kind, v) != ("deployments", "patch")]}
+        for (group, kind, sub), verbs in AIRFLOW.items()
+    ]  # fmt: skip
+    token = lab.account(home, "poor", {space: rules})
+    with standing(lab, tmp_path) as stand:
+        stand.root.joinpath("kubeconfig").unlink()
+        lab.plane.kubeconfig(stand.root / "kubeconfig", token=token)
+        found = list(look_rights(stand.clusters.of("lab"), space, AIRFLOW, "airflowNamespaces"))
+    assert [f.message for f in found] == ["the daemon may not: patch deployments.apps"]
+    lab.drop(home, space)
+
+
+def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) -> None:
+    """Another name is told; then the share that is not mounted; then the loader that is not set."""
+    with standing(lab, tmp_path) as stand:
+        cluster, settings = stand.clusters.of("lab"), settings_of(stand)
+        stand.install()
+        found = list(look_release(cluster, settings, stand.instance))
+        assert reasons(found) == [("warning", "ShareNotMounted")]
+        assert "scheduler" in found[0].message
+        assert "groundcrew airflow-values red-dev" in found[0].mend
+        elsewhere = Instance(
+            "red-dev", "red", Place("instances/red-dev.yaml", 1), Api("http://a"),
+            kubernetes=KubernetesTarget(stand.space, "airflwo", "lab"),
+        )  # fmt: skip
+        found = list(look_release(cluster, settings, elsewhere))
+        assert reasons(found) == [("wrong", "ReleaseMissing")]
+        assert f"there are {stand.release.name}" in found[0].message
+        mounted = Release(
+            groomers=False, persistence=False,
+            volumes=({"name": "groundcrew", "emptyDir": {}},),
+            mounts=({"name": "groundcrew", "mountPath": str(settings.share)},),
+        )  # fmt: skip
+        stand.install(mounted)
+        found = list(look_release(cluster, settings, stand.instance))
+        assert reasons(found) == [("warning", "LoaderNotSet")]
+
+
+def rights(stand: Stand) -> list[tuple[str, str]]:
+    """What is said of the rights in the stand's namespace, by a connection of its own."""
+    clusters = Clusters(settings_of(stand).kubernetes)
+    look = partial(look_rights, clusters.of("lab"), stand.space, AIRFLOW, "airflowNamespaces")
+    found = examine([Task(Check.KUBERNETES, "lab", look)])
+    clusters.close()
+    return reasons(found)
+
+
+def test_a_cluster_that_is_away_or_refuses(lab: Lab, tmp_path: Path) -> None:
+    """Not reached, refused, and a context that is not there; each with what to do."""
+    with standing(lab, tmp_path) as stand:
+        config = stand.root / "kubeconfig"
+        lab.plane.kubeconfig(config, url="https://127.0.0.1:9")
+        assert rights(stand) == [("unreachable", "ClusterUnreachable")]
+        lab.plane.kubeconfig(config, token="nobodys-token")
+        assert rights(stand) == [("wrong", "ClusterDenied")]
+        lab.plane.kubeconfig(config, context="elsewhere")
+        assert rights(stand) == [("wrong", "ContextUnknown")]
+
+
+def test_every_namespace_is_looked_at_once() -> None:
+    """Two instances in one namespace, one in another cluster, and the builds of each."""
+    place = Place("i.yaml", 1)
+    instances = [
+        Instance(n, "red", place, Api("http://a"), kubernetes=KubernetesTarget(s, n, c))
+        for n, s, c in (("a", "one", None), ("b", "one", None), ("c", "two", "far"))
+    ]
+    assert spaces(Settings(), instances) == [
+        (None, "groundcrew-builds", True), (None, "one", False),
+        ("far", "groundcrew-builds", True), ("far", "two", False),
+    ]  # fmt: skip
+    assert spaces(Settings(), []) == []
+
+
+def test_a_whole_site_is_sound(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connected as the chart's values say: rights, release, share, loader and Airflow are ok."""
+    with KubeSite(lab, tmp_path, played=True) as site:
+        site.instance("red-dev", "red", Release())
+        site.environment("red", "red-dev", version="1.0")
+        document = site.repo / "instances" / "red-dev.yaml"
+        document.write_text(
+            document.read_text().replace("kubernetes:\n", "kubernetes:\n    context: lab\n")
+        )
+        site.commit()
+        site.grant()
+        monkeypatch.setenv("GROUNDCREW_CONFIG", str(site.settings()))
+        found = diagnose(Settings())
+    assert {f.level for f in found} <= {Level.OK, Level.OFF}, found
+    space = site.places["red-dev"].namespace
+    looked = {f.object for f in found if f.check is Check.KUBERNETES}
+    assert looked == {f"lab/{space}", f"lab/{site.builds}", "instance/red-dev"}

@@ -1,0 +1,249 @@
+"""The Kubernetes driver against a real API server: order, patience, and failures in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.airflow.kubernetes.release import RESTARTED_AT
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.phases import Step, Verdict
+from reconciler.settings import KubernetesSettings
+from tests.fakes.kubeapi import Json, wait_for
+from tests.fakes.lab import Lab
+from tests.fakes.releases import CELERY, Release
+from tests.fakes.stand import Stand, standing
+
+
+@pytest.fixture
+def stand(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
+    with standing(lab, tmp_path) as stand:
+        yield stand
+
+
+def test_a_restart_replaces_every_pod_and_servers_come_last(stand: Stand) -> None:
+    """Deployments and StatefulSets alike; statsd, redis and running task pods are left alone."""
+    stand.install(Release(version="3.1.0", executor=CELERY))
+    stand.up()
+    task = stand.release.task_pod(stand.space, "task-one", {"lab/mode": "ok"})
+    stand.lab.api.create("pods", stand.space, task)
+    before = {p["metadata"]["uid"]: p for p in stand.lab.pods(stand.space)}
+    activation = stand.activation()
+    assert stand.perform(activation).verdict is Verdict.OK
+    after = stand.lab.pods(stand.space)
+    kept = {_component(p) for p in after if p["metadata"]["uid"] in before}
+    assert kept == {"statsd", "redis", "worker"}  # the worker is the task's pod
+    assert [p["metadata"]["name"] for p in after if p["metadata"]["uid"] in before
+            and _component(p) == "worker"] == ["task-one"]  # fmt: skip
+    made = {_component(p): p["metadata"]["creationTimestamp"] for p in after
+            if p["metadata"]["uid"] not in before}  # fmt: skip
+    assert set(made) == set(stand.release.components)
+    assert all(made["api-server"] >= made[c] for c in made)
+    stamps = {p["metadata"]["annotations"].get(RESTARTED_AT) for p in after
+              if p["metadata"]["uid"] not in before}  # fmt: skip
+    assert len(stamps) == 1
+
+
+def test_a_restart_done_again_changes_nothing(stand: Stand) -> None:
+    """After a crash of the daemon the same step finds its work done."""
+    stand.install()
+    stand.up()
+    activation = stand.activation()
+    assert stand.perform(activation).verdict is Verdict.OK
+    before = {p["metadata"]["uid"] for p in stand.lab.pods(stand.space)}
+    assert stand.perform(activation).verdict is Verdict.OK
+    assert {p["metadata"]["uid"] for p in stand.lab.pods(stand.space)} == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "words"),
+    [
+        ({"mode": "imagepull"}, "ImagePull", "ImagePullBackOff"),
+        ({"mode": "configerror"}, "ContainerConfig", "secret not found"),
+        ({"mode": "crashloop", "log": "ValueError: no such plugin\n"}, "CrashLoop",
+         "ValueError: no such plugin"),
+    ],
+    ids=["image", "config", "crash"],
+)  # fmt: skip
+def test_a_pod_that_will_not_run_fails_the_restart_early(
+    stand: Stand, asked: dict[str, str], reason: str, words: str
+) -> None:
+    """In words, long before any deadline."""
+    stand.install()
+    stand.up()
+    stand.change("scheduler", asked)
+    found = stand.perform(stand.activation(), 15)
+    assert found.verdict is Verdict.FAILED
+    assert found.problem is not None
+    assert found.problem.reason == reason
+    assert words in found.problem.message
+    assert "scheduler" in found.problem.message
+
+
+def test_a_crash_looping_pod_of_a_statefulset_is_healed_on_the_way_back(stand: Stand) -> None:
+    """Its controller would wait for it for ever; it is deleted and comes up anew."""
+    stand.install(Release(executor=CELERY, replicas={"worker": 2}))
+    stand.up()
+    stand.change("worker", {"mode": "crashloop", "log": "boom\n"})
+    assert stand.perform(stand.activation(), 20).verdict is Verdict.FAILED
+    stand.change("worker", {"mode": "ok"})
+    back = replace(stand.activation(Step.RESTART_BACK), restarted_at=time.time() + 1)
+    assert stand.perform(back).verdict is Verdict.OK
+    stand.up()
+
+
+def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
+    """A cluster may grow; then it is told what the scheduler says."""
+    stand.install()
+    stand.up()
+    container = {"name": "scheduler", "resources": {"requests": {"cpu": "1000"}}}
+    stand.change("scheduler", {}, template={"spec": {"containers": [container]}})
+    found = stand.perform(stand.activation(), 25)
+    assert found.problem is not None
+    assert found.problem.reason == "Unschedulable"
+    assert "Insufficient cpu" in found.problem.message
+
+
+def test_a_quota_is_told(stand: Stand) -> None:
+    """The Deployment says so, the driver repeats it."""
+    stand.install()
+    stand.up()
+    pods = len(stand.lab.pods(stand.space))
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": str(pods)}}}
+    stand.lab.api.create("resourcequotas", stand.space, quota)
+    wait_for(
+        lambda: (stand.lab.api.get("resourcequotas", stand.space, "q") or {})
+        .get("status", {}).get("used", {}).get("pods") == str(pods),
+        20, "the quota to count",
+    )  # fmt: skip
+    found = stand.perform(stand.activation(), 25)
+    assert found.problem is not None
+    assert found.problem.reason == "QuotaExceeded"
+    assert "exceeded quota: q" in found.problem.message
+
+
+def test_a_progress_deadline_is_told(stand: Stand) -> None:
+    """The Deployment's own limit may be shorter than the instance's."""
+    stand.install()
+    stand.up()
+    stand.change("triggerer", {"mode": "notready"}, progressDeadlineSeconds=2)
+    found = stand.perform(stand.activation(), 25)
+    assert found.problem is not None
+    assert found.problem.reason == "ProgressDeadline"
+    assert "airflow-triggerer" in found.problem.message
+
+
+def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand) -> None:
+    """Pods that run and never become ready."""
+    stand.install()
+    stand.up()
+    stand.change("triggerer", {"mode": "notready"})
+    stand.instance = replace(stand.instance, probe_timeout=1.0)
+    for kind in ("deployments",):
+        for one in stand.lab.api.list(kind, stand.space):
+            body = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+            stand.lab.api.patch(kind, stand.space, one["metadata"]["name"], body)
+    found = stand.perform(stand.activation(), 30)
+    assert found.verdict is Verdict.FAILED
+    assert found.problem is not None
+    assert found.problem.reason == "RolloutTimeout"
+    assert "triggerer" in found.problem.message
+
+
+def test_what_cannot_be_restarted_is_refused_before_anything_changes(
+    stand: Stand, lab: Lab
+) -> None:
+    """A StatefulSet that waits for its pods to be deleted, and a role that is too small."""
+    stand.install(Release(executor=CELERY))
+    body = {"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}}
+    lab.api.patch("statefulsets", stand.space, "airflow-worker", body)
+    with pytest.raises(Stalled) as caught:
+        wait_for(lambda: stand.perform(stand.activation(Step.OBSERVE)) and None, 10, "refusal")
+    assert caught.value.reason == "NotRestartable"
+    assert "OnDelete" in caught.value.message
+
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+             {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"],
+              "verbs": ["list", "watch"]}]  # fmt: skip
+    token = lab.account(stand.space, "small", {stand.space: rules})
+    small = Clusters(KubernetesSettings.model_validate({
+        "kubeconfig": lab.plane.kubeconfig(stand.root / "small", token=token),
+        "clusters": {"lab": {}},
+    }))  # fmt: skip
+    driver = KubernetesDriver(small, stand.root / "secrets")
+    body = {"spec": {"updateStrategy": {"type": "RollingUpdate"}}}
+    lab.api.patch("statefulsets", stand.space, "airflow-worker", body)
+
+    def refused() -> str:
+        try:
+            driver.perform(Step.OBSERVE, stand.instance, stand.activation(), time.time())
+        except GroundcrewError as error:
+            return error.reason if error.reason == "Forbidden" else ""
+        return ""
+
+    wait_for(refused, 10, "Forbidden")
+    small.close()
+
+
+def test_the_base_is_the_image_of_the_running_pods(stand: Stand) -> None:
+    """By digest; several at once are waited for; a change wakes the daemon."""
+    with pytest.raises(Retryable) as missing:
+        stand.driver.base(stand.instance)
+    assert missing.value.reason == "ReleaseMissing"
+    stand.install()
+    stand.up()
+    wait_for(lambda: stand.driver.fingerprint(stand.instance), 10, "the fingerprint")
+    image = stand.driver.base(stand.instance).image
+    assert image is not None
+    assert image.reference.startswith("apache/airflow@sha256:")
+    assert (image.user, image.context) == (50000, "lab")
+    mark = stand.driver.fingerprint(stand.instance)
+    stand.woken.clear()
+    newer = replace(stand.release, image="apache/airflow:3.1.9")
+    part = [m for m in newer.manifests(stand.space) if m["metadata"]["name"] == "airflow-scheduler"]
+    stand.lab.apply(part)
+    stand.lab.rolled_out("deployments", stand.space, "airflow-scheduler")
+    wait_for(lambda: stand.driver.fingerprint(stand.instance) == "", 10, "mixed images")
+    assert stand.woken.is_set()
+    with pytest.raises(Retryable) as mixed:
+        stand.driver.base(stand.instance)
+    assert mixed.value.reason == "MixedImages"
+    stand.install(newer)
+    stand.up()
+    wait_for(lambda: stand.driver.fingerprint(stand.instance) not in ("", mark), 10, "a new mark")
+
+
+def test_the_oldest_process_is_the_oldest_pod_even_a_tasks(stand: Stand) -> None:
+    """What it started with must stay; an ended one holds nothing."""
+    account = {"metadata": {"name": "airflow-worker"}}
+    stand.lab.api.create("serviceaccounts", stand.space, account)
+    task = stand.release.task_pod(stand.space, "task-one", {"lab/mode": "ok"})
+    stand.lab.api.create("pods", stand.space, task)
+    time.sleep(1.1)  # the API writes whole seconds
+    stand.install()
+    stand.up()
+    stand.driver.fingerprint(stand.instance)  # begins to watch
+    now = time.time()
+    wait_for(lambda: stand.driver.oldest_process(stand.instance, now), 10, "the mirror")
+    found = stand.lab.api.get("pods", stand.space, "task-one")
+    assert found is not None
+    oldest = stand.driver.oldest_process(stand.instance, now)
+    assert oldest is not None
+    assert (
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(oldest))
+        == (found["metadata"]["creationTimestamp"])
+    )
+    stand.lab.api.delete("pods", stand.space, "task-one", {"gracePeriodSeconds": 0})
+    wait_for(
+        lambda: (stand.driver.oldest_process(stand.instance, now) or 0) > oldest, 10, "a younger"
+    )
+
+
+def _component(pod: Json) -> str:
+    return str(pod["metadata"]["labels"]["component"])

@@ -1,0 +1,143 @@
+"""An API server that refuses, hangs, cuts and forgets: nothing is lost and nothing done twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.cluster.clusters import Clusters
+from reconciler.core.errors import Retryable
+from reconciler.core.model import Activation
+from reconciler.core.phases import Verdict
+from reconciler.settings import KubernetesSettings
+from tests.fakes.faultproxy import FaultProxy
+from tests.fakes.jobbench import JobBench
+from tests.fakes.kubeapi import wait_for
+from tests.fakes.lab import Lab
+from tests.fakes.releases import CELERY, Release
+from tests.fakes.stand import Stand, rights, standing
+
+FAULTS: dict[str, tuple[int | str, ...]] = {
+    "refused": (409, 429, 500, 401), "hang": ("hang",), "cut": ("cut",), "lost": ("lost",),
+}  # fmt: skip
+
+
+@pytest.fixture
+def proxy(lab: Lab) -> Iterator[FaultProxy]:
+    with FaultProxy(lab.plane) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
+    """A stand whose driver goes through the proxy."""
+    with standing(lab, tmp_path) as stand:
+        user, token = rights(lab, [stand.space], stand.space)
+        settings = KubernetesSettings.model_validate({
+            "kubeconfig": lab.plane.kubeconfig(tmp_path / "proxied", token=token, url=proxy.url),
+            "clusters": {"lab": {"request_timeout": 2}},
+        })  # fmt: skip
+        stand.clusters, stand.user = Clusters(settings), user
+        stand.driver = KubernetesDriver(stand.clusters, tmp_path / "secrets")
+        stand.install(Release(executor=CELERY))
+        stand.up()
+        yield stand
+        stand.clusters.close()
+
+
+def restart(stand: Stand, activation: Activation, seconds: float = 60) -> None:
+    """Perform the restart as the daemon does: what may pass is tried again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            found = stand.driver.perform(activation.step, stand.instance, activation, time.time())
+        except Retryable as error:
+            if time.monotonic() > end:
+                raise AssertionError("not in time") from error
+            time.sleep(0.3)
+            continue
+        assert found.verdict is not Verdict.FAILED, found.problem
+        if found.verdict is Verdict.OK:
+            return
+        assert time.monotonic() < end, found.problem
+
+
+def generations(stand: Stand) -> dict[str, int]:
+    """How often each workload's specification was changed."""
+    return {
+        one["metadata"]["name"]: one["metadata"]["generation"]
+        for kind in ("deployments", "statefulsets")
+        for one in stand.lab.api.list(kind, stand.space)
+        if one["metadata"]["labels"]["component"] in stand.release.components
+    }
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+def test_a_restart_gets_through(
+    stand: Stand, proxy: FaultProxy, faults: tuple[int | str, ...]
+) -> None:
+    """A fault at the first list, watch and patch of each kind: every workload changes just once."""
+    before = generations(stand)
+    for fault in faults:
+        for kind in ("deployments", "statefulsets"):
+            proxy.spoil(fault, "GET", kind)
+            proxy.spoil(fault, "watch", kind)
+            proxy.spoil(fault, "PATCH", kind, times=2)
+        proxy.spoil(fault, "GET", "pods")
+    restart(stand, stand.activation())
+    assert not [s for s in proxy.pending if s.method != "watch"]
+    assert generations(stand) == {name: was + 1 for name, was in before.items()}
+
+
+@pytest.mark.parametrize("fault", ["gone", "half"])
+def test_a_watch_that_forgets_is_begun_anew(stand: Stand, proxy: FaultProxy, fault: str) -> None:
+    """A 410 lists anew; an event that is cut in the middle is seen by the next watch."""
+    for kind in ("pods", "deployments", "statefulsets"):
+        proxy.spoil(fault, "watch", kind, times=2)
+    restart(stand, stand.activation())
+    assert {f for _, _, f in proxy.done} == {fault}
+
+
+def test_a_server_that_is_down_for_a_while(stand: Stand) -> None:
+    """Its connections are cut in the middle of a rollout, and it comes back."""
+    activation = stand.activation()
+    found = stand.driver.perform(activation.step, stand.instance, activation, time.time())
+    stand.lab.plane.restart_apiserver()
+    if found.verdict is Verdict.NOT_YET:
+        restart(stand, activation, 90)
+    stand.up()
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+def test_a_build_makes_one_job_of_each_kind(
+    lab: Lab, tmp_path: Path, proxy: FaultProxy, faults: tuple[int | str, ...]
+) -> None:
+    """Whatever becomes of the answers."""
+    with JobBench(lab, tmp_path) as bench:
+        token = lab.plane.token_for(bench.user.split(":")[2], "groundcrew")
+        lab.plane.kubeconfig(tmp_path / "kubeconfig", token=token, url=proxy.url)
+        bench.clusters.close()
+        bench.sessions.end("inspect")
+        cluster = bench.clusters.of("lab")
+        cluster.limits = cluster.limits.model_copy(update={"request_timeout": 2.0})
+        for fault in faults:
+            for method, part in (("POST", "jobs"), ("GET", "pods"), ("watch", "pods")):
+                proxy.spoil(fault, method, part)
+        own = bench.package("acme-own", {"acme_own.py": ""})
+        job = bench.job()
+
+        def built() -> bool:
+            try:
+                bench.build(bench.recipe(own), job)
+            except Retryable:
+                bench.builder.leave(job)
+                return False
+            return True
+
+        wait_for(built, 90, "the build")
+        bench.builder.leave(job)
+        wait_for(lambda: not bench.jobs(), 30, "no Job to be left")

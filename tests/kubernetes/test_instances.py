@@ -1,0 +1,217 @@
+"""Instances on Kubernetes, the whole way: a commit, Jobs, rollouts, the gate, and back.
+
+The daemon is a process of its own; API server, controllers and scheduler are real; pods of releases
+run a small stand-in for Airflow under the real loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reconciler.core.model import InstanceRecord
+from reconciler.core.phases import BuildPhase, Step
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.base import make_base
+from tests.fakes.kubeapi import wait_for
+from tests.fakes.kubesite import BAD_LIVE, KubeSite, Place
+from tests.fakes.lab import Lab
+from tests.fakes.releases import CELERY, Release
+from tests.fakes.stand import used
+
+LIMIT = 20
+SLOW = "import time\nprint('begun', flush=True)\ntime.sleep(6)\n"
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path) -> Iterator[KubeSite]:
+    with KubeSite(lab, tmp_path) as site:
+        yield site
+
+
+def test_from_commit_to_active_and_back(site: KubeSite) -> None:
+    """Two namespaces, 2.x with Celery and 3.x; then an image change; then a build that crashes."""
+    red = site.instance("red-dev", "red", Release(version="2.11.0", executor=CELERY))
+    blue = site.instance("blue-dev", "blue", Release(version="3.1.0", persistence=False))
+    site.environment("red", "red-dev", version="1.0")
+    site.environment("blue", "blue-dev", version="1.0")
+    site.commit()
+    with site.daemon():
+        for name in ("red-dev", "blue-dev"):
+            site.active(name, "1.0", seconds=180)
+        everything = {"scheduler": "1.0", "triggerer": "1.0"}
+        assert site.loaded("red-dev") == {**everything, "webserver": "1.0", "worker": "1.0"}
+        assert site.loaded("blue-dev") == {
+            **everything,
+            "api-server": "1.0",
+            "dag-processor": "1.0",
+        }
+        paused = {name for name, slots in red.airflow.state.patched if slots == 0}
+        assert paused == {"default_pool", "small"}  # Celery's tasks run in what is restarted
+        assert not blue.airflow.state.patched  # tasks have pods of their own
+        assert red.airflow.state.pools["default_pool"] == 128
+
+        starts = len(blue.airflow.state.loaded)
+        site.environment("red", "red-dev", version="2.0", text=BAD_LIVE)
+        site.commit("breaks")
+        found = site.until("red-dev", lambda r: r.quarantines and r.activation is None, "back")
+        assert found.last is not None
+        assert found.last.problem is not None
+        assert found.last.problem.reason == "CrashLoop"
+        assert "acme does not start" in found.last.problem.message
+        site.active("red-dev", "1.0")
+        assert set(site.loaded("red-dev").values()) == {"1.0"}
+        assert red.airflow.state.pools["default_pool"] == 128
+        assert site.record("blue-dev") is not None
+        assert len(blue.airflow.state.loaded) == starts  # nobody restarted the other team
+    wait_for(lambda: not site.lab.api.list("jobs", site.builds), 30, "no Job is left")
+    assert ("apps", "deployments", "") in used(site.lab, site.user)  # and nothing was refused
+
+
+def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
+    """Seen by watch; the pointer then has builds for both; what no longer fits is told."""
+    place = site.instance("blue-dev", "blue", Release(version="3.1.0"))
+    site.environment("blue", "blue-dev", version="1.0")
+    site.commit()
+    with site.daemon():
+        before = site.active("blue-dev", "1.0", seconds=120)
+        upgrade(site, place, "example.test/blue-dev:same", site.root / "base")
+        same = site.until("blue-dev", lambda r: image_of(r) != image_of(before), "the image")
+        assert image_of(same).startswith("example.test/blue-dev@sha256:")
+        assert same.current_runtime == before.current_runtime
+        assert same.current == before.current
+
+        make_base(site.root / "newer", {"acme-other": "2.0"})
+        upgrade(site, place, "example.test/blue-dev:newer", site.root / "newer")
+        found = site.until(
+            "blue-dev",
+            lambda r: r.current_runtime not in (None, before.current_runtime) and not r.activation,
+            "active on the new runtime",
+        )
+        pointer = site.share.pointer("blue-dev")
+        assert pointer is not None
+        assert set(pointer.builds) == {before.current_runtime, found.current_runtime}
+
+        make_base(site.root / "unfit", {"acme": "9.0"})
+        upgrade(site, place, "example.test/blue-dev:unfit", site.root / "unfit")
+        wait_for(lambda: unfit_words(site), 60, "what no longer fits")
+        assert "9.0" in unfit_words(site)
+        assert site.share.pointer("blue-dev") == pointer  # what is there stays
+
+
+def unfit_words(site: KubeSite) -> str:
+    """Why a build failed."""
+    failed = [b for b in site.store().load().builds.values() if b.phase is BuildPhase.FAILED]
+    return failed[0].problem.message if failed and failed[0].problem else ""
+
+
+def image_of(record: InstanceRecord) -> str:
+    """The reference of the image that a record knows."""
+    image = record.runtime.image if record.runtime else None
+    return image.reference if image else ""
+
+
+def upgrade(site: KubeSite, place: Place, reference: str, base: Path) -> None:
+    """Somebody upgrades the release to another image."""
+    site.image(reference, base)
+    place.release = replace(place.release, image=reference)
+    site.lab.apply(place.release.manifests(place.namespace))
+
+
+def test_a_cluster_that_is_away_delays_only_its_own_instances(site: KubeSite) -> None:
+    """Its instances say so; the others become active."""
+    site.instance("red-dev", "red", Release(version="3.1.0"))
+    away = site.definition(site.places["red-dev"])
+    away["metadata"]["name"] = "blue-far"
+    away["spec"]["team"] = "blue"
+    away["spec"]["kubernetes"]["context"] = "far"
+    site.write("instances/blue-far.yaml", away)
+    site.environment("red", "red-dev", version="1.0")
+    site.environment("blue", "blue-far", version="1.0")
+    site.commit()
+    site.grant()
+    config = yaml.safe_load(site.kubeconfig.read_text())
+    (cluster,) = config["clusters"]
+    far = {"name": "far", "cluster": {**cluster["cluster"], "server": "https://127.0.0.1:1"}}
+    config["clusters"].append(far)
+    config["contexts"].append({"name": "far", "context": {"cluster": "far", "user": "lab"}})
+    site.kubeconfig.write_text(yaml.safe_dump(config))
+    with site.daemon():
+        site.active("red-dev", "1.0")
+        found = site.until("blue-far", lambda r: r.problem, "a problem")
+        assert found.problem is not None
+        assert found.problem.reason == "ClusterUnreachable"
+        assert "cluster far" in found.problem.message
+        site.environment("red", "red-dev", version="2.0")
+        site.commit()
+        site.active("red-dev", "2.0")
+
+
+def test_a_daemon_killed_in_the_middle_of_a_build(site: KubeSite) -> None:
+    """The next one ends the Job that was left, and builds in a new one."""
+    site.instance("red-dev", "red", Release(version="3.1.0"))
+    site.environment("red", "red-dev", version="1.0", preamble=SLOW)
+    site.commit()
+    with site.daemon() as first:
+        wait_for(lambda: site.lab.kubelet.processes(site.builds), 60, "an inventory's Job")
+        wait_for(lambda: "begun" in building(site), 60, "the build script to run")
+        (left,) = {j["metadata"]["name"] for j in site.lab.api.list("jobs", site.builds)}
+        first.kill()
+        first.wait()
+    with site.daemon():
+        site.active("red-dev", "1.0", seconds=120)
+        assert not site.lab.api.get("jobs", site.builds, left)
+    wait_for(lambda: not site.lab.api.list("jobs", site.builds), 30, "no Job is left")
+
+
+def building(site: KubeSite) -> str:
+    """What the logs of builds say."""
+    return "".join(path.read_text() for path in (site.root / "state" / "logs").glob("*.log"))
+
+
+def test_a_namespace_that_goes_in_the_middle_and_comes_back(lab: Lab, tmp_path: Path) -> None:
+    """The other instance goes on; the lost one is activated once its release is there again."""
+    with KubeSite(lab, tmp_path, played=True) as site:
+        lost = site.instance("red-lost", "red", Release(version="3.1.0"))
+        site.instance("red-kept", "red", Release(version="2.11.0"))
+        site.environment("red", "red-lost", "red-kept", version="1.0")
+        site.commit()
+        with site.daemon():
+            site.active("red-lost", "1.0")
+            site.active("red-kept", "1.0")
+            site.environment("red", "red-lost", "red-kept", version="2.0")
+            site.commit()
+            site.until("red-lost", lambda r: r.activation and r.activation.step is Step.RESTART, "")
+            lab.drop(lost.namespace)
+            site.active("red-kept", "2.0")
+            wait_for(lambda: not lab.api.get("namespaces", "", lost.namespace), 60, "its end")
+            lab.api.create("namespaces", "", {"metadata": {"name": lost.namespace}})
+            site.connect(lost)
+            site.active("red-lost", "2.0", seconds=120)
+
+
+def test_a_hundred_instances_roll_within_the_limit(lab: Lab, tmp_path: Path) -> None:
+    """One commit for all of them; never more than the limit at once; one build."""
+    with KubeSite(lab, tmp_path, played=True) as site, FakeAirflow("2") as airflow:
+        space = lab.namespace("many")
+        names = [f"red-{number:03}" for number in range(100)]
+        slim = Release(version="2.11.0", statsd=False, persistence=False)
+        site.more = {"kubernetes": {"clusters": {"in-cluster": {"parallel_activations": LIMIT}}}}
+        for name in names:
+            site.instance(name, "red", replace(slim, name=name), space, airflow)
+        site.environment("red", *names, version="1.0")
+        site.commit()
+        with site.daemon():
+            for name in names:
+                site.active(name, "1.0", seconds=300)
+        running = most = 0
+        for event in site.store().events(limit=5000):
+            running += {"ActivationStarted": 1, "ActivationActive": -1}.get(event.kind, 0)
+            most = max(most, running)
+        assert LIMIT // 2 < most <= LIMIT
+        assert len({b.build_id for b in site.store().load().builds.values()}) == 1
+        assert not [e for e in site.store().events(limit=5000) if e.kind == "RolledBack"]

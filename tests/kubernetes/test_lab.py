@@ -1,0 +1,457 @@
+"""The laboratory is true: what other tests take for a cluster behaves as one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.kubeapi import ApiError, path_of, wait_for
+from tests.fakes.lab import Lab
+from tests.fakes.podstatus import LabImage
+from tests.fakes.releases import CELERY, KUBERNETES, LOCAL, Release
+
+Json = dict[str, Any]
+RESTART = "kubectl.kubernetes.io/restartedAt"
+
+
+@pytest.fixture
+def space(lab: Lab) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = lab.namespace("lab")
+    yield name
+    lab.drop(name)
+
+
+@pytest.fixture
+def share(lab: Lab, space: str, tmp_path: Path) -> Path:
+    """A directory that is the claim `share` of the namespace."""
+    found = tmp_path / "share"
+    (found / "staging" / "one").mkdir(parents=True)
+    (found / "staging" / "two").mkdir()
+    lab.claim(space, "share", found)
+    return found
+
+
+def workload(kind: str, replicas: int = 1, **annotations: str) -> Json:
+    """A workload `web` whose pods behave as the annotations say."""
+    lab_annotations = {f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    return {
+        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            **({"serviceName": "web"} if kind == "StatefulSet" else {}),
+            "template": {
+                "metadata": {"labels": {"app": "web"}, "annotations": lab_annotations},
+                "spec": {"terminationGracePeriodSeconds": 1,
+                         "containers": [{"name": "main", "image": "example/web:1"}]},
+            },
+        },
+    }  # fmt: skip
+
+
+def job(script: str, **spec: Any) -> Json:
+    """A Job `work` of one shell script, with the share as the loader's pods have it."""
+    mounts = spec.pop("mounts", [])
+    seconds = spec.pop("deadline", 60)
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work"},
+        "spec": {
+            "backoffLimit": 0, "activeDeadlineSeconds": seconds,
+            "template": {"spec": {
+                "restartPolicy": "Never", "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                "volumes": [
+                    {"name": "share", "persistentVolumeClaim": {"claimName": "share"}},
+                    {"name": "scratch", "emptyDir": {}},
+                ] if mounts else [],
+                "containers": [{"name": "main", "image": "example/airflow:1",
+                                "command": ["sh", "-c", script], "volumeMounts": mounts, **spec}],
+            }},
+        },
+    }  # fmt: skip
+
+
+def phase(lab: Lab, space: str, labels: str = "job-name=work") -> Json | None:
+    """The first pod, once it has ended."""
+    pods = lab.pods(space, labels)
+    over = pods and pods[0].get("status", {}).get("phase") in {"Succeeded", "Failed"}
+    return pods[0] if over else None
+
+
+def ended(lab: Lab, space: str) -> tuple[str, str]:
+    """The phase in which the Job's pod ended, and its log."""
+    pod = wait_for(lambda: phase(lab, space), 30, "the Job's pod to end")
+    return pod["status"]["phase"], log(lab, space, pod)
+
+
+def log(lab: Lab, space: str, pod: Json, query: str = "") -> str:
+    """A container's log by the API server."""
+    path = path_of("pods", space, pod["metadata"]["name"], "log")
+    return lab.api.raw("GET", path + query).decode()
+
+
+def restart(lab: Lab, kind: str, space: str, **annotations: str) -> None:
+    """What `kubectl rollout restart` does, with other annotations if any are given."""
+    meta = {"annotations": {RESTART: str(time.time_ns()), **{
+        f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()}}}  # fmt: skip
+    lab.api.patch(kind, space, "web", {"spec": {"template": {"metadata": meta}}})
+
+
+# -------------------------------------------------------------------------------------- controllers
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
+def test_a_restart_replaces_every_pod(lab: Lab, space: str, kind: str) -> None:
+    """By the real controllers, the real scheduler and the played kubelet."""
+    plural = kind.lower() + "s"
+    lab.apply([workload(kind, replicas=2)], space)
+    lab.rolled_out(plural, space, "web")
+    before = {pod["metadata"]["uid"] for pod in lab.pods(space)}
+    restart(lab, plural, space)
+    lab.rolled_out(plural, space, "web")
+    after = {
+        p["metadata"]["uid"] for p in lab.pods(space) if "deletionTimestamp" not in p["metadata"]
+    }
+    assert len(after) == 2
+    assert not before & after
+
+
+def test_a_crash_looping_pod_of_a_statefulset_outlives_the_way_back(lab: Lab, space: str) -> None:
+    """The reverted template reaches it only once somebody deletes it."""
+    lab.apply([workload("StatefulSet")], space)
+    lab.rolled_out("statefulsets", space, "web")
+    restart(lab, "statefulsets", space, mode="crashloop", log="Traceback: no such table\n")
+
+    def crashed() -> Json | None:
+        pod = lab.api.get("pods", space, "web-0")
+        status = pod["status"].get("containerStatuses", []) if pod else []
+        reasons = [one["state"].get("waiting", {}).get("reason") for one in status]
+        return pod if reasons == ["CrashLoopBackOff"] else None
+
+    pod = wait_for(crashed, 20, "CrashLoopBackOff")
+    assert "no such table" in log(lab, space, pod, "?previous=true&tailLines=1")
+    status = pod["status"]["containerStatuses"][0]
+    assert status["restartCount"] == 3
+    assert status["lastState"]["terminated"]["exitCode"] == 1
+    restart(lab, "statefulsets", space, mode="ok")
+    time.sleep(2)  # the controller has had time to replace it, and does not
+    still = crashed()
+    assert still is not None
+    assert still["metadata"]["uid"] == pod["metadata"]["uid"]
+    lab.api.delete("pods", space, "web-0")
+    lab.rolled_out("statefulsets", space, "web")
+
+
+def test_a_pod_that_fits_no_node_is_said_to_be_unschedulable(lab: Lab, space: str) -> None:
+    """By the real scheduler, in the condition PodScheduled."""
+    found = workload("Deployment")
+    found["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "none"}
+    lab.apply([found], space)
+
+    def told() -> Json | None:
+        conditions = [c for p in lab.pods(space) for c in p["status"].get("conditions", [])]
+        return next((c for c in conditions if c.get("reason") == "Unschedulable"), None)
+
+    assert "node" in wait_for(told, 20, "Unschedulable")["message"]
+
+
+def test_images_have_the_digest_that_the_table_says(lab: Lab, space: str) -> None:
+    """And imageID names the repository, as containerd does."""
+    lab.kubelet.images["example/web:1"] = LabImage(digest="sha256:" + "a" * 64)
+    lab.apply([workload("Deployment")], space)
+    lab.rolled_out("deployments", space, "web")
+    status = lab.pods(space)[0]["status"]["containerStatuses"][0]
+    assert status["imageID"] == "example/web@sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize("mode", ["imagepull", "notready", "configerror"])
+def test_a_rollout_that_cannot_end_does_not(lab: Lab, space: str, mode: str) -> None:
+    """The pods of the other template stay and serve."""
+    lab.apply([workload("Deployment")], space)
+    lab.rolled_out("deployments", space, "web")
+    restart(lab, "deployments", space, mode=mode)
+    wait_for(lambda: len(lab.pods(space)) == 2 or None, 20, "a second pod")
+    with pytest.raises(AssertionError, match="not within"):
+        lab.rolled_out("deployments", space, "web", seconds=1.5)
+    found = lab.api.get("deployments", space, "web")
+    assert found is not None
+    assert found["status"]["availableReplicas"] == 1
+
+
+# --------------------------------------------------------------------------------------------- Jobs
+
+
+def test_a_job_writes_where_its_subpath_is_and_nowhere_else(
+    lab: Lab, space: str, share: Path
+) -> None:
+    """The share is read-only below it, the root too; the emptyDir is its own."""
+    at = "/srv/groundcrew-lab"
+    script = f"""
+        echo fine > {at}/staging/one/result && echo staged
+        echo no > {at}/staging/two/result || echo refused
+        echo no > {at}/result || echo refused
+        echo no > /etc/result || echo refused
+        echo yes > /tmp/result && echo scratched
+        ls /tmp; ls {share.parent} || echo hidden
+    """
+    mounts = [
+        {"name": "share", "mountPath": at, "readOnly": True},
+        {"name": "share", "mountPath": f"{at}/staging/one", "subPath": "staging/one"},
+        {"name": "scratch", "mountPath": "/tmp"},
+    ]
+    lab.apply([job(script, mounts=mounts)], space)
+    found, text = ended(lab, space)
+    assert found == "Succeeded", text
+    said = [line for line in text.splitlines() if not line.startswith(("sh:", "ls:"))]
+    assert said == ["staged", *["refused"] * 3, "scratched", "result", "hidden"]
+    assert (share / "staging/one/result").read_text() == "fine\n"
+    assert not (share / "staging/two/result").exists()
+
+
+def test_a_job_has_its_own_variables_and_its_images_programs(
+    lab: Lab, space: str, tmp_path: Path
+) -> None:
+    """None of the machine's, and the image's `bin` first in PATH."""
+    program = tmp_path / "image" / "bin" / "python3"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho the interpreter of the image\n")
+    program.chmod(0o755)
+    lab.kubelet.images["example/airflow:1"] = LabImage(root=tmp_path / "image", uid=50001)
+    env = [
+        {"name": "ONE", "value": "1"},
+        {"name": "BOTH", "value": "$(ONE)2"},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ]
+    os.environ["LAB_LEAK"] = "yes"
+    try:
+        lab.apply([job("python3; id -u; env; pwd", env=env, workingDir="/usr")], space)
+        text = ended(lab, space)[1]
+    finally:
+        del os.environ["LAB_LEAK"]
+    lines = text.splitlines()
+    assert lines[:2] == ["the interpreter of the image", "50001"]
+    assert {"ONE=1", "BOTH=12", "/usr"} <= set(lines)
+    assert any(line.startswith("NODE=lab-") for line in lines)
+    assert "LAB_LEAK" not in text
+
+
+def test_a_failing_command_fails_its_job(lab: Lab, space: str) -> None:
+    """With its exit code in the terminated state."""
+    lab.apply([job("exit 7")], space)
+    assert ended(lab, space)[0] == "Failed"
+    state = lab.pods(space)[0]["status"]["containerStatuses"][0]["state"]
+    assert state["terminated"]["exitCode"] == 7
+    wait_for(lambda: job_condition(lab, space) == "Failed" or None, 20, "the Job to have failed")
+
+
+def job_condition(lab: Lab, space: str) -> str:
+    """The last condition of the Job."""
+    found = lab.api.get("jobs", space, "work")
+    conditions = (found or {}).get("status", {}).get("conditions", [])
+    return str(conditions[-1]["type"]) if conditions else ""
+
+
+def test_logs_can_be_followed(lab: Lab, space: str, tmp_path: Path) -> None:
+    """Lines arrive while the command runs, and the stream ends with it."""
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    lab.claim(space, "share", gate)
+    script = "echo first; until [ -e /gate/open ]; do sleep 0.05; done; echo last"
+    mounts = [{"name": "share", "mountPath": "/gate", "readOnly": True}]
+    lab.apply([job(script, mounts=mounts)], space)
+    pod = running(lab, space)
+    path = path_of("pods", space, pod["metadata"]["name"], "log")
+    lines = lab.api.follow(f"{path}?follow=true")
+    assert next(lines) == "first"
+    assert phase(lab, space) is None
+    (gate / "open").touch()
+    assert list(lines) == ["last"]
+
+
+def running(lab: Lab, space: str) -> Json:
+    """The Job's pod once its command runs."""
+
+    def found() -> Json | None:
+        pods = lab.pods(space, "job-name=work")
+        return next((p for p in pods if p["status"].get("phase") == "Running"), None)
+
+    return wait_for(found, 30, "the Job's pod to run")
+
+
+def no_process(lab: Lab, pid: int) -> Callable[[], bool | None]:
+    """Whether the process is gone."""
+    return lambda: not Path(f"/proc/{pid}").exists() or None
+
+
+STUBBORN = "trap '' TERM; echo up; while true; do sleep 0.1; done"
+
+
+def test_a_deleted_jobs_process_ends(lab: Lab, space: str) -> None:
+    """Even one that ignores SIGTERM, after its grace; then the pod is gone."""
+    lab.apply([job(STUBBORN)], space)
+    running(lab, space)
+    pids = lab.kubelet.processes(space)
+    assert len(pids) == 1
+    lab.api.delete("jobs", space, "work", {"propagationPolicy": "Background"})
+    wait_for(no_process(lab, pids[0]), 20, "the process to end")
+    wait_for(lambda: not lab.pods(space) or None, 20, "the pod to go")
+
+
+def test_a_process_that_is_asked_to_end_can_say_goodbye(lab: Lab, space: str) -> None:
+    """SIGTERM comes first, to process 1 of the container."""
+    script = "trap 'echo goodbye; exit 3' TERM; echo up; while true; do sleep 0.05; done"
+    lab.apply([job(script)], space)
+    pod = running(lab, space)
+    lines = lab.api.follow(path_of("pods", space, pod["metadata"]["name"], "log") + "?follow=true")
+    assert next(lines) == "up"
+    lab.api.delete("pods", space, pod["metadata"]["name"])
+    assert list(lines) == ["goodbye"]
+
+
+def test_a_job_past_its_deadline_is_ended(lab: Lab, space: str) -> None:
+    """By the real Job controller, with the reason DeadlineExceeded."""
+    lab.apply([job(STUBBORN, deadline=2)], space)
+    running(lab, space)
+    pids = lab.kubelet.processes(space)
+    wait_for(lambda: job_condition(lab, space) == "Failed" or None, 30, "the Job to have failed")
+    found = lab.api.get("jobs", space, "work")
+    assert found is not None
+    assert {c["reason"] for c in found["status"]["conditions"]} == {"DeadlineExceeded"}
+    wait_for(no_process(lab, pids[0]), 20, "the process to end")
+
+
+def test_an_evicted_pod_has_failed_and_its_process_is_gone(lab: Lab, space: str) -> None:
+    """With the reason Evicted, which the Job counts as a failure."""
+    lab.apply([job(STUBBORN)], space)
+    pod, pids = running(lab, space), lab.kubelet.processes(space)
+    lab.kubelet.evict(space, pod["metadata"]["name"])
+    over = wait_for(lambda: phase(lab, space), 20, "the pod to have failed")
+    assert (over["status"]["phase"], over["status"]["reason"]) == ("Failed", "Evicted")
+    assert no_process(lab, pids[0])()
+
+
+def test_a_lost_nodes_pods_are_evicted_and_run_elsewhere(lab: Lab, space: str) -> None:
+    """The controllers notice that its lease runs out; what it had stays until it is back."""
+    lab.apply([workload("Deployment")], space)
+    lab.rolled_out("deployments", space, "web")
+    first = lab.pods(space)[0]
+    node = first["spec"]["nodeName"]
+    lab.kubelet.lose(node)
+    try:
+
+        def elsewhere() -> bool | None:
+            nodes = {p["spec"].get("nodeName") for p in lab.pods(space) if ready(p)}
+            return bool(nodes - {node}) or None
+
+        wait_for(elsewhere, 40, "a pod on another node")
+        old = lab.api.get("pods", space, first["metadata"]["name"])
+        assert old is not None
+        assert "deletionTimestamp" in old["metadata"]
+    finally:
+        lab.kubelet.restore(node)
+    wait_for(lambda: len(lab.pods(space)) == 1 or None, 20, "the first pod to go")
+
+
+def ready(pod: Json) -> bool:
+    """Whether the pod is Ready."""
+    conditions = pod["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+# ------------------------------------------------------------------------------ users and server
+
+
+def test_a_token_may_do_what_its_role_says_and_the_audit_log_tells_what_it_did(
+    lab: Lab, space: str
+) -> None:
+    """RBAC denies the rest with 403; verbs are told by user and namespace."""
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    api = lab.plane.client(token=lab.account(space, "reader", {space: [rule]}))
+    assert api.list("pods", space) == []
+    for act in (
+        lambda: api.delete("pods", space, "x"),
+        lambda: api.list("pods", "default"),
+        lambda: api.list("secrets", space),
+    ):
+        with pytest.raises(ApiError) as refused:
+            act()
+        assert refused.value.status == 403
+    events = lab.plane.audit(user=f"system:serviceaccount:{space}:reader")
+    told = [(e["verb"], e["objectRef"]["resource"], e["responseStatus"]["code"]) for e in events]
+    assert told == [("list", "pods", 200), ("delete", "pods", 403), ("list", "pods", 403),
+                    ("list", "secrets", 403)]  # fmt: skip
+
+
+def test_nobody_is_nobody(lab: Lab, space: str) -> None:
+    """A wrong token is refused with 401."""
+    with pytest.raises(ApiError) as refused:
+        lab.plane.client(token="no such token").list("pods", space)
+    assert refused.value.status == 401
+
+
+def test_pod_security_and_quota_are_admitted_for_real(lab: Lab) -> None:
+    """A restricted namespace refuses a pod that is not; a quota one that is too many."""
+    label = {"pod-security.kubernetes.io/enforce": "restricted"}
+    restricted, counted = lab.namespace("restricted", label), lab.namespace("counted")
+    pod = {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    lab.api.create("resourcequotas", counted, quota)
+    wait_for(lambda: quota_counts(lab, counted), 20, "the quota to count")
+    for space, words in ((restricted, "PodSecurity"), (counted, "exceeded quota")):
+        with pytest.raises(ApiError, match=words) as refused:
+            lab.api.create("pods", space, pod)
+        assert refused.value.status == 403
+    lab.drop(restricted, counted)
+
+
+def quota_counts(lab: Lab, space: str) -> bool | None:
+    """Whether the controller has taken the quota up."""
+    found = lab.api.get("resourcequotas", space, "none")
+    return "hard" in (found or {}).get("status", {}) or None
+
+
+def test_the_api_server_restarts_with_all_that_it_had(lab: Lab, space: str) -> None:
+    """And kubelets, controllers and scheduler go on."""
+    lab.apply([workload("Deployment")], space)
+    lab.rolled_out("deployments", space, "web")
+    lab.plane.restart_apiserver()
+    restart(lab, "deployments", space)
+    lab.rolled_out("deployments", space, "web", seconds=60)
+
+
+# ----------------------------------------------------------------------------------------- releases
+
+
+@pytest.mark.parametrize(
+    ("release", "stateful"),
+    [
+        (Release(version="2.11.0", executor=CELERY), {"triggerer", "worker", "redis"}),
+        (Release(version="3.1.0", persistence=False), set()),
+        (Release(version="2.10.5", executor=LOCAL), {"scheduler", "triggerer"}),
+    ],
+    ids=["2.11-celery", "3.1-kubernetes", "2.10-local"],
+)
+def test_a_release_shaped_as_the_charts_comes_up(
+    lab: Lab, space: str, release: Release, stateful: set[str]
+) -> None:
+    """Every workload of it becomes ready under the real API server's validation and defaults."""
+    lab.apply(release.manifests(space))
+    for kind, expected in (("statefulsets", stateful), ("deployments", None)):
+        found = lab.api.list(kind, space, f"tier=airflow,release={release.name}")
+        components = {one["metadata"]["labels"]["component"] for one in found}
+        assert expected is None or components == expected
+        for one in found:
+            lab.rolled_out(kind, space, one["metadata"]["name"])
+    if release.executor != KUBERNETES:
+        return
+    task = release.task_pod(space, "example-one-abc", {"lab/mode": "ok"})
+    lab.api.create("pods", space, task)
+    wait_for(
+        lambda: [p for p in lab.pods(space, "kubernetes_executor=True") if ready(p)],
+        20, "the task's pod to run",
+    )  # fmt: skip

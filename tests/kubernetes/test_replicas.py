@@ -1,0 +1,184 @@
+"""Two replicas on PostgreSQL: one leads, one takes over, and a late leader changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from reconciler.core.errors import Retryable
+from reconciler.core.phases import Step
+from tests.fakes.kubeapi import wait_for
+from tests.fakes.kubesite import KubeSite
+from tests.fakes.lab import Lab
+from tests.fakes.releases import CELERY, Release
+
+
+@pytest.fixture
+def site(lab: Lab, tmp_path: Path, postgresql_url: str) -> Iterator[KubeSite]:
+    with KubeSite(lab, tmp_path) as site:
+        site.database = postgresql_url
+        site.more = {"database": postgresql_url, "lease_ttl": 3.0}
+        site.instance("red-dev", "red", Release(version="3.1.0", executor=CELERY))
+        site.environment("red", "red-dev", version="1.0")
+        site.commit()
+        yield site
+
+
+def leading(site: KubeSite, process: subprocess.Popen[bytes]) -> bool:
+    """Does a process hold the lease."""
+    try:
+        return (site.store().leader() or "").endswith(f":{process.pid}")
+    except (Retryable, DBAPIError):  # there are no tables yet
+        return False
+
+
+def test_another_takes_over_from_a_leader_that_was_killed(site: KubeSite) -> None:
+    """In the middle of an activation; what it had begun is finished, and once."""
+    with site.daemon("one") as first:
+        site.active("red-dev", "1.0", seconds=120)
+        with site.daemon("two") as second:
+            assert leading(site, first)
+            site.environment("red", "red-dev", version="2.0")
+            site.commit()
+            site.until("red-dev", _restarting, "restarting")
+            first.kill()
+            first.wait()
+            wait_for(lambda: leading(site, second), 30, "the other to lead")
+            site.active("red-dev", "2.0", seconds=60)
+            assert set(site.loaded("red-dev").values()) == {"2.0"}
+            assert site.places["red-dev"].airflow.state.pools["default_pool"] == 128
+
+
+def test_a_leader_that_was_frozen_changes_nothing(site: KubeSite) -> None:
+    """It wakes after its lease has run out, and ends; the other has done all of it, once."""
+    with site.daemon("one") as first:
+        site.active("red-dev", "1.0", seconds=120)
+        with site.daemon("two") as second:
+            before = _generations(site)
+            site.environment("red", "red-dev", version="2.0")
+            site.commit()
+            site.until("red-dev", _restarting, "restarting")
+            os.kill(first.pid, signal.SIGSTOP)
+            try:
+                wait_for(lambda: leading(site, second), 30, "the other to lead")
+                site.active("red-dev", "2.0", seconds=60)
+                after, records = _generations(site), site.record("red-dev")
+                pools = list(site.places["red-dev"].airflow.state.patched)
+                pointer = site.share.pointer("red-dev")
+            finally:
+                os.kill(first.pid, signal.SIGCONT)
+            assert first.wait(60) == 3
+            assert second.poll() is None
+            assert leading(site, second)
+            assert after == {name: was + 1 for name, was in before.items()}
+            assert _generations(site) == after
+            assert site.record("red-dev") == records
+            assert site.share.pointer("red-dev") == pointer
+            assert site.places["red-dev"].airflow.state.patched == pools
+
+
+def test_a_standby_serves_and_wakes_the_leader(site: KubeSite) -> None:
+    """Pages and metrics say that it does not lead; a webhook to it is a webhook to the leader."""
+    hooks = site.root / "secrets" / "hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "github").write_text("hook-secret")
+    with _git_daemon(site) as url:
+        git = {"url": url, "allow_schemes": ["git"], "poll_interval": 600.0}
+        port = _free_port()
+        with site.daemon("one", git=git) as first:
+            site.active("red-dev", "1.0", seconds=120)
+            with site.daemon("two", git=git, http={"enabled": True, "port": port}):
+                wait_for(lambda: _get(port, "/readyz").startswith("ok"), 30, "a ready standby")
+                assert _get(port, "/healthz") == "ok\n"
+                assert "groundcrew_leader 0.0" in _get(port, "/metrics")
+                assert leading(site, first)
+                site.environment("red", "red-dev", version="2.0")
+                site.commit()
+                time.sleep(2.0)
+                found = site.record("red-dev")
+                assert found is not None
+                assert found.activation is None  # nobody polls for ten minutes
+                assert _hook(port, b"{}", "hook-secret") == 202
+                site.active("red-dev", "2.0", seconds=60)
+
+
+def test_a_leader_that_is_stopped_gives_the_lease_back(site: KubeSite) -> None:
+    """The other leads at once, long before the lease would run out."""
+    site.more["lease_ttl"] = 300.0
+    with site.daemon("one") as first:
+        wait_for(lambda: leading(site, first), 30, "the first to lead")
+        with site.daemon("two") as second:
+            time.sleep(1.0)
+            first.terminate()
+            assert first.wait(45) == 0
+            wait_for(lambda: leading(site, second), 20, "the other to lead")
+
+
+def _restarting(record: object) -> bool:
+    activation = getattr(record, "activation", None)
+    return activation is not None and activation.step is Step.RESTART
+
+
+def _generations(site: KubeSite) -> dict[str, int]:
+    place = site.places["red-dev"]
+    return {
+        one["metadata"]["name"]: one["metadata"]["generation"]
+        for kind in ("deployments", "statefulsets")
+        for one in site.lab.api.list(kind, place.namespace)
+        if one["metadata"]["labels"]["component"] in place.release.components
+    }
+
+
+class _git_daemon:  # noqa: N801 - used as a function
+    """Serves the repository by git's own protocol, so that nobody sees its files change."""
+
+    def __init__(self, site: KubeSite) -> None:
+        self._site, self._port = site, _free_port()
+
+    def __enter__(self) -> str:
+        self._process = subprocess.Popen(
+            ["git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1",
+             f"--port={self._port}", f"--base-path={self._site.repo.parent}"],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        return f"git://127.0.0.1:{self._port}/{self._site.repo.name}"
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def _get(port: int, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+    except (OSError, urllib.error.HTTPError):
+        return ""
+
+
+def _hook(port: int, body: bytes, secret: str) -> int:
+    mark = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/hooks/github", body,
+        {"X-Hub-Signature-256": f"sha256={mark}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return int(answer.status)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,50 @@
+"""Least privilege: what the chart grants is what the daemon uses, by the server's audit log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from reconciler.core.errors import GroundcrewError
+from reconciler.core.phases import Step, Verdict
+from tests.fakes.jobbench import JobBench
+from tests.fakes.kubeapi import wait_for
+from tests.fakes.lab import Lab
+from tests.fakes.releases import CELERY, Release
+from tests.fakes.stand import standing, used
+from tests.kubernetes.test_chart import GRANTED
+
+
+def test_everything_granted_in_airflows_namespaces_is_used(lab: Lab, tmp_path: Path) -> None:
+    """A restart that fails with a log, a way back that deletes a pod, one that hangs."""
+    with standing(lab, tmp_path) as stand:
+        stand.install(Release(executor=CELERY))
+        stand.up()
+        assert stand.perform(stand.activation(Step.OBSERVE)).verdict is Verdict.OK
+        stand.change("worker", {"mode": "crashloop", "log": "boom\n"})
+        assert stand.perform(stand.activation(), 20).verdict is Verdict.FAILED
+        stand.change("worker", {"mode": "notready"})
+        stand.instance = replace(stand.instance, probe_timeout=1.0)
+        now = time.time()
+        back = replace(stand.activation(Step.RESTART_BACK), restarted_at=now, step_since=now - 3600)
+        assert stand.perform(back).verdict is Verdict.FAILED
+        wait_for(
+            lambda: used(lab, stand.user) == GRANTED["airflow"] or None, 20,
+            f"{used(lab, stand.user)} to be what is granted",
+        )  # fmt: skip
+
+
+def test_everything_granted_for_builds_is_used(lab: Lab, tmp_path: Path) -> None:
+    """A build whose Job is taken away, and the Jobs of an earlier daemon."""
+    with JobBench(lab, tmp_path) as bench:
+        own = bench.package("acme-own", {"acme_own.py": ""})
+        bench.lock(bench.recipe(own))
+        bench.sessions.sweep("lab")
+        (session, *_) = bench.sessions._open.values()
+        lab.api.delete("jobs", bench.namespace, session.name, {"propagationPolicy": "Background"})
+        with contextlib.suppress(GroundcrewError):
+            bench.lock(bench.recipe(own))
+        assert session._over()
+        assert used(lab, bench.user) == GRANTED["builds"]

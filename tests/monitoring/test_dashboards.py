@@ -1,0 +1,86 @@
+"""The dashboards as they are checked in: current, and fit to be found and read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.grafana import __main__ as grafana
+
+FILES = sorted(grafana.HERE.glob("*.json"))
+
+
+def documents() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in FILES]
+
+
+def test_there_are_three_and_they_are_current() -> None:
+    """What is checked in is what the code makes."""
+    assert {path.name: path.read_text() for path in FILES} == dict(grafana.dashboards())
+    assert sorted(d["uid"] for d in documents()) == [
+        "groundcrew-daemon", "groundcrew-fleet", "groundcrew-instance",
+    ]  # fmt: skip
+
+
+def test_a_difference_is_found_and_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--check` names a changed, a missing and a left-over file; without it all is as it should."""
+    for path in FILES:
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(grafana, "HERE", tmp_path)
+    assert grafana.main(["--check"]) == 0
+    (tmp_path / "fleet.json").write_text("{}\n")
+    (tmp_path / "daemon.json").unlink()
+    (tmp_path / "old.json").write_text("{}\n")
+    assert grafana.main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("fleet.json", "daemon.json", "old.json"))
+    assert "instance.json" not in said
+    assert grafana.main([]) == 0
+    assert grafana.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: str(document["uid"]))
+def test_a_panel_can_be_found_and_understood(document: dict[str, Any]) -> None:
+    """Titles and ids are unique, every panel has words, every query the chosen source and job."""
+    panels = [p for p in document["panels"] if p["type"] != "row"]
+    assert len({p["id"] for p in document["panels"]}) == len(document["panels"])
+    assert len({p["title"] for p in panels}) == len(panels)
+    for panel in panels:
+        assert panel["description"], panel["title"]
+        for target in panel["targets"]:
+            assert target["datasource"]["uid"] == "${datasource}"
+            assert 'job="$job"' in target["expr"], panel["title"]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda document: str(document["uid"]))
+def test_panels_do_not_lie_on_one_another(document: dict[str, Any]) -> None:
+    """Each cell of the grid has one panel, and none is wider than the grid."""
+    taken: set[tuple[int, int]] = set()
+    for panel in document["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+def test_the_runbooks_name_panels_that_there_are() -> None:
+    """A page that sends its reader to a panel sends them to one that exists."""
+    root = grafana.HERE.parents[1]
+    titles = {d["title"]: {p["title"] for p in d["panels"]} for d in documents()}
+    named = 0
+    for page in (root / "docs" / "runbooks").glob("*.md"):
+        words = " ".join(page.read_text().split())
+        for title, panels in titles.items():
+            for rest in words.split(f"*{title}*")[1:]:
+                sentence = rest.split(" - ")[0].split(" ## ")[0]
+                found = sentence.split("*")[1::2]
+                assert set(found) <= panels, (page.name, found)
+                named += len(found)
+    assert named >= 8

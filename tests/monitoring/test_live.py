@@ -1,0 +1,141 @@
+"""Real parts, end to end: a daemon, a Prometheus that scrapes it, an Alertmanager that tells.
+
+Tests run in the order of this file: an alert that fires must clear before the last ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.site import ENVIRONMENT, INSTANCE, TEAM
+from tests.fakes.watch import until
+from tests.monitoring.conftest import SECOND, Scene, commit
+
+GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
+CHOICES = {
+    "$job": "groundcrew", "$team": ".*", "$environment": ENVIRONMENT,
+    "$__rate_interval": "5m", "$__range": "1h",
+}  # fmt: skip
+LOOKED_BACK, STEP = 600, 2  # seconds of a graph
+
+
+def expressions() -> list[tuple[str, str, bool]]:
+    """(dashboard/panel/legend, expression, instant) of every query of every dashboard."""
+    found = []
+    for path in sorted(GRAFANA.glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                name = f"{path.stem}/{panel['title']}/{target['refId']}"
+                found.append((name, target["expr"], bool(target.get("instant"))))
+    return found
+
+
+QUERIES = expressions()
+
+
+def has_data(scene: Scene, expression: str, *, instant: bool) -> bool:
+    """Does the expression find a number for one of the instances that there are."""
+    for instance in (INSTANCE, SECOND):
+        asked = expression.replace("$instance", instance)
+        for name, value in CHOICES.items():
+            asked = asked.replace(name, value)
+        assert "$" not in asked, f"a variable that nobody sets: {asked}"
+        found: list[dict[str, Any]]
+        if instant:
+            found = scene.watch.query(asked)
+            values = [series["value"][1] for series in found]
+        else:
+            found = scene.watch.query_range(asked, LOOKED_BACK, STEP)
+            values = [point[1] for series in found for point in series["values"]]
+        if any(math.isfinite(float(value)) for value in values):
+            return True
+    return False
+
+
+def test_an_alert_goes_all_the_way_to_its_team(scene: Scene) -> None:
+    """The rollback is told to the team's receiver, with words and the runbook, and to no other."""
+    name = "GroundcrewActivationRolledBack"
+    (alert, *_) = until(
+        lambda: scene.watch.sink.alerts(f"/{TEAM}", name, "firing"), "the alert is told"
+    )
+    assert alert["labels"]["team"] == TEAM
+    assert alert["labels"]["instance"] == INSTANCE
+    assert alert["labels"]["severity"] == "warning"
+    assert INSTANCE in alert["annotations"]["summary"]
+    assert alert["annotations"]["runbook_url"] == f"docs/runbooks/{name}.md"
+    assert scene.watch.sink.alerts("/platform", name, "firing") == []
+
+
+@pytest.mark.parametrize(("name", "expression", "instant"), QUERIES, ids=[q[0] for q in QUERIES])
+def test_every_panel_has_data(failed: Scene, name: str, expression: str, *, instant: bool) -> None:
+    """No panel asks for a metric, a label or a value that is not there."""
+    until(lambda: has_data(failed, expression, instant=instant), f"{name} has data: {expression}")
+
+
+def test_every_choice_of_a_dashboard_has_values(failed: Scene) -> None:
+    """`label_values(selector, label)` finds something for each variable."""
+    seen = 0
+    for path in GRAFANA.glob("*.json"):
+        for variable in json.loads(path.read_text())["templating"]["list"]:
+            if variable["type"] != "query":
+                continue
+            inner = variable["query"].removeprefix("label_values(").removesuffix(")")
+            selector, _, label = inner.rpartition(", ")
+            selector = selector.replace("$job", "groundcrew").replace("$instance", INSTANCE)
+            found = failed.watch.query(f"count by ({label}) ({selector})")
+            assert [s["metric"][label] for s in found if s["metric"].get(label)], variable["name"]
+            seen += 1
+    assert seen >= 5
+
+
+def test_every_rule_is_evaluated_without_an_error(failed: Scene) -> None:
+    """Prometheus itself says of each rule that it is healthy; every recording rule has series."""
+    document = httpx.get(f"{failed.watch.url}/api/v1/rules", timeout=20).json()
+    rules = [rule for group in document["data"]["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}, [
+        (r["name"], r.get("lastError")) for r in rules if r["health"] != "ok"
+    ]
+    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
+    assert [name for name in recorded if not failed.watch.query(name)] == []
+
+
+def test_promtool_has_nothing_against_the_metrics(failed: Scene) -> None:
+    """`promtool check metrics` reads the page of a daemon with everything on it, and is silent."""
+    page = httpx.get(f"http://{failed.target}/metrics", timeout=20).text
+    assert "groundcrew_rollback_total{" in page
+    assert "process_cpu_seconds_total " in page
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_alert_clears_all_the_way(failed: Scene) -> None:
+    """A good commit is activated: the team is told that it is over."""
+    commit(failed.site, "1.2")
+    name = "GroundcrewActivationRolledBack"
+    until(lambda: failed.watch.sink.alerts(f"/{TEAM}", name, "resolved"), "the end is told")
+    until(
+        lambda: failed.watch.sink.alerts(f"/{TEAM}", "GroundcrewBuildFailing", "resolved"),
+        "the end of the failed build is told",
+    )
+
+
+def test_series_of_a_deleted_instance_disappear(failed: Scene) -> None:
+    """What is no longer defined is in no new sample, counters included."""
+    (failed.site.repo / "instances" / f"{SECOND}.yaml").unlink()
+    rollout: dict[str, Any] = {"rollout": [{"instances": [INSTANCE]}]}
+    failed.site.commit("1.3", **rollout)
+    series = f'{{__name__=~"groundcrew_.*", instance="{SECOND}"}}'
+    assert failed.watch.query_range(series, LOOKED_BACK, STEP), "there were some"
+    until(lambda: not failed.watch.query(series), "they are gone")
+    page = httpx.get(f"http://{failed.target}/metrics", timeout=20).text
+    assert SECOND not in page

@@ -1,0 +1,70 @@
+"""A fleet behind the HTTP server, and a real browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.fakes.pages import OPERATOR, Served
+
+FLAGS = (
+    "--no-sandbox", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--no-first-run", "--disable-dev-shm-usage", "--disable-gpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Twelve instances, every state among them; everybody on this machine may read."""
+    found = Served(tmp_path_factory.mktemp("served"), 12, read="anyone")
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def url(served: Served) -> str:
+    """Where it is served."""
+    return served.start()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, headless."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium; apt-get install chromium, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
+    """A fresh profile; whatever the browser complains about fails the test."""
+    with browser.new_context(base_url=url) as found:
+        wrong: list[str] = []
+        found.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        found.on("weberror", lambda e: wrong.append(str(e.error)))
+        found.set_default_timeout(15_000)
+        yield found
+        quiet = ("ERR_INCOMPLETE_CHUNKED", "status of 404", "status of 401")
+        assert [w for w in wrong if not any(q in w for q in quiet)] == []
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    """A page of it."""
+    return context.new_page()
+
+
+def sign_in(page: Page, token: str = OPERATOR) -> None:
+    """Through the form."""
+    page.goto("/login")
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/")

@@ -1,0 +1,342 @@
+"""In a real browser: live updates, filters, operating, keyboard, phone, light and dark, WCAG AA."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from reconciler.core.model import Change, Event, Problem, Verb
+from reconciler.core.phases import BuildPhase
+from tests.fakes.fleet import MARKUP, REVISION, builds, instance, name_of
+from tests.fakes.pages import READER, Served
+from tests.pages.conftest import sign_in
+
+BUILDING, FAILED, READY = builds(7)[0], builds(8)[0], builds(0)[0]
+EVERY = (
+    "/", "/environments", "/events", "/login", "/nope", f"/environments/{name_of(0)}",
+    f"/environments/{name_of(8)}", f"/builds/{READY.key}", f"/builds/{FAILED.key}",
+    f"/builds/{BUILDING.key}", f"/builds/{READY.key}/files?package=pandas",
+    f"/builds/{READY.key}/files", *(f"/instances/{name_of(n)}" for n in range(9)),
+)  # fmt: skip
+WCAG = {
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+}
+
+
+def write(served: Served, change: Change) -> None:
+    """What a daemon would write."""
+    lease = served.store.acquire("test", 60.0)
+    assert lease is not None
+    served.store.write(lease, change)
+
+
+# ------------------------------------------------------------------------------------------ access
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
+def test_every_page_meets_wcag_aa_and_fits(
+    scheme: str, width: int, browser: Browser, url: str
+) -> None:
+    """Axe finds nothing on any page, in light and dark; nothing is wider than the screen."""
+    found: dict[str, object] = {}
+    with browser.new_context(
+        base_url=url, color_scheme=scheme, viewport={"width": width, "height": 800}
+    ) as context:
+        page = context.new_page()
+        sign_in(page)
+        for path in EVERY:
+            page.goto(path)
+            for details in page.locator("details").all():
+                details.evaluate("d => d.open = true")
+            result = Axe().run(page, options={**WCAG, "resultTypes": ["violations"]})
+            if result.violations_count:
+                found[path] = result.generate_report()
+            over = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            if over > 0:
+                found[f"{path} width"] = over
+    assert found == {}
+
+
+def test_the_keyboard_alone_reaches_a_rollback(
+    served: Served, page: Page, context: BrowserContext
+) -> None:
+    """Skip link, link to the instance, the action's summary, the button: Tab and Enter only."""
+    del context
+    sign_in(page)
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    reach(page, f"#instance-{name_of(0)}")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/instances/{name_of(0)}")
+    reach(page, "summary:has-text('Roll back')")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Roll back")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**asked=*")
+    (request,) = served.store.requests()
+    assert (request.verb, request.target) == (Verb.ROLLBACK, f"instance/{name_of(0)}")
+    expect(page.get_by_text(f"request {request.id} waits")).to_be_visible()
+
+
+def reach(page: Page, selector: str) -> None:
+    """Press Tab until this has the focus, and is seen to have it."""
+    wanted = page.locator(selector).first
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("e => e === document.activeElement"):
+            assert wanted.evaluate("e => getComputedStyle(e).outlineStyle") != "none"
+            return
+    raise AssertionError(f"{selector} is not reached by Tab")
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+def test_without_javascript_everything_is_there_to_read(browser: Browser, url: str) -> None:
+    """Filters by their button, links, the log, and operating by form."""
+    with browser.new_context(base_url=url, java_script_enabled=False) as context:
+        page = context.new_page()
+        sign_in(page)
+        page.get_by_role("combobox", name="Health").select_option("Suspended")
+        page.get_by_role("button", name="Show").click()
+        expect(page.get_by_role("row")).to_have_count(2)
+        page.get_by_role("link", name=name_of(5)).click()
+        expect(page.get_by_text("nothing new is started", exact=False).first).to_be_visible()
+        page.goto(f"/builds/{READY.key}")
+        expect(page.locator("#log")).to_contain_text("resolved 3 packages")
+
+
+def test_search_narrows_the_table_as_one_types(page: Page) -> None:
+    """Without a click, with an address that can be shared."""
+    page.goto("/")
+    expect(page.get_by_role("row")).to_have_count(13)
+    page.get_by_label("Search").press_sequentially("rolled", delay=20)
+    expect(page.get_by_role("row")).to_have_count(2)
+    expect(page.locator("#live")).to_contain_text("1 of 12")
+    expect(page.get_by_label("Search")).to_be_focused()
+    assert "q=rolled" in page.url
+    page.reload()
+    expect(page.get_by_role("row")).to_have_count(2)
+
+
+def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
+    """Why it went back, the quarantine, what the packages changed, how long each phase took."""
+    page.goto(f"/instances/{name_of(3)}")
+    main = page.locator("main")
+    expect(main).to_contain_text("it went back to the build before")
+    expect(main).to_contain_text("No module named 'duckdb'")
+    expect(main).to_contain_text("is in quarantine here")
+    expect(main).to_contain_text("12s")
+    expect(main).to_contain_text("What the build that failed changes")
+    expect(page.locator(".difference li")).to_have_count(3)
+    page.goto(f"/instances/{name_of(0)}")
+    expect(page.locator(".difference li")).to_have_text(
+        ["changed: ~ pandas 2.2.3 → 2.3.3", "added: + duckdb 1.4.1", "removed: - polars 1.30.0"]
+    )
+    commit = page.locator(".facts").get_by_role("link", name=REVISION[:10])
+    expect(commit).to_have_attribute("href", f"https://git.example/envs/commit/{REVISION}")
+    page.goto(f"/instances/{name_of(2)}")
+    expect(main).to_contain_text("waits on: the window opens at 02:00 Europe/Berlin")
+
+
+def test_a_build_that_is_not_ready_is_told_where_it_is_waited_for(page: Page) -> None:
+    """In the fleet, what failed among the first; at the instance, with the resolver's words."""
+    page.goto("/")
+    row = page.get_by_role("row").filter(has_text=name_of(8))
+    expect(row).to_contain_text(f"next {FAILED.key}")
+    expect(row).to_contain_text("Failed")
+    expect(page.get_by_role("row").nth(2)).to_contain_text(name_of(8))
+    building = page.get_by_role("row").filter(has_text=name_of(7))
+    expect(building).to_contain_text("Building")
+    expect(page.get_by_role("row").filter(has_text=name_of(0))).not_to_contain_text("next")
+    row.get_by_role("link", name=name_of(8)).click()
+    main = page.locator("main")
+    expect(main).to_contain_text("The build for the newest revision failed. Nothing was changed")
+    expect(main).to_contain_text("ask for pandas<3")
+    expect(main.get_by_role("link", name=FAILED.key)).to_be_visible()
+    page.goto(f"/instances/{name_of(7)}")
+    expect(main).to_contain_text("is being made")
+    page.goto(f"/builds/{FAILED.key}")
+    expect(main).to_contain_text("It ended before they were known.")
+
+
+def test_only_what_runs_looks_as_if_it_ran(page: Page) -> None:
+    """A phase that ended has no colour of one that goes on."""
+    page.goto(f"/builds/{READY.key}")
+    expect(page.locator(".timeline .state.busy")).to_have_count(0)
+    page.goto(f"/builds/{BUILDING.key}")
+    expect(page.locator(".timeline .state.busy")).to_have_text(["◐ Building"])
+
+
+def test_a_build_shows_its_budget_and_why_it_failed(page: Page) -> None:
+    """Import budget, jars and documents; the resolver's words with the place."""
+    page.goto(f"/builds/{READY.key}")
+    expect(page.locator(".facts")).to_contain_text(
+        "1.9s for all 812 modules, 1904 files in 2310 opens"
+    )
+    expect(page.locator(".facts")).to_contain_text("postgresql-42.7.4.jar")
+    expect(page.get_by_role("link", name="SBOM")).to_be_visible()
+    page.goto(f"/builds/{FAILED.key}")
+    expect(page.locator("main")).to_contain_text("ask for pandas<3")
+    expect(page.locator("main")).to_contain_text(f"{name_of(8)}.yaml:6:7")
+
+
+def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
+    """A commit message, a package name, an error, a log: shown as written, run nowhere."""
+    ran: list[str] = []
+    page.on("dialog", lambda d: (ran.append(d.message), d.dismiss()))
+    records = served.store.load()
+    environment = records.environments[name_of(0)]
+    build = records.builds[READY.key]
+    write(
+        served,
+        Change(
+            environments=(
+                replace(environment, commit=replace(environment.commit, subject=MARKUP)),
+            ),
+            instances=(replace(records.instances[name_of(3)], problem=Problem(MARKUP, MARKUP)),),
+            builds=(replace(build, packages=((MARKUP, "1<2"), *build.packages)),),
+            events=(
+                Event(1.0, "BuildReady", f"environment/{name_of(0)}", "t", MARKUP, MARKUP),
+                Event(2.0, MARKUP, f"instance/{MARKUP}", "t", "r", MARKUP, MARKUP),
+            ),
+        ),
+    )
+    (served.logs / f"{READY.key}.log").write_text(MARKUP)
+    time.sleep(1.1)
+    for path in (
+        "/", "/environments", "/events", f"/environments/{name_of(0)}", f"/builds/{READY.key}",
+        f"/instances/{name_of(0)}", f"/instances/{name_of(3)}",
+    ):  # fmt: skip
+        page.goto(path)
+        expect(page.locator("main")).to_contain_text('<script>alert("x")</script>')
+        assert page.locator("main script, main b").count() == 0, path
+    page.goto(f"/?q={quote(MARKUP)}")
+    assert page.get_by_label("Search").input_value() == MARKUP
+    assert ran == []
+
+
+# -------------------------------------------------------------------------------------------- live
+
+
+def test_the_fleet_is_live(served: Served, page: Page) -> None:
+    """What a daemon records appears by itself, where the reader is."""
+    page.goto("/")
+    expect(page.locator("#pulse")).to_have_text("live")
+    row = page.get_by_role("row").filter(has_text=name_of(1))
+    expect(row).to_contain_text("Draining")
+    record = served.store.load().instances[name_of(1)]
+    fresh = replace(instance(0), name=record.name, definition=record.definition)
+    fresh = replace(record, activation=None, wait="the next wave", last=fresh.last)
+    write(served, Change(instances=(fresh,)))
+    expect(row).to_contain_text("waits on the next wave")
+    expect(row).not_to_contain_text("Draining")
+
+
+def test_an_open_form_is_not_taken_away(served: Served, page: Page) -> None:
+    """While someone is about to roll back nothing moves; afterwards it does."""
+    sign_in(page)
+    page.goto(f"/instances/{name_of(0)}")
+    expect(page.locator("#pulse")).to_have_text("live")
+    summary = page.locator("summary:has-text('Roll back')")
+    summary.click()
+    record = served.store.load().instances[name_of(0)]
+    write(served, Change(instances=(replace(record, wait="the next wave", suspended=True),)))
+    page.wait_for_timeout(4000)
+    expect(page.get_by_role("button", name="Roll back")).to_be_visible()
+    expect(page.locator("main")).not_to_contain_text("It is suspended")
+    summary.click()
+    expect(page.locator("main")).to_contain_text("It is suspended")
+
+
+def test_a_log_is_followed_live_and_ends(served: Served, page: Page) -> None:
+    """Lines appear as they are written, as text; when the build ends, so does the following."""
+    log = served.logs / f"{BUILDING.key}.log"
+    log.write_text("resolving\n")
+    page.goto(f"/builds/{BUILDING.key}")
+    expect(page.locator("#log")).to_have_text("resolving\n")
+    expect(page.locator("#log-state")).to_have_text("It is followed live.")
+    with log.open("a") as file:
+        file.write(f"building {MARKUP}\n")
+    expect(page.locator("#log")).to_contain_text(f"building {MARKUP}")
+    assert page.locator("#log").locator("*").count() == 0
+    record = served.store.load().builds[BUILDING.key]
+    phases = (*record.phases, ("Failed", time.time()))
+    write(served, Change(builds=(replace(record, phase=BuildPhase.FAILED, phases=phases),)))
+    expect(page.locator("#log-state")).to_have_text("It has ended.")
+    expect(page.locator(".states")).to_contain_text("Failed")
+
+
+# --------------------------------------------------------------------------------------- operating
+
+
+def test_operating_is_offered_to_operators_only(served: Served, page: Page) -> None:
+    """A reader sees no action; an operator suspends, and sees it taken up."""
+    sign_in(page, READER)
+    page.goto(f"/instances/{name_of(0)}")
+    expect(page.get_by_role("heading", name="Actions")).to_have_count(0)
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page)
+    page.goto(f"/instances/{name_of(0)}")
+    page.locator("summary:has-text('Suspend')").click()
+    page.get_by_role("button", name="Suspend").click()
+    expect(page.get_by_text("On-call engineer (HTTP) asked for suspend")).to_be_visible()
+    (request,) = served.store.requests()
+    record = served.store.load().instances[name_of(0)]
+    told = Event(
+        time.time(), "Suspended", f"instance/{name_of(0)}", record.team, "Suspended",
+        f"by {request.who}", data={"who": request.who},
+    )  # fmt: skip
+    write(
+        served,
+        Change(
+            instances=(replace(record, suspended=True),),
+            events=(told,),
+            finished_requests=(request.id,),
+        ),
+    )
+    expect(page.get_by_text(f"Request {request.id} was taken up")).to_be_visible()
+    expect(page.locator(".history")).to_contain_text("by On-call engineer (HTTP)")
+    expect(page.locator("summary:has-text('Resume')")).to_be_visible()
+
+
+# ------------------------------------------------------------------------------------- screenshots
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "scheme", "width"),
+    [
+        ("fleet", "/", "light", 1280),
+        ("fleet-dark-phone", "/", "dark", 390),
+        ("instance", f"/instances/{name_of(3)}", "light", 1280),
+        ("build", f"/builds/{READY.key}", "dark", 1280),
+    ],
+)
+def test_the_pictures_of_the_manual_can_be_taken(
+    name: str, path: str, scheme: str, width: int, browser: Browser, url: str, tmp_path: Path,
+    pytestconfig: pytest.Config,
+) -> None:  # fmt: skip
+    """Each page paints; with GROUNDCREW_PICTURES they become those in docs/img."""
+    folder = Path(pytestconfig.rootpath, "docs", "img")
+    with browser.new_context(
+        base_url=url, color_scheme=scheme, viewport={"width": width, "height": 800}
+    ) as context:
+        page = context.new_page()
+        sign_in(page)
+        page.goto(path)
+        target = folder if os.environ.get("GROUNDCREW_PICTURES") else tmp_path
+        taken = page.screenshot(path=target / f"{name}.png")
+    assert taken.startswith(b"\x89PNG")
+    assert (folder / f"{name}.png").is_file()

@@ -1,0 +1,337 @@
+"""What the pages answer to odd requests, large logs, and stores and shares that do not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from reconciler.api import shelf
+from reconciler.api.pages.forms import local
+from reconciler.api.pages.words import address, ago, span
+from reconciler.api.shelf import chunks, last_lines
+from reconciler.api.view import View
+from reconciler.core.model import Change, EnvironmentRecord
+from reconciler.store.reading import Reader
+from reconciler.store.store import Store
+from tests.fakes.fleet import builds, environment, fill, instance, name_of
+from tests.fakes.pages import Served
+
+READY = builds(0)[0]
+MIB = 1 << 20
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    found = Served(tmp_path, 12, read="anyone")
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def http(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.start(), timeout=30) as client:
+        yield client
+
+
+# ------------------------------------------------------------------------------------- odd requests
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/instances/none", "/instances/..%2f..%2fetc%2fpasswd", "/instances/%00",
+        "/instances/%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/environments/none", "/builds/none",
+        "/builds/0123456789abcdef", "/builds/0123456789abcdef/log", "/nope", "/static/x/pages.css",
+        f"/builds/{builds(8)[0].key}/sbom", "/instances/" + "x" * 5000,
+    ],
+)  # fmt: skip
+def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Client) -> None:
+    """A page, with nothing of the request in it but as text."""
+    answer = http.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<script>alert" not in answer.text
+    assert len(answer.text) < 10_000
+    assert ">Not Found</p>" not in answer.text, "a sentence"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/?page=99999", 200), ("/?page=-1", 200), ("/?page=9" + "9" * 30, 200),
+        ("/?q=" + "x" * 301, 422), ("/?health=Fine", 422), ("/?q=%00", 422),
+        ("/events?before=x&object=%00&kind=%00", 200), ("/?team=nobody", 200),
+        ("/events?before=0", 200), ("/login?next=//evil.example", 200),
+    ],
+)  # fmt: skip
+def test_odd_queries_break_nothing(path: str, code: int, http: httpx.Client) -> None:
+    """A page all the same, or a refusal in words."""
+    assert http.get(path).status_code == code
+
+
+def test_forms_of_the_wrong_kind_are_refused(http: httpx.Client) -> None:
+    """Too large, another type, no form at all, far too many fields."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for content, headers in (
+        (b"x" * 9000, form), (b"{}", {"content-type": "application/json"}), (b"", {}),
+        (b"&".join(b"a=b" for _ in range(100)), form),
+    ):  # fmt: skip
+        assert http.post("/act", content=content, headers=headers).status_code == 422
+    assert http.post("/act", content=b"\xff=\xfe", headers=form).status_code == 403
+    assert http.get("/act").status_code == 405
+
+
+def test_history_is_turned_page_by_page(served: Served, http: httpx.Client) -> None:
+    """Every event is on exactly one of the pages."""
+    whole = {e.id for e in served.store.events()}
+    assert len(whole) == 36
+    lease = served.store.acquire("test", 60)
+    assert lease is not None
+    more = tuple(
+        replace(e, message=f"event-{n:03d}-") for n, e in enumerate(served.store.events() * 3)
+    )
+    served.store.write(lease, Change(events=more))
+    text, path, pages = "", "/events", 0
+    while path:
+        page = http.get(path).text
+        text, pages = text + page, pages + 1
+        rest = page.partition('rel="next" href="')[2]
+        path = rest.partition('"')[0].replace("&amp;", "&")
+    assert pages == 3
+    assert [text.count(f"event-{n:03d}-") for n in range(len(more))] == [1] * len(more)
+
+
+# ------------------------------------------------------------------------------------------- a log
+
+
+def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client) -> None:
+    """The page shows its last lines; the whole is sent in pieces, and `tail` sends its end."""
+    log = served.logs / f"{READY.key}.log"
+    with log.open("wb") as file:
+        for _ in range(200):
+            file.write((b"a line of a log " * 4 + b"\n") * (MIB // 65))
+        file.write(b"the last line\n")
+    size = log.stat().st_size
+    tracemalloc.start()
+    try:
+        page = http.get(f"/builds/{READY.key}")
+        with http.stream("GET", f"/builds/{READY.key}/log") as answer:
+            received = sum(len(chunk) for chunk in answer.iter_raw())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "the last line" in page.text
+    assert "Only the end is shown" in page.text
+    assert len(page.text) < 100_000
+    assert received >= size
+    assert peak < 20 * MIB
+    assert http.get(f"/api/v1/builds/{READY.key}/log?tail=14").text == "the last line\n"
+
+
+def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(tmp_path: Path) -> None:
+    """As much as there was at first, no more; less is not made up."""
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 200_000)
+    sending = chunks(log)
+    first = next(sending)
+    with log.open("ab") as file:
+        file.write(b"y" * 100_000)
+    assert first + b"".join(sending) == b"x" * 200_000
+    sending = chunks(log)
+    next(sending)
+    log.write_bytes(b"")
+    assert b"".join(sending) == b""
+
+
+def test_the_last_lines_are_whole_ones(tmp_path: Path) -> None:
+    """Cut at a line's begin; one endless line is cut anywhere; bytes that are no text show so."""
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo\nthree\n")
+    assert last_lines(log, 100) == ("one\ntwo\nthree\n", 14, False)
+    assert last_lines(log, 8) == ("three\n", 14, True)
+    log.write_bytes(b"x" * 50)
+    assert last_lines(log, 8) == ("x" * 8, 50, True)
+    log.write_bytes(b"\xff\n")
+    assert last_lines(log, 8) == ("\N{REPLACEMENT CHARACTER}\n", 2, False)
+
+
+# ------------------------------------------------------------------------------ what may not answer
+
+
+def test_a_share_that_hangs_costs_its_own_pages_only(
+    served: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Builds say that the share does not answer; other pages go on, and so do builds later."""
+    answers = threading.Event()
+    monkeypatch.setattr(shelf, "PATIENCE", 0.2)
+    monkeypatch.setattr(shelf, "_read", lambda path: answers.wait(30) and None)
+    for _ in range(6):
+        page = http.get(f"/builds/{READY.key}")
+        assert page.status_code == 200
+        assert "share" in page.text
+        assert http.get(f"/api/v1/builds/{READY.key}/lock").status_code == 503
+    assert http.get("/").status_code == 200
+    monkeypatch.undo()
+    answers.set()
+    deadline = time.monotonic() + 10
+    while "812 modules" not in http.get(f"/builds/{READY.key}").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_database_that_does_not_answer_is_told_and_passes(
+    served: Served, http: httpx.Client
+) -> None:
+    """503 in words with Retry-After, to people and to programs; then all is as before."""
+    with served.store.engine.connect() as connection:
+        connection.exec_driver_sql("ALTER TABLE instances RENAME TO gone")
+    for path in ("/", "/api/v1/instances"):
+        answer = http.get(path)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+    with served.store.engine.connect() as connection:
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO instances")
+    assert http.get("/").status_code == 200
+
+
+def test_nothing_is_recorded_yet(tmp_path: Path) -> None:
+    """An empty fleet says what to do."""
+    served = Served(tmp_path, 0, read="anyone")
+    with httpx.Client(base_url=served.start(), timeout=20) as client:
+        assert "No instance is defined yet" in client.get("/").text
+        assert client.get("/environments").status_code == 200
+        assert client.get("/events").status_code == 200
+    served.stop()
+
+
+def test_passwords_in_addresses_are_not_shown(served: Served, http: httpx.Client) -> None:
+    """An index's address, or a requirement's, is shown without its user part."""
+    assert address("https://u:p@ss@pypi.example/simple/") == "https://pypi.example/simple/"
+    record = environment(0)
+    recipe = record.definition.recipe
+    leaky = replace(
+        recipe,
+        requirements=(
+            replace(recipe.requirements[0], text="x @ https://u:s3cret@host.example/x.whl"),
+        ),
+        env=(("ACME_TOKEN", "s3cret"),),
+    )
+    stored = served.store.load().environments[record.name]
+    changed = replace(stored, definition=replace(stored.definition, recipe=leaky))
+    lease = served.store.acquire("test", 60)
+    assert lease is not None
+    served.store.write(lease, Change(environments=(changed,)))
+    page = http.get(f"/environments/{record.name}").text
+    assert "host.example/x.whl" in page
+    assert "s3cret" not in page
+
+
+# ------------------------------------------------------------------------------------ reading again
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    sqlite = request.param == "sqlite"
+    found = Store(
+        f"sqlite:///{tmp_path / 'records.db'}"
+        if sqlite
+        else request.getfixturevalue("postgresql_url")
+    )
+    fill(found, 9)
+    yield found
+    found.close()
+
+
+def write(store: Store, change: Change) -> None:
+    lease = store.acquire("test", 60)
+    assert lease is not None
+    store.write(lease, change)
+
+
+def test_what_is_read_again_is_what_a_fresh_look_finds(store: Store) -> None:
+    """After a change, a deletion, an addition; unchanged records are the very same objects."""
+    reader = Reader(store)
+    first = reader.load()
+    assert first == store.load()
+    assert reader.load() is first
+    one = first.instances[name_of(0)]
+    write(store, Change(instances=(replace(one, wait="x"),), drop_builds=(builds(1)[1].key,)))
+    second = reader.load()
+    assert second == store.load()
+    assert second.instances[name_of(1)] is first.instances[name_of(1)]
+    assert first.instances[name_of(0)].wait == ""
+    added = replace(environment(10), version=0)
+    write(store, Change(environments=(added,), drop_instances=(name_of(2),)))
+    third = reader.load()
+    assert third == store.load()
+    assert isinstance(third.environments[added.name], EnvironmentRecord)
+
+
+def test_a_row_made_anew_with_its_old_version_is_seen_by_a_whole_look(store: Store) -> None:
+    """Deleted and made again between two looks: the same key, the same version, other content."""
+    reader = Reader(store)
+    reader.load()
+    write(store, Change(drop_instances=(name_of(0),)))
+    write(store, Change(instances=(replace(instance(0), wait="made anew", version=0),)))
+    assert reader.load(whole=True).instances[name_of(0)].wait == "made anew"
+    assert reader.load() == store.load()
+
+
+def test_many_askers_look_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a second everybody is shown the same look; after it, one asker looks again."""
+    looks = 0
+    load = Reader.load
+
+    def counted(self: Reader, *, whole: bool = False) -> object:
+        nonlocal looks
+        looks += 1
+        return load(self, whole=whole)
+
+    monkeypatch.setattr(Reader, "load", counted)
+    clock = [100.0]
+    view = View(store, lambda: clock[0])
+    shown = [view.now() for _ in range(50)]
+    assert looks == 1
+    assert all(s is shown[0] for s in shown)
+    clock[0] += 1.0
+    assert view.now() is shown[0]
+    assert looks == 2
+    write(store, Change(instances=(replace(shown[0].records.instances[name_of(0)], wait="x"),)))
+    clock[0] += 1.0
+    assert view.now().change == shown[0].change + 1
+    assert view.now().instances[name_of(0)].wait == "x"
+
+
+# -------------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0.0s"), (0.24, "0.2s"), (59.9, "59s"), (250, "4m 10s"), (7500, "2h 05m"),
+     (273_600, "3d 4h"), (-5, "0.0s")],
+)  # fmt: skip
+def test_durations_in_two_units(seconds: float, said: str) -> None:
+    """The two largest, and tenths below ten seconds."""
+    assert span(seconds) == said
+
+
+def test_times_are_told_from_now() -> None:
+    """Whole seconds; what is yet to come is just now."""
+    assert (ago(100, 100.5), ago(100, 105.7), ago(100, 90)) == ("just now", "5.0s ago", "just now")
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [("/events?object=x", "/events?object=x"), ("", "/"), ("//x", "/"), ("https://x", "/"),
+     ("/\\x", "/"), ("/a\nb", "/")],
+)  # fmt: skip
+def test_only_paths_of_ours_are_led_back_to(path: str, found: str) -> None:
+    """Anything else is the first page."""
+    assert local(path) == found

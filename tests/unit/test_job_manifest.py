@@ -1,0 +1,83 @@
+"""The Job of a build may do as little as possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from reconciler.builder.jobs.manifest import Order, half, job_manifest
+from reconciler.core.model import Image
+from reconciler.settings import KubernetesSettings
+
+SHARE = Path("/srv/groundcrew")
+ORDER = Order(
+    "groundcrew-0123456789abcdef-a1b2c3", "red", "0123456789abcdef",
+    Image("east", "example.test/airflow@sha256:" + "0" * 64, "id", 50000, 0),
+    SHARE, SHARE / "staging" / "one", ("python3", "/srv/groundcrew/tools/x/worker.py"),
+)  # fmt: skip
+
+
+def manifest(**settings: object) -> dict[str, Any]:
+    return job_manifest(ORDER, KubernetesSettings.model_validate(settings))
+
+
+def pod_of(document: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = document["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_kubernetes_takes_it(version: str) -> None:
+    """The schema of the oldest and the newest release that we name holds, strictly."""
+    full = manifest(
+        jobs={
+            "pull_secrets": ["pull"], "node_selector": {"disk": "fast"},
+            "tolerations": [{"key": "builds", "operator": "Exists"}],
+        }
+    )  # fmt: skip
+    kubernetes_validate.validate(full, version, strict=True)
+
+
+def test_it_has_no_rights() -> None:
+    """No token, no root, no privileges, a read-only root file system, the default seccomp."""
+    pod = pod_of(manifest())
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 50000
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_it_writes_to_its_own_folder_only() -> None:
+    """The share is read-only but for one subPath; no secret and no host path is mounted."""
+    pod = pod_of(manifest())
+    mounts = {m["mountPath"]: m for m in pod["containers"][0]["volumeMounts"]}
+    assert mounts.keys() == {"/srv/groundcrew", "/srv/groundcrew/staging/one", "/tmp"}
+    assert mounts["/srv/groundcrew"]["readOnly"] is True
+    assert mounts["/srv/groundcrew/staging/one"]["subPath"] == "staging/one"
+    kinds = {key for volume in pod["volumes"] for key in volume if key != "name"}
+    assert kinds == {"persistentVolumeClaim", "emptyDir"}
+
+
+def test_kubernetes_ends_it_and_forgets_it_and_never_retries() -> None:
+    """Deadline, time to live and no retries: the daemon decides what is done again."""
+    spec = manifest(jobs={"deadline": 120, "ttl": 60})["spec"]
+    assert spec["activeDeadlineSeconds"] == 120
+    assert spec["ttlSecondsAfterFinished"] == 60
+    assert spec["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wanted"), [("2", "1000m"), ("500m", "250m"), ("1.5", "750m"), ("1m", "1m")]
+)
+def test_half_of_a_cpu_quantity(cpu: str, wanted: str) -> None:
+    """Half the limit is requested."""
+    assert half(cpu) == wanted
