@@ -1,14 +1,12 @@
-"""`make bench [NAME=…]`: run the benchmarks, print a table, write benchmarks/results.json."""
+"""`make bench [NAME=…]`: run benchmarks, print a table, write RESULTS.md and results.json."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from benchmarks import builds, overhead
-from benchmarks.rows import Row, show, write
-
-ALL = {"overhead": overhead.run, "builds": builds.run}
+from benchmarks.results import Run, keep
+from benchmarks.rows import Row, show
+from benchmarks.suite import ALL
 
 
 def main() -> int:
@@ -21,9 +19,11 @@ def main() -> int:
     rows: list[Row] = []
     for name in names:
         print(f"running {name} …", file=sys.stderr)
-        rows += ALL[name]()
+        found = ALL[name].run()
+        about = (ALL[name].__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
+        keep(Run(name, about, tuple(found)), tuple(ALL))
+        rows += found
     show(rows)
-    write(rows, Path(__file__).parent / "results.json")
     return 0 if all(row.met for row in rows) else 1
 
 

@@ -20,7 +20,7 @@ from reconciler.core.model import Event
 from reconciler.settings import GitSettings
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import Site
+from tests.fakes.site import COMPONENTS, Site
 
 TURNS = 5
 IDLE_SECONDS = 30.0
@@ -48,6 +48,39 @@ def run() -> list[Row]:
             log.close()
 
 
+def short() -> list[Row]:
+    """One commit and one look that finds nothing new, in things done."""
+    with tempfile.TemporaryDirectory() as directory, FakeAirflow() as airflow:
+        site = Site(Path(directory) / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        last, started = site.store().last_event_id(), len(airflow.state.loaded)
+        site.commit("1.1")
+        code, output = site.once()
+        assert code == 0, output
+        kinds = [event.kind for event in site.store().events(after_id=last)]
+        (site.root / "poll-state").mkdir()
+        source = Source(
+            GitSettings(url=str(site.repo)), site.root / "poll-state", site.root / "secrets"
+        )
+        assert source.poll() is not None
+        processes: list[str] = []
+        sys.addaudithook(
+            lambda name, _: processes.append(name) if name == "subprocess.Popen" else None
+        )
+        assert source.poll() is None
+        counted = {
+            "commit: builds": (kinds.count("BuildReady"), 1),
+            "commit: activations": (kinds.count("ActivationActive"), 1),
+            "commit: starts of components": (len(airflow.state.loaded) - started, len(COMPONENTS)),
+            "poll without a change: processes": (len(processes), 1),
+        }
+    return [
+        Row("overhead", what, found, "", f"≤ {most}", most, count=True)
+        for what, (found, most) in counted.items()
+    ]
+
+
 def _measure(site: Site, daemon: psutil.Process) -> list[Row]:
     while not Path(site.database.removeprefix("sqlite:///")).exists():
         time.sleep(0.2)
@@ -73,14 +106,14 @@ def _measure(site: Site, daemon: psutil.Process) -> list[Row]:
         _row(name, "commit to active, without restarts (median)", whole, "s", 2.0),
         _row(name, "in-house change: commit to Ready (median)", ready, "s", 3.0),
         _row("idle", "poll without a change (median)", [p * 1000 for p in polls], "ms", 20.0),
-        Row("idle", f"processor over {IDLE_SECONDS:.0f} s", cpu, "%", "< 1 %", cpu < 1.0),
-        Row("idle", "memory (RSS)", memory, "MiB", "< 150 MiB", memory < 150),
+        Row("idle", f"processor over {IDLE_SECONDS:.0f} s", cpu, "%", "≤ 1 %", 1.0),
+        Row("idle", "memory (RSS)", memory, "MiB", "≤ 150 MiB", 150.0),
     ]
 
 
 def _row(benchmark: str, measure: str, values: list[float], unit: str, most: float) -> Row:
     value = statistics.median(values)
-    return Row(benchmark, measure, value, unit, f"≤ {most:g} {unit}", value <= most)
+    return Row(benchmark, measure, value, unit, f"≤ {most:g} {unit}", most)
 
 
 def _active(store: Store, after: int, timeout: float = 120.0) -> Event:

@@ -1,10 +1,8 @@
-"""A benchmark's result: what we took, what a user would do instead took, and the ratio."""
+"""A benchmark's result: what we took, what a user would do instead took, and the limit."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
@@ -14,45 +12,70 @@ from rich.table import Table
 class Row:
     """One line of results.
 
-    `ratio` is peer_value / value where a peer is given (larger is better for us). `target` is in
-    words; `met` says whether it holds in this run.
+    `target` is in words, `limit` the figure that it comes to in this run: `value` may not be
+    larger (None: nothing is asked). A `count` is the same on every machine, or nearly so; anything
+    else depends on the machine and on what else it does.
     """
 
     benchmark: str
     measure: str
     value: float
     unit: str
-    target: str
-    met: bool
+    target: str = "–"
+    limit: float | None = None
     peer: str = ""
     peer_value: float | None = None
+    count: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Does the target hold in this run."""
+        return self.limit is None or self.value <= self.limit
 
     @property
     def ratio(self) -> float | None:
-        """How many times the peer's figure is ours."""
+        """How many times the peer's figure is ours: larger is better for us."""
         if self.peer_value is None or self.value == 0:
             return None
         return self.peer_value / self.value
 
+    @property
+    def part(self) -> float | None:
+        """Which part of the limit is used: more than 1 is a miss."""
+        if self.limit is None or (self.limit == 0 and self.value > 0):
+            return None
+        return self.value / self.limit if self.limit else 0.0
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of HEADS."""
+        return (
+            self.benchmark,
+            self.measure,
+            figure(self.value, self.unit),
+            self.peer or "–",
+            figure(self.peer_value, self.unit) if self.peer_value is not None else "–",
+            f"{self.ratio:.3g}×" if self.ratio is not None else "–",
+            self.target,
+            f"{self.part:.2f}" if self.part is not None else "–",
+            "–" if self.limit is None else "yes" if self.met else "NO",
+        )
+
+
+HEADS = (
+    "benchmark", "measure", "value", "peer", "peer's value", "peer / ours", "target",
+    "ours / limit", "met",
+)  # fmt: skip
+
+
+def figure(value: float, unit: str) -> str:
+    """A figure with three digits that count; whole numbers as they are."""
+    text = f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
+    return f"{text} {unit}".rstrip()
+
 
 def show(rows: list[Row]) -> None:
     """Print the rows side by side."""
-    table = Table("benchmark", "measure", "value", "peer", "peer's value", "ratio", "target", "met")
+    table = Table(*HEADS)
     for row in rows:
-        table.add_row(
-            row.benchmark,
-            row.measure,
-            f"{row.value:.3g} {row.unit}",
-            row.peer or "–",
-            f"{row.peer_value:.3g} {row.unit}" if row.peer_value is not None else "–",
-            f"{row.ratio:.1f}×" if row.ratio is not None else "–",
-            row.target,
-            "yes" if row.met else "NO",
-        )
-    Console(width=160).print(table)
-
-
-def write(rows: list[Row], path: Path) -> None:
-    """Write the rows as JSON."""
-    document = [{**asdict(row), "ratio": row.ratio} for row in rows]
-    path.write_text(json.dumps(document, indent=2) + "\n")
+        table.add_row(*row.cells())
+    Console(width=180).print(table)

@@ -1,0 +1,212 @@
+"""Importing a large environment from a share that answers late, beside a directory and local disk.
+
+The build is made and verified by Groundcrew, then loaded by the real loader through a mount that
+charges what an NFS mount does. The directory is the same build without packs: one folder per
+distribution, with bytecode. Local disk is the same folders without a mount, cold (out of memory, as
+what lies on the share is for a new machine) and warm. The loader's folder is in memory, as an
+emptyDir of medium Memory is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.rows import Row
+from benchmarks.slowshare import mounted
+from reconciler.builder.build import Builder
+from reconciler.builder.job import Job
+from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.uv import uv_path
+from reconciler.core.definitions import (
+    Api,
+    Instance,
+    LocalTarget,
+    Place,
+    Recipe,
+    Requirement,
+    SourcePackage,
+)
+from reconciler.settings import BuilderSettings
+from reconciler.share.share import Share
+from tests.fakes.base import make_base, write_package
+
+WANTED = (
+    "pandas", "pyarrow", "boto3", "snowflake-connector-python", "google-cloud-bigquery",
+)  # fmt: skip
+MODULE = """import boto3, pandas, pyarrow, pyarrow.parquet
+import snowflake.connector
+import google.cloud.bigquery
+"""
+HERE = Place("teams/red/one.yaml", 1)
+HELD = 3.5  # seconds: longer than a client of the slow share trusts attributes
+PACKAGE = "teams/red/packages/acme"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One start of a process: seconds until its imports are done, and round trips."""
+
+    seconds: float
+    trips: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A share with one verified build, and an interpreter to load it."""
+
+    root: Path
+    share: Path
+    python: str
+
+
+def run() -> list[Row]:
+    """The rows of this benchmark."""
+    with tempfile.TemporaryDirectory() as directory:
+        site = make_site(Path(directory))
+        rows = []
+        for trip, megabytes, turns in ((0.001, 500.0, 3), (0.005, 100.0, 1)):
+            rows += _measure(site, trip, megabytes, turns)
+        return rows
+
+
+def make_site(root: Path) -> Site:
+    """Build and verify the environment on a local directory, as the daemon does on the share."""
+    package = root / "acme"
+    write_package(package, "acme", "1.0", {"acme/__init__.py": MODULE})
+    python = make_base(root / "base")
+    subprocess.run(
+        [uv_path(), "pip", "install", "--quiet", "--python", python, "packaging"], check=True
+    )
+    (root / "share").mkdir()
+    share = Share(root / "share")
+    share.prepare()
+    settings = BuilderSettings()
+    builder = Builder(
+        settings, share, lambda _, target: _export(package, target), cache_dir=root / "cache",
+        secrets_dir=root / "secrets", workshop=Sandbox(settings, root / "cache", []),
+    )  # fmt: skip
+    runtime = builder.inspect(python)
+    recipe = Recipe(
+        digest="1" * 64,
+        requirements=(
+            *(Requirement(name, HERE) for name in WANTED),
+            Requirement("acme", HERE, PACKAGE),
+        ),
+        packages=(SourcePackage("acme", PACKAGE, "1" * 40, HERE),),
+    )
+    job = Job("one", "red", "red", "r", root / "log", threading.Event())
+    home = root / "airflow"
+    (home / "dags").mkdir(parents=True)
+    local = LocalTarget(python, str(home), ())
+    instance = Instance("dev", "red", Place("i.yaml"), Api("http://127.0.0.1:1"), local)
+    lock = builder.resolve(job, recipe, runtime)
+    built = builder.construct(job, recipe, runtime, lock.text)
+    builder.verify(job, recipe, runtime, instance, built.build_id)
+    share.point(
+        "dev", runtime.key, built.build_id, abi=f"{runtime.python_tag}-{runtime.platform}",
+        airflow=runtime.airflow_version, load_into=["worker"],
+    )  # fmt: skip
+    return Site(root, share.root, python)
+
+
+def _export(package: Path, target: Path) -> None:
+    shutil.copytree(package, target, dirs_exist_ok=True)
+
+
+def start(site: Site, share: Path, local: str) -> float:
+    """Seconds from the start of a process until the imports are done."""
+    begun = time.perf_counter()
+    subprocess.run(
+        [site.python, "-c", "import acme"],
+        check=True,
+        timeout=300,
+        env={
+            "PATH": os.defpath,
+            "PYTHONPATH": str(share / "instances" / "dev" / "loader"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GROUNDCREW_COMPONENT": "worker",
+            "GROUNDCREW_LOCAL": local,
+        },
+    )
+    return time.perf_counter() - begun
+
+
+def forget(folder: Path) -> None:
+    """Let the kernel drop what it holds of a folder's files."""
+    os.sync()
+    for here, _, names in os.walk(folder):
+        for name in names:
+            handle = os.open(Path(here) / name, os.O_RDONLY)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
+
+
+def from_share(site: Site, trip: float, megabytes: float, local: str) -> list[Seen]:
+    """Three starts one after another on a fresh mount.
+
+    The third one begins when what the client holds of attributes has run out.
+    """
+    at = site.root / "mnt"
+    found: list[Seen] = []
+    with mounted(site.share, at, trip=trip, megabytes=megabytes) as counts:
+        for wait in (0.0, 0.0, HELD):
+            time.sleep(wait)
+            before = len(counts.asked())
+            seconds = start(site, at, local)
+            found.append(Seen(seconds, len(counts.asked()) - before))
+    return found
+
+
+def _median(found: list[Seen]) -> Seen:
+    return Seen(
+        statistics.median(seen.seconds for seen in found),
+        int(statistics.median(seen.trips for seen in found)),
+    )
+
+
+def _measure(site: Site, trip: float, megabytes: float, turns: int) -> list[Row]:
+    memory = Path("/dev/shm")
+    local = (memory if memory.is_dir() else site.root) / f"groundcrew-bench-{os.getpid()}"
+    ours: list[Seen] = []
+    ours_next: list[Seen] = []
+    theirs: list[Seen] = []
+    theirs_next: list[Seen] = []
+    disk, cold_disk = [], []
+    for _ in range(turns):
+        shutil.rmtree(local, ignore_errors=True)
+        for where, begun, later in ((str(local), ours, ours_next), ("off", theirs, theirs_next)):
+            one, two, three = from_share(site, trip, megabytes, where)
+            begun.append(one)
+            later += [two, three]
+        shutil.rmtree(local, ignore_errors=True)
+        forget(site.share)
+        cold_disk.append(Seen(start(site, site.share, "off"), 0))
+        disk.append(Seen(start(site, site.share, "off"), 0))
+    first, further = _median(ours), _median(ours_next)
+    plain, plain_next = _median(theirs), _median(theirs_next)
+    cold, warm = _median(cold_disk), _median(disk)
+    most = max(seen.trips for seen in ours_next)
+    name = f"imports {trip * 1000:.0f} ms"
+    peer = "a directory with bytecode"
+    near = trip <= 0.001
+    faster = 4.0 if near else 5.0
+    return [
+        Row(name, "first process on a machine", first.seconds, "s", f"≥ {faster:g} times faster",
+            plain.seconds / faster, peer, plain.seconds),
+        Row(name, "the same, beside local disk", first.seconds, "s",
+            "≤ 1.25 times" if near else "–", 1.25 * cold.seconds if near else None,
+            "local disk, cold", cold.seconds),
+        Row(name, "its round trips", first.trips, "", "≤ 700", 700, peer, plain.trips, count=True),
+        Row(name, "every further process", further.seconds, "s", "≤ 1.1 times local disk",
+            1.1 * warm.seconds, "local disk, warm", warm.seconds),
+        Row(name, "its round trips, at most", most, "", "≤ 20", 20, peer, plain_next.trips,
+            count=True),
+    ]  # fmt: skip

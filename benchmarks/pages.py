@@ -1,0 +1,122 @@
+"""Server time of the status pages and the API at 1,000 instances, over loopback.
+
+`settled` is asked while nothing changes, as most are; `changing` while a record changes each
+second, and the records are looked at anew each second.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+from sqlalchemy import event
+
+from benchmarks.rows import Row
+from reconciler.core.model import Change
+from tests.fakes.fleet import builds, name_of
+from tests.fakes.pages import READER, Served
+
+INSTANCES = 1000
+TURNS = 50
+LIMIT = 50.0  # milliseconds
+STATEMENTS = 3  # to the database, for one page
+PAGES = {
+    "fleet": "/",
+    "fleet, searched": "/?q=team-03",
+    "environments": "/environments",
+    "instance": f"/instances/{name_of(3)}",
+    "environment": f"/environments/{name_of(8)}",
+    "build": f"/builds/{builds(0)[0].key}",
+    "events": "/events",
+}
+READ = {"Authorization": f"Bearer {READER}"}
+
+
+def run() -> list[Row]:
+    """The rows of this benchmark."""
+    with _serving(INSTANCES) as (served, client):
+        return [*_measure(served, client), *_counts(served, client, INSTANCES)]
+
+
+def short() -> list[Row]:
+    """Thirty instances."""
+    with _serving(30) as (served, client):
+        return _counts(served, client, 30)
+
+
+@contextmanager
+def _serving(count: int) -> Iterator[tuple[Served, httpx.Client]]:
+    with tempfile.TemporaryDirectory() as directory:
+        served = Served(Path(directory), count)
+        try:
+            with httpx.Client(base_url=served.start(), headers=READ, timeout=60) as client:
+                yield served, client
+        finally:
+            served.stop()
+
+
+def _counts(served: Served, client: httpx.Client, count: int) -> list[Row]:
+    """What a page asks the database for while nothing changes."""
+    asked: list[str] = []
+    event.listen(
+        served.store.engine, "before_cursor_execute",
+        lambda _c, _u, statement, *_: asked.append(statement),
+    )  # fmt: skip
+    rows = []
+    for name, path in PAGES.items():
+        client.get(path).raise_for_status()
+        asked.clear()
+        client.get(path).raise_for_status()
+        rows.append(
+            Row(f"pages, {count} instances", f"{name}: settled, statements", len(asked), "",
+                f"≤ {STATEMENTS}", STATEMENTS, count=True)
+        )  # fmt: skip
+    return rows
+
+
+def _measure(served: Served, client: httpx.Client) -> list[Row]:
+    rows = []
+    client.get("/").raise_for_status()
+    for name, path in PAGES.items():
+        taken = [_timed(client, path) for _ in range(TURNS)]
+        rows.append(_row(f"{name}: settled, median", statistics.median(taken)))
+    ended = threading.Event()
+    changing = threading.Thread(target=_changing, args=(served, ended))
+    changing.start()
+    for name in ("fleet", "instance"):
+        taken = [_paced(client, PAGES[name]) for _ in range(TURNS)]
+        rows.append(_row(f"{name}: changing, median", statistics.median(taken)))
+    ended.set()
+    changing.join()
+    return rows
+
+
+def _timed(client: httpx.Client, path: str) -> float:
+    begun = time.perf_counter()
+    client.get(path).raise_for_status()
+    return (time.perf_counter() - begun) * 1000
+
+
+def _paced(client: httpx.Client, path: str) -> float:
+    time.sleep(0.1)
+    return _timed(client, path)
+
+
+def _changing(served: Served, ended: threading.Event) -> None:
+    """Record a change of one instance each second."""
+    lease = served.store.acquire("bench", 600)
+    assert lease is not None
+    while not ended.wait(1.0):
+        record = served.store.load().instances[name_of(0)]
+        served.store.write(lease, Change(instances=(replace(record, wait=f"{time.time()}"),)))
+
+
+def _row(measure: str, value: float) -> Row:
+    return Row(f"pages, {INSTANCES} instances", measure, value, "ms", "≤ 50 ms", LIMIT)

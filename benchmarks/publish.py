@@ -1,0 +1,177 @@
+"""Placing a large environment on a share that answers late, beside pip and uv installing into it.
+
+What is placed was fetched, unpacked and compiled before, as for the imports benchmark; the peers
+have their downloads cached. The figure is the time until the build is complete on the share and may
+be verified; its folders are made while it is verified, and their time is a row of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.imports import WANTED, Seen, Site, make_site
+from benchmarks.rows import Row
+from benchmarks.slowshare import mounted
+from reconciler.builder.overlap import Facts
+from reconciler.builder.uv import uv_path
+from reconciler.share.share import Share, on_path
+
+BUILD, NEXT = "a" * 16, "b" * 16
+WRITERS = 8  # entries placed at once
+NEVER = "f" * 64  # digest of a changed in-house package
+AN_ENTRY, AN_ENVIRONMENT = 26, 60  # round trips: for each entry beside its writes, and once
+PIECE = 128 << 10  # bytes of one write, as the kernel hands them on at least
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What each step took."""
+
+    first: Seen
+    second: Seen
+    spread: Seen
+
+
+def run() -> list[Row]:
+    """The rows of this benchmark."""
+    with tempfile.TemporaryDirectory() as directory:
+        return measure(make_site(Path(directory)))
+
+
+def measure(site: Site) -> list[Row]:
+    """Place a site's build anew, and let others install the same."""
+    made = Share(site.share)
+    (build_id,) = made.complete_builds()
+    staged = {
+        digest: site.root / "staged" / digest for digest in on_path(made.build(build_id) or {})
+    }
+    for digest, folder in staged.items():
+        folder.parent.mkdir(exist_ok=True)
+        made.copy_out(digest, folder)
+    os.sync()  # what was written until here is not what is measured
+    found = _ours(site.root, staged, trip=0.001)
+    peers: dict[str, float] = {}
+    for name, install in (("uv pip install --target", _uv), ("pip install --target", _pip)):
+        install(site.python, site.root / "warm")  # fills its cache
+        shutil.rmtree(site.root / "warm")
+        behind, at = _fresh(site.root)
+        with mounted(behind, at, trip=0.001, megabytes=500.0):
+            peers[name] = _seconds(lambda: install(site.python, at / "target"))  # noqa: B023
+    what, (uv, pip) = "environment placed at 1 ms", peers
+    return [
+        Row("publish", what, found.first.seconds, "s", "≤ 2 s", 2.0, uv, peers[uv]),
+        Row("publish", what, found.first.seconds, "s", "≤ 2 s", 2.0, pip, peers[pip]),
+        Row("publish", "one in-house package changed", found.second.seconds, "s", "≤ 0.5 s", 0.5,
+            uv, peers[uv]),
+        Row("publish", "folders made beside verification", found.spread.seconds, "s", "≤ uv's",
+            peers[uv], uv, peers[uv]),
+        *_counts(found, staged),
+    ]  # fmt: skip
+
+
+def short() -> list[Row]:
+    """Thirty entries of twenty small files each."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        staged = {}
+        for number in range(30):
+            digest = hashlib.sha256(str(number).encode()).hexdigest()
+            staged[digest] = root / "staged" / digest
+            for name in range(20):
+                path = staged[digest] / "lib" / f"package{number}" / f"m{name}.py"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"X = {name}\n" * 200)
+        return _counts(_ours(root, staged, trip=0.0), staged)
+
+
+def _counts(found: Placed, staged: dict[str, Path]) -> list[Row]:
+    size = sum(path.stat().st_size for folder in staged.values() for path in folder.rglob("*.*"))
+    entries = len(staged)
+    most = AN_ENVIRONMENT + AN_ENTRY * entries + size // PIECE
+    words = f"≤ {AN_ENVIRONMENT}, {AN_ENTRY} for each of {entries} entries, 1 for each 128 KiB"
+    return [
+        Row("publish", "its round trips", found.first.trips, "", words, most, count=True),
+        Row("publish", "round trips, one in-house package changed", found.second.trips, "",
+            f"≤ {AN_ENVIRONMENT} + 3 × {entries}", AN_ENVIRONMENT + 3 * entries, count=True),
+        Row("publish", "round trips of the folders", found.spread.trips, "", count=True),
+    ]  # fmt: skip
+
+
+def _ours(root: Path, staged: dict[str, Path], trip: float) -> Placed:
+    """Place an environment, then the same with one other entry, then make its folders."""
+    behind, at = _fresh(root)
+    with mounted(behind, at, trip=trip, megabytes=500.0) as counts:
+        share = Share(at)
+        share.prepare()
+
+        def seen(action: Callable[[], None]) -> Seen:
+            before = len(counts.asked())
+            seconds = _seconds(action)
+            return Seen(seconds, len(counts.asked()) - before)
+
+        first = seen(lambda: _place(share, BUILD, staged))
+        changed = {**staged}
+        changed[NEVER] = changed.pop(list(staged)[-1])
+        second = seen(lambda: _place(share, NEXT, changed))
+        return Placed(first, second, seen(lambda: share.spread(list(staged), lambda: None)))
+
+
+def _fresh(root: Path) -> tuple[Path, Path]:
+    """(an empty folder, where to mount it)."""
+    behind = root / "behind"
+    shutil.rmtree(behind, ignore_errors=True)
+    behind.mkdir()
+    return behind, root / "mnt"
+
+
+def _place(share: Share, build_id: str, staged: dict[str, Path]) -> None:
+    """Every entry that is not there, then the build."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(
+            pool.map(
+                lambda row: share.put_whole(row[0], row[1], Facts.of(row[1]).document()),
+                staged.items(),
+            )
+        )
+    document = {"schema": 1, "build": build_id, "entries": list(staged), "paths": []}
+    share.put_build(build_id, {"build.json": json.dumps(document).encode()})
+
+
+def _uv(python: str, target: Path) -> None:
+    subprocess.run(
+        [
+            uv_path(), "pip", "install", "--quiet", "--python", python, "--compile-bytecode",
+            "--link-mode", "copy", "--target", str(target), *WANTED,
+        ],
+        check=True,
+        timeout=900,
+    )  # fmt: skip
+
+
+def _pip(python: str, target: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable, "-m", "pip", "--python", python, "install", "--quiet",
+            "--disable-pip-version-check", "--target", str(target), *WANTED,
+        ],
+        check=True,
+        env={**os.environ, "PIP_NO_INPUT": "1"},
+        timeout=1800,
+    )  # fmt: skip
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun

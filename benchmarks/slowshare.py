@@ -1,0 +1,81 @@
+"""A share that answers late: a FUSE file system that charges round trips and bytes, and counts.
+
+Needs /dev/fuse, fuse3, libfuse3-dev, pkg-config and a C compiler. A fresh mount is a client with
+cold caches.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SOURCE = Path(__file__).parent / "latency.c"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a mount is asked for.
+
+    `trips` in all and `by_kind` are filled when it ends; `asked` may be called while it is there.
+    """
+
+    log: Path
+    trips: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+
+    def asked(self) -> list[str]:
+        """Every round trip so far: its kind and its path."""
+        return self.log.read_text().splitlines()
+
+
+@functools.cache
+def _program() -> str:
+    """The file system, compiled once for each state of its source."""
+    folder = Path(tempfile.gettempdir()) / f"groundcrew-latency-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    program = folder / f"latency-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
+    if program.is_file():
+        return str(program)
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True
+    ).stdout
+    made = folder / f".tmp-{os.getpid()}"
+    subprocess.run(
+        ["cc", "-O2", "-o", str(made), str(SOURCE), *shlex.split(flags), "-lpthread"], check=True
+    )
+    made.rename(program)
+    return str(program)
+
+
+@contextmanager
+def mounted(source: Path, at: Path, *, trip: float, megabytes: float) -> Iterator[Counts]:
+    """Mount `source` at `at` with a round trip of `trip` seconds and `megabytes` per second."""
+    at.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        told, counts = Path(folder) / "counts.json", Counts(Path(folder) / "log")
+        words = [_program(), str(source), str(at), str(int(trip * 1e6)), f"{megabytes}", str(told)]
+        words.append(str(counts.log))
+        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 10
+            while not os.path.ismount(at):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("the slow share could not be mounted; is FUSE allowed here?")
+                time.sleep(0.01)
+            yield counts
+        finally:
+            subprocess.run(["fusermount3", "-u", "-z", str(at)], check=False)
+            process.wait(timeout=30)
+            found = json.loads(told.read_text()) if told.is_file() else {}
+            counts.trips = int(found.pop("trips", 0))
+            counts.by_kind = found

@@ -1,0 +1,35 @@
+"""The benchmarks by name.
+
+Each has `run`, which takes minutes, and `short`: the same on small sizes, counts only, for the
+tests. Importing this imports all of them.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from benchmarks import (
+    builds,
+    fragment,
+    garbage,
+    imports,
+    kubernetes,
+    overhead,
+    pages,
+    publish,
+    scale,
+    sharing,
+)
+
+ALL: dict[str, ModuleType] = {
+    "imports": imports,
+    "publish": publish,
+    "sharing": sharing,
+    "builds": builds,
+    "fragment": fragment,
+    "scale": scale,
+    "garbage": garbage,
+    "overhead": overhead,
+    "pages": pages,
+    "kubernetes": kubernetes,
+}
