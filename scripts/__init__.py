@@ -1,0 +1,1 @@
+"""What `make` and CI call that is not part of the product."""

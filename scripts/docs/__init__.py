@@ -1,0 +1,1 @@
+"""The docs: what is generated from code, and what makes a site of them."""

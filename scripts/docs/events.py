@@ -1,0 +1,150 @@
+"""docs/events.md: what each kind of event means and what its data holds.
+
+The words are here; the tests compare the kinds with those that the code records, and the data with
+that of a daemon's history.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DATA = {
+    "who": "text: the operator's user name and machine, or the token's name and ` (HTTP)`",
+    "build": "text: the build's key in the records",
+    "build_id": "text: the build's id, empty until it is known",
+    "place": "text: `file:line:column` in the environments repo, or empty",
+    "phase": "text: the phase that was left",
+    "seconds": "number: seconds in that phase, or of the whole",
+    "phases": "table: seconds by phase",
+    "packages": "list of [name, version]: what is installed beside the base",
+    "import_seconds": "number: seconds that importing all of it took",
+    "import_files": "number: files that importing it reads",
+    "import_bytes": "number: bytes of these",
+    "import_opens": "number: files opened meanwhile, Python's own and the base's too",
+    "import_before": "table: `build_id` of the build before it of this environment and runtime, "
+    "and its `files`, `opens`, `bytes`, `seconds`; null where none was measured",
+    "import_growth": "table: of what costs clearly more now (`files`, `opens`, `bytes`, "
+    "`seconds`), how many times as much",
+    "imports_grown": "list of text: the same between two builds, `412 files → 980 files (+138 %)`",
+    "author": "text: who made the commit",
+    "subject": "text: the commit's first line",
+    "environment": "text: the environment's name",
+    "from": "text: the build id before; empty is the bare base",
+    "to": "text: the build id after; empty is the bare base",
+    "trigger": "text: why, such as `commit`, `rollback`; of `RolledBack` the reason",
+    "packages_added": "list of text: `name version`",
+    "packages_removed": "list of text: `name version`",
+    "packages_changed": "list of text: `name old → new`",
+    "commit_to_active": "number: seconds from seeing the commit; only where a commit asked",
+    "builds": "number: builds deleted",
+    "bytes": "number: bytes freed",
+}
+COMMIT = ("author", "subject", "environment")
+CHANGES = ("packages_added", "packages_removed", "packages_changed", "imports_grown")
+IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
+TIMING = ("seconds", "phases")
+BUILD = ("build", "build_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of event: what it says, and the keys that its data may hold."""
+
+    means: str
+    data: tuple[str, ...] = ()
+
+
+TABLES: dict[str, dict[str, Kind]] = {
+    "The environments repo": {
+        "SourceChanged": Kind("a new revision was read and accepted"),
+        "SourceFailed": Kind("the repo does not answer, or refuses"),
+        "SourceRecovered": Kind("it answers again"),
+        "PruneHeld": Kind(
+            "a revision lost most definitions; nothing changes until it is confirmed"
+        ),
+        "PruneConfirmed": Kind("an operator confirmed that", ("who",)),
+        "ObjectStalled": Kind("a mistake in a definition; the object stays as it was"),
+        "ObjectRecovered": Kind("that mistake is gone"),
+        "InstanceAdded": Kind("an instance was defined"),
+        "InstanceRemoved": Kind("it is no longer defined and is left as it is"),
+        "EnvironmentAccepted": Kind("an environment was defined, or asks for something else now"),
+        "EnvironmentDeleted": Kind("it is no longer defined; its instances go back to the base"),
+    },
+    "Builds": {
+        "RuntimeChanged": Kind("an instance's base is new or changed: builds are made for it"),
+        "BuildQueued": Kind("a build was asked for", BUILD),
+        "BuildReady": Kind(
+            "it is on the share and verified; reason `ImportRegression` where its imports cost "
+            "clearly more than those of the build before",
+            (*BUILD, "packages", *IMPORTS, "import_before", "import_growth", *TIMING, *COMMIT),
+        ),
+        "BuildFailed": Kind(
+            "it cannot be made as asked; nothing live was touched",
+            (*BUILD, "place", "phase", *TIMING, *COMMIT),
+        ),
+        "BuildRetry": Kind("something that may pass was in the way; it is tried again", BUILD),
+        "BuildCancelled": Kind("a newer revision took its place", BUILD),
+    },
+    "Activations": {
+        "ActivationStarted": Kind(
+            "an instance begins to go to another build",
+            ("trigger", "from", "to", *CHANGES, *COMMIT),
+        ),
+        "ActivationPhase": Kind("a phase ended and the next began", ("phase", "seconds")),
+        "ActivationActive": Kind(
+            "the instance is on the build, and healthy",
+            ("trigger", "from", "to", *CHANGES, *TIMING, "commit_to_active", *COMMIT),
+        ),
+        "ActivationAborted": Kind("it was given up before the switch; nothing changed", TIMING),
+        "RolledBack": Kind(
+            "it was not healthy there and is on the build before again",
+            ("trigger", "from", "to", *TIMING, *COMMIT),
+        ),
+        "Quarantined": Kind("the build is not tried again on this instance", ("build",)),
+        "Degraded": Kind("going back failed too; it is tried again with growing pauses", COMMIT),
+    },
+    "What operators ask for": {
+        "Suspended": Kind("nothing new begins on the object", ("who",)),
+        "Resumed": Kind("that was lifted", ("who",)),
+        "RetryRequested": Kind("quarantines and failures are forgotten, it is tried now", ("who",)),
+        "RefreshRequested": Kind("the environment is resolved anew", ("who",)),
+        "RollbackRequested": Kind(
+            "an instance goes back to the build before", ("who", "from", "to")
+        ),
+        "RollbackRefused": Kind("there is nothing to go back to, or not now", ("who",)),
+        "RequestRefused": Kind("there is no such object, or nothing was read yet", ("who",)),
+    },
+    "The share": {
+        "GarbageCollected": Kind(
+            "what no process can load any more was deleted", ("builds", "bytes")
+        ),
+        "GarbageFailed": Kind("that failed; it is tried again"),
+    },
+}
+KINDS = {name: kind for table in TABLES.values() for name, kind in table.items()}
+
+HEAD = """\
+# Events
+
+History is a list of events; none is ever changed. `groundcrew history`, the [API](api.md)
+(`GET /api/v1/history`), the [pages](pages.md), messages and counters all read it. Generated by
+`make generate`; the tests compare it with the code.
+
+Every event has `id` (grows), `at` (seconds since the epoch; ISO 8601 in the API), `kind`, `object`
+(`environment/NAME`, `instance/NAME`, a file, or `repo`), `team`, `reason` (one word; the kind where
+there is no other), `message`, `revision` (empty where none is meant) and `data`, whose keys are
+below. Keys may be added.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for title, kinds in TABLES.items():
+        parts.append(f"\n## {title}\n\n| kind | means | data |\n|---|---|---|\n")
+        for name, kind in kinds.items():
+            keys = ", ".join(f"`{key}`" for key in kind.data)
+            parts.append(f"| `{name}` | {kind.means} | {keys} |\n")
+    parts.append("\n## Data\n\n| key | is |\n|---|---|\n")
+    parts.extend(f"| `{key}` | {words} |\n" for key, words in DATA.items())
+    return "".join(parts)

@@ -1,0 +1,121 @@
+"""docs/settings.md, from the settings' own model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from reconciler.settings import Settings
+
+HEAD = """\
+# Settings
+
+Every setting of the daemon and the command line, generated from the model by `make generate`.
+
+Read from `groundcrew.toml` in the working directory (`--config` or `GROUNDCREW_CONFIG` for
+another). Each is overridden by a variable, `git.url` by `GROUNDCREW_GIT__URL`: capitals, and two
+underscores for a dot; lists and tables are then written as JSON. Durations are seconds, sizes
+bytes. An unknown key is refused. With the [Helm chart](kubernetes.md) they stand below `config`.
+
+Secrets are files, never settings: [operations.md](operations.md#secrets).
+"""
+NAMED = {"builder.parallel": "cores of the machine"}
+"""Defaults that are not the same everywhere."""
+
+
+def page() -> str:
+    """The whole page."""
+    sections: list[str] = []
+    _section("", Settings, sections)
+    return HEAD + "".join(sections)
+
+
+def _section(path: str, model: type[BaseModel], sections: list[str], table: str = "") -> None:
+    """A table of a model's own settings, then one for each model inside it."""
+    title = f"`[{table or path}]`" if path else "Top level"
+    words = " ".join((model.__doc__ or "").split()) if path else "Before the first section."
+    lines = [f"\n## {title}\n\n{words}\n"]
+    lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    inner: list[tuple[str, type[BaseModel], str]] = []
+    for name, field in model.model_fields.items():
+        key = f"{path}.{name}" if path else name
+        found = _model_in(field.annotation)
+        if found is not None:
+            inner.append((key, *found))
+            if not found[1]:
+                continue
+        lines.append(_row(key, name, field))
+    sections.append("\n".join(lines) + "\n")
+    for key, inside, kind in inner:
+        shown = {"list": f"[{key}]", "map": f"{key}.<name>"}.get(kind, "")
+        _section(key, inside, sections, shown)
+
+
+def _row(key: str, name: str, field: FieldInfo) -> str:
+    words = " ".join((field.description or "").split()).replace("|", "\\|")
+    words = re.sub(r"<(?=[^`]*(?:`[^`]*`[^`]*)*$)", "&lt;", words)  # not a tag; in code it stays
+    cells = [f"`{name}`", _type(field.annotation), _default(key, field), words]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _model_in(kind: Any) -> tuple[type[BaseModel], str] | None:
+    """The section that a field is, or holds several of as a `list` or `map`."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind, ""
+    for argument in get_args(kind):
+        if isinstance(argument, type) and issubclass(argument, BaseModel):
+            return argument, "map" if get_origin(kind) is dict else "list"
+    return None
+
+
+def _type(kind: Any) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(f"`{a}`" if a else "empty" for a in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_type(a) for a in arguments if a is not type(None))
+    if origin is tuple:
+        return f"list of {_plural(_type(arguments[0]))}"
+    if origin is dict:
+        return "table"
+    return {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true, false",
+        Path: "path",
+    }.get(kind, "table")
+
+
+def _plural(words: str) -> str:
+    return f"{words}s" if words in ("text", "number", "path", "table") else words
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    """A default as one would write it; empty where there is none."""
+    if key in NAMED:
+        return NAMED[key]
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "required"
+    if value in (None, "", (), {}) or _holds_models(value):
+        return ""
+    if isinstance(value, Path):
+        return f'`"{value}"`'
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _holds_models(value: object) -> bool:
+    return isinstance(value, tuple) and any(isinstance(one, BaseModel) for one in value)

@@ -1,0 +1,252 @@
+"""Builds the container image with buildah: `python3 scripts/image [--base debootstrap] …`.
+
+Where a registry can be reached, the base comes from there. Where none can, `--base debootstrap`
+makes one from Debian's packages and commits it under the Dockerfile's FROM name, in a store of its
+own, so that no other build on this machine takes it for the real one; that needs root.
+
+Ends with 0 and the image's id on standard output, or with 1 and the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import machine
+
+HERE = Path(__file__).resolve().parents[2]
+DEBIAN = "http://deb.debian.org/debian"
+SOURCES = """\
+Types: deb
+URIs: {mirror}
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: {keyring}
+
+Types: deb
+URIs: {mirror}-security
+Suites: bookworm-security
+Components: main
+Signed-By: {keyring}
+"""
+EXCLUDED = ("doc", "groff", "info", "linda", "lintian", "locale", "man")  # below /usr/share
+STEP = 900.0  # seconds that one command may take
+
+
+class Failed(Exception):
+    """It cannot be done; the message says why and what to do."""
+
+
+def run(*command: str | Path, where: Path = HERE, **variables: str) -> str:
+    """Run a command, its errors on ours; what it says on standard output, or Failed."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=where,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=STEP,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise Failed(f"{words[0]} is not installed: apt-get install {words[0]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{words[0]} did not end within {STEP:.0f} s") from error
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout)
+        raise Failed(f"{' '.join(words[:4])} … ended with {done.returncode}")
+    return done.stdout.strip()
+
+
+class Buildah:
+    """buildah on a store: the user's own (None), or one below a directory."""
+
+    def __init__(self, store: Path | None) -> None:
+        self._words = ["buildah"]
+        if store is None:
+            return
+        self._words += ["--root", str(store / "root"), "--runroot", str(store / "run")]
+        if "STORAGE_DRIVER" not in os.environ and not self._works():
+            self._words += ["--storage-driver", "vfs"]  # no overlay upon an overlay
+
+    def _works(self) -> bool:
+        try:
+            done = subprocess.run(
+                [*self._words, "info"], capture_output=True, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
+
+    def __call__(self, *words: str | Path) -> str:
+        """Run a command of buildah; Failed when it fails."""
+        return run(*self._words, *words)
+
+    @contextmanager
+    def container(self, image: str) -> Iterator[str]:
+        """A working container of an image, which is removed in the end."""
+        name = self("from", "--pull-never", image)
+        try:
+            yield name
+        finally:
+            self("rm", name)
+
+
+# --------------------------------------------------------------------------------------- the base
+
+
+def base_name() -> str:
+    """The name in the Dockerfile's FROM."""
+    found = re.search(r"^ARG BASE=(\S+)$", (HERE / "Dockerfile").read_text(), re.MULTILINE)
+    if found is None:
+        raise Failed("the Dockerfile names no BASE")
+    return found[1]
+
+
+def cache() -> Path:
+    """Where bases are kept."""
+    above = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(above) / "groundcrew" / "image"
+
+
+def debootstrap(name: str) -> Path:
+    """A tar of what stands in for the image `name`; kept, and made if it is not there."""
+    tag = name.rpartition(":")[2]
+    kept = cache() / f"{tag}-{platform.machine()}.tar"
+    if kept.is_file():
+        return kept
+    if os.geteuid() != 0:
+        raise Failed("debootstrap needs root: sudo scripts/image --base debootstrap")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix="making-") as making:
+        root = Path(making) / "root"
+        log = run("debootstrap", "--variant=minbase", "bookworm", root, machine.mirror() or DEBIAN)
+        sys.stderr.write(log[-200:] + "\n")
+        slim(root)
+        part = Path(making) / "base.tar"
+        run("tar", "--numeric-owner", "-C", root, "-cf", part, ".")
+        part.rename(kept)
+    return kept
+
+
+def slim(root: Path) -> None:
+    """Leave out what Debian's own slim image leaves out, and all that is of this machine."""
+    share = root / "usr" / "share"
+    for name in EXCLUDED:
+        for path in [p for p in (share / name).rglob("*") if not p.is_dir()]:
+            if path.name != "copyright":
+                path.unlink()
+    for place in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
+        for path in [p for p in (root / place).rglob("*") if not p.is_dir()]:
+            path.unlink()
+    for name in ("hostname", "resolv.conf", "machine-id", "apt/sources.list"):
+        (root / "etc" / name).unlink(missing_ok=True)
+    rules = "".join(f"path-exclude /usr/share/{name}/*\n" for name in EXCLUDED)
+    rules += "path-include /usr/share/doc/*/copyright\n"
+    (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(rules)
+    (root / "etc/apt/sources.list.d/debian.sources").write_text(
+        SOURCES.format(mirror=DEBIAN, keyring=machine.KEYRING)
+    )
+
+
+def stand_in(buildah: Buildah, name: str) -> None:
+    """Commit a base of debootstrap as the image `name`."""
+    archive = debootstrap(name)
+    with buildah.container("scratch") as container:
+        buildah("add", "--quiet", container, archive, "/")
+        buildah("config", "--cmd", "bash", container)
+        buildah("commit", "--quiet", "--format", "docker", container, name)
+
+
+# -------------------------------------------------------------------------------------- the image
+
+
+def build(buildah: Buildah, tag: str, *, pull: bool) -> str:
+    """Build the image; its id."""
+    words = ["--format", "docker", "--isolation", os.environ.get("BUILDAH_ISOLATION", "chroot")]
+    words += ["--network", "host", "--quiet"]
+    words += [] if pull else ["--pull-never"]
+    for label, value in labels().items():
+        words += ["--label", f"org.opencontainers.image.{label}={value}"]
+    with tempfile.TemporaryDirectory() as secret:
+        for name, path in machine.secrets(Path(secret)):
+            words += ["--secret", f"id={name},src={path}"]
+        return buildah("build", *words, "--tag", tag, "--file", HERE / "Dockerfile", HERE)
+
+
+def labels() -> dict[str, str]:
+    """Which version this is, and of which commit where that is known."""
+    found = {"version": version()}
+    git = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
+    done = subprocess.run(git, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode == 0:
+        found["revision"] = done.stdout.strip()
+    return found
+
+
+def version() -> str:
+    """The project's version."""
+    project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+def unpack(buildah: Buildah, image: str, place: Path) -> None:
+    """Write `rootfs/` and `config.json` (as `docker inspect` would tell it) below `place`."""
+    place.mkdir(parents=True)
+    told = json.loads(buildah("inspect", "--type", "image", image))
+    (place / "config.json").write_text(json.dumps(told["Docker"]["config"], indent=2))
+    with buildah.container(image) as container:
+        mounted = buildah("mount", container)
+        try:
+            run("cp", "-a", mounted, place / "rootfs")
+        finally:
+            buildah("umount", container)
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/image", description=__doc__.splitlines()[0])
+    parser.add_argument("--base", choices=("registry", "debootstrap"), default="registry")
+    parser.add_argument("--tag", default=f"groundcrew:{version()}", help="the image's name")
+    parser.add_argument(
+        "--store", type=Path, help="where buildah keeps images; else its own place, or a cache"
+    )
+    parser.add_argument("--save", type=Path, help="also write an archive for `docker load`")
+    parser.add_argument("--unpack", type=Path, help="also write the file system below a directory")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Build, and say which image it is."""
+    asked = arguments()
+    own = asked.base == "debootstrap"
+    try:
+        buildah = Buildah(asked.store or (cache() / "store" if own else None))
+        if own:
+            stand_in(buildah, base_name())
+        image = build(buildah, asked.tag, pull=not own).splitlines()[-1]
+        if asked.save:
+            buildah("push", "--quiet", image, f"docker-archive:{asked.save}:{asked.tag}")
+        if asked.unpack:
+            unpack(buildah, image, asked.unpack)
+    except Failed as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    sys.stdout.write(f"{image}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
