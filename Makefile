@@ -4,13 +4,18 @@ PYTHON ?= python3
 AIRFLOW ?= 3
 KEEP ?=
 NAME ?=
+BASE ?= registry
+UPGRADE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTS ?= tests
+# Tests wait more than they compute: two files at a time. JOBS=0 for one process (--pdb, say).
+JOBS ?= 2
+PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check fix generate bench clean
+.PHONY: help setup demo envtest test test-fast check fix docs generate manifests bench image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,28 +29,60 @@ $(READY): pyproject.toml scripts/setup
 demo: setup ## Play the main job on a real Airflow (AIRFLOW=2.11, KEEP=1 to leave it running)
 	$(BIN)/groundcrew demo --airflow $(AIRFLOW) $(if $(KEEP),--keep)
 
-test: setup ## All tests, the whole way on real Airflow included (TESTS=path for some)
-	$(BIN)/pytest $(TESTS)
+envtest: setup ## Build a Kubernetes control plane for the tests, once (Go; or set KUBEBUILDER_ASSETS)
+	scripts/envtest/build $(VENV)
+
+test: setup ## All tests, the whole way on real Airflow included (TESTS=path for some, JOBS=…)
+	$(PYTEST) $(TESTS)
 
 test-fast: setup ## All tests that do not take minutes
-	$(BIN)/pytest -m "not slow" $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
 
-check: setup ## Format, ruff, mypy strict, layers, generated files
+check: setup ## Format, ruff, mypy strict, layers, Dockerfile, generated files, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m gitsource.schema --check
+	$(BIN)/python -m scripts.docs --check
+	$(BIN)/python -m deploy.grafana --check
+	$(BIN)/python -m reconciler.api.openapi --check
+	$(BIN)/python -m reconciler.cli.reference --check
+	$(BIN)/python -m scripts.manifests --check
+	$(MKDOCS)
 
 fix: setup ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: setup ## Write the JSON Schema and docs/definitions.md anew
+# Its makers announce a successor on every build; what they say is not about this site.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+docs: setup ## Build the docs as a site in build/site; a warning is an error
+	$(MKDOCS)
+
+generate: setup ## Write the JSON Schema, generated pages of docs/, the dashboards and OpenAPI anew
 	$(BIN)/python -m gitsource.schema
+	$(BIN)/python -m scripts.docs
+	$(BIN)/python -m deploy.grafana
+	$(BIN)/python -m reconciler.api.openapi
+	$(BIN)/python -m reconciler.cli.reference
+
+manifests: setup ## Write the chart's copies and schema and deploy/manifests anew
+	$(BIN)/python -m scripts.manifests
 
 bench: setup ## Run the benchmarks beside what a user would do instead (NAME=one of them)
 	$(BIN)/python -m benchmarks $(NAME)
+
+image: ## Build the container image with buildah (BASE=debootstrap where no registry is reached)
+	$(PYTHON) scripts/image --base $(BASE)
+
+# Pins that are there are kept; UPGRADE=1 takes the newest that pyproject.toml allows.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+lock: setup ## Lock what the image installs, with hashes (UPGRADE=1 for newer versions)
+	$(LOCK) --extra forges --extra postgresql --output-file deploy/image/requirements.lock pyproject.toml
+	$(LOCK) --output-file deploy/image/build.lock deploy/image/build.in
 
 clean: ## Remove .venv, caches and what the demo made
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
