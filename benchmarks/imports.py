@@ -41,10 +41,10 @@ from tests.fakes.base import make_base, write_package
 WANTED = (
     "pandas", "pyarrow", "boto3", "snowflake-connector-python", "google-cloud-bigquery",
 )  # fmt: skip
-MODULE = """import boto3, pandas, pyarrow, pyarrow.parquet
-import snowflake.connector
-import google.cloud.bigquery
-"""
+MODULES = (
+    "boto3", "pandas", "pyarrow", "pyarrow.parquet", "snowflake.connector",
+    "google.cloud.bigquery",
+)  # fmt: skip
 HERE = Place("teams/red/one.yaml", 1)
 HELD = 3.5  # seconds: longer than a client of the slow share trusts attributes
 PACKAGE = "teams/red/packages/acme"
@@ -80,11 +80,9 @@ def run() -> list[Row]:
 def make_site(root: Path) -> Site:
     """Build and verify the environment on a local directory, as the daemon does on the share."""
     package = root / "acme"
-    write_package(package, "acme", "1.0", {"acme/__init__.py": MODULE})
-    python = make_base(root / "base")
-    subprocess.run(
-        [uv_path(), "pip", "install", "--quiet", "--python", python, "packaging"], check=True
-    )
+    module = "".join(f"import {name}\n" for name in MODULES)
+    write_package(package, "acme", "1.0", {"acme/__init__.py": module})
+    python = base_of(root)
     (root / "share").mkdir()
     share = Share(root / "share")
     share.prepare()
@@ -115,6 +113,15 @@ def make_site(root: Path) -> Site:
         airflow=runtime.airflow_version, load_into=["worker"],
     )  # fmt: skip
     return Site(root, share.root, python)
+
+
+def base_of(root: Path) -> str:
+    """An interpreter that knows which wheels it takes, as every Airflow's does."""
+    python = make_base(root / "base")
+    subprocess.run(
+        [uv_path(), "pip", "install", "--quiet", "--python", python, "packaging"], check=True
+    )
+    return python
 
 
 def _export(package: Path, target: Path) -> None:

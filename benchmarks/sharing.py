@@ -1,10 +1,10 @@
 """Environments that share nine tenths of their wheels: their disk, and what one more costs.
 
-Each has eighteen wheels that all have and two of its own, of half a megabyte each. Two thirds of
-that is hot and packs to a third, as it is in large real environments. Only what comes after
-resolving is done here: locks are written by hand, and what verification would find hot is told.
-Peers are measured on a few environments; their disk for all is those and so many times what one
-more added.
+The wheels that all have are the real ones that the benchmark `imports` loads; each environment has
+a tenth as many of its own, as large as in-house packages are. Only what comes after resolving is
+done here: locks are written by hand. Verification tells of the first environment what is hot; of
+the others' own wheels, all modules are. Peers are measured on a few environments; their disk for
+all is those and so many times what one more added.
 """
 
 from __future__ import annotations
@@ -18,31 +18,40 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.utils import parse_wheel_filename
+
+from benchmarks.imports import MODULES as IMPORTED
+from benchmarks.imports import WANTED, base_of
 from benchmarks.rows import Row
 from reconciler.builder.build import Built
 from reconciler.builder.uv import uv_path
+from reconciler.core.definitions import Checks
+from reconciler.share.packs import Pack, held, pack_path
 from reconciler.share.share import on_path
 from tests.fakes.bench import Bench
 from tests.fakes.wheels import make_wheel
 
 SIZES = (50, 500)
-COMMON, OWN = 18, 2
+OWN = 4  # wheels of each environment, beside 36 that all have
 PEERS = 5  # environments that each peer makes
 AGAIN = 20  # further environments of wheels that are there
 WORDS = [f"{number:04x} " for number in range(0, 1 << 16, 24)]
-MODULES, MODULE, LIBRARY, COLD = 4, 20_000, 200_000, 180_000  # how many, bytes
+MODULES, MODULE, COLD = 4, 20_000, 80_000  # of an own wheel: how many, bytes
 MIB = 1 << 20
+
+
+Common = tuple[list[Path], tuple[str, ...]]  # wheels, and what is imported of them
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What it took: MiB with the packs and without, seconds of each environment."""
+    """What it took: MiB in all and of packs, seconds of each environment."""
 
     disk: float
-    unpacked: float
+    packs: float
     entries: int
     new: list[float]
     again: list[float]
@@ -62,35 +71,38 @@ def run(sizes: Sequence[int] = SIZES) -> list[Row]:
     rows: list[Row] = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as directory:
-            rows += _measure(Path(directory), size)
+            rows += _measure(Path(directory), size, _real)
     return rows
 
 
 def short() -> list[Row]:
-    """Six environments, without peers."""
+    """Six environments of small wheels, without peers."""
     with tempfile.TemporaryDirectory() as directory:
-        return [row for row in _measure(Path(directory), 6, peers=0) if row.count]
+        return [row for row in _measure(Path(directory), 6, _small, peers=False) if row.count]
 
 
-def _measure(root: Path, size: int, peers: int = PEERS) -> list[Row]:
-    with Bench(root / "bench") as bench:
-        wheels = _wheels(bench.public.folder, size)
+def _measure(
+    root: Path, size: int, common: Callable[[Bench], Common], *, peers: bool = True
+) -> list[Row]:
+    bench = Bench(root / "bench")
+    shared, imports = common(bench)
+    with bench:
+        wheels = [shared + _own(bench.public.folder, number) for number in range(size)]
         _uv(bench, root, sorted(bench.public.folder.glob("*.whl")), root / "once")
         unique = _disk([root / "once"])
-        ours = _ours(bench, wheels)
-        others = _peers(bench, root, wheels, size)[:peers] if peers else []
+        ours = _ours(bench, wheels, imports)
+        others = _peers(bench, root, wheels, size) if peers else []
     name = f"sharing, {size} environments"
     made = 1000 * statistics.median(ours.again)
     rows = [
-        Row(name, "disk: store and builds, without packs", ours.unpacked, "MiB",
-            "≤ 1.1 × each wheel once", 1.1 * unique, "each wheel once", unique, count=True),
-        Row(name, "disk: packs for quick imports too", ours.disk, "MiB", "≤ 1.1 × each wheel once",
-            1.1 * unique, "each wheel once", unique),
-        Row(name, "store entries", ours.entries, "", "as many as wheels", COMMON + OWN * size,
-            count=True),
+        Row(name, "disk: store and builds", ours.disk, "MiB", "≤ 1.1 × each wheel once",
+            1.1 * unique, "each wheel once", unique, count=True),
+        Row(name, "of that, packs for quick imports", ours.packs, "MiB"),
+        Row(name, "store entries", ours.entries, "", "as many as wheels",
+            len(shared) + OWN * size, count=True),
         Row(name, "one more of wheels that are there, beyond resolving (median)", made, "ms",
             "≤ 50 ms", 50.0),
-        Row(name, "one more with two wheels of its own, beyond resolving (median)",
+        Row(name, "one more with wheels of its own, beyond resolving (median)",
             1000 * statistics.median(ours.new), "ms"),
     ]  # fmt: skip
     for peer in others:
@@ -106,30 +118,42 @@ def _measure(root: Path, size: int, peers: int = PEERS) -> list[Row]:
 # ---------------------------------------------------------------------------------------- wheels
 
 
-def _wheels(folder: Path, size: int) -> list[list[Path]]:
-    """The wheels of each environment."""
+def _real(bench: Bench) -> Common:
+    """A large environment as teams have it."""
+    bench.python = base_of(bench.root)
+    folder = bench.public.folder
+    _run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+        "--only-binary", ":all:", "--dest", str(folder), *WANTED,
+    )  # fmt: skip
+    return sorted(folder.glob("*.whl")), IMPORTED
+
+
+def _small(bench: Bench) -> Common:
+    """One wheel with most of the bytes in a library, as in large environments, and small ones."""
+    folder = bench.public.folder
     chance = random.Random(20)
-    common = [_wheel(folder, chance, f"common{number:02}") for number in range(COMMON)]
-    return [
-        common + [_wheel(folder, chance, f"own{number:04}x{n}") for n in range(OWN)]
-        for number in range(size)
-    ]
+    data = {"large/library.bin": _words(chance, 12_000_000), "large/cold.dat": _words(chance, COLD)}
+    reading = "with open(__file__.replace('__init__.py', 'library.bin'), 'rb') as file:\n"
+    large = make_wheel(folder, "large", files={"large/__init__.py": f"{reading}    1\n", **data})
+    return [large, *(_wheel(folder, chance, f"common{number:02}") for number in range(17))], ()
+
+
+def _own(folder: Path, number: int) -> list[Path]:
+    chance = random.Random(number)
+    return [_wheel(folder, chance, f"own{number:04}x{n}") for n in range(OWN)]
+
+
+def _words(chance: random.Random, size: int) -> str:
+    return "".join(chance.choices(WORDS, k=size // 5))
 
 
 def _wheel(folder: Path, chance: random.Random, name: str) -> Path:
-    def words(size: int) -> str:
-        return "".join(chance.choices(WORDS, k=size // 5))
-
-    modules = {f"{name}/m{n}.py": f'"""{words(MODULE)}"""\n' for n in range(MODULES)}
+    modules = {f"{name}/m{n}.py": f'"""{_words(chance, MODULE)}"""\n' for n in range(MODULES)}
+    imports = "".join(f"from . import m{n}\n" for n in range(MODULES))
+    cold = _words(chance, COLD)
     return make_wheel(
-        folder,
-        name,
-        files={
-            f"{name}/__init__.py": "",
-            **modules,
-            f"{name}/library.so": words(LIBRARY),
-            f"{name}/cold.dat": words(COLD),
-        },
+        folder, name, files={f"{name}/__init__.py": imports, **modules, f"{name}/cold.dat": cold}
     )
 
 
@@ -138,8 +162,9 @@ def _lock(url: str, wheels: Iterable[Path]) -> str:
     text = 'lock-version = "1.0"\ncreated-by = "hand"\n'
     for wheel in wheels:
         sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        name, version, _, _ = parse_wheel_filename(wheel.name)
         text += (
-            f'\n[[packages]]\nname = "{wheel.name.split("-")[0]}"\nversion = "1.0"\n'
+            f'\n[[packages]]\nname = "{name}"\nversion = "{version}"\n'
             f'wheels = [{{name = "{wheel.name}", url = "{url}/{wheel.name}", '
             f'hashes = {{sha256 = "{sha256}"}}}}]\n'
         )
@@ -149,12 +174,13 @@ def _lock(url: str, wheels: Iterable[Path]) -> str:
 # ------------------------------------------------------------------------------------------ ours
 
 
-def _ours(bench: Bench, wheels: Sequence[Sequence[Path]]) -> Ours:
+def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ...]) -> Ours:
     url = bench.public.url.replace("/simple/", "/packages")
     new, again = [], []
+    recipe, job = bench.recipe(checks=Checks(imports=imports)), bench.job()
 
     def construct(lock: str, **more: object) -> Built:
-        return bench.builder.construct(bench.job(), bench.recipe(**more), bench.runtime, lock)
+        return bench.builder.construct(job, replace(recipe, **more), bench.runtime, lock)
 
     built = []
     for chosen in wheels:
@@ -162,12 +188,14 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]]) -> Ours:
         begun = time.perf_counter()
         built.append(construct(lock).build_id)
         new.append(time.perf_counter() - begun)
+    bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built[0])
+    told = {digest: _held(bench, digest, p) for digest, p in bench.share.packs(built[0]).items()}
     for build_id in built:
         bench.share.spread_build(build_id, lambda: None)
-    unpacked = _disk([bench.share.root])
-    for build_id in built:
         entries = [bench.share.entry(d) for d in on_path(bench.share.build(build_id) or {})]
-        bench.share.put_packs(build_id, {entry.name: _hot(entry) for entry in entries})
+        hot = {entry.name: told.get(entry.name) or _modules(entry) for entry in entries}
+        bench.share.put_packs(build_id, hot)
+    packs = sum(path.stat().st_size for path in bench.share.root.rglob("*.pack")) / MIB
     disk = _disk([bench.share.root])
     count = len(list((bench.share.root / "store" / "sha256").glob("*/*/entry.json")))
     lock = _lock(url, wheels[0])
@@ -175,13 +203,17 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]]) -> Ours:
         begun = time.perf_counter()
         construct(lock, env=(("NUMBER", str(number)),))
         again.append(time.perf_counter() - begun)
-    return Ours(disk, unpacked, count, new, again)
+    return Ours(disk, packs, count, new, again)
 
 
-def _hot(entry: Path) -> set[str]:
-    """All but the cold file, and folders."""
-    files = (path for path in entry.rglob("*") if path.is_file() and path.suffix != ".dat")
-    return {path.relative_to(entry).as_posix() for path in files}
+def _held(bench: Bench, digest: str, pack: Pack) -> frozenset[str]:
+    return held(pack_path(bench.share.entry(digest), pack.sha256), pack.sha256)
+
+
+def _modules(entry: Path) -> frozenset[str]:
+    """All sources and bytecode of an entry."""
+    found = (path for path in entry.rglob("*") if path.suffix in (".py", ".pyc"))
+    return frozenset(path.relative_to(entry).as_posix() for path in found)
 
 
 def _disk(folders: Sequence[Path]) -> float:

@@ -98,7 +98,11 @@ def make_lock(
         index=None if direct else served,
         network=direct,
         harmless=not recipe.source_builds,
+        quiet=True,
     )
+    found = read_result(place / "pylock.toml", LOCK_LIMIT)
+    lock = found.decode(errors="replace") if found is not None else ""
+    job.say(ended.output.replace(lock, "").rstrip())  # uv prints the lock that it writes, too
     failpoint("builder.resolved")
     if ended.timed_out:
         raise Stalled(
@@ -113,10 +117,9 @@ def make_lock(
         if indexes.distrusted:
             raise untrusted(min(indexes.distrusted))
         raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
-    found = read_result(place / "pylock.toml", LOCK_LIMIT)
     if found is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
-    text = _finish(found.decode(), wheels, indexes)
+    text = _finish(lock, wheels, indexes)
     return Lock(text, packages_of(text))
 
 

@@ -4,9 +4,10 @@ r"""Packs: files of one store entry in one file, so that a pod reads them in a f
 
 The index is JSON, packed by zlib: `folders` (to be made), `blocks` (each with `packed` bytes,
 `sha256` and whether it is packed by `zlib`; its `parts` are [path, offset in the file, bytes,
-mode]), and `cold`: paths that the pack does not hold and that stay on the share. A pack is named by
-the SHA-256 of all before the blocks, which covers them by their own. The loader's groundcrew_local
-reads packs; this module writes them.
+mode]), and `cold`: paths that the pack does not hold and that stay on the share. A block that is
+`apart` is not in the pack: it is its one part, as it lies in the entry's own file. A pack is named
+by the SHA-256 of all before the blocks, which covers them by their own. The loader's
+groundcrew_local reads packs; this module writes them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
 WINDOW = 4  # blocks that are made ahead
 READERS = 16  # files read at once: a share answers in parallel
 LEVEL = 6
+APART = 4 << 20  # bytes from which on a hot file is read where it lies: see ADR 20
 PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
 ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
 ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what lists distributions reads
@@ -63,6 +65,7 @@ class _Block:
 
     parts: list[tuple[str, int, int, int]] = field(default_factory=list)
     size: int = 0
+    apart: bool = False
 
 
 def write_pack(
@@ -75,21 +78,20 @@ def write_pack(
     """Write a pack of a folder's files (see `files_of`) to a new file, durably.
 
     `hot` are the paths to take, those that are there, and folders to make although what is in them
-    is not hot (with a / at their end); None means all files, and no compression. `facts` are kept
-    in the index. Raises OSError.
+    is not hot (with a / at their end); None means all files, none of them apart, and no
+    compression. `facts` are kept in the index. Raises OSError.
     """
     chosen = sorted(files if hot is None else hot & files.keys())
     made = {str(PurePosixPath(path)) for path in hot or () if path.endswith("/")}
-    level = 0 if hot is None else LEVEL
-    blocks = list(_blocks([(path, *files[path]) for path in chosen]))
-    rows = []
+    whole = hot is None
+    blocks = list(_blocks([(path, *files[path]) for path in chosen], APART if not whole else None))
+    rows: list[dict[str, object]] = []
     with tempfile.TemporaryFile() as spool:  # local: the index comes first, but is known last
-        for block, data in zip(blocks, _packed(source, blocks, level), strict=True):
-            sha256 = hashlib.sha256(data).hexdigest()
-            rows.append(
-                {"packed": len(data), "sha256": sha256, "zlib": level > 0, "parts": block.parts}
-            )
-            if level:
+        for block, data in zip(blocks, _packed(source, blocks, whole), strict=True):
+            row = {"packed": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            row |= {"zlib": not (whole or block.apart), "parts": block.parts}
+            rows.append(row | ({"apart": True} if block.apart else {}))
+            if not (whole or block.apart):
                 spool.write(data)
         index = {
             "folders": _folders(chosen, made),
@@ -100,7 +102,7 @@ def write_pack(
         text = zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
         head = groundcrew_local.MAGIC + len(text).to_bytes(4, "little") + text
         spool.seek(0)
-        pieces = iter(lambda: spool.read(PIECE), b"") if level else _packed(source, blocks, 0)
+        pieces = _packed(source, blocks, whole) if whole else iter(lambda: spool.read(PIECE), b"")
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(handle, "wb", buffering=PIECE) as file:
             os.fchmod(handle, 0o644)
@@ -132,15 +134,22 @@ def read_member(path: Path, index: Mapping[str, Any], name: str) -> bytes:
     """One file of a pack whose index was read; empty when it is not in it. Raises OSError."""
     found = b""
     with path.open("rb") as file:
-        offset = file.seek(0, os.SEEK_END) - sum(block["packed"] for block in index["blocks"])
-        for block in index["blocks"]:
+        for block, offset in _stored(file, index):
             begin = 0
             for part, _, size, _ in block["parts"]:
                 if part == name:
                     found += _checked(file, path, block, offset)[begin : begin + size]
                 begin += size
-            offset += block["packed"]
     return found
+
+
+def _stored(file: BinaryIO, index: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+    """The blocks that lie in the pack itself, and where."""
+    blocks = [block for block in index["blocks"] if not block.get("apart")]
+    offset = file.seek(0, os.SEEK_END) - sum(block["packed"] for block in blocks)
+    for block in blocks:
+        yield block, offset
+        offset += block["packed"]
 
 
 def _checked(file: BinaryIO, path: Path, block: dict[str, Any], offset: int) -> bytes | memoryview:
@@ -151,7 +160,10 @@ def _checked(file: BinaryIO, path: Path, block: dict[str, Any], offset: int) -> 
 
 
 def unpack(path: Path, target: Path, writers: int = 4) -> tuple[int, int]:
-    """Write the files of a pack to a folder, durably; returns (files, bytes). Raises OSError."""
+    """Write the files that lie in a pack to a folder, durably; returns (files, bytes).
+
+    Raises OSError.
+    """
     pack, index = read_head(path)
     folders = [target / folder for folder in index["folders"]]
     for folder in folders:
@@ -159,10 +171,8 @@ def unpack(path: Path, target: Path, writers: int = 4) -> tuple[int, int]:
     names = set()
     with path.open("rb") as file, ThreadPoolExecutor(writers) as pool:
         running: list[Future[None]] = []
-        offset = file.seek(0, os.SEEK_END) - sum(block["packed"] for block in index["blocks"])
-        for block in index["blocks"]:
+        for block, offset in _stored(file, index):
             data = _checked(file, path, block, offset)
-            offset += block["packed"]
             begin = 0
             for name, at, size, mode in block["parts"]:
                 names.add(name)
@@ -288,10 +298,18 @@ def _with_always(files: Collection[str], hot: Collection[str]) -> set[str]:
     return chosen
 
 
-def _blocks(files: Sequence[tuple[str, int, int]]) -> Iterator[_Block]:
-    """Fill blocks with the files in their order; a large file is cut."""
+def _blocks(files: Sequence[tuple[str, int, int]], apart: int | None) -> Iterator[_Block]:
+    """Fill blocks with the files in their order; a large file is cut.
+
+    Those of `apart` bytes and more are in no block with others.
+    """
     block = _Block()
     for path, size, mode in files:
+        if apart is not None and size >= apart:
+            for at in range(0, size, BLOCK):
+                part = min(size - at, BLOCK)
+                yield _Block([(path, at, part, mode)], part, apart=True)
+            continue
         at = 0
         while at < size or size == 0:
             part = min(size - at, BLOCK - block.size)
@@ -307,19 +325,19 @@ def _blocks(files: Sequence[tuple[str, int, int]]) -> Iterator[_Block]:
         yield block
 
 
-def _packed(source: Path, blocks: Sequence[_Block], level: int) -> Iterator[bytes]:
-    """The blocks' bytes in their order; packed ones are made a few ahead.
+def _packed(source: Path, blocks: Sequence[_Block], whole: bool) -> Iterator[bytes]:
+    """The blocks' bytes in their order, as they are or, made a few ahead, compressed.
 
-    What is not packed lies on a local disk, where one read after the other is fastest.
+    What a whole pack is made of lies on a local disk, where one read after the other is fastest.
     """
-    if not level:
+    if whole:
         for block in blocks:
             yield b"".join([_read(source, *part[:3]) for part in block.parts])
         return
 
     def make(block: _Block) -> bytes:
-        parts = readers.map(lambda part: _read(source, *part[:3]), block.parts)
-        return zlib.compress(b"".join(parts), level)
+        data = b"".join(readers.map(lambda part: _read(source, *part[:3]), block.parts))
+        return data if block.apart else zlib.compress(data, LEVEL)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, ThreadPoolExecutor(READERS) as readers:
         ahead: list[Future[bytes]] = []

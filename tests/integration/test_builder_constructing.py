@@ -44,7 +44,10 @@ def test_a_build_holds_its_packages_lock_sbom_and_log(bench: Bench) -> None:
     folder = bench.share.build_path(built.build_id)
     sbom = json.loads((folder / "sbom.cdx.json").read_text())
     assert {c["purl"] for c in sbom["components"]} == {"pkg:pypi/alpha@1.0", "pkg:pypi/beta@2.0"}
-    assert "placed alpha 1.0" in (folder / "build.log").read_text()
+    log = (folder / "build.log").read_text()
+    assert "placed alpha 1.0" in log
+    assert "Resolved" in log
+    assert "lock-version" not in log, "the lock is beside it"
     document = bench.share.build(built.build_id)
     assert document is not None
     assert document["env"] == {"ACME_REGION": "eu"}

@@ -20,12 +20,15 @@ from reconciler.share.share import Share
 from tests.integration.test_share import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
 
 OTHER = "e" * 64
-BIG = bytes(range(256)) * 20_000  # larger than a block
-HOT = {"lib/acme_mod.py", "lib/acme_pkg/__init__.py", "lib/acme_pkg/table.bin"}
+BIG = bytes(range(256)) * 12_000  # larger than a block
+HUGE = bytes(range(255)) * 20_000 + b"end"  # so large that it is read where it lies
+LIBRARY = "lib/acme_pkg/library.bin"
+HOT = {"lib/acme_mod.py", "lib/acme_pkg/__init__.py", "lib/acme_pkg/table.bin", LIBRARY}
 FILES: dict[str, bytes] = {
     "lib/acme_mod.py": b"X = 1\n",
     "lib/acme_pkg/__init__.py": b"",
     "lib/acme_pkg/table.bin": BIG,
+    LIBRARY: HUGE,
     "lib/acme_pkg/rare.py": b"Y = 2\n",
     "lib/acme_pkg/data/one.txt": b"one",
     "lib/acme-1.0.dist-info/METADATA": b"Name: acme\nVersion: 1.0\n",
@@ -120,6 +123,38 @@ print(json.dumps([acme_mod.__file__, os.path.realpath(acme_mod.__file__),
     assert {"__init__.py", "data", "rare.py", "table.bin"} <= set(names)
     assert json.loads(site.run(code))[0] == mod, "the next process uses the same"
     assert len(site.data()) == 1
+
+
+def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:
+    """The pack names it and holds nothing of it; what is unpacked is the same to the last byte."""
+    _, index = read_head(site.pack)
+    apart = [block for block in index["blocks"] if block.get("apart")]
+    assert {block["parts"][0][0] for block in apart} == {LIBRARY}
+    assert sum(block["packed"] for block in apart) == len(HUGE)
+    assert LIBRARY in held(site.pack, site.share.packs(A)[DIGEST].sha256)
+    assert site.pack.stat().st_size < len(BIG)
+    assert site.share.packs(A)[DIGEST].bytes > len(HUGE), "the room it takes counts"
+    path = Path(site.run("import acme_pkg; print(acme_pkg.__path__[0])"), "library.bin")
+    assert path.is_relative_to(site.local)
+    assert not path.is_symlink()
+    assert path.read_bytes() == HUGE
+
+
+def test_a_large_file_that_is_not_what_it_was_is_not_taken(site: Site) -> None:
+    """One changed byte, an end that is missing, a file that is gone: told, and the share is used."""
+    library = site.share.entry(DIGEST) / LIBRARY
+    library.chmod(0o644)
+    for damaged in (HUGE[:-1] + b"!", HUGE[:-1], HUGE[: 3 << 20], b"", None):
+        if damaged is None:
+            library.unlink()
+        else:
+            library.write_bytes(damaged)
+        assert site.run(WHERE).startswith(str(site.share.root)), damaged and len(damaged)
+        assert "using the share" in site.said
+        assert site.data() == []
+    library.write_bytes(HUGE)
+    assert site.run(WHERE).startswith(str(site.local))
+    assert site.said == ""
 
 
 def test_a_build_without_packs_is_loaded_from_the_share(site: Site) -> None:
@@ -286,10 +321,11 @@ def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
 
 def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
     """A process whose packs go goes on with the same paths, which now lead to the share."""
-    files = {"lib/other_mod.py": b"Z = 3\n", "lib/other.bin": os.urandom(len(BIG))}
+    size = len(BIG) + len(HUGE)
+    files = {"lib/other_mod.py": b"Z = 3\n", "lib/other.bin": os.urandom(size)}
     site.add(B, OTHER, files)
     site.share.put_packs(B, {OTHER: set(files)})
-    limit = str(len(BIG) + 100_000)  # room for one of them
+    limit = str(size + 100_000)  # room for one of them
     code = (
         "import sys, acme_mod; print('up', flush=True); sys.stdin.readline();"
         "import acme_pkg, acme_pkg.rare, os;"
@@ -347,7 +383,7 @@ def test_a_pack_that_will_do_is_used_again(site: Site) -> None:
     first = site.share.packs(A)
     site.add(B, DIGEST, FILES)
     needs = site.share.put_packs(B, {DIGEST: HOT - {"lib/acme_mod.py"}})
-    assert needs == {DIGEST: Need(2, len(BIG))}, "what is needed, whatever the pack holds"
+    assert needs == {DIGEST: Need(3, len(BIG) + len(HUGE))}, "what is needed, whatever the pack holds"
     assert site.share.packs(B) == first
     site.share.put_packs(B, {DIGEST: {"lib/acme_mod.py"}})
     assert site.share.packs(B) != first, "one that is much too large will not do"
@@ -397,6 +433,7 @@ def test_one_file_of_a_pack_is_read_without_the_others(site: Site) -> None:
     assert read_member(site.pack, index, "lib/acme_pkg/table.bin") == BIG
     assert read_member(site.pack, index, "lib/acme_mod.py") == b"X = 1\n"
     assert read_member(site.pack, index, "lib/none.py") == b""
+    assert read_member(site.pack, index, LIBRARY) == b"", "it lies apart"
     data = bytearray(site.pack.read_bytes())
     data[-1] ^= 1
     site.pack.write_bytes(data)

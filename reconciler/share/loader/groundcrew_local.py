@@ -233,16 +233,34 @@ class _Unpacking:
         self.problem: Exception | None = None
         random = binascii.hexlify(os.urandom(4)).decode()
         self.data = os.path.join(place, ".data", "%s.%d.%s" % (self.name, row["bytes"], random))
-        path = _entry(root, digest) + (".all" if row.get("whole") else "-%s.pack" % row["pack"])
+        entry = _entry(root, digest)
+        path = entry + (".all" if row.get("whole") else "-%s.pack" % row["pack"])
         self.handle, self.offset, self.index = open_pack(path, row["pack"])
+        self.apart: dict[str, int] = {}
         try:
+            self._open_apart(entry)
             os.makedirs(self.data)
             for folder in self.index["folders"]:
                 os.makedirs(os.path.join(self.data, _safe(folder)), exist_ok=True)
         except BaseException:
-            os.close(self.handle)
+            self._close()
             self.discard()
             raise
+
+    def _open_apart(self, entry: str) -> None:
+        """Open the files of the entry that blocks lie in, the way the pack was opened."""
+        import fcntl
+
+        direct = fcntl.fcntl(self.handle, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0)
+        for block in self.index["blocks"]:
+            path = block["parts"][0][0]
+            if block.get("apart") and path not in self.apart:
+                name = os.path.join(entry, _safe(path))
+                self.apart[path] = os.open(name, os.O_RDONLY | os.O_CLOEXEC | direct)
+
+    def _close(self) -> None:
+        for handle in (self.handle, *self.apart.values()):
+            os.close(handle)
 
     def tasks(self) -> list[Callable[[], None]]:
         """One call for each block; they may run at the same time."""
@@ -251,14 +269,18 @@ class _Unpacking:
         found: list[Callable[[], None]] = []
         offset = self.offset
         for block in self.index["blocks"]:
-            found.append(partial(self._block, block, offset))
-            offset += block["packed"]
+            path, at = block["parts"][0][:2]
+            if block.get("apart"):
+                found.append(partial(self._block, block, self.apart[path], at))
+            else:
+                found.append(partial(self._block, block, self.handle, offset))
+                offset += block["packed"]
         return found
 
-    def _block(self, block: dict[str, Any], offset: int) -> None:
+    def _block(self, block: dict[str, Any], handle: int, offset: int) -> None:
         if self.problem is None:
             try:
-                self._write(block, read_block(self.handle, block, offset))
+                self._write(block, read_block(handle, block, offset))
             except Exception as error:
                 self.problem = error
 
@@ -280,7 +302,7 @@ class _Unpacking:
 
     def finish(self) -> None:
         """Link what the pack does not hold, then give the whole its name."""
-        os.close(self.handle)
+        self._close()
         if self.problem is not None:
             raise self.problem
         entry = _entry(self.root, self.digest)
@@ -338,7 +360,7 @@ def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
 
 
 def read_block(handle: int, block: dict[str, Any], offset: int) -> bytes | memoryview:
-    """One block of an open pack, checked and unpacked."""
+    """One block of an open pack, or of an open file of the entry, checked and unpacked."""
     import hashlib
     import zlib
 
