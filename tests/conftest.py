@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,12 @@ import pytest
 from sqlalchemy import create_engine
 
 _skipped: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Where a shell runs the tests in the background, commands that they start take Ctrl-C too."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
