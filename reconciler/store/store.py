@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -32,12 +31,12 @@ from reconciler.core.model import (
 from reconciler.faults import failpoint
 from reconciler.store import rows, schema
 from reconciler.store.codec import dump, parse
+from reconciler.store.engine import PATIENCE, open_engine
 from reconciler.store.errors import LeaseLost, translating
 from reconciler.store.outbox import Outbox
 
 SCHEMA = "0002"  # the newest migration that this code knows
 MIGRATING = 0x67726F756E64  # the number of the lock that a migration holds
-BUSY = 10.0  # seconds to wait for another writer of SQLite
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +56,9 @@ class Store(Outbox):
     """The records behind one database URL. Methods raise Retryable("DatabaseUnavailable")."""
 
     def __init__(self, url: str) -> None:
-        if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        options = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "pool_size": 5}
-        self.engine: Engine = create_engine(url, **options)
+        self.engine: Engine = open_engine(url)
         self._shown = self.engine.url.render_as_string(hide_password=True)
         self._sqlite = self.engine.dialect.name == "sqlite"
-        if self._sqlite:
-            _prepare_sqlite(self.engine)
 
     def close(self) -> None:
         """Close every connection."""
@@ -108,6 +102,8 @@ class Store(Outbox):
         config.set_main_option("script_location", "reconciler.store:migrations")
         with self._writing() as connection:
             if not self._sqlite:  # replicas that start together: one of them makes the tables
+                for name in PATIENCE:  # a migration may take as long as it takes
+                    connection.exec_driver_sql(f"SET LOCAL {name} = 0")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -345,15 +341,6 @@ class Store(Outbox):
         """Id of the newest event, 0 when there is none."""
         with self._reading() as connection:
             return int(connection.execute(select(func.max(schema.events.c.id))).scalar() or 0)
-
-
-def _prepare_sqlite(engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def connected(connection, _record) -> None:  # type: ignore[no-untyped-def]
-        connection.isolation_level = None  # we say BEGIN ourselves
-        connection.execute("PRAGMA journal_mode=DELETE")
-        connection.execute("PRAGMA synchronous=EXTRA")
-        connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
 
 
 def _set_lock(connection: Connection, digest: str, runtime: str, text: str) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,6 +330,42 @@ def test_instances_can_be_dropped(store: Store, lease: Lease) -> None:
     store.write(lease, Change(instances=(one,)))
     store.write(lease, Change(drop_instances=("a",)))
     assert store.load().instances == {}
+
+
+def test_a_leader_that_freezes_inside_a_transaction_is_succeeded(postgresql_url: str) -> None:
+    """It holds the lease's row; the server ends its session, and what it does later is refused."""
+    one, two = Store(postgresql_url), Store(postgresql_url)
+    one.migrate()
+    lease = one.acquire("one", 2.0)
+    assert lease is not None
+    woken = threading.Event()
+
+    def frozen() -> None:
+        with one._writing() as connection:
+            one._fence(connection, lease)
+            connection.execute(schema.lease.update().values(expires_at=4e9))
+            woken.wait(60)
+            connection.execute(schema.lease.update().values(holder="one again"))
+
+    def succeed() -> Lease:
+        while True:
+            with suppress(Retryable):  # it waits no longer for the lock
+                if (found := two.acquire("two", 60.0)) is not None:
+                    return found
+            time.sleep(0.1)
+
+    with ThreadPoolExecutor(2) as pool:
+        ice = pool.submit(frozen)
+        taken = pool.submit(succeed).result(15)
+        woken.set()
+        with pytest.raises(Retryable, match="was cut"):
+            ice.result(15)
+    assert taken.epoch == lease.epoch + 1
+    assert two.leader() == "two"
+    with pytest.raises(LeaseLost):
+        one.renew(lease, 2.0)
+    one.close()
+    two.close()
 
 
 def test_replicas_that_start_together_make_the_tables_once(postgresql_url: str) -> None:

@@ -1,0 +1,48 @@
+"""Connections to the database of the records, and how long anything there may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+
+BUSY = 10.0  # seconds to wait for another writer of SQLite
+# Of PostgreSQL, in milliseconds. A daemon that freezes or loses power inside a transaction holds
+# the lease's row until its session ends: the server ends one that says nothing for so long.
+PATIENCE = {
+    "idle_in_transaction_session_timeout": 4_000,
+    "lock_timeout": 5_000,
+    "statement_timeout": 30_000,
+}
+REACH = {  # a server that went without a word is noticed; seconds, but the last: milliseconds
+    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}  # fmt: skip
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for a database URL; what the URL itself says of connecting wins."""
+    if url.startswith("sqlite"):
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url)
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    said = make_url(url).query
+    reach = {name: value for name, value in REACH.items() if name not in said}
+    engine = create_engine(url, pool_pre_ping=True, pool_size=5, connect_args=reach)
+    event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA synchronous=EXTRA")
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    connection.execute("; ".join(f"SET {name} = {value}" for name, value in PATIENCE.items()))
+    connection.commit()
