@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,7 +86,7 @@ def chart_values(settings: Settings, instance: str, local: str = "disk") -> dict
     component, the jobs and the template of worker pods. Log groomers and the clean-up of pods get
     the volume without the variable; they load nothing.
     """
-    volumes = [{"name": VOLUME, **settings.kubernetes.volume}]
+    volumes = [{"name": VOLUME, **_read_only(settings.kubernetes.volume)}]
     mounts = [{"name": VOLUME, "mountPath": str(settings.share), "readOnly": True}]
     place = "off"
     if local != "off":
@@ -99,6 +100,14 @@ def chart_values(settings: Settings, instance: str, local: str = "disk") -> dict
             {"name": "PYTHONPATH", "value": _loader(settings, instance)},
             {"name": "GROUNDCREW_LOCAL", "value": place},
         ],
+    }
+
+
+def _read_only(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A volume's source, read-only for the whole pod; a folder of the node cannot say so."""
+    return {
+        kind: {**about, "readOnly": True} if kind != "hostPath" else about
+        for kind, about in source.items()
     }
 
 

@@ -24,7 +24,10 @@ spec:
 """
 VALUES = {
     "volumes": [
-        {"name": "groundcrew", "persistentVolumeClaim": {"claimName": "groundcrew-share"}},
+        {
+            "name": "groundcrew",
+            "persistentVolumeClaim": {"claimName": "groundcrew-share", "readOnly": True},
+        },
         {"name": "groundcrew-local", "emptyDir": {}},
     ],
     "volumeMounts": [
@@ -68,7 +71,7 @@ def test_they_follow_the_settings(
     monkeypatch.setenv("GROUNDCREW_KUBERNETES__VOLUME", json.dumps(nfs))
     assert main(["airflow-values", "instance/analytics-prod", "--definitions", str(repo)]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
-    assert found["volumes"][0] == {"name": "groundcrew", **nfs}
+    assert found["volumes"][0] == {"name": "groundcrew", "nfs": {**nfs["nfs"], "readOnly": True}}
     assert found["volumeMounts"][0]["mountPath"] == "/mnt/share"
     assert found["env"][0]["value"] == "/mnt/share/instances/analytics-prod/loader"
 

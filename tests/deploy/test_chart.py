@@ -171,8 +171,8 @@ def test_each_namespace_gets_the_share_and_airflow_cannot_write_it() -> None:
         assert claim["accessModes"] == spec["accessModes"]
         assert spec["persistentVolumeReclaimPolicy"] == "Retain"
         assert spec["csi"]["volumeHandle"] == f"groundcrew-{namespace}"
-        found[namespace] = (spec["accessModes"], spec["csi"].get("readOnly", False))
-    ours, airflows = (["ReadWriteMany"], False), (["ReadOnlyMany"], True)
+        found[namespace] = (spec["accessModes"], spec.get("mountOptions", []))
+    ours, airflows = (["ReadWriteMany"], []), (["ReadOnlyMany"], ["ro"])
     assert found == {
         "groundcrew": ours, "groundcrew-builds": ours,
         "airflow-analytics": airflows, "airflow-science": airflows,

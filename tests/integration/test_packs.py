@@ -383,7 +383,9 @@ def test_a_pack_that_will_do_is_used_again(site: Site) -> None:
     first = site.share.packs(A)
     site.add(B, DIGEST, FILES)
     needs = site.share.put_packs(B, {DIGEST: HOT - {"lib/acme_mod.py"}})
-    assert needs == {DIGEST: Need(3, len(BIG) + len(HUGE))}, "what is needed, whatever the pack holds"
+    assert needs == {DIGEST: Need(3, len(BIG) + len(HUGE))}, (
+        "what is needed, whatever the pack holds"
+    )
     assert site.share.packs(B) == first
     site.share.put_packs(B, {DIGEST: {"lib/acme_mod.py"}})
     assert site.share.packs(B) != first, "one that is much too large will not do"
