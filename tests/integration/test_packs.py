@@ -141,7 +141,7 @@ def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:
 
 
 def test_a_large_file_that_is_not_what_it_was_is_not_taken(site: Site) -> None:
-    """One changed byte, an end that is missing, a file that is gone: told, and the share is used."""
+    """A changed byte, an end that is missing, no file: told, and the share is used."""
     library = site.share.entry(DIGEST) / LIBRARY
     library.chmod(0o644)
     for damaged in (HUGE[:-1] + b"!", HUGE[:-1], HUGE[: 3 << 20], b"", None):
