@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -55,7 +56,10 @@ class FaultProxy:
         self._server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(plane.certificate, plane.key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        # Shaking hands is the handlers': one slow client keeps nobody else waiting.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
         self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> FaultProxy:
@@ -68,7 +72,21 @@ class FaultProxy:
     ) -> None:  # fmt: skip
         self._over.set()
         self._server.shutdown()
+        self._turn_away()
         self._server.server_close()
+        self._pool.clear()
+
+    def _turn_away(self) -> None:
+        """End in order what was connected and not served.
+
+        Closing the listening socket alone resets it, and Python's ssl leaks a client's socket that
+        is reset before the handshake.
+        """
+        self._server.socket.settimeout(0)
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.socket.accept()
+                connection.close()
 
     def spoil(self, fault: int | str, method: str, part: str, times: int = 1) -> None:
         """Spoil the next requests that fit; "watch" as the method for watches."""
