@@ -7,7 +7,7 @@ The index is JSON, packed by zlib: `folders` (to be made), `blocks` (each with `
 mode]), and `cold`: paths that the pack does not hold and that stay on the share. A block that is
 `apart` is not in the pack: it is its one part, as it lies in the entry's own file. A pack is named
 by the SHA-256 of all before the blocks, which covers them by their own. The loader's
-groundcrew_local reads packs; this module writes them.
+groundcrew_packs reads packs; this module writes them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, BinaryIO
 from reconciler.core.errors import Stalled
 from reconciler.faults import failpoint
 from reconciler.share.atomic import make_directory, sync_directory, temporary
-from reconciler.share.loader import groundcrew_local
+from reconciler.share.loader import groundcrew_packs
 
 BLOCK = 2 << 20  # bytes of a block before it is packed
 PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
@@ -100,7 +100,7 @@ def write_pack(
             "facts": facts or {},
         }
         text = zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
-        head = groundcrew_local.MAGIC + len(text).to_bytes(4, "little") + text
+        head = groundcrew_packs.MAGIC + len(text).to_bytes(4, "little") + text
         spool.seek(0)
         pieces = _packed(source, blocks, whole) if whole else iter(lambda: spool.read(PIECE), b"")
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -119,7 +119,7 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
     with path.open("rb") as file:
         head = file.read(12)
         size = int.from_bytes(head[8:12], "little")
-        if head[:8] != groundcrew_local.MAGIC or size > groundcrew_local.INDEX_LIMIT:
+        if head[:8] != groundcrew_packs.MAGIC or size > groundcrew_packs.INDEX_LIMIT:
             raise OSError(errno.EIO, "no pack", path.name)
         text = file.read(size)
     try:
@@ -154,8 +154,8 @@ def _stored(file: BinaryIO, index: Mapping[str, Any]) -> Iterator[tuple[dict[str
 
 def _checked(file: BinaryIO, path: Path, block: dict[str, Any], offset: int) -> bytes | memoryview:
     try:
-        return groundcrew_local.read_block(file.fileno(), block, offset)
-    except groundcrew_local.Spoiled as error:
+        return groundcrew_packs.read_block(file.fileno(), block, offset)
+    except groundcrew_packs.Spoiled as error:
         raise OSError(errno.EIO, str(error), path.name) from error
 
 
@@ -251,8 +251,8 @@ def held(path: Path, sha256: str) -> frozenset[str]:
     """
     handle = os.open(path, os.O_RDONLY)
     try:
-        _, index = groundcrew_local.read_index(handle, sha256)
-    except groundcrew_local.Spoiled as error:
+        _, index = groundcrew_packs.read_index(handle, sha256)
+    except groundcrew_packs.Spoiled as error:
         raise ValueError(str(error)) from error
     finally:
         os.close(handle)

@@ -37,7 +37,7 @@ from reconciler.share.packs import Need, Pack, pack_entry
 
 PACKERS = 4  # entries packed at once
 HOT = "hot.json"  # of a build: the packs that hold what its imports need
-LOADER = ("groundcrew_local.py", "sitecustomize.py")
+LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 

@@ -16,28 +16,25 @@ Paths of running processes go through the links, so that eviction takes nothing 
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
+
+from groundcrew_packs import (  # type: ignore[import-not-found]  # beside this file
+    Spoiled,
+    open_pack,
+    read_block,
+)
 
 TYPE_CHECKING = False  # what type checkers take for true: typing costs an import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-MAGIC = b"GCPACK1\n"
-HEAD = 64 << 10  # bytes read at first: most indexes are shorter
-INDEX_LIMIT = 64 << 20  # bytes of a pack's index
-BLOCK_LIMIT = 256 << 20  # bytes of one block, packed or not
 LIMIT = 4 << 30  # bytes of all unpacked packs, where GROUNDCREW_LOCAL_LIMIT says nothing
 SPARE = 64 << 20  # bytes that always stay free on the disk
 PATIENCE = 120.0  # seconds that a process waits for another one that unpacks
 THREADS = 4
-
-
-class Spoiled(Exception):
-    """A pack is not what the build's manifest says."""
 
 
 def localise(
@@ -318,76 +315,6 @@ class _Unpacking:
         import shutil
 
         shutil.rmtree(self.data, ignore_errors=True)
-
-
-def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any]]:
-    """(handle, offset of the first block, index) of the pack whose head has this SHA-256.
-
-    It is read past the page cache where that goes: once, in as few requests as the share allows.
-    """
-    for flags in (getattr(os, "O_DIRECT", 0), 0):
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
-        except OSError as error:
-            if flags and error.errno == errno.EINVAL:
-                continue
-            raise
-        try:
-            offset, index = read_index(handle, digest)
-            return handle, offset, index
-        except BaseException as error:
-            os.close(handle)
-            if not flags or not isinstance(error, OSError) or error.errno != errno.EINVAL:
-                raise
-    raise Spoiled("it cannot be opened")
-
-
-def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
-    """(offset of the first block, index) of an open pack whose head has this SHA-256."""
-    import hashlib
-    import json
-    import zlib
-
-    head = read_range(handle, 0, HEAD)
-    size = int.from_bytes(head[8:12], "little") + 12
-    if head[:8] != MAGIC or size > INDEX_LIMIT:
-        raise Spoiled("it is no pack")
-    if size > HEAD:
-        head = read_range(handle, 0, size)
-    if len(head) < size or hashlib.sha256(head[:size]).hexdigest() != digest:
-        raise Spoiled("its index has another digest")
-    return size, json.loads(zlib.decompress(head[12:size]))
-
-
-def read_block(handle: int, block: dict[str, Any], offset: int) -> bytes | memoryview:
-    """One block of an open pack, or of an open file of the entry, checked and unpacked."""
-    import hashlib
-    import zlib
-
-    if block["packed"] > BLOCK_LIMIT:
-        raise Spoiled("a block is too large")
-    packed = read_range(handle, offset, block["packed"])
-    if len(packed) < block["packed"] or hashlib.sha256(packed).hexdigest() != block["sha256"]:
-        raise Spoiled("a block has another digest")
-    if not block["zlib"]:
-        return packed
-    return zlib.decompress(packed, bufsize=max(1, sum(part[2] for part in block["parts"])))
-
-
-def read_range(handle: int, offset: int, size: int) -> memoryview:
-    """`size` bytes from `offset`, fewer at the end of the file; whole pages are asked for."""
-    import mmap
-
-    begin = offset % mmap.PAGESIZE
-    pages = -(-(begin + size) // mmap.PAGESIZE)
-    room = memoryview(mmap.mmap(-1, max(pages, 1) * mmap.PAGESIZE))
-    seen = 0
-    while seen < begin + size:
-        done = os.preadv(handle, [room[seen:]], offset - begin + seen)
-        seen += done
-        if not done or seen % mmap.PAGESIZE:  # the end of the file
-            break
-    return room[begin : min(begin + size, max(seen, begin))]
 
 
 def _safe(path: str) -> str:
