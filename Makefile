@@ -15,7 +15,7 @@ JOBS ?= 2
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo envtest test test-fast check fix docs generate manifests bench image lock clean
+.PHONY: help setup demo envtest test test-fast check fix docs generate manifests bench wheel image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ manifests: setup ## Write the chart's copies and schema and deploy/manifests ane
 
 bench: setup ## Run the benchmarks beside what a user would do instead (NAME=one of them)
 	$(BIN)/python -m benchmarks $(NAME)
+
+wheel: setup ## Build Groundcrew's own wheel in dist, for a CI that plans
+	$(BIN)/uv build --quiet --wheel --out-dir dist
 
 image: ## Build the container image with buildah (BASE=debootstrap where no registry is reached)
 	$(PYTHON) scripts/image --base $(BASE)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 DESCRIPTION = 140  # GitHub's limit; GitLab's is 255
 NO_LINKS = Links()
 SHA = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
+INSTALL = {
+    "github": "pip install 'pygithub>=2.8,<3'",
+    "gitlab": "pip install 'python-gitlab>=8,<9'",
+}
 PUBLIC = {"github": "https://api.github.com", "gitlab": "https://gitlab.com"}
 
 
@@ -128,7 +132,7 @@ class Forge:
             else:
                 answer = self._gitlab(token, status)
         except ImportError:
-            return Answer(Outcome.REFUSED, "the extra is missing: pip install 'groundcrew[forges]'")
+            return Answer(Outcome.REFUSED, f"the extra is missing: {INSTALL[self._kind]}")
         except Exception as error:  # requests' and urllib3's many
             return Answer(Outcome.LATER, f"no answer: {type(error).__name__}")
         if not token:

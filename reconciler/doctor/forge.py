@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from metrics.channels import TIMEOUT, read_secret
-from metrics.commits import PUBLIC, project_of
+from metrics.commits import INSTALL, PUBLIC, project_of
 from reconciler.doctor.finding import Check, Finding, Level, good, off
 from reconciler.settings import Settings
 
@@ -36,7 +36,7 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield ask(about, api, project, token)
     except ImportError:
         yield _wrong(about, "ExtraMissing", "the client library is not installed",
-                     "pip install 'groundcrew[forges]'")  # fmt: skip
+                     INSTALL[wanted.forge])  # fmt: skip
     except Exception as error:  # requests' and urllib3's many; their words may hold the token
         yield Finding(
             Check.FORGE, about, Level.UNREACHABLE, "ForgeUnreachable",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,37 @@ def step(name: str) -> str:
     return str(found)
 
 
+ADDRESS = "groundcrew @ git+https://git.example.com/platform/groundcrew@v0.1.0"
+
+
+def test_only_the_platform_teams_groundcrew_is_installed(runner: Runner) -> None:
+    """What has that name on the public index is another project: without an address a job ends."""
+    gitlab = yaml.safe_load(GITLAB.read_text())["plan"]["script"][0]
+    for script, name in ((step("Install"), "PACKAGE"), (gitlab, "GROUNDCREW_PACKAGE")):
+        refused = runner.run(script)
+        assert refused.returncode != 0
+        assert "variable" in refused.stderr
+        assert runner.noted() == ""
+        assert runner.run(script, **{name: ADDRESS}).returncode == 0
+        assert ADDRESS in runner.noted()
+        runner.notes.write_text("")
+
+
+def test_no_page_installs_by_name_alone() -> None:
+    """Neither with an extra nor without."""
+    root = EXAMPLE.parent
+    named = re.compile(r"""pip install[^\n`]*[\s'"]groundcrew(\[|['"\s`]|$)""", re.MULTILINE)
+    texts = [
+        path
+        for top in ("docs", "reconciler", "metrics", "environments.example", "deploy")
+        for path in (root / top).rglob("*")
+        if path.suffix in (".md", ".py", ".yml", ".yaml", ".html", ".txt")
+    ]
+    assert len(texts) > 100
+    found = {path: named.findall(path.read_text()) for path in [*texts, root / "README.md"]}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
 def github_plan(runner: Runner) -> str:
     """Run the workflow's plan; the exit code that it notes."""
     summary, output = runner.repo.parent / "summary", runner.repo.parent / "output"
@@ -174,6 +206,7 @@ def test_gitlabs_job_writes_one_note(runner: Runner, earlier: bool) -> None:
             "\n".join(job["script"]),
             CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main", CI_SERVER_URL=forge.root,
             CI_PROJECT_ID="12", CI_MERGE_REQUEST_IID="3", GROUNDCREW_COMMENT_TOKEN="glpat-x",
+            GROUNDCREW_PACKAGE=ADDRESS,
         )  # fmt: skip
     finally:
         forge.close()
@@ -190,6 +223,9 @@ def test_gitlabs_job_needs_no_token_and_fails_for_a_mistake(runner: Runner) -> N
     """Without a token for notes the plan is in the log; a mistake ends with 1."""
     runner.definition("timeout: 5m", "timeout: soon")
     job = yaml.safe_load(GITLAB.read_text())["plan"]
-    done = runner.run("\n".join(job["script"]), CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main")
+    done = runner.run(
+        "\n".join(job["script"]), CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main",
+        GROUNDCREW_PACKAGE=ADDRESS,
+    )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "### Mistakes in the definitions" in done.stdout
