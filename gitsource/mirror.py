@@ -80,7 +80,7 @@ class Blobs:
 
 
 def _broken(name: str) -> Retryable:
-    return Retryable("MirrorDamaged", f"git object {name[:10]} cannot be read; it is fetched anew")
+    return Retryable("MirrorDamaged", f"git object {name[:10]} cannot be read")
 
 
 class Files:

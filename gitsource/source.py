@@ -6,12 +6,17 @@ and the reading of the files that changed. Nothing is ever checked out.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +26,29 @@ from gitsource.mirror import Blobs, Files, commit_of
 from gitsource.recipe import Limits
 from gitsource.shelf import Shelf
 from reconciler.core.definitions import Definitions
-from reconciler.core.errors import Retryable
+from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.settings import GitSettings
+
+log = logging.getLogger(__name__)
+
+REFS = "groundcrew"  # below refs/: one for each revision that was read
+TIDY_AFTER = 50  # revisions read since the mirror was tidied
+KEPT = 20  # newest revisions that stay, whatever the records name
 
 
 class Source:
-    """One branch of one repo. Used by one thread at a time, but for `export`."""
+    """One branch of one repo. Used by one thread at a time, but for `export`.
 
-    def __init__(self, settings: GitSettings, state_dir: Path, secrets_dir: Path) -> None:
+    `named` gives the revisions that the records name: they stay in the mirror.
+    """
+
+    def __init__(
+        self,
+        settings: GitSettings,
+        state_dir: Path,
+        secrets_dir: Path,
+        named: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._settings = settings
         self._mirror = state_dir / "mirror.git"
         self._home = state_dir
@@ -37,6 +57,9 @@ class Source:
         self._files = Files(settings.max_blob_bytes)
         self._shelf = Shelf(state_dir / "definitions.db")
         self._assembly: Assembly | None = None
+        self._named = named
+        self._kept: deque[str] = deque(maxlen=KEPT)
+        self._damaged = False  # found while exporting: the next poll mends it
 
     def poll(self) -> Definitions | None:
         """The definitions of the newest revision; None when that is the one read last.
@@ -45,11 +68,33 @@ class Source:
         for an address that is not allowed.
         """
         head = self._head()
-        if head == self._revision:
+        if head == self._revision and not self._damaged:
             return None
-        known = self._revision if self._assembly is not None else ""
-        assembly = self._assembly or self._fresh()
-        self._assembly = None  # until this revision was read to its end
+        assembly, self._assembly = self._assembly, None  # until this revision was read to its end
+        if self._damaged:
+            assembly = None
+            self._wipe()
+        try:
+            definitions = self._read(assembly)
+        except Retryable as error:
+            if self._is_sound():
+                raise
+            log.warning("the mirror is damaged, and is fetched anew: %s", error)
+            self._wipe()
+            definitions = self._read(None)
+        if not self._files.entries():
+            self._assembly = None
+            raise Retryable(
+                "SourceEmpty", f"{self._settings.url} has no files in its newest commit"
+            )
+        self._revision = definitions.commit.revision
+        self._tidy()
+        return definitions
+
+    def _read(self, assembly: Assembly | None) -> Definitions:
+        """Fetch and read what has changed since `assembly`; None: all there is."""
+        known = self._revision if assembly is not None else ""
+        assembly = assembly or self._fresh()
         head = self._fetch() if known else self._fetch_first()
         with Blobs(self._mirror, self._environment(), self._settings.timeout) as blobs:
             changed = None
@@ -59,12 +104,50 @@ class Source:
                 self._files.take_all(self._git, blobs, head)
             definitions = assembly.update(self._files, commit_of(self._git, head), changed)
             self._files.leave()
-        if not self._files.entries():
-            raise Retryable(
-                "SourceEmpty", f"{self._settings.url} has no files in its newest commit"
-            )
-        self._assembly, self._revision = assembly, head
+        self._assembly = assembly
         return definitions
+
+    # ------------------------------------------------------------------------------- the mirror
+
+    def _is_sound(self) -> bool:
+        """Is all in the mirror that its refs lead to, whole, and no lock left by a dead process."""
+        if not self._mirror.exists():
+            return True
+        too_old = time.time() - self._settings.timeout
+        for lock in self._mirror.rglob("*.lock"):
+            with contextlib.suppress(OSError):
+                if lock.stat().st_mtime < too_old:
+                    return False
+        try:
+            self._git(["fsck", "--no-dangling", "--no-progress"])
+        except Retryable:
+            return False
+        return True
+
+    def _wipe(self) -> None:
+        """Away with the mirror: it is fetched anew, and so is everything read from it."""
+        shutil.rmtree(self._mirror, ignore_errors=True)
+        self._damaged = False
+
+    def _tidy(self) -> None:
+        """After many revisions, let go of those that nothing needs, and pack what is left.
+
+        A ref keeps a revision that a rewritten branch has left: those that the records name and
+        the newest ones read here stay.
+        """
+        self._kept.append(self._revision)
+        refs = self._mirror / "refs" / REFS
+        try:
+            if sum(1 for _ in refs.iterdir()) < TIDY_AFTER:
+                return
+            needed = {*self._kept, *self._named()}
+            found = self._git(["for-each-ref", "--format=%(refname)", f"refs/{REFS}"]).decode()
+            gone = [n for n in found.split() if n.rpartition("/")[2] not in needed]
+            lines = "".join(f"delete {name}\n" for name in gone)
+            self._git(["update-ref", "--stdin"], lines.encode())
+            self._git(["gc", "--quiet"])
+        except (GroundcrewError, OSError) as error:
+            log.warning("the mirror cannot be tidied; it is tried again: %s", error)
 
     def _fresh(self) -> Assembly:
         return Assembly(
@@ -88,18 +171,21 @@ class Source:
     def _fetch(self) -> str:
         """Fetch into the mirror that was read before; returns the newest revision."""
         branch = f"refs/heads/{self._settings.branch}"
-        self._git(
+        self._run(
             [
-                "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head",
-                "--force", "--no-auto-maintenance", self._settings.url, f"+{branch}:{branch}",
-            ]
+                "git", "-C", str(self._mirror), "fetch", "--quiet", "--no-tags",
+                "--no-recurse-submodules", "--no-write-fetch-head", "--force",
+                "--no-auto-maintenance", self._settings.url, f"+{branch}:{branch}",
+            ],
+            b"",
         )  # fmt: skip
         head = self._git(["rev-parse", branch]).decode().strip()
-        self._git(["update-ref", f"refs/groundcrew/{head}", head])
+        self._git(["update-ref", f"refs/{REFS}/{head}", head])
         return head
 
-    def _git(self, words: list[str]) -> bytes:
-        return self._run(["git", "-C", str(self._mirror), *words], b"")
+    def _git(self, words: list[str], text: bytes = b"") -> bytes:
+        """Run git in the mirror, without the remote."""
+        return self._run(["git", "-C", str(self._mirror), *words], text, local=True)
 
     def export(self, tree: str, dest: Path) -> None:
         """Write a git tree, by its id, as plain files below `dest`, which must not exist."""
@@ -115,7 +201,12 @@ class Source:
             )
         except Retryable as error:
             shutil.rmtree(dest, ignore_errors=True)
-            raise Retryable("SourceUnreachable", f"tree {tree[:10]}: {error.message}") from error
+            if self._is_sound():
+                reason, words = "SourceUnreachable", ""
+            else:
+                self._damaged = True
+                reason, words = "MirrorDamaged", "the mirror is damaged and is fetched anew: "
+            raise Retryable(reason, f"tree {tree[:10]}: {words}{error.message}") from error
 
     def _environment(self) -> dict[str, str]:
         check_url(self._settings.url, self._settings.allow_schemes)
@@ -143,8 +234,11 @@ class Source:
         found: dict[str, Any] = json.loads(answer)
         return found
 
-    def _run(self, command: list[str], text: bytes) -> bytes:
-        """Run to its end within the time limit; the whole process group ends with it."""
+    def _run(self, command: list[str], text: bytes, *, local: bool = False) -> bytes:
+        """Run to its end within the time limit; the whole process group ends with it.
+
+        What goes wrong is the remote's fault, or with `local` the mirror's.
+        """
         environment = self._environment()
         if command[0] == sys.executable:
             root = str(Path(__file__).resolve().parents[1])
@@ -163,12 +257,16 @@ class Source:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            raise Retryable(
-                "SourceUnreachable",
-                f"{self._settings.url} did not answer within {self._settings.timeout:.0f} s",
-            ) from None
+            late = f"did not answer within {self._settings.timeout:.0f} s"
+            if local:
+                raise self._unread(late) from None
+            raise Retryable("SourceUnreachable", f"{self._settings.url} {late}") from None
         if process.returncode != 0:
-            raise translate(
-                self._settings.url, self._settings.branch, complaint.decode(errors="replace")
-            )
+            words = complaint.decode(errors="replace")
+            if local:
+                raise self._unread(" ".join(words.split())[-500:])
+            raise translate(self._settings.url, self._settings.branch, words)
         return output
+
+    def _unread(self, words: str) -> Retryable:
+        return Retryable("MirrorDamaged", f"{self._mirror} cannot be read: {words}")

@@ -48,7 +48,12 @@ class Rooms:
         )
         self.store = Store(settings.database_url)
         self.share = Share(settings.share)
-        self.source = Source(settings.git, settings.state_dir, settings.secrets_dir)
+        self.source = Source(
+            settings.git,
+            settings.state_dir,
+            settings.secrets_dir,
+            lambda: {e.commit.revision for e in self.records().environments.values()},
+        )
         self.check: Callable[[], None] = lambda: None  # raises when this daemon may not act
         self.share.check = self._may_act
         self.builder = Builder(
