@@ -118,7 +118,7 @@ def _environment_row(environment: EnvironmentStatus) -> list[str]:
 
 
 def _problems(found: Status) -> list[str]:
-    """What is wrong, in words: the repo's problem, what is stalled, mistakes in the repo."""
+    """What is wrong, in words: the repo, what is stalled or tried again, mistakes in the repo."""
     lines = []
     if found.problem is not None:
         lines.append(f"repo: [{found.problem.reason}] {found.problem.message}")
@@ -129,6 +129,12 @@ def _problems(found: Status) -> list[str]:
             for c in o.conditions
             if c.type == "Stalled" and c.status
         ]
+    lines += [
+        f"environment/{e.name}: {c.message}"
+        for e in found.environments
+        for c in e.conditions
+        if c.type == "Reconciling" and c.message
+    ]
     lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
     return lines
 

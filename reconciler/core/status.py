@@ -172,6 +172,7 @@ def _environment(
     problem = record.problem or (failed.problem if failed else None)
     suspended = record.suspended or record.definition.suspend
     building = any(b.phase in OPEN for b in builds)
+    retried = next((b for b in builds if b.phase in OPEN and b.attempts and b.problem), None)
     synced = bool(mine) and all(i.sync is Sync.SYNCED for i in mine)
     return EnvironmentStatus(
         name=record.name,
@@ -186,13 +187,21 @@ def _environment(
             ready=synced,
             reconciling=building or any(i.health is Health.PROGRESSING for i in mine),
             problem=problem,
-            message="",
+            message=_retried(retried) if retried is not None and not synced else "",
             revision=record.commit.revision,
             now=draft.now,
         ),
         builds=builds,
         instances=names,
     )
+
+
+def _retried(build: BuildRecord) -> str:
+    """In words, why a build is done again and again."""
+    problem, times = build.problem, "once" if build.attempts == 1 else f"{build.attempts} times"
+    assert problem is not None, "a failed try has a problem"
+    where = f"{problem.place}: " if problem.place else ""
+    return f"build {build.key} failed {times} and is tried again: {where}{problem.message}"
 
 
 def _environment_health(

@@ -122,6 +122,24 @@ def test_a_condition_that_holds_tells_of_nothing_wrong() -> None:
     assert told == {"Ready": (True, False), "Reconciling": (False, False), "Stalled": (True, True)}
 
 
+def test_a_build_that_is_tried_again_says_why() -> None:
+    """A failure that may pass is told while it lasts, and no longer once the build is made."""
+    house = house_of("dev")
+    house.faults.add("build")
+    for _ in range(3):
+        turn(house)
+        house.now += 3600.0
+    (found,) = status(None, house.records, house.now).environments
+    (reconciling,) = (c for c in found.conditions if c.type == "Reconciling")
+    (ready,) = (c for c in found.conditions if c.type == "Ready")
+    assert "failed 3 times and is tried again: no answer" in reconciling.message
+    assert ready.message == reconciling.message
+    house.faults.clear()
+    turn(house)
+    (found,) = status(None, house.records, house.now).environments
+    assert not any("no answer" in c.message for c in found.conditions)
+
+
 def test_suspending_in_the_drain_gives_the_pools_back() -> None:
     """Before the switch a suspension ends the activation with nothing changed."""
     house = house_of("dev")
