@@ -94,7 +94,11 @@ class JobSettings(Section):
 class ClusterSettings(Section):
     """Limits of one cluster, and how its pods reach the daemon."""
 
-    parallel_builds: int = Field(4, ge=1, description="Jobs at once")
+    parallel_builds: int = Field(
+        4,
+        ge=2,
+        description="Jobs at once, of builds (which may need two each) and of inspections",
+    )
     parallel_activations: int = Field(8, ge=1, description="instances at once")
     request_timeout: float = Field(15.0, gt=0, description="seconds of one API request")
     schedule_timeout: float = Field(
@@ -126,15 +130,13 @@ class KubernetesSettings(Section):
 
     @property
     def builds_at(self) -> dict[str, int]:
-        """Builds at once by cluster."""
-        return {name: self.cluster(name).parallel_builds for name in {*self.clusters, IN_CLUSTER}}
+        """Builds at once by cluster, of those that are named; of others as in ClusterSettings."""
+        return {name: found.parallel_builds for name, found in self.clusters.items()}
 
     @property
     def activations_at(self) -> dict[str, int]:
-        """Activations at once by cluster."""
-        return {
-            name: self.cluster(name).parallel_activations for name in {*self.clusters, IN_CLUSTER}
-        }
+        """Activations at once by cluster, as `builds_at`."""
+        return {name: found.parallel_activations for name, found in self.clusters.items()}
 
 
 class HttpSettings(Section):

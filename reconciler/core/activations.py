@@ -139,7 +139,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     running = sum(
         r.activation is not None and r.definition.site == site for r in draft.instances.values()
     )
-    if running >= draft.policy.activations_at.get(site, draft.policy.parallel_activations):
+    if running >= draft.policy.activations_on(site):
         return f"another activation: {running} run, the limit"
     return ""
 

@@ -189,7 +189,7 @@ def _start(draft: Draft) -> None:
         site, team = min(
             waiting, key=lambda w: (teams[w[1]], waiting[w][0].created_at, waiting[w][0].key)
         )
-        if places[site] >= policy.builds_at.get(site, policy.parallel_builds):
+        if places[site] >= policy.builds_on(site):
             waiting = {w: line for w, line in waiting.items() if w[0] != site}
             continue
         build = waiting[site, team].popleft()

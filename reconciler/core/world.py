@@ -30,8 +30,9 @@ REPO = ("repo", "")
 class Policy:
     """Limits from the settings; durations in seconds.
 
-    `builds_at` and `activations_at` are the limits of clusters by site (see Instance.site); the
-    others are those of this machine and of clusters that are not named.
+    `parallel_builds` and `parallel_activations` are those of this machine, `builds_at` and
+    `activations_at` those of clusters by site (see Instance.site), `cluster_builds` and
+    `cluster_activations` those of each cluster that is not named there.
     """
 
     prune_fraction: float = 0.5
@@ -42,6 +43,18 @@ class Policy:
     keep_builds: int = 10
     builds_at: Mapping[str, int] = field(default_factory=dict)
     activations_at: Mapping[str, int] = field(default_factory=dict)
+    cluster_builds: int = 4
+    cluster_activations: int = 8
+
+    def builds_on(self, site: str) -> int:
+        """Builds at once on a site; "" is this machine."""
+        unnamed = self.cluster_builds if site else self.parallel_builds
+        return self.builds_at.get(site, unnamed)
+
+    def activations_on(self, site: str) -> int:
+        """Activations at once on a site; "" is this machine."""
+        unnamed = self.cluster_activations if site else self.parallel_activations
+        return self.activations_at.get(site, unnamed)
 
     def backoff(self, failures: int) -> float:
         """Wait after the n-th failure in a row (n from 1): doubled each time, bounded."""

@@ -23,7 +23,7 @@ from reconciler.core.model import Base, Image, Records, Runtime
 from reconciler.core.world import Policy
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
-from reconciler.settings import Settings
+from reconciler.settings import ClusterSettings, Settings
 from reconciler.share.share import Share
 from reconciler.share.sizes import Sizes, check_quota
 from reconciler.store.store import Store
@@ -45,6 +45,8 @@ class Rooms:
             retry_most=settings.activation.retry_most,
             builds_at=settings.kubernetes.builds_at,
             activations_at=settings.kubernetes.activations_at,
+            cluster_builds=ClusterSettings().parallel_builds,
+            cluster_activations=ClusterSettings().parallel_activations,
         )
         self.store = Store(settings.database_url)
         self.share = Share(settings.share)

@@ -59,3 +59,10 @@ def test_a_clusters_places_are_shared_between_teams() -> None:
     """One team's many builds leave a place for another team's only one."""
     house = house_of(*(on("east", f"many{n}", "red") for n in range(6)), on("east", "only", "blue"))
     assert "only" in started(house, PER_CLUSTER)
+
+
+def test_a_cluster_that_is_not_named_has_the_documented_places() -> None:
+    """Its limits are those of any cluster, whatever this machine's are."""
+    house = house_of(*(on("west", f"w{n}", "red") for n in range(6)), instance("l0"))
+    found = started(house, replace(PER_CLUSTER, cluster_builds=4))
+    assert Counter(name[0] for name in found) == {"w": 4, "l": 1}
