@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,21 @@ def test_kubernetes_ends_it_and_forgets_it_and_never_retries() -> None:
     assert spec["activeDeadlineSeconds"] == 120
     assert spec["ttlSecondsAfterFinished"] == 60
     assert spec["backoffLimit"] == 0
+
+
+def test_it_runs_where_the_daemons_uv_runs() -> None:
+    """Nodes of another architecture are none for it, whatever else they must be."""
+    for jobs in ({}, {"node_selector": {"disk": "fast"}}):
+        pod = pod_of(manifest(jobs=jobs))
+        arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+        assert pod["nodeSelector"] == {"kubernetes.io/arch": arch, **jobs.get("node_selector", {})}
+
+
+def test_it_asks_for_little_local_disk() -> None:
+    """The limit of local disk is no request: nodes need not have all of it free."""
+    (container,) = pod_of(manifest())["containers"]
+    assert container["resources"]["limits"]["ephemeral-storage"] == "8Gi"
+    assert container["resources"]["requests"]["ephemeral-storage"] == "64Mi"
 
 
 @pytest.mark.parametrize(

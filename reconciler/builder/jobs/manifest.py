@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from reconciler.core.model import Image
 from reconciler.settings import KubernetesSettings
 
+ARCHITECTURE = "kubernetes.io/arch"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # what nodes call them
+SCRATCH_REQUEST = "64Mi"  # of local disk; unsaid, all of the limit would be requested
 NOBODYS_USER = 50000  # the official Airflow image's own, where nothing else is known
 CONTAINER = "worker"
 MANAGED = "app.kubernetes.io/managed-by=groundcrew"
@@ -62,6 +66,9 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
     jobs = settings.jobs
     share, own = str(order.share), str(order.folder)
     limits = {"cpu": jobs.cpu, "memory": jobs.memory, "ephemeral-storage": jobs.scratch}
+    requests = {
+        "cpu": half(jobs.cpu), "memory": jobs.memory, "ephemeral-storage": SCRATCH_REQUEST
+    }  # fmt: skip
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -81,10 +88,7 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
                 "command": list(order.command),
                 "workingDir": "/tmp",  # noqa: S108 - the pod's own
                 "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
-                "resources": {
-                    "requests": {"cpu": half(jobs.cpu), "memory": jobs.memory},
-                    "limits": limits,
-                },
+                "resources": {"requests": requests, "limits": limits},
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -108,11 +112,15 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
     }
     if jobs.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in jobs.pull_secrets]
-    if jobs.node_selector:
-        pod["nodeSelector"] = dict(jobs.node_selector)
+    pod["nodeSelector"] = {**jobs.node_selector, ARCHITECTURE: architecture()}
     if jobs.tolerations:
         pod["tolerations"] = [dict(one) for one in jobs.tolerations]
     return pod
+
+
+def architecture() -> str:
+    """The nodes' word for this machine's: Jobs run the daemon's own uv."""
+    return ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def half(cpu: str) -> str:
