@@ -51,6 +51,7 @@ class ClusterRooms:
         self._export = export
         self._lock = threading.Lock()
         self._sessions: Sessions | None = None
+        self._images: Images | None = None
         self.clusters = Clusters(settings.kubernetes, check)
         self.driver: Driver = KubernetesDriver(
             self.clusters, settings.secrets_dir, declared, check=check, wake=wake
@@ -79,6 +80,9 @@ class ClusterRooms:
                     Gateway(kubernetes.jobs.index_port),
                 )  # fmt: skip
                 self._sessions.start()
+                self._images = Images(
+                    self._sessions, self._cache, self._settings.state_dir / "logs"
+                )
             return self._sessions
 
     def builder(self, image: Image) -> Builder:
@@ -95,9 +99,9 @@ class ClusterRooms:
 
     def inspect(self, image: Image, team: str) -> Runtime:
         """What is installed in an image."""
-        logs = self._settings.state_dir / "logs"
-        found = Images(self.sessions(), self._cache, logs).inspect(image, team)
-        return replace(found, image=image)
+        self.sessions()
+        assert self._images is not None, "they come with the Jobs"
+        return replace(self._images.inspect(image, team), image=image)
 
     def sweep(self, contexts: set[str | None]) -> None:
         """End the Jobs of an earlier leader and remove their folders, whatever cluster is away."""

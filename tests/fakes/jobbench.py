@@ -23,7 +23,9 @@ SOURCES = Path("reconciler/builder")
 class JobBench(Bench):
     """A bench whose base is an image; Jobs run in a namespace of their own."""
 
-    def __init__(self, lab: Lab, root: Path, **jobs: object) -> None:
+    def __init__(
+        self, lab: Lab, root: Path, limits: dict[str, object] | None = None, **jobs: object
+    ) -> None:
         super().__init__(root)
         self.lost = ""  # a node that a test has lost
         self.lab = lab
@@ -35,7 +37,7 @@ class JobBench(Bench):
         self.user, token = rights(lab, [], self.namespace)
         self.kubernetes = KubernetesSettings.model_validate({
             "kubeconfig": lab.plane.kubeconfig(root / "kubeconfig", token=token),
-            "clusters": {"lab": {}},
+            "clusters": {"lab": limits or {}},
             "jobs": {"namespace": self.namespace, "index_port": 0, "cpu": "1", **jobs},
         })  # fmt: skip
         self.clusters = Clusters(self.kubernetes)

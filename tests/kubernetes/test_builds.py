@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from reconciler.builder.jobs.workshop import JobWorkshop
+from reconciler.core.definitions import SourcePackage
 from reconciler.core.errors import Cancelled, Retryable, Stalled
+from reconciler.core.model import Runtime
 from tests.fakes.bench import PASSWORD, holding
 from tests.fakes.jobbench import JobBench
 from tests.fakes.kubeapi import Json, wait_for
@@ -113,16 +121,126 @@ def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> No
     assert bench.build(bench.recipe(own), job).packages == (("acme-own", "1.0"),)
 
 
-def test_a_pod_that_cannot_start_says_why(lab: Lab, tmp_path: Path) -> None:
-    """An image that cannot be pulled ends the wait with the kubelet's words."""
-    lab.kubelet.behave = _unpullable
+@pytest.mark.parametrize("end", ["memory", "disk", "deadline"])
+def test_what_would_end_every_job_is_for_a_person(lab: Lab, tmp_path: Path, end: str) -> None:
+    """Short of memory or disk, or too slow: the build fails and names the setting."""
+    settings = {"deadline": 15} if end == "deadline" else {}
+    with JobBench(lab, tmp_path, **settings) as bench:
+        own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW), bench.job()
+        thread = _build_in_thread(bench, own, job)
+        wait_for(lambda: "half way there" in _text(job.log), 60, "the build script to run")
+        (pod,) = [p for p in lab.pods(bench.namespace) if p["status"].get("phase") == "Running"]
+        if end == "memory":
+            lab.kubelet.out_of_memory(bench.namespace, pod["metadata"]["name"])
+        elif end == "disk":
+            said = 'Usage of EmptyDir volume "scratch" exceeds the limit "8Gi". '
+            life = lab.kubelet.life(bench.namespace, pod["metadata"]["name"])
+            life.end("Failed", "Evicted", said)
+        thread.join(60)
+        assert isinstance(thread.error, Stalled), thread.error
+        setting = {"memory": "memory", "disk": "scratch", "deadline": "deadline"}[end]
+        assert f"kubernetes.jobs.{setting}" in thread.error.message
+        wait_for(lambda: not bench.jobs(), 20, "the Jobs to be gone")
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour("imagepull"), Behaviour("configerror")])
+def test_a_pod_that_cannot_start_says_why(lab: Lab, tmp_path: Path, behaviour: Behaviour) -> None:
+    """Its image cannot be pulled, or a secret is missing: told early, in the kubelet's words."""
+    lab.kubelet.behave = lambda pod: behaviour
+    begun = time.monotonic()
     try:
-        with pytest.raises(Retryable) as caught, JobBench(lab, tmp_path, start_timeout=5):
+        with pytest.raises(Retryable) as caught, JobBench(lab, tmp_path):
             pass
     finally:
         lab.kubelet.behave = lambda pod: None
+    assert time.monotonic() - begun < 60
     assert caught.value.reason == "JobNotStarted"
-    assert "ImagePullBackOff" in caught.value.message
+    words = {"imagepull": "ImagePullBackOff", "configerror": "CreateContainerConfigError"}
+    assert words[behaviour.mode] in caught.value.message
+
+
+@pytest.mark.parametrize("refusal", ["quota", "policy"])
+def test_a_pod_that_is_refused_says_why(lab: Lab, tmp_path: Path, refusal: str) -> None:
+    """A quota that is used up, a limit range: told early, in the words of the Job's event."""
+    space: dict[str, Json] = {
+        "quota": {"kind": "resourcequotas", "spec": {"hard": {"pods": "0"}}},
+        "policy": {
+            "kind": "limitranges",
+            "spec": {"limits": [{"type": "Container", "max": {"memory": "1Mi"}}]},
+        },
+    }
+    asked = space[refusal]
+
+    class Refused(JobBench):
+        def inspect(self) -> Runtime:
+            body = {"metadata": {"name": "one"}, "spec": asked["spec"]}
+            lab.api.create(asked["kind"], self.namespace, body)
+            if refusal == "quota":
+                wait_for(
+                    lambda: lab.api.get(asked["kind"], self.namespace, "one").get("status"),  # type: ignore[union-attr]
+                    20, "the quota to be counted",
+                )  # fmt: skip
+            return super().inspect()
+
+    begun = time.monotonic()
+    with pytest.raises(Retryable) as caught, Refused(lab, tmp_path):
+        pass
+    assert time.monotonic() - begun < 60
+    assert caught.value.reason == "JobNotStarted"
+    words = {"quota": "exceeded quota", "policy": "maximum memory usage"}
+    assert words[refusal] in caught.value.message
+
+
+def test_one_job_answers_all_that_ask_for_an_image(bench: JobBench) -> None:
+    """Ten instances of the same image at once: each gets the inventory, from a single Job."""
+    shutil.rmtree(bench.images.cache / "inventories")
+    with _counting(bench) as counted, ThreadPoolExecutor(10) as pool:
+        found = list(pool.map(lambda _: bench.images.inspect(bench.image, "red"), range(10)))
+    assert found == [bench.runtime] * 10
+    assert len(counted.names) == 1
+
+
+def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
+    """Builds that need two Jobs each and inspections, all at once: all end, within the limit."""
+    with JobBench(lab, tmp_path, limits={"parallel_builds": 2}) as bench:
+        own = [bench.package(f"acme-{n}", {f"acme_{n}.py": ""}) for n in range(3)]
+        images = [replace(bench.image, id=f"another-{n}") for n in range(3)]
+        with _counting(bench) as counted, ThreadPoolExecutor(6) as pool:
+            builds = [pool.submit(_whole_build, bench, one) for one in own]
+            asked = [pool.submit(bench.images.inspect, image, "blue") for image in images]
+            for future in (*builds, *asked):
+                future.result(240)
+        assert len(counted.names) >= 9
+        assert counted.most <= 2
+
+
+def test_a_log_that_was_cut_is_followed_again(bench: JobBench) -> None:
+    """The API server restarts in the middle: what is printed later is live too, nothing twice."""
+    lines = "import time\nfor n in range(999): print('line', n, flush=True); time.sleep(0.5)\n"
+    own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=lines), bench.job()
+    thread = _build_in_thread(bench, own, job)
+    wait_for(lambda: "line 3\n" in _text(job.log), 60, "the first lines")
+    bench.lab.plane.restart_apiserver()
+    there = _text(job.log).count("line ")
+    wait_for(lambda: _text(job.log).count("line ") > there + 4, 60, "lines after the restart")
+    assert thread.is_alive()
+    job.cancelled.set()
+    thread.join(30)
+    said = [line for line in _text(job.log).splitlines() if line.startswith("line ")]
+    assert said == [f"line {n}" for n in range(len(said))]
+
+
+def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> None:
+    """A command of the one Job takes longer than `idle`: the build's other Job is not ended."""
+    with JobBench(lab, tmp_path, idle=6) as bench:
+        slow = "import time; time.sleep(15)\n"
+        own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=slow), bench.job()
+        workshop = JobWorkshop(bench.sessions, bench.image)
+        folder = workshop.scratch(job, harmless=True)
+        workshop.run(job, ["true"], work=folder, timeout=20, harmless=True)
+        bench.build(bench.recipe(own), job)
+        assert folder.is_dir()
+        bench.builder.leave(job)
 
 
 def test_a_conflict_is_told_as_on_this_machine(bench: JobBench) -> None:
@@ -203,6 +321,37 @@ def _lose(bench: JobBench, loss: str) -> None:
         bench.lab.kubelet.lose(bench.lost)
 
 
-def _unpullable(pod: Json) -> Behaviour:
-    del pod
-    return Behaviour(mode="imagepull")
+@dataclass
+class _Counted:
+    """Jobs that a server had: all of them, and the most at once."""
+
+    names: set[str] = field(default_factory=set)
+    most: int = 0
+
+
+@contextmanager
+def _counting(bench: JobBench) -> Iterator[_Counted]:
+    """Count the Jobs on the API server while the block goes on."""
+    counted, over = _Counted(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            names = bench.jobs()
+            counted.names |= set(names)
+            counted.most = max(counted.most, len(names))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield counted
+    finally:
+        over.set()
+        thread.join(20)
+
+
+def _whole_build(bench: JobBench, own: SourcePackage) -> None:
+    job = bench.job()
+    try:
+        bench.build(bench.recipe(own), job)
+    finally:
+        bench.builder.leave(job)

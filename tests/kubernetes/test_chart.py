@@ -122,6 +122,7 @@ GRANTED = {
         ("batch", "jobs", ""): {"create", "get", "list", "delete"},
         ("", "pods", ""): {"list", "watch"},
         ("", "pods", "log"): {"get"},
+        ("", "events", ""): {"list"},
     },
 }
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import threading
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,43 @@ from reconciler.core.model import Image, Runtime
 
 TIMEOUT = 120.0  # seconds that the inventory may take in a pod that runs
 
+Asked = tuple[str | None, str]  # a cluster's context, and an image's id
+
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Inventories of images; `cache` keeps them by the id that nodes report."""
+    """Inventories of images; `cache` keeps them by the id that nodes report.
+
+    Used by many threads: those that ask for the same image at once get one answer.
+    """
 
     sessions: Sessions
     cache: Path
     logs: Path
+    _asked: dict[Asked, Future[dict[str, Any]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def inspect(self, image: Image, team: str) -> Runtime:
         """The runtime of an image; raises Stalled("BaseUnreadable") or Retryable."""
+        asked = (image.context, image.id)
+        with self._lock:
+            answer = self._asked.get(asked)
+            mine = answer is None
+            if answer is None:
+                answer = self._asked[asked] = Future()
+        if mine:
+            try:
+                answer.set_result(self._found(image, team))
+            except BaseException as error:
+                answer.set_exception(error)
+            finally:
+                with self._lock:
+                    del self._asked[asked]
+        found = answer.result()
+        return runtime_of(found, str(found["python"]), image)
+
+    def _found(self, image: Image, team: str) -> dict[str, Any]:
+        """The inventory that is kept, else the image's answer."""
         mark = hashlib.sha256(image.id.encode()).hexdigest()[:16]
         kept = self.cache / "inventories" / f"{mark}.json"
         found = _parsed(read_result(kept, INVENTORY_LIMIT))
@@ -39,10 +67,11 @@ class Images:
             temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
             temp.write_text(json.dumps(found))
             temp.rename(kept)
-        return runtime_of(found, str(found["python"]), image)
+        return found
 
-    def _ask(self, image: Image, team: str, key: str) -> dict[str, Any]:
-        job = Job(key, key, team, "", self.logs / f"{key}.log", threading.Event())
+    def _ask(self, image: Image, team: str, name: str) -> dict[str, Any]:
+        key = f"{name}-{secrets.token_hex(3)}"  # another cluster may be asked at the same time
+        job = Job(key, name, team, "", self.logs / f"{name}.log", threading.Event())
         workshop = JobWorkshop(self.sessions, image)
         try:
             ended = workshop.run(

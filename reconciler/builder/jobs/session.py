@@ -1,7 +1,8 @@
 """One Job while it lives: commands go in by files on the share, its log comes by the API.
 
 Whatever ends a Job early (a lost node, an eviction, somebody's kubectl) ends the session with
-Retryable("JobLost"): the phase is done again, in a new Job and a new folder.
+Retryable("JobLost"): the phase is done again, in a new Job and a new folder. What would end the
+next one as well (see `endings`) is Stalled.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.builder.job import Job
+from reconciler.builder.jobs.endings import NO_NODE, hindrance, lost
 from reconciler.builder.jobs.manifest import CONTAINER, MANAGED
+from reconciler.builder.jobs.places import Place, Places
 from reconciler.builder.workshop import Ended, read_result
 from reconciler.cluster.cluster import Cluster
-from reconciler.cluster.words import trouble
 from reconciler.core.errors import Cancelled, GroundcrewError, Retryable
 from reconciler.settings import JobSettings
 
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 LANES = 4  # commands of one build at once
 LOOK = 0.05  # seconds between two looks for an answer
 LOOK_AT_POD = 1.0
+ASK = 3.0  # seconds between two questions about a Job that has no pod
+HOPE = 10.0  # seconds in which what keeps a Job from starting may pass by itself
 SLACK = 30.0  # seconds beyond a command's time limit in which its answer must come
 PATIENCE = 3.0  # seconds in which the pod of an ended Job stops writing
 LOG_LAG = 2.0  # seconds that the log may come after the answer
@@ -42,9 +46,16 @@ class Session:
     """A Job and its folder. Opened with the first command; used by several threads."""
 
     def __init__(
-        self, cluster: Cluster, settings: JobSettings, manifest: dict[str, Any], folder: Path
+        self,
+        cluster: Cluster,
+        places: Places,
+        settings: JobSettings,
+        manifest: dict[str, Any],
+        folder: Path,
     ) -> None:
         self._cluster = cluster
+        self._places = places
+        self._place: Place | None = None  # while there may be a Job
         self._settings = settings
         self._manifest = manifest
         self.folder = folder
@@ -58,9 +69,12 @@ class Session:
         self._answered = 0
         self._heard = 0.0  # when the worker last answered a sign of life
         self._opening = threading.Lock()
-        self._opened = False
+        self._opened = 0.0  # when the Job was asked for
         self._seen = False  # its pod was there
-        self._closed = False
+        self._asked = 0.0  # when the server was last asked about a Job without a pod
+        self._refused: list[dict[str, Any]] = []  # events that say why it has none
+        self._hindered = 0.0  # since when something keeps it from starting
+        self.closed = False
         self._running = 0
         for lane in range(LANES):
             self._free.put(lane)
@@ -84,13 +98,20 @@ class Session:
         timeout: float,
         quiet: bool,
     ) -> Ended:
-        """Run one command in the Job; see Workshop.run."""
-        self._open(job)
-        lane = self._free.get(timeout=timeout + SLACK)
+        """Run one command in the Job; see Workshop.run. Waits until there is room for the Job."""
+        self._running += 1
+        try:
+            self._open(job)
+            lane = self._free.get(timeout=timeout + SLACK)
+        except queue.Empty:
+            self._running -= 1
+            raise Retryable("JobSilent", f"Job {self.name} does not answer; it is ended") from None
+        except BaseException:
+            self._running -= 1
+            raise
         self._numbers[lane] += 1
         number = self._numbers[lane]
         self._told[lane], self._jobs[lane] = 0, job
-        self._running += 1
         try:
             ask = {
                 "number": number, "command": list(command), "folder": str(folder),
@@ -111,7 +132,7 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """Is a command under way."""
+        """Is a command under way, or waits for the Job."""
         return self._running > 0
 
     def _answer(self, job: Job, lane: int, number: int, timeout: float) -> dict[str, Any]:
@@ -136,31 +157,56 @@ class Session:
                 raise Cancelled
 
     def _look(self, waited: float) -> bool:
-        """Does the pod run; raises Retryable when it will not, or no longer."""
-        if self._closed:
-            raise Retryable("JobLost", f"Job {self.name} was ended; the build goes on in a new one")
+        """Does the pod run; raises Retryable or Stalled when it will not, or no longer."""
+        self._check()
         pod = self._pod()
-        if pod is None:
-            if self._seen or (waited > 3 * LOOK_AT_POD and self._over()):
-                raise Retryable("JobLost", f"Job {self.name} was deleted; building in a new one")
-        else:
-            self._seen = True
-            status = pod.get("status", {})
-            ended = status.get("phase") in ("Failed", "Succeeded")
-            if ended or pod["metadata"].get("deletionTimestamp"):
-                words = status.get("message") or status.get("reason") or "its pod has ended"
-                raise Retryable("JobLost", f"Job {self.name} was lost ({words}); building anew")
-            if status.get("phase") == "Running":
-                self._listen()
-                return True
-        if waited > self._settings.start_timeout:
-            words = trouble(pod) if pod is not None else "it has no pod"
-            raise Retryable(
-                "JobNotStarted",
-                f"Job {self.name} did not start within {self._settings.start_timeout:g} s: "
-                f"{words or 'its pod is pending'}",
-            )
+        self._seen = self._seen or pod is not None
+        status = (pod or {}).get("status", {})
+        leaving = pod is not None and pod["metadata"].get("deletionTimestamp")
+        if leaving or status.get("phase") in ("Failed", "Succeeded") or (self._seen and not pod):
+            raise self._lost(pod)
+        if status.get("phase") == "Running":
+            self._listen()
+            return True
+        self._wait(pod, waited)
         return False
+
+    def _lost(self, pod: dict[str, Any] | None) -> GroundcrewError:
+        return lost(self.name, pod, self._settings, time.monotonic() - self._opened)
+
+    def _wait(self, pod: dict[str, Any] | None, waited: float) -> None:
+        """The pod does not run yet: raises Retryable when it has had its time."""
+        now = time.monotonic()
+        if pod is None and waited > ASK and now - self._asked > ASK:
+            self._asked = now
+            if self._over():
+                raise self._lost(None)
+            self._refused = self._refusals()
+        reason, words = hindrance(pod, self._refused)
+        if not reason:
+            self._hindered = 0.0
+        elif not self._hindered:
+            self._hindered = now
+        hope = self._cluster.limits.schedule_timeout if reason == NO_NODE else HOPE
+        late = waited > self._settings.start_timeout
+        if late or (self._hindered and now - self._hindered > hope):
+            words = words or ("its pod is pending" if pod is not None else "it has no pod")
+            raise Retryable(
+                "JobNotStarted", f"Job {self.name} did not start within {waited:.0f} s: {words}"
+            )
+
+    def _refusals(self) -> list[dict[str, Any]]:
+        """Events of the Job that say why it gets no pod."""
+        about = f"involvedObject.kind=Job,involvedObject.name={self.name},reason=FailedCreate"
+        try:
+            return self._cluster.list("events", self._settings.namespace, fields=about)
+        except GroundcrewError:
+            return []  # the wait has its end without them
+
+    def _check(self) -> None:
+        """Raise Retryable when the session was ended."""
+        if self.closed:
+            raise Retryable("JobLost", f"Job {self.name} was ended; the build goes on in a new one")
 
     def _listen(self) -> None:
         """The worker answers the daemon's signs of life; its node may be gone without a word."""
@@ -190,32 +236,50 @@ class Session:
     # ------------------------------------------------------------------------------- the Job
 
     def _open(self, job: Job) -> None:
-        """Create the Job, once; what it says is followed from then on."""
+        """Create the Job, once there is room for it; what it says is followed from then on."""
+
+        def check() -> None:
+            job.check()
+            self._check()
+
         with self._opening:
             if self._opened:
                 return
-            self._cluster.mirror("pods", self._settings.namespace, MANAGED).synced(
-                self._cluster.limits.request_timeout
-            )
-            self._opened = True  # from here on there may be a Job, whatever the answer is
+            mirror = self._cluster.mirror("pods", self._settings.namespace, MANAGED)
+            mirror.synced(self._cluster.limits.request_timeout)
+            place = Place(job.key, job.team)
+            self._places.take(place, check)
+            self._place = place
+            check()  # `close` waits for this lock, and gives the place back
+            self._opened = time.monotonic()  # there may be a Job now, whatever the answer is
             self._cluster.create("jobs", self._settings.namespace, self._manifest)
             job.say(f"Job {self.name} was created in {self._settings.namespace}")
             threading.Thread(target=self._follow, name=f"log-{self.name}", daemon=True).start()
 
     def _follow(self) -> None:
-        """Copy the pod's log into the logs of the jobs that its lanes work for."""
-        while not self._closed:
+        """Copy the pod's log into the logs of the jobs that its lanes work for.
+
+        A log that is cut is followed again from its beginning, without the lines that were heard.
+        """
+        heard = 0
+        while not self.closed:
             pod = self._pod()
-            if pod is None or pod.get("status", {}).get("phase") in (None, "Pending"):
+            phase = (pod or {}).get("status", {}).get("phase")
+            if pod is None or phase in (None, "Pending"):
                 time.sleep(0.2)
                 continue
             try:
                 name = str(pod["metadata"]["name"])
-                for line in self._cluster.follow(self._settings.namespace, name, CONTAINER):
-                    self._hear(line)
+                lines = self._cluster.follow(self._settings.namespace, name, CONTAINER)
+                for number, line in enumerate(lines, 1):
+                    if number > heard:
+                        heard = number
+                        self._hear(line)
             except GroundcrewError as error:
                 log.info("the log of %s: %s", self.name, error)
-            return  # what is missing comes with the answers
+            if phase != "Running":
+                return
+            time.sleep(LOOK_AT_POD)  # what is missing meanwhile comes with the answers
 
     def _hear(self, line: str) -> None:
         lane, _, text = line.partition(" ")
@@ -240,14 +304,19 @@ class Session:
 
     def close(self) -> None:
         """End the Job and remove its folder; idempotent, never raises."""
-        self._closed = True
+        self.closed = True
         with contextlib.suppress(OSError):
             _replace(self.folder / "alive.json", {"end": True})
-        if self._opened:
+        with self._opening:
+            place, self._place = self._place, None
             try:
-                self._cluster.delete("jobs", self._settings.namespace, self.name)
+                if place is not None and self._opened:
+                    self._cluster.delete("jobs", self._settings.namespace, self.name)
             except GroundcrewError as error:
                 log.info("Job %s ends by itself: %s", self.name, error)
+            finally:
+                if place is not None:
+                    self._places.leave(place)
         clear(self.folder, PATIENCE)
 
 

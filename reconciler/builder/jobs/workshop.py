@@ -20,6 +20,7 @@ from pathlib import Path
 from reconciler.builder.job import Job
 from reconciler.builder.jobs.gateway import Gateway
 from reconciler.builder.jobs.manifest import MANAGED, Order, job_manifest, user_of
+from reconciler.builder.jobs.places import Places
 from reconciler.builder.jobs.session import LANES, Session, clear
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.workshop import Ended
@@ -48,6 +49,7 @@ class Sessions:
     tools: Path
     gateway: Gateway
     _open: dict[Key, Session] = field(default_factory=dict)
+    _places: dict[str | None, Places] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -73,8 +75,13 @@ class Sessions:
             f"{self.settings.jobs.idle:g}",
         )  # fmt: skip
         order = Order(name, job.team, job.key, image, self.share, folder, command)
+        places = self._places.get(image.context)
+        if places is None:
+            limit = self.settings.cluster(image.context).parallel_builds
+            places = self._places[image.context] = Places(limit)
+        manifest = job_manifest(order, self.settings)
         cluster = self.clusters.of(image.context)
-        return Session(cluster, self.settings.jobs, job_manifest(order, self.settings), folder)
+        return Session(cluster, places, self.settings.jobs, manifest, folder)
 
     def end(self, key: str) -> None:
         """End the Jobs of a build."""
@@ -84,15 +91,22 @@ class Sessions:
             session.close()
 
     def _keep(self) -> None:
+        """Beat for all Jobs. Nothing here waits for a cluster: all others would go without."""
         while not self._stop.wait(BEAT):
             with self._lock:
-                sessions = dict(self._open)
-            for key, session in sessions.items():
-                if not session.busy and time.monotonic() - session.used > self.settings.jobs.idle:
-                    self.end(key[0])
-                    continue
+                sessions = list(self._open.values())
+                idle = self._idle()
+            for key in idle:
+                threading.Thread(target=self.end, args=(key,), name="end", daemon=True).start()
+            for session in sessions:
                 with contextlib.suppress(OSError):
                     session.beat()
+
+    def _idle(self) -> set[str]:
+        """Builds none of whose Jobs has been used for a while: one may rest while another works."""
+        since = time.monotonic() - self.settings.jobs.idle
+        used = {key for (key, _), s in self._open.items() if s.busy or s.used >= since}
+        return {key for key, _ in self._open} - used
 
     def sweep(self, context: str | None) -> None:
         """End Jobs of an earlier daemon in a cluster.
@@ -189,10 +203,10 @@ class JobWorkshop:
         session = self.sessions.session(job, self.image, harmless=harmless)
         if not work.is_relative_to(session.folder):
             raise Retryable("JobLost", f"the Job of {job.key} was ended; building in a new one")
-        (work / "tmp").mkdir(parents=True, exist_ok=True)
-        if user_of(self.image) != os.getuid():
-            _open_to_all(session.folder, work)
         try:
+            (work / "tmp").mkdir(parents=True, exist_ok=True)
+            if user_of(self.image) != os.getuid():
+                _open_to_all(session.folder, work)
             return session.run(
                 job,
                 command,
@@ -211,6 +225,12 @@ class JobWorkshop:
         except GroundcrewError:
             self.sessions.end(job.key)  # cancelled, or lost: the next command needs a new Job
             raise
+        except OSError as error:
+            if not session.closed:
+                raise
+            raise Retryable(
+                "JobLost", f"the Job of {job.key} was ended; building in a new one"
+            ) from error
 
 
 def _open_to_all(top: Path, work: Path) -> None:

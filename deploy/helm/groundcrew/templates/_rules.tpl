@@ -27,6 +27,9 @@
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end }}
 
 {{/* A Role and its binding. Takes root, namespace, name and rules (text). */}}
