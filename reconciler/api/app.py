@@ -79,7 +79,7 @@ def create_app(deps: Deps) -> Starlette:
     """The application; serve it with `Server`. `app.state.close()` ends streams and threads."""
     view = View(deps.store)
     view.keep()
-    shelf = Shelf(deps.share, deps.log_of)
+    shelf = Shelf(deps.share, deps.log_of, deps.store.leader)
     people = People(deps.http, deps.secrets_dir, deps.public_url)
     streams = Streams(deps.store, view)
     asking = Asking(deps.store, view, deps.wake)

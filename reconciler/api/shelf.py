@@ -1,7 +1,7 @@
 """What lies on disk beside the records: logs, and a build's files on the share.
 
-Logs are on the leader's own disk while a build runs; afterwards every replica finds them on the
-share. A share that hangs costs a few threads and an answer in words, never the server.
+Logs are on the leader's own disk while a build runs; afterwards, made or failed, all replicas find
+them on the share. A share that hangs costs a few threads and an answer in words, never the server.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reconciler.builder.wheels import entry_digest
+from reconciler.core.builds import OPEN
 from reconciler.core.errors import Retryable
 from reconciler.core.model import BuildRecord
 from reconciler.share.listing import Absent, Listed, own_entry, own_files, package_files
+from reconciler.share.logs import kept_logs
 from reconciler.share.share import Share
 
 LIMIT = 8 << 20  # bytes of a build's document
@@ -52,7 +54,13 @@ class Contents:
 class Shelf:
     """Reads what belongs to builds; `close()` ends its threads."""
 
-    def __init__(self, share: Share, log_of: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        share: Share,
+        log_of: Callable[[str], Path],
+        leader: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._leader = leader
         self._share = share
         self._log_of = log_of
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="shelf")
@@ -69,10 +77,17 @@ class Shelf:
         own = self._log_of(build.key)
         if own.is_file():
             return own
-        if build.build_id is None:
-            return None
-        shared = self._share.build_path(build.build_id) / "build.log"
-        return shared if self._ask(shared.is_file) else None
+        places = kept_logs(self._share, build)
+        return self._ask(lambda: next((p for p in places if p.is_file()), None))
+
+    def no_log(self, build: BuildRecord) -> str:
+        """In words, that a build has no log here, and where it is while the build runs."""
+        words = f"Build {build.key} is {build.phase} and has no log here"
+        leader = self._leader() if build.phase in OPEN else None
+        if leader is None:
+            return f"{words}."
+        machine = leader.rpartition(":")[0]
+        return f"{words}: until it ends, that is where the daemon leads ({machine})."
 
     # --------------------------------------------------------------------------------- the share
 

@@ -156,7 +156,7 @@ class Api:
         found = self._found(request)
         path = self._shelf.log(found)
         if path is None:
-            raise HTTPException(404, f"build {found.key} is {found.phase} and has no log here")
+            raise HTTPException(404, self._shelf.no_log(found))
         return StreamingResponse(chunks(path, query.tail), media_type=TEXT)
 
     def lock(self, request: Request, query: contract.NoQuery) -> Response:

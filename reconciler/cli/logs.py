@@ -50,9 +50,11 @@ def logs(
         if follow:
             _follow(store, build, growing)
         elif not growing.copy() and not _published(settings, build):
+            leader = store.leader()
+            where = f"; {leader.rpartition(':')[0]} leads now" if leader else ""
             warn(
                 f"build {build.key} is {build.phase} and has no log here: {path} is on the machine "
-                f"of the daemon that made it"
+                f"of the daemon that makes it{where}"
             )
             raise typer.Exit(Exit.WRONG)
     finally:
@@ -60,12 +62,11 @@ def logs(
 
 
 def _published(settings: Settings, build: BuildRecord) -> bool:
-    """Copy the log that lies beside a build on the share; False when there is none."""
+    """Copy the log that is kept on the share; False when there is none."""
+    from reconciler.share.logs import kept_logs
     from reconciler.share.share import Share
 
-    if build.build_id is None:
-        return False
-    return GrowingLog(Share(settings.share).build_path(build.build_id) / "build.log").copy()
+    return any(GrowingLog(path).copy() for path in kept_logs(Share(settings.share), build))
 
 
 def find_build(records: Records, which: str) -> BuildRecord:

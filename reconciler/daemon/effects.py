@@ -91,7 +91,9 @@ class BuildEffects:
         locks: Locks,
         adoption: Adoption,
         check_quota: Callable[[str], None] = lambda _team: None,
+        keep_log: Callable[[str, Path], None] = lambda _key, _log: None,
     ) -> None:
+        self._keep_log = keep_log
         self._check_quota = check_quota
         self._builders = builders
         self._locks = locks
@@ -128,9 +130,18 @@ class BuildEffects:
         except Exception as error:
             log.exception("build %s, %s", task.build.key, kind)
             outcome = BuildOutcome(kind, problem=problem_of(error), retry_after=0.0)
+        if outcome.problem is not None:
+            self._keep(task)
         outcome = replace(outcome, limits=demanded(task.environment.recipe.checks.budget))
         failpoint(f"daemon.{kind}.done")
         return Report(lambda draft: record_build(draft, task.build.key, outcome), locks)
+
+    def _keep(self, task: BuildTask) -> None:
+        """Put the log of a failed try where every replica finds it; the failure counts without."""
+        try:
+            self._keep_log(task.build.key, task.log)
+        except (GroundcrewError, OSError) as error:
+            log.warning("the log of build %s stays on this machine: %s", task.build.key, error)
 
     def _phase(
         self,

@@ -7,6 +7,7 @@ from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.daemon.rooms import Rooms
 from reconciler.share.gc import Collected, Held, collect_garbage
+from reconciler.share.logs import collect_logs
 
 PAUSED = "gc-paused"  # the named text of the records that says "yes" while it is paused
 
@@ -22,6 +23,8 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
         name: Held(record.retired, _oldest_process(rooms, record, now))
         for name, record in records.instances.items()
     }
+    if not dry_run:
+        collect_logs(rooms.share, records.builds, now, settings.grace)
     return collect_garbage(
         rooms.share,
         roots=roots(records, settings.keep),

@@ -24,6 +24,7 @@ from reconciler.core.world import Policy
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
 from reconciler.settings import ClusterSettings, Settings
+from reconciler.share.logs import keep_log
 from reconciler.share.share import Share
 from reconciler.share.sizes import Sizes, check_quota
 from reconciler.store.store import Store
@@ -81,7 +82,11 @@ class Rooms:
         self._lock = threading.Lock()
         self.wake: Callable[[], None] = lambda: None
         self.build_effects = BuildEffects(
-            self.builder_for, self.store, self.adoption, self.check_quota
+            self.builder_for,
+            self.store,
+            self.adoption,
+            self.check_quota,
+            lambda key, path: keep_log(self.share, key, path),
         )
         self.instance_effects = InstanceEffects(self.share, self.inspect, self.driver)
         self.exporter = Exporter(

@@ -69,6 +69,18 @@ def test_history_and_logs_say_why(site: Site) -> None:
     assert "RuntimeError: acme is not configured" in output
 
 
+def test_the_log_of_a_failed_build_is_not_on_one_machine_only(site: Site) -> None:
+    """Another replica, whose disk has no logs, shows it from the share."""
+    logs = site.root / "state" / "logs"
+    away = logs.rename(logs.with_name("logs-of-another-machine"))
+    try:
+        code, output = site.run("logs", ENVIRONMENT)
+    finally:
+        away.rename(logs)
+    assert code == 0
+    assert "RuntimeError: acme is not configured" in output
+
+
 def test_validate_needs_a_checkout_only(site: Site, tmp_path: Path) -> None:
     """Exit 0 and an empty list; exit 1 and findings with places; exit codes as promised."""
     command = [sys.executable, "-m", "reconciler.cli", "validate", str(site.repo), "-o", "json"]

@@ -18,6 +18,7 @@ from reconciler.api.pages.words import address, ago, span
 from reconciler.api.shelf import chunks, last_lines
 from reconciler.api.view import View
 from reconciler.core.model import Change, EnvironmentRecord
+from reconciler.core.phases import BuildPhase
 from reconciler.store.reading import Reader
 from reconciler.store.store import Store
 from tests.fakes.fleet import builds, environment, fill, instance, name_of
@@ -109,6 +110,22 @@ def test_history_is_turned_page_by_page(served: Served, http: httpx.Client) -> N
 
 
 # ------------------------------------------------------------------------------------------- a log
+
+
+def test_the_log_of_a_running_build_is_said_to_be_where_the_leader_is(
+    served: Served, http: httpx.Client
+) -> None:
+    """A standby has it neither on its disk nor on the share: page and API name the leader."""
+    lease = served.store.acquire("groundcrew-7d9:12", 60)
+    assert lease is not None
+    stored = served.store.load().builds[READY.key]
+    running = replace(stored, phase=BuildPhase.BUILDING, build_id=None)
+    served.store.write(lease, Change(builds=(running,)))
+    words = "the daemon leads (groundcrew-7d9)"
+    assert words in http.get(f"/builds/{READY.key}").text
+    answer = http.get(f"/api/v1/builds/{READY.key}/log")
+    assert answer.status_code == 404
+    assert words in answer.text
 
 
 def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client) -> None:

@@ -203,6 +203,7 @@ class Pages:
         return self._renderer.page(
             request, person, "build.html", build=found, contents=contents, trouble=trouble,
             log=text, log_end=end, log_cut=cut, has_log=path is not None,
+            no_log="" if path is not None else self._shelf.no_log(found),
             ended=str(found.phase) in timeline.LAST, bars=timeline.of_build(found, time.time()),
             users=users(found, shown), alive=found.environment in shown.environments,
         )  # fmt: skip
@@ -213,7 +214,7 @@ class Pages:
         found = self._found(request)
         path = self._shelf.log(found)
         if path is None:
-            raise HTTPException(404, f"Build {found.key} is {found.phase} and has no log here.")
+            raise HTTPException(404, self._shelf.no_log(found))
         return StreamingResponse(chunks(path), media_type="text/plain")
 
     def lock(self, request: Request, person: Person) -> Response:

@@ -1,0 +1,58 @@
+"""Logs of builds on the share: of one that is made beside it, of one that failed in `logs/`.
+
+While a build runs its log is on the disk of the daemon that makes it. What is kept here is clean of
+secrets (see `builder.job`), bounded in size, and goes with the build's record.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from reconciler.core.model import BuildRecord
+from reconciler.core.phases import BuildPhase
+from reconciler.share.atomic import make_directory, replace_file, translating
+from reconciler.share.share import Share
+
+KEPT = 1 << 20  # bytes of a log's end
+NAME = re.compile(r"([0-9a-f]{16})\.log")
+
+
+def keep_log(share: Share, key: str, log: Path) -> None:
+    """Put the end of a build's log on the share, for every replica; nothing when there is none."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - KEPT))
+            data = file.read(KEPT)
+    except FileNotFoundError:
+        return
+    share.check()
+    with translating("keeping the log of a build"):
+        make_directory(share.root / "logs")
+    replace_file(share.root / "logs" / f"{key}.log", data, "share.keep_log")
+
+
+def kept_logs(share: Share, build: BuildRecord) -> list[Path]:
+    """Where a build's log may be on the share, the best place first."""
+    kept = [share.root / "logs" / f"{build.key}.log"]
+    if build.build_id is None:
+        return kept
+    made = share.build_path(build.build_id) / "build.log"
+    return [made, *kept] if build.phase is BuildPhase.READY else [*kept, made]
+
+
+def collect_logs(share: Share, keys: Collection[str], now: float, grace: float) -> None:
+    """Remove kept logs of builds that are no longer in the records, after a grace in seconds."""
+    folder = share.root / "logs"
+    with translating("removing logs of builds"):
+        if not folder.is_dir():
+            return
+        for entry in os.scandir(folder):
+            found = NAME.fullmatch(entry.name)
+            known = found is not None and found[1] in keys
+            if not known and now - entry.stat(follow_symlinks=False).st_mtime > grace:
+                share.check()
+                Path(entry.path).unlink(missing_ok=True)
