@@ -26,7 +26,7 @@ from reconciler.builder.files import fetch_files
 from reconciler.builder.inrepo import Export, InRepo
 from reconciler.builder.inspection import inspect_base
 from reconciler.builder.job import Job
-from reconciler.builder.locking import Lock, make_lock
+from reconciler.builder.locking import InRepoWheel, Lock, made_of, make_lock, packages_of
 from reconciler.builder.making import WheelMaker
 from reconciler.builder.manifest import Parts, Whole, build_id_of, build_json, sbom
 from reconciler.builder.overlap import Facts
@@ -67,6 +67,9 @@ class ShareLike(placing.Places, Proven, Protocol):
 
     def put_build(self, build_id: str, files: Mapping[str, bytes]) -> None:
         """Publish a build."""
+
+    def renew(self, build_id: str) -> bool:
+        """Is a build complete; it counts as new then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +112,38 @@ class Builder:
 
     # -------------------------------------------------------------------------------- resolve
 
-    def resolve(self, job: Job, recipe: Recipe, runtime: Runtime) -> Lock:
-        """The delta lock of a recipe for a runtime; see `locking.make_lock` for what it raises."""
+    def sources(self, job: Job, recipe: Recipe, runtime: Runtime) -> list[InRepoWheel]:
+        """The wheels of a recipe's in-repo packages, made for the job's team or from its cache.
+
+        Raises Stalled("PackageBuildFailed") or Retryable("DiskFull").
+        """
+        kept = [self._in_repo.kept(job.team, recipe, p, runtime) for p in recipe.packages]
+        found = [wheel for wheel in kept if wheel is not None]
+        if len(found) == len(kept):
+            return found
         with (
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
             self._workshop.serving(indexes, work) as url,
         ):
-            wheels = [
-                self._in_repo.wheel(job, package, runtime, work, url) for package in recipe.packages
+            return [
+                self._in_repo.wheel(job, recipe, package, runtime, work, url)
+                for package in recipe.packages
             ]
-            with self._work(job, harmless=not recipe.source_builds) as place:
-                return make_lock(
-                    job, recipe, runtime, wheels, indexes, workshop=self._workshop,
-                    settings=self._settings, work=place, served=work, cache=self._cache, index=url,
-                )  # fmt: skip
+
+    def resolve(self, job: Job, recipe: Recipe, runtime: Runtime) -> Lock:
+        """The delta lock of a recipe for a runtime; see `locking.make_lock` for what it raises."""
+        wheels = self.sources(job, recipe, runtime)
+        with (
+            self._work(job) as work,
+            self._indexes(job, recipe) as indexes,
+            self._workshop.serving(indexes, work) as url,
+            self._work(job, harmless=not recipe.source_builds) as place,
+        ):
+            return make_lock(
+                job, recipe, runtime, wheels, indexes, workshop=self._workshop,
+                settings=self._settings, work=place, served=work, cache=self._cache, index=url,
+            )  # fmt: skip
 
     # ------------------------------------------------------------------------------ construct
 
@@ -132,24 +152,30 @@ class Builder:
 
         Raises Stalled (HashMismatch, UnsafeWheel, InvalidWheel, PackageBuildFailed) or Retryable.
         """
-        build_id = build_id_of(lock, recipe, runtime)
         packages = tomllib.loads(lock).get("packages", [])
-        pairs = tuple(
-            sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)
-        )
-        if self._share.build(build_id) is not None:
+        with self._share.making():  # from before the look: what is found is not collected then
+            made = made_of(packages, runtime.tags)
+            build_id = build_id_of(lock, recipe, runtime, made or ())
+            if made is not None and self._is_there(job, build_id):
+                return Built(build_id, packages_of(lock))
+            with self._work(job) as work, self._indexes(job, recipe) as indexes:
+                wheels = self._wheels(job, recipe, runtime, packages, work, indexes)
+                made = [(w.name, w.sha256) for w in wheels if w.place is not None]
+                build_id = build_id_of(lock, recipe, runtime, made)
+                if not self._is_there(job, build_id):
+                    entries = self._entries(job, runtime, wheels, indexes)
+                    files = fetch_files(job, recipe, self._settings, self._share, self._cache, work)
+                    self._publish(
+                        job, recipe, runtime, lock, build_id, wheels, entries, files, work
+                    )
+            return Built(build_id, packages_of(lock))
+
+    def _is_there(self, job: Job, build_id: str) -> bool:
+        """Is a build on the share; it is as good as new to the collector then."""
+        there = self._share.renew(build_id)
+        if there:
             job.say(f"build {build_id} is on the share already")
-            return Built(build_id, pairs)
-        with (
-            self._share.making(),
-            self._work(job) as work,
-            self._indexes(job, recipe) as indexes,
-        ):
-            wheels = self._wheels(job, recipe, runtime, packages, work, indexes)
-            entries = self._entries(job, runtime, wheels, indexes)
-            files = fetch_files(job, recipe, self._settings, self._share, self._cache, work)
-            self._publish(job, recipe, runtime, lock, build_id, wheels, entries, files, work)
-        return Built(build_id, pairs)
+        return there
 
     def _wheels(
         self,
@@ -184,7 +210,7 @@ class Builder:
         name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
         if "directory" in package:
             (own,) = (p for p in recipe.packages if p.path == package["directory"]["path"])
-            place = self._in_repo.wheel(job, own, runtime, work, url).path
+            place = self._in_repo.wheel(job, recipe, own, runtime, work, url).path
         else:
             place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
         digest = hashlib.sha256(place.read_bytes()).hexdigest()

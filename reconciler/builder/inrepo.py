@@ -1,7 +1,8 @@
-"""Wheels from in-repo packages: built in the sandbox, once per team, git tree and Python."""
+"""Wheels from in-repo packages: made in the sandbox, once per team, indexes, tree and Python."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from reconciler.builder.job import Job
 from reconciler.builder.locking import InRepoWheel
 from reconciler.builder.making import WheelMaker, keep
-from reconciler.core.definitions import Place, SourcePackage
+from reconciler.builder.turns import MAKING
+from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Runtime
 
@@ -27,20 +29,17 @@ class InRepo:
     export: Export
     cache: Path
 
-    def folder(self, team: str, package: SourcePackage, runtime: Runtime) -> Path:
-        """Where a package's wheel is kept: a team's indexes shape it, so it is the team's."""
-        return self.cache / "inrepo" / team / f"{package.tree}-{runtime.python_tag}"
+    def folder(self, team: str, recipe: Recipe, package: SourcePackage, runtime: Runtime) -> Path:
+        """Where a package's wheel is kept: no team takes what another team's build has made."""
+        return self.maker.folder(self.cache / "inrepo", team, recipe, runtime, package.tree)
 
-    def wheel(
-        self, job: Job, package: SourcePackage, runtime: Runtime, work: Path, index: str
-    ) -> InRepoWheel:
-        """Build one package, or take it from the cache.
-
-        Raises Stalled("PackageBuildFailed") with the package's place and the build's last lines.
-        """
-        folder = self.folder(job.team, package, runtime)
+    def kept(
+        self, team: str, recipe: Recipe, package: SourcePackage, runtime: Runtime
+    ) -> InRepoWheel | None:
+        """A package's wheel from the cache. Raises Stalled("PackageBuildFailed") for another's."""
+        folder = self.folder(team, recipe, package, runtime)
         if not folder.is_dir():
-            self._build(job, package, runtime, work, index)
+            return None
         (path,) = folder.glob("*.whl")
         name, version, _, _ = parse_wheel_filename(path.name)
         if canonicalize_name(name) != package.name:
@@ -50,10 +49,38 @@ class InRepo:
                 f"the same name",
                 package.place,
             )
-        return InRepoWheel(package.name, str(version), path, package.path, package.tree)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return InRepoWheel(package.name, str(version), path, package.path, package.tree, digest)
+
+    def wheel(
+        self,
+        job: Job,
+        recipe: Recipe,
+        package: SourcePackage,
+        runtime: Runtime,
+        work: Path,
+        index: str,
+    ) -> InRepoWheel:
+        """Build one package, or take it from the cache.
+
+        Raises Stalled("PackageBuildFailed") with the package's place and the build's last lines.
+        """
+        folder = self.folder(job.team, recipe, package, runtime)
+        with MAKING.of(str(folder), job.check):
+            if not folder.is_dir():
+                self._build(job, package, runtime, work, index, folder)
+        found = self.kept(job.team, recipe, package, runtime)
+        assert found is not None, "nothing removes wheels from the cache"
+        return found
 
     def _build(
-        self, job: Job, package: SourcePackage, runtime: Runtime, work: Path, index: str
+        self,
+        job: Job,
+        package: SourcePackage,
+        runtime: Runtime,
+        work: Path,
+        index: str,
+        folder: Path,
     ) -> None:
         job.say(f"building {package.path}")
         source = work / "source"
@@ -61,17 +88,22 @@ class InRepo:
         files = [p.relative_to(source).as_posix() for p in source.rglob("*.py")]
         place = Place(f"{package.path}/pyproject.toml", 1)
         wheel = self.maker.make(job, runtime, source, work, index, package.path, place)
-        folder = self.folder(job.team, package, runtime)
         keep(wheel, folder, {"sources.json": json.dumps(files)})
 
     def repo_place(
-        self, team: str, package: SourcePackage, runtime: Runtime, file: str, line: int
+        self,
+        team: str,
+        recipe: Recipe,
+        package: SourcePackage,
+        runtime: Runtime,
+        file: str,
+        line: int,
     ) -> Place | None:
         """The place in the repo of a line of an installed file, told by its path below lib/.
 
         None when the file is not of this package's sources, or they are no longer in the cache.
         """
-        kept = self.folder(team, package, runtime) / "sources.json"
+        kept = self.folder(team, recipe, package, runtime) / "sources.json"
         sources: list[str] = json.loads(kept.read_text()) if kept.is_file() else []
         for source in sorted(sources, key=len):
             if source == file or source.endswith(f"/{file}"):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
@@ -18,7 +19,7 @@ from reconciler.builder.explain import explain, untrusted
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.standins import stand_ins, usable
-from reconciler.builder.wheels import disk_full, ran_out_of_disk
+from reconciler.builder.wheels import disk_full, locked, ran_out_of_disk
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
@@ -38,6 +39,7 @@ class InRepoWheel:
     path: Path
     repo_path: str
     tree: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def make_lock(
     _write_inputs(place, recipe, runtime, wheels)
     files = stand_ins(runtime, cache)
     direct = workshop.direct(indexes)
-    own = workshop.cache_of("" if direct else job.team)
+    # Of a team's cache its build scripts can make what they like; a lock may serve others too.
+    own = workshop.cache_of(job.team if recipe.source_builds else "")
     command = [
         workshop.uv(), "pip", "compile", "requirements.in",
         "--format", "pylock.toml", "--generate-hashes", "--no-header", "--no-annotate",
@@ -151,16 +154,34 @@ def _write_inputs(
 
 
 def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
-    """The delta lock: real addresses, and the in-repo packages by their trees."""
+    """The delta lock: real addresses, and the in-repo packages by their trees and wheels."""
     text = indexes.with_real_urls(text)
     text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv's word for: nothing but in-repo ones
     for wheel in sorted(wheels, key=lambda w: w.name):
         text += (
             f'\n[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n'
             f'directory = {{ path = "{wheel.repo_path}" }}\n'
-            f'tool = {{ groundcrew = {{ tree = "{wheel.tree}" }} }}\n'
+            f'tool = {{ groundcrew = {{ tree = "{wheel.tree}", sha256 = "{wheel.sha256}" }} }}\n'
         )
     return text
+
+
+def made_of(
+    packages: Sequence[Mapping[str, Any]], tags: Sequence[str]
+) -> list[tuple[str, str]] | None:
+    """(name, SHA-256) of the wheels that locked packages were made into, as the lock knows them.
+
+    None where it does not know one: an sdist's, or an earlier release's lock.
+    """
+    found: list[tuple[str, str]] = []
+    for package in packages:
+        if locked(package, tags) is not None:
+            continue
+        digest = package.get("tool", {}).get("groundcrew", {}).get("sha256")
+        if digest is None:
+            return None
+        found.append((canonicalize_name(package["name"]), str(digest)))
+    return found
 
 
 def packages_of(text: str) -> tuple[tuple[str, str], ...]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reconciler.builder.job import Job
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
 from reconciler.builder.workshop import Workshop
-from reconciler.core.definitions import Place
+from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Runtime
 from reconciler.settings import BuilderSettings
@@ -25,6 +27,13 @@ class WheelMaker:
 
     workshop: Workshop
     settings: BuilderSettings
+
+    def folder(self, cache: Path, team: str, recipe: Recipe, runtime: Runtime, source: str) -> Path:
+        """Where the wheel of a source is kept, for all of a team that asks the same indexes."""
+        asked = [asdict(index) for index in recipe.indexes]
+        words = json.dumps([self.settings.default_index, asked, recipe.source_builds, source])
+        name = hashlib.sha256(words.encode()).hexdigest()[:24]
+        return cache / team / f"{name}-{runtime.python_tag}-{runtime.platform}"
 
     def make(
         self,

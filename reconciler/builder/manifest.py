@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,14 +55,17 @@ class Parts:
     has_bin: bool = False
 
 
-def build_id_of(lock: str, recipe: Recipe, runtime: Runtime) -> str:
+def build_id_of(
+    lock: str, recipe: Recipe, runtime: Runtime, made: Iterable[tuple[str, str]] = ()
+) -> str:
     """First 16 hex digits of the SHA-256 of all that a build consists of.
 
-    Its limits are not part of it: environments with other limits share it.
+    `made` are (name, SHA-256) of the wheels that were made from source: a tree or an sdist does not
+    say what becomes of it. Limits are no part: environments with other limits share a build.
     """
     checks = asdict(recipe.checks)
     del checks["budget"]
-    document = {
+    document: dict[str, object] = {
         "lock": hashlib.sha256(lock.encode()).hexdigest(),
         "trees": [[p.name, p.tree] for p in recipe.packages],
         "files": [asdict(f) for f in recipe.files],
@@ -70,6 +73,8 @@ def build_id_of(lock: str, recipe: Recipe, runtime: Runtime) -> str:
         "checks": checks,
         "runtime": runtime.key,
     }
+    if sources := sorted(map(list, made)):
+        document["made"] = sources
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

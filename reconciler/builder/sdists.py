@@ -13,6 +13,7 @@ from reconciler.builder.explain import place_of
 from reconciler.builder.job import Job
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.proxy import Indexes
+from reconciler.builder.turns import MAKING
 from reconciler.builder.wheels import Wheel, fetch
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
@@ -21,7 +22,7 @@ from reconciler.core.model import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Sdists:
-    """Makes wheels of sdists, once per team, sdist and Python."""
+    """Makes wheels of sdists, once per team, indexes, sdist and Python."""
 
     maker: WheelMaker
     cache: Path
@@ -45,26 +46,40 @@ class Sdists:
         sdist = package.get("sdist")
         if sdist is None or name not in recipe.source_builds:
             raise refusal(name, version, runtime, place, has_sdist=sdist is not None)
-        digest = str(sdist["hashes"]["sha256"])
-        folder = self.cache / "sdists" / job.team / f"{digest}-{runtime.python_tag}"
-        if not folder.is_dir():
-            filename = str(sdist.get("name") or sdist["url"].rsplit("/", 1)[-1])
-            wanted = Wheel(name, version, filename, digest, str(sdist["url"]))
-            source = fetch(job, wanted, indexes.of(name), self.cache)
-            job.say(f"building {filename}")
-            copy = work / filename
-            shutil.copyfile(source, copy)
-            made = self.maker.make(job, runtime, copy, work, index, filename, place)
-            found, made_version, _, _ = parse_wheel_filename(made.name)
-            if canonicalize_name(found) != name or str(made_version) != version:
-                raise Stalled(
-                    "PackageBuildFailed",
-                    f"{filename} builds {made.name}, which is not {name} {version}",
-                    place,
-                )
-            keep(made, folder)
+        filename = str(sdist.get("name") or sdist["url"].rsplit("/", 1)[-1])
+        wanted = Wheel(name, version, filename, str(sdist["hashes"]["sha256"]), str(sdist["url"]))
+        folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
+        with MAKING.of(str(folder), job.check):
+            if not folder.is_dir():
+                self._build(job, runtime, wanted, indexes, work, index, place, folder)
         (path,) = folder.glob("*.whl")
         return path
+
+    def _build(
+        self,
+        job: Job,
+        runtime: Runtime,
+        wanted: Wheel,
+        indexes: Indexes,
+        work: Path,
+        index: str,
+        place: Place | None,
+        folder: Path,
+    ) -> None:
+        source = fetch(job, wanted, indexes.of(wanted.name), self.cache)
+        job.say(f"building {wanted.filename}")
+        copy = work / wanted.filename
+        shutil.copyfile(source, copy)
+        made = self.maker.make(job, runtime, copy, work, index, wanted.filename, place)
+        found, version, _, _ = parse_wheel_filename(made.name)
+        if (canonicalize_name(found), str(version)) != (wanted.name, wanted.version):
+            raise Stalled(
+                "PackageBuildFailed",
+                f"{wanted.filename} builds {made.name}, which is not {wanted.name} "
+                f"{wanted.version}",
+                place,
+            )
+        keep(made, folder)
 
 
 def refusal(

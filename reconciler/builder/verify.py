@@ -146,7 +146,9 @@ class Verifier:
         name = problem["distribution"]
         for package in recipe.packages:
             if below and name in ("", package.name):
-                place = self._in_repo.repo_place(team, package, runtime, below, problem["line"])
+                place = self._in_repo.repo_place(
+                    team, recipe, package, runtime, below, problem["line"]
+                )
                 if place is not None:
                     return place
         for package in recipe.packages:

@@ -27,6 +27,7 @@ from reconciler.core.world import REPO, Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Report, problem_of
 from reconciler.daemon.garbage import collect, paused
 from reconciler.daemon.leadership import Leadership
+from reconciler.daemon.lockkeys import lock_key
 from reconciler.daemon.looking import Looking
 from reconciler.daemon.rooms import Rooms
 from reconciler.daemon.service import Service
@@ -308,7 +309,7 @@ class Daemon:
             environment.definition,
             record.definition,
             record.runtime,
-            self.rooms.lock_key(environment.definition),
+            lock_key(environment.definition),
             self.rooms.log_of(key),
         )
 

@@ -36,6 +36,7 @@ from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption
+from reconciler.daemon.lockkeys import shared_key
 from reconciler.faults import failpoint
 from reconciler.share.share import Share
 
@@ -161,9 +162,7 @@ class BuildEffects:
                 if adopted is not None and not task.build.refresh:
                     locks[task.lock_key, runtime.key] = adopted
                     return BuildOutcome(kind)
-                found = builder.resolve(job, recipe, runtime)
-                locks[task.lock_key, runtime.key] = found.text
-                return BuildOutcome(kind, packages=found.packages)
+                return self._resolve(task, job, builder, locks)
             case "construct":
                 if kept is None:
                     raise Retryable("LockLost", "the lock is not in the records; resolving anew")
@@ -177,6 +176,23 @@ class BuildEffects:
                 return BuildOutcome(kind, cost=measured(report))
             case _:
                 raise AssertionError(f"{kind} is no build effect")
+
+    def _resolve(
+        self, task: BuildTask, job: Job, builder: Builder, locks: dict[tuple[str, str], str]
+    ) -> BuildOutcome:
+        """A lock of which the records have none, unless they have one of the very same wheels."""
+        recipe, runtime = task.environment.recipe, task.runtime
+        wheels = builder.sources(job, recipe, runtime) if recipe.packages else ()
+        shared = shared_key(recipe, wheels)
+        alike = self._locks.lock(shared, runtime.key) if shared is not None else None
+        if alike is not None and not task.build.refresh:
+            locks[task.lock_key, runtime.key] = alike
+            return BuildOutcome("resolve")
+        found = builder.resolve(job, recipe, runtime)
+        for key in (task.lock_key, shared):
+            if key is not None:
+                locks[key, runtime.key] = found.text
+        return BuildOutcome("resolve", packages=found.packages)
 
 
 # ------------------------------------------------------------------------------------ instances

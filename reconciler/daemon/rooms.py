@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from reconciler.airflow.driver import Driver
 from reconciler.airflow.local import LocalDriver
 from reconciler.builder.build import Builder
 from reconciler.builder.sandbox import Sandbox
-from reconciler.core.definitions import Environment, Instance
+from reconciler.core.definitions import Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Base, Image, Records, Runtime
 from reconciler.core.world import Policy
@@ -198,13 +197,3 @@ class Rooms:
             clusters, self._clusters = self._clusters, None
         if clusters is not None:
             clusters.close()
-
-    def lock_key(self, environment: Environment) -> str:
-        """Under which digest an environment's locks are kept.
-
-        A lock made with a team's credentials is that team's own; any other serves every team.
-        """
-        recipe = environment.recipe
-        if not any(index.credentials for index in recipe.indexes):
-            return recipe.digest
-        return hashlib.sha256(f"{environment.team}\0{recipe.digest}".encode()).hexdigest()

@@ -134,6 +134,17 @@ class Share(Store):
             return None
         return found if all(isinstance(e, str) and self.has(e) for e in entries) else None
 
+    def renew(self, build_id: str) -> bool:
+        """Is a build complete; it then counts as new, so that it is not collected for a while.
+
+        To be called while `making` is held: else it may go between the look and what follows.
+        """
+        if self.build(build_id) is None:
+            return False
+        with translating(f"renewing build {build_id}"):
+            os.utime(self.build_path(build_id))
+        return True
+
     def put_packs(
         self,
         build_id: str,

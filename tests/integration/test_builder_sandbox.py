@@ -204,13 +204,24 @@ def test_build_requirements_come_from_the_index(bench: Bench) -> None:
 
 
 def test_one_teams_build_is_not_what_another_team_gets(bench: Bench) -> None:
-    """The same tree is built for each team by itself: with its own indexes, in its own cache."""
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""})
-    logs = []
+    """The same tree is built for each team by itself: what one's cache makes of it is its own."""
+    caches = bench.state / "cache" / "uv-teams"
+    leave = f"import pathlib\npathlib.Path({str(caches / 'blue' / 'mark')!r}).write_text('')\n"
+    left = bench.package("acme-left", {"acme_left/__init__.py": ""}, preamble=leave)
+    bench.lock(bench.recipe(left), bench.job("blue"))
+    code = (
+        f"import pathlib\nmarks = list(pathlib.Path({str(caches)!r}).rglob('mark'))\n"
+        "pathlib.Path('acme_own/seen.py').write_text('evil' if marks else 'good')\n"
+    )
+    recipe = bench.recipe(bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code))
+    found, logs = [], []
     for team in ("red", "blue", "red"):
         job = bench.job(team)
-        bench.builder.resolve(job, bench.recipe(own), bench.runtime)
+        built = bench.build(recipe, job)
+        found.append((built.build_id, bench.paths(built)["acme_own/seen.py"]))
         logs.append("building teams/red" in job.log.read_text())
+    assert [code for _, code in found] == ["good", "evil", "good"]
+    assert found[0] == found[2] != found[1]
     assert logs == [True, True, False]
 
 

@@ -147,7 +147,7 @@ def test_an_sbom_is_the_same_every_time() -> None:
 
 
 def test_a_build_id_changes_with_all_that_a_build_consists_of() -> None:
-    """Lock, trees, files, variables, checks and runtime: each makes another build."""
+    """Lock, trees, made wheels, files, variables, checks, runtime: each makes another build."""
     recipe = Recipe("d")
     package = SourcePackage("p", "teams/red/p", "tree", Place("f"))
     others = [
@@ -160,6 +160,7 @@ def test_a_build_id_changes_with_all_that_a_build_consists_of() -> None:
     ids = [build_id_of("lock", r, RUNTIME) for r in (recipe, *others)]
     ids.append(build_id_of("other lock", recipe, RUNTIME))
     ids.append(build_id_of("lock", recipe, replace(RUNTIME, key="other")))
+    ids += [build_id_of("lock", recipe, RUNTIME, [("p", digit * 64)]) for digit in "01"]
     assert len(set(ids)) == len(ids)
     assert build_id_of("lock", replace(recipe, digest="e"), RUNTIME) == ids[0]
 
