@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def _inventory() -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
+def _listing() -> str:
+    """A mark of the names in the folder that has Airflow, as the loader sees them at its start.
+
+    "" where the loader would see no Airflow.
+    """
+    for folder in sys.path:
+        if not folder.endswith("-packages"):
+            continue
+        try:
+            names = sorted(path.name for path in Path(folder).glob("*.dist-info"))
+        except OSError:
+            continue
+        if any(name.startswith(("apache_airflow-", "apache_airflow_core-")) for name in names):
+            return f"{zlib.crc32(os.fsencode(chr(10).join(names))):08x}"
+    return ""
+
+
 def _airflows_own() -> str:
     """The interpreter that runs Airflow: the first line of its command says so."""
     command = shutil.which("airflow")
@@ -68,6 +86,7 @@ def _main() -> None:
         "platform": f"{system.sysname.lower()}_{system.machine}",
         "tags": _tags(),
         "base": _inventory(),
+        "listing": _listing(),
     }
     sys.stdout.write(json.dumps(document))
 

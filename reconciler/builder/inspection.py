@@ -69,4 +69,5 @@ def runtime_of(found: Any, python: str, image: Image | None = None) -> Runtime:
         tags=tuple(found["tags"]),
         base=base,
         image=image,
+        listing=str(found.get("listing", "")),
     )

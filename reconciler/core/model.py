@@ -67,6 +67,7 @@ class Runtime:
     tags: tuple[str, ...]
     base: tuple[Distribution, ...]
     image: Image | None = None  # None: an interpreter of this machine
+    listing: str = ""  # a mark of what is installed that the loader can make; "" when unknown
 
 
 # ------------------------------------------------------------------------------------ the records

@@ -270,24 +270,20 @@ class InstanceEffects:
         runtime = record.runtime
         forward = activation.step is Step.SWITCH
         wanted = activation.to_build if forward else activation.from_build
-        pointer = self._share.pointer(record.name)
-        named = pointer.builds.get(runtime.key) if pointer is not None else None
         load_into = activation.load_into if forward else activation.from_load_into
-        there = pointer is not None and pointer.load_into == load_into
-        if (named.build if named is not None else None) == wanted and (there or wanted is None):
+        abi, airflow = f"{runtime.python_tag}-{runtime.platform}", runtime.airflow_version
+        name, key = record.name, runtime.key
+        if self._share.points(name, key, wanted, abi=abi, airflow=airflow, load_into=load_into):
             return StepResult(Verdict.OK)
-        if wanted is not None and not self._share.verified(wanted, runtime.key):
-            raise Stalled(
-                "BuildMissing",
-                f"build {wanted} is not complete and verified on the share; it is built anew",
-            )
-        self._share.install_loader(record.name)
-        self._share.point(
-            record.name,
-            runtime.key,
-            wanted,
-            abi=f"{runtime.python_tag}-{runtime.platform}",
-            airflow=runtime.airflow_version,
-            load_into=load_into,
-        )
+        with self._share.making():  # nothing is collected between the look and the pointer
+            if wanted is not None and not self._share.verified(wanted, key):
+                raise Stalled(
+                    "BuildMissing",
+                    f"build {wanted} is not complete and verified on the share; it is built anew",
+                )
+            self._share.install_loader(name)
+            self._share.point(
+                name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
+                listing=runtime.listing,
+            )  # fmt: skip
         return StepResult(Verdict.OK)

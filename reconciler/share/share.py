@@ -38,26 +38,33 @@ from reconciler.share.packs import Need, Pack, pack_entry
 PACKERS = 4  # entries packed at once
 HOT = "hot.json"  # of a build: the packs that hold what its imports need
 LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
+BARE = "none"  # instead of a build id: the bare base
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The build that a pointer names for one runtime."""
+    """The build that a pointer names for one runtime, or BARE; `listing` tells bases apart."""
 
     build: str
     abi: str
     airflow: str
+    listing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A parsed pointer.json; `builds` is keyed by runtime key."""
+    """A parsed pointer.json; `entries` is keyed by runtime key, the newest last."""
 
     instance: str
     load_into: tuple[str, ...]
-    builds: Mapping[str, Named] = field(default_factory=dict)
+    entries: Mapping[str, Named] = field(default_factory=dict)
+
+    @property
+    def builds(self) -> dict[str, Named]:
+        """The entries that name a build."""
+        return {key: named for key, named in self.entries.items() if named.build != BARE}
 
 
 class Share(Store):
@@ -281,10 +288,32 @@ class Share(Store):
             return Pointer(
                 instance,
                 tuple(map(str, found.get("loadInto", []))),  # type: ignore[call-overload]
-                {k: Named(v["build"], v["abi"], v["airflow"]) for k, v in builds.items()},
+                {
+                    k: Named(v["build"], v["abi"], v["airflow"], v.get("listing", ""))
+                    for k, v in builds.items()
+                },
             )
-        except (KeyError, TypeError, AssertionError):
+        except (KeyError, TypeError, AttributeError, AssertionError):
             return None
+
+    def points(
+        self,
+        instance: str,
+        runtime_key: str,
+        build_id: str | None,
+        *,
+        abi: str,
+        airflow: str,
+        load_into: Sequence[str],
+    ) -> bool:
+        """Would `point` change nothing that counts."""
+        pointer = self.pointer(instance) or Pointer(instance, ())
+        named = Named(build_id or BARE, abi, airflow)
+        said, wanted = (
+            [(key, n.build) for key, n in entries.items()]
+            for entries in (pointer.entries, _with(pointer.entries, runtime_key, named))
+        )
+        return said == wanted and (build_id is None or pointer.load_into == tuple(load_into))
 
     def point(
         self,
@@ -295,21 +324,22 @@ class Share(Store):
         abi: str,
         airflow: str,
         load_into: Sequence[str],
+        listing: str = "",
     ) -> None:
-        """Let an instance use a build on one runtime; None returns it to the bare base there."""
+        """Let an instance use a build on one runtime; None returns it to the bare base there.
+
+        `listing` is the runtime's, by which the loader tells it from others of the same Airflow.
+        """
         assert build_id is None or BUILD_ID.match(build_id), build_id
-        pointer = self.pointer(instance)
-        builds = dict(pointer.builds) if pointer is not None else {}
-        builds.pop(runtime_key, None)
-        if build_id is not None:
-            builds[runtime_key] = Named(build_id, abi, airflow)
+        pointer = self.pointer(instance) or Pointer(instance, ())
+        named = Named(build_id or BARE, abi, airflow, listing)
         document = {
             "schema": 1,
             "instance": instance,
             "loadInto": list(load_into),
             "builds": {
-                key: {"build": n.build, "abi": n.abi, "airflow": n.airflow}
-                for key, n in builds.items()
+                key: {"build": n.build, "abi": n.abi, "airflow": n.airflow, "listing": n.listing}
+                for key, n in _with(pointer.entries, runtime_key, named).items()
             },
         }
         folder = self.instance_path(instance)
@@ -318,6 +348,16 @@ class Share(Store):
             sweep(folder)
         self.check()
         replace_file(folder / "pointer.json", json.dumps(document).encode(), "share.point")
+
+
+def _with(entries: Mapping[str, Named], key: str, named: Named) -> dict[str, Named]:
+    """Entries with the newest word on a runtime.
+
+    The bare base is said only where the loader could take another entry for this runtime's.
+    """
+    rest = {k: n for k, n in entries.items() if k != key}
+    alike = any((n.abi, n.airflow) == (named.abi, named.airflow) for n in rest.values())
+    return {**rest, key: named} if alike or named.build != BARE else rest
 
 
 def on_path(document: Mapping[str, object]) -> list[str]:

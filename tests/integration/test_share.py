@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.builder.inspection import inspect_base, runtime_of
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.model import Runtime
 from reconciler.share import locks
 from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage
 from reconciler.share.share import Share
+from tests.fakes.base import VERSION, make_base
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
 DIGEST = "d" * 64
@@ -249,6 +253,113 @@ def test_a_pin_wins_over_the_pointer(share: Share, tmp_path: Path) -> None:
     point(share, None)
     assert site.run(HAS) == "False"
     assert site.run(HAS, GROUNDCREW_BUILD=A) == "True"
+
+
+class Bases(Site):
+    """Two bases of one Airflow, as before and after an installation, and a build for each."""
+
+    def __init__(self, tmp_path: Path, share: Share, python: str) -> None:
+        super().__init__(tmp_path, share, python)
+        publish(share, B, abi=_abi(python), airflow="3.3.2")
+        self.install("apache-airflow", "3.3.2")
+
+    def install(self, name: str, version: str) -> None:
+        """Put another distribution into the base."""
+        info = self.site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+    def inspect(self) -> Runtime:
+        """What the inspection of this base says, run as in its image."""
+        script = Path(inspect_base.__code__.co_filename).with_name("inspect_base.py")
+        done = subprocess.run(
+            [self.python, str(script)],
+            env={"PATH": os.defpath, "PYTHONPATH": str(self.site)},
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        return runtime_of(json.loads(done.stdout), self.python)
+
+    def point(self, build: str | None, *, marked: bool = True) -> Runtime:
+        """Let the base as it is use a build; `marked`: as this release writes it."""
+        runtime = self.inspect()
+        self.share.point(
+            "dev", runtime.key, build, abi=_abi(self.python), airflow="3.3.2",
+            load_into=["scheduler"], listing=runtime.listing if marked else "",
+        )  # fmt: skip
+        return runtime
+
+    def loaded(self) -> str:
+        """The build that a process of the base as it is starts with."""
+        return self.run("import os; print(os.environ['GROUNDCREW_BUILD'])")
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
+def test_each_base_of_one_airflow_loads_its_own_build(
+    python: str, share: Share, tmp_path: Path
+) -> None:
+    """After an installation the new base loads its build, and processes of the old one theirs."""
+    site = Bases(tmp_path, share, python)
+    old = site.point(A)
+    assert site.loaded() == A
+    site.install("more", "1.0")
+    assert site.loaded() == A, "until it has a build of its own"
+    new = site.point(B)
+    assert (old.key != new.key, old.listing != new.listing) == (True, True)
+    assert site.loaded() == B
+    shutil.rmtree(site.site / "more-1.0.dist-info")
+    assert site.loaded() == A
+    site.install("other", "1.0")
+    assert site.loaded() == B, "the newest, of a base that the pointer does not know"
+
+
+def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
+    share: Share, tmp_path: Path
+) -> None:
+    """The loader sees the listing that the daemon's isolated inspection of a venv has seen."""
+    python = make_base(tmp_path / "base", {"more": "1.0"})
+    abi, loader = _abi(python), share.install_loader("dev")
+    runtime = inspect_base(python)
+    for key, build, listing in ((runtime.key, A, runtime.listing), ("other", B, "another")):
+        publish(share, build, abi=abi, airflow=VERSION)
+        share.point(
+            "dev", key, build, abi=abi, airflow=VERSION, load_into=["scheduler"], listing=listing
+        )
+    done = subprocess.run(
+        [python, "-c", "import os; print(os.environ['GROUNDCREW_BUILD'])"],
+        env={"PYTHONPATH": str(loader)}, capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == A
+
+
+def test_the_newest_entry_is_taken_where_none_says_which_base_it_is_for(
+    share: Share, tmp_path: Path
+) -> None:
+    """A pointer of an earlier release: the build that was pointed at last, never an older one."""
+    site = Bases(tmp_path, share, sys.executable)
+    site.point(A, marked=False)
+    site.install("more", "1.0")
+    site.point(B, marked=False)
+    assert site.loaded() == B
+    shutil.rmtree(site.site / "more-1.0.dist-info")
+    site.point(A, marked=False)
+    assert site.loaded() == A
+
+
+def test_a_base_that_went_back_to_bare_does_not_load_an_older_ones_build(
+    share: Share, tmp_path: Path
+) -> None:
+    """The pointer still names a build for the base before; this one is bare all the same."""
+    site = Bases(tmp_path, share, sys.executable)
+    site.point(A)
+    site.install("more", "1.0")
+    runtime = site.point(None)
+    assert site.loaded() == "none"
+    shutil.rmtree(site.site / "more-1.0.dist-info")
+    assert site.loaded() == A
+    pointer = share.pointer("dev")
+    assert pointer is not None
+    assert runtime.key not in pointer.builds
+    assert {named.build for named in pointer.builds.values()} == {A}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"builds": 3}', '{"builds": {"x": []}}'])

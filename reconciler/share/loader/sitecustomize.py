@@ -29,21 +29,25 @@ _COMMANDS = {
 _REFUSED = ("PATH", "PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
 
 
-def _airflow() -> str | None:
-    """The version of the Airflow installed beside this interpreter, or None."""
+def _airflow() -> tuple | None:  # type: ignore[type-arg]
+    """(version, listing) of the Airflow installed beside this interpreter, or None.
+
+    The listing is a mark of what else is installed there; inspect_base.py makes the same.
+    """
     for folder in sys.path:
         if not folder.endswith("-packages"):
             continue
         try:
-            names = os.listdir(folder)
+            names = sorted(n for n in os.listdir(folder) if n.endswith(".dist-info"))
         except OSError:
             continue
-        for name in names:
-            if name.startswith("apache_airflow-") and name.endswith(".dist-info"):
-                return name[len("apache_airflow-") : -len(".dist-info")]
-        for name in names:
-            if name.startswith("apache_airflow_core-") and name.endswith(".dist-info"):
-                return name[len("apache_airflow_core-") : -len(".dist-info")]
+        for package in ("apache_airflow-", "apache_airflow_core-"):
+            for name in names:
+                if name.startswith(package):
+                    import zlib
+
+                    listing = "%08x" % zlib.crc32(os.fsencode("\n".join(names)))
+                    return name[len(package) : -len(".dist-info")], listing
     return None
 
 
@@ -79,8 +83,12 @@ def _read(path: str) -> dict | None:  # type: ignore[type-arg]  # typing costs a
     return found if isinstance(found, dict) else None
 
 
-def _chosen(here: str, abi: str, airflow: str) -> str | None:
-    """The build id for this process: the pin, or what the pointer names; None for the bare base."""
+def _chosen(here: str, abi: str, airflow: str, listing: str) -> str | None:
+    """The build id for this process: the pin, or what the pointer names; None for the bare base.
+
+    The pointer may name builds for several bases, the newest last. This base's is taken; where
+    none is, as something was installed just now, the newest for this Python and Airflow.
+    """
     pin = os.environ.get("GROUNDCREW_BUILD")
     if pin:
         return None if pin == "none" else pin
@@ -90,21 +98,25 @@ def _chosen(here: str, abi: str, airflow: str) -> str | None:
     if component and isinstance(wanted, list) and component not in wanted:
         os.environ["GROUNDCREW_COMPONENT"] = component
         return None
-    for entry in (pointer.get("builds") or {}).values():
-        if entry.get("abi") == abi and entry.get("airflow") == airflow:
-            return str(entry.get("build"))
-    return None
+    entries = [
+        entry
+        for entry in (pointer.get("builds") or {}).values()
+        if entry.get("abi") == abi and entry.get("airflow") == airflow
+    ]
+    entries = [entry for entry in entries if entry.get("listing") == listing] or entries
+    build = str(entries[-1].get("build")) if entries else "none"
+    return None if build == "none" else build
 
 
 def _load(here: str) -> None:
     """Find this process's build, pin it for the children, and put it in place."""
-    airflow = _airflow()
-    if airflow is None:
+    found = _airflow()
+    if found is None:
         return
     system = os.uname()
     version = sys.version_info
     abi = "cp%d%d-%s_%s" % (version[0], version[1], system.sysname.lower(), system.machine)
-    build = _chosen(here, abi, airflow)
+    build = _chosen(here, abi, *found)
     if not build or not build.isalnum():
         os.environ["GROUNDCREW_BUILD"] = "none"
         return
