@@ -24,6 +24,7 @@ from reconciler.share.packs import PACK
 from reconciler.share.share import BUILD_ID, Share
 from reconciler.share.sizes import READERS, Sizes
 
+FRESH = 600.0  # seconds that what was put or found again stays: the records may not know it yet
 REMOVERS = 8  # removals side by side
 LONGEST = 60.0  # seconds that builds are kept waiting; the rest goes the next time
 
@@ -101,7 +102,7 @@ def _unused(
         rest = [b for b in found if b not in keep]
         with ThreadPoolExecutor(READERS) as pool:
             ages = pool.map(lambda b: now - share.build_path(b).stat().st_mtime, rest)
-            old = [b for b, age in zip(rest, ages, strict=True) if age > grace]
+            old = [b for b, age in zip(rest, ages, strict=True) if age > max(grace, FRESH)]
             gone = set(old)
             stay = [b for b in found if b not in gone]
             packs = pool.map(share.packs, stay)
@@ -150,7 +151,7 @@ def _place(share: Share, name: str) -> Path:
 
 
 def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[str]:
-    """Store entries and packs that no build names and that are older than the grace.
+    """Store entries and packs that no build names and that are neither fresh nor in their grace.
 
     A younger one may belong to a build that is being made.
     """
@@ -162,7 +163,7 @@ def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[st
                     continue
                 if entry.name.removesuffix(".all") in named:
                     continue
-                if now - entry.stat().st_mtime > grace:
+                if now - entry.stat().st_mtime > max(grace, FRESH):
                     found.append(entry.name)
     return sorted(found)
 

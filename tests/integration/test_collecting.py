@@ -1,0 +1,164 @@
+"""Garbage is collected while builds are made again and instances are switched back to them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.builder.build import Built
+from reconciler.core.model import InstanceRecord, StepResult
+from reconciler.core.phases import Step, Verdict
+from reconciler.core.world import Draft
+from reconciler.daemon import effects as effects_module
+from reconciler.daemon.effects import InstanceEffects
+from reconciler.share.gc import Collected, collect_garbage
+from tests.fakes import fleet
+from tests.fakes.bench import Bench
+from tests.fakes.wheels import make_wheel
+
+DAY = 86400.0
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path) as bench:
+        make_wheel(bench.public.folder, "alpha")
+        yield bench
+
+
+def age(bench: Bench, *, seconds: float = DAY) -> None:
+    """Make everything on the share look older."""
+    then = time.time() - seconds
+    for top in (bench.share.root / "builds", bench.share.root / "store" / "sha256"):
+        for path in sorted(top.rglob("*"), reverse=True):
+            os.utime(path, (then, then))
+
+
+def old_build(bench: Bench) -> Built:
+    """A verified build that nothing asks for any more."""
+    recipe = bench.recipe("alpha")
+    built = bench.build(recipe)
+    bench.builder.verify(bench.job(), recipe, bench.runtime, bench.instance(), built.build_id)
+    age(bench)
+    return built
+
+
+def collect(
+    bench: Bench, during: Callable[[], None] = lambda: None, grace: float = 1.0
+) -> Collected:
+    """Collect; `during` runs once, when it is decided what goes and nothing has gone yet."""
+    once = threading.Lock()
+
+    def go_on() -> bool:
+        if once.acquire(blocking=False):
+            during()
+        return True
+
+    return collect_garbage(
+        bench.share, roots=set(), held={}, now=time.time(), grace=grace, dry_run=False,
+        go_on=go_on,
+    )  # fmt: skip
+
+
+def meanwhile(bench: Bench, act: Callable[[], None]) -> Collected:
+    """Start `act` in the middle of a collection, and wait for the end of both."""
+    thread = threading.Thread(target=act)
+
+    def during() -> None:
+        thread.start()
+        thread.join(0.5)  # as far as it comes
+
+    done = collect(bench, during)
+    thread.join(60)
+    assert not thread.is_alive()
+    return done
+
+
+def test_a_build_that_is_wanted_again_is_whole_after_a_collection(bench: Bench) -> None:
+    """It was decided to go: then it is made anew, and is never found while it is removed."""
+    old = old_build(bench)
+    recipe, found = bench.recipe("alpha"), []
+    done = meanwhile(bench, lambda: found.append(bench.build(recipe)))
+    assert done.builds == (old.build_id,)
+    assert found == [old]
+    assert bench.share.build(old.build_id) is not None
+    assert set(bench.paths(old)) == {"alpha.py"}
+
+
+@pytest.mark.parametrize("grace", [0.0, 60.0])
+def test_a_build_that_was_found_again_is_not_collected_next(bench: Bench, grace: float) -> None:
+    """The records that are collected by may be from before: the build counts as new."""
+    old_build(bench)
+    built = bench.build(bench.recipe("alpha"))
+    assert collect(bench, grace=grace).builds == ()
+    assert bench.share.build(built.build_id) is not None
+
+
+def test_what_was_just_put_stays_without_a_grace(bench: Bench) -> None:
+    """With `gc.grace = 0` a build of which no record says anything yet is left alone."""
+    built = bench.build(bench.recipe("alpha"))
+    age(bench, seconds=5.0)
+    assert collect(bench, grace=0.0) == Collected((), (), 0)
+    assert bench.share.build(built.build_id) is not None
+
+
+# ---------------------------------------------------------------------------------------- switching
+
+
+def switching(bench: Bench, build_id: str) -> InstanceRecord:
+    """An instance that is about to be pointed at a build."""
+    activation = replace(
+        fleet.activation(0, Step.SWITCH, fleet.ActivationPhase.SWITCHING), to_build=build_id
+    )
+    record = fleet.instance(0)
+    return replace(record, runtime=bench.runtime, activation=activation)
+
+
+def switch(bench: Bench, record: InstanceRecord, monkeypatch: pytest.MonkeyPatch) -> StepResult:
+    """Carry the step out as the daemon does."""
+    results: list[StepResult] = []
+
+    def take(_draft: Draft, _name: str, _step: Step, result: StepResult) -> None:
+        results.append(result)
+
+    monkeypatch.setattr(effects_module, "record_step", take)
+
+    def unused(*_: object) -> None:
+        raise AssertionError("a switch asks nobody")
+
+    effects = InstanceEffects(bench.share, unused, unused)  # type: ignore[arg-type]
+    effects.perform(record, time.time()).apply(None)  # type: ignore[arg-type]
+    return results[0]
+
+
+def test_a_switch_in_the_middle_of_a_collection_never_names_what_goes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the end, and then is told that the build is not there."""
+    old = old_build(bench)
+    record, results = switching(bench, old.build_id), []
+    meanwhile(bench, lambda: results.append(switch(bench, record, monkeypatch)))
+    pointer = bench.share.pointer(record.name)
+    named = [n.build for n in pointer.builds.values()] if pointer is not None else []
+    assert [b for b in named if bench.share.build(b) is None] == []
+    (result,) = results
+    assert result.verdict is Verdict.FAILED
+    assert result.problem is not None
+    assert result.problem.reason == "BuildMissing"
+
+
+def test_a_switch_before_a_collection_keeps_its_build(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pointer that it leaves is seen by the collector, whatever the records say."""
+    old = old_build(bench)
+    record = switching(bench, old.build_id)
+    assert switch(bench, record, monkeypatch).verdict is Verdict.OK
+    assert collect(bench).builds == ()
+    assert bench.share.verified(old.build_id, bench.runtime.key)
