@@ -15,22 +15,33 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
 SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 SIZE = re.compile(r"([1-9][0-9]{0,8})(Ki|Mi|Gi)")
+LONGEST = 366 * UNITS["d"]  # seconds
+MOST = 1_000_000_000  # of anything that is counted
 NAME_LIMIT = 255  # bytes of a file's name, on any file system
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 ENV_REFUSED = ("PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
 
 
 def _duration(value: object) -> float:
-    if isinstance(value, str) and DURATION.match(value):
-        return sum(float(n) * UNITS[unit] for n, unit in re.findall(r"(\d+)([smhd])", value))
-    raise ValueError("write a duration such as 30s, 10m or 1h30m")
+    if not isinstance(value, str) or not DURATION.fullmatch(value):
+        raise ValueError("write a duration such as 30s, 10m or 1h30m")
+    seconds = sum(float(n) * UNITS[unit] for n, unit in re.findall(r"([0-9]+)([smhd])", value))
+    if seconds > LONGEST:
+        raise ValueError(f"write a shorter duration, of at most {LONGEST / UNITS['d']:.0f}d")
+    return seconds
 
 
 def _size(value: object) -> int:
-    match = SIZE.match(value) if isinstance(value, str) else None
+    match = SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("write a size such as 500Ki, 200Mi or 1Gi")
     return int(match[1]) * SIZES[match[2]]
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
+        return value
+    raise ValueError(f"write a whole number from 1 to {MOST}")
 
 
 def _inside(value: str) -> str:
@@ -83,6 +94,8 @@ def _address(value: str) -> str:
 
 def _requirement(value: str) -> str:
     name, at, path = value.partition("@")
+    if not value.isprintable():
+        raise ValueError("write each requirement in one line, without control characters")
     if at and path.strip().startswith("."):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name.strip()):
             raise ValueError("write an in-repo package as `name @ ./packages/name`")
@@ -127,6 +140,7 @@ RequirementText = Annotated[
     str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_requirement)
 ]
 EnvName = Annotated[str, AfterValidator(_environment_name)]
+Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_count)]
 Mode = Annotated[str, BeforeValidator(_mode)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Jar = Annotated[

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gitsource.fields import (
     ApiUrl,
     ComponentName,
+    Count,
     Cron,
     Duration,
     EnvName,
@@ -68,9 +69,6 @@ class FileModel(Model):
         if self.url is not None and self.path is None:
             raise ValueError("a file from a url needs a path")
         return self
-
-
-Count = Annotated[int, Field(gt=0)]
 
 
 class ImportBudgetModel(Model):

@@ -24,6 +24,7 @@ def accept(draft: Draft) -> bool:
     definitions = draft.world.definitions
     if definitions is None:
         return _held(draft) is None
+    definitions = readable(definitions, draft.world.records.unreadable)
     if _prunes_too_much(draft, definitions):
         _hold(draft, definitions)
         return False
@@ -39,6 +40,38 @@ def accept(draft: Draft) -> bool:
     draft.definitions_changed()
     _note_findings(draft, definitions)
     return True
+
+
+def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definitions:
+    """What is recorded but cannot be read is a finding: nothing new may take its place."""
+    lost = [
+        (f"{kind}/{defined.name}", defined.place)
+        for kind, all_of in (
+            ("Environment", definitions.environments),
+            ("Instance", definitions.instances),
+        )
+        for defined in all_of.values()
+        if f"{kind.lower()}/{defined.name}" in unreadable
+    ]
+    if not lost:
+        return definitions
+    words = (
+        "its row in the database cannot be read (the log says why), so it is left as it is; "
+        "restore a backup, or remove that row: it is then taken as the share has it"
+    )
+    findings = tuple(Finding(place, name, "RecordUnreadable", words) for name, place in lost)
+    return replace(
+        definitions,
+        environments={
+            k: v
+            for k, v in definitions.environments.items()
+            if f"environment/{k}" not in unreadable
+        },
+        instances={
+            k: v for k, v in definitions.instances.items() if f"instance/{k}" not in unreadable
+        },
+        findings=definitions.findings + findings,
+    )
 
 
 def _held(draft: Draft) -> Problem | None:

@@ -13,7 +13,7 @@ from reconciler.core.builds import ready_build
 from reconciler.core.model import Activation, EnvironmentRecord, InstanceRecord, Problem, Trigger
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.steps import UNTOUCHED, move, package_changes, quarantined
-from reconciler.core.world import Draft, Effect, commit_data, environment_of
+from reconciler.core.world import Draft, Effect, any_lost, commit_data, environment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
     """Where `record` should be; None while that is not known or nothing better is at hand."""
     environment = environment_of(draft, record.name)
     if record.runtime is None or record.removed:
+        return None
+    if environment is None and any_lost(draft):
         return None
     if environment is None:
         return Target(None, None, Trigger.DELETION, draft.world.records.accepted_revision)
@@ -96,6 +98,8 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
 def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
     """A quarantine ends when the definition asks for another recipe."""
     environment = environment_of(draft, record.name)
+    if environment is None and any_lost(draft):
+        return record
     digest = environment.definition.recipe.digest if environment else None
     kept = tuple(
         q for q in record.quarantines if q.recipe_digest == digest or q.build_id == record.current

@@ -225,6 +225,8 @@ def _same(build: BuildRecord) -> tuple[str, str]:
 
 def _forget(draft: Draft, wanted: Iterable[str]) -> None:
     """Drop ended builds that nothing refers to, beyond the newest of each environment."""
+    if draft.world.records.unreadable:
+        return  # it may refer to them
     keep = set(wanted)
     used = {b for i in draft.instances.values() for b in (i.current, i.previous) if b}
     seen: Counter[str] = Counter()

@@ -74,6 +74,8 @@ class Decider:
             or world.requests
             or world.now < last.now
             or world.policy != last.policy
+            or world.records.unreadable
+            or last.records.unreadable
             or world.definitions is None
             or last.definitions is None
             or _held(world)

@@ -267,7 +267,9 @@ class Records:
     """Everything that is recorded, read in one go per cycle.
 
     `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed`
-    is the revision for which someone confirmed the loss of most definitions.
+    is the revision for which someone confirmed the loss of most definitions. `unreadable` names
+    what is recorded but cannot be read ("environment/x", "instance/x", "build/<key>"): nobody knows
+    how it stands, so it is left as it is.
     """
 
     environments: Mapping[str, EnvironmentRecord] = field(default_factory=dict)
@@ -277,6 +279,7 @@ class Records:
     prune_confirmed: str = ""
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()  # of the newest revision read
+    unreadable: frozenset[str] = frozenset()
 
     @property
     def repo(self) -> RepoState:

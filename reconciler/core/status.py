@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reconciler.core.accept import readable
 from reconciler.core.activations import at_target, target_of
 from reconciler.core.builds import OPEN
 from reconciler.core.definitions import Definitions, Finding
@@ -86,7 +87,9 @@ def status(definitions: Definitions | None, records: Records, now: float) -> Sta
             for e in sorted(records.environments.values(), key=lambda e: e.name)
         ),
         instances=tuple(instances[name] for name in sorted(instances)),
-        findings=definitions.findings if definitions else records.findings,
+        findings=readable(definitions, records.unreadable).findings
+        if definitions
+        else records.findings,
         problem=records.source_problem,
     )
 

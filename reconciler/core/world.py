@@ -268,6 +268,11 @@ def environment_of(draft: Draft, instance: str) -> EnvironmentRecord | None:
     return draft.environments.get(draft.owners().get(instance, ""))
 
 
+def any_lost(draft: Draft) -> bool:
+    """Is there an environment that cannot be read: an instance without one may be its own."""
+    return any(name.startswith("environment/") for name in draft.world.records.unreadable)
+
+
 def commit_data(environment: EnvironmentRecord | None) -> dict[str, object]:
     """Who asked, for an event's data."""
     if environment is None:

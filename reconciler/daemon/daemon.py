@@ -20,7 +20,7 @@ from reconciler.core.builds import maker
 from reconciler.core.definitions import Definitions, Instance
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.focus import NOTHING, Decider
-from reconciler.core.model import Problem, Records
+from reconciler.core.model import Change, Problem, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
 from reconciler.core.world import REPO, Draft, Effect, Plan, World
@@ -234,6 +234,7 @@ class Daemon:
     def _take_reports(self, leadership: Leadership) -> None:
         reports = self._workers.reports()
         self._records = self._reader.load()
+        self._drop_lost_builds(leadership)
         if not reports:
             return
         draft = Draft(World(time.time(), self._records, policy=self.rooms.policy))
@@ -246,6 +247,14 @@ class Daemon:
         failpoint("daemon.outcome.before")
         self._write(leadership, plan)
         failpoint("daemon.outcome.after")
+
+    def _drop_lost_builds(self, leadership: Leadership) -> None:
+        """Forget builds whose rows cannot be read: what they made is found, or made anew."""
+        lost = [n for n in self._records.unreadable if n.startswith("build/")]
+        if lost:
+            log.error("%d builds cannot be read and are forgotten: %s", len(lost), sorted(lost)[:5])
+            keys = tuple(name.removeprefix("build/") for name in sorted(lost))
+            self._write(leadership, Plan(Change(drop_builds=keys), (), (), None))
 
     def _write(self, leadership: Leadership, plan: Plan) -> None:
         """Record a plan's change, if there is something to record."""

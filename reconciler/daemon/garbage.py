@@ -19,6 +19,12 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
         raise Stalled(
             "GcPaused", "garbage collection is paused; `groundcrew gc --resume` ends that"
         )
+    if not dry_run and records.unreadable:
+        raise Stalled(
+            "RecordUnreadable",
+            f"nothing is collected while records cannot be read, as they may need it: "
+            f"{', '.join(sorted(records.unreadable)[:5])}",
+        )
     held = {
         name: Held(record.retired, _oldest_process(rooms, record, now))
         for name, record in records.instances.items()

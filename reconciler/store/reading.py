@@ -20,7 +20,6 @@ from reconciler.core.model import (
     RepoState,
 )
 from reconciler.store import rows, schema
-from reconciler.store.codec import parse
 from reconciler.store.errors import translating
 from reconciler.store.store import Store
 
@@ -91,12 +90,15 @@ class Reader:
             prune_confirmed=state.prune_confirmed,
             source_problem=state.source_problem,
             findings=state.findings,
+            unreadable=rows.named(
+                {t.table: t.lost for t in (self._environments, self._instances, self._builds)}
+            ),
         )
 
     def _take_repo(self, text: str) -> bool:
         if text == self._repo[0]:
             return False
-        found = parse(RepoState, text) if text else RepoState()
+        found = rows.repo_state(text)
         same = found == self._repo[1]
         self._repo = (text, self._repo[1] if same else found)
         return not same
@@ -106,12 +108,13 @@ class _Rows:
     """The records of one table, by key, with a mark of the text that each was parsed from."""
 
     def __init__(self, table: Table, kind: type[Any], runtimes: rows.Runtimes) -> None:
-        self._table = table
+        self.table = table
         self._kind = kind
         self._runtimes = runtimes
         self._rows: dict[str, tuple[int, int | None]] = {}  # version, hash of the row
         self._changed = True
         self.records: dict[str, Any] = {}
+        self.lost: set[str] = set()  # keys of rows that cannot be read
 
     def snapshot(self, last: Any) -> Any:
         """The records as a mapping of their own; `last` itself while nothing has changed."""
@@ -124,7 +127,7 @@ class _Rows:
         """Take in what the table holds now; True if that is something else than before."""
         if not self._rows or whole:
             return self._take_all(connection)
-        table = self._table
+        table = self.table
         found = connection.execute(select(table.c.key, table.c.version)).all()
         versions: dict[str, int] = {row.key: row.version for row in found}
         changed = [k for k, v in versions.items() if k not in self._rows or self._rows[k][0] != v]
@@ -138,25 +141,29 @@ class _Rows:
             self.records[key] = record
             self._rows[key] = (record.version, None)
         for key in dropped:
-            self.records.pop(key, None)
-            self._rows.pop(key, None)
+            self._forget(key)
         self._changed = self._changed or bool(put) or bool(dropped)
 
     def _drop(self, there: Any) -> bool:
-        gone = self.records.keys() - there.keys()
+        gone = self._rows.keys() - there.keys()
         for key in gone:
-            del self.records[key], self._rows[key]
+            self._forget(key)
         self._changed = self._changed or bool(gone)
         return bool(gone)
 
+    def _forget(self, key: str) -> None:
+        self.records.pop(key, None)
+        self._rows.pop(key, None)
+        self.lost.discard(key)
+
     def _take_all(self, connection: Connection) -> bool:
-        found = connection.execute(select(self._table)).all()
+        found = connection.execute(select(self.table)).all()
         gone = self._drop({row.key: True for row in found})
         return self._take(connection, found) or gone
 
     def _take_some(self, connection: Connection, keys: list[str]) -> bool:
         """Read the rows of `keys`; True if one holds something else than before."""
-        table, differs = self._table, False
+        table, differs = self.table, False
         for start in range(0, len(keys), CHUNK):
             query = select(table).where(table.c.key.in_(keys[start : start + CHUNK]))
             differs |= self._take(connection, connection.execute(query).all())
@@ -170,8 +177,14 @@ class _Rows:
             fresh = (row.version, hash(tuple(row)))
             if (version, mark) == fresh:
                 continue
-            record = rows.decode(connection, self._kind, row, self._runtimes)
+            record = rows.read(connection, self.table, self._kind, row, self._runtimes)
             self._rows[row.key] = fresh
+            if record is None:
+                self.records.pop(row.key, None)
+                self.lost.add(row.key)
+                differs = self._changed = True
+                continue
+            self.lost.discard(row.key)
             if mark is None and version == row.version and self.records.get(row.key) == record:
                 continue  # what was written here, read for the first time
             differs = self._changed = True

@@ -7,17 +7,26 @@ own, named by its SHA-256, and in memory one object.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Runtime
+from reconciler.core.model import (
+    BuildRecord,
+    EnvironmentRecord,
+    InstanceRecord,
+    RepoState,
+    Runtime,
+)
 from reconciler.store import schema
 from reconciler.store.codec import dump, parse
 from reconciler.store.errors import Conflict
+
+log = logging.getLogger(__name__)
 
 RecordT = EnvironmentRecord | InstanceRecord | BuildRecord
 CHANGES = "changes"  # the row of `meta` that counts the writes of records
@@ -48,12 +57,39 @@ def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Run
     return record
 
 
+def read(
+    connection: Connection, table: Table, kind: type[Any], row: Row[Any], runtimes: Runtimes
+) -> Any:
+    """The record in a row; None, and a line in the log, where it cannot be read."""
+    try:
+        return decode(connection, kind, row, runtimes)
+    except ValueError as error:
+        log.error("the row %s of %s cannot be read: %s", row.key, table.name, error)
+        return None
+
+
 def load(
     connection: Connection, table: Table, kind: type[Any], runtimes: Runtimes
-) -> dict[str, Any]:
-    """Every record of a table, by key."""
-    rows = connection.execute(select(table)).all()
-    return {row.key: decode(connection, kind, row, runtimes) for row in rows}
+) -> tuple[dict[str, Any], set[str]]:
+    """Every record of a table by key, and the keys of those that cannot be read."""
+    found = connection.execute(select(table)).all()
+    records = {row.key: read(connection, table, kind, row, runtimes) for row in found}
+    lost = {key for key, record in records.items() if record is None}
+    return {key: record for key, record in records.items() if record is not None}, lost
+
+
+def named(lost: Mapping[Table, Iterable[str]]) -> frozenset[str]:
+    """What cannot be read, as `Records.unreadable` has it."""
+    return frozenset(f"{table.name[:-1]}/{key}" for table, keys in lost.items() for key in keys)
+
+
+def repo_state(text: str | None) -> RepoState:
+    """What is recorded of the repo; nothing, where that cannot be read: it is seen anew."""
+    try:
+        return parse(RepoState, text) if text else RepoState()
+    except ValueError as error:
+        log.error("what is recorded of the environments repo cannot be read: %s", error)
+        return RepoState()
 
 
 def put(connection: Connection, table: Table, key: str, record: RecordT) -> None:

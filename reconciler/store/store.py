@@ -24,13 +24,12 @@ from reconciler.core.model import (
     Event,
     InstanceRecord,
     Records,
-    RepoState,
     Request,
     Verb,
 )
 from reconciler.faults import failpoint
 from reconciler.store import rows, schema
-from reconciler.store.codec import dump, parse
+from reconciler.store.codec import dump
 from reconciler.store.engine import PATIENCE, open_engine
 from reconciler.store.errors import LeaseLost, translating
 from reconciler.store.outbox import Outbox
@@ -215,15 +214,21 @@ class Store(Outbox):
     def load(self) -> Records:
         """Everything that is recorded, by one query per table."""
         with self._reading() as connection:
-            repo = rows.meta(connection, "repo")
+            state = rows.repo_state(rows.meta(connection, "repo"))
             runtimes = rows.Runtimes()
-            state = parse(RepoState, repo) if repo else RepoState()
+            found = {
+                table: rows.load(connection, table, kind, runtimes)
+                for table, kind in (
+                    (schema.environments, EnvironmentRecord),
+                    (schema.instances, InstanceRecord),
+                    (schema.builds, BuildRecord),
+                )
+            }
             return Records(
-                environments=rows.load(
-                    connection, schema.environments, EnvironmentRecord, runtimes
-                ),
-                instances=rows.load(connection, schema.instances, InstanceRecord, runtimes),
-                builds=rows.load(connection, schema.builds, BuildRecord, runtimes),
+                environments=found[schema.environments][0],
+                instances=found[schema.instances][0],
+                builds=found[schema.builds][0],
+                unreadable=rows.named({table: lost for table, (_, lost) in found.items()}),
                 accepted_revision=state.accepted_revision,
                 prune_confirmed=state.prune_confirmed,
                 source_problem=state.source_problem,
@@ -359,9 +364,9 @@ def _append(connection: Connection, events: Sequence[Event]) -> None:
             insert(schema.events).values(
                 at=one.at,
                 kind=one.kind,
-                object=one.object,
-                team=one.team,
-                reason=one.reason,
+                object=one.object[:300],
+                team=one.team[:64],
+                reason=one.reason[:64],
                 message=one.message,
                 revision=one.revision,
                 data=json.dumps(dict(one.data)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,33 @@ def test_lost_records_are_adopted_from_the_share(tmp_path: Path) -> None:
         assert (after["build"], after["sync"]) == (before["build"], "Synced")
         assert airflow.state.loaded == [], "nothing was restarted"
         assert "resolving" not in log.read_text()
+
+
+def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
+    """A build's is made anew without a restart; an instance's is told, and it is left as it is."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        airflow.state.loaded.clear()
+        path = site.database.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE builds SET document = '{}'")
+        code, output = site.once()
+        assert code == 0, output
+        assert "cannot be read and are forgotten" in output
+        assert airflow.state.loaded == [], "nothing was restarted"
+        (found,) = site.status()["instances"]
+        assert found["sync"] == "Synced"
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE instances SET document = '{}'")
+        code, output = site.once()
+        assert code == 1, output
+        store = site.store()
+        (finding,) = store.load().findings
+        store.close()
+        assert (finding.object, finding.reason) == (f"Instance/{INSTANCE}", "RecordUnreadable")
+        assert airflow.state.loaded == []
 
 
 def test_a_changed_load_into_restarts_what_it_concerns(tmp_path: Path) -> None:

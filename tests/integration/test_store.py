@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import func, insert, update
 from sqlalchemy.exc import DBAPIError
 
 from reconciler.cli import main
@@ -30,6 +31,7 @@ from reconciler.core.model import (
 )
 from reconciler.store import schema, wakes
 from reconciler.store.errors import Conflict, LeaseLost
+from reconciler.store.reading import Reader
 from reconciler.store.store import Lease, Store
 from tests.fakes.house import Airflow, House, environment, instance
 
@@ -104,6 +106,51 @@ def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -
         k: replace(v, version=0) for k, v in records.builds.items()
     }
     assert found.repo == records.repo
+
+
+def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Lease) -> None:
+    """What could never be read again is refused before anything is written; words are none."""
+    endless = replace(record(), definition=environment("one", "g1", (Wave(("a",), float("inf")),)))
+    with pytest.raises(ValueError, match="Infinity"):
+        store.write(lease, Change(environments=(record("two"), endless)))
+    assert store.load().environments == {}
+    words = replace(record(), problem=Problem("NaN", "Infinity and NaN are words here"))
+    store.write(lease, Change(environments=(words,)))
+    assert store.load().environments["one"].problem == words.problem
+
+
+def test_a_row_that_cannot_be_read_stops_no_other(
+    store: Store, lease: Lease, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named, and told in the log; all others are read, and itself once it is mended."""
+    reader = Reader(store)
+    store.write(lease, Change(environments=(record("one"), record("two"))))
+    assert reader.load().environments.keys() == {"one", "two"}
+
+    def put(old: str, new: str) -> None:
+        with store.engine.begin() as connection:
+            connection.execute(
+                update(schema.environments)
+                .where(schema.environments.c.key == "one")
+                .values(document=func.replace(schema.environments.c.document, old, new))
+            )
+
+    put('"timeout":300.0', '"timeout":null')
+    for found in (store.load(), reader.load(whole=True), Reader(store).load()):
+        assert found.environments.keys() == {"two"}
+        assert found.unreadable == {"environment/one"}
+    assert "the row one of environments cannot be read" in caplog.text
+    put('"timeout":null', '"timeout":300.0')
+    for found in (store.load(), reader.load(whole=True)):
+        assert found.environments.keys() == {"one", "two"}
+        assert found.unreadable == frozenset()
+    put('"timeout":300.0', '"timeout":null')
+    assert reader.load(whole=True).unreadable
+    store.write(lease, Change(drop_environments=("one",)))
+    assert reader.load().unreadable == frozenset()
+    with store.engine.begin() as connection:
+        connection.execute(insert(schema.meta).values(key="repo", value="[]"))
+    assert store.load().environments.keys() == {"two"}
 
 
 def test_a_stale_version_is_a_conflict_and_writes_nothing(store: Store, lease: Lease) -> None:
@@ -219,6 +266,14 @@ def test_history_is_found_by_object_and_kind_in_both_directions(store: Store, le
     assert [e.kind for e in store.events(kinds=["B"])] == ["B"]
     assert [e.kind for e in store.events(after_id=everything[1].id)] == ["C"]
     assert store.last_event_id() == everything[-1].id
+
+
+def test_an_event_about_something_with_a_long_name_is_kept(store: Store, lease: Lease) -> None:
+    """A file's path may be longer than the history's columns; the whole write would fail."""
+    event = Event(1.0, "ObjectStalled", "o" * 400, "t" * 100, "r" * 100, "words", "r1")
+    store.write(lease, Change(events=(event,)))
+    (kept,) = store.events()
+    assert (kept.object, kept.team, kept.reason) == ("o" * 300, "t" * 64, "r" * 64)
 
 
 def test_a_request_is_carried_out_once(store: Store, lease: Lease) -> None:

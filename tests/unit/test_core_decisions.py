@@ -529,3 +529,47 @@ def test_less_is_no_regression_and_failed_builds_are_no_measure() -> None:
     before = last.data["import_before"]
     assert isinstance(before, dict)
     assert before["files"] == 400
+
+
+# --------------------------------------------------------------------------- what cannot be read
+
+
+def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None:
+    """They are not taken to the bare base, and nothing is written in its place."""
+    house = house_of("a", "b")
+    turn(house)
+    before = house.records
+    assert before.instances["a"].current == "g1@cp311-linux-1"
+    house.records = replace(before, environments={}, unreadable=frozenset({"environment/one"}))
+    house.decider.forget()
+    turn(house)
+    now = house.records
+    assert [i.current for i in now.instances.values()] == ["g1@cp311-linux-1"] * 2
+    assert all(i.activation is None for i in now.instances.values())
+    assert (now.environments, now.builds.keys()) == ({}, before.builds.keys())
+    (found,) = now.findings
+    assert (found.object, found.reason) == ("Environment/one", "RecordUnreadable")
+    house.records = replace(now, environments=before.environments, unreadable=frozenset())
+    ask_for(house, "g2")
+    turn(house)
+    assert house.records.instances["a"].current == "g2@cp311-linux-1"
+    assert house.records.findings == ()
+
+
+def test_an_instance_that_cannot_be_read_holds_only_those_behind_it() -> None:
+    """Its environment goes on elsewhere; it is neither added anew nor passed over in its wave."""
+    house = house_of("a", "b", "c")
+    turn(house)
+    before = house.records
+    house.records = replace(
+        before,
+        instances={k: v for k, v in before.instances.items() if k != "b"},
+        unreadable=frozenset({"instance/b"}),
+    )
+    ask_for(house, "g2")
+    turn(house)
+    now = house.records
+    assert now.instances.keys() == {"a", "c"}
+    assert now.instances["a"].current == "g2@cp311-linux-1"
+    assert "wave 2: b has no healthy build" in now.instances["c"].wait
+    assert [f.object for f in now.findings] == ["Instance/b"]
