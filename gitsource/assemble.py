@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from gitsource.models import EnvironmentModel
-from gitsource.objects import instance_of, kind_of_path, read_entry, refused, wrong_instance
+from gitsource.objects import (
+    instance_of,
+    kind_of_path,
+    read_entry,
+    refused,
+    unexpected,
+    wrong_instance,
+)
 from gitsource.reading import ReadFile
 from gitsource.recipe import Limits, Need, merge
 from gitsource.shelf import Made, Shelf
@@ -24,6 +31,7 @@ from reconciler.core.definitions import (
     Place,
     Wave,
 )
+from reconciler.core.errors import GroundcrewError
 
 FILE_LIMIT = 1 << 20
 
@@ -158,7 +166,14 @@ class Assembly:
         if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
             made = kept
         else:
-            made = self._make(tree, read_entry(tree, entry, "Environment"), entry.blob)
+            read = read_entry(tree, entry, "Environment")
+            try:
+                made = self._make(tree, read, entry.blob)
+            except GroundcrewError:
+                raise  # the mirror's trouble
+            except Exception as error:
+                finding = unexpected(path, read.object, error)
+                made = _unmade(replace(read, model=None, findings=(finding,)), entry.blob)
             if old is not None and made.environment == old.environment:
                 made = replace(made, environment=old.environment)
         self._made[path] = made
@@ -183,8 +198,7 @@ class Assembly:
 
     def _make(self, tree: Tree, read: ReadFile, blob: str) -> Made:
         if not isinstance(read.model, EnvironmentModel):
-            place = Place(read.path)
-            return Made(read.path, blob, read.object, place, place, (), None, read.findings)
+            return _unmade(read, blob)
         team = read.path.split("/")[1]
         fragments = {name: part.read for name, part in self._fragments.items()}
         recipe, findings, needs = merge(tree, read, fragments, self._limits)
@@ -252,6 +266,12 @@ class Assembly:
         return Definitions(
             commit, found, dict(self._instances), tuple(sorted(findings, key=_order))
         )
+
+
+def _unmade(read: ReadFile, blob: str) -> Made:
+    """A file that is no environment, as its findings say."""
+    place = Place(read.path)
+    return Made(read.path, blob, read.object, place, place, (), None, read.findings)
 
 
 def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:

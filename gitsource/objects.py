@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 
 from gitsource.models import InstanceModel, KubernetesModel, LocalModel
@@ -18,6 +20,11 @@ from reconciler.core.definitions import (
     Place,
     Window,
 )
+from reconciler.core.errors import GroundcrewError
+
+log = logging.getLogger(__name__)
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def kind_of_path(path: str) -> str | None:
@@ -44,11 +51,32 @@ def refused(entry: Entry, limit: int) -> Finding | None:
     if entry.size > limit:
         words = f"{entry.size} bytes; a definition has at most {limit}"
         return Finding(place, entry.path, "TooLarge", words)
+    folder, team = entry.path.split("/")[:2]
+    if folder == "teams" and not LABEL.fullmatch(team):
+        words = "call a team's folder by at most 63 lower-case letters, digits and -"
+        return Finding(place, entry.path, "InvalidValue", words)
     return None
+
+
+def unexpected(path: str, name: str, error: Exception) -> Finding:
+    """What was not foreseen while a file was read: its own finding, so that nothing else stops."""
+    log.error("%s cannot be read", path, exc_info=error)
+    words = f"it cannot be read ({type(error).__name__}), and the daemon's log says where; look "
+    return Finding(Place(path), name, "ReadFailed", words + "for what is unusual in it")
 
 
 def read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
     """What a file at the place of `kind` holds."""
+    try:
+        return _read_entry(tree, entry, kind)
+    except GroundcrewError:
+        raise  # the mirror's trouble
+    except Exception as error:
+        found = unexpected(entry.path, entry.path, error)
+        return ReadFile(entry.path, None, None, (found,))
+
+
+def _read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
     try:
         text = tree.read(entry).decode()
     except UnicodeDecodeError:

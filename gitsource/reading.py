@@ -13,6 +13,7 @@ from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
 from reconciler.core.definitions import Finding, Place
 
+NAME_MOST = 63  # characters of an object's name
 AnyModel = EnvironmentModel | InstanceModel | FragmentModel
 
 
@@ -43,8 +44,8 @@ def read_file(path: str, text: str) -> ReadFile:
         return ReadFile(path, None, None, (problem.finding,))
     value = document.value
     kind = value.get("kind") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or kind not in KINDS:
-        words = f"write kind: {', '.join(KINDS)}" + (f", not {kind!r}" if kind else "")
+    if not isinstance(value, dict) or not isinstance(kind, str) or kind not in KINDS:
+        words = f"write kind: {', '.join(KINDS)}" + (f", not {_short(kind)}" if kind else "")
         place = document.place(("kind",))
         return ReadFile(path, None, document, (Finding(place, path, "InvalidValue", words),))
     name = _name_of(value, kind, path)
@@ -60,7 +61,8 @@ def read_file(path: str, text: str) -> ReadFile:
 def _name_of(value: dict[str, Any], kind: str, path: str) -> str:
     metadata = value.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    return f"{kind}/{name}" if isinstance(name, str) and name else path
+    called = isinstance(name, str) and 0 < len(name) <= NAME_MOST
+    return f"{kind}/{name}" if called else path
 
 
 def _finding(

@@ -32,6 +32,7 @@ from reconciler.core.definitions import (
     Requirement,
     SourcePackage,
 )
+from reconciler.core.errors import Stalled
 
 Need = tuple[str, str, str]
 """What a recipe was made from: ("file", path, blob), ("tree", folder, id), ("fragment", name, "")
@@ -161,6 +162,8 @@ class Merge:
                 return self.tree.read(entry).decode()
             except UnicodeDecodeError:
                 self.wrong(place, "WrongType", f"{path} is not UTF-8 text")
+            except Stalled as error:
+                self.wrong(place, error.reason, error.message)
         return ""
 
     def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:

@@ -15,6 +15,8 @@ from reconciler.core.definitions import Finding, Place
 Path = tuple[str | int, ...]
 NODES = 20_000
 DEPTH = 30
+DIGITS = 400  # of a number
+UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 INT = re.compile(r"^[-+]?(0|[1-9][0-9]*)$")
 FLOAT = re.compile(r"^[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
 
@@ -54,8 +56,14 @@ def parse(file: str, text: str) -> Document:
         raise YamlProblem(
             "InvalidYaml", f"{error.problem or error}; check indentation and quotes", place
         ) from error
+    except yaml.reader.ReaderError as error:
+        before = text.encode()[: error.position].decode(errors="ignore")
+        line = before.count("\n") + 1
+        place = Place(file, line, len(before) - before.rfind("\n"))
+        raise YamlProblem("InvalidYaml", f"{error.reason}; remove it", place) from error
     except (yaml.YAMLError, UnicodeError, ValueError) as error:
-        raise YamlProblem("InvalidYaml", f"not readable as YAML: {error}", Place(file)) from error
+        words = " ".join(str(error).split())
+        raise YamlProblem("InvalidYaml", f"not readable as YAML: {words}", Place(file)) from error
     finally:
         loader.dispose()
     if node is None:
@@ -94,7 +102,7 @@ class _Builder:
         if depth > DEPTH:
             raise YamlProblem("TooLarge", f"nested deeper than {DEPTH} levels", place)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
+            return self._scalar(node, place)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(n, (*path, i), depth + 1) for i, n in enumerate(node.value)]
         assert isinstance(node, yaml.MappingNode), "YAML has no other nodes"
@@ -106,21 +114,33 @@ class _Builder:
             place = self._place(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise YamlProblem("WrongType", "a key must be a word", place)
-            key = key_node.value
+            key = self._text(key_node, place)
             if key in found:
                 raise YamlProblem("DuplicateKey", f"{key!r} is here twice; keep one", place)
             found[key] = self.build(value_node, (*path, key), depth + 1)
             self.document.places[(*path, key, "__key__")] = place
         return found
 
-    def _scalar(self, node: yaml.ScalarNode) -> object:
+    def _text(self, node: yaml.ScalarNode, place: Place) -> str:
+        """A scalar's text, which any database, file and terminal takes."""
         text: str = node.value
+        found = UNREADABLE.search(text)
+        if found is not None:
+            shown = f"U+{ord(found[0]):04X}"
+            raise YamlProblem("InvalidValue", f"the character {shown} is in it; remove it", place)
+        return text
+
+    def _scalar(self, node: yaml.ScalarNode, place: Place) -> object:
+        text = self._text(node, place)
         if node.style:  # quoted or a block; "" is plain
             return text
         if text in ("", "~", "null"):
             return None
         if text in ("true", "false"):
             return text == "true"
-        if INT.match(text):
-            return int(text)
-        return float(text) if FLOAT.match(text) else text
+        if INT.fullmatch(text) or FLOAT.fullmatch(text):
+            if len(text) > DIGITS:
+                words = f"a number of more than {DIGITS} digits; write it in quotes if it is text"
+                raise YamlProblem("InvalidValue", words, place)
+            return int(text) if INT.fullmatch(text) else float(text)
+        return text

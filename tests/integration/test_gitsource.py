@@ -215,6 +215,17 @@ def test_a_file_over_the_limit_is_refused(repo: Repo, tmp_path: Path) -> None:
     assert only(found.findings).place.file == "teams/red/big.yaml"
 
 
+def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) -> None:
+    """What the mirror does not read for a definition is a finding, and the rest goes on."""
+    repo.write("teams/red/packages/x/dag.py", "")
+    more = "spec:\n  checks: {dags: [packages/x/dag.py]}\n"
+    bad = ENVIRONMENT.replace("spec:\n", more).replace("{name: one}", "{name: two}")
+    repo.write("teams/red/two.yaml", bad.split("  rollout")[0])
+    found = read(repo, tmp_path)
+    assert only(found.findings).place == Place("teams/red/two.yaml", 5, 19)
+    assert "one" in found.environments
+
+
 # ------------------------------------------------------------------------------------- the repo
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gitsource import assemble, reading
+from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.core.definitions import Definitions, Finding
 
@@ -84,7 +86,7 @@ def test_a_path_that_is_not_below_its_folder_is_refused(repo: Path, spec: str, p
     """No path leaves its folder, is empty or has a name that no file can have."""
     found = refused(repo, ENVIRONMENT + spec.replace("PATH", path))
     assert found.place.line == 6
-    assert "write " in found.message or "is no" in found.message
+    assert "write " in found.message or "remove it" in found.message
 
 
 def test_a_leading_dot_is_no_part_of_a_path(repo: Path) -> None:
@@ -115,3 +117,107 @@ def test_a_file_that_a_fragment_has_too_counts_once(repo: Path) -> None:
     write(repo, "shared/base.yaml", fragment + jar)
     recipe = taken(repo, "  extends: [base]\n" + jar).environments["one"].recipe
     assert [file.target for file in recipe.files] == ["jars/x-1.jar"]
+
+
+# ----------------------------------------------------------------------------------- the numbers
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (f"  checks: {{timeout: {'9' * 310}d}}", "at most 366d"),
+        ("  checks: {timeout: 366d1s}", "at most 366d"),
+        ("  checks: {importBudget: {time: 367d}}", "at most 366d"),
+        (f"  rollout: [{{instances: [dev], soak: {'9' * 20}m}}]", "at most 366d"),
+        (f"  checks: {{importBudget: {{files: {'9' * 400}}}}}", "from 1 to 1000000000"),
+        ("  checks: {importBudget: {opens: 1000000001}}", "from 1 to 1000000000"),
+        ("  checks: {importBudget: {opens: 0}}", "from 1 to 1000000000"),
+        ("  checks: {importBudget: {opens: true}}", "from 1 to 1000000000"),
+        (f"  checks: {{importBudget: {{bytes: {'9' * 400}Gi}}}}", "200Mi"),
+        (f"  checks: {{importBudget: {{files: 1{'0' * 5000}}}}}", "digits"),
+        (f"  checks: {{importBudget: {{files: {'9' * 390}.0}}}}", "from 1 to 1000000000"),
+    ],
+)
+def test_numbers_have_bounds(repo: Path, spec: str, words: str) -> None:
+    """No number of a definition is too large to be recorded, and the bound is told."""
+    found = refused(repo, ENVIRONMENT + spec)
+    assert found.place.line == 6
+    assert words in found.message
+
+
+def test_the_longest_duration_is_taken(repo: Path) -> None:
+    """A year and a day is not refused."""
+    checks = taken(repo, "  checks: {timeout: 366d}\n").environments["one"].recipe.checks
+    assert checks.timeout == 366 * 86400.0
+
+
+# ----------------------------------------------------------------- one file never stops the others
+
+BAD: list[tuple[str, str | bytes, int]] = [
+    ("a kind that is a list", ENVIRONMENT.replace("kind: Environment", "kind: [Environment]"), 2),
+    ("a kind that is a map", ENVIRONMENT.replace("kind: Environment", "kind: {a: b}"), 2),
+    ("a long number", ENVIRONMENT + f"  suspend: 1{'0' * 5000}\n", 6),
+    ("NUL in a path", ENVIRONMENT.replace("[humanize]", '["foo @ ./pack\\0ages"]'), 5),
+    ("NUL in a name", ENVIRONMENT.replace("{name: one}", '{name: "a\\0b"}'), 3),
+    ("NUL in a key", ENVIRONMENT + '  "a\\0b": 1\n', 6),
+    ("NUL in a value", ENVIRONMENT + '  env: {A: "a\\0b"}\n', 6),
+    ("an escape in a value", ENVIRONMENT + '  env: {A: "\\e[31m"}\n', 6),
+    ("a raw control character", ENVIRONMENT + "  env: {ä: \x01}\n", 6),
+    ("a surrogate", ENVIRONMENT + '  env: {A: "\\uD800"}\n', 6),
+    ("bytes", b"\xff\xfe\x00", 0),
+    ("a scalar", "7", 1),
+    ("a list", "[]", 1),
+    ("a folded requirement", ENVIRONMENT.replace("[humanize]", '["a\\n--pre"]'), 5),
+]
+
+
+@pytest.mark.parametrize(("what", "text", "line"), BAD, ids=[w for w, _, _ in BAD])
+@pytest.mark.parametrize("file", ["teams/red/one.yaml", "instances/x.yaml", "shared/x.yaml"])
+def test_a_malformed_file_is_its_own_finding(
+    repo: Path, file: str, what: str, text: str | bytes, line: int
+) -> None:
+    """Whatever one file holds, it is told with its line, and every other file is read."""
+    found = refused(repo, text, file)
+    assert found.place.file == file, what
+    assert found.place.line == line
+    assert found.message.isprintable()
+
+
+def test_a_name_that_is_too_long_for_the_history_is_not_told(repo: Path) -> None:
+    """A finding about a name of any length is called by its file."""
+    found = refused(repo, ENVIRONMENT.replace("{name: one}", f"{{name: {'a' * 5000}}}"))
+    assert found.object == "teams/red/one.yaml"
+
+
+def test_a_teams_folder_is_called_like_a_team(repo: Path) -> None:
+    """What no team can be called is a finding at its first file."""
+    found = refused(repo, ENVIRONMENT, f"teams/{'r' * 100}/one.yaml")
+    assert "team's folder" in found.message
+
+
+def test_what_nobody_foresaw_is_the_finding_of_its_file(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug that one file wakes stops only that file, and the log has its traceback."""
+    parse = reading.parse
+
+    def broken(path: str, text: str) -> object:
+        if path == "teams/red/one.yaml":
+            raise ZeroDivisionError("of the test")
+        return parse(path, text)
+
+    monkeypatch.setattr(reading, "parse", broken)
+    found = refused(repo, ENVIRONMENT)
+    assert found.place.file == "teams/red/one.yaml"
+    assert found.reason == "ReadFailed"
+    assert "of the test" in caplog.text
+    monkeypatch.undo()
+    real = assemble.merge
+
+    def failing(tree: Tree, read: reading.ReadFile, *more: object) -> object:
+        if read.path == "teams/red/one.yaml":
+            raise ZeroDivisionError("of the test")
+        return real(tree, read, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(assemble, "merge", failing)
+    assert refused(repo, ENVIRONMENT).object == "Environment/one"
