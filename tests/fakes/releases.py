@@ -1,8 +1,9 @@
 """Releases of Airflow as the official Helm chart renders them, as far as anybody outside can tell.
 
 Names, kinds, labels, containers, security contexts and update strategies are the chart's (1.16 to
-1.18: `useStandardNaming` off); probes, secrets and configuration are left out. Every pod template
-may be given annotations, by which the laboratory's kubelet is told how its pods behave.
+1.18: `useStandardNaming` off; sets of workers as newer ones make them); probes, secrets and
+configuration are left out. Every pod template may be given annotations, by which the laboratory's
+kubelet is told how its pods behave.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class Release:
     `persistence`: workers and the triggerer keep their logs on volumes, which makes StatefulSets of
     them (the chart's default), and of the scheduler with LocalExecutor. `groomers`: whether
     containers that remove old logs are there. `grace`: seconds that pods get to end, for
-    all. `volumes` and `mounts` are those of the chart, which reach every Airflow container.
-    `annotations`: by component.
+    all. `volumes` and `mounts` are those of the chart, which reach every Airflow container. `sets`:
+    names of `workers.celery.sets`, whose workloads stand beside that of the default workers and
+    are of the same component. `annotations`: by component.
     """
 
     name: str = "airflow"
@@ -38,6 +40,7 @@ class Release:
     groomers: bool = True
     statsd: bool = True
     grace: int | None = None
+    sets: tuple[str, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
     volumes: tuple[Json, ...] = ()
     mounts: tuple[Json, ...] = ()
@@ -63,9 +66,16 @@ class Release:
             found["worker"] = lasting
         return found
 
+    @property
+    def workloads(self) -> list[tuple[str, str]]:
+        """(kind, name) of what runs Airflow's components."""
+        found = [(kind, f"{self.name}-{name}") for name, kind in self.components.items()]
+        return found + [(self.components["worker"], f"{self.name}-worker-{s}") for s in self.sets]
+
     def manifests(self, namespace: str) -> list[Json]:
         """Everything of the release that runs, with its service accounts."""
         found = [self._workload(kind, name) for name, kind in self.components.items()]
+        found += [self._workload(self.components["worker"], "worker", s) for s in self.sets]
         if self.statsd:
             found.append(self._plain("Deployment", "statsd", "prom/statsd-exporter:v0.28"))
         if self.executor == CELERY:
@@ -104,8 +114,8 @@ class Release:
     def _labels(self, component: str) -> dict[str, str]:
         return {"tier": "airflow", "component": component, "release": self.name}
 
-    def _workload(self, kind: str, component: str) -> Json:
-        """One of Airflow's own components."""
+    def _workload(self, kind: str, component: str, worker_set: str = "") -> Json:
+        """One of Airflow's own components, or one set of its workers."""
         verb = {"worker": "celery worker"}.get(component, component)
         containers = [self._airflow_container(component, ["bash", "-c", f"exec airflow {verb}"])]
         if component not in SERVING and self.groomers:
@@ -117,7 +127,7 @@ class Release:
         )
         spec = self._pod_spec(component, *containers)
         spec["initContainers"] = [wait]
-        found = self._shell(kind, component, spec)
+        found = self._shell(kind, component, spec, worker_set)
         if component == "scheduler":
             found["metadata"]["labels"]["executor"] = self.executor
         if component in SERVING:
@@ -140,18 +150,19 @@ class Release:
             "serviceAccountName": f"{self.name}-{component}", "containers": [container],
         })  # fmt: skip
 
-    def _shell(self, kind: str, component: str, pod: Json) -> Json:
-        labels = self._labels(component)
+    def _shell(self, kind: str, component: str, pod: Json, worker_set: str = "") -> Json:
+        labels = self._labels(component) | ({"worker-set": worker_set} if worker_set else {})
         annotations = {"checksum/airflow-config": "0" * 64, **self.annotations.get(component, {})}
         own = {"serviceName": f"{self.name}-{component}"} if kind == "StatefulSet" else {}
+        part = f"{component}-{worker_set}" if worker_set else component
         return {
             "apiVersion": "apps/v1", "kind": kind,
             "metadata": {
-                "name": f"{self.name}-{component}",
+                "name": f"{self.name}-{part}",
                 "labels": {**labels, "chart": "airflow-1.18.0", "heritage": "Helm"},
             },
             "spec": {
-                **own, "replicas": self.replicas.get(component, 1),
+                **own, "replicas": self.replicas.get(part, 1),
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels, "annotations": annotations},
                              "spec": pod},

@@ -82,9 +82,8 @@ class Stand:
 
     def up(self) -> None:
         """Wait until every workload is rolled out."""
-        for component, kind in self.release.components.items():
-            plural = kind.lower() + "s"
-            self.lab.rolled_out(plural, self.space, f"{self.release.name}-{component}")
+        for kind, name in self.release.workloads:
+            self.lab.rolled_out(kind.lower() + "s", self.space, name)
 
     def activation(self, step: Step = Step.RESTART) -> Activation:
         """An activation that is at a step now."""
@@ -104,16 +103,16 @@ class Stand:
             assert time.monotonic() < end, found.problem
 
     def change(self, component: str, annotations: dict[str, str], **spec: Any) -> None:
-        """What the next pods of a component do; nothing is restarted by it."""
-        kind = self.release.components[component].lower() + "s"
+        """What the next pods of a component do, or of a set of workers; restarts nothing."""
         name = f"{self.release.name}-{component}"
+        (kind,) = (k.lower() + "s" for k, known in self.release.workloads if known == name)
         self.behaviours[component] = annotations
         if spec:
             self.lab.api.patch(kind, self.space, name, {"spec": spec})
 
     @property
     def behaviours(self) -> dict[str, dict[str, str]]:
-        """Behaviour by component of pods that start from now on."""
+        """Behaviour of pods that start from now on, by component, or by set of workers."""
         return _BEHAVIOURS.setdefault(self.space, {})
 
 
@@ -141,8 +140,12 @@ def standing(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
 
 
 def _behave(pod: Json) -> Behaviour | None:
-    component = (pod["metadata"].get("labels") or {}).get("component", "")
-    asked = _BEHAVIOURS.get(pod["metadata"]["namespace"], {}).get(component)
+    labels = pod["metadata"].get("labels") or {}
+    component, known = (
+        labels.get("component", ""),
+        _BEHAVIOURS.get(pod["metadata"]["namespace"], {}),
+    )
+    asked = known.get(f"{component}-{labels.get('worker-set')}", known.get(component))
     if asked is None:
         return None
     marks = {f"lab/{key}": value for key, value in asked.items()}

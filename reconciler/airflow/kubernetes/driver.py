@@ -13,8 +13,8 @@ from pathlib import Path
 
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
-from reconciler.airflow.kubernetes import rollout
-from reconciler.airflow.kubernetes.release import Release, component_of, mark_of
+from reconciler.airflow.kubernetes import events, rollout
+from reconciler.airflow.kubernetes.release import Release, component_of, mark_of, replicas_of
 from reconciler.airflow.steps import SERVERS, RestSteps, served
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.clusters import Clusters
@@ -148,13 +148,15 @@ class KubernetesDriver:
         found = _restarted(release, activation)
         servers = [w for w in found if component_of(w[1]) in SERVERS]
         others = [w for w in found if component_of(w[1]) not in SERVERS]
-        stamp = _stamp(activation.restarted_at)
+        stamp, since = _stamp(activation.restarted_at), activation.step_since
         for together in (others, servers):  # the API answers while the others start
             self._stamp_all(release, together, stamp)
             names = frozenset(str(w["metadata"]["name"]) for _, w in together)
-            result = self._await(release, instance, activation, names, stamp, now)
+            result = self._await(release, instance, activation, names, now, since)
             if result is not None:
                 return result
+            ended = [rollout.moved(release.pods_of(*one), stamp) for one in together]
+            since = max([since, *ended])
         return StepResult(Verdict.OK)
 
     def _stamp_all(self, release: Release, workloads: list[Workload], stamp: str) -> None:
@@ -170,37 +172,71 @@ class KubernetesDriver:
         instance: Instance,
         activation: Activation,
         names: frozenset[str],
-        stamp: str,
         now: float,
+        since: float,
     ) -> StepResult | None:
-        """Wait a while for the rollouts of `names`; None once they are complete."""
+        """Wait a while for the rollouts of `names`, begun at `since`; None once they are done."""
+        stamp = _stamp(activation.restarted_at)
         deadline = time.monotonic() + LOOK_FOR
-        limit = _limit(instance, [w for _, w in release.workloads()])
         while True:
-            words = []
-            for kind, workload in release.workloads():
-                if str(workload["metadata"]["name"]) not in names:
-                    continue
-                pods = [p for p in release.pods() if component_of(p) == component_of(workload)]
-                if rollout.complete(workload, pods, stamp):
-                    continue
+            going = [
+                (kind, workload, pods)
+                for kind, workload in release.workloads()
+                if str(workload["metadata"]["name"]) in names
+                and not rollout.complete(workload, pods := release.pods_of(kind, workload), stamp)
+            ]
+            if not going:
+                return None
+            for one in going:
                 waited = now + LOOK_FOR - activation.step_since
-                problem = self._wrong(release.cluster, kind, workload, pods, stamp, waited)
+                problem = self._wrong(release.cluster, *one, stamp, waited)
                 if problem is not None:
                     return StepResult(Verdict.FAILED, problem)
-                words.append(rollout.progress(workload, pods, stamp))
-            if not words:
-                return None
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             release.pods_mirror.wait(_once(), min(left, 0.5))
-        told = "; ".join(words)
-        if now - activation.step_since > limit:
-            why = self._events(release, names) or told
-            problem = Problem("RolloutTimeout", f"not restarted within {limit:.0f} s: {why}")
-            return StepResult(Verdict.FAILED, problem)
+        for one in going:
+            problem = self._late(release.cluster, *one, instance, activation, now, since)
+            if problem is not None:
+                return StepResult(Verdict.FAILED, problem)
+        told = "; ".join(rollout.progress(workload, pods, stamp) for _, workload, pods in going)
         return StepResult(Verdict.NOT_YET, Problem("Restarting", told), after=0.1)
+
+    def _late(
+        self,
+        cluster: Cluster,
+        kind: str,
+        workload: Json,
+        pods: list[Json],
+        instance: Instance,
+        activation: Activation,
+        now: float,
+        since: float,
+    ) -> Problem | None:
+        """Whether a rollout takes too long.
+
+        Each pod has the probe's limit to end its grace, to get on and to become ready, counted from
+        when one last got on: a pod that hangs is told soon, and ten workers may still end and start
+        one after the other. All together have `longest`.
+        """
+        stamp = _stamp(activation.restarted_at)
+        idle = now - max(since, rollout.moved(pods, stamp))
+        limit = rollout.longest(workload, instance.probe_timeout)
+        if idle <= instance.probe_timeout and now - since <= limit:
+            if kind != "statefulsets" or len(pods) >= replicas_of(workload):
+                return None
+            until = now - cluster.limits.schedule_timeout
+            return events.refused(cluster, workload, pods, activation.restarted_at, until)
+        words = rollout.progress(workload, pods, stamp)
+        about = [workload, *(pod for pod in pods if not rollout.ready(pod))]
+        why = events.newest(
+            cluster, workload["metadata"]["namespace"], about, activation.restarted_at
+        )
+        spent = f"not restarted within {limit:.0f} s"
+        if idle > instance.probe_timeout:
+            spent = f"the restart has not got on for {idle:.0f} s"
+        return Problem("RolloutTimeout", f"{spent}: {words}{'; ' if why else ''}{why}")
 
     def _wrong(
         self,
@@ -211,8 +247,8 @@ class KubernetesDriver:
         stamp: str,
         waited: float,
     ) -> Problem | None:
-        """What keeps a rollout from ever ending; heals a StatefulSet that waits for a lost pod."""
-        for pod in rollout.stuck(kind, pods, stamp) if rollout.stamped(workload, stamp) else ():
+        """What keeps a rollout from ever ending; heals a StatefulSet that waits for a pod."""
+        for pod in rollout.stuck(kind, workload, pods, stamp):
             metadata = pod["metadata"]
             cluster.delete("pods", metadata["namespace"], metadata["name"], uid=metadata["uid"])
         patience = cluster.limits.schedule_timeout
@@ -242,21 +278,6 @@ class KubernetesDriver:
         words = f"{problem.message}; it said last:\n{said}"
         return Problem(problem.reason, words) if said else problem
 
-    def _events(self, release: Release, names: frozenset[str]) -> str:
-        """The newest warning about the workloads or their pods, in words; "" when there is none."""
-        try:
-            events = release.cluster.list("events", release.namespace, fields="type=Warning")
-        except GroundcrewError:
-            return ""
-        about = [
-            e for e in events if str(e["involvedObject"].get("name", "")).startswith(tuple(names))
-        ]
-        newest = max(about, key=lambda e: str(e.get("lastTimestamp") or ""), default=None)
-        if newest is None:
-            return ""
-        said = " ".join(str(newest.get("message", "")).split())[:400]
-        return f"{newest['involvedObject']['name']}: {newest.get('reason')}: {said}"
-
     def _probe(
         self, release: Release, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
@@ -264,12 +285,12 @@ class KubernetesDriver:
         starts: dict[str, float] = {}
         for kind, workload in _restarted(release, activation):
             component = component_of(workload)
-            pods = [p for p in release.pods() if component_of(p) == component]
+            pods = release.pods_of(kind, workload)
             if not rollout.complete(workload, pods, stamp):
                 problem = self._wrong(release.cluster, kind, workload, pods, stamp, 0.0)
                 if problem is not None:
                     return StepResult(Verdict.FAILED, problem)
-            starts[component] = rollout.started(pods)
+            starts[component] = max(starts.get(component, 0.0), rollout.started(pods))
         components = release.components()
         build, loads = served(activation)
         wanted = build is not None and loads and components & {*SERVERS}
@@ -287,26 +308,13 @@ def _restarted(release: Release, activation: Activation) -> list[Workload]:
     return [
         (kind, workload)
         for kind, workload in release.workloads()
-        if component_of(workload) in activation.components
-        and int(workload["spec"].get("replicas", 1)) > 0
+        if component_of(workload) in activation.components and replicas_of(workload)
     ]
 
 
 def _stamp(at: float) -> str:
     """The annotation's value: recorded before the restart, so that it is the same each time."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _limit(instance: Instance, workloads: list[Json]) -> float:
-    """Seconds that a rollout may take: the probe's limit, and the time that pods get to end."""
-    grace = max(
-        float(
-            w["spec"].get("template", {}).get("spec", {}).get("terminationGracePeriodSeconds", 30)
-        )
-        * max(1, int(w["spec"].get("replicas", 1)))
-        for w in workloads
-    )
-    return instance.probe_timeout + grace
 
 
 def _once() -> Callable[[], bool]:

@@ -1,6 +1,6 @@
 """What of a release is there: its workloads and pods by the official chart's labels.
 
-Reads mirrors only, so it never waits; pure functions of what the mirrors hold.
+Reads mirrors, so it never waits, but for the one list that garbage collection asks for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconciler.core.errors import Away
 from reconciler.core.model import Image
 
 TIER = "tier=airflow"
-TASK = "kubernetes_executor"  # the label of pods that run one task
+TASKS = "kubernetes_executor=True"  # on every pod that the executor makes, whatever its template
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "worker", "webserver", "api-server")
 KINDS = ("deployments", "statefulsets")
 KUBERNETES_EXECUTOR = "KubernetesExecutor"
@@ -70,8 +70,8 @@ class Release:
         return found
 
     def components(self) -> frozenset[str]:
-        """The components that the release has."""
-        return frozenset(component_of(item) for _, item in self.workloads())
+        """The components that the release has, without those that are scaled to nothing."""
+        return frozenset(component_of(item) for _, item in self.workloads() if replicas_of(item))
 
     def tasks_apart(self) -> bool:
         """Do all tasks run in pods of their own, which a restart does not touch."""
@@ -83,25 +83,40 @@ class Release:
         return executors == {KUBERNETES_EXECUTOR}
 
     def pods(self) -> list[Json]:
-        """The pods of Airflow's components: without those of tasks, and without ended ones."""
+        """The pods of Airflow's components, without ended ones.
+
+        Bare pods are those of tasks, which may bear all labels of the template they came from.
+        """
         return [
             pod
             for pod in self.pods_mirror.items()
             if self._mine(pod)
             and component_of(pod) in COMPONENTS
-            and TASK not in labels_of(pod)
+            and controller_of(pod)
             and (pod["status"].get("phase") not in ENDED)
         ]
 
+    def pods_of(self, kind: str, workload: Json) -> list[Json]:
+        """The pods of one workload, without ended ones: several may share a component's labels."""
+        return [pod for pod in self.pods() if _owns(kind, workload, pod)]
+
     def oldest(self, now: float) -> float | None:
-        """When the oldest pod of the release, tasks included, was made; None if not known."""
+        """When the oldest pod of the release, tasks included, was made; None if not known.
+
+        Asks the cluster for pods of tasks whose template lacks the chart's labels: those without a
+        `release` may be of any in the namespace. Raises what the cluster says.
+        """
         mirror = self.pods_mirror
         if not mirror.fresh:
             return None
+        others = self.cluster.list("pods", self.namespace, f"{TASKS},tier!=airflow")
         mine = [
-            p for p in mirror.items() if self._mine(p) and p["status"].get("phase") not in ENDED
+            pod
+            for pod in (*mirror.items(), *others)
+            if self._mine(pod) or (_of_task(pod) and "release" not in labels_of(pod))
         ]
-        return min((seconds(p["metadata"].get("creationTimestamp")) for p in mine), default=now)
+        alive = [pod for pod in mine if pod["status"].get("phase") not in ENDED]
+        return min((seconds(p["metadata"].get("creationTimestamp")) for p in alive), default=now)
 
     def images(self) -> set[Image]:
         """The images that the pods which load builds run now; empty while there are none."""
@@ -137,6 +152,17 @@ def component_of(found: Json) -> str:
     return str(labels_of(found).get("component", ""))
 
 
+def replicas_of(workload: Json) -> int:
+    """How many pods a workload shall have."""
+    return int(workload["spec"].get("replicas", 1))
+
+
+def controller_of(pod: Json) -> Json:
+    """The reference to what made a pod and replaces it; empty for a bare pod."""
+    owners: Iterable[Json] = pod["metadata"].get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
 def annotation(found: Json, key: str) -> str:
     """One annotation of an object, or of a pod template; "" without."""
     return str((found.get("metadata", {}).get("annotations") or {}).get(key, ""))
@@ -166,6 +192,20 @@ def container_of(pod: Json) -> Json | None:
     return next((c for c in found if c["name"] == wanted), None)
 
 
+def _owns(kind: str, workload: Json, pod: Json) -> bool:
+    """Is a pod a workload's own: a Deployment's pods are its ReplicaSets', which it names."""
+    owner, meta = controller_of(pod), workload["metadata"]
+    if kind == "statefulsets":
+        return bool(owner.get("uid") == meta["uid"])
+    name = f"{meta['name']}-{labels_of(pod).get('pod-template-hash')}"
+    return bool(owner.get("kind") == "ReplicaSet" and owner.get("name") == name)
+
+
+def _of_task(pod: Json) -> bool:
+    key, _, value = TASKS.partition("=")
+    return bool(labels_of(pod).get(key) == value)
+
+
 def _ids(pod: Json) -> list[str]:
     return [str(c.get("imageID", "")) for c in pod["status"].get("containerStatuses") or []]
 
@@ -180,7 +220,7 @@ def _image(pod: Json, context: str | None) -> Image | None:
     return Image(
         context=context,
         reference=mark if "@sha256:" in mark else str(spec["image"]),
-        id=mark,
+        id=mark.rpartition("@")[2],  # nodes may name one image by different registries
         user=own.get("runAsUser", pods.get("runAsUser")),
         group=own.get("runAsGroup", pods.get("runAsGroup")),
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from reconciler.airflow.kubernetes.release import (
     RESTARTED_AT,
     annotation,
-    component_of,
     container_of,
+    replicas_of,
     seconds,
 )
 from reconciler.cluster.connection import Json
@@ -29,8 +29,15 @@ def patch(stamp: str) -> Json:
 def frozen(kind: str, workload: Json) -> str:
     """In words, why a changed template would never reach the pods; "" when it would."""
     spec, name = workload["spec"], workload["metadata"]["name"]
-    if (spec.get("updateStrategy") or {}).get("type") == "OnDelete":
+    strategy = spec.get("updateStrategy") or {}
+    if strategy.get("type") == "OnDelete":
         return f"{name} ({kind}) has the update strategy OnDelete; its values need RollingUpdate"
+    partition = (strategy.get("rollingUpdate") or {}).get("partition")
+    if partition:
+        return (
+            f"{name} ({kind}) has the partition {partition}, so that pods below that number "
+            f"never change; set updateStrategy.rollingUpdate.partition to 0"
+        )
     if spec.get("paused"):
         return f"{kind} {name} is paused; run kubectl rollout resume"
     return ""
@@ -38,32 +45,58 @@ def frozen(kind: str, workload: Json) -> str:
 
 def complete(workload: Json, pods: Sequence[Json], stamp: str) -> bool:
     """Are all pods of this restart and ready, and none of an older one left."""
-    status, wanted = workload.get("status") or {}, int(workload["spec"].get("replicas", 1))
-    if not stamped(workload, stamp):
-        return False
-    if int(status.get("observedGeneration") or 0) < int(workload["metadata"]["generation"]):
+    if not stamped(workload, stamp) or not _observed(workload):
         return False
     fresh = [pod for pod in pods if annotation(pod, RESTARTED_AT) == stamp]
-    return len(fresh) == len(pods) == wanted and all(ready(pod) for pod in fresh)
+    return len(fresh) == len(pods) == replicas_of(workload) and all(ready(pod) for pod in fresh)
 
 
 def progress(workload: Json, pods: Sequence[Json], stamp: str) -> str:
     """In words, how far it is."""
-    wanted = int(workload["spec"].get("replicas", 1))
+    name, wanted = workload["metadata"]["name"], replicas_of(workload)
     fresh = [pod for pod in pods if annotation(pod, RESTARTED_AT) == stamp]
     up = sum(ready(pod) for pod in fresh)
     old = len(pods) - len(fresh)
     left = f", {old} of the old still there" if old else ""
-    return f"{component_of(workload)}: {up} of {wanted} restarted pods are ready{left}"
+    return f"{name}: {up} of {wanted} restarted pods are ready{left}"
+
+
+def moved(pods: Sequence[Json], stamp: str) -> float:
+    """When the pods last got on, by the cluster's clock; 0.0 when they have not begun.
+
+    A restarted pod was made, found a node, was initialised or became ready; one that is ending gets
+    all of its grace, so this may lie ahead: a worker may use it to finish its tasks.
+    """
+    times = [0.0]
+    for pod in pods:
+        metadata = pod["metadata"]
+        if "deletionTimestamp" in metadata:  # when asked to end, plus its grace
+            times.append(seconds(metadata["deletionTimestamp"]))
+        elif annotation(pod, RESTARTED_AT) == stamp:
+            times.append(seconds(metadata.get("creationTimestamp")))
+            conditions = (pod.get("status") or {}).get("conditions") or []
+            reached = [c for c in conditions if c.get("status") == "True"]
+            times += [seconds(c.get("lastTransitionTime")) for c in reached]
+    return max(times)
+
+
+def longest(workload: Json, timeout: float) -> float:
+    """Seconds that a rollout may take even while it gets on: each pod ends and starts in turn.
+
+    A StatefulSet replaces its pods one after the other, whatever its podManagementPolicy, and a
+    Deployment in as many turns at most.
+    """
+    pod = workload["spec"].get("template", {}).get("spec", {})
+    grace = float(pod.get("terminationGracePeriodSeconds", 30))
+    return (timeout + grace) * max(1, replicas_of(workload))
 
 
 def failure(workload: Json) -> Problem | None:
     """What a Deployment says of a rollout that does not get on."""
     name = workload["metadata"]["name"]
-    status = workload.get("status") or {}
-    if int(status.get("observedGeneration") or 0) < int(workload["metadata"]["generation"]):
+    if not _observed(workload):
         return None  # its conditions are of an earlier template
-    for condition in status.get("conditions") or []:
+    for condition in (workload.get("status") or {}).get("conditions") or []:
         kind, value = condition.get("type"), condition.get("status")
         said = " ".join(str(condition.get("message") or "").split())[:400]
         if kind == "ReplicaFailure" and value == "True":
@@ -84,12 +117,15 @@ def broken(pods: Sequence[Json], stamp: str) -> tuple[Json, Problem] | None:
     return None
 
 
-def stuck(kind: str, pods: Sequence[Json], stamp: str) -> list[Json]:
-    """Pods of an earlier restart that keep a StatefulSet from going on: it waits for them.
+def stuck(kind: str, workload: Json, pods: Sequence[Json], stamp: str) -> list[Json]:
+    """Pods of an earlier template that keep a StatefulSet from going on: it waits for them.
 
-    A changed template alone does not heal them; they must be deleted.
+    It never replaces a pod that is not ready, be it that it crashes, that it hangs or that its
+    volumes never come; a changed template alone does not heal it, it must be deleted. That is no
+    more than the StatefulSet itself would do to a ready one: it is asked to end, and a worker gets
+    its whole grace to finish the tasks that it may still run.
     """
-    if kind != "statefulsets":
+    if kind != "statefulsets" or not stamped(workload, stamp) or not _observed(workload):
         return []
     return [
         pod
@@ -97,7 +133,6 @@ def stuck(kind: str, pods: Sequence[Json], stamp: str) -> list[Json]:
         if annotation(pod, RESTARTED_AT) != stamp
         and "deletionTimestamp" not in pod["metadata"]
         and not ready(pod)
-        and diagnose(pod) is not None
     ]
 
 
@@ -125,3 +160,9 @@ def crashed(pod: Json) -> str:
             if crashing(container):
                 return str(container["name"])
     return ""
+
+
+def _observed(workload: Json) -> bool:
+    """Has the workload's controller seen its present template."""
+    seen = int((workload.get("status") or {}).get("observedGeneration") or 0)
+    return seen >= int(workload["metadata"]["generation"])

@@ -1,0 +1,70 @@
+"""What the cluster's events say about a restart, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from reconciler.airflow.kubernetes.release import seconds
+from reconciler.cluster.cluster import Cluster
+from reconciler.cluster.connection import Json
+from reconciler.core.errors import GroundcrewError
+from reconciler.core.model import Problem
+
+POD = re.compile(r"[Cc]reate Pod (\S+) in StatefulSet")
+
+
+def newest(cluster: Cluster, namespace: str, about: Collection[Json], since: float) -> str:
+    """The newest warning since then about one of the objects; "" when there is none."""
+    uids = {found["metadata"]["uid"] for found in about}
+    own = [
+        event
+        for event in _list(cluster, namespace, "type=Warning")
+        if event["involvedObject"].get("uid") in uids and _last(event) >= int(since)
+    ]
+    if not own:
+        return ""
+    event = max(own, key=_last)
+    return f"{event['involvedObject']['name']}: {event.get('reason')}: {_said(event)}"
+
+
+def refused(
+    cluster: Cluster, workload: Json, pods: Collection[Json], since: float, until: float
+) -> Problem | None:
+    """Why a StatefulSet has not got a pod that is missing now, and was refused before `until`.
+
+    Its status never tells, as a Deployment's does. A refusal that is younger may pass: a quota
+    counts an ended pod for a moment.
+    """
+    meta = workload["metadata"]
+    fields = f"involvedObject.uid={meta['uid']},reason=FailedCreate"
+    present = {pod["metadata"]["name"] for pod in pods}
+    for event in _list(cluster, meta["namespace"], fields):
+        named, said = POD.search(str(event.get("message", ""))), _said(event)
+        missing = named is not None and named[1] not in present
+        if missing and _last(event) >= int(since) and _first(event) < until:
+            quota = "exceeded quota" in said
+            return Problem("QuotaExceeded" if quota else "PodsRefused", f"{meta['name']}: {said}")
+    return None
+
+
+def _list(cluster: Cluster, namespace: str, fields: str) -> list[Json]:
+    try:
+        return cluster.list("events", namespace, fields=fields)
+    except GroundcrewError:
+        return []  # they only explain
+
+
+def _last(event: Json) -> float:
+    """When it was seen last, in whole seconds or finer; some reporters set only `eventTime`."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return max(seconds(at) for at in times)
+
+
+def _first(event: Json) -> float:
+    return seconds(event.get("firstTimestamp") or event.get("eventTime"))
+
+
+def _said(event: Json) -> str:
+    return " ".join(str(event.get("message", "")).split())[:400]
