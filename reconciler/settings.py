@@ -58,6 +58,11 @@ class BuilderSettings(Section):
     )
     default_index: str = Field("", description="the public index; empty: uv's own default")
     maven_repository: str = Field("", description="empty: Maven Central")
+    allow_hosts: tuple[str, ...] = Field(
+        (),
+        description="globs of hosts, or host:port, that indexes and files may be on although their "
+        "address is loopback or link-local, or a public index leads to a private one",
+    )
     resolve_timeout: float = Field(120.0, gt=0, description="seconds of one resolution")
     build_timeout: float = Field(900.0, gt=0, description="seconds to build one wheel from source")
     verify_timeout: float = Field(600.0, gt=0, description="seconds of one verification")

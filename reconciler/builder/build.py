@@ -316,7 +316,10 @@ class Builder:
     # ---------------------------------------------------------------------------------- parts
 
     def _indexes(self, job: Job, recipe: Recipe) -> AbstractContextManager[Indexes]:
-        indexes = Indexes(recipe, job.team, self._secrets, self._settings.default_index)
+        settings = self._settings
+        indexes = Indexes(
+            recipe, job.team, self._secrets, settings.default_index, allow=settings.allow_hosts
+        )
         job.secrets |= indexes.secrets
         return closing(indexes)
 

@@ -15,6 +15,7 @@ import httpx
 
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts
+from reconciler.builder.reach import Reach
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.settings import BuilderSettings
@@ -35,7 +36,7 @@ class Store(Protocol):
 def fetch_files(
     job: Job, recipe: Recipe, settings: BuilderSettings, share: Store, cache: Path, work: Path
 ) -> Parts:
-    """Place the recipe's files; raises Stalled("HashMismatch") or Retryable("FileUnreachable")."""
+    """Place the recipe's files; raises Stalled (HashMismatch, AddressRefused) or Retryable."""
     if not recipe.files:
         return Parts()
     described = json.dumps([asdict(item) for item in recipe.files], sort_keys=True)
@@ -87,11 +88,13 @@ def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> 
     job.say(f"fetching {url}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".tmp-{os.urandom(6).hex()}")
+    reach = Reach(url, operator=item.url is None, allow=settings.allow_hosts)
     digest = hashlib.sha256()
     size = 0
     try:
         with (
-            httpx.stream("GET", url, timeout=30.0, follow_redirects=True) as answer,
+            httpx.Client(timeout=30.0) as client,
+            reach.open(client, url) as answer,
             temp.open("xb") as file,
         ):
             if answer.status_code != 200:

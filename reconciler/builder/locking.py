@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.explain import explain, untrusted
+from reconciler.builder.explain import blamed, explain, untrusted
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.standins import stand_ins, usable
@@ -119,6 +119,8 @@ def make_lock(
     if ended.code != 0:
         if indexes.distrusted:
             raise untrusted(min(indexes.distrusted))
+        if indexes.astray:
+            raise Stalled("AddressRefused", min(indexes.astray), blamed(ended.output, recipe))
         raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
     if found is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")

@@ -19,8 +19,8 @@ import re
 import socketserver
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +30,7 @@ import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.carry import SOCKET
+from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
 
@@ -50,12 +51,19 @@ class Upstream:
     url: str
     globs: tuple[str, ...]
     client: httpx.Client
+    reach: Reach
     auth: tuple[str, str] | None = None
 
     def auth_for(self, url: str) -> httpx.BasicAuth | None:
         """The credentials, but only for the index's own origin."""
         same = urlsplit(url)[:2] == urlsplit(self.url)[:2]
         return httpx.BasicAuth(*self.auth) if self.auth is not None and same else None
+
+    def open(
+        self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[httpx.Response]:
+        """The answer behind redirects, not yet read; see `Reach.open` for what it raises."""
+        return self.reach.open(self.client, url, method=method, headers=headers, auth=self.auth_for)
 
 
 def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
@@ -88,18 +96,27 @@ class Indexes:
 
     `refused` maps names to the index that denied them, `sources_only` holds names of which the
     index has nothing but sdists that may not be built, `distrusted` the indexes whose certificate
-    is not trusted.
+    is not trusted, `astray` says in words which addresses they led to that may not be read.
+    `allow` are hosts that the operator allows, see `Reach`.
     """
 
     def __init__(
-        self, recipe: Recipe, team: str, secrets_dir: Path, default: str, timeout: float = 30.0
+        self,
+        recipe: Recipe,
+        team: str,
+        secrets_dir: Path,
+        default: str,
+        timeout: float = 30.0,
+        allow: Sequence[str] = (),
     ) -> None:
+        self._allow = allow
         self._upstreams = [
             self._upstream(index, team, secrets_dir, timeout) for index in recipe.indexes
         ]
         address, auth = without_credentials(default or PYPI)
-        client = httpx.Client(timeout=timeout, verify=_trusted(), follow_redirects=True)
-        self._default = Upstream("default", address, (), client, auth)
+        client = httpx.Client(timeout=timeout, verify=_trusted())
+        reach = Reach(address, operator=True, allow=allow)
+        self._default = Upstream("default", address, (), client, reach, auth)
         self._source_builds = recipe.source_builds
         described = [[i.name, i.url, *i.packages] for i in recipe.indexes]
         mark = json.dumps([team, address, described, recipe.source_builds])
@@ -108,6 +125,7 @@ class Indexes:
         self.refused: dict[str, str] = {}
         self.sources_only: set[str] = set()
         self.distrusted: set[str] = set()
+        self.astray: set[str] = set()
 
     def _upstream(self, index: Index, team: str, secrets_dir: Path, timeout: float) -> Upstream:
         address, auth = without_credentials(index.url)
@@ -121,8 +139,9 @@ class Indexes:
                 raise Stalled(
                     "InvalidCertificate", f"caBundle of index {index.name} is no PEM: {error}"
                 ) from error
-        client = httpx.Client(timeout=timeout, verify=context, follow_redirects=False)
-        return Upstream(index.name, address, index.packages, client, auth)
+        client = httpx.Client(timeout=timeout, verify=context)
+        reach = Reach(address, allow=self._allow)
+        return Upstream(index.name, address, index.packages, client, reach, auth)
 
     @property
     def secrets(self) -> set[str]:
@@ -218,6 +237,9 @@ class Indexes:
                 self._file(handler, canonicalize_name(parts[1]), _decode(parts[2]), parts[3])
             else:
                 send(handler, 404, b"", "text/plain")
+        except Stalled as error:  # not 5xx, which uv would try again
+            self.astray.add(error.message)
+            send(handler, 403, error.message.encode(), "text/plain")
         except (httpx.HTTPError, OSError, ValueError) as error:
             handler.close_connection = True
             send(handler, 502, str(error).encode(), "text/plain")
@@ -272,11 +294,7 @@ class Indexes:
             url += ".metadata"
         wanted = handler.headers.get("Range")
         headers = {"Accept-Encoding": "identity", **({"Range": wanted} if wanted else {})}
-        request = upstream.client.build_request(handler.command, url, headers=headers)
-        answer = upstream.client.send(
-            request, auth=upstream.auth_for(url), stream=True, follow_redirects=True
-        )
-        try:
+        with upstream.open(url, method=handler.command, headers=headers) as answer:
             handler.send_response(answer.status_code)
             for header in ("Content-Length", "Content-Range", "Accept-Ranges", "ETag"):
                 if header in answer.headers:
@@ -287,8 +305,6 @@ class Indexes:
             handler.end_headers()
             for chunk in answer.iter_raw():
                 handler.wfile.write(chunk)
-        finally:
-            answer.close()
 
 
 def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> None:
@@ -338,12 +354,9 @@ def canonicalize_glob(glob: str) -> str:
 
 
 def _get(upstream: Upstream, url: str, headers: dict[str, str]) -> httpx.Response:
-    """GET with redirects followed by hand, so that credentials stay at their origin."""
-    for _ in range(5):
-        answer = upstream.client.get(url, headers=headers, auth=upstream.auth_for(url))
-        if not answer.is_redirect:
-            break
-        url = urljoin(url, answer.headers["Location"])
+    """GET a page."""
+    with upstream.open(url, headers=headers) as answer:
+        answer.read()
     if len(answer.content) > PAGE_LIMIT:
         raise ValueError(f"the page {url} is larger than {PAGE_LIMIT} bytes")
     return answer

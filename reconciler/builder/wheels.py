@@ -159,11 +159,7 @@ def compile_entry(
 def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
     digest = hashlib.sha256()
     try:
-        request = upstream.client.build_request("GET", url)
-        answer = upstream.client.send(
-            request, auth=upstream.auth_for(url), stream=True, follow_redirects=True
-        )
-        try:
+        with upstream.open(url) as answer:
             if answer.status_code in (401, 403):
                 raise Retryable("IndexDenied", f"index {upstream.name} refuses the credentials")
             if answer.status_code != 200:
@@ -175,8 +171,6 @@ def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
                     job.check()
                     digest.update(chunk)
                     file.write(chunk)
-        finally:
-            answer.close()
     except httpx.HTTPError as error:
         if distrusts(error):
             raise untrusted(upstream.name) from error

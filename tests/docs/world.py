@@ -155,6 +155,7 @@ class World:
             "USER": "reader",
             **({"GROUNDCREW_CONFIG": str(self.config)} if self.config else {}),
             "GROUNDCREW_BUILDER__DEFAULT_INDEX": self.public.url,
+            "GROUNDCREW_BUILDER__ALLOW_HOSTS": f'["{self.private.host}"]',
             "AIRFLOW_USER": USER,
             "AIRFLOW_PASSWORD": PASSWORD,
             "INDEX_USER": INDEX_USER,

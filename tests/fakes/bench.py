@@ -93,6 +93,7 @@ class Bench:
             {
                 "sandbox": "require",
                 "default_index": self.public.url,
+                "allow_hosts": [self.private.host],
                 **self._settings,
                 **more,
             }

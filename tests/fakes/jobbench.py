@@ -44,7 +44,8 @@ class JobBench(Bench):
 
     def make_builder(self, **more: object) -> Builder:
         """A builder for the image, on the same share."""
-        settings = BuilderSettings.model_validate({"default_index": self.public.url, **more})
+        indexes = {"default_index": self.public.url, "allow_hosts": [self.private.host]}
+        settings = BuilderSettings.model_validate({**indexes, **more})
         tools = self.share.put_tools({
             "worker.py": SOURCES / "jobs" / "worker.py",
             "inspect_base.py": SOURCES / "inspect_base.py",

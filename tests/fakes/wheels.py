@@ -148,7 +148,8 @@ class IndexServer:
         self._server = make_server("127.0.0.1", 0, app, _Server, _Quiet)
         self._server.base_environ["groundcrew.asked"] = self.asked
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self.url = f"http://127.0.0.1:{self._server.server_port}/simple/"
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}/simple/"
 
     def downloads(self) -> list[str]:
         """Names of the files that were fetched."""

@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from reconciler.builder.verify import REPORT_KEYS
-from reconciler.core.definitions import Place
+from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import Cancelled, Retryable, Stalled
-from tests.fakes.bench import PASSWORD, Bench, files
+from tests.fakes.addresses import served
+from tests.fakes.bench import FILE, PASSWORD, Bench, files
 from tests.fakes.wheels import make_wheel
 
 PROBES = """
@@ -158,6 +159,54 @@ pathlib.Path("acme_own/seen.py").write_text(json.dumps(found))
     built = bench.build(bench.recipe(own))
     assert json.loads(bench.paths(built)["acme_own/seen.py"]) == [200, 404, 404, 404]
     assert not [path for path in bench.public.asked if "unlisted" in path]
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+def test_the_index_in_the_sandbox_leads_to_no_service_of_the_machine(
+    bench: Bench, *, redirected: bool
+) -> None:
+    """What a team's own index lists, or redirects to, is not read from the daemon's loopback."""
+    code = """
+import json, os, pathlib, urllib.error, urllib.request
+words = [
+    w.decode() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+    for w in p.read_bytes().split(b"\\0")
+]
+index = next(w for w in words if w.endswith("/simple/") and "8400" in w)
+def ask(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+file, = json.loads(ask(index + "acme-lib/"))["files"]
+pathlib.Path("acme_own/seen.py").write_text(ask(file["url"]))
+"""
+    with served({"/records": "words of another service"}) as within, served() as corp:
+        place = f"{within.url}/records"
+        corp.pages["/simple/acme-lib/"] = (
+            f'<a href="{"/file" if redirected else place}">acme_lib-1.0-py3-none-any.whl</a>'
+        )
+        corp.pages["/file"] = f"→ {place}"
+        bench.builder = bench.make_builder(allow_hosts=[corp.host])
+        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+        index = Index("corp", f"{corp.url}/simple/", ("acme-*",))
+        seen = bench.paths(bench.build(bench.recipe(own, indexes=(index,))))["acme_own/seen.py"]
+        assert f"{place} is not read for a build" in seen
+        assert within.asked == []
+        with pytest.raises(Stalled, match=f"{place} is not read") as caught:
+            bench.lock(bench.recipe("acme-lib", indexes=(index,)))
+        assert caught.value.reason == "AddressRefused"
+        assert caught.value.place == Place(FILE, 7)
+
+
+def test_a_teams_index_is_no_service_of_the_machine_itself(bench: Bench) -> None:
+    """An index on loopback that only a definition names is not asked anything."""
+    with served({"/simple/acme-lib/": "words"}) as within:
+        index = Index("corp", f"{within.url}/simple/", ("acme-*",))
+        with pytest.raises(Stalled, match="a loopback address"):
+            bench.lock(bench.recipe("acme-lib", indexes=(index,)))
+        assert within.asked == []
 
 
 def test_what_a_build_script_leaves_behind_leads_nowhere(bench: Bench) -> None:

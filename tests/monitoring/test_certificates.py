@@ -73,7 +73,7 @@ def test_of_an_airflow(selfmade: str) -> None:
 
 def test_of_a_private_index(selfmade: str, tmp_path: Path) -> None:
     """An index behind Groundcrew's own becomes IndexCertificate, with its name."""
-    with Bench(tmp_path / "bench") as bench:
+    with Bench(tmp_path / "bench", allow_hosts=["localhost"]) as bench:
         corp = Index("corp", f"{selfmade}/simple/", ("acme-*",))
         with pytest.raises(Retryable) as caught:
             bench.lock(bench.recipe("acme-operators", indexes=(corp,)))

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from reconciler.builder.proxy import Indexes, Upstream, _files, credentials, without_credentials
+from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
 
@@ -42,7 +43,7 @@ def test_a_name_comes_from_one_index(name: str, index: str) -> None:
 def test_credentials_are_for_their_own_origin() -> None:
     """A file that an index keeps elsewhere is fetched without them."""
     with httpx.Client() as client:
-        corp = Upstream("corp", "https://corp.example/simple/", (), client, ("u", "p"))
+        corp = Upstream("corp", "https://corp.example/simple/", (), client, Reach(""), ("u", "p"))
         assert corp.auth_for("https://corp.example/files/x.whl") is not None
         assert corp.auth_for("https://files.example/x.whl") is None
         assert corp.auth_for("http://corp.example/files/x.whl") is None

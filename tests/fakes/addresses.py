@@ -1,0 +1,59 @@
+"""A web server on a loopback address that answers from a table and keeps what it was asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Served:
+    """What is served by path: a body, or "→ address" for a redirect."""
+
+    host: str
+    pages: dict[str, str]
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Its address, without a slash at the end."""
+        return f"http://{self.host}"
+
+
+@contextmanager
+def served(pages: Mapping[str, str] | None = None, address: str = "127.0.0.1") -> Iterator[Served]:
+    """Serve pages on a free port of an address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            found.asked.append(self.path)
+            body = found.pages.get(self.path)
+            redirect = body is not None and body.startswith("→ ")
+            self.send_response(404 if body is None else 302 if redirect else 200)
+            if redirect and body:
+                self.send_header("Location", body[2:])
+                body = ""
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len((body or "").encode())))
+            self.end_headers()
+            self.wfile.write((body or "").encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer((address, 0), Handler)
+    server.daemon_threads = True
+    found = Served(f"{address}:{server.server_port}", dict(pages or {}))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
