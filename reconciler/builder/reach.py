@@ -81,7 +81,7 @@ class Reach:
         self._root = origin(root)
         self._operator = operator
         self._allow = allow
-        self._inside: bool | None = None  # not known before the first connection to `root`
+        self._inside: bool | None = None  # not known before the first look at `root`
 
     @contextmanager
     def open(
@@ -153,6 +153,9 @@ class Reach:
             for glob in self._allow
         ):
             return
+        if self._inside is None:  # what is cached of `root` needed no connection to it
+            found = _resolved(self._root[1])
+            self._inside = bool(found) and all(kind_of(address) for address in found)
         if kind and not (kind == PRIVATE and (own or self._inside)):
             raise _refused(url, f"{host} is {address}, a {kind} address")
 
