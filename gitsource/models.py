@@ -116,7 +116,8 @@ class FragmentSpec(Model):
         description="PEP 508 requirements; `name @ ./packages/name` is an in-repo package",
     )
     constraints: list[RepoPath] = Field(
-        default_factory=list, description="constraint files in the team's folder"
+        default_factory=list,
+        description="files of lines such as numpy<2, in the team's folder; no options, no addresses",
     )
     indexes: list[IndexModel] = Field(
         default_factory=list, description="package indexes beside the public one"

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from packaging.utils import canonicalize_name
 
+from gitsource.constraints import constraints_of
 from gitsource.models import (
     EnvironmentModel,
     FileModel,
@@ -44,6 +45,7 @@ BUDGET = {  # keys of importBudget
     "bytes": Measure.BYTES,
     "time": Measure.SECONDS,
 }
+FINDINGS = 20  # of one constraints file
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
 
 
@@ -75,7 +77,13 @@ class Merge:
     needs: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def wrong(self, place: Place, reason: str, message: str) -> None:
-        """Note a mistake of this environment."""
+        """Note a mistake of this environment, at a place of its own file.
+
+        Where another file is to blame, that is in the words: a finding marks the file that it is
+        in as broken, and the objects of a broken file stay as they were accepted.
+        """
+        if place.file != self.read.path:
+            place, message = self.read.place("spec", "extends"), f"{place}: {message}"
         self.findings.append(Finding(place, self.read.object, reason, message))
 
     def take(self, part: ReadFile, spec: FragmentSpec) -> None:
@@ -84,8 +92,7 @@ class Merge:
         for i, text in enumerate(spec.requirements):
             self._requirement(text, folder, part.place("spec", "requirements", i))
         for i, name in enumerate(spec.constraints):
-            found = self._text(folder, name, part.place("spec", "constraints", i))
-            self.constraints[posixpath.join(folder, name)] = found
+            self._constraints(folder, name, part.place("spec", "constraints", i))
         for i, index in enumerate(spec.indexes):
             self._index(index, folder, part, i)
         self.source_builds += [canonicalize_name(n) for n in spec.sourceBuilds]
@@ -165,6 +172,16 @@ class Merge:
             except Stalled as error:
                 self.wrong(place, error.reason, error.message)
         return ""
+
+    def _constraints(self, folder: str, name: str, place: Place) -> None:
+        """Add a file's constraints as they were parsed: its text goes nowhere."""
+        path, lines, problems = posixpath.join(folder, name), [], 0
+        for number, constraint, words in constraints_of(self._text(folder, name, place)):
+            if not words:
+                lines.append(constraint)
+            elif (problems := problems + 1) <= FINDINGS:
+                self.wrong(place, "NotAllowed", f"{path}:{number} holds {words}")
+        self.constraints[path] = "\n".join(lines)
 
     def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:
         bundle = None

@@ -26,7 +26,14 @@ from reconciler.builder.files import fetch_files
 from reconciler.builder.inrepo import Export, InRepo
 from reconciler.builder.inspection import inspect_base
 from reconciler.builder.job import Job
-from reconciler.builder.locking import InRepoWheel, Lock, made_of, make_lock, packages_of
+from reconciler.builder.locking import (
+    InRepoWheel,
+    Lock,
+    made_of,
+    make_lock,
+    packages_of,
+    refuse_addresses,
+)
 from reconciler.builder.making import WheelMaker
 from reconciler.builder.manifest import Parts, Whole, build_id_of, build_json, sbom
 from reconciler.builder.overlap import Facts
@@ -207,6 +214,7 @@ class Builder:
         url: str,
     ) -> Wheel:
         """The wheel of a locked package that is made from source."""
+        refuse_addresses([package], recipe)
         name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
         if "directory" in package:
             (own,) = (p for p in recipe.packages if p.path == package["directory"]["path"])

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from installer.sources import WheelFile
+from packaging.metadata import parse_email
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.job import Job
@@ -49,6 +52,7 @@ class InRepo:
                 f"the same name",
                 package.place,
             )
+        _refuse_addresses(path, package)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         return InRepoWheel(package.name, str(version), path, package.path, package.tree, digest)
 
@@ -109,3 +113,21 @@ class InRepo:
             if source == file or source.endswith(f"/{file}"):
                 return Place(f"{package.path}/{source}", line)
         return None
+
+
+def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
+    """What an in-repo package needs comes from an index or the repo, as with any requirement."""
+    with WheelFile.open(wheel) as source:
+        raw, _ = parse_email(source.read_dist_info("METADATA"))
+    for text in raw.get("requires_dist", ()):
+        try:
+            parsed = Requirement(text)
+        except InvalidRequirement:
+            continue  # uv says what is wrong with it
+        if parsed.url is not None:
+            raise Stalled(
+                "NotAllowed",
+                f"{package.path} depends on {parsed.name} by an address; write "
+                f"{parsed.name}>=version in its dependencies, or add it to the repo's packages",
+                package.place,
+            )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.explain import blamed, explain, untrusted
+from reconciler.builder.explain import blamed, explain, place_of, untrusted
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.standins import stand_ins, usable
@@ -125,6 +127,7 @@ def make_lock(
     if found is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)
+    refuse_addresses(tomllib.loads(text).get("packages", []), recipe)
     return Lock(text, packages_of(text))
 
 
@@ -138,7 +141,7 @@ def _write_inputs(
     ]
     (work / "requirements.in").write_text("\n".join(lines) + "\n")
     base = [f"{d.name}=={d.version}" for d in usable(runtime)]
-    own = [text for _, text in recipe.constraints]
+    own = [line for path, text in recipe.constraints for line in _constraints(path, text)]
     (work / "constraints.txt").write_text("\n".join([*base, *own]) + "\n")
     parts = []
     for dist in usable(runtime):
@@ -155,6 +158,36 @@ def _write_inputs(
     (work / "uv.toml").write_text("\n".join(parts))
 
 
+def _constraints(path: str, text: str) -> Iterator[str]:
+    """The constraints of a file as parsed: uv would follow options and addresses in its text."""
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        try:
+            parsed = Requirement(line)
+        except InvalidRequirement:
+            parsed = None
+        if parsed is None or parsed.url is not None or not str(parsed).isprintable():
+            words = f"{path} holds {line[:80]!r}, which is no constraint; write a line like numpy<2"
+            raise Stalled("NotAllowed", words)
+        yield str(parsed)
+
+
+def refuse_addresses(packages: Sequence[dict[str, Any]], recipe: Recipe) -> None:
+    """Raise Stalled("NotAllowed") for a lock's row that is from no index and not of the repo."""
+    own = {package.path for package in recipe.packages}
+    for package in packages:
+        known = package.get("directory", {}).get("path") in own
+        kinds = [k for k in ("archive", "vcs", "directory") if k in package and not known]
+        if kinds:
+            name = str(package["name"])
+            raise Stalled(
+                "NotAllowed",
+                f"{name} would come from an address ({kinds[0]} in the lock), not from an index or "
+                f"this repo, as something depends on `{name} @ …`; write {name}>=version there, or "
+                f"add it to the repo's packages",
+                place_of(name, recipe),
+            )
+
+
 def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
     """The delta lock: real addresses, and the in-repo packages by their trees and wheels."""
     text = indexes.with_real_urls(text)
@@ -162,7 +195,7 @@ def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
     for wheel in sorted(wheels, key=lambda w: w.name):
         text += (
             f'\n[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n'
-            f'directory = {{ path = "{wheel.repo_path}" }}\n'
+            f"directory = {{ path = {json.dumps(wheel.repo_path, ensure_ascii=False)} }}\n"
             f'tool = {{ groundcrew = {{ tree = "{wheel.tree}", sha256 = "{wheel.sha256}" }} }}\n'
         )
     return text
@@ -188,8 +221,6 @@ def made_of(
 
 def packages_of(text: str) -> tuple[tuple[str, str], ...]:
     """What a lock installs, by name."""
-    import tomllib
-
     packages = tomllib.loads(text).get("packages", [])
     return tuple(
         sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)

@@ -116,7 +116,7 @@ class Recipe:
 
     digest: str
     requirements: tuple[Requirement, ...] = ()
-    constraints: tuple[tuple[str, str], ...] = ()  # (repo path, text)
+    constraints: tuple[tuple[str, str], ...] = ()  # (repo path, its constraints, one a line)
     packages: tuple[SourcePackage, ...] = ()
     indexes: tuple[Index, ...] = ()
     source_builds: tuple[str, ...] = ()

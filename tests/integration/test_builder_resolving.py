@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.core.definitions import Place
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from tests.fakes.bench import FILE, PASSWORD, Bench
+from tests.fakes.bench import FILE, PASSWORD, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
 
 
@@ -191,3 +191,52 @@ def test_what_is_cached_of_one_index_is_not_taken_for_anothers(bench: Bench) -> 
     for _ in range(2):
         assert bench.names(private) == (("acme-private", "1.0"), ("acme-tools", "1.0"))
         assert bench.names(public) == (("acme-tools", "1.0"), ("alpha", "1.0"))
+
+
+# ------------------------------------------------------------------------ nothing but the indexes
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-r FILE", "--index-url URL", "--find-links FOLDER", "gamma @ URL", "-c FILE", "a\x0b-r FILE"],
+)
+def test_a_constraint_is_never_handed_on_as_it_is_written(bench: Bench, text: str) -> None:
+    """Whatever a record holds, uv reads no file and asks no address for it."""
+    secret = bench.root / "secret"
+    secret.write_text("S3cret line of the daemon\n")
+    make_wheel(bench.private.folder, "gamma")
+    make_wheel(bench.public.folder, "alpha")
+    line = text.replace("FILE", str(secret)).replace("FOLDER", str(bench.private.folder))
+    limits = (("teams/red/c.txt", line.replace("URL", bench.private.url)),)
+    with pytest.raises(Stalled) as caught:
+        bench.lock(bench.recipe("alpha", constraints=limits))
+    assert caught.value.reason == "NotAllowed"
+    assert caught.value.message.startswith("teams/red/c.txt holds ")
+    assert holding("S3cret", bench.state) == []
+    assert bench.private.asked == []
+
+
+@pytest.mark.parametrize("address", ["https://127.0.0.1:9/x-1-py3-none-any.whl", "file:///etc/x"])
+def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: str) -> None:
+    """It is told at the package's requirement, before anything is asked for."""
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, (f"gamma @ {address}",))
+    error = refused(bench, own)
+    assert (error.reason, error.place) == ("NotAllowed", own.place)
+    assert "teams/red/packages/acme-own depends on gamma by an address" in error.message
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        'archive = { url = "https://h.example/g.whl" }',
+        'vcs = { type = "git", url = "https://h.example/g" }',
+        'directory = { path = "/etc" }',
+    ],
+)
+def test_a_lock_that_names_an_address_is_not_built(bench: Bench, row: str) -> None:
+    """A row that is from no index and not from the repo has words of its own."""
+    lock = f'lock-version = "1.0"\n[[packages]]\nname = "gamma"\nversion = "1.0"\n{row}\n'
+    with pytest.raises(Stalled) as caught:
+        bench.builder.construct(bench.job(), bench.recipe("gamma"), bench.runtime, lock)
+    assert (caught.value.reason, caught.value.place) == ("NotAllowed", Place(FILE, 7))
+    assert "gamma would come from an address" in caught.value.message

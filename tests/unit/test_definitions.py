@@ -221,3 +221,51 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
 
     monkeypatch.setattr(assemble, "merge", failing)
     assert refused(repo, ENVIRONMENT).object == "Environment/one"
+
+
+# --------------------------------------------------------------------------------- the constraints
+
+NO_CONSTRAINT = [
+    ("-r /etc/passwd", "an option"),
+    ("-c other.txt", "an option"),
+    ("--index-url https://h.example/", "an option"),
+    ("--extra-index-url=https://h.example/", "an option"),
+    ("--find-links /", "an option"),
+    ("-e .", "an option"),
+    ("a @ https://h.example/a.whl", "an address"),
+    ("a @ file:///etc/passwd", "an address"),
+    ("https://h.example/a.whl", "no constraint"),
+    ("./a.whl", "no constraint"),
+    ("a[b]<2", "extras"),
+    ("a<2 \\", "a line that goes on in the next"),
+    ("a==1 --hash=sha256:00", "an option"),
+    ("a<<2", "no constraint"),
+    ("${HOME}", "no constraint"),
+    ('a<2; os_name == "\x1b"', "a control character"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), NO_CONSTRAINT)
+def test_a_constraints_file_holds_versions_only(repo: Path, line: str, words: str) -> None:
+    """Options, addresses, extras and the like are told with the file's line."""
+    write(repo, "teams/red/c.txt", f"# ours\nnumpy<2  # for now\n\n{line}\nb<2\n")
+    found = refused(repo, ENVIRONMENT + "  constraints: [c.txt]\n")
+    assert f"teams/red/c.txt:4 holds {words}" in found.message
+    assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
+
+
+def test_constraints_are_taken_as_they_were_parsed(repo: Path) -> None:
+    """Comments and blank lines go nowhere."""
+    write(repo, "teams/red/c.txt", "# ours\r\nnumpy < 2  # for now\n\n  b>=1;python_version<'4'\n")
+    recipe = taken(repo, "  constraints: [c.txt]\n").environments["one"].recipe
+    assert recipe.constraints == (("teams/red/c.txt", 'numpy<2\nb>=1; python_version < "4"'),)
+
+
+def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
+    """What takes in a fragment with a mistake stays as it was accepted: its own file is broken."""
+    fragment = "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: base}\nspec:\n"
+    write(repo, "shared/base.yaml", fragment + "  constraints: [none.txt]\n")
+    found = refused(repo, ENVIRONMENT + "  extends: [base]\n")
+    assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
+    assert found.message.startswith("shared/base.yaml:5:17: shared/none.txt is not in the repo")
+    assert "teams/red/one.yaml" in validate(repo)[0].broken

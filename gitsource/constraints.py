@@ -1,0 +1,44 @@
+"""Constraint files: versions only, one a line, so that none can lead the resolver away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+COMMENT = re.compile(r"(^|\s+)#.*$")
+
+
+def constraints_of(text: str) -> Iterator[tuple[int, str, str]]:
+    """(line from 1, constraint, what is wrong with it) of each line that holds one.
+
+    A constraint is given as parsed, "" where it is none.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        wanted = COMMENT.sub("", line).strip()
+        if not wanted:
+            continue
+        try:
+            parsed = Requirement(wanted)
+        except InvalidRequirement:
+            yield number, "", _wrong(wanted)
+            continue
+        if parsed.url is not None:
+            yield number, "", f"an address; write name==version instead of {parsed.name} @ …"
+        elif parsed.extras:
+            yield number, "", f"extras; write {parsed.name}{parsed.specifier} without them"
+        elif not str(parsed).isprintable():
+            yield number, "", "a control character; write name==version"
+        else:
+            yield number, str(parsed), ""
+
+
+def _wrong(wanted: str) -> str:
+    if wanted.startswith("-"):
+        return "an option; a constraint is a line such as numpy<2 (indexes belong into `indexes`)"
+    if wanted.endswith("\\"):
+        return "a line that goes on in the next; write each constraint in one line"
+    if " --" in wanted:
+        return "an option; write name==version alone, as the lock has the hashes"
+    return "no constraint; write a line such as numpy<2"
