@@ -18,8 +18,12 @@ SIZE = re.compile(r"([1-9][0-9]{0,8})(Ki|Mi|Gi)")
 LONGEST = 366 * UNITS["d"]  # seconds
 MOST = 1_000_000_000  # of anything that is counted
 NAME_LIMIT = 255  # bytes of a file's name, on any file system
-ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-ENV_REFUSED = ("PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Where the base's interpreter finds code, and Airflow itself: its home (HOME where no other is
+# named), its configuration. The loader refuses the same. Proxies, certificates and what other
+# programs read are the team's own affair, as its code is.
+ENV_REFUSED = ("PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG")
+ENV_REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
 
 
 def _duration(value: object) -> float:
@@ -113,9 +117,9 @@ def _requirement(value: str) -> str:
 
 
 def _environment_name(value: str) -> str:
-    if not ENV_NAME.match(value):
+    if not ENV_NAME.fullmatch(value):
         raise ValueError("write a name of letters, digits and _")
-    if value == "PATH" or value.startswith(ENV_REFUSED):
+    if value in ENV_REFUSED or value.startswith(ENV_REFUSED_PREFIXES):
         raise ValueError(f"{value} may not be set here: it would change Python or Airflow itself")
     return value
 

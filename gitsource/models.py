@@ -117,7 +117,7 @@ class FragmentSpec(Model):
     )
     constraints: list[RepoPath] = Field(
         default_factory=list,
-        description="files of lines such as numpy<2, in the team's folder; no options, no addresses",
+        description="files in the team's folder, of lines such as numpy<2",
     )
     indexes: list[IndexModel] = Field(
         default_factory=list, description="package indexes beside the public one"

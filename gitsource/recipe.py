@@ -45,6 +45,7 @@ BUDGET = {  # keys of importBudget
     "bytes": Measure.BYTES,
     "time": Measure.SECONDS,
 }
+ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux takes 128 KiB for a single one
 FINDINGS = 20  # of one constraints file
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
 
@@ -173,6 +174,13 @@ class Merge:
                 self.wrong(place, error.reason, error.message)
         return ""
 
+    def check_env(self) -> None:
+        """A program's environment has an end: beyond it, nothing could be started any more."""
+        size = sum(len(f"{name}={value}\0".encode()) for name, value in self.env.items())
+        if size > ENV_LIMIT:
+            words = f"env has {size} bytes; it may have {ENV_LIMIT}: put what is long into a file"
+            self.wrong(self.read.place("spec", "env"), "TooLarge", words)
+
     def _constraints(self, folder: str, name: str, place: Place) -> None:
         """Add a file's constraints as they were parsed: its text goes nowhere."""
         path, lines, problems = posixpath.join(folder, name), [], 0
@@ -274,5 +282,6 @@ def merge(
             merging.take(fragment, fragment.model.spec)
     merging.take(read, model.spec)
     merging.check_files()
+    merging.check_env()
     needs = tuple((kind, name, what) for (kind, name), what in merging.needs.items())
     return merging.recipe(model.spec.checks.timeout), merging.findings, needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gitsource.fields import ENV_REFUSED, ENV_REFUSED_PREFIXES
 from reconciler.builder.inspection import inspect_base, runtime_of
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import Runtime
@@ -25,6 +27,7 @@ from tests.fakes.base import VERSION, make_base
 A, B, C = "a" * 16, "b" * 16, "c" * 16
 DIGEST = "d" * 64
 RUNTIME = "cp311-linux-airflow3.3.2-0123456789ab"
+LOADER = Path(__file__).parents[2] / "reconciler" / "share" / "loader" / "sitecustomize.py"
 PYENV = Path("~/.pyenv/versions").expanduser()
 INTERPRETERS = [
     sys.executable,
@@ -175,6 +178,21 @@ def test_a_read_only_share_says_so(small: Path) -> None:
 # ----------------------------------------------------------------------------------------- loader
 
 
+ENV = {
+    "ACME": "eu",
+    "PYTHONHOME": "/no",
+    "HOME": "/no",
+    "AIRFLOW_HOME": "/no",
+    "AIRFLOW_CONFIG": "/no",
+    "AIRFLOW__CORE__EXECUTOR": "no",
+    "WITH_NUL": "a\0b",
+    "SURROGATE": "\ud800",
+    "": "no name",
+    "A=B": "no name",
+    "LAST": "set",
+}
+
+
 class Site:
     """An interpreter with an Airflow beside it, and a build on the share."""
 
@@ -194,7 +212,7 @@ class Site:
         publish(
             share, A, (DIGEST,), abi=_abi(python), airflow="3.3.2", runtime=RUNTIME,
             paths=[{"path": f"{relative}/lib", "pth": False}], bin=[f"{relative}/bin"],
-            jars=[f"{relative}/files/x.jar"], env={"ACME": "eu", "PYTHONHOME": "/no"},
+            jars=[f"{relative}/files/x.jar"], env=ENV,
         )  # fmt: skip
         share.install_loader("dev")
         share.point("dev", RUNTIME, A, abi=_abi(python), airflow="3.3.2", load_into=["scheduler"])
@@ -212,6 +230,24 @@ class Site:
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout.strip()
+
+
+def test_a_variable_that_cannot_be_set_stops_no_other(share: Share, tmp_path: Path) -> None:
+    """What would change Python or Airflow is passed over, and so is what no process can hold."""
+    site = Site(tmp_path, share, sys.executable)
+    code = f"import os, json; print(json.dumps({{n: os.environ.get(n) for n in {list(ENV)!r}}}))"
+    seen = json.loads(site.run(code))
+    assert {name for name, value in seen.items() if value is not None} == {"ACME", "LAST"}
+
+
+def test_the_loader_and_the_definitions_refuse_the_same_variables() -> None:
+    """What a definition may not set, the loader does not set either."""
+    told: dict[str, object] = {}
+    for node in ast.parse(LOADER.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            told |= {ast.unparse(name): ast.literal_eval(node.value) for name in node.targets}
+    assert told["_REFUSED"] == ENV_REFUSED
+    assert told["_REFUSED_PREFIXES"] == ENV_REFUSED_PREFIXES
 
 
 HAS = "import importlib.util as u; print(u.find_spec('acme_mod') is not None)"

@@ -269,3 +269,30 @@ def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
     assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
     assert found.message.startswith("shared/base.yaml:5:17: shared/none.txt is not in the repo")
     assert "teams/red/one.yaml" in validate(repo)[0].broken
+
+
+# -------------------------------------------------------------------------------- the environment
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__CORE__EXECUTOR", "LD_PRELOAD",
+     "PYTHONHOME", "GROUNDCREW_BUILD", "A=B", "", "A B", "A\\n"],
+)  # fmt: skip
+def test_a_variable_that_changes_python_or_airflow_is_refused(repo: Path, name: str) -> None:
+    """A team's variables are its own; where code, configuration and homes are is the base's."""
+    assert refused(repo, ENVIRONMENT + f'  env: {{"{name}": "x"}}\n').place.line == 6
+
+
+def test_variables_that_no_process_could_start_with_are_refused(repo: Path) -> None:
+    """Together they are bounded: a child of Airflow could not be started otherwise."""
+    spec = "  env:\n" + "".join(f"    A{n}: {'x' * 7000}\n" for n in range(10))
+    found = refused(repo, ENVIRONMENT + spec)
+    assert (found.reason, found.place.line) == ("TooLarge", 7)
+
+
+def test_variables_of_the_teams_own_programs_are_taken(repo: Path) -> None:
+    """Connections, proxies, certificates and the like stay possible."""
+    names = ["AIRFLOW_CONN_X", "HTTPS_PROXY", "SSL_CERT_FILE", "PATHS", "TZ", "HOMEPAGE"]
+    spec = f"  env: {{{', '.join(f'{name}: x' for name in names)}}}\n"
+    assert dict(taken(repo, spec).environments["one"].recipe.env).keys() == set(names)

@@ -26,7 +26,8 @@ _COMMANDS = {
     "worker": "worker",
     "tasks": "worker",
 }
-_REFUSED = ("PATH", "PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
+_REFUSED = ("PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG")
+_REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
 
 
 def _airflow() -> tuple | None:  # type: ignore[type-arg]
@@ -252,8 +253,12 @@ def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type
         elif path not in known:
             sys.path.append(path)
     for name, value in (manifest.get("env") or {}).items():
-        if not name.startswith(_REFUSED):
+        if name in _REFUSED or name.startswith(_REFUSED_PREFIXES):
+            continue
+        try:
             os.environ[name] = str(value)
+        except (ValueError, OSError) as error:  # NUL, or no name: the others are set
+            _say("%r is not set: %s" % (name, error))
     for variable, items in (("PATH", manifest.get("bin")), ("CLASSPATH", manifest.get("jars"))):
         parts = [p for p in os.environ.get(variable, "").split(os.pathsep) if p]
         parts += [p for p in (os.path.join(root, item) for item in items or ()) if p not in parts]
