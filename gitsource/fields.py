@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -19,6 +19,7 @@ LONGEST = 366 * UNITS["d"]  # seconds
 MOST = 1_000_000_000  # of anything that is counted
 NAME_LIMIT = 255  # bytes of a file's name, on any file system
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 # Where the base's interpreter finds code, and Airflow itself: its home (HOME where no other is
 # named), its configuration. The loader refuses the same. Proxies, certificates and what other
 # programs read are the team's own affair, as its code is.
@@ -79,8 +80,20 @@ def _timezone(value: str) -> str:
     return value
 
 
+def _split(value: str) -> SplitResult:
+    """The parts of an address; raises ValueError for one that no client takes."""
+    try:
+        parts = urlsplit(value)
+        sound = parts.port != 0 and value.isprintable() and " " not in value
+    except ValueError:  # of its brackets, or its port
+        sound = False
+    if not sound:
+        raise ValueError("write an address such as https://host.example/simple/")
+    return parts
+
+
 def _https(value: str) -> str:
-    parts = urlsplit(value)
+    parts = _split(value)
     loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
         raise ValueError("write an https:// address")
@@ -88,8 +101,8 @@ def _https(value: str) -> str:
 
 
 def _address(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _split(value)
+    if parts.scheme not in ("http", "https") or not HOST.fullmatch(parts.hostname or ""):
         raise ValueError("write an http:// or https:// address")
     if parts.username or parts.password:
         raise ValueError("no credentials in an address; name a secret with `credentials`")
@@ -130,11 +143,27 @@ def _mode(value: object) -> str:
     raise ValueError('write the mode in quotes, such as "0755"')
 
 
+NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+JAR = r"^[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+$"
+SHA256 = r"^[0-9a-f]{64}$"
+GLOB = r"^[A-Za-z0-9._*?-]+$"
+MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+COMPONENT = "^(scheduler|dag-processor|triggerer|worker|api-server|webserver)$"
+ABSOLUTE = "^/"
+WRITE = {
+    NAME: "a name of at most 63 lower-case letters, digits and -",
+    JAR: "group:artifact:version, such as org.postgresql:postgresql:42.7.4",
+    SHA256: "the SHA-256 of the content, 64 digits of 0-9 and a-f",
+    GLOB: "names of packages such as acme-*",
+    MODULE: "a module's name such as acme.operators",
+    COMPONENT: "one of scheduler, dag-processor, triggerer, worker, api-server, webserver",
+    ABSOLUTE: "a path that begins with /",
+}
+"""What to write where one of these patterns does not fit."""
+
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)
-]
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=63)]
 RepoPath = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_inside)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Timezone = Annotated[str, AfterValidator(_timezone)]
@@ -146,13 +175,9 @@ RequirementText = Annotated[
 EnvName = Annotated[str, AfterValidator(_environment_name)]
 Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_count)]
 Mode = Annotated[str, BeforeValidator(_mode)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Jar = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+$", max_length=200),
-]
-Glob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?-]+$", max_length=200)]
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
-ComponentName = Annotated[
-    str, Field(pattern="^(scheduler|dag-processor|triggerer|worker|api-server|webserver)$")
-]
+Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
+Jar = Annotated[str, StringConstraints(pattern=JAR, max_length=200)]
+Glob = Annotated[str, StringConstraints(pattern=GLOB, max_length=200)]
+ModuleName = Annotated[str, StringConstraints(pattern=MODULE)]
+ComponentName = Annotated[str, Field(pattern=COMPONENT)]
+AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE)]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gitsource.fields import (
+    AbsolutePath,
     ApiUrl,
     ComponentName,
     Count,
@@ -161,8 +162,8 @@ class ComponentModel(Model):
 class LocalModel(Model):
     """An Airflow on the daemon's machine."""
 
-    python: str = Field(pattern="^/", description="the interpreter that runs Airflow")
-    airflowHome: str = Field(pattern="^/", description="AIRFLOW_HOME")  # noqa: N815
+    python: AbsolutePath = Field(description="the interpreter that runs Airflow")
+    airflowHome: AbsolutePath = Field(description="AIRFLOW_HOME")  # noqa: N815
     components: dict[ComponentName, ComponentModel] = Field(description="by name")
 
 

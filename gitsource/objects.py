@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 
+from gitsource.fields import NAME
 from gitsource.models import InstanceModel, KubernetesModel, LocalModel
 from gitsource.reading import ReadFile, read_file
 from gitsource.tree import Entry, Tree
@@ -24,7 +25,7 @@ from reconciler.core.errors import GroundcrewError
 
 log = logging.getLogger(__name__)
 
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LABEL = re.compile(NAME)
 
 
 def kind_of_path(path: str) -> str | None:

@@ -9,10 +9,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gitsource.fields import WRITE
 from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
 from reconciler.core.definitions import Finding, Place
 
+TYPES = {  # what to write where a value is of another type
+    "bool_type": "true or false",
+    "dict_type": "keys with values below it, such as `key: value`",
+    "list_type": "a list, such as [one, two]",
+    "model_type": "keys with values below it, such as `key: value`",
+    "string_type": "a text",
+}
 NAME_MOST = 63  # characters of an object's name
 AnyModel = EnvironmentModel | InstanceModel | FragmentModel
 
@@ -80,18 +88,37 @@ def _finding(
     elif kind.endswith("_type") or kind in ("dict_type", "model_type"):
         reason, words = "WrongType", _wrong_type(path, detail)
     else:
-        message = detail["msg"].removeprefix("Value error, ")
-        reason, words = "InvalidValue", f"{_dotted(path)}: {message}"
-        if kind == "literal_error" and path[-1:] == ("apiVersion",):
-            words = f"apiVersion: write {API_VERSION}"
-        elif kind == "string_pattern_mismatch":
-            words = f"{_dotted(path)}: {_short(detail['input'])} is not allowed here ({message})"
+        reason, words = "InvalidValue", f"{_dotted(path)}: {_instead(path, detail)}"
     return Finding(document.place(where), name, reason, words)
+
+
+def _instead(path: Path, detail: ErrorDetails) -> str:
+    """What to write instead of a value."""
+    given = _short(detail["input"])
+    context: dict[str, Any] = detail.get("ctx", {})
+    match detail["type"]:
+        case "literal_error" if path[-1:] == ("apiVersion",):
+            return f"write {API_VERSION}, not {given}"
+        case "literal_error":
+            return f"write {context['expected'].replace(chr(39), '')}, not {given}"
+        case "string_pattern_mismatch":
+            return f"write {WRITE[context['pattern']]}, not {given}"
+        case "too_short":
+            return "write at least one item, or leave the key away"
+        case "too_long":
+            return f"write at most {context['max_length']} items"
+        case "string_too_short":
+            return "write something, or leave the item away"
+        case "string_too_long":
+            return f"write at most {context['max_length']} characters"
+        case _:
+            return detail["msg"].removeprefix("Value error, ")
 
 
 def _wrong_type(path: Path, detail: ErrorDetails) -> str:
     given = detail["input"]
-    words = f"{_dotted(path)}: {detail['msg']}, not {_short(given)}"
+    wanted = TYPES.get(detail["type"], detail["msg"])
+    words = f"{_dotted(path)}: write {wanted}, not {'nothing' if given is None else _short(given)}"
     if detail["type"] == "bool_type" and str(given).lower() in ("yes", "no", "on", "off", "y", "n"):
         right = "true" if str(given).lower() in ("yes", "on", "y") else "false"
         words = f"{_dotted(path)}: write {right}; only true and false are booleans, not {given}"

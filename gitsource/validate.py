@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gitsource.assemble import assemble
+from gitsource.assemble import FILE_LIMIT, assemble
+from gitsource.models import API_VERSION
+from gitsource.objects import kind_of_path
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions, Finding
 from reconciler.core.errors import Stalled
@@ -21,3 +23,24 @@ def validate(path: Path) -> tuple[Definitions, list[Finding]]:
         )
     definitions = assemble(Checkout(path), Commit("checkout"))
     return definitions, list(definitions.findings)
+
+
+def misplaced(path: Path) -> list[str]:
+    """What looks like a definition, but lies where none is read; below instances/, teams/, shared/.
+
+    It is no mistake: any other file may lie there too.
+    """
+    tree = Checkout(path)
+    mark = f"apiVersion: {API_VERSION}".encode()
+    found = []
+    for name, entry in tree.entries().items():
+        if kind_of_path(name) is not None or not name.endswith((".yaml", ".yml")):
+            continue
+        if not name.startswith(("instances/", "teams/", "shared/")) or entry.size > FILE_LIMIT:
+            continue
+        if entry.mode.startswith("100") and mark in tree.read(entry):
+            found.append(
+                f"{name} is not read: definitions are instances/NAME.yaml, shared/NAME.yaml and "
+                f"teams/TEAM/NAME.yaml"
+            )
+    return found

@@ -22,6 +22,7 @@ def validate(
     Each mistake is printed as file:line:column: [Reason] object: message. No settings, no daemon
     and no network are needed, so a team can run this in its own CI.
     """
+    from gitsource.validate import misplaced
     from gitsource.validate import validate as read
     from reconciler.api.documents import finding_document
     from reconciler.core.errors import Stalled
@@ -32,6 +33,8 @@ def validate(
         if error.reason in ("SourceMissing", "SourceEmpty"):
             raise Misuse(error.message) from error
         raise
+    for words in misplaced(path):
+        warn(words)
     if output is Format.JSON:
         print_json([finding_document(f) for f in findings])
     else:

@@ -9,6 +9,7 @@ import pytest
 from gitsource import assemble, reading
 from gitsource.tree import Tree
 from gitsource.validate import validate
+from reconciler.cli import main
 from reconciler.core.definitions import Definitions, Finding
 
 INSTANCE = """\
@@ -296,3 +297,64 @@ def test_variables_of_the_teams_own_programs_are_taken(repo: Path) -> None:
     names = ["AIRFLOW_CONN_X", "HTTPS_PROXY", "SSL_CERT_FILE", "PATHS", "TZ", "HOMEPAGE"]
     spec = f"  env: {{{', '.join(f'{name}: x' for name in names)}}}\n"
     assert dict(taken(repo, spec).environments["one"].recipe.env).keys() == set(names)
+
+
+# -------------------------------------------------------------------------------------- the words
+
+SAID = [
+    ("spec: 7", "spec: write keys with values below it, such as `key: value`, not 7"),
+    ("spec:", "spec: write keys with values below it, such as `key: value`, not nothing"),
+    ("spec: {requirements: x}", "spec.requirements: write a list, such as [one, two], not 'x'"),
+    ("spec: {requirements: [[a]]}", "spec.requirements[0]: write a text, not ['a']"),
+    ("spec: {requirements: ['']}", "spec.requirements[0]: write something, or leave the item away"),
+    ("spec: {suspend: 1}", "spec.suspend: write true or false, not 1"),
+    ("spec: {env: [a]}", "spec.env: write keys with values below it"),
+    ("spec: {sourceBuilds: [a_b]}", "write a name of at most 63 lower-case letters, digits and -"),
+    ("spec: {rollout: [{instances: []}]}", "write at least one item, or leave the key away"),
+    ("spec: {files: [{jar: x, sha256: a}]}", "write group:artifact:version, such as org.postgres"),
+    ("spec: {checks: {imports: [a-b]}}", "write a module's name such as acme.operators, not 'a-b'"),
+    ("spec: {indexes: [{name: a, url: 'https://[', packages: [b]}]}", "write an address such as"),
+    (
+        "spec: {indexes: [{name: a, url: 'https://h:x/', packages: [b]}]}",
+        "write an address such as",
+    ),
+    ("spec: {indexes: [{name: a, url: 'https://h ost/', packages: [b]}]}", "write an address such"),
+    ("spec: {indexes: [{name: a, url: 'https://h%00/', packages: [b]}]}", "write an http:// or"),
+]
+
+
+@pytest.mark.parametrize(("spec", "words"), SAID)
+def test_a_finding_says_what_to_write_instead(repo: Path, spec: str, words: str) -> None:
+    """In words of definitions, not of the library that reads them."""
+    message = refused(repo, ENVIRONMENT.split("spec:")[0] + spec).message
+    assert words in message
+    assert "should" not in message
+
+
+def test_the_words_for_an_instance(repo: Path) -> None:
+    """Choices are listed, and paths are described."""
+    text = INSTANCE.replace("name: dev", "name: x").replace("python: /p", "python: p")
+    text = text.replace("{scheduler:", "{clock:") + (
+        "  loadInto: []\n  maintenance: {drain: {onTimeout: stop}}\n"
+    )
+    write(repo, "instances/x.yaml", text)
+    said = "\n".join(f.message for f in validate(repo)[1])
+    for words in (
+        "write a path that begins with /, not 'p'", "write one of scheduler, dag-processor",
+        "loadInto: write at least one item", "onTimeout: write abort or proceed, not 'stop'",
+    ):  # fmt: skip
+        assert words in said
+
+
+def test_a_definition_where_none_is_read_is_told(
+    repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`validate` says so, and where it belongs; any other YAML is nobody's affair."""
+    write(repo, "teams/red/prod/one.yaml", ENVIRONMENT)
+    write(repo, "instances/eu/dev.yaml", INSTANCE)
+    write(repo, "teams/red/dags/settings.yaml", "a: 1\n")
+    assert main(["validate", str(repo)]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(" is not read: ")[0] for line in told[:-1]] == [
+        "instances/eu/dev.yaml", "teams/red/prod/one.yaml",
+    ]  # fmt: skip
