@@ -65,6 +65,9 @@ def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
         (finding,) = store.load().findings
         store.close()
         assert (finding.object, finding.reason) == (f"Instance/{INSTANCE}", "RecordUnreadable")
+        code, output = site.run("gc")
+        assert code == 1, output
+        assert f"instance/{INSTANCE}" in output
         assert airflow.state.loaded == []
 
 
