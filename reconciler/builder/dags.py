@@ -28,12 +28,16 @@ from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.model import Runtime
 
 Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
+LIVE = "live"  # in the folder that is parsed: a link to the instance's own DAG folder
 LIST_ERRORS = ("dags", "list-import-errors", "-o", "json")
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Import errors by file, and the build's files that parsing opened, as its code told them."""
+    """Import errors by file, and the build's files that parsing opened, as its code told them.
+
+    A file is `live/<its path in the instance's DAG folder>`, or the `declared_name` of a check.
+    """
 
     errors: dict[str, str]
     hot: Hot
@@ -83,14 +87,15 @@ class DagParser:
         home = _home(instance, recipe, work, scratch)
         worker, answer = put_worker(home), home / "opened.json"
         command = [runtime.python, str(worker), "airflow", str(answer)]
-        errors = self._list_errors(job, runtime, candidate, home, command)
+        errors = self._list_errors(job, runtime, instance, candidate, home, command)
         return Parsed(errors, hot_of(read_report(answer).get("hot")))
 
     def baseline(
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, clean: Clean
     ) -> set[str]:
-        """Names of the instance's DAG files that fail on the base alone, kept by their content."""
-        mark = hashlib.sha256(f"{runtime.key}\0{_folder_mark(dags_folder(instance))}".encode())
+        """The instance's DAG files that fail on the base alone, as in `Parsed`; kept by content."""
+        words = ("paths", runtime.key, _folder_mark(dags_folder(instance)))
+        mark = hashlib.sha256("\0".join(words).encode())
         kept = self._cache / "baselines" / f"{mark.hexdigest()}.json"
         if kept.is_file():
             return set(json.loads(kept.read_text()))
@@ -98,10 +103,10 @@ class DagParser:
         with clean() as home:
             (home / "dags").mkdir(parents=True)
             if dags_folder(instance).is_dir():
-                (home / "dags" / "live").symlink_to(dags_folder(instance))
+                (home / "dags" / LIVE).symlink_to(dags_folder(instance))
             shutil.copyfile(scratch, home / "scratch.db")
-            errors = self._list_errors(job, runtime, candidate, home, None)
-        names = sorted(Path(file).name for file in errors)
+            errors = self._list_errors(job, runtime, instance, candidate, home, None)
+        names = sorted(errors)
         kept.parent.mkdir(parents=True, exist_ok=True)
         temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
         temp.write_text(json.dumps(names))
@@ -109,7 +114,7 @@ class DagParser:
         return set(names)
 
     def _list_errors(
-        self, job: Job, runtime: Runtime, candidate: Candidate, home: Path,
+        self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, home: Path,
         command: list[str] | None,
     ) -> dict[str, str]:  # fmt: skip
         """Import errors by file; without a `command` that runs Airflow, on the base alone."""
@@ -136,7 +141,13 @@ class DagParser:
                 except ValueError:
                     continue
                 if isinstance(rows, list):
-                    return {str(r.get("filepath", "")): str(r.get("error", "")) for r in rows}
+                    live = dags_folder(instance)
+                    return {
+                        _where(str(r.get("filepath", "")), home / "dags", live): str(
+                            r.get("error", "")
+                        )
+                        for r in rows
+                    }
         if "No data found" in ended.output:
             return {}
         raise did_not_end(ended, "airflow dags list-import-errors")
@@ -153,11 +164,23 @@ def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path
             shutil.copyfile(config, home / "airflow.cfg")
         live = dags_folder(instance)
         if live.is_dir():
-            (dags / "live").symlink_to(live)
+            (dags / LIVE).symlink_to(live)
     shutil.copyfile(scratch, home / "scratch.db")
     for number, (path, text) in enumerate(recipe.checks.dags):
         (dags / declared_name(number, path)).write_text(text)
     return home
+
+
+def _where(file: str, dags: Path, live: Path) -> str:
+    """A file's path below the folder that was parsed, however Airflow tells it.
+
+    That differs by its version: absolute, relative, or with the link to `live` followed.
+    """
+    for top, prefix in ((dags, Path()), (live, Path(LIVE))):
+        for known in (top, top.resolve()):
+            if Path(file).is_relative_to(known):
+                return (prefix / Path(file).relative_to(known)).as_posix()
+    return file
 
 
 def declared_name(number: int, path: str) -> str:

@@ -23,7 +23,7 @@ from reconciler.builder.candidate import (
     put_worker,
     read_report,
 )
-from reconciler.builder.dags import Clean, DagParser, declared_name
+from reconciler.builder.dags import LIVE, Clean, DagParser, declared_name
 from reconciler.builder.explain import place_of
 from reconciler.builder.inrepo import InRepo
 from reconciler.builder.job import Job
@@ -170,22 +170,22 @@ class Verifier:
             return
         for number, (path, _) in enumerate(recipe.checks.dags):
             name = declared_name(number, path)
-            for file, error in errors.items():
-                if Path(file).name == name:
-                    job.say(error)
-                    raise Stalled(
-                        "VerificationFailed",
-                        f"the declared DAG does not parse: {last_line(error)}",
-                        Place(path, line_in(error, name)),
-                    )
-        known = self._dags.baseline(job, runtime, instance, candidate, clean)
-        for file, error in errors.items():
-            if Path(file).name not in known:
-                job.say(error)
+            if name in errors:
+                job.say(errors[name])
                 raise Stalled(
                     "VerificationFailed",
-                    f"the instance's DAG {Path(file).name} parses on the base alone, but not with "
-                    f"this build: {last_line(error)}",
+                    f"the declared DAG does not parse: {last_line(errors[name])}",
+                    Place(path, line_in(errors[name], name)),
+                )
+        known = self._dags.baseline(job, runtime, instance, candidate, clean)
+        for file, error in errors.items():
+            if file not in known:
+                job.say(error)
+                name = file.removeprefix(f"{LIVE}/")
+                raise Stalled(
+                    "VerificationFailed",
+                    f"the instance's DAG {name} parses on the base alone, but not with this build: "
+                    f"{last_line(error)}",
                     recipe.requirements[0].place if recipe.requirements else None,
                 )
 

@@ -160,6 +160,18 @@ def test_only_what_the_build_breaks_is_held_against_it(bench: Bench) -> None:
     assert "new.py parses on the base alone" in error.message
 
 
+def test_a_broken_dag_hides_no_other_of_the_same_name(bench: Bench) -> None:
+    """Files are known by their path in the DAG folder: a name may be there twice."""
+    make_wheel(bench.public.folder, "alpha")
+    guarded = "try:\n    import alpha\nexcept ImportError:\n    alpha = None\n"
+    broken = {"one": "import not_there\n", "two": f"{guarded}if alpha:\n    alpha.nothing_such\n"}
+    for folder, code in broken.items():
+        (bench.root / "airflow" / "dags" / folder).mkdir(parents=True)
+        (bench.root / "airflow" / "dags" / folder / "same.py").write_text(code)
+    error = refused(bench, bench.recipe("alpha"))
+    assert "two/same.py parses on the base alone" in error.message
+
+
 def test_imports_that_never_end_are_ended(bench: Bench) -> None:
     """The definition's own limit holds for what it asks to be verified."""
     own = bench.package("acme-own", {"acme_own/__init__.py": "import time\ntime.sleep(3600)\n"})
