@@ -3,6 +3,7 @@
 (() => {
   const PAUSE = 2000; // milliseconds between two updates of a page
   const KEPT = 1 << 20; // characters of a log that are kept on the page
+  const LONGEST = 60000; // milliseconds between two attempts to connect
   const pulse = document.getElementById("pulse");
   const say = (text) => { if (pulse && pulse.textContent !== text) pulse.textContent = text; };
 
@@ -22,19 +23,60 @@
   };
   setInterval(update, 500);
 
-  const address = document.body.dataset.stream;
-  if (address && document.querySelector("#live[hx-get]")) {
-    const source = new EventSource(address);
-    let first = true;
-    source.addEventListener("changed", () => {
-      say("live");
+  // A browser has six connections to a server for all its tabs, and an open stream is one of them:
+  // only the tab that is looked at keeps its own. `address` is asked anew for each connection.
+  const follow = (address, events, tell) => {
+    let source = null;
+    let failures = 0;
+    let again = 0;
+    const close = () => {
+      clearTimeout(again);
+      if (source) source.close();
+      source = null;
+    };
+    // The browser connects again after a loss, but gives up after any answer that is no stream, and
+    // does not say which it was.
+    const refused = async () => {
+      close();
+      const stop = new AbortController();
+      const status = await fetch(address(), { signal: stop.signal }).then((a) => a.status, () => 0);
+      stop.abort();
+      if (source || document.hidden) return;
+      if (status === 401) return tell("sign in again");
+      tell("connecting again");
+      again = setTimeout(open, Math.min(1000 * 2 ** failures++, LONGEST));
+    };
+    const open = () => {
+      close();
+      const opened = source = new EventSource(address());
+      opened.addEventListener("open", () => { failures = 0; tell(""); });
+      opened.addEventListener("error", () => {
+        if (opened !== source) return;
+        if (opened.readyState === EventSource.CLOSED) refused();
+        else tell("connecting again");
+      });
+      for (const [name, heard] of Object.entries(events)) opened.addEventListener(name, heard);
+    };
+    const look = () => { if (document.hidden) close(); else if (!source) open(); };
+    const looks = [[document, "visibilitychange", look], [window, "pageshow", look]];
+    for (const [where, name, heard] of looks) where.addEventListener(name, heard);
+    window.addEventListener("pagehide", close);
+    look();
+    return () => {
+      close();
+      for (const [where, name, heard] of looks) where.removeEventListener(name, heard);
+    };
+  };
+
+  const stream = document.body.dataset.stream;
+  if (stream && document.querySelector("#live[hx-get]")) {
+    let first = true; // the page itself is as new as what its first connection tells
+    const changed = () => {
       due = due || !first;
       first = false;
       update();
-    });
-    source.addEventListener("error", () => say("not live: connecting again"));
-    source.addEventListener("open", () => say("live"));
-    window.addEventListener("pagehide", () => source.close());
+    };
+    follow(() => stream, { changed }, (why) => say(why ? `not live: ${why}` : "live"));
   }
 
   // Opened details stay open when their part of the page is replaced.
@@ -52,7 +94,7 @@
   const log = document.getElementById("log");
   if (log && log.dataset.follow) {
     const state = document.getElementById("log-state");
-    const source = new EventSource(log.dataset.follow);
+    const address = new URL(log.dataset.follow, location.href);
     const add = (text) => {
       const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
       if (log.textContent.length + text.length > KEPT) {
@@ -61,12 +103,16 @@
       log.append(text);
       if (atEnd) log.scrollTop = log.scrollHeight;
     };
-    source.addEventListener("text", (event) => add(JSON.parse(event.data)));
-    source.addEventListener("anew", () => { log.textContent = ""; });
-    source.addEventListener("skipped", () => add("\n… some lines were left out …\n"));
-    source.addEventListener("end", () => { state.textContent = "It has ended."; source.close(); });
-    source.addEventListener("open", () => { state.textContent = "It is followed live."; });
-    window.addEventListener("pagehide", () => source.close());
+    const heard = (act) => (event) => {
+      address.searchParams.set("from", event.lastEventId);
+      act(event);
+    };
+    const stop = follow(() => address, {
+      text: heard((event) => add(JSON.parse(event.data))),
+      anew: heard(() => { log.textContent = ""; }),
+      skipped: heard(() => add("\n… some lines were left out …\n")),
+      end: () => { state.textContent = "It has ended."; stop(); },
+    }, (why) => { state.textContent = why ? `It is not followed: ${why}.` : "It is followed live."; });
     log.scrollTop = log.scrollHeight;
   }
 })();
