@@ -10,6 +10,7 @@ import time
 import uvicorn
 from starlette.applications import Starlette
 
+from reconciler.api.connections import Bounded, Connection
 from reconciler.core.errors import Stalled
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,6 @@ log = logging.getLogger(__name__)
 START = 10.0  # seconds the server may take to listen
 DRAIN = 3  # seconds that open requests get to end
 STOP = 5.0  # seconds that stopping may take in all
-CONNECTIONS = 400  # at once, event streams among them; more are answered 503
 
 
 class Server:
@@ -29,14 +29,14 @@ class Server:
         self.port = port
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                Bounded(app),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # who a proxy speaks for is told by `people`
                 ws="none",
-                limit_concurrency=CONNECTIONS,
+                http=Connection,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=DRAIN,
             )
