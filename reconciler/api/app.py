@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio.to_thread
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -38,6 +39,7 @@ from reconciler.store.store import Store
 CYCLE_LIMIT = (
     180.0  # seconds without a cycle after which the loop counts as stuck; it sleeps up to 60
 )
+SCRAPES = 2  # of the metrics at once
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -133,23 +135,27 @@ class Guarded:
 
 
 class _Health:
-    """What a scraper and a process supervisor ask."""
+    """What a scraper and a process supervisor ask: answered whatever other requests wait for."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
+        self._scraping = anyio.CapacityLimiter(SCRAPES)
 
-    def metrics(self, request: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._deps.registry), headers={"content-type": content_type})
+        text = await anyio.to_thread.run_sync(
+            encode, self._deps.registry, limiter=self._scraping
+        )  # not in the threads in which pages may wait
+        return Response(text, headers={"content-type": content_type})
 
-    def alive(self, request: Request) -> Response:
+    async def alive(self, request: Request) -> Response:
         del request
         age = self._deps.cycle_age()
         if age > CYCLE_LIMIT:
             return PlainTextResponse(f"the last cycle ended {age:.0f} s ago\n", status_code=503)
         return PlainTextResponse("ok\n")
 
-    def ready(self, request: Request) -> Response:
+    async def ready(self, request: Request) -> Response:
         del request
         why = self._deps.not_ready()
         return PlainTextResponse(f"{why}\n" if why else "ok\n", status_code=503 if why else 200)

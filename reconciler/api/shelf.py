@@ -1,18 +1,22 @@
 """What lies on disk beside the records: logs, and a build's files on the share.
 
-Logs are on the leader's own disk while a build runs; afterwards, made or failed, all replicas find
-them on the share. A share that hangs costs a few threads and an answer in words, never the server.
+Logs are on the leader's own disk while a build runs; afterwards, made or failed, every
+replica finds them on the share. A share that hangs costs a few threads and an answer in words, never the server: whatever
+may touch it is called by `apart`, in threads that nothing else needs, and reads by `_ask`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import anyio.to_thread
 
 from reconciler.builder.wheels import entry_digest
 from reconciler.core.builds import OPEN
@@ -23,10 +27,12 @@ from reconciler.share.logs import kept_logs
 from reconciler.share.share import Share
 
 LIMIT = 8 << 20  # bytes of a build's document
-CHUNK = 1 << 16  # bytes of a log read at once
+CHUNK = 1 << 18  # bytes of a log read at once
 PATIENCE = 3.0  # seconds the share gets to answer
-READERS = 4  # threads that may wait for it
+READERS = 4  # threads that may wait for it, however long it takes
+ASKING = 12  # requests that may wait for those, `PATIENCE` each; others queue, without a thread
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -51,6 +57,20 @@ class Contents:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of a log from its byte `begin` on; `size` is that of the whole, as it was then."""
+
+    begin: int
+    data: bytes
+    size: int
+
+    @property
+    def end(self) -> int:
+        """From where to go on."""
+        return self.begin + len(self.data)
+
+
 class Shelf:
     """Reads what belongs to builds; `close()` ends its threads."""
 
@@ -65,20 +85,37 @@ class Shelf:
         self._log_of = log_of
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="shelf")
         self._waiting: set[Future[object]] = set()
+        self._guard = threading.Lock()  # of `_waiting`
+        self._asking = anyio.CapacityLimiter(ASKING)
 
     def close(self) -> None:
         """Start nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    async def apart(self, read: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Run what may wait for the share, out of the way of requests that do not."""
+
+        def call() -> T:
+            return read(*args, **named)
+
+        return await anyio.to_thread.run_sync(call, limiter=self._asking)
+
     # ------------------------------------------------------------------------------------ logs
 
-    def log(self, build: BuildRecord) -> Path | None:
-        """Where the log of a build is to be read; None when there is none here."""
-        own = self._log_of(build.key)
-        if own.is_file():
+    def log(self, build: BuildRecord, begin: int, most: int) -> Part | None:
+        """Up to `most` bytes of a build's log from byte `begin` on; None when there is none here.
+
+        A negative `begin` counts from the end. Raises Retryable.
+        """
+        own = part(self._log_of(build.key), begin, most)
+        if own is not None:
             return own
         places = kept_logs(self._share, build)
-        return self._ask(lambda: next((p for p in places if p.is_file()), None))
+
+        def read() -> Part | None:
+            return next((p for path in places if (p := part(path, begin, most)) is not None), None)
+
+        return self._ask(read)
 
     def no_log(self, build: BuildRecord) -> str:
         """In words, that a build has no log here, and where it is while the build runs."""
@@ -88,6 +125,19 @@ class Shelf:
             return f"{words}."
         machine = leader.rpartition(":")[0]
         return f"{words}: until it ends, that is where the daemon leads ({machine})."
+
+    def log_begin(self, build: BuildRecord, tail: int | None = None) -> Part | None:
+        """The first piece of a log, or of its last `tail` bytes, for `log_pieces`."""
+        return self.log(build, 0 if tail is None else -tail, min(CHUNK, tail or CHUNK))
+
+    async def log_pieces(self, build: BuildRecord, first: Part) -> AsyncIterator[bytes]:
+        """`first` and what the log had after it; what is added meanwhile is left out."""
+        found: Part | None = first
+        while found is not None and found.data:
+            yield found.data
+            if (left := first.size - found.end) <= 0:
+                return
+            found = await self.apart(self.log, build, found.end, min(CHUNK, left))
 
     # --------------------------------------------------------------------------------- the share
 
@@ -131,14 +181,18 @@ class Shelf:
         return self._ask(look)
 
     def _ask(self, read: Callable[[], T]) -> T:
-        self._waiting = {f for f in self._waiting if not f.done()}
-        if len(self._waiting) >= READERS:
+        with self._guard:
+            self._waiting = {f for f in self._waiting if not f.done()}
+            stuck = len(self._waiting) >= READERS
+        if stuck:
             raise Retryable("ShareUnreachable", "the share does not answer; look again later")
         future: Future[object] = self._pool.submit(read)
         try:
             return future.result(PATIENCE)  # type: ignore[return-value]
         except Late as error:
-            self._waiting.add(future)
+            if not future.cancel():  # it has begun: its thread is lost until the share answers
+                with self._guard:
+                    self._waiting.add(future)
             raise Retryable(
                 "ShareUnreachable", f"the share has not answered for {PATIENCE:.0f} s"
             ) from error
@@ -196,29 +250,27 @@ def _count(value: object) -> int | None:
 # --------------------------------------------------------------------------------------- a log
 
 
-def chunks(path: Path, tail: int | None = None) -> Iterator[bytes]:
-    """A log as it is now, or its last `tail` bytes; what is added meanwhile is left out."""
-    with path.open("rb") as file:
-        left = file.seek(0, 2)
-        if tail is not None:
-            left = min(left, tail)
-        file.seek(-left, 2)
-        while left > 0 and (chunk := file.read(min(CHUNK, left))):
-            left -= len(chunk)
-            yield chunk
+def part(path: Path, begin: int, most: int) -> Part | None:
+    """Up to `most` bytes of a log from byte `begin` on; None when it is not there.
 
-
-def last_lines(path: Path, most: int) -> tuple[str, int, bool]:
-    """(the last whole lines within `most` bytes, where they end in bytes, was something left out).
-
-    A line that is longer than that is cut; bytes that are no UTF-8 are replaced.
+    A negative `begin` counts from the end.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        begin = max(0, size - most)
-        file.seek(begin)
-        data = file.read(most)
-    end = begin + len(data)
-    if begin and b"\n" in data[:-1]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            begin = begin if begin >= 0 else max(0, size + begin)
+            file.seek(begin)
+            return Part(begin, file.read(most), size)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def last_lines(found: Part) -> tuple[str, bool]:
+    """(the whole lines at the end of a log, was something left out).
+
+    A line that is longer than the part is cut; bytes that are no UTF-8 are replaced.
+    """
+    data = found.data
+    if found.begin and b"\n" in data[:-1]:
         data = data.partition(b"\n")[2]
-    return data.decode(errors="replace"), end, begin > 0
+    return data.decode(errors="replace"), found.begin > 0

@@ -10,14 +10,14 @@ import asyncio
 import codecs
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from reconciler.api.shelf import Part
 from reconciler.api.view import View
 from reconciler.core.errors import GroundcrewError
 from reconciler.store.store import Store
@@ -31,6 +31,8 @@ PATIENCE = 30.0  # seconds in which a reader has to take what is sent
 CHUNK = 1 << 15  # bytes of a log in one message
 BEHIND = 1 << 18  # bytes; a log's reader who is further behind goes on from the end
 RETRY = b"retry: 3000\n\n"  # milliseconds until a browser connects again
+
+Reading = Callable[[int, int], Awaitable[Part | None]]  # as `Shelf.log` of one build
 
 
 class EventStream(Response):
@@ -156,7 +158,7 @@ class Streams:
     # -------------------------------------------------------------------------------------- log
 
     async def log(
-        self, path: Callable[[], Path | None], begin: int, ended: Callable[[], bool]
+        self, read: Reading, begin: int, ended: Callable[[], bool]
     ) -> AsyncIterator[bytes]:
         """What is added to a log after its byte `begin`: `text` messages, then one `end`.
 
@@ -166,7 +168,10 @@ class Streams:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while not self._closed:
             over = await run_in_threadpool(ended)
-            kind, data, offset = await run_in_threadpool(_grown, path, offset)
+            try:
+                kind, data, offset = await _grown(read, offset)
+            except GroundcrewError:  # the share does not answer: there may be more to come
+                kind, data, over = "", b"", False
             if kind:
                 decoder.reset()
                 yield message(kind, "", str(offset))
@@ -184,21 +189,14 @@ class Streams:
                 await asyncio.sleep(LOOK / 2)
 
 
-def _grown(path: Callable[[], Path | None], offset: int) -> tuple[str, bytes, int]:
+async def _grown(read: Reading, offset: int) -> tuple[str, bytes, int]:
     """("", "anew" or "skipped", what the log has after `offset`, where that ends)."""
-    found = path()
-    if found is None:
-        return "", b"", offset
-    kind = ""
-    with found.open("rb") as file:
-        size = file.seek(0, 2)
-        if size < offset:
-            kind, offset = "anew", 0
-        elif size - offset > BEHIND:
-            kind, offset = "skipped", size - CHUNK
-        file.seek(offset)
-        data = file.read(CHUNK)
-    return kind, data, offset + len(data)
+    kind, found = "", await read(offset, CHUNK)
+    if found is not None and found.size < offset:
+        kind, found = "anew", await read(0, CHUNK)
+    elif found is not None and found.size - offset > BEHIND:
+        kind, found = "skipped", await read(-CHUNK, CHUNK)
+    return (kind, found.data, found.end) if found is not None else ("", b"", offset)
 
 
 class _Counted:

@@ -29,7 +29,7 @@ from reconciler.api.documents import (
 from reconciler.api.finding import environments_that, instances_that, users
 from reconciler.api.operations import OPERATIONS, ROOT, TEXT, TOML, Operation
 from reconciler.api.people import People
-from reconciler.api.shelf import Shelf, chunks
+from reconciler.api.shelf import Shelf
 from reconciler.api.tokens import Role
 from reconciler.api.view import View
 from reconciler.core.model import BuildRecord
@@ -37,6 +37,7 @@ from reconciler.share.listing import Absent
 from reconciler.store.store import Store
 
 BODY_LIMIT = 1 << 16  # bytes of a request's body
+ON_THE_SHARE = ("log", "lock", "sbom", "files")  # operations that may have to wait for it
 
 Query = TypeVar("Query", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -76,6 +77,8 @@ class Api:
             return found
 
         async def endpoint(request: Request) -> Response:
+            if one.name in ON_THE_SHARE:
+                return await self._shelf.apart(answer, request)
             return await run_in_threadpool(answer, request)
 
         return endpoint
@@ -154,10 +157,10 @@ class Api:
     def log(self, request: Request, query: contract.LogQuery) -> Response:
         """A build's log."""
         found = self._found(request)
-        path = self._shelf.log(found)
-        if path is None:
+        first = self._shelf.log_begin(found, query.tail)
+        if first is None:
             raise HTTPException(404, self._shelf.no_log(found))
-        return StreamingResponse(chunks(path, query.tail), media_type=TEXT)
+        return StreamingResponse(self._shelf.log_pieces(found, first), media_type=TEXT)
 
     def lock(self, request: Request, query: contract.NoQuery) -> Response:
         """A build's lock."""

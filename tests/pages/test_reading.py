@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from reconciler.api import shelf
 from reconciler.api.pages.forms import local
 from reconciler.api.pages.words import address, ago, span
-from reconciler.api.shelf import chunks, last_lines
+from reconciler.api.shelf import Shelf, last_lines, part
 from reconciler.api.view import View
 from reconciler.core.model import Change, EnvironmentRecord
 from reconciler.core.phases import BuildPhase
@@ -152,34 +155,90 @@ def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client
     assert http.get(f"/api/v1/builds/{READY.key}/log?tail=14").text == "the last line\n"
 
 
-def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(tmp_path: Path) -> None:
+def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(served: Served) -> None:
     """As much as there was at first, no more; less is not made up."""
-    log = tmp_path / "log"
-    log.write_bytes(b"x" * 200_000)
-    sending = chunks(log)
-    first = next(sending)
-    with log.open("ab") as file:
-        file.write(b"y" * 100_000)
-    assert first + b"".join(sending) == b"x" * 200_000
-    sending = chunks(log)
-    next(sending)
-    log.write_bytes(b"")
-    assert b"".join(sending) == b""
+    log = served.logs / f"{READY.key}.log"
+    reading = Shelf(served.share, lambda key: log)
+
+    async def sent(meanwhile: Callable[[], object]) -> bytes:
+        begin = reading.log_begin(READY)
+        assert begin is not None
+        sending = reading.log_pieces(READY, begin)
+        data = await anext(sending)
+        meanwhile()
+        return data + b"".join([piece async for piece in sending])
+
+    def grow() -> None:
+        with log.open("ab") as file:
+            file.write(b"y" * 100_000)
+
+    log.write_bytes(b"x" * 2 * MIB)
+    with ThreadPoolExecutor(1) as thread:  # this one may have a loop: the browser's
+        assert thread.submit(asyncio.run, sent(grow)).result() == b"x" * 2 * MIB
+        shrinking = sent(lambda: log.write_bytes(b""))
+        assert thread.submit(asyncio.run, shrinking).result() == b"x" * shelf.CHUNK
+    reading.close()
 
 
 def test_the_last_lines_are_whole_ones(tmp_path: Path) -> None:
     """Cut at a line's begin; one endless line is cut anywhere; bytes that are no text show so."""
     log = tmp_path / "log"
     log.write_bytes(b"one\ntwo\nthree\n")
-    assert last_lines(log, 100) == ("one\ntwo\nthree\n", 14, False)
-    assert last_lines(log, 8) == ("three\n", 14, True)
+    assert shown(log, 100) == ("one\ntwo\nthree\n", 14, False)
+    assert shown(log, 8) == ("three\n", 14, True)
     log.write_bytes(b"x" * 50)
-    assert last_lines(log, 8) == ("x" * 8, 50, True)
+    assert shown(log, 8) == ("x" * 8, 50, True)
     log.write_bytes(b"\xff\n")
-    assert last_lines(log, 8) == ("\N{REPLACEMENT CHARACTER}\n", 2, False)
+    assert shown(log, 8) == ("\N{REPLACEMENT CHARACTER}\n", 2, False)
+
+
+def shown(log: Path, most: int) -> tuple[str, int, bool]:
+    """(what a page shows of a log, where that ends, was something left out)."""
+    found = part(log, -most, most)
+    assert found is not None
+    text, cut = last_lines(found)
+    return text, found.end, cut
 
 
 # ------------------------------------------------------------------------------ what may not answer
+
+
+@pytest.mark.parametrize("path", ["/builds/{}", "/builds/{}/log", "/api/v1/builds/{}/log"])
+def test_a_share_that_hangs_while_logs_are_read_holds_up_nobody_else(
+    path: str, served: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """45 requests wait for the share: health, metrics and the fleet are answered as ever."""
+    answers = threading.Event()
+    whole = Path.open
+
+    def hangs(self: Path, *args: Any, **named: Any) -> Any:
+        if self.name == "build.log":
+            answers.wait(30)
+        return whole(self, *args, **named)
+
+    monkeypatch.setattr(Path, "open", hangs)
+    monkeypatch.setattr(shelf, "PATIENCE", 6.0)
+    address = path.format(READY.key)
+    codes: list[int] = []
+
+    def ask() -> None:
+        codes.append(http.get(address).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(45)]
+    for thread in asking:
+        thread.start()
+    time.sleep(1)
+    try:
+        for other in ("/healthz", "/readyz", "/metrics", "/"):
+            assert http.get(other, timeout=4).status_code == 200, other
+        for thread in asking:
+            thread.join(20)
+        assert codes == [200 if path == "/builds/{}" else 503] * 45
+    finally:
+        answers.set()
+    deadline = time.monotonic() + 10
+    while "resolved 3 packages" not in http.get(address).text:
+        assert time.monotonic() < deadline
 
 
 def test_a_share_that_hangs_costs_its_own_pages_only(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -21,7 +21,7 @@ from reconciler.api.pages import showing, timeline, words
 from reconciler.api.pages.forms import Forms, local
 from reconciler.api.pages.render import Renderer
 from reconciler.api.people import People, Person
-from reconciler.api.shelf import Contents, Shelf, chunks, last_lines
+from reconciler.api.shelf import Contents, Part, Shelf, last_lines
 from reconciler.api.streams import EventStream, Streams
 from reconciler.api.view import View
 from reconciler.core.errors import GroundcrewError
@@ -62,17 +62,17 @@ class Pages:
 
     def routes(self) -> list[Route]:
         """All of them."""
-        get, forms = self._reading, self._forms
+        get, shared, forms = self._reading, self._on_the_share, self._forms
         return [
             Route("/", get(self.fleet)),
             Route("/instances/{name}", get(self.instance)),
             Route("/environments", get(self.environments)),
             Route("/environments/{name}", get(self.environment)),
-            Route("/builds/{key}", get(self.build)),
-            Route("/builds/{key}/files", get(self.files)),
-            Route("/builds/{key}/log", get(self.log)),
-            Route("/builds/{key}/lock", get(self.lock)),
-            Route("/builds/{key}/sbom", get(self.sbom)),
+            Route("/builds/{key}", shared(self.build)),
+            Route("/builds/{key}/files", shared(self.files)),
+            Route("/builds/{key}/log", shared(self.log)),
+            Route("/builds/{key}/lock", shared(self.lock)),
+            Route("/builds/{key}/sbom", shared(self.sbom)),
             Route("/events", get(self.events)),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", forms.sign_out, methods=["POST"]),
@@ -93,6 +93,15 @@ class Pages:
                     raise
                 return self._ask_to_sign_in(request, refused.detail)
             return show(request, person)
+
+        return endpoint
+
+    def _on_the_share(self, show: Reading) -> Callable[[Request], Awaitable[Response]]:
+        """The same, of what may have to wait for the share."""
+        reading = self._reading(show)
+
+        async def endpoint(request: Request) -> Response:
+            return await self._shelf.apart(reading, request)
 
         return endpoint
 
@@ -192,18 +201,18 @@ class Pages:
     def build(self, request: Request, person: Person) -> Response:
         """One build."""
         found = self._found(request)
-        trouble, contents, path = "", Contents(), None
+        trouble, contents, log = "", Contents(), None
         try:
+            log = self._shelf.log(found, -LOG_SHOWN, LOG_SHOWN)
             contents = self._shelf.contents(found)
-            path = self._shelf.log(found)
         except GroundcrewError as error:
             trouble = str(error)
-        text, end, cut = last_lines(path, LOG_SHOWN) if path is not None else ("", 0, False)
+        text, cut = last_lines(log or Part(0, b"", 0))
         shown = self._view.now()
         return self._renderer.page(
             request, person, "build.html", build=found, contents=contents, trouble=trouble,
-            log=text, log_end=end, log_cut=cut, has_log=path is not None,
-            no_log="" if path is not None else self._shelf.no_log(found),
+            log=text, log_end=log.end if log else 0, log_cut=cut, has_log=log is not None,
+            no_log="" if log is not None else self._shelf.no_log(found),
             ended=str(found.phase) in timeline.LAST, bars=timeline.of_build(found, time.time()),
             users=users(found, shown), alive=found.environment in shown.environments,
         )  # fmt: skip
@@ -212,10 +221,10 @@ class Pages:
         """The whole log."""
         del person
         found = self._found(request)
-        path = self._shelf.log(found)
-        if path is None:
+        first = self._shelf.log_begin(found)
+        if first is None:
             raise HTTPException(404, self._shelf.no_log(found))
-        return StreamingResponse(chunks(path), media_type="text/plain")
+        return StreamingResponse(self._shelf.log_pieces(found, first), media_type="text/plain")
 
     def lock(self, request: Request, person: Person) -> Response:
         """The lock."""
@@ -280,7 +289,10 @@ class Pages:
             now = self._view.now().builds.get(found.key)
             return now is None or str(now.phase) in timeline.LAST
 
-        messages = self._streams.log(lambda: self._shelf.log(found), _whole(last), ended)
+        async def read(begin: int, most: int) -> Part | None:
+            return await self._shelf.apart(self._shelf.log, found, begin, most)
+
+        messages = self._streams.log(read, _whole(last), ended)
         return EventStream(self._streams, messages)
 
     def static(self, request: Request) -> Response:
