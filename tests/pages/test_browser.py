@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from reconciler.core.model import Change, Event, Problem, Verb
 from reconciler.core.phases import BuildPhase
-from tests.fakes.fleet import MARKUP, REVISION, builds, instance, name_of
+from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, instance, name_of
 from tests.fakes.pages import READER, Served
 from tests.pages.conftest import sign_in
 
@@ -149,6 +149,9 @@ def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
     expect(commit).to_have_attribute("href", f"https://git.example/envs/commit/{REVISION}")
     page.goto(f"/instances/{name_of(2)}")
     expect(main).to_contain_text("waits on: the window opens at 02:00 Europe/Berlin")
+    expect(main).to_contain_text("What the wanted build changes")
+    expect(main).to_contain_text(f"{build_id(2, 1)} → {build_id(2)}")
+    expect(page.locator(".difference li")).to_have_count(3)
 
 
 def test_a_build_that_is_not_ready_is_told_where_it_is_waited_for(page: Page) -> None:

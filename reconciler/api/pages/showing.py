@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlencode
 
 from reconciler.api.contract import ObjectQuery
@@ -23,6 +24,8 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import BuildPhase, Sync
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
+
+Compared = Literal["before", "failed", "wanted"]
 
 PAGE = 100  # rows of a table
 RANK = {health: number for number, health in enumerate(TROUBLE)}
@@ -144,7 +147,7 @@ class InstanceShown:
     difference: timeline.Difference
     known: bool  # are both builds recorded, so that the difference can be told
     running: bool
-    tried: bool  # is the difference that of a build that failed here
+    compared: Compared  # what `difference` is between
     coming: BuildRecord | None
 
     @property
@@ -158,17 +161,27 @@ class InstanceShown:
         return self.status.phase == "Degraded"
 
 
+def _compared(
+    status: InstanceStatus, record: InstanceRecord
+) -> tuple[str | None, str | None, Compared]:
+    """(old build, new build, which they are): what runs now, else what failed, else what waits."""
+    now, last = record.activation, record.last
+    if now is not None:
+        return now.from_build, now.to_build, "before"
+    if last is not None and status.phase == "RolledBack":
+        return last.from_build, last.to_build, "failed"
+    if status.wanted != record.current:
+        return record.current, status.wanted, "wanted"
+    return record.previous, record.current, "before"
+
+
 def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
     """What a page of an instance shows; None when there is none of that name."""
     status, record = shown.instances.get(name), shown.records.instances.get(name)
     if status is None or record is None:
         return None
     activation = record.activation or record.last
-    tried = record.activation is None and status.phase == "RolledBack"
-    if activation is not None and (tried or activation is record.activation):
-        old, new = activation.from_build, activation.to_build
-    else:
-        old, new = record.previous, record.current
+    old, new, compared = _compared(status, record)
     before = shown.builds.get(old or "")
     after = shown.builds.get(new or "")
     return InstanceShown(
@@ -182,7 +195,7 @@ def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
         difference=timeline.difference(before, after),
         known=(old is None or before is not None) and (new is None or after is not None),
         running=record.activation is not None,
-        tried=tried,
+        compared=compared,
         coming=coming(shown, status),
     )
 
