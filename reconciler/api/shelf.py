@@ -1,8 +1,9 @@
 """What lies on disk beside the records: logs, and a build's files on the share.
 
-Logs are on the leader's own disk while a build runs; afterwards, made or failed, every
-replica finds them on the share. A share that hangs costs a few threads and an answer in words, never the server: whatever
-may touch it is called by `apart`, in threads that nothing else needs, and reads by `_ask`.
+Logs are on the leader's own disk while a build runs; afterwards, made or failed, every replica
+finds them on the share. A share that hangs costs a few threads and an answer in words, never the
+server: whatever may touch it is called by `apart`, in threads that nothing else needs, and reads by
+`_ask`.
 """
 
 from __future__ import annotations
