@@ -46,6 +46,8 @@ class Asking:
         known = {"environment": shown.environments, "instance": shown.instances, "": {"": None}}
         if name not in known[kind]:
             raise HTTPException(404, f"no {kind} {name}")
+        if verb is Verb.ROLLBACK and (refused := shown.instances[name].back.refused):
+            raise HTTPException(409, f"no rollback: {refused}")
         problem = shown.records.source_problem
         if verb is Verb.CONFIRM_PRUNE and (problem is None or problem.reason != "PruneHeld"):
             raise HTTPException(409, "nothing is held back")

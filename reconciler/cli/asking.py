@@ -50,7 +50,20 @@ def rollback(
     timeout: Timeout = 60.0,
 ) -> None:
     """Take an instance back to the build before, and quarantine the present one there."""
-    _ask("rollback", instance, (INSTANCE,), wait, timeout)
+
+    def meant(records: Records) -> str:
+        from reconciler.core.status import status
+
+        target = _meant("rollback", instance, (INSTANCE,), records)
+        name = target.partition("/")[2]
+        found = next(i for i in status(None, records, time.time()).instances if i.name == name)
+        if found.back.refused:
+            warn(f"rollback {target}: refused: {found.back.refused}")
+            raise typer.Exit(Exit.WRONG)
+        say(f"rollback {target}: to {found.back.build}")
+        return target
+
+    _submit("rollback", meant, wait, timeout)
 
 
 def suspend(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
@@ -94,13 +107,14 @@ def confirm_prune(wait: Wait = False, timeout: Timeout = 60.0) -> None:
 
 
 def _ask(verb: str, said: str, kinds: Sequence[str], wait: bool, timeout: float) -> None:
-    def meant(records: Records) -> str:
-        if "/" in said and said.partition("/")[0] not in kinds:
-            targets = " or ".join(f"{kind}/NAME" for kind in kinds)
-            raise Misuse(f"{verb} is for {targets}, not for {said}")
-        return find(records, said, kinds)
+    _submit(verb, lambda records: _meant(verb, said, kinds, records), wait, timeout)
 
-    _submit(verb, meant, wait, timeout)
+
+def _meant(verb: str, said: str, kinds: Sequence[str], records: Records) -> str:
+    if "/" in said and said.partition("/")[0] not in kinds:
+        targets = " or ".join(f"{kind}/NAME" for kind in kinds)
+        raise Misuse(f"{verb} is for {targets}, not for {said}")
+    return find(records, said, kinds)
 
 
 def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: float) -> None:

@@ -10,7 +10,14 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from reconciler.core.builds import ready_build
-from reconciler.core.model import Activation, EnvironmentRecord, InstanceRecord, Problem, Trigger
+from reconciler.core.model import (
+    Activation,
+    EnvironmentRecord,
+    InstanceRecord,
+    Problem,
+    Quarantine,
+    Trigger,
+)
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.steps import UNTOUCHED, move, package_changes, quarantined
 from reconciler.core.world import Draft, Effect, any_lost, commit_data, environment_of
@@ -38,13 +45,51 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
     build = ready_build(draft, record)
     if build is not None and not quarantined(record, build.build_id):
         return Target(build.build_id, build.recipe_digest, Trigger.COMMIT, build.revision)
-    if quarantined(record, record.current):
-        if quarantined(record, record.previous):
-            return Target(None, None, Trigger.QUARANTINE, environment.commit.revision)
+    asked = record.previous is not None and not quarantined(record, record.previous)
+    if asked and quarantined(record, record.current):
         return Target(
             record.previous, record.previous_digest, Trigger.OPERATOR, environment.commit.revision
         )
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """Where an operator's rollback takes an instance; `build` is "" where `refused` says why."""
+
+    build: str = ""
+    refused: str = ""
+
+
+def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
+    """What a rollback that is asked for now does: to the build before, and never further."""
+    activation, previous = record.activation, record.previous
+    if activation is not None and activation.step is not Step.DEGRADED:
+        return WayBack(refused="an activation runs")
+    if record.current is None:
+        return WayBack(refused="it is on the bare base")
+    if previous is None:
+        return WayBack(
+            refused="there is no build before this one; commit what it should have, or take it "
+            "out of the rollout for the bare base"
+        )
+    if quarantined(record, previous):
+        return WayBack(
+            refused=f"the build before, {previous}, is in quarantine here; `groundcrew retry` "
+            "lifts that, or commit what it should have"
+        )
+    if quarantined(record, record.current):
+        return WayBack(refused=f"it is on its way back to {previous} already")
+    mark = Quarantine(record.current, "", "", "", draft.now)
+    target = target_of(draft, replace(record, quarantines=(*record.quarantines, mark)))
+    if target is None:
+        return WayBack(refused="its runtime is not known yet")
+    if target.build != previous:
+        return WayBack(
+            refused=f"it goes to {target.build or 'the bare base'} as soon as it may, which is "
+            "newer; suspend it, or commit what it should have"
+        )
+    return WayBack(previous)
 
 
 def at_target(record: InstanceRecord, target: Target) -> bool:
@@ -96,13 +141,20 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
 
 
 def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
-    """A quarantine ends when the definition asks for another recipe."""
+    """A quarantine ends when the definition asks for another recipe.
+
+    Not that of the present build, nor of one that could not be gone back to: without these the way
+    back would be tried again without an end.
+    """
     environment = environment_of(draft, record.name)
     if environment is None and any_lost(draft):
         return record
     digest = environment.definition.recipe.digest if environment else None
+    standing = {record.current}
+    if quarantined(record, record.current):
+        standing.add(record.previous)
     kept = tuple(
-        q for q in record.quarantines if q.recipe_digest == digest or q.build_id == record.current
+        q for q in record.quarantines if q.recipe_digest == digest or q.build_id in standing
     )
     return record if kept == record.quarantines else replace(record, quarantines=kept)
 

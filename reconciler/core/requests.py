@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from reconciler.core.activations import way_back
 from reconciler.core.builds import requeue
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Quarantine, Request, Verb
-from reconciler.core.phases import BuildPhase, Step
+from reconciler.core.phases import BuildPhase
 from reconciler.core.world import REPO, Draft, environment_of
 
 
@@ -88,14 +89,12 @@ def _rollback(draft: Draft, request: Request) -> None:
     if instance is None:
         _unknown(draft, request)
         return
-    activation = instance.activation
-    running = activation is not None and activation.step is not Step.DEGRADED
-    if instance.current is None or running:
-        why = "an activation runs" if running else "it is on the bare base"
+    back = way_back(draft, instance)
+    if instance.current is None or back.refused:
         draft.event(
             "RollbackRefused",
             instance,
-            f"asked by {request.who}, but {why}",
+            f"asked by {request.who}, but {back.refused}",
             data={"who": request.who},
         )
         return
@@ -112,11 +111,11 @@ def _rollback(draft: Draft, request: Request) -> None:
     draft.event(
         "RollbackRequested",
         instance,
-        f"by {request.who}, from {instance.current}",
+        f"by {request.who}, from {instance.current} to {back.build}",
         data={
             "who": request.who,
             "from": instance.current,
-            "to": instance.previous or "",
+            "to": back.build,
         },
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.core.accept import readable
-from reconciler.core.activations import at_target, target_of
+from reconciler.core.activations import WayBack, at_target, target_of, way_back
 from reconciler.core.builds import OPEN
 from reconciler.core.definitions import Definitions, Finding
 from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Problem, Records
@@ -47,7 +47,10 @@ class EnvironmentStatus:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """How one instance stands; `since` is when `phase` began, `wanted` what it should be on."""
+    """How one instance stands; `since` is when `phase` began, `wanted` what it should be on.
+
+    `back` is what a rollback that is asked for now does.
+    """
 
     name: str
     team: str
@@ -63,6 +66,7 @@ class InstanceStatus:
     quarantined: tuple[str, ...]
     conditions: tuple[Condition, ...]
     revision: str
+    back: WayBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
             now=draft.now,
         ),
         revision=revision,
+        back=way_back(draft, record),
     )
 
 

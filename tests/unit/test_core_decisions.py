@@ -232,6 +232,61 @@ def test_an_operators_rollback_goes_to_the_previous_build_and_stays() -> None:
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
 
 
+def test_a_second_rollback_is_refused_and_leaves_the_packages() -> None:
+    """What page and CLI name is where it goes; past a build in quarantine there is no way."""
+    house = house_of("dev")
+    house.settle()
+    ask_for(house, "g2")
+    house.settle()
+    for said, to in (("", "g1@cp311-linux-1"), ("g2@cp311-linux-1, is in quarantine here", "")):
+        (shown,) = status(None, house.records, house.now).instances
+        assert shown.back.build == to
+        assert said in shown.back.refused
+        before = len(house.events)
+        house.ask(Verb.ROLLBACK, "instance/dev")
+        house.settle()
+        answer = next(e for e in house.events[before:] if e.kind.startswith("Rollback"))
+        assert answer.kind == ("RollbackRequested" if to else "RollbackRefused")
+        assert answer.data.get("to", "") == to
+        assert said in answer.message
+        assert house.airflow["dev"].running == "g1@cp311-linux-1"
+
+
+def test_a_rollback_never_ends_on_the_bare_base() -> None:
+    """Neither from the first build, nor when the build before fails: it stays as it was."""
+    house = house_of("dev")
+    house.settle()
+    house.ask(Verb.ROLLBACK, "instance/dev")
+    house.settle()
+    assert house.events[-1].kind == "RollbackRefused"
+    assert "there is no build before this one" in house.events[-1].message
+    assert house.airflow["dev"].running == "g1@cp311-linux-1"
+    ask_for(house, "g2")
+    house.settle()
+    house.ask(Verb.ROLLBACK, "instance/dev")
+    turn(house, 1)
+    house.complete["g1@cp311-linux-1"].clear()
+    house.settle()
+    assert house.airflow["dev"].running == "g2@cp311-linux-1"
+    assert house.records.instances["dev"].current == "g2@cp311-linux-1"
+
+
+def test_a_rollback_does_not_go_forward() -> None:
+    """While a newer build waits for its turn, a rollback would take that: it is refused."""
+    house = house_of("dev")
+    house.settle()
+    ask_for(house, "g2")
+    house.settle()
+    ask_for(house, "g3")
+    house.instances["dev"] = replace(house.instances["dev"], window=Window("0 2 * * *", 3600.0))
+    house.commit()
+    turn(house)
+    house.ask(Verb.ROLLBACK, "instance/dev")
+    turn(house)
+    assert [e.kind for e in house.events if e.kind.startswith("Rollback")] == ["RollbackRefused"]
+    assert house.records.instances["dev"].quarantines == ()
+
+
 def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
     """The prune guard holds a revision that removes most objects; a confirmation lets it pass."""
     house = house_of("a", "b", "c")

@@ -153,12 +153,7 @@ class InstanceShown:
     @property
     def can_roll_back(self) -> bool:
         """Would the daemon roll back if it was asked to."""
-        return self.record.current is not None and (not self.running or self.degraded)
-
-    @property
-    def degraded(self) -> bool:
-        """Has going back failed."""
-        return self.status.phase == "Degraded"
+        return not self.status.back.refused
 
 
 def _compared(
