@@ -82,7 +82,8 @@ def status_of(
     found = STATES.get(event.kind)
     if found is None or not SHA.match(event.revision):
         return None
-    if event.data.get("trigger") not in (None, "commit") and event.kind.startswith("Activation"):
+    other = event.data.get("trigger") not in (None, "commit")
+    if event.data.get("who") or (other and event.kind.startswith("Activation")):
         return None  # an operator's rollback says nothing of the commit
     if event.kind == "ActivationAborted" and event.reason == "Superseded":
         return None

@@ -86,6 +86,17 @@ NEWS = frozenset(
 )  # fmt: skip
 """Events after which the same fact is news again."""
 
+OTHERS: Mapping[tuple[str, str], str] = {
+    ("operator", "ActivationStarted"): "being rolled back by {who}",
+    ("operator", "ActivationActive"): "rolled back by {who}",
+    ("operator", "ActivationAborted"): "rollback by {who} given up",
+    ("operator", "RolledBack"): "rollback by {who} failed",
+    ("operator", "Degraded"): "DEGRADED, in a rollback by {who}",
+    ("deletion", "ActivationStarted"): "going to the bare base, as no environment names it",
+    ("deletion", "ActivationActive"): "on the bare base, as no environment names it",
+}
+"""What an activation is called that no commit asked for, by its trigger."""
+
 REPEATABLE = frozenset({"ActivationStarted", "ActivationAborted", "SourceFailed"})
 """Kinds that come again and again by themselves: they make no other fact news again."""
 
@@ -127,6 +138,13 @@ class Fact:
     phases: dict[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
     activation: int = 0  # id of the event with which it began; 0: it is of none
+    trigger: str = ""  # of an activation: "commit", "operator", "deletion"
+    who: str = ""  # the operator who asked
+
+    @property
+    def words(self) -> str:
+        """What happened, without the object's name."""
+        return self.title.removeprefix(f"{self.name}: ")
 
     @property
     def failed(self) -> bool:
@@ -241,12 +259,16 @@ def make_fact(
     name = text(event.object.partition("/")[2]) or "environments repo"
     data = event.data
     build = str(data.get("build", "")) if event.kind == "BuildFailed" else ""
+    who, trigger = text(data.get("who"), NAME), _trigger(event)
+    words = OTHERS.get((trigger, event.kind), kind.words).format(who=who or "an operator")
+    asked = trigger in ("", "commit")  # by the commit that is named
+    revision = event.revision if asked else ""
     return Fact(
         id=event.id,
         at=event.at,
         kind=event.kind,
         severity=str(kind.severity),
-        title=f"{name}: {kind.words}",
+        title=f"{name}: {words}",
         object=text(event.object),
         name=name,
         team=text(event.team),
@@ -254,10 +276,10 @@ def make_fact(
         message=text(event.message, MESSAGE),
         place=text(data.get("place")),
         advice=kind.advice.format(name=name, object=text(event.object)),
-        revision=event.revision,
-        author=text(data.get("author")),
-        subject=text(data.get("subject")),
-        commit_url=links.commit(event.revision),
+        revision=revision,
+        author=text(data.get("author")) if asked else "",
+        subject=text(data.get("subject")) if asked else "",
+        commit_url=links.commit(revision),
         url=links.page(event),
         environment=text(data.get("environment")),
         build=text(data.get("build_id") or data.get("to")),
@@ -269,7 +291,19 @@ def make_fact(
         seconds=_number(data.get("seconds")),
         phases=_phases(data.get("phases")),
         log=tuple(text(line) for line in log_of(build)) if build else (),
+        trigger=trigger,
+        who=who,
     )
+
+
+def _trigger(event: Event) -> str:
+    """Why an activation was begun; "" for any other event. `RolledBack` tells its reason there."""
+    if not event.kind.startswith("Activation") and event.kind not in UNFINISHED:
+        return ""
+    found = str(event.data.get("trigger") or "")
+    if found in ("operator", "deletion"):
+        return found
+    return "operator" if event.data.get("who") else "commit"
 
 
 def _is_quiet(event: Event) -> bool:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
 from slack_sdk.models.blocks import (
     Block,
     ContextBlock,
@@ -29,20 +30,19 @@ BLOCKS = 50  # of one message
 TEXT = 3000  # of the fallback text; Slack's own limit is higher
 NAMED = 20  # packages named in one list
 
+ROLLBACK = ":leftwards_arrow_with_hook:"
 EMOJI: Mapping[str, str] = {
     "ActivationStarted": ":arrows_counterclockwise:",
     "ActivationActive": ":white_check_mark:",
     "ActivationAborted": ":warning:",
     "BuildFailed": ":x:",
-    "RolledBack": ":leftwards_arrow_with_hook:",
+    "RolledBack": ROLLBACK,
     "Degraded": ":rotating_light:",
     "ObjectStalled": ":no_entry:",
     "SourceFailed": ":warning:",
     "SourceRecovered": ":white_check_mark:",
     "PruneHeld": ":warning:",
 }
-CHANGES = (("Added", "added"), ("Removed", "removed"), ("Upgraded", "changed"))
-TRIED = (("To be added", "added"), ("To be removed", "removed"), ("To be upgraded", "changed"))
 PLAIN = frozenset({"ActivationStarted", "ActivationActive"})  # their fields say it all
 
 Payload = dict[str, Any]
@@ -50,7 +50,7 @@ Payload = dict[str, Any]
 
 def message(fact: Fact) -> Payload:
     """One fact as a message."""
-    blocks: list[Block] = [_header(f"{EMOJI[fact.kind]} {fact.title}")]
+    blocks: list[Block] = [_header(f"{_emoji(fact)} {fact.title}")]
     fields = _fields(fact)
     if fields:
         blocks.append(SectionBlock(fields=fields))
@@ -60,8 +60,7 @@ def message(fact: Fact) -> Payload:
         blocks.append(_section(_log(fact.log)))
     blocks += [
         _section(f"*{word}* {_names(found, SECTION - len(word) - 3)}")
-        for word, key in (TRIED if fact.failed else CHANGES)
-        if (found := getattr(fact, key))
+        for word, found in _changes(fact, "To be " if fact.failed else "")
     ]
     if fact.grown:
         blocks.append(_section(f"*Imports cost more* {_names(fact.grown, SECTION - 30)}"))
@@ -75,7 +74,7 @@ def message(fact: Fact) -> Payload:
 
 def digest(facts: Sequence[Fact]) -> Payload:
     """Many facts as one message: failures one by one first, then the rest by kind and commit."""
-    counts = Counter(KINDS[f.kind].words for f in facts)
+    counts = Counter(f.words for f in facts)
     summary = f"{len(facts)} changes: {', '.join(f'{n} {w}' for w, n in counts.most_common())}"
     worst = [f for f in facts if f.failed]
     worst.sort(key=lambda f: (f.severity != Severity.CRITICAL, f.object))
@@ -109,11 +108,33 @@ def without_blocks(payload: Payload) -> Payload:
 
 def _headline(fact: Fact) -> str:
     if fact.kind in PLAIN:
-        counts = [(len(getattr(fact, key)), word.lower()) for word, key in CHANGES]
-        words = ", ".join(f"{count} {word}" for count, word in counts if count)
+        words = ", ".join(f"{len(found)} {word.lower()}" for word, found in _changes(fact))
         return f"{fact.title} ({words})" if words else fact.title
     first = fact.message.splitlines()[0] if fact.message else ""
     return f"{fact.title}: {first}" if first else fact.title
+
+
+def _emoji(fact: Fact) -> str:
+    taken_back = fact.kind == "ActivationActive" and fact.trigger == "operator"
+    return ROLLBACK if taken_back else EMOJI[fact.kind]
+
+
+def _changes(fact: Fact, lead: str = "") -> list[tuple[str, list[str]]]:
+    """What is added, removed and changed, under the word for each; nothing that is empty."""
+    found: dict[str, list[str]] = {"added": list(fact.added), "removed": list(fact.removed)}
+    for change in fact.changed:
+        found.setdefault(_direction(change), []).append(change)
+    return [((lead + word).capitalize(), names) for word, names in found.items() if names]
+
+
+def _direction(change: str) -> str:
+    """Which way "name old → new" goes; "changed" where the versions do not tell."""
+    old, _, new = change.partition(" → ")
+    try:
+        before, after = Version(old.rpartition(" ")[2]), Version(new)
+    except InvalidVersion:
+        return "changed"
+    return "upgraded" if after > before else "downgraded" if after < before else "changed"
 
 
 def _header(text: str) -> HeaderBlock:
@@ -206,7 +227,7 @@ def _failure(fact: Fact) -> str:
     by = f" by {fit(fact.author, 100)}" if fact.author else ""
     commit = f", commit {_commit(fact)}{by}" if fact.revision else ""
     title = _link(fact.url, cut(fact.title, 300)) if fact.url else fit(fact.title, 300)
-    return f"{EMOJI[fact.kind]} *{title}*{team}{commit}\n{_reason(fact, 1000)}"
+    return f"{_emoji(fact)} *{title}*{team}{commit}\n{_reason(fact, 1000)}"
 
 
 def _general_advice(fact: Fact) -> str:
@@ -217,26 +238,23 @@ def _groups(facts: Sequence[Fact]) -> list[str]:
     """A text for each kind, commit and package change: whom it is about, and what changed."""
     groups: dict[tuple[object, ...], list[Fact]] = {}
     for fact in facts:
-        key = (fact.kind, fact.revision, fact.added, fact.removed, fact.changed)
+        key = (fact.kind, fact.words, fact.revision, fact.added, fact.removed, fact.changed)
         groups.setdefault(key, []).append(fact)
     return [_group(found) for found in sorted(groups.values(), key=lambda g: -len(g))]
 
 
 def _group(facts: Sequence[Fact]) -> str:
     first = facts[0]
-    words = KINDS[first.kind].words
     by = f" by {fit(first.author, 100)}" if first.author else ""
     subject = f": {fit(first.subject, 200)}" if first.subject else ""
-    lines = [f"{EMOJI[first.kind]} *{len(facts)} {words}*"]
+    lines = [f"{_emoji(first)} *{len(facts)} {first.words}*"]
     if first.revision:
         lines[0] += f", commit {_commit(first)}{by}{subject}"
     lines.append(_names(sorted({f.name for f in facts}), 1000))
     slowest = max((f.seconds for f in facts if f.seconds is not None), default=None)
     if slowest is not None:
         lines.append(f"took up to {span(slowest)}")
-    for word, key in CHANGES:
-        if getattr(first, key):
-            lines.append(f"{word}: {_names(getattr(first, key), 350)}")
+    lines += [f"{word}: {_names(found, 350)}" for word, found in _changes(first)]
     return "\n".join(lines)
 
 

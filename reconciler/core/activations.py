@@ -19,18 +19,22 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import PHASE_OF, Step
-from reconciler.core.steps import UNTOUCHED, move, package_changes, quarantined
+from reconciler.core.steps import UNTOUCHED, asked_by, move, package_changes, quarantined
 from reconciler.core.world import Draft, Effect, any_lost, commit_data, environment_of
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an instance should be: a build (None: the bare base), and why."""
+    """Where an instance should be: a build (None: the bare base), and why.
+
+    `who` is the operator that asked ("" where a commit did).
+    """
 
     build: str | None
     digest: str | None
     trigger: Trigger
     revision: str
+    who: str = ""
 
 
 def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
@@ -46,9 +50,14 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
     if build is not None and not quarantined(record, build.build_id):
         return Target(build.build_id, build.recipe_digest, Trigger.COMMIT, build.revision)
     asked = record.previous is not None and not quarantined(record, record.previous)
-    if asked and quarantined(record, record.current):
+    mark = next((q for q in record.quarantines if q.build_id == record.current), None)
+    if asked and mark is not None:
         return Target(
-            record.previous, record.previous_digest, Trigger.OPERATOR, environment.commit.revision
+            record.previous,
+            record.previous_digest,
+            Trigger.OPERATOR,
+            environment.commit.revision,
+            mark.who,
         )
     return None
 
@@ -245,13 +254,13 @@ def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step
         started_at=draft.now,
         step_since=draft.now,
         phases=((str(PHASE_OF[step]), draft.now),),
+        who=target.who,
     )
 
 
 def _started(
     draft: Draft, record: InstanceRecord, activation: Activation, target: Target
 ) -> InstanceRecord:
-    environment = environment_of(draft, record.name)
     draft.event(
         "ActivationStarted",
         record,
@@ -262,7 +271,7 @@ def _started(
             "from": record.current or "",
             "to": target.build or "",
             **package_changes(draft, record.current, target.build),
-            **commit_data(environment),
+            **asked_by(draft, record, activation),
         },
     )
     return replace(record, activation=activation, wait="", problem=None)
@@ -284,8 +293,9 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
             ))  # fmt: skip
         if target.build != activation.to_build:
             activation = replace(
-                activation, to_build=target.build, revision=target.revision, trigger=target.trigger
-            )
+                activation, to_build=target.build, revision=target.revision,
+                trigger=target.trigger, who=target.who,
+            )  # fmt: skip
             return replace(record, activation=activation)
     elif activation.step is Step.DEGRADED:
         if target is not None and target.build != activation.from_build and not quarantined(

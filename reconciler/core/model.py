@@ -157,7 +157,8 @@ class Activation:
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
     failures of the present step's effect that a retry may heal, `reverts` how often going back
-    failed. `doing` says in words what the present step waits for.
+    failed. `doing` says in words what the present step waits for. `who` is the operator that
+    asked for it ("" where a commit did).
     """
 
     id: str
@@ -182,6 +183,7 @@ class Activation:
     drained: bool = False
     problem: Problem | None = None
     doing: str = ""
+    who: str = ""
 
     @property
     def components(self) -> frozenset[str]:
@@ -191,13 +193,17 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """A build that failed on this instance; lifted by another recipe digest or a retry."""
+    """A build that failed on this instance; lifted by another recipe digest or a retry.
+
+    `who` is the operator that took the instance back from it ("" where it failed by itself).
+    """
 
     build_id: str
     recipe_digest: str
     reason: str
     message: str
     since: float
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ def _rollback(draft: Draft, request: Request) -> None:
         "RolledBackByOperator",
         f"rolled back by {request.who}",
         draft.now,
+        request.who,
     )
     draft.instances[instance.name] = replace(
         instance, quarantines=(*instance.quarantines, mark), not_before=0.0

@@ -55,6 +55,14 @@ def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str,
     }
 
 
+def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> dict[str, object]:
+    """Who asked for an activation, for an event's data: a commit's author, or an operator."""
+    data = commit_data(environment_of(draft, record.name))
+    if activation.trigger is not Trigger.COMMIT:
+        data = {key: data[key] for key in ("environment",) if key in data}
+    return {"who": activation.who, **data}
+
+
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
     """Take an ended step of `name`'s activation into the records."""
     record = draft.instances.get(name)
@@ -152,7 +160,7 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
             "to": activation.to_build or "",
             **package_changes(draft, activation.from_build, activation.to_build),
             **data,
-            **commit_data(environment),
+            **asked_by(draft, record, activation),
         },
     )
     digest = build.recipe_digest if build else None
@@ -195,7 +203,7 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
             "from": activation.to_build or "",
             "to": activation.from_build or "",
             **_timing(activation),
-            **commit_data(environment_of(draft, record.name)),
+            **asked_by(draft, record, activation),
         },
     )
     record = retire(record, activation.to_build, draft.now)
@@ -243,7 +251,7 @@ def _degraded(
             f"going back failed: {now_wrong.message} (went back because: {first.message})",
             reason=now_wrong.reason,
             revision=activation.revision,
-            data=commit_data(environment_of(draft, record.name)),
+            data=asked_by(draft, record, activation),
         )
     activation = replace(activation, problem=first, reverts=reverts)
     moved = move(draft, record, activation, Step.DEGRADED)

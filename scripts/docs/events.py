@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DATA = {
-    "who": "text: the operator's user name and machine, or the token's name and ` (HTTP)`",
+    "who": "text: the operator's user name and machine, or the token's name and ` (HTTP)`; of an "
+    "activation empty where a commit asked",
     "build": "text: the build's key in the records",
     "build_id": "text: the build's id, empty until it is known",
     "place": "text: `file:line:column` in the environments repo, or empty",
@@ -26,12 +27,12 @@ DATA = {
     "import_growth": "table: of what costs clearly more now (`files`, `opens`, `bytes`, "
     "`seconds`), how many times as much",
     "imports_grown": "list of text: the same between two builds, `412 files → 980 files (+138 %)`",
-    "author": "text: who made the commit",
-    "subject": "text: the commit's first line",
+    "author": "text: who made the commit; not there where no commit asked",
+    "subject": "text: the commit's first line; as `author`",
     "environment": "text: the environment's name",
     "from": "text: the build id before; empty is the bare base",
     "to": "text: the build id after; empty is the bare base",
-    "trigger": "text: why, such as `commit`, `rollback`; of `RolledBack` the reason",
+    "trigger": "text: why: `commit`, `operator` or `deletion`; of `RolledBack` the reason",
     "packages_added": "list of text: `name version`",
     "packages_removed": "list of text: `name version`",
     "packages_changed": "list of text: `name old → new`",
@@ -40,6 +41,7 @@ DATA = {
     "bytes": "number: bytes freed",
 }
 COMMIT = ("author", "subject", "environment")
+ASKED = ("who", *COMMIT)
 CHANGES = ("packages_added", "packages_removed", "packages_changed", "imports_grown")
 IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
 TIMING = ("seconds", "phases")
@@ -88,20 +90,20 @@ TABLES: dict[str, dict[str, Kind]] = {
     "Activations": {
         "ActivationStarted": Kind(
             "an instance begins to go to another build",
-            ("trigger", "from", "to", *CHANGES, *COMMIT),
+            ("trigger", "from", "to", *CHANGES, *ASKED),
         ),
         "ActivationPhase": Kind("a phase ended and the next began", ("phase", "seconds")),
         "ActivationActive": Kind(
             "the instance is on the build, and healthy",
-            ("trigger", "from", "to", *CHANGES, *TIMING, "commit_to_active", *COMMIT),
+            ("trigger", "from", "to", *CHANGES, *TIMING, "commit_to_active", *ASKED),
         ),
         "ActivationAborted": Kind("it was given up before the switch; nothing changed", TIMING),
         "RolledBack": Kind(
             "it was not healthy there and is on the build before again",
-            ("trigger", "from", "to", *TIMING, *COMMIT),
+            ("trigger", "from", "to", *TIMING, *ASKED),
         ),
         "Quarantined": Kind("the build is not tried again on this instance", ("build",)),
-        "Degraded": Kind("going back failed too; it is tried again with growing pauses", COMMIT),
+        "Degraded": Kind("going back failed too; it is tried again with growing pauses", ASKED),
     },
     "What operators ask for": {
         "Suspended": Kind("nothing new begins on the object", ("who",)),

@@ -11,7 +11,9 @@ import pytest
 from metrics.commits import State, commit_url_of, project_of, status_of
 from metrics.facts import Fact, Links, is_news, make_fact, with_beginning
 from metrics.messages import digest, escape, fit, message
-from reconciler.core.model import Event
+from reconciler.core.definitions import Wave
+from reconciler.core.model import Event, Verb
+from tests.fakes.house import Airflow, House, environment, instance
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 LINKS = Links("https://groundcrew.example", "https://git.example/o/r/commit/{revision}")
@@ -289,3 +291,72 @@ def test_the_commits_page_is_found_from_the_repos_address(
     """Without credentials or ports, and only where the forge is known."""
     assert project_of(address) == project
     assert commit_url_of(address) == page
+
+
+# ------------------------------------------------------------------------- what no commit asked for
+
+
+def rolled_back_by_hand(fails: bool = False) -> list[Event]:
+    """The events of an operator's rollback on a commit's instance, as the core records them."""
+    house = House()
+    house.instances["dev"], house.airflow["dev"] = instance("dev"), Airflow()
+    for recipe in ("g1", "g2"):
+        house.environments["one"] = environment("one", recipe, (Wave(("dev",)),))
+        house.commit()
+        house.settle()
+    before = len(house.events)
+    if fails:
+        house.complete["g1@cp311-linux-1"].clear()
+    house.ask(Verb.ROLLBACK, "instance/dev")
+    house.settle()
+    ends = ("ActivationStarted", "ActivationActive", "RolledBack")
+    return [replace(e, revision=SHA) for e in house.events[before:] if e.kind in ends]
+
+
+def test_an_operators_rollback_is_no_success_of_the_commit() -> None:
+    """It is told as what it is, by whom, and without the commit that it turns its back on."""
+    facts = [made for e in rolled_back_by_hand() if (made := make_fact(e, LINKS))]
+    assert [f.title for f in facts] == [
+        "dev: being rolled back by someone", "dev: rolled back by someone",
+    ]  # fmt: skip
+    for made in facts:
+        assert (made.trigger, made.who) == ("operator", "someone")
+        assert (made.revision, made.commit_url, made.author, made.subject) == ("", "", "", "")
+        assert made.environment == "one"
+    said = words(message(facts[-1]))
+    assert ":leftwards_arrow_with_hook:" in said
+    assert ":white_check_mark:" not in said
+    assert "2 rolled back by someone" in words(digest([facts[-1]] * 2))
+
+
+def test_a_rollback_that_fails_is_not_the_commits_failure() -> None:
+    """Neither in words nor as a status of the commit."""
+    events = rolled_back_by_hand(fails=True)
+    assert [e.kind for e in events] == ["ActivationStarted", "RolledBack"]
+    made = make_fact(events[-1], LINKS)
+    assert made is not None
+    assert (made.title, made.revision) == ("dev: rollback by someone failed", "")
+    assert [status_of(e, "groundcrew") for e in events] == [None, None]
+
+
+def test_a_deleted_environment_is_told_as_such() -> None:
+    """Nobody's commit made the bare base active."""
+    made = fact(data={"trigger": "deletion", "to": ""})
+    assert made.title == "prod: on the bare base, as no environment names it"
+    assert made.author == ""
+
+
+def test_versions_that_do_not_grow_are_not_called_upgraded() -> None:
+    """Upgraded and downgraded where it is clear, changed where it is not."""
+    made = fact(
+        data={
+            "packages_changed": [
+                "boto3 1.9 → 1.40", "pandas 2.3.3 → 2.2.0", "acme 1.0 → main", "six 1.0 → 1.0.0",
+            ]
+        }
+    )  # fmt: skip
+    said = words(message(made))
+    assert "*Upgraded* boto3 1.9 → 1.40" in said
+    assert "*Downgraded* pandas 2.3.3 → 2.2.0" in said
+    assert "*Changed* acme 1.0 → main, six 1.0 → 1.0.0" in said
+    assert "1 upgraded, 1 downgraded, 2 changed" in said
