@@ -20,7 +20,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.steps import UNTOUCHED, asked_by, move, package_changes, quarantined
-from reconciler.core.world import Draft, Effect, any_lost, commit_data, environment_of
+from reconciler.core.world import Draft, Effect, any_lost, environment_of
 
 
 @dataclass(frozen=True, slots=True)
