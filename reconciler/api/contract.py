@@ -248,6 +248,7 @@ class Runtime(Shape):
     airflow_version: str
     tags: list[str]
     base: list[Distribution]
+    listing: str = ""
 
 
 class Runtimes(Shape):

@@ -70,6 +70,7 @@ def test_a_teams_own_index_shapes_nobody_elses_build(bench: Bench) -> None:
     own = common(bench)
     with IndexServer(bench.root / "evil") as evil:
         make_wheel(evil.folder, "tool", files={"tool.py": TOOL.format("evil", "")})
+        bench.builder = bench.make_builder(allow_hosts=[evil.host])
         theirs = bench.recipe(own, indexes=(Index("own", evil.url, ("tool",)),))
         blue = bench.build(theirs, bench.job("blue"))
         red = bench.build(bench.recipe(own), bench.job("red"))
@@ -180,6 +181,7 @@ def test_no_build_script_writes_where_locks_for_all_come_from(bench: Bench) -> N
     """Of a definition with an index, the resolver's cache is not the one that build scripts use."""
     with IndexServer(bench.root / "more") as more:
         make_wheel(more.folder, "alpha")
+        bench.builder = bench.make_builder(allow_hosts=[more.host])
         recipe = bench.recipe("alpha", indexes=(Index("more", more.url, ("alpha",)),))
         resolve(bench, Kept(), "red", recipe)
     assert not list((bench.state / "cache" / "uv-teams" / "red").glob("**/alpha*"))

@@ -10,7 +10,8 @@ from gitsource import assemble, reading
 from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
-from reconciler.core.definitions import Definitions, Finding
+from reconciler.core.definitions import Broken, Definitions, Finding, Wave
+from tests.fakes.house import environment
 
 INSTANCE = """\
 apiVersion: groundcrew/v1
@@ -269,7 +270,9 @@ def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
     found = refused(repo, ENVIRONMENT + "  extends: [base]\n")
     assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
     assert found.message.startswith("shared/base.yaml:5:17: shared/none.txt is not in the repo")
-    assert "teams/red/one.yaml" in validate(repo)[0].broken
+    known = environment("one", "g1", (Wave(("a",)),))
+    broken = Broken(validate(repo)[0], [known])
+    assert broken.by(known) == found, "so it is not deleted"
 
 
 # -------------------------------------------------------------------------------- the environment
