@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from reconciler.api.pages import words
 from reconciler.cli.app import app
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
@@ -115,8 +116,9 @@ def recorded() -> set[str]:
 
 
 def test_every_kind_of_event_is_told() -> None:
-    """The page has just the kinds that the code records, and every key has words."""
+    """Page and list to choose from have just the kinds that the code records; keys have words."""
     assert recorded() == set(events.KINDS)
+    assert recorded() == set(words.EVENTS)
     used = {key for kind in events.KINDS.values() for key in kind.data}
     assert used == set(events.DATA)
 

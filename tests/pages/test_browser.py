@@ -12,18 +12,21 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from reconciler.core.definitions import Wave
 from reconciler.core.model import Change, Event, Problem, Verb
 from reconciler.core.phases import BuildPhase
-from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, instance, name_of
+from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, environment, instance, name_of
 from tests.fakes.pages import READER, Served
 from tests.pages.conftest import sign_in
 
 BUILDING, FAILED, READY = builds(7)[0], builds(8)[0], builds(0)[0]
+LONG = "w" * 63  # as long as a name may be
 EVERY = (
     "/", "/environments", "/events", "/login", "/nope", f"/environments/{name_of(0)}",
     f"/environments/{name_of(8)}", f"/builds/{READY.key}", f"/builds/{FAILED.key}",
     f"/builds/{BUILDING.key}", f"/builds/{READY.key}/files?package=pandas",
     f"/builds/{READY.key}/files", *(f"/instances/{name_of(n)}" for n in range(9)),
+    f"/environments/{LONG}", f"/instances/{LONG}", f"/?team={LONG}",
 )  # fmt: skip
 WCAG = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
@@ -37,15 +40,39 @@ def write(served: Served, change: Change) -> None:
     served.store.write(lease, change)
 
 
+def add_long_names(served: Served) -> None:
+    """A team, an environment and an instance, with a build that failed and a wait."""
+    asked, record = environment(8), instance(2)
+    wanted = replace(
+        asked.definition, name=LONG, team=LONG, rollout=(Wave((LONG, name_of(0)), 600.0),)
+    )
+    told = Event(time.time(), "BuildFailed", f"environment/{LONG}", LONG, "Conflict", "no")
+    write(
+        served,
+        Change(
+            environments=(replace(asked, name=LONG, team=LONG, definition=wanted),),
+            instances=(
+                replace(
+                    record, name=LONG, team=LONG, wait=f"an earlier wave: {LONG}",
+                    definition=replace(record.definition, name=LONG, team=LONG),
+                ),
+            ),
+            builds=(replace(FAILED, key="f" * 16, environment=LONG, team=LONG),),
+            events=(told,),
+        ),
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------ access
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
 def test_every_page_meets_wcag_aa_and_fits(
-    scheme: str, width: int, browser: Browser, url: str
+    scheme: str, width: int, browser: Browser, served: Served, url: str
 ) -> None:
     """Axe finds nothing on any page, in light and dark; nothing is wider than the screen."""
+    add_long_names(served)
     found: dict[str, object] = {}
     with browser.new_context(
         base_url=url, color_scheme=scheme, viewport={"width": width, "height": 800}
@@ -181,6 +208,44 @@ def test_only_what_runs_looks_as_if_it_ran(page: Page) -> None:
     expect(page.locator(".timeline .state.busy")).to_have_count(0)
     page.goto(f"/builds/{BUILDING.key}")
     expect(page.locator(".timeline .state.busy")).to_have_text(["◐ Building"])
+
+
+def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Page) -> None:
+    """An instance that was never looked at claims no build; a filter that nothing fits says so."""
+    page.goto(f"/instances/{name_of(6)}")
+    main = page.locator("main")
+    expect(main).to_contain_text("It has not been looked at yet.")
+    expect(main).not_to_contain_text("bare base")
+    page.goto("/")
+    expect(page.get_by_role("row").filter(has_text=name_of(6))).to_contain_text("not known yet")
+    page.goto("/events?kind=Nope")
+    expect(main).to_contain_text("No event fits.")
+    assert "BuildReady" in page.locator("#kinds option").evaluate_all(
+        "all => all.map(o => o.value)"
+    )
+    page.get_by_role("link", name="Show all").click()
+    expect(page.locator(".history")).to_be_visible()
+
+
+def test_a_build_id_stays_in_one_piece(served: Served, page: Page) -> None:
+    """In the table of environments, whatever else is long, at a desk and on a phone."""
+    add_long_names(served)
+    page.goto("/environments")
+    for width in (1280, 800, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        lines = page.locator("td[data-label=Builds] a").evaluate_all(
+            "all => all.map(a => a.getClientRects().length)"
+        )
+        assert set(lines) == {1}
+
+
+def test_a_refusal_knows_who_is_signed_in(page: Page) -> None:
+    """The name and the way out stand there, as on any page."""
+    sign_in(page, READER)
+    page.goto("/instances/none")
+    expect(page.locator("header")).to_contain_text("Team reader")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    expect(page.get_by_role("link", name="Sign in")).to_have_count(0)
 
 
 def test_a_build_shows_its_budget_and_why_it_failed(page: Page) -> None:

@@ -114,8 +114,12 @@ class Pages:
 
     def refusal(self, request: Request, status: int, reason: str, message: str) -> Response:
         """A refusal as a page."""
+        try:
+            person = self._people.known(request)
+        except HTTPException:  # a token that is none; perhaps that is what is refused
+            person = None
         return self._renderer.page(
-            request, None, "refusal.html", status=status, title=HTTPStatus(status).phrase,
+            request, person, "refusal.html", status=status, title=HTTPStatus(status).phrase,
             reason=reason, message=message,
         )  # fmt: skip
 
@@ -154,7 +158,7 @@ class Pages:
         )
         return self._renderer.page(
             request, person, "events.html", events=[showing.event(e) for e in found[:EVENTS]],
-            object=named, kind=kind, before=before,
+            object=named, kind=kind, before=before, kinds=words.EVENTS,
             older=found[EVENTS - 1].id if len(found) > EVENTS else 0,
         )  # fmt: skip
 

@@ -23,6 +23,16 @@ TONES = {
     "Restarting": BUSY, "Probing": BUSY, "Queued": BUSY, "Resolving": BUSY, "Building": BUSY,
     "Verifying": BUSY, "Waiting": BUSY,
 }  # fmt: skip
+EVENTS = (
+    "SourceChanged", "SourceFailed", "SourceRecovered", "PruneHeld", "PruneConfirmed",
+    "ObjectStalled", "ObjectRecovered", "InstanceAdded", "InstanceRemoved", "EnvironmentAccepted",
+    "EnvironmentDeleted", "RuntimeChanged", "BuildQueued", "BuildReady", "BuildFailed",
+    "BuildRetry", "BuildCancelled", "ActivationStarted", "ActivationPhase", "ActivationActive",
+    "ActivationAborted", "RolledBack", "Quarantined", "Degraded", "Suspended", "Resumed",
+    "RetryRequested", "RefreshRequested", "RollbackRequested", "RollbackRefused", "RequestRefused",
+    "GarbageCollected", "GarbageFailed",
+)  # fmt: skip
+"""The kinds of events, for whoever looks for one."""
 USER = re.compile(r"://[^/\s]*@")
 UNITS = ("B", "kB", "MB", "GB", "TB")
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
