@@ -24,7 +24,10 @@ class Driver(Protocol):
     def perform(
         self, step: Step, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        """Carry out one step of an activation; the SWITCH steps are the share's."""
+        """Carry out one step of an activation; the SWITCH steps are the share's.
+
+        Deadlines count from `activation.step_since`, which is for this process, see `Patience`.
+        """
 
     def oldest_process(self, instance: Instance, now: float) -> float | None:
         """When the instance's oldest living process started; None when that cannot be told."""

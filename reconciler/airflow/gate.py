@@ -77,10 +77,11 @@ class Gate:
     def _since(self, component: str) -> float:
         """From when on a component's reports are those of its present process.
 
-        At the latest that is when the restart had ended, whatever the process table says.
+        At the latest that is when probing began, whatever the process table says, or the record of
+        a restart before the clock was set back.
         """
         restarted = self._activation.restarted_at
-        latest = max(restarted, self._activation.step_since)
+        latest = self._activation.step_since
         return min(max(restarted, self._started.get(component, 0.0)), latest)
 
     def _not_yet(self, reason: str, words: str) -> StepResult:

@@ -10,6 +10,7 @@ from reconciler.core.definitions import Instance, OnTimeout
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.steps import BLAMELESS
 from reconciler.faults import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two looks while draining or probing
@@ -88,9 +89,7 @@ class RestSteps:
             seen = StepResult(Verdict.NOT_YET, Problem(error.reason, error.message), LOOK_AGAIN)
         late = now - activation.step_since > instance.probe_timeout
         if seen.verdict is Verdict.NOT_YET and late:
-            words = seen.problem.message if seen.problem else "it is not healthy"
-            timeout = f"not healthy within {instance.probe_timeout:.0f} s: {words}"
-            return StepResult(Verdict.FAILED, Problem("GateTimeout", timeout))
+            return StepResult(Verdict.FAILED, gate_timeout(instance, seen.problem))
         return seen
 
     def release(self, instance: Instance, activation: Activation) -> StepResult:
@@ -103,6 +102,16 @@ class RestSteps:
                     self._check()
                     api.set_pool(name, slots)
         return StepResult(Verdict.OK)
+
+
+def gate_timeout(instance: Instance, last: Problem | None) -> Problem:
+    """That the gate was not passed in time, with what was missing at the last look.
+
+    When that is nobody's fault who is probed, it stays the reason.
+    """
+    words = last.message if last else "it is not healthy"
+    reason = last.reason if last and last.reason in BLAMELESS else "GateTimeout"
+    return Problem(reason, f"not healthy within {instance.probe_timeout:.0f} s: {words}")
 
 
 def served(activation: Activation) -> tuple[str | None, bool]:

@@ -19,7 +19,7 @@ from reconciler.builder.verify import Verified, Verifier
 from reconciler.builder.wheels import entry_digest
 from reconciler.core.budget import exceeded, measured, must_measure, refusal
 from reconciler.core.definitions import Instance, Recipe
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import ImportCost, Runtime
 from reconciler.faults import failpoint
 
@@ -83,8 +83,8 @@ class Prover:
     ) -> Verified:
         """Prove a build for an instance's runtime, and judge it by the recipe's import budget.
 
-        Raises Stalled: VerificationFailed, BuildMissing, or ImportBudgetExceeded. The last leaves
-        the build marked: it is sound, and others may use it.
+        Raises Stalled: VerificationFailed, or ImportBudgetExceeded. The last leaves the build
+        marked: it is sound, and others may use it. Raises Retryable("BuildMissing").
         """
         report = self._share.report(build_id, runtime.key)
         if report is not None and not must_measure(recipe.checks.budget, measured(report)):
@@ -107,7 +107,10 @@ class Prover:
         """
         document = self._share.build(build_id)
         if document is None:
-            raise Stalled("BuildMissing", f"build {build_id} is not complete on the share")
+            raise Retryable(
+                "BuildMissing",
+                f"build {build_id} is not complete on the share; it is built anew",
+            )
         rows: Any = document["distributions"]
         candidate = Candidate(
             build_id,

@@ -24,9 +24,11 @@ from reconciler.core.world import Draft, commit_data, environment_of
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the aim may still change, or be given up."""
 
-BLAMELESS = frozenset(
-    {"ImagePull", "ContainerConfig", "Unschedulable", "QuotaExceeded", "PodsRefused"}
-)
+BLAMELESS = frozenset({
+    "ImagePull", "ContainerConfig", "Unschedulable", "QuotaExceeded", "PodsRefused",
+    "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable", "ShareCorrupt",
+    "AirflowDenied", "AirflowCertificate", "NotAllowed",
+})  # fmt: skip
 """Why an activation may fail through no fault of its build: it is tried again after a while."""
 
 STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise

@@ -32,6 +32,7 @@ from reconciler.core.model import (
     Runtime,
     StepResult,
 )
+from reconciler.core.patience import Patience
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
@@ -210,6 +211,7 @@ class InstanceEffects:
         self._share = share
         self._inspect = inspect
         self._driver = driver
+        self._patience = Patience()
 
     def inspect(
         self, record: InstanceRecord, seen: Callable[[str, str], None] = lambda _name, _mark: None
@@ -242,6 +244,7 @@ class InstanceEffects:
         """Carry out the present step of the instance's activation."""
         activation = record.activation
         assert activation is not None, "a step belongs to an activation"
+        activation = self._patience.look(record.name, activation, now)
         step = activation.step
         failpoint(f"daemon.{step}.before")
         try:

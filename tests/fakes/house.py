@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from reconciler.airflow.steps import gate_timeout
 from reconciler.core.budget import demanded, exceeded, refusal
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import decide, record_inspection
@@ -43,10 +44,13 @@ from reconciler.core.model import (
     StepResult,
     Verb,
 )
+from reconciler.core.patience import Patience
 from reconciler.core.phases import BuildPhase, Step, Verdict
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
 
+LOOKS = 6  # that a probe's limit holds at the least
+STEP_LIMIT = 600.0
 POOLS = {"default_pool": 128, "small": 3, "closed": 0}
 POLICY = Policy(retry_first=5.0, retry_most=60.0)
 
@@ -152,7 +156,13 @@ def told(plan: Plan) -> object:
 
 
 class House:
-    """Everything outside the core; `faults` holds "build", "api" and "restart" while they fail."""
+    """Everything outside the core; `faults` holds what fails now.
+
+    They are "build", "api" (Airflow is silent), "credentials" (it refuses ours), "restart", "image"
+    and "share". `failed_live` are the instances and builds that really failed there: a restart that
+    ended with an error, a component that was down, or an Airflow that was silent at each of at
+    least LOOKS looks by one process.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -163,6 +173,7 @@ class House:
         self.revision = 0
         self.read = False
         self.decider = Decider()
+        self.patience = Patience()
         self.airflow: dict[str, Airflow] = {}
         self.complete: dict[str, set[str]] = {}  # build id → runtimes that it is verified for
         self.faults: set[str] = set()
@@ -171,6 +182,8 @@ class House:
         self.ended: list[tuple[Effect, object]] = []
         self.asked = 0
         self.switched = 0
+        self.failed_live: set[tuple[str, str | None]] = set()
+        self.silent: dict[tuple[str, str, float], int] = {}  # looks in a row of one process
         self.events: list[Event] = []
 
     # ------------------------------------------------------------------------ the environments repo
@@ -240,6 +253,8 @@ class House:
         self.ended.clear()
         self.read = False
         self.decider = Decider()
+        self.patience = Patience()
+        self.silent.clear()
 
     def take_reports(self) -> None:
         """Take ended effects into the records."""
@@ -286,7 +301,8 @@ class House:
             record = self.records.instances.get(effect.key)
             if record is None or record.activation is None:
                 return None if halfway else (Step.OBSERVE, StepResult(Verdict.NOT_YET))
-            return record.activation.step, self._step(record, record.activation, halfway)
+            looked = self.patience.look(record.name, record.activation, self.now)
+            return looked.step, self._step(record, looked, halfway)
         return self._build(effect, halfway)
 
     def _runtime(self, name: str) -> Runtime:
@@ -325,10 +341,8 @@ class House:
         step = activation.step
         talks = {Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.PROBE, Step.PROBE_BACK, Step.RELEASE,
                  Step.RELEASE_BACK, Step.RELEASE_ABORT}  # fmt: skip
-        if "api" in self.faults and step in talks:
-            late = self.now - activation.step_since > 600
-            verdict = Verdict.FAILED if late else Verdict.NOT_YET
-            return StepResult(verdict, Problem("AirflowUnreachable", "no answer"), after=5.0)
+        if self.faults & {"api", "credentials"} and step in talks:
+            return self._silent(record, activation)
         match step:
             case Step.OBSERVE:
                 pools = tuple(sorted(real.pools.items()))
@@ -348,6 +362,7 @@ class House:
             case Step.RESTART | Step.RESTART_BACK:
                 assert not real.tasks, "no task runs while components restart"
                 if "restart" in self.faults:
+                    self._fails_live(record, activation)
                     return StepResult(Verdict.FAILED, Problem("RestartFailed", "exit code 1"))
                 if "image" in self.faults and activation.step is Step.RESTART:
                     words = "the registry does not answer"
@@ -355,6 +370,7 @@ class House:
                 real.start()
             case Step.PROBE | Step.PROBE_BACK:
                 if not real.healthy:
+                    self._fails_live(record, activation)
                     return StepResult(Verdict.FAILED, Problem("ComponentDown", "it is down"))
             case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
                 for number, (name, slots) in enumerate(activation.pools):
@@ -362,10 +378,35 @@ class House:
                         real.pools[name] = slots
         return StepResult(Verdict.OK)
 
+    def _silent(self, record: InstanceRecord, activation: Activation) -> StepResult:
+        """Airflow does not answer, or refuses our credentials: as the steps by its API tell it."""
+        reason = "AirflowUnreachable" if "api" in self.faults else "AirflowDenied"
+        problem = Problem(reason, "no answer")
+        probing = activation.step in (Step.PROBE, Step.PROBE_BACK)
+        recorded = self.records.instances[record.name].activation
+        look = (record.name, str(activation.step), recorded.step_since if recorded else 0.0)
+        self.silent[look] = self.silent.get(look, 0) + 1
+        limit = record.definition.probe_timeout if probing else STEP_LIMIT
+        if self.now - activation.step_since <= limit:
+            return StepResult(Verdict.NOT_YET, problem, after=5.0)
+        if probing:
+            problem = gate_timeout(record.definition, problem)
+            if reason == "AirflowUnreachable" and self.silent[look] >= LOOKS:
+                self._fails_live(record, activation)
+        return StepResult(Verdict.FAILED, problem)
+
+    def _fails_live(self, record: InstanceRecord, activation: Activation) -> None:
+        if activation.step in (Step.RESTART, Step.PROBE):
+            self.failed_live.add((record.name, activation.to_build))
+
     def _switch(self, record: InstanceRecord, activation: Activation, real: Airflow) -> StepResult:
         forward = activation.step is Step.SWITCH
         wanted = activation.to_build if forward else activation.from_build
         assert record.runtime is not None
+        if "share" in self.faults:
+            late = self.now - activation.step_since > STEP_LIMIT
+            verdict = Verdict.FAILED if late else Verdict.NOT_YET
+            return StepResult(verdict, Problem("ShareUnreachable", "no answer"), after=5.0)
         if wanted is not None and record.runtime.key not in self.complete.get(wanted, set()):
             return StepResult(Verdict.FAILED, Problem("BuildMissing", "not on the share"))
         if forward:

@@ -400,6 +400,14 @@ def test_after_a_restart_that_worked_the_gate_is_open(rig: Rig) -> None:
     assert rig.do(Step.PROBE_BACK) == OK
 
 
+def test_a_clock_that_is_set_back_while_probing_does_not_close_the_gate(rig: Rig) -> None:
+    """Reports are newer than when this process began to look, if not than the recorded restart."""
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.activation = replace(rig.activation, restarted_at=time.time() + 3600)
+    assert rig.do(Step.PROBE) == OK
+
+
 @pytest.mark.parametrize("component", ["scheduler", "triggerer", "dag-processor"])
 def test_heartbeats_older_than_the_restart_are_not_healthy(rig: Rig, component: str) -> None:
     """A green health page that tells of the old process does not open the gate."""
@@ -431,8 +439,20 @@ def test_an_api_that_stays_away_is_a_gate_timeout(rig: Rig, fault: str) -> None:
     assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
     result = rig.do(Step.PROBE, after=61)
     assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert "not healthy within 60 s" in problem(result).message
     assert rig.airflow.url in problem(result).message
     assert PASSWORD not in problem(result).message
+
+
+def test_refused_credentials_say_nothing_about_the_build(rig: Rig) -> None:
+    """Not a GateTimeout, which would mark it: they stay the reason at the deadline, in words."""
+    rig.restart()
+    (rig.secret / "password").write_text("of last year")
+    assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
+    result = rig.do(Step.PROBE, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "AirflowDenied")
+    assert "not healthy within 60 s" in problem(result).message
+    assert "renew the secret" in problem(result).message
 
 
 def test_a_dag_that_is_not_parsed_again_keeps_the_gate_closed(rig: Rig) -> None:

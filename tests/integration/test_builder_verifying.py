@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.definitions import Checks, ImportLimit, Measure, Place, Recipe
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.share.packs import held, pack_path
 from tests.fakes.bench import FILE, Bench
 from tests.fakes.wheels import make_wheel
@@ -272,8 +272,8 @@ def test_a_mark_without_figures_is_no_pass(bench: Bench) -> None:
 
 
 def test_a_build_that_is_gone_is_told_as_missing(bench: Bench) -> None:
-    """Nothing is verified that is not whole on the share."""
-    with pytest.raises(Stalled) as caught:
+    """Nothing is verified that is not whole on the share; it is built anew, as the words say."""
+    with pytest.raises(Retryable, match="it is built anew") as caught:
         bench.builder.verify(bench.job(), bench.recipe(), bench.runtime, bench.instance(), "0" * 16)
     assert caught.value.reason == "BuildMissing"
 

@@ -88,13 +88,14 @@ class Promises(RuleBasedStateMachine):
         if halfway:
             self.house.crash()
 
-    @rule(turns=st.integers(1, 12))
-    def go_on(self, turns: int) -> None:
+    @rule(turns=st.integers(1, 12), seconds=st.sampled_from([1.0, 1.0, 61.0]))
+    def go_on(self, turns: int, seconds: float) -> None:
         for _ in range(turns):
             self.house.cycle()
             for key in list(self.house.under_way):
                 self.house.act(key)
-            self.house.now += 1.0
+            self.house.take_reports()
+            self.house.now += seconds
 
     @rule()
     def crash(self) -> None:
@@ -104,7 +105,7 @@ class Promises(RuleBasedStateMachine):
     def time_passes_or_jumps(self, seconds: float) -> None:
         self.house.now = max(1.0, self.house.now + seconds)
 
-    @rule(fault=st.sampled_from(["build", "api", "restart", "image"]))
+    @rule(fault=st.sampled_from(["build", "api", "credentials", "restart", "image", "share"]))
     def toggle_fault(self, fault: str) -> None:
         self.house.faults ^= {fault}
 
@@ -124,13 +125,13 @@ class Promises(RuleBasedStateMachine):
 
     @precondition(lambda self: self.house.complete)
     @rule(data=st.data())
-    def the_share_loses_an_unused_build(self, data: st.DataObject) -> None:
+    def the_share_loses_a_build_that_nothing_runs(self, data: st.DataObject) -> None:
         real = self.house.airflow.values()
         used = {b for r in real for b in (*r.pointers.values(), r.running, *r.tasks)}
         used |= {i.current for i in self.house.records.instances.values()}
         for record in self.house.records.instances.values():
             if record.activation is not None:
-                used |= {record.activation.from_build, record.activation.to_build}
+                used.add(record.activation.from_build)
         free = sorted(b for b in self.house.complete if b not in used)
         if free:
             del self.house.complete[data.draw(st.sampled_from(free))]
@@ -204,6 +205,9 @@ class Promises(RuleBasedStateMachine):
             return
         wanted = f"{digest}@{record.runtime.key}"
         marked = {q.build_id for q in record.quarantines}
+        for mark in record.quarantines:
+            failed = (name, mark.build_id) in self.house.failed_live
+            assert failed or mark.reason == "RolledBackByOperator", mark
         waits = record.wait.startswith("wave")
         if digest[0] == "g" and wanted not in marked and not waits:
             assert record.current == wanted, record

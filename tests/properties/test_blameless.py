@@ -1,0 +1,105 @@
+"""A good build is not marked for what others did: the share, credentials, an outage, a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from reconciler.core.phases import Step
+from tests.fakes.house import LOOKS, House
+from tests.properties.test_cut_short import begin, change
+
+
+def until(house: House, step: Step) -> House:
+    """Go on until the activation is at a step, whose effect is under way."""
+    for _ in range(100):
+        house.cycle()
+        activation = house.records.instances["a"].activation
+        if activation is not None and activation.step is step and house.under_way:
+            return house
+        for key in list(house.under_way):
+            house.act(key)
+        house.now += 1.0
+    raise AssertionError(f"{step} is not reached")
+
+
+def last(house: House, turns: int = 20, seconds: float = 61.0) -> None:
+    """What is broken stays so."""
+    for _ in range(turns):
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+        house.take_reports()
+        house.now += seconds
+
+
+def share_away(house: House) -> None:
+    until(house, Step.SWITCH).faults.add("share")
+    last(house)
+
+
+def build_lost(house: House) -> None:
+    until(house, Step.SWITCH)
+    del house.complete["g2@cp311-linux-1"]
+    last(house, 3, 1.0)
+
+
+def credentials_renewed_too_late(house: House) -> None:
+    until(house, Step.PROBE).faults.add("credentials")
+    last(house)
+
+
+def killed_for_an_hour(house: House) -> None:
+    until(house, Step.PROBE).faults.add("api")
+    last(house, 1, 1.0)
+    house.crash()
+    house.now += 3600.0
+    house.read = True
+    last(house, 3, 1.0)
+
+
+def hung_for_an_hour(house: House) -> None:
+    until(house, Step.PROBE).faults.add("api")
+    last(house, 1, 3600.0)
+    last(house, 3, 1.0)
+
+
+def clock_set(house: House) -> None:
+    until(house, Step.PROBE).faults.add("api")
+    for seconds in (5000.0, -9000.0, 5000.0):
+        last(house, 1, seconds)
+    last(house, 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        share_away, build_lost, credentials_renewed_too_late, killed_for_an_hour, hung_for_an_hour,
+        clock_set,
+    ],
+    ids=lambda f: f.__name__,
+)  # fmt: skip
+def test_a_fault_that_is_not_the_builds_leaves_no_mark(fault: Callable[[House], None]) -> None:
+    """Once it is over the build is active, whatever was done about it meanwhile."""
+    house = begin("g1")
+    change(house, "g2")
+    fault(house)
+    house.settle()
+    record = house.records.instances["a"]
+    assert record.current == "g2@cp311-linux-1", record
+    assert not [e for e in house.events if e.kind == "Quarantined"]
+
+
+def test_an_airflow_that_stays_silent_is_the_builds_fault() -> None:
+    """What was looked at for as long as the probe allows, and never answered, is marked."""
+    house = begin("g1")
+    change(house, "g2")
+    until(house, Step.PROBE).faults.add("api")
+    last(house, LOOKS + 2)
+    house.settle()
+    record = house.records.instances["a"]
+    assert record.current == "g1@cp311-linux-1"
+    (mark,) = record.quarantines
+    assert mark.reason == "GateTimeout"
+    assert "no answer" in mark.message

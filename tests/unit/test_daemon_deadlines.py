@@ -1,0 +1,66 @@
+"""A step of an activation is late once this process has looked at it for so long."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NoReturn
+
+from reconciler.core.errors import Retryable
+from reconciler.core.model import Activation, InstanceRecord, Trigger
+from reconciler.core.phases import PHASE_OF, Step
+from reconciler.core.world import Draft, World
+from reconciler.daemon.effects import STEP_LIMIT, InstanceEffects
+from tests.fakes.house import Records, instance
+
+BEGUN = 1000.0
+
+
+class Silent:
+    """A driver whose Airflow does not answer; keeps since when each look thinks the step is."""
+
+    def __init__(self) -> None:
+        self.since: list[float] = []
+
+    def perform(
+        self, step: Step, _instance: object, activation: Activation, now: float
+    ) -> NoReturn:
+        self.since.append(now - activation.step_since)
+        raise Retryable("AirflowUnreachable", f"no answer at {step}")
+
+
+def steps_after(looks: list[float]) -> tuple[list[Step], list[float]]:
+    """Where looks at these times leave an activation that restarts, and how late each was."""
+    activation = Activation(
+        "id", "a", "b", Trigger.COMMIT, "r1", (), (), Step.RESTART, PHASE_OF[Step.RESTART], BEGUN,
+        BEGUN, phases=(("Restarting", BEGUN),),
+    )  # fmt: skip
+    record = InstanceRecord("x", "red", instance("x"), activation=activation)
+    driver = Silent()
+    effects = InstanceEffects(None, lambda *_: None, lambda _: driver)  # type: ignore[arg-type,return-value]
+    found = []
+    for now in looks:
+        draft = Draft(World(now, replace(Records(), instances={"x": record})))
+        effects.perform(record, now).apply(draft)
+        after = draft.instances["x"].activation
+        assert after is not None
+        found.append(after.step)
+    return found, driver.since
+
+
+def test_the_first_look_of_a_process_is_never_late() -> None:
+    """However long ago the step began: nobody looked since."""
+    assert steps_after([BEGUN + 1e6, BEGUN + 1e6 + 5]) == ([Step.RESTART] * 2, [0.0, 5.0])
+
+
+def test_looking_for_the_whole_limit_is_late() -> None:
+    """The limit is kept by a process that looks again and again."""
+    looks = [BEGUN + 5.0 * n for n in range(int(STEP_LIMIT / 5) + 2)]
+    steps, since = steps_after(looks)
+    assert steps == [Step.RESTART] * (len(looks) - 1) + [Step.SWITCH_BACK]
+    assert since[-1] == STEP_LIMIT + 5
+
+
+def test_a_gap_of_any_length_counts_a_minute_at_most() -> None:
+    """A process that hung, or a clock that was set forwards or back, makes no step late."""
+    looks = [BEGUN, BEGUN + 1e6, BEGUN - 1e6, BEGUN + 1e6]
+    assert steps_after(looks) == ([Step.RESTART] * 4, [0.0, 60.0, 60.0, 120.0])
