@@ -57,7 +57,8 @@ def groundcrew(
     if named and not Path(named).is_file():
         raise Misuse(f"there is no settings file {named}; mend --config or GROUNDCREW_CONFIG")
     for name, meant in misspelt(os.environ):
-        warn(f"no setting is read from {name}; did you mean {meant}?")
+        hint = f"did you mean {meant}?" if meant else "unset it, or see the settings for its name"
+        warn(f"no setting is read from {name}; {hint}")
 
 
 app.command(rich_help_panel="For teams")(validating.validate)

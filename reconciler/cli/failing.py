@@ -43,6 +43,8 @@ def explain(error: Exception) -> tuple[Exit, str] | None:
         case Misuse():
             return Exit.MISUSE, str(error)
         case GroundcrewError():
+            if error.reason == "DatabaseUnknown":
+                return Exit.MISUSE, f"{error} [{error.reason}]"
             far = isinstance(error, Retryable) or error.reason in UNREACHABLE
             return Exit.UNREACHABLE if far else Exit.WRONG, f"{error} [{error.reason}]"
         case ValidationError() if error.title == Settings.__name__:

@@ -1,4 +1,4 @@
-"""Variables that look like settings but are none: told, with the one that is probably meant."""
+"""Variables that look like settings but are none: told, with the one that may be meant."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pydantic import BaseModel
 
 PREFIX = "GROUNDCREW_"
 OTHERS = (
-    "BUILD", "COMMENT_TOKEN", "COMPONENT", "CONFIG", "FAILPOINT", "FAILPOINTS_FILE", "RUNTIMES",
-    "TOKEN", "TOKEN_FILE",
+    "BUILD", "COMMENT_TOKEN", "COMPONENT", "CONFIG", "DEMO_CACHE", "FAILPOINT", "FAILPOINTS_FILE",
+    "LOCAL_LIMIT", "PICTURES", "RUNTIMES", "TESTS_STRICT", "TOKEN", "TOKEN_FILE",
 )  # fmt: skip
+"""What other parts read: the loader, the demo, examples of CI, the tests."""
 SERVICE = re.compile(r"(^|_)(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 """What Kubernetes puts into every pod for a Service called groundcrew."""
 CLOSE = 0.8
 
 
 def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(name, the variable that is probably meant) of those that no setting reads."""
+    """(name, the variable that is probably meant or "") of those that no setting reads."""
     from reconciler.settings import Settings
 
     known = list(_names(Settings, ""))
@@ -34,8 +35,7 @@ def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         if SERVICE.search(own):
             continue
         close = get_close_matches(own, known, 1, CLOSE)
-        if close:
-            yield name, PREFIX + close[0]
+        yield name, PREFIX + close[0] if close else ""
 
 
 def _names(model: type[BaseModel], before: str) -> Iterator[str]:

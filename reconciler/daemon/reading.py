@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from gitsource.source import Source
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Definitions
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import Records
 from reconciler.core.world import World
 from reconciler.daemon.garbage import PAUSED, collect
-from reconciler.daemon.rooms import Rooms
+from reconciler.daemon.rooms import Rooms, policy_of
 from reconciler.daemon.windows import window_state
 from reconciler.settings import Settings
 from reconciler.share.gc import Collected
@@ -34,8 +36,9 @@ def open_store(settings: Settings) -> Store:
     Raises Stalled when there are none, as the daemon has never run with these settings; Retryable
     when there are none yet, or none of this version.
     """
-    if settings.database_url.startswith("sqlite") and not settings.database:
-        path = settings.state_dir / "groundcrew.db"
+    file = settings.database_url.removeprefix("sqlite:///")
+    if file != settings.database_url:  # SQLite would make it
+        path = Path(file)
         if not path.exists():
             raise Stalled(
                 "NoRecords",
@@ -61,12 +64,18 @@ def current(settings: Settings) -> tuple[Definitions | None, Records]:
 
 
 def plan(settings: Settings) -> list[PlanLine]:
-    """What would change at the newest revision of the environments repo; nothing is recorded."""
-    rooms = Rooms(settings)
-    rooms.store.migrate()
+    """What would change at the newest revision of the environments repo; nothing is recorded.
+
+    Before a daemon has run everything is new.
+    """
+    try:
+        _, records = current(settings)
+    except Stalled as error:
+        if error.reason != "NoRecords":
+            raise
+        records = Records()
+    definitions = Source(settings.git, settings.state_dir, settings.secrets_dir).poll()
     now = time.time()
-    records = rooms.store.load()
-    definitions = rooms.source.poll()
     decided = decide(
         World(
             now=now,
@@ -77,7 +86,7 @@ def plan(settings: Settings) -> list[PlanLine]:
                 for i in records.instances.values()
                 if i.definition.window is not None
             },
-            policy=rooms.policy,
+            policy=policy_of(settings),
         )
     )
     change = decided.change
@@ -97,7 +106,6 @@ def plan(settings: Settings) -> list[PlanLine]:
         lines += [
             PlanLine(f.object, "Stalled", f"{f.place}: {f.message}") for f in definitions.findings
         ]
-    rooms.store.close()
     return lines
 
 

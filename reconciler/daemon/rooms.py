@@ -32,22 +32,27 @@ if TYPE_CHECKING:
     from reconciler.daemon.clusters import ClusterRooms
 
 
+def policy_of(settings: Settings) -> Policy:
+    """The limits that decisions keep to."""
+    return Policy(
+        prune_fraction=settings.prune_fraction,
+        parallel_builds=settings.builder.parallel,
+        parallel_activations=settings.activation.parallel,
+        retry_first=settings.activation.retry_first,
+        retry_most=settings.activation.retry_most,
+        builds_at=settings.kubernetes.builds_at,
+        activations_at=settings.kubernetes.activations_at,
+        cluster_builds=ClusterSettings().parallel_builds,
+        cluster_activations=ClusterSettings().parallel_activations,
+    )
+
+
 class Rooms:
     """Every room the daemon uses, made once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.policy = Policy(
-            prune_fraction=settings.prune_fraction,
-            parallel_builds=settings.builder.parallel,
-            parallel_activations=settings.activation.parallel,
-            retry_first=settings.activation.retry_first,
-            retry_most=settings.activation.retry_most,
-            builds_at=settings.kubernetes.builds_at,
-            activations_at=settings.kubernetes.activations_at,
-            cluster_builds=ClusterSettings().parallel_builds,
-            cluster_activations=ClusterSettings().parallel_activations,
-        )
+        self.policy = policy_of(settings)
         self.store = Store(settings.database_url)
         self.share = Share(settings.share)
         self.source = Source(

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from reconciler.core.errors import Retryable
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.doctor.finding import Check, Finding, Level, failed, good, off
 from reconciler.doctor.share import NETWORK, mounted, space
 from reconciler.settings import Settings
@@ -65,13 +64,9 @@ def look_database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         store = Store(url)
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
-        yield Finding(
-            Check.DATABASE, "database", Level.WRONG, "DatabaseUnknown",
-            f"the setting database is no address that can be used ({type(error).__name__})",
-            "write postgresql+psycopg://USER@HOST/NAME and install groundcrew[postgresql]; or "
-            "leave it empty for SQLite",
-        )  # fmt: skip
+    except Stalled as error:
+        words, _, mend = error.message.partition(": ")
+        yield Finding(Check.DATABASE, "database", Level.WRONG, error.reason, words, mend)
         return
     about = store.engine.url.render_as_string(hide_password=True)
     try:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from reconciler.core.errors import Stalled
 
 BUSY = 10.0  # seconds to wait for another writer of SQLite
 # Of PostgreSQL, in milliseconds. A daemon that freezes or loses power inside a transaction holds
@@ -19,10 +22,25 @@ REACH = {  # a server that went without a word is noticed; seconds, but the last
     "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }  # fmt: skip
+UNKNOWN = (
+    "the setting database (GROUNDCREW_DATABASE) is no address that can be used ({}): write "
+    "postgresql+psycopg://USER@HOST/NAME and install groundcrew[postgresql], or leave it empty for "
+    "SQLite"
+)
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for a database URL; what the URL itself says of connecting wins."""
+    """An engine for a database URL; what the URL itself says of connecting wins.
+
+    Raises Stalled("DatabaseUnknown") for an address of no database that it can use.
+    """
+    try:
+        return _opened(url)
+    except (ArgumentError, ImportError, ValueError) as error:  # not shown: it has the address
+        raise Stalled("DatabaseUnknown", UNKNOWN.format(type(error).__name__)) from None
+
+
+def _opened(url: str) -> Engine:
     if url.startswith("sqlite"):
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

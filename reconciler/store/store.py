@@ -52,7 +52,10 @@ class Lease:
 
 
 class Store(Outbox):
-    """The records behind one database URL. Methods raise Retryable("DatabaseUnavailable")."""
+    """The records behind one database URL. Methods raise Retryable("DatabaseUnavailable").
+
+    Raises Stalled("DatabaseUnknown") for an address of no database that it can use.
+    """
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = open_engine(url)

@@ -175,6 +175,9 @@ def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
     code, output = site.run("status", GROUNDCREW_GIT_URL="/srv/repo")
     assert code == 0
     assert "did you mean GROUNDCREW_GIT__URL?" in output
+    code, output = site.run("status", GROUNDCREW_FOO="1")
+    assert code == 0
+    assert "no setting is read from GROUNDCREW_FOO" in output
 
 
 def test_variables_of_others_are_left_alone() -> None:
@@ -190,6 +193,7 @@ def test_variables_of_others_are_left_alone() -> None:
         "GROUNDCREW_STATEDIR": "GROUNDCREW_STATE_DIR",
         "GROUNDCREW_GIT_BRANCH": "GROUNDCREW_GIT__BRANCH",
         "GROUNDCREW_DATABSE": "GROUNDCREW_DATABASE",
+        "GROUNDCREW_FOO": "",
     }
     assert dict(misspelt(wrong)) == wrong
 
