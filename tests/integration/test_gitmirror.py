@@ -1,0 +1,131 @@
+"""The mirror of the environments repo: really damaged in every way, and after many revisions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gitsource.source import Source
+from reconciler.core.errors import Retryable
+from reconciler.settings import GitSettings
+from tests.integration.test_gitsource import ENVIRONMENT, Repo, source
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return Repo(tmp_path / "environments")
+
+
+def emptied(mirror: Path, *patterns: str) -> None:
+    """What a power loss leaves of files that were written last: their names."""
+    files = [file for pattern in patterns for file in mirror.glob(pattern) if file.is_file()]
+    assert files, patterns
+    for file in files:
+        file.chmod(0o644)
+        file.write_bytes(b"")
+
+
+def locked(mirror: Path) -> None:
+    """A git that was killed has left its lock."""
+    lock = mirror / "refs/heads/main.lock"
+    lock.touch()
+    os.utime(lock, (1.0, 1.0))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "packs": lambda mirror: emptied(mirror, "objects/pack/*"),
+    "a pack's index": lambda mirror: emptied(mirror, "objects/pack/*.idx"),
+    "the branch": lambda mirror: emptied(mirror, "packed-refs"),
+    "HEAD": lambda mirror: emptied(mirror, "HEAD"),
+    "a lock": locked,
+}
+
+
+@pytest.mark.parametrize("restarted", [True, False], ids=["restarted", "running"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_mirror_is_fetched_anew(
+    damage: str, restarted: bool, repo: Repo, tmp_path: Path
+) -> None:
+    """At the next start, and at the next revision while it runs; the remote is not blamed."""
+    repo.commit()
+    one = source(tmp_path, str(repo.path))
+    one.poll()
+    mirror = tmp_path / "state" / "mirror.git"
+    subprocess.run(["git", "-C", str(mirror), "gc", "-q"], check=True)
+    DAMAGES[damage](mirror)
+    repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
+    if not restarted or damage == "a lock":  # which stands in the way of what is new only
+        repo.commit()
+    if restarted:
+        (tmp_path / "state" / "definitions.db").unlink()
+        one = source(tmp_path, str(repo.path))
+    found = one.poll()
+    assert found is not None
+    assert found.commit.revision == repo.git("rev-parse", "HEAD")
+    assert found.environments
+    assert one.poll() is None
+
+
+def test_a_package_that_the_mirror_lost_is_there_after_the_next_poll(
+    repo: Repo, tmp_path: Path
+) -> None:
+    """Where nothing was pushed meanwhile, too: exporting it is what finds the damage."""
+    repo.write("teams/red/packages/x/x.py", "X = 1\n")
+    repo.commit()
+    one = source(tmp_path, str(repo.path))
+    one.poll()
+    emptied(tmp_path / "state" / "mirror.git", "objects/*/*")
+    tree = repo.git("rev-parse", "HEAD:teams/red/packages/x")
+    with pytest.raises(Retryable) as caught:
+        one.export(tree, tmp_path / "x")
+    assert caught.value.reason == "MirrorDamaged"
+    assert one.poll() is not None
+    one.export(tree, tmp_path / "x")
+    assert (tmp_path / "x" / "x.py").read_text() == "X = 1\n"
+
+
+def test_a_sound_mirror_outlives_a_remote_that_fails(repo: Repo, tmp_path: Path) -> None:
+    """A fetch that the remote breaks off costs nothing that was fetched before."""
+    repo.commit()
+    one = source(tmp_path, str(repo.path))
+    one.poll()
+    repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
+    repo.commit()
+    blob = repo.git("rev-parse", "HEAD:teams/red/one.yaml")
+    (repo.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(Retryable) as caught:
+        one.poll()
+    assert caught.value.reason == "SourceUnreachable"
+    assert (tmp_path / "state/mirror.git/refs/heads/main").is_file()
+
+
+def test_the_mirror_stays_small_and_keeps_what_records_name(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After many revisions old ones are let go, but for one that was rewritten and is in use."""
+    monkeypatch.setattr("gitsource.source.TIDY_AFTER", 8)
+    monkeypatch.setattr("gitsource.source.KEPT", 3)
+    named = repo.commit()
+    tree = repo.git("rev-parse", "HEAD:teams")
+    state = tmp_path / "state"
+    one = Source(GitSettings(url=str(repo.path)), state, tmp_path / "secrets", lambda: [named])
+    one.poll()
+    repo.git("checkout", "-q", "--orphan", "other")
+    repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
+    for _ in range(18):
+        repo.commit()
+        repo.git("branch", "-f", "main", "other")
+        one.poll()
+    refs = subprocess.run(
+        ["git", "-C", str(state / "mirror.git"), "for-each-ref", "refs/groundcrew"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert named in refs
+    assert len(refs.splitlines()) <= 3 + 1 + 8
+    loose = [p for p in (state / "mirror.git/objects").glob("??/*") if p.is_file()]
+    assert len(loose) < 3 * 8
+    one.export(tree, tmp_path / "teams")
