@@ -24,8 +24,8 @@ REACH = {  # a server that went without a word is noticed; seconds, but the last
 }  # fmt: skip
 UNKNOWN = (
     "the setting database (GROUNDCREW_DATABASE) is no address that can be used ({}): write "
-    "postgresql+psycopg://USER@HOST/NAME and install groundcrew[postgresql], or leave it empty for "
-    "SQLite"
+    "postgresql+psycopg://USER@HOST/NAME and install the extra postgresql (psycopg), or leave it "
+    "empty for SQLite"
 )
 
 
