@@ -1,31 +1,37 @@
 """Failpoints: named places where a test can kill the process, as kill -9 would.
 
 `GROUNDCREW_FAILPOINT=name` (or `name:N` for the N-th time it is passed) ends the process there
-with code 137 and no clean-up. `GROUNDCREW_FAILPOINTS_FILE=path` appends each distinct name as it is
-passed, so that a test can enumerate them. Without these variables a failpoint costs one comparison.
+with code 137 and no clean-up; with `GROUNDCREW_FAILPOINT_FREEZES=1` it is stopped instead, as by
+SIGSTOP, until someone sends SIGCONT. `GROUNDCREW_FAILPOINTS_FILE=path` appends each distinct name
+as it is passed, so that a test can enumerate them. Without these variables a failpoint costs one
+comparison.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 
 _lock = threading.Lock()
 _passed: dict[str, int] = {}
-_wanted, _hit, _file, _active = "", 1, "", False
+_wanted, _hit, _file, _active, _freezes = "", 1, "", False, False
 
 
-def arm(point: str, file: str = "") -> None:
-    """Die at `point` ("name" or "name:N", "" for nowhere) and list what is passed in `file`."""
-    global _wanted, _hit, _file, _active
+def arm(point: str, file: str = "", *, freezes: bool = False) -> None:
+    """Die at `point` ("name" or "name:N", "" for nowhere) and list what is passed in `file`.
+
+    `freezes`: stop there instead, with all threads.
+    """
+    global _wanted, _hit, _file, _active, _freezes
     _wanted, _, count = point.partition(":")
-    _hit, _file, _active = int(count or 1), file, bool(_wanted or file)
+    _hit, _file, _freezes, _active = int(count or 1), file, freezes, bool(_wanted or file)
     _passed.clear()
 
 
 def failpoint(name: str) -> None:
-    """Die here if a test asked for it."""
+    """Die or freeze here if a test asked for it."""
     if not _active:
         return
     with _lock:
@@ -34,7 +40,13 @@ def failpoint(name: str) -> None:
             with Path(_file).open("a") as file:
                 file.write(name + "\n")
         if name == _wanted and _passed[name] == _hit:
-            os._exit(137)
+            if not _freezes:
+                os._exit(137)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # not an instruction later
 
 
-arm(os.environ.get("GROUNDCREW_FAILPOINT", ""), os.environ.get("GROUNDCREW_FAILPOINTS_FILE", ""))
+arm(
+    os.environ.get("GROUNDCREW_FAILPOINT", ""),
+    os.environ.get("GROUNDCREW_FAILPOINTS_FILE", ""),
+    freezes=bool(os.environ.get("GROUNDCREW_FAILPOINT_FREEZES")),
+)

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 PREFIX = "GROUNDCREW_"
 OTHERS = (
     "BUILD", "COMMENT_TOKEN", "COMPONENT", "CONFIG", "DEMO_CACHE", "FAILPOINT", "FAILPOINTS_FILE",
-    "LOCAL_LIMIT", "PICTURES", "RUNTIMES", "TESTS_STRICT", "TOKEN", "TOKEN_FILE",
+    "FAILPOINT_FREEZES", "LOCAL_LIMIT", "PACKAGE", "PICTURES", "RUNTIMES", "TESTS_STRICT", "TOKEN",
+    "TOKEN_FILE",
 )  # fmt: skip
 """What other parts read: the loader, the demo, examples of CI, the tests."""
 SERVICE = re.compile(r"(^|_)(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")

@@ -30,8 +30,8 @@ Selector = tuple[str, str, str]  # kind, namespace, labels
 class Cluster:
     """Objects of one cluster. `kind` is the plural as in paths, `labels` a label selector.
 
-    `check` is called before each change and raises when this daemon may not act. Errors are those
-    of Connection.
+    `check` is called each time before a change is sent and raises when this daemon may not act.
+    Errors are those of Connection.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Cluster:
 
         When the connection is cut, the object is looked for: its name is new, so it is ours.
         """
-        self._check()
         metadata = body["metadata"]
         assert isinstance(metadata, Mapping), "a manifest has metadata"
         try:
-            made = self._connection.json("POST", _path(kind, namespace), body=body)
+            path = _path(kind, namespace)
+            made = self._connection.json("POST", path, body=body, check=self._check)
         except Cut:
             made = self.get(kind, namespace, str(metadata["name"]))
             if made is None:
@@ -95,26 +95,25 @@ class Cluster:
         self, kind: str, namespace: str, name: str, body: object, *, dry_run: bool = False
     ) -> Json | None:
         """Change an object by a strategic merge patch; None where there is none."""
-        self._check()
         query = {"fieldManager": "groundcrew"} | ({"dryRun": "All"} if dry_run else {})
         path = _path(kind, namespace, name)
         for _ in (1, 2):
             try:
-                return self._connection.json("PATCH", path, query, body, STRATEGIC)
+                return self._connection.json("PATCH", path, query, body, STRATEGIC, self._check)
             except Cut as error:  # the same patch again changes nothing more
                 last = error
         raise last
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> bool:
         """Ask for an object's end (of that very one, with `uid`); False where there is none."""
-        self._check()
         body: Json = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         path = _path(kind, namespace, name)
         for _ in (1, 2):
             try:
-                return self._connection.json("DELETE", path, body=body) is not None
+                found = self._connection.json("DELETE", path, body=body, check=self._check)
+                return found is not None
             except Cut as error:
                 last = error
         raise last

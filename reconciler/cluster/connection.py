@@ -49,6 +49,10 @@ class Cut(Away):
     """The connection ended in the middle: the request may have been carried out."""
 
 
+def _anything() -> None:
+    """What only reads may be sent whoever leads."""
+
+
 class Connection:
     """One server. Used by many threads; `timeout` is the limit of one request in seconds.
 
@@ -80,9 +84,10 @@ class Connection:
         query: Mapping[str, object] | None = None,
         body: object = None,
         content_type: str = "application/json",
+        check: Callable[[], None] = _anything,
     ) -> Json | None:
-        """The document that a request is answered with; None for 404."""
-        data = self.read(method, path, query, body, content_type)
+        """The document that a request is answered with; None for 404. `check`: see `read`."""
+        data = self.read(method, path, query, body, content_type, check)
         if data is None:
             return None
         try:
@@ -98,11 +103,17 @@ class Connection:
         query: Mapping[str, object] | None = None,
         body: object = None,
         content_type: str = "application/json",
+        check: Callable[[], None] = _anything,
     ) -> bytes | None:
-        """The body of an answer; None for 404. A server that is busy is asked again in time."""
+        """The body of an answer; None for 404. A server that is busy is asked again in time.
+
+        `check` is called before each time that the request is sent, and may raise: while a busy
+        server is waited for, another daemon may have become the leader.
+        """
         deadline = time.monotonic() + self._timeout
         renewed = False
         while True:
+            check()
             answer = self._send(method, path, query, body, content_type)
             try:
                 data = self._read(answer, deadline)

@@ -276,13 +276,20 @@ class KubeSite:
         return "\n".join(lines)
 
     @contextmanager
-    def daemon(self, state: str = "state", **sections: Any) -> Iterator[subprocess.Popen[bytes]]:
-        """A running daemon; stopped by SIGTERM at the end, and its log told on a failure."""
+    def daemon(
+        self, state: str = "state", *, freeze: str = "", **sections: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A running daemon; stopped by SIGTERM at the end, and its log told on a failure.
+
+        `freeze`: the failpoint at which it stops until SIGCONT.
+        """
         if not self.user:
             self.grant()
         config = self.settings(state, **sections)
         log = self.root / f"{state}.log"
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")}
+        if freeze:
+            kept |= {"GROUNDCREW_FAILPOINT": freeze, "GROUNDCREW_FAILPOINT_FREEZES": "1"}
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "reconciler.cli", "run"],

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy.exc import DBAPIError
 
@@ -86,6 +87,35 @@ def test_a_leader_that_was_frozen_changes_nothing(site: KubeSite) -> None:
             assert _generations(site) == after
             assert site.record("red-dev") == records
             assert site.share.pointer("red-dev") == pointer
+            assert site.places["red-dev"].airflow.state.patched == pools
+
+
+@pytest.mark.parametrize("point", ["airflow.pause.pool", "airflow.restart.components"])
+def test_a_leader_that_was_frozen_right_before_an_effect_does_not_do_it(
+    site: KubeSite, point: str
+) -> None:
+    """The other has gone on to the next version meanwhile; the late change would undo its state."""
+    with site.daemon("one"):
+        site.active("red-dev", "1.0", seconds=120)
+    with site.daemon("one", freeze=point) as first:
+        wait_for(lambda: leading(site, first), 30, "the first to lead")
+        with site.daemon("two") as second:
+            site.environment("red", "red-dev", version="2.0")
+            site.commit()
+            process = psutil.Process(first.pid)
+            try:
+                wait_for(lambda: process.status() == psutil.STATUS_STOPPED, 60, "the first to stop")
+                wait_for(lambda: leading(site, second), 30, "the other to lead")
+                site.active("red-dev", "2.0", seconds=60)
+                site.environment("red", "red-dev", version="3.0")
+                site.commit()
+                site.active("red-dev", "3.0", seconds=60)
+                before = _generations(site)
+                pools = list(site.places["red-dev"].airflow.state.patched)
+            finally:
+                os.kill(first.pid, signal.SIGCONT)
+            assert first.wait(60) == 3
+            assert _generations(site) == before
             assert site.places["red-dev"].airflow.state.patched == pools
 
 

@@ -1,0 +1,196 @@
+"""Who has lost the lease changes nothing outside: not the cluster, not Airflow, not the share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reconciler.cluster.cluster import Cluster
+from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
+from reconciler.core.errors import Retryable
+from reconciler.core.model import Activation, Trigger
+from reconciler.core.phases import ActivationPhase, Step
+from reconciler.daemon.rooms import Rooms
+from reconciler.settings import Settings
+from reconciler.share.gc import collect_garbage
+from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
+
+SPACE = "airflow"
+BUILD = "b" * 16
+
+
+class Server:
+    """Stands for an API server: notes what comes, and answers 200, or first what `answers` says."""
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+        self.answers: list[int] = []  # a status, or 0 for a connection that is cut
+        handler = type("Handler", (_Handler,), {"server_": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_: Server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def _any(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server_.came.append(self.command)
+        status = self.server_.answers.pop(0) if self.server_.answers else 200
+        if not status:
+            self.close_connection = True
+            return
+        body = json.dumps({"metadata": {"name": "one"}, "items": []}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _any  # noqa: N815
+
+
+class Rig:
+    """The daemon's own rooms, wired as it wires them, with something outside for each effect."""
+
+    def __init__(self, root: Path, airflow: FakeAirflow, server: Server) -> None:
+        self.airflow, self.server, self.root = airflow, server, root
+        secret = root / "secrets" / "red" / "airflow"
+        secret.mkdir(parents=True)
+        (secret / "username").write_text(USER)
+        (secret / "password").write_text(PASSWORD)
+        self.restarted = root / "restarted"
+        (root / "kubeconfig").write_text(yaml.safe_dump({
+            "apiVersion": "v1", "kind": "Config",
+            "clusters": [{"name": "one", "cluster": {"server": server.url}}],
+            "users": [{"name": "one", "user": {"token": "x"}}],
+            "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
+        }))  # fmt: skip
+        self.rooms = Rooms(Settings.model_validate({
+            "state_dir": root / "state", "share": root / "share", "secrets_dir": root / "secrets",
+            "git": {"url": str(root)}, "http": {"enabled": False},
+            "local": {"allow": [sys.executable]},
+            "kubernetes": {"kubeconfig": root / "kubeconfig", "clusters": {"one": {}}},
+        }))  # fmt: skip
+        (root / "share").mkdir()
+        self.rooms.prepare()
+        self.rooms.share.put_build(BUILD, {"pylock.toml": b"x", "build.json": b"{}"})
+        old = time.time() - 3600
+        os.utime(self.rooms.share.build_path(BUILD), (old, old))
+        command = (sys.executable, "-c", f"open({str(self.restarted)!r}, 'w')")
+        self.instance = Instance(
+            "red-dev", "red", Place("x.yaml"), Api(airflow.url, "airflow"),
+            LocalTarget(sys.executable, str(root), (Component("scheduler", command),)),
+        )  # fmt: skip
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.rooms.clusters().clusters.of("one")
+
+    def state(self) -> tuple[object, ...]:
+        """All that an effect could have changed."""
+        return (
+            [method for method in self.server.came if method != "GET"],
+            list(self.airflow.state.patched), self.restarted.exists(),
+            self.rooms.share.pointer("red-dev"), self.rooms.share.build_path(BUILD).exists(),
+        )  # fmt: skip
+
+    def perform(self, step: Step, *, slots: int = 128) -> None:
+        now, parts = time.time(), ("scheduler",)
+        activation = Activation(
+            "a1", None, BUILD, Trigger.COMMIT, "r", parts, parts, step,
+            ActivationPhase.RESTARTING, now, now, restarted_at=now,
+        )  # fmt: skip
+        pools = (("default_pool", 128),)
+        self.airflow.state.pools["default_pool"] = slots
+        driver = self.rooms.driver(self.instance)
+        driver.perform(step, self.instance, replace(activation, pools=pools), now)
+
+    def point(self) -> None:
+        self.rooms.share.point(
+            "red-dev", "k", BUILD, abi="cp311", airflow="3.1.0", load_into=("scheduler",)
+        )
+
+    def collect(self) -> None:
+        collect_garbage(
+            self.rooms.share, roots=set(), held={}, now=time.time(), grace=60.0, dry_run=False
+        )
+
+
+EFFECTS: dict[str, Callable[[Rig], object]] = {
+    "create": lambda rig: rig.cluster.create("jobs", SPACE, {"metadata": {"name": "one"}}),
+    "patch": lambda rig: rig.cluster.patch("deployments", SPACE, "one", {}),
+    "delete": lambda rig: rig.cluster.delete("pods", SPACE, "one"),
+    "pause": lambda rig: rig.perform(Step.PAUSE),
+    "release": lambda rig: rig.perform(Step.RELEASE, slots=0),
+    "restart": lambda rig: rig.perform(Step.RESTART),
+    "point": lambda rig: rig.point(),
+    "collect": lambda rig: rig.collect(),
+}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    server = Server()
+    with FakeAirflow() as airflow:
+        rig = Rig(tmp_path, airflow, server)
+        yield rig
+        rig.rooms.close()
+        rig.rooms.store.close()
+    server.close()
+
+
+def lost() -> None:
+    raise Retryable("LeaseLost", "another daemon may lead now")
+
+
+@pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
+def test_without_the_lease_no_effect_goes_out(rig: Rig, effect: Callable[[Rig], object]) -> None:
+    """Each that a daemon has outside; with the lease the same one changes something."""
+    before = rig.state()
+    rig.rooms.check = lost
+    with pytest.raises(Retryable) as caught:
+        effect(rig)
+    assert caught.value.reason == "LeaseLost"
+    assert rig.state() == before
+    rig.rooms.check = lambda: None
+    effect(rig)
+    assert rig.state() != before
+
+
+@pytest.mark.parametrize("answer", [429, 503, 401, 0], ids=["busy", "down", "expired", "cut"])
+@pytest.mark.parametrize("name", ["create", "patch", "delete"])
+def test_a_change_is_not_sent_again_once_the_lease_is_lost(
+    rig: Rig, name: str, answer: int
+) -> None:
+    """The server was busy or the connection was cut, and the lease ran out meanwhile."""
+    rig.server.answers = [answer, 404] if name == "create" and not answer else [answer]
+    sent = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}[name]
+
+    def check() -> None:
+        if sent in rig.server.came:
+            lost()
+
+    rig.rooms.check = check
+    with pytest.raises(Retryable):
+        EFFECTS[name](rig)
+    assert rig.server.came.count(sent) == 1
