@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -171,4 +172,5 @@ def demo(
     """Play the main job on real parts: git, uv, and a real Airflow; minutes, not seconds."""
     from reconciler.demo.run import demo as play
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it cleans up as well
     raise typer.Exit(play(str(airflow), keep))
