@@ -82,8 +82,14 @@ def _instances(status: Status) -> Iterator[Metric]:
         (([i.name, i.team, waits_on(i.wait)], 1) for i in status.instances if i.wait),
     )
     yield gauges(
+        "groundcrew_instance_rolled_back",
+        "An operator took the instance back from what is wanted, and it stays so; always 1.",
+        ["instance", "team"],
+        (([i.name, i.team], 1) for i in status.instances if i.rolled_back_by),
+    )
+    yield gauges(
         "groundcrew_quarantined_builds",
-        "Builds that failed on the instance and are not tried again there.",
+        "Builds that failed on the instance, or were rolled back, and are not tried again there.",
         ["instance", "team"],
         (([i.name, i.team], len(i.quarantined)) for i in status.instances),
     )

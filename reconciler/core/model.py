@@ -191,6 +191,10 @@ class Activation:
         return frozenset(self.load_into) | frozenset(self.from_load_into)
 
 
+ROLLED_BACK = "RolledBackByOperator"
+"""The reason of a quarantine with which an operator took an instance back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """A build that failed on this instance; lifted by another recipe digest or a retry.

@@ -7,7 +7,14 @@ from typing import assert_never
 
 from reconciler.core.activations import way_back
 from reconciler.core.builds import requeue
-from reconciler.core.model import EnvironmentRecord, InstanceRecord, Quarantine, Request, Verb
+from reconciler.core.model import (
+    ROLLED_BACK,
+    EnvironmentRecord,
+    InstanceRecord,
+    Quarantine,
+    Request,
+    Verb,
+)
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import REPO, Draft, environment_of
 
@@ -101,7 +108,7 @@ def _rollback(draft: Draft, request: Request) -> None:
     mark = Quarantine(
         instance.current,
         instance.current_digest or "",
-        "RolledBackByOperator",
+        ROLLED_BACK,
         f"rolled back by {request.who}",
         draft.now,
         request.who,

@@ -9,9 +9,16 @@ from dataclasses import dataclass
 
 from reconciler.core.accept import readable
 from reconciler.core.activations import WayBack, at_target, target_of, way_back
-from reconciler.core.builds import OPEN
+from reconciler.core.builds import OPEN, ready_build
 from reconciler.core.definitions import Definitions, Finding
-from reconciler.core.model import BuildRecord, EnvironmentRecord, InstanceRecord, Problem, Records
+from reconciler.core.model import (
+    ROLLED_BACK,
+    BuildRecord,
+    EnvironmentRecord,
+    InstanceRecord,
+    Problem,
+    Records,
+)
 from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync
 from reconciler.core.world import Draft, World, build_key, environment_of
 
@@ -49,7 +56,8 @@ class EnvironmentStatus:
 class InstanceStatus:
     """How one instance stands; `since` is when `phase` began, `wanted` what it should be on.
 
-    `back` is what a rollback that is asked for now does.
+    `back` is what a rollback that is asked for now does; `rolled_back_by` is who asked for the last
+    one, while that is why it does not have what is wanted.
     """
 
     name: str
@@ -67,6 +75,7 @@ class InstanceStatus:
     conditions: tuple[Condition, ...]
     revision: str
     back: WayBack
+    rolled_back_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,16 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         ),
         revision=revision,
         back=way_back(draft, record),
+        rolled_back_by=_rolled_back_by(draft, record),
     )
+
+
+def _rolled_back_by(draft: Draft, record: InstanceRecord) -> str:
+    """Who took the instance back from its present build, or from the one that is wanted; or ""."""
+    wanted = ready_build(draft, record)
+    left = {record.current, wanted.build_id if wanted else None}
+    marks = [q for q in record.quarantines if q.reason == ROLLED_BACK and q.build_id in left]
+    return (marks[-1].who or "an operator") if marks else ""
 
 
 def _phase(record: InstanceRecord, synced: bool) -> tuple[str, float]:

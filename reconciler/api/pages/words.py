@@ -103,8 +103,23 @@ PHASES = {
 
 def sentence(one: InstanceStatus, coming: BuildRecord | None = None) -> str:
     """How an instance stands, in words; `coming` is the build that it is to go to, if not ready."""
-    said = PHASES.get(one.phase) or _resting(one, coming)
+    said = _taken_back(one) or PHASES.get(one.phase) or _resting(one, coming)
     return f"{said} It is suspended: nothing new is started." if one.suspended else said
+
+
+def _taken_back(one: InstanceStatus) -> str:
+    """How an operator's rollback stands; "" where none explains what there is."""
+    who, leaves = one.rolled_back_by, one.build in one.quarantined
+    if not who or one.phase not in ("Active", "Waiting", "RolledBack"):
+        return ""
+    if leaves and one.wait:
+        return f"It is to be rolled back for {who}, which waits on: {one.wait}."
+    if leaves:
+        return f"The rollback that {who} asked for failed: it runs the build that it was to leave."
+    return (
+        f"It was rolled back by {who}; it stays so until the definition changes or someone says "
+        "retry."
+    )
 
 
 def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
