@@ -212,9 +212,19 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
     record = _quarantine(draft, record, activation, problem)
     aborts = record.aborts + 1
     same = activation.to_build in (None, activation.from_build)  # nothing to quarantine
-    again = same or problem.reason in BLAMELESS
+    again = same or _blameless(activation, problem)
     wait = draft.policy.backoff(aborts) if again else 0.0
     return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
+
+
+def _blameless(activation: Activation, problem: Problem) -> bool:
+    """Is an activation that failed tried again by itself.
+
+    A build that is gone is built anew where the definition asks for it; the one that an operator
+    wanted to go back to is not.
+    """
+    gone = problem.reason == "BuildMissing" and activation.trigger is Trigger.OPERATOR
+    return problem.reason in BLAMELESS and not gone
 
 
 def _quarantine(
@@ -223,7 +233,7 @@ def _quarantine(
     build_id = activation.to_build
     if build_id in (None, activation.from_build) or quarantined(record, build_id):
         return record
-    if problem.reason in BLAMELESS:
+    if _blameless(activation, problem):
         return record
     digest = next((b.recipe_digest for b in draft.builds.values() if b.build_id == build_id), "")
     mark = Quarantine(build_id, digest, problem.reason, problem.message, draft.now)
