@@ -25,6 +25,11 @@ from pydantic_settings import (
 from reconciler.core.definitions import IN_CLUSTER
 
 
+def config_path() -> Path:
+    """The settings file, whether it is there or not."""
+    return Path(os.environ.get("GROUNDCREW_CONFIG", "groundcrew.toml"))
+
+
 class Section(BaseModel):
     """A part of the settings; unknown keys are refused."""
 
@@ -308,6 +313,16 @@ class Settings(BaseSettings):
         """Where uv, downloads and unpacked wheels are cached, on local disk."""
         return self.builder.cache_dir or self.state_dir / "cache"
 
+    @property
+    def hidden(self) -> list[Path]:
+        """What no build may see: secrets, the daemon's records and caches, and what names them."""
+        places = [self.secrets_dir, self.cache_dir, self.state_dir, config_path()]
+        kubeconfigs = os.environ.get("KUBECONFIG", "").split(os.pathsep)
+        places += [Path(k) for k in (str(self.kubernetes.kubeconfig or ""), *kubeconfigs) if k]
+        if self.database.startswith("sqlite:///"):
+            places.append(Path(self.database.removeprefix("sqlite:///")))
+        return [place.absolute() for place in places]
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -319,5 +334,4 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read `groundcrew.toml` (or `GROUNDCREW_CONFIG`) below the environment variables."""
         del dotenv_settings, file_secret_settings
-        path = Path(os.environ.get("GROUNDCREW_CONFIG", "groundcrew.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path())

@@ -128,7 +128,7 @@ class DagParser:
             words,
             work=home,
             timeout=self._timeout,
-            readable=[candidate.share],
+            readable=[candidate.share, *_live(instance)],
             environment=candidate.environment(runtime, home, pin),
             writable=[] if alone else [home.parent / LOCAL],
             harmless=alone,
@@ -186,6 +186,13 @@ def _where(file: str, dags: Path, live: Path) -> str:
 def declared_name(number: int, path: str) -> str:
     """How a declared DAG is called where it is parsed."""
     return f"check{number}_{Path(path).name}"
+
+
+def _live(instance: Instance) -> list[Path]:
+    """Where a local instance's DAGs and plugins are: it loads them all."""
+    if instance.local is None:
+        return []
+    return [Path(instance.local.airflow_home), dags_folder(instance)]
 
 
 def dags_folder(instance: Instance) -> Path:

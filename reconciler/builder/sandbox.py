@@ -1,8 +1,9 @@
 """Running what is not trusted: bubblewrap where it works, limits and a scrubbed environment always.
 
 The file system is read-only but for the job's own folder and the given writable ones; secrets, the
-daemon's state and the machine's sockets are hidden; there is no network but for the package index
-that is carried in; the process group ends with its time limit or the job's cancellation.
+daemon's settings and state, homes, temporary folders and the sockets in these and in /run are
+hidden; there is no network but for the package index that is carried in; the process group ends
+with its time limit or the job's cancellation.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
+from reconciler.builder import hiding
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import INSIDE_PORT, Indexes
 from reconciler.builder.uv import uv_path
@@ -29,8 +31,9 @@ from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+PROXIES = ("https_proxy", "http_proxy", "no_proxy")  # with credentials, which uv needs
 INDEX = "index"  # of a job's folder: where its indexes are served
-SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
 
 
 @functools.cache
@@ -51,12 +54,12 @@ def bubblewrap_works() -> bool:
 
 
 class Sandbox:
-    """The workshop on this machine; `hidden` are directories that commands must not see."""
+    """The workshop on this machine; `hidden` are places that commands must not see."""
 
     def __init__(self, settings: BuilderSettings, cache: Path, hidden: Sequence[Path]) -> None:
         self._settings = settings
         self._cache = cache
-        self._hidden = [path.resolve() for path in hidden]
+        self._hidden = hidden
         self.wrapped = settings.sandbox != "off" and bubblewrap_works()
         if settings.sandbox == "require" and not self.wrapped:
             raise Stalled(
@@ -121,7 +124,8 @@ class Sandbox:
             "TMPDIR": str(temp),
             "LANG": "C.UTF-8",
             "SOURCE_DATE_EPOCH": "315532800",  # 1980: the oldest time that a zip can hold
-            **_certificates(),
+            **_of_environment(CERTIFICATES),
+            **(_of_environment(PROXIES) if network else {}),
             **(environment or {}),
         }
         words = [*self._limits(timeout), *command]
@@ -130,8 +134,9 @@ class Sandbox:
                 words = [
                     sys.executable, "-I", str(carry), str(INSIDE_PORT), str(index / INDEX), *words,
                 ]  # fmt: skip
-            readable = [*readable, index / INDEX]
+            readable = [*readable, index / INDEX, carry, *hiding.own()]
         if self.wrapped:
+            readable = [*readable, *hiding.needed(command), *_trusted()]
             words = [*self._wrap([work, *writable], readable, network=network), *words]
         process = subprocess.Popen(
             words,
@@ -160,23 +165,20 @@ class Sandbox:
         self, writable: Sequence[Path], readable: Sequence[Path], *, network: bool
     ) -> list[str]:
         words = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-        hidden = self._hidden if network else [*self._hidden, *SOCKETS]
-        for path in hidden:
-            if path.is_dir():
-                words += ["--tmpfs", str(path)]
-        for path in readable:
-            words += ["--ro-bind", str(path), str(path)]
-        for path in writable:
-            words += ["--bind", str(path), str(path)]
+        words += hiding.mounts(self._hidden, readable, writable, network=network)
         words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
         if not network:
             words.append("--unshare-net")
         return words
 
 
-def _certificates() -> dict[str, str]:
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "https_proxy", "http_proxy", "no_proxy")
+def _of_environment(names: Sequence[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _trusted() -> list[Path]:
+    """Where the certificates are that programs are told of."""
+    return [Path(place) for place in _of_environment(CERTIFICATES).values() if place]
 
 
 def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet: bool) -> Ended:

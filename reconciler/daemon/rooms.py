@@ -69,11 +69,7 @@ class Rooms:
             self.source.export,
             cache_dir=settings.cache_dir,
             secrets_dir=settings.secrets_dir,
-            workshop=Sandbox(
-                settings.builder,
-                settings.cache_dir,
-                [settings.secrets_dir, settings.cache_dir, settings.state_dir],
-            ),
+            workshop=Sandbox(settings.builder, settings.cache_dir, settings.hidden),
         )
         declared = Declarations(settings.share, self.share.build)
         self._local = LocalDriver(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +17,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from reconciler.builder.sandbox import Sandbox
 from reconciler.builder.verify import REPORT_KEYS
 from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import Cancelled, Retryable, Stalled
+from reconciler.settings import BuilderSettings, Settings
 from tests.fakes.addresses import served
 from tests.fakes.bench import FILE, PASSWORD, Bench, files
 from tests.fakes.wheels import make_wheel
@@ -107,9 +113,144 @@ def test_a_build_script_is_stopped_at_every_border(
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
     built = bench.build(bench.recipe(own))
     found = ast.literal_eval(bench.paths(built)["acme_own/seen.py"].removeprefix("found = "))
-    assert stopped(found) == STOPPED
+    assert stopped(found) == {**STOPPED, "share": "FileNotFoundError"}  # it is not even there
     assert not [name for name in found["variables"] if "GROUNDCREW" in name]
     assert not [p for p in files(bench.root) if p.name == "evil"]
+
+
+READ = """
+import json, pathlib, socket, sys
+found = {}
+for place in sys.argv[1:]:
+    try:
+        if place.endswith(".sock"):
+            socket.socket(socket.AF_UNIX).connect(place)
+        elif pathlib.Path(place).is_dir():
+            (pathlib.Path(place) / "evil").write_text("x")
+        found[place] = pathlib.Path(place).read_text()
+    except OSError as error:
+        found[place] = ""
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder that is in no temporary folder and in no home."""
+    place = Path(f"/opt/groundcrew-test-{time.monotonic_ns()}")
+    try:
+        place.mkdir()
+    except OSError:
+        pytest.skip("/opt is not ours to write")
+    yield place
+    shutil.rmtree(place)
+
+
+def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
+    bench: Bench, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings, secrets, records, homes, keys, temporary folders, and sockets in these."""
+    monkeypatch.setenv("HOME", str(elsewhere / "home"))
+    monkeypatch.setenv("KUBECONFIG", str(elsewhere / "kube.yaml"))
+    monkeypatch.setenv("GROUNDCREW_CONFIG", str(elsewhere / "groundcrew.toml"))
+    settings = Settings(
+        state_dir=elsewhere / "state", secrets_dir=elsewhere / "secrets",
+        database=f"sqlite:///{elsewhere}/records.db",
+    )  # fmt: skip
+    places = [
+        "kube.yaml", "records.db", "state/groundcrew.db", "secrets/red/corp/token",
+        "home/.ssh/id_ed25519", "home/notes",
+    ]  # fmt: skip
+    kept = [elsewhere / p for p in places] + [bench.root / "notes"]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a secret")
+    (elsewhere / "groundcrew.toml").write_text("[builder]\nsandbox = 'require'\n")
+    (elsewhere / "seen").write_text("no secret")
+    work = elsewhere / "state/cache/work/x"
+    work.mkdir(parents=True)
+    (work / "own").write_text("its own")
+    sandbox = Sandbox(settings.builder, settings.cache_dir, settings.hidden)
+    words = [
+        *map(str, kept),
+        str(elsewhere / "groundcrew.toml"),
+        "/home",
+        "/root",
+        "/tmp",
+        "/var/tmp",
+    ]
+    with socket.socket(socket.AF_UNIX) as listener:
+        there = tempfile.mkdtemp()
+        listener.bind(f"{there}/it.sock")
+        listener.listen()
+        words.append(f"{there}/it.sock")
+        for network in (False, True):
+            ended = sandbox.run(
+                bench.job(),
+                [bench.python, "-c", READ, *words, str(work / "own"), str(elsewhere / "seen")],
+                work=work,
+                timeout=60,
+                network=network,
+            )
+            found = json.loads(ended.output)
+            assert found.pop(str(work / "own")) == "its own"
+            assert found.pop(str(elsewhere / "seen")) == "no secret"
+            assert found == dict.fromkeys(words, "")
+
+
+def test_a_proxys_password_is_for_what_has_the_network(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build script has no use for a proxy; uv by itself has."""
+    proxy = "http://user:word@127.0.0.1:9/"
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    code = "import os, pathlib\npathlib.Path('acme_own/seen.py').write_text(repr(os.environ))\n"
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+    assert "127.0.0.1:9" not in bench.paths(bench.build(bench.recipe(own)))["acme_own/seen.py"]
+    sandbox = Sandbox(BuilderSettings(), bench.state / "cache", [])
+    work = bench.root / "work"
+    work.mkdir()
+    command = [bench.python, "-c", "import os; print(os.environ['https_proxy'])"]
+    ended = sandbox.run(bench.job(), command, work=work, timeout=60, network=True)
+    assert ended.output == "http://***@127.0.0.1:9/\n"
+
+
+def test_an_interpreter_in_a_hidden_folder_is_there_without_the_folder(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A venv by a link, its base elsewhere, and what a .pth names; nothing beside them."""
+    place = tmp_path / "people" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    checkout = tmp_path / "people" / "checkout"
+    checkout.mkdir()
+    (checkout / "acme_checkout.py").write_text("word = 'from the checkout'")
+    (checkout / "groundcrew.toml").write_text("database = 'secret'")
+    (tmp_path / "people" / "notes").write_text("a secret")
+    (folder,) = place.glob("lib/python*/site-packages")
+    (folder / "acme.pth").write_text(str(checkout))
+    link = tmp_path / "current"
+    link.symlink_to(place)
+    code = (
+        "import acme_checkout, json, pathlib, sys\n"
+        "there = sorted(p.name for p in pathlib.Path(sys.argv[1]).glob('*'))\n"
+        "try:\n    text = pathlib.Path(sys.argv[2]).read_text()\n"
+        "except OSError:\n    text = ''\n"
+        "print(json.dumps([acme_checkout.word, sys.prefix, there, text]))\n"
+    )
+    sandbox = Sandbox(BuilderSettings(), tmp_path / "cache", [checkout / "groundcrew.toml"])
+    work = tmp_path / "work"
+    work.mkdir()
+    command = [
+        str(link / "bin" / "python"),
+        "-c",
+        code,
+        *map(str, (place.parent, checkout / "groundcrew.toml")),
+    ]
+    ended = sandbox.run(bench.job(), command, work=work, timeout=60)
+    there = ["checkout", "venv"]
+    assert json.loads(ended.output) == ["from the checkout", str(link), there, ""]
 
 
 def test_a_package_is_stopped_at_every_border_when_it_is_verified(

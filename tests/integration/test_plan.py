@@ -105,6 +105,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         monkeypatch.delenv(name)
     with Bench(tmp_path / "bench", {"acme-core": "2.0"}) as bench:
         monkeypatch.setenv("GROUNDCREW_BUILDER__DEFAULT_INDEX", bench.public.url)
+        monkeypatch.setenv("GROUNDCREW_BUILDER__ALLOW_HOSTS", f'["{bench.public.host}"]')
         monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
         monkeypatch.setenv("GROUNDCREW_SECRETS_DIR", str(tmp_path / "secrets"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -60,7 +60,7 @@ class Resolver:
             self._export,
             cache_dir=cached,
             secrets_dir=settings.secrets_dir,
-            workshop=Sandbox(settings.builder, cached, [settings.secrets_dir]),
+            workshop=Sandbox(settings.builder, cached, settings.hidden),
         )
         self._known: dict[tuple[str, str, str], Resolved] = {}
         self._lock = threading.Lock()
