@@ -29,6 +29,7 @@ class Mirror:
 
     def __init__(self, connection: Connection, path: str, labels: str) -> None:
         self.used = time.monotonic()
+        self.since = 0.0  # time from which on it was kept without a gap; 0.0 before it stands
         self._connection = connection
         self._path = path
         self._labels = labels
@@ -139,6 +140,8 @@ class Mirror:
                 break
             query["continue"] = metadata["continue"]
         with self._changed:
+            if not self.fresh:
+                self.since = time.time()
             old, self._objects = self._objects, found
             self._listed, self._problem, self._failures = True, None, 0
             self._changed.notify_all()
@@ -169,6 +172,8 @@ class Mirror:
         if self._stop.is_set():
             answer.shutdown()
         with self._changed:
+            if not self.fresh:
+                self.since = time.time()
             self._problem = None
             self._changed.notify_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
         })  # fmt: skip
         stand.clusters, stand.user = Clusters(settings), user
         stand.driver = KubernetesDriver(stand.clusters, tmp_path / "secrets")
+        stand.instance = replace(stand.instance, probe_timeout=60.0)  # as long as `restart` waits
         stand.install(Release(executor=CELERY))
         stand.up()
         yield stand

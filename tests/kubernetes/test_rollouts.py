@@ -132,6 +132,20 @@ def test_a_rollout_gets_its_time_from_when_it_last_got_on(stand: Stand) -> None:
     assert time.time() - begun > stand.instance.probe_timeout
 
 
+def test_time_in_which_nobody_could_look_does_not_count(stand: Stand) -> None:
+    """The daemon or the cluster's API was away for longer than a pod has; then it goes on."""
+    stand.install()
+    stand.up()
+    stand.change("scheduler", {"ready-after": "20"})
+    stand.instance = replace(stand.instance, probe_timeout=12.0)
+    activation = stand.activation()
+    stand.driver.perform(activation.step, stand.instance, activation, time.time())
+    stand.clusters.close()  # its mirrors are made anew when it is asked again
+    time.sleep(max(0.0, activation.restarted_at + 14.0 - time.time()))
+    found = stand.perform(activation, 60)
+    assert found.verdict is Verdict.OK, found.problem
+
+
 def test_a_quota_on_a_statefulset_is_told_early(stand: Stand) -> None:
     """Only its events say so; a grace of ten minutes a pod does not make anybody wait for it."""
     stand.install(Release(executor=CELERY, groomers=False, replicas={"worker": 3}))

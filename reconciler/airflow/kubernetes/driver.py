@@ -197,7 +197,7 @@ class KubernetesDriver:
                 break
             release.pods_mirror.wait(_once(), min(left, 0.5))
         for one in going:
-            problem = self._late(release.cluster, *one, instance, activation, now, since)
+            problem = self._late(release, *one, instance, activation, now, since)
             if problem is not None:
                 return StepResult(Verdict.FAILED, problem)
         told = "; ".join(rollout.progress(workload, pods, stamp) for _, workload, pods in going)
@@ -205,7 +205,7 @@ class KubernetesDriver:
 
     def _late(
         self,
-        cluster: Cluster,
+        release: Release,
         kind: str,
         workload: Json,
         pods: list[Json],
@@ -218,10 +218,11 @@ class KubernetesDriver:
 
         Each pod has the probe's limit to end its grace, to get on and to become ready, counted from
         when one last got on: a pod that hangs is told soon, and ten workers may still end and start
-        one after the other. All together have `longest`.
+        one after the other. Time in which nobody could look does not count, since nothing may have
+        got on either. All together have `longest`.
         """
-        stamp = _stamp(activation.restarted_at)
-        idle = now - max(since, rollout.moved(pods, stamp))
+        stamp, cluster = _stamp(activation.restarted_at), release.cluster
+        idle = now - max(since, rollout.moved(pods, stamp), release.seen_since)
         limit = rollout.longest(workload, instance.probe_timeout)
         if idle <= instance.probe_timeout and now - since <= limit:
             if kind != "statefulsets" or len(pods) >= replicas_of(workload):

@@ -51,6 +51,12 @@ class Release:
         for mirror in mirrors:
             mirror.synced(timeout)
 
+    @property
+    def seen_since(self) -> float:
+        """From when on every change was seen: before, the cluster or the daemon was away."""
+        mirrors = [self.pods_mirror, *(self.workloads_mirror(kind) for kind in KINDS)]
+        return max(mirror.since for mirror in mirrors)
+
     def workloads(self) -> list[tuple[str, Json]]:
         """(kind, object) of every Airflow component; raises Away("ReleaseMissing")."""
         found = [
