@@ -5,11 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -120,10 +118,7 @@ def opens(window: Window) -> str:
     from reconciler.daemon.windows import window_state
 
     state = window_state(window, time.time())
-    if state.is_open:
-        return ""
-    at = datetime.fromtimestamp(state.changes_at, ZoneInfo(window.timezone))
-    return f"opens {at:%Y-%m-%d %H:%M} {window.timezone} ({window.cron})"
+    return "" if state.is_open else f"opens {state.opens} ({window.cron})"
 
 
 def _show(found: Preview, output: PlanFormat) -> None:

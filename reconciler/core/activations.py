@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
+from reconciler.core import waits
 from reconciler.core.builds import ready_build
 from reconciler.core.model import (
     Activation,
@@ -188,7 +189,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     if record.not_before > draft.now:
         draft.wake(record.not_before)
         why = record.problem.message if record.problem else "an earlier failure"
-        return f"retry in {record.not_before - draft.now:.0f} s after: {why}"
+        return waits.for_retry(record.not_before, why)
     if environment is not None and target.trigger is Trigger.COMMIT:
         wave = _waits_on_wave(draft, environment, record.name)
         if wave:
@@ -199,7 +200,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
             return "window: its state is not known yet"
         draft.wake(window.changes_at)
         if not window.is_open:
-            return f"window: opens in {window.changes_at - draft.now:.0f} s"
+            return waits.for_window(window)
     site = record.definition.site
     running = sum(
         r.activation is not None and r.definition.site == site for r in draft.instances.values()
@@ -224,9 +225,7 @@ def _waits_on_wave(draft: Draft, environment: EnvironmentRecord, name: str) -> s
             soaked_at = (other.active_since or draft.now) + wave.soak
             if soaked_at > draft.now:
                 draft.wake(soaked_at)
-                return (
-                    f"soak: wave {number} ({earlier}) until {soaked_at - draft.now:.0f} s from now"
-                )
+                return waits.for_soak(number, earlier, soaked_at)
     return ""
 
 

@@ -63,10 +63,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """Is an instance's maintenance window open, and when does that change."""
+    """Is an instance's maintenance window open, and when does that change.
+
+    `opens` is when it opens next by its own clock ("" when that is not known), for people.
+    """
 
     is_open: bool
     changes_at: float
+    opens: str = ""
 
 
 @dataclass(frozen=True, slots=True)

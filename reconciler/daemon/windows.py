@@ -24,7 +24,10 @@ def window_state(window: Window, now: float) -> WindowState:
     if opened is not None and now < opened + window.duration:
         return WindowState(True, opened + window.duration)
     opens = _match(window.cron, local, reverse=False)
-    return WindowState(False, opens if opens is not None else now + NEVER.total_seconds())
+    if opens is None:
+        return WindowState(False, now + NEVER.total_seconds(), "no time: its cron never matches")
+    clock = datetime.fromtimestamp(opens, local.tzinfo).strftime("%Y-%m-%d %H:%M")
+    return WindowState(False, opens, f"{clock} {window.timezone}")
 
 
 def _match(cron: str, start: datetime, *, reverse: bool) -> float | None:

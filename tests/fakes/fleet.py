@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reconciler.builder.wheels import entry_digest
+from reconciler.core import waits
 from reconciler.core.definitions import (
     Api,
     Commit,
@@ -37,7 +38,7 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
-from reconciler.core.world import build_key
+from reconciler.core.world import WindowState, build_key
 from reconciler.share.share import Share
 from reconciler.store.store import Store
 
@@ -59,6 +60,7 @@ STATES = (
     "active", "draining", "waiting", "rolled-back", "degraded", "suspended", "new", "building",
     "failed",
 )  # fmt: skip
+SHUT = WindowState(False, AT + 36000.0, "2026-01-02 02:00 Europe/Berlin")
 MARKUP = '<script>alert("x")</script> & <b>bold</b>'
 
 
@@ -188,7 +190,7 @@ def instance(number: int) -> InstanceRecord:
             running = activation(number, Step.DRAIN, P.DRAINING)
             return replace(record, **older, previous=None, activation=running, last=None)
         case "waiting":
-            return replace(record, **older, wait="the window opens at 02:00 Europe/Berlin")
+            return replace(record, **older, wait=waits.for_window(SHUT))
         case "rolled-back":
             gone = activation(number, Step.ROLLED_BACK, *there, P.ROLLING_BACK, P.ROLLED_BACK)
             return replace(

@@ -175,7 +175,7 @@ def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
     commit = page.locator(".facts").get_by_role("link", name=REVISION[:10])
     expect(commit).to_have_attribute("href", f"https://git.example/envs/commit/{REVISION}")
     page.goto(f"/instances/{name_of(2)}")
-    expect(main).to_contain_text("waits on: the window opens at 02:00 Europe/Berlin")
+    expect(main).to_contain_text("waits on: window: opens at 2026-01-02 02:00 Europe/Berlin")
     expect(main).to_contain_text("What the wanted build changes")
     expect(main).to_contain_text(f"{build_id(2, 1)} → {build_id(2)}")
     expect(page.locator(".difference li")).to_have_count(3)

@@ -13,7 +13,8 @@ from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
 from reconciler.core.world import WindowState
-from tests.fakes.house import Airflow, House, environment, instance, limited
+from reconciler.daemon.windows import window_state
+from tests.fakes.house import Airflow, House, environment, instance, limited, stored
 
 
 def house_of(*names: str, soak: float = 0.0) -> House:
@@ -82,6 +83,39 @@ def test_a_window_holds_an_activation_until_it_opens() -> None:
     assert record.wait.startswith("window")
     opened = replace(house.world(), windows={"dev": WindowState(True, house.now + 50)})
     assert [e.kind for e in decide(opened).effects if e.kind == "perform"]
+
+
+def test_a_record_that_waits_is_written_once() -> None:
+    """Soak, window and retry: as time passes and nothing happens, no row changes and no words."""
+    soaks = house_of("dev", "prod", soak=36000.0)
+    turn(soaks)
+    retries = house_of("dev")
+    retries.settle()
+    ask_for(retries, "g2")
+    retries.faults.add("image")
+    turn(retries)
+    for house, name, first in ((soaks, "prod", "soak:"), (retries, "dev", "retry")):
+        waits = house.records.instances[name].wait
+        assert waits.startswith(first)
+        for _ in range(5):
+            house.now += 0.1
+            assert house.cycle().change.instances == ()
+        assert house.records.instances[name].wait == waits
+
+
+def test_a_shut_window_is_told_in_its_own_time_and_once() -> None:
+    """By the wall clock of its zone; the record that says so is not written a second time."""
+    house = house_of("dev")
+    window = Window("0 2 * * *", 3600.0, "Europe/Berlin")
+    house.instances["dev"] = replace(house.instances["dev"], window=window)
+    turn(house, 8)
+    for seconds in range(5):
+        world = replace(house.world(), now=house.now + seconds)
+        plan = decide(replace(world, windows={"dev": window_state(window, world.now)}))
+        house.records = stored(house.records, plan.change)
+        said = house.records.instances["dev"].wait
+        assert said == "window: opens at 1970-01-01 02:00 Europe/Berlin"
+        assert bool(plan.change.instances) == (seconds == 0)
 
 
 def test_a_suspended_environment_is_left_alone_and_its_builds_too() -> None:
@@ -178,7 +212,7 @@ def test_a_build_is_not_blamed_for_an_image_that_cannot_be_pulled() -> None:
     assert record.activation is None
     assert record.quarantines == ()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
-    assert record.wait.startswith("retry in")
+    assert record.wait.startswith("retry at ")
     assert record.problem is not None
     assert record.problem.reason == "ImagePull"
     house.faults.clear()
