@@ -41,6 +41,7 @@ class Exporter(Collector):
     """Collects everything at a scrape; `registry` is what /metrics shows.
 
     `records` must be cheap: it is called at every scrape. `space` is None until it is known.
+    `poll_interval` is in seconds.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Exporter(Collector):
         store_bytes: Callable[[], float] | None = None,
         space: Callable[[], Space | None] = lambda: None,
         team_bytes: Callable[[], Mapping[str, int]] = dict,
+        poll_interval: float = 0.0,
     ) -> None:
+        self._poll_interval = poll_interval
         self._team_bytes = team_bytes
         self._shown: tuple[Records, Status] | None = None
         self._tally = Tally(history)
@@ -125,6 +128,11 @@ class Exporter(Collector):
             "groundcrew_source_last_success_timestamp_seconds",
             "When the environments repo last answered, in seconds since the epoch; 0 for never.",
             self._last_poll,
+        )
+        yield gauge(
+            "groundcrew_source_poll_interval_seconds",
+            "Seconds between two polls, as it is set.",
+            self._poll_interval,
         )
 
     def _share(self) -> Iterator[Metric]:

@@ -70,7 +70,8 @@ KINDS: Mapping[str, Kind] = {
     "SourceFailed": Kind(
         Severity.WARNING,
         "the environments repo cannot be read",
-        "Everything stays as it is until it can be read again.",
+        "Everything stays as it is until it can be read again. `groundcrew doctor git` says "
+        "what to mend.",
     ),
     "SourceRecovered": Kind(Severity.INFO, "the environments repo can be read again"),
     "PruneHeld": Kind(

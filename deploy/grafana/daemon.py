@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from deploy.grafana.panels import dashboard, graph, number, rows
+from deploy.grafana.panels import JOB, dashboard, graph, number, rows
 
-JOB = 'job="$job"'
 LAST_POLL = f"groundcrew_source_last_success_timestamp_seconds{{{JOB}}}"
 
 
@@ -20,8 +19,16 @@ def daemon() -> Dashboard:
 
 def _now(found: Dashboard) -> Dashboard:
     found = found.with_row(Row("Now"))
+    found = found.with_panel(
+        number(
+            "Leaders",
+            "Exactly one is right.",
+            f"job:groundcrew_leader:sum{{{JOB}}}",
+            bad=2,
+            low=(1, 1),
+        )
+    )
     for title, words, query, unit, bad in (
-        ("Leaders", "Exactly one is right.", f"job:groundcrew_leader:sum{{{JOB}}}", "short", 2),
         ("Last good poll", "How long ago the environments repo answered.",
          f"time() - max({LAST_POLL})", "s", 300),
         ("Queue", "Builds that wait for a place.",
@@ -38,6 +45,7 @@ def _now(found: Dashboard) -> Dashboard:
             "Of the file system; alerts from 10 % down.",
             f"job:groundcrew_share_free:ratio{{{JOB}}}",
             unit="percentunit",
+            low=(0.10, 0.2),
         )
     )
     return found.with_panel(
@@ -105,7 +113,7 @@ def _outside(found: Dashboard) -> Dashboard:
     found = found.with_panel(
         graph(
             "Age of the last good poll",
-            "The alert fires at five minutes.",
+            "The alert fires at five minutes, or at three polls where these are further apart.",
             f"time() - max({LAST_POLL})",
             unit="s",
         )

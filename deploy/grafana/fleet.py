@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from deploy.grafana.panels import bars, choice, dashboard, graph, number, rows
+from deploy.grafana.panels import JOB, bars, choice, dashboard, graph, number, rows
 
-JOB = 'job="$job"'
-MINE = 'job="$job", team=~"$team"'
+MINE = f'{JOB}, team=~"$team"'
 INFO = f"groundcrew_instance_info{{{MINE}}}"
 TEAM_OF = f"max by (instance, team) (groundcrew_instance_phase{{{MINE}}})"
-CLOSER = "/d/groundcrew-instance?${datasource:queryparam}&${job:queryparam}&var-instance="
+CLOSER = (
+    "/d/groundcrew-instance?${datasource:queryparam}&${job:queryparam}&${namespace:queryparam}"
+    "&var-instance="
+)
 
 
 def fleet() -> Dashboard:
@@ -20,7 +22,7 @@ def fleet() -> Dashboard:
     )
     found = found.with_variable(
         choice(
-            "team", "Team", 'label_values(groundcrew_instance_info{job="$job"}, team)', several=True
+            "team", "Team", f"label_values(groundcrew_instance_info{{{JOB}}}, team)", several=True
         )
     )
     for part in (_now, _problems, _flow, _costs):
@@ -61,7 +63,7 @@ def _problems(found: Dashboard) -> Dashboard:
         rows(
             "Problems",
             "What is wrong now, and where it came up. `groundcrew status` has the words.",
-            f"groundcrew_object_problem{{{JOB}}}",
+            f"groundcrew_object_problem{{{MINE}}}",
             ["object", "team", "source", "reason"],
         )
     )

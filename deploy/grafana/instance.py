@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from deploy.grafana.panels import bars, choice, dashboard, graph, number, rows, timeline, word
+from deploy.grafana.panels import JOB, bars, choice, dashboard, graph, number, rows, timeline, word
 
-MINE = 'job="$job", instance="$instance"'
-ENVIRONMENT = 'job="$job", environment="$environment"'
+MINE = f'{JOB}, instance="$instance"'
+ENVIRONMENT = f'{JOB}, environment="$environment"'
 INFO = f"groundcrew_instance_info{{{MINE}}}"
 
 
@@ -17,9 +17,7 @@ def instance() -> Dashboard:
         "groundcrew-instance", "Groundcrew: one instance", "An instance and its environment."
     )
     found = found.with_variable(
-        choice(
-            "instance", "Instance", 'label_values(groundcrew_instance_info{job="$job"}, instance)'
-        )
+        choice("instance", "Instance", f"label_values(groundcrew_instance_info{{{JOB}}}, instance)")
     ).with_variable(
         choice("environment", "Environment", f"label_values({INFO}, environment)"),
     )
@@ -50,7 +48,7 @@ def _now(found: Dashboard) -> Dashboard:
         rows(
             "Problems",
             "Of the instance and of its environment. `groundcrew status` has the words.",
-            'groundcrew_object_problem{job="$job", '
+            f"groundcrew_object_problem{{{JOB}, "
             'object=~"instance/$instance|environment/$environment"}',
             ["object", "team", "source", "reason"],
         )

@@ -1,7 +1,7 @@
 """The few kinds of panel that the dashboards are made of, each of one form.
 
 Every query goes to the data source that is chosen at the top of the dashboard, and asks for the job
-that is chosen there. Widths are columns of 24, heights rows of 30 px.
+and namespace that are chosen there. Widths are columns of 24, heights rows of 30 px.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+JOB = 'job="$job", namespace=~"$namespace"'
+"""One installation, or all of a job: outside Kubernetes there is no namespace, which fits All."""
+
 Panel = Builder[models.Panel]
 Queries = Mapping[str, str] | str  # expression by legend, or one expression
 
@@ -31,19 +34,28 @@ def _queries(queries: Queries, *, instant: bool) -> list[prometheus.Dataquery]:
     return targets
 
 
-def _steps(bad: float | None) -> build.ThresholdsConfig:
-    steps = [models.Threshold(value=None, color="green")]
-    if bad is not None:
-        steps.append(models.Threshold(value=bad, color="red"))
+def _steps(lowest: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
+    """The colour of the least values, and from which value on there is another."""
+    steps = [models.Threshold(value=None, color=lowest)]
+    steps += [models.Threshold(value=value, color=color) for value, color in above]
     return build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def number(
-    title: str, words: str, query: Queries, *, unit: str = "short", bad: float | None = None
+    title: str,
+    words: str,
+    query: Queries,
+    *,
+    unit: str = "short",
+    bad: float | None = None,
+    low: tuple[float, float] | None = None,
 ) -> Panel:
-    """The value now; red from `bad` on."""
+    """The value now; red from `bad` on, and below the first of `low`, orange below the second."""
+    above = [(low[0], "orange"), (low[1], "green")] if low is not None else []
+    if bad is not None:
+        above.append((bad, "red"))
     panel = stat.Panel().title(title).description(words).datasource(SOURCE).unit(unit)
-    panel = panel.thresholds(_steps(bad)).span(4).height(4)
+    panel = panel.thresholds(_steps("red" if low else "green", *above)).span(4).height(4)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     for target in _queries(query, instant=True):
         panel = panel.with_target(target)
@@ -87,7 +99,7 @@ def bars(
     """Values now, beside one another."""
     panel = bargauge.Panel().title(title).description(words).datasource(SOURCE).unit(unit).min(0)
     panel = panel.orientation(common_models.VizOrientation.HORIZONTAL).span(width).height(8)
-    panel = panel.thresholds(_steps(None))
+    panel = panel.thresholds(_steps("green"))
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     for target in _queries(queries, instant=True):
         panel = panel.with_target(target)
@@ -147,7 +159,12 @@ def dashboard(uid: str, title: str, words: str) -> build.Dashboard:
     source = build.DatasourceVariable("datasource").label("Data source").type("prometheus")
     return found.with_variable(source).with_variable(
         choice("job", "Job", "label_values(groundcrew_leader, job)")
-    )
+    ).with_variable(
+        choice(
+            "namespace", "Namespace", 'label_values(groundcrew_leader{job="$job"}, namespace)',
+            several=True,
+        )
+    )  # fmt: skip
 
 
 def choice(name: str, label: str, query: str, *, several: bool = False) -> build.QueryVariable:

@@ -40,8 +40,13 @@ def validate(
     else:
         for finding in findings:
             say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
-        counted = f"{len(definitions.environments)} environments and "
-        counted += f"{len(definitions.instances)} instances are good"
+        environments = _counted(len(definitions.environments), "environment")
+        instances = _counted(len(definitions.instances), "instance")
+        counted = f"{environments} and {instances} are good"
         warn(f"{len(findings)} found wrong; {counted}" if findings else counted)
     if findings:
         raise typer.Exit(Exit.WRONG)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

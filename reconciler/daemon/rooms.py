@@ -96,6 +96,7 @@ class Rooms:
             store_bytes=lambda: float(self.sizes.total),
             team_bytes=lambda: self.sizes.teams,
             space=lambda: self.space,
+            poll_interval=settings.git.poll_interval,
         )
         self.records: Callable[[], Records] = self.store.load
         self.leading = False

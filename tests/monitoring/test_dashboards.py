@@ -47,7 +47,7 @@ def test_a_difference_is_found_and_mended(
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: str(document["uid"]))
 def test_a_panel_can_be_found_and_understood(document: dict[str, Any]) -> None:
-    """Titles and ids are unique, every panel has words, every query the chosen source and job."""
+    """Titles and ids are unique, every panel has words, each query the source and job chosen."""
     panels = [p for p in document["panels"] if p["type"] != "row"]
     assert len({p["id"] for p in document["panels"]}) == len(document["panels"])
     assert len({p["title"] for p in panels}) == len(panels)
@@ -55,7 +55,28 @@ def test_a_panel_can_be_found_and_understood(document: dict[str, Any]) -> None:
         assert panel["description"], panel["title"]
         for target in panel["targets"]:
             assert target["datasource"]["uid"] == "${datasource}"
-            assert 'job="$job"' in target["expr"], panel["title"]
+            assert 'job="$job", namespace=~"$namespace"' in target["expr"], panel["title"]
+
+
+def test_colours_tell_when_something_is_wrong() -> None:
+    """No leader is red as two are, one is green; a share is orange and then red as it fills."""
+    panels = {p["title"]: p for document in documents() for p in document["panels"]}
+
+    def colour(title: str, value: float) -> str:
+        steps = panels[title]["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        return str([s["color"] for s in steps if s["value"] is None or s["value"] <= value][-1])
+
+    assert [colour("Leaders", n) for n in (0, 1, 2)] == ["red", "green", "red"]
+    assert [colour("Share left", n) for n in (0.05, 0.15, 0.5)] == ["red", "orange", "green"]
+    assert [colour("Queue", n) for n in (0, 100)] == ["green", "green"]
+
+
+def test_a_count_and_its_table_are_about_the_same_teams() -> None:
+    """The number of objects with problems sends its reader to a table: both obey the filter."""
+    (fleet,) = [d for d in documents() if d["uid"] == "groundcrew-fleet"]
+    panels = {p["title"]: p["targets"][0]["expr"] for p in fleet["panels"] if "targets" in p}
+    for title in ("Objects with problems", "Problems"):
+        assert 'team=~"$team"' in panels[title]
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: str(document["uid"]))
