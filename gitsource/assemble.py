@@ -263,6 +263,7 @@ class Assembly:
                     for instance in wave.instances:
                         owners.setdefault(instance, []).append(made)
         findings += _taken(found, owners)
+        findings += _platforms(found, self._instances)
         return Definitions(
             commit, found, dict(self._instances), tuple(sorted(findings, key=_order))
         )
@@ -323,4 +324,30 @@ def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]
     for mades in shared.values():
         for made in mades:
             environments.pop(made.object.partition("/")[2], None)
+    return findings
+
+
+def _platforms(
+    environments: dict[str, Environment], instances: Mapping[str, Instance]
+) -> list[Finding]:
+    """The secrets of Airflow APIs are the platform's: a team must not have them sent elsewhere."""
+    used = {
+        (instance.team, instance.api.credentials): name
+        for name, instance in sorted(instances.items(), reverse=True)
+    }
+    findings = [
+        Finding(
+            environment.place,
+            f"Environment/{environment.name}",
+            "CredentialsTaken",
+            f"the secret {index.credentials} of index {index.name} is that of instance "
+            f"{used[environment.team, index.credentials]}'s Airflow API and is sent to nobody "
+            f"else; give the index a secret of its own",
+        )
+        for environment in environments.values()
+        for index in environment.recipe.indexes
+        if index.credentials and (environment.team, index.credentials) in used
+    ]
+    for finding in findings:
+        environments.pop(finding.object.partition("/")[2], None)
     return findings

@@ -185,6 +185,24 @@ def test_two_environments_cannot_name_one_instance(repo: Repo) -> None:
     assert any("dev" in f.message and f.place.line for f in findings)
 
 
+def test_the_secret_of_an_airflow_api_is_sent_to_no_index(repo: Repo) -> None:
+    """A team may not have the platform's credentials sent where it likes; its own it may."""
+    api = '"http://127.0.0.1:8080"'
+    repo.write("instances/dev.yaml", INSTANCE.replace(api, f"{api}, credentials: red-airflow"))
+    for secret in ("red-airflow", "red-pypi"):
+        index = f"{{name: corp, url: 'https://h.example/', packages: [x], credentials: {secret}}}"
+        text = ENVIRONMENT.replace("[humanize]\n", f"[humanize]\n  indexes: [{index}]\n")
+        repo.write("teams/red/one.yaml", text)
+        _, report = validate(repo.path)
+        if secret == "red-pypi":
+            assert not report
+        else:
+            finding = only(report)
+            assert finding.reason == "CredentialsTaken"
+            assert finding.place.file == "teams/red/one.yaml"
+            assert "instance dev's Airflow API" in finding.message
+
+
 def test_an_alias_bomb_ends_at_once(repo: Repo) -> None:
     """Aliases are refused before they can grow."""
     lines = ["a: &a [x, x]"] + [
