@@ -93,6 +93,7 @@ def test_a_reader_reads_and_an_operator_operates(serve: Serve) -> None:
     [
         ({"verb": "suspend", "target": "instance/none"}, 404),
         ({"verb": "rollback", "target": f"environment/{name_of(0)}"}, 409),
+        ({"verb": "rollback", "target": f"instance/{name_of(1)}"}, 409),
         ({"verb": "confirm-prune", "target": ""}, 409),
         ({"verb": "delete", "target": TARGET}, 422),
         ({"verb": "suspend", "target": TARGET, "force": True}, 422),
@@ -101,7 +102,7 @@ def test_a_reader_reads_and_an_operator_operates(serve: Serve) -> None:
     ],
 )
 def test_what_makes_no_sense_is_not_queued(asked: object, code: int, serve: Serve) -> None:
-    """An unknown object, the wrong kind, an unknown verb, further fields."""
+    """An unknown object, the wrong kind, nothing to go back to, an unknown verb, further fields."""
     served, client = serve()
     answer = client.post("/api/v1/requests", json=asked, headers=bearer(OPERATOR))
     assert answer.status_code == code
