@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 from reconciler.core.budget import demanded
-from reconciler.core.definitions import Definitions, Environment, Finding
+from reconciler.core.definitions import Broken, Definitions, Environment, Finding
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem
 from reconciler.core.world import REPO, Draft
 
@@ -32,8 +33,9 @@ def accept(draft: Draft) -> bool:
     if revision != draft.repo.accepted_revision:
         draft.repo = replace(draft.repo, accepted_revision=revision)
         draft.event("SourceChanged", REPO, definitions.commit.subject, revision=revision)
-    _accept_instances(draft, definitions)
-    _accept_environments(draft, definitions)
+    broken = _broken(draft, definitions)
+    _accept_instances(draft, definitions, broken)
+    _accept_environments(draft, definitions, broken)
     draft.definitions_changed()
     _note_findings(draft, definitions)
     return True
@@ -46,19 +48,24 @@ def _held(draft: Draft) -> Problem | None:
 
 def lost(draft: Draft, definitions: Definitions) -> list[str]:
     """Recorded objects that the definitions neither hold nor have in a broken file."""
-    broken = definitions.broken
+    broken = _broken(draft, definitions)
     environments = [
         f"environment/{name}"
         for name in sorted(draft.environments.keys() - definitions.environments.keys())
-        if draft.environments[name].definition.place.file not in broken
+        if broken.by(draft.environments[name].definition) is None
     ]
     instances = [
         f"instance/{name}"
         for name in sorted(draft.instances.keys() - definitions.instances.keys())
-        if not draft.instances[name].removed
-        and draft.instances[name].definition.place.file not in broken
+        if not draft.instances[name].removed and broken.by(draft.instances[name].definition) is None
     ]
     return environments + instances
+
+
+def _broken(draft: Draft, definitions: Definitions) -> Broken:
+    environments = (record.definition for record in draft.environments.values())
+    instances = (record.definition for record in draft.instances.values())
+    return Broken(definitions, chain(environments, instances))
 
 
 def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tuple[str, T]]:
@@ -90,7 +97,7 @@ def _hold(draft: Draft, definitions: Definitions) -> None:
         draft.event("PruneHeld", REPO, message, revision=revision)
 
 
-def _accept_instances(draft: Draft, definitions: Definitions) -> None:
+def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) -> None:
     near = draft.focus.instances if draft.focus is not None else None
     for name, definition in _near(definitions.instances, near):
         record = draft.instances.get(name)
@@ -102,10 +109,9 @@ def _accept_instances(draft: Draft, definitions: Definitions) -> None:
                 record, definition=definition, team=definition.team, removed=False, not_before=0.0
             )
         draft.instances[name] = record
-    broken = definitions.broken
     for name in sorted(draft.instances.keys() - definitions.instances.keys()):
         record = draft.instances[name]
-        if record.definition.place.file in broken:
+        if broken.by(record.definition) is not None:
             continue
         if record.activation is None:
             del draft.instances[name]
@@ -114,7 +120,7 @@ def _accept_instances(draft: Draft, definitions: Definitions) -> None:
             draft.instances[name] = replace(record, removed=True)
 
 
-def _accept_environments(draft: Draft, definitions: Definitions) -> None:
+def _accept_environments(draft: Draft, definitions: Definitions, broken: Broken) -> None:
     commit = definitions.commit
     near = draft.focus.environments if draft.focus is not None else None
     for name, definition in _near(definitions.environments, near):
@@ -128,12 +134,10 @@ def _accept_environments(draft: Draft, definitions: Definitions) -> None:
                 draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
             record = replace(record, definition=definition, team=definition.team)
         draft.environments[name] = replace(record, problem=None) if record.problem else record
-    broken = definitions.broken
     for name in sorted(draft.environments.keys() - definitions.environments.keys()):
         record = draft.environments[name]
-        file = record.definition.place.file
-        if file in broken:
-            finding = next(f for f in definitions.findings if f.place.file == file)
+        finding = broken.by(record.definition)
+        if finding is not None:
             problem = Problem(finding.reason, finding.message, finding.place)
             if record.problem != problem:
                 draft.environments[name] = replace(record, problem=problem)

@@ -6,8 +6,8 @@ SHA-256. Nothing here does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -242,8 +242,8 @@ class Commit:
 class Definitions:
     """All that the environments repo asks for at one revision.
 
-    `broken` holds the paths of files with findings: an object recorded as coming from such a
-    file is Stalled and kept as it is, never treated as deleted.
+    An object that is known and has a finding now is Stalled and kept as it is, never treated as
+    deleted: see `Broken`.
     """
 
     commit: Commit
@@ -251,7 +251,43 @@ class Definitions:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
-    @property
-    def broken(self) -> frozenset[str]:
-        """Paths of the files that have findings."""
-        return frozenset(f.place.file for f in self.findings)
+
+class Broken:
+    """Which of the `known` objects a revision has in a broken file, wherever that lies by now.
+
+    An object is broken by a finding in the file that it is known from, or by one that names it in
+    another: its file was renamed. A new file of which no name can be read may hold whatever is gone
+    from its folder.
+    """
+
+    def __init__(self, definitions: Definitions, known: Iterable[Environment | Instance]) -> None:
+        self._of_file: dict[str, Finding] = {}
+        self._of_object: dict[str, Finding] = {}
+        nameless: dict[str, Finding] = {}
+        for finding in definitions.findings:
+            file = finding.place.file
+            self._of_file.setdefault(file, finding)
+            if finding.object == file:
+                nameless.setdefault(file, finding)
+            else:
+                self._of_object.setdefault(finding.object, finding)
+        for one in known if nameless else ():
+            nameless.pop(one.place.file, None)
+        words = "; what is gone from this folder may be in this file, so it is not deleted"
+        self._of_folder = {
+            _folder(file): replace(finding, message=f"{finding.message}{words}")
+            for file, finding in nameless.items()
+        }
+
+    def by(self, one: Environment | Instance) -> Finding | None:
+        """The finding for which an object that is not defined is not deleted either."""
+        file = one.place.file
+        return (
+            self._of_file.get(file)
+            or self._of_object.get(f"{type(one).__name__}/{one.name}")
+            or self._of_folder.get(_folder(file))
+        )
+
+
+def _folder(file: str) -> str:
+    return file.rpartition("/")[0]

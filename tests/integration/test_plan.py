@@ -217,6 +217,20 @@ def test_a_mistake_that_it_brings_ends_with_1(
     assert "### Mistakes in the definitions" in capsys.readouterr().out
 
 
+def test_a_file_that_is_renamed_with_a_mistake_is_kept_as_it_is(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing goes back to the bare base while a mistake names what was renamed."""
+    repo.git("mv", "teams/red/one.yaml", "teams/red/new.yaml")
+    text = (repo.root / "teams/red/new.yaml").read_text()
+    repo.write("teams/red/new.yaml", text.replace("spec:\n", "spec:\n  sspend: true\n", 1))
+    repo.commit("rename, and oops")
+    assert repo.plan("-o", "json") == 1
+    assert {c["action"] for c in document(capsys)["changes"]} == {
+        "kept as it is: its definition has a mistake"
+    }
+
+
 def test_deleting_most_of_it_says_that_it_will_be_held(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:

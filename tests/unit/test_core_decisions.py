@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from reconciler.core.builds import RUNNING
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Finding, Place, Wave, Window
@@ -245,6 +247,60 @@ def test_a_broken_file_keeps_what_was_accepted() -> None:
     shown = status(house.definitions(), house.records, house.now).environments[0]
     stalled = [c for c in shown.conditions if c.type == "Stalled"]
     assert [c.reason for c in stalled if c.status] == ["UnknownKey"]
+
+
+def renamed_badly(house: House, name: str) -> None:
+    """The next revision has the environment's and the instance's files renamed, with mistakes.
+
+    `name` is what the mistakes call them: "one" and "dev", or nothing when no name can be read.
+    """
+    kinds = (("teams/red/new.yaml", "Environment/one"), ("instances/new.yaml", "Instance/dev"))
+    house.findings = tuple(
+        Finding(Place(file, 5, 3), known if name else file, "UnknownKey", "no such key")
+        for file, known in kinds
+    )
+    del house.environments["one"], house.instances["dev"]
+    house.commit()
+
+
+@pytest.mark.parametrize("name", ["its name", ""], ids=["named", "of which no name can be read"])
+def test_a_file_that_is_renamed_with_a_mistake_deletes_nothing(name: str) -> None:
+    """Where the objects of a broken file were recorded from another, they are kept all the same."""
+    house = house_of("dev", "test", "prod")
+    house.settle()
+    kept = dict(house.environments), dict(house.instances)
+    renamed_badly(house, name)
+    house.settle()
+    assert house.airflow["dev"].running == "g1@cp311-linux-1"
+    assert not {"EnvironmentDeleted", "InstanceRemoved"} & {e.kind for e in house.events}
+    (shown,) = status(house.definitions(), house.records, house.now).environments
+    (stalled,) = [c for c in shown.conditions if c.type == "Stalled"]
+    assert stalled.reason == "UnknownKey"
+    assert "teams/red/new.yaml:5:3" in stalled.message
+    house.environments, house.instances = kept
+    house.findings = ()
+    house.environments["one"] = environment("one", "g2", house.environments["one"].rollout)
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running == "g2@cp311-linux-1"
+
+
+def test_a_mistake_in_a_file_keeps_no_other_object_from_being_deleted() -> None:
+    """An unreadable file that is known to hold one object is not taken for one that is gone."""
+    house = house_of("dev", "prod")
+    house.environments["one"] = environment("one", "g1", (Wave(("dev",)),))
+    house.environments["two"] = environment("two", "g2", (Wave(("prod",)),))
+    house.commit()
+    house.settle()
+    del house.environments["one"]
+    house.findings = (
+        Finding(Place("teams/red/two.yaml", 3), "teams/red/two.yaml", "InvalidYaml", "no YAML"),
+        Finding(Place("teams/blue/x.yaml", 3), "teams/blue/x.yaml", "InvalidYaml", "no YAML"),
+    )
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running is None
+    assert house.airflow["prod"].running == "g2@cp311-linux-1"
 
 
 def test_a_new_base_is_resolved_anew_and_activated() -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from reconciler.core.accept import lost
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
+    Broken,
     Definitions,
     Environment,
     Finding,
@@ -119,9 +120,11 @@ def compare(
 ) -> Preview:
     """What differs, without the packages; `opens` says when a window opens, "" when it is open."""
     before, after = _owners(old), _owners(new)
+    broken = Broken(new, (*old.environments.values(), *old.instances.values()))
     changes = []
     for name in sorted({*old.instances, *new.instances}):
-        action = _action(name, old, new, before.get(name), after.get(name))
+        was, now = old.instances.get(name), new.instances.get(name)
+        action = _action(name, was, now, before.get(name), after.get(name), broken)
         if action is not None:
             instance = new.instances.get(name) or old.instances[name]
             changes.append(_change(instance, action, before.get(name), after.get(name), opens))
@@ -149,18 +152,18 @@ def _owners(definitions: Definitions) -> dict[str, Environment]:
 
 def _action(
     name: str,
-    old: Definitions,
-    new: Definitions,
+    was: Instance | None,
+    now: Instance | None,
     before: Environment | None,
     after: Environment | None,
+    broken: Broken,
 ) -> Action | None:
     """What happens to one instance; None for nothing at all."""
-    was, now = old.instances.get(name), new.instances.get(name)
     if now is None:
-        broken = was is not None and was.place.file in new.broken
-        return Action.STALLED if broken else Action.REMOVED
+        kept = was is not None and broken.by(was) is not None
+        return Action.STALLED if kept else Action.REMOVED
     if before is not None and after is None:
-        return Action.STALLED if before.place.file in new.broken else Action.BARE
+        return Action.STALLED if broken.by(before) is not None else Action.BARE
     if after is not None and (was is None or before is None):
         return Action.FIRST
     if was is None:
