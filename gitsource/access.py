@@ -19,7 +19,20 @@ SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
 DISTRUSTED = (
     "certificate verification failed", "ssl certificate problem", "host key verification failed",
 )  # fmt: skip
-DENIED = ("authentication failed", "could not read username", "permission denied", "403", "401")
+DENIED = (
+    "authentication failed", "could not read username", "permission denied",
+    "returned error: 401", "returned error: 403",
+)  # fmt: skip
+USER_INFO = re.compile(
+    r"(?i)\b([a-z][a-z0-9+.-]*)://([^\s/?#'\"]*|[^\s/?#'\"]*:(?!\d*[/?#])[^\s'\"]*)@"
+)
+"""What is before the host of an address; also where a password has a slash in it."""
+SECRET_FILES = {
+    "ssh": "password; ssh takes its key from <secrets_dir>/git/ssh-privatekey",
+    "": "user, password or token; write it to <secrets_dir>/git/token, or to username and password "
+    "there",
+}
+"""By scheme, "" for any other: what an address may not hold, and where that belongs."""
 
 
 def scheme_of(url: str) -> str:
@@ -29,22 +42,41 @@ def scheme_of(url: str) -> str:
     return "ssh" if SCP_LIKE.match(url) else urlsplit(url).scheme
 
 
+def _is_address(url: str) -> bool:
+    try:
+        return not url.startswith("-") and (urlsplit(url).port or 1) > 0
+    except ValueError:
+        return False
+
+
+def shown(words: str) -> str:
+    """Words with the user info of every address in them masked; an ssh user alone is no secret."""
+
+    def masked(found: re.Match[str]) -> str:
+        scheme, user = found.groups()
+        return found[0] if scheme == "ssh" and ":" not in user else f"{scheme}://***@"
+
+    return USER_INFO.sub(masked, words)
+
+
 def check_url(url: str, allowed: tuple[str, ...]) -> None:
     """Raise Stalled unless the address is of an allowed kind and holds no secret."""
     if not url:
         raise Stalled("SourceMissing", "no environments repo: set GROUNDCREW_GIT__URL")
-    scheme = scheme_of(url)
+    scheme = scheme_of(url) if _is_address(url) else ""
+    if not scheme:  # not shown: what is no host or port may be a password
+        raise Stalled(
+            "SourceDenied", "git.url is no address: write https://host/path or git@host:path"
+        )
     if scheme not in allowed:
         raise Stalled(
             "SourceDenied",
             f"the scheme {scheme!r} is not allowed for the environments repo (git.allow_schemes "
             f"has {', '.join(allowed)})",
         )
-    if url.startswith("-") or (scheme != "ssh" and urlsplit(url).password):
-        raise Stalled(
-            "SourceDenied",
-            "the repo's address may not hold a password; put it into <secrets_dir>/git/password",
-        )
+    if shown(url) != url:
+        secret = SECRET_FILES.get(scheme, SECRET_FILES[""])
+        raise Stalled("SourceDenied", f"git.url {shown(url)} may hold no {secret}")
 
 
 def git_environment(
@@ -113,8 +145,8 @@ def _secret(path: Path) -> str | None:
 
 
 def translate(url: str, branch: str, message: str) -> GroundcrewError:
-    """What git's complaint means to us."""
-    words = " ".join(message.split())[-500:]
+    """What git's complaint about a remote means to us."""
+    url, words = shown(url), shown(" ".join(message.split())[-500:])
     lower = words.lower()
     if "couldn't find remote ref" in lower or "not our ref" in lower:
         return Retryable(

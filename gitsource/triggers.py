@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from gitsource.access import shown
 from reconciler.core.errors import Stalled
 
 DEBOUNCE = 0.05  # seconds: a push touches several refs
@@ -60,7 +61,9 @@ def watch(url: str, wake: Callable[[], None]) -> Watcher:
     elif url.startswith("/"):
         path = Path(url)
     else:
-        raise Stalled("NotLocal", f"{url} is not on this machine; it is polled, or use a webhook")
+        raise Stalled(
+            "NotLocal", f"{shown(url)} is not on this machine; it is polled, or use a webhook"
+        )
     git_dir = path / ".git" if (path / ".git").is_dir() else path
     if not git_dir.is_dir():
         raise Stalled("NotLocal", f"{git_dir} is not there yet; the repo is polled")

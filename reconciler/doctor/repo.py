@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gitsource.access import shown
 from gitsource.source import Source
 from reconciler.core.definitions import Definitions, Environment, Instance
 from reconciler.core.errors import GroundcrewError
@@ -36,7 +37,7 @@ class Repo:
     @property
     def url(self) -> str:
         """The repo's address."""
-        return self._settings.git.url or "git.url"
+        return shown(self._settings.git.url) or "git.url"
 
     def look(self) -> Iterator[Finding]:
         """Can it be reached and read; raises what reading it raises."""

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from gitsource.access import check_url, shown
 from gitsource.models import EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.schema import REFERENCE, SCHEMA, reference, schema
 from gitsource.source import Source
@@ -258,6 +259,40 @@ def test_a_scheme_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
         with pytest.raises(GroundcrewError) as caught:
             source(tmp_path, url).poll()
         assert isinstance(caught.value, Stalled), url
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        (f"https://{TOKEN}@h.example/x.git", "git/token"),
+        (f"https://me:{TOKEN}@h.example/x.git", "git/token"),
+        (f"https://me:pass/{TOKEN}@h.example/x.git", "git@host:path"),
+        (f"ssh://git:{TOKEN}@h.example/x.git", "git/ssh-privatekey"),
+    ],
+)
+def test_a_secret_in_the_address_is_refused_and_not_shown(
+    url: str, file: str, tmp_path: Path
+) -> None:
+    """The words name the file to use instead; the token is neither there nor in a log of git's."""
+    with pytest.raises(Stalled) as caught:
+        source(tmp_path, url).poll()
+    assert caught.value.reason == "SourceDenied"
+    assert file in caught.value.message
+    assert TOKEN not in caught.value.message
+    with pytest.raises(Stalled) as caught:
+        watch(url, lambda: None)
+    assert TOKEN not in caught.value.message
+    assert TOKEN not in shown(f"fatal: unable to access '{url}': no route")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["https://h.example:8443/a@b.git", "ssh://git@h.example/x", "git@h.example:x", "file:///a@b"],
+)
+def test_an_address_without_a_secret_is_shown_as_it_is(words: str) -> None:
+    """An ssh user is no secret, and what looks like user info in a path is none."""
+    check_url(words, ("https", "ssh", "file"))
+    assert shown(words) == words
 
 
 def test_a_remote_that_is_down_or_hangs_ends_in_time(tmp_path: Path) -> None:
