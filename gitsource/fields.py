@@ -12,9 +12,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-DURATION = re.compile(r"^(?:\d+[smhd])+$")
+DURATION = re.compile(r"(?:[0-9]+[smhd])+")
 SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
-SIZE = re.compile(r"^([1-9]\d{0,8})(Ki|Mi|Gi)$")
+SIZE = re.compile(r"([1-9][0-9]{0,8})(Ki|Mi|Gi)")
+NAME_LIMIT = 255  # bytes of a file's name, on any file system
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 ENV_REFUSED = ("PYTHON", "LD_", "GROUNDCREW_", "AIRFLOW__")
 
@@ -33,10 +34,16 @@ def _size(value: object) -> int:
 
 
 def _inside(value: str) -> str:
-    parts = value.split("/")
-    if value.startswith("/") or ".." in parts or "\\" in value or "\0" in value:
-        raise ValueError("write a path below this folder, without .. or a leading /")
-    return value.removeprefix("./")
+    path = value.removeprefix("./")
+    parts = path.split("/")
+    if not path.isprintable() or "\\" in path or not {"", ".", ".."}.isdisjoint(parts):
+        raise ValueError(
+            "write the path of a file below this folder, such as bin/tool: without .., without a "
+            "leading, trailing or double /"
+        )
+    if any(len(part.encode()) > NAME_LIMIT for part in parts):
+        raise ValueError(f"write shorter names; each has at most {NAME_LIMIT} bytes")
+    return path
 
 
 def _cron(value: str) -> str:
@@ -122,7 +129,10 @@ RequirementText = Annotated[
 EnvName = Annotated[str, AfterValidator(_environment_name)]
 Mode = Annotated[str, BeforeValidator(_mode)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Jar = Annotated[str, StringConstraints(pattern=r"^[\w.-]+:[\w.-]+:[\w.-]+$")]
+Jar = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+$", max_length=200),
+]
 Glob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?-]+$", max_length=200)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 ComponentName = Annotated[

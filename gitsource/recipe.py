@@ -6,6 +6,7 @@ import hashlib
 import json
 import posixpath
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 
 from packaging.utils import canonicalize_name
 
@@ -65,7 +66,7 @@ class Merge:
     constraints: dict[str, str] = field(default_factory=dict)
     indexes: dict[str, Index] = field(default_factory=dict)
     source_builds: list[str] = field(default_factory=list)
-    files: list[FileItem] = field(default_factory=list)
+    files: dict[FileItem, Place] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
     dags: dict[str, str] = field(default_factory=dict)
@@ -87,7 +88,8 @@ class Merge:
         for i, index in enumerate(spec.indexes):
             self._index(index, folder, part, i)
         self.source_builds += [canonicalize_name(n) for n in spec.sourceBuilds]
-        self.files += [_file(item) for item in spec.files]
+        for i, item in enumerate(spec.files):
+            self.files.setdefault(_file(item), part.place("spec", "files", i))
         self.env.update(spec.env)
         self.imports += spec.checks.imports
         for i, name in enumerate(spec.checks.dags):
@@ -170,6 +172,14 @@ class Merge:
             index.name, index.url, tuple(index.packages), index.credentials, bundle
         )
 
+    def check_files(self) -> None:
+        """No file may be where another is, or below one."""
+        ordered = sorted(self.files, key=lambda item: f"{item.target}/")
+        for one, other in pairwise(ordered):
+            if f"{other.target}/".startswith(f"{one.target}/"):
+                words = f"{other.target} cannot be there beside {one.target}; write another path"
+                self.wrong(self.files[other], "InvalidValue", words)
+
     def recipe(self, timeout: float) -> Recipe:
         """The recipe, with the digest of all that shapes the build."""
         recipe = Recipe(
@@ -243,5 +253,6 @@ def merge(
         else:
             merging.take(fragment, fragment.model.spec)
     merging.take(read, model.spec)
+    merging.check_files()
     needs = tuple((kind, name, what) for (kind, name), what in merging.needs.items())
     return merging.recipe(model.spec.checks.timeout), merging.findings, needs

@@ -40,13 +40,15 @@ def fetch_files(
         return Parts()
     described = json.dumps([asdict(item) for item in recipe.files], sort_keys=True)
     digest = hashlib.sha256(f"files\0{described}".encode()).hexdigest()
-    places = [(item, _place(item)) for item in recipe.files]
+    places = [(item, item.target) for item in recipe.files]
     jars = tuple(place for item, place in places if item.jar)
     has_bin = any(place.startswith("bin/") for _, place in places)
     if not share.has(digest):
         staged = work / "files-entry"
         for item, place in places:
             target = staged / "files" / place
+            if ".." in target.parts or not target.is_relative_to(staged / "files"):
+                raise Stalled("NotAllowed", f"{place} is not below the build's files")
             target.parent.mkdir(parents=True, exist_ok=True)
             source = _fetch(job, item, settings, cache)
             if _url(item, settings).endswith(".gz") and not place.endswith(".gz"):
@@ -54,7 +56,7 @@ def fetch_files(
                     _copy_limited(packed, file, settings.file_bytes)
             else:
                 shutil.copyfile(source, target)
-            target.chmod(item.mode)
+            target.chmod(item.mode | 0o400)  # it is copied from here
         share.put(digest, staged)
     return Parts(digest, jars, has_bin)
 
@@ -66,14 +68,6 @@ def _copy_limited(source: gzip.GzipFile, target: object, limit: int) -> None:
         if written > limit:
             raise Stalled("TooLarge", f"a packed file unpacks to more than {limit} bytes")
         target.write(chunk)  # type: ignore[attr-defined]
-
-
-def _place(item: FileItem) -> str:
-    if item.path:
-        return item.path
-    assert item.jar is not None, "a file from a url has a path"
-    _, artifact, version = item.jar.split(":")
-    return f"jars/{artifact}-{version}.jar"
 
 
 def _url(item: FileItem, settings: BuilderSettings) -> str:

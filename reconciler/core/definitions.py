@@ -66,6 +66,14 @@ class FileItem:
     path: str = ""  # below the build's files: `bin/duckdb`; jars default to `jars/<file name>`
     mode: int = 0o644
 
+    @property
+    def target(self) -> str:
+        """Where it goes, below the build's files."""
+        if self.path or self.jar is None:
+            return self.path
+        _, artifact, version = self.jar.split(":")
+        return f"jars/{artifact}-{version}.jar"
+
 
 class Measure(StrEnum):
     """In what the cost of a build's imports is counted; the values are the report's keys."""

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder import overlap
+from reconciler.builder.files import fetch_files
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.standins import stand_ins, usable
 from reconciler.builder.verify import last_line, line_in
 from reconciler.builder.wheels import Wheel
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
-from reconciler.core.errors import Cancelled
+from reconciler.core.errors import Cancelled, Stalled
 from reconciler.core.model import Distribution, Runtime  # fmt: skip
+from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 
 RUNTIME = Runtime(
@@ -222,3 +224,40 @@ def test_a_stack_trace_is_read_for_its_line_and_words() -> None:
     assert line_in(trace, "nothing.py") == 0
     assert last_line(trace) == "ZeroDivisionError: by zero"
     assert last_line("  \n") == "unknown"
+
+
+# ----------------------------------------------------------------------------------------- files
+
+
+def placing(job: Job, tmp_path: Path, *paths: str, mode: int = 0o644) -> None:
+    """Place one file that was fetched before at each of the paths."""
+    (tmp_path / "cache" / "files").mkdir(parents=True)
+    (tmp_path / "cache" / "files" / "0").write_text("x")
+    (tmp_path / "share").mkdir()
+    share = Share(tmp_path / "share")
+    share.prepare()
+    items = tuple(FileItem("0", url="https://h/x", path=path, mode=mode) for path in paths)
+    fetch_files(
+        job,
+        Recipe("", files=items),
+        BuilderSettings(),
+        share,
+        tmp_path / "cache",
+        tmp_path / "work",
+    )
+
+
+@pytest.mark.parametrize("path", ["OUTSIDE", "../../outside", "a/../../../outside"])
+def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, path: str) -> None:
+    """Whatever path a record holds, nothing is written outside of the build's files."""
+    outside = tmp_path / "outside"
+    with pytest.raises(Stalled) as caught:
+        placing(job, tmp_path, path.replace("OUTSIDE", str(outside)))
+    assert caught.value.reason == "NotAllowed"
+    assert not outside.exists()
+
+
+def test_a_file_without_any_permission_is_placed(job: Job, tmp_path: Path) -> None:
+    """The share gives its own permissions: a mode of 0000 is no trouble of the disk."""
+    placing(job, tmp_path, "bin/x", mode=0)
+    assert (tmp_path / "work" / "files-entry" / "files" / "bin" / "x").stat().st_mode & 0o400
