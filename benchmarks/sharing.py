@@ -76,7 +76,7 @@ def run(sizes: Sequence[int] = SIZES) -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Six environments of small wheels, without peers."""
+    """Six environments of one large wheel and small ones, without peers."""
     with tempfile.TemporaryDirectory() as directory:
         return [row for row in _measure(Path(directory), 6, _small, peers=False) if row.count]
 
@@ -133,7 +133,8 @@ def _small(bench: Bench) -> Common:
     """One wheel with most of the bytes in a library, as in large environments, and small ones."""
     folder = bench.public.folder
     chance = random.Random(20)
-    data = {"large/library.bin": _words(chance, 12_000_000), "large/cold.dat": _words(chance, COLD)}
+    library = _words(chance, 1_000_000) * 32
+    data = {"large/library.bin": library, "large/cold.dat": _words(chance, COLD)}
     reading = "with open(__file__.replace('__init__.py', 'library.bin'), 'rb') as file:\n"
     large = make_wheel(folder, "large", files={"large/__init__.py": f"{reading}    1\n", **data})
     return [large, *(_wheel(folder, chance, f"common{number:02}") for number in range(17))], ()
