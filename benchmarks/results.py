@@ -20,6 +20,7 @@ import psutil
 from benchmarks.rows import HEADS, Row
 
 FOLDER = Path(__file__).parent
+DERIVED = ("ratio", "met")  # of a row: written for readers of the file, not read again
 HEAD = """# Results
 
 Written by `make bench`; each benchmark has the date of its own last run. Counts (round trips,
@@ -60,8 +61,14 @@ def keep(run: Run, names: Sequence[str], folder: Path = FOLDER) -> None:
     runs = {**read(folder), run.name: run}
     ordered = [runs[name] for name in names if name in runs]
     path = folder / "results.json"
-    path.write_text(json.dumps([asdict(run) for run in ordered], indent=1, ensure_ascii=False))
+    path.write_text(json.dumps([_plain(run) for run in ordered], indent=1, ensure_ascii=False))
     (folder / "RESULTS.md").write_text(text(ordered))
+
+
+def _plain(run: Run) -> dict[str, object]:
+    """A run as JSON has it: its rows with what follows from them, for who reads only the file."""
+    rows = [asdict(row) | {name: getattr(row, name) for name in DERIVED} for row in run.rows]
+    return asdict(run) | {"rows": rows}
 
 
 def read(folder: Path = FOLDER) -> Mapping[str, Run]:
@@ -71,7 +78,10 @@ def read(folder: Path = FOLDER) -> Mapping[str, Run]:
         return {}
     found = {}
     for kept in json.loads(path.read_text()):
-        rows = tuple(Row(**row) for row in kept.pop("rows"))
+        rows = tuple(
+            Row(**{name: value for name, value in row.items() if name not in DERIVED})
+            for row in kept.pop("rows")
+        )
         found[kept["name"]] = Run(**kept, rows=rows)
     return found
 

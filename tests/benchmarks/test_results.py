@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -29,6 +30,11 @@ def test_a_run_replaces_its_own_rows_and_keeps_the_others(tmp_path: Path) -> Non
     assert written == text(list(runs.values()))
     assert "2026-01-02, another machine: `make bench NAME=one`" in written
     assert "2026-01-01" not in written
+    (one, *_), (two, *_) = (
+        run["rows"] for run in json.loads((tmp_path / "results.json").read_text())
+    )
+    assert (one["ratio"], one["met"]) == (10.0, True)
+    assert (two["ratio"], two["met"]) == (None, False)
 
 
 def test_a_row_tells_the_ratio_to_the_peer_and_to_the_limit() -> None:
