@@ -2,9 +2,9 @@
 
 `GROUNDCREW_FAILPOINT=name` (or `name:N` for the N-th time it is passed) ends the process there
 with code 137 and no clean-up; with `GROUNDCREW_FAILPOINT_FREEZES=1` it is stopped instead, as by
-SIGSTOP, until someone sends SIGCONT. `GROUNDCREW_FAILPOINTS_FILE=path` appends each distinct name
-as it is passed, so that a test can enumerate them. Without these variables a failpoint costs one
-comparison.
+SIGSTOP, until someone sends SIGCONT. `GROUNDCREW_FAILPOINTS_FILE=path` appends each name as it is
+passed, every time, so that a test can enumerate them. Without these variables a failpoint costs
+one comparison.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def failpoint(name: str) -> None:
         return
     with _lock:
         _passed[name] = _passed.get(name, 0) + 1
-        if _file and _passed[name] == 1:
+        if _file:
             with Path(_file).open("a") as file:
                 file.write(name + "\n")
         if name == _wanted and _passed[name] == _hit:

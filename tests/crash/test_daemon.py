@@ -1,7 +1,11 @@
-"""kill -9 of the daemon at every failpoint on the way, and again while it recovers."""
+"""kill -9 of the daemon at every failpoint on the way, and again while it recovers.
+
+A task that began before is there all the time: it is neither killed nor sees a second build.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,14 +13,13 @@ from queue import SimpleQueue
 
 import pytest
 
-from reconciler.core.model import Records
-from reconciler.core.phases import BuildPhase
-from tests.fakes.airflow_rest import FakeAirflow, State
-from tests.fakes.forked import once
-from tests.fakes.site import BAD_LIVE, GOOD, INSTANCE, Site
+from tests.crash.lanes import Lane, Task
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.site import BAD_LIVE, GOOD
 
 KILLED = 137
 LANES = 2
+OFTEN = 4  # passes from which on a failpoint is also tried in the middle of them
 ENOUGH = {  # what the enumeration must at least have found, whatever else there is
     "store.before-commit", "daemon.recorded", "builder.resolved",
     "share.put_whole.before-rename", "share.put_build.before-rename",
@@ -27,69 +30,6 @@ ENOUGH = {  # what the enumeration must at least have found, whatever else there
 BACK = {"daemon.switch-back.before", "daemon.restart-back.after", "daemon.release-back.before"}
 
 
-class Lane:
-    """A site on version 1.0 with another version asked for, to be started over and over."""
-
-    def __init__(self, root: Path, airflow: FakeAirflow, version: str, text: str) -> None:
-        self.site = Site(root / "site", airflow)
-        self.log = root / "log"
-        self.listing = root / "failpoints"
-        self.airflow = airflow
-        self.site.commit("1.0")
-        assert self.run() == 0, self.log.read_text()[-3000:]
-        self.first = self.pointed()
-        self.site.commit(version, text)
-        self.kept = self.site.keep()
-
-    def run(self, failpoint: str = "", listing: str = "") -> int:
-        return once(self.site.config, self.log, failpoint, listing)
-
-    def start_over(self) -> None:
-        self.site.put_back(self.kept)
-        self.airflow.state = State(heartbeats=dict(self.airflow.state.heartbeats))
-        self.log.write_text("")
-
-    def pointed(self) -> str | None:
-        """The build that the pointer names; there is a pointer, whole and readable."""
-        pointer = self.site.share.pointer(INSTANCE)
-        if pointer is None:
-            assert not (self.site.share.instance_path(INSTANCE) / "pointer.json").exists()
-            return None
-        return next((named.build for named in pointer.builds.values()), None)
-
-    def records(self) -> Records:
-        store = self.site.store()
-        try:
-            return store.load()
-        finally:
-            store.close()
-
-    def check_promises(self, point: str) -> None:
-        """What holds at any moment: the pointer names a complete and verified build."""
-        build = self.pointed()
-        record = self.records().instances[INSTANCE]
-        assert record.runtime is not None
-        assert build is not None, f"{point}: the instance lost its build"
-        assert self.site.share.verified(build, record.runtime.key), f"{point}: not verified"
-
-    def check_end(self, point: str, rolled_back: bool) -> None:
-        """What holds at the end: the newest good build, loaded by all, pools as they were."""
-        records, state = self.records(), self.airflow.state
-        record, build = records.instances[INSTANCE], self.pointed()
-        assert record.activation is None, point
-        assert record.current == build, point
-        assert state.pools == State().pools, f"{point}: {state.pools}"
-        wanted = [b for b in records.builds.values() if b.packages and b.build_id != self.first]
-        assert [b.phase for b in wanted] == [BuildPhase.READY], point
-        marks = [q.build_id for q in record.quarantines]
-        last = {said["component"]: said["build"] for said in state.loaded}
-        assert set(last.values()) == {build}, f"{point}: {last}"
-        if rolled_back:
-            assert (build, marks) == (self.first, [wanted[0].build_id]), point
-        else:
-            assert (build, marks) == (wanted[0].build_id, []), point
-
-
 @pytest.fixture
 def lanes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Lane]]:
     version, text = request.param
@@ -98,26 +38,37 @@ def lanes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Lane]
         yield [Lane(tmp_path / str(n), a, version, text) for n, a in enumerate(airflows)]
 
 
-def enumerate_points(lane: Lane, rolled_back: bool) -> list[str]:
-    """Every failpoint on the way, in the order in which each is first passed."""
+def enumerate_points(lane: Lane, rolled_back: bool) -> Counter[str]:
+    """Every failpoint on the way, in the order in which each is first passed, and how often."""
     lane.start_over()
     code = lane.run(listing=str(lane.listing))
     assert code == (1 if rolled_back else 0), lane.log.read_text()[-3000:]
     lane.check_end("no kill", rolled_back)
-    return lane.listing.read_text().split()
+    return Counter(lane.listing.read_text().split())
+
+
+def often(points: Counter[str]) -> list[str]:
+    """What is passed again and again, once in the middle: another state than the first time."""
+    return [f"{name}:{times // 2 + 1}" for name, times in points.items() if times >= OFTEN]
 
 
 def kill_at(lane: Lane, point: str, rolled_back: bool) -> None:
-    """Kill at a point, kill there again while recovering, then let it end."""
+    """Kill at a point, kill there again while recovering, then let it end.
+
+    A task that began before has all the time what it began with.
+    """
     lane.start_over()
-    assert lane.run(point) == KILLED, f"{point} was not passed:\n{lane.log.read_text()[-2000:]}"
-    lane.check_promises(point)
-    again = lane.run(point)
-    lane.check_promises(point)
-    if again == KILLED:
-        again = lane.run()
-    assert again == (1 if rolled_back else 0), f"{point}:\n{lane.log.read_text()[-3000:]}"
-    lane.check_end(point, rolled_back)
+    with Task(lane.site) as task:
+        assert task.began == [lane.first, "1.0"]
+        assert lane.run(point) == KILLED, f"{point} was not passed:\n{lane.log.read_text()[-2000:]}"
+        lane.check_promises(point)
+        again = lane.run(point)
+        lane.check_promises(point)
+        if again == KILLED:
+            again = lane.run()
+        assert again == (1 if rolled_back else 0), f"{point}:\n{lane.log.read_text()[-3000:]}"
+        lane.check_end(point, rolled_back)
+        assert task.end() == [lane.first, "1.0"], point
 
 
 def kill_at_each(lanes: list[Lane], points: list[str], rolled_back: bool) -> None:
@@ -142,7 +93,7 @@ def test_a_kill_anywhere_on_the_way_to_a_new_version_loses_nothing(lanes: list[L
     """Wherever it is killed, and killed again, the next start goes on to the new version."""
     points = enumerate_points(lanes[0], rolled_back=False)
     assert set(points) >= ENOUGH
-    kill_at_each(lanes, points, rolled_back=False)
+    kill_at_each(lanes, [*points, *often(points)], rolled_back=False)
 
 
 @pytest.mark.slow

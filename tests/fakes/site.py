@@ -94,7 +94,9 @@ class Site:
         """Ask for `acme` of this version with this module; returns the revision."""
         package = self.repo / "teams" / TEAM / "packages" / "acme"
         shutil.rmtree(package, ignore_errors=True)
-        write_package(package, "acme", version, {"acme/__init__.py": text.format(version=version)})
+        modules = {"acme/__init__.py": text, "acme/late.py": 'version = "{version}"\n'}
+        filled = {path: module.format(version=version) for path, module in modules.items()}
+        write_package(package, "acme", version, filled)
         document = {
             "apiVersion": "groundcrew/v1",
             "kind": "Environment",

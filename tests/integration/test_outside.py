@@ -265,12 +265,12 @@ def test_a_webhook_is_believed_only_with_its_signature(http: httpx.Client) -> No
     headers = {"X-GitHub-Event": "push", "Content-Type": "application/json"}
     signed = {**headers, "X-Hub-Signature-256": good}
     assert http.post("/hooks/github", content=body, headers=signed).is_success
-    assert http.post("/hooks/github", content=body + b" ", headers=signed).status_code in (401, 403)
-    assert http.post("/hooks/github", content=body, headers=headers).status_code in (401, 403)
+    assert http.post("/hooks/github", content=body + b" ", headers=signed).status_code == 401
+    assert http.post("/hooks/github", content=body, headers=headers).status_code == 401
     gitlab = {"X-Gitlab-Token": HOOK, "X-Gitlab-Event": "Push Hook"}
     assert http.post("/hooks/gitlab", content=body, headers=gitlab).is_success
     gitlab["X-Gitlab-Token"] = "wrong"
-    assert http.post("/hooks/gitlab", content=body, headers=gitlab).status_code in (401, 403)
+    assert http.post("/hooks/gitlab", content=body, headers=gitlab).status_code == 401
     assert http.post("/hooks/other", content=body).status_code == 404
 
 

@@ -1,0 +1,128 @@
+"""Sites that are killed and started over and over, and a task that runs through all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Self
+
+from reconciler.core.model import Records
+from reconciler.core.phases import BuildPhase
+from tests.fakes.airflow_rest import FakeAirflow, State
+from tests.fakes.forked import once
+from tests.fakes.site import INSTANCE, Site
+
+TASK = """
+import acme, json, os, sys
+print(json.dumps([os.environ["GROUNDCREW_BUILD"], acme.__version__]), flush=True)
+sys.stdin.readline()
+from acme import late
+print(json.dumps([os.environ["GROUNDCREW_BUILD"], late.version]), flush=True)
+"""
+
+
+class Task:
+    """A process that began with one build, and imports more of it only when it ends."""
+
+    def __init__(self, site: Site) -> None:
+        loader = site.root / "share" / "instances" / INSTANCE / "loader"
+        variables = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")},
+            "PYTHONPATH": str(loader),
+            "GROUNDCREW_COMPONENT": "worker",
+            "GROUNDCREW_LOCAL": "off",  # everything that it loads, it loads from the share
+        }
+        self.process = subprocess.Popen(
+            [site.python, "-c", TASK],
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.began = self._line()
+
+    def _line(self) -> list[str]:
+        assert self.process.stdout is not None
+        found: list[str] = json.loads(self.process.stdout.readline() or "[]")
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=10)
+
+    def end(self) -> list[str]:
+        """Let it import the rest; (build, version) as it then sees them."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        ended = self._line()
+        assert self.process.wait(timeout=30) == 0
+        return ended
+
+
+class Lane:
+    """A site on version 1.0 with another version asked for, to be started over and over."""
+
+    def __init__(self, root: Path, airflow: FakeAirflow, version: str, text: str) -> None:
+        self.site = Site(root / "site", airflow)
+        self.log = root / "log"
+        self.listing = root / "failpoints"
+        self.airflow = airflow
+        self.site.commit("1.0")
+        assert self.run() == 0, self.log.read_text()[-3000:]
+        self.first = self.pointed()
+        self.site.commit(version, text)
+        self.kept = self.site.keep()
+
+    def run(self, failpoint: str = "", listing: str = "") -> int:
+        return once(self.site.config, self.log, failpoint, listing)
+
+    def start_over(self) -> None:
+        self.site.put_back(self.kept)
+        self.airflow.state = State(heartbeats=dict(self.airflow.state.heartbeats))
+        self.log.write_text("")
+
+    def pointed(self) -> str | None:
+        """The build that the pointer names; there is a pointer, whole and readable."""
+        pointer = self.site.share.pointer(INSTANCE)
+        if pointer is None:
+            assert not (self.site.share.instance_path(INSTANCE) / "pointer.json").exists()
+            return None
+        return next((named.build for named in pointer.builds.values()), None)
+
+    def records(self) -> Records:
+        store = self.site.store()
+        try:
+            return store.load()
+        finally:
+            store.close()
+
+    def check_promises(self, point: str) -> None:
+        """What holds at any moment: the pointer names a complete and verified build."""
+        build = self.pointed()
+        record = self.records().instances[INSTANCE]
+        assert record.runtime is not None
+        assert build is not None, f"{point}: the instance lost its build"
+        assert self.site.share.verified(build, record.runtime.key), f"{point}: not verified"
+
+    def check_end(self, point: str, rolled_back: bool) -> None:
+        """What holds at the end: the newest good build, loaded by all, pools as they were."""
+        records, state = self.records(), self.airflow.state
+        record, build = records.instances[INSTANCE], self.pointed()
+        assert record.activation is None, point
+        assert record.current == build, point
+        assert state.pools == State().pools, f"{point}: {state.pools}"
+        wanted = [b for b in records.builds.values() if b.packages and b.build_id != self.first]
+        assert [b.phase for b in wanted] == [BuildPhase.READY], point
+        marks = [q.build_id for q in record.quarantines]
+        last = {said["component"]: said["build"] for said in state.loaded}
+        assert set(last.values()) == {build}, f"{point}: {last}"
+        if rolled_back:
+            assert (build, marks) == (self.first, [wanted[0].build_id]), point
+        else:
+            assert (build, marks) == (wanted[0].build_id, []), point
