@@ -28,6 +28,7 @@ BUILDS: Rules = {
     ("batch", "jobs", ""): ("create", "get", "list", "delete"),
     ("", "pods", ""): ("list", "watch"),
     ("", "pods", "log"): ("get",),
+    ("", "events", ""): ("list",),
 }
 KINDS = ("deployments", "statefulsets")
 

@@ -10,6 +10,7 @@ from reconciler.builder.jobs.images import Images
 from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
 from reconciler.builder.uv import uv_path
 from reconciler.cluster.clusters import Clusters
+from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.core.model import Image, Runtime
 from reconciler.settings import BuilderSettings, KubernetesSettings
 from tests.fakes.bench import Bench
@@ -61,6 +62,12 @@ class JobBench(Bench):
             settings, self.share, self._export, cache_dir=cache, secrets_dir=self.secrets,
             workshop=JobWorkshop(self.sessions, self.image),
         )  # fmt: skip
+
+    def instance(self) -> Instance:
+        """A release whose pods run the image."""
+        target = KubernetesTarget(self.namespace, "airflow", "lab")
+        api = Api("http://127.0.0.1:1")
+        return Instance("red-dev", "red", Place("i.yaml"), api, kubernetes=target)
 
     def inspect(self) -> Runtime:
         """What the image has."""

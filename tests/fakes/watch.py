@@ -26,6 +26,7 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 PROGRAMS = ("prometheus", "prometheus-alertmanager")
 PATIENCE = 120  # seconds that a program or a fact is waited for
 QUICK = "1s"
+NAMESPACE = "groundcrew"  # of the daemon that is scraped
 
 
 def missing() -> list[str]:
@@ -147,7 +148,8 @@ def _configure_prometheus(path: Path, target: str, alertmanager: int) -> None:
     document["global"] = {"scrape_interval": QUICK, "evaluation_interval": QUICK}
     document["rule_files"] = [str(DEPLOY / "rules.yaml")]
     (configured,) = document["scrape_configs"]
-    configured["static_configs"][0]["targets"] = [target]
+    labels = {"namespace": NAMESPACE}  # as the chart's ServiceMonitor brings it
+    configured["static_configs"][0] |= {"targets": [target], "labels": labels}
     (managers,) = document["alerting"]["alertmanagers"]
     managers["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
     path.write_text(yaml.safe_dump(document))

@@ -15,12 +15,12 @@ import httpx
 import pytest
 
 from tests.fakes.site import ENVIRONMENT, INSTANCE, TEAM
-from tests.fakes.watch import until
+from tests.fakes.watch import NAMESPACE, until
 from tests.monitoring.conftest import SECOND, Scene, commit
 
 GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 CHOICES = {
-    "$job": "groundcrew", "$team": ".*", "$environment": ENVIRONMENT,
+    "$job": "groundcrew", "$namespace": NAMESPACE, "$team": ".*", "$environment": ENVIRONMENT,
     "$__rate_interval": "5m", "$__range": "1h",
 }  # fmt: skip
 LOOKED_BACK, STEP = 600, 2  # seconds of a graph
