@@ -7,9 +7,11 @@ import signal
 import uuid
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 _skipped: list[str] = []
 
@@ -53,8 +55,12 @@ def postgresql_url(postgresql: str) -> str:
     """URL of an empty PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    except OperationalError as error:
+        log = Path(str(engine.url.query["host"]), "log")
+        raise AssertionError(f"PostgreSQL ended:\n{log.read_text()[-3000:]}") from error
     engine.dispose()
     base, _, query = postgresql.partition("?")
     return f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
