@@ -151,7 +151,7 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
 
 
 def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
-    """A quarantine ends when the definition asks for another recipe.
+    """A quarantine ends when the definition asks for another recipe, or for one that was only gone.
 
     Not that of the present build, nor of one that could not be gone back to: without these the way
     back would be tried again without an end.
@@ -164,7 +164,9 @@ def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
     if quarantined(record, record.current):
         standing.add(record.previous)
     kept = tuple(
-        q for q in record.quarantines if q.recipe_digest == digest or q.build_id in standing
+        q
+        for q in record.quarantines
+        if (q.reason != "BuildMissing" if q.recipe_digest == digest else q.build_id in standing)
     )
     return record if kept == record.quarantines else replace(record, quarantines=kept)
 
@@ -297,11 +299,13 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
             )  # fmt: skip
             return replace(record, activation=activation)
     elif activation.step is Step.DEGRADED:
-        if target is not None and target.build != activation.from_build and not quarantined(
+        due = activation.not_before <= draft.now
+        forward = target is not None and target.build != activation.from_build and not quarantined(
             record, target.build
-        ):  # fmt: skip
+        )  # fmt: skip
+        if target is not None and forward and (due or target.build != activation.to_build):
             return _leave_degraded(draft, record, activation, target)
-        if activation.not_before <= draft.now:
+        if due:
             return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
         draft.wake(activation.not_before)
     return record
@@ -310,7 +314,10 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
 def _leave_degraded(
     draft: Draft, record: InstanceRecord, broken: Activation, target: Target
 ) -> InstanceRecord:
-    """A newer good build: go straight to it; the pools are still paused and stay recorded."""
+    """A newer good build: go straight to it; the pools are still paused and stay recorded.
+
+    Or the same one again, when it was not the build's fault: that is one more try, not a new start.
+    """
     fresh = replace(
         _activation(draft, record, target, Step.SWITCH),
         from_build=broken.from_build,
@@ -318,5 +325,6 @@ def _leave_degraded(
         baseline=broken.baseline,
         expected_dags=broken.expected_dags,
         drained=broken.drained,
+        reverts=broken.reverts if target.build == broken.to_build else 0,
     )
     return _started(draft, record, fresh, target)

@@ -27,9 +27,12 @@ UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "Unschedulable", "QuotaExceeded", "PodsRefused",
     "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable", "ShareCorrupt",
-    "AirflowDenied", "AirflowCertificate", "NotAllowed",
+    "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
 })  # fmt: skip
 """Why an activation may fail through no fault of its build: it is tried again after a while."""
+
+ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
+"""Where the build before got in that often and this one did not, it is the build's fault."""
 
 STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise
 
@@ -209,31 +212,32 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
         },
     )
     record = retire(record, activation.to_build, draft.now)
-    record = _quarantine(draft, record, activation, problem)
-    aborts = record.aborts + 1
+    record = _quarantine(draft, record, activation, problem, record.aborts)
     same = activation.to_build in (None, activation.from_build)  # nothing to quarantine
-    again = same or _blameless(activation, problem)
+    again = same or _blameless(activation, problem, record.aborts)
+    aborts = record.aborts + 1
     wait = draft.policy.backoff(aborts) if again else 0.0
     return replace(record, problem=problem, aborts=aborts, not_before=draft.now + wait)
 
 
-def _blameless(activation: Activation, problem: Problem) -> bool:
-    """Is an activation that failed tried again by itself.
+def _blameless(activation: Activation, problem: Problem, returns: int = 0) -> bool:
+    """Is an activation that failed tried again by itself; `returns`: how often it was already.
 
     A build that is gone is built anew where the definition asks for it; the one that an operator
     wanted to go back to is not.
     """
     gone = problem.reason == "BuildMissing" and activation.trigger is Trigger.OPERATOR
-    return problem.reason in BLAMELESS and not gone
+    shut = problem.reason in ACCESS and returns >= TRIES
+    return problem.reason in BLAMELESS and not gone and not shut
 
 
 def _quarantine(
-    draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem
+    draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem, returns: int = 0
 ) -> InstanceRecord:
     build_id = activation.to_build
     if build_id in (None, activation.from_build) or quarantined(record, build_id):
         return record
-    if _blameless(activation, problem):
+    if _blameless(activation, problem, returns):
         return record
     digest = next((b.recipe_digest for b in draft.builds.values() if b.build_id == build_id), "")
     mark = Quarantine(build_id, digest, problem.reason, problem.message, draft.now)
@@ -280,7 +284,11 @@ def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> In
         problem.message,
         reason=problem.reason,
         revision=activation.revision,
-        data=_timing(activation),
+        data={
+            "trigger": str(activation.trigger),
+            **_timing(activation),
+            **asked_by(draft, record, activation),
+        },
     )
     wait = draft.policy.backoff(aborts) if aborts else 0.0
     return replace(

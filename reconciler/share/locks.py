@@ -45,16 +45,17 @@ def _held(root: Path, kind: int, patience: float) -> Iterator[bool]:
     with translating(f"locking the share {root}"):
         handle = os.open(root / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while True:
-            try:
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    yield False
-                    return
-                time.sleep(LOOK_AGAIN)
-            else:
-                break
-        yield True
+        while not (got := _taken(handle, kind, root)) and time.monotonic() < deadline:
+            time.sleep(LOOK_AGAIN)
+        yield got
     finally:
         os.close(handle)
+
+
+def _taken(handle: int, kind: int, root: Path) -> bool:
+    with translating(f"locking the share {root}"):
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

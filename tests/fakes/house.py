@@ -364,11 +364,15 @@ class House:
                 if "restart" in self.faults:
                     self._fails_live(record, activation)
                     return StepResult(Verdict.FAILED, Problem("RestartFailed", "exit code 1"))
+                if "forbidden" in self.faults:
+                    return StepResult(Verdict.FAILED, Problem("NotAllowed", "no such command"))
                 if "image" in self.faults and activation.step is Step.RESTART:
                     words = "the registry does not answer"
                     return StepResult(Verdict.FAILED, Problem("ImagePull", words))
                 real.start()
             case Step.PROBE | Step.PROBE_BACK:
+                if "shut" in self.faults and step is Step.PROBE:
+                    return StepResult(Verdict.FAILED, Problem("AirflowDenied", "it answered 401"))
                 if not real.healthy:
                     self._fails_live(record, activation)
                     return StepResult(Verdict.FAILED, Problem("ComponentDown", "it is down"))

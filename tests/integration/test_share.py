@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import shutil
@@ -457,3 +458,17 @@ def test_nothing_is_collected_while_a_build_is_placed(share: Share) -> None:
     assert caught.value.reason == "BuildsRunning"
     with locks.collecting(share.root), pytest.raises(Retryable), locks.collecting(share.root):
         raise AssertionError("two collectors at once")
+
+
+def test_a_lock_that_the_share_refuses_is_the_shares_trouble(
+    share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a bug, nor a build's fault: it is waited for."""
+
+    def refuse(_handle: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(Retryable, match="locking the share") as caught, share.making():
+        raise AssertionError("nobody holds a lock")
+    assert caught.value.reason == "ShareUnreachable"

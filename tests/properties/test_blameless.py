@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from reconciler.core.model import ROLLED_BACK, Verb
 from reconciler.core.phases import Step
-from tests.fakes.house import LOOKS, House
+from reconciler.core.steps import TRIES
+from tests.fakes.house import LOOKS, POLICY, House
 from tests.properties.test_cut_short import begin, change
 
 
@@ -103,3 +105,52 @@ def test_an_airflow_that_stays_silent_is_the_builds_fault() -> None:
     (mark,) = record.quarantines
     assert mark.reason == "GateTimeout"
     assert "no answer" in mark.message
+
+
+def test_what_fails_both_ways_is_tried_with_growing_pauses_and_stays_degraded() -> None:
+    """Nobody hammers an instance that goes neither forward nor back; it is told as what it is."""
+    house = begin("g1")
+    change(house, "g2")
+    until(house, Step.RESTART).faults.add("forbidden")
+    broken = []
+    seconds = 1200
+    for _ in range(seconds):
+        last(house, 1, 1.0)
+        activation = house.records.instances["a"].activation
+        broken.append(activation is not None and activation.reverts > 0)  # Degraded on the pages
+    events = [event.kind for event in house.events]
+    assert events.count("Degraded") == 1
+    pauses = seconds / POLICY.retry_most + 4  # the first ones are shorter
+    assert events.count("ActivationStarted") <= 2 + pauses
+    assert all(broken[10:])
+    house.settle()
+    record = house.records.instances["a"]
+    assert (record.current, record.quarantines) == ("g2@cp311-linux-1", ())
+
+
+def test_a_build_that_shuts_us_out_again_and_again_is_marked() -> None:
+    """The credentials are good: the build before is let in with them each time."""
+    house = begin("g1")
+    change(house, "g2")
+    until(house, Step.PROBE).faults.add("shut")
+    last(house, 100)
+    record = house.records.instances["a"]
+    assert (record.current, record.activation) == ("g1@cp311-linux-1", None)
+    (mark,) = record.quarantines
+    assert (mark.build_id, mark.reason) == ("g2@cp311-linux-1", "AirflowDenied")
+    assert sum(event.kind == "RolledBack" for event in house.events) == TRIES + 1
+
+
+def test_a_build_that_was_only_gone_is_taken_once_a_commit_asks_for_it() -> None:
+    """An operator could not go back to it; made anew, it is as good as it was."""
+    house = begin("g1")
+    change(house, "g2")
+    house.settle()
+    house.complete["g1@cp311-linux-1"].clear()
+    house.ask(Verb.ROLLBACK, "instance/a")
+    house.settle()
+    marks = house.records.instances["a"].quarantines
+    assert {mark.reason for mark in marks} == {ROLLED_BACK, "BuildMissing"}
+    change(house, "g1")
+    house.settle()
+    assert house.records.instances["a"].current == "g1@cp311-linux-1"

@@ -339,6 +339,27 @@ def test_a_rollback_that_fails_is_not_the_commits_failure() -> None:
     assert [status_of(e, "groundcrew") for e in events] == [None, None]
 
 
+def test_a_rollback_that_is_given_up_leaves_the_commits_status_alone() -> None:
+    """Its drain took too long: nobody would ever settle a status that is pending."""
+    house = House()
+    house.instances["dev"], house.airflow["dev"] = instance("dev"), Airflow()
+    for recipe in ("g1", "g2"):
+        house.environments["one"] = environment("one", recipe, (Wave(("dev",)),))
+        house.commit()
+        house.settle()
+    house.ask(Verb.ROLLBACK, "instance/dev")
+    for _ in range(40):
+        house.airflow["dev"].tasks = ["g2@cp311-linux-1"]
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+        house.now += 61.0
+    given_up = [e for e in house.events if e.kind == "ActivationAborted"]
+    assert given_up
+    assert {e.data["environment"] for e in given_up} == {"one"}
+    assert {status_of(replace(e, revision=SHA), "groundcrew") for e in given_up} == {None}
+
+
 def test_a_deleted_environment_is_told_as_such() -> None:
     """Nobody's commit made the bare base active."""
     made = fact(data={"trigger": "deletion", "to": ""})

@@ -225,10 +225,10 @@ class KubernetesDriver:
         idle = now - max(since, rollout.moved(pods, stamp), release.seen_since)
         limit = rollout.longest(workload, instance.probe_timeout)
         if idle <= instance.probe_timeout and now - since <= limit:
-            if kind != "statefulsets" or len(pods) >= replicas_of(workload):
+            missing = kind == "statefulsets" and len(pods) < replicas_of(workload)
+            if not missing or idle <= cluster.limits.schedule_timeout:
                 return None
-            until = now - cluster.limits.schedule_timeout
-            return events.refused(cluster, workload, pods, activation.restarted_at, until)
+            return events.refused(cluster, workload, pods, activation.restarted_at)
         words = rollout.progress(workload, pods, stamp)
         about = [workload, *(pod for pod in pods if not rollout.ready(pod))]
         why = events.newest(

@@ -29,12 +29,12 @@ def newest(cluster: Cluster, namespace: str, about: Collection[Json], since: flo
 
 
 def refused(
-    cluster: Cluster, workload: Json, pods: Collection[Json], since: float, until: float
+    cluster: Cluster, workload: Json, pods: Collection[Json], since: float
 ) -> Problem | None:
-    """Why a StatefulSet has not got a pod that is missing now, and was refused before `until`.
+    """Why a StatefulSet has not got a pod that is missing now; its status never tells.
 
-    Its status never tells, as a Deployment's does. A refusal that is younger may pass: a quota
-    counts an ended pod for a moment.
+    To be asked only once it waits for a while: a quota counts an ended pod for a moment, and the
+    event of an earlier restart is counted on when the same happens again.
     """
     meta = workload["metadata"]
     fields = f"involvedObject.uid={meta['uid']},reason=FailedCreate"
@@ -42,7 +42,7 @@ def refused(
     for event in _list(cluster, meta["namespace"], fields):
         named, said = POD.search(str(event.get("message", ""))), _said(event)
         missing = named is not None and named[1] not in present
-        if missing and _last(event) >= int(since) and _first(event) < until:
+        if missing and _last(event) >= int(since):
             quota = "exceeded quota" in said
             return Problem("QuotaExceeded" if quota else "PodsRefused", f"{meta['name']}: {said}")
     return None
@@ -60,10 +60,6 @@ def _last(event: Json) -> float:
     series = event.get("series") or {}
     times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return max(seconds(at) for at in times)
-
-
-def _first(event: Json) -> float:
-    return seconds(event.get("firstTimestamp") or event.get("eventTime"))
 
 
 def _said(event: Json) -> str:

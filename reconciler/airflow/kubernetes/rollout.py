@@ -64,8 +64,9 @@ def progress(workload: Json, pods: Sequence[Json], stamp: str) -> str:
 def moved(pods: Sequence[Json], stamp: str) -> float:
     """When the pods last got on, by the cluster's clock; 0.0 when they have not begun.
 
-    A restarted pod was made, found a node, was initialised or became ready; one that is ending gets
-    all of its grace, so this may lie ahead: a worker may use it to finish its tasks.
+    A restarted pod was made, found a node, was initialised, or became ready or ceased to be: from
+    then on it has its time again. One that is ending gets all of its grace, so this may lie ahead:
+    a worker may use it to finish its tasks.
     """
     times = [0.0]
     for pod in pods:
@@ -75,7 +76,7 @@ def moved(pods: Sequence[Json], stamp: str) -> float:
         elif annotation(pod, RESTARTED_AT) == stamp:
             times.append(seconds(metadata.get("creationTimestamp")))
             conditions = (pod.get("status") or {}).get("conditions") or []
-            reached = [c for c in conditions if c.get("status") == "True"]
+            reached = [c for c in conditions if c.get("status") == "True" or c["type"] == "Ready"]
             times += [seconds(c.get("lastTransitionTime")) for c in reached]
     return max(times)
 
