@@ -296,14 +296,20 @@ def test_the_commits_page_is_found_from_the_repos_address(
 # ------------------------------------------------------------------------- what no commit asked for
 
 
-def rolled_back_by_hand(fails: bool = False) -> list[Event]:
-    """The events of an operator's rollback on a commit's instance, as the core records them."""
+def on_its_second_build() -> House:
+    """An instance that a commit took from one build to another."""
     house = House()
     house.instances["dev"], house.airflow["dev"] = instance("dev"), Airflow()
     for recipe in ("g1", "g2"):
         house.environments["one"] = environment("one", recipe, (Wave(("dev",)),))
         house.commit()
         house.settle()
+    return house
+
+
+def rolled_back_by_hand(fails: bool = False) -> list[Event]:
+    """The events of an operator's rollback on a commit's instance, as the core records them."""
+    house = on_its_second_build()
     before = len(house.events)
     if fails:
         house.complete["g1@cp311-linux-1"].clear()
@@ -341,12 +347,7 @@ def test_a_rollback_that_fails_is_not_the_commits_failure() -> None:
 
 def test_a_rollback_that_is_given_up_leaves_the_commits_status_alone() -> None:
     """Its drain took too long: nobody would ever settle a status that is pending."""
-    house = House()
-    house.instances["dev"], house.airflow["dev"] = instance("dev"), Airflow()
-    for recipe in ("g1", "g2"):
-        house.environments["one"] = environment("one", recipe, (Wave(("dev",)),))
-        house.commit()
-        house.settle()
+    house = on_its_second_build()
     house.ask(Verb.ROLLBACK, "instance/dev")
     for _ in range(40):
         house.airflow["dev"].tasks = ["g2@cp311-linux-1"]
