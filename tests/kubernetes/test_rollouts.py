@@ -102,6 +102,7 @@ def test_a_rollout_that_never_ends_is_told_by_its_own_events(stand: Stand) -> No
                  if p["metadata"]["name"] == "airflow-worker-0"]  # fmt: skip
     warn(stand, worker, "BackOff", "of long ago", at=time.time() - 3600)
     stand.change("worker", {"mode": "notready"})
+    stand.change("worker-heavy", {"mode": "ok"})
     stand.instance = replace(stand.instance, probe_timeout=4.0)
     activation = stand.activation()
     stand.driver.perform(activation.step, stand.instance, activation, time.time())
