@@ -194,6 +194,7 @@ def test_a_namespace_that_goes_in_the_middle_and_comes_back(lab: Lab, tmp_path: 
             site.active("red-lost", "2.0", seconds=120)
 
 
+@pytest.mark.timeout(1200)
 def test_a_hundred_instances_roll_within_the_limit(lab: Lab, tmp_path: Path) -> None:
     """One commit for all of them; never more than the limit at once; one build."""
     with KubeSite(lab, tmp_path, played=True) as site, FakeAirflow("2") as airflow:
@@ -207,7 +208,7 @@ def test_a_hundred_instances_roll_within_the_limit(lab: Lab, tmp_path: Path) -> 
         site.commit()
         with site.daemon():
             for name in names:
-                site.active(name, "1.0", seconds=300)
+                site.active(name, "1.0", seconds=900)
         running = most = 0
         for event in site.store().events(limit=5000):
             running += {"ActivationStarted": 1, "ActivationActive": -1}.get(event.kind, 0)
