@@ -39,7 +39,7 @@ class LocalDriver:
     """Drives instances with `local:`; used from several threads, for different instances.
 
     `declared` says of a build which providers and plugins it brings; `check` raises when this
-    daemon may not act.
+    daemon may not act. `share` is where the loaders are; None: on any share.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class LocalDriver:
         secrets_dir: Path,
         declared: Callable[[str], Declared] = lambda _: Declared(),
         check: Callable[[], None] = lambda: None,
+        share: Path | None = None,
     ) -> None:
+        self._share = share
         self._allow = settings.allow
         self._rest = RestSteps(secrets_dir, check)
         self._starts = Starts()
@@ -97,13 +99,12 @@ class LocalDriver:
         """
         assert instance.local is not None, "this driver gets local instances only"
         prefix = str(Path(instance.local.python).parent) + "/"
-        loader = f"/instances/{instance.name}/loader"
         oldest = now
         for process in psutil.process_iter(["cmdline", "create_time"]):
             try:
                 words = process.info["cmdline"] or []
                 mine = any(word.startswith(prefix) for word in words[:2])
-                mine = mine or loader in process.environ().get("PYTHONPATH", "")
+                mine = mine or self._loads(process.environ().get("PYTHONPATH", ""), instance.name)
             except psutil.AccessDenied:
                 if any("airflow" in word for word in process.info["cmdline"] or []):
                     return None
@@ -113,6 +114,18 @@ class LocalDriver:
             if mine:
                 oldest = min(oldest, float(process.info["create_time"]))
         return oldest
+
+    def _loads(self, path: str, name: str) -> bool:
+        """Is an instance's loader on a PYTHONPATH; one that is not seen from here counts."""
+        loader = f"instances/{name}/loader"
+        for entry in path.split(os.pathsep):
+            if entry.rstrip("/").endswith(f"/{loader}"):
+                try:
+                    if self._share is None or Path(entry).samefile(self._share / loader):
+                        return True
+                except OSError:
+                    return True
+        return False
 
     # ---------------------------------------------------------------------------------- steps
 

@@ -73,7 +73,7 @@ class Rooms:
         )
         declared = Declarations(settings.share, self.share.build)
         self._local = LocalDriver(
-            settings.local, settings.secrets_dir, declared, check=self._may_act
+            settings.local, settings.secrets_dir, declared, self._may_act, settings.share
         )
         self.adoption = Adoption(self.share)
         self.sizes = Sizes(self.share)

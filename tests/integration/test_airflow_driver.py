@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -610,3 +611,25 @@ def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None
     read = Declarations(tmp_path, {"b" * 16: document}.get)
     assert read("b" * 16) == Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
     assert read("c" * 16) == Declared()
+
+
+NAME = "holds-builds"  # of no instance of another test, which may run side by side
+
+
+@pytest.mark.parametrize(("share", "counts"), [("ours", True), ("other", False), ("unseen", True)])
+def test_a_process_holds_the_builds_of_its_own_share(
+    tmp_path: Path, share: str, *, counts: bool
+) -> None:
+    """An instance of that name may be on another share, too; a path not seen here may be ours."""
+    for name in ("ours", "other"):
+        (tmp_path / name / "instances" / NAME / "loader").mkdir(parents=True)
+    driver = LocalDriver(LocalSettings(allow=("*",)), tmp_path, share=tmp_path / "ours")
+    local = LocalTarget(str(tmp_path / "base" / "bin" / "python"), str(tmp_path), ())
+    instance = Instance(NAME, "red", Place("i.yaml"), Api("http://127.0.0.1:1"), local)
+    now = time.time() + 3600
+    loader = str(tmp_path / share / "instances" / NAME / "loader")
+    variables = {**os.environ, "PYTHONPATH": f"/nowhere{os.pathsep}{loader}"}
+    with subprocess.Popen(["sleep", "60"], env=variables) as process:
+        oldest = driver.oldest_process(instance, now)
+        process.kill()
+    assert (oldest != now) is counts
