@@ -244,6 +244,18 @@ def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) 
     assert "one" in found.environments
 
 
+@pytest.mark.parametrize("reserved", ["packages", "nothing"])
+def test_a_team_called_packages_stops_nobody_else(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserved: str
+) -> None:
+    """Its file is a finding; also where only the mirror would refuse to read it."""
+    monkeypatch.setattr("gitsource.objects.RESERVED", reserved)
+    repo.write("teams/packages/two.yaml", ENVIRONMENT.replace("{name: one}", "{name: two}"))
+    found = read(repo, tmp_path)
+    assert only(found.findings).place.file == "teams/packages/two.yaml"
+    assert "one" in found.environments
+
+
 # ------------------------------------------------------------------------------------- the repo
 
 
