@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 REFS = "groundcrew"  # below refs/: one for each revision that was read
 TIDY_AFTER = 50  # revisions read since the mirror was tidied
 KEPT = 20  # newest revisions that stay, whatever the records name
+SLOW = "MirrorSlow"  # git had no end in the mirror: the disk is slow, or git.timeout is short
 
 
 class Source:
@@ -120,13 +121,14 @@ class Source:
                     return False
         try:
             self._git(["fsck", "--no-dangling", "--no-progress"])
-        except Retryable:
-            return False
+        except Retryable as error:
+            return error.reason == SLOW  # nothing was found yet
         return True
 
     def _wipe(self) -> None:
         """Away with the mirror: it is fetched anew, and so is everything read from it."""
         shutil.rmtree(self._mirror, ignore_errors=True)
+        self._revision = ""
         self._damaged = False
 
     def _tidy(self) -> None:
@@ -259,7 +261,7 @@ class Source:
             process.communicate()
             late = f"did not answer within {self._settings.timeout:.0f} s"
             if local:
-                raise self._unread(late) from None
+                raise Retryable(SLOW, f"git in {self._mirror} {late}") from None
             raise Retryable("SourceUnreachable", f"{self._settings.url} {late}") from None
         if process.returncode != 0:
             words = complaint.decode(errors="replace")
