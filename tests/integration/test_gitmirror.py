@@ -170,3 +170,36 @@ def test_the_mirror_stays_small_and_keeps_what_records_name(
     loose = [p for p in (state / "mirror.git/objects").glob("??/*") if p.is_file()]
     assert len(loose) < 3 * 8
     one.export(tree, tmp_path / "teams")
+
+
+@pytest.mark.parametrize("damage", [None, "HEAD", "a lock"])
+def test_who_only_reads_leaves_the_daemons_mirror_as_it_is(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str | None
+) -> None:
+    """`groundcrew plan` tidies no ref away and throws no damaged mirror away under the daemon."""
+    monkeypatch.setattr("gitsource.source.TIDY_AFTER", 2)
+    monkeypatch.setattr("gitsource.source.KEPT", 1)
+    one = source(tmp_path, str(repo.path))
+    monkeypatch.setattr(one, "_tidy", lambda: None)  # there are as many refs as it will find
+    for _ in range(3):
+        repo.commit()
+        one.poll()
+    mirror = tmp_path / "state" / "mirror.git"
+    if damage is not None:
+        subprocess.run(["git", "-C", str(mirror), "gc", "-q"], check=True)
+        DAMAGES[damage](mirror)
+        repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
+        repo.commit()
+        (tmp_path / "state" / "definitions.db").unlink()
+    before = mirror.stat().st_ino
+    refs = sorted(mirror.glob("refs/groundcrew/*"))
+    reader = Source(GitSettings(url=str(repo.path)), tmp_path / "state", tmp_path / "secrets")
+    if damage is None:
+        assert reader.poll() is not None
+    else:
+        with pytest.raises(Retryable) as caught:
+            reader.poll()
+        assert caught.value.reason == "MirrorDamaged"
+    assert mirror.stat().st_ino == before
+    assert set(refs) <= set(mirror.glob("refs/groundcrew/*"))
+    assert one.poll() is not None or damage is None

@@ -80,7 +80,8 @@ def repo(tmp_path: Path) -> Repo:
 
 def source(tmp_path: Path, url: str, **settings: object) -> Source:
     (tmp_path / "secrets").mkdir(exist_ok=True)
-    return Source(GitSettings(url=url, **settings), tmp_path / "state", tmp_path / "secrets")  # type: ignore[arg-type]
+    made = GitSettings(url=url, **settings)  # type: ignore[arg-type]
+    return Source(made, tmp_path / "state", tmp_path / "secrets", tuple)  # as the daemon's
 
 
 def read(repo: Repo, tmp_path: Path) -> Definitions:
