@@ -61,7 +61,7 @@ def short() -> list[Row]:
         kinds = [event.kind for event in site.store().events(after_id=last)]
         (site.root / "poll-state").mkdir()
         source = Source(
-            GitSettings(url=str(site.repo)), site.root / "poll-state", site.root / "secrets"
+            GitSettings(url=str(site.repo)), site.root / "poll-state", site.root / "secrets", tuple
         )
         assert source.poll() is not None
         processes: list[str] = []
@@ -132,7 +132,7 @@ def _polls(site: Site) -> list[float]:
     """Seconds of each poll that finds nothing new."""
     state = site.root / "poll-state"
     state.mkdir()
-    source = Source(GitSettings(url=str(site.repo)), state, site.root / "secrets")
+    source = Source(GitSettings(url=str(site.repo)), state, site.root / "secrets", tuple)
     assert source.poll() is not None
     seconds = []
     for _ in range(POLLS):

@@ -31,7 +31,7 @@ from reconciler.core.definitions import (
     Place,
     Wave,
 )
-from reconciler.core.errors import GroundcrewError
+from reconciler.core.errors import Retryable
 
 FILE_LIMIT = 1 << 20
 
@@ -169,7 +169,7 @@ class Assembly:
             read = read_entry(tree, entry, "Environment")
             try:
                 made = self._make(tree, read, entry.blob)
-            except GroundcrewError:
+            except Retryable:
                 raise  # the mirror's trouble
             except Exception as error:
                 finding = unexpected(path, read.object, error)

@@ -21,7 +21,7 @@ from git.exc import GitError
 def fetch(request: dict[str, Any]) -> dict[str, Any]:
     """Bring the newest revision into the mirror, and tell which that is."""
     path = Path(request["mirror"])
-    repo = _open(path)
+    repo = _open(path, anew=request["anew"])
     branch = request["branch"]
     repo.git.fetch(
         "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
@@ -32,13 +32,15 @@ def fetch(request: dict[str, Any]) -> dict[str, Any]:
     return {"revision": head.hexsha}
 
 
-def _open(path: Path) -> git.Repo:
-    """The bare mirror; what is there but is none is wiped."""
+def _open(path: Path, *, anew: bool) -> git.Repo:
+    """The bare mirror; what is there but is none is wiped if it may be made `anew`."""
     if path.exists():
         try:
             repo = git.Repo(path, odbt=git.GitCmdObjectDB)
             repo.git.rev_parse("--is-bare-repository")
         except (GitError, OSError, ValueError):
+            if not anew:
+                raise
             shutil.rmtree(path)
         else:
             return repo

@@ -21,11 +21,12 @@ from reconciler.core.definitions import (
     Place,
     Window,
 )
-from reconciler.core.errors import GroundcrewError
+from reconciler.core.errors import Retryable, Stalled
 
 log = logging.getLogger(__name__)
 
 LABEL = re.compile(NAME)
+RESERVED = "packages"  # what a folder of source packages is called, which is not read
 
 
 def kind_of_path(path: str) -> str | None:
@@ -56,11 +57,16 @@ def refused(entry: Entry, limit: int) -> Finding | None:
     if folder == "teams" and not LABEL.fullmatch(team):
         words = "call a team's folder by at most 63 lower-case letters, digits and -"
         return Finding(place, entry.path, "InvalidValue", words)
+    if folder == "teams" and team == RESERVED:
+        words = f"no team is called {RESERVED}: such a folder holds source packages; rename it"
+        return Finding(place, entry.path, "InvalidValue", words)
     return None
 
 
 def unexpected(path: str, name: str, error: Exception) -> Finding:
-    """What was not foreseen while a file was read: its own finding, so that nothing else stops."""
+    """What stopped the reading of a file: its own finding, so that nothing else stops."""
+    if isinstance(error, Stalled):
+        return Finding(error.place or Place(path), name, error.reason, error.message)
     log.error("%s cannot be read", path, exc_info=error)
     words = f"it cannot be read ({type(error).__name__}), and the daemon's log says where; look "
     return Finding(Place(path), name, "ReadFailed", words + "for what is unusual in it")
@@ -70,7 +76,7 @@ def read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
     """What a file at the place of `kind` holds."""
     try:
         return _read_entry(tree, entry, kind)
-    except GroundcrewError:
+    except Retryable:
         raise  # the mirror's trouble
     except Exception as error:
         found = unexpected(entry.path, entry.path, error)

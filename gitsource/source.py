@@ -34,12 +34,14 @@ log = logging.getLogger(__name__)
 REFS = "groundcrew"  # below refs/: one for each revision that was read
 TIDY_AFTER = 50  # revisions read since the mirror was tidied
 KEPT = 20  # newest revisions that stay, whatever the records name
+SLOW = "MirrorSlow"  # git had no end in the mirror: the disk is slow, or git.timeout is short
 
 
 class Source:
     """One branch of one repo. Used by one thread at a time, but for `export`.
 
-    `named` gives the revisions that the records name: they stay in the mirror.
+    `named` gives the revisions that the records name: they stay in the mirror. With None another
+    may use the mirror too, so that nothing in it is thrown away.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Source:
         settings: GitSettings,
         state_dir: Path,
         secrets_dir: Path,
-        named: Callable[[], Iterable[str]] = tuple,
+        named: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         self._settings = settings
         self._mirror = state_dir / "mirror.git"
@@ -72,6 +74,8 @@ class Source:
             return None
         assembly, self._assembly = self._assembly, None  # until this revision was read to its end
         if self._damaged:
+            if self._named is None:
+                raise self._left()
             assembly = None
             self._wipe()
         try:
@@ -79,6 +83,8 @@ class Source:
         except Retryable as error:
             if self._is_sound():
                 raise
+            if self._named is None:
+                raise self._left() from error
             log.warning("the mirror is damaged, and is fetched anew: %s", error)
             self._wipe()
             definitions = self._read(None)
@@ -120,13 +126,14 @@ class Source:
                     return False
         try:
             self._git(["fsck", "--no-dangling", "--no-progress"])
-        except Retryable:
-            return False
+        except Retryable as error:
+            return error.reason == SLOW  # nothing was found yet
         return True
 
     def _wipe(self) -> None:
         """Away with the mirror: it is fetched anew, and so is everything read from it."""
         shutil.rmtree(self._mirror, ignore_errors=True)
+        self._revision = ""
         self._damaged = False
 
     def _tidy(self) -> None:
@@ -135,6 +142,8 @@ class Source:
         A ref keeps a revision that a rewritten branch has left: those that the records name and
         the newest ones read here stay.
         """
+        if self._named is None:
+            return
         self._kept.append(self._revision)
         refs = self._mirror / "refs" / REFS
         try:
@@ -164,6 +173,7 @@ class Source:
                 "mirror": str(self._mirror),
                 "url": self._settings.url,
                 "branch": self._settings.branch,
+                "anew": self._named is not None,
             }
         )
         return str(answer["revision"])
@@ -259,7 +269,7 @@ class Source:
             process.communicate()
             late = f"did not answer within {self._settings.timeout:.0f} s"
             if local:
-                raise self._unread(late) from None
+                raise Retryable(SLOW, f"git in {self._mirror} {late}") from None
             raise Retryable("SourceUnreachable", f"{self._settings.url} {late}") from None
         if process.returncode != 0:
             words = complaint.decode(errors="replace")
@@ -267,6 +277,10 @@ class Source:
                 raise self._unread(" ".join(words.split())[-500:])
             raise translate(self._settings.url, self._settings.branch, words)
         return output
+
+    def _left(self) -> Retryable:
+        words = f"{self._mirror} is damaged; the daemon fetches it anew when it next reads it"
+        return Retryable("MirrorDamaged", words)
 
     def _unread(self, words: str) -> Retryable:
         return Retryable("MirrorDamaged", f"{self._mirror} cannot be read: {words}")

@@ -25,6 +25,7 @@ from reconciler.builder.candidate import (
 from reconciler.builder.job import Job
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
+from reconciler.core.errors import Stalled
 from reconciler.core.model import Runtime
 
 Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
@@ -82,7 +83,8 @@ class DagParser:
     ) -> Parsed:  # fmt: skip
         """Parse the instance's DAGs and the declared ones with a candidate.
 
-        Raises Stalled("VerificationFailed") when Airflow does not come to an end.
+        Raises Stalled: VerificationFailed when Airflow does not come to an end, NotAllowed where
+        the instance's folders are not to be read by builds.
         """
         home = _home(instance, recipe, work, scratch)
         worker, answer = put_worker(home), home / "opened.json"
@@ -123,12 +125,15 @@ class DagParser:
         if not runtime.airflow_version.startswith("2."):
             words.append("--local")
         pin = NO_BUILD if alone else candidate.build_id
+        shown = _live(instance)
+        for folder in shown:
+            self._refuse_hidden(instance, folder)
         ended = self._workshop.run(
             job,
             words,
             work=home,
             timeout=self._timeout,
-            readable=[candidate.share, *_live(instance)],
+            readable=[candidate.share, *shown],
             environment=candidate.environment(runtime, home, pin),
             writable=[] if alone else [home.parent / LOCAL],
             harmless=alone,
@@ -151,6 +156,18 @@ class DagParser:
         if "No data found" in ended.output:
             return {}
         raise did_not_end(ended, "airflow dags list-import-errors")
+
+    def _refuse_hidden(self, instance: Instance, folder: Path) -> None:
+        """Whoever writes an airflow.cfg must not choose what builds may read."""
+        if not self._workshop.may_show(folder):
+            raise Stalled(
+                "NotAllowed",
+                f"{folder}, of instance {instance.name}, has something in it or around it that no "
+                f"build may read (secrets, the daemon's state, homes); keep its DAGs and its "
+                f"AIRFLOW_HOME in folders of their own, and say so in dags_folder in its "
+                f"airflow.cfg",
+                instance.place,
+            )
 
 
 def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path:

@@ -19,6 +19,7 @@ from pathlib import Path
 PRIVATE = (Path("/tmp"), Path("/var/tmp"), Path("/home"), Path("/root"))  # noqa: S108 - hidden
 SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
 IN_HOME = (".ssh", ".config", ".netrc", ".kube", ".docker", ".aws", ".gnupg", ".git-credentials")
+KERNEL = (Path("/proc"), Path("/dev"))  # a sandbox has its own
 WHERE = """
 import json, sys
 print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path]))
@@ -81,6 +82,20 @@ def mounts(
     for place in empty:
         words += ["--remount-ro", place]
     return words
+
+
+def lays_bare(path: Path, hidden: Iterable[Path]) -> bool:
+    """Would a folder that is readable show what is hidden: does it lie there, or is that in it.
+
+    Within a home or a temporary folder it may lie: what is beside it is not shown.
+    """
+    real = trail(path)[-1]
+    home = Path(os.environ.get("HOME", "/"))
+    closed = [*hidden, *SOCKETS, *KERNEL, *(home / name for name in IN_HOME)]
+    if any(real.is_relative_to(trail(place)[-1]) for place in closed):
+        return True
+    folders = [trail(place)[-1] for place in (*closed, *_private()) if place.is_dir()]
+    return any(folder.is_relative_to(real) for folder in folders)
 
 
 def _around(path: Path, rules: dict[Path, str]) -> str:

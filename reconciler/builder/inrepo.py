@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,21 @@ from pathlib import Path
 from installer.sources import WheelFile
 from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.job import Job
 from reconciler.builder.locking import InRepoWheel
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.turns import MAKING
+from reconciler.builder.wheels import disk_error, refuse_unsafe
 from reconciler.core.definitions import Place, Recipe, SourcePackage
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import Runtime
 
 Export = Callable[[str, Path], None]
+
+METADATA_LIMIT = 1 << 20  # bytes
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # ways that unpack no more than is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,23 @@ class InRepo:
     def kept(
         self, team: str, recipe: Recipe, package: SourcePackage, runtime: Runtime
     ) -> InRepoWheel | None:
-        """A package's wheel from the cache. Raises Stalled("PackageBuildFailed") for another's."""
+        """A package's wheel from the cache.
+
+        Raises Stalled: PackageBuildFailed for another's, InvalidWheel or UnsafeWheel for one that
+        the package's own backend made wrong, NotAllowed for one that needs an address.
+        """
         folder = self.folder(team, recipe, package, runtime)
         if not folder.is_dir():
             return None
         (path,) = folder.glob("*.whl")
-        name, version, _, _ = parse_wheel_filename(path.name)
+        try:
+            name, version, _, _ = parse_wheel_filename(path.name)
+            refuse_unsafe(path)
+        except InvalidWheelFilename as error:
+            raise _invalid(package, str(error)) from error
+        except Stalled as error:
+            words = f"{package.path} builds a wheel that is refused: {error.message}"
+            raise Stalled(error.reason, words, package.place) from error
         if canonicalize_name(name) != package.name:
             raise Stalled(
                 "PackageBuildFailed",
@@ -53,7 +69,8 @@ class InRepo:
                 package.place,
             )
         _refuse_addresses(path, package)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         return InRepoWheel(package.name, str(version), path, package.path, package.tree, digest)
 
     def wheel(
@@ -117,12 +134,10 @@ class InRepo:
 
 def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
     """What an in-repo package needs comes from an index or the repo, as with any requirement."""
-    with WheelFile.open(wheel) as source:
-        raw, _ = parse_email(source.read_dist_info("METADATA"))
-    for text in raw.get("requires_dist", ()):
+    for text in _requirements(wheel, package):
         try:
             parsed = Requirement(text)
-        except InvalidRequirement:
+        except (InvalidRequirement, RecursionError):
             continue  # uv says what is wrong with it
         if parsed.url is not None:
             raise Stalled(
@@ -131,3 +146,37 @@ def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
                 f"{parsed.name}>=version in its dependencies, or add it to the repo's packages",
                 package.place,
             )
+
+
+def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
+    """What a wheel says that it needs; whoever wrote its backend wrote this too."""
+    try:
+        with WheelFile.open(wheel) as source, zipfile.ZipFile(wheel) as archive:
+            item = archive.getinfo(f"{source.dist_info_dir}/METADATA")
+            if item.file_size > METADATA_LIMIT or item.compress_type not in PACKED:
+                words = f"its METADATA has more than {METADATA_LIMIT} bytes, or is not deflated"
+                raise _invalid(package, words)
+            with archive.open(item) as file:
+                text = file.read(METADATA_LIMIT).decode()
+    except GroundcrewError:
+        raise
+    except OSError as error:
+        raise disk_error(error) from error
+    except UnicodeDecodeError as error:
+        raise _invalid(package, "its METADATA is not UTF-8 text") from error
+    except KeyError as error:
+        raise _invalid(package, "it has no METADATA") from error
+    except Exception as error:
+        raise _invalid(package, str(error)) from error
+    raw, _ = parse_email(text)
+    return raw.get("requires_dist", [])
+
+
+def _invalid(package: SourcePackage, words: str) -> Stalled:
+    """A wheel that is none, in words."""
+    return Stalled(
+        "InvalidWheel",
+        f"{package.path} builds a wheel that is not sound: {words[:500]}; look at its build "
+        f"backend",
+        package.place,
+    )

@@ -99,6 +99,10 @@ class Sandbox:
         (work / INDEX).mkdir()
         return indexes.serve(work / INDEX)
 
+    def may_show(self, folder: Path) -> bool:
+        """May commands read this folder; see Workshop. Without bubblewrap nothing is hidden."""
+        return not self.wrapped or not hiding.lays_bare(folder, self._hidden)
+
     def run(
         self,
         job: Job,

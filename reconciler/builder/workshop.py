@@ -48,6 +48,9 @@ class Workshop(Protocol):
     def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
         """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
 
+    def may_show(self, folder: Path) -> bool:
+        """May commands read this folder: it neither lies in a hidden place nor has one in it."""
+
     def run(
         self,
         job: Job,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,6 +224,53 @@ def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: s
     error = refused(bench, own)
     assert (error.reason, error.place) == ("NotAllowed", own.place)
     assert "teams/red/packages/acme-own depends on gamma by an address" in error.message
+
+
+SPOILING = """
+import pathlib, zipfile
+
+class Spoiled(zipfile.ZipFile):
+    def writestr(self, info, data):
+        {member}
+        super().writestr(info, data)
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        {whole}
+
+zipfile.ZipFile = Spoiled
+"""
+NO_ZIP = "pathlib.Path(self.filename).write_bytes(b'no zip')"
+SPOILED = [
+    ("if info.filename.endswith('METADATA'): data = bytes(60 << 20)", "pass", "1048576 bytes"),
+    ("if info.filename.endswith('METADATA'): data = b'Name: \\xff'", "pass", "not UTF-8"),
+    ("if info.filename.endswith('METADATA'): return", "pass", "no METADATA"),
+    ("if '.dist-info' in info.filename: return", "pass", "one .dist-info"),
+    ("if info.filename.endswith('.py'): info.filename = '../evil.py'", "pass", "outside of it"),
+    ("pass", NO_ZIP, "not a zip file"),
+]
+
+
+@pytest.mark.parametrize(("member", "whole", "words"), SPOILED)
+def test_a_wheel_that_a_backend_spoils_is_refused_in_words(
+    bench: Bench, member: str, whole: str, words: str
+) -> None:
+    """Whatever a team's backend writes is its own mistake: told at its line, not read whole."""
+    preamble = SPOILING.format(member=member, whole=whole)
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=preamble)
+    for _ in range(2):  # made, and then from the cache
+        error = refused(bench, own)
+        assert isinstance(error, Stalled)
+        assert error.reason == ("UnsafeWheel" if "outside" in words else "InvalidWheel")
+        assert error.place == own.place
+        assert error.message.startswith("teams/red/packages/acme-own builds a wheel")
+        assert words in error.message
+    tracemalloc.start()
+    try:
+        refused(bench, own)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

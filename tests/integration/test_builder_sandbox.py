@@ -271,6 +271,33 @@ def test_a_package_is_stopped_at_every_border_when_it_is_verified(
     assert stopped(found) == STOPPED
 
 
+@pytest.mark.parametrize(
+    "folder",
+    ["SECRETS/blue", "SECRETS", "LINK", "STATE/cache", "/", "/proc/self", "/tmp", "/run"],
+)
+def test_an_airflow_cfg_opens_no_hidden_place(bench: Bench, folder: str) -> None:
+    """Whatever it names as dags_folder: no code of the build's or the DAGs' own is run with it."""
+    (bench.secrets / "blue").mkdir()
+    (bench.secrets / "blue" / "dag.py").write_text("raise RuntimeError(open(__file__).read())\n")
+    instance = bench.instance()
+    link = bench.root / "airflow" / "link"
+    link.symlink_to(bench.secrets / "blue")
+    words = {"SECRETS": bench.secrets, "STATE": bench.state, "LINK": link}
+    for word, place in words.items():
+        folder = folder.replace(word, str(place))
+    config = bench.root / "airflow" / "airflow.cfg"
+    config.write_text(f"[core]\ndags_folder = {folder}\n")
+    make_wheel(bench.public.folder, "alpha")
+    recipe = bench.recipe("alpha")
+    built = bench.build(recipe)
+    with pytest.raises(Stalled) as caught:
+        bench.builder.verify(bench.job(), recipe, bench.runtime, instance, built.build_id)
+    assert (caught.value.reason, caught.value.place) == ("NotAllowed", instance.place)
+    assert "dags_folder" in caught.value.message
+    config.write_text(f"[core]\ndags_folder = {bench.root / 'airflow' / 'dags'}\n")
+    bench.builder.verify(bench.job(), recipe, bench.runtime, instance, built.build_id)
+
+
 def test_the_index_in_the_sandbox_answers_for_its_files_only(bench: Bench) -> None:
     """A build script cannot use it to reach an address that no project's page names."""
     secret = make_wheel(bench.root / "elsewhere", "secret")

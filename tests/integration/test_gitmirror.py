@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,46 @@ def test_a_sound_mirror_outlives_a_remote_that_fails(repo: Repo, tmp_path: Path)
     assert (tmp_path / "state/mirror.git/refs/heads/main").is_file()
 
 
+def test_a_mirror_that_could_not_be_fetched_anew_is_fetched_at_the_next_poll(
+    repo: Repo, tmp_path: Path
+) -> None:
+    """A remote that fails just then, and has nothing new later, leaves nobody without a mirror."""
+    repo.commit()
+    one = source(tmp_path, str(repo.path))
+    one.poll()
+    mirror = tmp_path / "state" / "mirror.git"
+    emptied(mirror, "objects/*/*")
+    with pytest.raises(Retryable):
+        one.export(repo.git("rev-parse", "HEAD:teams/red"), tmp_path / "x")
+    blob = repo.git("rev-parse", "HEAD:teams/red/one.yaml")
+    file = repo.path / ".git/objects" / blob[:2] / blob[2:]
+    file.rename(tmp_path / "kept")
+    with pytest.raises(Retryable):
+        one.poll()
+    (tmp_path / "kept").rename(file)
+    assert one.poll() is not None
+    one.export(repo.git("rev-parse", "HEAD:teams/red"), tmp_path / "x")
+
+
+def test_a_check_that_takes_too_long_is_no_damage(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large mirror on a slow disk is not thrown away because git fsck did not come to its end."""
+    repo.commit()
+    one = source(tmp_path, str(repo.path), timeout=3.0)
+    one.poll()
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    git = shutil.which("git")
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *fsck*) sleep 60;; esac\nexec {git} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(Retryable) as caught:
+        one.export("0" * 40, tmp_path / "x")
+    assert caught.value.reason == "SourceUnreachable"
+    assert one.poll() is None
+
+
 def test_the_mirror_stays_small_and_keeps_what_records_name(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,3 +170,36 @@ def test_the_mirror_stays_small_and_keeps_what_records_name(
     loose = [p for p in (state / "mirror.git/objects").glob("??/*") if p.is_file()]
     assert len(loose) < 3 * 8
     one.export(tree, tmp_path / "teams")
+
+
+@pytest.mark.parametrize("damage", [None, "HEAD", "a lock"])
+def test_who_only_reads_leaves_the_daemons_mirror_as_it_is(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str | None
+) -> None:
+    """`groundcrew plan` tidies no ref away and throws no damaged mirror away under the daemon."""
+    monkeypatch.setattr("gitsource.source.TIDY_AFTER", 2)
+    monkeypatch.setattr("gitsource.source.KEPT", 1)
+    one = source(tmp_path, str(repo.path))
+    monkeypatch.setattr(one, "_tidy", lambda: None)  # there are as many refs as it will find
+    for _ in range(3):
+        repo.commit()
+        one.poll()
+    mirror = tmp_path / "state" / "mirror.git"
+    if damage is not None:
+        subprocess.run(["git", "-C", str(mirror), "gc", "-q"], check=True)
+        DAMAGES[damage](mirror)
+        repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
+        repo.commit()
+        (tmp_path / "state" / "definitions.db").unlink()
+    before = mirror.stat().st_ino
+    refs = sorted(mirror.glob("refs/groundcrew/*"))
+    reader = Source(GitSettings(url=str(repo.path)), tmp_path / "state", tmp_path / "secrets")
+    if damage is None:
+        assert reader.poll() is not None
+    else:
+        with pytest.raises(Retryable) as caught:
+            reader.poll()
+        assert caught.value.reason == "MirrorDamaged"
+    assert mirror.stat().st_ino == before
+    assert set(refs) <= set(mirror.glob("refs/groundcrew/*"))
+    assert one.poll() is not None or damage is None

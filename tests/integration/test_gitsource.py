@@ -80,7 +80,8 @@ def repo(tmp_path: Path) -> Repo:
 
 def source(tmp_path: Path, url: str, **settings: object) -> Source:
     (tmp_path / "secrets").mkdir(exist_ok=True)
-    return Source(GitSettings(url=url, **settings), tmp_path / "state", tmp_path / "secrets")  # type: ignore[arg-type]
+    made = GitSettings(url=url, **settings)  # type: ignore[arg-type]
+    return Source(made, tmp_path / "state", tmp_path / "secrets", tuple)  # as the daemon's
 
 
 def read(repo: Repo, tmp_path: Path) -> Definitions:
@@ -241,6 +242,18 @@ def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) 
     repo.write("teams/red/two.yaml", bad.split("  rollout")[0])
     found = read(repo, tmp_path)
     assert only(found.findings).place == Place("teams/red/two.yaml", 5, 19)
+    assert "one" in found.environments
+
+
+@pytest.mark.parametrize("reserved", ["packages", "nothing"])
+def test_a_team_called_packages_stops_nobody_else(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserved: str
+) -> None:
+    """Its file is a finding; also where only the mirror would refuse to read it."""
+    monkeypatch.setattr("gitsource.objects.RESERVED", reserved)
+    repo.write("teams/packages/two.yaml", ENVIRONMENT.replace("{name: one}", "{name: two}"))
+    found = read(repo, tmp_path)
+    assert only(found.findings).place.file == "teams/packages/two.yaml"
     assert "one" in found.environments
 
 

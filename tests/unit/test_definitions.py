@@ -197,6 +197,12 @@ def test_a_teams_folder_is_called_like_a_team(repo: Path) -> None:
     assert "team's folder" in found.message
 
 
+def test_no_team_is_called_packages(repo: Path) -> None:
+    """A team's CI says what the daemon would: it reads nothing below packages/."""
+    found = refused(repo, ENVIRONMENT, "teams/packages/one.yaml")
+    assert "no team is called packages" in found.message
+
+
 def test_what_nobody_foresaw_is_the_finding_of_its_file(
     repo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -180,6 +180,10 @@ class JobWorkshop:
         host = self.sessions.settings.cluster(self.image.context).index_host
         return self.sessions.gateway.serving(indexes, host)
 
+    def may_show(self, folder: Path) -> bool:
+        """What is on the share: a Job sees nothing else of this machine."""
+        return folder.is_relative_to(self.sessions.share)
+
     def run(
         self,
         job: Job,
