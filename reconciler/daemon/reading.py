@@ -70,7 +70,7 @@ def plan(settings: Settings) -> list[PlanLine]:
     """
     try:
         _, records = current(settings)
-    except Stalled as error:
+    except GroundcrewError as error:
         if error.reason != "NoRecords":
             raise
         records = Records()

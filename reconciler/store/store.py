@@ -113,8 +113,8 @@ class Store(Outbox):
     def check(self) -> None:
         """See that there are records of this code's schema.
 
-        Raises Retryable("NoRecords") before a daemon of this version has made its tables, and
-        Stalled("SchemaTooNew") as `migrate` does.
+        Raises Retryable("NoRecords") before a daemon has made its tables, Retryable("SchemaTooOld")
+        before one of this version has, and Stalled("SchemaTooNew") as `migrate` does.
         """
         found = self._known_schema()
         if found is None:
@@ -125,7 +125,7 @@ class Store(Outbox):
             )
         if found < SCHEMA:
             raise Retryable(
-                "NoRecords",
+                "SchemaTooOld",
                 f"the records have schema {found} of an earlier Groundcrew; a daemon of this "
                 f"version brings them to {SCHEMA} as it starts",
             )

@@ -33,7 +33,9 @@ from reconciler.store import schema, wakes
 from reconciler.store.errors import Conflict, LeaseLost
 from reconciler.store.reading import Reader
 from reconciler.store.store import Lease, Store
+from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.site import Site
 
 
 @pytest.fixture
@@ -363,6 +365,27 @@ def test_before_the_tables_are_made_commands_say_so(
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
         assert main(command) == 3
         assert "schema 0000 of an earlier Groundcrew" in capsys.readouterr().err
+    finally:
+        store.close()
+
+
+def test_before_the_tables_are_made_all_of_a_plan_is_new(database_url: str, tmp_path: Path) -> None:
+    """An empty database is as good as none; one of an earlier version is not empty."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+    store = Store(database_url)
+    try:
+        with store.engine.connect():
+            code, said = site.run("plan", GROUNDCREW_DATABASE=database_url)
+        assert code == 0, said
+        assert "environment/one" in said
+        store.migrate()
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+        code, said = site.run("plan", GROUNDCREW_DATABASE=database_url)
+        assert code == 3
+        assert "schema 0000 of an earlier Groundcrew" in said
     finally:
         store.close()
 
