@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
@@ -131,25 +132,54 @@ def build_json(
 
 
 def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
-    """A CycloneDX document of what the build installs."""
+    """A CycloneDX document of what the build installs.
+
+    A wheel's part in it is rendered once for all builds that have the wheel: rendering is most of
+    what one more build of wheels that are there would cost.
+    """
+    document = _rendered(build_id, [])
+    chosen = sorted({(w.name, w.version, w.sha256) for w in wheels})
+    refs = sorted(_ref(name, version) for name, version, _ in chosen)
+    (about,) = document["dependencies"]
+    made = {**about, "dependsOn": refs} if refs else about
+    others = [{"ref": ref} for ref in refs]
+    document["dependencies"] = sorted([*others, made], key=lambda one: str(one["ref"]))
+    if chosen:
+        document["components"] = [_part(*wheel) for wheel in chosen]
+    return json.dumps(document, indent=1, sort_keys=True)
+
+
+@lru_cache(maxsize=4096)
+def _part(name: str, version: str, sha256: str) -> Mapping[str, object]:
+    (part,) = _rendered("", [(name, version, sha256)])["components"]
+    found: Mapping[str, object] = part
+    return found
+
+
+def _ref(name: str, version: str) -> str:
+    return f"{name}@{version}"
+
+
+def _rendered(build_id: str, wheels: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+    """The whole document, of wheels given as (name, version, SHA-256)."""
     bom = Bom(
         components=[
             Component(
-                name=wheel.name,
-                version=wheel.version,
+                name=name,
+                version=version,
                 type=ComponentType.LIBRARY,
-                purl=PackageURL("pypi", None, wheel.name, wheel.version),
-                bom_ref=f"{wheel.name}@{wheel.version}",
-                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sha256)],
+                purl=PackageURL("pypi", None, name, version),
+                bom_ref=_ref(name, version),
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)],
             )
-            for wheel in wheels
+            for name, version, sha256 in wheels
         ]
     )
     bom.metadata.component = Component(
         name=build_id, type=ComponentType.APPLICATION, bom_ref=f"build-{build_id}"
     )
     bom.register_dependency(bom.metadata.component, bom.components)
-    document = json.loads(JsonV1Dot5(bom).output_as_string())
+    document: dict[str, Any] = json.loads(JsonV1Dot5(bom).output_as_string())
     document.pop("serialNumber", None)
     document.get("metadata", {}).pop("timestamp", None)
-    return json.dumps(document, indent=1, sort_keys=True)
+    return document

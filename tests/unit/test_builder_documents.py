@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder import overlap
+from reconciler.builder import manifest, overlap
 from reconciler.builder.files import fetch_files
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
@@ -146,6 +146,14 @@ def test_an_sbom_is_the_same_every_time() -> None:
     document = json.loads(first)
     assert [c["name"] for c in document["components"]] == ["alpha", "beta"]
     assert document["components"][0]["hashes"] == [{"alg": "SHA-256", "content": "c" * 64}]
+
+
+@pytest.mark.parametrize("names", [[], ["b"], ["b", "a"], ["a-b", "a", "zeta", "a_b", "build"]])
+def test_an_sbom_made_of_parts_is_what_the_library_makes_at_once(names: list[str]) -> None:
+    """The same components and dependencies, in the same order."""
+    wheels = [Wheel(n, f"1.{i}", "x.whl", f"{i:064x}") for i, n in enumerate(names)]
+    whole = manifest._rendered("0" * 16, [(w.name, w.version, w.sha256) for w in wheels])
+    assert json.loads(sbom("0" * 16, wheels)) == whole
 
 
 def test_a_build_id_changes_with_all_that_a_build_consists_of() -> None:
