@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -53,6 +53,7 @@ from reconciler.builder.wheels import (
 )
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
+from reconciler.core.errors import Stalled
 from reconciler.core.model import Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
@@ -88,7 +89,10 @@ class Built:
 
 
 class Builder:
-    """Makes builds; its methods may run in several threads at once."""
+    """Makes builds; its methods may run in several threads at once.
+
+    `reserved` gives the secrets of a team that are the platform's own: no index is sent them.
+    """
 
     def __init__(
         self,
@@ -99,12 +103,14 @@ class Builder:
         cache_dir: Path,
         secrets_dir: Path,
         workshop: Workshop,
+        reserved: Callable[[str], Collection[str]] = lambda _: (),
     ) -> None:
         self._settings = settings
         self._share = share
         self._cache = cache_dir
         self._secrets = secrets_dir
         self._workshop = workshop
+        self._reserved = reserved
         maker = WheelMaker(workshop, settings)
         self._in_repo = InRepo(maker, export, cache_dir)
         self._sdists = Sdists(maker, cache_dir)
@@ -324,7 +330,16 @@ class Builder:
     # ---------------------------------------------------------------------------------- parts
 
     def _indexes(self, job: Job, recipe: Recipe) -> AbstractContextManager[Indexes]:
+        """A recipe's indexes; raises Stalled (CredentialsTaken, SecretMissing)."""
         settings = self._settings
+        reserved = self._reserved(job.team)
+        for index in recipe.indexes:
+            if index.credentials in reserved:
+                raise Stalled(
+                    "CredentialsTaken",
+                    f"the secret {index.credentials} of index {index.name} is that of an Airflow "
+                    f"API and is sent to nobody else; give the index a secret of its own",
+                )
         indexes = Indexes(
             recipe, job.team, self._secrets, settings.default_index, allow=settings.allow_hosts
         )

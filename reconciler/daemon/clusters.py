@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -42,6 +42,7 @@ class ClusterRooms:
         share: Share,
         export: Export,
         *,
+        reserved: Callable[[str], Collection[str]],
         declared: Callable[[str], Declared],
         check: Callable[[], None],
         wake: Callable[[], None],
@@ -49,6 +50,7 @@ class ClusterRooms:
         self._settings = settings
         self._share = share
         self._export = export
+        self._reserved = reserved
         self._lock = threading.Lock()
         self._sessions: Sessions | None = None
         self._images: Images | None = None
@@ -95,6 +97,7 @@ class ClusterRooms:
             cache_dir=self._cache,
             secrets_dir=settings.secrets_dir,
             workshop=JobWorkshop(self.sessions(), image),
+            reserved=self._reserved,
         )
 
     def inspect(self, image: Image, team: str) -> Runtime:

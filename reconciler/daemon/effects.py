@@ -276,7 +276,10 @@ class InstanceEffects:
         load_into = activation.load_into if forward else activation.from_load_into
         abi, airflow = f"{runtime.python_tag}-{runtime.platform}", runtime.airflow_version
         name, key = record.name, runtime.key
-        if self._share.points(name, key, wanted, abi=abi, airflow=airflow, load_into=load_into):
+        if self._share.points(
+            name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
+            listing=runtime.listing,
+        ):  # fmt: skip
             return StepResult(Verdict.OK)
         with self._share.making():  # nothing is collected between the look and the pointer
             if wanted is not None and not self._share.verified(wanted, key):

@@ -70,6 +70,7 @@ class Rooms:
             cache_dir=settings.cache_dir,
             secrets_dir=settings.secrets_dir,
             workshop=Sandbox(settings.builder, settings.cache_dir, settings.hidden),
+            reserved=self.api_secrets,
         )
         declared = Declarations(settings.share, self.share.build)
         self._local = LocalDriver(
@@ -113,6 +114,11 @@ class Rooms:
 
     def _may_act(self) -> None:
         self.check()
+
+    def api_secrets(self, team: str) -> set[str]:
+        """The secrets of a team that the APIs of its instances take, as accepted last."""
+        found = [i.definition for i in self.records().instances.values()]
+        return {i.api.credentials for i in found if i.team == team and i.api.credentials}
 
     def measure(self) -> None:
         """Look how much the store holds, and what of it is for which team."""
@@ -180,6 +186,7 @@ class Rooms:
                     self.settings,
                     self.share,
                     self.source.export,
+                    reserved=self.api_secrets,
                     declared=self._declared,
                     check=self._may_act,
                     wake=lambda: self.wake(),  # noqa: PLW0108 - set later

@@ -305,12 +305,13 @@ class Share(Store):
         abi: str,
         airflow: str,
         load_into: Sequence[str],
+        listing: str = "",
     ) -> bool:
         """Would `point` change nothing that counts."""
         pointer = self.pointer(instance) or Pointer(instance, ())
-        named = Named(build_id or BARE, abi, airflow)
+        named = Named(build_id or BARE, abi, airflow, listing)
         said, wanted = (
-            [(key, n.build) for key, n in entries.items()]
+            [(key, n.build, n.listing) for key, n in entries.items()]
             for entries in (pointer.entries, _with(pointer.entries, runtime_key, named))
         )
         return said == wanted and (build_id is None or pointer.load_into == tuple(load_into))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import tomllib
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reconciler.core.definitions import Place
+from reconciler.core.definitions import Api, Place
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.model import InstanceRecord, Records
+from reconciler.daemon.rooms import Rooms
+from reconciler.settings import BuilderSettings, Settings
 from tests.fakes.bench import FILE, PASSWORD, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
 
@@ -195,6 +199,31 @@ def test_what_is_cached_of_one_index_is_not_taken_for_anothers(bench: Bench) -> 
 
 
 # ------------------------------------------------------------------------ nothing but the indexes
+
+
+@pytest.mark.parametrize("team", ["red", "blue"])
+def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team: str) -> None:
+    """Also of an environment that was accepted before: the daemon's own builder looks at use."""
+    make_wheel(bench.private.folder, "acme-tools")
+    settings = Settings(
+        state_dir=bench.state, secrets_dir=bench.secrets, share=bench.share.root,
+        builder=BuilderSettings(allow_hosts=[bench.private.host]),
+    )  # fmt: skip
+    rooms = Rooms(settings)
+    instance = replace(bench.instance(), team=team, api=Api("http://127.0.0.1:1", "corp"))
+    records = Records(instances={"dev": InstanceRecord("dev", team, instance)})
+    rooms.records = lambda: records
+    recipe = bench.recipe("acme-tools", indexes=(bench.corp(),))
+    try:
+        if team == "red":
+            with pytest.raises(Stalled) as caught:
+                rooms.builder.resolve(bench.job(), recipe, bench.runtime)
+            assert caught.value.reason == "CredentialsTaken"
+            assert bench.private.asked == []
+        else:  # another team's secret of the same name is another
+            assert rooms.builder.resolve(bench.job(), recipe, bench.runtime).packages
+    finally:
+        rooms.store.close()
 
 
 @pytest.mark.parametrize(

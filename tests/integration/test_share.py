@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,16 @@ def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:
     share.mark_verified(A, RUNTIME, {"modules": 3})
     assert share.verified(A, RUNTIME)
     assert not share.verified(A, "another-runtime")
+
+
+def test_a_pointer_without_a_listing_is_written_anew(share: Share) -> None:
+    """A switch to the build that an earlier version has pointed at brings the listing."""
+    words: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
+    share.point("dev", RUNTIME, A, **words)
+    assert share.points("dev", RUNTIME, A, **words)
+    assert not share.points("dev", RUNTIME, A, **words, listing="0a1b2c3d")
+    share.point("dev", RUNTIME, A, **words, listing="0a1b2c3d")
+    assert share.points("dev", RUNTIME, A, **words, listing="0a1b2c3d")
 
 
 def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -198,6 +199,16 @@ def test_one_job_answers_all_that_ask_for_an_image(bench: JobBench) -> None:
         found = list(pool.map(lambda _: bench.images.inspect(bench.image, "red"), range(10)))
     assert found == [bench.runtime] * 10
     assert len(counted.names) == 1
+
+
+def test_an_inventory_of_an_earlier_version_is_asked_for_anew(bench: JobBench) -> None:
+    """One without a listing cannot tell this base from others: it is not kept for ever."""
+    (kept,) = (bench.images.cache / "inventories").glob("*.json")
+    found = json.loads(kept.read_text())
+    assert found.pop("listing")
+    kept.write_text(json.dumps(found))
+    assert bench.images.inspect(bench.image, "red").listing
+    assert json.loads(kept.read_text())["listing"]
 
 
 def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Images:
         mark = hashlib.sha256(image.id.encode()).hexdigest()[:16]
         kept = self.cache / "inventories" / f"{mark}.json"
         found = _parsed(read_result(kept, INVENTORY_LIMIT))
-        if found is None:
+        if found is None or "listing" not in found:  # an earlier version's
             found = self._ask(image, team, f"inspect-{mark}")
             kept.parent.mkdir(parents=True, exist_ok=True)
             temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
