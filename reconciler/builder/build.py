@@ -227,7 +227,8 @@ class Builder:
             place = self._in_repo.wheel(job, recipe, own, runtime, work, url).path
         else:
             place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
-        digest = hashlib.sha256(place.read_bytes()).hexdigest()
+        with place.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Wheel(name, version, place.name, digest, "", place)
 
     def _entries(
