@@ -88,7 +88,8 @@ def test_every_choice_of_a_dashboard_has_values(failed: Scene) -> None:
                 continue
             inner = variable["query"].removeprefix("label_values(").removesuffix(")")
             selector, _, label = inner.rpartition(", ")
-            selector = selector.replace("$job", "groundcrew").replace("$instance", INSTANCE)
+            for choice, value in {**CHOICES, "$instance": INSTANCE}.items():
+                selector = selector.replace(choice, value)
             found = failed.watch.query(f"count by ({label}) ({selector})")
             assert [s["metric"][label] for s in found if s["metric"].get(label)], variable["name"]
             seen += 1
