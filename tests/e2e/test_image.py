@@ -40,6 +40,7 @@ IMPORT_ALL = """
 import importlib, pkgutil
 ours = ("gitsource", "metrics", "reconciler")
 programs = ("__main__", "migrations.env", "worker", "inspect_base")  # importing begins them
+programs += ("groundcrew_local",)  # finds its second half beside it on the share
 names = [m.name for top in ours
          for m in pkgutil.walk_packages(importlib.import_module(top).__path__, top + ".")]
 for name in names:
