@@ -118,14 +118,10 @@ class LocalDriver:
     def _loads(self, path: str, name: str) -> bool:
         """Is an instance's loader on a PYTHONPATH; one that is not seen from here counts."""
         loader = f"instances/{name}/loader"
-        for entry in path.split(os.pathsep):
-            if entry.rstrip("/").endswith(f"/{loader}"):
-                try:
-                    if self._share is None or Path(entry).samefile(self._share / loader):
-                        return True
-                except OSError:
-                    return True
-        return False
+        found = [e for e in path.split(os.pathsep) if e.rstrip("/").endswith(f"/{loader}")]
+        if self._share is None:
+            return bool(found)
+        return any(_may_be(Path(entry), self._share / loader) for entry in found)
 
     # ---------------------------------------------------------------------------------- steps
 
@@ -229,3 +225,11 @@ def _run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
             return 124, f"no end within {timeout:.0f} s"
         output.seek(max(0, output.seek(0, os.SEEK_END) - 4 * OUTPUT))
         return code, output.read().decode(errors="replace").strip()[-OUTPUT:]
+
+
+def _may_be(one: Path, other: Path) -> bool:
+    """Are two paths one folder, as far as can be seen from here."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return True

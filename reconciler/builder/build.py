@@ -6,7 +6,6 @@ compiled serves every later one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -49,6 +48,7 @@ from reconciler.builder.wheels import (
     entry_digest,
     fetch,
     locked,
+    sha256_of,
     unpack,
 )
 from reconciler.builder.workshop import Workshop
@@ -224,11 +224,11 @@ class Builder:
         name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
         if "directory" in package:
             (own,) = (p for p in recipe.packages if p.path == package["directory"]["path"])
-            place = self._in_repo.wheel(job, recipe, own, runtime, work, url).path
+            made = self._in_repo.wheel(job, recipe, own, runtime, work, url)
+            place, digest = made.path, made.sha256
         else:
             place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
-        with place.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(place)
         return Wheel(name, version, place.name, digest, "", place)
 
     def _entries(

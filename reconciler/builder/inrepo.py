@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.locking import InRepoWheel
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.turns import MAKING
-from reconciler.builder.wheels import disk_error, refuse_unsafe
+from reconciler.builder.wheels import disk_error, refuse_unsafe, sha256_of
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import Runtime
@@ -69,9 +68,8 @@ class InRepo:
                 package.place,
             )
         _refuse_addresses(path, package)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return InRepoWheel(package.name, str(version), path, package.path, package.tree, digest)
+        sha256 = sha256_of(path)
+        return InRepoWheel(package.name, str(version), path, package.path, package.tree, sha256)
 
     def wheel(
         self,

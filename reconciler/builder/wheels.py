@@ -118,6 +118,12 @@ def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path) -> Path:
     return path
 
 
+def sha256_of(path: Path) -> str:
+    """Of a file, which is read in pieces: wheels may be large."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def disk_error(error: OSError) -> GroundcrewError:
     """The local disk's trouble, in words."""
     if error.errno == errno.ENOSPC:

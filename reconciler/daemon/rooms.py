@@ -74,8 +74,9 @@ class Rooms:
         )
         declared = Declarations(settings.share, self.share.build)
         self._local = LocalDriver(
-            settings.local, settings.secrets_dir, declared, self._may_act, settings.share
-        )
+            settings.local, settings.secrets_dir, declared,
+            check=self._may_act, share=settings.share,
+        )  # fmt: skip
         self.adoption = Adoption(self.share)
         self.sizes = Sizes(self.share)
         self._declared = declared

@@ -310,11 +310,9 @@ class Share(Store):
         """Would `point` change nothing that counts."""
         pointer = self.pointer(instance) or Pointer(instance, ())
         named = Named(build_id or BARE, abi, airflow, listing)
-        said, wanted = (
-            [(key, n.build, n.listing) for key, n in entries.items()]
-            for entries in (pointer.entries, _with(pointer.entries, runtime_key, named))
-        )
-        return said == wanted and (build_id is None or pointer.load_into == tuple(load_into))
+        wanted = _with(pointer.entries, runtime_key, named)
+        same = list(pointer.entries.items()) == list(wanted.items())  # the newest is the last
+        return same and (build_id is None or pointer.load_into == tuple(load_into))
 
     def point(
         self,

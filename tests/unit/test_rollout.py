@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT, seconds
 from reconciler.airflow.kubernetes.rollout import moved
 
@@ -28,3 +32,30 @@ def test_a_pod_that_was_ready_has_its_time_again_when_it_no_longer_is() -> None:
     assert moved([pod("True", READY)], STAMP) == seconds(READY)
     assert moved([pod("False", LATER)], STAMP) == seconds(LATER)
     assert moved([pod("False", STAMP)], STAMP) == seconds(STAMP)
+
+
+@pytest.mark.parametrize(("waits", "reason"), [(5.0, None), (61.0, "QuotaExceeded")])
+def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
+    waits: float, reason: str | None
+) -> None:
+    """One event counts on for days: only how long the pod has been missing now tells."""
+    begun = seconds(READY)
+    event = {
+        "firstTimestamp": STAMP, "lastTimestamp": READY,
+        "involvedObject": {"uid": "u", "name": "airflow-worker"},
+        "message": "create Pod airflow-worker-0 in StatefulSet airflow-worker failed error: "
+                   "exceeded quota: q",
+    }  # fmt: skip
+    cluster = SimpleNamespace(
+        limits=SimpleNamespace(schedule_timeout=60.0), list=lambda *_, **__: [event]
+    )
+    workload = {
+        "metadata": {"name": "airflow-worker", "namespace": "n", "uid": "u"},
+        "spec": {"replicas": 1, "template": {}},
+    }
+    found: Any = KubernetesDriver._late(
+        None, SimpleNamespace(cluster=cluster, seen_since=0.0), "statefulsets", workload, [],  # type: ignore[arg-type]
+        SimpleNamespace(probe_timeout=300.0), SimpleNamespace(restarted_at=begun),  # type: ignore[arg-type]
+        begun + waits, begun,
+    )  # fmt: skip
+    assert (found and found.reason) == reason
