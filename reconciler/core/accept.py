@@ -210,3 +210,20 @@ def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Defin
         reason=finding.reason,
         revision=definitions.commit.revision,
     )
+
+
+def source_failed(draft: Draft, problem: Problem) -> None:
+    """The repo could not be read: said once for each reason; a held revision stays held."""
+    held = draft.repo.source_problem
+    if held is not None and (held.reason == "PruneHeld" or held.reason == problem.reason):
+        return
+    draft.repo = replace(draft.repo, source_problem=problem)
+    draft.event("SourceFailed", REPO, problem.message, reason=problem.reason)
+
+
+def source_recovered(draft: Draft) -> None:
+    """The repo was read."""
+    held = draft.repo.source_problem
+    if held is not None and held.reason != "PruneHeld":
+        draft.repo = replace(draft.repo, source_problem=None)
+        draft.event("SourceRecovered", REPO, "the environments repo answers again")

@@ -16,11 +16,12 @@ import time
 from dataclasses import replace
 from types import FrameType
 
+from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.builds import maker
 from reconciler.core.definitions import Definitions, Instance
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.focus import NOTHING, Decider
-from reconciler.core.model import Change, Problem, Records
+from reconciler.core.model import Change, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
 from reconciler.core.world import REPO, Draft, Effect, Plan, World
@@ -337,7 +338,7 @@ class Daemon:
             problem = problem_of(error)
             self.rooms.exporter.observe_poll("failed")
             self._polled = True
-            return Report(lambda draft: _source_failed(draft, problem))
+            return Report(lambda draft: source_failed(draft, problem))
         self.rooms.exporter.observe_poll("changed" if found is not None else "unchanged")
         if found is not None:
             if self.definitions is None:
@@ -346,7 +347,7 @@ class Daemon:
         self._polled = True
         if found is None and self._records.source_problem is None:
             return None
-        return Report(_source_recovered)
+        return Report(source_recovered)
 
     def _look_if_due(self) -> None:
         if self._looking.due():
@@ -397,18 +398,3 @@ class Daemon:
 def _pool(kind: str, instance: Instance) -> str:
     """Each cluster has threads of its own: one that does not answer delays nobody else."""
     return f"{kind}@{instance.site}" if instance.site else kind
-
-
-def _source_failed(draft: Draft, problem: Problem) -> None:
-    held = draft.repo.source_problem
-    if held is not None and (held.reason == "PruneHeld" or held.reason == problem.reason):
-        return
-    draft.repo = replace(draft.repo, source_problem=problem)
-    draft.event("SourceFailed", REPO, problem.message, reason=problem.reason)
-
-
-def _source_recovered(draft: Draft) -> None:
-    held = draft.repo.source_problem
-    if held is not None and held.reason != "PruneHeld":
-        draft.repo = replace(draft.repo, source_problem=None)
-        draft.event("SourceRecovered", REPO, "the environments repo answers again")
