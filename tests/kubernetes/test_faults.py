@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.cluster import connection
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation
@@ -25,6 +26,13 @@ from tests.fakes.stand import Stand, rights, standing
 FAULTS: dict[str, tuple[int | str, ...]] = {
     "refused": (409, 429, 500, 401), "hang": ("hang",), "cut": ("cut",), "lost": ("lost",),
 }  # fmt: skip
+PATIENCE = 300.0  # seconds: an error when it is reached, however slow the machine
+
+
+@pytest.fixture(autouse=True)
+def _asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hung is left alone for a moment only: there are many faults here."""
+    monkeypatch.setattr(connection, "DOWN", 0.5)
 
 
 @pytest.fixture
@@ -44,16 +52,16 @@ def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
         })  # fmt: skip
         stand.clusters, stand.user = Clusters(settings), user
         stand.driver = KubernetesDriver(stand.clusters, tmp_path / "secrets")
-        stand.instance = replace(stand.instance, probe_timeout=60.0)  # as long as `restart` waits
+        stand.instance = replace(stand.instance, probe_timeout=PATIENCE)
         stand.install(Release(executor=CELERY))
         stand.up()
         yield stand
         stand.clusters.close()
 
 
-def restart(stand: Stand, activation: Activation, seconds: float = 60) -> None:
+def restart(stand: Stand, activation: Activation) -> None:
     """Perform the restart as the daemon does: what may pass is tried again."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while True:
         try:
             found = stand.driver.perform(activation.step, stand.instance, activation, time.time())
@@ -110,7 +118,7 @@ def test_a_server_that_is_down_for_a_while(stand: Stand) -> None:
     found = stand.driver.perform(activation.step, stand.instance, activation, time.time())
     stand.lab.plane.restart_apiserver()
     if found.verdict is Verdict.NOT_YET:
-        restart(stand, activation, 90)
+        restart(stand, activation)
     stand.up()
 
 
