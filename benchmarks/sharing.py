@@ -29,7 +29,8 @@ from benchmarks.rows import Row
 from reconciler.builder.build import Built
 from reconciler.builder.uv import uv_path
 from reconciler.core.definitions import Checks
-from reconciler.share.packs import Pack, held, pack_path
+from reconciler.share.hot import pack_path
+from reconciler.share.packs import Pack, held
 from reconciler.share.share import on_path
 from tests.fakes.bench import Bench
 from tests.fakes.wheels import make_wheel

@@ -28,7 +28,8 @@ from reconciler.share.atomic import (
     translating,
 )
 from reconciler.share.atomic import write_file as write_durably
-from reconciler.share.packs import PACK, Pack, files_of, read_head, unpack, write_pack
+from reconciler.share.hot import PACK
+from reconciler.share.packs import Pack, files_of, read_head, unpack, write_pack
 
 MANIFEST_LIMIT = 8 << 20  # bytes of a JSON document on the share
 COPIES = 32  # files written at once: a share answers in parallel

@@ -19,8 +19,8 @@ from pathlib import Path
 from reconciler.faults import failpoint
 from reconciler.share.atomic import temporary, translating
 from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
+from reconciler.share.hot import PACK
 from reconciler.share.locks import collecting
-from reconciler.share.packs import PACK
 from reconciler.share.share import BUILD_ID, Share
 from reconciler.share.sizes import READERS, Sizes
 

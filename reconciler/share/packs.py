@@ -3,20 +3,21 @@ r"""Packs: files of one store entry in one file, so that a pod reads them in a f
     "GCPACK1\n", the length of the index (4 bytes, little-endian), the index, the blocks
 
 The index is JSON, packed by zlib: `folders` (to be made), `blocks` (each with `packed` bytes,
-`sha256` and whether it is packed by `zlib`; its `parts` are [path, offset in the file, bytes,
-mode]), and `cold`: paths that the pack does not hold and that stay on the share. A block that is
-`apart` is not in the pack: it is its one part, as it lies in the entry's own file. A pack is named
-by the SHA-256 of all before the blocks, which covers them by their own. The loader's
-groundcrew_packs reads packs; this module writes them.
+`sha256` and whether it is packed by `zlib` or by `xz`; its `parts` are [path, offset in the file,
+bytes, mode]), and `cold`: paths that the pack does not hold and that stay on the share. A block
+that is `apart` is not in the pack: it is its one part, as it lies in the entry's own file. Where a
+block is packed by xz the pack begins with GCPACK2. A pack is named by the SHA-256 of all before the
+blocks, which covers them by their own. The loader's groundcrew_packs reads packs; this module
+writes them.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
 import os
-import re
 import stat
 import tempfile
 import zlib
@@ -28,8 +29,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from reconciler.core.errors import Stalled
-from reconciler.faults import failpoint
-from reconciler.share.atomic import make_directory, sync_directory, temporary
+from reconciler.share.atomic import make_directory, sync_directory
 from reconciler.share.loader import groundcrew_packs
 
 BLOCK = 2 << 20  # bytes of a block before it is packed
@@ -37,10 +37,8 @@ PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
 WINDOW = 4  # blocks that are made ahead
 READERS = 16  # files read at once: a share answers in parallel
 LEVEL = 6
+SMALL = 1 << 20  # bytes up to which all of a pack is packed by xz: see ADR 20
 APART = 4 << 20  # bytes from which on a hot file is read where it lies: see ADR 20
-PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
-ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
-ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what lists distributions reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,6 @@ class Pack:
     """A pack that was written: its SHA-256, and the bytes of its files."""
 
     sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What imports need of one entry: how many of its files, and their bytes."""
-
-    files: int
     bytes: int
 
 
@@ -85,14 +75,18 @@ def write_pack(
     made = {str(PurePosixPath(path)) for path in hot or () if path.endswith("/")}
     whole = hot is None
     blocks = list(_blocks([(path, *files[path]) for path in chosen], APART if not whole else None))
+    method = "" if whole else _method(sum(block.size for block in blocks if not block.apart))
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryFile() as spool:  # local: the index comes first, but is known last
-        for block, data in zip(blocks, _packed(source, blocks, whole), strict=True):
+        for block, data in zip(blocks, _packed(source, blocks, method), strict=True):
             row = {"packed": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            row |= {"zlib": not (whole or block.apart), "parts": block.parts}
-            rows.append(row | ({"apart": True} if block.apart else {}))
-            if not (whole or block.apart):
+            row |= {"zlib": method == "zlib" and not block.apart, "parts": block.parts}
+            if block.apart:
+                row["apart"] = True
+            elif method:
+                row[method] = True
                 spool.write(data)
+            rows.append(row)
         index = {
             "folders": _folders(chosen, made),
             "cold": _cold(files, chosen, made),
@@ -100,9 +94,10 @@ def write_pack(
             "facts": facts or {},
         }
         text = zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
-        head = groundcrew_packs.MAGIC + len(text).to_bytes(4, "little") + text
+        magic = groundcrew_packs.MAGIC_XZ if method == "xz" else groundcrew_packs.MAGIC
+        head = magic + len(text).to_bytes(4, "little") + text
         spool.seek(0)
-        pieces = _packed(source, blocks, whole) if whole else iter(lambda: spool.read(PIECE), b"")
+        pieces = _packed(source, blocks, "") if whole else iter(lambda: spool.read(PIECE), b"")
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         with os.fdopen(handle, "wb", buffering=PIECE) as file:
             os.fchmod(handle, 0o644)
@@ -119,7 +114,7 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
     with path.open("rb") as file:
         head = file.read(12)
         size = int.from_bytes(head[8:12], "little")
-        if head[:8] != groundcrew_packs.MAGIC or size > groundcrew_packs.INDEX_LIMIT:
+        if head[:8] not in groundcrew_packs.MAGICS or size > groundcrew_packs.INDEX_LIMIT:
             raise OSError(errno.EIO, "no pack", path.name)
         text = file.read(size)
     try:
@@ -200,50 +195,6 @@ def _write_part(path: Path, part: bytes | memoryview, at: int, mode: int) -> Non
         os.close(handle)
 
 
-def pack_path(entry: Path, sha256: str) -> Path:
-    """Where an entry's pack is: beside it."""
-    return entry.parent / f"{entry.name}-{sha256}.pack"
-
-
-def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) -> tuple[Pack, Need]:
-    """A pack of an entry's hot files and some more beside it, and what the hot ones are.
-
-    Raises OSError.
-
-    One that is there and holds them is used again, unless it is much larger: its other files are
-    what some other build needs.
-    """
-    found = files_of(entry)
-    wanted = _with_always(found, {*hot, *more})
-    sizes = [found[path][0] for path in set(hot) & found.keys()]
-    counted = Need(len(sizes), sum(sizes))
-    need = sum(found[path][0] for path in wanted if path in found)
-    usable = []
-    for item in os.scandir(entry.parent):
-        match = PACK.match(item.name)
-        if match is None or match[1] != entry.name:
-            continue
-        try:
-            holds = held(Path(item.path), match[2])
-        except (OSError, ValueError):
-            continue
-        size = sum(found[path][0] for path in holds if path in found)
-        if wanted <= holds and size <= ROOMY * need:
-            usable.append(Pack(match[2], size))
-    if usable:
-        return min(usable, key=lambda pack: pack.bytes), counted
-    temp = temporary(entry)
-    try:
-        failpoint("share.pack.before-write")
-        pack = write_pack(entry, found, wanted, temp)
-        failpoint("share.pack.before-rename")
-        temp.rename(pack_path(entry, pack.sha256))
-        sync_directory(entry.parent)
-    finally:
-        temp.unlink(missing_ok=True)
-    return pack, counted
-
-
 def held(path: Path, sha256: str) -> frozenset[str]:
     """The files that a pack holds, and the folders that it makes, with a / at their end.
 
@@ -280,24 +231,6 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _with_always(files: Collection[str], hot: Collection[str]) -> set[str]:
-    """The hot paths that are there, and what is hot in any case."""
-    folders = {f"{folder}/" for folder in _parents(files)}
-    chosen = {path for path in hot if path in files or path in folders}
-    # Python looks into a folder of a module's name before it takes the module.
-    split = [path.rpartition("/") for path in chosen]
-    chosen |= {f"{folder}/{name.split('.')[0]}/" for folder, _, name in split} & folders
-    for path in files:
-        parts = path.split("/")
-        if parts[0] != "lib":
-            continue
-        if len(parts) == 2 and path.endswith(".pth"):
-            chosen.add(path)
-        if len(parts) == 3 and parts[1].endswith(".dist-info") and parts[2] in ALWAYS:
-            chosen.add(path)
-    return chosen
-
-
 def _blocks(files: Sequence[tuple[str, int, int]], apart: int | None) -> Iterator[_Block]:
     """Fill blocks with the files in their order; a large file is cut.
 
@@ -325,19 +258,32 @@ def _blocks(files: Sequence[tuple[str, int, int]], apart: int | None) -> Iterato
         yield block
 
 
-def _packed(source: Path, blocks: Sequence[_Block], whole: bool) -> Iterator[bytes]:
+def _method(size: int) -> str:
+    """How blocks of so many bytes are packed: xz makes them smallest, zlib unpacks fastest."""
+    return "xz" if size <= SMALL and importlib.util.find_spec("_lzma") else "zlib"
+
+
+def _compress(data: bytes, method: str) -> bytes:
+    if method == "xz":
+        import lzma
+
+        return lzma.compress(data, check=lzma.CHECK_NONE)  # its SHA-256 is in the index
+    return zlib.compress(data, LEVEL)
+
+
+def _packed(source: Path, blocks: Sequence[_Block], method: str) -> Iterator[bytes]:
     """The blocks' bytes in their order, as they are or, made a few ahead, compressed.
 
     What a whole pack is made of lies on a local disk, where one read after the other is fastest.
     """
-    if whole:
+    if not method:
         for block in blocks:
             yield b"".join([_read(source, *part[:3]) for part in block.parts])
         return
 
     def make(block: _Block) -> bytes:
         data = b"".join(readers.map(lambda part: _read(source, *part[:3]), block.parts))
-        return data if block.apart else zlib.compress(data, LEVEL)
+        return data if block.apart else _compress(data, method)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, ThreadPoolExecutor(READERS) as readers:
         ahead: list[Future[bytes]] = []
@@ -362,7 +308,7 @@ def _read(folder: Path, name: str, at: int, size: int) -> bytes:
     return data
 
 
-def _parents(files: Collection[str]) -> set[str]:
+def parents_of(files: Collection[str]) -> set[str]:
     """All folders that files are in."""
     return _with_parents({path.rpartition("/")[0] for path in files})
 
@@ -377,13 +323,13 @@ def _with_parents(folders: Collection[str]) -> set[str]:
 
 def _folders(files: Collection[str], made: AbstractSet[str]) -> list[str]:
     """The innermost folders of files, and those to be made: making them makes all."""
-    every = _parents(files) | _with_parents(made)
+    every = parents_of(files) | _with_parents(made)
     return sorted(every - {folder.rpartition("/")[0] for folder in every})
 
 
 def _cold(files: Collection[str], chosen: Collection[str], made: AbstractSet[str]) -> list[str]:
     """What is linked to the share: files beside hot ones, and folders that are not made."""
-    warm = {".", *_parents(chosen), *_with_parents(made)}
+    warm = {".", *parents_of(chosen), *_with_parents(made)}
     hot = set(chosen)
     cold = set()
     for path in files:

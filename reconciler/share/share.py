@@ -33,7 +33,8 @@ from reconciler.share.atomic import (
     write_file,
 )
 from reconciler.share.entries import MANIFEST_LIMIT, Store, copy_file, read_json
-from reconciler.share.packs import Need, Pack, pack_entry
+from reconciler.share.hot import Need, pack_entry
+from reconciler.share.packs import Pack
 
 PACKERS = 4  # entries packed at once
 HOT = "hot.json"  # of a build: the packs that hold what its imports need

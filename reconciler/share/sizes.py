@@ -16,7 +16,7 @@ from sys import intern
 from reconciler.core.errors import Stalled
 from reconciler.share.atomic import translating
 from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
-from reconciler.share.packs import PACK
+from reconciler.share.hot import PACK
 from reconciler.share.share import BUILD_ID, Share
 
 READERS = 32  # documents read side by side: a share answers in parallel

@@ -10,7 +10,8 @@ import pytest
 
 from reconciler.core.definitions import Checks, ImportLimit, Measure, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.share.packs import held, pack_path
+from reconciler.share.hot import pack_path
+from reconciler.share.packs import held
 from tests.fakes.bench import FILE, Bench
 from tests.fakes.wheels import make_wheel
 

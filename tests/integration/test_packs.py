@@ -15,7 +15,8 @@ import pytest
 
 from reconciler.share.atomic import replace_file
 from reconciler.share.gc import collect_garbage
-from reconciler.share.packs import Need, Pack, held, pack_path, read_head, read_member
+from reconciler.share.hot import Need, pack_path
+from reconciler.share.packs import Pack, held, read_head, read_member
 from reconciler.share.share import Share
 from tests.integration.test_share import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
 
@@ -123,6 +124,51 @@ print(json.dumps([acme_mod.__file__, os.path.realpath(acme_mod.__file__),
     assert {"__init__.py", "data", "rare.py", "table.bin"} <= set(names)
     assert json.loads(site.run(code))[0] == mod, "the next process uses the same"
     assert len(site.data()) == 1
+
+
+SMALL = {"lib/acme_mod.py": b"X = 1\n" * 100, "lib/acme_pkg/__init__.py": b""}
+
+
+def _small(site: Site) -> Path:
+    """The pack of build B, which is small; the pointer names that build."""
+    site.add(B, OTHER, SMALL)
+    site.share.put_packs(B, {OTHER: SMALL.keys()})
+    site.share.point(
+        "dev", RUNTIME, B, abi=_abi(site.python), airflow="3.3.2", load_into=["scheduler"]
+    )
+    return pack_path(site.share.entry(OTHER), site.share.packs(B)[OTHER].sha256)
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
+def test_a_small_pack_is_packed_by_xz(python: str, tmp_path: Path) -> None:
+    """It is smaller so, is read on every interpreter, and is nothing for earlier loaders."""
+    site = Site(tmp_path, python)
+    path = _small(site)
+    pack, index = read_head(path)
+    assert path.read_bytes()[:8] == b"GCPACK2\n"
+    assert [block.get("xz") for block in index["blocks"]] == [True]
+    assert read_member(path, index, "lib/acme_mod.py") == SMALL["lib/acme_mod.py"]
+    assert site.run(WHERE).startswith(str(site.local)), site.said
+    assert site.pack.read_bytes()[:8] == b"GCPACK1\n", "what is large is packed by zlib"
+    assert pack.bytes == sum(map(len, SMALL.values()))
+
+
+def test_a_python_without_xz_uses_the_share(site: Site) -> None:
+    """A pod's: that is said."""
+    _small(site)
+    blind = site.root / "blind"
+    blind.mkdir()
+    (blind / "lzma.py").write_text("raise ImportError('built without')\n")
+    at = site.run(WHERE, PYTHONPATH=f"{blind}:{site.loader}:{site.base}")
+    assert at.startswith(str(site.share.root))
+    assert "built without; using the share" in site.said
+
+
+def test_a_daemon_without_xz_makes_packs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones are then packed by zlib, too."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert _small(site).read_bytes()[:8] == b"GCPACK1\n"
+    assert site.run(WHERE).startswith(str(site.local)), site.said
 
 
 def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:

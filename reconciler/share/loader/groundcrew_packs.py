@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAGIC = b"GCPACK1\n"
+MAGIC_XZ = b"GCPACK2\n"  # some block is packed by xz: earlier readers must not take it
+MAGICS = (MAGIC, MAGIC_XZ)
 HEAD = 64 << 10  # bytes read at first: most indexes are shorter
 INDEX_LIMIT = 64 << 20  # bytes of a pack's index
 BLOCK_LIMIT = 256 << 20  # bytes of one block, packed or not
@@ -52,7 +54,7 @@ def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
 
     head = read_range(handle, 0, HEAD)
     size = int.from_bytes(head[8:12], "little") + 12
-    if head[:8] != MAGIC or size > INDEX_LIMIT:
+    if head[:8] not in MAGICS or size > INDEX_LIMIT:
         raise Spoiled("it is no pack")
     if size > HEAD:
         head = read_range(handle, 0, size)
@@ -62,18 +64,26 @@ def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
 
 
 def read_block(handle: int, block: dict[str, Any], offset: int) -> bytes | memoryview:
-    """One block of an open pack, or of an open file of the entry, checked and unpacked."""
+    """One block of an open pack, or of an open file of the entry, checked and unpacked.
+
+    Raises ImportError where it is packed by xz and this Python was built without.
+    """
     import hashlib
-    import zlib
 
     if block["packed"] > BLOCK_LIMIT:
         raise Spoiled("a block is too large")
     packed = read_range(handle, offset, block["packed"])
     if len(packed) < block["packed"] or hashlib.sha256(packed).hexdigest() != block["sha256"]:
         raise Spoiled("a block has another digest")
-    if not block["zlib"]:
-        return packed
-    return zlib.decompress(packed, bufsize=max(1, sum(part[2] for part in block["parts"])))
+    if block.get("xz"):
+        import lzma
+
+        return lzma.decompress(packed)
+    if block["zlib"]:
+        import zlib
+
+        return zlib.decompress(packed, bufsize=max(1, sum(part[2] for part in block["parts"])))
+    return packed
 
 
 def read_range(handle: int, offset: int, size: int) -> memoryview:

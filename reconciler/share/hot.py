@@ -1,0 +1,87 @@
+"""Which files of a store entry are hot, and the pack beside it that holds them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.faults import failpoint
+from reconciler.share.atomic import sync_directory, temporary
+from reconciler.share.packs import Pack, files_of, held, parents_of, write_pack
+
+PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
+ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
+ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what lists distributions reads
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What imports need of one entry: how many of its files, and their bytes."""
+
+    files: int
+    bytes: int
+
+
+def pack_path(entry: Path, sha256: str) -> Path:
+    """Where an entry's pack is: beside it."""
+    return entry.parent / f"{entry.name}-{sha256}.pack"
+
+
+def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) -> tuple[Pack, Need]:
+    """A pack of an entry's hot files and some more beside it, and what the hot ones are.
+
+    Raises OSError.
+
+    One that is there and holds them is used again, unless it is much larger: its other files are
+    what some other build needs.
+    """
+    found = files_of(entry)
+    wanted = _with_always(found, {*hot, *more})
+    sizes = [found[path][0] for path in set(hot) & found.keys()]
+    counted = Need(len(sizes), sum(sizes))
+    need = sum(found[path][0] for path in wanted if path in found)
+    usable = []
+    for item in os.scandir(entry.parent):
+        match = PACK.match(item.name)
+        if match is None or match[1] != entry.name:
+            continue
+        try:
+            holds = held(Path(item.path), match[2])
+        except (OSError, ValueError):
+            continue
+        size = sum(found[path][0] for path in holds if path in found)
+        if wanted <= holds and size <= ROOMY * need:
+            usable.append(Pack(match[2], size))
+    if usable:
+        return min(usable, key=lambda pack: pack.bytes), counted
+    temp = temporary(entry)
+    try:
+        failpoint("share.pack.before-write")
+        pack = write_pack(entry, found, wanted, temp)
+        failpoint("share.pack.before-rename")
+        temp.rename(pack_path(entry, pack.sha256))
+        sync_directory(entry.parent)
+    finally:
+        temp.unlink(missing_ok=True)
+    return pack, counted
+
+
+def _with_always(files: Collection[str], hot: Collection[str]) -> set[str]:
+    """The hot paths that are there, and what is hot in any case."""
+    folders = {f"{folder}/" for folder in parents_of(files)}
+    chosen = {path for path in hot if path in files or path in folders}
+    # Python looks into a folder of a module's name before it takes the module.
+    split = [path.rpartition("/") for path in chosen]
+    chosen |= {f"{folder}/{name.split('.')[0]}/" for folder, _, name in split} & folders
+    for path in files:
+        parts = path.split("/")
+        if parts[0] != "lib":
+            continue
+        if len(parts) == 2 and path.endswith(".pth"):
+            chosen.add(path)
+        if len(parts) == 3 and parts[1].endswith(".dist-info") and parts[2] in ALWAYS:
+            chosen.add(path)
+    return chosen
