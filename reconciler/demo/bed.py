@@ -7,15 +7,14 @@ embedded PostgreSQL. Everything listens on loopback and lives below one director
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import secrets as randomness
 import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -25,6 +24,7 @@ import httpx
 import yaml
 
 from reconciler.builder.uv import uv_path
+from reconciler.demo.configuration import Place, environment, free_port, supervisord
 
 REQUIREMENTS = {
     "3": ["apache-airflow>=3,<4"],
@@ -54,7 +54,7 @@ class Bed:
         self.dags = self.home / "dags"
         self.logs = root / "logs"
         self.venv = root / "venv"
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._secrets = secrets
         self._password = randomness.token_urlsafe(16)
@@ -115,64 +115,16 @@ class Bed:
         for folder in (self._secrets, secret.parent, secret):
             folder.chmod(0o700)
         (self.root / "passwords.json").write_text(json.dumps({USER: self._password}))
-        self._environment = self._make_environment()
-        self._migrate()
-        self._conf.write_text(self._supervisord())
-
-    def _make_environment(self) -> dict[str, str]:
-        key = base64.urlsafe_b64encode(randomness.token_bytes(32)).decode()
-        common = {
+        place = Place(self.root, self.home, self.dags, self.logs, self.port)
+        self._environment = {
             "PATH": f"{self.venv}/bin:{os.defpath}",
-            "HOME": str(self.root),
-            "LANG": "C.UTF-8",
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__FERNET_KEY": key,
-            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.logs),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._connection(),
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "10",
-            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+            **environment(self.airflow, place, self._connection(), USER),
         }
-        if self.airflow == "3":
-            return common | {
-                "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple."
-                "simple_auth_manager.SimpleAuthManager",
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(
-                    self.root / "passwords.json"
-                ),
-                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-                "AIRFLOW__API__HOST": "127.0.0.1",
-                "AIRFLOW__API__PORT": str(self.port),
-                "AIRFLOW__API__WORKERS": "1",
-                "AIRFLOW__API__SECRET_KEY": randomness.token_hex(32),
-                "AIRFLOW__API_AUTH__JWT_SECRET": randomness.token_hex(32),
-                "AIRFLOW__TRIGGERER__PORT": str(_free_port()),
-                "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
-                "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
-                "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3",
-                "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
-                "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-            }
-        return common | {
-            "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
-            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
-            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(self.port),
-            "AIRFLOW__WEBSERVER__WORKERS": "1",
-            "AIRFLOW__WEBSERVER__SECRET_KEY": randomness.token_hex(32),
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(_free_port()),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(_free_port()),
-            "AIRFLOW__SCHEDULER__STANDALONE_DAG_PROCESSOR": "True",
-            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "3",
-            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3",
-            "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",
-        }
+        self._migrate()
+        loader = self.share / "instances" / self.instance / "loader"
+        programs = {name: f"{self.venv}/bin/airflow {name}" for name in self.components}
+        variables = {**self._environment, "PYTHONPATH": str(loader)}
+        self._conf.write_text(supervisord(self.root, self._socket, programs, variables))
 
     def _connection(self) -> str:
         if self.airflow == "3":
@@ -218,36 +170,10 @@ class Bed:
             words = done.stdout.decode(errors="replace")[-3000:].replace(self._password, "***")
             raise BedFailed(f"airflow {arguments[0]} {arguments[1]} failed:\n{words}")
 
-    def _supervisord(self) -> str:
-        loader = self.share / "instances" / self.instance / "loader"
-        environment = ",".join(
-            f'{key}="{value.replace("%", "%%")}"'
-            for key, value in {**self._environment, "PYTHONPATH": str(loader)}.items()
-        )
-        parts = [
-            f"[unix_http_server]\nfile={self._socket}\nchmod=0600\n",
-            f"[supervisord]\nlogfile={self.root}/supervisord.log\n"
-            f"pidfile={self.root}/supervisord.pid\nnodaemon=true\n",
-            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = "
-            "supervisor.rpcinterface:make_main_rpcinterface\n",
-            f"[supervisorctl]\nserverurl=unix://{self._socket}\n",
-        ]
-        parts += [
-            f"[program:{name}]\ncommand={self.venv}/bin/airflow {name}\n"
-            f"environment={environment}\nautorestart=true\nstartsecs=4\nstartretries=1\n"
-            f"stopsignal=TERM\nstopwaitsecs=45\nkillasgroup=true\nstopasgroup=false\n"
-            f"redirect_stderr=true\nstdout_logfile={self.root}/{name}.log\n"
-            f"stdout_logfile_maxbytes=0\n"
-            for name in self.components
-        ]
-        return "\n".join(parts)
-
     @property
     def _socket(self) -> Path:
         """Socket paths are short by law: this one is in a directory of its own under /tmp."""
         if not hasattr(self, "_socket_dir"):
-            import tempfile
-
             self._socket_dir = Path(tempfile.mkdtemp(prefix="bed-"))
         return self._socket_dir / "supervisor.sock"
 
@@ -392,12 +318,6 @@ class Bed:
     def pools(self) -> dict[str, int]:
         """Every pool and its slots."""
         return {p["name"]: p["slots"] for p in self._get("pools")["pools"]}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _tail(path: Path, lines: int = 15) -> str:
