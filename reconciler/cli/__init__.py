@@ -14,13 +14,14 @@ from collections.abc import Sequence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; expected errors are words on stderr."""
     from reconciler.cli.app import app
-    from reconciler.cli.failing import explain
 
     try:
         app(None if arguments is None else list(arguments))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except Exception as error:
+        from reconciler.cli.explaining import explain
+
         explained = explain(error)
         if explained is None:
             raise

@@ -135,7 +135,7 @@ def _recorded(name: str) -> Instance:
     from reconciler.daemon.reading import current
     from reconciler.settings import Settings
 
-    _, records = current(Settings())
+    records = current(Settings())
     find(records, name, (INSTANCE,))
     return records.instances[name].definition
 

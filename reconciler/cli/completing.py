@@ -40,6 +40,6 @@ def _records(ctx: typer.Context) -> Records | None:
         from reconciler.daemon.reading import current
         from reconciler.settings import Settings
 
-        return current(Settings())[1]
+        return current(Settings())
     except Exception:
         return None

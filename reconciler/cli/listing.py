@@ -51,12 +51,12 @@ def status(
         from reconciler.cli.watching import watch as go_on
 
         go_on(
-            lambda now: read(*current(settings), now),
+            lambda now: read(None, current(settings), now),
             _show_status, output, interval, lambda found: check and _all_well(found),
         )  # fmt: skip
         return
     now = time.time()
-    found = read(*current(settings), now)
+    found = read(None, current(settings), now)
     if output is Format.JSON:
         print_json(status_document(found))
     else:
@@ -143,10 +143,10 @@ def plan(output: Output = Format.TABLE) -> None:
     """Show what the newest revision of the environments repo would change, and on what it waits."""
     from dataclasses import asdict
 
-    from reconciler.daemon import reading
+    from reconciler.daemon import foresight
 
     with working("reading the environments repo"):
-        lines = reading.plan(settings_with_repo())
+        lines = foresight.plan(settings_with_repo())
     if output is Format.JSON:
         print_json([asdict(line) for line in lines])
         return

@@ -108,7 +108,7 @@ def _runtimes(settings: Settings, source: str) -> Runtimes:
     if source:
         return read(source)
     try:
-        return of_records(current(settings)[1])
+        return of_records(current(settings))
     except GroundcrewError:
         return Runtimes()
 
@@ -182,5 +182,5 @@ def runtimes(
     from reconciler.settings import Settings
 
     del output
-    _, records = current(Settings())
+    records = current(Settings())
     print_json(runtimes_document(records))

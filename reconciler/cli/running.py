@@ -131,17 +131,18 @@ def gc(
     output: Output = Format.TABLE,
 ) -> None:
     """Remove builds and store entries from the share that nothing may still load."""
-    from reconciler.daemon import reading
+    from reconciler.daemon import garbage
+    from reconciler.daemon.reading import open_store
     from reconciler.settings import Settings
 
     settings = Settings()
-    reading.open_store(settings).close()  # without records everything would look like garbage
+    open_store(settings).close()  # without records everything would look like garbage
     if pause is not None:
-        reading.pause_collection(settings, pause=pause)
+        garbage.pause(settings, on=pause)
         say("garbage collection is paused" if pause else "garbage collection goes on")
         return
     with working("looking at the share"):
-        done = reading.collect_garbage(settings, dry_run=dry_run)
+        done = garbage.collect_now(settings, dry_run=dry_run)
     if output is Format.JSON:
         print_json({"dry_run": dry_run, **asdict(done)})
         return

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from pydantic import BaseModel
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 PREFIX = "GROUNDCREW_"
 OTHERS = (
@@ -23,13 +24,16 @@ CLOSE = 0.8
 
 def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(name, the variable that is probably meant or "") of those that no setting reads."""
+    own_names = sorted(name for name in names if name.upper().startswith(PREFIX))
+    if not own_names:
+        return
     from reconciler.settings import Settings
 
     known = list(_names(Settings, ""))
     sections = {one.partition("__")[0] for one in known if "__" in one}
-    for name in sorted(names):
+    for name in own_names:
         own = name.upper().removeprefix(PREFIX)
-        if not name.upper().startswith(PREFIX) or own in known or own in OTHERS:
+        if own in known or own in OTHERS:
             continue
         if "__" in own and own.partition("__")[0] in sections:
             continue  # the settings themselves refuse a wrong key of a section
@@ -40,6 +44,8 @@ def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _names(model: type[BaseModel], before: str) -> Iterator[str]:
+    from pydantic import BaseModel
+
     for key, field in model.model_fields.items():
         name = f"{before}{key.upper()}"
         yield name

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
+from reconciler.daemon.reading import open_store
 from reconciler.daemon.rooms import Rooms
+from reconciler.settings import Settings
 from reconciler.share.gc import Collected, Held, collect_garbage
 from reconciler.share.logs import collect_logs
 
@@ -41,6 +45,25 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
         sizes=rooms.sizes,
         go_on=lambda: not paused(rooms),
     )
+
+
+def collect_now(settings: Settings, *, dry_run: bool) -> Collected:
+    """Collect garbage without being the daemon."""
+    rooms = Rooms(settings)
+    try:
+        return collect(rooms, rooms.store.load(), time.time(), dry_run=dry_run)
+    finally:
+        rooms.close()
+        rooms.store.close()
+
+
+def pause(settings: Settings, *, on: bool) -> None:
+    """Let no garbage be collected, here and in the daemon; or let it be collected again."""
+    store = open_store(settings)
+    try:
+        store.name(PAUSED, "yes" if on else "no")
+    finally:
+        store.close()
 
 
 def paused(rooms: Rooms) -> bool:

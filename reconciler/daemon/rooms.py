@@ -19,10 +19,10 @@ from reconciler.builder.sandbox import Sandbox
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Base, Image, Records, Runtime
-from reconciler.core.world import Policy
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
-from reconciler.settings import ClusterSettings, Settings
+from reconciler.daemon.policy import policy_of
+from reconciler.settings import Settings
 from reconciler.share.logs import keep_log
 from reconciler.share.share import Share
 from reconciler.share.sizes import Sizes, check_quota
@@ -30,21 +30,6 @@ from reconciler.store.store import Store
 
 if TYPE_CHECKING:
     from reconciler.daemon.clusters import ClusterRooms
-
-
-def policy_of(settings: Settings) -> Policy:
-    """The limits that decisions keep to."""
-    return Policy(
-        prune_fraction=settings.prune_fraction,
-        parallel_builds=settings.builder.parallel,
-        parallel_activations=settings.activation.parallel,
-        retry_first=settings.activation.retry_first,
-        retry_most=settings.activation.retry_most,
-        builds_at=settings.kubernetes.builds_at,
-        activations_at=settings.kubernetes.activations_at,
-        cluster_builds=ClusterSettings().parallel_builds,
-        cluster_activations=ClusterSettings().parallel_activations,
-    )
 
 
 class Rooms:

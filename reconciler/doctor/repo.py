@@ -69,7 +69,7 @@ class Repo:
         if self.known.read:
             return
         try:
-            _, records = current(self._settings)
+            records = current(self._settings)
         except GroundcrewError:
             return
         self.known = Known(

@@ -241,7 +241,7 @@ class World:
     def status(self) -> dict[str, Any]:
         """The document of `groundcrew status -o json`."""
         settings = Settings(state_dir=self.path("/var/lib/groundcrew"))
-        return status_document(status(*current(settings), time.time()))
+        return status_document(status(None, current(settings), time.time()))
 
     def instance(self, name: str) -> dict[str, Any]:
         """An instance of that document."""
