@@ -10,8 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTS ?= tests
-# Tests wait more than they compute: two files at a time. JOBS=0 for one process (--pdb, say).
-JOBS ?= 2
+# Tests wait more than they compute: three files at a time. JOBS=0 for one process (--pdb, say).
+JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
