@@ -10,6 +10,7 @@ import pytest
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT, seconds
 from reconciler.airflow.kubernetes.rollout import moved
+from reconciler.cluster.words import diagnose
 
 STAMP = "2026-01-01T10:00:00Z"
 READY = "2026-01-01T10:01:00Z"
@@ -32,6 +33,33 @@ def test_a_pod_that_was_ready_has_its_time_again_when_it_no_longer_is() -> None:
     assert moved([pod("True", READY)], STAMP) == seconds(READY)
     assert moved([pod("False", LATER)], STAMP) == seconds(LATER)
     assert moved([pod("False", STAMP)], STAMP) == seconds(STAMP)
+
+
+@pytest.mark.parametrize(
+    ("down", "reason"),
+    [
+        ({"git-sync"}, "SidecarCrashLoop"),
+        ({"git-sync", "scheduler"}, "CrashLoop"),
+        ({"git-sync-init"}, "SidecarCrashLoop"),
+        ({"wait-for-airflow-migrations"}, "CrashLoop"),
+        ({"log-groomer"}, "CrashLoop"),
+    ],
+)
+def test_a_crash_of_airflows_own_image_goes_before_others(down: set[str], reason: str) -> None:
+    """Only what loads the build may be its fault, whatever the order of the containers."""
+    images = {
+        "git-sync-init": "git-sync:4", "wait-for-airflow-migrations": "airflow:3",
+        "git-sync": "git-sync:4", "log-groomer": "airflow:3", "scheduler": "airflow:3",
+    }  # fmt: skip
+    spec = [{"name": name, "image": image} for name, image in images.items()]
+    status = [{"name": name, "restartCount": 4 if name in down else 0} for name in images]
+    found = diagnose({
+        "metadata": {"name": "s", "labels": {"component": "scheduler"}},
+        "spec": {"initContainers": spec[:2], "containers": spec[2:]},
+        "status": {"initContainerStatuses": status[:2], "containerStatuses": status[2:]},
+    })  # fmt: skip
+    assert found is not None
+    assert found.reason == reason
 
 
 @pytest.mark.parametrize(("waits", "reason"), [(5.0, None), (61.0, "QuotaExceeded")])

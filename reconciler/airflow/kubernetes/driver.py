@@ -27,7 +27,8 @@ from reconciler.faults import failpoint
 
 LAST_LINES = 12  # of a crashed container's log that are told
 LOOK_FOR = 5.0  # seconds that one look at a rollout waits for a change
-PATIENT = frozenset({"Unschedulable", "QuotaExceeded", "PodFailed"})  # may pass by itself
+PATIENT = frozenset({"Unschedulable", "SidecarCrashLoop", "QuotaExceeded", "PodFailed"})
+"""What may pass by itself."""
 
 Workload = tuple[str, Json]  # kind and object
 

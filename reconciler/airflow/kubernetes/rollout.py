@@ -12,7 +12,7 @@ from reconciler.airflow.kubernetes.release import (
     seconds,
 )
 from reconciler.cluster.connection import Json
-from reconciler.cluster.words import crashing, diagnose
+from reconciler.cluster.words import containers, crashing, diagnose
 from reconciler.core.model import Problem
 
 
@@ -155,12 +155,7 @@ def started(pods: Sequence[Json]) -> float:
 
 def crashed(pod: Json) -> str:
     """The container of a pod whose last words are worth telling; "" when none crashed."""
-    status = pod.get("status") or {}
-    for key in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(key) or []:
-            if crashing(container):
-                return str(container["name"])
-    return ""
+    return next((str(one["name"]) for one in containers(pod) if crashing(one)), "")
 
 
 def _observed(workload: Json) -> bool:
