@@ -26,7 +26,7 @@ UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 
 BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
-    "PodsRefused", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
+    "PodsRefused", "PodStuck", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
     "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
 })  # fmt: skip
 """Why an activation may fail through no fault of its build: it is tried again after a while."""

@@ -15,6 +15,8 @@ from reconciler.cluster.connection import Json
 from reconciler.cluster.words import containers, crashing, diagnose
 from reconciler.core.model import Problem
 
+LINGER = 60.0  # seconds that a pod may be there after the end of its grace
+
 
 def stamped(workload: Json, stamp: str) -> bool:
     """Does the pod template bear this restart."""
@@ -135,6 +137,22 @@ def stuck(kind: str, workload: Json, pods: Sequence[Json], stamp: str) -> list[J
         and "deletionTimestamp" not in pod["metadata"]
         and not ready(pod)
     ]
+
+
+def lingering(pods: Sequence[Json], now: float) -> Problem | None:
+    """A pod that should long have ended: its node says nothing any more, so it counts for ever."""
+    for pod in pods:
+        metadata = pod["metadata"]
+        over = now - seconds(metadata.get("deletionTimestamp"))
+        if "deletionTimestamp" in metadata and over > LINGER:
+            return Problem(
+                "PodStuck",
+                f"pod {metadata['name']} should have ended {over:.0f} s ago, but its node "
+                f"{pod['spec'].get('nodeName', '')} does not say so; if that is gone, delete the "
+                f"node, or the pod by force: kubectl -n {metadata['namespace']} delete pod "
+                f"{metadata['name']} --force",
+            )
+    return None
 
 
 def ready(pod: Json) -> bool:
