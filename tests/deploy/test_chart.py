@@ -250,6 +250,13 @@ def test_jobs_reach_the_indexes_and_nothing_else(name: str) -> None:
     assert selects(peer["podSelector"], labels)
 
 
+def test_the_daemon_reaches_names_on_openshift_too() -> None:
+    """A policy is asked about the port of the name server's pod, which is 5353 there."""
+    rules = one(release("small"), "NetworkPolicy", "groundcrew")["spec"]["egress"]
+    ports = {(p["port"], p["protocol"]) for r in rules if "to" not in r for p in r["ports"]}
+    assert ports >= {(port, kind) for port in (53, 5353) for kind in ("UDP", "TCP")}
+
+
 def test_the_service_leads_to_the_daemon_alone(name: str) -> None:
     """Its selector fits the daemon's pods, and neither the test's pod nor a Job's."""
     documents = release(name)
