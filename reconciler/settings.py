@@ -95,6 +95,10 @@ class JobSettings(Section):
     cpu: str = Field("2", description="limit, a Kubernetes quantity; half of it is requested")
     memory: str = Field("4Gi", description="requested and limit, a Kubernetes quantity")
     scratch: str = Field("8Gi", description="limit of local disk, a Kubernetes quantity")
+    run_as: Literal["image", "namespace"] = Field(
+        "image",
+        description="the user of Airflow's own pods, or whom the Jobs' namespace says (OpenShift)",
+    )
     pull_secrets: tuple[str, ...] = Field((), description="secrets in the Jobs' namespace")
     node_selector: dict[str, str] = Field(default_factory=dict, description="of their pods")
     tolerations: tuple[dict[str, Any], ...] = Field((), description="of their pods")

@@ -130,10 +130,13 @@ class Cluster:
         return (data or b"").decode(errors="replace")
 
     def follow(self, namespace: str, pod: str, container: str) -> Iterator[str]:
-        """A container's log line by line as it is written, until it ends."""
+        """A container's log line by line as it is written, until it ends.
+
+        The server answers with the first byte of the log: a quiet one may take long to begin.
+        """
         query = {"container": container, "follow": "true"}
         path = f"{_path('pods', namespace, pod)}/log"
-        for line in self._connection.stream(path, query, SILENT_LOG):
+        for line in self._connection.stream(path, query, SILENT_LOG, begins=SILENT_LOG):
             yield line.decode(errors="replace").rstrip("\r")
 
     # -------------------------------------------------------------------------------- mirrors

@@ -139,13 +139,15 @@ class Connection:
         query: Mapping[str, object],
         silence: float,
         opened: Callable[[urllib3.BaseHTTPResponse], None] = lambda _: None,
+        begins: float | None = None,
     ) -> Iterator[bytes]:
         """The lines of an answer as they come; ends when the server ends it.
 
         Raises Cut after `silence` seconds without anything. `opened` gets the answer, by which
-        another thread may end it.
+        another thread may end it. An answer that may take longer than others to begin does so
+        within `begins` seconds.
         """
-        answer = self._send("GET", path, query, None, "")
+        answer = self._send("GET", path, query, None, "", begins)
         try:
             if answer.status == 401:
                 self.close()  # the next request reads the credentials anew
@@ -177,6 +179,7 @@ class Connection:
         query: Mapping[str, object] | None,
         body: object,
         content_type: str,
+        begins: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         if time.monotonic() < self._down_until:
             raise self._unreachable(self._down_words)
@@ -194,7 +197,9 @@ class Connection:
                 url,
                 body=None if body is None else json.dumps(body).encode(),
                 headers=headers,
-                timeout=urllib3.Timeout(connect=min(CONNECT, self._timeout), read=self._timeout),
+                timeout=urllib3.Timeout(
+                    connect=min(CONNECT, self._timeout), read=begins or self._timeout
+                ),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -203,6 +208,8 @@ class Connection:
             words = f"does not answer: {_why(error)}"
             if isinstance(error, urllib3.exceptions.ProtocolError):
                 raise Cut("ClusterUnreachable", f"cluster {self.name} {words}") from error
+            if begins and isinstance(error, urllib3.exceptions.ReadTimeoutError):
+                raise self._unreachable(words) from error  # that says nothing of other requests
             self._down_words, self._down_until = words, time.monotonic() + DOWN
             raise self._unreachable(words) from error
         return answer

@@ -250,7 +250,7 @@ def _metadata(found: Json) -> Json:
 
 def _spec(found: Json) -> Json:
     kept = {key: found[key] for key in SPEC if key in found}
-    containers = found.get("containers")
-    if containers:
-        kept["containers"] = [{k: c[k] for k in CONTAINER if k in c} for c in containers]
+    for key in ("initContainers", "containers"):
+        if containers := found.get(key):
+            kept[key] = [{k: c[k] for k in CONTAINER if k in c} for c in containers]
     return kept

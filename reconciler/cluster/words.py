@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from reconciler.cluster.connection import Json
 from reconciler.core.model import Problem
 
@@ -12,16 +10,10 @@ CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErr
 STARTS = 3  # that many starts of one container are a loop
 
 
-def trouble(pod: Json) -> str:
-    """In words, what keeps a pod from running; "" when nothing is known to."""
-    found = diagnose(pod)
-    return found.message if found is not None else ""
-
-
 def diagnose(pod: Json) -> Problem | None:
     """What keeps a pod from running, as the node or the scheduler reports it."""
     name = pod["metadata"]["name"]
-    for container in _containers(pod):
+    for container in containers(pod):
         state = container.get("state") or {}
         waiting = state.get("waiting") or {}
         reason = str(waiting.get("reason") or "")
@@ -34,7 +26,7 @@ def diagnose(pod: Json) -> Problem | None:
             return Problem("ContainerConfig", f"{what} cannot be made ({reason}): {said}")
         if crashing(container):
             words = f"{what} crashed {container['restartCount']} times: {ending(container)}"
-            return Problem("CrashLoop", words)
+            return Problem("SidecarCrashLoop" if _beside(pod, container) else "CrashLoop", words)
     status = pod.get("status") or {}
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
@@ -62,7 +54,24 @@ def ending(container: Json) -> str:
     return f"exit code {code}" if code is not None else reason or "no reason is known"
 
 
-def _containers(pod: Json) -> Iterator[Json]:
+def main_of(pod: Json) -> str:
+    """The container that a pod is for: named as its component, else the first."""
+    names = [container["name"] for container in pod["spec"].get("containers") or []]
+    component = (pod["metadata"].get("labels") or {}).get("component")
+    return str(component if component in names else next(iter(names), ""))
+
+
+def containers(pod: Json) -> list[Json]:
+    """The status of each container, those of the pod's own image first."""
     status = pod.get("status") or {}
-    yield from status.get("initContainerStatuses") or []
-    yield from status.get("containerStatuses") or []
+    inits, others = status.get("initContainerStatuses"), status.get("containerStatuses")
+    return sorted([*(inits or []), *(others or [])], key=lambda one: _beside(pod, one))
+
+
+def _beside(pod: Json, container: Json) -> bool:
+    """Has a container another image than the one that the pod is for, such as git-sync's."""
+    spec = pod["spec"]
+    known = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    images = {one["name"]: one.get("image") for one in known}
+    own = images.get(main_of(pod))
+    return bool(images.get(container["name"], own) != own)

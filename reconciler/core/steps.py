@@ -25,9 +25,9 @@ UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the aim may still change, or be given up."""
 
 BLAMELESS = frozenset({
-    "ImagePull", "ContainerConfig", "Unschedulable", "QuotaExceeded", "PodsRefused",
-    "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable", "ShareCorrupt",
-    "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
+    "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
+    "PodsRefused", "PodStuck", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
+    "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
 })  # fmt: skip
 """Why an activation may fail through no fault of its build: it is tried again after a while."""
 

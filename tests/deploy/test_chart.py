@@ -21,7 +21,6 @@ from tests.deploy.rendered import (
     CUSTOM,
     NAMES,
     Json,
-    job_of,
     merged,
     one,
     pod_of,
@@ -95,7 +94,7 @@ def test_values_of_the_users_settings_arrive() -> None:
     settings = Settings(**tomllib.loads(text_of(release("large"))))
     assert settings.git.poll_interval == 5
     assert settings.builder.memory_bytes == 8 << 30
-    assert settings.kubernetes.cluster("west").index_host == "groundcrew.example.com"
+    assert settings.kubernetes.cluster("west").parallel_builds == 6
     assert settings.kubernetes.cluster(None).parallel_builds == 8
     assert settings.kubernetes.jobs.pull_secrets == ("registry",)
     assert [route.name for route in settings.notify.routes] == ["everyone", "science"]
@@ -217,50 +216,9 @@ def test_roles_hold_just_the_verbs_used() -> None:
     assert pod_of(documents)["serviceAccountName"] == "groundcrew"
 
 
-def selects(selector: Json, labels: Json) -> bool:
-    """Whether matchLabels select something with these labels."""
-    return bool(selector.get("matchLabels", {}).items() <= labels.items())
-
-
-def test_jobs_reach_the_indexes_and_nothing_else(name: str) -> None:
-    """The policies select what the daemon really creates, and name the port it listens on."""
-    documents = release(name)
-    if not example(name).get("networkPolicy", {}).get("enabled", True):
-        assert not [d for d in documents if d["kind"] == "NetworkPolicy"]
-        return
-    job = job_of(documents)
-    labels = job["spec"]["template"]["metadata"]["labels"]
-    daemon = one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    home = one(documents, "Deployment")["metadata"]["namespace"]
-    policy = one(documents, "NetworkPolicy", "groundcrew-builds")
-    assert policy["metadata"]["namespace"] == job["metadata"]["namespace"]
-    assert selects(policy["spec"]["podSelector"], labels)
-    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert "ingress" not in policy["spec"]
-    (rule,) = policy["spec"]["egress"]
-    assert rule["ports"] == [{"port": 8086, "protocol": "TCP"}]
-    (peer,) = rule["to"]
-    assert selects(peer["podSelector"], daemon)
-    assert selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": home})
-    theirs = one(documents, "NetworkPolicy", "groundcrew")["spec"]
-    assert selects(theirs["podSelector"], daemon)
-    assert not selects(theirs["podSelector"], labels)
-    (jobs,) = (r for r in theirs["ingress"] if r["ports"][0]["port"] == "indexes")
-    (peer,) = jobs["from"]
-    assert selects(peer["podSelector"], labels)
-
-
-def test_the_service_leads_to_the_daemon_alone(name: str) -> None:
-    """Its selector fits the daemon's pods, and neither the test's pod nor a Job's."""
-    documents = release(name)
-    selector = {"matchLabels": one(documents, "Service")["spec"]["selector"]}
-    assert selects(selector, one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"])
-    assert not selects(selector, job_of(documents)["metadata"]["labels"])
-
-
 # ------------------------------------------------------------------------------------------ refused
 
-
+HOST = {"index_host": "groundcrew.example.com"}
 REFUSED = {
     "no repo": ({"share": NFS}, "set the address of the environments repo"),
     "no share": ({**GIT}, "share: set exactly one of"),
@@ -272,6 +230,14 @@ REFUSED = {
     "a volume that restricted pods may not have": (
         {**GIT, "share": {"volume": NFS["persistentVolume"]}},
         "Pod Security restricted may not name nfs",
+    ),
+    "an address of several daemons": (
+        merged(example("large"), {"config": {"kubernetes": {"clusters": {"west": HOST}}}}),
+        "clusters.west.index_host is one address, and of 2 replicas",
+    ),
+    "a service of several daemons": (
+        merged(example("large"), {"indexService": {"enabled": True}}),
+        "indexService leads to every replica",
     ),
 }  # fmt: skip
 

@@ -63,13 +63,18 @@ def _handler(find: Find) -> type[BaseHTTPRequestHandler]:
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
             self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
             follow = asked.get("follow") == "true"
             tail = int(asked["tailLines"]) if "tailLines" in asked else None
             try:
+                begun = False  # a kubelet sends its headers with the first byte
                 for chunk in _chunks(path, tail, follow, ended):
+                    if not begun:
+                        self.end_headers()
+                        begun = True
                     self.wfile.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
                     self.wfile.flush()
+                if not begun:
+                    self.end_headers()
                 self.wfile.write(b"0\r\n\r\n")
             except OSError:
                 self.close_connection = True

@@ -171,7 +171,8 @@ class PodLife(threading.Thread):
         self._put("Running")
 
     def _crashed(self, asked: Behaviour) -> None:
-        for one in self.ones:
+        first = [one for one in self.inits if one.name == asked.crashing]
+        for one in first or self.ones:
             one.restarts = asked.restarts - 1
             self.log(one).write_text(asked.log)
             one.restarts = asked.restarts
@@ -180,7 +181,8 @@ class PodLife(threading.Thread):
             one.state = podstatus.waiting(
                 "CrashLoopBackOff", f"back-off 40s restarting failed container={one.name}"
             )
-        self._put("Running")
+            one.ready = False
+        self._put("Pending" if first else "Running")
 
     def _all(self, state: Json | None, *, ready: bool = False, log: str = "") -> None:
         for one in self.ones:

@@ -42,13 +42,15 @@ class Behaviour:
 
     mode: ok, notready (runs, never ready), crashloop, imagepull, configerror, failed (ends with
     `exit_code` after `ready_after` seconds), hang (no kubelet takes it up), run (the command really
-    runs; Jobs always do).
+    runs; Jobs always do). `crashing`: an init container that crashes
+    instead of the others.
     """
 
     mode: str = "ok"
     ready_after: float = 0.2
     stop_after: float = 0.1
     restarts: int = 3
+    crashing: str = ""
     exit_code: int = 1
     log: str = ""
     message: str = ""

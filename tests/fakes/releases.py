@@ -25,10 +25,11 @@ class Release:
 
     `persistence`: workers and the triggerer keep their logs on volumes, which makes StatefulSets of
     them (the chart's default), and of the scheduler with LocalExecutor. `groomers`: whether
-    containers that remove old logs are there. `grace`: seconds that pods get to end, for
-    all. `volumes` and `mounts` are those of the chart, which reach every Airflow container. `sets`:
-    names of `workers.celery.sets`, whose workloads stand beside that of the default workers and
-    are of the same component. `annotations`: by component.
+    containers that remove old logs are there. `git_sync`: DAGs come from git, by containers of
+    another image. `grace`: seconds that pods get to end, for all. `volumes` and `mounts` are those
+    of the chart, which reach every Airflow container. `sets`: names of `workers.celery.sets`, whose
+    workloads stand beside that of the default workers and are of the same component.
+    `annotations`: by component.
     """
 
     name: str = "airflow"
@@ -39,6 +40,7 @@ class Release:
     persistence: bool = True
     groomers: bool = True
     statsd: bool = True
+    git_sync: bool = False
     grace: int | None = None
     sets: tuple[str, ...] = ()
     replicas: Mapping[str, int] = field(default_factory=dict)
@@ -127,6 +129,10 @@ class Release:
         )
         spec = self._pod_spec(component, *containers)
         spec["initContainers"] = [wait]
+        if self.git_sync and component not in SERVING:
+            sync = {"image": "registry.k8s.io/git-sync/git-sync:v4.3.0"}
+            spec["initContainers"].append({"name": "git-sync-init", **sync})
+            spec["containers"].append({"name": "git-sync", **sync})
         found = self._shell(kind, component, spec, worker_set)
         if component == "scheduler":
             found["metadata"]["labels"]["executor"] = self.executor

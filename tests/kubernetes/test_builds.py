@@ -241,6 +241,36 @@ def test_a_log_that_was_cut_is_followed_again(bench: JobBench) -> None:
     assert said == [f"line {n}" for n in range(len(said))]
 
 
+def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path: Path) -> None:
+    """Its first byte takes longer than any other answer may; other requests go on meanwhile."""
+    with JobBench(lab, tmp_path, {"request_timeout": 2.0}) as bench:
+        spec = {"containers": [{"name": "main", "image": bench.image.reference}]}
+        lab.api.create("pods", bench.namespace, {"metadata": {"name": "quiet"}, "spec": spec})
+        ready = {"type": "Ready", "status": "True"}.items()
+        wait_for(lambda: any(ready <= c.items() for p in lab.pods(bench.namespace)
+                 for c in p["status"].get("conditions", [])), 30, "the pod")  # fmt: skip
+        cluster = bench.clusters.of("lab")
+        with ThreadPoolExecutor() as pool:
+            heard = pool.submit(lambda: list(cluster.follow(bench.namespace, "quiet", "main")))
+            end = time.monotonic() + 5.0
+            while time.monotonic() < end:
+                cluster.list("jobs", bench.namespace)
+                assert not heard.done()
+            lab.api.delete("pods", bench.namespace, "quiet")
+            assert heard.result(30) == []
+
+
+def test_a_quiet_jobs_log_begins_at_once(bench: JobBench) -> None:
+    """The worker says a line before any command does, by which its log is answered."""
+    job, workshop = bench.job(), JobWorkshop(bench.sessions, bench.image)
+    folder = workshop.scratch(job, harmless=True)
+    workshop.run(job, ["true"], work=folder, timeout=20, harmless=True, quiet=True)
+    (pod,) = bench.lab.pods(bench.namespace, f"groundcrew.io/build={job.key}")
+    name = pod["metadata"]["name"]
+    assert bench.clusters.of("lab").logs(bench.namespace, name, "worker", tail=9) == "- ready\n"
+    bench.builder.leave(job)
+
+
 def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> None:
     """A command of the one Job takes longer than `idle`: the build's other Job is not ended."""
     with JobBench(lab, tmp_path, idle=6) as bench:

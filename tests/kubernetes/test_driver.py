@@ -14,6 +14,7 @@ from reconciler.airflow.kubernetes.release import RESTARTED_AT
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.steps import BLAMELESS
 from reconciler.settings import KubernetesSettings
 from tests.fakes.kubeapi import Json, wait_for
 from tests.fakes.lab import Lab
@@ -108,6 +109,24 @@ def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
     assert found.problem is not None
     assert found.problem.reason == "Unschedulable"
     assert "Insufficient cpu" in found.problem.message
+
+
+def test_a_container_beside_airflow_that_crashes_is_not_the_builds_fault(stand: Stand) -> None:
+    """The DAGs' repo may be back in a moment; then it is told what git-sync says."""
+    stand.install(Release(git_sync=True, groomers=False, persistence=False))
+    stand.up()
+    crash = {"mode": "crashloop", "crashing": "git-sync-init", "log": "no route to git\n"}
+    stand.change("dag-processor", crash)
+    cluster = stand.clusters.of("lab")
+    cluster.limits = cluster.limits.model_copy(update={"schedule_timeout": 8.0})
+    activation = stand.activation()
+    found = stand.perform(activation, 25)
+    assert found.problem is not None
+    assert found.problem.reason == "SidecarCrashLoop"
+    assert found.problem.reason in BLAMELESS
+    assert "git-sync-init" in found.problem.message
+    assert "no route to git" in found.problem.message
+    assert time.time() - activation.step_since > 3, "it is waited for"
 
 
 def test_a_quota_is_told(stand: Stand) -> None:

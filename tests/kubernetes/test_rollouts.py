@@ -214,6 +214,33 @@ def test_a_partition_is_refused_before_anything_changes(stand: Stand) -> None:
     assert "partition" in words
 
 
+def test_a_pod_that_a_dead_node_keeps_stops_an_activation_before_it_begins(stand: Stand) -> None:
+    """Nothing would ever restart completely beside it; its node and what to do are told."""
+    stand.install(SETS)
+    stand.up()
+    (pod,) = [p for p in stand.lab.pods(stand.space)
+              if p["metadata"]["name"] == "airflow-worker-0"]  # fmt: skip
+    node, late = pod["spec"]["nodeName"], time.time() + 90  # its grace is a second
+    stand.lab.kubelet.lose(node)
+    try:
+        stand.lab.api.delete("pods", stand.space, "airflow-worker-0")
+        asked = stand.activation(Step.OBSERVE)
+
+        def refused() -> str:
+            try:
+                stand.driver.perform(asked.step, stand.instance, asked, late)
+            except Stalled as error:
+                return f"{error.reason}: {error.message}"
+            return ""
+
+        words = wait_for(refused, 10, "a refusal")
+    finally:
+        stand.lab.kubelet.restore(node)
+    assert words.startswith("PodStuck")
+    assert "airflow-worker-0" in words
+    assert node in words
+
+
 def test_pods_that_tasks_make_are_no_components(stand: Stand) -> None:
     """KubernetesPodOperator may use Airflow's template, with all its labels and another image."""
     stand.install()

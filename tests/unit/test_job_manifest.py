@@ -57,6 +57,12 @@ def test_it_has_no_rights() -> None:
     }
 
 
+def test_a_namespace_may_say_who_it_runs_as() -> None:
+    """As OpenShift does, which refuses a user of another namespace's range; never root."""
+    context = pod_of(manifest(jobs={"run_as": "namespace"}))["securityContext"]
+    assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def test_it_writes_to_its_own_folder_only() -> None:
     """The share is read-only but for one subPath; no secret and no host path is mounted."""
     pod = pod_of(manifest())

@@ -10,6 +10,8 @@ import pytest
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT, seconds
 from reconciler.airflow.kubernetes.rollout import moved
+from reconciler.cluster.words import diagnose
+from reconciler.core.steps import BLAMELESS
 
 STAMP = "2026-01-01T10:00:00Z"
 READY = "2026-01-01T10:01:00Z"
@@ -32,6 +34,51 @@ def test_a_pod_that_was_ready_has_its_time_again_when_it_no_longer_is() -> None:
     assert moved([pod("True", READY)], STAMP) == seconds(READY)
     assert moved([pod("False", LATER)], STAMP) == seconds(LATER)
     assert moved([pod("False", STAMP)], STAMP) == seconds(STAMP)
+
+
+@pytest.mark.parametrize(
+    ("down", "reason"),
+    [
+        ({"git-sync"}, "SidecarCrashLoop"),
+        ({"git-sync", "scheduler"}, "CrashLoop"),
+        ({"git-sync-init"}, "SidecarCrashLoop"),
+        ({"wait-for-airflow-migrations"}, "CrashLoop"),
+        ({"log-groomer"}, "CrashLoop"),
+    ],
+)
+def test_a_crash_of_airflows_own_image_goes_before_others(down: set[str], reason: str) -> None:
+    """Only what loads the build may be its fault, whatever the order of the containers."""
+    images = {
+        "git-sync-init": "git-sync:4", "wait-for-airflow-migrations": "airflow:3",
+        "git-sync": "git-sync:4", "log-groomer": "airflow:3", "scheduler": "airflow:3",
+    }  # fmt: skip
+    spec = [{"name": name, "image": image} for name, image in images.items()]
+    status = [{"name": name, "restartCount": 4 if name in down else 0} for name in images]
+    found = diagnose({
+        "metadata": {"name": "s", "labels": {"component": "scheduler"}},
+        "spec": {"initContainers": spec[:2], "containers": spec[2:]},
+        "status": {"initContainerStatuses": status[:2], "containerStatuses": status[2:]},
+    })  # fmt: skip
+    assert found is not None
+    assert found.reason == reason
+
+
+def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build() -> None:
+    """The pod is told, not that the restart took too long."""
+    begun = seconds(READY)
+    left = pod("False", STAMP)
+    left["metadata"] |= {"name": "airflow-worker-0", "namespace": "n", "deletionTimestamp": READY}
+    left["spec"] = {"nodeName": "node-7"}
+    workload = {"metadata": {"name": "airflow-worker", "namespace": "n"}, "spec": {"replicas": 1}}
+    cluster = SimpleNamespace(limits=SimpleNamespace(schedule_timeout=60.0))
+    found: Any = KubernetesDriver._late(
+        None, SimpleNamespace(cluster=cluster, seen_since=0.0), "statefulsets", workload, [left],  # type: ignore[arg-type]
+        SimpleNamespace(probe_timeout=300.0), SimpleNamespace(restarted_at=begun),  # type: ignore[arg-type]
+        begun + 301.0, begun,
+    )  # fmt: skip
+    assert found.reason == "PodStuck"
+    assert "node-7" in found.message
+    assert found.reason in BLAMELESS
 
 
 @pytest.mark.parametrize(("waits", "reason"), [(5.0, None), (61.0, "QuotaExceeded")])

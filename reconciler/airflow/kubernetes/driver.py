@@ -27,7 +27,8 @@ from reconciler.faults import failpoint
 
 LAST_LINES = 12  # of a crashed container's log that are told
 LOOK_FOR = 5.0  # seconds that one look at a rollout waits for a change
-PATIENT = frozenset({"Unschedulable", "QuotaExceeded", "PodFailed"})  # may pass by itself
+PATIENT = frozenset({"Unschedulable", "SidecarCrashLoop", "QuotaExceeded", "PodFailed"})
+"""What may pass by itself."""
 
 Workload = tuple[str, Json]  # kind and object
 
@@ -104,7 +105,7 @@ class KubernetesDriver:
         rest = self._rest
         match step:
             case Step.OBSERVE:
-                return self._observe(release, instance, activation)
+                return self._observe(release, instance, activation, now)
             case Step.PAUSE:
                 return rest.pause(instance, activation)
             case Step.DRAIN if release.tasks_apart():
@@ -120,12 +121,17 @@ class KubernetesDriver:
             case _:
                 raise AssertionError(f"{step} is not a driver's")
 
-    def _observe(self, release: Release, instance: Instance, activation: Activation) -> StepResult:
+    def _observe(
+        self, release: Release, instance: Instance, activation: Activation, now: float
+    ) -> StepResult:
         """Record what is there, once it is sure that the restart may be carried out."""
         for kind, workload in _restarted(release, activation):
             words = rollout.frozen(kind, workload)
             if words:
                 raise Stalled("NotRestartable", f"instance {instance.name}: {words}")
+            left = rollout.lingering(release.pods_of(kind, workload), now)
+            if left is not None:  # the restart would wait for its end
+                raise Stalled(left.reason, f"instance {instance.name}: {left.message}")
             name = str(workload["metadata"]["name"])
             body = rollout.patch(_stamp(time.time()))
             try:
@@ -229,6 +235,9 @@ class KubernetesDriver:
             if not missing or idle <= cluster.limits.schedule_timeout:
                 return None
             return events.refused(cluster, workload, pods, activation.restarted_at)
+        left = rollout.lingering(pods, now)
+        if left is not None:
+            return left
         words = rollout.progress(workload, pods, stamp)
         about = [workload, *(pod for pod in pods if not rollout.ready(pod))]
         why = events.newest(

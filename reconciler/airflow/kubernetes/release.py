@@ -12,6 +12,7 @@ from datetime import datetime
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.cluster.mirror import Mirror
+from reconciler.cluster.words import main_of
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away
 from reconciler.core.model import Image
@@ -190,11 +191,9 @@ def seconds(value: object) -> float:
 
 
 def container_of(pod: Json) -> Json | None:
-    """The status of the container that runs Airflow: named as the component, else the first."""
+    """The status of the container that runs Airflow."""
     found: Iterable[Json] = pod["status"].get("containerStatuses") or []
-    names = [c["name"] for c in pod["spec"].get("containers") or []]
-    component = component_of(pod)
-    wanted = component if component in names else next(iter(names), "")
+    wanted = main_of(pod)
     return next((c for c in found if c["name"] == wanted), None)
 
 

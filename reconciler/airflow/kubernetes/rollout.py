@@ -12,8 +12,10 @@ from reconciler.airflow.kubernetes.release import (
     seconds,
 )
 from reconciler.cluster.connection import Json
-from reconciler.cluster.words import crashing, diagnose
+from reconciler.cluster.words import containers, crashing, diagnose
 from reconciler.core.model import Problem
+
+LINGER = 60.0  # seconds that a pod may be there after the end of its grace
 
 
 def stamped(workload: Json, stamp: str) -> bool:
@@ -137,6 +139,22 @@ def stuck(kind: str, workload: Json, pods: Sequence[Json], stamp: str) -> list[J
     ]
 
 
+def lingering(pods: Sequence[Json], now: float) -> Problem | None:
+    """A pod that should long have ended: its node says nothing any more, so it counts for ever."""
+    for pod in pods:
+        metadata = pod["metadata"]
+        over = now - seconds(metadata.get("deletionTimestamp"))
+        if "deletionTimestamp" in metadata and over > LINGER:
+            return Problem(
+                "PodStuck",
+                f"pod {metadata['name']} should have ended {over:.0f} s ago, but its node "
+                f"{pod['spec'].get('nodeName', '')} does not say so; if that is gone, delete the "
+                f"node, or the pod by force: kubectl -n {metadata['namespace']} delete pod "
+                f"{metadata['name']} --force",
+            )
+    return None
+
+
 def ready(pod: Json) -> bool:
     """Is a pod ready, and not about to go."""
     conditions = (pod.get("status") or {}).get("conditions") or []
@@ -155,12 +173,7 @@ def started(pods: Sequence[Json]) -> float:
 
 def crashed(pod: Json) -> str:
     """The container of a pod whose last words are worth telling; "" when none crashed."""
-    status = pod.get("status") or {}
-    for key in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(key) or []:
-            if crashing(container):
-                return str(container["name"])
-    return ""
+    return next((str(one["name"]) for one in containers(pod) if crashing(one)), "")
 
 
 def _observed(workload: Json) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.core.model import Image
-from reconciler.settings import KubernetesSettings
+from reconciler.settings import JobSettings, KubernetesSettings
 
 ARCHITECTURE = "kubernetes.io/arch"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # what nodes call them
@@ -33,8 +33,10 @@ class Order:
     command: tuple[str, ...]
 
 
-def user_of(image: Image) -> int:
-    """The user that a Job runs as: the pods' own, never root."""
+def user_of(image: Image, settings: JobSettings) -> int | None:
+    """The user that a Job runs as: the pods' own, never root; None where its namespace says."""
+    if settings.run_as == "namespace":
+        return None
     return image.user or os.getuid() or NOBODYS_USER
 
 
@@ -76,8 +78,6 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 5,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": user_of(order.image),
-            "runAsGroup": order.image.group or 0,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [
@@ -110,6 +110,9 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
             {"name": "scratch", "emptyDir": {"sizeLimit": jobs.scratch}},
         ],
     }
+    user = user_of(order.image, jobs)
+    if user is not None:
+        pod["securityContext"] |= {"runAsUser": user, "runAsGroup": order.image.group or 0}
     if jobs.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in jobs.pull_secrets]
     pod["nodeSelector"] = {**jobs.node_selector, ARCHITECTURE: architecture()}

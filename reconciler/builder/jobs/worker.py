@@ -121,6 +121,7 @@ def _serve(folder: Path, lane: int) -> None:
 
 def _main() -> None:
     folder, lanes, idle = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    _say("- ready")  # whoever follows a log is answered with its first byte
     os.umask(0)  # the daemon, under another user, removes what is left here
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     for lane in range(lanes):

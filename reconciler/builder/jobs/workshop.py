@@ -209,7 +209,7 @@ class JobWorkshop:
             raise Retryable("JobLost", f"the Job of {job.key} was ended; building in a new one")
         try:
             (work / "tmp").mkdir(parents=True, exist_ok=True)
-            if user_of(self.image) != os.getuid():
+            if user_of(self.image, self.sessions.settings.jobs) != os.getuid():
                 _open_to_all(session.folder, work)
             return session.run(
                 job,

@@ -100,6 +100,16 @@ capabilities:
 {{- if and (gt (int .Values.replicas) 1) (not .Values.database.existingSecret) }}
 {{- fail "replicas is more than 1, and SQLite is for one daemon: set database.existingSecret to a secret with a PostgreSQL URL" }}
 {{- end }}
+{{- if gt (int .Values.replicas) 1 }}
+{{- range $context, $cluster := dig "kubernetes" "clusters" dict .Values.config }}
+{{- if $cluster.index_host }}
+{{- fail (printf "config.kubernetes.clusters.%s.index_host is one address, and of %d replicas only the one that leads has the packages of builds: set replicas to 1, or leave index_host out where that cluster's pods reach the daemon's by their own addresses" $context (int $.Values.replicas)) }}
+{{- end }}
+{{- end }}
+{{- if .Values.indexService.enabled }}
+{{- fail "indexService leads to every replica, and only the one that leads has the packages of builds: set replicas to 1, or indexService.enabled to false" }}
+{{- end }}
+{{- end }}
 {{- $ways := 0 }}
 {{- range list $share.volume $share.persistentVolume $share.storageClass $share.existing }}
 {{- if . }}{{ $ways = add1 $ways }}{{ end }}
