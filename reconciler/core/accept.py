@@ -167,16 +167,41 @@ def _accept_environments(draft: Draft, definitions: Definitions, broken: Broken)
                 draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
             record = replace(record, definition=definition, team=definition.team)
         draft.environments[name] = replace(record, problem=None) if record.problem else record
-    for name in sorted(draft.environments.keys() - definitions.environments.keys()):
+    left = sorted(draft.environments.keys() - definitions.environments.keys())
+    taken = _named(definitions) if left else frozenset()
+    for name in left:
         record = draft.environments[name]
         finding = broken.by(record.definition)
         if finding is not None:
             problem = Problem(finding.reason, finding.message, finding.place)
-            if record.problem != problem:
-                draft.environments[name] = replace(record, problem=problem)
+            kept = _without(record.definition, taken)
+            if record.problem != problem or record.definition != kept:
+                draft.environments[name] = replace(record, definition=kept, problem=problem)
         else:
             del draft.environments[name]
             draft.event("EnvironmentDeleted", record, "no longer defined", revision=commit.revision)
+
+
+def _named(definitions: Definitions) -> frozenset[str]:
+    """The instances that the environments of a revision name."""
+    return frozenset(
+        instance
+        for environment in definitions.environments.values()
+        for wave in environment.rollout
+        for instance in wave.instances
+    )
+
+
+def _without(definition: Environment, taken: frozenset[str]) -> Environment:
+    """What is kept of a broken file's environment: an instance is its own no more once another's.
+
+    So no two recorded environments name one instance.
+    """
+    waves = (
+        replace(wave, instances=tuple(i for i in wave.instances if i not in taken))
+        for wave in definition.rollout
+    )
+    return replace(definition, rollout=tuple(wave for wave in waves if wave.instances))
 
 
 def _asks(definition: Environment) -> object:
