@@ -25,8 +25,10 @@ def accept(draft: Draft) -> bool:
     if definitions is None:
         return _held(draft) is None
     definitions = readable(definitions, draft.world.records.unreadable)
-    if _prunes_too_much(draft, definitions):
-        _hold(draft, definitions)
+    gone = lost(draft, definitions)
+    confirmed = draft.repo.prune_confirmed == definitions.commit.revision
+    if not confirmed and too_many(draft, gone, draft.policy.prune_fraction):
+        _hold(draft, definitions, gone)
         return False
     if _held(draft) is not None:
         draft.repo = replace(draft.repo, source_problem=None)
@@ -108,16 +110,21 @@ def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tu
     return [(name, defined[name]) for name in sorted(names & defined.keys())]
 
 
-def _prunes_too_much(draft: Draft, definitions: Definitions) -> bool:
-    if draft.repo.prune_confirmed == definitions.commit.revision:
-        return False
-    known = len(draft.environments) + sum(not i.removed for i in draft.instances.values())
-    gone = len(lost(draft, definitions))
-    return gone >= 2 and gone > known * draft.policy.prune_fraction
+def too_many(draft: Draft, gone: list[str], fraction: float) -> bool:
+    """Are more than a fraction lost: of all that is recorded, of its environments or instances.
+
+    The loss of one object is never too many.
+    """
+    known = {
+        "environment/": len(draft.environments),
+        "instance/": sum(not i.removed for i in draft.instances.values()),
+    }
+    known[""] = sum(known.values())
+    counts = {kind: sum(name.startswith(kind) for name in gone) for kind in known}
+    return any(counts[kind] >= 2 and counts[kind] > known[kind] * fraction for kind in known)
 
 
-def _hold(draft: Draft, definitions: Definitions) -> None:
-    gone = lost(draft, definitions)
+def _hold(draft: Draft, definitions: Definitions, gone: list[str]) -> None:
     revision = definitions.commit.revision
     message = (
         f"revision {revision[:10]} removes {len(gone)} of the known objects "
