@@ -24,9 +24,9 @@ from reconciler.core.focus import NOTHING, Decider
 from reconciler.core.model import Change, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
-from reconciler.core.world import REPO, Draft, Effect, Plan, World
+from reconciler.core.world import Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Report, problem_of
-from reconciler.daemon.garbage import collect, paused
+from reconciler.daemon.garbage import collect_and_measure
 from reconciler.daemon.leadership import Leadership
 from reconciler.daemon.lockkeys import lock_key
 from reconciler.daemon.looking import Looking
@@ -375,24 +375,10 @@ class Daemon:
             log.warning("%s", error)
 
     def _collect(self, records: Records) -> Report | None:
-        try:
-            if paused(self.rooms):
-                self.rooms.measure()
-                return None
-            done = collect(self.rooms, records, time.time(), dry_run=False)
-            self.rooms.measure()
-            if not done.complete:
-                self._next_gc = time.time() + GC_AGAIN
-        except GroundcrewError as error:
-            problem = problem_of(error)
-            return Report(
-                lambda draft: draft.event(
-                    "GarbageFailed", REPO, problem.message, reason=problem.reason
-                )
-            )
-        words = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
-        data: dict[str, object] = {"builds": len(done.builds), "bytes": done.bytes}
-        return Report(lambda draft: draft.event("GarbageCollected", REPO, words, data=data))
+        report, complete = collect_and_measure(self.rooms, records)
+        if not complete:
+            self._next_gc = time.time() + GC_AGAIN
+        return report
 
 
 def _pool(kind: str, instance: Instance) -> str:
