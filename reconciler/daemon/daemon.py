@@ -79,6 +79,7 @@ class Daemon:
         self._wake_at: float | None = None
         self._records = Records()
         self.last_cycle = time.monotonic()
+        self.ended = True  # after `run`; False: what may still run must end with the process
         self._looked = 0.0
 
     # ------------------------------------------------------------------------------ outside
@@ -144,8 +145,11 @@ class Daemon:
                 self.rooms.leading = False
                 wait = 0.0 if leadership.lost else STOP_WAIT  # nothing may be done any more
                 clean = self._workers.stop(lambda key: key[0] == "build", wait)
-                if clean and not leadership.lost:
+                self.ended = clean and not leadership.lost
+                if self.ended:
                     self._take_reports(leadership)
+                else:
+                    leadership.abandon()
                 self.rooms.close()
                 service.stop()
             if leadership.lost:
