@@ -290,7 +290,11 @@ class Settings(BaseSettings):
     database: str = Field("", description="empty: SQLite in state_dir; or postgresql+psycopg://…")
     public_url: str = Field("", description="how people reach the daemon, for links in messages")
     prune_fraction: float = Field(
-        0.5, gt=0, le=1, description="a revision that loses more of the objects than this is held"
+        0.5,
+        gt=0,
+        le=1,
+        description="a revision that loses more than this of all objects, of the environments or "
+        "of the instances is held",
     )
     lease_ttl: float = Field(
         10.0, gt=1, description="seconds after which another replica takes over from a dead leader"

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from reconciler.settings import Settings
 
 
-LOST = 3  # the exit code of a daemon that has lost its lease
-
-
 def run(
     once: Annotated[
         bool,
@@ -52,7 +49,7 @@ def run(
     finally:
         if server is not None:
             server.stop()
-    if code == LOST:  # whatever still runs here must not go on: another leads
+    if not daemon.ended:  # whatever still runs here must not go on: another may lead
         logging.shutdown()
         os._exit(code)
     raise typer.Exit(code)

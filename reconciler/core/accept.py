@@ -25,8 +25,10 @@ def accept(draft: Draft) -> bool:
     if definitions is None:
         return _held(draft) is None
     definitions = readable(definitions, draft.world.records.unreadable)
-    if _prunes_too_much(draft, definitions):
-        _hold(draft, definitions)
+    gone = lost(draft, definitions)
+    confirmed = draft.repo.prune_confirmed == definitions.commit.revision
+    if not confirmed and too_many(draft, gone, draft.policy.prune_fraction):
+        _hold(draft, definitions, gone)
         return False
     if _held(draft) is not None:
         draft.repo = replace(draft.repo, source_problem=None)
@@ -108,16 +110,21 @@ def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tu
     return [(name, defined[name]) for name in sorted(names & defined.keys())]
 
 
-def _prunes_too_much(draft: Draft, definitions: Definitions) -> bool:
-    if draft.repo.prune_confirmed == definitions.commit.revision:
-        return False
-    known = len(draft.environments) + sum(not i.removed for i in draft.instances.values())
-    gone = len(lost(draft, definitions))
-    return gone >= 2 and gone > known * draft.policy.prune_fraction
+def too_many(draft: Draft, gone: list[str], fraction: float) -> bool:
+    """Are more than a fraction lost: of all that is recorded, of its environments or instances.
+
+    The loss of one object is never too many.
+    """
+    known = {
+        "environment/": len(draft.environments),
+        "instance/": sum(not i.removed for i in draft.instances.values()),
+    }
+    known[""] = sum(known.values())
+    counts = {kind: sum(name.startswith(kind) for name in gone) for kind in known}
+    return any(counts[kind] >= 2 and counts[kind] > known[kind] * fraction for kind in known)
 
 
-def _hold(draft: Draft, definitions: Definitions) -> None:
-    gone = lost(draft, definitions)
+def _hold(draft: Draft, definitions: Definitions, gone: list[str]) -> None:
     revision = definitions.commit.revision
     message = (
         f"revision {revision[:10]} removes {len(gone)} of the known objects "
@@ -167,16 +174,41 @@ def _accept_environments(draft: Draft, definitions: Definitions, broken: Broken)
                 draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
             record = replace(record, definition=definition, team=definition.team)
         draft.environments[name] = replace(record, problem=None) if record.problem else record
-    for name in sorted(draft.environments.keys() - definitions.environments.keys()):
+    left = sorted(draft.environments.keys() - definitions.environments.keys())
+    taken = _named(definitions) if left else frozenset()
+    for name in left:
         record = draft.environments[name]
         finding = broken.by(record.definition)
         if finding is not None:
             problem = Problem(finding.reason, finding.message, finding.place)
-            if record.problem != problem:
-                draft.environments[name] = replace(record, problem=problem)
+            kept = _without(record.definition, taken)
+            if record.problem != problem or record.definition != kept:
+                draft.environments[name] = replace(record, definition=kept, problem=problem)
         else:
             del draft.environments[name]
             draft.event("EnvironmentDeleted", record, "no longer defined", revision=commit.revision)
+
+
+def _named(definitions: Definitions) -> frozenset[str]:
+    """The instances that the environments of a revision name."""
+    return frozenset(
+        instance
+        for environment in definitions.environments.values()
+        for wave in environment.rollout
+        for instance in wave.instances
+    )
+
+
+def _without(definition: Environment, taken: frozenset[str]) -> Environment:
+    """What is kept of a broken file's environment: an instance is its own no more once another's.
+
+    So no two recorded environments name one instance.
+    """
+    waves = (
+        replace(wave, instances=tuple(i for i in wave.instances if i not in taken))
+        for wave in definition.rollout
+    )
+    return replace(definition, rollout=tuple(wave for wave in waves if wave.instances))
 
 
 def _asks(definition: Environment) -> object:

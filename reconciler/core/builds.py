@@ -79,24 +79,34 @@ def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRe
 
 
 def decide_builds(draft: Draft, *, start: bool) -> None:
-    """Queue what is wanted, cancel what is superseded, start what there is room for."""
+    """Cancel what is superseded, queue what is wanted, start what there is room for."""
+    for build in draft.near_builds():
+        why = _superseded(draft, build)
+        if build.phase in OPEN and why:
+            draft.builds[build.key] = enter(build, BuildPhase.CANCELLED, draft.now)
+            draft.cancels.append(build.key)
+            draft.event("BuildCancelled", build, why)
     wanted = wanted_builds(draft)
     for key, (environment, instance) in wanted.items():
         _ensure(draft, key, environment, instance)
-    for build in draft.near_builds():
-        key = build.key
-        environment_now = draft.environments.get(build.environment)
-        digest = environment_now.definition.recipe.digest if environment_now else None
-        if build.phase in OPEN and digest != build.recipe_digest:
-            draft.builds[key] = enter(build, BuildPhase.CANCELLED, draft.now)
-            draft.cancels.append(key)
-            draft.event("BuildCancelled", build, "a newer revision took its place")
     if start:
         _start(draft)
     for build in draft.near_builds():
         if build.phase in RUNNING:
             draft.effects.append(Effect(EFFECT[build.phase], build.key))
     _forget(draft, wanted)
+
+
+def _superseded(draft: Draft, build: BuildRecord) -> str:
+    """Why a build can serve nobody as it is; "" while it can."""
+    environment = draft.environments.get(build.environment)
+    if environment is None or environment.definition.recipe.digest != build.recipe_digest:
+        return "a newer revision took its place"
+    if environment.team != build.team:
+        return f"the environment is team {environment.team}'s now"
+    if maker(build, environment, draft.instances) is None:
+        return "no instance has its runtime any more"
+    return ""
 
 
 def _ensure(
@@ -118,11 +128,16 @@ def _ensure(
         )
         draft.event("BuildQueued", build, f"for {instance.runtime.key}", revision=build.revision)
         draft.add_build(build)
-    elif build.phase is BuildPhase.CANCELLED or (
-        build.phase is BuildPhase.READY and build.build_id in draft.world.missing_builds
+    elif (
+        build.phase is BuildPhase.CANCELLED
+        or build.team != environment.team  # what another's secrets brought is not this team's
+        or (build.phase is BuildPhase.READY and build.build_id in draft.world.missing_builds)
     ):
-        build = replace(requeue(build, draft.now), revision=environment.commit.revision)
-        draft.builds[key] = build
+        draft.builds[key] = replace(
+            requeue(build, draft.now),
+            team=environment.team,
+            revision=environment.commit.revision,
+        )
     elif build.limits != budget.demanded(environment.definition.recipe.checks.budget):
         draft.builds[key] = _under_other_limits(build, environment, draft.now)
 

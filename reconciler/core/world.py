@@ -252,10 +252,13 @@ def _gone(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
 
 
 def owners_of(environments: Iterable[EnvironmentRecord]) -> dict[str, str]:
-    """Instance → environment, from the rollouts of these."""
+    """Instance → environment, from the rollouts of these; no two that are accepted name the same.
+
+    Where records of an earlier version do, the one without a problem has it.
+    """
     return {
         instance: environment.name
-        for environment in environments
+        for environment in sorted(environments, key=lambda e: (e.problem is None, e.name))
         for wave in environment.definition.rollout
         for instance in wave.instances
     }

@@ -24,9 +24,9 @@ from reconciler.core.focus import NOTHING, Decider
 from reconciler.core.model import Change, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
-from reconciler.core.world import REPO, Draft, Effect, Plan, World
+from reconciler.core.world import Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Report, problem_of
-from reconciler.daemon.garbage import collect, paused
+from reconciler.daemon.garbage import collect_and_measure
 from reconciler.daemon.leadership import Leadership
 from reconciler.daemon.lockkeys import lock_key
 from reconciler.daemon.looking import Looking
@@ -44,6 +44,7 @@ STANDBY_LOOK = 5.0  # seconds between two looks at the records while another lea
 STOP_WAIT = 30.0  # seconds that running steps get to end on SIGTERM
 LONGEST_SLEEP = 60.0
 GC_AGAIN = 30.0  # seconds until a collection that could not remove everything goes on
+POLL = ("poll", "")
 QUIET = ("poll", "gc", "look")  # effects that do not count as work under way
 
 
@@ -72,13 +73,14 @@ class Daemon:
                 "other": 4,
             },
         )
-        self._next_poll = 0.0
-        self._next_gc = time.time() + settings.gc.interval
+        self._next_poll = 0.0  # of the monotonic clock, as the next
+        self._next_gc = time.monotonic() + settings.gc.interval
         self._polled = False
         self._decided = False  # on what the first poll found
         self._wake_at: float | None = None
         self._records = Records()
         self.last_cycle = time.monotonic()
+        self.ended = True  # after `run`; False: what may still run must end with the process
         self._looked = 0.0
 
     # ------------------------------------------------------------------------------ outside
@@ -144,8 +146,11 @@ class Daemon:
                 self.rooms.leading = False
                 wait = 0.0 if leadership.lost else STOP_WAIT  # nothing may be done any more
                 clean = self._workers.stop(lambda key: key[0] == "build", wait)
-                if clean and not leadership.lost:
+                self.ended = clean and not leadership.lost
+                if self.ended:
                     self._take_reports(leadership)
+                else:
+                    leadership.abandon()
                 self.rooms.close()
                 service.stop()
             if leadership.lost:
@@ -199,10 +204,13 @@ class Daemon:
         self._wakeup.wait(max(0.0, min(seconds, LONGEST_SLEEP)))
 
     def _until_next(self) -> float:
-        times = [self._next_poll, self._next_gc]
+        now = time.monotonic()
+        waits = [self._next_gc - now]
+        if POLL not in self._workers.busy():  # else its end wakes the loop
+            waits.append(self._next_poll - now)
         if self._wake_at is not None:
-            times.append(self._wake_at)
-        return min(times) - time.time()
+            waits.append(self._wake_at - time.time())
+        return min(waits)
 
     def _finished(self, plan: Plan) -> bool:
         """Was everything read, and is nothing under way nor about to start."""
@@ -324,10 +332,10 @@ class Daemon:
         )
 
     def _poll_if_due(self) -> None:
-        if time.time() < self._next_poll:
+        if time.monotonic() < self._next_poll:
             return
-        if self._workers.start("other", ("poll", ""), lambda _: self._poll()):
-            self._next_poll = time.time() + self.settings.git.poll_interval
+        if self._workers.start("other", POLL, lambda _: self._poll()):
+            self._next_poll = time.monotonic() + self.settings.git.poll_interval
 
     def _poll(self) -> Report | None:
         try:
@@ -362,9 +370,9 @@ class Daemon:
             log.warning("%s", error)
 
     def _collect_if_due(self) -> None:
-        if time.time() < self._next_gc:
+        if time.monotonic() < self._next_gc:
             return
-        self._next_gc = time.time() + self.settings.gc.interval
+        self._next_gc = time.monotonic() + self.settings.gc.interval
         records = self._records
         self._workers.start("other", ("gc", ""), lambda _: self._collect(records))
 
@@ -375,24 +383,10 @@ class Daemon:
             log.warning("%s", error)
 
     def _collect(self, records: Records) -> Report | None:
-        try:
-            if paused(self.rooms):
-                self.rooms.measure()
-                return None
-            done = collect(self.rooms, records, time.time(), dry_run=False)
-            self.rooms.measure()
-            if not done.complete:
-                self._next_gc = time.time() + GC_AGAIN
-        except GroundcrewError as error:
-            problem = problem_of(error)
-            return Report(
-                lambda draft: draft.event(
-                    "GarbageFailed", REPO, problem.message, reason=problem.reason
-                )
-            )
-        words = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
-        data: dict[str, object] = {"builds": len(done.builds), "bytes": done.bytes}
-        return Report(lambda draft: draft.event("GarbageCollected", REPO, words, data=data))
+        report, complete = collect_and_measure(self.rooms, records)
+        if not complete:
+            self._next_gc = time.monotonic() + GC_AGAIN
+        return report
 
 
 def _pool(kind: str, instance: Instance) -> str:

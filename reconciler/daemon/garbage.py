@@ -7,6 +7,8 @@ import time
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
+from reconciler.core.world import REPO
+from reconciler.daemon.effects import Report, problem_of
 from reconciler.daemon.reading import open_store
 from reconciler.daemon.rooms import Rooms
 from reconciler.settings import Settings
@@ -45,6 +47,25 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
         sizes=rooms.sizes,
         go_on=lambda: not paused(rooms),
     )
+
+
+def collect_and_measure(rooms: Rooms, records: Records) -> tuple[Report | None, bool]:
+    """Collect and look what the store holds then; False when more can go."""
+    try:
+        if paused(rooms):
+            rooms.measure()
+            return None, True
+        done = collect(rooms, records, time.time(), dry_run=False)
+        rooms.measure()
+    except GroundcrewError as error:
+        problem = problem_of(error)
+        return Report(
+            lambda draft: draft.event("GarbageFailed", REPO, problem.message, reason=problem.reason)
+        ), True
+    words = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
+    data: dict[str, object] = {"builds": len(done.builds), "bytes": done.bytes}
+    report = Report(lambda draft: draft.event("GarbageCollected", REPO, words, data=data))
+    return report, done.complete
 
 
 def collect_now(settings: Settings, *, dry_run: bool) -> Collected:

@@ -1,8 +1,9 @@
 """Leadership: only the holder of the lease acts.
 
 The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it;
-when a renewal fails the daemon stops acting at once. With SQLite the database is this machine's
-alone, so a file lock beside it settles at once whether an earlier daemon is still alive.
+once it is another's, or no renewal came through in time, this daemon acts no more. With SQLite the
+database is this machine's alone, so a file lock beside it settles at once whether an earlier daemon
+is still alive.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import Change
 from reconciler.settings import Settings
+from reconciler.store.errors import LeaseLost
 from reconciler.store.store import Lease, Store
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 class Leadership:
     """Holds the lease while entered; `lease` is None when it was stopped before it got one.
 
-    `standing_by` is called now and then while another holds it.
+    `standing_by` is called now and then while another holds it. `lost`: another may lead.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class Leadership:
         self._stop = stop
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock_file: IO[str] | None = None
+        self._lock: int | None = None  # a file descriptor
         self.lease: Lease | None = None
         self.lost = False
+        self._over = False
 
     def __enter__(self) -> Self:
         alone = self._lock_state_dir()
@@ -72,9 +75,9 @@ class Leadership:
         """Lock the state directory; True if that proves that no other daemon uses this database."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
         path = self._settings.state_dir / "daemon.lock"
-        self._lock_file = path.open("w")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Stalled(
                 "AlreadyRunning",
@@ -88,6 +91,10 @@ class Leadership:
             assert self.lease is not None, "only a held lease is renewed"
             try:
                 self.lease = self._store.renew(self.lease, self._settings.lease_ttl)
+            except LeaseLost as error:
+                log.error("%s", error)
+                self.lost = True
+                return
             except GroundcrewError as error:
                 log.warning("the lease was not renewed: %s", error)
                 if self.lease.remaining() <= 0:
@@ -95,10 +102,19 @@ class Leadership:
                     return
 
     def check(self) -> None:
-        """Raise Retryable when the lease has run out: no effect may start any more."""
+        """Raise Retryable when the lease is not held any more: no effect may start."""
         if self.lease is None or self.lost or self.lease.remaining() <= 0:
             self.lost = True
             raise Retryable("LeaseLost", "the lease has run out; another daemon may lead now")
+        if self._over:
+            raise Retryable("LeaseLost", "this daemon is stopping; another may lead now")
+
+    def abandon(self) -> None:
+        """Do nothing more, and let the lease run out instead of giving it back: effects still run.
+
+        The process must end before it has run out.
+        """
+        self._over = True
 
     def write(self, change: Change) -> int:
         """Record a change under the lease's epoch; returns the number of this write."""
@@ -112,13 +128,17 @@ class Leadership:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        abandoned = self._over
+        self._over = True
         self._ended.set()
         if self._thread is not None:
             self._thread.join(timeout=5.0)
+        if abandoned:
+            return  # the lock of the state directory ends with the process, too
         if self.lease is not None and not self.lost:
             try:
                 self._store.release(self.lease)
             except GroundcrewError as problem:
                 log.warning("the lease was not released: %s", problem)
-        if self._lock_file is not None:
-            self._lock_file.close()
+        if self._lock is not None:
+            os.close(self._lock)

@@ -62,7 +62,8 @@ TABLES: dict[str, dict[str, Kind]] = {
         "SourceFailed": Kind("the repo does not answer, or refuses"),
         "SourceRecovered": Kind("it answers again"),
         "PruneHeld": Kind(
-            "a revision lost most definitions; nothing changes until it is confirmed"
+            "a revision lost most definitions, or most of one kind; nothing changes until it is "
+            "confirmed"
         ),
         "PruneConfirmed": Kind("an operator confirmed that", ("who",)),
         "ObjectStalled": Kind("a mistake in a definition; the object stays as it was"),

@@ -342,6 +342,28 @@ def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
     assert house.airflow["a"].running is None
 
 
+def test_losing_all_environments_is_held_however_many_instances_there_are() -> None:
+    """What is left of one kind does not outweigh the loss of the other; one object may go."""
+    house = house_of("a", "b", "c", "d", "e")
+    house.environments["one"] = environment("one", "g1", (Wave(("a", "b", "c")),))
+    house.environments["two"] = environment("two", "g1", (Wave(("d", "e")),))
+    house.commit()
+    house.settle()
+    two = house.environments.pop("two")
+    house.commit()
+    house.settle()
+    assert house.records.source_problem is None
+    house.environments["two"] = two
+    house.commit()
+    house.settle()
+    house.environments.clear()
+    house.commit()
+    house.settle()
+    assert house.records.source_problem is not None
+    assert house.records.source_problem.reason == "PruneHeld"
+    assert house.airflow["a"].running == "g1@cp311-linux-1"
+
+
 def test_a_broken_file_keeps_what_was_accepted() -> None:
     """An object whose file is broken is Stalled and stays as it is, never taken for deleted."""
     house = house_of("dev")

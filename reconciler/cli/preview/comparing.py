@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from reconciler.core.accept import lost
+from reconciler.core.accept import lost, too_many
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
     Broken,
@@ -130,14 +130,12 @@ def compare(
             changes.append(_change(instance, action, before.get(name), after.get(name), opens))
     known = {(f.object, f.reason, f.message) for f in old.findings}
     still = {(f.object, f.reason, f.message) for f in new.findings}
-    gone = _lost(old, new)
-    total = len(old.environments) + len(old.instances)
     return Preview(
         base=old.commit.revision,
         changes=tuple(changes),
         findings=tuple(f for f in new.findings if (f.object, f.reason, f.message) not in known),
         mended=tuple(f for f in old.findings if (f.object, f.reason, f.message) not in still),
-        lost=gone if len(gone) >= 2 and len(gone) > total * prune_fraction else (),
+        lost=_lost(old, new, prune_fraction),
     )
 
 
@@ -257,8 +255,8 @@ def _asked(recipe: Recipe) -> dict[str, None]:
 SHORT_TREE = 10  # digits of an in-repo package's tree
 
 
-def _lost(old: Definitions, new: Definitions) -> tuple[str, ...]:
-    """What the daemon's prune guard would count as lost."""
+def _lost(old: Definitions, new: Definitions, fraction: float) -> tuple[str, ...]:
+    """What is lost, if the daemon's prune guard would hold that."""
     records = Records(
         environments={
             e.name: EnvironmentRecord(e.name, e.team, e, old.commit)
@@ -266,4 +264,6 @@ def _lost(old: Definitions, new: Definitions) -> tuple[str, ...]:
         },
         instances={i.name: InstanceRecord(i.name, i.team, i) for i in old.instances.values()},
     )
-    return tuple(lost(Draft(World(0.0, records)), new))
+    draft = Draft(World(0.0, records))
+    gone = lost(draft, new)
+    return tuple(gone) if too_many(draft, gone, fraction) else ()
