@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reconciler.core.addresses import shown
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 
 SECRET_LIMIT = 64 << 10
@@ -23,10 +24,6 @@ DENIED = (
     "authentication failed", "could not read username", "permission denied",
     "returned error: 401", "returned error: 403",
 )  # fmt: skip
-USER_INFO = re.compile(
-    r"(?i)\b([a-z][a-z0-9+.-]*)://([^\s/?#'\"]*|[^\s/?#'\"]*:(?!\d*[/?#])[^\s'\"]*)@"
-)
-"""What is before the host of an address; also where a password has a slash in it."""
 SECRET_FILES = {
     "ssh": "password; ssh takes its key from <secrets_dir>/git/ssh-privatekey",
     "": "user, password or token; write it to <secrets_dir>/git/token, or to username and password "
@@ -47,16 +44,6 @@ def _is_address(url: str) -> bool:
         return not url.startswith("-") and (urlsplit(url).port or 1) > 0
     except ValueError:
         return False
-
-
-def shown(words: str) -> str:
-    """Words with the user info of every address in them masked; an ssh user alone is no secret."""
-
-    def masked(found: re.Match[str]) -> str:
-        scheme, user = found.groups()
-        return found[0] if scheme == "ssh" and ":" not in user else f"{scheme}://***@"
-
-    return USER_INFO.sub(masked, words)
 
 
 def check_url(url: str, allowed: tuple[str, ...]) -> None:
