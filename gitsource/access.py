@@ -18,12 +18,21 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 SECRET_LIMIT = 64 << 10
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
 DISTRUSTED = (
-    "certificate verification failed", "ssl certificate problem", "host key verification failed",
+    "certificate verification failed", "ssl certificate problem", "problem with the ssl ca cert",
+    "host key verification failed",
 )  # fmt: skip
 DENIED = (
     "authentication failed", "could not read username", "permission denied",
     "returned error: 401", "returned error: 403",
 )  # fmt: skip
+OUTSIDE = {
+    "GIT_SSL_CAINFO": "SSL_CERT_FILE", "GIT_SSL_CAPATH": "SSL_CERT_DIR",
+    "https_proxy": "", "no_proxy": "",
+}  # fmt: skip
+"""What git is told of the daemon's environment; else by what is meant for every program.
+
+Debian's git has GnuTLS, which does not know SSL_CERT_FILE.
+"""
 SECRET_FILES = {
     "ssh": "password; ssh takes its key from <secrets_dir>/git/ssh-privatekey",
     "": "user, password or token; write it to <secrets_dir>/git/token, or to username and password "
@@ -99,9 +108,9 @@ def git_environment(
     for number, (key, value) in enumerate(settings):
         environment[f"GIT_CONFIG_KEY_{number}"] = key
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "https_proxy", "no_proxy"):
-        if name in os.environ:
-            environment[name] = os.environ[name]
+    for name, meant in OUTSIDE.items():
+        if told := os.environ.get(name) or os.environ.get(meant):
+            environment[name] = told
     return environment
 
 

@@ -24,6 +24,7 @@ from slack_sdk.webhook import WebhookClient
 
 from metrics.facts import Fact
 from metrics.messages import Payload, digest, message, without_blocks
+from reconciler.trust import UNTRUSTED, distrusts
 
 TIMEOUT = 10.0  # seconds of one request
 LIMIT = 4096  # bytes of a secret file
@@ -178,8 +179,14 @@ def document(facts: Sequence[Fact]) -> dict[str, object]:
 
 
 def _unanswered(url: str, error: Exception) -> Answer:
-    """No answer at all. The error's own words may hold the address: only its name is kept."""
     if not url.startswith(("https://", "http://")):
         return Answer(Outcome.REFUSED, "the address is not an http(s) address")
+    return unanswered(error)
+
+
+def unanswered(error: Exception) -> Answer:
+    """No answer at all, by any client. Its own words may hold a secret: they are not repeated."""
+    if distrusts(error):
+        return Answer(Outcome.LATER, UNTRUSTED)
     cause = getattr(error, "reason", error)
     return Answer(Outcome.LATER, f"no answer: {type(cause).__name__}")

@@ -16,7 +16,16 @@ from typing import Any, Protocol
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse, WebClient
 
-from metrics.channels import SILENT, TIMEOUT, Answer, Outcome, fingerprint, judge, read_secret
+from metrics.channels import (
+    SILENT,
+    TIMEOUT,
+    Answer,
+    Outcome,
+    fingerprint,
+    judge,
+    read_secret,
+    unanswered,
+)  # fmt: skip
 from metrics.facts import Fact
 from metrics.messages import digest, message, without_blocks
 
@@ -134,8 +143,7 @@ def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answ
     except SlackApiError as error:
         said = error.response
     except Exception as error:  # urllib's many; their words are not repeated
-        cause = getattr(error, "reason", error)
-        return Answer(Outcome.LATER, f"no answer: {type(cause).__name__}")
+        return unanswered(error)
     known = isinstance(said.data, dict) and (
         said.data.get("ok") is True or WORD.match(_error(said))
     )

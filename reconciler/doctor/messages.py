@@ -71,7 +71,7 @@ def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
         case Outcome.LATER:
             return Finding(
                 Check.NOTIFY, about, Level.UNREACHABLE, "ReceiverUnreachable",
-                f"Slack does not answer: {answer.words}",
+                f"Slack: {answer.words}",
                 "see that the daemon's network reaches slack.com, or set HTTPS_PROXY for the "
                 "daemon",
             )  # fmt: skip
