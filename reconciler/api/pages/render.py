@@ -72,7 +72,11 @@ class Renderer:
         return answer
 
     def set_cookie(self, request: Request, answer: Response, name: str, value: str) -> None:
-        """Set a cookie that no script reads and no other site sends; "" takes it away."""
+        """Set a cookie that no script reads; "" takes it away.
+
+        Another site's forms and frames do not send it. Its links do, or whoever follows one would
+        not be known here, and a form secret of a new page would end the forms of open tabs.
+        """
         answer.set_cookie(
             name,
             value,
@@ -80,7 +84,7 @@ class Renderer:
             path="/",
             secure=self._people.secure(request),
             httponly=True,
-            samesite="strict",
+            samesite="lax",
         )
 
 
