@@ -26,6 +26,7 @@ PAGE = 100  # rows asked for at once: both APIs cap a page
 PAGES = 1000
 ANSWER_LIMIT = 64 << 20  # bytes
 SECRET_LIMIT = 64 << 10
+BASIC = "airflow.api.auth.backend.basic_auth in api.auth_backends"
 UNLIMITED = "inf is not of type"  # of the answer of a 2.x with an unlimited pool
 DAGS_FOLDER = "dags-folder"  # 3.x: the bundle of the DAGs folder
 
@@ -277,10 +278,11 @@ class Api:
 
     def _denied(self) -> Retryable:
         name = self._secret.name if self._secret is not None else "api.credentials"
+        two = f"; an Airflow 2 takes them only with {BASIC}" if self._prefix == "/api/v1" else ""
         return Retryable(
             "AirflowDenied",
             f"Airflow at {self._url} refuses the credentials; renew the secret "
-            f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token)",
+            f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token){two}",
         )
 
     def _json(self, answer: httpx.Response, doing: str) -> dict[str, Any]:
