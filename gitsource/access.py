@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from reconciler.core.addresses import shown
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.secretfiles import login
 
-SECRET_LIMIT = 64 << 10
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
 DISTRUSTED = (
     "certificate verification failed", "ssl certificate problem", "problem with the ssl ca cert",
@@ -125,19 +125,10 @@ def ssh_command(secrets: Path) -> str:
 
 
 def _basic(secrets: Path) -> str | None:
-    password = _secret(secrets / "token") or _secret(secrets / "password")
-    if password is None:
+    found = login(secrets)
+    if found is None:
         return None
-    user = _secret(secrets / "username") or "git"
-    return base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _secret(path: Path) -> str | None:
-    try:
-        with path.open() as file:
-            return file.read(SECRET_LIMIT).strip() or None
-    except OSError:
-        return None
+    return base64.b64encode(f"{found.user or 'git'}:{found.password}".encode()).decode()
 
 
 def translate(url: str, branch: str, message: str) -> GroundcrewError:

@@ -22,11 +22,11 @@ from metrics.channels import (
     Outcome,
     fingerprint,
     judge,
-    read_secret,
     unanswered,
 )  # fmt: skip
 from metrics.facts import Links, cut, plain
 from reconciler.core.model import Event
+from reconciler.secretfiles import read
 from reconciler.trust import named
 
 if TYPE_CHECKING:
@@ -132,11 +132,13 @@ class Forge:
 
     def target(self) -> str:
         """A digest of the token; "" when there is none, or when statuses are off."""
-        return fingerprint(read_secret(self._token)) if self._kind else ""
+        return fingerprint(read(self._token)) if self._kind else ""
 
     def send(self, status: CommitStatus) -> Answer:
         """Set one status."""
-        token = read_secret(self._token)
+        token = read(self._token)
+        if not token.isascii():
+            return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
         try:
             if self._kind == "github":
                 answer = self._github(token, status)

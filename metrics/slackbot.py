@@ -23,11 +23,11 @@ from metrics.channels import (
     Outcome,
     fingerprint,
     judge,
-    read_secret,
     unanswered,
 )  # fmt: skip
 from metrics.facts import Fact
 from metrics.messages import digest, message, without_blocks
+from reconciler.secretfiles import read
 
 API = "https://slack.com/api/"
 KEPT = 500  # threads that are remembered
@@ -97,7 +97,7 @@ class SlackBot:
 
     def target(self) -> str:
         """A digest of token and channel."""
-        return fingerprint(read_secret(self._token), self._channel)
+        return fingerprint(read(self._token), self._channel)
 
     def send(self, facts: Sequence[Fact]) -> Answer:
         """Send one message: into the thread of its activation, or a digest beside all threads."""
@@ -125,7 +125,7 @@ class SlackBot:
         return answer
 
     def _post(self, body: dict[str, Any]) -> SlackResponse | Answer:
-        return _call(read_secret(self._token), "chat.postMessage", body)
+        return _call(read(self._token), "chat.postMessage", body)
 
 
 def check_token(token: str) -> Answer:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from metrics.channels import TIMEOUT, read_secret
+from metrics.channels import TIMEOUT
 from metrics.commits import INSTALL, PUBLIC, project_of
 from reconciler.doctor.finding import Check, Finding, Level, good, off
+from reconciler.secretfiles import read
 from reconciler.settings import Settings
 from reconciler.trust import distrusts, named
 
@@ -22,12 +23,12 @@ def look(settings: Settings) -> Iterator[Finding]:
     project = wanted.project or project_of(settings.git.url)
     about = f"{wanted.forge} {project}".strip()
     path = settings.secrets_dir / wanted.secret / "token"
-    token = read_secret(path)
+    token = read(path)
     if not project:
         yield _wrong(about, "ProjectUnknown", "the project cannot be told from git.url",
                      "set commit_status.project")  # fmt: skip
         return
-    if not token:
+    if not token or not token.isascii():
         yield _wrong(about, "SecretMissing", f"there is no token in {path}",
                      "write a token that may set commit statuses into that file")  # fmt: skip
         return
