@@ -12,21 +12,27 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reconciler.core.addresses import shown
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.secretfiles import login
 
-SECRET_LIMIT = 64 << 10
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
 DISTRUSTED = (
-    "certificate verification failed", "ssl certificate problem", "host key verification failed",
+    "certificate verification failed", "ssl certificate problem", "problem with the ssl ca cert",
+    "host key verification failed",
 )  # fmt: skip
 DENIED = (
     "authentication failed", "could not read username", "permission denied",
     "returned error: 401", "returned error: 403",
 )  # fmt: skip
-USER_INFO = re.compile(
-    r"(?i)\b([a-z][a-z0-9+.-]*)://([^\s/?#'\"]*|[^\s/?#'\"]*:(?!\d*[/?#])[^\s'\"]*)@"
-)
-"""What is before the host of an address; also where a password has a slash in it."""
+OUTSIDE = {
+    "GIT_SSL_CAINFO": "SSL_CERT_FILE", "GIT_SSL_CAPATH": "SSL_CERT_DIR",
+    "https_proxy": "", "no_proxy": "",
+}  # fmt: skip
+"""What git is told of the daemon's environment; else by what is meant for every program.
+
+Debian's git has GnuTLS, which does not know SSL_CERT_FILE.
+"""
 SECRET_FILES = {
     "ssh": "password; ssh takes its key from <secrets_dir>/git/ssh-privatekey",
     "": "user, password or token; write it to <secrets_dir>/git/token, or to username and password "
@@ -47,16 +53,6 @@ def _is_address(url: str) -> bool:
         return not url.startswith("-") and (urlsplit(url).port or 1) > 0
     except ValueError:
         return False
-
-
-def shown(words: str) -> str:
-    """Words with the user info of every address in them masked; an ssh user alone is no secret."""
-
-    def masked(found: re.Match[str]) -> str:
-        scheme, user = found.groups()
-        return found[0] if scheme == "ssh" and ":" not in user else f"{scheme}://***@"
-
-    return USER_INFO.sub(masked, words)
 
 
 def check_url(url: str, allowed: tuple[str, ...]) -> None:
@@ -112,9 +108,9 @@ def git_environment(
     for number, (key, value) in enumerate(settings):
         environment[f"GIT_CONFIG_KEY_{number}"] = key
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "https_proxy", "no_proxy"):
-        if name in os.environ:
-            environment[name] = os.environ[name]
+    for name, meant in OUTSIDE.items():
+        if told := os.environ.get(name) or os.environ.get(meant):
+            environment[name] = told
     return environment
 
 
@@ -129,19 +125,10 @@ def ssh_command(secrets: Path) -> str:
 
 
 def _basic(secrets: Path) -> str | None:
-    password = _secret(secrets / "token") or _secret(secrets / "password")
-    if password is None:
+    found = login(secrets)
+    if found is None:
         return None
-    user = _secret(secrets / "username") or "git"
-    return base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _secret(path: Path) -> str | None:
-    try:
-        with path.open() as file:
-            return file.read(SECRET_LIMIT).strip() or None
-    except OSError:
-        return None
+    return base64.b64encode(f"{found.user or 'git'}:{found.password}".encode()).decode()
 
 
 def translate(url: str, branch: str, message: str) -> GroundcrewError:

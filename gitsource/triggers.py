@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
-from gitsource.access import shown
+from reconciler.core.addresses import shown
 from reconciler.core.errors import Stalled
 
 DEBOUNCE = 0.05  # seconds: a push touches several refs

@@ -24,9 +24,10 @@ from slack_sdk.webhook import WebhookClient
 
 from metrics.facts import Fact
 from metrics.messages import Payload, digest, message, without_blocks
+from reconciler.secretfiles import read
+from reconciler.trust import UNTRUSTED, distrusts
 
 TIMEOUT = 10.0  # seconds of one request
-LIMIT = 4096  # bytes of a secret file
 LONGEST_AFTER = 3600.0  # seconds of a Retry-After that are honoured
 WORDS = 200  # characters kept of an answer
 
@@ -64,15 +65,6 @@ class Channel(Protocol):
 
     def send(self, facts: Sequence[Fact]) -> Answer:
         """Send facts as one message; several are a digest."""
-
-
-def read_secret(path: Path) -> str:
-    """A secret file's text; "" when it is not there."""
-    try:
-        with path.open() as file:
-            return file.read(LIMIT).strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def fingerprint(*secrets: str) -> str:
@@ -114,11 +106,11 @@ class SlackChannel:
 
     def target(self) -> str:
         """A digest of the address."""
-        return fingerprint(read_secret(self._url))
+        return fingerprint(read(self._url))
 
     def send(self, facts: Sequence[Fact]) -> Answer:
         """Send one message; when Slack does not like its blocks, its text alone."""
-        url = read_secret(self._url)
+        url = read(self._url)
         payload = message(facts[0]) if len(facts) == 1 else digest(facts)
         answer = self._post(url, payload)
         if answer.outcome is Outcome.REJECTED:
@@ -150,11 +142,11 @@ class WebhookChannel:
 
     def target(self) -> str:
         """A digest of the address and the key."""
-        return fingerprint(read_secret(self._url), read_secret(self._key))
+        return fingerprint(read(self._url), read(self._key))
 
     def send(self, facts: Sequence[Fact]) -> Answer:
         """Send the facts in one request."""
-        url, key = read_secret(self._url), read_secret(self._key)
+        url, key = read(self._url), read(self._key)
         body = json.dumps(document(facts), ensure_ascii=False).encode()
         headers = {"content-type": "application/json", "user-agent": "groundcrew"}
         if key:
@@ -178,8 +170,14 @@ def document(facts: Sequence[Fact]) -> dict[str, object]:
 
 
 def _unanswered(url: str, error: Exception) -> Answer:
-    """No answer at all. The error's own words may hold the address: only its name is kept."""
     if not url.startswith(("https://", "http://")):
         return Answer(Outcome.REFUSED, "the address is not an http(s) address")
+    return unanswered(error)
+
+
+def unanswered(error: Exception) -> Answer:
+    """No answer at all, by any client. Its own words may hold a secret: they are not repeated."""
+    if distrusts(error):
+        return Answer(Outcome.LATER, UNTRUSTED)
     cause = getattr(error, "reason", error)
     return Answer(Outcome.LATER, f"no answer: {type(cause).__name__}")

@@ -15,9 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from metrics.channels import TAKEN, TIMEOUT, Answer, Outcome, fingerprint, judge, read_secret
+from metrics.channels import (
+    TAKEN,
+    TIMEOUT,
+    Answer,
+    Outcome,
+    fingerprint,
+    judge,
+    unanswered,
+)  # fmt: skip
 from metrics.facts import Links, cut, plain
 from reconciler.core.model import Event
+from reconciler.secretfiles import read
+from reconciler.trust import named
 
 if TYPE_CHECKING:
     from reconciler.settings import StatusSettings
@@ -122,11 +132,13 @@ class Forge:
 
     def target(self) -> str:
         """A digest of the token; "" when there is none, or when statuses are off."""
-        return fingerprint(read_secret(self._token)) if self._kind else ""
+        return fingerprint(read(self._token)) if self._kind else ""
 
     def send(self, status: CommitStatus) -> Answer:
         """Set one status."""
-        token = read_secret(self._token)
+        token = read(self._token)
+        if not token.isascii():
+            return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
         try:
             if self._kind == "github":
                 answer = self._github(token, status)
@@ -135,7 +147,7 @@ class Forge:
         except ImportError:
             return Answer(Outcome.REFUSED, f"the extra is missing: {INSTALL[self._kind]}")
         except Exception as error:  # requests' and urllib3's many
-            return Answer(Outcome.LATER, f"no answer: {type(error).__name__}")
+            return unanswered(error)
         if not token:
             return answer
         return Answer(answer.outcome, answer.words.replace(token, "***"), answer.after)
@@ -145,7 +157,7 @@ class Forge:
 
         client = Github(
             auth=Auth.Token(token), base_url=self._api, timeout=int(TIMEOUT), retry=None,
-            lazy=True, seconds_between_requests=0, seconds_between_writes=0,
+            verify=named() or True, lazy=True, seconds_between_requests=0, seconds_between_writes=0,
         )  # fmt: skip
         try:
             commit = client.get_repo(self._project).get_commit(status.sha)
@@ -172,6 +184,7 @@ class Forge:
         try:
             with Gitlab(
                 self._api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False,
+                ssl_verify=named() or True,
             ) as client:  # fmt: skip
                 project = client.projects.get(self._project, lazy=True)
                 project.commits.get(status.sha, lazy=True).statuses.create(

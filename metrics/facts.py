@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import quote
 
+from reconciler.core.addresses import shown
 from reconciler.core.model import Event
 
 MESSAGE = 3000  # characters kept of a message
@@ -19,7 +20,6 @@ LINE = 300  # characters kept of a line of a log
 PACKAGES = 500  # kept of each list
 NAME = 63  # characters of an object's name
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-CREDENTIALS = re.compile(r"(://)[^/\s@]+@")
 
 
 class Severity(StrEnum):
@@ -334,7 +334,7 @@ def _phases(value: object) -> dict[str, float]:
 
 def plain(text: str) -> str:
     """`text` without control and direction characters, and without credentials in addresses."""
-    return CREDENTIALS.sub(r"\1***@", UNSEEN.sub("", text))
+    return shown(UNSEEN.sub("", text))
 
 
 def cut(text: str, limit: int) -> str:

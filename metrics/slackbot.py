@@ -16,9 +16,18 @@ from typing import Any, Protocol
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse, WebClient
 
-from metrics.channels import SILENT, TIMEOUT, Answer, Outcome, fingerprint, judge, read_secret
+from metrics.channels import (
+    SILENT,
+    TIMEOUT,
+    Answer,
+    Outcome,
+    fingerprint,
+    judge,
+    unanswered,
+)  # fmt: skip
 from metrics.facts import Fact
 from metrics.messages import digest, message, without_blocks
+from reconciler.secretfiles import read
 
 API = "https://slack.com/api/"
 KEPT = 500  # threads that are remembered
@@ -88,7 +97,7 @@ class SlackBot:
 
     def target(self) -> str:
         """A digest of token and channel."""
-        return fingerprint(read_secret(self._token), self._channel)
+        return fingerprint(read(self._token), self._channel)
 
     def send(self, facts: Sequence[Fact]) -> Answer:
         """Send one message: into the thread of its activation, or a digest beside all threads."""
@@ -116,7 +125,7 @@ class SlackBot:
         return answer
 
     def _post(self, body: dict[str, Any]) -> SlackResponse | Answer:
-        return _call(read_secret(self._token), "chat.postMessage", body)
+        return _call(read(self._token), "chat.postMessage", body)
 
 
 def check_token(token: str) -> Answer:
@@ -134,8 +143,7 @@ def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answ
     except SlackApiError as error:
         said = error.response
     except Exception as error:  # urllib's many; their words are not repeated
-        cause = getattr(error, "reason", error)
-        return Answer(Outcome.LATER, f"no answer: {type(cause).__name__}")
+        return unanswered(error)
     known = isinstance(said.data, dict) and (
         said.data.get("ok") is True or WORD.match(_error(said))
     )

@@ -20,12 +20,13 @@ import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
+from reconciler.secretfiles import Login, login
 
 TIMEOUT = 15.0  # seconds of one request
 PAGE = 100  # rows asked for at once: both APIs cap a page
 PAGES = 1000
 ANSWER_LIMIT = 64 << 20  # bytes
-SECRET_LIMIT = 64 << 10
+BASIC = "airflow.api.auth.backend.basic_auth in api.auth_backends"
 UNLIMITED = "inf is not of type"  # of the answer of a 2.x with an unlimited pool
 DAGS_FOLDER = "dags-folder"  # 3.x: the bundle of the DAGs folder
 
@@ -207,8 +208,8 @@ class Api:
             headers: dict[str, str] = {}
             auth = None
             if two:
-                user, password = self._credentials()
-                auth = httpx.BasicAuth(user, password) if password else None
+                found = self._credentials()
+                auth = httpx.BasicAuth(found.user, found.password) if found else None
             else:
                 headers["Authorization"] = f"Bearer {self._bearer()}"
             answer = self._send(
@@ -245,11 +246,11 @@ class Api:
 
     def _bearer(self) -> str:
         if self._token is None:
-            user, password = self._credentials()
-            if not user and password:
-                self._token = password  # a ready token
+            found = self._credentials() or Login("", "", is_token=False)
+            if found.is_token:
+                self._token = found.password
                 return self._token
-            body = {"username": user, "password": password}
+            body = {"username": found.user, "password": found.password}
             answer = self._send("POST", "/auth/token", json=body)
             if answer.status_code in (400, 401, 403, 422):  # a 422 repeats what it was sent
                 raise self._denied()
@@ -264,23 +265,22 @@ class Api:
             self._token = token
         return self._token
 
-    def _credentials(self) -> tuple[str, str]:
-        """(user, password) from the secret's files, read each time; ("", token) for a token."""
-        if self._secret is None:
-            return "", ""
-        token = _read(self._secret / "token")
-        if token:
+    def _credentials(self) -> Login | None:
+        """What the secret's files say, read each time."""
+        found = login(self._secret) if self._secret is not None else None
+        if found is not None and found.is_token:
+            token = found.password
             if not (token.isascii() and token.isprintable()):  # no header, and its error tells it
                 raise self._denied()
-            return "", token
-        return _read(self._secret / "username"), _read(self._secret / "password")
+        return found
 
     def _denied(self) -> Retryable:
         name = self._secret.name if self._secret is not None else "api.credentials"
+        two = f"; an Airflow 2 takes them only with {BASIC}" if self._prefix == "/api/v1" else ""
         return Retryable(
             "AirflowDenied",
             f"Airflow at {self._url} refuses the credentials; renew the secret "
-            f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token)",
+            f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token){two}",
         )
 
     def _json(self, answer: httpx.Response, doing: str) -> dict[str, Any]:
@@ -309,14 +309,6 @@ class Api:
 def _trusted() -> ssl.SSLContext:
     """The machine's certificate authorities; reading them takes as long as ten requests."""
     return ssl.create_default_context()
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open(errors="replace") as file:
-            return file.read(SECRET_LIMIT).strip()
-    except OSError:
-        return ""
 
 
 def _file(row: dict[str, Any], key: str) -> str:

@@ -16,11 +16,12 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from reconciler.secretfiles import read
+
 log = logging.getLogger(__name__)
 
 BODY_LIMIT = 25 << 20  # bytes; GitHub sends no larger ones. Nothing of it is kept in memory
 BODY_TIME = 10.0  # seconds in which the whole body must have come
-SECRET_LIMIT = 4096  # bytes
 
 
 class Hooks:
@@ -55,15 +56,7 @@ class Hooks:
     def _secret(self, source: str) -> bytes | None:
         if source not in ("github", "gitlab"):
             return None
-        try:
-            with (self._dir / source).open("rb") as file:
-                secret = file.read(SECRET_LIMIT).strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            log.warning("the secret of the %s hook cannot be read: %s", source, error.strerror)
-            return None
-        return secret or None
+        return read(self._dir / source).encode() or None
 
 
 class _GitHub:

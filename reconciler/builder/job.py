@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconciler.core.addresses import shown
 from reconciler.core.errors import Cancelled
 
 LOG_LIMIT = 16 << 20  # bytes of one log
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-CREDENTIALS = re.compile(r"(https?://)[^/@\s]+@")
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Job:
 
     def clean(self, text: str) -> str:
         """The text without colours and secrets."""
-        text = CREDENTIALS.sub(r"\1***@", ANSI.sub("", text))
+        text = shown(ANSI.sub("", text))
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text

@@ -33,9 +33,9 @@ from reconciler.builder.carry import SOCKET
 from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.secretfiles import login
 
 PAGE_LIMIT = 64 << 20  # bytes of one project's page
-SECRET_LIMIT = 64 << 10
 PYPI = "https://pypi.org/simple/"
 LINK = re.compile(r"<a\s([^>]*)>(.*?)</a>", re.IGNORECASE | re.DOTALL)
 ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*')""")
@@ -68,23 +68,14 @@ class Upstream:
 
 def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
     """A team's secret as (user, password); raises Stalled("SecretMissing") when it is not there."""
-    folder = secrets_dir / team / name
-
-    def read(part: str) -> str | None:
-        try:
-            with (folder / part).open() as file:
-                return file.read(SECRET_LIMIT).strip() or None
-        except OSError:
-            return None
-
-    password = read("token") or read("password")
-    if password is None:
+    found = login(secrets_dir / team / name)
+    if found is None:
         raise Stalled(
             "SecretMissing",
             f"the secret {name} of team {team} is not in <secrets_dir>/{team}/{name}/ (files "
             f"username and password, or token)",
         )
-    return read("username") or "__token__", password
+    return found.user or "__token__", found.password
 
 
 class _OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

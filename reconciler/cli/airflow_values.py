@@ -27,6 +27,11 @@ HEAD = """\
 # Helm replaces lists and does not join them: if your values have volumes, volumeMounts or env
 # already, add these entries to them. A PYTHONPATH of your own goes behind this one, after a colon.
 """
+TWO = {
+    "name": "AIRFLOW__API__AUTH_BACKENDS",
+    "value": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session",
+}
+"""Without it the API of Airflow 2 takes no password; the second is its default."""
 
 
 class Form(StrEnum):
@@ -62,13 +67,16 @@ def airflow_values(
     from reconciler.settings import Settings
 
     name = instance.removeprefix("instance/")
-    found = _recorded(name) if definitions is None else _defined(definitions, name)
+    if definitions is None:
+        found, two = _recorded(name)
+    else:
+        found, two = _defined(definitions, name), None
     if found.kubernetes is None:
         raise Misuse(
             f"instance {name} is not on Kubernetes; give its components the variable "
             f"PYTHONPATH={_loader(Settings(), name)}"
         )
-    values = chart_values(Settings(), name, local)
+    values = chart_values(Settings(), name, local, two=bool(two))
     if output is Form.JSON:
         sys.stdout.write(json.dumps(values, indent=2) + "\n")
         return
@@ -76,11 +84,17 @@ def airflow_values(
 
     target = found.kubernetes
     head = HEAD.format(instance=name, release=target.release, namespace=target.namespace)
+    if two is None:
+        head += f"# Airflow 2 takes a password only with this in env, too: {json.dumps(TWO)}\n"
     sys.stdout.write(head + yaml.safe_dump(values, sort_keys=False))
 
 
-def chart_values(settings: Settings, instance: str, local: str = "disk") -> dict[str, Any]:
+def chart_values(
+    settings: Settings, instance: str, local: str = "disk", *, two: bool = False
+) -> dict[str, Any]:
     """The values: `volumes`, `volumeMounts`, `env`; `local` as the option of that name.
+
+    With `two` they are for an Airflow 2.
 
     Measured by rendering chart 1.22 with each executor, Airflow 2.11 and 3.2: they reach every
     component, the jobs and the template of worker pods. Log groomers and the clean-up of pods get
@@ -99,6 +113,7 @@ def chart_values(settings: Settings, instance: str, local: str = "disk") -> dict
         "env": [
             {"name": "PYTHONPATH", "value": _loader(settings, instance)},
             {"name": "GROUNDCREW_LOCAL", "value": place},
+            *([TWO] if two else []),
         ],
     }
 
@@ -129,15 +144,17 @@ def _loader(settings: Settings, instance: str) -> str:
     return str(Share(settings.share).instance_path(instance) / "loader")
 
 
-def _recorded(name: str) -> Instance:
-    """The instance as the daemon last accepted it."""
+def _recorded(name: str) -> tuple[Instance, bool | None]:
+    """The instance as the daemon last accepted it, and whether its Airflow is known to be a 2.x."""
     from reconciler.cli.objects import INSTANCE, find
     from reconciler.daemon.reading import current
     from reconciler.settings import Settings
 
     records = current(Settings())
     find(records, name, (INSTANCE,))
-    return records.instances[name].definition
+    record = records.instances[name]
+    runtime = record.runtime
+    return record.definition, runtime.airflow_version.startswith("2.") if runtime else None
 
 
 def _defined(path: Path, name: str) -> Instance:

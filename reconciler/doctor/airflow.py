@@ -17,6 +17,7 @@ from reconciler.airflow.rest import Api
 from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Retryable
 from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.secretfiles import login
 from reconciler.settings import Settings
 
 NO_POOL = "groundcrew-doctor-there-is-no-such-pool"
@@ -28,7 +29,7 @@ def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
     about = f"instance/{instance.name}"
     name = instance.api.credentials
     secret = settings.secrets_dir / instance.team / name if name else None
-    if secret is not None and not credentials(secret):
+    if secret is not None and login(secret) is None:
         yield Finding(
             Check.AIRFLOW, about, Level.WRONG, "CredentialsMissing",
             f"the secret {secret} has neither a token nor a password",
@@ -91,17 +92,6 @@ def _rights(api: Api, about: str) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def credentials(secret: Path) -> bool:
-    """Is there something in a secret to log in with."""
-    for name in ("token", "password"):
-        try:
-            if (secret / name).stat().st_size:
-                return os.access(secret / name, os.R_OK)
-        except OSError:
-            continue
-    return False
-
-
 def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
     """What is run on this machine for an instance is there, and the settings allow it."""
     assert instance.local is not None, "asked of local instances only"
@@ -135,7 +125,7 @@ def look_indexes(settings: Settings, environment: Environment) -> Iterator[Findi
             continue
         secret = settings.secrets_dir / environment.team / index.credentials
         about = f"environment/{environment.name}"
-        if credentials(secret):
+        if login(secret) is not None:
             yield good(Check.INDEX, about, f"index {index.name} has its credentials")
         else:
             yield Finding(

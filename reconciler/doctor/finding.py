@@ -64,7 +64,8 @@ MENDS = {
     "path it is served under, and that no login page stands in front of it",
     "AirflowCertificate": "renew the certificate, or name its authority by SSL_CERT_FILE",
     "AirflowDenied": "renew username and password, or the token, of an Airflow user with the role "
-    "Op in the team's secret",
+    "Op in the team's secret; Airflow 2 also needs airflow.api.auth.backend.basic_auth in "
+    "api.auth_backends",
     "BranchMissing": "push the branch, or set git.branch",
     "ClusterBusy": "look again; if it lasts, see what loads the API server",
     "ClusterDenied": "renew the daemon's credentials: its service account, or the kubeconfig",

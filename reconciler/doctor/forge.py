@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from metrics.channels import TIMEOUT, read_secret
+from metrics.channels import TIMEOUT
 from metrics.commits import INSTALL, PUBLIC, project_of
 from reconciler.doctor.finding import Check, Finding, Level, good, off
+from reconciler.secretfiles import read
 from reconciler.settings import Settings
+from reconciler.trust import distrusts, named
 
 DEVELOPER = 30  # GitLab's access level that may set statuses
 
@@ -21,12 +23,12 @@ def look(settings: Settings) -> Iterator[Finding]:
     project = wanted.project or project_of(settings.git.url)
     about = f"{wanted.forge} {project}".strip()
     path = settings.secrets_dir / wanted.secret / "token"
-    token = read_secret(path)
+    token = read(path)
     if not project:
         yield _wrong(about, "ProjectUnknown", "the project cannot be told from git.url",
                      "set commit_status.project")  # fmt: skip
         return
-    if not token:
+    if not token or not token.isascii():
         yield _wrong(about, "SecretMissing", f"there is no token in {path}",
                      "write a token that may set commit statuses into that file")  # fmt: skip
         return
@@ -38,6 +40,10 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield _wrong(about, "ExtraMissing", "the client library is not installed",
                      INSTALL[wanted.forge])  # fmt: skip
     except Exception as error:  # requests' and urllib3's many; their words may hold the token
+        if distrusts(error):
+            yield _wrong(about, "CertificateWrong", f"the certificate of {api} is not trusted",
+                         "renew it, or give the daemon its authority (SSL_CERT_FILE)")  # fmt: skip
+            return
         yield Finding(
             Check.FORGE, about, Level.UNREACHABLE, "ForgeUnreachable",
             f"{api} does not answer ({type(error).__name__})",
@@ -48,7 +54,10 @@ def look(settings: Settings) -> Iterator[Finding]:
 def _github(about: str, api: str, project: str, token: str) -> Finding:
     from github import Auth, Github, GithubException
 
-    client = Github(auth=Auth.Token(token), base_url=api, timeout=int(TIMEOUT), retry=None)
+    client = Github(
+        auth=Auth.Token(token), base_url=api, timeout=int(TIMEOUT), retry=None,
+        verify=named() or True,
+    )  # fmt: skip
     try:
         found = client.get_repo(project)
         scopes = client.oauth_scopes
@@ -75,8 +84,9 @@ def _gitlab(about: str, api: str, project: str, token: str) -> Finding:
 
     try:
         with Gitlab(
-            api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False
-        ) as client:
+            api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False,
+            ssl_verify=named() or True,
+        ) as client:  # fmt: skip
             found = client.projects.get(project)
             rights = found.attributes.get("permissions") or {}
     except GitlabError as error:

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from metrics.channels import Outcome, read_secret
+from metrics.channels import Outcome
 from metrics.slackbot import check_token
 from reconciler.doctor.finding import Check, Finding, Level, good, off
+from reconciler.secretfiles import read
 from reconciler.settings import RouteSettings, Settings
 
 TIMEOUT = 10.0  # seconds
@@ -30,7 +31,7 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
         yield _bot(settings, route, about)
         return
     path = settings.secrets_dir / route.secret / "url"
-    url = read_secret(path)
+    url = read(path)
     if not url:
         if "routes" not in settings.notify.model_fields_set:
             yield off(Check.NOTIFY, about, "no messages are sent", f"write its address into {path}")
@@ -60,10 +61,10 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
 def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
     """A route that writes with a bot's token: Slack is asked whether it knows the token."""
     path = settings.secrets_dir / route.secret / "token"
-    if not read_secret(path):
+    if not read(path):
         return _wrong(about, "SecretMissing", f"there is no token in {path}",
                       "write the bot's token, xoxb-…, into that file")  # fmt: skip
-    answer = check_token(read_secret(path))
+    answer = check_token(read(path))
     match answer.outcome:
         case Outcome.TAKEN:
             words = f"Slack takes the token; whether it may write to {route.channel} is not known"
@@ -71,7 +72,7 @@ def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
         case Outcome.LATER:
             return Finding(
                 Check.NOTIFY, about, Level.UNREACHABLE, "ReceiverUnreachable",
-                f"Slack does not answer: {answer.words}",
+                f"Slack: {answer.words}",
                 "see that the daemon's network reaches slack.com, or set HTTPS_PROXY for the "
                 "daemon",
             )  # fmt: skip

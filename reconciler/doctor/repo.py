@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitsource.access import shown
 from gitsource.source import Source
+from reconciler.core.addresses import shown
 from reconciler.core.definitions import Definitions, Environment, Instance
 from reconciler.core.errors import GroundcrewError
 from reconciler.daemon.reading import current

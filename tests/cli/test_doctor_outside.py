@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import ssl
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +22,7 @@ from reconciler.settings import (
 )
 from reconciler.store.store import Store
 from tests.fakes.receiver import JSON, Receiver, Said
+from tests.fakes.selfmade import Selfmade, serving
 
 TOKEN = "t0ken-of-the-forge"
 
@@ -116,33 +113,11 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- messages
 
 
-class Quiet(ThreadingHTTPServer):
-    """A TLS server that does not complain of those who hang up."""
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A refused handshake is what is wanted here."""
-
-
 @pytest.fixture
-def selfmade(tmp_path: Path) -> Iterator[str]:
-    """Address of a server with a certificate of its own making."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-days", "2"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server = Quiet(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    server.socket = context.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://localhost:{server.server_address[1]}/services/s3cret"
-    server.shutdown()
-    server.server_close()
+def selfmade(tmp_path: Path) -> Iterator[Selfmade]:
+    """A server with a certificate of its own making."""
+    with serving(tmp_path) as found:
+        yield found
 
 
 def route(secrets: Path, url: str | None) -> list[Finding]:
@@ -170,8 +145,10 @@ def test_a_receiver_that_does_not_answer(tmp_path: Path) -> None:
     assert reasons(found) == [("unreachable", "ReceiverUnreachable")]
 
 
-def test_a_certificate_that_nobody_vouches_for(selfmade: str, tmp_path: Path) -> None:
-    assert reasons(route(tmp_path, selfmade)) == [("wrong", "CertificateWrong")]
+def test_a_certificate_that_nobody_vouches_for(selfmade: Selfmade, tmp_path: Path) -> None:
+    assert reasons(route(tmp_path, f"{selfmade.url}/services/s3cret")) == [
+        ("wrong", "CertificateWrong")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -272,3 +249,22 @@ def test_a_forge_without_token_or_project(tmp_path: Path) -> None:
     found = list(forge.look(Settings(secrets_dir=tmp_path, commit_status=statuses)))
     assert reasons(found) == [("wrong", "ProjectUnknown")]
     assert reasons(list(forge.look(Settings()))) == [("off", "NotUsed")]
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_a_forge_with_a_certificate_of_a_company(
+    kind: str, selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and SSL_CERT_FILE mends it: then the forge answers, here that it cannot."""
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "token").write_text(TOKEN)
+    settings = Settings(
+        secrets_dir=tmp_path,
+        commit_status=StatusSettings.model_validate(
+            {"forge": kind, "api_url": selfmade.url, "project": "acme/environments"}
+        ),
+    )
+    assert reasons(list(forge.look(settings))) == [("wrong", "CertificateWrong")]
+    monkeypatch.setenv("SSL_CERT_FILE", str(selfmade.certificate))
+    (found,) = forge.look(settings)
+    assert "answered 501" in found.message

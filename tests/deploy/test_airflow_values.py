@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from reconciler.cli import main
+from reconciler.cli.airflow_values import TWO
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.core.model import Change, InstanceRecord
 from reconciler.store.store import Store
+from tests.fakes.fleet import RUNTIME
 
 INSTANCE = """\
 apiVersion: groundcrew/v1
@@ -118,7 +121,7 @@ def test_a_place_that_is_none_is_refused(
 def test_they_are_printed_for_what_the_daemon_knows(
     repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a checkout the records say which instances there are."""
+    """Without a checkout the records say which there are, and whether it is an Airflow 2."""
     (tmp_path / "state").mkdir()
     store = Store(f"sqlite:///{tmp_path / 'state' / 'groundcrew.db'}")
     store.migrate()
@@ -130,9 +133,18 @@ def test_they_are_printed_for_what_the_daemon_knows(
     )  # fmt: skip
     record = InstanceRecord("analytics-prod", "analytics", instance)
     store.write(lease, Change(instances=(record,)))
+    assert main(["airflow-values", "analytics-prod"]) == 0
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text) == VALUES
+    assert "# Airflow 2 takes a password only with this" in text
+    two = replace(RUNTIME, airflow_version="2.11.0")
+    (stored,) = store.load().instances.values()
+    store.write(lease, Change(instances=(replace(stored, runtime=two),)))
     store.close()
     assert main(["airflow-values", "analytics-prod"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == VALUES
+    text = capsys.readouterr().out
+    assert yaml.safe_load(text)["env"] == [*VALUES["env"], TWO]
+    assert "# Airflow 2" not in text
     assert main(["airflow-values", "analytics-prd"]) == 2
     assert "did you mean instance/analytics-prod?" in capsys.readouterr().err
 

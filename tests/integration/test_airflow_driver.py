@@ -186,11 +186,13 @@ def test_an_unlimited_pool_that_2x_cannot_list_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["username", "password"])
 def test_wrong_credentials_are_denied(rig: Rig, name: str) -> None:
-    """The message names the secret and tells none of it."""
+    """The message names the secret and tells none of it; and what a 2.x wants besides."""
     (rig.secret / name).write_text("wr0ng-s3cret")
     with pytest.raises(Retryable, match="refuses the credentials") as caught:
         rig.do(Step.OBSERVE)
     assert caught.value.reason == "AirflowDenied"
+    told = "basic_auth in api.auth_backends" in caught.value.message
+    assert told == (rig.airflow.airflow == "2")
     assert "wr0ng-s3cret" not in caught.value.message
 
 

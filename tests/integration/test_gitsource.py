@@ -16,7 +16,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from gitsource.access import check_url, shown
+from gitsource.access import check_url
 from gitsource.models import EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.schema import REFERENCE, SCHEMA, reference, schema
 from gitsource.source import Source
@@ -324,17 +324,15 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(
     with pytest.raises(Stalled) as caught:
         watch(url, lambda: None)
     assert TOKEN not in caught.value.message
-    assert TOKEN not in shown(f"fatal: unable to access '{url}': no route")
 
 
 @pytest.mark.parametrize(
     "words",
     ["https://h.example:8443/a@b.git", "ssh://git@h.example/x", "git@h.example:x", "file:///a@b"],
 )
-def test_an_address_without_a_secret_is_shown_as_it_is(words: str) -> None:
+def test_an_address_without_a_secret_is_taken(words: str) -> None:
     """An ssh user is no secret, and what looks like user info in a path is none."""
     check_url(words, ("https", "ssh", "file"))
-    assert shown(words) == words
 
 
 def test_a_remote_that_is_down_or_hangs_ends_in_time(tmp_path: Path) -> None:

@@ -2,89 +2,100 @@
 
 from __future__ import annotations
 
-import ssl
-import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from gitsource.source import Source
+from metrics.channels import Answer, WebhookChannel
+from metrics.commits import CommitStatus, Forge, State
+from metrics.facts import Fact
 from reconciler.airflow.rest import Api
 from reconciler.core.definitions import Index
 from reconciler.core.errors import Retryable
-from reconciler.settings import GitSettings
+from reconciler.settings import GitSettings, StatusSettings
+from reconciler.trust import UNTRUSTED
 from tests.fakes.bench import Bench
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Never asked anything: nobody gets past the certificate."""
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-class Server(ThreadingHTTPServer):
-    """A TLS server that does not complain of those who hang up."""
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A refused handshake is what is wanted here."""
+from tests.fakes.selfmade import Selfmade, serving
 
 
 @pytest.fixture
-def selfmade(tmp_path: Path) -> Iterator[str]:
-    """Address of a server with a certificate of its own making."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-days", "2"],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server = Server(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://localhost:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+def selfmade(tmp_path: Path) -> Iterator[Selfmade]:
+    """A server with a certificate of its own making."""
+    with serving(tmp_path) as found:
+        yield found
 
 
-def test_of_the_environments_repo(selfmade: str, tmp_path: Path) -> None:
+def test_of_the_environments_repo(selfmade: Selfmade, tmp_path: Path) -> None:
     """Git's complaint becomes SourceCertificate."""
-    settings = GitSettings(url=f"{selfmade}/environments.git")
+    settings = GitSettings(url=f"{selfmade.url}/environments.git")
     with pytest.raises(Retryable) as caught:
         Source(settings, tmp_path / "state", tmp_path / "secrets").poll()
     assert caught.value.reason == "SourceCertificate"
 
 
-def test_of_an_airflow(selfmade: str) -> None:
+def test_of_the_environments_repo_once_it_is_vouched_for(
+    selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git takes SSL_CERT_FILE, whatever its library: the server is asked, and has no repo."""
+    monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(selfmade.certificate))
+    settings = GitSettings(url=f"{selfmade.url}/environments.git")
+    with pytest.raises(Retryable) as caught:
+        Source(settings, tmp_path / "state", tmp_path / "secrets").poll()
+    assert caught.value.reason == "SourceUnreachable"
+    assert "501" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab", "webhook"])
+def test_of_who_is_told(
+    kind: str, selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forge and a webhook have words of their own for it, and take SSL_CERT_FILE."""
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "token").write_text("t0ken")
+    (tmp_path / "url").write_text(selfmade.url)
+
+    def told() -> Answer:
+        if kind == "webhook":
+            fact = Fact(1, 0.0, "Degraded", "critical", "degraded", "instance/dev", "dev", "red")
+            return WebhookChannel(tmp_path).send([fact])
+        settings = StatusSettings.model_validate(
+            {"forge": kind, "api_url": selfmade.url, "project": "o/r", "secret": "forge"}
+        )
+        status = CommitStatus("1" * 40, "groundcrew", State.SUCCESS, "active")
+        return Forge(settings, tmp_path, "").send(status)
+
+    assert told().words == UNTRUSTED
+    monkeypatch.setenv("SSL_CERT_FILE", str(selfmade.certificate))
+    assert told().words.startswith("501")
+
+
+def test_of_an_airflow(selfmade: Selfmade) -> None:
     """A handshake that fails becomes AirflowCertificate, with the address."""
-    with Api(selfmade, None) as api, pytest.raises(Retryable) as caught:
+    with Api(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
         api.pools()
     assert caught.value.reason == "AirflowCertificate"
-    assert selfmade in caught.value.message
+    assert selfmade.url in caught.value.message
 
 
-def test_of_a_private_index(selfmade: str, tmp_path: Path) -> None:
+def test_of_a_private_index(selfmade: Selfmade, tmp_path: Path) -> None:
     """An index behind Groundcrew's own becomes IndexCertificate, with its name."""
     with Bench(tmp_path / "bench", allow_hosts=["localhost"]) as bench:
-        corp = Index("corp", f"{selfmade}/simple/", ("acme-*",))
+        corp = Index("corp", f"{selfmade.url}/simple/", ("acme-*",))
         with pytest.raises(Retryable) as caught:
             bench.lock(bench.recipe("acme-operators", indexes=(corp,)))
     assert caught.value.reason == "IndexCertificate"
     assert "corp" in caught.value.message
 
 
-def test_of_the_index_that_uv_asks_itself(selfmade: str, tmp_path: Path) -> None:
+def test_of_the_index_that_uv_asks_itself(selfmade: Selfmade, tmp_path: Path) -> None:
     """Uv's own complaint becomes IndexCertificate too."""
     with (
-        Bench(tmp_path / "bench", default_index=f"{selfmade}/simple/", resolve_timeout=60) as bench,
+        Bench(
+            tmp_path / "bench", default_index=f"{selfmade.url}/simple/", resolve_timeout=60
+        ) as bench,
         pytest.raises(Retryable) as caught,
     ):
         bench.lock(bench.recipe("acme-operators"))

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from reconciler.api.pages import words
 from reconciler.api.people import CSRF, SESSION_SECONDS, People, Person, form_secret
+from reconciler.core.addresses import shown
 
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 HTMX = "htmx-2.0.11.min.js"
@@ -34,8 +35,7 @@ class Renderer:
         )
         filters: dict[str, Any] = {
             "tone": words.tone, "sign": words.sign, "span": words.span, "exact": words.exact,
-            "machine": words.machine, "address": words.address,
-            "size": words.size,
+            "machine": words.machine, "address": shown, "size": words.size,
         }  # fmt: skip
         self._templates.filters.update(filters)
         self._templates.globals["asset"] = {
@@ -72,7 +72,11 @@ class Renderer:
         return answer
 
     def set_cookie(self, request: Request, answer: Response, name: str, value: str) -> None:
-        """Set a cookie that no script reads and no other site sends; "" takes it away."""
+        """Set a cookie that no script reads; "" takes it away.
+
+        Another site's forms and frames do not send it. Its links do, or whoever follows one would
+        not be known here, and a form secret of a new page would end the forms of open tabs.
+        """
         answer.set_cookie(
             name,
             value,
@@ -80,7 +84,7 @@ class Renderer:
             path="/",
             secure=self._people.secure(request),
             httponly=True,
-            samesite="strict",
+            samesite="lax",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 from reconciler.core.model import BuildRecord
@@ -33,7 +32,6 @@ EVENTS = (
     "GarbageCollected", "GarbageFailed",
 )  # fmt: skip
 """The kinds of events, for whoever looks for one."""
-USER = re.compile(r"://[^/\s]*@")
 UNITS = ("B", "kB", "MB", "GB", "TB")
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
 
@@ -83,11 +81,6 @@ def exact(at: float) -> str:
 def machine(at: float) -> str:
     """A time for a `datetime` attribute."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def address(url: str) -> str:
-    """An address, or a requirement with one, without what may be a password in it."""
-    return USER.sub("://", url)
 
 
 PHASES = {

@@ -1,0 +1,56 @@
+"""A TLS server with a certificate of its own making, which nobody vouches for."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Selfmade:
+    """Its address, and the file of the one authority that vouches for it: itself."""
+
+    url: str
+    certificate: Path
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Whoever gets past the certificate is told 501: nothing is implemented."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """A TLS server that does not complain of those who hang up."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A refused handshake is what is wanted here."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Selfmade]:
+    """Serve on loopback; key and certificate are written into `folder`."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-days", "2"],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Server(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Selfmade(f"https://localhost:{server.server_address[1]}", certificate)
+    server.shutdown()
+    server.server_close()
