@@ -138,7 +138,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
             ready=record.active_since is not None and phase != ActivationPhase.DEGRADED,
             reconciling=activation is not None or bool(record.wait),
             problem=record.problem,
-            message=activation.doing if activation is not None else record.wait,
+            message=_waits_for(record),
             revision=revision,
             now=draft.now,
         ),
@@ -146,6 +146,12 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         back=way_back(draft, record),
         rolled_back_by=_rolled_back_by(draft, record),
     )
+
+
+def _waits_for(record: InstanceRecord) -> str:
+    if record.activation is None:
+        return record.wait
+    return record.activation.held.message if record.activation.held else ""
 
 
 def _rolled_back_by(draft: Draft, record: InstanceRecord) -> str:

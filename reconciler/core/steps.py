@@ -34,6 +34,11 @@ BLAMELESS = frozenset({
 ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
 """Where the build before got in that often and this one did not, it is the build's fault."""
 
+ORDINARY = frozenset({
+    "Draining", "Restarting", "ComponentDown", "Unhealthy", "NotParsed", "NotLoaded",
+})  # fmt: skip
+"""What a step waits for where nothing is wrong; its own deadline says when that is too long."""
+
 STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise
 
 
@@ -86,7 +91,7 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
         draft.instances[name] = replace(record, activation=_stay(draft, activation, result))
         return
     if result.verdict is Verdict.FAILED and (step in UNTOUCHED or activation.problem is None):
-        activation = replace(activation, problem=result.problem)
+        activation = replace(activation, problem=result.problem, failed_at=step)
     if step is Step.DRAIN and result.verdict is Verdict.OK:
         activation = replace(activation, drained=True)
     if following is Step.DEGRADED:
@@ -106,7 +111,7 @@ def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activatio
         failures=failures,
         not_before=draft.now + wait,
         problem=activation.problem or (result.problem if failed else None),
-        doing=result.problem.message if result.problem else "",
+        held=result.problem,
     )
 
 
@@ -132,7 +137,7 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
         else activation.restarted_at,
         failures=0,
         not_before=0.0,
-        doing="",
+        held=None,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from reconciler.core.builds import RUNNING
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Finding, Place, Wave, Window
-from reconciler.core.model import Verb
+from reconciler.core.model import Problem, Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
 from reconciler.core.world import WindowState
@@ -229,7 +229,7 @@ def test_what_a_step_waits_for_is_told() -> None:
     turn(house, 12)
     record = house.records.instances["dev"]
     assert record.activation is not None
-    assert record.activation.doing == "tasks still run"
+    assert record.activation.held == Problem("DrainTimeout", "tasks still run")
     (found,) = status(None, house.records, house.now).instances
     (reconciling,) = [c for c in found.conditions if c.type == "Reconciling"]
     assert reconciling.message == "tasks still run"
