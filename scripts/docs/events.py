@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DATA = {
+    "request": "number: the request's number, as `POST /api/v1/requests` and the commands tell it",
     "who": "text: the operator's user name and machine, or the token's name and ` (HTTP)`; of an "
     "activation empty where a commit asked",
     "build": "text: the build's key in the records",
@@ -45,6 +46,7 @@ ASKED = ("who", *COMMIT)
 CHANGES = ("packages_added", "packages_removed", "packages_changed", "imports_grown")
 IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
 TIMING = ("seconds", "phases")
+REQUEST = ("request", "who")
 BUILD = ("build", "build_id")
 
 
@@ -64,7 +66,7 @@ TABLES: dict[str, dict[str, Kind]] = {
         "PruneHeld": Kind(
             "a revision lost most definitions; nothing changes until it is confirmed"
         ),
-        "PruneConfirmed": Kind("an operator confirmed that", ("who",)),
+        "PruneConfirmed": Kind("an operator confirmed that", REQUEST),
         "ObjectStalled": Kind("a mistake in a definition; the object stays as it was"),
         "ObjectRecovered": Kind("that mistake is gone"),
         "InstanceAdded": Kind("an instance was defined"),
@@ -106,15 +108,15 @@ TABLES: dict[str, dict[str, Kind]] = {
         "Degraded": Kind("going back failed too; it is tried again with growing pauses", ASKED),
     },
     "What operators ask for": {
-        "Suspended": Kind("nothing new begins on the object", ("who",)),
-        "Resumed": Kind("that was lifted", ("who",)),
-        "RetryRequested": Kind("quarantines and failures are forgotten, it is tried now", ("who",)),
-        "RefreshRequested": Kind("the environment is resolved anew", ("who",)),
+        "Suspended": Kind("nothing new begins on the object", REQUEST),
+        "Resumed": Kind("that was lifted", REQUEST),
+        "RetryRequested": Kind("quarantines and failures are forgotten, it is tried now", REQUEST),
+        "RefreshRequested": Kind("the environment is resolved anew", REQUEST),
         "RollbackRequested": Kind(
-            "an instance goes back to the build before", ("who", "from", "to")
+            "an instance goes back to the build before", (*REQUEST, "from", "to")
         ),
-        "RollbackRefused": Kind("there is nothing to go back to, or not now", ("who",)),
-        "RequestRefused": Kind("there is no such object, or nothing was read yet", ("who",)),
+        "RollbackRefused": Kind("there is nothing to go back to, or not now", REQUEST),
+        "RequestRefused": Kind("there is no such object", REQUEST),
     },
     "The share": {
         "GarbageCollected": Kind(

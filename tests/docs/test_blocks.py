@@ -108,6 +108,7 @@ def recorded() -> set[str]:
     for path in sorted((ROOT / "reconciler").rglob("*.py")):
         text = path.read_text()
         kinds.update(re.findall(r"draft\.event\(\s*\"(\w+)\"", text))
+        kinds.update(re.findall(r"_tell\(draft, request, \"(\w+)\"", text))
         kinds.update(re.findall(r"_finding_event\(draft, \"(\w+)\"", text))
         if "draft.event(kind, " in text:
             chosen = re.findall(r"kind = \"(\w+)\" if \w+ else \"(\w+)\"", text)

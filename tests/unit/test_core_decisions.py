@@ -342,6 +342,33 @@ def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
     assert house.airflow["a"].running is None
 
 
+def test_a_confirmation_waits_until_something_is_read() -> None:
+    """Asked while no daemon ran: the first cycle of the next has read nothing yet."""
+    house = house_of("a")
+    house.settle()
+    house.crash()
+    house.ask(Verb.CONFIRM_PRUNE, "")
+    house.cycle()
+    assert [request.verb for request in house.requests] == [Verb.CONFIRM_PRUNE]
+    house.settle()
+    assert house.requests == []
+    assert house.events[-1].kind == "PruneConfirmed"
+    assert house.records.prune_confirmed == "r1"
+
+
+def test_every_answer_to_a_request_has_its_number() -> None:
+    """Carried out or refused: whoever waits for it need not read the words."""
+    house = house_of("a")
+    house.settle()
+    before = len(house.events)
+    house.ask(Verb.SUSPEND, "instance/a")
+    house.ask(Verb.RETRY, "instance/gone")
+    house.ask(Verb.ROLLBACK, "instance/a")
+    house.cycle()
+    found = [(e.data["request"], e.kind) for e in house.events[before:]]
+    assert found == [(1, "Suspended"), (2, "RequestRefused"), (3, "RollbackRefused")]
+
+
 def test_a_broken_file_keeps_what_was_accepted() -> None:
     """An object whose file is broken is Stalled and stays as it is, never taken for deleted."""
     house = house_of("dev")
