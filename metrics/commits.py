@@ -8,6 +8,7 @@ the revision was taken. The clients are PyGithub and python-gitlab, the extra `f
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -181,7 +182,7 @@ class Forge:
             code, words = int(error.response_code or 0), str(error.error_message)
             if code == 400 and "cannot transition" in words.lower():
                 return TAKEN  # it has this state already
-            return judge(code, words) if code else Answer(Outcome.LATER, "no answer")
+            return judge(code, words, time.time()) if code else Answer(Outcome.LATER, "no answer")
         return TAKEN
 
 
@@ -190,7 +191,7 @@ def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
     lower = {key.lower(): value for key, value in headers.items()}
     after = lower.get("retry-after", "")
     limited = after or lower.get("x-ratelimit-remaining") == "0" or "rate limit" in words.lower()
-    return judge(429 if code == 403 and limited else code, words, after)
+    return judge(429 if code == 403 and limited else code, words, time.time(), after)
 
 
 # ------------------------------------------------------------------------------------- addresses
