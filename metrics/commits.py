@@ -83,8 +83,7 @@ def status_of(
     found = STATES.get(event.kind)
     if found is None or not SHA.match(event.revision):
         return None
-    other = event.data.get("trigger") not in (None, "commit")
-    if event.data.get("who") or (other and event.kind.startswith("Activation")):
+    if event.data.get("trigger", "commit") != "commit":
         return None  # an operator's rollback says nothing of the commit
     if event.kind == "ActivationAborted" and event.reason == "Superseded":
         return None

@@ -268,7 +268,6 @@ def _started(
         f"{record.current or 'the bare base'} → {target.build or 'the bare base'}",
         revision=target.revision,
         data={
-            "trigger": str(target.trigger),
             "from": record.current or "",
             "to": target.build or "",
             **package_changes(draft, record.current, target.build),

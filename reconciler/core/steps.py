@@ -66,11 +66,11 @@ def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str,
 
 
 def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> dict[str, object]:
-    """Who asked for an activation, for an event's data: a commit's author, or an operator."""
+    """Why there is an activation, for an event's data: a commit and its author, or an operator."""
     data = commit_data(environment_of(draft, record.name))
     if activation.trigger is not Trigger.COMMIT:
         data = {key: data[key] for key in ("environment",) if key in data}
-    return {"who": activation.who, **data}
+    return {"trigger": str(activation.trigger), "who": activation.who, **data}
 
 
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
@@ -165,7 +165,6 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
         f"{activation.to_build or 'the bare base'} is active",
         revision=activation.revision,
         data={
-            "trigger": str(activation.trigger),
             "from": activation.from_build or "",
             "to": activation.to_build or "",
             **package_changes(draft, activation.from_build, activation.to_build),
@@ -209,7 +208,6 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
         reason=problem.reason,
         revision=activation.revision,
         data={
-            "trigger": problem.reason,
             "from": activation.to_build or "",
             "to": activation.from_build or "",
             **_timing(activation),
@@ -289,11 +287,7 @@ def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> In
         problem.message,
         reason=problem.reason,
         revision=activation.revision,
-        data={
-            "trigger": str(activation.trigger),
-            **_timing(activation),
-            **asked_by(draft, record, activation),
-        },
+        data={**_timing(activation), **asked_by(draft, record, activation)},
     )
     wait = draft.policy.backoff(aborts) if aborts else 0.0
     return replace(

@@ -464,7 +464,7 @@ def test_no_secret_is_told_to_anyone(post: Post, receiver: Callable[..., Receive
     post.happens(
         "BuildFailed", "environment/analytics", reason="IndexDenied",
         message="refused: pa55word! for robot",
-        data={"subject": "oops pa55word!", "build": "k" * 16},
+        data={"subject": "oops pa55word!", "key": "k" * 16},
     )  # fmt: skip
     post.deliver()
     bodies = [g.body for r in (slack, hook, forge) for g in r.got]

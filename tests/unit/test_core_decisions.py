@@ -621,7 +621,7 @@ def test_a_regression_is_marked_against_the_build_before() -> None:
     assert second.data["import_growth"] == {"files": 4.0, "opens": 4.0}
     before = second.data["import_before"]
     assert isinstance(before, dict)
-    assert (before["build_id"], before["files"]) == ("g1@cp311-linux-1", 100)
+    assert (before["build"], before["files"]) == ("g1@cp311-linux-1", 100)
     (active,) = [e for e in house.events if e.kind == "ActivationActive" and e.data["from"]]
     assert "100 files → 400 files (+300 %)" in active.data["imports_grown"]  # type: ignore[operator]
     house.airflow["dev"].upgrade()
