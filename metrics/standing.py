@@ -14,11 +14,11 @@ from reconciler.core.model import Activation, InstanceRecord, Problem, Records
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
 from reconciler.core.steps import ORDINARY
+from reconciler.core.waits import waits_on
 
 BACK = frozenset(
     {ActivationPhase.ROLLING_BACK, ActivationPhase.ROLLED_BACK, ActivationPhase.DEGRADED}
 )
-WAITS = ("suspended", "retry", "wave", "soak", "window", "another", "confirmation")
 NAME_LIMIT = 200  # characters of a label that a file's path becomes
 SETTLED = 60.0  # seconds in a step, after which what it waits for is told
 
@@ -81,7 +81,11 @@ def _instances(status: Status) -> Iterator[Metric]:
         "groundcrew_instance_waiting",
         "On what a wanted activation waits; always 1.",
         ["instance", "team", "on"],
-        (([i.name, i.team, waits_on(i.wait)], 1) for i in status.instances if i.wait),
+        (
+            ([i.name, i.team, waits_on(i.waits_on) or "other"], 1)
+            for i in status.instances
+            if i.waits_on
+        ),
     )
     yield gauges(
         "groundcrew_instance_rolled_back",
@@ -108,12 +112,6 @@ def _builds(records: Records) -> Iterator[Metric]:
         ["phase"],
         (([str(phase)], phases[phase]) for phase in BuildPhase),
     )
-
-
-def waits_on(wait: str) -> str:
-    """The first word of what an activation waits on, one of `WAITS`; "other" for any other."""
-    word = wait.partition(" ")[0].rstrip(":")
-    return word if word in WAITS else "other"
 
 
 # ---------------------------------------------------------------------------------- problems

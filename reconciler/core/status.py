@@ -70,7 +70,7 @@ class InstanceStatus:
     sync: Sync
     health: Health
     suspended: bool
-    wait: str
+    waits_on: str
     quarantined: tuple[str, ...]
     conditions: tuple[Condition, ...]
     revision: str
@@ -132,7 +132,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         sync=sync,
         health=_instance_health(record, suspended),
         suspended=suspended,
-        wait=record.wait,
+        waits_on=record.wait,
         quarantined=tuple(q.build_id for q in record.quarantines),
         conditions=_conditions(
             ready=record.active_since is not None and phase != ActivationPhase.DEGRADED,
@@ -243,7 +243,7 @@ def _environment_health(
         return Health.DEGRADED
     if suspended:
         return Health.SUSPENDED
-    if building or any(i.health is Health.PROGRESSING or i.wait for i in mine):
+    if building or any(i.health is Health.PROGRESSING or i.waits_on for i in mine):
         return Health.PROGRESSING
     if not mine:
         return Health.MISSING
