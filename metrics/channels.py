@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
@@ -74,8 +75,8 @@ def fingerprint(*secrets: str) -> str:
     return hashlib.sha256("\0".join(secrets).encode()).hexdigest()[:16]
 
 
-def judge(code: int, words: str, retry_after: str = "", now: float = 0.0) -> Answer:
-    """What an HTTP answer means."""
+def judge(code: int, words: str, now: float, retry_after: str = "") -> Answer:
+    """What an HTTP answer means that came at `now`."""
     said = f"{code} {words[:WORDS]}".strip()
     if 200 <= code < 300:
         return TAKEN
@@ -125,7 +126,7 @@ class SlackChannel:
             return _unanswered(url, error)
         headers = {key.lower(): value for key, value in (answer.headers or {}).items()}
         words = str(answer.body or "").replace(url, "***")
-        return judge(answer.status_code, words, str(headers.get("retry-after", "")))
+        return judge(answer.status_code, words, time.time(), str(headers.get("retry-after", "")))
 
 
 class WebhookChannel:
@@ -159,7 +160,7 @@ class WebhookChannel:
             ):
                 words = next(answer.iter_text(WORDS), "") if answer.is_error else ""
                 after = answer.headers.get("retry-after", "")
-                return judge(answer.status_code, words.replace(url, "***"), after)
+                return judge(answer.status_code, words.replace(url, "***"), time.time(), after)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
             return _unanswered(url, error)
 

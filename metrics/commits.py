@@ -8,6 +8,7 @@ the revision was taken. The clients are PyGithub and python-gitlab, the extra `f
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -92,8 +93,7 @@ def status_of(
     found = STATES.get(event.kind)
     if found is None or not SHA.match(event.revision):
         return None
-    other = event.data.get("trigger") not in (None, "commit")
-    if event.data.get("who") or (other and event.kind.startswith("Activation")):
+    if event.data.get("trigger", "commit") != "commit":
         return None  # an operator's rollback says nothing of the commit
     if event.kind == "ActivationAborted" and event.reason == "Superseded":
         return None
@@ -194,7 +194,7 @@ class Forge:
             code, words = int(error.response_code or 0), str(error.error_message)
             if code == 400 and "cannot transition" in words.lower():
                 return TAKEN  # it has this state already
-            return judge(code, words) if code else Answer(Outcome.LATER, "no answer")
+            return judge(code, words, time.time()) if code else Answer(Outcome.LATER, "no answer")
         return TAKEN
 
 
@@ -203,7 +203,7 @@ def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
     lower = {key.lower(): value for key, value in headers.items()}
     after = lower.get("retry-after", "")
     limited = after or lower.get("x-ratelimit-remaining") == "0" or "rate limit" in words.lower()
-    return judge(429 if code == 403 and limited else code, words, after)
+    return judge(429 if code == 403 and limited else code, words, time.time(), after)
 
 
 # ------------------------------------------------------------------------------------- addresses

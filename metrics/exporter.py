@@ -104,7 +104,7 @@ class Exporter(Collector):
             self._shown = (records, status(None, records, time.time()))
         found = self._shown[1]
         self._tally.read()
-        yield from standing(found, records)
+        yield from standing(found, records, time.time())
         teams = {e.team for e in found.environments} | {i.team for i in found.instances}
         yield from self._tally.collect(
             teams, {i.name for i in found.instances}, records.environments.keys()

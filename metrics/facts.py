@@ -171,9 +171,9 @@ class Links:
         if not self.public_url:
             return ""
         kind, _, name = event.object.partition("/")
-        build = str(event.data.get("build", "")) if event.kind == "BuildFailed" else ""
-        if re.fullmatch(r"[0-9a-f]{16}", build):
-            path = f"builds/{build}"
+        key = str(event.data.get("key", "")) if event.kind == "BuildFailed" else ""
+        if re.fullmatch(r"[0-9a-f]{16}", key):
+            path = f"builds/{key}"
         elif kind in ("instance", "environment") and 0 < len(name) <= NAME:
             path = f"{kind}s/{quote(name, safe='')}"
         else:
@@ -259,8 +259,8 @@ def make_fact(
 
     name = text(event.object.partition("/")[2]) or "environments repo"
     data = event.data
-    build = str(data.get("build", "")) if event.kind == "BuildFailed" else ""
-    who, trigger = text(data.get("who"), NAME), _trigger(event)
+    key = str(data.get("key", "")) if event.kind == "BuildFailed" else ""
+    who, trigger = text(data.get("who"), NAME), text(data.get("trigger"), NAME)
     words = OTHERS.get((trigger, event.kind), kind.words).format(who=who or "an operator")
     asked = trigger in ("", "commit")  # by the commit that is named
     revision = event.revision if asked else ""
@@ -283,7 +283,7 @@ def make_fact(
         commit_url=links.commit(revision),
         url=links.page(event),
         environment=text(data.get("environment")),
-        build=text(data.get("build_id") or data.get("to")),
+        build=text(data.get("build") or data.get("to")),
         previous_build=text(data.get("from")),
         added=_list(data.get("packages_added"), text),
         removed=_list(data.get("packages_removed"), text),
@@ -291,20 +291,10 @@ def make_fact(
         grown=_list(data.get("imports_grown"), text),
         seconds=_number(data.get("seconds")),
         phases=_phases(data.get("phases")),
-        log=tuple(text(line) for line in log_of(build)) if build else (),
+        log=tuple(text(line) for line in log_of(key)) if key else (),
         trigger=trigger,
         who=who,
     )
-
-
-def _trigger(event: Event) -> str:
-    """Why an activation was begun; "" for any other event. `RolledBack` tells its reason there."""
-    if not event.kind.startswith("Activation") and event.kind not in UNFINISHED:
-        return ""
-    found = str(event.data.get("trigger") or "")
-    if found in ("operator", "deletion"):
-        return found
-    return "operator" if event.data.get("who") else "commit"
 
 
 def _is_quiet(event: Event) -> bool:

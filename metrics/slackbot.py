@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def _meaning(said: SlackResponse | Answer) -> Answer:
     if said.status_code != 200 or error in LATER:
         code = said.status_code if said.status_code != 200 else 503
         words = error if WORD.match(error) else ""
-        return judge(code, words, headers.get("retry-after", ""))
+        return judge(code, words, time.time(), headers.get("retry-after", ""))
     if not error:
         return Answer(Outcome.TAKEN)
     words = f"Slack says {error}" + (f": {WORDS[error]}" if error in WORDS else "")

@@ -10,20 +10,22 @@ from prometheus_client.core import Metric
 from metrics.families import gauge, gauges
 from reconciler.core.builds import OPEN
 from reconciler.core.definitions import Finding
-from reconciler.core.model import InstanceRecord, Records
-from reconciler.core.phases import ActivationPhase, BuildPhase
+from reconciler.core.model import Activation, InstanceRecord, Problem, Records
+from reconciler.core.phases import ActivationPhase, BuildPhase, Step
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+from reconciler.core.steps import ORDINARY
+from reconciler.core.waits import waits_on
 
 BACK = frozenset(
     {ActivationPhase.ROLLING_BACK, ActivationPhase.ROLLED_BACK, ActivationPhase.DEGRADED}
 )
-WAITS = ("suspended", "retry", "wave", "soak", "window", "another", "confirmation")
 NAME_LIMIT = 200  # characters of a label that a file's path becomes
+SETTLED = 60.0  # seconds in a step, after which what it waits for is told
 
-Problem = tuple[str, str, str, str]  # object, team, source, reason
+Labels = tuple[str, str, str, str]  # object, team, source, reason
 
 
-def standing(status: Status, records: Records) -> Iterator[Metric]:
+def standing(status: Status, records: Records, now: float) -> Iterator[Metric]:
     """Every gauge that is about objects; `status` must have been read off `records`."""
     yield from _environments(status)
     yield from _instances(status)
@@ -32,7 +34,7 @@ def standing(status: Status, records: Records) -> Iterator[Metric]:
         "groundcrew_object_problem",
         "What is wrong with an object; always 1. The source says where it came up.",
         ["object", "team", "source", "reason"],
-        ((problem, 1) for problem in sorted(problems(status, records))),
+        ((labels, 1) for labels in sorted(problems(status, records, now))),
     )
     yield gauge(
         "groundcrew_stalled_objects",
@@ -79,7 +81,11 @@ def _instances(status: Status) -> Iterator[Metric]:
         "groundcrew_instance_waiting",
         "On what a wanted activation waits; always 1.",
         ["instance", "team", "on"],
-        (([i.name, i.team, waits_on(i.wait)], 1) for i in status.instances if i.wait),
+        (
+            ([i.name, i.team, waits_on(i.waits_on) or "other"], 1)
+            for i in status.instances
+            if i.waits_on
+        ),
     )
     yield gauges(
         "groundcrew_instance_rolled_back",
@@ -108,33 +114,28 @@ def _builds(records: Records) -> Iterator[Metric]:
     )
 
 
-def waits_on(wait: str) -> str:
-    """The first word of what an activation waits on, one of `WAITS`; "other" for any other."""
-    word = wait.partition(" ")[0].rstrip(":")
-    return word if word in WAITS else "other"
-
-
 # ---------------------------------------------------------------------------------- problems
 
 
-def problems(status: Status, records: Records) -> set[Problem]:
+def problems(status: Status, records: Records, now: float) -> set[Labels]:
     """(object, team, source, reason) of everything that is wrong now.
 
     Sources: `repo`, `definition` (a mistake in a file), `build` (it failed), `build-retry` (it is
-    tried again by itself), `instance`, `activation` (given up, or under way with trouble) and
-    `rollback` (going back, gone back, or that failed too). Reasons are those of the code.
+    tried again by itself), `instance`, `activation` (given up, and not yet past where that
+    was; or under way with trouble) and `rollback` (going back, gone back, or that failed too).
+    Reasons are those of the code.
     """
-    found: set[Problem] = {_of_finding(f) for f in status.findings}
+    found: set[Labels] = {_of_finding(f) for f in status.findings}
     if status.problem is not None:
         found.add(("repo", "", "repo", status.problem.reason))
     for environment in status.environments:
         found |= _of_environment(environment, records)
     for instance in status.instances:
-        found |= _of_instance(instance, records.instances[instance.name])
+        found |= _of_instance(instance, records.instances[instance.name], now)
     return found
 
 
-def _of_finding(finding: Finding) -> Problem:
+def _of_finding(finding: Finding) -> Labels:
     parts = finding.place.file.split("/")
     team = parts[1] if parts[0] == "teams" and len(parts) > 2 else ""
     kind, _, name = finding.object.partition("/")
@@ -143,9 +144,9 @@ def _of_finding(finding: Finding) -> Problem:
     return (name[:NAME_LIMIT], team, "definition", finding.reason)
 
 
-def _of_environment(environment: EnvironmentStatus, records: Records) -> set[Problem]:
+def _of_environment(environment: EnvironmentStatus, records: Records) -> set[Labels]:
     name, team = f"environment/{environment.name}", environment.team
-    found: set[Problem] = set()
+    found: set[Labels] = set()
     problem = records.environments[environment.name].problem
     if problem is not None:
         found.add((name, team, "definition", problem.reason))
@@ -159,14 +160,11 @@ def _of_environment(environment: EnvironmentStatus, records: Records) -> set[Pro
     return found
 
 
-def _of_instance(instance: InstanceStatus, record: InstanceRecord) -> set[Problem]:
+def _of_instance(instance: InstanceStatus, record: InstanceRecord, now: float) -> set[Labels]:
     name, team = f"instance/{instance.name}", instance.team
-    under_way = record.activation
-    if under_way is not None:
-        if under_way.problem is None:
-            return set()
-        source = "rollback" if under_way.phase in BACK else "activation"
-        return {(name, team, source, under_way.problem.reason)}
+    if record.activation is not None:
+        found = _under_way(record.activation, record.last, now)
+        return {(name, team, source, problem.reason) for source, problem in found}
     if record.problem is None:
         return set()
     source = "instance"
@@ -175,6 +173,26 @@ def _of_instance(instance: InstanceStatus, record: InstanceRecord) -> set[Proble
     elif record.last is not None and record.last.problem == record.problem:
         source = "activation"
     return {(name, team, source, record.problem.reason)}
+
+
+def _under_way(
+    activation: Activation, last: Activation | None, now: float
+) -> Iterator[tuple[str, Problem]]:
+    """What is wrong with an activation under way, and with its last try until it is past that."""
+    source, held = _source(activation), activation.held
+    if activation.problem is not None:
+        yield source, activation.problem
+    settled = now - activation.step_since >= SETTLED
+    if settled and held is not None and held.reason not in ORDINARY:
+        yield source, held
+    if last is not None and last.problem is not None and last.failed_at is not None:
+        order = tuple(Step).index
+        if order(activation.step) <= order(last.failed_at):
+            yield _source(last), last.problem
+
+
+def _source(activation: Activation) -> str:
+    return "rollback" if activation.phase in BACK else "activation"
 
 
 def _flag(value: bool) -> str:

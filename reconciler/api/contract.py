@@ -185,7 +185,7 @@ class Instance(Shape):
     sync: Sync
     health: Health
     suspended: bool
-    wait: str
+    waits_on: str
     quarantined: list[str]
     revision: str
     conditions: list[Condition]

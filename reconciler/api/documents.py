@@ -112,7 +112,7 @@ def instance_document(instance: InstanceStatus) -> Document:
         "sync": str(instance.sync),
         "health": str(instance.health),
         "suspended": instance.suspended,
-        "wait": instance.wait,
+        "waits_on": instance.waits_on,
         "quarantined": list(instance.quarantined),
         "revision": instance.revision,
         "conditions": [_condition(c) for c in instance.conditions],

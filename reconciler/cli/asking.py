@@ -21,7 +21,7 @@ from reconciler.cli.output import say, warn
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Records, Verb
+    from reconciler.core.model import Records
     from reconciler.settings import Settings
     from reconciler.store.store import Store
 
@@ -139,7 +139,7 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
             say(f"{words}: queued as request {number}")
             return
         _wait(store, number, words, timeout)
-        _say_end(store, Verb(verb), target, words, before)
+        _say_end(store, number, target, words, before)
     finally:
         store.close()
 
@@ -178,10 +178,10 @@ def _until_taken(store: Store, number: int, words: str, deadline: float, timeout
         time.sleep(LOOK)
 
 
-def _say_end(store: Store, verb: Verb, target: str, words: str, before: int) -> None:
+def _say_end(store: Store, number: int, target: str, words: str, before: int) -> None:
     """Say that it is done, or why it was refused."""
     for event in store.events(after_id=before, object=target or "repo"):
-        if event.kind in REFUSALS and (str(verb) in event.message or verb == "rollback"):
+        if event.kind in REFUSALS and event.data.get("request") == number:
             warn(f"{words}: refused: {event.message}")
             raise typer.Exit(Exit.WRONG)
     say(f"{words}: done")

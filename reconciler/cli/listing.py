@@ -101,7 +101,7 @@ def _instance_row(instance: InstanceStatus, now: float) -> list[str]:
         str(instance.health),
         instance.phase or "-",
         ago(instance.since, now),
-        "; ".join(words for words in (instance.wait, quarantined) if words),
+        "; ".join(words for words in (instance.waits_on, quarantined) if words),
     ]
 
 

@@ -19,7 +19,6 @@ from reconciler.cli.progress import working
 if TYPE_CHECKING:
     from reconciler.cli.preview.comparing import Preview
     from reconciler.cli.preview.runtimes import Runtimes
-    from reconciler.core.definitions import Window
     from reconciler.settings import Settings
 
 
@@ -77,6 +76,7 @@ def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:
     from reconciler.cli.preview.comparing import compare
     from reconciler.cli.preview.resolving import Resolver, private_names, with_packages
     from reconciler.cli.preview.revisions import read_sides
+    from reconciler.daemon.windows import window_state
     from reconciler.settings import Settings
 
     settings = Settings()
@@ -84,7 +84,8 @@ def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:
         scratch = Path(folder)
         sides = read_sides(path, base, scratch)
         old, new = (side.definitions for side in sides)
-        found = compare(old, new, opens, settings.prune_fraction)
+        now = time.time()
+        found = compare(old, new, lambda w: window_state(w, now), settings.prune_fraction)
         resolver = Resolver(settings, sides, scratch)
         known = _runtimes(settings, runtimes)
         with working("working out packages", len(found.changes)) as tell:
@@ -113,14 +114,6 @@ def _runtimes(settings: Settings, source: str) -> Runtimes:
         return Runtimes()
 
 
-def opens(window: Window) -> str:
-    """When a window opens, in its own timezone; "" while it is open."""
-    from reconciler.daemon.windows import window_state
-
-    state = window_state(window, time.time())
-    return "" if state.is_open else f"opens {state.opens} ({window.cron})"
-
-
 def _show(found: Preview, output: PlanFormat) -> None:
     match output:
         case PlanFormat.MARKDOWN:
@@ -145,7 +138,7 @@ def _table(found: Preview) -> None:
     for change in found.changes:
         packages = change.packages.short if change.packages is not None else "-"
         why = change.problem.reason if change.problem else "not known" if change.unknown else ""
-        waits = "; ".join(change.waits)
+        waits = "; ".join(change.waits_on)
         rows.append([change.instance, change.team, change.action, packages, waits, why])
     if rows:
         print_table(["INSTANCE", "TEAM", "ACTION", "PACKAGES", "WAITS ON", "PROBLEM"], rows)

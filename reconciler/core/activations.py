@@ -144,7 +144,7 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
     if target is None or at_target(record, target):
         draft.instances[record.name] = _rest(record, target)
         return
-    wait = _waits_on(draft, record, target) if start else "confirmation of a held revision"
+    wait = _waits_on(draft, record, target) if start else waits.for_confirmation()
     draft.instances[record.name] = (
         replace(record, wait=wait) if wait else _begin(draft, record, target)
     )
@@ -185,9 +185,9 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     """In words, what keeps the activation from starting; "" when nothing does."""
     environment = environment_of(draft, record.name)
     if record.suspended or record.definition.suspend:
-        return "suspended: the instance"
+        return waits.for_instance()
     if environment is not None and (environment.suspended or environment.definition.suspend):
-        return f"suspended: environment {environment.name}"
+        return waits.for_environment(environment.name)
     if record.not_before > draft.now:
         draft.wake(record.not_before)
         why = record.problem.message if record.problem else "an earlier failure"
@@ -199,7 +199,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     window = draft.world.windows.get(record.name)
     if record.definition.window is not None:
         if window is None:
-            return "window: its state is not known yet"
+            return waits.for_window(None)
         draft.wake(window.changes_at)
         if not window.is_open:
             return waits.for_window(window)
@@ -208,7 +208,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
         r.activation is not None and r.definition.site == site for r in draft.instances.values()
     )
     if running >= draft.policy.activations_on(site):
-        return f"another activation: {running} run, the limit"
+        return waits.for_another(running)
     return ""
 
 
@@ -221,9 +221,9 @@ def _waits_on_wave(draft: Draft, environment: EnvironmentRecord, name: str) -> s
             other = draft.instances.get(earlier)
             target = target_of(draft, other) if other else None
             if other is None or target is None or target.trigger is not Trigger.COMMIT:
-                return f"wave {number}: {earlier} has no healthy build of this revision"
+                return waits.for_wave(number, f"{earlier} has no healthy build of this revision")
             if other.activation is not None or not at_target(other, target):
-                return f"wave {number}: {earlier} is not active yet"
+                return waits.for_wave(number, f"{earlier} is not active yet")
             soaked_at = (other.active_since or draft.now) + wave.soak
             if soaked_at > draft.now:
                 draft.wake(soaked_at)
@@ -268,7 +268,6 @@ def _started(
         f"{record.current or 'the bare base'} → {target.build or 'the bare base'}",
         revision=target.revision,
         data={
-            "trigger": str(target.trigger),
             "from": record.current or "",
             "to": target.build or "",
             **package_changes(draft, record.current, target.build),

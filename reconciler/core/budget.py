@@ -184,7 +184,7 @@ def event_data(
     """What `BuildReady` tells of the imports; the ratios are of what has grown."""
     before: dict[str, object] | None = None
     if earlier is not None:
-        before = {"build_id": earlier.build_id, **{m.value: earlier.cost.of(m) for m in Measure}}
+        before = {"build": earlier.build_id, **{m.value: earlier.cost.of(m) for m in Measure}}
     return {
         **{f"import_{m}": cost.of(m) for m in Measure},
         "import_before": before,

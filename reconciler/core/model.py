@@ -157,8 +157,8 @@ class Activation:
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
     failures of the present step's effect that a retry may heal, `reverts` how often going back
-    failed. `doing` says in words what the present step waits for. `who` is the operator that
-    asked for it ("" where a commit did).
+    failed. `held` is what the present step waits for, `failed_at` the step that ended it or sent it
+    back. `who` is the operator that asked for it ("" where a commit did).
     """
 
     id: str
@@ -182,7 +182,8 @@ class Activation:
     not_before: float = 0.0
     drained: bool = False
     problem: Problem | None = None
-    doing: str = ""
+    held: Problem | None = None
+    failed_at: Step | None = None
     who: str = ""
 
     @property

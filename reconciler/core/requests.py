@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
@@ -20,8 +21,13 @@ from reconciler.core.world import REPO, Draft, environment_of
 
 
 def apply_requests(draft: Draft) -> None:
-    """Carry out every queued request; each becomes an event that says who did what."""
+    """Carry out every queued request; each becomes an event that says who did what.
+
+    One that confirms what is read waits until something is.
+    """
     for request in draft.world.requests:
+        if request.verb is Verb.CONFIRM_PRUNE and draft.world.definitions is None:
+            continue
         _apply(draft, request)
         draft.finished.append(request.id)
 
@@ -59,10 +65,10 @@ def _suspend(draft: Draft, request: Request, *, suspended: bool) -> None:
     environment, instance = _environment(draft, request), _instance(draft, request)
     if environment is not None:
         draft.environments[environment.name] = replace(environment, suspended=suspended)
-        draft.event(kind, environment, f"by {request.who}", data={"who": request.who})
+        _tell(draft, request, kind, environment, f"by {request.who}")
     elif instance is not None:
         draft.instances[instance.name] = replace(instance, suspended=suspended)
-        draft.event(kind, instance, f"by {request.who}", data={"who": request.who})
+        _tell(draft, request, kind, instance, f"by {request.who}")
     else:
         _unknown(draft, request)
 
@@ -76,10 +82,10 @@ def _retry(draft: Draft, request: Request) -> None:
         draft.instances[instance.name] = replace(
             instance, quarantines=(), aborts=0, not_before=0.0, activation=activation
         )
-        draft.event("RetryRequested", instance, f"by {request.who}", data={"who": request.who})
+        _tell(draft, request, "RetryRequested", instance, f"by {request.who}")
         environment = environment_of(draft, instance.name)
     elif environment is not None:
-        draft.event("RetryRequested", environment, f"by {request.who}", data={"who": request.who})
+        _tell(draft, request, "RetryRequested", environment, f"by {request.who}")
     else:
         _unknown(draft, request)
     if environment is not None:
@@ -98,12 +104,8 @@ def _rollback(draft: Draft, request: Request) -> None:
         return
     back = way_back(draft, instance)
     if instance.current is None or back.refused:
-        draft.event(
-            "RollbackRefused",
-            instance,
-            f"asked by {request.who}, but {back.refused}",
-            data={"who": request.who},
-        )
+        words = f"asked by {request.who}, but {back.refused}"
+        _tell(draft, request, "RollbackRefused", instance, words)
         return
     mark = Quarantine(
         instance.current,
@@ -116,16 +118,9 @@ def _rollback(draft: Draft, request: Request) -> None:
     draft.instances[instance.name] = replace(
         instance, quarantines=(*instance.quarantines, mark), not_before=0.0
     )
-    draft.event(
-        "RollbackRequested",
-        instance,
-        f"by {request.who}, from {instance.current} to {back.build}",
-        data={
-            "who": request.who,
-            "from": instance.current,
-            "to": back.build,
-        },
-    )
+    words = f"by {request.who}, from {instance.current} to {back.build}"
+    way = {"from": instance.current, "to": back.build}
+    _tell(draft, request, "RollbackRequested", instance, words, way)
 
 
 def _refresh(draft: Draft, request: Request) -> None:
@@ -140,22 +135,29 @@ def _refresh(draft: Draft, request: Request) -> None:
             and build.phase in (BuildPhase.READY, BuildPhase.FAILED, BuildPhase.QUEUED)
         ):
             draft.builds[key] = requeue(build, draft.now, refresh=True)
-    draft.event("RefreshRequested", environment, f"by {request.who}", data={"who": request.who})
+    _tell(draft, request, "RefreshRequested", environment, f"by {request.who}")
 
 
 def _confirm_prune(draft: Draft, request: Request) -> None:
     definitions = draft.world.definitions
-    if definitions is None:
-        draft.event("RequestRefused", REPO, "nothing has been read from the repo yet")
-        return
+    assert definitions is not None, "it waits until something is read"
     draft.repo = replace(draft.repo, prune_confirmed=definitions.commit.revision)
-    draft.event("PruneConfirmed", REPO, f"by {request.who}", data={"who": request.who})
+    _tell(draft, request, "PruneConfirmed", REPO, f"by {request.who}")
 
 
 def _unknown(draft: Draft, request: Request) -> None:
-    draft.event(
-        "RequestRefused",
-        (request.target or "repo", ""),
-        f"{request.verb} asked by {request.who}: no such object",
-        data={"who": request.who},
-    )
+    words = f"{request.verb} asked by {request.who}: no such object"
+    _tell(draft, request, "RequestRefused", (request.target or "repo", ""), words)
+
+
+def _tell(
+    draft: Draft,
+    request: Request,
+    kind: str,
+    subject: EnvironmentRecord | InstanceRecord | tuple[str, str],
+    message: str,
+    more: Mapping[str, object] | None = None,
+) -> None:
+    """One event of a request; by its number whoever waits for it knows it again."""
+    data = {"request": request.id, "who": request.who, **(more or {})}
+    draft.event(kind, subject, message, data=data)

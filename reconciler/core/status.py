@@ -70,7 +70,7 @@ class InstanceStatus:
     sync: Sync
     health: Health
     suspended: bool
-    wait: str
+    waits_on: str
     quarantined: tuple[str, ...]
     conditions: tuple[Condition, ...]
     revision: str
@@ -132,13 +132,13 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         sync=sync,
         health=_instance_health(record, suspended),
         suspended=suspended,
-        wait=record.wait,
+        waits_on=record.wait,
         quarantined=tuple(q.build_id for q in record.quarantines),
         conditions=_conditions(
             ready=record.active_since is not None and phase != ActivationPhase.DEGRADED,
             reconciling=activation is not None or bool(record.wait),
             problem=record.problem,
-            message=activation.doing if activation is not None else record.wait,
+            message=_waits_for(record),
             revision=revision,
             now=draft.now,
         ),
@@ -146,6 +146,12 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         back=way_back(draft, record),
         rolled_back_by=_rolled_back_by(draft, record),
     )
+
+
+def _waits_for(record: InstanceRecord) -> str:
+    if record.activation is None:
+        return record.wait
+    return record.activation.held.message if record.activation.held else ""
 
 
 def _rolled_back_by(draft: Draft, record: InstanceRecord) -> str:
@@ -237,7 +243,7 @@ def _environment_health(
         return Health.DEGRADED
     if suspended:
         return Health.SUSPENDED
-    if building or any(i.health is Health.PROGRESSING or i.wait for i in mine):
+    if building or any(i.health is Health.PROGRESSING or i.waits_on for i in mine):
         return Health.PROGRESSING
     if not mine:
         return Health.MISSING

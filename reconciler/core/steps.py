@@ -34,6 +34,11 @@ BLAMELESS = frozenset({
 ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
 """Where the build before got in that often and this one did not, it is the build's fault."""
 
+ORDINARY = frozenset({
+    "Draining", "Restarting", "ComponentDown", "Unhealthy", "NotParsed", "NotLoaded",
+})  # fmt: skip
+"""What a step waits for where nothing is wrong; its own deadline says when that is too long."""
+
 STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise
 
 
@@ -61,11 +66,11 @@ def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str,
 
 
 def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> dict[str, object]:
-    """Who asked for an activation, for an event's data: a commit's author, or an operator."""
+    """Why there is an activation, for an event's data: a commit and its author, or an operator."""
     data = commit_data(environment_of(draft, record.name))
     if activation.trigger is not Trigger.COMMIT:
         data = {key: data[key] for key in ("environment",) if key in data}
-    return {"who": activation.who, **data}
+    return {"trigger": str(activation.trigger), "who": activation.who, **data}
 
 
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
@@ -86,7 +91,7 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
         draft.instances[name] = replace(record, activation=_stay(draft, activation, result))
         return
     if result.verdict is Verdict.FAILED and (step in UNTOUCHED or activation.problem is None):
-        activation = replace(activation, problem=result.problem)
+        activation = replace(activation, problem=result.problem, failed_at=step)
     if step is Step.DRAIN and result.verdict is Verdict.OK:
         activation = replace(activation, drained=True)
     if following is Step.DEGRADED:
@@ -106,7 +111,7 @@ def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activatio
         failures=failures,
         not_before=draft.now + wait,
         problem=activation.problem or (result.problem if failed else None),
-        doing=result.problem.message if result.problem else "",
+        held=result.problem,
     )
 
 
@@ -132,7 +137,7 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
         else activation.restarted_at,
         failures=0,
         not_before=0.0,
-        doing="",
+        held=None,
     )
 
 
@@ -160,7 +165,6 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
         f"{activation.to_build or 'the bare base'} is active",
         revision=activation.revision,
         data={
-            "trigger": str(activation.trigger),
             "from": activation.from_build or "",
             "to": activation.to_build or "",
             **package_changes(draft, activation.from_build, activation.to_build),
@@ -204,7 +208,6 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
         reason=problem.reason,
         revision=activation.revision,
         data={
-            "trigger": problem.reason,
             "from": activation.to_build or "",
             "to": activation.from_build or "",
             **_timing(activation),
@@ -284,11 +287,7 @@ def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> In
         problem.message,
         reason=problem.reason,
         revision=activation.revision,
-        data={
-            "trigger": str(activation.trigger),
-            **_timing(activation),
-            **asked_by(draft, record, activation),
-        },
+        data={**_timing(activation), **asked_by(draft, record, activation)},
     )
     wait = draft.policy.backoff(aborts) if aborts else 0.0
     return replace(

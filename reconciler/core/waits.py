@@ -1,14 +1,33 @@
 """What an activation waits on, in words.
 
-The first word is one of the metric's labels. Times are absolute: a text changes only when what is
-waited on does, so a record that waits is not written anew at every look.
+Each text begins with its `WaitOn`, which is a label of a metric. Times are absolute: a text changes
+only when what is waited on does, so a record that waits is not written anew at every look.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from reconciler.core.world import WindowState
+
+
+class WaitOn(StrEnum):
+    """The first word of every text here."""
+
+    SUSPENDED = "suspended"
+    RETRY = "retry"
+    WAVE = "wave"
+    SOAK = "soak"
+    WINDOW = "window"
+    ANOTHER = "another"
+    CONFIRMATION = "confirmation"
+
+
+def waits_on(text: str) -> WaitOn | None:
+    """What a text of this module is about; None for one that another version wrote."""
+    word = text.partition(" ")[0].rstrip(":")
+    return next((on for on in WaitOn if on == word), None)
 
 
 def moment(at: float) -> str:
@@ -16,16 +35,43 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def for_window(window: WindowState) -> str:
-    """It is shut; the daemon words the time in the window's own time zone."""
-    return f"window: opens at {window.opens or moment(window.changes_at)}"
+def for_instance() -> str:
+    """The instance is suspended."""
+    return f"{WaitOn.SUSPENDED}: the instance"
 
 
-def for_soak(wave: int, instance: str, until: float) -> str:
-    """`instance` of an earlier wave has not been active for long enough."""
-    return f"soak: wave {wave} ({instance}) until {moment(until)}"
+def for_environment(name: str) -> str:
+    """Its environment is suspended."""
+    return f"{WaitOn.SUSPENDED}: environment {name}"
 
 
 def for_retry(at: float, why: str) -> str:
     """It failed before and is tried again later."""
-    return f"retry at {moment(at)} after: {why}"
+    return f"{WaitOn.RETRY} at {moment(at)} after: {why}"
+
+
+def for_wave(wave: int, why: str) -> str:
+    """An earlier wave is not where it should be."""
+    return f"{WaitOn.WAVE} {wave}: {why}"
+
+
+def for_soak(wave: int, instance: str, until: float) -> str:
+    """`instance` of an earlier wave has not been active for long enough."""
+    return f"{WaitOn.SOAK}: wave {wave} ({instance}) until {moment(until)}"
+
+
+def for_window(window: WindowState | None) -> str:
+    """It is shut, or not known; the daemon words the time in the window's own time zone."""
+    if window is None:
+        return f"{WaitOn.WINDOW}: its state is not known yet"
+    return f"{WaitOn.WINDOW}: opens at {window.opens or moment(window.changes_at)}"
+
+
+def for_another(running: int) -> str:
+    """As many activations run as may."""
+    return f"{WaitOn.ANOTHER} activation: {running} run, the limit"
+
+
+def for_confirmation() -> str:
+    """The newest revision lost most definitions."""
+    return f"{WaitOn.CONFIRMATION} of a held revision"

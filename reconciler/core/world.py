@@ -215,7 +215,7 @@ class Draft:
                 name, team = f"instance/{subject.name}", subject.team
             case BuildRecord():
                 name, team = f"environment/{subject.environment}", subject.team
-                data = {"build": subject.key, "build_id": subject.build_id or "", **(data or {})}
+                data = {"key": subject.key, "build": subject.build_id or "", **(data or {})}
             case (name, team):
                 pass
         self.events.append(

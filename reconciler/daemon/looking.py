@@ -42,6 +42,7 @@ class Looking:
         self._marks: dict[str, str] = {}
         self._there: dict[Wanted, bool] = {}
         self._windows: dict[Window, WindowState] = {}
+        self._asked_at = 0.0  # when windows were last asked for
         self._records: Records | None = None
         self._wanted: frozenset[Wanted] = frozenset()
         self._next = 0.0
@@ -105,24 +106,22 @@ class Looking:
         with self._lock:
             return frozenset(build for (build, _), there in self._there.items() if not there)
 
-    def window(self, window: Window, now: float) -> WindowState:
-        """The state of a window at `now`."""
-        found = self._windows.get(window)
-        if found is None or now >= found.changes_at:
-            found = self._windows[window] = window_state(window, now)
-        return found
-
     def windows(self, records: Records, now: float) -> Mapping[str, WindowState]:
-        """The states of all windows, by instance."""
+        """The states of all windows, by instance; worked out anew where the clock went back."""
+        if now < self._asked_at:
+            self._windows.clear()
+        self._asked_at = now
         return {
-            i.name: self.window(i.definition.window, now)
+            i.name: self._window(i.definition.window, now)
             for i in records.instances.values()
             if i.definition.window is not None
         }
 
-    def back(self) -> None:
-        """The clock went back: what was worked out for later counts no more."""
-        self._windows.clear()
+    def _window(self, window: Window, now: float) -> WindowState:
+        found = self._windows.get(window)
+        if found is None or now >= found.changes_at:
+            found = self._windows[window] = window_state(window, now)
+        return found
 
     def _check(self, wanted: frozenset[Wanted]) -> dict[Wanted, bool]:
         if len(wanted) < 2:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DATA = {
+    "request": "number: the request's number, as `POST /api/v1/requests` and the commands tell it",
     "who": "text: the operator's user name and machine, or the token's name and ` (HTTP)`; of an "
     "activation empty where a commit asked",
-    "build": "text: the build's key in the records",
-    "build_id": "text: the build's id, empty until it is known",
+    "key": "text: the build's key in the records",
+    "build": "text: the build's id, empty until it is known",
     "place": "text: `file:line:column` in the environments repo, or empty",
     "phase": "text: the phase that was left",
     "seconds": "number: seconds in that phase, or of the whole",
@@ -22,7 +23,7 @@ DATA = {
     "import_files": "number: files that importing it reads",
     "import_bytes": "number: bytes of these",
     "import_opens": "number: files opened meanwhile, Python's own and the base's too",
-    "import_before": "table: `build_id` of the build before it of this environment and runtime, "
+    "import_before": "table: `build`, the id of the one before it of this environment and runtime, "
     "and its `files`, `opens`, `bytes`, `seconds`; null where none was measured",
     "import_growth": "table: of what costs clearly more now (`files`, `opens`, `bytes`, "
     "`seconds`), how many times as much",
@@ -32,7 +33,7 @@ DATA = {
     "environment": "text: the environment's name",
     "from": "text: the build id before; empty is the bare base",
     "to": "text: the build id after; empty is the bare base",
-    "trigger": "text: why: `commit`, `operator` or `deletion`; of `RolledBack` the reason",
+    "trigger": "text: why: `commit`, `operator` or `deletion`",
     "packages_added": "list of text: `name version`",
     "packages_removed": "list of text: `name version`",
     "packages_changed": "list of text: `name old → new`",
@@ -41,11 +42,12 @@ DATA = {
     "bytes": "number: bytes freed",
 }
 COMMIT = ("author", "subject", "environment")
-ASKED = ("who", *COMMIT)
+ASKED = ("trigger", "who", *COMMIT)
 CHANGES = ("packages_added", "packages_removed", "packages_changed", "imports_grown")
 IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
 TIMING = ("seconds", "phases")
-BUILD = ("build", "build_id")
+REQUEST = ("request", "who")
+BUILD = ("key", "build")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ TABLES: dict[str, dict[str, Kind]] = {
             "a revision lost most definitions, or most of one kind; nothing changes until it is "
             "confirmed"
         ),
-        "PruneConfirmed": Kind("an operator confirmed that", ("who",)),
+        "PruneConfirmed": Kind("an operator confirmed that", REQUEST),
         "ObjectStalled": Kind("a mistake in a definition; the object stays as it was"),
         "ObjectRecovered": Kind("that mistake is gone"),
         "InstanceAdded": Kind("an instance was defined"),
@@ -91,31 +93,33 @@ TABLES: dict[str, dict[str, Kind]] = {
     "Activations": {
         "ActivationStarted": Kind(
             "an instance begins to go to another build",
-            ("trigger", "from", "to", *CHANGES, *ASKED),
+            ("from", "to", *CHANGES, *ASKED),
         ),
         "ActivationPhase": Kind("a phase ended and the next began", ("phase", "seconds")),
         "ActivationActive": Kind(
             "the instance is on the build, and healthy",
-            ("trigger", "from", "to", *CHANGES, *TIMING, "commit_to_active", *ASKED),
+            ("from", "to", *CHANGES, *TIMING, "commit_to_active", *ASKED),
         ),
-        "ActivationAborted": Kind("it was given up before the switch; nothing changed", TIMING),
+        "ActivationAborted": Kind(
+            "it was given up before the switch; nothing changed", (*TIMING, *ASKED)
+        ),
         "RolledBack": Kind(
             "it was not healthy there and is on the build before again",
-            ("trigger", "from", "to", *TIMING, *ASKED),
+            ("from", "to", *TIMING, *ASKED),
         ),
         "Quarantined": Kind("the build is not tried again on this instance", ("build",)),
         "Degraded": Kind("going back failed too; it is tried again with growing pauses", ASKED),
     },
     "What operators ask for": {
-        "Suspended": Kind("nothing new begins on the object", ("who",)),
-        "Resumed": Kind("that was lifted", ("who",)),
-        "RetryRequested": Kind("quarantines and failures are forgotten, it is tried now", ("who",)),
-        "RefreshRequested": Kind("the environment is resolved anew", ("who",)),
+        "Suspended": Kind("nothing new begins on the object", REQUEST),
+        "Resumed": Kind("that was lifted", REQUEST),
+        "RetryRequested": Kind("quarantines and failures are forgotten, it is tried now", REQUEST),
+        "RefreshRequested": Kind("the environment is resolved anew", REQUEST),
         "RollbackRequested": Kind(
-            "an instance goes back to the build before", ("who", "from", "to")
+            "an instance goes back to the build before", (*REQUEST, "from", "to")
         ),
-        "RollbackRefused": Kind("there is nothing to go back to, or not now", ("who",)),
-        "RequestRefused": Kind("there is no such object, or nothing was read yet", ("who",)),
+        "RollbackRefused": Kind("there is nothing to go back to, or not now", REQUEST),
+        "RequestRefused": Kind("there is no such object", REQUEST),
     },
     "The share": {
         "GarbageCollected": Kind(

@@ -5,18 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer.main
 
-from reconciler.api.pages import words
 from reconciler.cli.app import app
-from reconciler.core.definitions import Wave
-from reconciler.core.model import Verb
-from scripts.docs import events
 from tests.docs.blocks import ROOT, SHELL, Block, commands, every, pages
-from tests.fakes.house import Airflow, House, environment, instance
 
 GENERATED = "docs/cli.md"  # synopses from the commands themselves; `make check` compares them
 PROGRAMS = re.compile(
@@ -97,58 +91,3 @@ def test_each_command_is_one(page: str, command: str) -> None:
         options = {o for p in known[name].params for o in p.opts}
         asked = {w.partition("=")[0] for w in rest if w.startswith("-")}
         assert asked <= options | {"-h", "--help"}, f"{page}: {command}"
-
-
-# ----------------------------------------------------------------------------------------- events
-
-
-def recorded() -> set[str]:
-    """Kinds of events in the code: whatever is the first argument of `.event(`."""
-    kinds: set[str] = set()
-    for path in sorted((ROOT / "reconciler").rglob("*.py")):
-        text = path.read_text()
-        kinds.update(re.findall(r"draft\.event\(\s*\"(\w+)\"", text))
-        kinds.update(re.findall(r"_finding_event\(draft, \"(\w+)\"", text))
-        if "draft.event(kind, " in text:
-            chosen = re.findall(r"kind = \"(\w+)\" if \w+ else \"(\w+)\"", text)
-            kinds.update(kind for pair in chosen for kind in pair)
-    return kinds
-
-
-def test_every_kind_of_event_is_told() -> None:
-    """Page and list to choose from have just the kinds that the code records; keys have words."""
-    assert recorded() == set(events.KINDS)
-    assert recorded() == set(words.EVENTS)
-    used = {key for kind in events.KINDS.values() for key in kind.data}
-    assert used == set(events.DATA)
-
-
-def test_the_data_of_events_is_told() -> None:
-    """What the core records in a history of good and bad builds has the keys of the page."""
-    house = House()
-    house.instances["a"] = instance("a")
-    house.airflow["a"] = Airflow()
-    for serial, kind in enumerate("ggrvlg"):
-        house.environments["one"] = environment("one", f"{kind}{serial}", (Wave(("a",)),))
-        house.commit()
-        house.settle()
-    asked = (Verb.SUSPEND, "instance/a"), (Verb.RESUME, "instance/a"), (Verb.ROLLBACK, "instance/a")
-    for verb, target in (*asked, (Verb.RETRY, "instance/a"), (Verb.REFRESH, "environment/one")):
-        house.ask(verb, target)
-        house.settle()
-    seen: dict[str, set[str]] = {}
-    for event in house.events:
-        seen.setdefault(event.kind, set()).update(event.data)
-    assert len(seen) > 12
-    for kind, keys in seen.items():
-        assert keys == set(events.KINDS[kind].data), kind
-
-
-def test_the_kinds_in_texts_are_kinds() -> None:
-    """Messages and other pages name no kind that is not recorded."""
-    text = Path(ROOT / "docs" / "api.md").read_text()
-    named = set(
-        re.findall(r"`([A-Z][a-z]+(?:Requested|Refused|Confirmed)|Suspended|Resumed)`", text)
-    )
-    assert named
-    assert named <= set(events.KINDS)

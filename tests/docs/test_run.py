@@ -83,7 +83,7 @@ def test_a_canary_goes_first(tmp_path: Path) -> None:
             assert "soak" in printed[1]
             dev, prod = (found.instance(f"analytics-{name}") for name in ("dev", "prod"))
             assert dev["sync"] == "Synced"
-            assert prod["wait"].startswith("soak")
+            assert prod["waits_on"].startswith("soak")
             assert [e["object"] for e in found.history("Suspended")] == ["instance/analytics-prod"]
 
 

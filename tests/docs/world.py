@@ -282,8 +282,8 @@ def _rests(status: dict[str, Any]) -> bool:
     busy = {"Queued", "Resolving", "Building", "Verifying"}
     builds = [b["phase"] for e in status["environments"] for b in e["builds"]]
     instances = status["instances"]
-    calm = all(i["sync"] == "Synced" or i["wait"] or i["quarantined"] for i in instances)
-    still = all(i["health"] != "Progressing" or i["wait"] for i in instances)
+    calm = all(i["sync"] == "Synced" or i["waits_on"] or i["quarantined"] for i in instances)
+    still = all(i["health"] != "Progressing" or i["waits_on"] for i in instances)
     return bool(instances) and calm and still and not busy & set(builds)
 
 

@@ -231,7 +231,7 @@ def events(number: int, environment: EnvironmentRecord) -> list[Event]:
               environment.commit.subject, REVISION),
         Event(AT + 18, "BuildReady", f"environment/{name}", team, "BuildReady",
               "3 packages to install", REVISION,
-              {"build_id": build_id(number), "packages": [list(p) for p in PACKAGES],
+              {"build": build_id(number), "packages": [list(p) for p in PACKAGES],
                "seconds": 18.0, "phases": {"Resolving": 4.5, "Building": 9.0, "Verifying": 4.5},
                **said}),
         Event(AT + 70, "ActivationActive", f"instance/{name}", team, "ActivationActive",

@@ -49,7 +49,7 @@ def test_history_shows_a_regression(site: Site) -> None:
     before, after = first["data"]["import_files"], second["data"]["import_files"]
     assert after >= before + MODULES
     assert second["data"]["import_before"] == {
-        "build_id": first["data"]["build_id"],
+        "build": first["data"]["build"],
         **{m: first["data"][f"import_{m}"] for m in ("files", "opens", "bytes", "seconds")},
     }
     assert second["data"]["import_growth"]["files"] == round(after / before, 3)

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,19 @@ def test_a_rate_limit_is_obeyed_for_as_long_as_it_says(
     post.deliver(2)
     assert len(slack.taken) == 2
     assert post.counts() == {"sent": 2}
+
+
+def test_a_rate_limit_may_name_a_date(post: Post, receiver: Callable[..., Receiver]) -> None:
+    """Retry-After as an HTTP date is obeyed until then, not for the longest that is allowed."""
+    slack = receiver()
+    slack.answers = [Said(429, {"Retry-After": formatdate(time.time() + 120, usegmt=True)})]
+    post.secret("slack", url=slack.url)
+    post.happens("ActivationActive", "instance/a")
+    post.deliver()
+    post.deliver(100)
+    assert len(slack.got) == 1
+    post.deliver(21)
+    assert post.counts() == {"sent": 1}
 
 
 @pytest.mark.parametrize("code", [500, 502, 503])
@@ -450,7 +464,7 @@ def test_no_secret_is_told_to_anyone(post: Post, receiver: Callable[..., Receive
     post.happens(
         "BuildFailed", "environment/analytics", reason="IndexDenied",
         message="refused: pa55word! for robot",
-        data={"subject": "oops pa55word!", "build": "k" * 16},
+        data={"subject": "oops pa55word!", "key": "k" * 16},
     )  # fmt: skip
     post.deliver()
     bodies = [g.body for r in (slack, hook, forge) for g in r.got]

@@ -150,10 +150,10 @@ def test_a_pull_request_shows_packages_and_what_waits(
             "removed": {"beta": "1.0"},
             "changed": {"alpha": ["1.0", "2.0"]},
         }
-    assert found["changes"][0]["waits"] == []
-    wave, window = found["changes"][1]["waits"]
+    assert found["changes"][0]["waits_on"] == []
+    wave, window = found["changes"][1]["waits_on"]
     assert wave == "wave 1: until dev is active and has soaked 10 min"
-    assert window.startswith("window: opens 2028-02-29 02:00 Europe/Berlin")
+    assert window.startswith("window: opens at 2028-02-29 02:00 Europe/Berlin")
     assert repo.plan("-o", "markdown") == 0
     shown = capsys.readouterr().out
     for word in (

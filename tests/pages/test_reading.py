@@ -381,7 +381,7 @@ def test_many_askers_look_once(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     write(store, Change(instances=(replace(shown[0].records.instances[name_of(0)], wait="x"),)))
     clock[0] += 1.0
     assert view.now().change == shown[0].change + 1
-    assert view.now().instances[name_of(0)].wait == "x"
+    assert view.now().instances[name_of(0)].waits_on == "x"
 
 
 # -------------------------------------------------------------------------------------------- words

@@ -9,7 +9,7 @@ import pytest
 from reconciler.core.builds import RUNNING
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Finding, Place, Wave, Window
-from reconciler.core.model import Verb
+from reconciler.core.model import Problem, Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
 from reconciler.core.world import WindowState
@@ -229,7 +229,7 @@ def test_what_a_step_waits_for_is_told() -> None:
     turn(house, 12)
     record = house.records.instances["dev"]
     assert record.activation is not None
-    assert record.activation.doing == "tasks still run"
+    assert record.activation.held == Problem("DrainTimeout", "tasks still run")
     (found,) = status(None, house.records, house.now).instances
     (reconciling,) = [c for c in found.conditions if c.type == "Reconciling"]
     assert reconciling.message == "tasks still run"
@@ -362,6 +362,33 @@ def test_losing_all_environments_is_held_however_many_instances_there_are() -> N
     assert house.records.source_problem is not None
     assert house.records.source_problem.reason == "PruneHeld"
     assert house.airflow["a"].running == "g1@cp311-linux-1"
+
+
+def test_a_confirmation_waits_until_something_is_read() -> None:
+    """Asked while no daemon ran: the first cycle of the next has read nothing yet."""
+    house = house_of("a")
+    house.settle()
+    house.crash()
+    house.ask(Verb.CONFIRM_PRUNE, "")
+    house.cycle()
+    assert [request.verb for request in house.requests] == [Verb.CONFIRM_PRUNE]
+    house.settle()
+    assert house.requests == []
+    assert house.events[-1].kind == "PruneConfirmed"
+    assert house.records.prune_confirmed == "r1"
+
+
+def test_every_answer_to_a_request_has_its_number() -> None:
+    """Carried out or refused: whoever waits for it need not read the words."""
+    house = house_of("a")
+    house.settle()
+    before = len(house.events)
+    house.ask(Verb.SUSPEND, "instance/a")
+    house.ask(Verb.RETRY, "instance/gone")
+    house.ask(Verb.ROLLBACK, "instance/a")
+    house.cycle()
+    found = [(e.data["request"], e.kind) for e in house.events[before:]]
+    assert found == [(1, "Suspended"), (2, "RequestRefused"), (3, "RollbackRefused")]
 
 
 def test_a_broken_file_keeps_what_was_accepted() -> None:
@@ -616,7 +643,7 @@ def test_a_regression_is_marked_against_the_build_before() -> None:
     assert second.data["import_growth"] == {"files": 4.0, "opens": 4.0}
     before = second.data["import_before"]
     assert isinstance(before, dict)
-    assert (before["build_id"], before["files"]) == ("g1@cp311-linux-1", 100)
+    assert (before["build"], before["files"]) == ("g1@cp311-linux-1", 100)
     (active,) = [e for e in house.events if e.kind == "ActivationActive" and e.data["from"]]
     assert "100 files → 400 files (+300 %)" in active.data["imports_grown"]  # type: ignore[operator]
     house.airflow["dev"].upgrade()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from reconciler.core.definitions import Window
+from reconciler.core.model import InstanceRecord, Records
+from reconciler.daemon.looking import Looking
 from reconciler.daemon.windows import window_state
+from tests.fakes.house import instance
 
 NIGHT = Window("0 2 * * *", 7200.0, "Europe/Berlin")
 
@@ -41,3 +45,12 @@ def test_a_night_without_two_oclock_still_opens_and_closes() -> None:
     ]
     assert True in opened
     assert opened[-1] is False
+
+
+def test_a_clock_that_is_set_back_into_a_window_finds_it_open() -> None:
+    """What was worked out for the next opening says nothing of an hour that comes again."""
+    record = InstanceRecord("a", "red", replace(instance("a"), window=NIGHT))
+    records = Records(instances={"a": record})
+    looking = Looking(lambda _: "", lambda *_: True)
+    assert not looking.windows(records, at("2026-01-10T05:00:00"))["a"].is_open
+    assert looking.windows(records, at("2026-01-10T03:00:00"))["a"].is_open

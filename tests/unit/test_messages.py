@@ -96,7 +96,7 @@ def test_a_failure_says_why_where_what_to_do_and_the_last_lines() -> None:
         object="environment/analytics",
         reason="Conflict",
         message="acme<2 is not possible",
-        data={"build": "k" * 16, "place": "teams/red/one.yaml:5", "from": "", "to": ""},
+        data={"key": "k" * 16, "place": "teams/red/one.yaml:5", "from": "", "to": ""},
     )
     asked = []
 

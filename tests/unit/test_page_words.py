@@ -34,7 +34,7 @@ def said(house: House) -> str:
 
 def rolled_back(house: House) -> int:
     """How many series say that an operator took the instance back."""
-    found = standing(status(None, house.records, house.now), house.records)
+    found = standing(status(None, house.records, house.now), house.records, house.now)
     (metric,) = [m for m in found if m.name == "groundcrew_instance_rolled_back"]
     return len(metric.samples)
 

@@ -105,8 +105,8 @@ def _taken_back(one: InstanceStatus) -> str:
     who, leaves = one.rolled_back_by, one.build in one.quarantined
     if not who or one.phase not in ("Active", "Waiting", "RolledBack"):
         return ""
-    if leaves and one.wait:
-        return f"It is to be rolled back for {who}, which waits on: {one.wait}."
+    if leaves and one.waits_on:
+        return f"It is to be rolled back for {who}, which waits on: {one.waits_on}."
     if leaves:
         return f"The rollback that {who} asked for failed: it runs the build that it was to leave."
     return (
@@ -116,8 +116,8 @@ def _taken_back(one: InstanceStatus) -> str:
 
 
 def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
-    if one.wait:
-        return f"A new build is ready and waits on: {one.wait}."
+    if one.waits_on:
+        return f"A new build is ready and waits on: {one.waits_on}."
     if one.health in (Health.UNKNOWN, Health.MISSING):
         stalled = any(c.type == "Stalled" and c.status for c in one.conditions)
         return "It cannot be looked at." if stalled else "It has not been looked at yet."

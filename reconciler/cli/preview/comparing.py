@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from reconciler.core import waits
 from reconciler.core.accept import lost, too_many
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
@@ -20,7 +21,7 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
-from reconciler.core.world import Draft, World
+from reconciler.core.world import Draft, WindowState, World
 
 Packages = Mapping[str, str]
 """Name → version."""
@@ -80,7 +81,7 @@ class InstanceChange:
     team: str
     environment: str
     action: Action
-    waits: tuple[str, ...] = ()
+    waits_on: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()  # lines of the definition: "+ pandas>=3", "- pandas<3"
     runtime: str = ""
     packages: Difference | None = None
@@ -116,9 +117,12 @@ def difference(before: Packages, after: Packages) -> Difference:
 
 
 def compare(
-    old: Definitions, new: Definitions, opens: Callable[[Window], str], prune_fraction: float
+    old: Definitions,
+    new: Definitions,
+    state_of: Callable[[Window], WindowState],
+    prune_fraction: float,
 ) -> Preview:
-    """What differs, without the packages; `opens` says when a window opens, "" when it is open."""
+    """What differs, without the packages; `state_of` says how a window is now."""
     before, after = _owners(old), _owners(new)
     broken = Broken(new, (*old.environments.values(), *old.instances.values()))
     changes = []
@@ -127,7 +131,7 @@ def compare(
         action = _action(name, was, now, before.get(name), after.get(name), broken)
         if action is not None:
             instance = new.instances.get(name) or old.instances[name]
-            changes.append(_change(instance, action, before.get(name), after.get(name), opens))
+            changes.append(_change(instance, action, before.get(name), after.get(name), state_of))
     known = {(f.object, f.reason, f.message) for f in old.findings}
     still = {(f.object, f.reason, f.message) for f in new.findings}
     return Preview(
@@ -193,7 +197,7 @@ def _change(
     action: Action,
     before: Environment | None,
     after: Environment | None,
-    opens: Callable[[Window], str],
+    state_of: Callable[[Window], WindowState],
 ) -> InstanceChange:
     environment = after or before
     starts = action in (Action.BUILD, Action.FIRST, Action.BARE, Action.RESTART)
@@ -202,30 +206,31 @@ def _change(
         instance.team,
         environment.name if environment else "",
         action,
-        tuple(_waits(instance, after, opens)) if starts else (),
+        tuple(_waits_on(instance, after, state_of)) if starts else (),
         _lines(before.recipe if before else None, after.recipe if after else None)
         if action in (Action.BUILD, Action.FIRST, Action.BARE)
         else (),
     )
 
 
-def _waits(
-    instance: Instance, environment: Environment | None, opens: Callable[[Window], str]
+def _waits_on(
+    instance: Instance, environment: Environment | None, state_of: Callable[[Window], WindowState]
 ) -> list[str]:
     """On what the activation would wait, in words."""
     found = []
     if instance.suspend:
-        found.append("the instance is suspended")
+        found.append(waits.for_instance())
     if environment is not None and environment.suspend:
-        found.append(f"environment {environment.name} is suspended")
+        found.append(waits.for_environment(environment.name))
     if environment is not None:
         for number, wave in enumerate(_earlier(environment, instance.name), start=1):
             soak = f" and has soaked {wave.soak / 60:g} min" if wave.soak else ""
-            found.append(f"wave {number}: until {', '.join(wave.instances)} is active{soak}")
+            until = f"until {', '.join(wave.instances)} is active{soak}"
+            found.append(waits.for_wave(number, until))
     if instance.window is not None:
-        when = opens(instance.window)
-        if when:
-            found.append(f"window: {when}")
+        state = state_of(instance.window)
+        if not state.is_open:
+            found.append(waits.for_window(state))
     return found
 
 

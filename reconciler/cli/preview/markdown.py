@@ -59,7 +59,7 @@ def _table(changes: Sequence[InstanceChange]) -> list[str]:
             packages = change.packages.short
         cells = [
             code(change.instance), code(change.team), code(change.environment),
-            text(change.action), packages, text("; ".join(change.waits)),
+            text(change.action), packages, text("; ".join(change.waits_on)),
         ]  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     if len(changes) > ROWS:

@@ -1,0 +1,131 @@
+"""docs/events.md against the code: its kinds, and the keys of their data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reconciler.api.pages import words
+from reconciler.core.accept import source_failed, source_recovered
+from reconciler.core.definitions import Finding, Wave
+from reconciler.core.model import Problem, Verb
+from reconciler.core.world import Draft
+from scripts.docs import events
+from tests.docs.blocks import ROOT
+from tests.fakes.house import Airflow, House, environment, instance
+
+
+def recorded() -> set[str]:
+    """Kinds of events in the code: whatever is the first argument of `.event(`."""
+    kinds: set[str] = set()
+    for path in sorted((ROOT / "reconciler").rglob("*.py")):
+        text = path.read_text()
+        kinds.update(re.findall(r"draft\.event\(\s*\"(\w+)\"", text))
+        kinds.update(re.findall(r"_tell\(draft, request, \"(\w+)\"", text))
+        kinds.update(re.findall(r"_finding_event\(draft, \"(\w+)\"", text))
+        if "draft.event(kind, " in text:
+            chosen = re.findall(r"kind = \"(\w+)\" if \w+ else \"(\w+)\"", text)
+            kinds.update(kind for pair in chosen for kind in pair)
+    return kinds
+
+
+def test_every_kind_of_event_is_told() -> None:
+    """Page and list to choose from have just the kinds that the code records; keys have words."""
+    assert recorded() == set(events.KINDS)
+    assert recorded() == set(words.EVENTS)
+    used = {key for kind in events.KINDS.values() for key in kind.data}
+    assert used == set(events.DATA)
+
+
+def history() -> House:
+    """A house in which everything has happened that the core tells of."""
+    house = House()
+    house.instances["a"], house.airflow["a"] = instance("a"), Airflow()
+    for serial, kind in enumerate("ggrvlg"):
+        ask_for(house, f"{kind}{serial}")
+        house.settle()
+    asked = (Verb.SUSPEND, "instance/a"), (Verb.RESUME, "instance/a"), (Verb.ROLLBACK, "instance/a")
+    again = (Verb.ROLLBACK, "instance/a"), (Verb.RETRY, "instance/gone")
+    for verb, target in (
+        *asked,
+        *again,
+        (Verb.RETRY, "instance/a"),
+        (Verb.REFRESH, "environment/one"),
+    ):
+        house.ask(verb, target)
+        house.settle()
+    trouble(house)
+    source(house)
+    house.environments.clear()
+    house.instances.clear()
+    house.commit()
+    house.settle()
+    house.ask(Verb.CONFIRM_PRUNE, "")
+    house.settle()
+    return house
+
+
+def ask_for(house: House, digest: str) -> None:
+    house.environments["one"] = environment("one", digest, (Wave(("a",)),))
+    house.commit()
+
+
+def turn(house: House, times: int = 40, seconds: float = 1.0) -> None:
+    """Go on, whatever fails."""
+    for _ in range(times):
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+        house.now += seconds
+
+
+def trouble(house: House) -> None:
+    """A build that a newer one replaces, an index that is away, tasks without end, no way back."""
+    ask_for(house, "g6")
+    house.faults.add("build")
+    turn(house, 4)
+    ask_for(house, "g7")
+    house.settle()
+    ask_for(house, "g8")
+    house.airflow["a"].tasks.append("g7@cp311-linux-1")
+    turn(house, seconds=61.0)
+    house.settle()
+    ask_for(house, "g9")
+    house.faults.add("restart")
+    turn(house)
+    house.settle()
+
+
+def source(house: House) -> None:
+    """The repo is away and comes back, with a mistake that is mended."""
+    for what in (lambda d: source_failed(d, Problem("SourceDenied", "no")), source_recovered):
+        draft = Draft(house.world())
+        what(draft)
+        house._store(draft.plan().change)
+    place = house.environments["one"].place
+    house.findings = (Finding(place, "Environment/one", "WrongType", "a list"),)
+    house.commit()
+    house.settle()
+    house.findings = ()
+    house.commit()
+    house.settle()
+
+
+def test_the_data_of_events_is_told() -> None:
+    """Every kind that the core records happens, and its data has the keys of the page."""
+    seen: dict[str, set[str]] = {}
+    for event in history().events:
+        seen.setdefault(event.kind, set()).update(event.data)
+    assert seen.keys() == events.KINDS.keys() - events.TABLES["The share"].keys()
+    for kind, keys in seen.items():
+        assert keys == set(events.KINDS[kind].data), kind
+
+
+def test_the_kinds_in_texts_are_kinds() -> None:
+    """Messages and other pages name no kind that is not recorded."""
+    text = Path(ROOT / "docs" / "api.md").read_text()
+    named = set(
+        re.findall(r"`([A-Z][a-z]+(?:Requested|Refused|Confirmed)|Suspended|Resumed)`", text)
+    )
+    assert named
+    assert named <= set(events.KINDS)

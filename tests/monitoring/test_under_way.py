@@ -1,0 +1,106 @@
+"""What is wrong with an activation under way: told once it lasts, and until it is over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from metrics.standing import problems
+from reconciler.core.definitions import Wave
+from reconciler.core.model import Problem
+from reconciler.core.status import status
+from tests.fakes.house import Airflow, House, environment, instance
+
+
+@pytest.fixture
+def house() -> House:
+    """Instance a of team red with environment one, active."""
+    found = House()
+    found.instances["a"] = instance("a")
+    found.airflow["a"] = Airflow()
+    begin(found, "g1")
+    found.settle()
+    return found
+
+
+def told(house: House) -> set[tuple[str, str]]:
+    """Source and reason of all problems, by the house's clock."""
+    found = problems(status(None, house.records, house.now), house.records, house.now)
+    return {(source, reason) for _, _, source, reason in found}
+
+
+def go_on(house: House, seconds: float) -> None:
+    """Let time pass, with a cycle and its effects every two seconds."""
+    end = house.now + seconds
+    while house.now < end:
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+        house.now += 2.0
+
+
+def begin(house: House, digest: str) -> None:
+    """A commit that asks for another recipe; nothing of it is done yet."""
+    house.environments["one"] = environment("one", digest, (Wave(("a",)),))
+    house.commit()
+
+
+def phase_of(house: House) -> str | None:
+    activation = house.records.instances["a"].activation
+    return str(activation.phase) if activation else None
+
+
+def test_what_holds_an_activation_up_is_told_after_a_minute(house: House) -> None:
+    """A share that does not answer at the switch; not what passes by itself within the minute."""
+    begin(house, "g2")
+    house.faults.add("share")
+    go_on(house, 40)
+    assert (phase_of(house), told(house)) == ("Switching", set())
+    go_on(house, 60)
+    assert told(house) == {("activation", "ShareUnreachable")}
+    house.settle()
+    assert told(house) == set()
+
+
+def test_what_holds_a_way_back_up_is_told_as_such(house: House) -> None:
+    """Beside the reason of going back."""
+    begin(house, "l2")
+    while phase_of(house) != "Probing":
+        go_on(house, 2)
+    house.faults.add("share")
+    go_on(house, 90)
+    assert phase_of(house) == "RollingBack"
+    assert told(house) == {("rollback", "ComponentDown"), ("rollback", "ShareUnreachable")}
+
+
+def test_an_ordinary_wait_is_nothing_wrong(house: House) -> None:
+    """However long tasks take to end, within the limit."""
+    begin(house, "g2")
+    while phase_of(house) is None:
+        go_on(house, 2)
+    record = house.records.instances["a"]
+    assert record.activation is not None
+    for reason, wrong in (("Draining", False), ("ClusterDenied", True)):
+        held = replace(record.activation, held=Problem(reason, "…"), step_since=0.0)
+        house.records = replace(house.records, instances={"a": replace(record, activation=held)})
+        assert bool(told(house)) == wrong
+
+
+def test_what_ended_a_try_is_told_until_the_next_is_past_it(house: House) -> None:
+    """Credentials that Airflow refuses: at each try, and in between, until they are let in."""
+    begin(house, "g2")
+    house.faults.add("credentials")
+    go_on(house, 90)
+    phases, before = set(), house.now
+    while house.now < before + 1500:
+        go_on(house, 2)
+        phases.add(phase_of(house))
+        assert told(house) == {("activation", "AirflowDenied")}
+    assert phases == {"Draining", None}
+    house.airflow["a"].tasks.append("g1@cp311-linux-1")
+    house.faults.clear()
+    go_on(house, 80)
+    assert (phase_of(house), told(house)) == ("Draining", {("activation", "DrainTimeout")})
+    house.settle()
+    assert told(house) == set()
