@@ -24,6 +24,9 @@ from reconciler.core.world import Draft, commit_data, environment_of
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the aim may still change, or be given up."""
 
+RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
+"""Steps that only give pools their slots back: tried until it works."""
+
 BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "Unschedulable", "QuotaExceeded", "PodsRefused",
     "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable", "ShareCorrupt",
