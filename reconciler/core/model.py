@@ -152,7 +152,8 @@ class Trigger(StrEnum):
 class Activation:
     """Taking one instance from `from_build` to `to_build` (None: the bare base), or back.
 
-    `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`.
+    `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`;
+    `broken_load_into` those that may still run the build that a degraded activation left behind.
     `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
@@ -184,11 +185,12 @@ class Activation:
     problem: Problem | None = None
     doing: str = ""
     who: str = ""
+    broken_load_into: tuple[str, ...] = ()
 
     @property
     def components(self) -> frozenset[str]:
-        """The components that are restarted: those that load either build."""
-        return frozenset(self.load_into) | frozenset(self.from_load_into)
+        """The components that are restarted: those that load either build, or a broken one."""
+        return frozenset((*self.load_into, *self.from_load_into, *self.broken_load_into))
 
 
 ROLLED_BACK = "RolledBackByOperator"

@@ -45,6 +45,15 @@ def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
     return build_id is not None and any(q.build_id == build_id for q in record.quarantines)
 
 
+def stuck(activation: Activation) -> bool:
+    """Does it get on only once something outside is mended: by a person, or by itself.
+
+    Going back failed, or the pools cannot be given their slots back.
+    """
+    waits = activation.failures > 0 or bool(activation.doing)
+    return activation.reverts > 0 or (activation.step in RELEASES and waits)
+
+
 def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:
     """What a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events.
 
