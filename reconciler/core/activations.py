@@ -111,13 +111,9 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
 
 def at_target(record: InstanceRecord, target: Target) -> bool:
     """Is the instance where it should be."""
-    if record.current != target.build:
+    if record.current != target.build or record.inherits:
         return False
-    if target.build is None:
-        return True
-    runtime = record.runtime.key if record.runtime else None
-    loaded = record.current_load_into in (None, record.definition.load_into)
-    return loaded and record.current_runtime == runtime
+    return target.build is None or record.current_load_into in (None, record.definition.load_into)
 
 
 def decide_activations(draft: Draft, *, start: bool) -> None:
@@ -258,11 +254,10 @@ def _begin(draft: Draft, record: InstanceRecord, target: Target) -> InstanceReco
 
 
 def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
-    runtime = record.runtime.key if record.runtime else ""
     seed = f"{record.name}\0{target.build}\0{draft.now!r}"
     return Activation(
         id=hashlib.sha256(seed.encode()).hexdigest()[:16],
-        from_build=record.current if record.current_runtime == runtime else None,
+        from_build=record.current,
         to_build=target.build,
         trigger=target.trigger,
         revision=target.revision,

@@ -51,11 +51,12 @@ def record_inspection(
     fingerprint: str,
     runtime: Runtime | None,
     problem: Problem | None,
-    pointed: str | None = None,
+    pointed: tuple[str, str] | None = None,
 ) -> None:
     """Take an ended inspection into the records.
 
-    `pointed` is the build that the share's pointer names for this runtime.
+    `pointed` is the build that this base loads by the share's pointer, and the runtime that the
+    pointer names it for: another one of the same Airflow, where it has nothing for this one.
     """
     record = draft.instances.get(name)
     if record is None or record.activation is not None:
@@ -79,23 +80,26 @@ def record_inspection(
 
 
 def _on_base(
-    record: InstanceRecord, runtime: Runtime, pointed: str | None, now: float
+    record: InstanceRecord, runtime: Runtime, pointed: tuple[str, str] | None, now: float
 ) -> InstanceRecord:
-    """What the instance is on with this base: the build that its pointer names for it.
+    """What the instance is on with this base: the build that it loads by its pointer.
 
     An instance that is known on this base stays as recorded; a new base, or an instance that is
-    not known yet, is taken as the share has it.
+    not known yet, is taken as the share has it. The build before was for another base.
     """
     if record.runtime is not None and record.runtime.key == runtime.key:
         return record
+    build, made_for = pointed or (None, None)
+    if pointed is not None and pointed == (record.current, record.current_runtime):
+        return replace(record, previous=None, previous_digest=None)
     record = retire(record, record.current, now)
     return replace(
         record,
-        current=pointed,
+        current=build,
         current_digest=None,
-        current_runtime=runtime.key if pointed is not None else None,
+        current_runtime=made_for,
         current_load_into=None,
         previous=None,
         previous_digest=None,
-        active_since=now if pointed is not None else None,
+        active_since=now if build is not None else None,
     )

@@ -218,8 +218,9 @@ class InstanceRecord:
 
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
     activation. `current` is the last build that passed the gate (None: the bare base),
-    `current_runtime` the runtime it is for, `current_load_into` the components that load it (None:
-    not known); `previous` was Active before it. `aborts` counts drains given up in a row.
+    `current_runtime` the runtime it is for (see `inherits`), `current_load_into` the components
+    that load it (None: not known); `previous` was Active before it. `aborts` counts drains given up
+    in a row.
     `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection.
     `wait` says in words on what an activation waits ("" when it does not).
@@ -248,6 +249,15 @@ class InstanceRecord:
     wait: str = ""
     problem: Problem | None = None
     version: int = 0
+
+    @property
+    def inherits(self) -> bool:
+        """Is `current` a build for another base of the same Airflow.
+
+        The pointer has nothing for this one yet: the loader goes on with what it finds.
+        """
+        runtime = self.runtime.key if self.runtime is not None else None
+        return self.current is not None and self.current_runtime != runtime
 
 
 @dataclass(frozen=True, slots=True)

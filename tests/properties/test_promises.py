@@ -123,6 +123,10 @@ class Promises(RuleBasedStateMachine):
     def airflow_is_upgraded(self, name: str) -> None:
         self.house.airflow[name].upgrade()
 
+    @rule(name=NAMES)
+    def airflow_is_patched(self, name: str) -> None:
+        self.house.airflow[name].patch()
+
     @precondition(lambda self: self.house.complete)
     @rule(data=st.data())
     def the_share_loses_a_build_that_nothing_runs(self, data: st.DataObject) -> None:
