@@ -12,8 +12,9 @@ from reconciler.core.accept import accept
 from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
 from reconciler.core.model import InstanceRecord, Problem, Runtime
+from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
-from reconciler.core.steps import retire
+from reconciler.core.steps import quarantined, retire
 from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment_of
 
 
@@ -32,7 +33,7 @@ def _decide_inspections(draft: Draft) -> None:
     """Inspect the base of every instance in use whose mark has changed."""
     for record in draft.near_instances():
         name = record.name
-        if record.removed or record.activation is not None:
+        if record.removed or _under_way(record):
             continue
         if environment_of(draft, name) is None and record.current is None:
             continue
@@ -43,6 +44,11 @@ def _decide_inspections(draft: Draft) -> None:
             draft.wake(record.not_before)
         else:
             draft.effects.append(Effect("inspect", name))
+
+
+def _under_way(record: InstanceRecord) -> bool:
+    """Does an activation keep the base from being looked at; a degraded one may last for days."""
+    return record.activation is not None and record.activation.step is not Step.DEGRADED
 
 
 def record_inspection(
@@ -59,14 +65,15 @@ def record_inspection(
     pointer names it for: another one of the same Airflow, where it has nothing for this one.
     """
     record = draft.instances.get(name)
-    if record is None or record.activation is not None:
+    if record is None or _under_way(record):
         return
+    degraded = record.activation is not None
     if runtime is None:
         assert problem is not None, "an inspection finds a runtime or a problem"
         aborts = record.aborts + 1
         draft.instances[name] = replace(
             record,
-            problem=problem,
+            problem=record.problem if degraded else problem,
             aborts=aborts,
             not_before=draft.now + draft.policy.backoff(aborts),
         )
@@ -75,7 +82,12 @@ def record_inspection(
         draft.event("RuntimeChanged", record, runtime.key)
     based = _on_base(record, runtime, pointed, draft.now)
     draft.instances[name] = replace(
-        based, runtime=runtime, fingerprint=fingerprint, problem=None, aborts=0, not_before=0.0
+        based,
+        runtime=runtime,
+        fingerprint=fingerprint,
+        problem=record.problem if degraded else None,
+        aborts=0,
+        not_before=0.0,
     )
 
 
@@ -85,10 +97,17 @@ def _on_base(
     """What the instance is on with this base: the build that it loads by its pointer.
 
     An instance that is known on this base stays as recorded; a new base, or an instance that is
-    not known yet, is taken as the share has it. The build before was for another base.
+    not known yet, is taken as the share has it. The build before was for another base. A degraded
+    instance goes back to what it is on with the new base, and never to what failed there.
     """
     if record.runtime is not None and record.runtime.key == runtime.key:
         return record
+    if record.activation is not None:
+        if pointed is not None and quarantined(record, pointed[0]):
+            pointed = None
+        record = replace(
+            record, activation=replace(record.activation, from_build=pointed and pointed[0])
+        )
     build, made_for = pointed or (None, None)
     if pointed is not None and pointed == (record.current, record.current_runtime):
         return replace(record, previous=None, previous_digest=None)

@@ -107,6 +107,46 @@ def test_a_degraded_instance_of_a_later_wave_waits_for_the_earlier() -> None:
     assert ("prod", "l3@cp311-linux-1") not in house.failed_live
 
 
+class Needy(Airflow):
+    """Its DAGs need the team's packages: it is not healthy on the bare base."""
+
+    def start(self) -> None:
+        super().start()
+        self.healthy = self.healthy and self.running is not None
+
+
+def test_a_degraded_instance_whose_airflow_is_upgraded_gets_a_build_for_that() -> None:
+    """Its base is looked at though an activation is not over: going back can never heal it."""
+    house = house_of("dev")
+    real = house.airflow["dev"] = Needy(**vars(house.airflow["dev"]))
+    degraded(house, "g2")
+    real.upgrade()
+    house.settle()
+    assert (real.running, real.healthy) == ("g2@cp311-linux-2", True)
+    assert of(house).current == "g2@cp311-linux-2"
+    assert "g2@cp311-linux-1" in dict(of(house).retired)
+    assert "g1@cp311-linux-1" in dict(of(house).retired)
+
+
+def test_a_degraded_instance_whose_base_is_patched_goes_back_to_its_build() -> None:
+    """Not to the build that failed, nor to the bare base, where nothing can be built."""
+    house = house_of("dev")
+    real = house.airflow["dev"] = Needy(**vars(house.airflow["dev"]))
+    degraded(house, "g2")
+    shown = of(house).problem
+    assert shown is not None
+    real.patch()
+    house.faults.add("build")
+    go_on(house)
+    assert of(house).runtime is not None
+    assert of(house).inherits
+    assert of(house).problem is not None, "why it is degraded is still told"
+    house.faults.discard("restart")
+    go_on(house, 120)
+    assert of(house).activation is None
+    assert real.running == of(house).current == "g1@cp311-linux-1"
+
+
 def other_teams_instance(house: House, digest: str) -> None:
     house.instances["blue"] = instance("blue", "blue")
     house.airflow["blue"] = Airflow()
