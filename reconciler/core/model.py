@@ -217,10 +217,10 @@ class InstanceRecord:
     """What is known and under way for one instance.
 
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
-    activation. `current` is the last build that passed the gate (None: the bare base),
-    `current_runtime` the runtime it is for (see `inherits`), `current_load_into` the components
-    that load it (None: not known); `previous` was Active before it. `aborts` counts drains given up
-    in a row.
+    activation; another Airflow is taken into it when that has ended. `current` is the last build
+    that passed the gate (None: the bare base), `current_runtime` the runtime it is for (see
+    `inherits`), `current_load_into` the components that load it (None: not known); `previous` was
+    Active before it. `aborts` counts drains given up in a row.
     `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection.
     `wait` says in words on what an activation waits ("" when it does not).
