@@ -12,11 +12,15 @@ from itertools import chain
 from typing import TypeVar
 
 from reconciler.core.budget import demanded
-from reconciler.core.definitions import Broken, Definitions, Environment, Finding
+from reconciler.core.definitions import Broken, Definitions, Environment, Finding, Instance
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem
+from reconciler.core.phases import Step
+from reconciler.core.steps import UNTOUCHED, move, stuck
 from reconciler.core.world import REPO, Draft
 
 T = TypeVar("T")
+
+GONE = 3600.0  # seconds in one step after which the Airflow that it waits for counts as gone
 
 
 def accept(draft: Draft) -> bool:
@@ -145,9 +149,7 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) ->
             record = InstanceRecord(name, definition.team, definition)
             draft.event("InstanceAdded", record, f"{name} of team {definition.team}")
         elif record.definition != definition or record.removed:
-            record = replace(
-                record, definition=definition, team=definition.team, removed=False, not_before=0.0
-            )
+            record = _defined(draft, record, definition)
         draft.instances[name] = record
     for name in sorted(draft.instances.keys() - definitions.instances.keys()):
         record = draft.instances[name]
@@ -158,6 +160,35 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) ->
             draft.event("InstanceRemoved", record, "no longer defined; left as it is")
         elif not record.removed:
             draft.instances[name] = replace(record, removed=True)
+
+
+def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRecord:
+    """The record with a newer definition.
+
+    The Airflow that an activation is under way on stays the same until that has ended, as its pools
+    would stay at 0; unless it seems to be gone. While nothing was switched the activation is given
+    up for that.
+    """
+    old, activation = record.definition, record.activation
+    if activation is not None and _where(old) != _where(new):
+        gone = stuck(activation) or draft.now - activation.step_since > GONE
+        if activation.step in UNTOUCHED:
+            problem = Problem("Superseded", "the instance is defined to be another Airflow")
+            activation = replace(activation, problem=problem)
+            record = replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
+        if activation.step in UNTOUCHED or not gone:
+            new = replace(
+                new, team=old.team, api=old.api, local=old.local, kubernetes=old.kubernetes
+            )
+    if new == old and not record.removed:
+        return record
+    return replace(record, definition=new, team=new.team, removed=False, not_before=0.0)
+
+
+def _where(instance: Instance) -> object:
+    """Which Airflow it is, and whose secrets open it."""
+    home = instance.local.airflow_home if instance.local is not None else ""
+    return instance.team, instance.api.url, instance.kubernetes, home
 
 
 def _accept_environments(draft: Draft, definitions: Definitions, broken: Broken) -> None:

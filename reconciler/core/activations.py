@@ -13,14 +13,21 @@ from reconciler.core import waits
 from reconciler.core.builds import ready_build
 from reconciler.core.model import (
     Activation,
-    EnvironmentRecord,
     InstanceRecord,
     Problem,
     Quarantine,
     Trigger,
 )
 from reconciler.core.phases import PHASE_OF, Step
-from reconciler.core.steps import UNTOUCHED, asked_by, move, package_changes, quarantined
+from reconciler.core.steps import (
+    UNTOUCHED,
+    asked_by,
+    move,
+    package_changes,
+    quarantined,
+    retire,
+    stuck,
+)
 from reconciler.core.world import Draft, Effect, any_lost, environment_of
 
 
@@ -104,13 +111,9 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
 
 def at_target(record: InstanceRecord, target: Target) -> bool:
     """Is the instance where it should be."""
-    if record.current != target.build:
+    if record.current != target.build or record.inherits:
         return False
-    if target.build is None:
-        return True
-    runtime = record.runtime.key if record.runtime else None
-    loaded = record.current_load_into in (None, record.definition.load_into)
-    return loaded and record.current_runtime == runtime
+    return target.build is None or record.current_load_into in (None, record.definition.load_into)
 
 
 def decide_activations(draft: Draft, *, start: bool) -> None:
@@ -181,21 +184,28 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
 # ------------------------------------------------------------------------------- may it start?
 
 
-def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    """In words, what keeps the activation from starting; "" when nothing does."""
+def suspended_by(draft: Draft, record: InstanceRecord) -> str:
+    """In words, what of an instance is suspended: itself, its environment; "" for neither."""
     environment = environment_of(draft, record.name)
     if record.suspended or record.definition.suspend:
         return waits.for_instance()
     if environment is not None and (environment.suspended or environment.definition.suspend):
         return waits.for_environment(environment.name)
+    return ""
+
+
+def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
+    """In words, what keeps the activation from starting; "" when nothing does."""
+    suspended = suspended_by(draft, record)
+    if suspended:
+        return suspended
     if record.not_before > draft.now:
         draft.wake(record.not_before)
         why = record.problem.message if record.problem else "an earlier failure"
         return waits.for_retry(record.not_before, why)
-    if environment is not None and target.trigger is Trigger.COMMIT:
-        wave = _waits_on_wave(draft, environment, record.name)
-        if wave:
-            return wave
+    wave = _waits_on_wave(draft, record, target)
+    if wave:
+        return wave
     window = draft.world.windows.get(record.name)
     if record.definition.window is not None:
         if window is None:
@@ -205,24 +215,28 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
             return waits.for_window(window)
     site = record.definition.site
     running = sum(
-        r.activation is not None and r.definition.site == site for r in draft.instances.values()
+        r.activation is not None and not stuck(r.activation) and r.definition.site == site
+        for r in draft.instances.values()
     )
     if running >= draft.policy.activations_on(site):
         return waits.for_another(running)
     return ""
 
 
-def _waits_on_wave(draft: Draft, environment: EnvironmentRecord, name: str) -> str:
-    """Earlier waves must be active on what is wanted there, and have soaked."""
+def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> str:
+    """Earlier waves must be active on what a commit wants there, and have soaked."""
+    environment = environment_of(draft, record.name)
+    if environment is None or target.trigger is not Trigger.COMMIT:
+        return ""
     for number, wave in enumerate(environment.definition.rollout, start=1):
-        if name in wave.instances:
+        if record.name in wave.instances:
             return ""
         for earlier in wave.instances:
             other = draft.instances.get(earlier)
-            target = target_of(draft, other) if other else None
-            if other is None or target is None or target.trigger is not Trigger.COMMIT:
+            theirs = target_of(draft, other) if other else None
+            if other is None or theirs is None or theirs.trigger is not Trigger.COMMIT:
                 return waits.for_wave(number, f"{earlier} has no healthy build of this revision")
-            if other.activation is not None or not at_target(other, target):
+            if other.activation is not None or not at_target(other, theirs):
                 return waits.for_wave(number, f"{earlier} is not active yet")
             soaked_at = (other.active_since or draft.now) + wave.soak
             if soaked_at > draft.now:
@@ -240,11 +254,10 @@ def _begin(draft: Draft, record: InstanceRecord, target: Target) -> InstanceReco
 
 
 def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
-    runtime = record.runtime.key if record.runtime else ""
     seed = f"{record.name}\0{target.build}\0{draft.now!r}"
     return Activation(
         id=hashlib.sha256(seed.encode()).hexdigest()[:16],
-        from_build=record.current if record.current_runtime == runtime else None,
+        from_build=record.current,
         to_build=target.build,
         trigger=target.trigger,
         revision=target.revision,
@@ -281,10 +294,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
     """Aim anew or give up while nothing was switched; wake a degraded instance's next try."""
     target = target_of(draft, record)
     if activation.step in UNTOUCHED:
-        environment = environment_of(draft, record.name)
-        suspended = record.suspended or record.definition.suspend or (
-            environment is not None and (environment.suspended or environment.definition.suspend)
-        )  # fmt: skip
+        suspended = suspended_by(draft, record)
         if target is None or suspended or at_target(record, target):
             why = "suspended" if suspended else "the definition no longer asks for it"
             problem = Problem("Superseded", why)
@@ -299,15 +309,22 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
             return replace(record, activation=activation)
     elif activation.step is Step.DEGRADED:
         due = activation.not_before <= draft.now
-        forward = target is not None and target.build != activation.from_build and not quarantined(
-            record, target.build
-        )  # fmt: skip
-        if target is not None and forward and (due or target.build != activation.to_build):
+        newer = target is not None and (due or target.build != activation.to_build)
+        if target is not None and newer and _may_go_forward(draft, record, activation, target):
             return _leave_degraded(draft, record, activation, target)
         if due:
             return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
         draft.wake(activation.not_before)
     return record
+
+
+def _may_go_forward(
+    draft: Draft, record: InstanceRecord, broken: Activation, target: Target
+) -> bool:
+    """May a degraded instance leave for `target`; going back is never held up."""
+    if target.build == broken.from_build or quarantined(record, target.build):
+        return False
+    return not (suspended_by(draft, record) or _waits_on_wave(draft, record, target))
 
 
 def _leave_degraded(
@@ -320,10 +337,11 @@ def _leave_degraded(
     fresh = replace(
         _activation(draft, record, target, Step.SWITCH),
         from_build=broken.from_build,
+        broken_load_into=tuple(sorted(broken.components)),
         pools=broken.pools,
         baseline=broken.baseline,
         expected_dags=broken.expected_dags,
         drained=broken.drained,
         reverts=broken.reverts if target.build == broken.to_build else 0,
     )
-    return _started(draft, record, fresh, target)
+    return _started(draft, retire(record, broken.to_build, draft.now), fresh, target)

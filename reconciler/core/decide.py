@@ -12,8 +12,9 @@ from reconciler.core.accept import accept
 from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
 from reconciler.core.model import InstanceRecord, Problem, Runtime
+from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
-from reconciler.core.steps import retire
+from reconciler.core.steps import quarantined, retire
 from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment_of
 
 
@@ -32,7 +33,7 @@ def _decide_inspections(draft: Draft) -> None:
     """Inspect the base of every instance in use whose mark has changed."""
     for record in draft.near_instances():
         name = record.name
-        if record.removed or record.activation is not None:
+        if record.removed or _under_way(record):
             continue
         if environment_of(draft, name) is None and record.current is None:
             continue
@@ -45,27 +46,34 @@ def _decide_inspections(draft: Draft) -> None:
             draft.effects.append(Effect("inspect", name))
 
 
+def _under_way(record: InstanceRecord) -> bool:
+    """Does an activation keep the base from being looked at; a degraded one may last for days."""
+    return record.activation is not None and record.activation.step is not Step.DEGRADED
+
+
 def record_inspection(
     draft: Draft,
     name: str,
     fingerprint: str,
     runtime: Runtime | None,
     problem: Problem | None,
-    pointed: str | None = None,
+    pointed: tuple[str, str] | None = None,
 ) -> None:
     """Take an ended inspection into the records.
 
-    `pointed` is the build that the share's pointer names for this runtime.
+    `pointed` is the build that this base loads by the share's pointer, and the runtime that the
+    pointer names it for: another one of the same Airflow, where it has nothing for this one.
     """
     record = draft.instances.get(name)
-    if record is None or record.activation is not None:
+    if record is None or _under_way(record):
         return
+    degraded = record.activation is not None
     if runtime is None:
         assert problem is not None, "an inspection finds a runtime or a problem"
         aborts = record.aborts + 1
         draft.instances[name] = replace(
             record,
-            problem=problem,
+            problem=record.problem if degraded else problem,
             aborts=aborts,
             not_before=draft.now + draft.policy.backoff(aborts),
         )
@@ -74,28 +82,43 @@ def record_inspection(
         draft.event("RuntimeChanged", record, runtime.key)
     based = _on_base(record, runtime, pointed, draft.now)
     draft.instances[name] = replace(
-        based, runtime=runtime, fingerprint=fingerprint, problem=None, aborts=0, not_before=0.0
+        based,
+        runtime=runtime,
+        fingerprint=fingerprint,
+        problem=record.problem if degraded else None,
+        aborts=0,
+        not_before=0.0,
     )
 
 
 def _on_base(
-    record: InstanceRecord, runtime: Runtime, pointed: str | None, now: float
+    record: InstanceRecord, runtime: Runtime, pointed: tuple[str, str] | None, now: float
 ) -> InstanceRecord:
-    """What the instance is on with this base: the build that its pointer names for it.
+    """What the instance is on with this base: the build that it loads by its pointer.
 
     An instance that is known on this base stays as recorded; a new base, or an instance that is
-    not known yet, is taken as the share has it.
+    not known yet, is taken as the share has it. The build before was for another base. A degraded
+    instance goes back to what it is on with the new base, and never to what failed there.
     """
     if record.runtime is not None and record.runtime.key == runtime.key:
         return record
+    if record.activation is not None:
+        if pointed is not None and quarantined(record, pointed[0]):
+            pointed = None
+        record = replace(
+            record, activation=replace(record.activation, from_build=pointed and pointed[0])
+        )
+    build, made_for = pointed or (None, None)
+    if pointed is not None and pointed == (record.current, record.current_runtime):
+        return replace(record, previous=None, previous_digest=None)
     record = retire(record, record.current, now)
     return replace(
         record,
-        current=pointed,
+        current=build,
         current_digest=None,
-        current_runtime=runtime.key if pointed is not None else None,
+        current_runtime=made_for,
         current_load_into=None,
         previous=None,
         previous_digest=None,
-        active_since=now if pointed is not None else None,
+        active_since=now if build is not None else None,
     )

@@ -152,7 +152,8 @@ class Trigger(StrEnum):
 class Activation:
     """Taking one instance from `from_build` to `to_build` (None: the bare base), or back.
 
-    `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`.
+    `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`;
+    `broken_load_into` those that may still run the build that a degraded activation left behind.
     `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
     an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
     parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
@@ -185,11 +186,12 @@ class Activation:
     held: Problem | None = None
     failed_at: Step | None = None
     who: str = ""
+    broken_load_into: tuple[str, ...] = ()
 
     @property
     def components(self) -> frozenset[str]:
-        """The components that are restarted: those that load either build."""
-        return frozenset(self.load_into) | frozenset(self.from_load_into)
+        """The components that are restarted: those that load either build, or a broken one."""
+        return frozenset((*self.load_into, *self.from_load_into, *self.broken_load_into))
 
 
 ROLLED_BACK = "RolledBackByOperator"
@@ -216,9 +218,10 @@ class InstanceRecord:
     """What is known and under way for one instance.
 
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
-    activation. `current` is the last build that passed the gate (None: the bare base),
-    `current_runtime` the runtime it is for, `current_load_into` the components that load it (None:
-    not known); `previous` was Active before it. `aborts` counts drains given up in a row.
+    activation; another Airflow is taken into it when that has ended. `current` is the last build
+    that passed the gate (None: the bare base), `current_runtime` the runtime it is for (see
+    `inherits`), `current_load_into` the components that load it (None: not known); `previous` was
+    Active before it. `aborts` counts drains given up in a row.
     `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection.
     `wait` says in words on what an activation waits ("" when it does not).
@@ -247,6 +250,15 @@ class InstanceRecord:
     wait: str = ""
     problem: Problem | None = None
     version: int = 0
+
+    @property
+    def inherits(self) -> bool:
+        """Is `current` a build for another base of the same Airflow.
+
+        The pointer has nothing for this one yet: the loader goes on with what it finds.
+        """
+        runtime = self.runtime.key if self.runtime is not None else None
+        return self.current is not None and self.current_runtime != runtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.core.accept import readable
-from reconciler.core.activations import WayBack, at_target, target_of, way_back
+from reconciler.core.activations import WayBack, at_target, suspended_by, target_of, way_back
 from reconciler.core.builds import OPEN, ready_build
 from reconciler.core.definitions import Definitions, Finding
 from reconciler.core.model import (
@@ -111,9 +111,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
     environment = environment_of(draft, record.name)
     target = target_of(draft, record)
     activation = record.activation
-    suspended = record.suspended or record.definition.suspend or (
-        environment is not None and (environment.suspended or environment.definition.suspend)
-    )  # fmt: skip
+    suspended = bool(suspended_by(draft, record))
     synced = target is not None and at_target(record, target)
     if record.runtime is None and record.current is None:
         sync = Sync.UNKNOWN

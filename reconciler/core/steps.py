@@ -24,6 +24,9 @@ from reconciler.core.world import Draft, commit_data, environment_of
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the aim may still change, or be given up."""
 
+RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
+"""Steps that only give pools their slots back: tried until it works."""
+
 BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
     "PodsRefused", "PodStuck", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
@@ -45,6 +48,15 @@ STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherw
 def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
     """Is `build_id` marked as failed on this instance."""
     return build_id is not None and any(q.build_id == build_id for q in record.quarantines)
+
+
+def stuck(activation: Activation) -> bool:
+    """Does it get on only once something outside is mended: by a person, or by itself.
+
+    Going back failed, or the pools cannot be given their slots back.
+    """
+    waits = activation.failures > 0 or bool(activation.doing)
+    return activation.reverts > 0 or (activation.step in RELEASES and waits)
 
 
 def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:

@@ -227,9 +227,7 @@ class InstanceEffects:
             driver.permit(record.definition)
             runtime = self._inspect(driver.base(record.definition), record.team)
             pointer = self._share.pointer(name)
-            pointed = pointer.builds[runtime.key].build if (
-                pointer is not None and runtime.key in pointer.builds
-            ) else None  # fmt: skip
+            pointed = pointer.loaded(*_base(runtime)) if pointer is not None else None
         except GroundcrewError as error:
             problem = problem_of(error)
             return Report(lambda draft: record_inspection(draft, name, "", None, problem))
@@ -274,15 +272,17 @@ class InstanceEffects:
         forward = activation.step is Step.SWITCH
         wanted = activation.to_build if forward else activation.from_build
         load_into = activation.load_into if forward else activation.from_load_into
-        abi, airflow = f"{runtime.python_tag}-{runtime.platform}", runtime.airflow_version
-        name, key = record.name, runtime.key
+        inherits = record.inherits and not forward
+        made_for = record.current_runtime if inherits else runtime.key
+        name = record.name
+        key, abi, airflow, listing = _base(runtime)
         if self._share.points(
             name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
-            listing=runtime.listing,
+            listing=listing, inherits=inherits,
         ):  # fmt: skip
             return StepResult(Verdict.OK)
         with self._share.making():  # nothing is collected between the look and the pointer
-            if wanted is not None and not self._share.verified(wanted, key):
+            if wanted is not None and not self._share.verified(wanted, made_for or key):
                 raise Stalled(
                     "BuildMissing",
                     f"build {wanted} is not complete and verified on the share; it is built anew",
@@ -290,6 +290,12 @@ class InstanceEffects:
             self._share.install_loader(name)
             self._share.point(
                 name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
-                listing=runtime.listing,
+                listing=listing, inherits=inherits,
             )  # fmt: skip
         return StepResult(Verdict.OK)
+
+
+def _base(runtime: Runtime) -> tuple[str, str, str, str]:
+    """How a pointer tells a runtime: its key, Python's ABI, Airflow's version and the listing."""
+    abi = f"{runtime.python_tag}-{runtime.platform}"
+    return runtime.key, abi, runtime.airflow_version, runtime.listing

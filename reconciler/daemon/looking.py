@@ -137,14 +137,14 @@ class Looking:
 
 
 def _wanted(records: Records) -> frozenset[Wanted]:
-    current = {i.current for i in records.instances.values()}
+    current = {(i.current, i.current_runtime) for i in records.instances.values()}
     environments = records.environments
     return frozenset(
         (b.build_id, b.runtime_key)
         for b in records.builds.values()
         if b.phase is BuildPhase.READY
         and b.build_id is not None
-        and b.build_id not in current
+        and (b.build_id, b.runtime_key) not in current
         and b.environment in environments
         and environments[b.environment].definition.recipe.digest == b.recipe_digest
     )

@@ -67,6 +67,16 @@ class Pointer:
         """The entries that name a build."""
         return {key: named for key, named in self.entries.items() if named.build != BARE}
 
+    def loaded(self, key: str, abi: str, airflow: str, listing: str) -> tuple[str, str] | None:
+        """The build that a runtime loads, and the key that names it; None for the bare base.
+
+        As the loader chooses: where there is nothing for `key`, the newest of the same Airflow.
+        """
+        alike = [k for k, n in self.entries.items() if (n.abi, n.airflow) == (abi, airflow)]
+        alike = [k for k in alike if self.entries[k].listing == listing] or alike
+        chosen = key if key in self.entries else next(reversed(alike), "")
+        return (self.builds[chosen].build, chosen) if chosen in self.builds else None
+
 
 class Share(Store):
     """A directory that every Airflow pod mounts."""
@@ -307,10 +317,11 @@ class Share(Store):
         airflow: str,
         load_into: Sequence[str],
         listing: str = "",
+        inherits: bool = False,
     ) -> bool:
         """Would `point` change nothing that counts."""
         pointer = self.pointer(instance) or Pointer(instance, ())
-        named = Named(build_id or BARE, abi, airflow, listing)
+        named = None if inherits else Named(build_id or BARE, abi, airflow, listing)
         wanted = _with(pointer.entries, runtime_key, named)
         same = list(pointer.entries.items()) == list(wanted.items())  # the newest is the last
         return same and (build_id is None or pointer.load_into == tuple(load_into))
@@ -325,14 +336,16 @@ class Share(Store):
         airflow: str,
         load_into: Sequence[str],
         listing: str = "",
+        inherits: bool = False,
     ) -> None:
         """Let an instance use a build on one runtime; None returns it to the bare base there.
 
         `listing` is the runtime's, by which the loader tells it from others of the same Airflow.
+        `inherits`: the build is another runtime's; nothing is said of this one, see `loaded`.
         """
         assert build_id is None or BUILD_ID.match(build_id), build_id
         pointer = self.pointer(instance) or Pointer(instance, ())
-        named = Named(build_id or BARE, abi, airflow, listing)
+        named = None if inherits else Named(build_id or BARE, abi, airflow, listing)
         document = {
             "schema": 1,
             "instance": instance,
@@ -350,12 +363,14 @@ class Share(Store):
         replace_file(folder / "pointer.json", json.dumps(document).encode(), "share.point")
 
 
-def _with(entries: Mapping[str, Named], key: str, named: Named) -> dict[str, Named]:
-    """Entries with the newest word on a runtime.
+def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[str, Named]:
+    """Entries with the newest word on a runtime; None: with no word on it.
 
     The bare base is said only where the loader could take another entry for this runtime's.
     """
     rest = {k: n for k, n in entries.items() if k != key}
+    if named is None:
+        return rest
     alike = any((n.abi, n.airflow) == (named.abi, named.airflow) for n in rest.values())
     return {**rest, key: named} if alike or named.build != BARE else rest
 

@@ -114,8 +114,9 @@ class Airflow:
     """One instance as it really is: its base, its pools, its processes and tasks."""
 
     base: int = 1
+    first_base: int = 1  # that had the same Airflow
     pools: dict[str, int] = field(default_factory=lambda: dict(POOLS))
-    pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key
+    pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key, newest last
     running: str | None = None  # the build that its components loaded at their last start
     healthy: bool = True
     tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
@@ -126,9 +127,20 @@ class Airflow:
         return f"cp311-linux-{self.base}"
 
     @property
+    def loaded(self) -> tuple[str, str] | None:
+        """What its processes would load, were they started now, and the runtime it is named for.
+
+        A base that has nothing of its own goes on with the newest of the same Airflow.
+        """
+        alike = [k for k in self.pointers if int(k.rpartition("-")[2]) >= self.first_base]
+        key = self.runtime_key if self.runtime_key in alike else next(reversed(alike), "")
+        build = self.pointers.get(key)
+        return (build, key) if build is not None else None
+
+    @property
     def pointer(self) -> str | None:
-        """What its processes would load, were they started now."""
-        return self.pointers.get(self.runtime_key)
+        """The build that its processes would load, were they started now."""
+        return self.loaded[0] if self.loaded is not None else None
 
     def start(self) -> None:
         """Start its components anew."""
@@ -137,6 +149,11 @@ class Airflow:
 
     def upgrade(self) -> None:
         """Someone installs another Airflow and starts it."""
+        self.first_base = self.base + 1
+        self.patch()
+
+    def patch(self) -> None:
+        """Someone changes what is installed beside the same Airflow, and starts it."""
         self.base += 1
         self.tasks.clear()
         self.start()
@@ -280,8 +297,8 @@ class House:
             found = result if isinstance(result, Runtime) else None
             problem = result if isinstance(result, Problem) else None
             mark = found.key.rpartition("-")[2] if found else ""
-            pointer = self.airflow[effect.key].pointer
-            record_inspection(draft, effect.key, mark, found, problem, pointer)
+            pointed = self.airflow[effect.key].loaded
+            record_inspection(draft, effect.key, mark, found, problem, pointed)
 
     # ---------------------------------------------------------------------------------- the effects
 
@@ -411,12 +428,16 @@ class House:
             late = self.now - activation.step_since > STEP_LIMIT
             verdict = Verdict.FAILED if late else Verdict.NOT_YET
             return StepResult(verdict, Problem("ShareUnreachable", "no answer"), after=5.0)
-        if wanted is not None and record.runtime.key not in self.complete.get(wanted, set()):
+        inherits = record.inherits and not forward
+        made_for = record.current_runtime if inherits else record.runtime.key
+        if wanted is not None and made_for not in self.complete.get(wanted, set()):
             return StepResult(Verdict.FAILED, Problem("BuildMissing", "not on the share"))
         if forward:
             marked = {q.build_id for q in record.quarantines}
             assert wanted not in marked, "a quarantined build is never switched to"
-        real.pointers[record.runtime.key] = wanted
+        real.pointers.pop(record.runtime.key, None)
+        if not inherits:
+            real.pointers[record.runtime.key] = wanted
         self.switched += 1
         return StepResult(Verdict.OK)
 

@@ -237,6 +237,20 @@ def test_an_executable_that_is_not_allowed_is_stalled(three: Rig) -> None:
         three.do(Step.RESTART)
 
 
+@pytest.mark.parametrize("step", [Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT])
+def test_pools_come_back_though_a_command_is_no_longer_allowed(three: Rig, step: Step) -> None:
+    """What is forbidden while the drain waits ends the drain, and the pools are restored."""
+    before = dict(three.airflow.state.pools)
+    three.do(Step.OBSERVE)
+    three.do(Step.PAUSE)
+    three.component("scheduler", restart=("/bin/sh", "-c", "true"))
+    with pytest.raises(Stalled, match=r"local\.allow"):
+        three.do(Step.DRAIN)
+    assert set(three.airflow.state.pools.values()) == {0}
+    assert three.do(step) == OK
+    assert three.airflow.state.pools == before
+
+
 # ------------------------------------------------------------------------------------- the drain
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from reconciler.core.budget import OVER, exceeded
-from reconciler.core.definitions import Finding, Place, Wave
+from reconciler.core.definitions import Api, Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
 from reconciler.core.world import build_key
@@ -123,6 +124,16 @@ class Promises(RuleBasedStateMachine):
     def airflow_is_upgraded(self, name: str) -> None:
         self.house.airflow[name].upgrade()
 
+    @rule(name=NAMES, port=st.integers(1, 3))
+    def an_instance_is_aimed_at_another_address(self, name: str, port: int) -> None:
+        old = self.house.instances[name]
+        self.house.instances[name] = replace(old, api=Api(f"http://127.0.0.1:{port}"))
+        self.house.commit()
+
+    @rule(name=NAMES)
+    def airflow_is_patched(self, name: str) -> None:
+        self.house.airflow[name].patch()
+
     @precondition(lambda self: self.house.complete)
     @rule(data=st.data())
     def the_share_loses_a_build_that_nothing_runs(self, data: st.DataObject) -> None:
@@ -196,6 +207,7 @@ class Promises(RuleBasedStateMachine):
         record = self.house.records.instances[name]
         real = self.house.airflow[name]
         assert record.activation is None, record
+        assert record.definition == self.house.instances[name]
         assert real.running == real.pointer == record.current
         if digest is None:
             assert record.current is None, "a deleted environment returns to the bare base"

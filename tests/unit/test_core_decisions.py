@@ -469,6 +469,38 @@ def test_a_new_base_is_resolved_anew_and_activated() -> None:
     assert status(None, house.records, house.now).instances[0].sync is Sync.SYNCED
 
 
+def test_a_patched_base_goes_on_with_its_build_until_it_has_one_of_its_own() -> None:
+    """A failed activation there ends on the build before, not on the bare base."""
+    house = house_of("dev")
+    house.settle()
+    house.airflow["dev"].patch()
+    house.faults.add("build")
+    turn(house)
+    record = house.records.instances["dev"]
+    assert record.current == house.airflow["dev"].running == "g1@cp311-linux-1"
+    assert status(None, house.records, house.now).instances[0].sync is Sync.OUT_OF_SYNC
+    ask_for(house, "l2")
+    house.settle()
+    assert house.airflow["dev"].running == "g1@cp311-linux-1"
+    assert [e.data["to"] for e in house.events if e.kind == "RolledBack"] == ["g1@cp311-linux-1"]
+    ask_for(house, "g3")
+    house.settle()
+    assert house.airflow["dev"].running == "g3@cp311-linux-2"
+
+
+def test_a_patched_base_whose_environment_is_deleted_is_left_bare() -> None:
+    """Though nothing was built for it yet: it still loads the build of the base before."""
+    house = house_of("dev")
+    house.settle()
+    house.airflow["dev"].patch()
+    house.faults.add("build")
+    turn(house)
+    house.environments.clear()
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running is None
+
+
 def test_degraded_is_said_once_and_healed_by_a_new_revision() -> None:
     """When going back fails too it is Degraded, tried again, and left by a newer good build."""
     house = house_of("dev")

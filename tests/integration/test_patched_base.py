@@ -1,0 +1,107 @@
+"""A base that changes beside the same Airflow: which build it is on, and where it goes back to."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.model import Activation, InstanceRecord, Records, Trigger
+from reconciler.core.phases import ActivationPhase, Step
+from reconciler.core.world import Draft, World
+from reconciler.daemon.effects import InstanceEffects
+from reconciler.share.share import Share
+from tests.fakes.house import instance
+from tests.integration.test_share import DIGEST, A, B, Bases
+
+
+class BaseOnly:
+    """What an inspection asks of a driver, for an interpreter of this machine."""
+
+    def fingerprint(self, _instance: object) -> str:
+        return "mark"
+
+    def permit(self, _instance: object) -> None:
+        """Everything is permitted."""
+
+    def base(self, _instance: object) -> None:
+        """`Bases` inspects itself."""
+
+
+class Patched:
+    """An instance on build A whose base was patched since; B is built for that."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        share = Share(tmp_path / "share")
+        share.root.mkdir()
+        share.prepare()
+        self.site = Bases(tmp_path, share, sys.executable)
+        (share.entry(DIGEST) / "entry.json").write_text("{}")
+        self.before = self.site.point(A)
+        share.mark_verified(A, self.before.key, {})
+        self.site.install("more", "1.0")
+        share.mark_verified(B, self.site.inspect().key, {})
+        self.effects = InstanceEffects(
+            share,
+            lambda _base, _team: self.site.inspect(),
+            lambda _: BaseOnly(),  # type: ignore[arg-type,return-value]
+        )
+        self.record = InstanceRecord(
+            "dev", "red", instance("dev"), runtime=self.before, current=A,
+            current_runtime=self.before.key, current_load_into=("scheduler",),
+        )  # fmt: skip
+        self.inspect()
+
+    def inspect(self) -> None:
+        """The base is inspected, and what is found recorded."""
+        draft = Draft(World(100.0, Records(instances={"dev": self.record})))
+        self.effects.inspect(self.record).apply(draft)
+        self.record = draft.instances["dev"]
+
+    def switch(self, step: Step, to_build: str | None) -> None:
+        """A step that moves the pointer, on the way from what is current."""
+        activation = Activation(
+            "id", self.record.current, to_build, Trigger.COMMIT, "r1", ("scheduler",),
+            ("scheduler",), step, ActivationPhase.SWITCHING, 100.0, 100.0,
+            (("Switching", 100.0),),
+        )  # fmt: skip
+        record = replace(self.record, activation=activation)
+        draft = Draft(World(101.0, Records(instances={"dev": record})))
+        self.effects.perform(record, 101.0).apply(draft)
+        after = draft.instances["dev"].activation
+        assert after is not None
+        assert after.step in (Step.RESTART, Step.RESTART_BACK), after.problem
+
+
+@pytest.fixture
+def patched(tmp_path: Path) -> Patched:
+    return Patched(tmp_path)
+
+
+def test_a_patched_base_is_recorded_on_the_build_that_it_goes_on_with(patched: Patched) -> None:
+    """Nothing was built for it yet: its processes load the build of the base before."""
+    record = patched.record
+    assert record.runtime is not None
+    assert record.runtime.key != patched.before.key
+    assert (record.current, patched.site.loaded()) == (A, A)
+    assert record.inherits
+
+
+def test_going_back_on_a_patched_base_is_to_the_build_that_ran_there(patched: Patched) -> None:
+    """Not to the bare base: the pointer says nothing of the new base again."""
+    patched.switch(Step.SWITCH, B)
+    assert patched.site.loaded() == B
+    for _ in range(2):  # as after a kill
+        patched.switch(Step.SWITCH_BACK, B)
+        assert patched.site.loaded() == A
+
+
+def test_a_patched_base_can_be_left_bare(patched: Patched) -> None:
+    """When the environment is deleted before anything was built for it, it loads nothing."""
+    patched.switch(Step.SWITCH, None)
+    assert patched.site.loaded() == "none"
+    patched.record = replace(patched.record, runtime=None)
+    patched.inspect()
+    assert patched.record.current is None
