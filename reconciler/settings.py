@@ -153,7 +153,7 @@ class HttpSettings(Section):
     """The daemon's HTTP server."""
 
     host: str = Field("127.0.0.1", description="where it listens; `0.0.0.0` is everywhere")
-    port: int = Field(8085, ge=0, le=65535, description="0: any free port; -1 is not allowed")
+    port: int = Field(8085, ge=0, le=65535, description="0: any free port")
     enabled: bool = Field(True, description="metrics, webhooks, API and pages; all or nothing")
     read: Literal["auto", "token", "anyone"] = Field(
         "auto",

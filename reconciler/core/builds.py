@@ -342,7 +342,7 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
 
 
 def _timing(build: BuildRecord) -> dict[str, object]:
-    """Whole seconds since queued, and seconds of each phase (a phase entered twice adds up)."""
+    """Seconds since queued, and seconds of each phase (a phase entered twice adds up)."""
     phases: dict[str, float] = {}
     for (name, begun), (_, ended) in zip(build.phases, build.phases[1:], strict=False):
         phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)

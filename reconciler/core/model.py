@@ -113,7 +113,7 @@ class Measured:
 class BuildRecord:
     """One build of (environment, recipe digest, runtime). `key` is their digest's first 16 digits.
 
-    `build_id` is known from the end of Resolving on. `phases` holds (phase, started at), oldest
+    `build_id` is known from the end of Building on. `phases` holds (phase, started at), oldest
     first, for durations. `attempts` counts failures that a retry may heal, `not_before` is when
     the next attempt may start. `limits` are those of the definition that its verification was
     judged by: (measure, most).
@@ -153,9 +153,9 @@ class Activation:
     """Taking one instance from `from_build` to `to_build` (None: the bare base), or back.
 
     `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`.
-    `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
-    an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
-    parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
+    `pools` and `baseline` are recorded before the first change to the instance. `baseline`
+    are the files with an import error; `expected_dags` are the active DAGs that must be parsed
+    again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
     failures of the present step's effect that a retry may heal, `reverts` how often going back
     failed. `doing` says in words what the present step waits for. `who` is the operator that
     asked for it ("" where a commit did).
@@ -174,7 +174,7 @@ class Activation:
     step_since: float
     phases: tuple[tuple[str, float], ...] = ()
     pools: tuple[tuple[str, int], ...] = ()
-    baseline: tuple[tuple[str, str], ...] = ()
+    baseline: tuple[str, ...] = ()
     expected_dags: tuple[str, ...] = ()
     restarted_at: float = 0.0
     failures: int = 0
@@ -347,7 +347,7 @@ class StepResult:
     problem: Problem | None = None
     after: float | None = None
     pools: tuple[tuple[str, int], ...] | None = None
-    baseline: tuple[tuple[str, str], ...] | None = None
+    baseline: tuple[str, ...] | None = None
     expected_dags: tuple[str, ...] | None = None
 
 
