@@ -21,7 +21,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.steps import UNTOUCHED, asked_by, move, package_changes, quarantined
-from reconciler.core.world import Draft, Effect, any_lost, environment_of
+from reconciler.core.world import Draft, Effect, any_lost, environment_of, suspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +184,9 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
 def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     """In words, what keeps the activation from starting; "" when nothing does."""
     environment = environment_of(draft, record.name)
-    if record.suspended or record.definition.suspend:
+    if record.is_suspended:
         return "suspended: the instance"
-    if environment is not None and (environment.suspended or environment.definition.suspend):
+    if environment is not None and environment.is_suspended:
         return f"suspended: environment {environment.name}"
     if record.not_before > draft.now:
         draft.wake(record.not_before)
@@ -282,12 +282,9 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
     """Aim anew or give up while nothing was switched; wake a degraded instance's next try."""
     target = target_of(draft, record)
     if activation.step in UNTOUCHED:
-        environment = environment_of(draft, record.name)
-        suspended = record.suspended or record.definition.suspend or (
-            environment is not None and (environment.suspended or environment.definition.suspend)
-        )  # fmt: skip
-        if target is None or suspended or at_target(record, target):
-            why = "suspended" if suspended else "the definition no longer asks for it"
+        stopped = suspended(draft, record)
+        if target is None or stopped or at_target(record, target):
+            why = "suspended" if stopped else "the definition no longer asks for it"
             problem = Problem("Superseded", why)
             return replace(record, activation=move(
                 draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT

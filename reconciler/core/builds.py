@@ -64,7 +64,7 @@ def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRe
     """Keys of the builds that the definitions ask for, each with an instance that needs each."""
     wanted: dict[str, tuple[EnvironmentRecord, InstanceRecord]] = {}
     for environment in draft.near_environments():
-        if environment.suspended or environment.definition.suspend:
+        if environment.is_suspended:
             continue
         for wave in environment.definition.rollout:
             for name in wave.instances:

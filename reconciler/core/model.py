@@ -247,6 +247,11 @@ class InstanceRecord:
     problem: Problem | None = None
     version: int = 0
 
+    @property
+    def is_suspended(self) -> bool:
+        """By an operator or by its definition; its environment may be besides."""
+        return self.suspended or self.definition.suspend
+
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentRecord:
@@ -261,6 +266,15 @@ class EnvironmentRecord:
     problem: Problem | None = None
     version: int = 0
 
+    @property
+    def is_suspended(self) -> bool:
+        """By an operator or by its definition."""
+        return self.suspended or self.definition.suspend
+
+
+PRUNE_HELD = "PruneHeld"
+"""The reason of a source's problem while a revision waits for someone to confirm its losses."""
+
 
 @dataclass(frozen=True, slots=True)
 class RepoState:
@@ -270,6 +284,12 @@ class RepoState:
     prune_confirmed: str = ""
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def held(self) -> Problem | None:
+        """Why a revision is held, while one is."""
+        problem = self.source_problem
+        return problem if problem is not None and problem.reason == PRUNE_HELD else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +317,11 @@ class Records:
         return RepoState(
             self.accepted_revision, self.prune_confirmed, self.source_problem, self.findings
         )
+
+    @property
+    def held(self) -> Problem | None:
+        """Why a revision is held, while one is."""
+        return self.repo.held
 
 
 class Verb(StrEnum):

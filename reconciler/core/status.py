@@ -20,7 +20,7 @@ from reconciler.core.model import (
     Records,
 )
 from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync
-from reconciler.core.world import Draft, World, build_key, environment_of
+from reconciler.core.world import Draft, World, build_key, environment_of, suspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
     environment = environment_of(draft, record.name)
     target = target_of(draft, record)
     activation = record.activation
-    suspended = record.suspended or record.definition.suspend or (
-        environment is not None and (environment.suspended or environment.definition.suspend)
-    )  # fmt: skip
+    stopped = suspended(draft, record)
     synced = target is not None and at_target(record, target)
     if record.runtime is None and record.current is None:
         sync = Sync.UNKNOWN
@@ -130,8 +128,8 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         phase=phase,
         since=since,
         sync=sync,
-        health=_instance_health(record, suspended),
-        suspended=suspended,
+        health=_instance_health(record, stopped),
+        suspended=stopped,
         wait=record.wait,
         quarantined=tuple(q.build_id for q in record.quarantines),
         conditions=_conditions(
@@ -196,7 +194,6 @@ def _environment(
     mine = [instances[n] for n in names if n in instances]
     failed = next((b for b in builds if b.phase is BuildPhase.FAILED), None)
     problem = record.problem or (failed.problem if failed else None)
-    suspended = record.suspended or record.definition.suspend
     building = any(b.phase in OPEN for b in builds)
     retried = next((b for b in builds if b.phase in OPEN and b.attempts and b.problem), None)
     synced = bool(mine) and all(i.sync is Sync.SYNCED for i in mine)
@@ -207,8 +204,8 @@ def _environment(
         revision=record.commit.revision,
         recipe_digest=digest,
         sync=Sync.SYNCED if synced else Sync.OUT_OF_SYNC if builds else Sync.UNKNOWN,
-        health=_environment_health(mine, problem, suspended, building),
-        suspended=suspended,
+        health=_environment_health(mine, problem, record.is_suspended, building),
+        suspended=record.is_suspended,
         conditions=_conditions(
             ready=synced,
             reconciling=building or any(i.health is Health.PROGRESSING for i in mine),

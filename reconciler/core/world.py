@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from reconciler.core.definitions import Definitions
+from reconciler.core.definitions import Definitions, Environment
 from reconciler.core.model import (
     BuildRecord,
     Change,
@@ -185,7 +185,7 @@ class Draft:
     def owners(self) -> Mapping[str, str]:
         """Instance → environment, from the rollouts."""
         if self._owners is None:
-            self._owners = owners_of(self.environments.values())
+            self._owners = owners_of(e.definition for e in self.environments.values())
         return self._owners
 
     def definitions_changed(self) -> None:
@@ -251,12 +251,12 @@ def _gone(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
     return tuple(k for k in old if k not in new)
 
 
-def owners_of(environments: Iterable[EnvironmentRecord]) -> dict[str, str]:
+def owners_of(environments: Iterable[Environment]) -> dict[str, str]:
     """Instance → environment, from the rollouts of these."""
     return {
         instance: environment.name
         for environment in environments
-        for wave in environment.definition.rollout
+        for wave in environment.rollout
         for instance in wave.instances
     }
 
@@ -270,6 +270,12 @@ def build_key(environment: str, recipe_digest: str, runtime_key: str) -> str:
 def environment_of(draft: Draft, instance: str) -> EnvironmentRecord | None:
     """The environment whose rollout names `instance`, if any."""
     return draft.environments.get(draft.owners().get(instance, ""))
+
+
+def suspended(draft: Draft, record: InstanceRecord) -> bool:
+    """Is nothing new started on an instance: it is suspended, or its environment is."""
+    environment = environment_of(draft, record.name)
+    return record.is_suspended or (environment is not None and environment.is_suspended)
 
 
 def any_lost(draft: Draft) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from reconciler.core.accept import lost
+from reconciler.core.accept import pruned
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
     Broken,
@@ -20,7 +20,7 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
-from reconciler.core.world import Draft, World
+from reconciler.core.world import Draft, Policy, World, owners_of
 
 Packages = Mapping[str, str]
 """Name → version."""
@@ -130,24 +130,18 @@ def compare(
             changes.append(_change(instance, action, before.get(name), after.get(name), opens))
     known = {(f.object, f.reason, f.message) for f in old.findings}
     still = {(f.object, f.reason, f.message) for f in new.findings}
-    gone = _lost(old, new)
-    total = len(old.environments) + len(old.instances)
     return Preview(
         base=old.commit.revision,
         changes=tuple(changes),
         findings=tuple(f for f in new.findings if (f.object, f.reason, f.message) not in known),
         mended=tuple(f for f in old.findings if (f.object, f.reason, f.message) not in still),
-        lost=gone if len(gone) >= 2 and len(gone) > total * prune_fraction else (),
+        lost=_held(old, new, Policy(prune_fraction=prune_fraction)),
     )
 
 
 def _owners(definitions: Definitions) -> dict[str, Environment]:
-    return {
-        instance: environment
-        for environment in definitions.environments.values()
-        for wave in environment.rollout
-        for instance in wave.instances
-    }
+    environments = definitions.environments
+    return {i: environments[name] for i, name in owners_of(environments.values()).items()}
 
 
 def _action(
@@ -257,8 +251,8 @@ def _asked(recipe: Recipe) -> dict[str, None]:
 SHORT_TREE = 10  # digits of an in-repo package's tree
 
 
-def _lost(old: Definitions, new: Definitions) -> tuple[str, ...]:
-    """What the daemon's prune guard would count as lost."""
+def _held(old: Definitions, new: Definitions, policy: Policy) -> tuple[str, ...]:
+    """What is lost, where the daemon's prune guard would hold it."""
     records = Records(
         environments={
             e.name: EnvironmentRecord(e.name, e.team, e, old.commit)
@@ -266,4 +260,4 @@ def _lost(old: Definitions, new: Definitions) -> tuple[str, ...]:
         },
         instances={i.name: InstanceRecord(i.name, i.team, i) for i in old.instances.values()},
     )
-    return tuple(lost(Draft(World(0.0, records)), new))
+    return tuple(pruned(Draft(World(0.0, records, policy=policy)), new))
