@@ -12,12 +12,6 @@ CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErr
 STARTS = 3  # that many starts of one container are a loop
 
 
-def trouble(pod: Json) -> str:
-    """In words, what keeps a pod from running; "" when nothing is known to."""
-    found = diagnose(pod)
-    return found.message if found is not None else ""
-
-
 def diagnose(pod: Json) -> Problem | None:
     """What keeps a pod from running, as the node or the scheduler reports it."""
     name = pod["metadata"]["name"]

@@ -321,7 +321,6 @@ def _leave_degraded(
         pools=broken.pools,
         baseline=broken.baseline,
         expected_dags=broken.expected_dags,
-        drained=broken.drained,
         reverts=broken.reverts if target.build == broken.to_build else 0,
     )
     return _started(draft, record, fresh, target)

@@ -44,14 +44,6 @@ class Away(Retryable):
     """
 
 
-class Waiting(GroundcrewError):
-    """Nothing is wrong: look again `after` seconds."""
-
-    def __init__(self, reason: str, message: str, after: float) -> None:
-        super().__init__(reason, message)
-        self.after = after
-
-
 class Stalled(GroundcrewError):
     """A person has to change something first; trying again as it is would fail again."""
 

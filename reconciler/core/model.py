@@ -144,7 +144,6 @@ class Trigger(StrEnum):
 
     COMMIT = "commit"
     OPERATOR = "operator"
-    QUARANTINE = "quarantine"
     DELETION = "deletion"
 
 
@@ -180,7 +179,6 @@ class Activation:
     failures: int = 0
     reverts: int = 0
     not_before: float = 0.0
-    drained: bool = False
     problem: Problem | None = None
     doing: str = ""
     who: str = ""

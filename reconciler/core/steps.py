@@ -87,8 +87,6 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
         return
     if result.verdict is Verdict.FAILED and (step in UNTOUCHED or activation.problem is None):
         activation = replace(activation, problem=result.problem)
-    if step is Step.DRAIN and result.verdict is Verdict.OK:
-        activation = replace(activation, drained=True)
     if following is Step.DEGRADED:
         draft.instances[name] = _degraded(draft, record, activation, result.problem)
         return

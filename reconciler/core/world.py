@@ -136,9 +136,7 @@ class Draft:
     With a `focus` only its objects are looked at, and written.
     """
 
-    def __init__(
-        self, world: World, focus: Focus | None = None, owners: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, world: World, focus: Focus | None = None) -> None:
         self.world = world
         self.focus = focus
         self._new_builds: list[str] = []
@@ -153,7 +151,7 @@ class Draft:
         self.cancels: list[str] = []
         self.finished: list[int] = []
         self.wake_at: float | None = None
-        self._owners = owners
+        self._owners: Mapping[str, str] | None = None
 
     def near_environments(self) -> list[EnvironmentRecord]:
         """The environments to look at, as they are now."""
