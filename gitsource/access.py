@@ -62,17 +62,17 @@ def check_url(url: str, allowed: tuple[str, ...]) -> None:
     scheme = scheme_of(url) if _is_address(url) else ""
     if not scheme:  # not shown: what is no host or port may be a password
         raise Stalled(
-            "SourceDenied", "git.url is no address: write https://host/path or git@host:path"
+            "SourceUnknown", "git.url is no address: write https://host/path or git@host:path"
         )
     if scheme not in allowed:
         raise Stalled(
-            "SourceDenied",
+            "SourceUnknown",
             f"the scheme {scheme!r} is not allowed for the environments repo (git.allow_schemes "
             f"has {', '.join(allowed)})",
         )
     if shown(url) != url:
         secret = SECRET_FILES.get(scheme, SECRET_FILES[""])
-        raise Stalled("SourceDenied", f"git.url {shown(url)} may hold no {secret}")
+        raise Stalled("SourceUnknown", f"git.url {shown(url)} may hold no {secret}")
 
 
 def git_environment(

@@ -30,6 +30,7 @@ from reconciler.core.definitions import (
     Instance,
     Place,
     Wave,
+    differing,
 )
 from reconciler.core.errors import Retryable
 
@@ -135,8 +136,8 @@ class Assembly:
             for p in single
             if p.read.model is not None and p.instance is None
         }
-        touched = {("instance", name) for name in _differing(self._instances, instances)}
-        touched |= {("fragment", name) for name in _differing(self._fragments, fragments)}
+        touched = {("instance", name) for name in differing(self._instances, instances)}
+        touched |= {("fragment", name) for name in differing(self._fragments, fragments)}
         self._instances, self._fragments = instances, fragments
         return touched
 
@@ -283,12 +284,6 @@ def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
         while folder:
             yield ("tree", folder)
             folder = folder.rpartition("/")[0]
-
-
-def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
-    """Keys of what is not the very same object in both."""
-    found = {key for key, value in new.items() if old.get(key) is not value}
-    return found | (old.keys() - new.keys())
 
 
 def _order(finding: Finding) -> tuple[str, int, int, str]:

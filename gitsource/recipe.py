@@ -39,12 +39,6 @@ Need = tuple[str, str, str]
 """What a recipe was made from: ("file", path, blob), ("tree", folder, id), ("fragment", name, "")
 or ("instance", name, team); the last is "" for what was not there."""
 
-BUDGET = {  # keys of importBudget
-    "files": Measure.FILES,
-    "opens": Measure.OPENS,
-    "bytes": Measure.BYTES,
-    "time": Measure.SECONDS,
-}
 ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux takes 128 KiB for a single one
 FINDINGS = 20  # of one constraints file
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
@@ -249,10 +243,10 @@ def recipe_digest(recipe: Recipe) -> str:
 def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLimit]:
     """The limits that one definition sets."""
     found = {}
-    for key, measure in BUDGET.items():
-        most = getattr(budget, key)
+    for measure in Measure:
+        most = getattr(budget, measure.key)
         if most is not None:
-            place = part.place("spec", "checks", "importBudget", key)
+            place = part.place("spec", "checks", "importBudget", measure.key)
             found[measure] = ImportLimit(measure, float(most), place)
     return found
 

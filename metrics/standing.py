@@ -136,12 +136,7 @@ def problems(status: Status, records: Records, now: float) -> set[Labels]:
 
 
 def _of_finding(finding: Finding) -> Labels:
-    parts = finding.place.file.split("/")
-    team = parts[1] if parts[0] == "teams" and len(parts) > 2 else ""
-    kind, _, name = finding.object.partition("/")
-    known = kind in ("Environment", "Instance", "Fragment")
-    name = f"{kind.lower()}/{name}" if known else finding.object
-    return (name[:NAME_LIMIT], team, "definition", finding.reason)
+    return (finding.subject[:NAME_LIMIT], finding.team, "definition", finding.reason)
 
 
 def _of_environment(environment: EnvironmentStatus, records: Records) -> set[Labels]:

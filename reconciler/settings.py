@@ -157,7 +157,7 @@ class HttpSettings(Section):
     """The daemon's HTTP server."""
 
     host: str = Field("127.0.0.1", description="where it listens; `0.0.0.0` is everywhere")
-    port: int = Field(8085, ge=0, le=65535, description="0: any free port; -1 is not allowed")
+    port: int = Field(8085, ge=0, le=65535, description="0: any free port")
     enabled: bool = Field(True, description="metrics, webhooks, API and pages; all or nothing")
     read: Literal["auto", "token", "anyone"] = Field(
         "auto",
@@ -317,6 +317,12 @@ class Settings(BaseSettings):
         return self.database or f"sqlite:///{self.state_dir / 'groundcrew.db'}"
 
     @property
+    def database_file(self) -> Path | None:
+        """SQLite's file; None for any other database."""
+        file = self.database_url.removeprefix("sqlite:///")
+        return Path(file) if file != self.database_url else None
+
+    @property
     def cache_dir(self) -> Path:
         """Where uv, downloads and unpacked wheels are cached, on local disk."""
         return self.builder.cache_dir or self.state_dir / "cache"
@@ -327,8 +333,8 @@ class Settings(BaseSettings):
         places = [self.secrets_dir, self.cache_dir, self.state_dir, config_path()]
         kubeconfigs = os.environ.get("KUBECONFIG", "").split(os.pathsep)
         places += [Path(k) for k in (str(self.kubernetes.kubeconfig or ""), *kubeconfigs) if k]
-        if self.database.startswith("sqlite:///"):
-            places.append(Path(self.database.removeprefix("sqlite:///")))
+        if self.database and self.database_file is not None:
+            places.append(self.database_file)
         return [place.absolute() for place in places]
 
     @classmethod

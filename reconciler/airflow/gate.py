@@ -51,7 +51,7 @@ class Gate:
         missing = self._unhealthy(api)
         if missing:
             return self._not_yet("Unhealthy", missing)
-        known = {file for file, _ in self._activation.baseline}
+        known = {*self._activation.baseline}
         errors = api.import_errors()
         fresh = [e for e in errors if e.file not in known and e.at >= self._parsed_from]
         if fresh:

@@ -42,7 +42,7 @@ class RestSteps:
         return StepResult(
             Verdict.OK,
             pools=pools,
-            baseline=tuple(sorted({(e.file, "") for e in errors})),
+            baseline=tuple(sorted({e.file for e in errors})),
             expected_dags=tuple(sorted(d.id for d in dags)),
         )
 

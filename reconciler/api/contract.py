@@ -116,7 +116,7 @@ class Package(Shape):
 
 
 class Build(Shape):
-    """One build of an environment for one runtime; `build` is known once it is resolved."""
+    """One build of an environment for one runtime; `build` is known once it is built."""
 
     key: Key
     build: str | None

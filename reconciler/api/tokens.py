@@ -34,10 +34,6 @@ class Token:
     role: Role
     name: str
 
-    def allows(self, role: Role) -> bool:
-        """Is this token good for `role`."""
-        return self.role is role or self.role is Role.OPERATE
-
 
 class Tokens:
     """The tokens in one file."""

@@ -65,10 +65,10 @@ def explain(
         return Retryable("IndexUnreachable", f"a package index does not answer. {words}", place)
     against = _against_base(recipe, runtime)
     if against is not None:
-        return Stalled("Conflict", f"{against[0]} {words}", against[1])
+        return Stalled("ResolutionConflict", f"{against[0]} {words}", against[1])
     if "was not found" in lower and "because" in lower:
         return Stalled("NotFound", words, place)
-    return Stalled("Conflict", words, place)
+    return Stalled("ResolutionConflict", words, place)
 
 
 def untrusted(index: str, place: Place | None = None) -> Retryable:

@@ -68,8 +68,8 @@ def make_lock(
 ) -> Lock:
     """Resolve a recipe for a runtime; `index` is where the indexes are served, from `served`.
 
-    Raises Stalled (Conflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the place of the
-    requirement that is to blame, or Retryable (IndexUnreachable).
+    Raises Stalled (ResolutionConflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the
+    place of the requirement that is to blame, or Retryable (IndexUnreachable).
     """
     place = work / "resolve"
     place.mkdir()

@@ -96,11 +96,10 @@ def confirm_prune(wait: Wait = False, timeout: Timeout = 60.0) -> None:
     """Accept that the newest revision has lost most definitions; exit 1 if none is held back."""
 
     def held(records: Records) -> str:
-        problem = records.source_problem
-        if problem is None or problem.reason != "PruneHeld":
+        if records.held is None:
             warn("nothing is held back")
             raise typer.Exit(Exit.WRONG)
-        say(problem.message)
+        say(records.held.message)
         return ""
 
     _submit("confirm-prune", held, wait, timeout)

@@ -17,10 +17,14 @@ from reconciler.settings import Settings
 UNREACHABLE = frozenset(
     {
         "AlreadyRunning", "HttpUnavailable", "NoRecords", "SchemaTooNew", "ShareUnwritable",
-        "SourceDenied", "SourceUnreachable", "StateUnwritable",
+        "StateUnwritable",
     }
 )  # fmt: skip
 """Reasons of Stalled that mean: what the command needs could not be had."""
+
+
+MISUSED = frozenset({"DatabaseUnknown", "SourceUnknown"})
+"""Reasons that mean: a setting names what can never be had."""
 
 
 def explain(error: Exception) -> tuple[Exit, str] | None:
@@ -29,7 +33,7 @@ def explain(error: Exception) -> tuple[Exit, str] | None:
         case Misuse():
             return Exit.MISUSE, str(error)
         case GroundcrewError():
-            if error.reason == "DatabaseUnknown":
+            if error.reason in MISUSED:
                 return Exit.MISUSE, f"{error} [{error.reason}]"
             far = isinstance(error, Retryable) or error.reason in UNREACHABLE
             return Exit.UNREACHABLE if far else Exit.WRONG, f"{error} [{error.reason}]"

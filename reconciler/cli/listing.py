@@ -1,4 +1,4 @@
-"""`groundcrew status`, `plan` and `history`: what is recorded, and what would come next."""
+"""`groundcrew status` and `history`: what is recorded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import typer
 from reconciler.cli import completing
 from reconciler.cli.failing import Exit
 from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
-from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
     from reconciler.core.model import Event
     from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
-    from reconciler.settings import Settings
     from reconciler.store.store import Store
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print it.")]
@@ -137,40 +135,6 @@ def _problems(found: Status) -> list[str]:
     ]
     lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
     return lines
-
-
-def plan(output: Output = Format.TABLE) -> None:
-    """Show what the newest revision of the environments repo would change, and on what it waits."""
-    from dataclasses import asdict
-
-    from reconciler.daemon import foresight
-
-    with working("reading the environments repo"):
-        lines = foresight.plan(settings_with_repo())
-    if output is Format.JSON:
-        print_json([asdict(line) for line in lines])
-        return
-    if not lines:
-        say("nothing would change")
-        return
-    print_table(
-        ["OBJECT", "ACTION", "WHY", "WAITS ON"],
-        [[x.object, x.action, first_line(x.reason), x.waits_on] for x in lines],
-    )
-
-
-def settings_with_repo() -> Settings:
-    """The settings, which must name an environments repo; raises Misuse when they do not."""
-    from reconciler.cli.failing import Misuse
-    from reconciler.settings import Settings
-
-    settings = Settings()
-    if not settings.git.url:
-        raise Misuse(
-            "no environments repo is set; write git.url in groundcrew.toml, or set "
-            "GROUNDCREW_GIT__URL to an https, ssh or file:// address or an absolute path"
-        )
-    return settings
 
 
 def history(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16  # bytes read at once
 LOOK = 0.5  # seconds between two looks at a growing log
-ENDED = ("Ready", "Failed", "Cancelled")
 
 
 def logs(
@@ -86,10 +85,12 @@ def find_build(records: Records, which: str) -> BuildRecord:
 
 def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
     """Copy what is added until the build has ended, and say how."""
+    from reconciler.core.builds import OPEN
+
     while True:
         build = store.load().builds.get(build.key, build)
         growing.copy()  # after the look at the records: what a build wrote last is shown too
-        if build.phase in ENDED:
+        if build.phase not in OPEN:
             break
         time.sleep(LOOK)
     warn(f"build {build.key} is {build.phase}")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reconciler.cli import listing
 from reconciler.cli.failing import Exit, Misuse
-from reconciler.cli.output import Format, print_json, print_table, say
+from reconciler.cli.output import Format, first_line, print_json, print_table, say
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def plan(
     if not base:
         if output is PlanFormat.MARKDOWN or runtimes:
             raise Misuse("-o markdown and --runtimes need --base, such as --base origin/main")
-        listing.plan(Format(output.value))
+        _newest(Format(output.value))
         return
     found = preview(base, path, runtimes, advisories)
     _show(found, output)
@@ -66,6 +65,39 @@ def plan(
         raise typer.Exit(Exit.WRONG)
     if any(change.unknown for change in found.changes):
         raise typer.Exit(Exit.UNREACHABLE)
+
+
+def _newest(output: Format) -> None:
+    """What the newest revision of the environments repo would change, and on what it waits."""
+    from dataclasses import asdict
+
+    from reconciler.daemon import foresight
+
+    with working("reading the environments repo"):
+        lines = foresight.plan(settings_with_repo())
+    if output is Format.JSON:
+        print_json([asdict(line) for line in lines])
+        return
+    if not lines:
+        say("nothing would change")
+        return
+    print_table(
+        ["OBJECT", "ACTION", "WHY", "WAITS ON"],
+        [[x.object, x.action, first_line(x.reason), x.waits_on] for x in lines],
+    )
+
+
+def settings_with_repo() -> Settings:
+    """The settings, which must name an environments repo; raises Misuse when they do not."""
+    from reconciler.settings import Settings
+
+    settings = Settings()
+    if not settings.git.url:
+        raise Misuse(
+            "no environments repo is set; write git.url in groundcrew.toml, or set "
+            "GROUNDCREW_GIT__URL to an https, ssh or file:// address or an absolute path"
+        )
+    return settings
 
 
 def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.listing import Output, settings_with_repo
+from reconciler.cli.listing import Output
 from reconciler.cli.output import Format, print_json, say
+from reconciler.cli.planning import settings_with_repo
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:

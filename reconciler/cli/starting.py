@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from enum import StrEnum
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ import typer
 
 from reconciler.cli.failing import Exit, Misuse
 from reconciler.cli.output import say, warn
+from reconciler.example import example
 
 EXAMPLE_TEAM = "analytics"
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,39}[a-z0-9])?$")
@@ -78,7 +78,7 @@ def write(directory: Path, team: str, on: Target, ci: Forge) -> None:
     """Write the files below `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     others = [path for forge, path in CI.items() if forge is not ci]
-    with resources.as_file(example()) as source:
+    with example() as source:
         for path in sorted(source.rglob("*")):
             inside = path.relative_to(source)
             if not path.is_file() or "__pycache__" in inside.parts or inside.parts[0] in others:
@@ -93,14 +93,6 @@ def write(directory: Path, team: str, on: Target, ci: Forge) -> None:
             if str(inside) == "README.md":
                 text = _readme(text, ci)
             target.write_text(text)
-
-
-def example() -> resources.abc.Traversable:
-    """The example: packaged beside this module, or in a checkout of the project."""
-    packaged = resources.files("reconciler.cli") / "starter"
-    if packaged.is_dir():
-        return packaged
-    return Path(__file__).resolve().parents[2] / "environments.example"
 
 
 def on_kubernetes(text: str, instance: str) -> str:

@@ -73,11 +73,6 @@ class Mirror:
         with self._changed:
             return list(self._objects.values())
 
-    def get(self, name: str) -> Json | None:
-        """One object as of now."""
-        with self._changed:
-            return self._objects.get(name)
-
     def synced(self, timeout: float) -> None:
         """Wait until the copy stands; raises what the server says, or Retryable."""
         with self._changed:

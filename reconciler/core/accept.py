@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import Broken, Definitions, Environment, Finding, Instance
-from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem
+from reconciler.core.model import PRUNE_HELD, EnvironmentRecord, InstanceRecord, Problem
 from reconciler.core.phases import Step
 from reconciler.core.steps import UNTOUCHED, move, stuck
 from reconciler.core.world import REPO, Draft
@@ -27,14 +27,13 @@ def accept(draft: Draft) -> bool:
     """Take the newest definitions into the records; False while a revision is held."""
     definitions = draft.world.definitions
     if definitions is None:
-        return _held(draft) is None
+        return draft.repo.held is None
     definitions = readable(definitions, draft.world.records.unreadable)
-    gone = lost(draft, definitions)
     confirmed = draft.repo.prune_confirmed == definitions.commit.revision
-    if not confirmed and too_many(draft, gone, draft.policy.prune_fraction):
-        _hold(draft, definitions, gone)
+    if not confirmed and (gone := pruned(draft, definitions)):
+        _hold(draft, definitions.commit.revision, gone)
         return False
-    if _held(draft) is not None:
+    if draft.repo.held is not None:
         draft.repo = replace(draft.repo, source_problem=None)
     revision = definitions.commit.revision
     if revision != draft.repo.accepted_revision:
@@ -80,11 +79,6 @@ def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definition
     )
 
 
-def _held(draft: Draft) -> Problem | None:
-    problem = draft.repo.source_problem
-    return problem if problem is not None and problem.reason == "PruneHeld" else None
-
-
 def lost(draft: Draft, definitions: Definitions) -> list[str]:
     """Recorded objects that the definitions neither hold nor have in a broken file."""
     broken = _broken(draft, definitions)
@@ -101,6 +95,24 @@ def lost(draft: Draft, definitions: Definitions) -> list[str]:
     return environments + instances
 
 
+def pruned(draft: Draft, definitions: Definitions) -> list[str]:
+    """What is lost, where that is so much that someone has to confirm it; else nothing.
+
+    That is more than a fraction of all that is recorded, of its environments or of its instances;
+    the loss of one object is never too much.
+    """
+    gone = lost(draft, definitions)
+    known = {
+        "environment/": len(draft.environments),
+        "instance/": sum(not i.removed for i in draft.instances.values()),
+    }
+    known[""] = sum(known.values())
+    counts = {kind: sum(name.startswith(kind) for name in gone) for kind in known}
+    fraction = draft.policy.prune_fraction
+    too_much = any(counts[kind] >= 2 and counts[kind] > known[kind] * fraction for kind in known)
+    return gone if too_much else []
+
+
 def _broken(draft: Draft, definitions: Definitions) -> Broken:
     environments = (record.definition for record in draft.environments.values())
     instances = (record.definition for record in draft.instances.values())
@@ -114,31 +126,16 @@ def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tu
     return [(name, defined[name]) for name in sorted(names & defined.keys())]
 
 
-def too_many(draft: Draft, gone: list[str], fraction: float) -> bool:
-    """Are more than a fraction lost: of all that is recorded, of its environments or instances.
-
-    The loss of one object is never too many.
-    """
-    known = {
-        "environment/": len(draft.environments),
-        "instance/": sum(not i.removed for i in draft.instances.values()),
-    }
-    known[""] = sum(known.values())
-    counts = {kind: sum(name.startswith(kind) for name in gone) for kind in known}
-    return any(counts[kind] >= 2 and counts[kind] > known[kind] * fraction for kind in known)
-
-
-def _hold(draft: Draft, definitions: Definitions, gone: list[str]) -> None:
-    revision = definitions.commit.revision
+def _hold(draft: Draft, revision: str, gone: list[str]) -> None:
     message = (
         f"revision {revision[:10]} removes {len(gone)} of the known objects "
         f"({', '.join(gone[:5])}{', …' if len(gone) > 5 else ''}); nothing is changed until "
         f"`groundcrew confirm-prune` or a newer revision"
     )
-    problem = Problem("PruneHeld", message)
+    problem = Problem(PRUNE_HELD, message)
     if draft.repo.source_problem != problem:
         draft.repo = replace(draft.repo, source_problem=problem)
-        draft.event("PruneHeld", REPO, message, revision=revision)
+        draft.event(PRUNE_HELD, REPO, message, revision=revision)
 
 
 def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) -> None:
@@ -263,12 +260,9 @@ def _note_findings(draft: Draft, definitions: Definitions) -> None:
 
 
 def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Definitions) -> None:
-    parts = finding.place.file.split("/")
-    team = parts[1] if parts[0] == "teams" and len(parts) > 2 else ""
-    kind_of, _, name = finding.object.partition("/")
     draft.event(
         kind,
-        (f"{kind_of.lower()}/{name}" if name else finding.object, team),
+        (finding.subject, finding.team),
         f"{finding.place}: {finding.message}",
         reason=finding.reason,
         revision=definitions.commit.revision,
@@ -278,7 +272,7 @@ def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Defin
 def source_failed(draft: Draft, problem: Problem) -> None:
     """The repo could not be read: said once for each reason; a held revision stays held."""
     held = draft.repo.source_problem
-    if held is not None and (held.reason == "PruneHeld" or held.reason == problem.reason):
+    if held is not None and (held.reason in (PRUNE_HELD, problem.reason)):
         return
     draft.repo = replace(draft.repo, source_problem=problem)
     draft.event("SourceFailed", REPO, problem.message, reason=problem.reason)
@@ -286,7 +280,6 @@ def source_failed(draft: Draft, problem: Problem) -> None:
 
 def source_recovered(draft: Draft) -> None:
     """The repo was read."""
-    held = draft.repo.source_problem
-    if held is not None and held.reason != "PruneHeld":
+    if draft.repo.source_problem is not None and draft.repo.held is None:
         draft.repo = replace(draft.repo, source_problem=None)
         draft.event("SourceRecovered", REPO, "the environments repo answers again")

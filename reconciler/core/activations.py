@@ -187,9 +187,9 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
 def suspended_by(draft: Draft, record: InstanceRecord) -> str:
     """In words, what of an instance is suspended: itself, its environment; "" for neither."""
     environment = environment_of(draft, record.name)
-    if record.suspended or record.definition.suspend:
+    if record.is_suspended:
         return waits.for_instance()
-    if environment is not None and (environment.suspended or environment.definition.suspend):
+    if environment is not None and environment.is_suspended:
         return waits.for_environment(environment.name)
     return ""
 
@@ -341,7 +341,6 @@ def _leave_degraded(
         pools=broken.pools,
         baseline=broken.baseline,
         expected_dags=broken.expected_dags,
-        drained=broken.drained,
         reverts=broken.reverts if target.build == broken.to_build else 0,
     )
     return _started(draft, retire(record, broken.to_build, draft.now), fresh, target)

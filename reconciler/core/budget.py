@@ -15,12 +15,6 @@ from reconciler.core.model import BuildRecord, ImportCost, Measured, Problem
 
 OVER = "ImportBudgetExceeded"
 REGRESSION = "ImportRegression"
-KEY = {
-    Measure.FILES: "files",
-    Measure.OPENS: "opens",
-    Measure.BYTES: "bytes",
-    Measure.SECONDS: "time",
-}  # of checks.importBudget
 NAMED = 3  # packages that a refusal names
 LARGEST = 1 << 53  # larger counts are no measurement: the report is written by the build's own code
 
@@ -97,7 +91,7 @@ def refusal(over: Limits, cost: ImportCost, packages: Mapping[str, ImportCost]) 
     assert over, "only what is over a limit is refused"
     parts = [
         f"importing the build takes {show(limit.measure, cost.of(limit.measure) or 0)}, and "
-        f"importBudget.{KEY[limit.measure]} at {limit.place} allows "
+        f"importBudget.{limit.measure.key} at {limit.place} allows "
         f"{show(limit.measure, limit.most)}"
         for limit in over
     ]

@@ -64,7 +64,7 @@ def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRe
     """Keys of the builds that the definitions ask for, each with an instance that needs each."""
     wanted: dict[str, tuple[EnvironmentRecord, InstanceRecord]] = {}
     for environment in draft.near_environments():
-        if environment.suspended or environment.definition.suspend:
+        if environment.is_suspended:
             continue
         for wave in environment.definition.rollout:
             for name in wave.instances:
@@ -357,7 +357,7 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
 
 
 def _timing(build: BuildRecord) -> dict[str, object]:
-    """Whole seconds since queued, and seconds of each phase (a phase entered twice adds up)."""
+    """Seconds since queued, and seconds of each phase (a phase entered twice adds up)."""
     phases: dict[str, float] = {}
     for (name, begun), (_, ended) in zip(build.phases, build.phases[1:], strict=False):
         phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)

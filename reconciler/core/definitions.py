@@ -83,6 +83,11 @@ class Measure(StrEnum):
     BYTES = "bytes"
     SECONDS = "seconds"
 
+    @property
+    def key(self) -> str:
+        """Its key in a definition's checks.importBudget."""
+        return "time" if self is Measure.SECONDS else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class ImportLimit:
@@ -235,6 +240,19 @@ class Finding:
     reason: str
     message: str
 
+    @property
+    def subject(self) -> str:
+        """What it is about, as events and metrics name it: "environment/analytics", or the file."""
+        kind, _, name = self.object.partition("/")
+        named = kind in ("Environment", "Instance", "Fragment")
+        return f"{kind.lower()}/{name}" if named else self.object
+
+    @property
+    def team(self) -> str:
+        """The team in whose folder it is; "" for one of the platform's."""
+        parts = self.place.file.split("/")
+        return parts[1] if parts[0] == "teams" and len(parts) > 2 else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -258,6 +276,14 @@ class Definitions:
     environments: Mapping[str, Environment] = field(default_factory=dict)
     instances: Mapping[str, Instance] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+
+
+def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
+    """Keys of what is not the very same object in both."""
+    if old is new:
+        return set()
+    found = {key for key, value in new.items() if old.get(key) is not value}
+    return found | (old.keys() - new.keys())
 
 
 class Broken:

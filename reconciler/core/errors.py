@@ -12,8 +12,8 @@ from reconciler.core.definitions import Place
 class GroundcrewError(Exception):
     """Base of all expected errors.
 
-    `reason` is a CamelCase word that becomes a condition's reason and a metric's label, so the
-    set of reasons is small and fixed; `message` says what failed and what to do, in words.
+    `reason` is a CamelCase word that becomes a condition's reason and a metric's label, so it is
+    never text that somebody wrote; `message` says what failed and what to do, in words.
     `place` points into the environments repo where there is such a place.
     """
 
@@ -42,14 +42,6 @@ class Away(Retryable):
 
     In the middle of an activation that is for as long as it takes: going back would need it too.
     """
-
-
-class Waiting(GroundcrewError):
-    """Nothing is wrong: look again `after` seconds."""
-
-    def __init__(self, reason: str, message: str, after: float) -> None:
-        super().__init__(reason, message)
-        self.after = after
 
 
 class Stalled(GroundcrewError):

@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from reconciler.core.builds import OPEN
 from reconciler.core.decide import decide
+from reconciler.core.definitions import differing
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Records
-from reconciler.core.world import Draft, Focus, Plan, World, owners_of
+from reconciler.core.world import Draft, Focus, Plan, World, owned, owners_of
 
 NOTHING = Draft(World(0.0, Records())).plan().change
 
@@ -78,20 +79,20 @@ class Decider:
             or last.records.unreadable
             or world.definitions is None
             or last.definitions is None
-            or _held(world)
-            or _held(last)
+            or world.records.held is not None
+            or last.records.held is not None
         ):
-            self._owners = owners_of(new.environments.values())
+            self._owners = owned(new.environments.values())
             return None
         old = last.records
-        changed = _differing(old.environments, new.environments)
+        changed = differing(old.environments, new.environments)
         before = self._owners
         if changed:
             self._owners = _patched(before, old.environments, new.environments, changed)
         environments = changed | _defined_otherwise(
             last.definitions.environments, world.definitions.environments, new.environments
         )
-        named = _differing(old.instances, new.instances) | _defined_otherwise(
+        named = differing(old.instances, new.instances) | _defined_otherwise(
             last.definitions.instances, world.definitions.instances, new.instances
         )
         named |= {
@@ -101,7 +102,7 @@ class Decider:
         }
         named |= {i.name for i in new.instances.values() if _unsettled(i, world, last.now)}
         environments |= {o[n] for n in named for o in (before, self._owners) if n in o}
-        builds = _differing(old.builds, new.builds)
+        builds = differing(old.builds, new.builds)
         other = world.missing_builds ^ last.missing_builds
         for name in named & old.instances.keys():  # what they used may be forgotten now
             record = old.instances[name]
@@ -120,24 +121,11 @@ class Decider:
         return Focus(frozenset(environments), frozenset(named), frozenset(builds))
 
 
-def _held(world: World) -> bool:
-    problem = world.records.source_problem
-    return problem is not None and problem.reason == "PruneHeld"
-
-
-def _differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
-    """Keys of what is not the very same object in both."""
-    if old is new:
-        return set()
-    found = {key for key, value in new.items() if old.get(key) is not value}
-    return found | (old.keys() - new.keys())
-
-
 def _defined_otherwise(
     old: Mapping[str, object], new: Mapping[str, object], recorded: Mapping[str, object]
 ) -> set[str]:
     """Names whose definitions are others, and those that are recorded but not defined."""
-    return _differing(old, new) | (recorded.keys() - new.keys())
+    return differing(old, new) | (recorded.keys() - new.keys())
 
 
 def _patched(
@@ -153,7 +141,7 @@ def _patched(
             for wave in old[name].definition.rollout:
                 for instance in wave.instances:
                     found.pop(instance, None)
-    found.update(owners_of(new[name] for name in changed if name in new))
+    found.update(owners_of(new[name].definition for name in changed if name in new))
     return found
 
 

@@ -113,7 +113,7 @@ class Measured:
 class BuildRecord:
     """One build of (environment, recipe digest, runtime). `key` is their digest's first 16 digits.
 
-    `build_id` is known from the end of Resolving on. `phases` holds (phase, started at), oldest
+    `build_id` is known from the end of Building on. `phases` holds (phase, started at), oldest
     first, for durations. `attempts` counts failures that a retry may heal, `not_before` is when
     the next attempt may start. `limits` are those of the definition that its verification was
     judged by: (measure, most).
@@ -144,7 +144,6 @@ class Trigger(StrEnum):
 
     COMMIT = "commit"
     OPERATOR = "operator"
-    QUARANTINE = "quarantine"
     DELETION = "deletion"
 
 
@@ -154,9 +153,9 @@ class Activation:
 
     `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`;
     `broken_load_into` those that may still run the build that a degraded activation left behind.
-    `pools` and `baseline` are recorded before the first change to the instance. `baseline` maps
-    an import error's file to a digest of its text; `expected_dags` are the active DAGs that must be
-    parsed again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
+    `pools` and `baseline` are recorded before the first change to the instance. `baseline`
+    are the files with an import error; `expected_dags` are the active DAGs that must be parsed
+    again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
     failures of the present step's effect that a retry may heal, `reverts` how often going back
     failed. `held` is what the present step waits for, `failed_at` the step that ended it or sent it
     back. `who` is the operator that asked for it ("" where a commit did).
@@ -175,13 +174,12 @@ class Activation:
     step_since: float
     phases: tuple[tuple[str, float], ...] = ()
     pools: tuple[tuple[str, int], ...] = ()
-    baseline: tuple[tuple[str, str], ...] = ()
+    baseline: tuple[str, ...] = ()
     expected_dags: tuple[str, ...] = ()
     restarted_at: float = 0.0
     failures: int = 0
     reverts: int = 0
     not_before: float = 0.0
-    drained: bool = False
     problem: Problem | None = None
     held: Problem | None = None
     failed_at: Step | None = None
@@ -252,6 +250,11 @@ class InstanceRecord:
     version: int = 0
 
     @property
+    def is_suspended(self) -> bool:
+        """By an operator or by its definition; its environment may be besides."""
+        return self.suspended or self.definition.suspend
+
+    @property
     def inherits(self) -> bool:
         """Is `current` a build for another base of the same Airflow.
 
@@ -274,6 +277,15 @@ class EnvironmentRecord:
     problem: Problem | None = None
     version: int = 0
 
+    @property
+    def is_suspended(self) -> bool:
+        """By an operator or by its definition."""
+        return self.suspended or self.definition.suspend
+
+
+PRUNE_HELD = "PruneHeld"
+"""The reason of a source's problem while a revision waits for someone to confirm its losses."""
+
 
 @dataclass(frozen=True, slots=True)
 class RepoState:
@@ -283,6 +295,12 @@ class RepoState:
     prune_confirmed: str = ""
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def held(self) -> Problem | None:
+        """Why a revision is held, while one is."""
+        problem = self.source_problem
+        return problem if problem is not None and problem.reason == PRUNE_HELD else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +328,11 @@ class Records:
         return RepoState(
             self.accepted_revision, self.prune_confirmed, self.source_problem, self.findings
         )
+
+    @property
+    def held(self) -> Problem | None:
+        """Why a revision is held, while one is."""
+        return self.repo.held
 
 
 class Verb(StrEnum):
@@ -360,7 +383,7 @@ class StepResult:
     problem: Problem | None = None
     after: float | None = None
     pools: tuple[tuple[str, int], ...] | None = None
-    baseline: tuple[tuple[str, str], ...] | None = None
+    baseline: tuple[str, ...] | None = None
     expected_dags: tuple[str, ...] | None = None
 
 

@@ -200,7 +200,6 @@ def _environment(
     mine = [instances[n] for n in names if n in instances]
     failed = next((b for b in builds if b.phase is BuildPhase.FAILED), None)
     problem = record.problem or (failed.problem if failed else None)
-    suspended = record.suspended or record.definition.suspend
     building = any(b.phase in OPEN for b in builds)
     retried = next((b for b in builds if b.phase in OPEN and b.attempts and b.problem), None)
     synced = bool(mine) and all(i.sync is Sync.SYNCED for i in mine)
@@ -211,8 +210,8 @@ def _environment(
         revision=record.commit.revision,
         recipe_digest=digest,
         sync=Sync.SYNCED if synced else Sync.OUT_OF_SYNC if builds else Sync.UNKNOWN,
-        health=_environment_health(mine, problem, suspended, building),
-        suspended=suspended,
+        health=_environment_health(mine, problem, record.is_suspended, building),
+        suspended=record.is_suspended,
         conditions=_conditions(
             ready=synced,
             reconciling=building or any(i.health is Health.PROGRESSING for i in mine),

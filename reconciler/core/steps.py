@@ -55,7 +55,7 @@ def stuck(activation: Activation) -> bool:
 
     Going back failed, or the pools cannot be given their slots back.
     """
-    waits = activation.failures > 0 or bool(activation.doing)
+    waits = activation.failures > 0 or activation.held is not None
     return activation.reverts > 0 or (activation.step in RELEASES and waits)
 
 
@@ -104,8 +104,6 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
         return
     if result.verdict is Verdict.FAILED and (step in UNTOUCHED or activation.problem is None):
         activation = replace(activation, problem=result.problem, failed_at=step)
-    if step is Step.DRAIN and result.verdict is Verdict.OK:
-        activation = replace(activation, drained=True)
     if following is Step.DEGRADED:
         draft.instances[name] = _degraded(draft, record, activation, result.problem)
         return

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from reconciler.core.definitions import Definitions
+from reconciler.core.definitions import Definitions, Environment
 from reconciler.core.model import (
     BuildRecord,
     Change,
@@ -136,9 +136,7 @@ class Draft:
     With a `focus` only its objects are looked at, and written.
     """
 
-    def __init__(
-        self, world: World, focus: Focus | None = None, owners: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, world: World, focus: Focus | None = None) -> None:
         self.world = world
         self.focus = focus
         self._new_builds: list[str] = []
@@ -153,7 +151,7 @@ class Draft:
         self.cancels: list[str] = []
         self.finished: list[int] = []
         self.wake_at: float | None = None
-        self._owners = owners
+        self._owners: Mapping[str, str] | None = None
 
     def near_environments(self) -> list[EnvironmentRecord]:
         """The environments to look at, as they are now."""
@@ -185,7 +183,7 @@ class Draft:
     def owners(self) -> Mapping[str, str]:
         """Instance → environment, from the rollouts."""
         if self._owners is None:
-            self._owners = owners_of(self.environments.values())
+            self._owners = owned(self.environments.values())
         return self._owners
 
     def definitions_changed(self) -> None:
@@ -251,15 +249,21 @@ def _gone(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
     return tuple(k for k in old if k not in new)
 
 
-def owners_of(environments: Iterable[EnvironmentRecord]) -> dict[str, str]:
-    """Instance → environment, from the rollouts of these; no two that are accepted name the same.
+def owned(records: Iterable[EnvironmentRecord]) -> dict[str, str]:
+    """Instance → environment, from what was accepted: no two name the same instance.
 
     Where records of an earlier version do, the one without a problem has it.
     """
+    found = sorted(records, key=lambda e: (e.problem is None, e.name))
+    return owners_of(record.definition for record in found)
+
+
+def owners_of(environments: Iterable[Environment]) -> dict[str, str]:
+    """Instance → environment, from the rollouts of these; the last one has it, if two name it."""
     return {
         instance: environment.name
-        for environment in sorted(environments, key=lambda e: (e.problem is None, e.name))
-        for wave in environment.definition.rollout
+        for environment in environments
+        for wave in environment.rollout
         for instance in wave.instances
     }
 

@@ -21,7 +21,7 @@ from reconciler.core.budget import demanded, measured
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
 from reconciler.core.definitions import Environment, Instance
-from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled, Waiting
+from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import (
     Activation,
     Base,
@@ -127,7 +127,7 @@ class BuildEffects:
             outcome = BuildOutcome(kind, cancelled=True)
         except Stalled as error:
             outcome = BuildOutcome(kind, problem=problem_of(error))
-        except (Retryable, Waiting) as error:
+        except Retryable as error:
             outcome = BuildOutcome(kind, problem=problem_of(error), retry_after=error.after or 0.0)
         except Exception as error:
             log.exception("build %s, %s", task.build.key, kind)
@@ -251,7 +251,7 @@ class InstanceEffects:
             else:
                 driver = self._driver(record.definition)
                 result = driver.perform(step, record.definition, activation, now)
-        except (Retryable, Waiting) as error:
+        except Retryable as error:
             late = now - activation.step_since > STEP_LIMIT and not (
                 isinstance(error, Away) and step not in UNTOUCHED
             )

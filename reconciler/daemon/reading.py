@@ -5,8 +5,6 @@ It starts fast: nothing here imports what the daemon works with.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import Records
 from reconciler.settings import Settings
@@ -19,15 +17,13 @@ def open_store(settings: Settings) -> Store:
     Raises Stalled when there are none, as the daemon has never run with these settings; Retryable
     when there are none yet, or none of this version.
     """
-    file = settings.database_url.removeprefix("sqlite:///")
-    if file != settings.database_url:  # SQLite would make it
-        path = Path(file)
-        if not path.exists():
-            raise Stalled(
-                "NoRecords",
-                f"{path} does not exist: no daemon has run with these settings; start one with "
-                f"`groundcrew run`, or point GROUNDCREW_STATE_DIR at its state directory",
-            )
+    file = settings.database_file
+    if file is not None and not file.exists():  # SQLite would make it
+        raise Stalled(
+            "NoRecords",
+            f"{file} does not exist: no daemon has run with these settings; start one with "
+            f"`groundcrew run`, or point GROUNDCREW_STATE_DIR at its state directory",
+        )
     store = Store(settings.database_url)
     try:
         store.check()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,15 +22,15 @@ from rich.table import Table
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import Event
 from reconciler.demo.bed import USER, Bed, BedFailed
+from reconciler.demo.configuration import free_port
 from reconciler.demo.repo import INSTANCE, TEAM, Repo
 from reconciler.demo.sink import Sink
 from reconciler.demo.story import ACTS, HELLO, SLOW, Act, Stage
 from reconciler.demo.watching import DemoFailed, Watch
+from reconciler.example import example
 from reconciler.store.store import Store
 
 QUIET = frozenset({"SourceChanged", "BuildQueued", "RuntimeChanged"})
-EXAMPLE = Path(__file__).resolve().parents[2] / "environments.example"
-PACKAGED = Path(__file__).resolve().parent / "environments.example"
 
 
 class Screen:
@@ -201,9 +200,9 @@ def _set_up(root: Path, cache: Path, bed: Bed, sink: Sink, screen: Screen) -> tu
     slack = root / "secrets" / "slack"
     slack.mkdir(parents=True)
     (slack / "url").write_text(sink.url)
-    example = EXAMPLE if EXAMPLE.is_dir() else PACKAGED
-    repo = Repo(root / "environments", example, bed.instance_yaml(INSTANCE, TEAM))
-    port = _free_port()
+    with example() as source:
+        repo = Repo(root / "environments", source, bed.instance_yaml(INSTANCE, TEAM))
+    port = free_port()
     daemon = Daemon(root, bed, repo, port)
     screen.now("starting scheduler, dag-processor, triggerer and the API server")
     bed.start()
@@ -216,12 +215,6 @@ def _set_up(root: Path, cache: Path, bed: Bed, sink: Sink, screen: Screen) -> tu
     repo.commit("connect analytics-dev", "instances")
     daemon.start()
     return stage, daemon
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _addresses(screen: Screen, root: Path, bed: Bed, stage: Stage, daemon: Daemon) -> None:

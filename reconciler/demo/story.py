@@ -143,7 +143,7 @@ def act_4(stage: Stage) -> None:
     stage.repo.add_requirement("pydantic<2")
     revision = stage.repo.commit("ask for pydantic 1")
     failed = stage.watch.event("BuildFailed", revision)
-    expect(failed.reason == "Conflict", f"the reason is a conflict: {failed.reason}")
+    expect(failed.reason == "ResolutionConflict", f"the reason is a conflict: {failed.reason}")
     expect("pydantic" in failed.message, "the explanation names pydantic")
     place = str(failed.data.get("place", ""))
     expect(place.startswith(str(DEFINITION)), f"the place is in the definition: {place}")

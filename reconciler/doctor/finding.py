@@ -86,6 +86,7 @@ MENDS = {
     "it needs to read the repo",
     "SourceEmpty": "push the environments repo; `groundcrew init DIR` writes one to start from",
     "SourceMissing": "set git.url in groundcrew.toml, or GROUNDCREW_GIT__URL",
+    "SourceUnknown": "write another address into git.url, or its scheme into git.allow_schemes",
     "SourceUnreachable": "see that git.url is the repo's address and that the daemon's network "
     "reaches it",
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from reconciler.airflow.kubernetes.release import KINDS, TIER, component_of, labels_of
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import IN_CLUSTER, Instance
@@ -30,7 +31,6 @@ BUILDS: Rules = {
     ("", "pods", "log"): ("get",),
     ("", "events", ""): ("list",),
 }
-KINDS = ("deployments", "statefulsets")
 
 
 def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) -> Iterator[Finding]:
@@ -61,12 +61,12 @@ def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> It
     about = f"instance/{instance.name}"
     if not all(cluster.may(target.namespace, "list", "apps", kind) for kind in KINDS):
         return  # told by look_rights
-    labels = f"tier=airflow,release={target.release}"
+    labels = f"{TIER},release={target.release}"
     found = [w for kind in KINDS for w in cluster.list(kind, target.namespace, labels)]
-    loading = [w for w in found if _component(w) in instance.load_into]
+    loading = [w for w in found if component_of(w) in instance.load_into]
     if not loading:
-        known = {_labels(w).get("release", "") for kind in KINDS
-                 for w in cluster.list(kind, target.namespace, "tier=airflow")}  # fmt: skip
+        known = {labels_of(w).get("release", "") for kind in KINDS
+                 for w in cluster.list(kind, target.namespace, TIER)}  # fmt: skip
         there = f"; there are {', '.join(sorted(known))}" if known else ""
         yield Finding(
             Check.KUBERNETES, about, Level.WRONG, "ReleaseMissing",
@@ -78,7 +78,7 @@ def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> It
     troubles = list(_connected(about, loading, settings, instance))
     yield from troubles
     if not troubles:
-        names = ", ".join(sorted(_component(w) for w in loading))
+        names = ", ".join(sorted(component_of(w) for w in loading))
         yield good(Check.KUBERNETES, about, f"release {target.release} loads in {names}")
 
 
@@ -89,7 +89,7 @@ def _connected(
     loader = f"{share}/instances/{instance.name}/loader"
     unmounted, unset = set[str](), set[str]()
     for workload in loading:
-        component = _component(workload)
+        component = component_of(workload)
         containers = workload["spec"]["template"]["spec"].get("containers") or []
         mounts = {m.get("mountPath") for c in containers for m in c.get("volumeMounts") or []}
         paths = [
@@ -113,15 +113,6 @@ def _connected(
             Check.KUBERNETES, about, Level.WARNING, "LoaderNotSet",
             f"PYTHONPATH does not name {loader} in {', '.join(sorted(unset))}", mend,
         )  # fmt: skip
-
-
-def _labels(workload: Json) -> Json:
-    labels: Json = workload["metadata"].get("labels") or {}
-    return labels
-
-
-def _component(workload: Json) -> str:
-    return str(_labels(workload).get("component", ""))
 
 
 def spaces(settings: Settings, instances: Iterable[Instance]) -> list[tuple[str | None, str, bool]]:

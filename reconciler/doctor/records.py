@@ -6,16 +6,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
-
-from sqlalchemy import inspect
 
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.doctor.finding import Check, Finding, Level, failed, good, off
 from reconciler.doctor.share import NETWORK, mounted, space
 from reconciler.settings import Settings
 from reconciler.store.errors import translating
-from reconciler.store.store import SCHEMA, Store
+from reconciler.store.store import Store
 
 SKEW = 5.0  # seconds; half of the shortest lease that makes sense
 REFUSED = ("password authentication", "no password supplied", "pg_hba", "does not exist",
@@ -54,23 +51,22 @@ def look_state(settings: Settings) -> Iterator[Finding]:
 
 def look_database(settings: Settings) -> Iterator[Finding]:
     """The database: it answers, takes writes, is of this version, is sound, and keeps time."""
-    url = settings.database_url
-    file = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
-    if file and not Path(file).exists():
+    file = settings.database_file
+    if file is not None and not file.exists():
         yield off(
-            Check.DATABASE, file, "there is none yet: no daemon has run with these settings",
+            Check.DATABASE, str(file), "there is none yet: no daemon has run with these settings",
             "start one with `groundcrew run`",
         )  # fmt: skip
         return
     try:
-        store = Store(url)
+        store = Store(settings.database_url)
     except Stalled as error:
         words, _, mend = error.message.partition(": ")
         yield Finding(Check.DATABASE, "database", Level.WRONG, error.reason, words, mend)
         return
     about = store.engine.url.render_as_string(hide_password=True)
     try:
-        yield from _ask(store, about, bool(file))
+        yield from _ask(store, about, file is not None)
     except Retryable as error:
         words = " ".join(error.message.split())
         if any(mark in words for mark in REFUSED):
@@ -83,36 +79,30 @@ def look_database(settings: Settings) -> Iterator[Finding]:
 
 
 def _ask(store: Store, about: str, sqlite: bool) -> Iterator[Finding]:
-    with translating(about):
-        began = time.time()
-        with store.engine.connect() as connection:
-            sql = (
-                "SELECT (julianday('now') - 2440587.5) * 86400.0"
-                if sqlite
-                else "SELECT extract(epoch FROM clock_timestamp())"
-            )
-            connection.exec_driver_sql("SELECT 1")
-            began = time.time()
-            clock = float(connection.exec_driver_sql(sql).scalar_one())
-            ended = time.time()
-            check = "PRAGMA quick_check(1)" if sqlite else "SHOW transaction_read_only"
-            said = str(connection.exec_driver_sql(check).scalar_one())
-            tables = inspect(connection).has_table("alembic_version")
-            version = (
-                connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-                if tables
-                else None
-            )
-        leader = store.leader() if version is not None else None
-    troubles = list(_standing(about, said, sqlite, version))
+    with translating(about), store.engine.connect() as connection:
+        check = "PRAGMA quick_check(1)" if sqlite else "SHOW transaction_read_only"
+        said = str(connection.exec_driver_sql(check).scalar_one())
+    began = time.time()
+    clock = store.clock()
+    ended = time.time()
+    troubles = list(_standing(about, said, sqlite))
+    try:
+        version = store.schema()
+    except Stalled as error:
+        troubles.append(failed(Check.DATABASE, about, error))
+    else:
+        if version is None:
+            words = "it has no tables yet; the daemon makes them when it starts"
+            troubles.append(off(Check.DATABASE, about, words, "start one with `groundcrew run`"))
     yield from troubles
     if not troubles:
+        leader = store.leader()
         led = f"{leader} leads" if leader else "no daemon runs now"
         yield good(Check.DATABASE, about, f"it answers, with schema {version}; {led}")
     yield _time(about, clock, began, ended)
 
 
-def _standing(about: str, said: str, sqlite: bool, version: str | None) -> Iterator[Finding]:
+def _standing(about: str, said: str, sqlite: bool) -> Iterator[Finding]:
     if sqlite and said != "ok":
         yield Finding(
             Check.DATABASE, about, Level.WRONG, "DatabaseDamaged", f"it is damaged: {said[:200]}",
@@ -122,17 +112,6 @@ def _standing(about: str, said: str, sqlite: bool, version: str | None) -> Itera
         yield Finding(
             Check.DATABASE, about, Level.WRONG, "DatabaseReadOnly", "it takes no writes",
             "name the primary in the setting database, not a standby",
-        )  # fmt: skip
-    if version is None:
-        yield off(
-            Check.DATABASE, about, "it has no tables yet; the daemon makes them when it starts",
-            "start one with `groundcrew run`",
-        )  # fmt: skip
-    elif version > SCHEMA:
-        yield Finding(
-            Check.DATABASE, about, Level.WRONG, "SchemaTooNew",
-            f"it has schema {version}, this version knows {SCHEMA}",
-            "run the newer Groundcrew, or restore a backup",
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ own, named by its SHA-256, and in memory one object.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -50,11 +51,22 @@ class Runtimes:
 
 def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Runtimes) -> Any:
     """The record in a row."""
-    record = parse(kind, row.document)
+    record = parse(kind, _as_now(row.document))
     if kind is InstanceRecord and row.runtime:
         return replace(record, version=row.version, runtime=runtimes.get(connection, row.runtime))
     object.__setattr__(record, "version", row.version)  # made here, and nobody else's yet
     return record
+
+
+def _as_now(document: str) -> str:
+    """A document as it is written now: a baseline was made of pairs of a file and "" once."""
+    if '"baseline":[[' not in document:
+        return document
+    found = json.loads(document)
+    for activation in filter(None, (found.get("activation"), found.get("last"))):
+        pairs = activation["baseline"]
+        activation["baseline"] = [x[0] if isinstance(x, list) else x for x in pairs]
+    return json.dumps(found)
 
 
 def read(

@@ -95,7 +95,7 @@ class Store(Outbox):
 
         Raises Stalled("SchemaTooNew") when a newer Groundcrew has used this database.
         """
-        if self._known_schema() == SCHEMA:
+        if self.schema() == SCHEMA:
             return
         from alembic import command
         from alembic.config import Config
@@ -116,7 +116,7 @@ class Store(Outbox):
         Raises Retryable("NoRecords") before a daemon has made its tables, Retryable("SchemaTooOld")
         before one of this version has, and Stalled("SchemaTooNew") as `migrate` does.
         """
-        found = self._known_schema()
+        found = self.schema()
         if found is None:
             raise Retryable(
                 "NoRecords",
@@ -130,7 +130,8 @@ class Store(Outbox):
                 f"version brings them to {SCHEMA} as it starts",
             )
 
-    def _known_schema(self) -> str | None:
+    def schema(self) -> str | None:
+        """The schema of its tables, None before there are any; raises Stalled("SchemaTooNew")."""
         found = self._schema_version()
         if found is not None and found > SCHEMA:
             raise Stalled(
@@ -197,8 +198,12 @@ class Store(Outbox):
             alive = row is not None and row.expires_at > self._clock(connection)
             return str(row.holder) if row is not None and alive else None
 
-    def _clock(self, connection: Connection) -> float:
+    def clock(self) -> float:
         """The database's own clock, in seconds since the epoch."""
+        with self._reading() as connection:
+            return self._clock(connection)
+
+    def _clock(self, connection: Connection) -> float:
         if self._sqlite:
             sql = "SELECT (julianday('now') - 2440587.5) * 86400.0"
         else:

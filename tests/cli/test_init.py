@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from gitsource.validate import validate
+from reconciler.builder.uv import uv_path
+from reconciler.demo.repo import DEFINITION
 from tests.fakes.site import IDENTITY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,9 +124,35 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_the_wheel_brings_the_example() -> None:
-    """What init reads in a checkout is packaged beside it."""
-    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    packaged = built["targets"]["wheel"]["force-include"]
-    assert packaged["environments.example"] == "reconciler/cli/starter"
-    assert (ROOT / "environments.example" / "teams").is_dir()
+DEMO = """\
+import sys
+from pathlib import Path
+from reconciler import example
+from reconciler.demo.repo import Repo
+with example.example() as source:
+    Repo(Path(sys.argv[1]), source, "apiVersion: groundcrew/v1")
+print(example.__file__)
+"""
+
+
+def test_the_wheel_brings_the_example(tmp_path: Path) -> None:
+    """Outside a checkout, init and the demo write from it what they write in one."""
+    site = tmp_path / "site"
+    subprocess.run(
+        [uv_path(), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
+        check=True, timeout=120,
+    )  # fmt: skip
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+
+    def told(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, *words], env=os.environ | {"PYTHONPATH": str(site)}, cwd=tmp_path,
+            check=True, capture_output=True, text=True, timeout=60,
+        ).stdout  # fmt: skip
+
+    told("-m", "reconciler.cli", "init", str(tmp_path / "installed"))
+    assert init(tmp_path / "checkout")[0] == 0
+    assert files(tmp_path / "installed") == files(tmp_path / "checkout")
+    assert told("-c", DEMO, str(tmp_path / "demo")).startswith(str(site))
+    assert (tmp_path / "demo" / DEFINITION).is_file()

@@ -65,6 +65,18 @@ def test_it_says_what_to_do_instead(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("url", ["svn://git.example/x.git", "no address", "https://a:b@c/x.git"])
+def test_an_address_that_can_be_none_of_a_repo_is_misuse(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not something that could not be reached, and no credentials that were refused."""
+    monkeypatch.setenv("GROUNDCREW_GIT__URL", url)
+    assert main(["plan"]) == 2
+    assert "[SourceUnknown]" in capsys.readouterr().err
+    assert main(["doctor", "git"]) == 1
+    assert "write another address into git.url" in capsys.readouterr().out
+
+
 def test_a_collection_leaves_no_watch_behind(root: Path) -> None:
     """It asks the clusters what still runs, and ends its connections to them."""
     Share(root / "share").prepare()

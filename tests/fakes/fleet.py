@@ -121,7 +121,7 @@ def builds(number: int) -> list[BuildRecord]:
         phases=phases,
         build_id=build_id(number) if phase is BuildPhase.READY else None,
         problem=Problem(
-            "Conflict",
+            "ResolutionConflict",
             "pandas 3.0 needs numpy>=2.4, but the base has numpy 2.3.1; ask for pandas<3",
             Place(f"teams/team-{number % 20:02d}/{name_of(number)}.yaml", 6, 7),
         ) if phase is BuildPhase.FAILED else None,

@@ -71,7 +71,7 @@ def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench)
     make_wheel(bench.public.folder, "alpha")
     error = refused(bench, "alpha", "acme-core>=3")
     assert isinstance(error, Stalled)
-    assert (error.reason, error.place) == ("Conflict", Place(FILE, 8))
+    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
     assert "the base (Airflow 3.3.2) has acme-core 2.0" in error.message
     assert "unsatisfiable" in error.message
 
@@ -83,7 +83,7 @@ def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench)
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
     make_wheel(bench.public.folder, "middle", requires=("acme-core>=3",))
     error = refused(bench, "beta", "alpha")
-    assert (error.reason, error.place) == ("Conflict", Place(FILE, 8))
+    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
     assert "acme-core" in error.message
 
 
@@ -93,7 +93,7 @@ def test_requirements_that_exclude_each_other_stall(bench: Bench) -> None:
         make_wheel(bench.public.folder, "gamma", version)
     make_wheel(bench.public.folder, "alpha", requires=("gamma<2",))
     error = refused(bench, "alpha", "gamma>=2")
-    assert (error.reason, error.place) == ("Conflict", Place(FILE, 7))
+    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 7))
     assert isinstance(error, Stalled)
     assert "unsatisfiable" in error.message
 

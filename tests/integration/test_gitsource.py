@@ -318,7 +318,7 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(
     """The words name the file to use instead; the token is neither there nor in a log of git's."""
     with pytest.raises(Stalled) as caught:
         source(tmp_path, url).poll()
-    assert caught.value.reason == "SourceDenied"
+    assert caught.value.reason == "SourceUnknown"
     assert file in caught.value.message
     assert TOKEN not in caught.value.message
     with pytest.raises(Stalled) as caught:

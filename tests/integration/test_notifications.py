@@ -173,7 +173,7 @@ def test_a_fact_is_told_once_however_often_it_comes(
     for _ in range(20):
         post.happens("ActivationStarted")
         post.happens("ActivationAborted", reason="DrainTimeout")
-        post.happens("BuildFailed", "environment/analytics", reason="Conflict")
+        post.happens("BuildFailed", "environment/analytics", reason="ResolutionConflict")
         post.notifier.enqueue()
         post.deliver(30 * MINUTE)
         post.start()

@@ -327,7 +327,8 @@ def notifier(tmp_path: Path, url: str) -> tuple[Store, Notifier]:
     assert lease is not None
     data = {"author": "A. Author", "subject": "use acme 2", "place": "teams/red/one.yaml:5"}
     told = Event(
-        time.time(), "BuildFailed", "environment/one", "red", "Conflict", "acme<2 is not possible",
+        time.time(), "BuildFailed", "environment/one", "red", "ResolutionConflict",
+        "acme<2 is not possible",
         "abc123", data,
     )  # fmt: skip
     store.write(lease, Change(events=(told,)))

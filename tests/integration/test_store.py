@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, insert, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from reconciler.cli import main
@@ -119,6 +119,30 @@ def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Le
     words = replace(record(), problem=Problem("NaN", "Infinity and NaN are words here"))
     store.write(lease, Change(environments=(words,)))
     assert store.load().environments["one"].problem == words.problem
+
+
+def test_an_activation_of_an_earlier_version_is_read(store: Store, lease: Lease) -> None:
+    """Its baseline was pairs, and a field is gone: an error of before is no reason to go back."""
+    house = House()
+    house.instances["a"], house.airflow["a"] = instance("a"), Airflow()
+    house.environments["one"] = environment("one", "g1", (Wave(("a",), 5.0),))
+    house.commit()
+    while (one := house.records.instances.get("a")) is None or one.activation is None:
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+    broken = replace(one.activation, baseline=("/dags/a.py", "/dags/b.py"))
+    written = replace(one, version=0, activation=broken, last=replace(broken, baseline=()))
+    store.write(lease, Change(instances=(written,)))
+    document, files = schema.instances.c.document, '["/dags/a.py","/dags/b.py"]'
+    pairs = '[["/dags/a.py",""],["/dags/b.py",""]],"drained":true'
+    with store.engine.begin() as connection:
+        connection.execute(
+            update(schema.instances).values(document=func.replace(document, files, pairs))
+        )
+        assert pairs in connection.execute(select(document)).scalar_one()
+    found = store.load().instances["a"]
+    assert (found.activation, found.last) == (written.activation, written.last)
 
 
 def test_a_row_that_cannot_be_read_stops_no_other(

@@ -46,7 +46,9 @@ def add_long_names(served: Served) -> None:
     wanted = replace(
         asked.definition, name=LONG, team=LONG, rollout=(Wave((LONG, name_of(0)), 600.0),)
     )
-    told = Event(time.time(), "BuildFailed", f"environment/{LONG}", LONG, "Conflict", "no")
+    told = Event(
+        time.time(), "BuildFailed", f"environment/{LONG}", LONG, "ResolutionConflict", "no"
+    )
     write(
         served,
         Change(

@@ -29,7 +29,7 @@ def recipe(*texts: str) -> Recipe:
 @pytest.mark.parametrize(
     ("output", "kind", "reason"),
     [
-        (CONFLICT, Stalled, "Conflict"),
+        (CONFLICT, Stalled, "ResolutionConflict"),
         ("× Because alpha was not found in the package registry …", Stalled, "NotFound"),
         (
             "× Because alpha==1 has no wheels with a matching Python …",
@@ -40,7 +40,7 @@ def recipe(*texts: str) -> Recipe:
         ("error: Failed to fetch: `https://…/alpha/`", Retryable, "IndexUnreachable"),
         ("error: operation timed out", Retryable, "IndexUnreachable"),
         ("error: 503 Service Unavailable", Retryable, "IndexUnreachable"),
-        ("", Stalled, "Conflict"),
+        ("", Stalled, "ResolutionConflict"),
     ],
 )
 def test_uvs_words_have_a_kind_and_a_reason(output: str, kind: type, reason: str) -> None:
@@ -78,7 +78,7 @@ def test_a_pin_against_the_base_is_told_as_such() -> None:
 
 def test_a_base_with_an_unreadable_version_explains_too() -> None:
     """A broken version in the base is passed over."""
-    assert explain("× …", recipe("odd>=1"), RUNTIME, {}).reason == "Conflict"
+    assert explain("× …", recipe("odd>=1"), RUNTIME, {}).reason == "ResolutionConflict"
 
 
 def test_denied_credentials_come_before_everything() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.model import EnvironmentRecord, Problem
 from reconciler.core.status import status
-from reconciler.core.world import owners_of
+from reconciler.core.world import owned
 from tests.fakes.house import Airflow, House, environment, instance
 
 DEV, PROD = (Wave((name,)) for name in ("dev", "prod"))
@@ -85,4 +85,4 @@ def test_who_owns_an_instance_does_not_depend_on_the_order_of_rows() -> None:
         definition=environment("zz", "g2", (DEV,)),
         problem=Problem("UnknownKey", "no such key", Place("teams/red/zz.yaml", 3)),
     )
-    assert owners_of([sound, other]) == owners_of([other, sound]) == {"dev": "aa"}
+    assert owned([sound, other]) == owned([other, sound]) == {"dev": "aa"}

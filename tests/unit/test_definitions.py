@@ -10,7 +10,7 @@ from gitsource import assemble, reading
 from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
-from reconciler.core.definitions import Broken, Definitions, Finding, Wave
+from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
 from tests.fakes.house import environment
 
 INSTANCE = """\
@@ -367,3 +367,21 @@ def test_a_definition_where_none_is_read_is_told(
     assert [line.split(" is not read: ")[0] for line in told[:-1]] == [
         "instances/eu/dev.yaml", "teams/red/prod/one.yaml",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "object_", "subject", "team"),
+    [
+        ("teams/red/one.yaml", "Environment/one", "environment/one", "red"),
+        ("teams/red/One.yaml", "teams/red/One.yaml", "teams/red/One.yaml", "red"),
+        ("teams/one.yaml", "teams/one.yaml", "teams/one.yaml", ""),
+        ("instances/dev.yaml", "Instance/dev", "instance/dev", ""),
+        ("shared/a.yaml", "Fragment/a", "fragment/a", ""),
+    ],
+)
+def test_a_finding_says_what_it_is_about_and_whose_it_is(
+    file: str, object_: str, subject: str, team: str
+) -> None:
+    """History and metrics name it alike; a file keeps its name as it is written."""
+    finding = Finding(Place(file), object_, "Unreadable", "words")
+    assert (finding.subject, finding.team) == (subject, team)

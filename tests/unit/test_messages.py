@@ -94,7 +94,7 @@ def test_a_failure_says_why_where_what_to_do_and_the_last_lines() -> None:
     told = event(
         "BuildFailed",
         object="environment/analytics",
-        reason="Conflict",
+        reason="ResolutionConflict",
         message="acme<2 is not possible",
         data={"key": "k" * 16, "place": "teams/red/one.yaml:5", "from": "", "to": ""},
     )
@@ -110,7 +110,12 @@ def test_a_failure_says_why_where_what_to_do_and_the_last_lines() -> None:
     payload = message(made)
     check_limits(payload)
     said = words(payload)
-    for word in ("*Conflict*", "acme&lt;2 is not", "`teams/red/one.yaml:5`", "groundcrew logs"):
+    for word in (
+        "*ResolutionConflict*",
+        "acme&lt;2 is not",
+        "`teams/red/one.yaml:5`",
+        "groundcrew logs",
+    ):
         assert word in said, word
     (log,) = [
         b["text"]["text"]

@@ -24,6 +24,7 @@ from reconciler.api.people import People, Person
 from reconciler.api.shelf import Contents, Part, Shelf, last_lines
 from reconciler.api.streams import EventStream, Streams
 from reconciler.api.view import View
+from reconciler.core.builds import OPEN
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import BuildRecord
 from reconciler.share.listing import Absent
@@ -217,7 +218,7 @@ class Pages:
             request, person, "build.html", build=found, contents=contents, trouble=trouble,
             log=text, log_end=log.end if log else 0, log_cut=cut, has_log=log is not None,
             no_log="" if log is not None else self._shelf.no_log(found),
-            ended=str(found.phase) in timeline.LAST, bars=timeline.of_build(found, time.time()),
+            ended=found.phase not in OPEN, bars=timeline.of_build(found, time.time()),
             users=users(found, shown), alive=found.environment in shown.environments,
         )  # fmt: skip
 
@@ -291,7 +292,7 @@ class Pages:
 
         def ended() -> bool:
             now = self._view.now().builds.get(found.key)
-            return now is None or str(now.phase) in timeline.LAST
+            return now is None or now.phase not in OPEN
 
         async def read(begin: int, most: int) -> Part | None:
             return await self._shelf.apart(self._shelf.log, found, begin, most)

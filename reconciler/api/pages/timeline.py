@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from reconciler.core.builds import OPEN
 from reconciler.core.model import Activation, BuildRecord
 from reconciler.core.phases import FINAL, ActivationPhase, BuildPhase
 
-LAST = {str(BuildPhase.READY), str(BuildPhase.FAILED), str(BuildPhase.CANCELLED)}
-ENDS = {str(p) for p in (ActivationPhase.ACTIVE, ActivationPhase.ROLLED_BACK)}
+ENDS = {
+    str(p)
+    for p in (*BuildPhase, ActivationPhase.ACTIVE, ActivationPhase.ROLLED_BACK)
+    if p not in OPEN
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Bar:
 
 def of_build(build: BuildRecord, now: float) -> list[Bar]:
     """The phases of a build."""
-    return _bars(build.phases, now, running=str(build.phase) not in LAST)
+    return _bars(build.phases, now, running=build.phase in OPEN)
 
 
 def of_activation(activation: Activation, now: float) -> list[Bar]:
@@ -54,7 +58,7 @@ def _bars(phases: Iterable[tuple[str, float]], now: float, *, running: bool) -> 
                 round(100 * (start - begun) / whole, 2),
                 round(max(0.5, 100 * seconds / whole), 2),
                 running=running and last,
-                end=last and not running and (name in ENDS or name in LAST),
+                end=last and not running and name in ENDS,
             )
         )
     return bars

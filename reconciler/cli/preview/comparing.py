@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from reconciler.core import waits
-from reconciler.core.accept import lost, too_many
+from reconciler.core.accept import pruned
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
     Broken,
@@ -21,7 +21,7 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
-from reconciler.core.world import Draft, WindowState, World
+from reconciler.core.world import Draft, Policy, WindowState, World, owners_of
 
 Packages = Mapping[str, str]
 """Name → version."""
@@ -139,17 +139,13 @@ def compare(
         changes=tuple(changes),
         findings=tuple(f for f in new.findings if (f.object, f.reason, f.message) not in known),
         mended=tuple(f for f in old.findings if (f.object, f.reason, f.message) not in still),
-        lost=_lost(old, new, prune_fraction),
+        lost=_held(old, new, Policy(prune_fraction=prune_fraction)),
     )
 
 
 def _owners(definitions: Definitions) -> dict[str, Environment]:
-    return {
-        instance: environment
-        for environment in definitions.environments.values()
-        for wave in environment.rollout
-        for instance in wave.instances
-    }
+    environments = definitions.environments
+    return {i: environments[name] for i, name in owners_of(environments.values()).items()}
 
 
 def _action(
@@ -260,8 +256,8 @@ def _asked(recipe: Recipe) -> dict[str, None]:
 SHORT_TREE = 10  # digits of an in-repo package's tree
 
 
-def _lost(old: Definitions, new: Definitions, fraction: float) -> tuple[str, ...]:
-    """What is lost, if the daemon's prune guard would hold that."""
+def _held(old: Definitions, new: Definitions, policy: Policy) -> tuple[str, ...]:
+    """What is lost, where the daemon's prune guard would hold it."""
     records = Records(
         environments={
             e.name: EnvironmentRecord(e.name, e.team, e, old.commit)
@@ -269,6 +265,4 @@ def _lost(old: Definitions, new: Definitions, fraction: float) -> tuple[str, ...
         },
         instances={i.name: InstanceRecord(i.name, i.team, i) for i in old.instances.values()},
     )
-    draft = Draft(World(0.0, records))
-    gone = lost(draft, new)
-    return tuple(gone) if too_many(draft, gone, fraction) else ()
+    return tuple(pruned(Draft(World(0.0, records, policy=policy)), new))

@@ -26,6 +26,7 @@ from reconciler.cli.preview.runtimes import Runtimes
 from reconciler.core.definitions import Environment, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import Problem, Runtime
+from reconciler.core.world import owners_of
 from reconciler.settings import Settings
 from reconciler.share.share import Share
 
@@ -148,10 +149,8 @@ def _one(
 
 def owner(side: Side, instance: str) -> Environment | None:
     """The environment whose rollout names the instance."""
-    for environment in side.definitions.environments.values():
-        if any(instance in wave.instances for wave in environment.rollout):
-            return environment
-    return None
+    environments = side.definitions.environments
+    return environments.get(owners_of(environments.values()).get(instance, ""))
 
 
 @cache
