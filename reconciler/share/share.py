@@ -173,7 +173,7 @@ class Share(Store):
                 )
             )
         named = {
-            digest: {"pack": pack.sha256, "bytes": pack.bytes}
+            digest: {"pack": pack.sha256, "bytes": pack.bytes} | ({"xz": True} if pack.xz else {})
             for digest, (pack, _) in zip(digests, made, strict=True)
         }
         text = json.dumps({"schema": 1, "packs": named})
@@ -185,7 +185,7 @@ class Share(Store):
         found = (read_json(self.build_path(build_id) / HOT) or {}).get("packs")
         try:
             return {
-                str(digest): Pack(str(row["pack"]), int(row["bytes"]))
+                str(digest): Pack(str(row["pack"]), int(row["bytes"]), row.get("xz") is True)
                 for digest, row in (found or {}).items()  # type: ignore[attr-defined]
             }
         except (KeyError, TypeError, ValueError, AttributeError):
