@@ -61,7 +61,7 @@ def collect(
         return True
 
     return collect_garbage(
-        bench.share, roots=set(), held={}, now=time.time(), grace=grace, dry_run=False,
+        bench.share, roots=set(), held=(), now=time.time(), grace=grace, dry_run=False,
         go_on=go_on,
     )  # fmt: skip
 

@@ -520,7 +520,7 @@ def test_packs_go_with_the_last_build_that_names_them(site: Site) -> None:
 
     def collect(**more: Any) -> tuple[str, ...]:
         done = collect_garbage(
-            site.share, roots=set(), held={}, now=time.time() + 1000, grace=10.0, **more
+            site.share, roots=set(), held=(), now=time.time() + 1000, grace=10.0, **more
         )
         return done.entries
 

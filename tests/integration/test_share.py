@@ -430,7 +430,7 @@ def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> No
 # ---------------------------------------------------------------------------------------- garbage
 
 
-def garbage(share: Share, now: float, *, roots: set[str], **held: Held) -> tuple[str, ...]:
+def garbage(share: Share, now: float, *held: Held, roots: set[str]) -> tuple[str, ...]:
     done = collect_garbage(share, roots=roots, held=held, now=now, grace=10.0, dry_run=False)
     return done.builds
 
@@ -442,11 +442,11 @@ def test_what_may_still_be_loaded_stays(share: Share) -> None:
         publish(share, build)
     point(share, A)
     alive = Held(((B, now - 100),), oldest_process=now - 200)
-    assert garbage(share, now, roots=set(), dev=alive) == (C,)
+    assert garbage(share, now, alive, roots=set()) == (C,)
     unknown = Held(((B, now - 100),), oldest_process=None)
-    assert garbage(share, now, roots=set(), dev=unknown) == ()
+    assert garbage(share, now, unknown, roots=set()) == ()
     ended = Held(((B, now - 100),), oldest_process=now - 50)
-    assert garbage(share, now, roots=set(), dev=ended) == (B,)
+    assert garbage(share, now, ended, roots=set()) == (B,)
     assert share.complete_builds() == [A]
 
 
