@@ -349,7 +349,8 @@ class Event:
 class StepResult:
     """What an activation step's effect reported. `after` is when to look again, in seconds.
 
-    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation).
+    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation); a switch, in
+    `dropped`, builds of earlier bases that the pointer names no longer.
     """
 
     verdict: Verdict
@@ -358,6 +359,7 @@ class StepResult:
     pools: tuple[tuple[str, int], ...] | None = None
     baseline: tuple[tuple[str, str], ...] | None = None
     expected_dags: tuple[str, ...] | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

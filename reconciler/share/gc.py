@@ -142,7 +142,9 @@ def _pointed(share: Share) -> set[str]:
         names = [e.name for e in os.scandir(share.root / "instances") if e.is_dir()]
     with ThreadPoolExecutor(READERS) as pool:
         pointers = list(pool.map(share.pointer, names))
-    return {n.build for p in pointers if p is not None for n in p.builds.values()}
+    found = [p for p in pointers if p is not None]
+    named = {n.build for p in found for n in p.builds.values()}
+    return named.union(*(p.dropped for p in found))  # that these are retired may not be recorded
 
 
 def _builds(share: Share) -> list[str]:

@@ -39,6 +39,7 @@ from reconciler.share.packs import Pack
 PACKERS = 4  # entries packed at once
 HOT = "hot.json"  # of a build: the packs that hold what its imports need
 LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
+BASES = 4  # of one instance that its pointer has entries for: the newest
 BARE = "none"  # instead of a build id: the bare base
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
@@ -56,11 +57,15 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A parsed pointer.json; `entries` is keyed by runtime key, the newest last."""
+    """A parsed pointer.json; `entries` is keyed by runtime key, the newest last.
+
+    `dropped` are the builds of bases so old that the last change of it left them out.
+    """
 
     instance: str
     load_into: tuple[str, ...]
     entries: Mapping[str, Named] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     @property
     def builds(self) -> dict[str, Named]:
@@ -293,6 +298,7 @@ class Share(Store):
                     k: Named(v["build"], v["abi"], v["airflow"], v.get("listing", ""))
                     for k, v in builds.items()
                 },
+                tuple(map(str, found.get("dropped", []))),  # type: ignore[call-overload]
             )
         except (KeyError, TypeError, AttributeError, AssertionError):
             return None
@@ -329,18 +335,22 @@ class Share(Store):
         """Let an instance use a build on one runtime; None returns it to the bare base there.
 
         `listing` is the runtime's, by which the loader tells it from others of the same Airflow.
+        Entries of the oldest other bases go: `dropped` of the pointer has their builds.
         """
         assert build_id is None or BUILD_ID.match(build_id), build_id
         pointer = self.pointer(instance) or Pointer(instance, ())
         named = Named(build_id or BARE, abi, airflow, listing)
+        entries = _with(pointer.entries, runtime_key, named)
+        gone = pointer.builds.keys() - entries.keys() - {runtime_key}
         document = {
             "schema": 1,
             "instance": instance,
             "loadInto": list(load_into),
             "builds": {
                 key: {"build": n.build, "abi": n.abi, "airflow": n.airflow, "listing": n.listing}
-                for key, n in _with(pointer.entries, runtime_key, named).items()
+                for key, n in entries.items()
             },
+            "dropped": sorted({pointer.builds[key].build for key in gone}),
         }
         folder = self.instance_path(instance)
         with translating(f"switching {instance}"):
@@ -351,11 +361,11 @@ class Share(Store):
 
 
 def _with(entries: Mapping[str, Named], key: str, named: Named) -> dict[str, Named]:
-    """Entries with the newest word on a runtime.
+    """Entries with the newest word on a runtime, and of few others.
 
     The bare base is said only where the loader could take another entry for this runtime's.
     """
-    rest = {k: n for k, n in entries.items() if k != key}
+    rest = dict([(k, n) for k, n in entries.items() if k != key][1 - BASES :])
     alike = any((n.abi, n.airflow) == (named.abi, named.airflow) for n in rest.values())
     return {**rest, key: named} if alike or named.build != BARE else rest
 
