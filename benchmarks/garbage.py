@@ -46,7 +46,7 @@ def run(builds: int = BUILDS) -> list[Row]:
         for words, dry in (("dry run", True), ("collection", False)):
             begun = time.perf_counter()
             done = collect_garbage(
-                share, roots=keep, held={}, now=now, grace=GRACE, dry_run=dry, sizes=Sizes(share)
+                share, roots=keep, held=(), now=now, grace=GRACE, dry_run=dry, sizes=Sizes(share)
             )
             rows.append(_row(name, words, time.perf_counter() - begun))
             for what, found in (("builds", done.builds), ("entries", done.entries)):

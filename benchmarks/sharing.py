@@ -30,7 +30,7 @@ from reconciler.builder.build import Built
 from reconciler.builder.uv import uv_path
 from reconciler.core.definitions import Checks
 from reconciler.share.hot import pack_path
-from reconciler.share.packs import Pack, held
+from reconciler.share.packs import Pack, held, read_head
 from reconciler.share.share import on_path
 from tests.fakes.bench import Bench
 from tests.fakes.wheels import make_wheel
@@ -209,7 +209,7 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ..
 
 
 def _held(bench: Bench, digest: str, pack: Pack) -> frozenset[str]:
-    return held(pack_path(bench.share.entry(digest), pack.sha256), pack.sha256)
+    return held(read_head(pack_path(bench.share.entry(digest), pack.sha256))[1])
 
 
 def _modules(entry: Path) -> frozenset[str]:

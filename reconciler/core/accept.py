@@ -143,7 +143,7 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) ->
     for name, definition in _near(definitions.instances, near):
         record = draft.instances.get(name)
         if record is None:
-            record = InstanceRecord(name, definition.team, definition)
+            record = InstanceRecord(name, definition.team, definition, since=draft.now)
             draft.event("InstanceAdded", record, f"{name} of team {definition.team}")
         elif record.definition != definition or record.removed:
             record = _defined(draft, record, definition)
@@ -154,6 +154,8 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) ->
             continue
         if record.activation is None:
             del draft.instances[name]
+            others = (row for row in draft.repo.removals if row[0] != record.team)
+            draft.repo = replace(draft.repo, removals=(*others, (record.team, draft.now)))
             draft.event("InstanceRemoved", record, "no longer defined; left as it is")
         elif not record.removed:
             draft.instances[name] = replace(record, removed=True)

@@ -221,7 +221,8 @@ class InstanceRecord:
     `inherits`), `current_load_into` the components that load it (None: not known); `previous` was
     Active before it. `aborts` counts drains given up in a row.
     `removed`: its file is gone; forgotten once its activation has ended.
-    `retired` holds (build id, when it stopped being current), for garbage collection.
+    `retired` holds (build id, when it stopped being current), for garbage collection; what ran
+    before `since`, when this record began, is not known (0.0: nothing did).
     `wait` says in words on what an activation waits ("" when it does not).
     """
 
@@ -241,6 +242,7 @@ class InstanceRecord:
     last: Activation | None = None  # the last one that ended
     quarantines: tuple[Quarantine, ...] = ()
     retired: tuple[tuple[str, float], ...] = ()
+    since: float = 0.0
     suspended: bool = False  # by an operator, beside the definition's own suspend
     removed: bool = False
     aborts: int = 0
@@ -295,6 +297,7 @@ class RepoState:
     prune_confirmed: str = ""
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()
+    removals: tuple[tuple[str, float], ...] = ()
 
     @property
     def held(self) -> Problem | None:
@@ -308,7 +311,8 @@ class Records:
     """Everything that is recorded, read in one go per cycle.
 
     `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed`
-    is the revision for which someone confirmed the loss of most definitions. `unreadable` names
+    is the revision for which someone confirmed the loss of most definitions. `removals` holds
+    (team, when an instance of it was last removed), for garbage collection. `unreadable` names
     what is recorded but cannot be read ("environment/x", "instance/x", "build/<key>"): nobody knows
     how it stands, so it is left as it is.
     """
@@ -320,13 +324,18 @@ class Records:
     prune_confirmed: str = ""
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()  # of the newest revision read
+    removals: tuple[tuple[str, float], ...] = ()
     unreadable: frozenset[str] = frozenset()
 
     @property
     def repo(self) -> RepoState:
         """The part that is not about one object."""
         return RepoState(
-            self.accepted_revision, self.prune_confirmed, self.source_problem, self.findings
+            self.accepted_revision,
+            self.prune_confirmed,
+            self.source_problem,
+            self.findings,
+            self.removals,
         )
 
     @property
@@ -376,7 +385,8 @@ class Event:
 class StepResult:
     """What an activation step's effect reported. `after` is when to look again, in seconds.
 
-    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation).
+    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation); a switch, in
+    `dropped`, builds of earlier bases that the pointer names no longer.
     """
 
     verdict: Verdict
@@ -385,6 +395,7 @@ class StepResult:
     pools: tuple[tuple[str, int], ...] | None = None
     baseline: tuple[str, ...] | None = None
     expected_dags: tuple[str, ...] | None = None
+    dropped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

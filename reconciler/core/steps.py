@@ -91,6 +91,8 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
     activation = record.activation if record else None
     if record is None or activation is None or activation.step is not step:
         return  # aimed anew or given up meanwhile
+    for build_id in result.dropped:
+        record = retire(record, build_id, draft.now)
     if step is Step.OBSERVE and result.verdict is Verdict.OK:
         activation = replace(
             activation,

@@ -280,7 +280,7 @@ class InstanceEffects:
             name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
             listing=listing, inherits=inherits,
         ):  # fmt: skip
-            return StepResult(Verdict.OK)
+            return self._switched(name)
         with self._share.making():  # nothing is collected between the look and the pointer
             if wanted is not None and not self._share.verified(wanted, made_for or key):
                 raise Stalled(
@@ -292,7 +292,12 @@ class InstanceEffects:
                 name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
                 listing=listing, inherits=inherits,
             )  # fmt: skip
-        return StepResult(Verdict.OK)
+        return self._switched(name)
+
+    def _switched(self, name: str) -> StepResult:
+        """What the pointer left out is read from it: a kill after it was written loses nothing."""
+        pointer = self._share.pointer(name)
+        return StepResult(Verdict.OK, dropped=pointer.dropped if pointer is not None else ())
 
 
 def _base(runtime: Runtime) -> tuple[str, str, str, str]:

@@ -31,10 +31,11 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
             f"nothing is collected while records cannot be read, as they may need it: "
             f"{', '.join(sorted(records.unreadable)[:5])}",
         )
-    held = {
-        name: Held(record.retired, _oldest_process(rooms, record, now))
-        for name, record in records.instances.items()
-    }
+    held = [
+        Held(record.retired, _oldest_process(rooms, record, now), record.team, record.since)
+        for record in records.instances.values()
+    ]
+    held += [Held((), now, team, at) for team, at in records.removals]  # for the grace
     if not dry_run:
         collect_logs(rooms.share, records.builds, now, settings.grace)
     return collect_garbage(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,19 @@ class Held:
 
     `retired` holds (build id, when it stopped being current); `oldest_process` is the start of the
     instance's oldest living process in seconds since the epoch, None when that cannot be told.
+    Nobody knows what ran before `since` (0.0: nothing did): each build that `team` had then counts
+    as retired then.
     """
 
     retired: tuple[tuple[str, float], ...] = ()
     oldest_process: float | None = None
+    team: str = ""
+    since: float = 0.0
+
+    def may_run(self, at: float, now: float, grace: float) -> bool:
+        """May a living process have started with what stopped being current at `at`."""
+        oldest = self.oldest_process
+        return oldest is None or at + grace > now or at >= oldest
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +64,7 @@ def collect_garbage(
     share: Share,
     *,
     roots: set[str],
-    held: Mapping[str, Held],
+    held: Collection[Held],
     now: float,
     grace: float,
     dry_run: bool,
@@ -70,8 +79,10 @@ def collect_garbage(
     removed on a guess, and while a build is being made.
     """
     with collecting(share.root):
+        sizes = sizes or Sizes(share)
         keep = roots | _in_use(held, now, grace) | _pointed(share)
-        old, entries = _unused(share, keep, now, grace, sizes or Sizes(share))
+        keep |= _from_before(share, sizes, held, now, grace)
+        old, entries = _unused(share, keep, now, grace, sizes)
         paths = [share.build_path(b) for b in old]
         places = [_place(share, e) for e in entries]
         with translating("measuring what is no longer used"), ThreadPoolExecutor(READERS) as pool:
@@ -98,7 +109,7 @@ def _unused(
 ) -> tuple[list[str], list[str]]:
     """Builds, and store entries and packs, that may go."""
     with translating("listing the builds"):
-        found = sorted(e.name for e in os.scandir(share.root / "builds") if BUILD_ID.match(e.name))
+        found = _builds(share)
         rest = [b for b in found if b not in keep]
         with ThreadPoolExecutor(READERS) as pool:
             ages = pool.map(lambda b: now - share.build_path(b).stat().st_mtime, rest)
@@ -131,18 +142,34 @@ def _pointed(share: Share) -> set[str]:
         names = [e.name for e in os.scandir(share.root / "instances") if e.is_dir()]
     with ThreadPoolExecutor(READERS) as pool:
         pointers = list(pool.map(share.pointer, names))
-    return {n.build for p in pointers if p is not None for n in p.builds.values()}
+    found = [p for p in pointers if p is not None]
+    named = {n.build for p in found for n in p.builds.values()}
+    return named.union(*(p.dropped for p in found))  # that these are retired may not be recorded
 
 
-def _in_use(held: Mapping[str, Held], now: float, grace: float) -> set[str]:
+def _builds(share: Share) -> list[str]:
+    return sorted(e.name for e in os.scandir(share.root / "builds") if BUILD_ID.match(e.name))
+
+
+def _in_use(held: Collection[Held], now: float, grace: float) -> set[str]:
     """Builds that a living process may have started with."""
-    found: set[str] = set()
-    for one in held.values():
-        for build_id, at in one.retired:
-            unknown = one.oldest_process is None
-            if unknown or at + grace > now or at >= (one.oldest_process or 0.0):
-                found.add(build_id)
-    return found
+    return {b for one in held for b, at in one.retired if one.may_run(at, now, grace)}
+
+
+def _from_before(
+    share: Share, sizes: Sizes, held: Collection[Held], now: float, grace: float
+) -> set[str]:
+    """Builds of which nobody knows whether a living process started with them."""
+    since: dict[str, float] = {}
+    for one in held:
+        if one.since and one.may_run(one.since, now, grace):
+            since[one.team] = max(one.since, since.get(one.team, 0.0))
+    if not since:
+        return set()
+    with translating("looking how old builds are"), ThreadPoolExecutor(READERS) as pool:
+        owners = {b: c.team for b, c in sizes.contents(_builds(share)).items() if c.team in since}
+        made = pool.map(lambda b: (share.build_path(b) / "build.json").stat().st_mtime, owners)
+        return {b for b, at in zip(owners, made, strict=True) if at <= since[owners[b]]}
 
 
 def _place(share: Share, name: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reconciler.faults import failpoint
 from reconciler.share.atomic import sync_directory, temporary
-from reconciler.share.packs import Pack, files_of, held, parents_of, write_pack
+from reconciler.share.packs import Pack, files_of, held, parents_of, read_head, write_pack
 
 PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
 ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
@@ -49,12 +49,12 @@ def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) ->
         if match is None or match[1] != entry.name:
             continue
         try:
-            holds = held(Path(item.path), match[2])
-        except (OSError, ValueError):
+            pack, index = read_head(Path(item.path))
+        except OSError:
             continue
-        size = sum(found[path][0] for path in holds if path in found)
-        if wanted <= holds and size <= ROOMY * need:
-            usable.append(Pack(match[2], size))
+        fits = wanted <= held(index) and pack.bytes <= ROOMY * need
+        if pack.sha256 == match[2] and fits:
+            usable.append(pack)
     if usable:
         return min(usable, key=lambda pack: pack.bytes), counted
     temp = temporary(entry)

@@ -43,10 +43,11 @@ APART = 4 << 20  # bytes from which on a hot file is read where it lies: see ADR
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack that was written: its SHA-256, and the bytes of its files."""
+    """A pack that was written: its SHA-256, the bytes of its files, and is it packed by xz."""
 
     sha256: str
     bytes: int
+    xz: bool = False
 
 
 @dataclass(slots=True)
@@ -106,7 +107,8 @@ def write_pack(
                 file.write(piece)
             file.flush()
             os.fsync(handle)
-    return Pack(hashlib.sha256(head).hexdigest(), sum(block.size for block in blocks))
+    size = sum(block.size for block in blocks)
+    return Pack(hashlib.sha256(head).hexdigest(), size, xz=method == "xz")
 
 
 def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
@@ -122,7 +124,8 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
     except (ValueError, zlib.error) as error:
         raise OSError(errno.EIO, "a broken pack", path.name) from error
     size = sum(part[2] for block in index["blocks"] for part in block["parts"])
-    return Pack(hashlib.sha256(head + text).hexdigest(), size), index
+    xz = head[:8] == groundcrew_packs.MAGIC_XZ
+    return Pack(hashlib.sha256(head + text).hexdigest(), size, xz), index
 
 
 def read_member(path: Path, index: Mapping[str, Any], name: str) -> bytes:
@@ -195,18 +198,8 @@ def _write_part(path: Path, part: bytes | memoryview, at: int, mode: int) -> Non
         os.close(handle)
 
 
-def held(path: Path, sha256: str) -> frozenset[str]:
-    """The files that a pack holds, and the folders that it makes, with a / at their end.
-
-    Raises OSError, or ValueError when it is not that pack.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        _, index = groundcrew_packs.read_index(handle, sha256)
-    except groundcrew_packs.Spoiled as error:
-        raise ValueError(str(error)) from error
-    finally:
-        os.close(handle)
+def held(index: Mapping[str, Any]) -> frozenset[str]:
+    """The files that a pack holds, and the folders that it makes, with a / at their end."""
     files = {part[0] for block in index["blocks"] for part in block["parts"]}
     return frozenset(files | {f"{folder}/" for folder in _with_parents(index["folders"])})
 

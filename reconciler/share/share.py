@@ -39,6 +39,7 @@ from reconciler.share.packs import Pack
 PACKERS = 4  # entries packed at once
 HOT = "hot.json"  # of a build: the packs that hold what its imports need
 LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
+BASES = 4  # of one instance that its pointer has entries for: the newest
 BARE = "none"  # instead of a build id: the bare base
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
@@ -56,11 +57,15 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A parsed pointer.json; `entries` is keyed by runtime key, the newest last."""
+    """A parsed pointer.json; `entries` is keyed by runtime key, the newest last.
+
+    `dropped` are the builds of bases so old that the last change of it left them out.
+    """
 
     instance: str
     load_into: tuple[str, ...]
     entries: Mapping[str, Named] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     @property
     def builds(self) -> dict[str, Named]:
@@ -183,7 +188,7 @@ class Share(Store):
                 )
             )
         named = {
-            digest: {"pack": pack.sha256, "bytes": pack.bytes}
+            digest: {"pack": pack.sha256, "bytes": pack.bytes} | ({"xz": True} if pack.xz else {})
             for digest, (pack, _) in zip(digests, made, strict=True)
         }
         text = json.dumps({"schema": 1, "packs": named})
@@ -195,7 +200,7 @@ class Share(Store):
         found = (read_json(self.build_path(build_id) / HOT) or {}).get("packs")
         try:
             return {
-                str(digest): Pack(str(row["pack"]), int(row["bytes"]))
+                str(digest): Pack(str(row["pack"]), int(row["bytes"]), row.get("xz") is True)
                 for digest, row in (found or {}).items()  # type: ignore[attr-defined]
             }
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -303,6 +308,7 @@ class Share(Store):
                     k: Named(v["build"], v["abi"], v["airflow"], v.get("listing", ""))
                     for k, v in builds.items()
                 },
+                tuple(map(str, found.get("dropped", []))),  # type: ignore[call-overload]
             )
         except (KeyError, TypeError, AttributeError, AssertionError):
             return None
@@ -342,18 +348,22 @@ class Share(Store):
 
         `listing` is the runtime's, by which the loader tells it from others of the same Airflow.
         `inherits`: the build is another runtime's; nothing is said of this one, see `loaded`.
+        Entries of the oldest other bases go: `dropped` of the pointer has their builds.
         """
         assert build_id is None or BUILD_ID.match(build_id), build_id
         pointer = self.pointer(instance) or Pointer(instance, ())
         named = None if inherits else Named(build_id or BARE, abi, airflow, listing)
+        entries = _with(pointer.entries, runtime_key, named)
+        gone = pointer.builds.keys() - entries.keys() - {runtime_key}
         document = {
             "schema": 1,
             "instance": instance,
             "loadInto": list(load_into),
             "builds": {
                 key: {"build": n.build, "abi": n.abi, "airflow": n.airflow, "listing": n.listing}
-                for key, n in _with(pointer.entries, runtime_key, named).items()
+                for key, n in entries.items()
             },
+            "dropped": sorted({pointer.builds[key].build for key in gone}),
         }
         folder = self.instance_path(instance)
         with translating(f"switching {instance}"):
@@ -364,11 +374,11 @@ class Share(Store):
 
 
 def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[str, Named]:
-    """Entries with the newest word on a runtime; None: with no word on it.
+    """Entries with the newest word on a runtime, None: with no word on it, and of few others.
 
     The bare base is said only where the loader could take another entry for this runtime's.
     """
-    rest = {k: n for k, n in entries.items() if k != key}
+    rest = dict([(k, n) for k, n in entries.items() if k != key][1 - BASES :])
     if named is None:
         return rest
     alike = any((n.abi, n.airflow) == (named.abi, named.airflow) for n in rest.values())

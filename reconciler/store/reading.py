@@ -90,6 +90,7 @@ class Reader:
             prune_confirmed=state.prune_confirmed,
             source_problem=state.source_problem,
             findings=state.findings,
+            removals=state.removals,
             unreadable=rows.named(
                 {t.table: t.lost for t in (self._environments, self._instances, self._builds)}
             ),

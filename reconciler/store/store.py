@@ -241,6 +241,7 @@ class Store(Outbox):
                 prune_confirmed=state.prune_confirmed,
                 source_problem=state.source_problem,
                 findings=state.findings,
+                removals=state.removals,
             )
 
     def write(self, lease: Lease, change: Change) -> int:

@@ -105,7 +105,7 @@ def stored(records: Records, change: Change) -> Records:
     repo = change.repo or records.repo
     return Records(
         environments, instances, builds, repo.accepted_revision, repo.prune_confirmed,
-        repo.source_problem, repo.findings, records.unreadable,
+        repo.source_problem, repo.findings, repo.removals, records.unreadable,
     )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder.build import Built
-from reconciler.core.model import InstanceRecord, StepResult
+from reconciler.core.model import InstanceRecord, Records, StepResult
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.world import Draft
+from reconciler.core.steps import record_step
+from reconciler.core.world import Draft, World
 from reconciler.daemon import effects as effects_module
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.gc import Collected, collect_garbage
@@ -61,7 +62,7 @@ def collect(
         return True
 
     return collect_garbage(
-        bench.share, roots=set(), held={}, now=time.time(), grace=grace, dry_run=False,
+        bench.share, roots=set(), held=(), now=time.time(), grace=grace, dry_run=False,
         go_on=go_on,
     )  # fmt: skip
 
@@ -151,6 +152,27 @@ def test_a_switch_in_the_middle_of_a_collection_never_names_what_goes(
     assert result.verdict is Verdict.FAILED
     assert result.problem is not None
     assert result.problem.reason == "BuildMissing"
+
+
+def test_a_switch_tells_what_the_pointer_left_out_and_that_is_retired(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a kill right after the pointer was written: the step is carried out again."""
+    record = switching(bench, old_build(bench).build_id)
+    for number in range(4):
+        bench.share.point(
+            record.name, f"base-{number}", f"{number:016x}",
+            abi="cp311-x", airflow="3.3.2", load_into=("scheduler",),
+        )  # fmt: skip
+    for _ in range(2):
+        result = switch(bench, record, monkeypatch)
+        assert (result.verdict, result.dropped) == (Verdict.OK, (f"{0:016x}",))
+    draft = Draft(World(7.0, Records(instances={record.name: record})))
+    record_step(draft, record.name, Step.SWITCH, result)
+    moved = draft.instances[record.name]
+    assert moved.activation is not None
+    assert moved.activation.step is not Step.SWITCH
+    assert moved.retired == (*record.retired, (f"{0:016x}", 7.0))
 
 
 def test_a_switch_before_a_collection_keeps_its_build(

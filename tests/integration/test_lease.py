@@ -132,7 +132,7 @@ class Rig:
 
     def collect(self) -> None:
         collect_garbage(
-            self.rooms.share, roots=set(), held={}, now=time.time(), grace=60.0, dry_run=False
+            self.rooms.share, roots=set(), held=(), now=time.time(), grace=60.0, dry_run=False
         )
 
 

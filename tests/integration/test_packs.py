@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ import pytest
 from reconciler.share.atomic import replace_file
 from reconciler.share.gc import collect_garbage
 from reconciler.share.hot import Need, pack_path
+from reconciler.share.loader.groundcrew_packs import Spoiled, read_block
 from reconciler.share.packs import Pack, held, read_head, read_member
 from reconciler.share.share import Share
 from tests.integration.test_share import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
@@ -154,14 +160,23 @@ def test_a_small_pack_is_packed_by_xz(python: str, tmp_path: Path) -> None:
 
 
 def test_a_python_without_xz_uses_the_share(site: Site) -> None:
-    """A pod's: that is said."""
+    """It waits for nobody, and takes nothing from the others: neither packs nor what is noted."""
+    site.run(WHERE)
+    (note,) = site.local.glob("*/*/.build-*")
+    unpacked = site.data()
     _small(site)
-    blind = site.root / "blind"
-    blind.mkdir()
-    (blind / "lzma.py").write_text("raise ImportError('built without')\n")
-    at = site.run(WHERE, PYTHONPATH=f"{blind}:{site.loader}:{site.base}")
+    module = site.loader / "groundcrew_local.py"
+    module.write_text(module.read_text() + "\nsys.modules['_lzma'] = None\n")
+    with (note.parent / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another one unpacks
+        limit = str(site.share.packs(A)[DIGEST].bytes)
+        at = site.run(WHERE, GROUNDCREW_LOCAL_LIMIT=limit)
     assert at.startswith(str(site.share.root))
-    assert "built without; using the share" in site.said
+    assert site.said == ""
+    assert (note.is_file(), site.data()) == (True, unpacked)
+    module.unlink()
+    assert site.run(WHERE) == at, "that is noted: a further process asks nothing"
+    assert site.said == ""
 
 
 def test_a_daemon_without_xz_makes_packs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +192,7 @@ def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:
     apart = [block for block in index["blocks"] if block.get("apart")]
     assert {block["parts"][0][0] for block in apart} == {LIBRARY}
     assert sum(block["packed"] for block in apart) == len(HUGE)
-    assert LIBRARY in held(site.pack, site.share.packs(A)[DIGEST].sha256)
+    assert LIBRARY in held(index)
     assert site.pack.stat().st_size < len(BIG)
     assert site.share.packs(A)[DIGEST].bytes > len(HUGE), "the room it takes counts"
     path = Path(site.run("import acme_pkg; print(acme_pkg.__path__[0])"), "library.bin")
@@ -297,6 +312,24 @@ def test_a_spoiled_pack_is_not_used(harm: str, site: Site) -> None:
     assert site.data() == []
 
 
+@pytest.mark.parametrize("method", ["zlib", "xz", ""])
+def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_path: Path) -> None:
+    """A file would be cut short, or another one's bytes taken for its own."""
+    pack = {"zlib": zlib.compress, "xz": lzma.compress, "": bytes}[method](b"three")
+    path = tmp_path / "block"
+    path.write_bytes(pack)
+    block = {"packed": len(pack), "sha256": hashlib.sha256(pack).hexdigest()}
+    block |= {"zlib": method == "zlib", "xz": method == "xz"}
+    with path.open("rb") as file:
+        for size in (4, 5, 6):
+            block["parts"] = [["lib/x.py", 0, size, 0o644]]
+            if size == 5:
+                assert read_block(file.fileno(), block, 0) == b"three"
+                continue
+            with pytest.raises(Spoiled, match="not as large"):
+                read_block(file.fileno(), block, 0)
+
+
 def test_processes_that_start_together_unpack_once(site: Site) -> None:
     """One takes the lock, the others wait and use what it made."""
     running = [site.begin(WHERE) for _ in range(8)]
@@ -304,6 +337,32 @@ def test_processes_that_start_together_unpack_once(site: Site) -> None:
     assert len(found) == 1
     assert found.pop().startswith(str(site.local))
     assert len(site.data()) == 1
+
+
+def test_who_only_waited_takes_no_notes_away(site: Site) -> None:
+    """Another process has unpacked all meanwhile: what it noted of other builds stays."""
+    site.run(WHERE)
+    (note,) = site.local.glob("*/*/.build-*")
+    (link,) = note.parent.glob(f"{DIGEST}-*")
+    other = note.rename(note.with_name(".build-other"))
+    hidden = link.rename(link.with_name(".hidden"))
+    path = note.with_name(".lock")
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = site.begin(WHERE)
+        deadline = time.monotonic() + 30
+        while not _has_open(process.pid, path) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        hidden.rename(link)
+    out, _ = process.communicate(timeout=60)
+    assert out.startswith(str(site.local))
+    assert (note.is_file(), other.is_file()) == (True, True)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # of a file that is closed just now
+        return any(fd.readlink() == path for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def test_a_killed_process_leaves_nothing_in_the_way(site: Site) -> None:
@@ -420,7 +479,7 @@ def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
 
 def _files(site: Site, pack: Pack) -> set[str]:
     """The files that a pack of the entry holds."""
-    found = held(pack_path(site.share.entry(DIGEST), pack.sha256), pack.sha256)
+    found = held(read_head(pack_path(site.share.entry(DIGEST), pack.sha256))[1])
     return {path for path in found if not path.endswith("/")}
 
 
@@ -461,7 +520,7 @@ def test_packs_go_with_the_last_build_that_names_them(site: Site) -> None:
 
     def collect(**more: Any) -> tuple[str, ...]:
         done = collect_garbage(
-            site.share, roots=set(), held={}, now=time.time() + 1000, grace=10.0, **more
+            site.share, roots=set(), held=(), now=time.time() + 1000, grace=10.0, **more
         )
         return done.entries
 

@@ -266,7 +266,7 @@ def test_sizes_are_told_by_team_and_a_shared_entry_counts_for_each(tmp_path: Pat
 def test_a_collection_that_is_stopped_says_so_and_the_next_one_ends_it(tmp_path: Path) -> None:
     share = share_of(tmp_path / "share", {"red": "a", "blue": "b", "green": "c"})
     turns = iter([True, False, False, False, False, False])
-    common = {"roots": {herd.build_id(0, 0)}, "held": {}, "now": 1e9, "grace": 1.0}
+    common = {"roots": {herd.build_id(0, 0)}, "held": (), "now": 1e9, "grace": 1.0}
     first = collect_garbage(share, **common, dry_run=False, go_on=lambda: next(turns, False))  # type: ignore[arg-type]
     assert not first.complete
     assert len(first.builds) == 1

@@ -128,6 +128,27 @@ def test_a_pointer_without_a_listing_is_written_anew(share: Share) -> None:
     assert share.points("dev", RUNTIME, A, **words, listing="0a1b2c3d")
 
 
+def test_a_pointer_names_builds_of_the_newest_bases_only(share: Share) -> None:
+    """With an image of each week it would grow for ever; what it leaves out it tells."""
+    words: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
+    names = [f"{number:016x}" for number in range(6)]
+    for name in names:
+        publish(share, name)
+    for number in (0, 1, 2, 3, 0):
+        share.point("dev", f"base-{number}", names[number], **words)
+    pointer = share.pointer("dev")
+    assert pointer is not None
+    assert ([*pointer.builds], pointer.dropped) == (["base-1", "base-2", "base-3", "base-0"], ())
+    for number, gone in ((4, 1), (5, 2)):
+        share.point("dev", f"base-{number}", names[number], **words)
+        assert share.points("dev", f"base-{number}", names[number], **words)
+        pointer = share.pointer("dev")
+        assert pointer is not None
+        assert pointer.dropped == (names[gone],)
+    assert [*pointer.builds] == ["base-3", "base-0", "base-4", "base-5"]
+    assert garbage(share, time.time() + 1000, roots=set()) == (names[1],), "not what went just now"
+
+
 def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:
     """Switching one runtime leaves the entries of others; None takes the entry away."""
     share.point("dev", "old", A, abi="cp310-x", airflow="2.11.2", load_into=["worker"])
@@ -430,7 +451,7 @@ def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> No
 # ---------------------------------------------------------------------------------------- garbage
 
 
-def garbage(share: Share, now: float, *, roots: set[str], **held: Held) -> tuple[str, ...]:
+def garbage(share: Share, now: float, *held: Held, roots: set[str]) -> tuple[str, ...]:
     done = collect_garbage(share, roots=roots, held=held, now=now, grace=10.0, dry_run=False)
     return done.builds
 
@@ -442,11 +463,11 @@ def test_what_may_still_be_loaded_stays(share: Share) -> None:
         publish(share, build)
     point(share, A)
     alive = Held(((B, now - 100),), oldest_process=now - 200)
-    assert garbage(share, now, roots=set(), dev=alive) == (C,)
+    assert garbage(share, now, alive, roots=set()) == (C,)
     unknown = Held(((B, now - 100),), oldest_process=None)
-    assert garbage(share, now, roots=set(), dev=unknown) == ()
+    assert garbage(share, now, unknown, roots=set()) == ()
     ended = Held(((B, now - 100),), oldest_process=now - 50)
-    assert garbage(share, now, roots=set(), dev=ended) == (B,)
+    assert garbage(share, now, ended, roots=set()) == (B,)
     assert share.complete_builds() == [A]
 
 

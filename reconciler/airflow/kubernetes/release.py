@@ -20,6 +20,7 @@ from reconciler.core.model import Image
 TIER = "tier=airflow"
 TASKS = "kubernetes_executor=True"  # on every pod that the executor makes, whatever its template
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "worker", "webserver", "api-server")
+FOREIGN = ("pgbouncer", "redis", "statsd")  # of the chart, in images without Airflow
 KINDS = ("deployments", "statefulsets")
 KUBERNETES_EXECUTOR = "KubernetesExecutor"
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
@@ -110,6 +111,7 @@ class Release:
     def oldest(self, now: float) -> float | None:
         """When the oldest pod of the release, tasks included, was made; None if not known.
 
+        Those without Airflow load no build, and no rollout makes them younger: they do not count.
         Asks the cluster for pods of tasks whose template lacks the chart's labels: those without a
         `release` may be of any in the namespace. Raises what the cluster says.
         """
@@ -120,7 +122,8 @@ class Release:
         mine = [
             pod
             for pod in (*mirror.items(), *others)
-            if self._mine(pod) or (_of_task(pod) and "release" not in labels_of(pod))
+            if (self._mine(pod) and component_of(pod) not in FOREIGN)
+            or (_of_task(pod) and "release" not in labels_of(pod))
         ]
         alive = [pod for pod in mine if pod["status"].get("phase") not in ENDED]
         return min((seconds(p["metadata"].get("creationTimestamp")) for p in alive), default=now)

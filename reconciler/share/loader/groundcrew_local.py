@@ -43,18 +43,20 @@ def localise(
     """Folders to use instead of store entries: {digest: local folder}; those missing stay remote.
 
     `place` is a folder of ours. `packs` is {digest: {"pack": SHA-256 of the pack's head, "bytes":
-    size when unpacked, "whole": does it hold all files of the entry}}. Where all packs are there,
-    the file `note` (none if "") says so beside `about`: no further process imports this module.
+    size when unpacked, "whole": does it hold all files of the entry, "xz": is it packed by xz}}.
+    Where all packs are there that this Python can unpack, the file `note` (none if "") says so
+    beside `about`: no further process imports this module.
     """
+    beyond = _beyond(packs)
     wanted = {}
     for digest, row in packs.items():
-        if digest.isalnum() and row["pack"].isalnum():
+        if digest not in beyond and digest.isalnum() and row["pack"].isalnum():
             wanted[digest] = os.path.join(place, "%s-%s" % (digest, row["pack"][:16]))
     missing = [digest for digest in wanted if not _ready(wanted[digest])]
     if missing:
         with _Lock(os.path.join(place, ".lock")) as held:
-            if held:
-                missing = [digest for digest in missing if not _ready(wanted[digest])]
+            missing = [digest for digest in missing if held and not _ready(wanted[digest])]
+            if missing:  # else another process has just made it
                 _unpack_all(root, place, {d: packs[d] for d in missing}, set(wanted.values()))
     found = {}
     for digest, link in wanted.items():
@@ -64,9 +66,19 @@ def localise(
                 os.utime(link, follow_symlinks=False)  # used now: evicted last
             except OSError:
                 pass
-    if note and len(found) == len(packs):
+    if note and len(found) + len(beyond) == len(packs):
         _note(os.path.join(place, note), found, about)
     return found
+
+
+def _beyond(packs: dict[str, Any]) -> set[str]:
+    """Digests whose packs this Python cannot unpack: those by xz, where it was built without."""
+    xz = {digest for digest, row in packs.items() if row.get("xz")}
+    if not xz:
+        return xz
+    from importlib.util import find_spec
+
+    return set() if find_spec("_lzma") else xz
 
 
 def _note(path: str, found: dict[str, str], about: dict[str, Any]) -> None:
@@ -157,7 +169,10 @@ def _sweep(place: str) -> None:
     used = set()
     for name in os.listdir(place):
         if name.startswith(".build-"):
-            os.unlink(os.path.join(place, name))  # whoever uses that build notes it again
+            try:
+                os.unlink(os.path.join(place, name))  # whoever uses that build notes it again
+            except FileNotFoundError:  # it was written just now, and has its name
+                pass
         elif not name.startswith("."):
             used.add(os.path.basename(os.readlink(os.path.join(place, name))))
     data = os.path.join(place, ".data")

@@ -72,18 +72,21 @@ def read_block(handle: int, block: dict[str, Any], offset: int) -> bytes | memor
 
     if block["packed"] > BLOCK_LIMIT:
         raise Spoiled("a block is too large")
-    packed = read_range(handle, offset, block["packed"])
-    if len(packed) < block["packed"] or hashlib.sha256(packed).hexdigest() != block["sha256"]:
+    data: bytes | memoryview = read_range(handle, offset, block["packed"])
+    if len(data) < block["packed"] or hashlib.sha256(data).hexdigest() != block["sha256"]:
         raise Spoiled("a block has another digest")
+    size = sum(part[2] for part in block["parts"])
     if block.get("xz"):
         import lzma
 
-        return lzma.decompress(packed)
-    if block["zlib"]:
+        data = lzma.decompress(data)
+    elif block["zlib"]:
         import zlib
 
-        return zlib.decompress(packed, bufsize=max(1, sum(part[2] for part in block["parts"])))
-    return packed
+        data = zlib.decompress(data, bufsize=max(1, size))
+    if len(data) != size:
+        raise Spoiled("a block is not as large as its parts")
+    return data
 
 
 def read_range(handle: int, offset: int, size: int) -> memoryview:

@@ -1,0 +1,90 @@
+"""Builds that the records do not know of, and that a process may have started with all the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.decide import decide
+from reconciler.core.definitions import Commit, Definitions, Instance
+from reconciler.core.model import Records
+from reconciler.core.world import World
+from reconciler.daemon.garbage import collect
+from reconciler.daemon.rooms import Rooms
+from tests.fakes import herd
+from tests.fakes.house import instance, stored
+
+DAY = 86400.0
+NAME = "forgotten-builds"  # of no instance of another test, which may run side by side
+OURS, OTHERS = herd.build_id(0, 0), herd.build_id(1, 0)
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Iterator[Rooms]:
+    """A share with an old build of each of two teams."""
+    found = Rooms(herd.settings(tmp_path))
+    found.prepare()
+    place(found, OURS, "red", age=30 * DAY)
+    place(found, OTHERS, "blue", age=30 * DAY)
+    yield found
+    found.close()
+    found.store.close()
+
+
+def place(rooms: Rooms, build: str, team: str, *, age: float) -> None:
+    """Put a build on the share that was made so many seconds ago."""
+    herd.place_build(rooms.share, build, team)
+    then = time.time() - age
+    for path in (rooms.share.build_path(build) / "build.json", rooms.share.build_path(build)):
+        os.utime(path, (then, then))
+
+
+@contextmanager
+def task(rooms: Rooms) -> Iterator[None]:
+    """A process of the instance lives; nobody knows which build it started with."""
+    loader = rooms.share.instance_path(NAME) / "loader"
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "PYTHONPATH": str(loader)}) as one:
+        yield
+        one.kill()
+
+
+def accepted(records: Records, at: float, *instances: Instance) -> Records:
+    """The records once these are all instances that are defined."""
+    defined = Definitions(Commit("r1"), {}, {one.name: one for one in instances}, ())
+    return stored(records, decide(World(at, records, defined)).change)
+
+
+def removable(rooms: Rooms, records: Records, now: float) -> set[str]:
+    return set(collect(rooms, records, now, dry_run=True).builds)
+
+
+def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Rooms) -> None:
+    """As after a loss of the database: until the grace is over and no process is as old."""
+    with task(rooms):
+        known = time.time() + 1
+        records = accepted(Records(), known, instance(NAME))
+        younger = herd.build_id(2, 0)
+        place(rooms, younger, "red", age=-2.0)
+        assert removable(rooms, records, known + DAY / 2) == {OTHERS}
+        assert removable(rooms, records, known + 3 * DAY) == {OTHERS, younger}
+    assert removable(rooms, records, known + DAY / 2) == {OTHERS}
+    assert removable(rooms, records, known + 3 * DAY) == {OURS, OTHERS, younger}
+
+
+def test_an_instance_that_is_removed_keeps_its_teams_builds_for_the_grace(rooms: Rooms) -> None:
+    """Nothing is known any more of what runs there; it may come back, too."""
+    now = time.time()
+    records = accepted(Records(), now - 9 * DAY, instance(NAME))
+    assert removable(rooms, records, now) == {OURS, OTHERS}
+    records = accepted(records, now, instance("another", "green"))
+    assert set(records.instances) == {"another"}
+    assert removable(rooms, records, now + DAY / 2) == {OTHERS}
+    records = accepted(records, now + DAY, instance(NAME))
+    assert removable(rooms, records, now + 1.5 * DAY) == {OTHERS}
+    assert removable(rooms, records, now + 3 * DAY) == {OURS, OTHERS}
