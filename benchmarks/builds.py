@@ -36,7 +36,7 @@ from reconciler.core.definitions import (
     Requirement,
     SourcePackage,
 )
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 from tests.fakes.base import make_base, write_package

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from reconciler.core.definitions import Instance
-from reconciler.core.model import Activation, Base, StepResult
+from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Step
+from reconciler.core.runtime import Base
 
 
 class Driver(Protocol):

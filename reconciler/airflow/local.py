@@ -25,8 +25,9 @@ from reconciler.airflow.gate import Gate
 from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
 from reconciler.core.definitions import Component, Instance
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Activation, Base, Problem, StepResult
+from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.runtime import Base
 from reconciler.core.steps import RELEASES
 from reconciler.faults import failpoint
 from reconciler.settings import LocalSettings

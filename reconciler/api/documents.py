@@ -12,7 +12,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reconciler.core.definitions import Finding
-from reconciler.core.model import BuildRecord, Event, Problem, Records, Request, Runtime
+from reconciler.core.model import (
+    BuildRecord,
+    Event,
+    Problem,
+    Records,
+    Request,
+)
+from reconciler.core.runtime import Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
 
 if TYPE_CHECKING:

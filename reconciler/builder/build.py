@@ -54,7 +54,7 @@ from reconciler.builder.wheels import (
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
 

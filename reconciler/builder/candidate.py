@@ -12,7 +12,7 @@ from typing import Any
 
 from reconciler.builder.workshop import Ended, read_result
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 REPORT_LIMIT = 16 << 20  # bytes
 LOCAL = "local"  # in a verification's folder: where whole packs are unpacked

@@ -26,7 +26,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
 LIVE = "live"  # in the folder that is parsed: a link to the instance's own DAG folder

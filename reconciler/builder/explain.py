@@ -12,7 +12,7 @@ from packaging.version import InvalidVersion
 
 from reconciler.core.definitions import Place, Recipe, Requirement
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 NETWORK = (
     "failed to fetch", "error sending request", "connection refused", "timed out",

@@ -20,7 +20,7 @@ from reconciler.builder.turns import MAKING
 from reconciler.builder.wheels import disk_error, refuse_unsafe, sha256_of
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 Export = Callable[[str, Path], None]
 

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Distribution, Image, Runtime
+from reconciler.core.runtime import Distribution, Image, Runtime
 
 INVENTORY_LIMIT = 16 << 20  # bytes
 

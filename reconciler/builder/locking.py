@@ -25,7 +25,7 @@ from reconciler.builder.wheels import disk_full, locked, ran_out_of_disk
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
 from reconciler.settings import BuilderSettings
 

@@ -15,7 +15,7 @@ from reconciler.builder.wheels import disk_full, ran_out_of_disk
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 
 TAIL = 12  # lines of a failed build that its message shows

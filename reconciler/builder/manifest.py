@@ -20,7 +20,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.overlap import Facts
 from reconciler.builder.wheels import Wheel
 from reconciler.core.definitions import Recipe
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 
 class Whole(Protocol):

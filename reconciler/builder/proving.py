@@ -20,7 +20,8 @@ from reconciler.builder.wheels import entry_digest
 from reconciler.core.budget import exceeded, measured, must_measure, refusal
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import ImportCost, Runtime
+from reconciler.core.model import ImportCost
+from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
 
 

@@ -17,7 +17,7 @@ from reconciler.builder.turns import MAKING
 from reconciler.builder.wheels import Wheel, fetch
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)

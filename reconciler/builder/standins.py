@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from reconciler.core.model import Distribution, Runtime
+from reconciler.core.runtime import Distribution, Runtime
 
 
 def usable(runtime: Runtime) -> tuple[Distribution, ...]:

@@ -30,7 +30,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 
 REPORT_KEYS = {"fatal", "warnings", "modules", "seconds", "opens", "files", "hot"}
 

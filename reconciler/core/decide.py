@@ -11,9 +11,10 @@ from dataclasses import replace
 from reconciler.core.accept import accept
 from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
-from reconciler.core.model import InstanceRecord, Problem, Runtime
+from reconciler.core.model import InstanceRecord, Problem
 from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
+from reconciler.core.runtime import Runtime
 from reconciler.core.steps import quarantined, retire
 from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment_of
 

@@ -23,7 +23,7 @@ from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
 from reconciler.builder.uv import uv_path
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError
-from reconciler.core.model import Image, Runtime
+from reconciler.core.runtime import Image, Runtime
 from reconciler.settings import Settings
 from reconciler.share.share import Share
 

@@ -24,16 +24,14 @@ from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import (
     Activation,
-    Base,
     BuildRecord,
-    Image,
     InstanceRecord,
     Problem,
-    Runtime,
     StepResult,
 )
 from reconciler.core.patience import Patience
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption

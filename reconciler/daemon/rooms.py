@@ -18,7 +18,8 @@ from reconciler.builder.build import Builder
 from reconciler.builder.sandbox import Sandbox
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Base, Image, Records, Runtime
+from reconciler.core.model import Records
+from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
 from reconciler.daemon.policy import policy_of

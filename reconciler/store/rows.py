@@ -21,8 +21,8 @@ from reconciler.core.model import (
     EnvironmentRecord,
     InstanceRecord,
     RepoState,
-    Runtime,
 )
+from reconciler.core.runtime import Runtime
 from reconciler.store import schema
 from reconciler.store.codec import dump, parse
 from reconciler.store.errors import Conflict

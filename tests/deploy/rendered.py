@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 from reconciler.builder.jobs.manifest import Order, job_manifest
-from reconciler.core.model import Image
+from reconciler.core.runtime import Image
 from reconciler.settings import Settings
 from scripts.manifests import EXAMPLES, example, render
 

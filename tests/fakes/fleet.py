@@ -27,17 +27,16 @@ from reconciler.core.model import (
     Activation,
     BuildRecord,
     Change,
-    Distribution,
     EnvironmentRecord,
     Event,
     InstanceRecord,
     Problem,
     Quarantine,
     RepoState,
-    Runtime,
     Trigger,
 )
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
+from reconciler.core.runtime import Distribution, Runtime
 from reconciler.core.world import WindowState, build_key
 from reconciler.share.share import Share
 from reconciler.store.store import Store

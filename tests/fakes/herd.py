@@ -13,8 +13,9 @@ from pathlib import Path
 
 from gitsource.source import Source
 from reconciler.core.decide import decide
-from reconciler.core.model import BuildRecord, Distribution, Records, Runtime
+from reconciler.core.model import BuildRecord, Records
 from reconciler.core.phases import BuildPhase
+from reconciler.core.runtime import Distribution, Runtime
 from reconciler.core.world import World, build_key
 from reconciler.daemon.rooms import Rooms
 from reconciler.settings import GitSettings, LocalSettings, Settings

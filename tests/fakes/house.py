@@ -40,12 +40,12 @@ from reconciler.core.model import (
     Problem,
     Records,
     Request,
-    Runtime,
     StepResult,
     Verb,
 )
 from reconciler.core.patience import Patience
 from reconciler.core.phases import BuildPhase, Step, Verdict
+from reconciler.core.runtime import Runtime
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
 

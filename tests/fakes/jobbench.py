@@ -11,7 +11,7 @@ from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
 from reconciler.builder.uv import uv_path
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
-from reconciler.core.model import Image, Runtime
+from reconciler.core.runtime import Image, Runtime
 from reconciler.settings import BuilderSettings, KubernetesSettings
 from tests.fakes.bench import Bench
 from tests.fakes.lab import Lab

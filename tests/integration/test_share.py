@@ -19,7 +19,7 @@ import pytest
 from gitsource.fields import ENV_REFUSED, ENV_REFUSED_PREFIXES
 from reconciler.builder.inspection import inspect_base, runtime_of
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 from reconciler.share import locks
 from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage

@@ -17,7 +17,7 @@ import pytest
 from reconciler.builder.jobs.workshop import JobWorkshop
 from reconciler.core.definitions import SourcePackage
 from reconciler.core.errors import Cancelled, Retryable, Stalled
-from reconciler.core.model import Runtime
+from reconciler.core.runtime import Runtime
 from tests.fakes.bench import PASSWORD, holding
 from tests.fakes.jobbench import JobBench
 from tests.fakes.kubeapi import Json, wait_for

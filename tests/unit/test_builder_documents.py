@@ -19,7 +19,7 @@ from reconciler.builder.verify import last_line, line_in
 from reconciler.builder.wheels import Wheel
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
 from reconciler.core.errors import Cancelled, Stalled
-from reconciler.core.model import Distribution, Runtime  # fmt: skip
+from reconciler.core.runtime import Distribution, Runtime
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 

@@ -7,7 +7,7 @@ import pytest
 from reconciler.builder.explain import explain, name_of, place_of
 from reconciler.core.definitions import Place, Recipe, Requirement
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Distribution, Runtime
+from reconciler.core.runtime import Distribution, Runtime
 
 FILE = "teams/red/one.yaml"
 RUNTIME = Runtime(

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 
 from reconciler.builder.jobs.manifest import Order, half, job_manifest
-from reconciler.core.model import Image
+from reconciler.core.runtime import Image
 from reconciler.settings import KubernetesSettings
 
 SHARE = Path("/srv/groundcrew")

@@ -21,8 +21,9 @@ from reconciler.cluster.clusters import Clusters
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
-from reconciler.core.model import Activation, Base, Problem, StepResult
+from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.runtime import Base
 from reconciler.faults import failpoint
 
 LAST_LINES = 12  # of a crashed container's log that are told

@@ -15,7 +15,7 @@ from reconciler.cluster.mirror import Mirror
 from reconciler.cluster.words import main_of
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away
-from reconciler.core.model import Image
+from reconciler.core.runtime import Image
 
 TIER = "tier=airflow"
 TASKS = "kubernetes_executor=True"  # on every pod that the executor makes, whatever its template

@@ -17,7 +17,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
 from reconciler.builder.workshop import read_result
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Image, Runtime
+from reconciler.core.runtime import Image, Runtime
 
 TIMEOUT = 120.0  # seconds that the inventory may take in a pod that runs
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconciler.core.model import Image
+from reconciler.core.runtime import Image
 from reconciler.settings import JobSettings, KubernetesSettings
 
 ARCHITECTURE = "kubernetes.io/arch"

@@ -26,7 +26,7 @@ from reconciler.builder.proxy import Indexes
 from reconciler.builder.workshop import Ended
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError, Retryable
-from reconciler.core.model import Image
+from reconciler.core.runtime import Image
 from reconciler.settings import KubernetesSettings
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from reconciler.cli.preview.revisions import Side
 from reconciler.cli.preview.runtimes import Runtimes
 from reconciler.core.definitions import Environment, Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import Problem, Runtime
+from reconciler.core.model import Problem
+from reconciler.core.runtime import Runtime
 from reconciler.core.world import owners_of
 from reconciler.settings import Settings
 from reconciler.share.share import Share

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from reconciler.api import contract
 from reconciler.cli.failing import Misuse
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Records, Runtime
+from reconciler.core.model import Records
+from reconciler.core.runtime import Runtime
 
 LIMIT = 64 << 20  # bytes
 TIMEOUT = 30.0

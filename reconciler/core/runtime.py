@@ -1,0 +1,58 @@
+"""What is installed in an instance before Groundcrew adds anything: the base, and its runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One installed distribution of a base."""
+
+    name: str  # normalised (PEP 503)
+    version: str
+    requires: tuple[str, ...] = ()
+    provides_extra: tuple[str, ...] = ()
+    requires_python: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image that an instance's pods run, as a Job needs it.
+
+    `reference` names it by digest where that can be pulled, `id` is what the nodes report.
+    """
+
+    context: str | None  # of the cluster; None: the daemon's own
+    reference: str
+    id: str
+    user: int | None = None  # runAsUser and runAsGroup of the pods; None: the image's own
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where an instance's packages are installed: an interpreter here, or an image."""
+
+    python: str = ""
+    image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What is installed in an instance: the base. `key` names it everywhere.
+
+    `python_tag` is like "cp311", `platform` like "linux_x86_64", `tags` are the wheel tags that
+    the interpreter accepts, best first.
+    """
+
+    key: str  # "<python_tag>-<platform>-airflow<version>-<12 digits of the inventory digest>"
+    python: str  # path of the interpreter
+    python_version: str  # "3.11.7"
+    python_tag: str
+    platform: str
+    airflow_version: str
+    tags: tuple[str, ...]
+    base: tuple[Distribution, ...]
+    image: Image | None = None  # None: an interpreter of this machine
+    listing: str = ""  # a mark of what is installed that the loader can make; "" when unknown
