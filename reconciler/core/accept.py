@@ -135,7 +135,7 @@ def _hold(draft: Draft, revision: str, gone: list[str]) -> None:
     problem = Problem(PRUNE_HELD, message)
     if draft.repo.source_problem != problem:
         draft.repo = replace(draft.repo, source_problem=problem)
-        draft.event(PRUNE_HELD, REPO, message, revision=revision)
+        draft.event("PruneHeld", REPO, message, revision=revision)
 
 
 def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) -> None:
