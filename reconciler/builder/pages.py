@@ -44,7 +44,7 @@ def read_page(index: Opens, url: str) -> tuple[int, list[dict[str, object]]]:
     files = files_of(answer.headers.get("Content-Type", ""), text)
     for file in files:
         file["url"] = urldefrag(urljoin(str(answer.url), str(file["url"]))).url
-    return 200, files
+    return 200, [file for file in files if str(file["url"]).isprintable()]  # others lead nowhere
 
 
 def files_of(kind: str, text: str) -> list[dict[str, object]]:

@@ -218,7 +218,9 @@ class Indexes:
         ours = rf'http://[^/"]+/(?:[^/"]+/)?{self._mark}'
         lock = re.sub(rf'(?m)^index = "{ours}/[^"]*"\n', "", lock)
         return re.sub(
-            rf'{ours}/file/[^/"]+/([^/"]+)/[^"]+', lambda match: _decode(match.group(1)), lock
+            rf'url = "{ours}/file/[^/"]+/([^/"]+)/([^"]+)"',
+            lambda match: _row(_decode(match[1]), unquote(match[2])),
+            lock,
         )
 
     # ------------------------------------------------------------------------------- requests
@@ -340,6 +342,16 @@ def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
 def canonicalize_glob(glob: str) -> str:
     """A name glob in the form that normalised names have."""
     return re.sub(r"[-_.]+", "-", glob).lower()
+
+
+def _row(url: str, filename: str) -> str:
+    """What a lock says of a file: its name, too, where the address does not end in it."""
+    named = "" if url.endswith(f"/{filename}") else f"name = {_quoted(filename)}, "
+    return f"{named}url = {_quoted(url)}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _encode(url: str) -> str:

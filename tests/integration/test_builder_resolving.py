@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.definitions import Api, Place
+from reconciler.builder.wheels import locked
+from reconciler.core.definitions import Api, Index, Place
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.daemon.rooms import Rooms
 from reconciler.settings import BuilderSettings, Settings
+from tests.fakes.addresses import served
 from tests.fakes.bench import FILE, PASSWORD, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
 
@@ -147,6 +149,27 @@ def test_the_private_index_wins_over_a_higher_public_version(bench: Bench) -> No
         bench.private.url.removesuffix("simple/")
     )
     assert not [path for path in bench.public.asked if "acme" in path]
+
+
+@pytest.mark.parametrize(
+    "address", ["/f/acme_gpu-2.0%2Bcu118-py3-none-any.whl", "/get?file=7", '/"\\/a.whl']
+)
+def test_a_wheel_has_its_name_whatever_its_address_is(bench: Bench, address: str) -> None:
+    """It may be quoted, or say nothing at all; the lock can be read and the wheel is found."""
+    name = "acme_gpu-2.0+cu118-py3-none-any.whl"
+    href = address.replace('"', "&quot;")
+    page = f'<a href="{href}#sha256={"0" * 64}" data-core-metadata="true">{name}</a>'
+    metadata = "Metadata-Version: 2.1\nName: acme-gpu\nVersion: 2.0+cu118\n"
+    with served({"/simple/acme-gpu/": page}) as index:
+        asked = address.replace('"', "%22")
+        index.pages[f"{asked}.metadata"] = metadata
+        bench.builder = bench.make_builder(allow_hosts=[index.host])
+        indexes = (Index("gpu", f"{index.url}/simple/", ("acme-*",)),)
+        lock = bench.lock(bench.recipe("acme-gpu", indexes=indexes))
+        (package,) = tomllib.loads(lock)["packages"]
+        wheel = locked(package, bench.runtime.tags)
+        assert wheel is not None
+        assert (wheel.filename, wheel.url) == (name, f"{index.url}{address}")
 
 
 def test_a_private_name_that_is_missing_fails_rather_than_falls_through(bench: Bench) -> None:
