@@ -19,8 +19,9 @@ from packaging.utils import canonicalize_name
 
 from reconciler.builder.explain import blamed, explain, place_of, untrusted
 from reconciler.builder.job import Job
+from reconciler.builder.metadata import is_name, metadata, usable
 from reconciler.builder.proxy import Indexes
-from reconciler.builder.standins import stand_ins, usable
+from reconciler.builder.standins import stand_ins
 from reconciler.builder.wheels import disk_full, locked, ran_out_of_disk
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Recipe
@@ -88,7 +89,8 @@ def make_lock(
     ]  # fmt: skip
     if not recipe.source_builds:
         command += ["--only-binary", ":all:"]
-    for name in sorted({d.name for d in runtime.base} | {w.name for w in wheels}):
+    base = {d.name for d in runtime.base if is_name(d.name)}
+    for name in sorted(base | {w.name for w in wheels}):
         command += ["--no-emit-package", name]
     if not direct or settings.default_index:
         command += ["--default-index", settings.default_index if direct else index]
@@ -145,15 +147,10 @@ def _write_inputs(
     (work / "constraints.txt").write_text("\n".join([*base, *own]) + "\n")
     parts = []
     for dist in usable(runtime):
-        fields = {
-            "name": dist.name,
-            "version": dist.version,
-            "requires-dist": list(dist.requires),
-            "provides-extra": list(dist.provides_extra),
-        }
-        if dist.requires_python:
-            fields["requires-python"] = dist.requires_python
-        body = "\n".join(f"{key} = {json.dumps(value)}" for key, value in fields.items())
+        body = "\n".join(
+            f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            for key, value in metadata(dist).items()
+        )
         parts.append(f"[[dependency-metadata]]\n{body}\n")
     (work / "uv.toml").write_text("\n".join(parts))
 

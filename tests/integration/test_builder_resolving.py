@@ -67,6 +67,24 @@ def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -
         assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
 
 
+@pytest.mark.parametrize("odd", [
+    {"requires": ("pytz (>dev)", "acme-core>=1.0.*", "acme-core===1.0-odd")},
+    {"requires": ("acme-core @ file:///opt/acme-core", "acme-core @ https://h.example/a.exe")},
+    {"requires_python": ">=3.6.*"},
+    {"requires_python": "===3-odd"},
+    {"requires_python": ">=3.6,"},
+    {"provides_extra": ("all !", "good")},
+    {"name": "-odd"},
+])  # fmt: skip
+def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, object]) -> None:
+    """What a resolver cannot read of what is installed is left out, and stops nothing."""
+    (other,) = (d for d in bench.runtime.base if d.name == "old-lib")
+    base = (*bench.runtime.base, replace(other, **{"name": "odd", **odd}))
+    bench.runtime = replace(bench.runtime, key=f"{bench.runtime.key}-odd", base=base)
+    make_wheel(bench.public.folder, "alpha", requires=("old-lib", "acme-core"))
+    assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
+
+
 def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench) -> None:
     """The message names the base's version, the resolver's words and the requirement's line."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
