@@ -17,7 +17,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.explain import blamed, explain, place_of, untrusted
+from reconciler.builder.explain import blamed, explain, place_of, refuse_replacing, untrusted
 from reconciler.builder.job import Job
 from reconciler.builder.metadata import is_name, metadata, usable
 from reconciler.builder.proxy import Indexes
@@ -72,6 +72,7 @@ def make_lock(
     Raises Stalled (Conflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the place of the
     requirement that is to blame, or Retryable (IndexUnreachable).
     """
+    refuse_replacing(recipe.packages, runtime)
     place = work / "resolve"
     place.mkdir()
     _write_inputs(place, recipe, runtime, wheels)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder.wheels import locked
-from reconciler.core.definitions import Api, Index, Place
+from reconciler.core.definitions import Api, Index, Place, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.daemon.rooms import Rooms
@@ -27,7 +27,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield bench
 
 
-def refused(bench: Bench, *wanted: str, **more: object) -> GroundcrewError:
+def refused(bench: Bench, *wanted: str | SourcePackage, **more: object) -> GroundcrewError:
     """How a resolution is refused."""
     with pytest.raises(GroundcrewError) as caught:
         bench.lock(bench.recipe(*wanted, **more))
@@ -94,6 +94,16 @@ def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench)
     assert (error.reason, error.place) == ("Conflict", Place(FILE, 8))
     assert "the base (Airflow 3.3.2) has acme-core 2.0" in error.message
     assert "unsatisfiable" in error.message
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_package_of_the_repo_replaces_none_of_the_base(tmp_path: Path, version: str) -> None:
+    """Whatever the version that the base has: its own would be loaded."""
+    with Bench(tmp_path, {"acme-own": version}) as bench:
+        own = bench.package("acme-own", {"acme_own/__init__.py": ""})
+        error = refused(bench, own)
+        assert (error.reason, error.place) == ("Conflict", own.place)
+        assert f"the base (Airflow 3.3.2) has acme-own {version}" in error.message
 
 
 def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench) -> None:
