@@ -136,15 +136,18 @@ class Files:
         """Take the files of a revision, with their folders; the paths that differ from before."""
         entries: dict[str, Entry] = {}
         trees: dict[str, str] = {}
+        before = self._entries
         for row in listing:
             described, path = row.split("\t", 1)
             mode, kind, name, size = described.split()
             if kind == "tree":
                 trees[path] = name
-            else:
-                entries[path] = Entry(path, mode, name, int(size) if size != "-" else 0)
-        before = self._entries
-        changed = [path for path, entry in entries.items() if before.get(path) != entry]
+                continue
+            entry = before.get(path)  # the same object, where nothing has changed
+            if entry is None or entry.blob != name or entry.mode != mode:
+                entry = Entry(path, mode, name, int(size) if size != "-" else 0)
+            entries[path] = entry
+        changed = [path for path, entry in entries.items() if before.get(path) is not entry]
         changed += before.keys() - entries.keys()
         self._entries, self._trees, self._paths, self._blobs = entries, trees, None, blobs
         return changed
