@@ -1,18 +1,19 @@
-"""Reading a bare mirror: one revision's files, by a `git cat-file` that lives as long as the read.
+"""Reading a bare mirror: one revision's files, by gits that live as long as the read.
 
-What changed between two revisions is asked for, so that a small change in a large repo is small.
+A revision is listed whole each time, row by row up to a limit: a few objects may stand for
+thousands of millions of files, and git holds all of a difference in memory before it tells it.
 """
 
 from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
-from gitsource.tree import Entry
+from gitsource.tree import MAX_FILES, Entry
 from reconciler.core.definitions import Commit
 from reconciler.core.errors import Retryable, Stalled
 
@@ -22,14 +23,21 @@ Git = Callable[[list[str]], bytes]
 FORMAT = "--format=%H%x00%an%x00%ct%x00%s"
 PACKAGES = "/packages/"
 READ = ("instances/", "shared/", "teams/")
+LISTING_LIMIT = 64 << 20  # bytes of all rows
+PIECE = 1 << 20  # bytes read at once
+SLOW = "MirrorSlow"  # git had no end in the mirror: the disk is slow, or git.timeout is short
 
 
-class Blobs:
-    """Contents of git objects, while entered; killed after `timeout` seconds, come what may."""
+class Running:
+    """A git in the mirror, while entered; killed after `timeout` seconds, come what may."""
 
-    def __init__(self, mirror: Path, environment: dict[str, str], timeout: float) -> None:
+    command: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, mirror: Path, environment: dict[str, str], timeout: float, *words: str
+    ) -> None:
         self._process = subprocess.Popen(
-            ["git", "-C", str(mirror), "cat-file", "--batch-command"],
+            ["git", "-C", str(mirror), *self.command, *words],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -52,31 +60,62 @@ class Blobs:
         self._process.kill()
         self._process.communicate()
 
-    def size(self, name: str) -> int:
-        """Bytes of an object."""
-        return int(self._ask("info", name)[2])
+
+class Listing(Running):
+    """The rows of `git ls-tree -z`; there are none where a revision has no such files."""
+
+    command = ("ls-tree", "-z")
+
+    def __iter__(self) -> Iterator[str]:
+        """Raises Stalled("SourceTooLarge") at the limit, else Retryable where git does not end."""
+        assert self._process.stdout is not None
+        size, count, rest = 0, 0, b""
+        while piece := self._process.stdout.read(PIECE):
+            *rows, rest = (rest + piece).split(b"\0")
+            size += len(piece)
+            count += len(rows)
+            if count > MAX_FILES or size > LISTING_LIMIT:
+                raise Stalled(
+                    "SourceTooLarge",
+                    f"the newest commit has more than {MAX_FILES} files and folders in "
+                    f"{', '.join(READ)} (or {LISTING_LIMIT >> 20} MiB of their names); what was "
+                    f"accepted before stays as it is. Keep data elsewhere, or revert the commit",
+                )
+            yield from (row.decode(errors="replace") for row in rows)
+        code = self._process.wait()
+        if code < 0:
+            raise Retryable(SLOW, "git was stopped as it listed the files of the newest commit")
+        if code != 0:
+            raise Retryable("MirrorDamaged", "the files of the newest commit cannot be listed")
+
+
+class Blobs(Running):
+    """Contents of git objects."""
+
+    command = ("cat-file", "--batch-command")
 
     def read(self, name: str) -> bytes:
         """An object's content."""
-        size = int(self._ask("contents", name)[2])
+        size = self._ask(name)
         assert self._process.stdout is not None
         data = self._process.stdout.read(size + 1)
         if len(data) != size + 1:
             raise _broken(name)
         return data[:size]
 
-    def _ask(self, verb: str, name: str) -> list[bytes]:
+    def _ask(self, name: str) -> int:
+        """Have an object's content sent; its bytes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(f"{verb} {name}\n".encode())
+            self._process.stdin.write(f"contents {name}\n".encode())
             self._process.stdin.flush()
         except OSError as error:
             raise _broken(name) from error
         words = self._process.stdout.readline().split()
         if len(words) != 3:
             raise _broken(name)
-        return words
+        return int(words[2])
 
 
 def _broken(name: str) -> Retryable:
@@ -91,53 +130,34 @@ class Files:
         self._entries: dict[str, Entry] = {}
         self._trees: dict[str, str] = {}
         self._paths: list[str] | None = None
-        self._git: Git | None = None
         self._blobs: Blobs | None = None
-        self._head = ""
 
-    def take_all(self, git: Git, blobs: Blobs, head: str) -> None:
-        """Take every file of a revision."""
-        self._git, self._blobs, self._head = git, blobs, head
-        self._entries, self._trees, self._paths = {}, {}, None
-        for line in (
-            git(["ls-tree", "-r", "-t", "-l", "-z", head]).decode(errors="replace").split("\0")
-        ):
-            if not line:
-                continue
-            described, path = line.split("\t", 1)
+    def take(self, listing: Iterable[str], blobs: Blobs) -> list[str]:
+        """Take the files of a revision, with their folders; the paths that differ from before."""
+        entries: dict[str, Entry] = {}
+        trees: dict[str, str] = {}
+        before = self._entries
+        for row in listing:
+            described, path = row.split("\t", 1)
             mode, kind, name, size = described.split()
             if kind == "tree":
-                self._trees[path] = name
-            else:
-                self._entries[path] = Entry(path, mode, name, int(size) if size != "-" else 0)
-
-    def take_changes(self, git: Git, blobs: Blobs, old: str, head: str) -> list[str]:
-        """Take what differs between two revisions, the older of which is held; its paths."""
-        self._git, self._blobs, self._head = git, blobs, head
-        words = ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", old, head]
-        fields = git(words).decode(errors="replace").split("\0")
-        changed: list[str] = []
-        for described, path in zip(fields[::2], fields[1::2], strict=False):
-            _, mode, _, name, status = described.split()
-            changed.append(path)
-            if status == "D":
-                self._entries.pop(path, None)
-            else:
-                size = 0 if mode == "160000" else blobs.size(name)
-                self._entries[path] = Entry(path, mode, name, size)
-            folder = path.rpartition("/")[0]
-            while folder:
-                self._trees.pop(folder, None)
-                folder = folder.rpartition("/")[0]
-        self._paths = None
+                trees[path] = name
+                continue
+            entry = before.get(path)  # the same object, where nothing has changed
+            if entry is None or entry.blob != name or entry.mode != mode:
+                entry = Entry(path, mode, name, int(size) if size != "-" else 0)
+            entries[path] = entry
+        changed = [path for path, entry in entries.items() if before.get(path) is not entry]
+        changed += before.keys() - entries.keys()
+        self._entries, self._trees, self._paths, self._blobs = entries, trees, None, blobs
         return changed
 
     def leave(self) -> None:
         """Nothing more is read until the next revision is taken."""
-        self._git = self._blobs = None
+        self._blobs = None
 
     def entries(self) -> dict[str, Entry]:
-        """Every file by its path."""
+        """Every file that may be read, by its path."""
         return self._entries
 
     def paths(self) -> list[str]:
@@ -156,16 +176,12 @@ class Files:
 
     def tree_id(self, path: str) -> str:
         """Git's id of the directory `path`; "" when there is none."""
-        if path not in self._trees:
-            assert self._git is not None, "files are read while a revision is taken"
-            line = self._git(["ls-tree", "-d", "-z", self._head, "--", path]).decode()
-            self._trees[path] = line.split()[2] if line else ""
-        return self._trees[path]
+        return self._trees.get(path, "")
 
 
 def commit_of(git: Git, head: str) -> Commit:
     """Who made a commit, and its first line."""
-    words = ["show", "-s", "--no-show-signature", FORMAT, head]
+    words = ["log", "-1", "--no-show-signature", FORMAT, head]  # `show` makes a diff, too
     text = git(words).decode(errors="replace").rstrip("\n")
     revision, author, at, subject = text.split("\0", 3)
     return Commit(revision, author[:200], subject[:500], float(at))

@@ -1,7 +1,7 @@
 """The environments repo as the daemon sees it: poll, definitions, export.
 
-An unchanged repo costs one `git ls-remote`, a changed one a fetch into a bare mirror, a tree diff,
-and the reading of the files that changed. Nothing is ever checked out.
+An unchanged repo costs one `git ls-remote`, a changed one a fetch into a bare mirror, a listing of
+its files, and the reading of those that changed. Nothing is ever checked out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
-from gitsource.mirror import Blobs, Files, commit_of
+from gitsource.mirror import READ, SLOW, Blobs, Files, Listing, commit_of
 from gitsource.recipe import Limits
 from gitsource.shelf import Shelf
 from reconciler.core.definitions import Definitions
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 REFS = "groundcrew"  # below refs/: one for each revision that was read
 TIDY_AFTER = 50  # revisions read since the mirror was tidied
 KEPT = 20  # newest revisions that stay, whatever the records name
-SLOW = "MirrorSlow"  # git had no end in the mirror: the disk is slow, or git.timeout is short
 
 
 class Source:
@@ -66,8 +65,8 @@ class Source:
     def poll(self) -> Definitions | None:
         """The definitions of the newest revision; None when that is the one read last.
 
-        Raises Retryable (SourceUnreachable, SourceDenied, BranchMissing, SourceEmpty) and Stalled
-        for an address that is not allowed.
+        Raises Retryable (SourceUnreachable, SourceDenied, BranchMissing, SourceEmpty), and Stalled
+        for an address that is not allowed or a revision of too many files (SourceTooLarge).
         """
         head = self._head()
         if head == self._revision and not self._damaged:
@@ -88,7 +87,7 @@ class Source:
             log.warning("the mirror is damaged, and is fetched anew: %s", error)
             self._wipe()
             definitions = self._read(None)
-        if not self._files.entries():
+        if not self._files.entries() and self._is_empty(definitions.commit.revision):
             self._assembly = None
             raise Retryable(
                 "SourceEmpty", f"{self._settings.url} has no files in its newest commit"
@@ -102,16 +101,23 @@ class Source:
         known = self._revision if assembly is not None else ""
         assembly = assembly or self._fresh()
         head = self._fetch() if known else self._fetch_first()
-        with Blobs(self._mirror, self._environment(), self._settings.timeout) as blobs:
-            changed = None
-            if known:
-                changed = self._files.take_changes(self._git, blobs, known, head)
-            else:
-                self._files.take_all(self._git, blobs, head)
+        place = self._place()
+        with Listing(*place, "-r", "-t", "-l", head, "--", *READ) as rows, Blobs(*place) as blobs:
+            differing = self._files.take(rows, blobs)
+            changed = differing if known else None
             definitions = assembly.update(self._files, commit_of(self._git, head), changed)
             self._files.leave()
         self._assembly = assembly
         return definitions
+
+    def _is_empty(self, head: str) -> bool:
+        """Has a revision no file at all, not even one that is not read."""
+        with Listing(*self._place(), head) as rows:
+            return next(iter(rows), None) is None
+
+    def _place(self) -> tuple[Path, dict[str, str], float]:
+        """What a git in the mirror is started with, and how long it may run."""
+        return self._mirror, self._environment(), self._settings.timeout
 
     # ------------------------------------------------------------------------------- the mirror
 

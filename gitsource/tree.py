@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-MAX_FILES = 200_000
+MAX_FILES = 200_000  # of a revision, in the folders that are read; folders count too
 
 
 @dataclass(frozen=True, slots=True)

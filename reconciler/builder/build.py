@@ -241,9 +241,7 @@ class Builder:
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             paths = list(
                 pool.map(
-                    lambda pair: (
-                        pair[0].place or fetch(job, pair[0], indexes.of(pair[0].name), self._cache)
-                    ),
+                    lambda pair: pair[0].place or self._fetched(job, pair[0], indexes),
                     missing,
                 )
             )
@@ -259,6 +257,10 @@ class Builder:
             )
             fresh = dict(zip((digest for _, digest in missing), made, strict=True))
         return placing.facts_of(self._share, digests, fresh)
+
+    def _fetched(self, job: Job, wheel: Wheel, indexes: Indexes) -> Path:
+        limit = self._settings.file_bytes
+        return fetch(job, wheel, indexes.of(wheel.name), self._cache, limit)
 
     def _make_entry(
         self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
-from reconciler.core.definitions import Place, Recipe, Requirement
+from reconciler.core.definitions import Place, Recipe, Requirement, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.runtime import Runtime
 
@@ -134,11 +134,28 @@ def _against_base(recipe: Recipe, runtime: Runtime) -> tuple[str, Place] | None:
         except (InvalidRequirement, InvalidVersion):
             continue
         if not fits:
-            return (
-                f"{requirement.text} is not possible: the base (Airflow "
-                f"{runtime.airflow_version}) has {parsed.name} {version}, and replacing a package "
-                f"of the base is refused for now; ask for a version that allows {version}, or "
-                f"upgrade Airflow.",
-                requirement.place,
-            )
+            words = _replacing(requirement.text, f"{parsed.name} {version}", runtime)
+            words += f"; ask for a version that allows {version}, or upgrade Airflow."
+            return words, requirement.place
     return None
+
+
+def _replacing(asked: str, there: str, runtime: Runtime) -> str:
+    return (
+        f"{asked} is not possible: the base (Airflow {runtime.airflow_version}) has {there}, and "
+        f"replacing a package of the base is refused for now"
+    )
+
+
+def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> None:
+    """Raise Stalled("Conflict") for an in-repo package that the base has, in whatever version.
+
+    The base's would be loaded, as it comes first.
+    """
+    base = {d.name: d.version for d in runtime.base}
+    for package in packages:
+        name = canonicalize_name(package.name)
+        if name in base:
+            words = _replacing(package.path, f"{name} {base[name]}", runtime)
+            words += "; call it otherwise, or take it out of the image"
+            raise Stalled("Conflict", words, package.place)

@@ -17,10 +17,11 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.explain import blamed, explain, place_of, untrusted
+from reconciler.builder.explain import blamed, explain, place_of, refuse_replacing, untrusted
 from reconciler.builder.job import Job
+from reconciler.builder.metadata import is_name, metadata, usable
 from reconciler.builder.proxy import Indexes
-from reconciler.builder.standins import stand_ins, usable
+from reconciler.builder.standins import stand_ins
 from reconciler.builder.wheels import disk_full, locked, ran_out_of_disk
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Recipe
@@ -71,6 +72,7 @@ def make_lock(
     Raises Stalled (ResolutionConflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the
     place of the requirement that is to blame, or Retryable (IndexUnreachable).
     """
+    refuse_replacing(recipe.packages, runtime)
     place = work / "resolve"
     place.mkdir()
     _write_inputs(place, recipe, runtime, wheels)
@@ -88,7 +90,8 @@ def make_lock(
     ]  # fmt: skip
     if not recipe.source_builds:
         command += ["--only-binary", ":all:"]
-    for name in sorted({d.name for d in runtime.base} | {w.name for w in wheels}):
+    base = {d.name for d in runtime.base if is_name(d.name)}
+    for name in sorted(base | {w.name for w in wheels}):
         command += ["--no-emit-package", name]
     if not direct or settings.default_index:
         command += ["--default-index", settings.default_index if direct else index]
@@ -145,15 +148,10 @@ def _write_inputs(
     (work / "constraints.txt").write_text("\n".join([*base, *own]) + "\n")
     parts = []
     for dist in usable(runtime):
-        fields = {
-            "name": dist.name,
-            "version": dist.version,
-            "requires-dist": list(dist.requires),
-            "provides-extra": list(dist.provides_extra),
-        }
-        if dist.requires_python:
-            fields["requires-python"] = dist.requires_python
-        body = "\n".join(f"{key} = {json.dumps(value)}" for key, value in fields.items())
+        body = "\n".join(
+            f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            for key, value in metadata(dist).items()
+        )
         parts.append(f"[[dependency-metadata]]\n{body}\n")
     (work / "uv.toml").write_text("\n".join(parts))
 

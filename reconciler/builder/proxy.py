@@ -12,7 +12,6 @@ import base64
 import fnmatch
 import functools
 import hashlib
-import html
 import json
 import os
 import re
@@ -24,23 +23,20 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.carry import SOCKET
+from reconciler.builder.pages import JSON, read_page
 from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.secretfiles import login
 
-PAGE_LIMIT = 64 << 20  # bytes of one project's page
 PYPI = "https://pypi.org/simple/"
-LINK = re.compile(r"<a\s([^>]*)>(.*?)</a>", re.IGNORECASE | re.DOTALL)
-ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*')""")
 INSIDE_PORT = 8400  # in the sandbox's own network, where it is always free
-JSON = "application/vnd.pypi.simple.v1+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +209,9 @@ class Indexes:
         ours = rf'http://[^/"]+/(?:[^/"]+/)?{self._mark}'
         lock = re.sub(rf'(?m)^index = "{ours}/[^"]*"\n', "", lock)
         return re.sub(
-            rf'{ours}/file/[^/"]+/([^/"]+)/[^"]+', lambda match: _decode(match.group(1)), lock
+            rf'url = "{ours}/file/[^/"]+/([^/"]+)/([^"]+)"',
+            lambda match: _row(_decode(match[1]), unquote(match[2])),
+            lock,
         )
 
     # ------------------------------------------------------------------------------- requests
@@ -250,27 +248,20 @@ class Indexes:
         """The files of a project that may be used, by their real addresses."""
         upstream = self.of(name)
         try:
-            answer = _get(
-                upstream,
-                urljoin(upstream.url.rstrip("/") + "/", f"{name}/"),
-                {"Accept": f"{JSON}, text/html;q=0.5"},
-            )
+            code, found = read_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
         except httpx.ConnectError as error:
             if distrusts(error):
                 self.distrusted.add(upstream.name)
             raise
-        if answer.status_code in (401, 403):
+        if code in (401, 403):
             self.refused[name] = upstream.name
-        if answer.status_code != 200:
-            return answer.status_code, []
-        found = _files(answer)
+        if code != 200:
+            return code, []
         files = [f for f in found if str(f["filename"]).endswith(".whl")]
         if self._source_builds and name in self._source_builds:
             files = found
         elif found and not files:
             self.sources_only.add(name)
-        for file in files:
-            file["url"] = urldefrag(urljoin(str(answer.url), str(file["url"]))).url
         self._known[name] = {str(f["url"]) for f in files}
         return 200, files
 
@@ -344,38 +335,14 @@ def canonicalize_glob(glob: str) -> str:
     return re.sub(r"[-_.]+", "-", glob).lower()
 
 
-def _get(upstream: Upstream, url: str, headers: dict[str, str]) -> httpx.Response:
-    """GET a page."""
-    with upstream.open(url, headers=headers) as answer:
-        answer.read()
-    if len(answer.content) > PAGE_LIMIT:
-        raise ValueError(f"the page {url} is larger than {PAGE_LIMIT} bytes")
-    return answer
+def _row(url: str, filename: str) -> str:
+    """What a lock says of a file: its name, too, where the address does not end in it."""
+    named = "" if url.endswith(f"/{filename}") else f"name = {_quoted(filename)}, "
+    return f"{named}url = {_quoted(url)}"
 
 
-def _files(answer: httpx.Response) -> list[dict[str, object]]:
-    """The files of a project's page, JSON or HTML (PEP 691, PEP 503)."""
-    if "json" in answer.headers.get("Content-Type", ""):
-        found: list[dict[str, object]] = answer.json()["files"]
-        return found
-    files: list[dict[str, object]] = []
-    for attributes, text in LINK.findall(answer.text):
-        pairs = {k.lower(): html.unescape(v[1:-1]) for k, v in ATTRIBUTE.findall(attributes)}
-        url, fragment = urldefrag(pairs.get("href", ""))
-        algorithm, _, value = fragment.partition("=")
-        file: dict[str, object] = {
-            "filename": html.unescape(text).strip(),
-            "url": url,
-            "hashes": {algorithm: value} if algorithm == "sha256" else {},
-        }
-        if "data-requires-python" in pairs:
-            file["requires-python"] = pairs["data-requires-python"]
-        if "data-core-metadata" in pairs or "data-dist-info-metadata" in pairs:
-            file["core-metadata"] = True
-        if "data-yanked" in pairs:
-            file["yanked"] = pairs["data-yanked"] or True
-        files.append(file)
-    return files
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _encode(url: str) -> str:

@@ -31,6 +31,7 @@ from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
+LINE_LIMIT = 64 << 10  # bytes; a longer line is told in pieces
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("https_proxy", "http_proxy", "no_proxy")  # with credentials, which uv needs
 INDEX = "index"  # of a job's folder: where its indexes are served
@@ -192,7 +193,7 @@ def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet
     def read() -> None:
         assert process.stdout is not None, "it was asked for"
         size = 0
-        for raw in process.stdout:
+        while raw := process.stdout.readline(LINE_LIMIT):
             line = raw.decode(errors="replace")
             size += len(line)
             if size < OUTPUT_LIMIT:
@@ -207,11 +208,11 @@ def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet
     while process.poll() is None:
         timed_out = time.monotonic() > deadline
         if timed_out or job.cancelled.wait(0.02):
-            _kill(process)
             break
+    _kill(process)  # or what it has left behind, which holds its output open
     process.wait(timeout=30)
     reader.join(timeout=10)
-    if process.stdout is not None:
+    if process.stdout is not None and not reader.is_alive():  # else closing would wait for it
         process.stdout.close()
     job.check()
     return Ended(process.returncode, job.clean("".join(kept)), timed_out)

@@ -66,7 +66,8 @@ class Sdists:
         place: Place | None,
         folder: Path,
     ) -> None:
-        source = fetch(job, wanted, indexes.of(wanted.name), self.cache)
+        upstream = indexes.of(wanted.name)
+        source = fetch(job, wanted, upstream, self.cache, self.maker.settings.file_bytes)
         job.say(f"building {wanted.filename}")
         copy = work / wanted.filename
         shutil.copyfile(source, copy)

@@ -13,21 +13,10 @@ import zipfile
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
+from reconciler.builder.metadata import usable
 from reconciler.core.runtime import Distribution, Runtime
-
-
-def usable(runtime: Runtime) -> tuple[Distribution, ...]:
-    """The base's distributions whose versions a resolver can read."""
-    found = []
-    for dist in runtime.base:
-        try:
-            Version(dist.version)
-        except (InvalidVersion, TypeError):
-            continue
-        found.append(dist)
-    return tuple(found)
 
 
 def stand_ins(runtime: Runtime, cache: Path) -> Path:

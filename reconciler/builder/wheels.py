@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from reconciler.faults import failpoint
 
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
 FILES_LIMIT = 100_000
+FETCHING = 3600.0  # seconds that one download may take
 RECIPE_VERSION = "1"  # of how an entry is made from a wheel; part of its digest
 
 
@@ -83,25 +85,26 @@ def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
     )
 
 
-def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path) -> Path:
+def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:
     """Download a wheel into the cache, once whoever else wants it now, and check its hash.
 
-    Raises Stalled("HashMismatch") when the index serves something else than was locked.
+    Raises Stalled: HashMismatch when the index serves something else than was locked, TooLarge
+    beyond `limit` bytes.
     """
     path = cache / "wheels" / wheel.sha256[:2] / wheel.sha256 / wheel.filename
     if path.is_file():
         return path
     with MAKING.of(str(path), job.check):
-        return path if path.is_file() else _fetch(job, wheel, upstream, path)
+        return path if path.is_file() else _fetch(job, wheel, upstream, path, limit)
 
 
-def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path) -> Path:
+def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path, limit: int) -> Path:
     job.check()
     job.say(f"fetching {wheel.filename}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".tmp-{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        digest = _download(job, wheel.url, upstream, temp)
+        digest = _download(job, wheel, upstream, temp, limit)
         if digest != wheel.sha256:
             raise Stalled(
                 "HashMismatch",
@@ -162,10 +165,10 @@ def compile_entry(
         )
 
 
-def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
-    digest = hashlib.sha256()
+def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int) -> str:
+    digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + FETCHING
     try:
-        with upstream.open(url) as answer:
+        with upstream.open(wheel.url) as answer:
             if answer.status_code in (401, 403):
                 raise Retryable("IndexDenied", f"index {upstream.name} refuses the credentials")
             if answer.status_code != 200:
@@ -173,8 +176,21 @@ def _download(job: Job, url: str, upstream: Upstream, temp: Path) -> str:
                     "IndexUnreachable", f"index {upstream.name} answers {answer.status_code}"
                 )
             with temp.open("xb") as file:
-                for chunk in answer.iter_bytes(1 << 20):
+                for chunk in answer.iter_bytes():
                     job.check()
+                    size += len(chunk)
+                    if size > limit:
+                        raise Stalled(
+                            "TooLarge",
+                            f"{wheel.filename} from {upstream.name} is larger than {limit} bytes "
+                            f"(builder.file_bytes)",
+                        )
+                    if time.monotonic() > deadline:
+                        raise Retryable(
+                            "IndexUnreachable",
+                            f"index {upstream.name} has not sent {wheel.filename} within "
+                            f"{FETCHING:.0f} s",
+                        )
                     digest.update(chunk)
                     file.write(chunk)
     except httpx.HTTPError as error:

@@ -123,6 +123,21 @@ def test_a_wheel_that_was_replaced_on_the_index_is_refused(bench: Bench) -> None
     assert not list((bench.state / "cache" / "wheels").rglob("*.whl"))
 
 
+@pytest.mark.parametrize(("most", "seconds"), [(100, 60.0), (1 << 20, -1.0)])
+def test_what_an_index_sends_has_an_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, most: int, seconds: float
+) -> None:
+    """A wheel that is too large, or does not come to its end in time, is not fetched further."""
+    make_wheel(bench.public.folder, "alpha")
+    recipe = bench.recipe("alpha")
+    lock = bench.lock(recipe)
+    monkeypatch.setattr("reconciler.builder.wheels.FETCHING", seconds)
+    words = "larger than 100 bytes" if most == 100 else "has not sent"
+    with pytest.raises((Stalled, Retryable), match=words):
+        bench.make_builder(file_bytes=most).construct(bench.job(), recipe, bench.runtime, lock)
+    assert not list((bench.state / "cache" / "wheels").rglob("*.whl"))
+
+
 def test_a_wheel_that_vanished_from_the_index_is_tried_again_later(bench: Bench) -> None:
     """An index that answers 404 may recover; nothing is on the share."""
     wheel = make_wheel(bench.public.folder, "alpha")

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.definitions import Api, Place
+from reconciler.builder.wheels import locked
+from reconciler.core.definitions import Api, Index, Place, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.daemon.rooms import Rooms
 from reconciler.settings import BuilderSettings, Settings
+from tests.fakes.addresses import served
 from tests.fakes.bench import FILE, PASSWORD, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
 
@@ -25,7 +27,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield bench
 
 
-def refused(bench: Bench, *wanted: str, **more: object) -> GroundcrewError:
+def refused(bench: Bench, *wanted: str | SourcePackage, **more: object) -> GroundcrewError:
     """How a resolution is refused."""
     with pytest.raises(GroundcrewError) as caught:
         bench.lock(bench.recipe(*wanted, **more))
@@ -65,6 +67,24 @@ def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -
         assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
 
 
+@pytest.mark.parametrize("odd", [
+    {"requires": ("pytz (>dev)", "acme-core>=1.0.*", "acme-core===1.0-odd")},
+    {"requires": ("acme-core @ file:///opt/acme-core", "acme-core @ https://h.example/a.exe")},
+    {"requires_python": ">=3.6.*"},
+    {"requires_python": "===3-odd"},
+    {"requires_python": ">=3.6,"},
+    {"provides_extra": ("all !", "good")},
+    {"name": "-odd"},
+])  # fmt: skip
+def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, object]) -> None:
+    """What a resolver cannot read of what is installed is left out, and stops nothing."""
+    (other,) = (d for d in bench.runtime.base if d.name == "old-lib")
+    base = (*bench.runtime.base, replace(other, **{"name": "odd", **odd}))
+    bench.runtime = replace(bench.runtime, key=f"{bench.runtime.key}-odd", base=base)
+    make_wheel(bench.public.folder, "alpha", requires=("old-lib", "acme-core"))
+    assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
+
+
 def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench) -> None:
     """The message names the base's version, the resolver's words and the requirement's line."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
@@ -74,6 +94,16 @@ def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench)
     assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
     assert "the base (Airflow 3.3.2) has acme-core 2.0" in error.message
     assert "unsatisfiable" in error.message
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_package_of_the_repo_replaces_none_of_the_base(tmp_path: Path, version: str) -> None:
+    """Whatever the version that the base has: its own would be loaded."""
+    with Bench(tmp_path, {"acme-own": version}) as bench:
+        own = bench.package("acme-own", {"acme_own/__init__.py": ""})
+        error = refused(bench, own)
+        assert (error.reason, error.place) == ("Conflict", own.place)
+        assert f"the base (Airflow 3.3.2) has acme-own {version}" in error.message
 
 
 def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench) -> None:
@@ -147,6 +177,27 @@ def test_the_private_index_wins_over_a_higher_public_version(bench: Bench) -> No
         bench.private.url.removesuffix("simple/")
     )
     assert not [path for path in bench.public.asked if "acme" in path]
+
+
+@pytest.mark.parametrize(
+    "address", ["/f/acme_gpu-2.0%2Bcu118-py3-none-any.whl", "/get?file=7", '/"\\/a.whl']
+)
+def test_a_wheel_has_its_name_whatever_its_address_is(bench: Bench, address: str) -> None:
+    """It may be quoted, or say nothing at all; the lock can be read and the wheel is found."""
+    name = "acme_gpu-2.0+cu118-py3-none-any.whl"
+    href = address.replace('"', "&quot;")
+    page = f'<a href="{href}#sha256={"0" * 64}" data-core-metadata="true">{name}</a>'
+    metadata = "Metadata-Version: 2.1\nName: acme-gpu\nVersion: 2.0+cu118\n"
+    with served({"/simple/acme-gpu/": page}) as index:
+        asked = address.replace('"', "%22")
+        index.pages[f"{asked}.metadata"] = metadata
+        bench.builder = bench.make_builder(allow_hosts=[index.host])
+        indexes = (Index("gpu", f"{index.url}/simple/", ("acme-*",)),)
+        lock = bench.lock(bench.recipe("acme-gpu", indexes=indexes))
+        (package,) = tomllib.loads(lock)["packages"]
+        wheel = locked(package, bench.runtime.tags)
+        assert wheel is not None
+        assert (wheel.filename, wheel.url) == (name, f"{index.url}{address}")
 
 
 def test_a_private_name_that_is_missing_fails_rather_than_falls_through(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gitsource.source import Source
-from reconciler.core.errors import Retryable
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.settings import GitSettings
 from tests.integration.test_gitsource import ENVIRONMENT, Repo, source
 
@@ -142,6 +142,62 @@ def test_a_check_that_takes_too_long_is_no_damage(
         one.export("0" * 40, tmp_path / "x")
     assert caught.value.reason == "SourceUnreachable"
     assert one.poll() is None
+
+
+def bomb(repo: Repo, folder: str) -> None:
+    """Commit a folder of ten objects, which stand for a thousand million files."""
+    blob = repo.git("rev-parse", "HEAD:instances/dev.yaml")
+    rows = "".join(f"100644 blob {blob}\tf{number}\n" for number in range(10))
+    for _ in range(9):
+        tree = subprocess.run(
+            ["git", "mktree"], cwd=repo.path, input=rows, text=True, check=True, capture_output=True
+        ).stdout.strip()
+        rows = "".join(f"040000 tree {tree}\td{number}\n" for number in range(10))
+    listed = repo.git("ls-tree", "HEAD") + f"\n040000 tree {tree}\t{folder}\n"
+    top = subprocess.run(
+        ["git", "mktree"], cwd=repo.path, input=listed, text=True, check=True, capture_output=True
+    ).stdout.strip()
+    repo.git("reset", "-q", "--soft", repo.git("commit-tree", "-p", "HEAD", "-m", "bomb", top))
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["at a start", "while it runs"])
+def test_endless_files_are_refused_and_what_comes_after_is_read(
+    known: bool, repo: Repo, tmp_path: Path
+) -> None:
+    """A few objects that stand for more files than any memory holds: it is told, and passes."""
+    before = repo.commit()
+    one = source(tmp_path, str(repo.path))
+    if known:
+        one.poll()
+    bomb(repo, "shared")
+    for _ in range(2):
+        with pytest.raises(Stalled, match="more than 200000 files") as caught:
+            one.poll()
+        assert caught.value.reason == "SourceTooLarge"
+    repo.git("reset", "-q", "--soft", before)
+    after = repo.commit()
+    found = one.poll()
+    assert found is not None
+    assert found.commit.revision == after
+    assert found.environments
+
+
+def test_files_that_are_not_read_are_no_matter(repo: Repo, tmp_path: Path) -> None:
+    """However many there are; and a commit without any definition is no empty one."""
+    repo.commit()
+    one = source(tmp_path, str(repo.path))
+    one.poll()
+    bomb(repo, "docs")
+    found = one.poll()
+    assert found is not None
+    assert found.environments
+    repo.git("reset", "-q", "--soft", "HEAD~1")
+    repo.git("rm", "-rq", "instances", "teams")
+    repo.write("README.md", "bare")
+    repo.commit()
+    found = one.poll()
+    assert found is not None
+    assert not found.environments
 
 
 def test_the_mirror_stays_small_and_keeps_what_records_name(

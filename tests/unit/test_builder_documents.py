@@ -14,7 +14,8 @@ from reconciler.builder import manifest, overlap
 from reconciler.builder.files import fetch_files
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
-from reconciler.builder.standins import stand_ins, usable
+from reconciler.builder.metadata import usable
+from reconciler.builder.standins import stand_ins
 from reconciler.builder.verify import last_line, line_in
 from reconciler.builder.wheels import Wheel
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 4 << 20  # characters of output in an answer
+LINE_LIMIT = 64 << 10  # bytes; a longer line is told in pieces
 LOOK = 0.1  # seconds between two looks at a lane's ask
 
 _printing = threading.Lock()
@@ -79,7 +80,10 @@ def _run(lane: int, ask: Any) -> Any:
     def read() -> None:
         size = 0
         assert process.stdout is not None
-        for raw in process.stdout:
+        while True:
+            raw = process.stdout.readline(LINE_LIMIT)
+            if not raw:
+                return
             line = raw.decode(errors="replace").rstrip("\n")
             size += len(line) + 1
             if size < LIMIT:

@@ -1,0 +1,72 @@
+"""The base's metadata as a resolver reads it, without what it would stumble over.
+
+What is installed need not be sound by today's rules, and uv refuses all for one line that it cannot
+read. What is left out decides nothing: the base is there already, and pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import InvalidName, canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from reconciler.core.runtime import Distribution, Runtime
+
+
+def usable(runtime: Runtime) -> tuple[Distribution, ...]:
+    """The base's distributions whose names and versions a resolver can read."""
+    found = []
+    for dist in runtime.base:
+        try:
+            Version(dist.version)
+        except (InvalidVersion, TypeError):
+            continue
+        if is_name(dist.name):
+            found.append(dist)
+    return tuple(found)
+
+
+def is_name(text: str) -> bool:
+    """May a distribution or an extra be called so."""
+    try:
+        canonicalize_name(text, validate=True)
+    except InvalidName:
+        return False
+    return True
+
+
+def metadata(dist: Distribution) -> dict[str, object]:
+    """A distribution as a row of uv's dependency-metadata."""
+    fields: dict[str, object] = {
+        "name": dist.name,
+        "version": dist.version,
+        "requires-dist": list(_requirements(dist)),
+        "provides-extra": [extra for extra in dist.provides_extra if is_name(extra)],
+    }
+    try:
+        pythons = SpecifierSet(dist.requires_python or "")
+    except InvalidSpecifier:
+        return fields
+    if pythons and not _odd(pythons):
+        fields["requires-python"] = str(pythons)
+    return fields
+
+
+def _requirements(dist: Distribution) -> Iterator[str]:
+    """What it requires, by name: what came from an address is in the base, too."""
+    for text in dist.requires:
+        try:
+            parsed = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if not _odd(parsed.specifier):
+            parsed.url = None
+            yield str(parsed)
+
+
+def _odd(specifiers: SpecifierSet) -> bool:
+    """May there be a version in it that is none."""
+    return any(specifier.operator == "===" for specifier in specifiers)
