@@ -279,7 +279,7 @@ class Builder:
         staged = own / "entry"
         try:
             staged.mkdir(parents=True)
-            unpack(path, wheel.name, staged, runtime.python)
+            unpack(path, wheel.name, staged)
             failpoint("builder.unpacked")
             compile_entry(
                 job, self._workshop, runtime.python, staged, self._share.entry(digest), own,

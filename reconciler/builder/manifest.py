@@ -18,7 +18,7 @@ from packageurl import PackageURL
 
 from reconciler.builder.job import Job
 from reconciler.builder.overlap import Facts
-from reconciler.builder.wheels import Wheel
+from reconciler.builder.wheels import RECIPE_VERSION, Wheel
 from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime
 
@@ -73,6 +73,7 @@ def build_id_of(
         "env": list(map(list, recipe.env)),
         "checks": checks,
         "runtime": runtime.key,
+        "entries": RECIPE_VERSION,
     }
     if sources := sorted(map(list, made)):
         document["made"] = sources

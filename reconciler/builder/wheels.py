@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -13,12 +14,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 from installer import install
 from installer.destinations import SchemeDictionaryDestination
+from installer.records import RecordEntry
 from installer.sources import WheelFile
+from installer.utils import Scheme
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.explain import untrusted
@@ -32,7 +35,13 @@ from reconciler.faults import failpoint
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
 FILES_LIMIT = 100_000
 FETCHING = 3600.0  # seconds that one download may take
-RECIPE_VERSION = "1"  # of how an entry is made from a wheel; part of its digest
+RECIPE_VERSION = "2"  # of how an entry is made from a wheel; part of its digest
+
+INTERPRETER = "/python"  # stands for the interpreter until PROGRAM takes its line
+PROGRAM = b"""#!/bin/sh
+'''exec' "${GROUNDCREW_PYTHON:-python3}" "$0" "$@"
+' '''"""
+"""How a program begins: to sh these are commands, to Python a string."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +211,24 @@ def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int
     return digest.hexdigest()
 
 
-def unpack(wheel: Path, name: str, staged: Path, python: str) -> None:
+class _Destination(SchemeDictionaryDestination):
+    """Where the files of a wheel go; its programs run with the interpreter of who starts them.
+
+    Instances whose interpreters lie elsewhere share an entry. The loader tells the interpreter.
+    """
+
+    def write_to_fs(
+        self, scheme: Scheme, path: str, stream: BinaryIO, is_executable: bool
+    ) -> RecordEntry:
+        if scheme == "scripts":
+            first, end, rest = stream.read().partition(b"\n")
+            if first.startswith(b"#!" + INTERPRETER.encode()):
+                first = PROGRAM
+            stream, is_executable = io.BytesIO(first + end + rest), True
+        return super().write_to_fs(scheme, path, stream, is_executable)
+
+
+def unpack(wheel: Path, name: str, staged: Path) -> None:
     """Unpack a wheel into `staged` as lib/ and bin/, after every check of what it holds.
 
     Raises Stalled: UnsafeWheel for entries that leave the folder, links or bombs; InvalidWheel for
@@ -223,9 +249,9 @@ def unpack(wheel: Path, name: str, staged: Path, python: str) -> None:
             source.validate_record(validate_contents=True)
             if canonicalize_name(source.distribution) != canonicalize_name(name):
                 raise Stalled("InvalidWheel", f"{wheel.name} is not a wheel of {name}")
-            destination = SchemeDictionaryDestination(
+            destination = _Destination(
                 {key: str(path) for key, path in folders.items()},
-                interpreter=python,
+                interpreter=INTERPRETER,
                 script_kind="posix",
             )
             install(source, destination, additional_metadata={"INSTALLER": b"groundcrew\n"})

@@ -294,15 +294,15 @@ def test_the_loader_gives_the_build_and_the_base_wins(
     site = Site(tmp_path, share, python)
     seen = json.loads(
         site.run(
-            "import acme_mod, owned, os, json; e = os.environ; print(json.dumps([acme_mod.X, "
+            "import acme_mod, owned, os, json, sys; e = os.environ; print(json.dumps([acme_mod.X, "
             "owned.WHO, e['ACME'], e['CLASSPATH'], e['PATH'], e['GROUNDCREW_BUILD'], "
-            "e.get('PYTHONHOME')]))"
+            "e.get('PYTHONHOME'), os.path.samefile(e['GROUNDCREW_PYTHON'], sys.executable)]))"
         )
     )
     assert seen[:3] == [1, "base", "eu"]
     assert seen[3].endswith("/files/x.jar")
     assert f"{DIGEST}/bin" in seen[4]
-    assert seen[5:] == [A, None]
+    assert seen[5:] == [A, None, True]
 
 
 def test_the_loader_keeps_out_where_it_has_no_business(share: Share, tmp_path: Path) -> None:

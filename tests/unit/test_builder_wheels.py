@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -88,7 +92,7 @@ def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
     data = wheel.read_bytes().replace((5000).to_bytes(4, "little"), (50).to_bytes(4, "little"))
     wheel.write_bytes(data)
     with pytest.raises(Stalled) as caught:
-        unpack(wheel, "a", tmp_path / "staged", sys.executable)
+        unpack(wheel, "a", tmp_path / "staged")
     assert caught.value.reason == "InvalidWheel"
 
 
@@ -107,29 +111,57 @@ def test_a_file_that_the_record_does_not_list_is_refused(tmp_path: Path, member:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(member, "x = 1\n")
     with pytest.raises(Stalled) as caught:
-        unpack(wheel, "a", tmp_path / "staged", sys.executable)
+        unpack(wheel, "a", tmp_path / "staged")
     assert caught.value.reason == "InvalidWheel"
 
 
 def test_another_packages_wheel_is_refused(tmp_path: Path) -> None:
     """An index cannot serve one package under another's name."""
     with pytest.raises(Stalled, match="is not a wheel of b"):
-        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged", sys.executable)
+        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged")
 
 
 def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
-    """Modules and metadata are in lib, programs in bin, started by the instance's interpreter."""
+    """Modules and metadata are in lib, programs in bin."""
     points = "[console_scripts]\nacme = a:main\n"
     wheel = make_wheel(
         tmp_path, "a", files={"a.py": "", "a-1.0.dist-info/entry_points.txt": points}
     )
     staged = tmp_path / "staged"
-    unpack(wheel, "a", staged, "/opt/airflow/bin/python")
+    unpack(wheel, "a", staged)
     assert (staged / "lib" / "a.py").is_file()
     assert (staged / "lib/a-1.0.dist-info/INSTALLER").read_text() == "groundcrew\n"
-    script = staged / "bin" / "acme"
-    assert script.read_text().startswith("#!/opt/airflow/bin/python")
-    assert script.stat().st_mode & 0o111
+    assert (staged / "bin" / "acme").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("program", ["acme", "tool"])
+def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_path: Path) -> None:
+    """An entry point and a script of the wheel's own, for two interpreters and for neither."""
+    wheel = make_wheel(
+        tmp_path, "a",
+        files={
+            "a.py": "import sys\ndef main(): print(sys.executable, *sys.argv[1:])\n",
+            "a-1.0.dist-info/entry_points.txt": "[console_scripts]\nacme = a:main\n",
+            "a-1.0.data/scripts/tool": "#!python\nimport a\na.main()\n",
+        },
+    )  # fmt: skip
+    staged = tmp_path / "staged"
+    unpack(wheel, "a", staged)
+    record = (staged / "lib/a-1.0.dist-info/RECORD").read_text()
+    digest = hashlib.sha256((staged / "bin" / program).read_bytes()).digest()
+    assert base64.urlsafe_b64encode(digest).decode().rstrip("=") in record
+    for name in ("one", "the other", "bin/python3"):
+        python = tmp_path / name
+        python.parent.mkdir(exist_ok=True)
+        python.symlink_to(sys.executable)
+        env = {"PYTHONPATH": str(staged / "lib"), "PATH": f"{tmp_path / 'bin'}:{os.defpath}"}
+        if name != "bin/python3":
+            env["GROUNDCREW_PYTHON"] = str(python)
+        done = subprocess.run(
+            [staged / "bin" / program, "x y", "z"], env=env, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert done.stdout == f"{python} x y z\n"
 
 
 def test_a_full_disk_is_told_from_a_broken_one() -> None:

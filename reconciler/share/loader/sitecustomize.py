@@ -7,7 +7,8 @@ on the share. Standard library only, Python 3.9 and newer; it never raises.
 
 Environment: GROUNDCREW_BUILD pins a build id ("none": the bare base) and wins over the pointer;
 GROUNDCREW_COMPONENT names the Airflow component where the command line does not tell;
-GROUNDCREW_LOCAL and GROUNDCREW_LOCAL_LIMIT say where packs are unpacked (see groundcrew_local).
+GROUNDCREW_LOCAL and GROUNDCREW_LOCAL_LIMIT say where packs are unpacked (see groundcrew_local). It
+sets GROUNDCREW_BUILD for its children, and GROUNDCREW_PYTHON, by which programs of a build start.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def _load(here: str) -> None:
         os.environ["GROUNDCREW_BUILD"] = "none"
         return
     os.environ["GROUNDCREW_BUILD"] = build
+    os.environ["GROUNDCREW_PYTHON"] = sys.executable or "python3"
     root = os.path.dirname(os.path.dirname(os.path.dirname(here)))
     try:
         noted = _noted(root, build)
