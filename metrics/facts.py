@@ -330,15 +330,3 @@ def plain(text: str) -> str:
 def cut(text: str, limit: int) -> str:
     """At most `limit` characters, and it shows when there were more."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def span(seconds: float) -> str:
-    """A duration for people: 0.8 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole // 60 % 60} min"

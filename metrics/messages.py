@@ -20,7 +20,8 @@ from slack_sdk.models.blocks import (
     SectionBlock,
 )
 
-from metrics.facts import KINDS, Fact, Severity, cut, span
+from metrics.facts import KINDS, Fact, Severity, cut
+from reconciler.core.words import span
 
 HEADER = 150  # Slack's limits, in characters
 SECTION = 3000

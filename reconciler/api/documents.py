@@ -7,7 +7,6 @@ are never renamed or dropped within `/api/v1`.
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.runtime import Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
+from reconciler.core.words import iso
 
 if TYPE_CHECKING:
     from reconciler.share.listing import Listed
@@ -30,10 +30,7 @@ Document = dict[str, object]
 
 def moment(at: float) -> str | None:
     """Seconds since the epoch as ISO 8601 with milliseconds; 0 is no time at all."""
-    if not at:
-        return None
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    return iso(at) if at else None
 
 
 def status_document(status: Status) -> Document:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 
+from reconciler.core.words import age
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 WIDE = 10_000  # columns where there is no terminal: a line of a table stays one line
 STYLES = {
@@ -73,18 +75,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def ago(at: float, now: float) -> str:
     """How long ago `at` was, for people; "-" for no time at all."""
-    return span(now - at) if at else "-"
-
-
-def span(seconds: float) -> str:
-    """A duration for people, in its two largest units: 3d4h, 2h05m, 4m10s, 7s."""
-    whole = max(0, int(seconds))
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days}d{hours}h"
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"
+    return age(at, now) if at else "-"
 
 
 def first_line(text: str) -> str:

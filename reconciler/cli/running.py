@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from reconciler.cli.listing import Output
 from reconciler.cli.output import Format, print_json, say
 from reconciler.cli.planning import settings_with_repo
 from reconciler.cli.progress import working
+from reconciler.core.words import iso, size
 
 if TYPE_CHECKING:
     from reconciler.api.server import Server
@@ -96,7 +96,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback below it where there is one."""
-        return f"{_when(record)} {record.levelname} {record.name}: {super().format(record)}"
+        return f"{iso(record.created)} {record.levelname} {record.name}: {super().format(record)}"
 
 
 class JsonLines(logging.Formatter):
@@ -105,7 +105,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
         line = {
-            "at": _when(record),
+            "at": iso(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -113,11 +113,6 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
-
-
-def _when(record: logging.LogRecord) -> str:
-    text = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def gc(
@@ -149,8 +144,8 @@ def gc(
     for entry in done.entries:
         say(f"store entry {entry}")
     verb = "would go" if dry_run else "went"
-    mib = done.bytes / (1 << 20)
-    say(f"{len(done.builds)} builds and {len(done.entries)} store entries {verb}, {mib:.1f} MiB")
+    what = f"{len(done.builds)} builds and {len(done.entries)} store entries"
+    say(f"{what} {verb}, {size(done.bytes)}")
     if not done.complete:
         say("more can go: run it again")
 

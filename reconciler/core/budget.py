@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from reconciler.core.definitions import ImportLimit, Measure
 from reconciler.core.model import BuildRecord, ImportCost, Measured, Problem
+from reconciler.core.words import size
 
 OVER = "ImportBudgetExceeded"
 REGRESSION = "ImportRegression"
@@ -187,12 +188,9 @@ def event_data(
 
 
 def show(measure: Measure, value: float) -> str:
-    """A cost in words: `412 files`, `40.52 MiB`, `2.10 s`."""
+    """A cost in words: `412 files`, `40.5 MiB`, `2.10 s`."""
     if measure is Measure.SECONDS:
         return f"{value:.2f} s"
     if measure is not Measure.BYTES:
         return f"{value:.0f} {measure}"
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if value >= size:
-            return f"{value / size:.2f} {unit}"
-    return f"{value:.0f} bytes"
+    return size(value)

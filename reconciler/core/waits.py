@@ -6,9 +6,9 @@ only when what is waited on does, so a record that waits is not written anew at 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 
+from reconciler.core.words import moment
 from reconciler.core.world import WindowState
 
 
@@ -28,11 +28,6 @@ def waits_on(text: str) -> WaitOn | None:
     """What a text of this module is about; None for one that another version wrote."""
     word = text.partition(" ")[0].rstrip(":")
     return next((on for on in WaitOn if on == word), None)
-
-
-def moment(at: float) -> str:
-    """A time in seconds since the epoch, to the second."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def for_instance() -> str:

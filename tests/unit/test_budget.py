@@ -59,8 +59,8 @@ def test_a_refusal_says_which_where_what_and_what_to_do() -> None:
     assert (problem.reason, problem.place) == ("ImportBudgetExceeded", over[0].place)
     assert problem.message == (
         "importing the build takes 412 files, and importBudget.files at teams/red/one.yaml:12:7 "
-        "allows 300 files; importing the build takes 40.00 MiB, and importBudget.bytes at "
-        "teams/red/one.yaml:13:7 allows 16.00 MiB; most of it by pandas (300 files), small "
+        "allows 300 files; importing the build takes 40.0 MiB, and importBudget.bytes at "
+        "teams/red/one.yaml:13:7 allows 16.0 MiB; most of it by pandas (300 files), small "
         "(2 files). Take out or replace what costs most, or raise the limit"
     )
     assert "groundcrew retry" in refusal([limit(Measure.SECONDS, 1.0)], COST, {}).message

@@ -75,7 +75,7 @@ def test_a_message_says_what_changed_for_whom_by_whom_and_how_long_it_took() -> 
     for word in (
         "prod: active", "*Added* boto3 1.40", "*Removed* six 1.16", "pandas 2.1 → 2.2",
         "red", "A. Author", "newer pandas", f"https://git.example/o/r/commit/{SHA}",
-        "https://groundcrew.example/instances/prod", "3 min 20 s", "Restarting 3 min 0 s",
+        "https://groundcrew.example/instances/prod", "3m 20s", "Restarting 3m 00s",
         "1111111111111111", "environment analytics",
     ):  # fmt: skip
         assert word in said, word
@@ -250,7 +250,7 @@ def test_a_digest_names_failures_first_and_groups_the_rest() -> None:
         "and 80 more",
         "pandas 2.1 → 2.2",
         "A. Author",
-        "took up to 3 min 20 s",
+        "took up to 3m 20s",
     ):
         assert word in group, word
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciler.airflow.declared import Declared
@@ -24,6 +23,7 @@ from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.runtime import Base
+from reconciler.core.words import iso
 from reconciler.faults import failpoint
 
 LAST_LINES = 12  # of a crashed container's log that are told
@@ -134,7 +134,7 @@ class KubernetesDriver:
             if left is not None:  # the restart would wait for its end
                 raise Stalled(left.reason, f"instance {instance.name}: {left.message}")
             name = str(workload["metadata"]["name"])
-            body = rollout.patch(_stamp(time.time()))
+            body = rollout.patch(iso(time.time()))
             try:
                 release.cluster.patch(kind, release.namespace, name, body, dry_run=True)
             except Away as error:
@@ -155,7 +155,7 @@ class KubernetesDriver:
         found = _restarted(release, activation)
         servers = [w for w in found if component_of(w[1]) in SERVERS]
         others = [w for w in found if component_of(w[1]) not in SERVERS]
-        stamp, since = _stamp(activation.restarted_at), activation.step_since
+        stamp, since = iso(activation.restarted_at), activation.step_since
         for together in (others, servers):  # the API answers while the others start
             self._stamp_all(release, together, stamp)
             names = frozenset(str(w["metadata"]["name"]) for _, w in together)
@@ -183,7 +183,7 @@ class KubernetesDriver:
         since: float,
     ) -> StepResult | None:
         """Wait a while for the rollouts of `names`, begun at `since`; None once they are done."""
-        stamp = _stamp(activation.restarted_at)
+        stamp = iso(activation.restarted_at)
         deadline = time.monotonic() + LOOK_FOR
         while True:
             going = [
@@ -228,7 +228,7 @@ class KubernetesDriver:
         one after the other. Time in which nobody could look does not count, since nothing may have
         got on either. All together have `longest`.
         """
-        stamp, cluster = _stamp(activation.restarted_at), release.cluster
+        stamp, cluster = iso(activation.restarted_at), release.cluster
         idle = now - max(since, rollout.moved(pods, stamp), release.seen_since)
         limit = rollout.longest(workload, instance.probe_timeout)
         if idle <= instance.probe_timeout and now - since <= limit:
@@ -292,7 +292,7 @@ class KubernetesDriver:
     def _probe(
         self, release: Release, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        stamp = _stamp(activation.restarted_at)
+        stamp = iso(activation.restarted_at)
         starts: dict[str, float] = {}
         for kind, workload in _restarted(release, activation):
             component = component_of(workload)
@@ -321,11 +321,6 @@ def _restarted(release: Release, activation: Activation) -> list[Workload]:
         for kind, workload in release.workloads()
         if component_of(workload) in activation.components and replicas_of(workload)
     ]
-
-
-def _stamp(at: float) -> str:
-    """The annotation's value: recorded before the restart, so that it is the same each time."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _once() -> Callable[[], bool]:

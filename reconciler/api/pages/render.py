@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from reconciler.api.pages import words
 from reconciler.api.people import CSRF, SESSION_SECONDS, People, Person, form_secret
 from reconciler.core.addresses import shown
+from reconciler.core.words import moment, size, span
 
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 HTMX = "htmx-2.0.11.min.js"
@@ -34,8 +35,8 @@ class Renderer:
             auto_reload=False,
         )
         filters: dict[str, Any] = {
-            "tone": words.tone, "sign": words.sign, "span": words.span, "exact": words.exact,
-            "machine": words.machine, "address": shown, "size": words.size,
+            "tone": words.tone, "sign": words.sign, "span": span, "exact": moment,
+            "machine": words.machine, "address": shown, "size": size,
         }  # fmt: skip
         self._templates.filters.update(filters)
         self._templates.globals["asset"] = {

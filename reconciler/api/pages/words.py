@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from reconciler.core.model import BuildRecord
 from reconciler.core.phases import BuildPhase, Health, Sync
 from reconciler.core.status import InstanceStatus
+from reconciler.core.words import age
 
 TROUBLE = (
     Health.DEGRADED, Health.MISSING, Health.PROGRESSING, Health.UNKNOWN, Health.SUSPENDED,
@@ -32,7 +33,6 @@ EVENTS = (
     "GarbageCollected", "GarbageFailed",
 )  # fmt: skip
 """The kinds of events, for whoever looks for one."""
-UNITS = ("B", "kB", "MB", "GB", "TB")
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
 
 
@@ -46,36 +46,9 @@ def sign(word: str) -> str:
     return SIGNS[tone(word)]
 
 
-def span(seconds: float) -> str:
-    """A duration in its two largest units: 3d 4h, 2h 05m, 4m 10s, 7.2s."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f}s"
-    whole = int(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days}d {hours}h"
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
-
-
-def size(number: int) -> str:
-    """Bytes in a unit in which they are below a thousand: 312 B, 4.1 kB, 27 MB."""
-    scaled, power = float(number), 0
-    while scaled >= 999.5 and power < len(UNITS) - 1:
-        scaled, power = scaled / 1000, power + 1
-    digits = 1 if power and scaled < 9.95 else 0
-    return f"{scaled:.{digits}f} {UNITS[power]}"
-
-
 def ago(at: float, now: float) -> str:
     """How long ago `at` was."""
-    return "just now" if now - at < 1 else f"{span(float(int(now - at)))} ago"
-
-
-def exact(at: float) -> str:
-    """A time to the second, in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return "just now" if now - at < 1 else f"{age(at, now)} ago"
 
 
 def machine(at: float) -> str:
