@@ -6,8 +6,6 @@ that it does not know, so an answer that is no JSON is refused.
 
 from __future__ import annotations
 
-import functools
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
 from reconciler.secretfiles import Login, login
+from reconciler.trust import UNTRUSTED, distrusts, trusted
 
 TIMEOUT = 15.0  # seconds of one request
 PAGE = 100  # rows asked for at once: both APIs cap a page
@@ -78,7 +77,7 @@ class Api:
         self._url = url
         self._secret = secret
         self._team = team
-        self._http = httpx.Client(timeout=timeout, follow_redirects=False, verify=_trusted())
+        self._http = httpx.Client(timeout=timeout, follow_redirects=False, verify=trusted())
         self._prefix = ""
         self._token: str | None = None
 
@@ -231,11 +230,10 @@ class Api:
                 "AirflowUnreachable", f"Airflow at {self._url} did not answer in time"
             ) from error
         except httpx.HTTPError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            if distrusts(error):
                 raise Retryable(
                     "AirflowCertificate",
-                    f"Airflow at {self._url} shows a certificate that is not trusted; renew it, or "
-                    f"give the daemon its authority (SSL_CERT_FILE): {error}",
+                    f"Airflow at {self._url}: {UNTRUSTED}: {error}",
                 ) from error
             raise Retryable(
                 "AirflowUnreachable", f"Airflow at {self._url} cannot be reached: {error}"
@@ -303,12 +301,6 @@ class Api:
             if "json" not in kind
             else f"{doing}: {self._url} answered {answer.status_code}: {answer.text[:300]}",
         )
-
-
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """The machine's certificate authorities; reading them takes as long as ten requests."""
-    return ssl.create_default_context()
 
 
 def _file(row: dict[str, Any], key: str) -> str:

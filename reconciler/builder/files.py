@@ -19,6 +19,7 @@ from reconciler.builder.reach import Reach
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.settings import BuilderSettings
+from reconciler.trust import UNTRUSTED, distrusts, trusted
 
 MAVEN = "https://repo1.maven.org/maven2"
 
@@ -93,7 +94,7 @@ def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> 
     size = 0
     try:
         with (
-            httpx.Client(timeout=30.0) as client,
+            httpx.Client(timeout=30.0, verify=trusted()) as client,
             reach.open(client, url) as answer,
             temp.open("xb") as file,
         ):
@@ -113,6 +114,8 @@ def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> 
             )
         temp.rename(path)
     except httpx.HTTPError as error:
+        if distrusts(error):
+            raise Retryable("FileCertificate", f"{url}: {UNTRUSTED}: {error}") from error
         raise Retryable("FileUnreachable", f"{url}: {error}") from error
     finally:
         temp.unlink(missing_ok=True)

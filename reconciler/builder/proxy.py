@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import fnmatch
-import functools
 import hashlib
 import json
 import os
@@ -34,6 +33,7 @@ from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.secretfiles import login
+from reconciler.trust import distrusts, trusted
 
 PYPI = "https://pypi.org/simple/"
 INSIDE_PORT = 8400  # in the sandbox's own network, where it is always free
@@ -101,7 +101,7 @@ class Indexes:
             self._upstream(index, team, secrets_dir, timeout) for index in recipe.indexes
         ]
         address, auth = without_credentials(default or PYPI)
-        client = httpx.Client(timeout=timeout, verify=_trusted())
+        client = httpx.Client(timeout=timeout, verify=trusted())
         reach = Reach(address, operator=True, allow=allow)
         self._default = Upstream("default", address, (), client, reach, auth)
         self._source_builds = recipe.source_builds
@@ -118,7 +118,7 @@ class Indexes:
         address, auth = without_credentials(index.url)
         if index.credentials:
             auth = credentials(secrets_dir, team, index.credentials)
-        context = _trusted()
+        context = trusted()
         if index.ca_bundle:
             try:
                 context = ssl.create_default_context(cadata=index.ca_bundle)
@@ -297,27 +297,6 @@ def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> 
     handler.end_headers()
     if handler.command != "HEAD":
         handler.wfile.write(body)
-
-
-def _trusted() -> ssl.SSLContext:
-    """The authorities that httpx trusts, read anew when they are replaced: that takes 40 ms."""
-    place = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or ""
-    try:
-        mark = Path(place).stat().st_mtime_ns if place else 0
-    except OSError:
-        mark = 0
-    return _context(place, mark)
-
-
-@functools.lru_cache(maxsize=1)
-def _context(place: str, mark: int) -> ssl.SSLContext:
-    del place, mark
-    return httpx.create_ssl_context()
-
-
-def distrusts(error: httpx.HTTPError) -> bool:
-    """Is it the certificate of the other side that we do not trust."""
-    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:

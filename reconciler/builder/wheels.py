@@ -26,11 +26,12 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from reconciler.builder.explain import untrusted
 from reconciler.builder.job import Job
-from reconciler.builder.proxy import Upstream, distrusts
+from reconciler.builder.proxy import Upstream
 from reconciler.builder.turns import MAKING
 from reconciler.builder.workshop import Ended, Workshop
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.faults import failpoint
+from reconciler.trust import distrusts
 
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
 FILES_LIMIT = 100_000

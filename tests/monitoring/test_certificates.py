@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import certifi
 import pytest
 
 from gitsource.source import Source
@@ -12,7 +15,7 @@ from metrics.channels import Answer, WebhookChannel
 from metrics.commits import CommitStatus, Forge, State
 from metrics.facts import Fact
 from reconciler.airflow.rest import Api
-from reconciler.core.definitions import Index
+from reconciler.core.definitions import FileItem, Index
 from reconciler.core.errors import Retryable
 from reconciler.settings import GitSettings, StatusSettings
 from reconciler.trust import UNTRUSTED
@@ -78,6 +81,35 @@ def test_of_an_airflow(selfmade: Selfmade) -> None:
         api.pools()
     assert caught.value.reason == "AirflowCertificate"
     assert selfmade.url in caught.value.message
+
+
+def test_of_an_airflow_that_is_vouched_for_later(
+    selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The authorities of SSL_CERT_FILE are read anew when they are replaced, without a restart."""
+    file = tmp_path / "authorities.pem"
+    shutil.copy(certifi.where(), file)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    for text, reason in (
+        (file.read_text(), "AirflowCertificate"),
+        (selfmade.certificate.read_text(), "AirflowUnexpected"),
+    ):
+        file.write_text(text)
+        with Api(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
+            api.pools()
+        assert caught.value.reason == reason
+
+
+def test_of_a_file(selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a definition's `files` names becomes FileCertificate, and takes SSL_CERT_FILE."""
+    item = FileItem("0" * 64, url=f"{selfmade.url}/x", path="bin/x")
+    with Bench(tmp_path / "bench", allow_hosts=["localhost"]) as bench:
+        recipe = replace(bench.recipe(), files=(item,))
+        for reason in ("FileCertificate", "FileUnreachable"):
+            with pytest.raises(Retryable) as caught:
+                bench.build(recipe)
+            assert caught.value.reason == reason
+            monkeypatch.setenv("SSL_CERT_FILE", str(selfmade.certificate))
 
 
 def test_of_a_private_index(selfmade: Selfmade, tmp_path: Path) -> None:
