@@ -148,7 +148,9 @@ def _replacing(asked: str, there: str, runtime: Runtime) -> str:
 
 
 def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> None:
-    """Raise Stalled("Conflict") for an in-repo package that the base has, in whatever version.
+    """Raise Stalled("ResolutionConflict") for an in-repo package that the base has.
+
+    In whatever version it has it.
 
     The base's would be loaded, as it comes first.
     """
@@ -158,4 +160,4 @@ def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> Non
         if name in base:
             words = _replacing(package.path, f"{name} {base[name]}", runtime)
             words += "; call it otherwise, or take it out of the image"
-            raise Stalled("Conflict", words, package.place)
+            raise Stalled("ResolutionConflict", words, package.place)

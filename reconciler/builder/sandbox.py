@@ -193,13 +193,14 @@ def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet
     def read() -> None:
         assert process.stdout is not None, "it was asked for"
         size = 0
-        while raw := process.stdout.readline(LINE_LIMIT):
-            line = raw.decode(errors="replace")
-            size += len(line)
-            if size < OUTPUT_LIMIT:
-                kept.append(line)
-            if not quiet:
-                job.say(line)
+        with process.stdout as output:
+            while raw := output.readline(LINE_LIMIT):
+                line = raw.decode(errors="replace")
+                size += len(line)
+                if size < OUTPUT_LIMIT:
+                    kept.append(line)
+                if not quiet:
+                    job.say(line)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -211,9 +212,7 @@ def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet
             break
     _kill(process)  # or what it has left behind, which holds its output open
     process.wait(timeout=30)
-    reader.join(timeout=10)
-    if process.stdout is not None and not reader.is_alive():  # else closing would wait for it
-        process.stdout.close()
+    reader.join(timeout=10)  # it goes on while somebody holds the output open, then closes it
     job.check()
     return Ended(process.returncode, job.clean("".join(kept)), timed_out)
 

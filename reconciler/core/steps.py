@@ -187,15 +187,19 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
     digest = build.recipe_digest if build else None
     if build is None and activation.to_build == record.previous:
         digest = record.previous_digest
-    same = activation.to_build == record.current
+    before, of_before = record.current, record.current_digest
+    if record.inherits:  # that is for another base: nobody can go back to it
+        before, of_before = None, None
+    elif activation.to_build == record.current:
+        before, of_before = record.previous, record.previous_digest
     return replace(
         retire(record, record.current, draft.now),
         current=activation.to_build,
         current_digest=digest,
         current_runtime=record.runtime.key if activation.to_build and record.runtime else None,
         current_load_into=activation.load_into if activation.to_build else None,
-        previous=record.previous if same else record.current,
-        previous_digest=record.previous_digest if same else record.current_digest,
+        previous=before,
+        previous_digest=of_before,
         active_since=draft.now,
         aborts=0,
         not_before=0.0,

@@ -121,6 +121,10 @@ class Bed:
             **environment(self.airflow, place, self._connection(), USER),
         }
         self._migrate()
+        self.supervise()
+
+    def supervise(self) -> None:
+        """Write what is to run, and with which environment."""
         loader = self.share / "instances" / self.instance / "loader"
         programs = {name: f"{self.venv}/bin/airflow {name}" for name in self.components}
         variables = {**self._environment, "PYTHONPATH": str(loader)}

@@ -75,7 +75,7 @@ def _users(bed: Bed) -> None:
     passwords = json.loads((bed.root / "passwords.json").read_text())
     passwords |= dict.fromkeys(ROLES, PASSWORD)
     (bed.root / "passwords.json").write_text(json.dumps(passwords))
-    bed._conf.write_text(bed._supervisord())
+    bed.supervise()
 
 
 def test_roles_are_told_apart(real: Real) -> None:

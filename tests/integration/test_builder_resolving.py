@@ -102,7 +102,7 @@ def test_a_package_of_the_repo_replaces_none_of_the_base(tmp_path: Path, version
     with Bench(tmp_path, {"acme-own": version}) as bench:
         own = bench.package("acme-own", {"acme_own/__init__.py": ""})
         error = refused(bench, own)
-        assert (error.reason, error.place) == ("Conflict", own.place)
+        assert (error.reason, error.place) == ("ResolutionConflict", own.place)
         assert f"the base (Airflow 3.3.2) has acme-own {version}" in error.message
 
 

@@ -289,7 +289,7 @@ def test_a_conflict_is_told_as_on_this_machine(bench: JobBench) -> None:
     own = bench.package("acme-own", {"acme_own.py": ""}, requires=("apache-airflow<1",))
     with pytest.raises(Stalled) as caught:
         bench.lock(bench.recipe(own))
-    assert caught.value.reason == "Conflict"
+    assert caught.value.reason == "ResolutionConflict"
 
 
 def test_a_new_leader_ends_the_jobs_of_the_old(bench: JobBench) -> None:
