@@ -148,9 +148,7 @@ def _replacing(asked: str, there: str, runtime: Runtime) -> str:
 
 
 def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> None:
-    """Raise Stalled("ResolutionConflict") for an in-repo package that the base has.
-
-    In whatever version it has it.
+    """Raise Stalled("ResolutionConflict") for an in-repo package that the base has, in any version.
 
     The base's would be loaded, as it comes first.
     """

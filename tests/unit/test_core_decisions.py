@@ -469,6 +469,21 @@ def test_a_new_base_is_resolved_anew_and_activated() -> None:
     assert status(None, house.records, house.now).instances[0].sync is Sync.SYNCED
 
 
+def test_a_build_for_another_base_is_none_to_go_back_to() -> None:
+    """What ran on the base before is no build for this one: a rollback to it is refused."""
+    house = house_of("dev")
+    house.settle()
+    house.airflow["dev"].patch()
+    house.settle()
+    record = house.records.instances["dev"]
+    assert record.current_runtime == record.runtime.key  # type: ignore[union-attr]
+    assert record.previous is None
+    house.ask(Verb.ROLLBACK, "instance/dev")
+    house.settle()
+    assert [e.kind for e in house.events if e.kind.startswith("Rollback")] == ["RollbackRefused"]
+    assert house.records.instances["dev"].current == record.current
+
+
 def test_a_patched_base_goes_on_with_its_build_until_it_has_one_of_its_own() -> None:
     """A failed activation there ends on the build before, not on the bare base."""
     house = house_of("dev")
