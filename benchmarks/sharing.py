@@ -179,9 +179,10 @@ def _lock(url: str, wheels: Iterable[Path]) -> str:
 def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ...]) -> Ours:
     url = bench.public.url.replace("/simple/", "/packages")
     new, again = [], []
-    recipe, job = bench.recipe(checks=Checks(imports=imports)), bench.job()
+    recipe = bench.recipe(checks=Checks(imports=imports))
 
     def construct(lock: str, **more: object) -> Built:
+        job = bench.job()  # each build has a log of its own
         return bench.builder.construct(job, replace(recipe, **more), bench.runtime, lock)
 
     built = []
@@ -190,7 +191,7 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ..
         begun = time.perf_counter()
         built.append(construct(lock).build_id)
         new.append(time.perf_counter() - begun)
-    bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built[0])
+    bench.builder.verify(bench.job(), recipe, bench.runtime, bench.instance(), built[0])
     told = {digest: _held(bench, digest, p) for digest, p in bench.share.packs(built[0]).items()}
     for build_id in built:
         bench.share.spread_build(build_id, lambda: None)
