@@ -188,7 +188,7 @@ class ControlPlane:
         pool = urllib3.PoolManager(ca_certs=str(self.certificate), retries=False)
         headers = {"Authorization": f"Bearer {self._tokens['admin']}"}
         try:
-            answer = pool.request("GET", self.url + "/readyz", headers=headers, timeout=2.0)
+            answer = pool.request("GET", self.url + "/readyz", headers=headers, timeout=10.0)
         except (urllib3.exceptions.HTTPError, OSError):
             return False
         finally:

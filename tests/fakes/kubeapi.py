@@ -26,6 +26,8 @@ GROUPS = {
 ROOTS = {kind: f"/apis/{group}" for group, kinds in GROUPS.items() for kind in kinds.split()}
 MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
 TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
+LOADED = 4  # times as long as alone may something take on a loaded machine; only failures wait
+ENOUGH = 300.0  # seconds, which that does not go beyond: pytest ends a test after 600
 
 
 class ApiError(Exception):
@@ -151,12 +153,13 @@ class Api:
 
 
 def wait_for(look: Callable[[], T | None], seconds: float, what: str) -> T:
-    """The first true answer of `look`; AssertionError after so many seconds."""
-    end = time.monotonic() + seconds
+    """The first true answer of `look`; AssertionError after LOADED times so many seconds."""
+    limit = max(seconds, min(seconds * LOADED, ENOUGH))
+    end = time.monotonic() + limit
     while True:
         found = look()
         if found:
             return found
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {limit} s: {what}")
         time.sleep(0.1)

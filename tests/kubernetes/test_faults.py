@@ -13,7 +13,7 @@ from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.cluster import connection
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation
+from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Verdict
 from reconciler.settings import KubernetesSettings
 from tests.fakes.faultproxy import FaultProxy
@@ -59,17 +59,23 @@ def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
         stand.clusters.close()
 
 
-def restart(stand: Stand, activation: Activation) -> None:
-    """Perform the restart as the daemon does: what may pass is tried again."""
+def perform(stand: Stand, activation: Activation) -> StepResult:
+    """Perform the step once as the daemon does: what may pass is tried again."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            found = stand.driver.perform(activation.step, stand.instance, activation, time.time())
+            return stand.driver.perform(activation.step, stand.instance, activation, time.time())
         except Retryable as error:
             if time.monotonic() > end:
                 raise AssertionError("not in time") from error
             time.sleep(0.3)
-            continue
+
+
+def restart(stand: Stand, activation: Activation) -> None:
+    """Perform the restart until it is done."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        found = perform(stand, activation)
         assert found.verdict is not Verdict.FAILED, found.problem
         if found.verdict is Verdict.OK:
             return
@@ -115,7 +121,7 @@ def test_a_watch_that_forgets_is_begun_anew(stand: Stand, proxy: FaultProxy, fau
 def test_a_server_that_is_down_for_a_while(stand: Stand) -> None:
     """Its connections are cut in the middle of a rollout, and it comes back."""
     activation = stand.activation()
-    found = stand.driver.perform(activation.step, stand.instance, activation, time.time())
+    found = perform(stand, activation)
     stand.lab.plane.restart_apiserver()
     if found.verdict is Verdict.NOT_YET:
         restart(stand, activation)
