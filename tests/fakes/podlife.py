@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from urllib3.exceptions import HTTPError
+
 from tests.fakes import podstatus
 from tests.fakes.container import Container, Rootfs
 from tests.fakes.kubeapi import Api, ApiError
@@ -215,7 +217,7 @@ class PodLife(threading.Thread):
             try:
                 mounts, variables = volumes.mounts(one.spec), volumes.environment(one.spec)
                 break
-            except (MountError, ApiError) as error:  # or its namespace is going
+            except (MountError, ApiError, HTTPError) as error:  # or its namespace is going
                 one.state = podstatus.waiting("ContainerCreating", str(error))
                 self._put(self.phase)
                 if not self._pause(1.0):
@@ -323,7 +325,7 @@ class PodLife(threading.Thread):
                 try:
                     if not self.node.api.delete("pods", self.namespace, self.pod_name, options):
                         return
-                except (ApiError, OSError) as error:
+                except (ApiError, OSError, HTTPError) as error:  # or the server is being restarted
                     if isinstance(error, ApiError) and error.status == 409:
                         return  # another pod of that name
             self.gone.wait(0.5)

@@ -16,6 +16,7 @@ from reconciler.settings import JobSettings
 
 RETRY = "then `groundcrew retry` the environment"
 TOO_MUCH_DISK = re.compile(r"exceed(s|ed)\b.*\blimit", re.IGNORECASE)  # words of the kubelet
+EARLY = 2.0  # seconds that Kubernetes may end a Job before its deadline: it keeps whole seconds
 NO_NODE = "Unschedulable"  # while a cluster grows, that passes by itself
 
 
@@ -38,7 +39,7 @@ def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> Grou
             f"Job {name} was ended: {said}; raise kubernetes.jobs.scratch (now "
             f"{settings.scratch}) or let the build need less, {RETRY}",
         )
-    if age >= settings.deadline or status.get("reason") == "DeadlineExceeded":
+    if age >= settings.deadline - EARLY or status.get("reason") == "DeadlineExceeded":
         return Stalled(
             "JobDeadline",
             f"Job {name} was ended: it took longer than kubernetes.jobs.deadline "
