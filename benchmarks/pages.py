@@ -6,6 +6,7 @@ second, and the records are looked at anew each second.
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 import threading
@@ -20,10 +21,11 @@ from sqlalchemy import event
 
 from benchmarks.rows import Row
 from reconciler.core.model import Change
-from tests.fakes.fleet import builds, name_of
+from tests.fakes.fleet import builds, digest, name_of, place_package
 from tests.fakes.pages import READER, Served
 
 INSTANCES = 1000
+FILES = 20_000  # of one package; its RECORD is one more
 TURNS = 50
 LIMIT = 50.0  # milliseconds
 STATEMENTS = 3  # to the database, for one page
@@ -35,6 +37,7 @@ PAGES = {
     "environment": f"/environments/{name_of(8)}",
     "build": f"/builds/{builds(0)[0].key}",
     "events": "/events",
+    "files of a package": f"/builds/{builds(0)[0].key}/files?package=huge",
 }
 READ = {"Authorization": f"Bearer {READER}"}
 
@@ -55,11 +58,22 @@ def short() -> list[Row]:
 def _serving(count: int) -> Iterator[tuple[Served, httpx.Client]]:
     with tempfile.TemporaryDirectory() as directory:
         served = Served(Path(directory), count)
+        _place_files(served)
         try:
             with httpx.Client(base_url=served.start(), headers=READ, timeout=60) as client:
                 yield served, client
         finally:
             served.stop()
+
+
+def _place_files(served: Served) -> None:
+    """Have the first build install one package of many files."""
+    entry = place_package(served.share, "huge", "1.0", FILES)
+    path = served.share.build_path(str(builds(0)[0].build_id)) / "build.json"
+    document = json.loads(path.read_text())
+    document["distributions"].append({"name": "huge", "version": "1.0", "sha256": digest("huge")})
+    document["entries"].append(entry)
+    path.write_text(json.dumps(document))
 
 
 def _counts(served: Served, client: httpx.Client, count: int) -> list[Row]:

@@ -64,7 +64,10 @@ def environment(airflow: str, place: Place, database: str, user: str) -> dict[st
         "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(place.port),
-        "AIRFLOW__WEBSERVER__WORKERS": "1",
+        # Not one worker: while gunicorn loads the application, a program that it runs (`file`)
+        # passes for that worker. If loading then goes on for 10 s, as on a busy machine,
+        # Airflow asks for another worker by SIGTTIN, which stops a gunicorn that is not ready.
+        "AIRFLOW__WEBSERVER__WORKERS": "2",
         "AIRFLOW__WEBSERVER__SECRET_KEY": randomness.token_hex(32),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

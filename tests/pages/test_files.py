@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import statistics
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,6 @@ from tests.fakes.wheels import make_wheel
 
 READY, BUILDING = builds(0)[0], builds(7)[0]
 MANY = 20_000
-BUDGET = 0.050  # seconds of server time for a page
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +125,15 @@ def test_a_real_wheel_is_listed_packed_spread_and_merged(
         assert "a, &#34;b&#34; &lt;b&gt;.txt" in page
 
 
-def test_twenty_thousand_files_are_turned_page_by_page_and_quickly(
-    http: httpx.Client, served: Served
-) -> None:
-    """Each file is on one page and in one answer of the API; a page takes 50 ms at most."""
+def test_twenty_thousand_files_are_turned_page_by_page(http: httpx.Client, served: Served) -> None:
+    """Each file is on one page and in one answer of the API (benchmarks.pages has the time)."""
     entry = place_package(served.share, "huge", "1.0", MANY)
     rows = [{"name": "huge", "version": "1.0", "sha256": digest("huge")}]
     with rebuilt(served.share, distributions=rows, entries=[entry], paths=[]):
-        spent, seen, path = [], 0, of("huge")
+        pages, seen, path = 0, 0, of("huge")
         while path:
-            begun = time.perf_counter()
             page = http.get(path).text
-            spent.append(time.perf_counter() - begun)
+            pages += 1
             seen += page.count("huge/part")
             path = page.partition('rel="next" href="')[2].partition('"')[0].replace("&amp;", "&")
         assert "20,001 files" in page
@@ -147,8 +141,7 @@ def test_twenty_thousand_files_are_turned_page_by_page_and_quickly(
         beyond = asked(http, of("huge", offset=MANY + 1))
         assert http.get(of("huge", page=99)).status_code == 200
         assert http.get(f"/api/v1{of('huge', limit=10_001)}").status_code == 422
-    assert (len(spent), seen) == (41, MANY - 1)
-    assert statistics.median(spent) <= BUDGET
+    assert (pages, seen) == (41, MANY - 1)
     assert [f["path"] for f in last["files"]] == ["huge-1.0.dist-info/RECORD"]
     assert (beyond["files"], beyond["total"]) == ([], MANY + 1)
 
