@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.crash.lanes import Lane, Task
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.site import GOOD
@@ -34,6 +36,7 @@ def collected(lane: Lane, **variables: str) -> int:
     return code
 
 
+@pytest.mark.slow
 def test_a_collection_that_is_killed_takes_nothing_from_a_running_task(tmp_path: Path) -> None:
     """The task's build stays while it runs, whoever was killed; what nobody can use goes."""
     with FakeAirflow() as airflow:

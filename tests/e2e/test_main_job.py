@@ -46,7 +46,7 @@ EXTRA: Act = ("a DAG that breaks only when live", breaks_under_the_live_configur
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("airflow", ["3", "2.11"])
 def test_every_act_really_happens(airflow: str, tmp_path: Path) -> None:
     """Each act asserts what it shows; the demo ends with 0 only if all of them happened."""

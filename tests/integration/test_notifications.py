@@ -298,6 +298,7 @@ def test_an_address_that_is_none_breaks_nothing(
     assert "s3cret-address" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_dead_route_holds_up_no_other(post: Post, receiver: Callable[..., Receiver]) -> None:
     """More messages wait for one team's webhook than are read at once; another's arrive."""
     well = receiver()

@@ -168,6 +168,7 @@ def test_a_runtime_is_stored_and_held_once(root: Path) -> None:
 # -------------------------------------------------------------------------------- definitions
 
 
+@pytest.mark.slow
 def test_after_any_commits_the_definitions_are_those_that_a_fresh_read_finds(
     root: Path, tmp_path: Path
 ) -> None:

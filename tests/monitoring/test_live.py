@@ -18,6 +18,7 @@ from tests.fakes.site import ENVIRONMENT, INSTANCE, TEAM
 from tests.fakes.watch import NAMESPACE, until
 from tests.monitoring.conftest import SECOND, Scene, commit
 
+pytestmark = pytest.mark.slow  # the scene needs a minute and more
 GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 CHOICES = {
     "$job": "groundcrew", "$namespace": NAMESPACE, "$team": ".*", "$environment": ENVIRONMENT,

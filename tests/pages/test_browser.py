@@ -68,6 +68,7 @@ def add_long_names(served: Served) -> None:
 # ------------------------------------------------------------------------------------------ access
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
 def test_every_page_meets_wcag_aa_and_fits(
