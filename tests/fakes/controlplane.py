@@ -28,7 +28,8 @@ import yaml
 from tests.fakes.kubeapi import Api, Json, wait_for
 
 VERSION = (Path(__file__).parents[2] / "scripts/envtest/version").read_text().strip()
-PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+PROGRAMS = ("etcd", "kube-apiserver", *CONTROLLERS)
 MASTERS = "system:masters"
 USERS = {  # name → groups
     "admin": MASTERS,
@@ -77,8 +78,7 @@ class ControlPlane:
         try:
             self._start("etcd", self._etcd())
             self.start_apiserver()
-            self._start("kube-controller-manager", self._controller_manager())
-            self._start("kube-scheduler", self._scheduler())
+            self._start_controllers()
             self.api = self.client("admin")
             wait_for(self._bootstrapped, 40, "the API server's own roles and namespaces")
         except BaseException:
@@ -103,9 +103,16 @@ class ControlPlane:
         self._stop("kube-apiserver", signal.SIGKILL)
 
     def restart_apiserver(self) -> None:
-        """Kill the API server and start it again on the same port, with the same data."""
+        """Kill the API server and start it again on the same port, with the same data.
+
+        Controllers and scheduler start anew with it: they would wait for up to a minute before they
+        ask again, and take nodes whose leases ran out meanwhile for lost.
+        """
         self.stop_apiserver()
+        for name in CONTROLLERS:
+            self._stop(name, signal.SIGKILL)
         self.start_apiserver()
+        self._start_controllers()
 
     def memory(self) -> int:
         """Resident bytes of all its processes."""
@@ -179,6 +186,12 @@ class ControlPlane:
             return
         process.send_signal(with_signal)
         process.wait(timeout=20)
+
+    def _start_controllers(self) -> None:
+        for name, arguments in zip(
+            CONTROLLERS, (self._controller_manager(), self._scheduler()), strict=True
+        ):
+            self._start(name, arguments)
 
     def _ready(self) -> bool:
         process = self._processes["kube-apiserver"]

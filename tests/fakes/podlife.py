@@ -347,17 +347,14 @@ class PodLife(threading.Thread):
             ip = "127.0.0.1" if self.behaviour.mode == "run" else podstatus.address(self.uid)
             status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
         body = {"metadata": {"uid": self.uid}, "status": status}
-        for attempt in range(40):
-            if self.gone.is_set() or self.node.lost.is_set():
-                return
+        while not self.gone.is_set() and not self.node.lost.is_set():
             try:
                 self.node.api.patch("pods", self.namespace, self.pod_name, body, "status")
             except ApiError as error:
                 if error.status in {404, 409, 422}:
                     return
-            except Exception:  # the API server is being restarted
-                if attempt == 39:
-                    raise
+            except (HTTPError, OSError):  # the API server is being restarted, however long it takes
+                pass
             else:
                 return
-            time.sleep(0.25)
+            self.gone.wait(0.25)

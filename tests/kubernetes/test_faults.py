@@ -120,12 +120,14 @@ def test_a_watch_that_forgets_is_begun_anew(stand: Stand, proxy: FaultProxy, fau
 
 def test_a_server_that_is_down_for_a_while(stand: Stand) -> None:
     """Its connections are cut in the middle of a rollout, and it comes back."""
+    stand.change("scheduler", {"ready-after": "8"})  # more than one look at it waits
     activation = stand.activation()
-    found = perform(stand, activation)
+    before = generations(stand)
+    assert perform(stand, activation).verdict is Verdict.NOT_YET
     stand.lab.plane.restart_apiserver()
-    if found.verdict is Verdict.NOT_YET:
-        restart(stand, activation)
+    restart(stand, activation)
     stand.up()
+    assert generations(stand) == {name: was + 1 for name, was in before.items()}
 
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
