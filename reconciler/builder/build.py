@@ -34,8 +34,8 @@ from reconciler.builder.locking import (
     refuse_addresses,
 )
 from reconciler.builder.making import WheelMaker
-from reconciler.builder.manifest import Parts, Whole, build_id_of, build_json, sbom
-from reconciler.builder.overlap import Facts
+from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
+from reconciler.builder.placing import Entry
 from reconciler.builder.proving import Proven, Prover
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.sdists import Sdists
@@ -70,11 +70,13 @@ class ShareLike(placing.Places, Proven, Protocol):
     def put(self, digest: str, staged: Path) -> Path:
         """Publish a store entry as a folder."""
 
-    def whole(self, digest: str) -> Whole | None:
-        """The whole pack of a store entry that is no folder yet."""
+    def has(self, digest: str) -> bool:
+        """Is the store entry there."""
 
-    def put_build(self, build_id: str, files: Mapping[str, bytes]) -> None:
-        """Publish a build."""
+    def put_build(
+        self, build_id: str, files: Mapping[str, bytes], whole: Mapping[str, tuple[str, int]]
+    ) -> None:
+        """Publish a build; `whole` are (SHA-256, bytes) of the whole packs of its entries."""
 
     def renew(self, build_id: str) -> bool:
         """Is a build complete; it counts as new then."""
@@ -166,13 +168,14 @@ class Builder:
         Raises Stalled (HashMismatch, UnsafeWheel, InvalidWheel, PackageBuildFailed) or Retryable.
         """
         packages = tomllib.loads(lock).get("packages", [])
+        found = [locked(package, runtime.tags) for package in packages]
         with self._share.making():  # from before the look: what is found is not collected then
-            made = made_of(packages, runtime.tags)
+            made = made_of(packages, found)
             build_id = build_id_of(lock, recipe, runtime, made or ())
             if made is not None and self._is_there(job, build_id):
-                return Built(build_id, packages_of(lock))
+                return Built(build_id, packages_of(packages))
             with self._work(job) as work, self._indexes(job, recipe) as indexes:
-                wheels = self._wheels(job, recipe, runtime, packages, work, indexes)
+                wheels = self._wheels(job, recipe, runtime, packages, found, work, indexes)
                 made = [(w.name, w.sha256) for w in wheels if w.place is not None]
                 build_id = build_id_of(lock, recipe, runtime, made)
                 if not self._is_there(job, build_id):
@@ -181,7 +184,7 @@ class Builder:
                     self._publish(
                         job, recipe, runtime, lock, build_id, wheels, entries, files, work
                     )
-            return Built(build_id, packages_of(lock))
+            return Built(build_id, packages_of(packages))
 
     def _is_there(self, job: Job, build_id: str) -> bool:
         """Is a build on the share; it is as good as new to the collector then."""
@@ -196,11 +199,11 @@ class Builder:
         recipe: Recipe,
         runtime: Runtime,
         packages: list[dict[str, Any]],
+        found: list[Wheel | None],
         work: Path,
         indexes: Indexes,
     ) -> list[Wheel]:
-        """The wheels of a lock: the index's, and those that are made from source."""
-        found = [locked(package, runtime.tags) for package in packages]
+        """The wheels of a lock: those `found` in the index, and those that are made from source."""
         if None not in found:
             return [wheel for wheel in found if wheel is not None]
         with self._workshop.serving(indexes, work) as url:
@@ -233,11 +236,13 @@ class Builder:
 
     def _entries(
         self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes
-    ) -> dict[str, Facts]:
-        """Facts about the store entries of all wheels, by digest, in the lock's order."""
+    ) -> dict[str, Entry]:
+        """The store entries of all wheels, by digest, in the lock's order."""
         digests = [entry_digest(w.sha256, runtime.python_tag) for w in wheels]
-        absent = placing.missing(self._share, digests)
-        missing = [(w, d) for w, d in zip(wheels, digests, strict=True) if d in absent]
+        there = placing.all_found(self._share, digests)
+        missing = [(w, d) for w, d in zip(wheels, digests, strict=True) if d not in there]
+        if not missing:
+            return there
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             paths = list(
                 pool.map(
@@ -245,8 +250,6 @@ class Builder:
                     missing,
                 )
             )
-        if not missing:
-            return placing.facts_of(self._share, digests, {})
         with (
             self._work(job, harmless=True) as work,
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
@@ -255,8 +258,8 @@ class Builder:
                 lambda item: self._make_entry(job, runtime, item[0][0], item[0][1], item[1], work),
                 zip(missing, paths, strict=True),
             )
-            fresh = dict(zip((digest for _, digest in missing), made, strict=True))
-        return placing.facts_of(self._share, digests, fresh)
+            there |= dict(zip((digest for _, digest in missing), made, strict=True))
+        return {digest: there[digest] for digest in digests}
 
     def _fetched(self, job: Job, wheel: Wheel, indexes: Indexes) -> Path:
         limit = self._settings.file_bytes
@@ -264,16 +267,16 @@ class Builder:
 
     def _make_entry(
         self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
-    ) -> Facts:
-        """Make a store entry, unless another build is making or has made it; its facts."""
+    ) -> Entry:
+        """Make a store entry, unless another build is making or has made it."""
         with MAKING.of(digest, job.check):
-            if self._share.has(digest):
-                return placing.facts_of(self._share, [digest], {})[digest]
-            return self._make_new_entry(job, runtime, wheel, digest, path, work)
+            return placing.found(self._share, digest) or self._make_new_entry(
+                job, runtime, wheel, digest, path, work
+            )
 
     def _make_new_entry(
         self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
-    ) -> Facts:
+    ) -> Entry:
         job.check()
         own = work / f"entry-{digest[:16]}"
         staged = own / "entry"
@@ -286,13 +289,12 @@ class Builder:
                 self._settings.build_timeout,
             )  # fmt: skip
             failpoint("builder.compiled")
-            facts = Facts.of(staged)
         except OSError as error:
             raise disk_error(error) from error
-        self._share.put_whole(digest, staged, facts.document())
+        entry = placing.put(self._share, digest, staged)
         shutil.rmtree(own, ignore_errors=True)
         job.say(f"placed {wheel.name} {wheel.version}")
-        return facts
+        return entry
 
     def _publish(
         self,
@@ -302,12 +304,13 @@ class Builder:
         lock: str,
         build_id: str,
         wheels: list[Wheel],
-        entries: dict[str, Facts],
+        entries: dict[str, Entry],
         files: Parts,
         work: Path,
     ) -> None:
         order = placing.lay_out(self._share, entries, lambda name: _folder(work / name))
-        document = build_json(build_id, recipe, runtime, job, wheels, order, files, self._share)
+        facts = {digest: one.facts for digest, one in order.items()}
+        document = build_json(build_id, recipe, runtime, job, wheels, facts, files, self._share)
         failpoint("builder.entries-placed")
         log = job.log.read_bytes()[: 4 << 20] if job.log.is_file() else b""
         self._share.put_build(
@@ -316,8 +319,9 @@ class Builder:
                 "pylock.toml": lock.encode(),
                 "sbom.cdx.json": sbom(build_id, wheels).encode(),
                 "build.log": log,
-                "build.json": json.dumps(document, indent=1).encode(),
+                "build.json": json.dumps(document, separators=(",", ":")).encode(),
             },
+            {d: (one.whole.sha256, one.whole.bytes) for d, one in order.items() if one.whole},
         )
         failpoint("builder.published")
         job.say(f"build {build_id} is on the share")

@@ -22,7 +22,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.metadata import is_name, metadata, usable
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.standins import stand_ins
-from reconciler.builder.wheels import disk_full, locked, ran_out_of_disk
+from reconciler.builder.wheels import Wheel, disk_full, ran_out_of_disk
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
@@ -130,8 +130,9 @@ def make_lock(
     if found is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)
-    refuse_addresses(tomllib.loads(text).get("packages", []), recipe)
-    return Lock(text, packages_of(text))
+    packages = tomllib.loads(text).get("packages", [])
+    refuse_addresses(packages, recipe)
+    return Lock(text, packages_of(packages))
 
 
 def _write_inputs(
@@ -200,15 +201,16 @@ def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
 
 
 def made_of(
-    packages: Sequence[Mapping[str, Any]], tags: Sequence[str]
+    packages: Sequence[Mapping[str, Any]], wheels: Sequence[Wheel | None]
 ) -> list[tuple[str, str]] | None:
     """(name, SHA-256) of the wheels that locked packages were made into, as the lock knows them.
 
-    None where it does not know one: an sdist's, or an earlier release's lock.
+    `wheels` are the index's, None where a package is made from source. None where the lock does not
+    know one: an sdist's, or an earlier release's lock.
     """
     found: list[tuple[str, str]] = []
-    for package in packages:
-        if locked(package, tags) is not None:
+    for package, wheel in zip(packages, wheels, strict=True):
+        if wheel is not None:
             continue
         digest = package.get("tool", {}).get("groundcrew", {}).get("sha256")
         if digest is None:
@@ -217,9 +219,8 @@ def made_of(
     return found
 
 
-def packages_of(text: str) -> tuple[tuple[str, str], ...]:
-    """What a lock installs, by name."""
-    packages = tomllib.loads(text).get("packages", [])
+def packages_of(packages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """What locked packages install, by name."""
     return tuple(
         sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)
     )

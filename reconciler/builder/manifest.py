@@ -23,18 +23,6 @@ from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime
 
 
-class Whole(Protocol):
-    """A pack of all files of a store entry."""
-
-    @property
-    def sha256(self) -> str:
-        """Of its head."""
-
-    @property
-    def bytes(self) -> int:
-        """Of its files."""
-
-
 class Entries(Protocol):
     """Where store entries are."""
 
@@ -42,9 +30,6 @@ class Entries(Protocol):
 
     def entry(self, digest: str) -> Path:
         """The path of one."""
-
-    def whole(self, digest: str) -> Whole | None:
-        """The whole pack of one, if it is not a folder yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +78,14 @@ def build_json(
 ) -> dict[str, object]:
     """The document that the loader reads; every path is relative to the share's root.
 
-    `order` are the entries on the path; `packs` are those that are whole packs yet.
+    `order` are the entries on the path.
     """
-    paths, bins, packs = [], [], {}
+    paths, bins = [], []
     for digest, facts in order.items():
         relative = share.entry(digest).relative_to(share.root).as_posix()
         paths.append({"path": f"{relative}/lib", "pth": facts.pth})
         if facts.bin:
             bins.append(f"{relative}/bin")
-        whole = share.whole(digest)
-        if whole is not None:
-            packs[digest] = {"pack": whole.sha256, "bytes": whole.bytes, "whole": True}
     jars = []
     if files.entry is not None:
         relative = share.entry(files.entry).relative_to(share.root).as_posix()
@@ -121,7 +103,6 @@ def build_json(
         "recipe": recipe.digest,
         "entries": [*order, *([files.entry] if files.entry else [])],
         "paths": paths,
-        "packs": packs,
         "bin": bins,
         "jars": jars,
         "env": dict(recipe.env),
@@ -147,7 +128,7 @@ def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
     document["dependencies"] = sorted([*others, made], key=lambda one: str(one["ref"]))
     if chosen:
         document["components"] = [_part(*wheel) for wheel in chosen]
-    return json.dumps(document, indent=1, sort_keys=True)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 @lru_cache(maxsize=4096)

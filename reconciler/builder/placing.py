@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,64 +14,99 @@ from reconciler.builder.overlap import Facts
 ASKERS = 16  # questions to the share at once
 
 
+class Whole(Protocol):
+    """A pack of all files of a store entry."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its head."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its files."""
+
+
+class Placed(Protocol):
+    """A store entry that is on the share."""
+
+    @property
+    def facts(self) -> Mapping[str, object] | None:
+        """What was said about it when it was put."""
+
+    @property
+    def whole(self) -> Whole | None:
+        """Its whole pack, where it is no folder yet."""
+
+
 class Places(Protocol):
     """What is used of the share here."""
 
-    def has(self, digest: str) -> bool:
-        """Is the store entry there."""
+    def placed(self, digest: str) -> Placed | None:
+        """The store entry, if it is there."""
 
     def entry(self, digest: str) -> Path:
         """Where the folder of a store entry is."""
 
-    def facts(self, digest: str) -> Mapping[str, object] | None:
-        """What was said about a store entry when it was put."""
-
-    def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> None:
-        """Publish a store entry as one file."""
+    def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> Placed:
+        """Publish a store entry as one file, unless it is there."""
 
     def copy_out(self, digest: str, target: Path) -> None:
         """Write an entry's files to a new folder."""
 
 
-def missing(share: Places, digests: Sequence[str]) -> set[str]:
-    """Those that the share does not have."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A store entry that a build uses."""
+
+    facts: Facts
+    whole: Whole | None = None
+
+
+def put(share: Places, digest: str, staged: Path) -> Entry:
+    """Publish an unpacked wheel as one file."""
+    facts = Facts.of(staged)
+    return Entry(facts, share.put_whole(digest, staged, facts.document()).whole)
+
+
+def found(share: Places, digest: str) -> Entry | None:
+    """The store entry, if it is on the share."""
+    placed = share.placed(digest)
+    if placed is None:
+        return None
+    known = Facts.parse(placed.facts)  # None: an entry of an earlier release
+    return Entry(known or Facts.of(share.entry(digest)), placed.whole)
+
+
+def all_found(share: Places, digests: Sequence[str]) -> dict[str, Entry]:
+    """Those that are on the share."""
     with ThreadPoolExecutor(ASKERS) as pool:
-        there = pool.map(share.has, digests)
-        return {digest for digest, found in zip(digests, there, strict=True) if not found}
-
-
-def facts_of(share: Places, digests: Sequence[str], fresh: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Facts about each entry, in their order; `fresh` are those that were just made."""
-
-    def look(digest: str) -> Facts:
-        known = fresh.get(digest) or Facts.parse(share.facts(digest))
-        return known or Facts.of(share.entry(digest))  # an entry of an earlier release
-
-    with ThreadPoolExecutor(ASKERS) as pool:
-        return dict(zip(digests, pool.map(look, digests), strict=True))
+        entries = pool.map(lambda digest: found(share, digest), digests)
+        return {digest: e for digest, e in zip(digests, entries, strict=True) if e is not None}
 
 
 def lay_out(
-    share: Places, facts: Mapping[str, Facts], work: Callable[[str], Path]
-) -> dict[str, Facts]:
+    share: Places, entries: Mapping[str, Entry], work: Callable[[str], Path]
+) -> dict[str, Entry]:
     """The entries on the path, in its order; those that belong in one folder become one entry.
 
     `work` gives a fresh folder on local disk for a name.
     """
-    order: dict[str, Facts] = {}
-    for members in overlap.groups({digest: found.tops for digest, found in facts.items()}):
+    order: dict[str, Entry] = {}
+    for members in overlap.groups({digest: one.facts.tops for digest, one in entries.items()}):
         if len(members) == 1:
-            order[members[0]] = facts[members[0]]
+            order[members[0]] = entries[members[0]]
             continue
         digest = overlap.merged_digest(members)
-        if share.has(digest):
-            order.update(facts_of(share, [digest], {}))
-            continue
-        folder = work(digest[:16])
-        for number, member in enumerate(members):
-            share.copy_out(member, folder / str(number))
-        merged = folder / "merged"
-        overlap.merge([folder / str(number) for number in range(len(members))], merged)
-        order[digest] = Facts.of(merged)
-        share.put_whole(digest, merged, order[digest].document())
+        there = found(share, digest)
+        if there is None:
+            there = _merged(share, digest, members, work(digest[:16]))
+        order[digest] = there
     return order
+
+
+def _merged(share: Places, digest: str, members: Sequence[str], folder: Path) -> Entry:
+    for number, member in enumerate(members):
+        share.copy_out(member, folder / str(number))
+    merged = folder / "merged"
+    overlap.merge([folder / str(number) for number in range(len(members))], merged)
+    return put(share, digest, merged)

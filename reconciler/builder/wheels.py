@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,9 +64,15 @@ def entry_digest(sha256: str, python_tag: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@lru_cache(maxsize=64)  # runtimes
+def _order(tags: tuple[str, ...]) -> Mapping[str, int]:
+    """How well wheels of each tag fit: 0 is best."""
+    return {tag: number for number, tag in enumerate(tags)}
+
+
 def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str, object] | None:
     """The wheel of a locked package that fits best; None when none fits."""
-    order = {tag: number for number, tag in enumerate(tags)}
+    order = _order(tuple(tags))
     best: tuple[int, dict[str, object]] | None = None
     for file in files:
         name = str(file.get("name") or str(file.get("url", "")).rsplit("/", 1)[-1])

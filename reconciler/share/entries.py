@@ -16,6 +16,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.faults import failpoint
@@ -37,6 +38,17 @@ SPREADS = 4  # entries spread at once
 ENTRY = "entry.json"
 HEX = re.compile(r"^[0-9a-f]{64}$")
 WHOLE = re.compile(r"^([0-9a-f]{64})\.all$")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An entry that is on the share: what was said about it when it was put, and its whole pack.
+
+    `facts` is None for one of an earlier release, `whole` for one that is a folder.
+    """
+
+    facts: Mapping[str, object] | None
+    whole: Pack | None = None
 
 
 class Store:
@@ -70,13 +82,14 @@ class Store:
             self._place(digest, lambda target: _copy_tree(staged, target), {}, "share.put")
         return self.entry(digest)
 
-    def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> None:
+    def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> Placed:
         """Publish a directory tree as one file, once; `facts` about it are kept beside it.
 
         Symlinks are refused with Stalled("UnsafeEntry").
         """
-        if self.has(digest):
-            return
+        placed = self.placed(digest)
+        if placed is not None:
+            return placed
         path = whole_path(self.entry(digest))
         with translating(f"writing store entry {digest[:12]}"):
             files = files_of(staged)
@@ -85,33 +98,28 @@ class Store:
             temp = temporary(path)
             try:
                 failpoint("share.put_whole.before-write")
-                write_pack(staged, files, None, temp, facts)
+                pack = write_pack(staged, files, None, temp, facts)
                 failpoint("share.put_whole.before-rename")
                 temp.rename(path)
                 failpoint("share.put_whole.after-rename")
                 sync_directory(path.parent)
             finally:
                 temp.unlink(missing_ok=True)
+        return Placed(facts, pack)
 
-    def facts(self, digest: str) -> Mapping[str, object] | None:
-        """What was said about an entry when it was put; None for one of an earlier release."""
+    def placed(self, digest: str) -> Placed | None:
+        """An entry that is there, as a folder or a whole pack; None where it is not."""
         with translating(f"reading store entry {digest[:12]}"):
             described = read_json(self.entry(digest) / ENTRY)
-            if described is None:
-                try:
-                    _, described = read_head(whole_path(self.entry(digest)))
-                except FileNotFoundError:  # spread meanwhile
-                    described = read_json(self.entry(digest) / ENTRY) or {}
-        found = described.get("facts")
-        return found if isinstance(found, dict) and found else None
-
-    def whole(self, digest: str) -> Pack | None:
-        """The whole pack of an entry that is not spread yet."""
-        with translating(f"reading store entry {digest[:12]}"):
+            if described is not None:
+                return Placed(_facts(described))
             try:
-                return read_head(whole_path(self.entry(digest)))[0]
-            except FileNotFoundError:
-                return None
+                pack, index = read_head(whole_path(self.entry(digest)))
+            except FileNotFoundError:  # not there, or spread meanwhile
+                if not self.is_spread(digest):
+                    return None
+                return Placed(_facts(read_json(self.entry(digest) / ENTRY) or {}))
+        return Placed(_facts(index), pack)
 
     def copy_out(self, digest: str, target: Path) -> None:
         """Write an entry's files to a new folder on local disk."""
@@ -201,6 +209,11 @@ def read_json(path: Path) -> dict[str, object] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def _facts(described: Mapping[str, object]) -> Mapping[str, object] | None:
+    found = described.get("facts")
+    return found if isinstance(found, dict) and found else None
 
 
 def _copy_tree(source: Path, target: Path) -> tuple[int, int]:

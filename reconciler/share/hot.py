@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reconciler.faults import failpoint
 from reconciler.share.atomic import sync_directory, temporary
 from reconciler.share.packs import Pack, files_of, held, parents_of, read_head, write_pack
 
+HOT = "hot.json"  # of a build: the packs that it is loaded from
 PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
 ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
 ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what lists distributions reads
@@ -23,6 +26,27 @@ class Need:
 
     files: int
     bytes: int
+
+
+def hot_json(packs: Mapping[str, Pack], *, whole: bool = False) -> bytes:
+    """A build's packs by the digests of its entries; `whole` ones hold all files of an entry."""
+    rows: dict[str, dict[str, object]] = {}
+    for digest, pack in packs.items():
+        rows[digest] = {"pack": pack.sha256, "bytes": pack.bytes}
+        rows[digest] |= {"whole": True} if whole else {"xz": True} if pack.xz else {}
+    return json.dumps({"schema": 1, "packs": rows}, separators=(",", ":")).encode()
+
+
+def hot_packs(document: Mapping[str, Any] | None) -> dict[str, Pack]:
+    """The hot packs that a build's hot.json names; none where it is something else."""
+    try:
+        return {
+            str(digest): Pack(str(row["pack"]), int(row["bytes"]), row.get("xz") is True)
+            for digest, row in (document or {}).get("packs", {}).items()
+            if not row.get("whole")
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 def pack_path(entry: Path, sha256: str) -> Path:

@@ -33,11 +33,10 @@ from reconciler.share.atomic import (
     write_file,
 )
 from reconciler.share.entries import MANIFEST_LIMIT, Store, copy_file, read_json
-from reconciler.share.hot import Need, pack_entry
+from reconciler.share.hot import HOT, Need, hot_json, hot_packs, pack_entry
 from reconciler.share.packs import Pack
 
 PACKERS = 4  # entries packed at once
-HOT = "hot.json"  # of a build: the packs that hold what its imports need
 LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
 BASES = 4  # of one instance that its pointer has entries for: the newest
 BARE = "none"  # instead of a build id: the bare base
@@ -127,8 +126,17 @@ class Share(Store):
         assert BUILD_ID.match(build_id), build_id
         return self.root / "builds" / build_id
 
-    def put_build(self, build_id: str, files: Mapping[str, bytes]) -> None:
-        """Publish a build's files, with `build.json` among them, as one directory, once."""
+    def put_build(
+        self,
+        build_id: str,
+        files: Mapping[str, bytes],
+        whole: Mapping[str, tuple[str, int]] | None = None,
+    ) -> None:
+        """Publish a build's files, with `build.json` among them, as one directory, once.
+
+        `whole` are (SHA-256, bytes) of the whole packs of its entries, by the entries' digests: it
+        is loaded from these until it has hot packs.
+        """
         assert "build.json" in files, "a build is its build.json"
         path = self.build_path(build_id)
         if self.build(build_id) is not None:
@@ -138,6 +146,11 @@ class Share(Store):
                 shutil.rmtree(path)
             temp = temporary(path)
             make_directory(temp)
+            if whole:
+                files = {
+                    **files,
+                    HOT: hot_json({d: Pack(*p) for d, p in whole.items()}, whole=True),
+                }
             try:
                 for name in sorted(files, key=lambda name: name == "build.json"):
                     failpoint(f"share.put_build.{name}")
@@ -187,24 +200,13 @@ class Share(Store):
                     digests,
                 )
             )
-        named = {
-            digest: {"pack": pack.sha256, "bytes": pack.bytes} | ({"xz": True} if pack.xz else {})
-            for digest, (pack, _) in zip(digests, made, strict=True)
-        }
-        text = json.dumps({"schema": 1, "packs": named})
-        replace_file(self.build_path(build_id) / HOT, text.encode(), "share.put_packs")
+        text = hot_json({digest: pack for digest, (pack, _) in zip(digests, made, strict=True)})
+        replace_file(self.build_path(build_id) / HOT, text, "share.put_packs")
         return {digest: need for digest, (_, need) in zip(digests, made, strict=True)}
 
     def packs(self, build_id: str) -> dict[str, Pack]:
-        """The packs that a build names, by the digests of their store entries."""
-        found = (read_json(self.build_path(build_id) / HOT) or {}).get("packs")
-        try:
-            return {
-                str(digest): Pack(str(row["pack"]), int(row["bytes"]), row.get("xz") is True)
-                for digest, row in (found or {}).items()  # type: ignore[attr-defined]
-            }
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return {}
+        """The hot packs that a build names, by the digests of their store entries."""
+        return hot_packs(read_json(self.build_path(build_id) / HOT))
 
     def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
         """Make the folders of all entries of a build; `check` is called between, and may raise."""

@@ -227,6 +227,36 @@ def test_a_build_without_packs_is_loaded_from_the_share(site: Site) -> None:
     assert not site.local.exists()
 
 
+@pytest.mark.parametrize("named_by", ["hot.json", "build.json"])
+def test_a_build_is_loaded_from_whole_packs_until_it_has_hot_ones(
+    named_by: str, site: Site
+) -> None:
+    """And nothing is noted of them, as they go; builds of earlier releases name them elsewhere."""
+    staged = site.root / "staged"
+    for name, data in SMALL.items():
+        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).write_bytes(data)
+    whole = site.share.put_whole(OTHER, staged, {}).whole
+    assert whole is not None
+    path = site.share.entry(OTHER).relative_to(site.share.root)
+    document: dict[str, object] = {
+        "schema": 1, "build": B, "entries": [OTHER], "abi": _abi(site.python),
+        "paths": [{"path": f"{path}/lib", "pth": False}],
+    }  # fmt: skip
+    packs = {OTHER: (whole.sha256, whole.bytes)}
+    if named_by == "build.json":
+        document["packs"] = {OTHER: {"pack": whole.sha256, "bytes": whole.bytes, "whole": True}}
+        packs = {}
+    site.share.put_build(B, {"build.json": json.dumps(document).encode()}, packs)
+    assert site.share.packs(B) == {}, "no hot ones"
+    assert site.run(WHERE, GROUNDCREW_BUILD=B).startswith(str(site.local))
+    assert not list(site.local.glob("*/*/.build-*"))
+    site.share.spread_build(B, lambda: None)
+    site.share.put_packs(B, {OTHER: SMALL.keys()})
+    assert site.run(WHERE, GROUNDCREW_BUILD=B).startswith(str(site.local))
+    assert len(list(site.local.glob("*/*/.build-*"))) == 1
+
+
 def test_a_folder_that_imports_look_into_is_local_and_leads_to_what_it_holds(site: Site) -> None:
     """Those that were listed, and one of a module's name beside it; others are links as a whole."""
     files = {

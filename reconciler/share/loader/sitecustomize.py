@@ -182,14 +182,15 @@ def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: 
         return {}
     try:
         hot = _read(os.path.join(root, "builds", build, "hot.json"))
-        packs = (hot or manifest).get("packs")
+        packs = (hot or manifest).get("packs")  # earlier releases named whole packs in build.json
         place = _place(root) if packs else None
-        if place is None:
+        if not packs or place is None:
             return {}
+        lasting = hot and mark and not any(row.get("whole") for row in packs.values())
         import groundcrew_local  # type: ignore[import-not-found]  # beside this file
 
         found: dict = groundcrew_local.localise(  # type: ignore[type-arg]
-            root, place, packs, ".build-" + build if hot and mark else "",
+            root, place, packs, ".build-" + build if lasting else "",
             {"manifest": manifest, "mark": mark},
         )  # fmt: skip
         return found
