@@ -293,9 +293,13 @@ def refuse_unsafe(wheel: Path) -> None:
 
 
 def compile_command(python: str, staged: Path, final: Path) -> list[str]:
-    """How the instance's interpreter compiles an entry: valid wherever it is copied."""
+    """How the instance's interpreter compiles an entry: valid wherever it is copied.
+
+    Packages named `tests` inside others are left out, see ADR 3; whoever imports one compiles it.
+    """
+    lib = str(staged / "lib")
     return [
         python, "-I", "-m", "compileall", "-q",
-        "--invalidation-mode", "unchecked-hash",
-        "-s", str(staged / "lib"), "-p", str(final / "lib"), str(staged / "lib"),
+        "--invalidation-mode", "unchecked-hash", "-x", f"^{re.escape(lib)}/.+/tests/",
+        "-s", lib, "-p", str(final / "lib"), lib,
     ]  # fmt: skip

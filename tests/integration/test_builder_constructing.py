@@ -61,6 +61,16 @@ def test_bytecode_is_compiled_once_and_holds_wherever_it_is_copied(bench: Bench)
     assert compiled.read_bytes()[4:8] == b"\x01\x00\x00\x00"
 
 
+def test_tests_inside_of_packages_are_not_compiled(bench: Bench) -> None:
+    """Nobody imports them on an instance; a package of that name, and alike ones, are compiled."""
+    names = ("alpha/one.py", "alpha/tests/two.py", "alpha/sub/tests/deep/three.py",
+             "alpha/testing/four.py", "alpha/tests.py", "tests/five.py")  # fmt: skip
+    make_wheel(bench.public.folder, "alpha", files=dict.fromkeys(names, "X = 1\n"))
+    bench.paths(bench.build(bench.recipe("alpha")))
+    compiled = {path.name.split(".")[0] for path in bench.share.root.rglob("*.pyc")}
+    assert compiled == {"one", "four", "tests", "five"}
+
+
 def test_the_same_lock_twice_builds_nothing_new(bench: Bench) -> None:
     """A second construction fetches, places and changes nothing, even by another process."""
     make_wheel(bench.public.folder, "alpha")
