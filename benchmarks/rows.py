@@ -54,9 +54,11 @@ class Row:
             figure(self.value, self.unit),
             self.peer or "–",
             figure(self.peer_value, self.unit) if self.peer_value is not None else "–",
-            f"{self.ratio:.3g}×" if self.ratio is not None else "–",
+            f"{_digits(self.ratio)}×" if self.ratio is not None else "–",
             self.target,
-            f"{self.part:.2f}" if self.part is not None else "–",
+            f"{self.part:{'.3f' if 0 < abs(self.part - 1) < 0.01 else '.2f'}}"
+            if self.part is not None
+            else "–",
             "–" if self.limit is None else "yes" if self.met else "NO",
         )
 
@@ -69,8 +71,11 @@ HEADS = (
 
 def figure(value: float, unit: str) -> str:
     """A figure with three digits that count; whole numbers as they are."""
-    text = f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
-    return f"{text} {unit}".rstrip()
+    return f"{_digits(value)} {unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def show(rows: list[Row]) -> None:

@@ -42,6 +42,9 @@ def test_a_row_tells_the_ratio_to_the_peer_and_to_the_limit() -> None:
     assert MET.cells() == ("one", "round trips", "5", "pip", "50", "10×", "≤ 10", "0.50", "yes")
     assert MISSED.cells()[-2:] == ("1.75", "NO")
     assert TOLD.cells() == ("two", "disk", "1,234 MiB", "–", "–", "–", "–", "–", "–")
+    near = Row("three", "disk", 999.87, "MiB", "≤ 1,001", 1001.0, "pip", 1.4e6)
+    assert near.cells()[2:6] == ("1,000 MiB", "pip", "1,400,000 MiB", "1,400×")
+    assert near.cells()[-2:] == ("0.999", "yes"), "more digits where it is near"
     assert "- two: a start: 3.5 s (≤ 2 s)" in text([Run("two", "About.", (MISSED,))])
 
 
