@@ -247,7 +247,7 @@ class _Unpacking:
         self.data = os.path.join(place, ".data", "%s.%d.%s" % (self.name, row["bytes"], random))
         entry = _entry(root, digest)
         path = entry + (".all" if row.get("whole") else "-%s.pack" % row["pack"])
-        self.handle, self.offset, self.index = open_pack(path, row["pack"])
+        self.handle, self.offset, self.index, self.head = open_pack(path, row["pack"])
         self.apart: dict[str, int] = {}
         try:
             self._open_apart(entry)
@@ -283,16 +283,18 @@ class _Unpacking:
         for block in self.index["blocks"]:
             path, at = block["parts"][0][:2]
             if block.get("apart"):
-                found.append(partial(self._block, block, self.apart[path], at))
+                found.append(partial(self._block, block, self.apart[path], at, None))
             else:
-                found.append(partial(self._block, block, self.handle, offset))
+                found.append(partial(self._block, block, self.handle, offset, self.head))
                 offset += block["packed"]
         return found
 
-    def _block(self, block: dict[str, Any], handle: int, offset: int) -> None:
+    def _block(
+        self, block: dict[str, Any], handle: int, offset: int, head: memoryview | None
+    ) -> None:
         if self.problem is None:
             try:
-                self._write(block, read_block(handle, block, offset))
+                self._write(block, read_block(handle, block, offset, head))
             except Exception as error:
                 self.problem = error
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAGIC = b"GCPACK1\n"
 MAGIC_XZ = b"GCPACK2\n"  # some block is packed by xz: earlier readers must not take it
 MAGICS = (MAGIC, MAGIC_XZ)
-HEAD = 64 << 10  # bytes read at first: most indexes are shorter
+HEAD = 64 << 10  # bytes read at first: most indexes are shorter, and small packs as a whole
 INDEX_LIMIT = 64 << 20  # bytes of a pack's index
 BLOCK_LIMIT = 256 << 20  # bytes of one block, packed or not
 
@@ -24,8 +24,8 @@ class Spoiled(Exception):
     """A pack is not what the build's manifest says."""
 
 
-def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any]]:
-    """(handle, offset of the first block, index) of the pack whose head has this SHA-256.
+def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any], memoryview]:
+    """(handle, offset of the first block, index, what was read) of the pack with this SHA-256.
 
     It is read past the page cache where that goes: once, in as few requests as the share allows.
     """
@@ -37,8 +37,7 @@ def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any]]:
                 continue
             raise
         try:
-            offset, index = read_index(handle, digest)
-            return handle, offset, index
+            return (handle, *read_index(handle, digest))
         except BaseException as error:
             os.close(handle)
             if not flags or not isinstance(error, OSError) or error.errno != errno.EINVAL:
@@ -46,8 +45,8 @@ def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any]]:
     raise Spoiled("it cannot be opened")
 
 
-def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
-    """(offset of the first block, index) of an open pack whose head has this SHA-256."""
+def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any], memoryview]:
+    """(offset of the first block, index, what was read) of an open pack with this SHA-256."""
     import hashlib
     import json
     import zlib
@@ -60,19 +59,26 @@ def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any]]:
         head = read_range(handle, 0, size)
     if len(head) < size or hashlib.sha256(head[:size]).hexdigest() != digest:
         raise Spoiled("its index has another digest")
-    return size, json.loads(zlib.decompress(head[12:size]))
+    return size, json.loads(zlib.decompress(head[12:size])), head
 
 
-def read_block(handle: int, block: dict[str, Any], offset: int) -> bytes | memoryview:
+def read_block(
+    handle: int, block: dict[str, Any], offset: int, head: memoryview | None = None
+) -> bytes | memoryview:
     """One block of an open pack, or of an open file of the entry, checked and unpacked.
 
-    Raises ImportError where it is packed by xz and this Python was built without.
+    `head` is what was read of the file before: small packs are in it as a whole. Raises ImportError
+    where it is packed by xz and this Python was built without.
     """
     import hashlib
 
     if block["packed"] > BLOCK_LIMIT:
         raise Spoiled("a block is too large")
-    data: bytes | memoryview = read_range(handle, offset, block["packed"])
+    data: bytes | memoryview
+    if head is not None and offset + block["packed"] <= len(head):
+        data = head[offset : offset + block["packed"]]
+    else:
+        data = read_range(handle, offset, block["packed"])
     if len(data) < block["packed"] or hashlib.sha256(data).hexdigest() != block["sha256"]:
         raise Spoiled("a block has another digest")
     size = sum(part[2] for part in block["parts"])
