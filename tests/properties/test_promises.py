@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -238,13 +239,26 @@ class Promises(RuleBasedStateMachine):
         return over
 
 
-Promises.TestCase.settings = settings(
-    max_examples=int(os.environ.get("GROUNDCREW_HISTORIES", "2000")),
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-TestPromises = Promises.TestCase
+def _histories(number: int) -> settings:
+    return settings(
+        max_examples=number,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class TestPromises(Promises.TestCase):
+    """Some histories, to be told soon."""
+
+    settings = _histories(200)
+
+
+@pytest.mark.slow
+class TestPromisesAtLength(Promises.TestCase):
+    """As many as find what is rare."""
+
+    settings = _histories(int(os.environ.get("GROUNDCREW_HISTORIES", "2000")))
 
 
 def test_every_step_leads_to_an_end() -> None:
