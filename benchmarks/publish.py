@@ -32,6 +32,7 @@ BUILD, NEXT = "a" * 16, "b" * 16
 WRITERS = 8  # entries placed at once
 NEVER = "f" * 64  # digest of a changed in-house package
 AN_ENTRY, AN_ENVIRONMENT = 26, 60  # round trips: for each entry beside its writes, and once
+A_LOOK = 6  # round trips: for an entry that is there
 PIECE = 128 << 10  # bytes of one write, as the kernel hands them on at least
 
 
@@ -60,6 +61,7 @@ def measure(site: Site) -> list[Row]:
     for digest, folder in staged.items():
         folder.parent.mkdir(exist_ok=True)
         made.copy_out(digest, folder)
+    staged = dict(sorted(staged.items(), key=lambda item: -_size(item[1])))  # as the builder does
     os.sync()  # what was written until here is not what is measured
     found = _ours(site.root, staged, trip=0.001)
     peers: dict[str, float] = {}
@@ -97,16 +99,21 @@ def short() -> list[Row]:
 
 
 def _counts(found: Placed, staged: dict[str, Path]) -> list[Row]:
-    size = sum(path.stat().st_size for folder in staged.values() for path in folder.rglob("*.*"))
+    size = sum(map(_size, staged.values()))
     entries = len(staged)
     most = AN_ENVIRONMENT + AN_ENTRY * entries + size // PIECE
     words = f"≤ {AN_ENVIRONMENT}, {AN_ENTRY} for each of {entries} entries, 1 for each 128 KiB"
     return [
         Row("publish", "its round trips", found.first.trips, "", words, most, count=True),
         Row("publish", "round trips, one in-house package changed", found.second.trips, "",
-            f"≤ {AN_ENVIRONMENT} + 5 × {entries}", AN_ENVIRONMENT + 5 * entries, count=True),
+            f"≤ {AN_ENVIRONMENT} + {A_LOOK} × {entries}", AN_ENVIRONMENT + A_LOOK * entries,
+            count=True),
         Row("publish", "round trips of the folders", found.spread.trips, "", count=True),
     ]  # fmt: skip
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.*"))
 
 
 def _ours(root: Path, staged: dict[str, Path], trip: float) -> Placed:
@@ -140,7 +147,8 @@ def _place(share: Share, build_id: str, staged: dict[str, Path]) -> None:
     """Every entry that is not there, then the build."""
     there = placing.all_found(share, list(staged))
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(lambda d: placing.put(share, d, staged[d]), staged.keys() - there.keys()))
+        absent = [digest for digest in staged if digest not in there]
+        list(pool.map(lambda digest: placing.put(share, digest, staged[digest]), absent))
     document = {"schema": 1, "build": build_id, "entries": list(staged), "paths": []}
     share.put_build(build_id, {"build.json": json.dumps(document).encode()})
 

@@ -250,15 +250,16 @@ class Builder:
                     missing,
                 )
             )
+        items = [(*pair, path) for pair, path in zip(missing, paths, strict=True)]
+        items.sort(key=lambda item: -item[2].stat().st_size)  # what takes longest begins first
         with (
             self._work(job, harmless=True) as work,
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         ):
             made = pool.map(
-                lambda item: self._make_entry(job, runtime, item[0][0], item[0][1], item[1], work),
-                zip(missing, paths, strict=True),
+                lambda item: self._make_entry(job, runtime, item[0], item[1], item[2], work), items
             )
-            there |= dict(zip((digest for _, digest in missing), made, strict=True))
+            there |= {digest: entry for (_, digest, _), entry in zip(items, made, strict=True)}
         return {digest: there[digest] for digest in digests}
 
     def _fetched(self, job: Job, wheel: Wheel, indexes: Indexes) -> Path:
