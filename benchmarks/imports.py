@@ -46,6 +46,7 @@ MODULES = (
     "google.cloud.bigquery",
 )  # fmt: skip
 HERE = Place("teams/red/one.yaml", 1)
+TURNS = 5
 HELD = 3.5  # seconds: longer than a client of the slow share trusts attributes
 PACKAGE = "teams/red/packages/acme"
 
@@ -72,8 +73,8 @@ def run() -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
         site = make_site(Path(directory))
         rows = []
-        for trip, megabytes, turns in ((0.001, 500.0, 3), (0.005, 100.0, 1)):
-            rows += _measure(site, trip, megabytes, turns)
+        for trip, megabytes in ((0.001, 500.0), (0.005, 100.0)):
+            rows += _measure(site, trip, megabytes)
         return rows
 
 
@@ -179,26 +180,24 @@ def _median(found: list[Seen]) -> Seen:
     )
 
 
-def _measure(site: Site, trip: float, megabytes: float, turns: int) -> list[Row]:
+def _measure(site: Site, trip: float, megabytes: float) -> list[Row]:
+    """Ours and local disk by turns, as they are near each other, then the directory."""
     memory = Path("/dev/shm")
     local = (memory if memory.is_dir() else site.root) / f"groundcrew-bench-{os.getpid()}"
     ours: list[Seen] = []
     ours_next: list[Seen] = []
-    theirs: list[Seen] = []
-    theirs_next: list[Seen] = []
     disk, cold_disk = [], []
-    for _ in range(turns):
+    for _ in range(TURNS):
         shutil.rmtree(local, ignore_errors=True)
-        for where, begun, later in ((str(local), ours, ours_next), ("off", theirs, theirs_next)):
-            one, two, three = from_share(site, trip, megabytes, where)
-            begun.append(one)
-            later += [two, three]
+        one, *more = from_share(site, trip, megabytes, str(local))
+        ours.append(one)
+        ours_next += more
         shutil.rmtree(local, ignore_errors=True)
         forget(site.share)
         cold_disk.append(Seen(start(site, site.share, "off"), 0))
-        disk.append(Seen(start(site, site.share, "off"), 0))
+        disk += [Seen(start(site, site.share, "off"), 0) for _ in more]
     first, further = _median(ours), _median(ours_next)
-    plain, plain_next = _median(theirs), _median(theirs_next)
+    plain, plain_next, plain_last = from_share(site, trip, megabytes, "off")
     cold, warm = _median(cold_disk), _median(disk)
     most = max(seen.trips for seen in ours_next)
     name = f"imports {trip * 1000:.0f} ms"
@@ -214,6 +213,7 @@ def _measure(site: Site, trip: float, megabytes: float, turns: int) -> list[Row]
         Row(name, "its round trips", first.trips, "", "≤ 700", 700, peer, plain.trips, count=True),
         Row(name, "every further process", further.seconds, "s", "≤ 1.1 times local disk",
             1.1 * warm.seconds, "local disk, warm", warm.seconds),
-        Row(name, "its round trips, at most", most, "", "≤ 20", 20, peer, plain_next.trips,
+        Row(name, "its round trips, at most", most, "", "≤ 20", 20, peer,
+            max(plain_next.trips, plain_last.trips),
             count=True),
     ]  # fmt: skip
