@@ -37,8 +37,8 @@ PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
 WINDOW = 4  # blocks that are made ahead
 READERS = 16  # files read at once: a share answers in parallel
 LEVEL = 6
-SMALL = 1 << 20  # bytes up to which all of a pack is packed by xz: see ADR 20
-APART = 4 << 20  # bytes from which on a hot file is read where it lies: see ADR 20
+SMALL = 512 << 10  # bytes up to which all of a pack is packed by xz: see ADR 20
+APART = 1 << 20  # bytes from which on a hot file is read where it lies: see ADR 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,14 +27,15 @@ from reconciler.share.share import Share
 from tests.integration.test_share import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
 
 OTHER = "e" * 64
-BIG = bytes(range(256)) * 12_000  # larger than a block
+BIG = bytes(range(256)) * 3_600  # the third of these is in two blocks
 HUGE = bytes(range(255)) * 20_000 + b"end"  # so large that it is read where it lies
 LIBRARY = "lib/acme_pkg/library.bin"
-HOT = {"lib/acme_mod.py", "lib/acme_pkg/__init__.py", "lib/acme_pkg/table.bin", LIBRARY}
+TABLES = {f"lib/acme_pkg/{name}.bin" for name in ("first", "second", "table")}
+HOT = {"lib/acme_mod.py", "lib/acme_pkg/__init__.py", LIBRARY, *TABLES}
 FILES: dict[str, bytes] = {
     "lib/acme_mod.py": b"X = 1\n",
     "lib/acme_pkg/__init__.py": b"",
-    "lib/acme_pkg/table.bin": BIG,
+    **dict.fromkeys(TABLES, BIG),
     LIBRARY: HUGE,
     "lib/acme_pkg/rare.py": b"Y = 2\n",
     "lib/acme_pkg/data/one.txt": b"one",
@@ -193,6 +194,8 @@ def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:
     assert {block["parts"][0][0] for block in apart} == {LIBRARY}
     assert sum(block["packed"] for block in apart) == len(HUGE)
     assert LIBRARY in held(index)
+    inside = [part[0] for block in index["blocks"] for part in block["parts"] if part[0] in TABLES]
+    assert len(inside) == len(TABLES) + 1, "one of them begins in a block and ends in the next"
     assert site.pack.stat().st_size < len(BIG)
     assert site.share.packs(A)[DIGEST].bytes > len(HUGE), "the room it takes counts"
     path = Path(site.run("import acme_pkg; print(acme_pkg.__path__[0])"), "library.bin")
@@ -456,7 +459,7 @@ def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
 
 def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
     """A process whose packs go goes on with the same paths, which now lead to the share."""
-    size = len(BIG) + len(HUGE)
+    size = 3 * len(BIG) + len(HUGE)
     files = {"lib/other_mod.py": b"Z = 3\n", "lib/other.bin": os.urandom(size)}
     site.add(B, OTHER, files)
     site.share.put_packs(B, {OTHER: set(files)})
@@ -518,7 +521,7 @@ def test_a_pack_that_will_do_is_used_again(site: Site) -> None:
     first = site.share.packs(A)
     site.add(B, DIGEST, FILES)
     needs = site.share.put_packs(B, {DIGEST: HOT - {"lib/acme_mod.py"}})
-    assert needs == {DIGEST: Need(3, len(BIG) + len(HUGE))}, (
+    assert needs == {DIGEST: Need(5, 3 * len(BIG) + len(HUGE))}, (
         "what is needed, whatever the pack holds"
     )
     assert site.share.packs(B) == first

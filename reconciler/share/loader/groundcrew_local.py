@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LIMIT = 4 << 30  # bytes of all unpacked packs, where GROUNDCREW_LOCAL_LIMIT says nothing
 SPARE = 64 << 20  # bytes that always stay free on the disk
 PATIENCE = 120.0  # seconds that a process waits for another one that unpacks
-THREADS = 4
+THREADS = 6
 
 
 def localise(
