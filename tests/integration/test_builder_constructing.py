@@ -71,6 +71,21 @@ def test_tests_inside_of_packages_are_not_compiled(bench: Bench) -> None:
     assert compiled == {"one", "four", "tests", "five"}
 
 
+def test_the_largest_wheels_are_placed_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longest is not left for the end; packages keep the lock's order."""
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    noise = "".join(chr(33 + n * n % 89) for n in range(50_000))
+    make_wheel(bench.public.folder, "alpha", requires=("beta", "gamma"))
+    make_wheel(bench.public.folder, "beta", files={"beta.py": "", "beta.txt": noise})
+    make_wheel(bench.public.folder, "gamma", files={"gamma.py": "", "gamma.txt": noise * 2})
+    sizes = {p.name[0]: p.stat().st_size for p in bench.public.folder.glob("*.whl")}
+    built = bench.build(bench.recipe("alpha"))
+    log = (bench.share.build_path(built.build_id) / "build.log").read_text()
+    placed = [line.split()[1][0] for line in log.splitlines() if "placed " in line]
+    assert placed == sorted("abg", key=lambda name: -sizes[name]) != list("abg")
+    assert [name for name, _ in built.packages] == ["alpha", "beta", "gamma"]
+
+
 def test_the_same_lock_twice_builds_nothing_new(bench: Bench) -> None:
     """A second construction fetches, places and changes nothing, even by another process."""
     make_wheel(bench.public.folder, "alpha")

@@ -66,6 +66,8 @@ def test_a_start_costs_few_round_trips(site: Site) -> None:
     first, *further = trips(site, str(site.local), 3)
     (folder,) = trips(site, "off", 1)
     assert len(first) <= 45, f"the loader, three documents and one pack: {first}"
+    reads = [row for row in first if row.startswith("read ") and row.endswith(".pack")]
+    assert len(reads) == 1, "the block is in what was read to see the index"
     for asked in further:
         assert len(asked) <= 15, f"the loader, the pointer, a look at build.json: {asked}"
     assert len(folder) >= 10 * len(first), "each module on its own"
