@@ -56,9 +56,7 @@ class Row:
             figure(self.peer_value, self.unit) if self.peer_value is not None else "–",
             f"{_digits(self.ratio)}×" if self.ratio is not None else "–",
             self.target,
-            f"{self.part:{'.3f' if 0 < abs(self.part - 1) < 0.01 else '.2f'}}"
-            if self.part is not None
-            else "–",
+            _part(self.part) if self.part is not None else "–",
             "–" if self.limit is None else "yes" if self.met else "NO",
         )
 
@@ -72,6 +70,11 @@ HEADS = (
 def figure(value: float, unit: str) -> str:
     """A figure with three digits that count; whole numbers as they are."""
     return f"{_digits(value)} {unit}".rstrip()
+
+
+def _part(part: float) -> str:
+    """Two decimals, three where it is so near the limit that these would not tell."""
+    return f"{part:.{3 if 0 < abs(part - 1) < 0.01 else 2}f}"
 
 
 def _digits(value: float) -> str:

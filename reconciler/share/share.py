@@ -141,16 +141,14 @@ class Share(Store):
         path = self.build_path(build_id)
         if self.build(build_id) is not None:
             return
+        if whole:
+            packs = {digest: Pack(*row) for digest, row in whole.items()}
+            files = {**files, HOT: hot_json(packs, whole=True)}
         with translating(f"writing build {build_id}"):
             if path.exists():
                 shutil.rmtree(path)
             temp = temporary(path)
             make_directory(temp)
-            if whole:
-                files = {
-                    **files,
-                    HOT: hot_json({d: Pack(*p) for d, p in whole.items()}, whole=True),
-                }
             try:
                 for name in sorted(files, key=lambda name: name == "build.json"):
                     failpoint(f"share.put_build.{name}")
