@@ -265,7 +265,7 @@ def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path
             end = time.monotonic() + 8.0
             while time.monotonic() < end:
                 cluster.list("jobs", bench.namespace)
-                assert not heard.done(), heard.exception()
+                assert not heard.done(), (heard, lab.pods(bench.namespace))
             lab.api.delete("pods", bench.namespace, "quiet")
             assert heard.result(120) == []
 
