@@ -263,7 +263,7 @@ class ControlPlane:
             f"--kubeconfig={self.root}/system-kube-controller-manager.kubeconfig",
             "--leader-elect=false", "--secure-port=0", "--kube-api-qps=300", "--kube-api-burst=500",
             f"--root-ca-file={self.certificate}", f"--service-account-private-key-file={self.key}",
-            "--node-monitor-period=1s", "--node-monitor-grace-period=8s",
+            "--node-monitor-period=1s",
             "--concurrent-deployment-syncs=10", "--concurrent-statefulset-syncs=10",
         ]  # fmt: skip
 

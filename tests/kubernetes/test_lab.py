@@ -336,7 +336,7 @@ def test_an_evicted_pod_has_failed_and_its_process_is_gone(lab: Lab, space: str)
 
 
 def test_a_lost_nodes_pods_are_evicted_and_run_elsewhere(lab: Lab, space: str) -> None:
-    """The controllers notice that its lease runs out; what it had stays until it is back."""
+    """The controllers evict what it had, which stays until it is back."""
     lab.apply([workload("Deployment")], space)
     lab.rolled_out("deployments", space, "web")
     first = lab.pods(space)[0]
