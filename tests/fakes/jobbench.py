@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from reconciler.builder.build import Builder
@@ -19,6 +20,7 @@ from tests.fakes.podstatus import LabImage
 from tests.fakes.stand import rights
 
 SOURCES = Path("reconciler/builder")
+SLOW = "import time; print('half way there', flush=True); time.sleep(60)\n"
 
 
 class JobBench(Bench):
@@ -76,3 +78,26 @@ class JobBench(Bench):
     def jobs(self) -> list[str]:
         """Names of the Jobs that are there."""
         return [str(j["metadata"]["name"]) for j in self.lab.api.list("jobs", self.namespace)]
+
+
+class _Build(threading.Thread):
+    def __init__(self, bench: JobBench, recipe: object, job: object) -> None:
+        super().__init__(daemon=True)
+        self.bench, self.recipe, self.job = bench, recipe, job
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.bench.build(self.recipe, self.job)  # type: ignore[arg-type]
+        except BaseException as error:
+            self.error = error
+
+
+def build_in_thread(bench: JobBench, own: object, job: object) -> _Build:
+    thread = _Build(bench, bench.recipe(own), job)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.controlplane import assets
+from tests.fakes.jobbench import JobBench
 from tests.fakes.lab import Lab, laboratory
 
 HERE = Path(__file__).parent
@@ -39,3 +40,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         pytest.skip(MISSING)
     with laboratory(tmp_path_factory.mktemp("lab"), programs) as found:
         yield found
+
+
+@pytest.fixture
+def bench(lab: Lab, tmp_path: Path) -> Iterator[JobBench]:
+    with JobBench(lab, tmp_path) as bench:
+        yield bench

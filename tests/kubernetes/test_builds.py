@@ -8,31 +8,22 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.builder.jobs.workshop import JobWorkshop
-from reconciler.cluster.cluster import Cluster
 from reconciler.core.definitions import SourcePackage
-from reconciler.core.errors import Cancelled, Retryable, Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.runtime import Runtime
 from tests.fakes.bench import PASSWORD, holding
-from tests.fakes.jobbench import JobBench
+from tests.fakes.jobbench import SLOW, JobBench, build_in_thread, text
 from tests.fakes.kubeapi import Json, wait_for
 from tests.fakes.lab import Lab
 from tests.fakes.podstatus import Behaviour
 from tests.fakes.wheels import make_wheel
-
-SLOW = "import time; print('half way there', flush=True); time.sleep(60)\n"
-
-
-@pytest.fixture
-def bench(lab: Lab, tmp_path: Path) -> Iterator[JobBench]:
-    with JobBench(lab, tmp_path) as bench:
-        yield bench
 
 
 def test_the_whole_way_of_a_build(bench: JobBench) -> None:
@@ -87,19 +78,6 @@ def test_a_job_has_no_secret_and_writes_to_its_folder_only(bench: JobBench) -> N
     assert not holding(PASSWORD, share)
 
 
-def test_the_log_is_followed_while_the_build_runs(bench: JobBench) -> None:
-    """What a build prints is in its log before the build has ended."""
-    own = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW)
-    job = bench.job()
-    thread = _build_in_thread(bench, own, job)
-    wait_for(lambda: "half way there" in _text(job.log), 60, "the line in the log")
-    assert thread.is_alive()
-    job.cancelled.set()
-    thread.join(30)
-    assert isinstance(thread.error, Cancelled)
-    wait_for(lambda: not bench.lab.kubelet.processes(bench.namespace), 20, "no process")
-
-
 @pytest.mark.parametrize("loss", ["job", "pod", "evicted", "node"])
 def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> None:
     """Whoever ends a Job in the middle: the build says so, and the same build then succeeds."""
@@ -111,8 +89,8 @@ def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> No
     )
     own = bench.package("acme-own", {"acme_own.py": ""}, preamble=once)
     job = bench.job()
-    thread = _build_in_thread(bench, own, job)
-    wait_for(lambda: "begun" in _text(job.log), 60, "the build script to run")
+    thread = build_in_thread(bench, own, job)
+    wait_for(lambda: "begun" in text(job.log), 60, "the build script to run")
     _lose(bench, loss)
     thread.join(60)
     assert isinstance(thread.error, Retryable), thread.error
@@ -129,8 +107,8 @@ def test_what_would_end_every_job_is_for_a_person(lab: Lab, tmp_path: Path, end:
     settings = {"deadline": 40} if end == "deadline" else {}
     with JobBench(lab, tmp_path, **settings) as bench:
         own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW), bench.job()
-        thread = _build_in_thread(bench, own, job)
-        wait_for(lambda: "half way there" in _text(job.log), 60, "the build script to run")
+        thread = build_in_thread(bench, own, job)
+        wait_for(lambda: "half way there" in text(job.log), 60, "the build script to run")
         (pod,) = [p for p in lab.pods(bench.namespace) if p["status"].get("phase") == "Running"]
         if end == "memory":
             lab.kubelet.out_of_memory(bench.namespace, pod["metadata"]["name"])
@@ -226,61 +204,6 @@ def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
         assert counted.most <= 2
 
 
-def test_a_log_that_was_cut_is_followed_again(bench: JobBench) -> None:
-    """The API server restarts in the middle: what is printed later is live too, nothing twice."""
-    lines = "import time\nfor n in range(999): print('line', n, flush=True); time.sleep(0.5)\n"
-    own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=lines), bench.job()
-    thread = _build_in_thread(bench, own, job)
-    wait_for(lambda: "line 3\n" in _text(job.log), 60, "the first lines")
-    bench.lab.plane.restart_apiserver()
-    there = _text(job.log).count("line ")
-    wait_for(lambda: _text(job.log).count("line ") > there + 4, 60, "lines after the restart")
-    assert thread.is_alive()
-    job.cancelled.set()
-    thread.join(30)
-    said = [line for line in _text(job.log).splitlines() if line.startswith("line ")]
-    assert said == [f"line {n}" for n in range(len(said))]
-
-
-def _follow(cluster: Cluster, namespace: str, pod: str) -> list[str]:
-    """Its log until it ends; what is refused at first is asked for again, as a session does."""
-    for _ in range(20):
-        with suppress(Stalled):
-            return list(cluster.follow(namespace, pod, "main"))
-        time.sleep(0.5)
-    raise AssertionError(f"the log of {pod} is refused")
-
-
-def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path: Path) -> None:
-    """Its first byte takes longer than any other answer may; other requests go on meanwhile."""
-    with JobBench(lab, tmp_path, {"request_timeout": 5.0}) as bench:
-        spec = {"containers": [{"name": "main", "image": bench.image.reference}]}
-        lab.api.create("pods", bench.namespace, {"metadata": {"name": "quiet"}, "spec": spec})
-        ready = {"type": "Ready", "status": "True"}.items()
-        wait_for(lambda: any(ready <= c.items() for p in lab.pods(bench.namespace)
-                 for c in p["status"].get("conditions", [])), 30, "the pod")  # fmt: skip
-        cluster = bench.clusters.of("lab")
-        with ThreadPoolExecutor() as pool:
-            heard = pool.submit(_follow, cluster, bench.namespace, "quiet")
-            end = time.monotonic() + 8.0
-            while time.monotonic() < end:
-                cluster.list("jobs", bench.namespace)
-                assert not heard.done(), (heard, lab.pods(bench.namespace))
-            lab.api.delete("pods", bench.namespace, "quiet")
-            assert heard.result(120) == []
-
-
-def test_a_quiet_jobs_log_begins_at_once(bench: JobBench) -> None:
-    """The worker says a line before any command does, by which its log is answered."""
-    job, workshop = bench.job(), JobWorkshop(bench.sessions, bench.image)
-    folder = workshop.scratch(job, harmless=True)
-    workshop.run(job, ["true"], work=folder, timeout=20, harmless=True, quiet=True)
-    (pod,) = bench.lab.pods(bench.namespace, f"groundcrew.io/build={job.key}")
-    name = pod["metadata"]["name"]
-    assert bench.clusters.of("lab").logs(bench.namespace, name, "worker", tail=9) == "- ready\n"
-    bench.builder.leave(job)
-
-
 def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> None:
     """A command of the one Job takes longer than `idle`: the build's other Job is not ended."""
     with JobBench(lab, tmp_path, idle=6) as bench:
@@ -306,8 +229,8 @@ def test_a_new_leader_ends_the_jobs_of_the_old(bench: JobBench) -> None:
     """A Job that a killed daemon left is ended, and its folder is removed."""
     job = bench.job()
     own = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW)
-    thread = _build_in_thread(bench, own, job)
-    wait_for(lambda: "half way" in _text(job.log), 60, "the build script to run")
+    thread = build_in_thread(bench, own, job)
+    wait_for(lambda: "half way" in text(job.log), 60, "the build script to run")
     bench.sessions._stop.set()  # as if killed: it beats no more and forgets what it had
     left, bench.sessions._open = dict(bench.sessions._open), {}
     assert left
@@ -327,33 +250,10 @@ def test_a_job_ends_by_itself_without_its_daemon(lab: Lab, tmp_path: Path) -> No
         bench.sessions._stop.set()
         job = bench.job()
         own = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW)
-        thread = _build_in_thread(bench, own, job)
+        thread = build_in_thread(bench, own, job)
         thread.join(60)
         assert isinstance(thread.error, Retryable)
         wait_for(lambda: not bench.jobs(), 30, "the Job to be forgotten")
-
-
-class _Build(threading.Thread):
-    def __init__(self, bench: JobBench, recipe: object, job: object) -> None:
-        super().__init__(daemon=True)
-        self.bench, self.recipe, self.job = bench, recipe, job
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.bench.build(self.recipe, self.job)  # type: ignore[arg-type]
-        except BaseException as error:
-            self.error = error
-
-
-def _build_in_thread(bench: JobBench, own: object, job: object) -> _Build:
-    thread = _Build(bench, bench.recipe(own), job)  # type: ignore[arg-type]
-    thread.start()
-    return thread
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 def _lose(bench: JobBench, loss: str) -> None:
