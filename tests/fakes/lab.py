@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fakes.controlplane import ControlPlane
-from tests.fakes.kubeapi import Api, ApiError, Json, wait_for
+from tests.fakes.kubeapi import Api, ApiError, Json, path_of, wait_for
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.provisioner import Provisioner
 
@@ -124,3 +124,9 @@ def laboratory(root: Path, programs: Mapping[str, Path]) -> Iterator[Lab]:
             Kubelet(view, root / "pods", plane.certificate, plane.key, NODES) as kubelet,
         ):
             yield Lab(plane, kubelet)
+
+
+def log(lab: Lab, space: str, pod: Json, query: str = "") -> str:
+    """A container's log by the API server."""
+    path = path_of("pods", space, pod["metadata"]["name"], "log")
+    return lab.api.raw("GET", path + query).decode()

@@ -46,3 +46,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def bench(lab: Lab, tmp_path: Path) -> Iterator[JobBench]:
     with JobBench(lab, tmp_path) as bench:
         yield bench
+
+
+@pytest.fixture
+def space(lab: Lab) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = lab.namespace("lab")
+    yield name
+    lab.drop(name)
