@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from reconciler.api.app import Deps, create_app
 from reconciler.api.server import Server
+from reconciler.core.model import Change
 from reconciler.settings import HttpSettings
 from reconciler.share.share import Share
 from reconciler.store.store import Store
@@ -75,3 +76,10 @@ class Served:
         else:
             self.app.state.close()
         self.store.close()
+
+
+def write(served: Served, change: Change) -> None:
+    """What a daemon would write."""
+    lease = served.store.acquire("test", 60.0)
+    assert lease is not None
+    served.store.write(lease, change)

@@ -1,4 +1,4 @@
-"""In a real browser: live updates, filters, operating, keyboard, phone, light and dark, WCAG AA."""
+"""In a real browser: filters, what pages say, keyboard, phone, light and dark, WCAG AA."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Change, Event, Problem, Verb
-from reconciler.core.phases import BuildPhase
 from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, environment, instance, name_of
-from tests.fakes.pages import READER, Served
+from tests.fakes.pages import READER, Served, write
 from tests.pages.conftest import sign_in
 
 BUILDING, FAILED, READY = builds(7)[0], builds(8)[0], builds(0)[0]
@@ -31,13 +30,6 @@ EVERY = (
 WCAG = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 }
-
-
-def write(served: Served, change: Change) -> None:
-    """What a daemon would write."""
-    lease = served.store.acquire("test", 60.0)
-    assert lease is not None
-    served.store.write(lease, change)
 
 
 def add_long_names(served: Served) -> None:
@@ -297,90 +289,6 @@ def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
     page.goto(f"/?q={quote(MARKUP)}")
     assert page.get_by_label("Search").input_value() == MARKUP
     assert ran == []
-
-
-# -------------------------------------------------------------------------------------------- live
-
-
-def test_the_fleet_is_live(served: Served, page: Page) -> None:
-    """What a daemon records appears by itself, where the reader is."""
-    page.goto("/")
-    expect(page.locator("#pulse")).to_have_text("live")
-    row = page.get_by_role("row").filter(has_text=name_of(1))
-    expect(row).to_contain_text("Draining")
-    record = served.store.load().instances[name_of(1)]
-    fresh = replace(instance(0), name=record.name, definition=record.definition)
-    fresh = replace(record, activation=None, wait="the next wave", last=fresh.last)
-    write(served, Change(instances=(fresh,)))
-    expect(row).to_contain_text("waits on the next wave")
-    expect(row).not_to_contain_text("Draining")
-
-
-def test_an_open_form_is_not_taken_away(served: Served, page: Page) -> None:
-    """While someone is about to roll back nothing moves; afterwards it does."""
-    sign_in(page)
-    page.goto(f"/instances/{name_of(0)}")
-    expect(page.locator("#pulse")).to_have_text("live")
-    summary = page.locator("summary:has-text('Roll back')")
-    summary.click()
-    record = served.store.load().instances[name_of(0)]
-    write(served, Change(instances=(replace(record, wait="the next wave", suspended=True),)))
-    page.wait_for_timeout(4000)
-    expect(page.get_by_role("button", name="Roll back")).to_be_visible()
-    expect(page.locator("main")).not_to_contain_text("It is suspended")
-    summary.click()
-    expect(page.locator("main")).to_contain_text("It is suspended")
-
-
-def test_a_log_is_followed_live_and_ends(served: Served, page: Page) -> None:
-    """Lines appear as they are written, as text; when the build ends, so does the following."""
-    log = served.logs / f"{BUILDING.key}.log"
-    log.write_text("resolving\n")
-    page.goto(f"/builds/{BUILDING.key}")
-    expect(page.locator("#log")).to_have_text("resolving\n")
-    expect(page.locator("#log-state")).to_have_text("It is followed live.")
-    with log.open("a") as file:
-        file.write(f"building {MARKUP}\n")
-    expect(page.locator("#log")).to_contain_text(f"building {MARKUP}")
-    assert page.locator("#log").locator("*").count() == 0
-    record = served.store.load().builds[BUILDING.key]
-    phases = (*record.phases, ("Failed", time.time()))
-    write(served, Change(builds=(replace(record, phase=BuildPhase.FAILED, phases=phases),)))
-    expect(page.locator("#log-state")).to_have_text("It has ended.")
-    expect(page.locator(".states")).to_contain_text("Failed")
-
-
-# --------------------------------------------------------------------------------------- operating
-
-
-def test_operating_is_offered_to_operators_only(served: Served, page: Page) -> None:
-    """A reader sees no action; an operator suspends, and sees it taken up."""
-    sign_in(page, READER)
-    page.goto(f"/instances/{name_of(0)}")
-    expect(page.get_by_role("heading", name="Actions")).to_have_count(0)
-    page.get_by_role("button", name="Sign out").click()
-    sign_in(page)
-    page.goto(f"/instances/{name_of(0)}")
-    page.locator("summary:has-text('Suspend')").click()
-    page.get_by_role("button", name="Suspend").click()
-    expect(page.get_by_text("On-call engineer (HTTP) asked for suspend")).to_be_visible()
-    (request,) = served.store.requests()
-    record = served.store.load().instances[name_of(0)]
-    told = Event(
-        time.time(), "Suspended", f"instance/{name_of(0)}", record.team, "Suspended",
-        f"by {request.who}", data={"who": request.who},
-    )  # fmt: skip
-    write(
-        served,
-        Change(
-            instances=(replace(record, suspended=True),),
-            events=(told,),
-            finished_requests=(request.id,),
-        ),
-    )
-    expect(page.get_by_text(f"Request {request.id} was taken up")).to_be_visible()
-    expect(page.locator(".history")).to_contain_text("by On-call engineer (HTTP)")
-    expect(page.locator("summary:has-text('Resume')")).to_be_visible()
 
 
 # ------------------------------------------------------------------------------------- screenshots
