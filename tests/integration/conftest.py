@@ -1,4 +1,4 @@
-"""Real servers for the integration tests."""
+"""Real servers, and what several modules of the integration tests begin with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.gitrepo import Repo
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -15,3 +17,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{tmp_path}/groundcrew.db"
         return
     yield request.getfixturevalue("postgresql_url")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return Repo(tmp_path / "environments")

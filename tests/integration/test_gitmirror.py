@@ -13,12 +13,7 @@ import pytest
 from gitsource.source import Source
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.settings import GitSettings
-from tests.integration.test_gitsource import ENVIRONMENT, Repo, source
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    return Repo(tmp_path / "environments")
+from tests.fakes.gitrepo import ENVIRONMENT, Repo, source
 
 
 def emptied(mirror: Path, *patterns: str) -> None:

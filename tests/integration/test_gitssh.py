@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.errors import Retryable
-from tests.integration.test_gitsource import Repo, source
+from tests.fakes.gitrepo import Repo, source
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 CONFIG = """\
