@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.store.store import Lease, Store
 from tests.fakes.gitrepo import Repo
 
 
@@ -17,6 +18,21 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{tmp_path}/groundcrew.db"
         return
     yield request.getfixturevalue("postgresql_url")
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    found = Store(database_url)
+    found.migrate()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def lease(store: Store) -> Lease:
+    found = store.acquire("me", 60.0)
+    assert found is not None
+    return found
 
 
 @pytest.fixture

@@ -1,0 +1,16 @@
+"""What tests of the store write: a record of an environment, and an event."""
+
+from __future__ import annotations
+
+from reconciler.core.definitions import Commit, Wave
+from reconciler.core.model import EnvironmentRecord, Event
+from tests.fakes.house import environment
+
+
+def record(name: str = "one") -> EnvironmentRecord:
+    definition = environment(name, "g1", (Wave(("a",)),))
+    return EnvironmentRecord(name, "red", definition, Commit("r1"))
+
+
+def happened(kind: str, target: str = "instance/a") -> Event:
+    return Event(1.0, kind, target, "red", kind, "words", "r1", {"seconds": 1.5})
