@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.share.share import Share
 from reconciler.store.store import Lease, Store
 from tests.fakes.gitrepo import Repo
 
@@ -32,6 +33,14 @@ def store(database_url: str) -> Iterator[Store]:
 def lease(store: Store) -> Lease:
     found = store.acquire("me", 60.0)
     assert found is not None
+    return found
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Share:
+    found = Share(tmp_path / "share")
+    found.root.mkdir()
+    found.prepare()
     return found
 
 

@@ -24,7 +24,7 @@ from reconciler.share.hot import Need, pack_path
 from reconciler.share.loader.groundcrew_packs import Spoiled, read_block
 from reconciler.share.packs import Pack, held, read_head, read_member
 from reconciler.share.share import Share
-from tests.integration.test_share import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
+from tests.fakes.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
 
 OTHER = "e" * 64
 BIG = bytes(range(256)) * 3_600  # the third of these is in two blocks

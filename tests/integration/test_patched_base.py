@@ -14,7 +14,8 @@ from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.share import Share
 from tests.fakes.house import instance
-from tests.integration.test_share import DIGEST, A, B, Bases
+from tests.fakes.loading import Bases
+from tests.fakes.shares import DIGEST, A, B
 
 
 class BaseOnly:

@@ -1,0 +1,39 @@
+"""Builds on a share with as little in them as will do, and the interpreters that are here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from reconciler.share.share import Share
+
+A, B, C = "a" * 16, "b" * 16, "c" * 16
+DIGEST = "d" * 64
+RUNTIME = "cp311-linux-airflow3.3.2-0123456789ab"
+PYENV = Path("~/.pyenv/versions").expanduser()
+INTERPRETERS = [
+    sys.executable,
+    *sorted(map(str, PYENV.glob("3.9.*/bin/python3"))),  # those that are on this machine
+    *sorted(map(str, PYENV.glob("3.1[0-9].*/bin/python3"))),
+]
+
+
+def publish(share: Share, build: str, entries: tuple[str, ...] = (), **more: object) -> None:
+    document = {"schema": 1, "build": build, "entries": list(entries), "paths": [], **more}
+    share.put_build(build, {"pylock.toml": b"x", "build.json": json.dumps(document).encode()})
+
+
+def point(share: Share, build: str | None, load_into: tuple[str, ...] = ("scheduler",)) -> None:
+    share.point(
+        "dev", RUNTIME, build, abi=_abi(sys.executable), airflow="3.3.2", load_into=load_into
+    )
+
+
+def _abi(python: str) -> str:
+    words = "import sys,os; u=os.uname(); print('cp%d%d-%s_%s' % (*sys.version_info[:2],"
+    words += " u.sysname.lower(), u.machine))"
+    return subprocess.run(
+        [python, "-I", "-c", words], check=True, capture_output=True, text=True, timeout=20
+    ).stdout.strip()

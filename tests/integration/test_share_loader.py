@@ -1,0 +1,166 @@
+"""The loader on real interpreters: what it gives a process, which build, and where it keeps out."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gitsource.fields import ENV_REFUSED, ENV_REFUSED_PREFIXES
+from reconciler.builder.inspection import inspect_base
+from reconciler.share.share import Share
+from tests.fakes.base import VERSION, make_base
+from tests.fakes.loading import ENV, Bases, Site
+from tests.fakes.shares import DIGEST, INTERPRETERS, A, B, _abi, point, publish
+
+LOADER = Path(__file__).parents[2] / "reconciler" / "share" / "loader" / "sitecustomize.py"
+
+
+def test_a_variable_that_cannot_be_set_stops_no_other(share: Share, tmp_path: Path) -> None:
+    """What would change Python or Airflow is passed over, and so is what no process can hold."""
+    site = Site(tmp_path, share, sys.executable)
+    code = f"import os, json; print(json.dumps({{n: os.environ.get(n) for n in {list(ENV)!r}}}))"
+    seen = json.loads(site.run(code))
+    assert {name for name, value in seen.items() if value is not None} == {"ACME", "LAST"}
+
+
+def test_the_loader_and_the_definitions_refuse_the_same_variables() -> None:
+    """What a definition may not set, the loader does not set either."""
+    told: dict[str, object] = {}
+    for node in ast.parse(LOADER.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            told |= {ast.unparse(name): ast.literal_eval(node.value) for name in node.targets}
+    assert told["_REFUSED"] == ENV_REFUSED
+    assert told["_REFUSED_PREFIXES"] == ENV_REFUSED_PREFIXES
+
+
+HAS = "import importlib.util as u; print(u.find_spec('acme_mod') is not None)"
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
+def test_the_loader_gives_the_build_and_the_base_wins(
+    python: str, share: Share, tmp_path: Path
+) -> None:
+    """On every interpreter: packages, programs, jars and variables; what the base has stays its."""
+    site = Site(tmp_path, share, python)
+    seen = json.loads(
+        site.run(
+            "import acme_mod, owned, os, json, sys; e = os.environ; print(json.dumps([acme_mod.X, "
+            "owned.WHO, e['ACME'], e['CLASSPATH'], e['PATH'], e['GROUNDCREW_BUILD'], "
+            "e.get('PYTHONHOME'), os.path.samefile(e['GROUNDCREW_PYTHON'], sys.executable)]))"
+        )
+    )
+    assert seen[:3] == [1, "base", "eu"]
+    assert seen[3].endswith("/files/x.jar")
+    assert f"{DIGEST}/bin" in seen[4]
+    assert seen[5:] == [A, None, True]
+
+
+def test_the_loader_keeps_out_where_it_has_no_business(share: Share, tmp_path: Path) -> None:
+    """No Airflow, another component, isolated mode, a pin to none: nothing is loaded."""
+    site = Site(tmp_path, share, sys.executable)
+    assert site.run(HAS) == "True"
+    assert site.run(HAS, component="api-server") == "False"
+    assert site.run(HAS, "-I") == "False"
+    assert site.run(HAS, GROUNDCREW_BUILD="none") == "False"
+    (site.site / "apache_airflow-3.3.2.dist-info").rmdir()
+    assert site.run(HAS) == "False"
+
+
+def test_a_pin_wins_over_the_pointer(share: Share, tmp_path: Path) -> None:
+    """A child of a running task stays on its build after a switch."""
+    site = Site(tmp_path, share, sys.executable)
+    point(share, None)
+    assert site.run(HAS) == "False"
+    assert site.run(HAS, GROUNDCREW_BUILD=A) == "True"
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
+def test_each_base_of_one_airflow_loads_its_own_build(
+    python: str, share: Share, tmp_path: Path
+) -> None:
+    """After an installation the new base loads its build, and processes of the old one theirs."""
+    site = Bases(tmp_path, share, python)
+    old = site.point(A)
+    assert site.loaded() == A
+    site.install("more", "1.0")
+    assert site.loaded() == A, "until it has a build of its own"
+    new = site.point(B)
+    assert (old.key != new.key, old.listing != new.listing) == (True, True)
+    assert site.loaded() == B
+    shutil.rmtree(site.site / "more-1.0.dist-info")
+    assert site.loaded() == A
+    site.install("other", "1.0")
+    assert site.loaded() == B, "the newest, of a base that the pointer does not know"
+
+
+def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
+    share: Share, tmp_path: Path
+) -> None:
+    """The loader sees the listing that the daemon's isolated inspection of a venv has seen."""
+    python = make_base(tmp_path / "base", {"more": "1.0"})
+    abi, loader = _abi(python), share.install_loader("dev")
+    runtime = inspect_base(python)
+    for key, build, listing in ((runtime.key, A, runtime.listing), ("other", B, "another")):
+        publish(share, build, abi=abi, airflow=VERSION)
+        share.point(
+            "dev", key, build, abi=abi, airflow=VERSION, load_into=["scheduler"], listing=listing
+        )
+    done = subprocess.run(
+        [python, "-c", "import os; print(os.environ['GROUNDCREW_BUILD'])"],
+        env={"PYTHONPATH": str(loader)}, capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == A
+
+
+def test_the_newest_entry_is_taken_where_none_says_which_base_it_is_for(
+    share: Share, tmp_path: Path
+) -> None:
+    """A pointer of an earlier release: the build that was pointed at last, never an older one."""
+    site = Bases(tmp_path, share, sys.executable)
+    site.point(A, marked=False)
+    site.install("more", "1.0")
+    site.point(B, marked=False)
+    assert site.loaded() == B
+    shutil.rmtree(site.site / "more-1.0.dist-info")
+    site.point(A, marked=False)
+    assert site.loaded() == A
+
+
+def test_a_base_that_went_back_to_bare_does_not_load_an_older_ones_build(
+    share: Share, tmp_path: Path
+) -> None:
+    """The pointer still names a build for the base before; this one is bare all the same."""
+    site = Bases(tmp_path, share, sys.executable)
+    site.point(A)
+    site.install("more", "1.0")
+    runtime = site.point(None)
+    assert site.loaded() == "none"
+    shutil.rmtree(site.site / "more-1.0.dist-info")
+    assert site.loaded() == A
+    pointer = share.pointer("dev")
+    assert pointer is not None
+    assert runtime.key not in pointer.builds
+    assert {named.build for named in pointer.builds.values()} == {A}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"builds": 3}', '{"builds": {"x": []}}'])
+def test_a_pointer_that_is_none_never_stops_an_interpreter(
+    text: str, share: Share, tmp_path: Path
+) -> None:
+    """Whatever is in the file, Python starts as if there were no Groundcrew."""
+    site = Site(tmp_path, share, sys.executable)
+    (share.instance_path("dev") / "pointer.json").write_text(text)
+    assert site.run(HAS) == "False"
+
+
+def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> None:
+    """Another sitecustomize further down the path is run after the loader."""
+    site = Site(tmp_path, share, sys.executable)
+    (site.site / "sitecustomize.py").write_text("import os; os.environ['SHADOWED'] = 'ran'\n")
+    assert site.run("import os; print(os.environ.get('SHADOWED'))") == "ran"
