@@ -10,6 +10,7 @@ import pytest
 from reconciler.share.share import Share
 from reconciler.store.store import Lease, Store
 from tests.fakes.gitrepo import Repo
+from tests.fakes.packed import Site
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -42,6 +43,12 @@ def share(tmp_path: Path) -> Share:
     found.root.mkdir()
     found.prepare()
     return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A share with a build that has packs, and an interpreter beside it."""
+    return Site(tmp_path)
 
 
 @pytest.fixture

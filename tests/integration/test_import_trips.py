@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.imports import HELD
 from benchmarks.slowshare import mounted
-from tests.fakes.shares import _abi
-from tests.integration.test_packs import RUNTIME, B, Site
+from tests.fakes.packed import Site
+from tests.fakes.shares import RUNTIME, B, _abi
 
 MODULES = 150
 DIGEST = "f" * 64

@@ -1,137 +1,24 @@
-"""Packs: what is in them, and the loader that unpacks them, on real interpreters and disks."""
+"""Packs: what is in them, how it is packed, and what the loader of a real interpreter takes."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import json
 import lzma
-import os
-import subprocess
-import sys
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler.share.atomic import replace_file
 from reconciler.share.gc import collect_garbage
 from reconciler.share.hot import Need, pack_path
 from reconciler.share.loader.groundcrew_packs import Spoiled, read_block
 from reconciler.share.packs import Pack, held, read_head, read_member
-from reconciler.share.share import Share
-from tests.fakes.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi, publish
-
-OTHER = "e" * 64
-BIG = bytes(range(256)) * 3_600  # the third of these is in two blocks
-HUGE = bytes(range(255)) * 20_000 + b"end"  # so large that it is read where it lies
-LIBRARY = "lib/acme_pkg/library.bin"
-TABLES = {f"lib/acme_pkg/{name}.bin" for name in ("first", "second", "table")}
-HOT = {"lib/acme_mod.py", "lib/acme_pkg/__init__.py", LIBRARY, *TABLES}
-FILES: dict[str, bytes] = {
-    "lib/acme_mod.py": b"X = 1\n",
-    "lib/acme_pkg/__init__.py": b"",
-    **dict.fromkeys(TABLES, BIG),
-    LIBRARY: HUGE,
-    "lib/acme_pkg/rare.py": b"Y = 2\n",
-    "lib/acme_pkg/data/one.txt": b"one",
-    "lib/acme-1.0.dist-info/METADATA": b"Name: acme\nVersion: 1.0\n",
-    "lib/acme-1.0.dist-info/RECORD": b"",
-}
-WHERE = "import acme_mod; print(acme_mod.__file__)"
-
-
-class Site:
-    """A share with a build that has packs, and an interpreter with an Airflow beside it."""
-
-    def __init__(self, root: Path, python: str = sys.executable) -> None:
-        self.root = root
-        self.python = python
-        self.share = Share(root / "share")
-        self.share.root.mkdir()
-        self.share.prepare()
-        self.local = root / "local"
-        self.base = root / "base" / "site-packages"
-        (self.base / "apache_airflow-3.3.2.dist-info").mkdir(parents=True)
-        self.add(A, DIGEST, FILES)
-        self.share.put_packs(A, {DIGEST: HOT})
-        self.loader = self.share.install_loader("dev")
-        self.share.point(
-            "dev", RUNTIME, A, abi=_abi(python), airflow="3.3.2", load_into=["scheduler"]
-        )
-
-    def add(self, build: str, digest: str, files: dict[str, bytes]) -> None:
-        """Put an entry and a build that names it on the share."""
-        staged = self.root / f"staged-{digest[:4]}"
-        for name, data in files.items():
-            (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            (staged / name).write_bytes(data)
-        entry = self.share.put(digest, staged).relative_to(self.share.root)
-        publish(
-            self.share, build, (digest,), abi=_abi(self.python), airflow="3.3.2",
-            runtime=RUNTIME, paths=[{"path": f"{entry}/lib", "pth": False}],
-        )  # fmt: skip
-
-    @property
-    def pack(self) -> Path:
-        """The pack of build A."""
-        return pack_path(self.share.entry(DIGEST), self.share.packs(A)[DIGEST].sha256)
-
-    def begin(self, code: str, **env: str) -> subprocess.Popen[str]:
-        """Start the interpreter."""
-        return subprocess.Popen(
-            [self.python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={
-                "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
-                "GROUNDCREW_LOCAL": str(self.local),
-                "PYTHONPATH": f"{self.loader}:{self.base}", **env,
-            },
-        )  # fmt: skip
-
-    def run(self, code: str, **env: str) -> str:
-        """What a process prints; it ends well."""
-        process = self.begin(code, **env)
-        out, self.said = process.communicate(timeout=60)
-        assert process.returncode == 0, self.said
-        assert "Traceback" not in self.said, self.said
-        return out.strip()
-
-    def data(self) -> list[str]:
-        """Names of the unpacked packs."""
-        return sorted(p.name for p in self.local.glob("*/*/.data/*"))
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
-def test_hot_files_are_local_and_nothing_is_missing(python: str, tmp_path: Path) -> None:
-    """On every interpreter: what is hot is a file of this machine, the rest leads to the share."""
-    site = Site(tmp_path, python)
-    code = """
-import acme_mod, acme_pkg, acme_pkg.rare, json, os, hashlib, importlib.metadata as m
-top = os.path.dirname(acme_pkg.__file__)
-data = open(os.path.join(top, "table.bin"), "rb").read()
-print(json.dumps([acme_mod.__file__, os.path.realpath(acme_mod.__file__),
-    os.path.realpath(acme_pkg.rare.__file__), open(os.path.join(top, "data", "one.txt")).read(),
-    hashlib.sha256(data).hexdigest(), m.version("acme"), sorted(os.listdir(top))]))
-"""
-    mod, real, rare, one, table, version, names = json.loads(site.run(code))
-    assert mod.startswith(str(site.local))
-    assert real.startswith(str(site.local))
-    assert rare.startswith(str(site.share.root))
-    assert (one, version) == ("one", "1.0")
-    assert table == __import__("hashlib").sha256(BIG).hexdigest()
-    assert {"__init__.py", "data", "rare.py", "table.bin"} <= set(names)
-    assert json.loads(site.run(code))[0] == mod, "the next process uses the same"
-    assert len(site.data()) == 1
-
+from tests.fakes.packed import BIG, FILES, HOT, HUGE, LIBRARY, OTHER, TABLES, WHERE, Site
+from tests.fakes.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi
 
 SMALL = {"lib/acme_mod.py": b"X = 1\n" * 100, "lib/acme_pkg/__init__.py": b""}
 
@@ -283,68 +170,6 @@ def test_a_folder_that_imports_look_into_is_local_and_leads_to_what_it_holds(sit
     assert site.share.packs(B) != first, "a pack that lacks a folder will not do"
 
 
-def test_a_further_process_asks_the_share_for_two_documents(site: Site) -> None:
-    """The loader and the pointer: what the first process noted tells where its packs are."""
-    first = site.run(WHERE)
-    hot = site.share.build_path(A) / "hot.json"
-    module = site.loader / "groundcrew_local.py"
-    hot.rename(hot.with_name("gone"))
-    module.rename(module.with_name("gone.py"))
-    assert site.run(WHERE) == first
-    assert site.said == ""
-    assert site.run("import sys; print([p for p in sys.path if 'loader' in p])") == "[]"
-
-
-@pytest.mark.parametrize("harm", ["evicted", "broken", "gone", "another build.json"])
-def test_what_was_noted_of_a_build_is_not_trusted_further_than_it_holds(
-    harm: str, site: Site
-) -> None:
-    """Without its note, or where a pack is no longer there, a process begins anew."""
-    first = site.run(WHERE)
-    (note,) = site.local.glob("*/*/.build-*")
-    match harm:
-        case "evicted":
-            (data,) = site.local.glob("*/*/.data/*")
-            data.rename(data.with_name("gone"))
-        case "broken":
-            note.write_text("[")
-        case "gone":
-            note.unlink()
-        case "another build.json":  # it is taken, whatever was noted
-            document = site.share.build_path(A) / "build.json"
-            kept = json.loads(document.read_text())
-            replace_file(document, json.dumps({**kept, "env": {"TOLD": "anew"}}).encode(), "test")
-            assert site.run("import os; print(os.environ['TOLD'])") == "anew"
-    assert site.run(WHERE) == first
-    assert Path(first).is_file()
-
-
-def _flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 0xFF
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize("harm", ["head", "block", "short", "gone", "empty"])
-def test_a_spoiled_pack_is_not_used(harm: str, site: Site) -> None:
-    """Whatever is wrong with a pack: the share's own files are used, and it is said."""
-    size = site.pack.stat().st_size
-    match harm:
-        case "head":
-            _flip(site.pack, 20)
-        case "block":
-            _flip(site.pack, size - 1)
-        case "short":
-            os.truncate(site.pack, size - 100)
-        case "gone":
-            site.pack.unlink()
-        case "empty":
-            os.truncate(site.pack, 0)
-    assert site.run(WHERE).startswith(str(site.share.root))
-    assert "groundcrew: pack of" in site.said
-    assert site.data() == []
-
-
 @pytest.mark.parametrize("method", ["zlib", "xz", ""])
 def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_path: Path) -> None:
     """A file would be cut short, or another one's bytes taken for its own."""
@@ -361,150 +186,6 @@ def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_p
                 continue
             with pytest.raises(Spoiled, match="not as large"):
                 read_block(file.fileno(), block, 0)
-
-
-def test_processes_that_start_together_unpack_once(site: Site) -> None:
-    """One takes the lock, the others wait and use what it made."""
-    running = [site.begin(WHERE) for _ in range(8)]
-    found = {process.communicate(timeout=60)[0] for process in running}
-    assert len(found) == 1
-    assert found.pop().startswith(str(site.local))
-    assert len(site.data()) == 1
-
-
-def test_who_only_waited_takes_no_notes_away(site: Site) -> None:
-    """Another process has unpacked all meanwhile: what it noted of other builds stays."""
-    site.run(WHERE)
-    (note,) = site.local.glob("*/*/.build-*")
-    (link,) = note.parent.glob(f"{DIGEST}-*")
-    other = note.rename(note.with_name(".build-other"))
-    hidden = link.rename(link.with_name(".hidden"))
-    path = note.with_name(".lock")
-    with path.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = site.begin(WHERE)
-        deadline = time.monotonic() + 30
-        while not _has_open(process.pid, path) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        hidden.rename(link)
-    out, _ = process.communicate(timeout=60)
-    assert out.startswith(str(site.local))
-    assert (note.is_file(), other.is_file()) == (True, True)
-
-
-def _has_open(pid: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):  # of a file that is closed just now
-        return any(fd.readlink() == path for fd in Path(f"/proc/{pid}/fd").iterdir())
-    return False
-
-
-def test_a_killed_process_leaves_nothing_in_the_way(site: Site) -> None:
-    """Cut short while it unpacks: the next one cleans up and unpacks anew."""
-    module = site.loader / "groundcrew_local.py"
-    module.write_text(module.read_text() + "\nos.pwrite = lambda *_: os._exit(9)\n")
-    process = site.begin(WHERE)
-    process.communicate(timeout=60)
-    assert process.returncode == 9
-    (left,) = site.data()
-    site.share.install_loader("dev")
-    assert site.run(WHERE).startswith(str(site.local))
-    assert left not in site.data()
-    assert len(site.data()) == 1
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of four mebibytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_local_disk_means_the_share(site: Site, small: Path) -> None:
-    """Nothing is begun where there is no room for all of it."""
-    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
-    assert [p for p in small.rglob("*") if p.is_file() and p.name != ".lock"] == []
-
-
-def test_a_read_only_local_disk_means_the_share_or_the_next_folder(site: Site, small: Path) -> None:
-    """The first folder of the list that can be written is taken."""
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
-    both = f"{small}:{site.local}"
-    assert site.run(WHERE, GROUNDCREW_LOCAL=both).startswith(str(site.local))
-
-
-def test_a_folder_that_cannot_serve_shared_objects_is_not_taken(site: Site, small: Path) -> None:
-    """Where programs may not run, no shared object can be loaded."""
-    subprocess.run(["mount", "-o", "remount,noexec,size=512m", str(small)], check=True)
-    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
-    subprocess.run(["mount", "-o", "remount,exec", str(small)], check=True)
-    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(small))
-
-
-def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
-    """Somebody else could have put code there."""
-    folder = site.local / f"groundcrew-{os.getuid()}"
-    folder.mkdir(parents=True)
-    folder.chmod(0o777)
-    assert site.run(WHERE).startswith(str(site.share.root))
-    on_share = site.share.root / "somewhere"
-    assert site.run(WHERE, GROUNDCREW_LOCAL=str(on_share)).startswith(str(site.share.root))
-    assert not on_share.exists()
-
-
-def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
-    """A process whose packs go goes on with the same paths, which now lead to the share."""
-    size = 3 * len(BIG) + len(HUGE)
-    files = {"lib/other_mod.py": b"Z = 3\n", "lib/other.bin": os.urandom(size)}
-    site.add(B, OTHER, files)
-    site.share.put_packs(B, {OTHER: set(files)})
-    limit = str(size + 100_000)  # room for one of them
-    code = (
-        "import sys, acme_mod; print('up', flush=True); sys.stdin.readline();"
-        "import acme_pkg, acme_pkg.rare, os;"
-        "print(os.path.realpath(acme_pkg.__file__), acme_pkg.__file__)"
-    )
-    process = subprocess.Popen(
-        [site.python, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={
-            "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
-            "GROUNDCREW_LOCAL": str(site.local), "GROUNDCREW_LOCAL_LIMIT": limit,
-            "PYTHONPATH": f"{site.loader}:{site.base}",
-        },
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
-    (before,) = site.data()
-    other = "import other_mod; print(other_mod.__file__)"
-    found = site.run(other, GROUNDCREW_BUILD=B, GROUNDCREW_LOCAL_LIMIT=limit)
-    assert found.startswith(str(site.local))
-    (after,) = site.data()
-    assert after != before
-    out, _ = process.communicate("go\n", timeout=60)
-    real, path = out.split()
-    assert real.startswith(str(site.share.root))
-    assert path.startswith(str(site.local))
-
-
-def test_a_pack_larger_than_the_limit_is_left_on_the_share(site: Site) -> None:
-    """The limit holds whatever is asked for."""
-    assert site.run(WHERE, GROUNDCREW_LOCAL_LIMIT="1000").startswith(str(site.share.root))
-    assert site.data() == []
-
-
-def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
-    """Files that a crash of the machine may have cut short are not those of this boot."""
-    site.run(WHERE)
-    (place,) = site.local.glob("*/*")
-    old = place.with_name(f"{place.name.split('-')[0]}-0ldb00t0")
-    place.rename(old)
-    assert site.run(WHERE).startswith(str(site.local))
-    assert not old.exists()
 
 
 # -------------------------------------------------------------------------------- on the share

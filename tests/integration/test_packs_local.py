@@ -1,0 +1,247 @@
+"""Packs on a machine's own disk: who unpacks them, what is trusted there, and what goes again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.share.atomic import replace_file
+from tests.fakes.packed import BIG, HUGE, OTHER, WHERE, Site
+from tests.fakes.shares import DIGEST, INTERPRETERS, A, B
+
+
+@pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
+def test_hot_files_are_local_and_nothing_is_missing(python: str, tmp_path: Path) -> None:
+    """On every interpreter: what is hot is a file of this machine, the rest leads to the share."""
+    site = Site(tmp_path, python)
+    code = """
+import acme_mod, acme_pkg, acme_pkg.rare, json, os, hashlib, importlib.metadata as m
+top = os.path.dirname(acme_pkg.__file__)
+data = open(os.path.join(top, "table.bin"), "rb").read()
+print(json.dumps([acme_mod.__file__, os.path.realpath(acme_mod.__file__),
+    os.path.realpath(acme_pkg.rare.__file__), open(os.path.join(top, "data", "one.txt")).read(),
+    hashlib.sha256(data).hexdigest(), m.version("acme"), sorted(os.listdir(top))]))
+"""
+    mod, real, rare, one, table, version, names = json.loads(site.run(code))
+    assert mod.startswith(str(site.local))
+    assert real.startswith(str(site.local))
+    assert rare.startswith(str(site.share.root))
+    assert (one, version) == ("one", "1.0")
+    assert table == __import__("hashlib").sha256(BIG).hexdigest()
+    assert {"__init__.py", "data", "rare.py", "table.bin"} <= set(names)
+    assert json.loads(site.run(code))[0] == mod, "the next process uses the same"
+    assert len(site.data()) == 1
+
+
+def test_a_further_process_asks_the_share_for_two_documents(site: Site) -> None:
+    """The loader and the pointer: what the first process noted tells where its packs are."""
+    first = site.run(WHERE)
+    hot = site.share.build_path(A) / "hot.json"
+    module = site.loader / "groundcrew_local.py"
+    hot.rename(hot.with_name("gone"))
+    module.rename(module.with_name("gone.py"))
+    assert site.run(WHERE) == first
+    assert site.said == ""
+    assert site.run("import sys; print([p for p in sys.path if 'loader' in p])") == "[]"
+
+
+@pytest.mark.parametrize("harm", ["evicted", "broken", "gone", "another build.json"])
+def test_what_was_noted_of_a_build_is_not_trusted_further_than_it_holds(
+    harm: str, site: Site
+) -> None:
+    """Without its note, or where a pack is no longer there, a process begins anew."""
+    first = site.run(WHERE)
+    (note,) = site.local.glob("*/*/.build-*")
+    match harm:
+        case "evicted":
+            (data,) = site.local.glob("*/*/.data/*")
+            data.rename(data.with_name("gone"))
+        case "broken":
+            note.write_text("[")
+        case "gone":
+            note.unlink()
+        case "another build.json":  # it is taken, whatever was noted
+            document = site.share.build_path(A) / "build.json"
+            kept = json.loads(document.read_text())
+            replace_file(document, json.dumps({**kept, "env": {"TOLD": "anew"}}).encode(), "test")
+            assert site.run("import os; print(os.environ['TOLD'])") == "anew"
+    assert site.run(WHERE) == first
+    assert Path(first).is_file()
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", ["head", "block", "short", "gone", "empty"])
+def test_a_spoiled_pack_is_not_used(harm: str, site: Site) -> None:
+    """Whatever is wrong with a pack: the share's own files are used, and it is said."""
+    size = site.pack.stat().st_size
+    match harm:
+        case "head":
+            _flip(site.pack, 20)
+        case "block":
+            _flip(site.pack, size - 1)
+        case "short":
+            os.truncate(site.pack, size - 100)
+        case "gone":
+            site.pack.unlink()
+        case "empty":
+            os.truncate(site.pack, 0)
+    assert site.run(WHERE).startswith(str(site.share.root))
+    assert "groundcrew: pack of" in site.said
+    assert site.data() == []
+
+
+def test_processes_that_start_together_unpack_once(site: Site) -> None:
+    """One takes the lock, the others wait and use what it made."""
+    running = [site.begin(WHERE) for _ in range(8)]
+    found = {process.communicate(timeout=60)[0] for process in running}
+    assert len(found) == 1
+    assert found.pop().startswith(str(site.local))
+    assert len(site.data()) == 1
+
+
+def test_who_only_waited_takes_no_notes_away(site: Site) -> None:
+    """Another process has unpacked all meanwhile: what it noted of other builds stays."""
+    site.run(WHERE)
+    (note,) = site.local.glob("*/*/.build-*")
+    (link,) = note.parent.glob(f"{DIGEST}-*")
+    other = note.rename(note.with_name(".build-other"))
+    hidden = link.rename(link.with_name(".hidden"))
+    path = note.with_name(".lock")
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = site.begin(WHERE)
+        deadline = time.monotonic() + 30
+        while not _has_open(process.pid, path) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        hidden.rename(link)
+    out, _ = process.communicate(timeout=60)
+    assert out.startswith(str(site.local))
+    assert (note.is_file(), other.is_file()) == (True, True)
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # of a file that is closed just now
+        return any(fd.readlink() == path for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def test_a_killed_process_leaves_nothing_in_the_way(site: Site) -> None:
+    """Cut short while it unpacks: the next one cleans up and unpacks anew."""
+    module = site.loader / "groundcrew_local.py"
+    module.write_text(module.read_text() + "\nos.pwrite = lambda *_: os._exit(9)\n")
+    process = site.begin(WHERE)
+    process.communicate(timeout=60)
+    assert process.returncode == 9
+    (left,) = site.data()
+    site.share.install_loader("dev")
+    assert site.run(WHERE).startswith(str(site.local))
+    assert left not in site.data()
+    assert len(site.data()) == 1
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of four mebibytes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_local_disk_means_the_share(site: Site, small: Path) -> None:
+    """Nothing is begun where there is no room for all of it."""
+    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
+    assert [p for p in small.rglob("*") if p.is_file() and p.name != ".lock"] == []
+
+
+def test_a_read_only_local_disk_means_the_share_or_the_next_folder(site: Site, small: Path) -> None:
+    """The first folder of the list that can be written is taken."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
+    both = f"{small}:{site.local}"
+    assert site.run(WHERE, GROUNDCREW_LOCAL=both).startswith(str(site.local))
+
+
+def test_a_folder_that_cannot_serve_shared_objects_is_not_taken(site: Site, small: Path) -> None:
+    """Where programs may not run, no shared object can be loaded."""
+    subprocess.run(["mount", "-o", "remount,noexec,size=512m", str(small)], check=True)
+    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
+    subprocess.run(["mount", "-o", "remount,exec", str(small)], check=True)
+    assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(small))
+
+
+def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
+    """Somebody else could have put code there."""
+    folder = site.local / f"groundcrew-{os.getuid()}"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert site.run(WHERE).startswith(str(site.share.root))
+    on_share = site.share.root / "somewhere"
+    assert site.run(WHERE, GROUNDCREW_LOCAL=str(on_share)).startswith(str(site.share.root))
+    assert not on_share.exists()
+
+
+def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
+    """A process whose packs go goes on with the same paths, which now lead to the share."""
+    size = 3 * len(BIG) + len(HUGE)
+    files = {"lib/other_mod.py": b"Z = 3\n", "lib/other.bin": os.urandom(size)}
+    site.add(B, OTHER, files)
+    site.share.put_packs(B, {OTHER: set(files)})
+    limit = str(size + 100_000)  # room for one of them
+    code = (
+        "import sys, acme_mod; print('up', flush=True); sys.stdin.readline();"
+        "import acme_pkg, acme_pkg.rare, os;"
+        "print(os.path.realpath(acme_pkg.__file__), acme_pkg.__file__)"
+    )
+    process = subprocess.Popen(
+        [site.python, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={
+            "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
+            "GROUNDCREW_LOCAL": str(site.local), "GROUNDCREW_LOCAL_LIMIT": limit,
+            "PYTHONPATH": f"{site.loader}:{site.base}",
+        },
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    (before,) = site.data()
+    other = "import other_mod; print(other_mod.__file__)"
+    found = site.run(other, GROUNDCREW_BUILD=B, GROUNDCREW_LOCAL_LIMIT=limit)
+    assert found.startswith(str(site.local))
+    (after,) = site.data()
+    assert after != before
+    out, _ = process.communicate("go\n", timeout=60)
+    real, path = out.split()
+    assert real.startswith(str(site.share.root))
+    assert path.startswith(str(site.local))
+
+
+def test_a_pack_larger_than_the_limit_is_left_on_the_share(site: Site) -> None:
+    """The limit holds whatever is asked for."""
+    assert site.run(WHERE, GROUNDCREW_LOCAL_LIMIT="1000").startswith(str(site.share.root))
+    assert site.data() == []
+
+
+def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
+    """Files that a crash of the machine may have cut short are not those of this boot."""
+    site.run(WHERE)
+    (place,) = site.local.glob("*/*")
+    old = place.with_name(f"{place.name.split('-')[0]}-0ldb00t0")
+    place.rename(old)
+    assert site.run(WHERE).startswith(str(site.local))
+    assert not old.exists()
