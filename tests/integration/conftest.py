@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.share.share import Share
 from reconciler.store.store import Lease, Store
+from tests.fakes.bench import Bench
 from tests.fakes.gitrepo import Repo
 from tests.fakes.packed import Site
 
@@ -49,6 +50,12 @@ def share(tmp_path: Path) -> Share:
 def site(tmp_path: Path) -> Site:
     """A share with a build that has packs, and an interpreter beside it."""
     return Site(tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -17,12 +15,6 @@ from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from tests.fakes.bench import FILE, PASSWORD, USER, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Bench(tmp_path) as bench:
-        yield bench
 
 
 def refused(bench: Bench, lock: str, *wanted: str, **more: object) -> Stalled:

@@ -9,21 +9,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from reconciler.builder.sandbox import Sandbox
 from reconciler.builder.verify import REPORT_KEYS
-from reconciler.core.definitions import Index, Place
-from reconciler.core.errors import Cancelled, Retryable, Stalled
+from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings, Settings
-from tests.fakes.addresses import served
-from tests.fakes.bench import FILE, PASSWORD, Bench, files
+from tests.fakes.bench import PASSWORD, Bench, files
 from tests.fakes.wheels import make_wheel
 
 PROBES = """
@@ -59,12 +55,6 @@ STOPPED = {
     "state": "FileNotFoundError", "network": "ConnectionRefusedError",
     "socket": "FileNotFoundError", "daemon": "[]",
 }  # fmt: skip
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Bench(tmp_path) as bench:
-        yield bench
 
 
 @pytest.fixture
@@ -198,25 +188,6 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
             assert found == dict.fromkeys(words, "")
 
 
-def test_a_proxys_password_is_for_what_has_the_network(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A build script has no use for a proxy; uv by itself has."""
-    proxy = "http://user:word@127.0.0.1:9/"
-    monkeypatch.setenv("https_proxy", proxy)
-    monkeypatch.setenv("http_proxy", proxy)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    code = "import os, pathlib\npathlib.Path('acme_own/seen.py').write_text(repr(os.environ))\n"
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-    assert "127.0.0.1:9" not in bench.paths(bench.build(bench.recipe(own)))["acme_own/seen.py"]
-    sandbox = Sandbox(BuilderSettings(), bench.state / "cache", [])
-    work = bench.root / "work"
-    work.mkdir()
-    command = [bench.python, "-c", "import os; print(os.environ['https_proxy'])"]
-    ended = sandbox.run(bench.job(), command, work=work, timeout=60, network=True)
-    assert ended.output == "http://***@127.0.0.1:9/\n"
-
-
 def test_an_interpreter_in_a_hidden_folder_is_there_without_the_folder(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -298,85 +269,6 @@ def test_an_airflow_cfg_opens_no_hidden_place(bench: Bench, folder: str) -> None
     bench.builder.verify(bench.job(), recipe, bench.runtime, instance, built.build_id)
 
 
-def test_the_index_in_the_sandbox_answers_for_its_files_only(bench: Bench) -> None:
-    """A build script cannot use it to reach an address that no project's page names."""
-    secret = make_wheel(bench.root / "elsewhere", "secret")
-    (bench.public.folder / "unlisted.txt").write_text(secret.name)
-    make_wheel(bench.public.folder, "alpha")
-    code = f"""
-import base64, json, os, pathlib, urllib.error, urllib.request
-words = [
-    w.decode() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
-    for w in p.read_bytes().split(b"\\0")
-]
-index = next(w for w in words if w.endswith("/simple/") and "8400" in w)
-def ask(path):
-    try:
-        with urllib.request.urlopen(index.removesuffix("simple/") + path, timeout=10) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-def file(url):
-    mark = base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
-    return ask(f"file/alpha/{{mark}}/x.whl")
-found = [ask("simple/alpha/"), file({bench.public.url!r} + "../unlisted.txt"),
-         file("http://169.254.169.254/latest/meta-data/"), ask("../../etc/passwd")]
-pathlib.Path("acme_own/seen.py").write_text(json.dumps(found))
-"""
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-    built = bench.build(bench.recipe(own))
-    assert json.loads(bench.paths(built)["acme_own/seen.py"]) == [200, 404, 404, 404]
-    assert not [path for path in bench.public.asked if "unlisted" in path]
-
-
-@pytest.mark.parametrize("redirected", [False, True])
-def test_the_index_in_the_sandbox_leads_to_no_service_of_the_machine(
-    bench: Bench, *, redirected: bool
-) -> None:
-    """What a team's own index lists, or redirects to, is not read from the daemon's loopback."""
-    code = """
-import json, os, pathlib, urllib.error, urllib.request
-words = [
-    w.decode() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
-    for w in p.read_bytes().split(b"\\0")
-]
-index = next(w for w in words if w.endswith("/simple/") and "8400" in w)
-def ask(url):
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.read().decode()
-file, = json.loads(ask(index + "acme-lib/"))["files"]
-pathlib.Path("acme_own/seen.py").write_text(ask(file["url"]))
-"""
-    with served({"/records": "words of another service"}) as within, served() as corp:
-        place = f"{within.url}/records"
-        corp.pages["/simple/acme-lib/"] = (
-            f'<a href="{"/file" if redirected else place}">acme_lib-1.0-py3-none-any.whl</a>'
-        )
-        corp.pages["/file"] = f"→ {place}"
-        bench.builder = bench.make_builder(allow_hosts=[corp.host])
-        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-        index = Index("corp", f"{corp.url}/simple/", ("acme-*",))
-        seen = bench.paths(bench.build(bench.recipe(own, indexes=(index,))))["acme_own/seen.py"]
-        assert f"{place} is not read for a build" in seen
-        assert within.asked == []
-        with pytest.raises(Stalled, match=f"{place} is not read") as caught:
-            bench.lock(bench.recipe("acme-lib", indexes=(index,)))
-        assert caught.value.reason == "AddressRefused"
-        assert caught.value.place == Place(FILE, 7)
-
-
-def test_a_teams_index_is_no_service_of_the_machine_itself(bench: Bench) -> None:
-    """An index on loopback that only a definition names is not asked anything."""
-    with served({"/simple/acme-lib/": "words"}) as within:
-        index = Index("corp", f"{within.url}/simple/", ("acme-*",))
-        with pytest.raises(Stalled, match="a loopback address"):
-            bench.lock(bench.recipe("acme-lib", indexes=(index,)))
-        assert within.asked == []
-
-
 def test_what_a_build_script_leaves_behind_leads_nowhere(bench: Bench) -> None:
     """Links to others' files in place of its folder's are neither written to nor read."""
     victim = bench.root / "victim"
@@ -410,16 +302,6 @@ for folder in pathlib.Path.cwd(), pathlib.Path(os.environ["HOME"]), *pathlib.Pat
         bench.builder.verify(bench.job(), liar, bench.runtime, bench.instance(), built.build_id)
 
 
-def test_build_requirements_come_from_the_index(bench: Bench) -> None:
-    """Without a network, a package's build still gets what its `requires` asks for."""
-    make_wheel(bench.public.folder, "tool", files={"tool.py": "word = 'from the index'\n"})
-    code = "import pathlib, tool\npathlib.Path('acme_own/seen.py').write_text(tool.word)\n"
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-    project = bench.root / "trees" / own.tree / "pyproject.toml"
-    project.write_text(project.read_text().replace("requires = []", 'requires = ["tool"]'))
-    assert bench.paths(bench.build(bench.recipe(own)))["acme_own/seen.py"] == "from the index"
-
-
 def test_one_teams_build_is_not_what_another_team_gets(bench: Bench) -> None:
     """The same tree is built for each team by itself: what one's cache makes of it is its own."""
     caches = bench.state / "cache" / "uv-teams"
@@ -442,89 +324,6 @@ def test_one_teams_build_is_not_what_another_team_gets(bench: Bench) -> None:
     assert logs == [True, True, False]
 
 
-# ---------------------------------------------------------------------------------- being ended
-
-SLEEP = """
-import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)  # {mark}"],
-                 start_new_session=True)
-print("it sleeps", flush=True)
-time.sleep(3600)
-"""
-
-
-def living(mark: str) -> list[int]:
-    """Processes whose command line holds a mark, wherever they went."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if any(mark in word for word in process.info["cmdline"] or ())
-    ]
-
-
-def gone(mark: str) -> bool:
-    """Wait for the kernel to have ended what was killed."""
-    for _ in range(200):
-        if not living(mark):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def test_a_cancelled_build_ends_with_all_its_processes(bench: Bench) -> None:
-    """Cancelling mid-build stops it at once, also what it started in a session of its own."""
-    mark = f"mark-{time.monotonic_ns()}"
-    code = SLEEP.format(mark=mark)
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-    job = bench.job()
-
-    def cancel() -> None:
-        while not (job.log.is_file() and "it sleeps" in job.log.read_text()):
-            time.sleep(0.02)
-        assert living(mark)
-        job.cancelled.set()
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    with pytest.raises(Cancelled):
-        bench.lock(bench.recipe(own), job)
-    thread.join()
-    assert gone(mark)
-    assert bench.on_share() == []
-    assert list((bench.state / "cache" / "work").iterdir()) == []
-
-
-def test_a_build_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> None:
-    """The time limit ends all processes of a build; the message is at the package."""
-    mark = f"mark-{time.monotonic_ns()}"
-    with Bench(tmp_path, build_timeout=1.5) as bench:
-        code = SLEEP.format(mark=mark)
-        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-        with pytest.raises(Stalled, match=r"took longer than 1\.5 s") as caught:
-            bench.lock(bench.recipe(own))
-        assert caught.value.reason == "PackageBuildFailed"
-        assert caught.value.place == Place("teams/red/packages/acme-own/pyproject.toml", 1)
-        assert gone(mark)
-
-
-def test_a_resolution_that_takes_too_long_says_what_to_do(tmp_path: Path) -> None:
-    """The resolver's time limit is a verdict on the requirements."""
-    with Bench(tmp_path, resolve_timeout=0.001) as bench:
-        make_wheel(bench.public.folder, "alpha")
-        with pytest.raises(Stalled, match="narrow the requirements") as caught:
-            bench.lock(bench.recipe("alpha"))
-        assert caught.value.reason == "ResolveTimeout"
-
-
-def test_a_build_cannot_use_more_memory_than_is_allowed(tmp_path: Path) -> None:
-    """A build script that takes gigabytes fails by itself, and nothing else does."""
-    with Bench(tmp_path, memory_bytes=2 << 30) as bench:
-        code = "hoard = bytearray(3 << 30)\n"
-        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-        with pytest.raises(Stalled, match="MemoryError"):
-            bench.lock(bench.recipe(own))
-
-
 # ------------------------------------------------------------------------------ without bubblewrap
 
 
@@ -537,70 +336,3 @@ def test_without_a_sandbox_everything_else_still_holds(tmp_path: Path) -> None:
         built = bench.build(bench.recipe(own, indexes=(bench.corp("acme-tools"),)), job)
         assert built.packages == (("acme-own", "1.0"), ("acme-tools", "1.0"))
         assert PASSWORD not in job.log.read_text()
-
-
-# ------------------------------------------------------------------------------------- a full disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Bench]:
-    """A bench whose state is on a real file system of 24 MB."""
-    import subprocess
-
-    state = tmp_path / "state"
-    state.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(state)]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("mounting needs root")
-    try:
-        with Bench(tmp_path) as bench:
-            yield bench
-    finally:
-        subprocess.run(["umount", "--lazy", str(state)], check=True)
-
-
-def fill(bench: Bench, leave: int) -> Path:
-    """Fill the state's disk but for so many bytes."""
-    import shutil
-
-    filler = bench.state / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(bench.state).free - leave))
-    return filler
-
-
-@pytest.mark.parametrize("leave", [0, 40 << 10])
-def test_a_full_disk_while_resolving_is_tried_again_later(small_disk: Bench, leave: int) -> None:
-    """No room is nobody's mistake: the words are about the disk, and it works once there is."""
-    make_wheel(small_disk.public.folder, "alpha", files={"alpha.py": "#" * 200_000})
-    filler = fill(small_disk, leave)
-    with pytest.raises(Retryable, match="local build disk is full") as caught:
-        small_disk.lock(small_disk.recipe("alpha", source_builds=("alpha",)))
-    assert caught.value.reason == "DiskFull"
-    filler.unlink()
-    assert small_disk.lock(small_disk.recipe("alpha"))
-
-
-@pytest.mark.parametrize("leave", [0, 40 << 10, 300 << 10])
-def test_a_full_disk_while_constructing_leaves_nothing_on_the_share(
-    small_disk: Bench, leave: int
-) -> None:
-    """Wherever the room ends, there is no entry and no build, and it works once there is room."""
-    make_wheel(small_disk.public.folder, "alpha", files={"alpha.py": "x = '" + "#" * 200_000 + "'"})
-    recipe = small_disk.recipe("alpha")
-    lock = small_disk.lock(recipe)
-    filler = fill(small_disk, leave)
-    with pytest.raises(Retryable, match="local build disk is full") as caught:
-        small_disk.builder.construct(small_disk.job(), recipe, small_disk.runtime, lock)
-    assert caught.value.reason == "DiskFull"
-    assert small_disk.on_share() == []
-    filler.unlink()
-    built = small_disk.builder.construct(small_disk.job(), recipe, small_disk.runtime, lock)
-    assert set(small_disk.paths(built)) == {"alpha.py"}
-
-
-def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small_disk: Bench) -> None:
-    """A build script that runs out of disk is tried again later."""
-    code = "open('large', 'wb').write(bytes(64 << 20))\n"
-    own = small_disk.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
-    with pytest.raises(Retryable, match="local build disk is full"):
-        small_disk.lock(small_disk.recipe(own))

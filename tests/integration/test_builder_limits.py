@@ -1,0 +1,161 @@
+"""What ends a build before it is done: an operator, a limit of time or memory, a full disk."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reconciler.core.definitions import Place
+from reconciler.core.errors import Cancelled, Retryable, Stalled
+from tests.fakes.bench import Bench
+from tests.fakes.wheels import make_wheel
+
+SLEEP = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)  # {mark}"],
+                 start_new_session=True)
+print("it sleeps", flush=True)
+time.sleep(3600)
+"""
+
+
+def living(mark: str) -> list[int]:
+    """Processes whose command line holds a mark, wherever they went."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(mark in word for word in process.info["cmdline"] or ())
+    ]
+
+
+def gone(mark: str) -> bool:
+    """Wait for the kernel to have ended what was killed."""
+    for _ in range(200):
+        if not living(mark):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_cancelled_build_ends_with_all_its_processes(bench: Bench) -> None:
+    """Cancelling mid-build stops it at once, also what it started in a session of its own."""
+    mark = f"mark-{time.monotonic_ns()}"
+    code = SLEEP.format(mark=mark)
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+    job = bench.job()
+
+    def cancel() -> None:
+        while not (job.log.is_file() and "it sleeps" in job.log.read_text()):
+            time.sleep(0.02)
+        assert living(mark)
+        job.cancelled.set()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with pytest.raises(Cancelled):
+        bench.lock(bench.recipe(own), job)
+    thread.join()
+    assert gone(mark)
+    assert bench.on_share() == []
+    assert list((bench.state / "cache" / "work").iterdir()) == []
+
+
+def test_a_build_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> None:
+    """The time limit ends all processes of a build; the message is at the package."""
+    mark = f"mark-{time.monotonic_ns()}"
+    with Bench(tmp_path, build_timeout=1.5) as bench:
+        code = SLEEP.format(mark=mark)
+        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+        with pytest.raises(Stalled, match=r"took longer than 1\.5 s") as caught:
+            bench.lock(bench.recipe(own))
+        assert caught.value.reason == "PackageBuildFailed"
+        assert caught.value.place == Place("teams/red/packages/acme-own/pyproject.toml", 1)
+        assert gone(mark)
+
+
+def test_a_resolution_that_takes_too_long_says_what_to_do(tmp_path: Path) -> None:
+    """The resolver's time limit is a verdict on the requirements."""
+    with Bench(tmp_path, resolve_timeout=0.001) as bench:
+        make_wheel(bench.public.folder, "alpha")
+        with pytest.raises(Stalled, match="narrow the requirements") as caught:
+            bench.lock(bench.recipe("alpha"))
+        assert caught.value.reason == "ResolveTimeout"
+
+
+def test_a_build_cannot_use_more_memory_than_is_allowed(tmp_path: Path) -> None:
+    """A build script that takes gigabytes fails by itself, and nothing else does."""
+    with Bench(tmp_path, memory_bytes=2 << 30) as bench:
+        code = "hoard = bytearray(3 << 30)\n"
+        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+        with pytest.raises(Stalled, match="MemoryError"):
+            bench.lock(bench.recipe(own))
+
+
+# ------------------------------------------------------------------------------------- a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Bench]:
+    """A bench whose state is on a real file system of 24 MB."""
+    state = tmp_path / "state"
+    state.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(state)]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        with Bench(tmp_path) as bench:
+            yield bench
+    finally:
+        subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+def fill(bench: Bench, leave: int) -> Path:
+    """Fill the state's disk but for so many bytes."""
+    filler = bench.state / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(bench.state).free - leave))
+    return filler
+
+
+@pytest.mark.parametrize("leave", [0, 40 << 10])
+def test_a_full_disk_while_resolving_is_tried_again_later(small_disk: Bench, leave: int) -> None:
+    """No room is nobody's mistake: the words are about the disk, and it works once there is."""
+    make_wheel(small_disk.public.folder, "alpha", files={"alpha.py": "#" * 200_000})
+    filler = fill(small_disk, leave)
+    with pytest.raises(Retryable, match="local build disk is full") as caught:
+        small_disk.lock(small_disk.recipe("alpha", source_builds=("alpha",)))
+    assert caught.value.reason == "DiskFull"
+    filler.unlink()
+    assert small_disk.lock(small_disk.recipe("alpha"))
+
+
+@pytest.mark.parametrize("leave", [0, 40 << 10, 300 << 10])
+def test_a_full_disk_while_constructing_leaves_nothing_on_the_share(
+    small_disk: Bench, leave: int
+) -> None:
+    """Wherever the room ends, there is no entry and no build, and it works once there is room."""
+    make_wheel(small_disk.public.folder, "alpha", files={"alpha.py": "x = '" + "#" * 200_000 + "'"})
+    recipe = small_disk.recipe("alpha")
+    lock = small_disk.lock(recipe)
+    filler = fill(small_disk, leave)
+    with pytest.raises(Retryable, match="local build disk is full") as caught:
+        small_disk.builder.construct(small_disk.job(), recipe, small_disk.runtime, lock)
+    assert caught.value.reason == "DiskFull"
+    assert small_disk.on_share() == []
+    filler.unlink()
+    built = small_disk.builder.construct(small_disk.job(), recipe, small_disk.runtime, lock)
+    assert set(small_disk.paths(built)) == {"alpha.py"}
+
+
+def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small_disk: Bench) -> None:
+    """A build script that runs out of disk is tried again later."""
+    code = "open('large', 'wb').write(bytes(64 << 20))\n"
+    own = small_disk.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+    with pytest.raises(Retryable, match="local build disk is full"):
+        small_disk.lock(small_disk.recipe(own))
