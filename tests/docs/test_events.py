@@ -12,7 +12,9 @@ from reconciler.core.model import Problem, Verb
 from reconciler.core.world import Draft
 from scripts.docs import events
 from tests.docs.blocks import ROOT
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 
 def recorded() -> set[str]:

@@ -8,27 +8,13 @@ live instance, `d` never lets the instance drain.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from reconciler.airflow.steps import gate_timeout
 from reconciler.core.budget import demanded, exceeded, refusal
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import decide, record_inspection
-from reconciler.core.definitions import (
-    Api,
-    Checks,
-    Commit,
-    Definitions,
-    Environment,
-    Finding,
-    ImportLimit,
-    Instance,
-    LocalTarget,
-    Measure,
-    Place,
-    Recipe,
-    Wave,
-)
+from reconciler.core.definitions import Commit, Definitions, Environment, Finding, Instance
 from reconciler.core.focus import Decider
 from reconciler.core.model import (
     Activation,
@@ -48,42 +34,17 @@ from reconciler.core.phases import BuildPhase, Step, Verdict
 from reconciler.core.runtime import Runtime
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
+from tests.fakes.airflow import Airflow
 
 LOOKS = 6  # that a probe's limit holds at the least
 STEP_LIMIT = 600.0
-POOLS = {"default_pool": 128, "small": 3, "closed": 0}
 POLICY = Policy(retry_first=5.0, retry_most=60.0)
-
-
-def recipe(digest: str) -> Recipe:
-    """A recipe of which only the digest matters."""
-    return Recipe(digest)
-
-
-def environment(name: str, digest: str, waves: tuple[Wave, ...], team: str = "red") -> Environment:
-    """An environment in a file of its own."""
-    return Environment(name, team, Place(f"teams/{team}/{name}.yaml", 1), recipe(digest), waves)
-
-
-def limited(definition: Environment, files: int, line: int = 9) -> Environment:
-    """The same environment with a limit of files; 0: without one."""
-    place = Place(definition.place.file, line)
-    limits = (ImportLimit(Measure.FILES, float(files), place),) if files else ()
-    return replace(definition, recipe=replace(definition.recipe, checks=Checks(budget=limits)))
 
 
 def cost(digest: str) -> ImportCost:
     """What importing a build of this recipe costs: its last digit tells the files in hundreds."""
     files = 100 * int(digest[-1])
     return ImportCost(files, 3 * files, files << 14, files / 100)
-
-
-def instance(name: str, team: str = "red", *, suspend: bool = False) -> Instance:
-    """A local instance in a file of its own."""
-    return Instance(
-        name, team, Place(f"instances/{name}.yaml", 1), Api("http://127.0.0.1:1"),
-        LocalTarget("/python", "/airflow", ()), suspend=suspend,
-    )  # fmt: skip
 
 
 def stored(records: Records, change: Change) -> Records:
@@ -107,56 +68,6 @@ def stored(records: Records, change: Change) -> Records:
         environments, instances, builds, repo.accepted_revision, repo.prune_confirmed,
         repo.source_problem, repo.findings, repo.removals, records.unreadable,
     )  # fmt: skip
-
-
-@dataclass
-class Airflow:
-    """One instance as it really is: its base, its pools, its processes and tasks."""
-
-    base: int = 1
-    first_base: int = 1  # that had the same Airflow
-    pools: dict[str, int] = field(default_factory=lambda: dict(POOLS))
-    pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key, newest last
-    running: str | None = None  # the build that its components loaded at their last start
-    healthy: bool = True
-    tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
-
-    @property
-    def runtime_key(self) -> str:
-        """The runtime of its present base."""
-        return f"cp311-linux-{self.base}"
-
-    @property
-    def loaded(self) -> tuple[str, str] | None:
-        """What its processes would load, were they started now, and the runtime it is named for.
-
-        A base that has nothing of its own goes on with the newest of the same Airflow.
-        """
-        alike = [k for k in self.pointers if int(k.rpartition("-")[2]) >= self.first_base]
-        key = self.runtime_key if self.runtime_key in alike else next(reversed(alike), "")
-        build = self.pointers.get(key)
-        return (build, key) if build is not None else None
-
-    @property
-    def pointer(self) -> str | None:
-        """The build that its processes would load, were they started now."""
-        return self.loaded[0] if self.loaded is not None else None
-
-    def start(self) -> None:
-        """Start its components anew."""
-        self.running = self.pointer
-        self.healthy = not (self.pointer or "").startswith("l")
-
-    def upgrade(self) -> None:
-        """Someone installs another Airflow and starts it."""
-        self.first_base = self.base + 1
-        self.patch()
-
-    def patch(self) -> None:
-        """Someone changes what is installed beside the same Airflow, and starts it."""
-        self.base += 1
-        self.tasks.clear()
-        self.start()
 
 
 def told(plan: Plan) -> object:

@@ -18,7 +18,8 @@ from reconciler.core.world import World
 from reconciler.daemon.garbage import collect
 from reconciler.daemon.rooms import Rooms
 from tests.fakes import herd
-from tests.fakes.house import instance, stored
+from tests.fakes.definitions import instance
+from tests.fakes.house import stored
 
 DAY = 86400.0
 NAME = "forgotten-builds"  # of no instance of another test, which may run side by side

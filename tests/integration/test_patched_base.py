@@ -13,7 +13,7 @@ from reconciler.core.phases import ActivationPhase, Step
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.share import Share
-from tests.fakes.house import instance
+from tests.fakes.definitions import instance
 from tests.fakes.loading import Bases
 from tests.fakes.shares import DIGEST, A, B
 

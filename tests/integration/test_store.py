@@ -13,7 +13,9 @@ from reconciler.core.model import Change, Event, InstanceRecord, Problem, RepoSt
 from reconciler.store import schema
 from reconciler.store.reading import Reader
 from reconciler.store.store import Lease, Store
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 from tests.fakes.records import happened, record
 
 

@@ -14,7 +14,9 @@ from metrics.exporter import Exporter, Space
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Event, Problem, Records, Verb
 from reconciler.core.world import build_key
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]

@@ -10,7 +10,9 @@ from metrics.standing import problems
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Problem
 from reconciler.core.status import status
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import pytest
 
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
-from tests.fakes.house import POOLS, Airflow, House, environment, instance
+from tests.fakes.airflow import POOLS, Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 
 def begin(digest: str) -> House:

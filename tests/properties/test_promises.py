@@ -15,15 +15,9 @@ from reconciler.core.definitions import Api, Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
 from reconciler.core.world import build_key
-from tests.fakes.house import (
-    POOLS,
-    Airflow,
-    House,
-    cost,
-    environment,
-    instance,
-    limited,
-)
+from tests.fakes.airflow import POOLS, Airflow
+from tests.fakes.definitions import environment, instance, limited
+from tests.fakes.house import House, cost
 
 ENVIRONMENTS = {"one": ("a", "b"), "two": ("c",)}
 KINDS = st.sampled_from("gggrvl")

@@ -14,7 +14,9 @@ from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
 from reconciler.core.world import WindowState
 from reconciler.daemon.windows import window_state
-from tests.fakes.house import Airflow, House, environment, instance, limited, stored
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance, limited
+from tests.fakes.house import House, stored
 
 
 def house_of(*names: str, soak: float = 0.0) -> House:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from reconciler.core.definitions import Wave
 from reconciler.core.model import InstanceRecord, Verb
 from reconciler.core.phases import Step
-from tests.fakes.house import POLICY, Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import POLICY, House
 
 
 def house_of(*names: str, load_into: tuple[str, ...] = ("scheduler",)) -> House:

@@ -9,7 +9,9 @@ import pytest
 from reconciler.core.definitions import Api, Wave
 from reconciler.core.model import InstanceRecord
 from reconciler.core.phases import Step
-from tests.fakes.house import POOLS, Airflow, House, environment, instance
+from tests.fakes.airflow import POOLS, Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 OTHER = Api("http://other:8080")
 

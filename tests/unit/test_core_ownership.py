@@ -8,7 +8,9 @@ from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.model import EnvironmentRecord, Problem
 from reconciler.core.status import status
 from reconciler.core.world import owned
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 DEV, PROD = (Wave((name,)) for name in ("dev", "prod"))
 

@@ -10,7 +10,9 @@ from reconciler.core.decide import decide
 from reconciler.core.definitions import IN_CLUSTER, Instance, KubernetesTarget, Wave
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import Policy
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 PER_CLUSTER = Policy(parallel_builds=1, builds_at={"east": 2, IN_CLUSTER: 3})
 

@@ -8,7 +8,9 @@ from reconciler.core.builds import RUNNING
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase
-from tests.fakes.house import POLICY, Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import POLICY, House
 from tests.unit.test_core_decisions import house_of, turn
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import NoReturn
 
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, InstanceRecord, Trigger
+from reconciler.core.model import Activation, InstanceRecord, Records, Trigger
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import STEP_LIMIT, InstanceEffects
-from tests.fakes.house import Records, instance
+from tests.fakes.definitions import instance
 
 BEGUN = 1000.0
 

@@ -10,7 +10,7 @@ from reconciler.core.definitions import Window
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.daemon.looking import Looking
 from reconciler.daemon.windows import window_state
-from tests.fakes.house import instance
+from tests.fakes.definitions import instance
 
 NIGHT = Window("0 2 * * *", 7200.0, "Europe/Berlin")
 

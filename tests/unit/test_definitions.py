@@ -11,7 +11,7 @@ from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
 from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
-from tests.fakes.house import environment
+from tests.fakes.definitions import environment
 
 INSTANCE = """\
 apiVersion: groundcrew/v1

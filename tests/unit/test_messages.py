@@ -13,7 +13,9 @@ from metrics.facts import Fact, Links, is_news, make_fact, with_beginning
 from metrics.messages import digest, escape, fit, message
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Event, Verb
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 LINKS = Links("https://groundcrew.example", "https://git.example/o/r/commit/{revision}")

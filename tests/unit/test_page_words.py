@@ -7,7 +7,9 @@ from reconciler.api.pages.words import sentence
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
 from reconciler.core.status import status
-from tests.fakes.house import Airflow, House, environment, instance
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
 
 STAYS = (
     "It was rolled back by someone; it stays so until the definition changes or someone says retry."

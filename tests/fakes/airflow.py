@@ -1,0 +1,57 @@
+"""One Airflow of a house, in memory: a build whose id begins with `l` does not start well on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+POOLS = {"default_pool": 128, "small": 3, "closed": 0}
+
+
+@dataclass
+class Airflow:
+    """One instance as it really is: its base, its pools, its processes and tasks."""
+
+    base: int = 1
+    first_base: int = 1  # that had the same Airflow
+    pools: dict[str, int] = field(default_factory=lambda: dict(POOLS))
+    pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key, newest last
+    running: str | None = None  # the build that its components loaded at their last start
+    healthy: bool = True
+    tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
+
+    @property
+    def runtime_key(self) -> str:
+        """The runtime of its present base."""
+        return f"cp311-linux-{self.base}"
+
+    @property
+    def loaded(self) -> tuple[str, str] | None:
+        """What its processes would load, were they started now, and the runtime it is named for.
+
+        A base that has nothing of its own goes on with the newest of the same Airflow.
+        """
+        alike = [k for k in self.pointers if int(k.rpartition("-")[2]) >= self.first_base]
+        key = self.runtime_key if self.runtime_key in alike else next(reversed(alike), "")
+        build = self.pointers.get(key)
+        return (build, key) if build is not None else None
+
+    @property
+    def pointer(self) -> str | None:
+        """The build that its processes would load, were they started now."""
+        return self.loaded[0] if self.loaded is not None else None
+
+    def start(self) -> None:
+        """Start its components anew."""
+        self.running = self.pointer
+        self.healthy = not (self.pointer or "").startswith("l")
+
+    def upgrade(self) -> None:
+        """Someone installs another Airflow and starts it."""
+        self.first_base = self.base + 1
+        self.patch()
+
+    def patch(self) -> None:
+        """Someone changes what is installed beside the same Airflow, and starts it."""
+        self.base += 1
+        self.tasks.clear()
+        self.start()
