@@ -11,7 +11,7 @@ from reconciler.core.phases import BuildPhase
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import POLICY, House
-from tests.unit.test_core_decisions import house_of, turn
+from tests.unit.waves import house_of, turn
 
 
 def test_a_build_for_a_base_that_nobody_has_any_more_gives_its_place_up() -> None:

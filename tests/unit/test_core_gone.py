@@ -1,0 +1,194 @@
+"""What is gone or cannot be read: it is deleted if that is meant, and left alone if it is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.core.definitions import Finding, Place, Wave
+from reconciler.core.model import Verb
+from reconciler.core.status import status
+from tests.fakes.definitions import environment
+from tests.fakes.house import House
+from tests.unit.waves import ask_for, house_of, turn
+
+
+def test_a_deleted_environment_returns_its_instances_to_the_bare_base() -> None:
+    """Deletion drains, switches to nothing, restarts and probes like any other activation."""
+    house = house_of("dev")
+    house.settle()
+    house.environments.clear()
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running is None
+    assert house.records.instances["dev"].current is None
+
+
+def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
+    """The prune guard holds a revision that removes most objects; a confirmation lets it pass."""
+    house = house_of("a", "b", "c")
+    house.settle()
+    kept = dict(house.environments), dict(house.instances)
+    house.environments.clear()
+    house.instances.clear()
+    house.commit()
+    house.settle()
+    assert house.records.source_problem is not None
+    assert house.records.source_problem.reason == "PruneHeld"
+    assert set(house.records.instances) == {"a", "b", "c"}
+    assert house.airflow["a"].running == "g1@cp311-linux-1"
+    house.environments, house.instances = kept
+    house.environments.clear()
+    house.commit()
+    house.ask(Verb.CONFIRM_PRUNE, "")
+    house.settle()
+    assert house.airflow["a"].running is None
+
+
+def test_losing_all_environments_is_held_however_many_instances_there_are() -> None:
+    """What is left of one kind does not outweigh the loss of the other; one object may go."""
+    house = house_of("a", "b", "c", "d", "e")
+    house.environments["one"] = environment("one", "g1", (Wave(("a", "b", "c")),))
+    house.environments["two"] = environment("two", "g1", (Wave(("d", "e")),))
+    house.commit()
+    house.settle()
+    two = house.environments.pop("two")
+    house.commit()
+    house.settle()
+    assert house.records.source_problem is None
+    house.environments["two"] = two
+    house.commit()
+    house.settle()
+    house.environments.clear()
+    house.commit()
+    house.settle()
+    assert house.records.source_problem is not None
+    assert house.records.source_problem.reason == "PruneHeld"
+    assert house.airflow["a"].running == "g1@cp311-linux-1"
+
+
+def test_a_confirmation_waits_until_something_is_read() -> None:
+    """Asked while no daemon ran: the first cycle of the next has read nothing yet."""
+    house = house_of("a")
+    house.settle()
+    house.crash()
+    house.ask(Verb.CONFIRM_PRUNE, "")
+    house.cycle()
+    assert [request.verb for request in house.requests] == [Verb.CONFIRM_PRUNE]
+    house.settle()
+    assert house.requests == []
+    assert house.events[-1].kind == "PruneConfirmed"
+    assert house.records.prune_confirmed == "r1"
+
+
+def test_a_broken_file_keeps_what_was_accepted() -> None:
+    """An object whose file is broken is Stalled and stays as it is, never taken for deleted."""
+    house = house_of("dev")
+    house.settle()
+    place = Place("teams/red/one.yaml", 4, 7)
+    house.findings = (Finding(place, "Environment/one", "UnknownKey", "no such key"),)
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running == "g1@cp311-linux-1"
+    shown = status(house.definitions(), house.records, house.now).environments[0]
+    stalled = [c for c in shown.conditions if c.type == "Stalled"]
+    assert [c.reason for c in stalled if c.status] == ["UnknownKey"]
+
+
+def renamed_badly(house: House, name: str) -> None:
+    """The next revision has the environment's and the instance's files renamed, with mistakes.
+
+    `name` is what the mistakes call them: "one" and "dev", or nothing when no name can be read.
+    """
+    kinds = (("teams/red/new.yaml", "Environment/one"), ("instances/new.yaml", "Instance/dev"))
+    house.findings = tuple(
+        Finding(Place(file, 5, 3), known if name else file, "UnknownKey", "no such key")
+        for file, known in kinds
+    )
+    del house.environments["one"], house.instances["dev"]
+    house.commit()
+
+
+@pytest.mark.parametrize("name", ["its name", ""], ids=["named", "of which no name can be read"])
+def test_a_file_that_is_renamed_with_a_mistake_deletes_nothing(name: str) -> None:
+    """Where the objects of a broken file were recorded from another, they are kept all the same."""
+    house = house_of("dev", "test", "prod")
+    house.settle()
+    kept = dict(house.environments), dict(house.instances)
+    renamed_badly(house, name)
+    house.settle()
+    assert house.airflow["dev"].running == "g1@cp311-linux-1"
+    assert not {"EnvironmentDeleted", "InstanceRemoved"} & {e.kind for e in house.events}
+    (shown,) = status(house.definitions(), house.records, house.now).environments
+    (stalled,) = [c for c in shown.conditions if c.type == "Stalled"]
+    assert stalled.reason == "UnknownKey"
+    assert "teams/red/new.yaml:5:3" in stalled.message
+    house.environments, house.instances = kept
+    house.findings = ()
+    house.environments["one"] = environment("one", "g2", house.environments["one"].rollout)
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running == "g2@cp311-linux-1"
+
+
+def test_a_mistake_in_a_file_keeps_no_other_object_from_being_deleted() -> None:
+    """An unreadable file that is known to hold one object is not taken for one that is gone."""
+    house = house_of("dev", "prod")
+    house.environments["one"] = environment("one", "g1", (Wave(("dev",)),))
+    house.environments["two"] = environment("two", "g2", (Wave(("prod",)),))
+    house.commit()
+    house.settle()
+    del house.environments["one"]
+    house.findings = (
+        Finding(Place("teams/red/two.yaml", 3), "teams/red/two.yaml", "InvalidYaml", "no YAML"),
+        Finding(Place("teams/blue/x.yaml", 3), "teams/blue/x.yaml", "InvalidYaml", "no YAML"),
+    )
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running is None
+    assert house.airflow["prod"].running == "g2@cp311-linux-1"
+
+
+# --------------------------------------------------------------------------- what cannot be read
+
+
+def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None:
+    """They are not taken to the bare base, and nothing is written in its place."""
+    house = house_of("a", "b")
+    turn(house)
+    before = house.records
+    assert before.instances["a"].current == "g1@cp311-linux-1"
+    house.records = replace(before, environments={}, unreadable=frozenset({"environment/one"}))
+    house.decider.forget()
+    turn(house)
+    now = house.records
+    assert [i.current for i in now.instances.values()] == ["g1@cp311-linux-1"] * 2
+    assert all(i.activation is None for i in now.instances.values())
+    assert (now.environments, now.builds.keys()) == ({}, before.builds.keys())
+    (found,) = now.findings
+    assert (found.object, found.reason) == ("Environment/one", "RecordUnreadable")
+    house.records = replace(now, environments=before.environments, unreadable=frozenset())
+    ask_for(house, "g2")
+    turn(house)
+    assert house.records.instances["a"].current == "g2@cp311-linux-1"
+    assert house.records.findings == ()
+
+
+def test_an_instance_that_cannot_be_read_holds_only_those_behind_it() -> None:
+    """Its environment goes on elsewhere; it is neither added anew nor passed over in its wave."""
+    house = house_of("a", "b", "c")
+    turn(house)
+    before = house.records
+    house.records = replace(
+        before,
+        instances={k: v for k, v in before.instances.items() if k != "b"},
+        unreadable=frozenset({"instance/b"}),
+    )
+    ask_for(house, "g2")
+    turn(house)
+    now = house.records
+    assert now.instances.keys() == {"a", "c"}
+    assert now.instances["a"].current == "g2@cp311-linux-1"
+    assert "wave 2: b has no healthy build" in now.instances["c"].wait
+    assert [f.object for f in now.findings] == ["Instance/b"]

@@ -1,0 +1,35 @@
+"""A house with one environment, and what may happen to it next."""
+
+from __future__ import annotations
+
+from reconciler.core.definitions import Wave
+from tests.fakes.airflow import Airflow
+from tests.fakes.definitions import environment, instance
+from tests.fakes.house import House
+
+
+def house_of(*names: str, soak: float = 0.0) -> House:
+    """Instances in waves of their own, under one environment on `g1`; nothing has happened yet."""
+    house = House()
+    for name in names:
+        house.instances[name] = instance(name)
+        house.airflow[name] = Airflow()
+    waves = tuple(Wave((name,), soak) for name in names)
+    house.environments["one"] = environment("one", "g1", waves)
+    house.commit()
+    return house
+
+
+def ask_for(house: House, digest: str) -> None:
+    old = house.environments["one"]
+    house.environments["one"] = environment("one", digest, old.rollout)
+    house.commit()
+
+
+def turn(house: House, times: int = 30) -> None:
+    """Go on without letting time pass to the next appointment."""
+    for _ in range(times):
+        house.cycle()
+        for key in list(house.under_way):
+            house.act(key)
+        house.now += 0.1
