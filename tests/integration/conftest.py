@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ from reconciler.store.store import Lease, Store
 from tests.fakes.bench import Bench
 from tests.fakes.gitrepo import Repo
 from tests.fakes.packed import Site
+from tests.fakes.post import Post
+from tests.fakes.receiver import Receiver, Said
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -61,3 +63,23 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
     return Repo(tmp_path / "environments")
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Iterator[Post]:
+    made = Post(tmp_path)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Callable[..., Receiver]]:
+    made: list[Receiver] = []
+
+    def make(answer: Callable[[str, str, bytes], Said] | None = None) -> Receiver:
+        made.append(Receiver(answer))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
