@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.core.definitions import Commit, Wave
 from reconciler.core.model import EnvironmentRecord, Event
-from tests.fakes.house import environment
+from tests.fakes.definitions import environment
 
 
 def record(name: str = "one") -> EnvironmentRecord:

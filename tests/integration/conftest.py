@@ -9,11 +9,13 @@ import pytest
 
 from reconciler.share.share import Share
 from reconciler.store.store import Lease, Store
+from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.bench import Bench
 from tests.fakes.gitrepo import Repo
 from tests.fakes.packed import Site
 from tests.fakes.post import Post
 from tests.fakes.receiver import Receiver, Said
+from tests.fakes.rig import Rig
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -83,3 +85,15 @@ def receiver() -> Iterator[Callable[..., Receiver]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(params=["2", "3"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    with FakeAirflow(request.param) as airflow:
+        yield Rig(airflow, tmp_path)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Rig]:
+    with FakeAirflow("3") as airflow:
+        yield Rig(airflow, tmp_path)

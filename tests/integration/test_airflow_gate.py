@@ -1,0 +1,239 @@
+"""When the local driver believes that a restart worked: the gate, against the fake Airflow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.airflow.declared import Declarations, Declared
+from reconciler.airflow.local import LocalDriver
+from reconciler.core.model import Problem
+from reconciler.core.phases import Step
+from reconciler.settings import LocalSettings
+from tests.fakes.airflow_rest import PASSWORD
+from tests.fakes.rig import FAILED, NOT_YET, OK, Rig, problem, python
+
+
+def test_after_a_restart_that_worked_the_gate_is_open(rig: Rig) -> None:
+    """Fresh heartbeats, DAGs parsed again, no new error."""
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    assert rig.do(Step.PROBE) == OK
+    assert rig.do(Step.PROBE_BACK) == OK
+
+
+def test_a_clock_that_is_set_back_while_probing_does_not_close_the_gate(rig: Rig) -> None:
+    """Reports are newer than when this process began to look, if not than the recorded restart."""
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.activation = replace(rig.activation, restarted_at=time.time() + 3600)
+    assert rig.do(Step.PROBE) == OK
+
+
+@pytest.mark.parametrize("component", ["scheduler", "triggerer", "dag-processor"])
+def test_heartbeats_older_than_the_restart_are_not_healthy(rig: Rig, component: str) -> None:
+    """A green health page that tells of the old process does not open the gate."""
+    rig.airflow.state.restarts[component] = "silent"
+    rig.restart()
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (NOT_YET, "Unhealthy")
+    assert problem(result).message == f"{component} has not reported since its restart"
+
+
+@pytest.mark.parametrize("section", ["metadatabase", "scheduler", "triggerer", "dag_processor"])
+def test_never_healthy_is_a_gate_timeout(rig: Rig, section: str) -> None:
+    """Not yet until the deadline, then a failure that names the section."""
+    rig.restart()
+    rig.airflow.state.unhealthy = {section}
+    assert rig.do(Step.PROBE, after=59).verdict is NOT_YET
+    result = rig.do(Step.PROBE, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert "not healthy within 60 s" in problem(result).message
+    named = "metadata database" if section == "metadatabase" else section.replace("_", "-")
+    assert named in problem(result).message
+
+
+@pytest.mark.parametrize("fault", ["drop", "401", "html", "500"])
+def test_an_api_that_stays_away_is_a_gate_timeout(rig: Rig, fault: str) -> None:
+    """While it starts an API may do anything; at the deadline the last fault is told."""
+    rig.restart()
+    rig.airflow.state.fault = fault
+    assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
+    result = rig.do(Step.PROBE, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert "not healthy within 60 s" in problem(result).message
+    assert rig.airflow.url in problem(result).message
+    assert PASSWORD not in problem(result).message
+
+
+def test_refused_credentials_say_nothing_about_the_build(rig: Rig) -> None:
+    """Not a GateTimeout, which would mark it: they stay the reason at the deadline, in words."""
+    rig.restart()
+    (rig.secret / "password").write_text("of last year")
+    assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
+    result = rig.do(Step.PROBE, after=61)
+    assert (result.verdict, problem(result).reason) == (FAILED, "AirflowDenied")
+    assert "not healthy within 60 s" in problem(result).message
+    assert "renew the secret" in problem(result).message
+
+
+def test_a_dag_that_is_not_parsed_again_keeps_the_gate_closed(rig: Rig) -> None:
+    """Until every DAG that was there has been parsed since the restart, health proves nothing."""
+    rig.airflow.state.dags = {"hello": 1.0, "world": 1.0}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.airflow.state.dags["world"] = 1.0
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (NOT_YET, "NotParsed")
+    assert problem(result).message == "not parsed since the restart: world"
+
+
+def test_a_dag_that_was_deleted_meanwhile_is_not_waited_for(rig: Rig) -> None:
+    """Teams go on editing their DAGs during an activation."""
+    rig.airflow.state.dags = {"hello": 1.0, "world": 1.0}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.airflow.state.dags["world"] = 1.0
+    rig.airflow.state.stale = {"world"}
+    assert rig.do(Step.PROBE) == OK
+
+
+def dag_file(rig: Rig, name: str) -> str:
+    """How Airflow names the file of a DAG that does not parse."""
+    return f"{name}.py" if rig.airflow.airflow == "3" else f"/dags/{name}.py"
+
+
+def test_a_new_import_error_fails_the_gate_at_once(rig: Rig) -> None:
+    """The file and the trace's last line are told, and how many more there are."""
+    rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", 1.0)}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    trace = "Traceback:\n  File \"x.py\"\nModuleNotFoundError: No module named 'acme'\n\n"
+    for name in ("old", "hello", "world"):
+        rig.airflow.state.errors[dag_file(rig, name)] = (trace, time.time())
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (FAILED, "NewImportErrors")
+    assert problem(result).message == (
+        f"{dag_file(rig, 'hello')} does not parse any more: "
+        "ModuleNotFoundError: No module named 'acme' (and 1 more files)"
+    )
+
+
+def test_what_was_broken_before_does_not_close_the_gate(rig: Rig) -> None:
+    """Neither its error, told anew, nor its DAG, which is listed on and never parsed."""
+    rig.airflow.state.dags = {"hello": 1.0, "old": 1.0}
+    rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", 1.0)}
+    rig.do(Step.OBSERVE)
+    rig.restart()
+    rig.airflow.state.dags["old"] = 1.0
+    rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", time.time())}
+    assert rig.do(Step.PROBE) == OK
+
+
+def test_a_file_of_the_same_name_in_another_bundle_is_another_file(three: Rig) -> None:
+    """A file broken before in one bundle does not excuse that of another team's bundle."""
+    three.airflow.state.errors = {"etl.py": ("boom", 1.0)}
+    three.do(Step.OBSERVE)
+    three.restart()
+    three.airflow.state.errors["blue:etl.py"] = ("boom", time.time())
+    assert problem(three.do(Step.PROBE)).message.startswith("blue:etl.py does not parse any more")
+
+
+def test_a_component_that_is_down_fails_after_a_moment(rig: Rig) -> None:
+    """Its status command's words are told; just after the restart it may still be starting."""
+    rig.restart()
+    rig.component("scheduler", status=python("import sys; sys.exit('scheduler FATAL')"))
+    young = rig.do(Step.PROBE, after=1)
+    assert (young.verdict, problem(young).reason) == (NOT_YET, "ComponentDown")
+    result = rig.do(Step.PROBE, after=30)
+    assert result.verdict is FAILED
+    assert problem(result) == Problem("ComponentDown", "scheduler is down: scheduler FATAL")
+
+
+# ------------------------------------------------------------------- reports of the old processes
+
+
+def test_what_the_old_process_reports_while_it_ends_is_not_believed(
+    three: Rig, tmp_path: Path
+) -> None:
+    """The old dag-processor goes on for a moment; only the word of the new one counts."""
+    three.do(Step.OBSERVE)
+    three.activation = replace(three.activation, restarted_at=time.time())
+    time.sleep(0.2)
+    assert three.do(Step.RESTART) == OK
+    loader = tmp_path / "instances" / three.instance.name / "loader"
+    time.sleep(0.2)
+    process = subprocess.Popen(
+        [sys.executable, "-Sc", "import time; time.sleep(60)", "airflow", "dag-processor"],
+        env={"PYTHONPATH": str(loader)},
+    )
+    try:
+        three.now = time.time() + 5
+        while not three.driver._starts.living(three.instance):
+            result = three.do(Step.PROBE)
+        assert (result.verdict, problem(result).reason) == (NOT_YET, "Unhealthy")
+        three.airflow.state.heartbeats["dag_processor"] = time.time() + 1
+        assert problem(three.do(Step.PROBE)).reason == "NotParsed"
+        three.airflow.state.dags = {"hello": time.time() + 1}
+        assert three.do(Step.PROBE) == OK
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+# ------------------------------------------------------------------------ providers and plugins
+
+
+def test_declared_providers_and_plugins_must_be_loaded(rig: Rig, tmp_path: Path) -> None:
+    """The gate stays closed until the API server has loaded what the build declares."""
+    wanted = Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
+    rig.driver = LocalDriver(
+        LocalSettings(allow=(sys.executable,)),
+        tmp_path / "secrets",
+        {"a" * 16: Declared(), "b" * 16: wanted}.__getitem__,
+    )
+    rig.restart()
+    result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (NOT_YET, "NotLoaded")
+    assert problem(result).message == (
+        "the API server has not loaded the provider of acme-provider, the plugin of acme-plugin"
+    )
+    assert rig.do(Step.PROBE_BACK) == OK
+    rig.airflow.state.providers, rig.airflow.state.plugins = ["acme_provider"], ["Acme.Plugin"]
+    assert rig.do(Step.PROBE) == OK
+
+
+def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """With loadInto the scheduler alone, the API server has nothing of the build."""
+    rig.driver = LocalDriver(
+        LocalSettings(allow=(sys.executable,)),
+        tmp_path / "secrets",
+        lambda _: Declared(frozenset({"acme-provider"})),
+    )
+    rig.restart()
+    rig.activation = replace(rig.activation, load_into=("scheduler",))
+    assert rig.do(Step.PROBE) == OK
+
+
+def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None:
+    """Entry points of Airflow's two groups, by distribution; other groups do not matter."""
+    for stem, group in (
+        ("Acme_Provider", "apache_airflow_provider"),
+        ("acme_plugin", "airflow.plugins"),
+        ("acme_tool", "console_scripts"),
+    ):
+        info = tmp_path / "store" / stem / "lib" / f"{stem.lower()}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stem}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\nx = y:z\n")
+    document = {"paths": [{"path": f"store/{e.name}/lib"} for e in (tmp_path / "store").iterdir()]}
+    read = Declarations(tmp_path, {"b" * 16: document}.get)
+    assert read("b" * 16) == Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
+    assert read("c" * 16) == Declared()
