@@ -108,8 +108,10 @@ class KubeSite:
         """Say what an image is: the site's base unless another is given."""
         root = base or self.root / "base"
         command = root / "bin" / "airflow"
-        command.write_text(COMMAND.format(python=root / "bin" / "python"))
-        command.chmod(0o755)
+        text = COMMAND.format(python=root / "bin" / "python")
+        if not command.exists() or command.read_text() != text:  # pods may be starting it
+            command.write_text(text)
+            command.chmod(0o755)
         image = LabImage(root=root, digest=digest)
         for name in (reference, image.image_id(reference)):
             self.lab.kubelet.images[name] = image
