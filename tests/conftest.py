@@ -1,4 +1,4 @@
-"""For every test: a real PostgreSQL; with GROUNDCREW_TESTS_STRICT a skipped test fails the run."""
+"""For every test: a real PostgreSQL, ids of their own; a strict run fails where one is skipped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import tempfile
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def pytest_configure() -> None:
     """Where a shell runs the tests in the background, commands that they start take Ctrl-C too."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests of one id: where they are spread over processes, one of them would be run."""
+    twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
