@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from reconciler.core.definitions import Place
 from reconciler.core.errors import Cancelled, Retryable, Stalled
 from tests.fakes.bench import Bench
+from tests.fakes.disk import small_disk
 from tests.fakes.wheels import make_wheel
 
 SLEEP = """
@@ -102,18 +102,10 @@ def test_a_build_cannot_use_more_memory_than_is_allowed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Bench]:
+def small(tmp_path: Path) -> Iterator[Bench]:
     """A bench whose state is on a real file system of 24 MB."""
-    state = tmp_path / "state"
-    state.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(state)]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("mounting needs root")
-    try:
-        with Bench(tmp_path) as bench:
-            yield bench
-    finally:
-        subprocess.run(["umount", "--lazy", str(state)], check=True)
+    with small_disk(tmp_path / "state", "24m"), Bench(tmp_path) as bench:
+        yield bench
 
 
 def fill(bench: Bench, leave: int) -> Path:
@@ -124,38 +116,38 @@ def fill(bench: Bench, leave: int) -> Path:
 
 
 @pytest.mark.parametrize("leave", [0, 40 << 10])
-def test_a_full_disk_while_resolving_is_tried_again_later(small_disk: Bench, leave: int) -> None:
+def test_a_full_disk_while_resolving_is_tried_again_later(small: Bench, leave: int) -> None:
     """No room is nobody's mistake: the words are about the disk, and it works once there is."""
-    make_wheel(small_disk.public.folder, "alpha", files={"alpha.py": "#" * 200_000})
-    filler = fill(small_disk, leave)
+    make_wheel(small.public.folder, "alpha", files={"alpha.py": "#" * 200_000})
+    filler = fill(small, leave)
     with pytest.raises(Retryable, match="local build disk is full") as caught:
-        small_disk.lock(small_disk.recipe("alpha", source_builds=("alpha",)))
+        small.lock(small.recipe("alpha", source_builds=("alpha",)))
     assert caught.value.reason == "DiskFull"
     filler.unlink()
-    assert small_disk.lock(small_disk.recipe("alpha"))
+    assert small.lock(small.recipe("alpha"))
 
 
 @pytest.mark.parametrize("leave", [0, 40 << 10, 300 << 10])
 def test_a_full_disk_while_constructing_leaves_nothing_on_the_share(
-    small_disk: Bench, leave: int
+    small: Bench, leave: int
 ) -> None:
     """Wherever the room ends, there is no entry and no build, and it works once there is room."""
-    make_wheel(small_disk.public.folder, "alpha", files={"alpha.py": "x = '" + "#" * 200_000 + "'"})
-    recipe = small_disk.recipe("alpha")
-    lock = small_disk.lock(recipe)
-    filler = fill(small_disk, leave)
+    make_wheel(small.public.folder, "alpha", files={"alpha.py": "x = '" + "#" * 200_000 + "'"})
+    recipe = small.recipe("alpha")
+    lock = small.lock(recipe)
+    filler = fill(small, leave)
     with pytest.raises(Retryable, match="local build disk is full") as caught:
-        small_disk.builder.construct(small_disk.job(), recipe, small_disk.runtime, lock)
+        small.builder.construct(small.job(), recipe, small.runtime, lock)
     assert caught.value.reason == "DiskFull"
-    assert small_disk.on_share() == []
+    assert small.on_share() == []
     filler.unlink()
-    built = small_disk.builder.construct(small_disk.job(), recipe, small_disk.runtime, lock)
-    assert set(small_disk.paths(built)) == {"alpha.py"}
+    built = small.builder.construct(small.job(), recipe, small.runtime, lock)
+    assert set(small.paths(built)) == {"alpha.py"}
 
 
-def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small_disk: Bench) -> None:
+def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small: Bench) -> None:
     """A build script that runs out of disk is tried again later."""
     code = "open('large', 'wb').write(bytes(64 << 20))\n"
-    own = small_disk.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+    own = small.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
     with pytest.raises(Retryable, match="local build disk is full"):
-        small_disk.lock(small_disk.recipe(own))
+        small.lock(small.recipe(own))

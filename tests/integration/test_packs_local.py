@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.share.atomic import replace_file
+from tests.fakes.disk import small_disk
 from tests.fakes.packed import BIG, HUGE, OTHER, WHERE, Site
 from tests.fakes.shares import DIGEST, INTERPRETERS, A, B
 
@@ -155,13 +156,8 @@ def test_a_killed_process_leaves_nothing_in_the_way(site: Site) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A real file system of four mebibytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "small", "4m") as folder:
+        yield folder
 
 
 def test_a_full_local_disk_means_the_share(site: Site, small: Path) -> None:

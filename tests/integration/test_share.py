@@ -17,6 +17,7 @@ from reconciler.share import locks
 from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage
 from reconciler.share.share import Share
+from tests.fakes.disk import small_disk
 from tests.fakes.shares import DIGEST, RUNTIME, A, B, C, point, publish
 
 
@@ -120,13 +121,8 @@ def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A real file system of one mebibyte."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "small", "1m") as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_while_publishing_leaves_the_state_before(

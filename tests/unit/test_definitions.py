@@ -12,16 +12,8 @@ from gitsource.validate import validate
 from reconciler.cli import main
 from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
 from tests.fakes.definitions import environment
+from tests.fakes.gitrepo import INSTANCE
 
-INSTANCE = """\
-apiVersion: groundcrew/v1
-kind: Instance
-metadata: {name: dev}
-spec:
-  team: red
-  local: {python: /p, airflowHome: /h, components: {scheduler: {restart: ["true"]}}}
-  api: {url: "http://127.0.0.1:8080"}
-"""
 ENVIRONMENT = """\
 apiVersion: groundcrew/v1
 kind: Environment
