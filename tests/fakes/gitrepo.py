@@ -18,14 +18,16 @@ spec:
   local: {python: /p, airflowHome: /h, components: {scheduler: {restart: ["true"]}}}
   api: {url: "http://127.0.0.1:8080"}
 """
-ENVIRONMENT = """\
+NOWHERE = """\
 apiVersion: groundcrew/v1
 kind: Environment
 metadata: {name: one}
 spec:
   requirements: [humanize]
-  rollout:
-    - {instances: [dev]}
+"""
+ENVIRONMENT = f"""\
+{NOWHERE}  rollout:
+    - {{instances: [dev]}}
 """
 
 

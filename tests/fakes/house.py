@@ -116,6 +116,11 @@ class House:
 
     # ------------------------------------------------------------------------ the environments repo
 
+    def join(self, one: Instance) -> None:
+        """Define an instance, with an Airflow of its own that has nothing yet."""
+        self.instances[one.name] = one
+        self.airflow[one.name] = Airflow()
+
     def commit(self) -> None:
         """What is defined now is a new revision, which the daemon has read."""
         self.revision += 1

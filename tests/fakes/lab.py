@@ -99,6 +99,11 @@ class Lab:
         """The pods of a namespace."""
         return self.api.list("pods", namespace, labels)
 
+    def log(self, namespace: str, pod: Json, query: str = "") -> str:
+        """A container's log by the API server."""
+        path = path_of("pods", namespace, pod["metadata"]["name"], "log")
+        return self.api.raw("GET", path + query).decode()
+
     def rolled_out(self, kind: str, namespace: str, name: str, seconds: float = 30) -> Json:
         """The Deployment or StatefulSet once all its pods are of its present template and ready."""
 
@@ -124,9 +129,3 @@ def laboratory(root: Path, programs: Mapping[str, Path]) -> Iterator[Lab]:
             Kubelet(view, root / "pods", plane.certificate, plane.key, NODES) as kubelet,
         ):
             yield Lab(plane, kubelet)
-
-
-def log(lab: Lab, space: str, pod: Json, query: str = "") -> str:
-    """A container's log by the API server."""
-    path = path_of("pods", space, pod["metadata"]["name"], "log")
-    return lab.api.raw("GET", path + query).decode()

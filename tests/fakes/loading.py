@@ -10,7 +10,7 @@ from pathlib import Path
 from reconciler.builder.inspection import inspect_base, runtime_of
 from reconciler.core.runtime import Runtime
 from reconciler.share.share import Share
-from tests.fakes.shares import DIGEST, RUNTIME, A, B, _abi, publish
+from tests.fakes.shares import DIGEST, RUNTIME, A, B, abi_of, publish
 
 ENV = {
     "ACME": "eu",
@@ -44,12 +44,12 @@ class Site:
         (entry / "lib" / "acme_mod.py").write_text("X = 1\n")
         relative = f"store/sha256/dd/{DIGEST}"
         publish(
-            share, A, (DIGEST,), abi=_abi(python), airflow="3.3.2", runtime=RUNTIME,
+            share, A, (DIGEST,), abi=abi_of(python), airflow="3.3.2", runtime=RUNTIME,
             paths=[{"path": f"{relative}/lib", "pth": False}], bin=[f"{relative}/bin"],
             jars=[f"{relative}/files/x.jar"], env=ENV,
         )  # fmt: skip
         share.install_loader("dev")
-        share.point("dev", RUNTIME, A, abi=_abi(python), airflow="3.3.2", load_into=["scheduler"])
+        share.point("dev", RUNTIME, A, abi=abi_of(python), airflow="3.3.2", load_into=["scheduler"])
         self.loader = share.instance_path("dev") / "loader"
 
     def run(self, code: str, *extra: str, component: str = "scheduler", **env: str) -> str:
@@ -71,7 +71,7 @@ class Bases(Site):
 
     def __init__(self, tmp_path: Path, share: Share, python: str) -> None:
         super().__init__(tmp_path, share, python)
-        publish(share, B, abi=_abi(python), airflow="3.3.2")
+        publish(share, B, abi=abi_of(python), airflow="3.3.2")
         self.install("apache-airflow", "3.3.2")
 
     def install(self, name: str, version: str) -> None:
@@ -94,7 +94,7 @@ class Bases(Site):
         """Let the base as it is use a build; `marked`: as this release writes it."""
         runtime = self.inspect()
         self.share.point(
-            "dev", runtime.key, build, abi=_abi(self.python), airflow="3.3.2",
+            "dev", runtime.key, build, abi=abi_of(self.python), airflow="3.3.2",
             load_into=["scheduler"], listing=runtime.listing if marked else "",
         )  # fmt: skip
         return runtime

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reconciler.share.hot import pack_path
 from reconciler.share.share import Share
-from tests.fakes.shares import DIGEST, RUNTIME, A, _abi, publish
+from tests.fakes.shares import DIGEST, RUNTIME, A, abi_of, publish
 
 OTHER = "e" * 64
 BIG = bytes(range(256)) * 3_600  # the third of these is in two blocks
@@ -46,7 +46,7 @@ class Site:
         self.share.put_packs(A, {DIGEST: HOT})
         self.loader = self.share.install_loader("dev")
         self.share.point(
-            "dev", RUNTIME, A, abi=_abi(python), airflow="3.3.2", load_into=["scheduler"]
+            "dev", RUNTIME, A, abi=abi_of(python), airflow="3.3.2", load_into=["scheduler"]
         )
 
     def add(self, build: str, digest: str, files: dict[str, bytes]) -> None:
@@ -57,7 +57,7 @@ class Site:
             (staged / name).write_bytes(data)
         entry = self.share.put(digest, staged).relative_to(self.share.root)
         publish(
-            self.share, build, (digest,), abi=_abi(self.python), airflow="3.3.2",
+            self.share, build, (digest,), abi=abi_of(self.python), airflow="3.3.2",
             runtime=RUNTIME, paths=[{"path": f"{entry}/lib", "pth": False}],
         )  # fmt: skip
 

@@ -27,11 +27,12 @@ def publish(share: Share, build: str, entries: tuple[str, ...] = (), **more: obj
 
 def point(share: Share, build: str | None, load_into: tuple[str, ...] = ("scheduler",)) -> None:
     share.point(
-        "dev", RUNTIME, build, abi=_abi(sys.executable), airflow="3.3.2", load_into=load_into
+        "dev", RUNTIME, build, abi=abi_of(sys.executable), airflow="3.3.2", load_into=load_into
     )
 
 
-def _abi(python: str) -> str:
+def abi_of(python: str) -> str:
+    """What packages of an interpreter are compiled for, as a build names it."""
     words = "import sys,os; u=os.uname(); print('cp%d%d-%s_%s' % (*sys.version_info[:2],"
     words += " u.sysname.lower(), u.machine))"
     return subprocess.run(

@@ -14,6 +14,14 @@ from tests.fakes.addresses import served
 from tests.fakes.bench import FILE, Bench
 from tests.fakes.wheels import make_wheel
 
+FIND_INDEX = """\
+import json, pathlib, urllib.error, urllib.request
+words = [
+    w.decode() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+    for w in p.read_bytes().split(b"\\0")
+]
+index = next(w for w in words if w.endswith("/simple/") and "8400" in w)"""
+
 
 def test_a_proxys_password_is_for_what_has_the_network(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
@@ -39,13 +47,8 @@ def test_the_index_in_the_sandbox_answers_for_its_files_only(bench: Bench) -> No
     secret = make_wheel(bench.root / "elsewhere", "secret")
     (bench.public.folder / "unlisted.txt").write_text(secret.name)
     make_wheel(bench.public.folder, "alpha")
-    code = f"""
-import base64, json, os, pathlib, urllib.error, urllib.request
-words = [
-    w.decode() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
-    for w in p.read_bytes().split(b"\\0")
-]
-index = next(w for w in words if w.endswith("/simple/") and "8400" in w)
+    code = f"""{FIND_INDEX}
+import base64
 def ask(path):
     try:
         with urllib.request.urlopen(index.removesuffix("simple/") + path, timeout=10) as answer:
@@ -70,13 +73,7 @@ def test_the_index_in_the_sandbox_leads_to_no_service_of_the_machine(
     bench: Bench, *, redirected: bool
 ) -> None:
     """What a team's own index lists, or redirects to, is not read from the daemon's loopback."""
-    code = """
-import json, os, pathlib, urllib.error, urllib.request
-words = [
-    w.decode() for p in pathlib.Path("/proc").glob("[0-9]*/cmdline")
-    for w in p.read_bytes().split(b"\\0")
-]
-index = next(w for w in words if w.endswith("/simple/") and "8400" in w)
+    code = f"""{FIND_INDEX}
 def ask(url):
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:

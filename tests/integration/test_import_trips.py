@@ -13,7 +13,7 @@ import pytest
 from benchmarks.imports import HELD
 from benchmarks.slowshare import mounted
 from tests.fakes.packed import Site
-from tests.fakes.shares import RUNTIME, B, _abi
+from tests.fakes.shares import RUNTIME, B, abi_of
 
 MODULES = 150
 DIGEST = "f" * 64
@@ -32,7 +32,7 @@ def site(tmp_path: Path) -> Site:
     site.add(B, DIGEST, {**hot, **cold})
     site.share.put_packs(B, {DIGEST: set(hot)})
     site.share.point(
-        "dev", RUNTIME, B, abi=_abi(site.python), airflow="3.3.2", load_into=["scheduler"]
+        "dev", RUNTIME, B, abi=abi_of(site.python), airflow="3.3.2", load_into=["scheduler"]
     )
     return site
 

@@ -18,7 +18,7 @@ from reconciler.share.hot import Need, pack_path
 from reconciler.share.loader.groundcrew_packs import Spoiled, read_block
 from reconciler.share.packs import Pack, held, read_head, read_member
 from tests.fakes.packed import BIG, FILES, HOT, HUGE, LIBRARY, OTHER, TABLES, WHERE, Site
-from tests.fakes.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, _abi
+from tests.fakes.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, abi_of
 
 SMALL = {"lib/acme_mod.py": b"X = 1\n" * 100, "lib/acme_pkg/__init__.py": b""}
 
@@ -28,7 +28,7 @@ def _small(site: Site) -> Path:
     site.add(B, OTHER, SMALL)
     site.share.put_packs(B, {OTHER: SMALL.keys()})
     site.share.point(
-        "dev", RUNTIME, B, abi=_abi(site.python), airflow="3.3.2", load_into=["scheduler"]
+        "dev", RUNTIME, B, abi=abi_of(site.python), airflow="3.3.2", load_into=["scheduler"]
     )
     return pack_path(site.share.entry(OTHER), site.share.packs(B)[OTHER].sha256)
 
@@ -130,7 +130,7 @@ def test_a_build_is_loaded_from_whole_packs_until_it_has_hot_ones(
     assert whole is not None
     path = site.share.entry(OTHER).relative_to(site.share.root)
     document: dict[str, object] = {
-        "schema": 1, "build": B, "entries": [OTHER], "abi": _abi(site.python),
+        "schema": 1, "build": B, "entries": [OTHER], "abi": abi_of(site.python),
         "paths": [{"path": f"{path}/lib", "pth": False}],
     }  # fmt: skip
     packs = {OTHER: (whole.sha256, whole.bytes)}

@@ -16,7 +16,7 @@ from reconciler.builder.inspection import inspect_base
 from reconciler.share.share import Share
 from tests.fakes.base import VERSION, make_base
 from tests.fakes.loading import ENV, Bases, Site
-from tests.fakes.shares import DIGEST, INTERPRETERS, A, B, _abi, point, publish
+from tests.fakes.shares import DIGEST, INTERPRETERS, A, B, abi_of, point, publish
 
 LOADER = Path(__file__).parents[2] / "reconciler" / "share" / "loader" / "sitecustomize.py"
 
@@ -104,7 +104,7 @@ def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
 ) -> None:
     """The loader sees the listing that the daemon's isolated inspection of a venv has seen."""
     python = make_base(tmp_path / "base", {"more": "1.0"})
-    abi, loader = _abi(python), share.install_loader("dev")
+    abi, loader = abi_of(python), share.install_loader("dev")
     runtime = inspect_base(python)
     for key, build, listing in ((runtime.key, A, runtime.listing), ("other", B, "another")):
         publish(share, build, abi=abi, airflow=VERSION)

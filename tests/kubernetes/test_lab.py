@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.kubeapi import ApiError, wait_for
-from tests.fakes.lab import Lab, log
+from tests.fakes.lab import Lab
 from tests.fakes.podstatus import LabImage
 from tests.fakes.releases import CELERY, KUBERNETES, LOCAL, Release
 
@@ -72,7 +72,7 @@ def test_a_crash_looping_pod_of_a_statefulset_outlives_the_way_back(lab: Lab, sp
         return pod if reasons == ["CrashLoopBackOff"] else None
 
     pod = wait_for(crashed, 20, "CrashLoopBackOff")
-    assert "no such table" in log(lab, space, pod, "?previous=true&tailLines=1")
+    assert "no such table" in lab.log(space, pod, "?previous=true&tailLines=1")
     status = pod["status"]["containerStatuses"][0]
     assert status["restartCount"] == 3
     assert status["lastState"]["terminated"]["exitCode"] == 1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.kubeapi import Json, path_of, wait_for
-from tests.fakes.lab import Lab, log
+from tests.fakes.lab import Lab
 from tests.fakes.podstatus import LabImage
 
 
@@ -56,7 +56,7 @@ def phase(lab: Lab, space: str, labels: str = "job-name=work") -> Json | None:
 def ended(lab: Lab, space: str) -> tuple[str, str]:
     """The phase in which the Job's pod ended, and its log."""
     pod = wait_for(lambda: phase(lab, space), 30, "the Job's pod to end")
-    return pod["status"]["phase"], log(lab, space, pod)
+    return pod["status"]["phase"], lab.log(space, pod)
 
 
 def test_a_job_writes_where_its_subpath_is_and_nowhere_else(

@@ -14,7 +14,6 @@ from metrics.exporter import Exporter, Space
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Event, Problem, Records, Verb
 from reconciler.core.world import build_key
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -69,8 +68,7 @@ def labelled(found: Samples, name: str) -> list[dict[str, str]]:
 def house() -> House:
     """Instance a of team red with environment one, active."""
     found = House()
-    found.instances["a"] = instance("a")
-    found.airflow["a"] = Airflow()
+    found.join(instance("a"))
     ask_for(found, "g1")
     return found
 

@@ -10,7 +10,6 @@ from metrics.standing import problems
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Problem
 from reconciler.core.status import status
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -19,8 +18,7 @@ from tests.fakes.house import House
 def house() -> House:
     """Instance a of team red with environment one, active."""
     found = House()
-    found.instances["a"] = instance("a")
-    found.airflow["a"] = Airflow()
+    found.join(instance("a"))
     begin(found, "g1")
     found.settle()
     return found

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
-from tests.fakes.airflow import POOLS, Airflow
+from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -16,8 +16,7 @@ from tests.fakes.house import House
 def begin(digest: str) -> House:
     """One environment on one instance, settled on `digest`."""
     house = House()
-    house.instances["a"] = instance("a")
-    house.airflow["a"] = Airflow()
+    house.join(instance("a"))
     house.environments["one"] = environment("one", digest, (Wave(("a",)),))
     house.commit()
     house.settle()

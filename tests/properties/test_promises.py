@@ -15,7 +15,7 @@ from reconciler.core.definitions import Api, Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
 from reconciler.core.world import build_key
-from tests.fakes.airflow import POOLS, Airflow
+from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance, limited
 from tests.fakes.house import House, cost
 
@@ -32,8 +32,7 @@ class Promises(RuleBasedStateMachine):
         self.house = House()
         self.serial = 0
         for name in "abc":
-            self.house.instances[name] = instance(name)
-            self.house.airflow[name] = Airflow()
+            self.house.join(instance(name))
         for name in ENVIRONMENTS:
             self._define(name, "g")
         self.house.commit()

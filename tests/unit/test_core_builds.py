@@ -6,7 +6,6 @@ from reconciler.core.builds import RUNNING
 from reconciler.core.definitions import Wave
 from reconciler.core.phases import BuildPhase, Health
 from reconciler.core.status import status
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance, limited
 from tests.fakes.house import House
 from tests.unit.waves import ask_for, house_of, turn
@@ -46,12 +45,10 @@ def test_builds_are_bounded_and_fair_between_teams() -> None:
     house = House()
     for number in range(4):
         name = f"red{number}"
-        house.instances[name] = instance(name)
-        house.airflow[name] = Airflow()
+        house.join(instance(name))
         waves = (Wave((name,)),)
         house.environments[name] = environment(name, f"g{name}", waves)
-    house.instances["blue"] = instance("blue", "blue")
-    house.airflow["blue"] = Airflow()
+    house.join(instance("blue", "blue"))
     house.environments["zz"] = environment("zz", "gblue", (Wave(("blue",)),), "blue")
     house.commit()
     house.cycle()
@@ -67,11 +64,9 @@ def test_what_many_environments_ask_for_alike_is_built_once_and_found_by_the_oth
     house = House()
     for number in range(6):
         name = f"red{number}"
-        house.instances[name] = instance(name)
-        house.airflow[name] = Airflow()
+        house.join(instance(name))
         house.environments[name] = environment(name, "g1", (Wave((name,)),))
-    house.instances["other"] = instance("other")
-    house.airflow["other"] = Airflow()
+    house.join(instance("other"))
     house.environments["zz"] = environment("zz", "g2", (Wave(("other",)),))
     house.commit()
     started = []
@@ -159,8 +154,7 @@ def test_a_limit_that_is_kept_starts_nothing() -> None:
 def test_one_recipe_is_taken_by_one_environment_and_refused_by_another() -> None:
     """Each is judged by its own definition."""
     house = house_of("dev")
-    house.instances["other"] = instance("other")
-    house.airflow["other"] = Airflow()
+    house.join(instance("other"))
     house.environments["two"] = limited(environment("two", "g5", (Wave(("other",)),)), 300)
     ask_for(house, "g5")
     house.settle()

@@ -16,8 +16,7 @@ def house_of(*names: str, load_into: tuple[str, ...] = ("scheduler",)) -> House:
     """Instances in waves of their own, under one environment, settled on `g1`."""
     house = House()
     for name in names:
-        house.instances[name] = replace(instance(name), load_into=load_into)
-        house.airflow[name] = Airflow()
+        house.join(replace(instance(name), load_into=load_into))
     house.environments["one"] = environment("one", "g1", tuple(Wave((name,)) for name in names))
     house.commit()
     house.settle()
@@ -150,8 +149,7 @@ def test_a_degraded_instance_whose_base_is_patched_goes_back_to_its_build() -> N
 
 
 def other_teams_instance(house: House, digest: str) -> None:
-    house.instances["blue"] = instance("blue", "blue")
-    house.airflow["blue"] = Airflow()
+    house.join(instance("blue", "blue"))
     house.environments["blue"] = environment("blue", digest, (Wave(("blue",)),), "blue")
     house.commit()
 
@@ -160,8 +158,7 @@ def crowd(house: House) -> None:
     """As many instances of one team as may be activated at once, all asked for anew."""
     for number in range(POLICY.parallel_activations):
         name = f"red{number}"
-        house.instances[name] = instance(name)
-        house.airflow[name] = Airflow()
+        house.join(instance(name))
         house.environments[name] = environment(name, f"g-{name}", (Wave((name,)),))
     house.commit()
 

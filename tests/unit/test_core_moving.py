@@ -9,7 +9,7 @@ import pytest
 from reconciler.core.definitions import Api, Wave
 from reconciler.core.model import InstanceRecord
 from reconciler.core.phases import Step
-from tests.fakes.airflow import POOLS, Airflow
+from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -23,8 +23,7 @@ def of(house: House) -> InstanceRecord:
 def under_way(step: Step) -> House:
     """An instance on `g1` whose activation of `g2` is at a step."""
     house = House()
-    house.instances["dev"] = instance("dev")
-    house.airflow["dev"] = Airflow()
+    house.join(instance("dev"))
     house.environments["one"] = environment("one", "g1", (Wave(("dev",)),))
     house.commit()
     house.settle()

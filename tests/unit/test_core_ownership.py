@@ -8,7 +8,6 @@ from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.model import EnvironmentRecord, Problem
 from reconciler.core.status import status
 from reconciler.core.world import owned
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -19,8 +18,7 @@ def house_of_two() -> House:
     """`one` has dev on `g1`, `two` has prod on `g2`."""
     house = House()
     for name in ("dev", "prod"):
-        house.instances[name] = instance(name)
-        house.airflow[name] = Airflow()
+        house.join(instance(name))
     house.environments["one"] = environment("one", "g1", (DEV,))
     house.environments["two"] = environment("two", "g2", (PROD,))
     house.commit()

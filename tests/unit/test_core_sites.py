@@ -10,7 +10,6 @@ from reconciler.core.decide import decide
 from reconciler.core.definitions import IN_CLUSTER, Instance, KubernetesTarget, Wave
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import Policy
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -26,8 +25,7 @@ def house_of(*instances: Instance) -> House:
     """One environment for each instance, every base inspected, every build queued."""
     house = House()
     for one in instances:
-        house.instances[one.name] = one
-        house.airflow[one.name] = Airflow()
+        house.join(one)
         waves = (Wave((one.name,), 0.0),)
         house.environments[one.name] = environment(one.name, f"g-{one.name}", waves, one.team)
     house.commit()

@@ -8,7 +8,6 @@ from reconciler.core.builds import RUNNING
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import POLICY, House
 from tests.unit.waves import house_of, turn
@@ -19,8 +18,7 @@ def test_a_build_for_a_base_that_nobody_has_any_more_gives_its_place_up() -> Non
     house = House()
     for number in range(3):
         name = f"dev{number}"
-        house.instances[name] = instance(name)
-        house.airflow[name] = Airflow()
+        house.join(instance(name))
         house.environments[name] = environment(name, f"g{number}", (Wave((name,)),))
     house.commit()
     turn(house, 2)

@@ -13,14 +13,8 @@ from reconciler.cli import main
 from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
 from tests.fakes.definitions import environment
 from tests.fakes.gitrepo import INSTANCE
+from tests.fakes.gitrepo import NOWHERE as ENVIRONMENT
 
-ENVIRONMENT = """\
-apiVersion: groundcrew/v1
-kind: Environment
-metadata: {name: one}
-spec:
-  requirements: [humanize]
-"""
 SHA = "0" * 64
 
 

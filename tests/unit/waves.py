@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from reconciler.core.definitions import Wave
-from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.house import House
 
@@ -12,8 +11,7 @@ def house_of(*names: str, soak: float = 0.0) -> House:
     """Instances in waves of their own, under one environment on `g1`; nothing has happened yet."""
     house = House()
     for name in names:
-        house.instances[name] = instance(name)
-        house.airflow[name] = Airflow()
+        house.join(instance(name))
     waves = tuple(Wave((name,), soak) for name in names)
     house.environments["one"] = environment("one", "g1", waves)
     house.commit()
