@@ -92,8 +92,17 @@ class JobSettings(Section):
     start_timeout: float = Field(300.0, gt=0, description="seconds until its pod must run")
     idle: float = Field(60.0, gt=0, description="seconds without the daemon after which it ends")
     ttl: int = Field(600, ge=0, description="seconds an ended Job is kept to be looked at")
-    cpu: str = Field("2", description="limit, a Kubernetes quantity; half of it is requested")
-    memory: str = Field("4Gi", description="requested and limit, a Kubernetes quantity")
+    cpu: str = Field("2", description="CPU limit, a Kubernetes quantity")
+    cpu_request: str = Field(
+        "1m",
+        description="CPU that a node must have free for a Job, and a Job's weight where CPU is "
+        "short: by default it has no more than all pods without requests together",
+    )
+    memory: str = Field("4Gi", description="memory limit, a Kubernetes quantity")
+    memory_request: str = Field("512Mi", description="memory that a node must have free for a Job")
+    priority_class: str = Field(
+        "", description="PriorityClass of the Jobs' pods; the chart makes one below all others"
+    )
     scratch: str = Field("8Gi", description="limit of local disk, a Kubernetes quantity")
     run_as: Literal["image", "namespace"] = Field(
         "image",
@@ -110,8 +119,8 @@ class ClusterSettings(Section):
 
     parallel_builds: int = Field(
         4,
-        ge=2,
-        description="Jobs at once, of builds (which may need two each) and of inspections",
+        ge=1,
+        description="Jobs at once: each build and each inspection has one at a time",
     )
     parallel_activations: int = Field(8, ge=1, description="instances at once")
     request_timeout: float = Field(15.0, gt=0, description="seconds of one API request")

@@ -33,11 +33,11 @@ COPIES = {"prometheus": "*.yaml", "grafana": "*.json"}
 OWN = {  # settings that follow from other values: no place for them in `config`
     "Settings": ["share", "state_dir", "secrets_dir", "database", "http"],
     "KubernetesSettings": ["kubeconfig", "volume"],
-    "JobSettings": ["namespace", "index_port"],
+    "JobSettings": ["namespace", "index_port", "priority_class"],
     "GitSettings": [],
 }
 FILES = {  # of deploy/manifests, in the order in which they are applied
-    "01-namespaces": ("Namespace",),
+    "01-namespaces": ("Namespace", "PriorityClass"),
     "02-share": ("PersistentVolume", "PersistentVolumeClaim"),
     "03-access": ("ServiceAccount", "Role", "RoleBinding"),
     "04-network": ("NetworkPolicy",),

@@ -191,8 +191,8 @@ def test_an_inventory_of_an_earlier_version_is_asked_for_anew(bench: JobBench) -
 
 
 def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
-    """Builds that need two Jobs each and inspections, all at once: all end, within the limit."""
-    with JobBench(lab, tmp_path, limits={"parallel_builds": 2}) as bench:
+    """Builds with commands of both kinds and inspections, with room for one Job: all end."""
+    with JobBench(lab, tmp_path, limits={"parallel_builds": 1}) as bench:
         own = [bench.package(f"acme-{n}", {f"acme_{n}.py": ""}) for n in range(3)]
         images = [replace(bench.image, id=f"another-{n}") for n in range(3)]
         with _counting(bench) as counted, ThreadPoolExecutor(6) as pool:
@@ -201,7 +201,7 @@ def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
             for future in (*builds, *asked):
                 future.result(240)
         assert len(counted.names) >= 9
-        assert counted.most <= 2
+        assert counted.most == 1
 
 
 def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from reconciler.builder.jobs.manifest import Order, half, job_manifest
+from reconciler.builder.jobs.manifest import Order, job_manifest
 from reconciler.core.runtime import Image
 from reconciler.settings import KubernetesSettings
 
@@ -97,9 +97,11 @@ def test_it_asks_for_little_local_disk() -> None:
     assert container["resources"]["requests"]["ephemeral-storage"] == "64Mi"
 
 
-@pytest.mark.parametrize(
-    ("cpu", "wanted"), [("2", "1000m"), ("500m", "250m"), ("1.5", "750m"), ("1m", "1m")]
-)
-def test_half_of_a_cpu_quantity(cpu: str, wanted: str) -> None:
-    """Half the limit is requested."""
-    assert half(cpu) == wanted
+def test_it_asks_for_little_and_yields_to_airflow() -> None:
+    """Its requests fit on a small, full node, and its priority is below that of Airflow's pods."""
+    pod = pod_of(manifest(jobs={"priority_class": "groundcrew-builds"}))
+    requests = pod["containers"][0]["resources"]["requests"]
+    assert requests["cpu"] == "1m"
+    assert requests["memory"] == "512Mi"
+    assert pod["priorityClassName"] == "groundcrew-builds"
+    assert "priorityClassName" not in pod_of(manifest())

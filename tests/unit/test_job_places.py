@@ -1,15 +1,17 @@
-"""Room for Jobs in a cluster: bounded, fair, and never a circle of builds that wait."""
+"""Room for Jobs in a cluster: bounded and fair."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from reconciler.builder.jobs.places import Place, Places
+from reconciler.builder.jobs.slot import JobSlot
 from reconciler.core.errors import Cancelled
 
 PATIENCE = 20.0  # seconds
@@ -36,24 +38,23 @@ def take_later(places: Places, place: Place, order: list[str]) -> threading.Thre
     return thread
 
 
-@pytest.mark.parametrize("limit", [2, 3, 4])
-def test_builds_of_two_jobs_each_all_end(limit: int) -> None:
-    """Twelve builds that keep their first Job until they have a second: none waits for ever."""
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_builds_that_take_turns_all_end(limit: int) -> None:
+    """Twelve builds that give up one Job before they ask for the next: none waits for ever."""
     places, lock = Places(limit), threading.Lock()
     now = most = 0
 
     def one(place: Place) -> None:
         nonlocal now, most
-        for _ in range(2):
+        for _ in range(3):
             places.take(place, nothing)
             with lock:
                 now += 1
                 most = max(most, now)
             time.sleep(random.uniform(0, 0.01))
-        with lock:
-            now -= 2
-        places.leave(place)
-        places.leave(place)
+            with lock:
+                now -= 1
+            places.leave(place)
 
     with ThreadPoolExecutor(12) as pool:
         for future in [pool.submit(one, Place(f"b{n}", f"t{n % 3}")) for n in range(12)]:
@@ -64,7 +65,7 @@ def test_builds_of_two_jobs_each_all_end(limit: int) -> None:
 
 def test_a_team_with_less_comes_first() -> None:
     """Many inspections of one team wait; another team's only one is next all the same."""
-    places, order = Places(3), list[str]()
+    places, order = Places(2), list[str]()
     running = [Place(f"red{n}", "red") for n in range(2)]
     for place in running:
         places.take(place, nothing)
@@ -77,7 +78,7 @@ def test_a_team_with_less_comes_first() -> None:
 
 def test_who_is_cancelled_waits_no_more() -> None:
     """A build that is superseded while it waits for room leaves the queue."""
-    places = Places(2)
+    places = Places(1)
     places.take(Place("one", "red"), nothing)
 
     def check() -> None:
@@ -86,3 +87,41 @@ def test_who_is_cancelled_waits_no_more() -> None:
     with pytest.raises(Cancelled):
         places.take(Place("two", "red"), check)
     assert not places._waiting
+
+
+def test_commands_of_two_kinds_never_run_at_once() -> None:
+    """A build's harmless commands wait for those that run the team's code, and the other way."""
+    slot, lock = JobSlot(), threading.Lock()
+    running, mixed, side_by_side = Counter[bool](), 0, 0
+
+    def command(number: int) -> None:
+        nonlocal mixed, side_by_side
+        kind = number % 2 == 0
+        with slot.use(harmless=kind, check=nothing):
+            with lock:
+                running[kind] += 1
+                mixed += running[not kind] > 0
+                side_by_side += running[kind] > 1
+            time.sleep(0.005)
+            with lock:
+                running[kind] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(command, range(40)))
+    assert mixed == 0
+    assert side_by_side
+
+
+def test_a_cancelled_command_waits_for_no_other_kind() -> None:
+    """A build that is cancelled while its other kind of command runs stops waiting."""
+
+    def check() -> None:
+        raise Cancelled
+
+    slot = JobSlot()
+    with (
+        slot.use(harmless=True, check=nothing),
+        pytest.raises(Cancelled),
+        slot.use(harmless=False, check=check),
+    ):
+        pytest.fail("it ran beside the other kind")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ SCRATCH_REQUEST = "64Mi"  # of local disk; unsaid, all of the limit would be req
 NOBODYS_USER = 50000  # the official Airflow image's own, where nothing else is known
 CONTAINER = "worker"
 MANAGED = "app.kubernetes.io/managed-by=groundcrew"
+FOLDER_LABEL = "groundcrew.io/folder"  # the Job's own folder below staging/ on the share
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def job_manifest(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
         "app.kubernetes.io/component": "build",
         "groundcrew.io/team": order.team,
         "groundcrew.io/build": order.build,
+        FOLDER_LABEL: order.folder.name,
     }
     return {
         "apiVersion": "batch/v1",
@@ -69,8 +70,10 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
     share, own = str(order.share), str(order.folder)
     limits = {"cpu": jobs.cpu, "memory": jobs.memory, "ephemeral-storage": jobs.scratch}
     requests = {
-        "cpu": half(jobs.cpu), "memory": jobs.memory, "ephemeral-storage": SCRATCH_REQUEST
-    }  # fmt: skip
+        "cpu": jobs.cpu_request,
+        "memory": jobs.memory_request,
+        "ephemeral-storage": SCRATCH_REQUEST,
+    }
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -113,6 +116,8 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
     user = user_of(order.image, jobs)
     if user is not None:
         pod["securityContext"] |= {"runAsUser": user, "runAsGroup": order.image.group or 0}
+    if jobs.priority_class:
+        pod["priorityClassName"] = jobs.priority_class
     if jobs.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in jobs.pull_secrets]
     pod["nodeSelector"] = {**jobs.node_selector, ARCHITECTURE: architecture()}
@@ -124,12 +129,3 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
 def architecture() -> str:
     """The nodes' word for this machine's: Jobs run the daemon's own uv."""
     return ARCHITECTURES.get(platform.machine(), platform.machine())
-
-
-def half(cpu: str) -> str:
-    """Half of a CPU quantity, in thousandths: "2" → "1000m"; anything else is left as it is."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", cpu)
-    if found is None:
-        return cpu
-    thousandths = float(found[1]) * (1 if found[2] else 1000)
-    return f"{max(1, int(thousandths / 2))}m"

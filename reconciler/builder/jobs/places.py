@@ -1,4 +1,4 @@
-"""Room for Jobs in one cluster: so many at once, whoever they are for."""
+"""Room for Jobs in one cluster: a limit for all builds and inspections, shared fairly."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LOOK = 0.5  # seconds between two looks whether the one that waits was cancelled
+CHECK_INTERVAL = 0.5  # seconds between two checks whether the one that waits was cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Who has a Job, or waits for one: a build or an inspection (`key`), and its team."""
+    """The owner of a Job, or of a request for one: a build or inspection (`key`) and its team."""
 
     key: str
     team: str
 
 
 class Places:
-    """At most `limit` Jobs at once, 2 or more; used by many threads.
+    """At most `limit` Jobs at once; used by many threads.
 
-    A build that has one Job may need a second, and gives back neither before it has both. So the
-    last free place is for second Jobs only: one of those that have a Job can always go on to its
-    end, and builds never wait for each other in a circle. Then the team with the fewest Jobs is
-    next, and among its own whoever came first.
+    The team with the fewest Jobs is next, and within a team the request that came first. Nobody
+    holds a place while waiting for another, so requests never wait for each other in a circle.
     """
 
     def __init__(self, limit: int) -> None:
-        assert limit >= 2, "a build may need two Jobs"
         self._limit = limit
         self._held: Counter[Place] = Counter()
         self._waiting: dict[int, Place] = {}  # by the order in which they came
@@ -44,7 +41,7 @@ class Places:
             try:
                 while self._next() != number:
                     check()
-                    self._changed.wait(LOOK)
+                    self._changed.wait(CHECK_INTERVAL)
                 self._held[place] += 1
             finally:
                 del self._waiting[number]
@@ -57,12 +54,8 @@ class Places:
             self._changed.notify_all()
 
     def _next(self) -> int | None:
-        """The number of who may have a place now."""
-        free = self._limit - self._held.total()
-        seconds = [n for n, place in self._waiting.items() if self._held[place]]
-        if seconds:
-            return min(seconds) if free > 0 else None
-        if free < 2 or not self._waiting:
+        """Return the number of the request that may have a place now, or None."""
+        if self._held.total() >= self._limit or not self._waiting:
             return None
         teams: Counter[str] = Counter()
         for place, count in self._held.items():

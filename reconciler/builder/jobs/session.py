@@ -1,8 +1,11 @@
-"""One Job while it lives: commands go in by files on the share, its log comes by the API.
+"""A build's commands of one kind, in a Job: they go in by files on the share, its log by the API.
+
+A session has a folder for as long as it lives, and a Job while commands need one: `rest` ends the
+Job and keeps the folder, and the next command starts another.
 
 Whatever ends a Job early (a lost node, an eviction, somebody's kubectl) ends the session with
-Retryable("JobLost"): the phase is done again, in a new Job and a new folder. What would end the
-next one as well (see `endings`) is Stalled.
+Retryable("JobLost"): the phase is done again, in a new session. What would end the next Job as
+well (see `endings`) is Stalled.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from reconciler.settings import JobSettings
 
 log = logging.getLogger(__name__)
 
+Manifest = Callable[[str, Path], dict[str, Any]]
+
 LANES = 4  # commands of one build at once
 LOOK = 0.05  # seconds between two looks for an answer
 LOOK_AT_POD = 1.0
@@ -43,14 +48,17 @@ ANSWER_LIMIT = 32 << 20  # bytes
 
 
 class Session:
-    """A Job and its folder. Opened with the first command; used by several threads."""
+    """A folder, and one Job at a time that works in it. Used by several threads.
+
+    `manifest` gives the Job's document for the Job's name and its folder of control files.
+    """
 
     def __init__(
         self,
         cluster: Cluster,
         places: Places,
         settings: JobSettings,
-        manifest: dict[str, Any],
+        manifest: Manifest,
         folder: Path,
     ) -> None:
         self._cluster = cluster
@@ -59,7 +67,9 @@ class Session:
         self._settings = settings
         self._manifest = manifest
         self.folder = folder
-        self.name = str(manifest["metadata"]["name"])
+        self.name = folder.name  # of its Job; a number is added for each further Job
+        self._jobs_made = 0
+        self._control = folder  # of the present Job's asks and answers
         self.used = time.monotonic()
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._numbers = dict.fromkeys(range(LANES), 0)
@@ -80,11 +90,6 @@ class Session:
             self._free.put(lane)
         folder.mkdir(parents=True)
         folder.chmod(0o777)  # the pod's user is another than ours
-        for lane in range(LANES):
-            (folder / f"ask-{lane}.json").write_text("{}")
-            (folder / f"answer-{lane}.json").write_text("{}")
-        (folder / "here.json").write_text("{}")
-        self.beat()
 
     # ------------------------------------------------------------------------------- commands
 
@@ -117,7 +122,7 @@ class Session:
                 "number": number, "command": list(command), "folder": str(folder),
                 "environment": dict(environment), "timeout": timeout, "quiet": quiet,
             }  # fmt: skip
-            _replace(self.folder / f"ask-{lane}.json", ask)
+            _replace(self._control / f"ask-{lane}.json", ask)
             answer = self._answer(job, lane, number, timeout)
             lines = [str(line) for line in answer["lines"]]
             if not quiet:
@@ -137,7 +142,7 @@ class Session:
 
     def _answer(self, job: Job, lane: int, number: int, timeout: float) -> dict[str, Any]:
         """Wait for a lane's answer; the time the pod takes to start does not count."""
-        path = self.folder / f"answer-{lane}.json"
+        path = self._control / f"answer-{lane}.json"
         begun = time.monotonic()
         looked = running_since = 0.0
         while True:
@@ -210,7 +215,7 @@ class Session:
 
     def _listen(self) -> None:
         """The worker answers the daemon's signs of life; its node may be gone without a word."""
-        answered = _document(self.folder / "here.json").get("beat", 0)
+        answered = _document(self._control / "here.json").get("beat", 0)
         if answered != self._answered or self._heard == 0.0:
             self._answered, self._heard = answered, time.monotonic()
         if time.monotonic() - self._heard > self._settings.idle:
@@ -251,32 +256,55 @@ class Session:
             self._places.take(place, check)
             self._place = place
             check()  # `close` waits for this lock, and gives the place back
+            self._prepare()
             self._opened = time.monotonic()  # there may be a Job now, whatever the answer is
-            self._cluster.create("jobs", self._settings.namespace, self._manifest)
+            manifest = self._manifest(self.name, self._control)
+            self._cluster.create("jobs", self._settings.namespace, manifest)
             job.say(f"Job {self.name} was created in {self._settings.namespace}")
-            threading.Thread(target=self._follow, name=f"log-{self.name}", daemon=True).start()
+            threading.Thread(
+                target=self._follow, args=(self.name,), name=f"log-{self.name}", daemon=True
+            ).start()
 
-    def _follow(self) -> None:
-        """Copy the pod's log into the logs of the jobs that its lanes work for.
+    def _prepare(self) -> None:
+        """Give the next Job a name and control files of its own.
+
+        An earlier Job's pod may still be ending: it must not take what the new one is asked.
+        """
+        self._jobs_made += 1
+        number = self._jobs_made
+        self.name = self.folder.name if number == 1 else f"{self.folder.name}-{number}"
+        self._control = self.folder / f"control-{number}"
+        self._control.mkdir()
+        self._control.chmod(0o777)
+        for lane in range(LANES):
+            (self._control / f"ask-{lane}.json").write_text("{}")
+            (self._control / f"answer-{lane}.json").write_text("{}")
+        (self._control / "here.json").write_text("{}")
+        self._seen, self._refused, self._hindered = False, [], 0.0
+        self._answered, self._heard = 0, 0.0
+        self._write_beat()
+
+    def _follow(self, name: str) -> None:
+        """Copy the log of a Job's pod into the logs of the builds that its lanes work for.
 
         A log that is cut is followed again from its beginning, without the lines that were heard.
         """
         heard = 0
-        while not self.closed:
+        while self._opened and self.name == name:
             pod = self._pod()
             phase = (pod or {}).get("status", {}).get("phase")
             if pod is None or phase in (None, "Pending"):
                 time.sleep(0.2)
                 continue
             try:
-                name = str(pod["metadata"]["name"])
-                lines = self._cluster.follow(self._settings.namespace, name, CONTAINER)
+                pod_name = str(pod["metadata"]["name"])
+                lines = self._cluster.follow(self._settings.namespace, pod_name, CONTAINER)
                 for number, line in enumerate(lines, 1):
                     if number > heard:
                         heard = number
                         self._hear(line)
             except GroundcrewError as error:
-                log.info("the log of %s: %s", self.name, error)
+                log.info("the log of %s: %s", name, error)
             if phase != "Running":
                 return
             time.sleep(LOOK_AT_POD)  # what is missing meanwhile comes with the answers
@@ -299,24 +327,37 @@ class Session:
 
     def beat(self) -> None:
         """Tell the Job that the daemon is there."""
-        self._beat += 1
-        _replace(self.folder / "alive.json", {"beat": self._beat})
+        if self._opened:
+            self._write_beat()
 
-    def close(self) -> None:
-        """End the Job and remove its folder; idempotent, never raises."""
-        self.closed = True
-        with contextlib.suppress(OSError):
-            _replace(self.folder / "alive.json", {"end": True})
+    def _write_beat(self) -> None:
+        self._beat += 1
+        _replace(self._control / "alive.json", {"beat": self._beat})
+
+    def rest(self) -> None:
+        """End the idle Job and keep the folder: the next command starts another Job.
+
+        Never raises: a Job that cannot be deleted ends by itself, since nothing beats for it.
+        """
         with self._opening:
+            if not self._opened:
+                return
+            with contextlib.suppress(OSError):
+                _replace(self._control / "alive.json", {"end": True})
             place, self._place = self._place, None
+            self._opened = 0.0
             try:
-                if place is not None and self._opened:
-                    self._cluster.delete("jobs", self._settings.namespace, self.name)
+                self._cluster.delete("jobs", self._settings.namespace, self.name)
             except GroundcrewError as error:
                 log.info("Job %s ends by itself: %s", self.name, error)
             finally:
                 if place is not None:
                     self._places.leave(place)
+
+    def close(self) -> None:
+        """End the Job and remove the folder; idempotent, never raises."""
+        self.closed = True
+        self.rest()
         clear(self.folder, PATIENCE)
 
 

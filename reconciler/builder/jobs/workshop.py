@@ -1,7 +1,8 @@
 """A workshop in Jobs: what the sandbox is on this machine, a pod of the instance's image is here.
 
-A build has two Jobs at most, started when they are needed: one for commands that run the team's
-own code, and one for harmless commands, whose results other teams may use too.
+A build has two sessions: one for commands that run the team's own code, and one for harmless
+commands, whose results other teams may use too. One of them has a Job at a time, so that a build
+never needs room for more than one.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from reconciler.builder.job import Job
 from reconciler.builder.jobs.gateway import Gateway
-from reconciler.builder.jobs.manifest import MANAGED, Order, job_manifest, user_of
+from reconciler.builder.jobs.manifest import FOLDER_LABEL, MANAGED, Order, job_manifest, user_of
 from reconciler.builder.jobs.places import Places
 from reconciler.builder.jobs.session import LANES, Session, clear
+from reconciler.builder.jobs.slot import JobSlot
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.workshop import Ended
 from reconciler.cluster.clusters import Clusters
@@ -49,6 +52,7 @@ class Sessions:
     tools: Path
     gateway: Gateway
     _open: dict[Key, Session] = field(default_factory=dict)
+    _slots: dict[str, JobSlot] = field(default_factory=dict)
     _places: dict[str | None, Places] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -67,26 +71,43 @@ class Sessions:
             found.used = time.monotonic()
             return found
 
+    @contextlib.contextmanager
+    def working(self, job: Job, image: Image, *, harmless: bool) -> Iterator[Session]:
+        """The session of a build while a command runs in it; the build's other Job has ended."""
+        with self._lock:
+            slot = self._slots.setdefault(job.key, JobSlot())
+        with slot.use(harmless=harmless, check=job.check):
+            with self._lock:
+                other = self._open.get((job.key, not harmless))
+            if other is not None:
+                other.rest()
+            yield self.session(job, image, harmless=harmless)
+
     def _make(self, job: Job, image: Image) -> Session:
         name = f"groundcrew-{job.key}-{secrets.token_hex(3)}"
         folder = self.share / STAGING / name
-        command = (
-            "python3", str(self.tools / "worker.py"), str(folder), str(LANES),
-            f"{self.settings.jobs.idle:g}",
-        )  # fmt: skip
-        order = Order(name, job.team, job.key, image, self.share, folder, command)
+
+        def manifest(job_name: str, control: Path) -> dict[str, Any]:
+            command = (
+                "python3", str(self.tools / "worker.py"), str(control), str(LANES),
+                f"{self.settings.jobs.idle:g}",
+            )  # fmt: skip
+            order = Order(job_name, job.team, job.key, image, self.share, folder, command)
+            return job_manifest(order, self.settings)
+
         places = self._places.get(image.context)
         if places is None:
             limit = self.settings.cluster(image.context).parallel_builds
             places = self._places[image.context] = Places(limit)
-        manifest = job_manifest(order, self.settings)
-        cluster = self.clusters.of(image.context)
-        return Session(cluster, places, self.settings.jobs, manifest, folder)
+        return Session(
+            self.clusters.of(image.context), places, self.settings.jobs, manifest, folder
+        )
 
     def end(self, key: str) -> None:
         """End the Jobs of a build."""
         with self._lock:
             ended = [self._open.pop(k) for k in ((key, True), (key, False)) if k in self._open]
+            self._slots.pop(key, None)
         for session in ended:
             session.close()
 
@@ -116,7 +137,8 @@ class Sessions:
         cluster, namespace = self.clusters.of(context), self.settings.jobs.namespace
         for found in cluster.list("jobs", namespace, MANAGED):
             name = str(found["metadata"]["name"])
-            if name not in self._mine() and (self.share / STAGING / name).is_dir():
+            folder = found["metadata"].get("labels", {}).get(FOLDER_LABEL, name)
+            if folder not in self._mine() and (self.share / STAGING / folder).is_dir():
                 log.info("ending Job %s of an earlier daemon", name)
                 cluster.delete("jobs", namespace, name)
 
@@ -133,7 +155,7 @@ class Sessions:
 
     def _mine(self) -> set[str]:
         with self._lock:
-            return {session.name for session in self._open.values()}
+            return {session.folder.name for session in self._open.values()}
 
     def close(self) -> None:
         """End every Job."""
@@ -204,7 +226,20 @@ class JobWorkshop:
         share = self.sessions.share
         hidden = [path for path in readable if not path.is_relative_to(share)]
         assert not hidden, f"{hidden} is not on the share, so no Job can see it"
-        session = self.sessions.session(job, self.image, harmless=harmless)
+        with self.sessions.working(job, self.image, harmless=harmless) as session:
+            return self._run(session, job, command, work, timeout, environment or {}, quiet=quiet)
+
+    def _run(
+        self,
+        session: Session,
+        job: Job,
+        command: Sequence[str],
+        work: Path,
+        timeout: float,
+        environment: Mapping[str, str],
+        *,
+        quiet: bool,
+    ) -> Ended:
         if not work.is_relative_to(session.folder):
             raise Retryable("JobLost", f"the Job of {job.key} was ended; building in a new one")
         try:
@@ -221,7 +256,7 @@ class JobWorkshop:
                     "LANG": "C.UTF-8",
                     "SOURCE_DATE_EPOCH": "315532800",  # 1980: the oldest time of a zip
                     "UV_LINK_MODE": "copy",
-                    **(environment or {}),
+                    **environment,
                 },
                 timeout=timeout,
                 quiet=quiet,

@@ -70,6 +70,16 @@ capabilities:
 {{- end }}
 {{- end }}
 
+{{/* The PriorityClass of the Jobs; "" for that of their namespace's default. */}}
+{{- define "groundcrew.priorityClass" -}}
+{{- $class := .Values.builds.priorityClass }}
+{{- if $class.name }}
+{{- $class.name }}
+{{- else if $class.create }}
+{{- include "groundcrew.fullname" . }}-builds
+{{- end }}
+{{- end }}
+
 {{- define "groundcrew.stateClaim" -}}
 {{- default (printf "%s-state" (include "groundcrew.fullname" .)) .Values.state.existingClaim }}
 {{- end }}
@@ -82,7 +92,10 @@ capabilities:
   "secrets_dir" "/etc/groundcrew/secrets"
   "kubernetes" (dict
     "volume" (include "groundcrew.shareSource" . | fromJson)
-    "jobs" (dict "namespace" .Values.builds.namespace "index_port" (int .Values.indexPort)))
+    "jobs" (dict
+      "namespace" .Values.builds.namespace
+      "index_port" (int .Values.indexPort)
+      "priority_class" (include "groundcrew.priorityClass" .)))
 }}
 {{- if .Values.kubeconfig.existingSecret }}
 {{- $_ := set $own.kubernetes "kubeconfig" "/etc/groundcrew/kubeconfig/config" }}
