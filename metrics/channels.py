@@ -12,7 +12,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
-from slack_sdk.webhook import WebhookClient
 
 from metrics.facts import Fact
 from metrics.messages import Payload, digest, message, without_blocks
+from reconciler.outgoing import Client
 from reconciler.secretfiles import read
 from reconciler.trust import UNTRUSTED, distrusts
 
@@ -119,14 +119,8 @@ class SlackChannel:
         return answer
 
     def _post(self, url: str, payload: Payload) -> Answer:
-        client = WebhookClient(url, timeout=int(TIMEOUT), retry_handlers=[], logger=SILENT)
-        try:
-            answer = client.send_dict(payload)
-        except Exception as error:  # urllib's many, and what a wrong address makes of it
-            return _unanswered(url, error)
-        headers = {key.lower(): value for key, value in (answer.headers or {}).items()}
-        words = str(answer.body or "").replace(url, "***")
-        return judge(answer.status_code, words, time.time(), str(headers.get("retry-after", "")))
+        body = json.dumps(payload).encode()
+        return _post(url, body, {"content-type": "application/json; charset=utf-8"})
 
 
 class WebhookChannel:
@@ -153,16 +147,21 @@ class WebhookChannel:
         if key:
             signed = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
             headers["x-groundcrew-signature-256"] = f"sha256={signed}"
-        try:
-            with (
-                httpx.Client(timeout=TIMEOUT) as client,
-                client.stream("POST", url, content=body, headers=headers) as answer,
-            ):
-                words = next(answer.iter_text(WORDS), "") if answer.is_error else ""
-                after = answer.headers.get("retry-after", "")
-                return judge(answer.status_code, words.replace(url, "***"), time.time(), after)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
-            return _unanswered(url, error)
+        return _post(url, body, headers)
+
+
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    """Send one request; of what is answered only the beginning of an error is read."""
+    try:
+        with (
+            Client(timeout=TIMEOUT) as client,
+            client.stream("POST", url, content=body, headers=headers) as answer,
+        ):
+            words = next(answer.iter_text(WORDS), "") if answer.is_error else ""
+            after = answer.headers.get("retry-after", "")
+            return judge(answer.status_code, words.replace(url, "***"), time.time(), after)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
+        return _unanswered(url, error)
 
 
 def document(facts: Sequence[Fact]) -> dict[str, object]:

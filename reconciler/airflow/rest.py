@@ -18,13 +18,13 @@ import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
+from reconciler.outgoing import Client, TooLarge
 from reconciler.secretfiles import Login, login
-from reconciler.trust import UNTRUSTED, distrusts, trusted
+from reconciler.trust import UNTRUSTED, distrusts
 
 TIMEOUT = 15.0  # seconds of one request
 PAGE = 100  # rows asked for at once: both APIs cap a page
 PAGES = 1000
-ANSWER_LIMIT = 64 << 20  # bytes
 BASIC = "airflow.api.auth.backend.basic_auth in api.auth_backends"
 UNLIMITED = "inf is not of type"  # of the answer of a 2.x with an unlimited pool
 DAGS_FOLDER = "dags-folder"  # 3.x: the bundle of the DAGs folder
@@ -77,7 +77,7 @@ class Api:
         self._url = url
         self._secret = secret
         self._team = team
-        self._http = httpx.Client(timeout=timeout, follow_redirects=False, verify=trusted())
+        self._http = Client(timeout=timeout)
         self._prefix = ""
         self._token: str | None = None
 
@@ -229,6 +229,8 @@ class Api:
             raise Retryable(
                 "AirflowUnreachable", f"Airflow at {self._url} did not answer in time"
             ) from error
+        except TooLarge as error:
+            raise Retryable("AirflowUnexpected", str(error)) from error
         except httpx.HTTPError as error:
             if distrusts(error):
                 raise Retryable(
@@ -238,8 +240,6 @@ class Api:
             raise Retryable(
                 "AirflowUnreachable", f"Airflow at {self._url} cannot be reached: {error}"
             ) from error
-        if len(answer.content) > ANSWER_LIMIT:
-            raise Retryable("AirflowUnexpected", f"{self._url}{path} answers too much")
         return answer
 
     def _bearer(self) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from packaging.utils import canonicalize_name
 
 from reconciler.builder import placing
+from reconciler.builder.contents import unpack
 from reconciler.builder.files import fetch_files
 from reconciler.builder.inrepo import Export, InRepo
 from reconciler.builder.inspection import inspect_base
@@ -49,7 +50,6 @@ from reconciler.builder.wheels import (
     fetch,
     locked,
     sha256_of,
-    unpack,
 )
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
@@ -283,7 +283,7 @@ class Builder:
         staged = own / "entry"
         try:
             staged.mkdir(parents=True)
-            unpack(path, wheel.name, staged)
+            unpack(path, wheel.name, staged, job.say)
             failpoint("builder.unpacked")
             compile_entry(
                 job, self._workshop, runtime.python, staged, self._share.entry(digest), own,

@@ -16,11 +16,27 @@ import httpx
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts
 from reconciler.builder.reach import Reach
+from reconciler.builder.wheels import RECIPE_VERSION
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.outgoing import Client
 from reconciler.settings import BuilderSettings
-from reconciler.trust import UNTRUSTED, distrusts, trusted
+from reconciler.trust import UNTRUSTED, distrusts
 
+ARCHIVES = (
+    (257, b"ustar", "a tar archive"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "packed by gzip"),
+    (0, b"BZh", "packed by bzip2"),
+    (0, b"\xfd7zXZ\x00", "packed by xz"),
+    (0, b"\x28\xb5\x2f\xfd", "packed by zstd"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (0, b"!<arch>\n", "a Debian package or a static library"),
+    (0, b"\xed\xab\xee\xdb", "an RPM package"),
+)
+"""Beginnings of archives: (offset, bytes, in words)."""
+
+KEPT = (".jar", ".pyz", ".zip", ".whl", ".gz", ".xz", ".bz2", ".zst", ".tar", ".tgz")  # as asked
 MAVEN = "https://repo1.maven.org/maven2"
 
 
@@ -41,7 +57,7 @@ def fetch_files(
     if not recipe.files:
         return Parts()
     described = json.dumps([asdict(item) for item in recipe.files], sort_keys=True)
-    digest = hashlib.sha256(f"files\0{described}".encode()).hexdigest()
+    digest = hashlib.sha256(f"files\0{RECIPE_VERSION}\0{described}".encode()).hexdigest()
     places = [(item, item.target) for item in recipe.files]
     jars = tuple(place for item, place in places if item.jar)
     has_bin = any(place.startswith("bin/") for _, place in places)
@@ -58,9 +74,26 @@ def fetch_files(
                     _copy_limited(packed, file, settings.file_bytes)
             else:
                 shutil.copyfile(source, target)
-            target.chmod(item.mode | 0o400)  # it is copied from here
+            program = place.startswith("bin/")
+            if program:
+                _refuse_archive(target, item, _url(item, settings))
+            target.chmod(item.mode | (0o755 if program else 0o400))  # it is copied from here
         share.put(digest, staged)
     return Parts(digest, jars, has_bin)
+
+
+def _refuse_archive(file: Path, item: FileItem, url: str) -> None:
+    """Raise Stalled("NotAProgram") for an archive that would be started as a program."""
+    with file.open("rb") as opened:
+        head = opened.read(512)
+    found = next((name for at, magic, name in ARCHIVES if head[at:].startswith(magic)), None)
+    if found is not None and not file.name.endswith(KEPT):
+        raise Stalled(
+            "NotAProgram",
+            f"files: {url} is {found}, which cannot be started as {item.target}. Give the address "
+            f"of the program itself, or commit the unpacked program to an in-repo package; to keep "
+            f"the archive as it is, choose a path outside bin/",
+        )
 
 
 def _copy_limited(source: gzip.GzipFile, target: object, limit: int) -> None:
@@ -94,7 +127,7 @@ def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> 
     size = 0
     try:
         with (
-            httpx.Client(timeout=30.0, verify=trusted()) as client,
+            Client(timeout=30.0) as client,
             reach.open(client, url) as answer,
             temp.open("xb") as file,
         ):

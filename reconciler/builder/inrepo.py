@@ -13,11 +13,12 @@ from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from reconciler.builder.contents import refuse_unsafe
 from reconciler.builder.job import Job
 from reconciler.builder.locking import InRepoWheel
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.turns import MAKING
-from reconciler.builder.wheels import disk_error, refuse_unsafe, sha256_of
+from reconciler.builder.wheels import disk_error, sha256_of
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.runtime import Runtime

@@ -24,7 +24,7 @@ from reconciler.builder.proxy import Indexes
 from reconciler.builder.standins import stand_ins
 from reconciler.builder.wheels import Wheel, disk_full, ran_out_of_disk
 from reconciler.builder.workshop import Workshop, read_result
-from reconciler.core.definitions import Recipe
+from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
@@ -122,10 +122,7 @@ def make_lock(
     if ran_out_of_disk(ended):
         raise disk_full()
     if ended.code != 0:
-        if indexes.distrusted:
-            raise untrusted(min(indexes.distrusted))
-        if indexes.astray:
-            raise Stalled("AddressRefused", min(indexes.astray), blamed(ended.output, recipe))
+        _refuse_indexes(indexes, blamed(ended.output, recipe))
         raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
     if found is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
@@ -133,6 +130,17 @@ def make_lock(
     packages = tomllib.loads(text).get("packages", [])
     refuse_addresses(packages, recipe)
     return Lock(text, packages_of(packages))
+
+
+def _refuse_indexes(indexes: Indexes, place: Place | None) -> None:
+    """Raise what is known of indexes that could not be used."""
+    if indexes.distrusted:
+        raise untrusted(min(indexes.distrusted))
+    if indexes.unreadable:
+        words = f"{min(indexes.unreadable)}; have the index repaired"
+        raise Retryable("IndexUnreadable", words, place)
+    if indexes.astray:
+        raise Stalled("AddressRefused", min(indexes.astray), place)
 
 
 def _write_inputs(

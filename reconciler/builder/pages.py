@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import html
-import json
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
-from urllib.parse import urldefrag, urljoin
+from typing import Any, Protocol
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import httpx
+from lxml import etree
+from pydantic import BaseModel, ConfigDict
+
+from reconciler.builder.filenames import is_file_name
+from reconciler.documents import parse
+from reconciler.outgoing import read
 
 PAGE_LIMIT = 64 << 20  # bytes of one project's page, unpacked
 JSON = "application/vnd.pypi.simple.v1+json"
-LINK = re.compile(r"<a\s([^>]*)>(.*?)</a>", re.IGNORECASE | re.DOTALL)
-ATTRIBUTE = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*')""")
+
+WHEEL = re.compile(r"[^-]+-[^-]+-[^-]+-[^-]+-.+\.whl$")
+SDIST = re.compile(r".+-[^-]+\.(tar\.\w+|tgz|zip)$")
+
+File = dict[str, object]
 
 
 class Opens(Protocol):
@@ -24,49 +32,162 @@ class Opens(Protocol):
     def open(
         self, url: str, *, headers: Mapping[str, str] | None = None
     ) -> AbstractContextManager[httpx.Response]:
-        """The answer, not yet read."""
+        """Return the answer, not yet read."""
 
 
-def read_page(index: Opens, url: str) -> tuple[int, list[dict[str, object]]]:
-    """The status of an index's answer, and the files that it names, by whole addresses.
+class _Project(BaseModel):
+    """A project's page as JSON (PEP 691). Its rows are judged one by one."""
 
-    Raises what httpx raises, and ValueError for a page that is too large or none.
+    model_config = ConfigDict(extra="ignore")
+
+    files: list[Any]
+
+
+def read_page(index: Opens, url: str) -> tuple[int, list[File]]:
+    """Return the status of an index's answer, and the files that it names, by whole addresses.
+
+    Raises what httpx raises, and Malformed for a page that is not one.
     """
     with index.open(url, headers={"Accept": f"{JSON}, text/html;q=0.5"}) as answer:
         if answer.status_code != 200:
             return answer.status_code, []
-        page = bytearray()
-        for chunk in answer.iter_bytes():
-            page += chunk
-            if len(page) > PAGE_LIMIT:
-                raise ValueError(f"the page {url} is larger than {PAGE_LIMIT} bytes")
-        text = page.decode(answer.encoding or "utf-8", errors="replace")
-    files = files_of(answer.headers.get("Content-Type", ""), text)
-    for file in files:
-        file["url"] = urldefrag(urljoin(str(answer.url), str(file["url"]))).url
-    return 200, [file for file in files if str(file["url"]).isprintable()]  # others lead nowhere
+        page = read(answer, PAGE_LIMIT)
+        kind, charset, base = answer.headers.get("Content-Type", ""), answer.encoding, answer.url
+    return 200, files_of(kind, page, str(base), charset)
 
 
-def files_of(kind: str, text: str) -> list[dict[str, object]]:
-    """The files of a page of this content type, JSON or HTML (PEP 691, PEP 503)."""
+def files_of(kind: str, page: bytes, base: str, charset: str | None = None) -> list[File]:
+    """Return the files of a page of this content type, JSON or HTML (PEP 691, PEP 503).
+
+    `base` is the page's own address. Files without a usable name or address are left out. Raises
+    Malformed for JSON that is not such a page.
+    """
+    rows: Iterable[File | None]
     if "json" in kind:
-        found: list[dict[str, object]] = json.loads(text)["files"]
-        return found
-    files: list[dict[str, object]] = []
-    for attributes, shown in LINK.findall(text):
-        pairs = {k.lower(): html.unescape(v[1:-1]) for k, v in ATTRIBUTE.findall(attributes)}
-        url, fragment = urldefrag(pairs.get("href", ""))
-        algorithm, _, value = fragment.partition("=")
-        file: dict[str, object] = {
-            "filename": html.unescape(shown).strip(),
-            "url": url,
-            "hashes": {algorithm: value} if algorithm == "sha256" else {},
-        }
-        if "data-requires-python" in pairs:
-            file["requires-python"] = pairs["data-requires-python"]
-        if "data-core-metadata" in pairs or "data-dist-info-metadata" in pairs:
-            file["core-metadata"] = True
-        if "data-yanked" in pairs:
-            file["yanked"] = pairs["data-yanked"] or True
-        files.append(file)
-    return files
+        rows = map(_json_file, parse(_Project, page, f"the page {base}").files)
+    else:
+        links = _Links()
+        parser = etree.HTMLParser(target=links, encoding=_known(charset))
+        parser.feed(page)
+        with contextlib.suppress(etree.LxmlError):  # an empty page
+            parser.close()
+        base = _joined(base, links.base) or base
+        rows = map(_html_file, links.found)
+    return [file for row in rows if row is not None and (file := _whole(row, base)) is not None]
+
+
+class _Links:
+    """What decides of an HTML page: its links, and the address that they are relative to."""
+
+    def __init__(self) -> None:
+        self.base = ""
+        self.found: list[tuple[dict[str, str], list[str]]] = []  # attributes, pieces of text
+        self._open = False
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Take note of a tag."""
+        if tag == "a" and "href" in attributes:
+            self.found.append((dict(attributes), []))
+            self._open = True
+        elif tag == "base" and not self.base:
+            self.base = attributes.get("href", "")
+
+    def end(self, tag: str) -> None:
+        """Take note of a tag's end."""
+        self._open = self._open and tag != "a"
+
+    def data(self, text: str) -> None:
+        """Take note of text."""
+        if self._open:
+            self.found[-1][1].append(text)
+
+    def close(self) -> None:
+        """End the page."""
+
+
+def _known(charset: str | None) -> str:
+    """Return a character set that the parser knows; UTF-8 where it does not."""
+    try:
+        etree.HTMLParser(encoding=charset or "utf-8")
+    except LookupError:
+        return "utf-8"
+    return charset or "utf-8"
+
+
+def _html_file(found: tuple[Mapping[str, str], Sequence[str]]) -> File | None:
+    """Return what a link says of a file.
+
+    The name is the address's, as the text may be cut short; the text's where the address has none.
+    """
+    link, text = found
+    try:
+        url, fragment = urldefrag(link["href"].strip())
+        path = urlsplit(url).path
+    except ValueError:
+        return None
+    names = (unquote(path.rpartition("/")[2]), "".join(text).strip())
+    name = next((n for n in names if WHEEL.match(n) or SDIST.match(n)), None)
+    if name is None:
+        return None
+    algorithm, _, value = fragment.partition("=")
+    file: File = {
+        "filename": name,
+        "url": url,
+        "hashes": {algorithm: value} if algorithm == "sha256" else {},
+    }
+    if "data-requires-python" in link:
+        file["requires-python"] = link["data-requires-python"]
+    if "data-core-metadata" in link or "data-dist-info-metadata" in link:
+        file["core-metadata"] = True
+    if "data-yanked" in link:
+        file["yanked"] = link["data-yanked"] or True
+    return file
+
+
+def _json_file(row: object) -> File | None:
+    """Return what a row says of a file, without fields that are not of their type."""
+    if not isinstance(row, dict) or not isinstance(row.get("filename"), str):
+        return None
+    hashes = row.get("hashes")
+    file: File = {
+        "filename": row["filename"],
+        "url": row.get("url"),
+        "hashes": {
+            name: value
+            for name, value in (hashes.items() if isinstance(hashes, dict) else ())
+            if isinstance(value, str)
+        },
+    }
+    for key, kind in FIELDS.items():
+        if isinstance(row.get(key), kind):
+            file[key] = row[key]
+    if row.get("core-metadata") or row.get("dist-info-metadata"):
+        file["core-metadata"] = True
+    return file
+
+
+FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "requires-python": str,
+    "yanked": (bool, str),
+    "size": int,
+    "upload-time": str,
+}
+"""Optional fields of a file, beside its metadata, that decide something in a resolution."""
+
+
+def _whole(file: File, base: str) -> File | None:
+    """Return a file with its whole address; None where its name or address leads nowhere."""
+    url = file["url"]
+    if not isinstance(url, str) or not is_file_name(str(file["filename"])):
+        return None
+    whole = _joined(base, url)
+    return {**file, "url": whole} if whole is not None and whole.isprintable() else None
+
+
+def _joined(base: str, url: str) -> str | None:
+    """Return a link's whole address, None for one that is no address of a web server."""
+    try:
+        whole = urldefrag(urljoin(base, url)).url
+        return whole if urlsplit(whole).scheme in ("http", "https") else None
+    except ValueError:
+        return None

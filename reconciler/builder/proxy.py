@@ -32,6 +32,8 @@ from reconciler.builder.pages import JSON, read_page
 from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.documents import Malformed
+from reconciler.outgoing import Client
 from reconciler.secretfiles import login
 from reconciler.trust import distrusts, trusted
 
@@ -46,7 +48,7 @@ class Upstream:
     name: str
     url: str
     globs: tuple[str, ...]
-    client: httpx.Client
+    client: Client
     reach: Reach
     auth: tuple[str, str] | None = None
 
@@ -83,7 +85,8 @@ class Indexes:
 
     `refused` maps names to the index that denied them, `sources_only` holds names of which the
     index has nothing but sdists that may not be built, `distrusted` the indexes whose certificate
-    is not trusted, `astray` says in words which addresses they led to that may not be read.
+    is not trusted, `astray` says in words which addresses they led to that may not be read,
+    `unreadable` which of their pages are none.
     `allow` are hosts that the operator allows, see `Reach`.
     """
 
@@ -101,7 +104,7 @@ class Indexes:
             self._upstream(index, team, secrets_dir, timeout) for index in recipe.indexes
         ]
         address, auth = without_credentials(default or PYPI)
-        client = httpx.Client(timeout=timeout, verify=trusted())
+        client = Client(timeout=timeout)
         reach = Reach(address, operator=True, allow=allow)
         self._default = Upstream("default", address, (), client, reach, auth)
         self._source_builds = recipe.source_builds
@@ -113,6 +116,7 @@ class Indexes:
         self.sources_only: set[str] = set()
         self.distrusted: set[str] = set()
         self.astray: set[str] = set()
+        self.unreadable: set[str] = set()
 
     def _upstream(self, index: Index, team: str, secrets_dir: Path, timeout: float) -> Upstream:
         address, auth = without_credentials(index.url)
@@ -126,7 +130,7 @@ class Indexes:
                 raise Stalled(
                     "InvalidCertificate", f"caBundle of index {index.name} is no PEM: {error}"
                 ) from error
-        client = httpx.Client(timeout=timeout, verify=context)
+        client = Client(timeout=timeout, verify=context)
         reach = Reach(address, allow=self._allow)
         return Upstream(index.name, address, index.packages, client, reach, auth)
 
@@ -229,9 +233,12 @@ class Indexes:
         except Stalled as error:  # not 5xx, which uv would try again
             self.astray.add(error.message)
             send(handler, 403, error.message.encode(), "text/plain")
+        except Malformed as error:
+            self.unreadable.add(f"index {self.of(parts[1]).name}: {error}")
+            send(handler, 403, str(error).encode(errors="replace"), "text/plain")
         except (httpx.HTTPError, OSError, ValueError) as error:
             handler.close_connection = True
-            send(handler, 502, str(error).encode(), "text/plain")
+            send(handler, 502, str(error).encode(errors="replace"), "text/plain")
 
     def _page(self, handler: BaseHTTPRequestHandler, name: str, base: str) -> None:
         code, files = self._project(name)

@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from reconciler.core.errors import Stalled
+from reconciler.outgoing import Client
 
 REDIRECTS = 5
 PRIVATE = "private"
@@ -86,7 +87,7 @@ class Reach:
     @contextmanager
     def open(
         self,
-        client: httpx.Client,
+        client: Client,
         url: str,
         *,
         method: str = "GET",

@@ -10,6 +10,7 @@ from typing import Any
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.explain import place_of
+from reconciler.builder.filenames import refuse_file_name
 from reconciler.builder.job import Job
 from reconciler.builder.making import WheelMaker, keep
 from reconciler.builder.proxy import Indexes
@@ -47,6 +48,7 @@ class Sdists:
         if sdist is None or name not in recipe.source_builds:
             raise refusal(name, version, runtime, place, has_sdist=sdist is not None)
         filename = str(sdist.get("name") or sdist["url"].rsplit("/", 1)[-1])
+        refuse_file_name(filename)
         wanted = Wheel(name, version, filename, str(sdist["hashes"]["sha256"]), str(sdist["url"]))
         folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
         with MAKING.of(str(folder), job.check):

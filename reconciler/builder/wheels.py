@@ -1,31 +1,23 @@
-"""Wheels: fetched by their hash, checked, unpacked, compiled once; ready to be store entries."""
+"""Wheels of a lock: chosen for a runtime, fetched by their hash, compiled once."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import re
-import shutil
-import stat
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
-from installer import install
-from installer.destinations import SchemeDictionaryDestination
-from installer.records import RecordEntry
-from installer.sources import WheelFile
-from installer.utils import Scheme
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.explain import untrusted
+from reconciler.builder.filenames import refuse_file_name
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import Upstream
 from reconciler.builder.turns import MAKING
@@ -34,16 +26,8 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.faults import failpoint
 from reconciler.trust import distrusts
 
-UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
-FILES_LIMIT = 100_000
 FETCHING = 3600.0  # seconds that one download may take
-RECIPE_VERSION = "2"  # of how an entry is made from a wheel; part of its digest
-
-INTERPRETER = "/python"  # stands for the interpreter until PROGRAM takes its line
-PROGRAM = b"""#!/bin/sh
-'''exec' "${GROUNDCREW_PYTHON:-python3}" "$0" "$@"
-' '''"""
-"""How a program begins: to sh these are commands, to Python a string."""
+RECIPE_VERSION = "3"  # of how an entry is made from a wheel; part of its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +71,16 @@ def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str,
 
 
 def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
-    """The index's wheel of a locked package; None when it has none that fits."""
+    """Return the index's wheel of a locked package, or None if it has none that fits.
+
+    Raises Stalled("UnsafeWheel") for a file name that is not one.
+    """
     chosen: Any = None
     if "directory" not in package:
         chosen = choose(package.get("wheels", []), tags)
     if chosen is None:
         return None
+    refuse_file_name(str(chosen["name"]))
     return Wheel(
         canonicalize_name(package["name"]),
         str(package.get("version", "")),
@@ -217,79 +205,6 @@ def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int
             "IndexUnreachable", f"index {upstream.name}: {job.clean(str(error))}"
         ) from error
     return digest.hexdigest()
-
-
-class _Destination(SchemeDictionaryDestination):
-    """Where the files of a wheel go; its programs run with the interpreter of who starts them.
-
-    Instances whose interpreters lie elsewhere share an entry. The loader tells the interpreter.
-    """
-
-    def write_to_fs(
-        self, scheme: Scheme, path: str, stream: BinaryIO, is_executable: bool
-    ) -> RecordEntry:
-        if scheme == "scripts":
-            first, end, rest = stream.read().partition(b"\n")
-            if first.startswith(b"#!" + INTERPRETER.encode()):
-                first = PROGRAM
-            stream, is_executable = io.BytesIO(first + end + rest), True
-        return super().write_to_fs(scheme, path, stream, is_executable)
-
-
-def unpack(wheel: Path, name: str, staged: Path) -> None:
-    """Unpack a wheel into `staged` as lib/ and bin/, after every check of what it holds.
-
-    Raises Stalled: UnsafeWheel for entries that leave the folder, links or bombs; InvalidWheel for
-    a RECORD that does not hold, or another package's wheel.
-    """
-    refuse_unsafe(wheel)
-    lib = staged / "lib"
-    folders = {
-        "purelib": lib,
-        "platlib": lib,
-        "scripts": staged / "bin",
-        "data": staged / "data",
-        "headers": staged / "headers",
-    }
-    lib.mkdir(parents=True)
-    try:
-        with WheelFile.open(wheel) as source:
-            source.validate_record(validate_contents=True)
-            if canonicalize_name(source.distribution) != canonicalize_name(name):
-                raise Stalled("InvalidWheel", f"{wheel.name} is not a wheel of {name}")
-            destination = _Destination(
-                {key: str(path) for key, path in folders.items()},
-                interpreter=INTERPRETER,
-                script_kind="posix",
-            )
-            install(source, destination, additional_metadata={"INSTALLER": b"groundcrew\n"})
-    except GroundcrewError:
-        raise
-    except OSError as error:
-        raise disk_error(error) from error
-    except Exception as error:
-        issues = getattr(error, "issues", None)
-        words = "; ".join(map(str, issues))[:500] if issues else str(error)
-        raise Stalled("InvalidWheel", f"{wheel.name} is not sound: {words}") from error
-    for unused in ("headers",):
-        shutil.rmtree(staged / unused, ignore_errors=True)
-
-
-def refuse_unsafe(wheel: Path) -> None:
-    """Look at the names, modes and sizes before anything is written."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            items = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise Stalled("InvalidWheel", f"{wheel.name} is not a zip file: {error}") from error
-    if len(items) > FILES_LIMIT or sum(i.file_size for i in items) > UNPACKED_LIMIT:
-        raise Stalled("UnsafeWheel", f"{wheel.name} unpacks to more than is allowed")
-    for item in items:
-        parts = re.split(r"[/\\]", item.filename)
-        if item.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-            raise Stalled("UnsafeWheel", f"{wheel.name} holds {item.filename!r}, outside of it")
-        if stat.S_ISLNK(item.external_attr >> 16):
-            raise Stalled("UnsafeWheel", f"{wheel.name} holds a symlink, {item.filename!r}")
 
 
 def compile_command(python: str, staged: Path, final: Path) -> list[str]:

@@ -203,6 +203,7 @@ class Connection:
                 retries=False,
                 redirect=False,
                 preload_content=False,
+                decode_content=False,  # nothing packed is asked for, so nothing is unpacked
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             words = f"does not answer: {_why(error)}"

@@ -11,8 +11,9 @@ import pytest
 
 from reconciler.builder.build import Built
 from reconciler.builder.job import Job
-from reconciler.core.definitions import Place, Recipe
+from reconciler.core.definitions import Index, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from tests.fakes.answers import Answers
 from tests.fakes.bench import FILE, PASSWORD, USER, Bench, holding
 from tests.fakes.wheels import make_sdist, make_wheel
 
@@ -175,12 +176,37 @@ def test_a_wheel_that_leaves_its_folder_is_refused(bench: Bench, name: str) -> N
     assert not list(bench.state.rglob("escaped.py"))
 
 
-def test_a_wheel_whose_record_does_not_hold_is_refused(bench: Bench) -> None:
-    """Files that are not what the wheel's own RECORD says are not placed."""
+def test_a_wheel_whose_record_is_wrong_is_installed_with_a_warning(bench: Bench) -> None:
+    """Its own hash is the lock's: it is what was resolved, as for pip and uv."""
     make_wheel(bench.public.folder, "alpha", bad_record=True)
+    built = bench.build(bench.recipe("alpha"))
+    assert set(bench.paths(built)) == {"alpha.py"}
+    log = (bench.share.build_path(built.build_id) / "build.log").read_text()
+    assert "warning: " in log
+    assert "didn't match RECORD" in log
+
+
+def test_a_wheel_that_no_disk_takes_is_refused_for_good(bench: Bench) -> None:
+    """It is the wheel that is wrong, and not the build disk."""
+    make_wheel(bench.public.folder, "alpha", files={"x" * 253 + ".py": "", "alpha.py": ""})
     error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
     assert error.reason == "InvalidWheel"
     assert "alpha-1.0-py3-none-any.whl" in error.message
+
+
+@pytest.mark.parametrize("answer", ["[]", "[" * 200_000, '{"files": 1}', "\\ud800"])
+def test_a_page_that_is_none_is_said_in_words(
+    bench: Bench, answer: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The index is named; nothing of it is printed past the log."""
+    with Answers(answer.encode(), {"Content-Type": "application/json"}) as server:
+        host = server.url.removeprefix("http://")
+        bench.builder = bench.make_builder(allow_hosts=[host])
+        indexes = (Index("corp", f"{server.url}/simple/", ("acme-*",)),)
+        with pytest.raises(Retryable, match="index corp: the page") as caught:
+            bench.lock(bench.recipe("acme-gpu", indexes=indexes))
+    assert caught.value.reason == "IndexUnreadable"
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_wheels_that_share_a_package_become_one_directory(bench: Bench) -> None:

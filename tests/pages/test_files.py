@@ -13,8 +13,9 @@ from unittest.mock import ANY
 import httpx
 import pytest
 
+from reconciler.builder.contents import unpack
 from reconciler.builder.overlap import merge, merged_digest
-from reconciler.builder.wheels import entry_digest, unpack
+from reconciler.builder.wheels import entry_digest
 from reconciler.core.model import BuildRecord
 from reconciler.share.share import Share
 from tests.fakes.fleet import MARKUP, PACKAGES, builds, digest, place_package
@@ -98,7 +99,7 @@ def test_a_real_wheel_is_listed_packed_spread_and_merged(
     ):
         name = wheel.name.partition("-")[0]
         folders.append(tmp_path / name)
-        unpack(wheel, name, folders[-1])
+        unpack(wheel, name, folders[-1], str)
     with (folders[0] / "lib/real-1.0.dist-info/RECORD").open("a") as record:
         record.write('"real/a, ""b"" <b>.txt",sha256=x,5\r\n')
     digests = [entry_digest(digest(name), "cp311") for name in ("real", "other")]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import os
+import shutil
+import tarfile
 import threading
 import zipfile
 from dataclasses import replace
@@ -239,14 +246,16 @@ def test_a_stack_trace_is_read_for_its_line_and_words() -> None:
 # ----------------------------------------------------------------------------------------- files
 
 
-def placing(job: Job, tmp_path: Path, *paths: str, mode: int = 0o644) -> None:
+def placing(
+    job: Job, tmp_path: Path, *paths: str, mode: int = 0o644, data: bytes = b"x", url: str = ""
+) -> None:
     """Place one file that was fetched before at each of the paths."""
     (tmp_path / "cache" / "files").mkdir(parents=True)
-    (tmp_path / "cache" / "files" / "0").write_text("x")
+    (tmp_path / "cache" / "files" / "0").write_bytes(data)
     (tmp_path / "share").mkdir()
     share = Share(tmp_path / "share")
     share.prepare()
-    items = tuple(FileItem("0", url="https://h/x", path=path, mode=mode) for path in paths)
+    items = tuple(FileItem("0", url=url or "https://h/x", path=path, mode=mode) for path in paths)
     fetch_files(
         job,
         Recipe("", files=items),
@@ -269,5 +278,67 @@ def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, pa
 
 def test_a_file_without_any_permission_is_placed(job: Job, tmp_path: Path) -> None:
     """The share gives its own permissions: a mode of 0000 is no trouble of the disk."""
-    placing(job, tmp_path, "bin/x", mode=0)
-    assert (tmp_path / "work" / "files-entry" / "files" / "bin" / "x").stat().st_mode & 0o400
+    placing(job, tmp_path, "data/x", mode=0)
+    assert (tmp_path / "work" / "files-entry" / "files" / "data" / "x").stat().st_mode & 0o400
+
+
+def test_a_program_can_be_started_whatever_its_mode(job: Job, tmp_path: Path) -> None:
+    """On the share, too, which has modes of its own."""
+    placing(job, tmp_path, "bin/x", "data/x", mode=0o600)
+    (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")
+    assert os.access(entry.parent / "files/bin/x", os.X_OK)
+    assert (entry.parent / "files/data/x").stat().st_mode & 0o111 == 0
+
+
+def _tar(kind: int) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=kind) as archive:
+        archive.addfile(tarfile.TarInfo("tool"))
+    return packed.getvalue()
+
+
+def _zip() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("tool", "x")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("url", "data", "words"),
+    [
+        ("tool.tar.gz", gzip.compress(_tar(tarfile.PAX_FORMAT)), "tar archive"),
+        ("tool.tgz", gzip.compress(_tar(tarfile.GNU_FORMAT)), "packed by gzip"),
+        ("tool.tar", _tar(tarfile.USTAR_FORMAT), "tar archive"),
+        ("tool.zip", _zip(), "zip archive"),
+        ("tool.tar.xz", lzma.compress(b"x"), "packed by xz"),
+        ("tool.bz2", bz2.compress(b"x"), "packed by bzip2"),
+        ("get?id=7", gzip.compress(b"x"), "packed by gzip"),
+    ],
+)
+def test_an_archive_is_no_program(
+    job: Job, tmp_path: Path, url: str, data: bytes, words: str
+) -> None:
+    """It would fail when the first task starts it; elsewhere it is taken as it is."""
+    with pytest.raises(Stalled, match=words) as caught:
+        placing(job, tmp_path, "bin/tool", data=data, url=f"https://h/{url}")
+    assert caught.value.reason == "NotAProgram"
+    assert url in caught.value.message
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    placing(job, tmp_path, "data/tool.zip", data=data, url=f"https://h/{url}")
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("bin/tool", gzip.compress(b"#!/bin/sh\n")),  # of tool.gz: one program
+        ("bin/tool.jar", gzip.compress(_zip())),
+        ("bin/tool", gzip.compress(b"#!/usr/bin/env python3\n" + _zip())),  # zipapp
+    ],
+)
+def test_what_is_a_program_is_taken(job: Job, tmp_path: Path, path: str, data: bytes) -> None:
+    """A program that is packed alone is unpacked; one that is an archive beside is one still."""
+    placing(job, tmp_path, path, data=data, url="https://h/tool.gz")
+    (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")
+    assert (entry.parent / "files" / path).read_bytes() == gzip.decompress(data)

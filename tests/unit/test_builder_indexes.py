@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from reconciler.builder.pages import PAGE_LIMIT, files_of, read_page
 from reconciler.builder.proxy import Indexes, Upstream, credentials, without_credentials
 from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.outgoing import Client
 
 
 @contextmanager
@@ -44,7 +42,7 @@ def test_a_name_comes_from_one_index(name: str, index: str) -> None:
 
 def test_credentials_are_for_their_own_origin() -> None:
     """A file that an index keeps elsewhere is fetched without them."""
-    with httpx.Client() as client:
+    with Client(timeout=5) as client:
         corp = Upstream("corp", "https://corp.example/simple/", (), client, Reach(""), ("u", "p"))
         assert corp.auth_for("https://corp.example/files/x.whl") is not None
         assert corp.auth_for("https://files.example/x.whl") is None
@@ -84,48 +82,3 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(Stalled, match="index corp") as caught:
         Indexes(Recipe("x", indexes=(index,)), "red", tmp_path, "")
     assert caught.value.reason == "InvalidCertificate"
-
-
-def test_an_html_page_keeps_what_decides() -> None:
-    """Hashes, required Pythons, yanked files and metadata survive the way through."""
-    page = (
-        '<a href="../../p/a-1.whl#sha256=ab" data-requires-python="&gt;=3.9" data-yanked="bad"\n'
-        " data-core-metadata='sha256=cd'>a-1.whl</a><A HREF='a-2.tar.gz'> a-2.tar.gz </A>"
-    )
-    assert files_of("text/html", page) == [
-        {
-            "filename": "a-1.whl", "url": "../../p/a-1.whl", "hashes": {"sha256": "ab"},
-            "requires-python": ">=3.9", "yanked": "bad", "core-metadata": True,
-        },
-        {"filename": "a-2.tar.gz", "url": "a-2.tar.gz", "hashes": {}},
-    ]  # fmt: skip
-
-
-def test_a_page_without_an_end_is_given_up() -> None:
-    """A small answer that unpacks to a page of any size is not unpacked beyond the limit."""
-    sent = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal sent
-        packer = zlib.compressobj(wbits=31)
-        while sent < 4 * PAGE_LIMIT:
-            sent += 1 << 20
-            yield packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        del request
-        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=endless())
-
-    class Index:
-        """An index that answers so."""
-
-        def open(
-            self, url: str, *, headers: object = None
-        ) -> AbstractContextManager[httpx.Response]:
-            del headers
-            client = httpx.Client(transport=httpx.MockTransport(answer))
-            return client.stream("GET", url)
-
-    with pytest.raises(ValueError, match="larger than"):
-        read_page(Index(), "https://index.example/simple/a/")
-    assert sent < 2 * PAGE_LIMIT

@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from reconciler.builder import wheels
-from reconciler.builder.wheels import choose, disk_error, entry_digest, refuse_unsafe, unpack
+from reconciler.builder import contents
+from reconciler.builder.contents import refuse_unsafe, unpack
+from reconciler.builder.wheels import choose, disk_error, entry_digest, locked
 from reconciler.core.errors import Retryable, Stalled
 from tests.fakes.wheels import make_wheel
 
@@ -23,6 +27,19 @@ TAGS = ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py3-non
 def files(*names: str) -> list[dict[str, object]]:
     """Locked files of these names."""
     return [{"url": f"https://x/{name}"} for name in names]
+
+
+def rewrite(wheel: Path, members: Mapping[str, str | None]) -> None:
+    """Replace members of a wheel; None removes one."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = {item.filename: archive.read(item) for item in archive.infolist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in found.items():
+            if name not in members:
+                archive.writestr(name, data)
+        for name, text in members.items():
+            if text is not None:
+                archive.writestr(name, text)
 
 
 def test_the_best_wheel_that_fits_is_chosen() -> None:
@@ -77,11 +94,11 @@ def test_bombs_are_refused_before_they_are_unpacked(
 ) -> None:
     """Sizes and counts are taken from the directory of the zip file."""
     wheel = make_wheel(tmp_path, "a", files={"a.py": "#" * 5000})
-    monkeypatch.setattr(wheels, "UNPACKED_LIMIT", 4000)
+    monkeypatch.setattr(contents, "UNPACKED_LIMIT", 4000)
     with pytest.raises(Stalled, match="more than is allowed"):
         refuse_unsafe(wheel)
     monkeypatch.undo()
-    monkeypatch.setattr(wheels, "FILES_LIMIT", 2)
+    monkeypatch.setattr(contents, "FILES_LIMIT", 2)
     with pytest.raises(Stalled, match="more than is allowed"):
         refuse_unsafe(wheel)
 
@@ -92,7 +109,7 @@ def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
     data = wheel.read_bytes().replace((5000).to_bytes(4, "little"), (50).to_bytes(4, "little"))
     wheel.write_bytes(data)
     with pytest.raises(Stalled) as caught:
-        unpack(wheel, "a", tmp_path / "staged")
+        unpack(wheel, "a", tmp_path / "staged", str)
     assert caught.value.reason == "InvalidWheel"
 
 
@@ -105,20 +122,96 @@ def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("member", ["a/unlisted.py", "a-1.0.data/scripts/unlisted"])
-def test_a_file_that_the_record_does_not_list_is_refused(tmp_path: Path, member: str) -> None:
-    """Nothing is unpacked that the wheel does not own up to."""
-    wheel = make_wheel(tmp_path, "a")
+def test_a_file_that_the_record_does_not_list_is_installed(tmp_path: Path, member: str) -> None:
+    """As pip and uv do; it is told, and listed in what is installed."""
+    wheel, told = make_wheel(tmp_path, "a"), list[str]()
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(member, "x = 1\n")
-    with pytest.raises(Stalled) as caught:
-        unpack(wheel, "a", tmp_path / "staged")
+    unpack(wheel, "a", tmp_path / "staged", told.append)
+    assert any(member in words and words.startswith("warning: ") for words in told)
+    name = member.rpartition("/")[2]
+    assert name in (tmp_path / "staged/lib/a-1.0.dist-info/RECORD").read_text()
+
+
+@pytest.mark.parametrize("line", ["{info}/METADATA,sha256=AAAA,1", "{info}/METADATA,md5=,x", '"'])
+def test_a_wrong_line_in_the_record_is_a_warning(tmp_path: Path, line: str) -> None:
+    """The wheel is the one that was locked; the record that is installed is right."""
+    wheel, told, info = make_wheel(tmp_path, "a"), list[str](), "a-1.0.dist-info"
+    rewrite(wheel, {f"{info}/RECORD": f"a.py,,\n{line.format(info=info)}\n"})
+    unpack(wheel, "a", tmp_path / "staged", told.append)
+    assert told
+    metadata = (tmp_path / "staged/lib" / info / "METADATA").read_bytes()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(metadata).digest()).decode().rstrip("=")
+    assert digest in (tmp_path / "staged/lib" / info / "RECORD").read_text()
+
+
+def test_a_wheel_without_a_record_is_refused(tmp_path: Path) -> None:
+    """Whatever it is, it is no wheel."""
+    wheel = make_wheel(tmp_path, "a")
+    rewrite(wheel, {"a-1.0.dist-info/RECORD": None})
+    with pytest.raises(Stalled, match="has no RECORD"):
+        unpack(wheel, "a", tmp_path / "staged", str)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        ("a.py",),  # as a member that is there already
+        ("a-1.0.data/purelib/a.py",),  # by another way to the same place
+        ("b", "b/c.py"),  # a file and a folder
+        ("x" * 256 + ".py",),
+        ("ü" * 128 + ".py",),  # bytes count, not characters
+        ("/".join(["d" * 200] * 30),),
+        ("line\nbreak.py",),
+    ],
+)
+def test_names_that_no_disk_takes_are_the_wheels_fault(
+    tmp_path: Path, members: tuple[str, ...]
+) -> None:
+    """A person must know that the wheel is wrong: the disk is not, and trying again is no use."""
+    wheel = make_wheel(tmp_path, "a")
+    with warnings.catch_warnings(), zipfile.ZipFile(wheel, "a") as archive:
+        warnings.simplefilter("ignore")
+        for member in members:
+            archive.writestr(member, "x = 1\n")
+    with pytest.raises(Stalled, match=re.escape(wheel.name)) as caught:
+        unpack(wheel, "a", tmp_path / "staged", str)
     assert caught.value.reason == "InvalidWheel"
+    assert "disk" not in caught.value.message
+
+
+def test_members_that_cannot_be_unpacked_in_bounds_are_refused(tmp_path: Path) -> None:
+    """A few bytes of bzip2 unpack to any size at once."""
+    wheel = make_wheel(tmp_path, "a")
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("bomb", bytes(1 << 20), zipfile.ZIP_BZIP2)
+    with pytest.raises(Stalled, match="use deflate") as caught:
+        refuse_unsafe(wheel)
+    assert caught.value.reason == "UnsafeWheel"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a-1-1/../../../../etc/x-py3-none-any.whl", "a-1-1\\..\\x-py3-none-any.whl",
+        "a-1-1" + "x" * 300 + "-py3-none-any.whl",
+    ],
+)  # fmt: skip
+def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    """The name is a path in the cache: a build tag may hold anything, as far as its rules go."""
+    package = {
+        "name": "a", "version": "1",
+        "wheels": [{"name": name, "url": "https://x/a", "hashes": {"sha256": "0" * 64}}],
+    }  # fmt: skip
+    with pytest.raises(Stalled, match="plain file name") as caught:
+        locked(package, TAGS)
+    assert caught.value.reason == "UnsafeWheel"
 
 
 def test_another_packages_wheel_is_refused(tmp_path: Path) -> None:
     """An index cannot serve one package under another's name."""
     with pytest.raises(Stalled, match="is not a wheel of b"):
-        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged")
+        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged", str)
 
 
 def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
@@ -128,7 +221,7 @@ def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
         tmp_path, "a", files={"a.py": "", "a-1.0.dist-info/entry_points.txt": points}
     )
     staged = tmp_path / "staged"
-    unpack(wheel, "a", staged)
+    unpack(wheel, "a", staged, str)
     assert (staged / "lib" / "a.py").is_file()
     assert (staged / "lib/a-1.0.dist-info/INSTALLER").read_text() == "groundcrew\n"
     assert (staged / "bin" / "acme").stat().st_mode & 0o111
@@ -146,7 +239,7 @@ def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_
         },
     )  # fmt: skip
     staged = tmp_path / "staged"
-    unpack(wheel, "a", staged)
+    unpack(wheel, "a", staged, str)
     record = (staged / "lib/a-1.0.dist-info/RECORD").read_text()
     digest = hashlib.sha256((staged / "bin" / program).read_bytes()).digest()
     assert base64.urlsafe_b64encode(digest).decode().rstrip("=") in record

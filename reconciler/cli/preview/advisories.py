@@ -9,16 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import httpx
 
 from reconciler.cli.preview.comparing import Advisory, InstanceChange, Preview
+from reconciler.documents import Document, parse
+from reconciler.outgoing import Client
 
 OSV = "https://api.osv.dev"
 BATCH = 500  # queries of one request; OSV takes 1,000
 TIMEOUT = 20.0
 Pair = tuple[str, str]
+
+
+class _Vulnerability(Document):
+    id: str
+
+
+class _Result(Document):
+    vulns: list[_Vulnerability] | None = None
+
+
+class _Answer(Document):
+    """OSV's answer to a batch of queries."""
+
+    results: list[_Result]
 
 
 def with_advisories(
@@ -30,7 +45,7 @@ def with_advisories(
     pairs = sorted({pair for change in preview.changes for pair in _brought(change, private)})
     try:
         known = ask(pairs, service) if pairs else {}
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return replace(preview, advisories=f"{service} does not answer ({type(error).__name__})")
     return replace(
         preview, changes=tuple(_with(change, known, private) for change in preview.changes)
@@ -68,13 +83,13 @@ def _with(
 def ask(pairs: list[Pair], service: str) -> dict[Pair, list[str]]:
     """Ids of the advisories for each (name, version); raises httpx's errors, or ValueError."""
     found: dict[Pair, list[str]] = {}
-    with httpx.Client(base_url=service, timeout=TIMEOUT) as client:
+    with Client(base_url=service, timeout=TIMEOUT) as client:
         for start in range(0, len(pairs), BATCH):
             part = pairs[start : start + BATCH]
             queries = [{"package": {"name": n, "ecosystem": "PyPI"}, "version": v} for n, v in part]
             answer = client.post("/v1/querybatch", json={"queries": queries})
             answer.raise_for_status()
-            results: list[dict[str, Any]] = answer.json()["results"]
+            results = parse(_Answer, answer.content, f"the answer of {service}").results
             for pair, result in zip(part, results, strict=True):
-                found[pair] = sorted(str(v["id"]) for v in result.get("vulns") or [])
+                found[pair] = sorted(v.id for v in result.vulns or ())
     return found

@@ -14,11 +14,13 @@ from pathlib import Path
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from reconciler import outgoing
 from reconciler.api import contract
 from reconciler.cli.failing import Misuse
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Records
 from reconciler.core.runtime import Runtime
+from reconciler.outgoing import Client
 
 LIMIT = 64 << 20  # bytes
 TIMEOUT = 30.0
@@ -90,22 +92,22 @@ def _read(path: Path) -> bytes:
 def _fetch(address: httpx.URL) -> bytes:
     token, shown = _token(), _shown(address)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    found = b""
     try:
-        with httpx.stream("GET", address, headers=headers, timeout=TIMEOUT) as answer:
+        with (
+            Client(timeout=TIMEOUT) as client,
+            client.stream("GET", address, headers=headers) as answer,
+        ):
             if answer.status_code != httpx.codes.OK:
                 raise Retryable("RuntimesUnreachable", _refused(shown, answer.status_code))
-            for part in answer.iter_bytes():
-                found += part
-                if len(found) > LIMIT:
-                    raise Misuse(f"{shown} sends more than {LIMIT} bytes; is it the right one?")
+            return outgoing.read(answer, LIMIT)
+    except outgoing.TooLarge as error:
+        raise Misuse(f"{shown} sends more than {LIMIT} bytes; is it the right one?") from error
     except httpx.HTTPError as error:
         raise Retryable(
             "RuntimesUnreachable",
             f"{shown} does not give the runtimes ({error or type(error).__name__}); check the "
             f"address, and that it is reached from here",
         ) from error
-    return found
 
 
 def _address(source: str) -> httpx.URL:
