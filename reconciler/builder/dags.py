@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reconciler.builder.candidate import (
     LOCAL,
@@ -23,7 +24,7 @@ from reconciler.builder.candidate import (
     read_report,
 )
 from reconciler.builder.job import Job
-from reconciler.builder.workshop import Workshop
+from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
@@ -67,6 +68,7 @@ class DagParser:
                 environment=candidate.environment(runtime, home, NO_BUILD),
                 harmless=True,
                 quiet=True,
+                results=[home / "scratch.db"],
             )
             made = home / "scratch.db"
             if ended.code != 0 or not made.is_file():
@@ -87,10 +89,8 @@ class DagParser:
         the instance's folders are not to be read by builds.
         """
         home = _home(instance, recipe, work, scratch)
-        worker, answer = put_worker(home), home / "opened.json"
-        command = [runtime.python, str(worker), "airflow", str(answer)]
-        errors = self._list_errors(job, runtime, instance, candidate, home, command)
-        return Parsed(errors, hot_of(read_report(answer).get("hot")))
+        errors, report = self._list_errors(job, runtime, instance, candidate, home)
+        return Parsed(errors, hot_of(report.get("hot")))
 
     def baseline(
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, clean: Clean
@@ -107,7 +107,7 @@ class DagParser:
             if dags_folder(instance).is_dir():
                 (home / "dags" / LIVE).symlink_to(dags_folder(instance))
             shutil.copyfile(scratch, home / "scratch.db")
-            errors = self._list_errors(job, runtime, instance, candidate, home, None)
+            errors, _ = self._list_errors(job, runtime, instance, candidate, home, alone=True)
         names = sorted(errors)
         kept.parent.mkdir(parents=True, exist_ok=True)
         temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
@@ -117,11 +117,11 @@ class DagParser:
 
     def _list_errors(
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, home: Path,
-        command: list[str] | None,
-    ) -> dict[str, str]:  # fmt: skip
-        """Import errors by file; without a `command` that runs Airflow, on the base alone."""
-        alone = command is None
-        words = [*(command or (runtime.python, "-m", "airflow")), *LIST_ERRORS]
+        *, alone: bool = False,
+    ) -> tuple[dict[str, str], dict[str, Any]]:  # fmt: skip
+        """Return import errors by file, and the worker's report; `alone` is on the base alone."""
+        worker, opened, listed = put_worker(home), home / "opened.json", home / "errors.json"
+        words = [runtime.python, str(worker), "airflow", str(opened), str(listed), *LIST_ERRORS]
         if not runtime.airflow_version.startswith("2."):
             words.append("--local")
         pin = NO_BUILD if alone else candidate.build_id
@@ -138,24 +138,17 @@ class DagParser:
             writable=[] if alone else [home.parent / LOCAL],
             harmless=alone,
             quiet=True,
+            results=[opened, listed],
         )
-        for line in reversed(ended.output.splitlines()):
-            if line.startswith("["):
-                try:
-                    rows = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(rows, list):
-                    live = dags_folder(instance)
-                    return {
-                        _where(str(r.get("filepath", "")), home / "dags", live): str(
-                            r.get("error", "")
-                        )
-                        for r in rows
-                    }
-        if "No data found" in ended.output:
-            return {}
-        raise did_not_end(ended, "airflow dags list-import-errors")
+        rows = _rows(read_result(listed, REPORT_LIMIT) or b"")
+        if rows is None:
+            raise did_not_end(ended, "airflow dags list-import-errors")
+        live = dags_folder(instance)
+        errors = {
+            _where(str(row.get("filepath", "")), home / "dags", live): str(row.get("error", ""))
+            for row in rows
+        }
+        return errors, read_report(opened)
 
     def _refuse_hidden(self, instance: Instance, folder: Path) -> None:
         """Whoever writes an airflow.cfg must not choose what builds may read."""
@@ -168,6 +161,23 @@ class DagParser:
                 f"airflow.cfg",
                 instance.place,
             )
+
+
+def _rows(printed: bytes) -> list[dict[str, Any]] | None:
+    """Return the rows that Airflow printed, or None where it printed no list.
+
+    Some versions say more on the same output: the list is a line of its own.
+    """
+    lines = printed.decode(errors="replace").splitlines()
+    for line in reversed(lines):
+        if line.startswith("["):
+            try:
+                rows = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+                return rows
+    return [] if any("No data found" in line for line in lines) else None
 
 
 def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path:

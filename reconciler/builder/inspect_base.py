@@ -1,6 +1,7 @@
-"""Runs in an instance's interpreter: prints its inventory as JSON. Standard library only, 3.9+.
+"""Runs in an instance's interpreter: writes its inventory as JSON. Standard library only, 3.9+.
 
-With the argument `find` it first goes over to the interpreter that the `airflow` on PATH names.
+`<answer>` is the file for it: what the interpreter prints may have warnings in it. With `find
+<answer>` it first goes over to the interpreter that the `airflow` on PATH names.
 """
 
 import importlib.metadata
@@ -75,9 +76,10 @@ def _airflows_own() -> str:
 
 
 def _main() -> None:
-    if sys.argv[1:] == ["find"]:
+    *mode, answer = sys.argv[1:]
+    if mode == ["find"]:
         own = _airflows_own()
-        os.execv(own, [own, __file__])  # noqa: S606 - the image's own interpreter
+        os.execv(own, [own, __file__, answer])  # noqa: S606 - the image's own interpreter
     system = os.uname()
     document = {
         "python": sys.executable,
@@ -88,7 +90,7 @@ def _main() -> None:
         "base": _inventory(),
         "listing": _listing(),
     }
-    sys.stdout.write(json.dumps(document))
+    Path(answer).write_text(json.dumps(document))
 
 
 _main()

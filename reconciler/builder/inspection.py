@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from reconciler.builder.workshop import read_result
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Distribution, Image, Runtime
 
@@ -19,15 +22,17 @@ def inspect_base(python: str) -> Runtime:
     """The runtime of an interpreter; raises Stalled("BaseUnreadable")."""
     source = resources.files("reconciler.builder") / "inspect_base.py"
     try:
-        done = subprocess.run(
-            [python, "-I", "-c", source.read_text()],
-            capture_output=True,
-            timeout=60,
-            check=False,
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-            cwd="/",
-        )
-        found = json.loads(done.stdout[:INVENTORY_LIMIT])
+        with tempfile.TemporaryDirectory(prefix="groundcrew-base-") as folder:
+            answer = Path(folder, "inventory.json")
+            subprocess.run(
+                [python, "-I", "-c", source.read_text(), str(answer)],
+                capture_output=True,
+                timeout=60,
+                check=False,
+                env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+                cwd="/",
+            )
+            found = json.loads(read_result(answer, INVENTORY_LIMIT) or b"")
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise Stalled(
             "BaseUnreadable",

@@ -107,6 +107,7 @@ def make_lock(
         network=direct,
         harmless=not recipe.source_builds,
         quiet=True,
+        results=[place / "pylock.toml"],
     )
     found = read_result(place / "pylock.toml", LOCK_LIMIT)
     lock = found.decode(errors="replace") if found is not None else ""

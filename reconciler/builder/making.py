@@ -66,6 +66,7 @@ class WheelMaker:
             timeout=self.settings.build_timeout,
             writable=[cache],
             index=work,
+            results=[out],
         )
         if ran_out_of_disk(ended):
             raise disk_full()

@@ -118,9 +118,10 @@ class Sandbox:
         network: bool = False,
         harmless: bool = False,
         quiet: bool = False,
+        results: Sequence[Path] = (),
     ) -> Ended:
         """Run a command to its end; see Workshop."""
-        del harmless  # each command has namespaces of its own
+        del harmless, results  # each command has namespaces of its own, and this machine's disk
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
         variables = {

@@ -112,6 +112,7 @@ class Verifier:
             environment=candidate.environment(runtime, home, candidate.build_id),
             writable=[home.parent / LOCAL],
             quiet=True,
+            results=[answer],
         )
         found = read_report(answer)
         if not found.keys() >= REPORT_KEYS:

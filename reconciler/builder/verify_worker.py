@@ -1,14 +1,16 @@
 """Runs in the instance's interpreter with a candidate pinned, and sees which files are opened.
 
 `imports <report> <request>` imports what the build brought, as the request says; it must not fail
-by itself: what fails is the report. `airflow <report> <word>…` is Airflow's command line. Request
-and report are JSON files. Standard library only, Python 3.9+.
+by itself: what fails is the report. `airflow <report> <output> <word>…` is Airflow's command line,
+which prints to the file <output>. Request and report are JSON files. Standard library only, Python
+3.9+.
 """
 
 import contextlib
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 import runpy
 import sys
@@ -160,6 +162,13 @@ def _check(budget: Budget, request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _print_to(path: str) -> None:
+    """Send standard output to a file, also that of programs which are started from here."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(handle, 1)
+    os.close(handle)
+
+
 def _main() -> None:
     mode, answer, *words = sys.argv[1:]
     budget = Budget()
@@ -171,7 +180,8 @@ def _main() -> None:
                 request = json.load(file)
             report = _check(budget, request)
         else:
-            sys.argv[1:] = words
+            _print_to(words[0])
+            sys.argv[1:] = words[1:]
             runpy.run_module("airflow", run_name="__main__", alter_sys=True)
     finally:
         with Path(answer).open("w") as file:

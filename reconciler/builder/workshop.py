@@ -65,8 +65,13 @@ class Workshop(Protocol):
         network: bool = False,
         harmless: bool = False,
         quiet: bool = False,
+        results: Sequence[Path] = (),
     ) -> Ended:
         """Run a command to its end; its output goes to the job's log as it comes, unless `quiet`.
+
+        Output is for people: lines may be cut, and warnings stand among them. Programs answer in
+        `results`, files or folders below `work`; what the command left there can be read when this
+        returns, however late a share shows new files.
 
         `work` is the command's own folder: it may leave anything there, so nothing is written to it
         afterwards and results are read by `read_result`. `index` is the folder in which indexes

@@ -83,12 +83,13 @@ class Bases(Site):
     def inspect(self) -> Runtime:
         """What the inspection of this base says, run as in its image."""
         script = Path(inspect_base.__code__.co_filename).with_name("inspect_base.py")
-        done = subprocess.run(
-            [self.python, str(script)],
+        answer = self.site.parent / "inventory.json"
+        subprocess.run(
+            [self.python, str(script), str(answer)],
             env={"PATH": os.defpath, "PYTHONPATH": str(self.site)},
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, timeout=60, check=True,
         )  # fmt: skip
-        return runtime_of(json.loads(done.stdout), self.python)
+        return runtime_of(json.loads(answer.read_text()), self.python)
 
     def point(self, build: str | None, *, marked: bool = True) -> Runtime:
         """Let the base as it is use a build; `marked`: as this release writes it."""

@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler.builder.job import Job
+from reconciler.builder.jobs.exchange import Command, missing_results, read_answer
 from reconciler.builder.sandbox import LINE_LIMIT, Sandbox
 from reconciler.core.errors import Cancelled
 from reconciler.settings import BuilderSettings
@@ -66,20 +68,53 @@ def test_a_process_that_left_its_group_holds_no_place(job: Job, tmp_path: Path) 
     assert time.monotonic() - begun < 20
 
 
-def test_a_line_without_an_end_is_told_in_pieces_by_a_pod(tmp_path: Path) -> None:
-    """The program in a Job's pod does the same."""
-    ask = {
-        "number": 1, "command": [sys.executable, "-c", ENDLESS], "folder": str(tmp_path),
-        "environment": {}, "timeout": 30, "quiet": True,
-    }  # fmt: skip
-    (tmp_path / "ask-0.json").write_text(json.dumps(ask))
-    with subprocess.Popen([sys.executable, str(WORKER), str(tmp_path), "1", "30"]) as process:
-        answer = tmp_path / "answer-0.json"
+def answer_of(folder: Path, script: str, *results: Path) -> dict[str, Any]:
+    """What the program in a Job's pod answers to one command, a Python script."""
+    command = Command([sys.executable, "-c", script], folder, {}, 30, True, results)
+    (folder / "ask-0.json").write_text(json.dumps(command.document(1)))
+    with subprocess.Popen([sys.executable, str(WORKER), str(folder), "1", "30"]) as process:
+        answer = folder / "answer-0.json"
         for _ in range(500):
             if answer.is_file():
                 break
             time.sleep(0.05)
         process.kill()
-    lines = json.loads(answer.read_text())["lines"]
+    document: dict[str, Any] = json.loads(answer.read_text())
+    return document
+
+
+def test_a_line_without_an_end_is_told_in_pieces_by_a_pod(tmp_path: Path) -> None:
+    """The program in a Job's pod does the same."""
+    lines = answer_of(tmp_path, ENDLESS)["lines"]
     assert {len(line) for line in lines[:-1]} == {LINE_LIMIT}
     assert sum(map(len, lines)) == 1_000_000
+
+
+def test_results_are_read_only_as_the_pod_described_them(tmp_path: Path) -> None:
+    """Until the share shows all of a file, it is missing; what was not declared never counts."""
+    out = tmp_path / "out"
+    script = (
+        "import os, pathlib; os.mkdir('out'); pathlib.Path('out/a').write_text('x' * 300_000); "
+        "os.symlink('/etc/passwd', 'out/link'); os.mkfifo('out/pipe'); "
+        "pathlib.Path('one.json').write_text('{}'); pathlib.Path('other').write_text('1')"
+    )
+    answer_of(tmp_path, script, out, tmp_path / "one.json", tmp_path / "never")
+    answer = read_answer(tmp_path / "answer-0.json", 1)
+    assert answer is not None
+    assert set(answer.results) == {str(out / "a"), str(tmp_path / "one.json")}
+    command = Command([], tmp_path, {}, 30, True, [out, tmp_path / "one.json"])
+    assert not list(missing_results(answer, command))
+    (out / "a").write_text("x" * 299_999 + "y")
+    (tmp_path / "one.json").rename(tmp_path / "late")
+    assert set(missing_results(answer, command)) == {out / "a", tmp_path / "one.json"}
+    assert not list(missing_results(answer, Command([], tmp_path, {}, 30)))
+
+
+def test_an_answer_with_another_digest_is_not_complete(tmp_path: Path) -> None:
+    """What a share shows halfway is read again."""
+    answer_of(tmp_path, "print('one')")
+    path = tmp_path / "answer-0.json"
+    assert read_answer(path, 1) is not None
+    assert read_answer(path, 2) is None
+    path.write_text(path.read_text().replace("one", "two"))
+    assert read_answer(path, 1) is None

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder.jobs.workshop import JobWorkshop
+from reconciler.builder.sandbox import LINE_LIMIT
 from reconciler.core.definitions import SourcePackage
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.runtime import Runtime
+from tests.fakes.base import make_base
 from tests.fakes.bench import PASSWORD, holding
 from tests.fakes.jobbench import SLOW, JobBench, build_in_thread, text
 from tests.fakes.kubeapi import Json, wait_for
 from tests.fakes.lab import Lab
-from tests.fakes.podstatus import Behaviour
+from tests.fakes.podstatus import Behaviour, LabImage
 from tests.fakes.wheels import make_wheel
 
 
@@ -178,6 +180,30 @@ def test_one_job_answers_all_that_ask_for_an_image(bench: JobBench) -> None:
         found = list(pool.map(lambda _: bench.images.inspect(bench.image, "red"), range(10)))
     assert found == [bench.runtime] * 10
     assert len(counted.names) == 1
+
+
+def test_an_image_of_a_thousand_distributions_that_warns_is_inspected(
+    bench: JobBench, tmp_path: Path
+) -> None:
+    """Its inventory is far longer than a line of a log may be, and its Python prints warnings."""
+    others = {f"acme-distribution-number-{number}": "1.0" for number in range(1000)}
+    make_base(tmp_path / "image", others)
+    (site,) = (tmp_path / "image").glob("lib/python3*/site-packages")
+    for info in site.glob("acme_*.dist-info"):
+        needs = "".join(f"Requires-Dist: acme-{n}>=1.0; extra == 'e{n}'\n" for n in range(5))
+        with (info / "METADATA").open("a") as file:
+            file.write(needs)
+    (site / "sitecustomize.py").write_text(
+        "import sys\nprint('{}')\nsys.stderr.write('DeprecationWarning: fork\\n' * 1000)\n"
+    )
+    image = replace(bench.image, reference="example.test/large:1", id="example.test/large:1")
+    bench.lab.kubelet.images[image.reference] = LabImage(root=tmp_path / "image")
+    runtime = bench.images.inspect(image, "red")
+    assert len(runtime.base) == 1001
+    (kept,) = (
+        k for k in (bench.images.cache / "inventories").iterdir() if "number-7" in k.read_text()
+    )
+    assert kept.stat().st_size > 4 * LINE_LIMIT
 
 
 def test_an_inventory_of_an_earlier_version_is_asked_for_anew(bench: JobBench) -> None:

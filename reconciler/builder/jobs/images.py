@@ -74,17 +74,20 @@ class Images:
         job = Job(key, name, team, "", self.logs / f"{name}.log", threading.Event())
         workshop = JobWorkshop(self.sessions, image)
         try:
+            work = workshop.scratch(job, harmless=True)
+            answer = work / "inventory.json"
             ended = workshop.run(
                 job,
-                ["python3", str(self.sessions.tools / "inspect_base.py"), "find"],
-                work=workshop.scratch(job, harmless=True),
+                ["python3", str(self.sessions.tools / "inspect_base.py"), "find", str(answer)],
+                work=work,
                 timeout=TIMEOUT,
                 harmless=True,
                 quiet=True,
+                results=[answer],
             )
+            found = _parsed(read_result(answer, INVENTORY_LIMIT))
         finally:
             workshop.leave(job)
-        found = _parsed(ended.output.encode())
         if ended.code != 0 or found is None or "python" not in found:
             tail = " ".join(ended.output.split())[-300:]
             raise Stalled(

@@ -11,23 +11,28 @@ well (see `endings`) is Stalled.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
-import os
 import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from reconciler.builder.job import Job
 from reconciler.builder.jobs.endings import NO_NODE, hindrance, lost
+from reconciler.builder.jobs.exchange import (
+    Answer,
+    Command,
+    missing_results,
+    read_answer,
+    read_document,
+    replace,
+)
 from reconciler.builder.jobs.manifest import CONTAINER, MANAGED
 from reconciler.builder.jobs.places import Place, Places
-from reconciler.builder.workshop import Ended, read_result
+from reconciler.builder.workshop import Ended
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.errors import Cancelled, GroundcrewError, Retryable
 from reconciler.settings import JobSettings
@@ -44,7 +49,6 @@ HOPE = 10.0  # seconds in which what keeps a Job from starting may pass by itsel
 SLACK = 30.0  # seconds beyond a command's time limit in which its answer must come
 PATIENCE = 3.0  # seconds in which the pod of an ended Job stops writing
 LOG_LAG = 2.0  # seconds that the log may come after the answer
-ANSWER_LIMIT = 32 << 20  # bytes
 
 
 class Session:
@@ -93,21 +97,12 @@ class Session:
 
     # ------------------------------------------------------------------------------- commands
 
-    def run(
-        self,
-        job: Job,
-        command: Sequence[str],
-        *,
-        folder: Path,
-        environment: Mapping[str, str],
-        timeout: float,
-        quiet: bool,
-    ) -> Ended:
+    def run(self, job: Job, command: Command) -> Ended:
         """Run one command in the Job; see Workshop.run. Waits until there is room for the Job."""
         self._running += 1
         try:
             self._open(job)
-            lane = self._free.get(timeout=timeout + SLACK)
+            lane = self._free.get(timeout=command.timeout + SLACK)
         except queue.Empty:
             self._running -= 1
             raise Retryable("JobSilent", f"Job {self.name} does not answer; it is ended") from None
@@ -118,17 +113,13 @@ class Session:
         number = self._numbers[lane]
         self._told[lane], self._jobs[lane] = 0, job
         try:
-            ask = {
-                "number": number, "command": list(command), "folder": str(folder),
-                "environment": dict(environment), "timeout": timeout, "quiet": quiet,
-            }  # fmt: skip
-            _replace(self._control / f"ask-{lane}.json", ask)
-            answer = self._answer(job, lane, number, timeout)
-            lines = [str(line) for line in answer["lines"]]
-            if not quiet:
+            replace(self._control / f"ask-{lane}.json", command.document(number))
+            answer = self._answer(job, lane, number, command)
+            lines = list(answer.lines)
+            if not command.quiet:
                 self._tell_rest(lane, lines)
             text = "\n".join(lines) + ("\n" if lines else "")
-            return Ended(int(answer["code"]), job.clean(text), bool(answer["timed_out"]))
+            return Ended(answer.code, job.clean(text), answer.timed_out)
         finally:
             self._running -= 1
             self.used = time.monotonic()
@@ -140,23 +131,21 @@ class Session:
         """Is a command under way, or waits for the Job."""
         return self._running > 0
 
-    def _answer(self, job: Job, lane: int, number: int, timeout: float) -> dict[str, Any]:
-        """Wait for a lane's answer; the time the pod takes to start does not count."""
+    def _answer(self, job: Job, lane: int, number: int, command: Command) -> Answer:
+        """Wait for a lane's answer and results; the time the pod takes to start does not count."""
         path = self._control / f"answer-{lane}.json"
         begun = time.monotonic()
         looked = running_since = 0.0
         while True:
-            found = _document(path)
-            if found.get("number") == number:
-                text = "\n".join(found.get("lines", []))
-                if hashlib.sha256(text.encode()).hexdigest() == found.get("sha256"):
-                    return found
+            answer = read_answer(path, number)
+            if answer is not None and not any(missing_results(answer, command)):
+                return answer
             now = time.monotonic()
             if now - looked > LOOK_AT_POD:
                 looked = now
                 if self._look(now - begun) and not running_since:
                     running_since = now
-            if running_since and now - running_since > timeout + SLACK:
+            if running_since and now - running_since > command.timeout + SLACK:
                 raise Retryable("JobSilent", f"Job {self.name} does not answer; it is ended")
             if job.cancelled.wait(LOOK):
                 raise Cancelled
@@ -215,7 +204,7 @@ class Session:
 
     def _listen(self) -> None:
         """The worker answers the daemon's signs of life; its node may be gone without a word."""
-        answered = _document(self._control / "here.json").get("beat", 0)
+        answered = read_document(self._control / "here.json").get("beat", 0)
         if answered != self._answered or self._heard == 0.0:
             self._answered, self._heard = answered, time.monotonic()
         if time.monotonic() - self._heard > self._settings.idle:
@@ -332,7 +321,7 @@ class Session:
 
     def _write_beat(self) -> None:
         self._beat += 1
-        _replace(self._control / "alive.json", {"beat": self._beat})
+        replace(self._control / "alive.json", {"beat": self._beat})
 
     def rest(self) -> None:
         """End the idle Job and keep the folder: the next command starts another Job.
@@ -343,7 +332,7 @@ class Session:
             if not self._opened:
                 return
             with contextlib.suppress(OSError):
-                _replace(self._control / "alive.json", {"end": True})
+                replace(self._control / "alive.json", {"end": True})
             place, self._place = self._place, None
             self._opened = 0.0
             try:
@@ -371,22 +360,3 @@ def clear(folder: Path, patience: float) -> None:
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(path: Path, document: Mapping[str, object]) -> None:
-    """Replace a small document; a mode that the pod's user can read."""
-    temp = path.with_name(f".{path.name}.new")
-    with temp.open("w") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temp.chmod(0o644)
-    temp.rename(path)
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(read_result(path, ANSWER_LIMIT) or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -4,8 +4,9 @@
 daemon replaces ask-<lane>.json by rename, the worker answer-<lane>.json; both were there when the
 pod started, so that a share that caches directories shows each change at the next open. `alive` is
 written again and again by the daemon, and answered in here.json: without that the worker ends after
-`idle` seconds. Output goes to the pod's log, as `<lane> <line>`. Standard library only, Python 3.9
-and newer.
+`idle` seconds. Output goes to the pod's log, as `<lane> <line>`: it is for people, and may be cut.
+What a command makes for the daemon is in files, whose sizes and digests are in the answer. Standard
+library only, Python 3.9 and newer.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import json
 import os
 import signal
 import site
+import stat
 import subprocess
 import sys
 import threading
@@ -64,6 +66,32 @@ def _kill(process: Any) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def _describe_file(path: Path) -> Any:
+    """Return [size, SHA-256] of a file, or None where there is no regular file."""
+    try:
+        handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        digest, size = hashlib.sha256(), 0
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+            size += len(chunk)
+        os.fsync(handle)
+    return [size, digest.hexdigest()]
+
+
+def _describe_results(paths: Any) -> Any:
+    """Return the files at these paths, and those in the folders at these paths, with digests."""
+    found = {}
+    for path in map(Path, paths):
+        files = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else [path]
+        found.update({str(file): _describe_file(file) for file in files})
+    return {name: described for name, described in found.items() if described is not None}
+
+
 def _run(lane: int, ask: Any) -> Any:
     """Carry out one command; its answer."""
     process = subprocess.Popen(
@@ -101,7 +129,12 @@ def _run(lane: int, ask: Any) -> Any:
     _kill(process)  # or what it has left behind, which holds its output open
     code = process.wait()
     reader.join(10)
-    return {"code": code, "timed_out": late, "lines": list(kept)}
+    return {
+        "code": code,
+        "timed_out": late,
+        "lines": list(kept),
+        "results": _describe_results(ask["results"]),
+    }
 
 
 def _serve(folder: Path, lane: int) -> None:
@@ -116,9 +149,9 @@ def _serve(folder: Path, lane: int) -> None:
         try:
             answer = _run(lane, ask)
         except (OSError, ValueError, KeyError) as error:
-            answer = {"code": 127, "timed_out": False, "lines": [str(error)]}
+            answer = {"code": 127, "timed_out": False, "lines": [str(error)], "results": {}}
         answer["number"] = done = number
-        text = "\n".join(answer["lines"])
+        text = json.dumps([answer["lines"], answer["results"]])
         answer["sha256"] = hashlib.sha256(text.encode()).hexdigest()
         _write(answer_path, answer)
 

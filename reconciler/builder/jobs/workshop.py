@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.builder.job import Job
+from reconciler.builder.jobs.exchange import Command
 from reconciler.builder.jobs.gateway import Gateway
 from reconciler.builder.jobs.manifest import FOLDER_LABEL, MANAGED, Order, job_manifest, user_of
 from reconciler.builder.jobs.places import Places
@@ -220,47 +221,34 @@ class JobWorkshop:
         network: bool = False,
         harmless: bool = False,
         quiet: bool = False,
+        results: Sequence[Path] = (),
     ) -> Ended:
         """Run a command in the build's Job; see Workshop."""
         del writable, index, network  # the pod decides
         share = self.sessions.share
         hidden = [path for path in readable if not path.is_relative_to(share)]
         assert not hidden, f"{hidden} is not on the share, so no Job can see it"
+        variables = {
+            "HOME": str(work),
+            "TMPDIR": str(work / "tmp"),
+            "LANG": "C.UTF-8",
+            "SOURCE_DATE_EPOCH": "315532800",  # 1980: the oldest time of a zip
+            "UV_LINK_MODE": "copy",
+            **(environment or {}),
+        }
+        asked = Command(command, work, variables, timeout, quiet, results)
         with self.sessions.working(job, self.image, harmless=harmless) as session:
-            return self._run(session, job, command, work, timeout, environment or {}, quiet=quiet)
+            return self._run(session, job, asked)
 
-    def _run(
-        self,
-        session: Session,
-        job: Job,
-        command: Sequence[str],
-        work: Path,
-        timeout: float,
-        environment: Mapping[str, str],
-        *,
-        quiet: bool,
-    ) -> Ended:
+    def _run(self, session: Session, job: Job, command: Command) -> Ended:
+        work = command.folder
         if not work.is_relative_to(session.folder):
             raise Retryable("JobLost", f"the Job of {job.key} was ended; building in a new one")
         try:
             (work / "tmp").mkdir(parents=True, exist_ok=True)
             if user_of(self.image, self.sessions.settings.jobs) != os.getuid():
                 _open_to_all(session.folder, work)
-            return session.run(
-                job,
-                command,
-                folder=work,
-                environment={
-                    "HOME": str(work),
-                    "TMPDIR": str(work / "tmp"),
-                    "LANG": "C.UTF-8",
-                    "SOURCE_DATE_EPOCH": "315532800",  # 1980: the oldest time of a zip
-                    "UV_LINK_MODE": "copy",
-                    **environment,
-                },
-                timeout=timeout,
-                quiet=quiet,
-            )
+            return session.run(job, command)
         except GroundcrewError:
             self.sessions.end(job.key)  # cancelled, or lost: the next command needs a new Job
             raise
