@@ -27,6 +27,7 @@ from metrics.channels import (
 )  # fmt: skip
 from metrics.facts import Links, cut, plain
 from reconciler.core.model import Event
+from reconciler.core.steps import WITHDRAWN
 from reconciler.secretfiles import read
 from reconciler.trust import named
 
@@ -95,7 +96,7 @@ def status_of(
         return None
     if event.data.get("trigger", "commit") != "commit":
         return None  # an operator's rollback says nothing of the commit
-    if event.kind == "ActivationAborted" and event.reason == "Superseded":
+    if event.kind == "ActivationAborted" and event.reason in WITHDRAWN:
         return None
     state, words = found
     kind, _, name = event.object.partition("/")

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from reconciler.core.addresses import shown
 from reconciler.core.model import Event
+from reconciler.core.steps import WITHDRAWN
 
 MESSAGE = 3000  # characters kept of a message
 LINE = 300  # characters kept of a line of a log
@@ -139,7 +140,7 @@ class Fact:
     phases: dict[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
     activation: int = 0  # id of the event with which it began; 0: it is of none
-    trigger: str = ""  # of an activation: "commit", "operator", "deletion"
+    trigger: str = ""  # of an activation: "commit", "operator", "deletion", "base"
     who: str = ""  # the operator who asked
 
     @property
@@ -301,7 +302,7 @@ def _is_quiet(event: Event) -> bool:
     """A no-op, or an activation that only made way for a newer one."""
     if event.kind in ("ActivationStarted", "ActivationActive"):
         return event.data.get("from") == event.data.get("to") and "to" in event.data
-    return event.kind == "ActivationAborted" and event.reason == "Superseded"
+    return event.kind == "ActivationAborted" and event.reason in WITHDRAWN
 
 
 def _list(value: object, text: Callable[[object], str]) -> tuple[str, ...]:

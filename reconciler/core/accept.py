@@ -15,7 +15,7 @@ from reconciler.core.budget import demanded
 from reconciler.core.definitions import Broken, Definitions, Environment, Finding, Instance
 from reconciler.core.model import PRUNE_HELD, EnvironmentRecord, InstanceRecord, Problem
 from reconciler.core.phases import Step
-from reconciler.core.steps import UNTOUCHED, move, stuck
+from reconciler.core.steps import SUPERSEDED, UNTOUCHED, move, stuck
 from reconciler.core.world import REPO, Draft
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRec
     if activation is not None and _where(old) != _where(new):
         gone = stuck(activation) or draft.now - activation.step_since > GONE
         if activation.step in UNTOUCHED:
-            problem = Problem("Superseded", "the instance is defined to be another Airflow")
+            problem = Problem(SUPERSEDED, "the instance is defined to be another Airflow")
             activation = replace(activation, problem=problem)
             record = replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
         if activation.step in UNTOUCHED or not gone:

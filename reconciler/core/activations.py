@@ -20,6 +20,9 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import PHASE_OF, Step
 from reconciler.core.steps import (
+    BASE_CHANGED,
+    SUPERSEDED,
+    SWITCHED,
     UNTOUCHED,
     asked_by,
     move,
@@ -28,7 +31,7 @@ from reconciler.core.steps import (
     retire,
     stuck,
 )
-from reconciler.core.world import Draft, Effect, any_lost, environment_of
+from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_base_moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
             environment.commit.revision,
             mark.who,
         )
+    if record.may_load_another:  # nothing better is at hand: all components are started on this
+        revision = environment.commit.revision
+        return Target(record.current, record.current_digest, Trigger.BASE, revision)
     return None
 
 
@@ -111,7 +117,7 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
 
 def at_target(record: InstanceRecord, target: Target) -> bool:
     """Is the instance where it should be."""
-    if record.current != target.build or record.inherits:
+    if record.current != target.build or record.inherits or record.may_load_another:
         return False
     return target.build is None or record.current_load_into in (None, record.definition.load_into)
 
@@ -199,6 +205,8 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     suspended = suspended_by(draft, record)
     if suspended:
         return suspended
+    if is_base_moved(draft, record):
+        return waits.for_base(record.problem.message if record.problem else "")
     if record.not_before > draft.now:
         draft.wake(record.not_before)
         why = record.problem.message if record.problem else "an earlier failure"
@@ -293,11 +301,13 @@ def _started(
 def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
     """Aim anew or give up while nothing was switched; wake a degraded instance's next try."""
     target = target_of(draft, record)
+    if is_base_moved(draft, record) and activation.step in UNTOUCHED | SWITCHED:
+        return _withdraw(draft, record, activation)
     if activation.step in UNTOUCHED:
         suspended = suspended_by(draft, record)
         if target is None or suspended or at_target(record, target):
             why = "suspended" if suspended else "the definition no longer asks for it"
-            problem = Problem("Superseded", why)
+            problem = Problem(SUPERSEDED, why)
             return replace(record, activation=move(
                 draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
             ))  # fmt: skip
@@ -316,6 +326,24 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
             return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
         draft.wake(activation.not_before)
     return record
+
+
+def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    """Give an activation up because its runtime is leaving: the base was upgraded meanwhile.
+
+    What was switched is switched back, so that the pointer names nothing that no gate has seen.
+    Nothing is restarted: the pods that would load it are on their way out. Should the old base come
+    back, `current_load_into` says that it is not known what its components load.
+    """
+    problem = Problem(BASE_CHANGED, "the base is being changed; it is inspected first")
+    activation = replace(activation, problem=problem, failed_at=activation.step)
+    if activation.step in UNTOUCHED:
+        return replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
+    record = replace(
+        retire(record, activation.to_build, draft.now),
+        current_load_into=(),
+    )
+    return replace(record, activation=move(draft, record, activation, Step.WITHDRAW))
 
 
 def _may_go_forward(

@@ -27,6 +27,7 @@ from reconciler.core.world import (
     build_key,
     commit_data,
     environment_of,
+    is_base_moved,
 )
 
 RUNNING = frozenset({BuildPhase.RESOLVING, BuildPhase.BUILDING, BuildPhase.VERIFYING})
@@ -181,6 +182,23 @@ def _site(draft: Draft, build: BuildRecord) -> str:
     return found.definition.site if found is not None else ""
 
 
+def _is_base_known(draft: Draft, build: BuildRecord) -> bool:
+    """Return True if an instance is known to have the runtime that the build is for still.
+
+    While an upgrade is under way, a build for the outgoing base would serve nobody.
+    """
+    environment = draft.environments.get(build.environment)
+    if environment is None:
+        return False
+    settled = {
+        name: record
+        for wave in environment.definition.rollout
+        for name in wave.instances
+        if (record := draft.instances.get(name)) is not None and not is_base_moved(draft, record)
+    }
+    return maker(build, environment, settled) is not None
+
+
 def _start(draft: Draft) -> None:
     """Fill the free places, the team with the fewest running builds first, then the oldest."""
     near = [b for b in draft.near_builds() if b.phase in OPEN]
@@ -196,7 +214,7 @@ def _start(draft: Draft) -> None:
     ready = sorted(
         (b for b in queued if b.not_before <= draft.now), key=lambda b: (b.created_at, b.key)
     )
-    ready = _firsts(draft, ready, running)
+    ready = _firsts(draft, [b for b in ready if _is_base_known(draft, b)], running)
     waiting: dict[tuple[str, str], deque[BuildRecord]] = {}
     for build in ready:
         waiting.setdefault((sites[build.key], build.team), deque()).append(build)

@@ -36,12 +36,14 @@ def _decide_inspections(draft: Draft) -> None:
         name = record.name
         if record.removed or _under_way(record):
             continue
-        if environment_of(draft, name) is None and record.current is None:
+        unused = record.current is None and not record.may_load_another
+        if environment_of(draft, name) is None and unused:
             continue
         mark = draft.world.fingerprints.get(name)
         if record.runtime is not None and (mark is None or mark == record.fingerprint):
             continue
-        if record.not_before > draft.now:
+        changed_since = record.failed_mark is not None and (mark or "") != record.failed_mark
+        if record.not_before > draft.now and not changed_since:
             draft.wake(record.not_before)
         else:
             draft.effects.append(Effect("inspect", name))
@@ -62,6 +64,7 @@ def record_inspection(
 ) -> None:
     """Take an ended inspection into the records.
 
+    A failure is tried again after a while, or as soon as the base's mark is another one.
     `pointed` is the build that this base loads by the share's pointer, and the runtime that the
     pointer names it for: another one of the same Airflow, where it has nothing for this one.
     """
@@ -75,6 +78,7 @@ def record_inspection(
         draft.instances[name] = replace(
             record,
             problem=record.problem if degraded else problem,
+            failed_mark=fingerprint,
             aborts=aborts,
             not_before=draft.now + draft.policy.backoff(aborts),
         )
@@ -86,6 +90,7 @@ def record_inspection(
         based,
         runtime=runtime,
         fingerprint=fingerprint,
+        failed_mark=None,
         problem=record.problem if degraded else None,
         aborts=0,
         not_before=0.0,
@@ -113,12 +118,15 @@ def _on_base(
     if pointed is not None and pointed == (record.current, record.current_runtime):
         return replace(record, previous=None, previous_digest=None)
     record = retire(record, record.current, now)
+    is_same_airflow = (
+        record.runtime is not None and record.runtime.airflow_version == runtime.airflow_version
+    )
     return replace(
         record,
         current=build,
         current_digest=None,
         current_runtime=made_for,
-        current_load_into=None,
+        current_load_into=() if record.may_load_another and is_same_airflow else None,
         previous=None,
         previous_digest=None,
         active_since=now if build is not None else None,

@@ -88,6 +88,7 @@ class Trigger(StrEnum):
     COMMIT = "commit"
     OPERATOR = "operator"
     DELETION = "deletion"
+    BASE = "base"  # its base was changed during another activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,9 @@ class InstanceRecord:
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
     activation; another Airflow is taken into it when that has ended. `current` is the last build
     that passed the gate (None: the bare base), `current_runtime` the runtime it is for (see
-    `inherits`), `current_load_into` the components that load it (None: not known); `previous` was
-    Active before it. `aborts` counts drains given up in a row.
+    `inherits`), `current_load_into` the components that load it (None: not known; empty: some may
+    load another, as an activation was withdrawn); `previous` was Active before it.
+    `aborts` counts drains given up in a row.
     `removed`: its file is gone; forgotten once its activation has ended.
     `retired` holds (build id, when it stopped being current), for garbage collection; what ran
     before `since`, when this record began, is not known (0.0: nothing did).
@@ -174,6 +176,7 @@ class InstanceRecord:
     definition: Instance
     runtime: Runtime | None = None
     fingerprint: str = ""  # the driver's cheap mark of the base, to know when to inspect again
+    failed_mark: str | None = None  # that mark when an inspection failed; None: it did not
     current: str | None = None
     current_digest: str | None = None  # recipe digest that `current` was built from
     current_runtime: str | None = None
@@ -198,6 +201,11 @@ class InstanceRecord:
     def is_suspended(self) -> bool:
         """By an operator or by its definition; its environment may be besides."""
         return self.suspended or self.definition.suspend
+
+    @property
+    def may_load_another(self) -> bool:
+        """Whether components may load another build than `current`: an activation was withdrawn."""
+        return self.current_load_into == ()
 
     @property
     def inherits(self) -> bool:

@@ -68,7 +68,8 @@ class Step(StrEnum):
     RESTART_BACK = "restart-back"
     PROBE_BACK = "probe-back"
     RELEASE_BACK = "release-back"
-    RELEASE_ABORT = "release-abort"  # drain given up: pools as they were, nothing was switched
+    WITHDRAW = "withdraw"  # the base was changed: the pointer to `from_build`, without a restart
+    RELEASE_ABORT = "release-abort"  # drain given up or withdrawn: pools as they were
     DONE = "done"
     ROLLED_BACK = "rolled-back"
     ABORTED = "aborted"
@@ -95,6 +96,7 @@ PHASE_OF: dict[Step, ActivationPhase] = {
     Step.RESTART_BACK: ActivationPhase.ROLLING_BACK,
     Step.PROBE_BACK: ActivationPhase.ROLLING_BACK,
     Step.RELEASE_BACK: ActivationPhase.ROLLING_BACK,
+    Step.WITHDRAW: ActivationPhase.SWITCHING,
     Step.RELEASE_ABORT: ActivationPhase.DRAINING,
     Step.DONE: ActivationPhase.ACTIVE,
     Step.ROLLED_BACK: ActivationPhase.ROLLED_BACK,
@@ -117,6 +119,7 @@ TABLE: dict[Step, dict[Verdict, Step]] = {
     Step.RESTART_BACK: {Verdict.OK: Step.PROBE_BACK, Verdict.FAILED: Step.DEGRADED},
     Step.PROBE_BACK: {Verdict.OK: Step.RELEASE_BACK, Verdict.FAILED: Step.DEGRADED},
     Step.RELEASE_BACK: {Verdict.OK: Step.ROLLED_BACK},  # likewise
+    Step.WITHDRAW: {Verdict.OK: Step.RELEASE_ABORT, Verdict.FAILED: Step.RELEASE_ABORT},
     Step.RELEASE_ABORT: {Verdict.OK: Step.ABORTED},  # likewise
     Step.DEGRADED: {Verdict.OK: Step.SWITCH_BACK},
 }

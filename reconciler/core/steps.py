@@ -19,10 +19,17 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Verdict
-from reconciler.core.world import Draft, commit_data, environment_of
+from reconciler.core.world import Draft, commit_data, environment_of, is_base_moved
 
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the aim may still change, or be given up."""
+
+SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE})
+"""Steps with which an activation goes forward once the pointer may have moved."""
+
+SUPERSEDED, BASE_CHANGED = "Superseded", "BaseChanged"
+WITHDRAWN = frozenset({SUPERSEDED, BASE_CHANGED})
+"""Why an activation is withdrawn through no failure: what takes its place comes at once."""
 
 RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
 """Steps that only give pools their slots back: tried until it works."""
@@ -91,6 +98,8 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
     activation = record.activation if record else None
     if record is None or activation is None or activation.step is not step:
         return  # aimed anew or given up meanwhile
+    if step in SWITCHED and is_base_moved(draft, record):
+        return  # it tells of a base that is gone: the activation is withdrawn
     for build_id in result.dropped:
         record = retire(record, build_id, draft.now)
     if step is Step.OBSERVE and result.verdict is Verdict.OK:
@@ -188,6 +197,9 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
     if build is None and activation.to_build == record.previous:
         digest = record.previous_digest
     before, of_before = record.current, record.current_digest
+    runtime = record.runtime.key if record.runtime else None
+    if record.inherits and activation.to_build == record.current:  # started anew, and no more
+        runtime = record.current_runtime
     if record.inherits:  # that is for another base: nobody can go back to it
         before, of_before = None, None
     elif activation.to_build == record.current:
@@ -196,7 +208,7 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
         retire(record, record.current, draft.now),
         current=activation.to_build,
         current_digest=digest,
-        current_runtime=record.runtime.key if activation.to_build and record.runtime else None,
+        current_runtime=runtime if activation.to_build else None,
         current_load_into=activation.load_into if activation.to_build else None,
         previous=before,
         previous_digest=of_before,
@@ -296,7 +308,7 @@ def _degraded(
 
 def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
     problem = activation.problem or Problem("Aborted", "the activation was given up")
-    aborts = 0 if problem.reason == "Superseded" else record.aborts + 1
+    aborts = 0 if problem.reason in WITHDRAWN else record.aborts + 1
     draft.event(
         "ActivationAborted",
         record,

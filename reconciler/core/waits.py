@@ -16,6 +16,7 @@ class WaitOn(StrEnum):
     """The first word of every text here."""
 
     SUSPENDED = "suspended"
+    BASE = "base"
     RETRY = "retry"
     WAVE = "wave"
     SOAK = "soak"
@@ -38,6 +39,11 @@ def for_instance() -> str:
 def for_environment(name: str) -> str:
     """Its environment is suspended."""
     return f"{WaitOn.SUSPENDED}: environment {name}"
+
+
+def for_base(why: str) -> str:
+    """The base is another than the one that was inspected."""
+    return f"{WaitOn.BASE}: {why or 'it has changed and is inspected first'}"
 
 
 def for_retry(at: float, why: str) -> str:

@@ -279,6 +279,15 @@ def environment_of(draft: Draft, instance: str) -> EnvironmentRecord | None:
     return draft.environments.get(draft.owners().get(instance, ""))
 
 
+def is_base_moved(draft: Draft, record: InstanceRecord) -> bool:
+    """Return True if an instance's base is no longer the one that its runtime was read from.
+
+    It was upgraded, or is being upgraded: then its pods run several images.
+    """
+    mark = draft.world.fingerprints.get(record.name)
+    return bool(record.runtime and record.fingerprint and mark and mark != record.fingerprint)
+
+
 def any_lost(draft: Draft) -> bool:
     """Is there an environment that cannot be read: an instance without one may be its own."""
     return any(name.startswith("environment/") for name in draft.world.records.unreadable)

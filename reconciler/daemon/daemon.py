@@ -246,7 +246,14 @@ class Daemon:
         self._drop_lost_builds(leadership)
         if not reports:
             return
-        draft = Draft(World(time.time(), self._records, policy=self.rooms.policy))
+        draft = Draft(
+            World(
+                time.time(),
+                self._records,
+                fingerprints=self._looking.marks(self._records),
+                policy=self.rooms.policy,
+            )
+        )
         locks: dict[tuple[str, str], str] = {}
         for report in reports:
             report.apply(draft)

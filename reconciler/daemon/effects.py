@@ -41,7 +41,7 @@ from reconciler.share.share import Share
 
 log = logging.getLogger(__name__)
 
-SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK})
+SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK, Step.WITHDRAW})
 STEP_LIMIT = 600.0  # seconds a step may keep failing in ways that may pass, before it has failed
 
 
@@ -218,21 +218,24 @@ class InstanceEffects:
 
         `seen` is told the instance's name and its base's mark.
         """
-        name = record.name
+        name, mark = record.name, ""
         try:
             driver = self._driver(record.definition)
             mark = driver.fingerprint(record.definition)
+            if not mark:  # nothing was looked at yet: `base` waits until it is
+                driver.base(record.definition)
+                mark = driver.fingerprint(record.definition)
             driver.permit(record.definition)
             runtime = self._inspect(driver.base(record.definition), record.team)
             pointer = self._share.pointer(name)
             pointed = pointer.loaded(*_base(runtime)) if pointer is not None else None
         except GroundcrewError as error:
             problem = problem_of(error)
-            return Report(lambda draft: record_inspection(draft, name, "", None, problem))
+            return Report(lambda draft: record_inspection(draft, name, mark, None, problem))
         except Exception as error:
             log.exception("inspection of %s", name)
             problem = problem_of(error)
-            return Report(lambda draft: record_inspection(draft, name, "", None, problem))
+            return Report(lambda draft: record_inspection(draft, name, mark, None, problem))
         seen(name, mark)
         return Report(lambda draft: record_inspection(draft, name, mark, runtime, None, pointed))
 
@@ -270,7 +273,7 @@ class InstanceEffects:
         forward = activation.step is Step.SWITCH
         wanted = activation.to_build if forward else activation.from_build
         load_into = activation.load_into if forward else activation.from_load_into
-        inherits = record.inherits and not forward
+        inherits = record.inherits and (not forward or wanted == record.current)
         made_for = record.current_runtime if inherits else runtime.key
         name = record.name
         key, abi, airflow, listing = _base(runtime)

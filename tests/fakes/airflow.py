@@ -17,12 +17,18 @@ class Airflow:
     pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key, newest last
     running: str | None = None  # the build that its components loaded at their last start
     healthy: bool = True
+    rolling: bool = False  # an upgrade is under way: its pods run several images
     tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
 
     @property
     def runtime_key(self) -> str:
         """The runtime of its present base."""
         return f"cp311-linux-{self.base}"
+
+    @property
+    def mark(self) -> str:
+        """The mark of its base, or of the mixture while an upgrade is under way."""
+        return f"{self.base}~" if self.rolling else str(self.base)
 
     @property
     def loaded(self) -> tuple[str, str] | None:
@@ -53,5 +59,6 @@ class Airflow:
     def patch(self) -> None:
         """Someone changes what is installed beside the same Airflow, and starts it."""
         self.base += 1
+        self.rolling = False
         self.tasks.clear()
         self.start()

@@ -154,7 +154,7 @@ class House:
         }
         return World(
             self.now, self.records, self.definitions(), tuple(self.requests),
-            {n: str(self.airflow[n].base) for n in self.records.instances if n in self.airflow},
+            {n: self.airflow[n].mark for n in self.records.instances if n in self.airflow},
             missing_builds=frozenset(
                 b for b, runtime in ready if runtime not in self.complete.get(b, set())
             ),
@@ -201,6 +201,12 @@ class House:
 
     def _store(self, change: Change) -> None:
         self.records = stored(self.records, change)
+        for event in change.events:
+            name = event.object.removeprefix("instance/")
+            if event.kind == "ActivationActive":
+                assert self.records.instances[name].fingerprint == self.airflow[name].mark, (
+                    "a build is active on the base that the instance has, never on an outgoing one"
+                )
         self.events += change.events
 
     def _record(self, draft: Draft, effect: Effect, result: object) -> None:
@@ -212,7 +218,7 @@ class House:
         else:
             found = result if isinstance(result, Runtime) else None
             problem = result if isinstance(result, Problem) else None
-            mark = found.key.rpartition("-")[2] if found else ""
+            mark = found.key.rpartition("-")[2] if found else self.airflow[effect.key].mark
             pointed = self.airflow[effect.key].loaded
             record_inspection(draft, effect.key, mark, found, problem, pointed)
 
@@ -229,6 +235,8 @@ class House:
         if effect.kind == "inspect":
             if "api" in self.faults:
                 return Problem("InspectionFailed", "the interpreter does not answer")
+            if self.airflow[effect.key].rolling:
+                return Problem("MixedImages", "its pods run several images")
             return self._runtime(effect.key)
         if effect.kind == "perform":
             record = self.records.instances.get(effect.key)
@@ -290,7 +298,7 @@ class House:
                     late = self.now - activation.step_since > record.definition.drain_timeout
                     words = Problem("DrainTimeout", "tasks still run")
                     return StepResult(Verdict.FAILED if late else Verdict.NOT_YET, words, 2.0)
-            case Step.SWITCH | Step.SWITCH_BACK:
+            case Step.SWITCH | Step.SWITCH_BACK | Step.WITHDRAW:
                 return self._switch(record, activation, real)
             case Step.RESTART | Step.RESTART_BACK:
                 assert not real.tasks, "no task runs while components restart"
@@ -344,7 +352,7 @@ class House:
             late = self.now - activation.step_since > STEP_LIMIT
             verdict = Verdict.FAILED if late else Verdict.NOT_YET
             return StepResult(verdict, Problem("ShareUnreachable", "no answer"), after=5.0)
-        inherits = record.inherits and not forward
+        inherits = record.inherits and (not forward or wanted == record.current)
         made_for = record.current_runtime if inherits else record.runtime.key
         if wanted is not None and made_for not in self.complete.get(wanted, set()):
             return StepResult(Verdict.FAILED, Problem("BuildMissing", "not on the share"))
@@ -363,6 +371,9 @@ class House:
         """No more faults: go on until nothing is left to do."""
         self.faults.clear()
         self.read = True
+        for real in self.airflow.values():
+            if real.rolling:
+                real.upgrade()
         for _ in range(limit):
             for real in self.airflow.values():
                 real.tasks.clear()

@@ -228,14 +228,32 @@ def test_the_base_is_the_image_of_the_running_pods(stand: Stand) -> None:
     part = [m for m in newer.manifests(stand.space) if m["metadata"]["name"] == "airflow-scheduler"]
     stand.lab.apply(part)
     stand.lab.rolled_out("deployments", stand.space, "airflow-scheduler")
-    wait_for(lambda: stand.driver.fingerprint(stand.instance) == "", 10, "mixed images")
+    wait_for(lambda: stand.driver.fingerprint(stand.instance) != mark, 10, "mixed images")
+    mixed_mark = stand.driver.fingerprint(stand.instance)
     assert stand.woken.is_set()
     with pytest.raises(Retryable) as mixed:
         stand.driver.base(stand.instance)
     assert mixed.value.reason == "MixedImages"
     stand.install(newer)
     stand.up()
-    wait_for(lambda: stand.driver.fingerprint(stand.instance) not in ("", mark), 10, "a new mark")
+    seen = ("", mark, mixed_mark)
+    wait_for(lambda: stand.driver.fingerprint(stand.instance) not in seen, 10, "a new mark")
+
+
+def test_an_upgrade_is_seen_before_its_first_pod_runs(stand: Stand) -> None:
+    """A pod with another image counts from its creation on: while it is pulled, say."""
+    stand.install()
+    stand.up()
+    mark = wait_for(lambda: stand.driver.fingerprint(stand.instance), 10, "the fingerprint")
+    stays = {"scheduler": {"lab/mode": "imagepull"}}
+    newer = replace(stand.release, image="registry.test/none:1", annotations=stays)
+    part = [m for m in newer.manifests(stand.space) if m["metadata"]["name"] == "airflow-scheduler"]
+    stand.lab.apply(part)
+    wait_for(lambda: stand.driver.fingerprint(stand.instance) != mark, 20, "the upgrade")
+    with pytest.raises(Retryable) as mixed:
+        stand.driver.base(stand.instance)
+    assert mixed.value.reason == "MixedImages"
+    assert "registry.test/none:1" in mixed.value.message
 
 
 def test_the_oldest_process_is_the_oldest_pod_even_a_tasks(stand: Stand) -> None:

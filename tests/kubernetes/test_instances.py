@@ -102,6 +102,38 @@ def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
         assert site.share.pointer("blue-dev") == pointer  # what is there stays
 
 
+def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSite) -> None:
+    """While pods of both images run, nothing is built or activated for the outgoing one."""
+    place = site.instance("blue-dev", "blue", Release(version="3.1.0"))
+    site.environment("blue", "blue-dev", version="1.0")
+    site.commit()
+    with site.daemon():
+        before = site.active("blue-dev", "1.0", seconds=120)
+        assert "ActivationAborted" not in site.events()
+        make_base(site.root / "newer", {"acme-other": "2.0"})
+        given = place.release.annotations
+        slow = {"scheduler": {**given.get("scheduler", {}), "lab/ready-after": "12"}}
+        place.release = replace(place.release, annotations={**given, **slow})
+        upgrade(site, place, "example.test/blue-dev:newer", site.root / "newer")
+        site.until("blue-dev", lambda r: r.problem and r.problem.reason == "MixedImages", "the mix")
+        site.environment("blue", "blue-dev", version="2.0")
+        site.commit()
+        after = site.active("blue-dev", "2.0", seconds=120)
+    assert after.current_runtime != before.current_runtime
+    history = site.store().events(limit=1000)
+    begun = [e.data["to"] for e in history if e.kind == "ActivationStarted"]
+    assert begun.count(after.current) == 1
+    assert not {b for b in begun if b} - {before.current, after.current, *older(site, "1.0")}
+    new = [b for b in site.store().load().builds.values() if ("acme", "2.0") in b.packages]
+    assert {b.runtime_key for b in new} == {after.current_runtime}
+
+
+def older(site: KubeSite, version: str) -> set[str | None]:
+    """The builds of an earlier version, of whatever runtime."""
+    builds = site.store().load().builds.values()
+    return {b.build_id for b in builds if ("acme", version) in b.packages}
+
+
 def unfit_words(site: KubeSite) -> str:
     """Why a build failed."""
     failed = [b for b in site.store().load().builds.values() if b.phase is BuildPhase.FAILED]

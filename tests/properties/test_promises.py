@@ -118,6 +118,10 @@ class Promises(RuleBasedStateMachine):
     def airflow_is_upgraded(self, name: str) -> None:
         self.house.airflow[name].upgrade()
 
+    @rule(name=NAMES, begins=st.booleans())
+    def an_upgrade_is_rolled_out_or_undone(self, name: str, begins: bool) -> None:
+        self.house.airflow[name].rolling = begins
+
     @rule(name=NAMES, port=st.integers(1, 3))
     def an_instance_is_aimed_at_another_address(self, name: str, port: int) -> None:
         old = self.house.instances[name]

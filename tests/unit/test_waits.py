@@ -11,6 +11,7 @@ from reconciler.core.world import WindowState
 TEXTS = {
     waits.for_instance(): WaitOn.SUSPENDED,
     waits.for_environment("one"): WaitOn.SUSPENDED,
+    waits.for_base("its pods run several images"): WaitOn.BASE,
     waits.for_retry(60.0, "tasks still run"): WaitOn.RETRY,
     waits.for_wave(2, "b is not active yet"): WaitOn.WAVE,
     waits.for_soak(1, "a", 60.0): WaitOn.SOAK,

@@ -70,8 +70,9 @@ class KubernetesDriver:
         where = f"instance {instance.name}: release {release.name} in {release.namespace}"
         if not found:
             raise Retryable("NoPods", f"{where} has no running pod that tells its image")
-        if len({image.id for image in found}) > 1:
-            names = ", ".join(sorted({image.reference for image in found}))
+        several = release.outgoing()
+        if several or len({image.id for image in found}) > 1:
+            names = ", ".join(several or sorted({image.reference for image in found}))
             raise Retryable(
                 "MixedImages", f"{where} runs several images: {names}; waiting until it is one"
             )

@@ -131,22 +131,40 @@ class Release:
     def images(self) -> set[Image]:
         """The images that the pods which load builds run now; empty while there are none."""
         context = self._instance.kubernetes.context if self._instance.kubernetes else None
-        found = set()
-        for pod in self.pods():
-            if "deletionTimestamp" in pod["metadata"]:
-                continue
-            if component_of(pod) in self._instance.load_into:
-                image = _image(pod, context)
-                if image is not None:
-                    found.add(image)
-        return found
+        images = (_image(pod, context) for pod in self._loading())
+        return {image for image in images if image is not None}
+
+    def outgoing(self) -> tuple[str, ...]:
+        """Return the image names of components whose pods have several: a rollout is under way.
+
+        A pod that has not started yet counts too: it is the first sign of an upgrade.
+        """
+        names: dict[str, set[str]] = {}
+        for pod in self._loading():
+            for container in pod["spec"].get("containers") or []:
+                if container["name"] == main_of(pod):
+                    names.setdefault(component_of(pod), set()).add(str(container.get("image")))
+        return tuple(sorted({n for several in names.values() if len(several) > 1 for n in several}))
+
+    def _loading(self) -> list[Json]:
+        """The pods that load builds, without those that are ending."""
+        return [
+            pod
+            for pod in self.pods()
+            if "deletionTimestamp" not in pod["metadata"]
+            and component_of(pod) in self._instance.load_into
+        ]
 
     def mark(self) -> str:
-        """Changes with the images; "" while they are mixed or not known."""
-        found = self.images() if self.pods_mirror.fresh else set()
-        if len({image.id for image in found}) != 1:
+        """Return a mark that changes with the images, mixtures of several included.
+
+        "" while no pod tells its image.
+        """
+        images = self.images() if self.pods_mirror.fresh else set()
+        if not images:
             return ""
-        return hashlib.sha256(next(iter(found)).id.encode()).hexdigest()[:16]
+        parts = (*sorted({image.id for image in images}), *self.outgoing())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _mine(self, found: Json) -> bool:
         return bool(labels_of(found).get("release") == self.name)
