@@ -18,6 +18,7 @@ from gitsource.fields import (
     IndexUrl,
     Jar,
     Mode,
+    ModuleGlob,
     ModuleName,
     Name,
     RepoPath,
@@ -90,6 +91,10 @@ class ChecksModel(Model):
     """What verification proves beside the import of every module."""
 
     imports: list[ModuleName] = Field(default_factory=list, description="modules that must import")
+    exclude: Annotated[list[ModuleGlob], Field(max_length=100)] = Field(
+        default_factory=list,
+        description="globs of modules that verification leaves out, such as acme.legacy.*",
+    )
     dags: list[RepoPath] = Field(
         default_factory=list, description="DAG files in the team's folder that must parse"
     )

@@ -67,6 +67,7 @@ class Merge:
     files: dict[FileItem, Place] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
     dags: dict[str, str] = field(default_factory=dict)
     budget: dict[Measure, ImportLimit] = field(default_factory=dict)
     needs: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class Merge:
             self.files.setdefault(_file(item), part.place("spec", "files", i))
         self.env.update(spec.env)
         self.imports += spec.checks.imports
+        self.exclude += spec.checks.exclude
         for i, name in enumerate(spec.checks.dags):
             found = self._text(folder, name, part.place("spec", "checks", "dags", i))
             self.dags[posixpath.join(folder, name)] = found
@@ -218,6 +220,7 @@ class Merge:
                 tuple(sorted(self.dags.items())),
                 timeout,
                 tuple(self.budget[m] for m in Measure if m in self.budget),
+                tuple(sorted(set(self.exclude))),
             ),
         )
         return Recipe(
@@ -234,6 +237,8 @@ def recipe_digest(recipe: Recipe) -> str:
     """SHA-256 of what shapes the build: no places, so that moving a line changes nothing."""
     document = asdict(recipe)
     del document["digest"], document["checks"]["budget"]
+    if not document["checks"]["exclude"]:  # what says nothing changes nothing
+        del document["checks"]["exclude"]
     for item in (*document["requirements"], *document["packages"]):
         del item["place"]
     document["requirements"] = sorted(document["requirements"], key=lambda r: r["text"])

@@ -7,17 +7,16 @@ without lone surrogates, and whatever is wrong is a Malformed in words, never an
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from functools import lru_cache
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, RootModel, ValidationError
 
 LIMIT = 64 << 20  # bytes of a document
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 Rows = Annotated[list[T], FailFast()]
-"""A list that is given up at its first wrong row: one message is enough, a million take memory."""
+"""A list that is given up at its first wrong row: errors of a million rows take gigabytes."""
 
 
 class Malformed(ValueError):
@@ -30,43 +29,35 @@ class Document(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-@lru_cache(maxsize=64)
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    of: Any = kind
-    return TypeAdapter(of, config=None if _is_model(kind) else ConfigDict(allow_inf_nan=False))
+class List(RootModel[Rows[T]]):
+    """Base of the models of documents that are lists."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def parse(kind: type[T], data: bytes | str, what: str, limit: int = LIMIT) -> T:
+def parse(kind: type[M], data: bytes | str, what: str, limit: int = LIMIT) -> M:
     """Parse JSON as a `kind`; raises Malformed, whose message begins with `what`."""
     if len(data) > limit:
         raise Malformed(f"{what} is larger than {limit} bytes")
     try:
-        found: T = _adapter(cast(Hashable, kind)).validate_json(data, strict=True)
+        return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part)[:80] for part in first["loc"][:8])
-        raise Malformed(
-            f"{what} is not of its shape: {where + ': ' if where else ''}{first['msg'][:200]}"
-        ) from None
-    except (UnicodeError, RecursionError) as error:  # text with lone surrogates
-        raise Malformed(f"{what} is not text: {type(error).__name__}") from None
-    return found
+        raise _malformed(error, what) from None
+    except UnicodeError as error:  # text with lone surrogates
+        raise Malformed(f"{what} is not text: {error.reason}") from None  # type: ignore[attr-defined]
 
 
-def check(kind: type[T], found: object, what: str) -> T:
+def check(kind: type[M], found: object, what: str) -> M:
     """Check an object that was parsed already; raises Malformed as `parse` does."""
     try:
-        checked: T = _adapter(cast(Hashable, kind)).validate_python(found, strict=True)
+        return kind.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part)[:80] for part in first["loc"][:8])
-        raise Malformed(
-            f"{what} is not of its shape: {where + ': ' if where else ''}{first['msg'][:200]}"
-        ) from None
-    except RecursionError:
-        raise Malformed(f"{what} is nested too deeply") from None
-    return checked
+        raise _malformed(error, what) from None
+
+
+def _malformed(error: ValidationError, what: str) -> Malformed:
+    """Return the first error in words; what was written is not repeated."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part)[:80] for part in first["loc"][:8])
+    words = f"{where}: {first['msg']}" if where else first["msg"]
+    return Malformed(f"{what} is not as it should be: {words[:300]}")

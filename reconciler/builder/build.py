@@ -117,7 +117,7 @@ class Builder:
         self._in_repo = InRepo(maker, export, cache_dir)
         self._sdists = Sdists(maker, cache_dir)
         verifier = Verifier(self._workshop, self._in_repo, settings.verify_timeout, cache_dir)
-        self._prover = Prover(share, verifier, self._work)
+        self._prover = Prover(share, verifier, self._work, cache_dir)
 
     # -------------------------------------------------------------------------------- inspect
 

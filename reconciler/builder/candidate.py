@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from reconciler.builder.workshop import Ended, read_result
+from reconciler.builder.workshop import Ended
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
 
@@ -30,6 +28,8 @@ class Candidate:
     loader: Path
     distributions: tuple[str, ...]
     packed: bool = False  # load it from whole packs, unpacked for this verification
+    bin: tuple[str, ...] = ()  # folders of programs, relative to the share
+    active: str | None = None  # the build that the instance runs now
 
     def environment(self, runtime: Runtime, home: Path, pin: str) -> dict[str, str]:
         """The variables of a process that loads a build, with a scratch Airflow in `home`."""
@@ -63,25 +63,6 @@ def put_worker(home: Path) -> Path:
     worker = home / "verify_worker.py"
     worker.write_bytes((resources.files("reconciler.builder") / worker.name).read_bytes())
     return worker
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """What the worker wrote; empty where it did not, or wrote no object."""
-    try:
-        found = json.loads(read_result(path, REPORT_LIMIT) or b"")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def hot_of(found: object) -> Hot:
-    """What a report says of hot files, whatever it says."""
-    rows = found.items() if isinstance(found, dict) else ()
-    return {
-        str(digest): frozenset(str(path) for path in paths)
-        for digest, paths in rows
-        if isinstance(paths, list)
-    }
 
 
 def did_not_end(ended: Ended, what: str) -> Stalled:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reconciler.builder.candidate import (
     LOCAL,
@@ -19,17 +20,18 @@ from reconciler.builder.candidate import (
     Candidate,
     Hot,
     did_not_end,
-    hot_of,
     put_worker,
-    read_report,
 )
 from reconciler.builder.job import Job
+from reconciler.builder.report import DagError, Opened
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
+from reconciler.documents import List, Malformed, parse
 
 Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
+DAGBAG_TIMEOUT = 30.0  # seconds, where an instance says nothing: Airflow's own default
 LIVE = "live"  # in the folder that is parsed: a link to the instance's own DAG folder
 LIST_ERRORS = ("dags", "list-import-errors", "-o", "json")
 
@@ -89,14 +91,14 @@ class DagParser:
         the instance's folders are not to be read by builds.
         """
         home = _home(instance, recipe, work, scratch)
-        errors, report = self._list_errors(job, runtime, instance, candidate, home)
-        return Parsed(errors, hot_of(report.get("hot")))
+        errors, opened = self._list_errors(job, runtime, instance, candidate, home)
+        return Parsed(errors, opened)
 
     def baseline(
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, clean: Clean
     ) -> set[str]:
         """The instance's DAG files that fail on the base alone, as in `Parsed`; kept by content."""
-        words = ("paths", runtime.key, _folder_mark(dags_folder(instance)))
+        words = ("paths", runtime.key, folder_mark(dags_folder(instance)))
         mark = hashlib.sha256("\0".join(words).encode())
         kept = self._cache / "baselines" / f"{mark.hexdigest()}.json"
         if kept.is_file():
@@ -118,8 +120,8 @@ class DagParser:
     def _list_errors(
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, home: Path,
         *, alone: bool = False,
-    ) -> tuple[dict[str, str], dict[str, Any]]:  # fmt: skip
-        """Return import errors by file, and the worker's report; `alone` is on the base alone."""
+    ) -> tuple[dict[str, str], Hot]:  # fmt: skip
+        """Return import errors by file, and what was opened; `alone` is on the base alone."""
         worker, opened, listed = put_worker(home), home / "opened.json", home / "errors.json"
         words = [runtime.python, str(worker), "airflow", str(opened), str(listed), *LIST_ERRORS]
         if not runtime.airflow_version.startswith("2."):
@@ -144,11 +146,8 @@ class DagParser:
         if rows is None:
             raise did_not_end(ended, "airflow dags list-import-errors")
         live = dags_folder(instance)
-        errors = {
-            _where(str(row.get("filepath", "")), home / "dags", live): str(row.get("error", ""))
-            for row in rows
-        }
-        return errors, read_report(opened)
+        errors = {_where(row.filepath, home / "dags", live): row.error for row in rows}
+        return errors, _opened(opened)
 
     def _refuse_hidden(self, instance: Instance, folder: Path) -> None:
         """Whoever writes an airflow.cfg must not choose what builds may read."""
@@ -163,7 +162,7 @@ class DagParser:
             )
 
 
-def _rows(printed: bytes) -> list[dict[str, Any]] | None:
+def _rows(printed: bytes) -> list[DagError] | None:
     """Return the rows that Airflow printed, or None where it printed no list.
 
     Some versions say more on the same output: the list is a line of its own.
@@ -171,13 +170,17 @@ def _rows(printed: bytes) -> list[dict[str, Any]] | None:
     lines = printed.decode(errors="replace").splitlines()
     for line in reversed(lines):
         if line.startswith("["):
-            try:
-                rows = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
-                return rows
+            with contextlib.suppress(Malformed):
+                return parse(List[DagError], line, "Airflow's list of import errors").root
     return [] if any("No data found" in line for line in lines) else None
+
+
+def _opened(answer: Path) -> Hot:
+    """Return what a process opened; nothing where its report is not one, as it is only a help."""
+    try:
+        return parse(Opened, read_result(answer, REPORT_LIMIT) or b"{}", "report").paths()
+    except Malformed:
+        return {}
 
 
 def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path:
@@ -225,16 +228,34 @@ def _live(instance: Instance) -> list[Path]:
 def dags_folder(instance: Instance) -> Path:
     """Where a local instance's DAGs are."""
     home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
+    named = _configured(home, "dags_folder")
+    return Path(named) if named else home / "dags"
+
+
+def dagbag_timeout(instance: Instance) -> float:
+    """Return the seconds in which a DAG file must import, by the instance's airflow.cfg."""
+    home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
+    try:
+        seconds = float(_configured(home, "dagbag_import_timeout"))
+    except ValueError:
+        return DAGBAG_TIMEOUT
+    return seconds if seconds > 0 else math.inf  # Airflow takes 0 for no limit
+
+
+def _configured(home: Path, key: str) -> str:
+    """Return a setting of an airflow.cfg; "" where it is not set."""
     config = home / "airflow.cfg"
     if config.is_file():
-        for line in config.read_text(errors="replace")[:REPORT_LIMIT].splitlines():
-            key, equals, value = line.partition("=")
-            if equals and key.strip() == "dags_folder" and value.strip():
-                return Path(value.strip())
-    return home / "dags"
+        with config.open(errors="replace") as file:
+            text = file.read(REPORT_LIMIT)
+        for line in text.splitlines():
+            found, equals, value = line.partition("=")
+            if equals and found.strip() == key and value.strip():
+                return value.strip()
+    return ""
 
 
-def _folder_mark(folder: Path) -> str:
+def folder_mark(folder: Path) -> str:
     """Changes with any file of a DAG folder."""
     lines = []
     for here, _, names in os.walk(folder):

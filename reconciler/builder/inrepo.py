@@ -105,7 +105,7 @@ class InRepo:
         job.say(f"building {package.path}")
         source = work / "source"
         self.export(package.tree, source)
-        files = [p.relative_to(source).as_posix() for p in source.rglob("*.py")]
+        files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
         place = Place(f"{package.path}/pyproject.toml", 1)
         wheel = self.maker.make(job, runtime, source, work, index, package.path, place)
         keep(wheel, folder, {"sources.json": json.dumps(files)})

@@ -51,6 +51,8 @@ def build_id_of(
     """
     checks = asdict(recipe.checks)
     del checks["budget"]
+    if not checks["exclude"]:
+        del checks["exclude"]
     document: dict[str, object] = {
         "lock": hashlib.sha256(lock.encode()).hexdigest(),
         "trees": [[p.name, p.tree] for p in recipe.packages],

@@ -6,14 +6,18 @@ by that environment's own limits each time, from what the mark tells where that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import Field
+
 from reconciler.builder.candidate import Candidate, Hot
+from reconciler.builder.dags import dags_folder, folder_mark
 from reconciler.builder.job import Job
 from reconciler.builder.verify import Verified, Verifier
 from reconciler.builder.wheels import entry_digest
@@ -22,6 +26,7 @@ from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import ImportCost
 from reconciler.core.runtime import Runtime
+from reconciler.documents import Document, Malformed, Rows, check
 from reconciler.faults import failpoint
 
 
@@ -60,8 +65,41 @@ class Proven(Protocol):
     def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
         """What was seen when the build was verified for this runtime, if it was."""
 
+    def pointer(self, instance: str) -> Pointer | None:
+        """What an instance's pointer says."""
+
     def install_loader(self, instance: str) -> Path:
         """Put the loader in place; returns its directory."""
+
+
+class Named(Protocol):
+    """A build that a pointer names for one runtime."""
+
+    @property
+    def build(self) -> str:
+        """Its id, or the word for the bare base."""
+
+
+class Pointer(Protocol):
+    """A parsed pointer."""
+
+    @property
+    def entries(self) -> Mapping[str, Named]:
+        """Builds by runtime key."""
+
+
+class _Row(Document):
+    """A distribution of a build."""
+
+    name: str
+    sha256: str
+
+
+class _Build(Document):
+    """A build.json, as far as verification goes."""
+
+    distributions: Rows[_Row]
+    bin: Rows[str] = Field(default_factory=list)
 
 
 class Work(Protocol):
@@ -74,7 +112,8 @@ class Work(Protocol):
 class Prover:
     """Verifies builds that are on the share."""
 
-    def __init__(self, share: Proven, verifier: Verifier, work: Work) -> None:
+    def __init__(self, share: Proven, verifier: Verifier, work: Work, cache: Path) -> None:
+        self._cache = cache
         self._share = share
         self._verifier = verifier
         self._work = work
@@ -91,6 +130,7 @@ class Prover:
         if report is not None and not must_measure(recipe.checks.budget, measured(report)):
             job.say(f"build {build_id} was verified for {runtime.key} before")
             verified = Verified(report)
+            self._parse_dags(job, recipe, runtime, instance, build_id)
         else:
             if report is not None:
                 job.say("the build was verified before; its imports are measured again")
@@ -106,19 +146,7 @@ class Prover:
         It begins with the whole packs of what is new on the share, which is spread meanwhile: what
         every process may fall back to is there before the build counts as verified.
         """
-        document = self._share.build(build_id)
-        if document is None:
-            raise Retryable(
-                "BuildMissing",
-                f"build {build_id} is not complete on the share; it is built anew",
-            )
-        rows: Any = document["distributions"]
-        candidate = Candidate(
-            build_id,
-            self._share.root,
-            self._share.install_loader(instance.name),
-            tuple(str(row["name"]) for row in rows),
-        )
+        candidate, rows = self._candidate(instance, runtime, build_id)
         spread = self._share.is_spread_build(build_id)
 
         def once(*, packed: bool) -> Verified:
@@ -152,14 +180,66 @@ class Prover:
         self._share.mark_verified(build_id, runtime.key, report)
         return Verified(report, verified.hot)
 
+    def _candidate(
+        self, instance: Instance, runtime: Runtime, build_id: str
+    ) -> tuple[Candidate, Sequence[_Row]]:
+        """Return a build to be verified, and its rows; raises Retryable("BuildMissing")."""
+        document = self._share.build(build_id)
+        try:
+            described = check(_Build, document, f"build.json of build {build_id}")
+        except Malformed as error:
+            raise Retryable(
+                "BuildMissing",
+                f"build {build_id} is not complete on the share; it is built anew",
+            ) from error
+        pointer = self._share.pointer(instance.name)
+        named = pointer.entries.get(runtime.key) if pointer is not None else None
+        active = named.build if named is not None else build_id
+        known = active != build_id and self._share.build(active) is not None
+        candidate = Candidate(
+            build_id,
+            self._share.root,
+            self._share.install_loader(instance.name),
+            tuple(row.name for row in described.distributions),
+            bin=tuple(described.bin),
+            active=active if known else None,
+        )
+        return candidate, described.distributions
 
-def _packages(rows: Any, runtime: Runtime, needs: Mapping[str, Need]) -> list[list[object]]:
+    def _parse_dags(
+        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+    ) -> None:
+        """Parse an instance's DAGs with a build that another one, or an earlier state, has proved.
+
+        It is done once for the same DAGs and the same active build.
+        """
+        folder = dags_folder(instance)
+        if not folder.is_dir() or not any(folder.rglob("*.py")):
+            return
+        candidate, _ = self._candidate(instance, runtime, build_id)
+        words = (build_id, runtime.key, candidate.active or "", folder_mark(folder))
+        mark = hashlib.sha256("\0".join(words).encode()).hexdigest()
+        kept = self._cache / "parsed" / mark
+        if kept.is_file():
+            return
+        with self._work(job) as work:
+            self._verifier.parse_dags(
+                job, recipe, runtime, instance, candidate, work,
+                lambda: self._work(job, harmless=True),
+            )  # fmt: skip
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.touch()
+
+
+def _packages(
+    rows: Sequence[_Row], runtime: Runtime, needs: Mapping[str, Need]
+) -> list[list[object]]:
     """[name, files, bytes] of each distribution that has files that imports need, largest first."""
     found = []
     for row in rows:
-        need = needs.get(entry_digest(str(row["sha256"]), runtime.python_tag))
+        need = needs.get(entry_digest(row.sha256, runtime.python_tag))
         if need is not None and need.files:
-            found.append((-need.bytes, str(row["name"]), need.files))
+            found.append((-need.bytes, row.name, need.files))
     return [[name, files, -less] for less, name, files in sorted(found)]
 
 

@@ -13,16 +13,39 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from functools import partial
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
 IN_ENTRY = re.compile(r"/([0-9a-f]{64})(?:-[0-9a-f]{16})?[^/]*/((?:lib|bin|data)/.+)$")
 NOT_CODE = ("docs", "examples", "test", "tests")  # folders that some wheels bring along
+ASIDE = {
+    "alembic",
+    "conftest",
+    "cookiecutter",
+    "doc",
+    "docs",
+    "example",
+    "examples",
+    "migrations",
+    "template",
+    "templates",
+    "test",
+    "tests",
+}  # parts of a module's name that say that no DAG imports it
+JINJA = re.compile(r"\{\{|\{%")
+REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)[^;]*;.*\bextra\s*==\s*['\"]([^'\"]+)")
+POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER_SIZES = range(100, 1025)  # bytes that a Git LFS pointer may have
+STARTING = 10.0  # seconds in which a program either fails to start, or has started
+CANNOT_START = (126, 127)  # exit codes of shells and of the dynamic linker
 AIRFLOW_GROUPS = ("airflow.plugins", "apache_airflow_provider")
 
 
@@ -65,17 +88,18 @@ def _source(path: str) -> str:
 
 
 def _modules(dist: importlib.metadata.Distribution, everything: bool) -> list[str]:
-    """Importable modules of a distribution; only its outermost ones unless `everything`.
+    """Return the importable modules of a distribution; only its outermost ones unless `everything`.
 
     Those of a namespace package are its own outermost packages: google.cloud.storage.
     """
     found: dict[tuple[str, ...], bool] = {}  # is it a package
     for file in dist.files or ():
         parts = file.parts
-        if not str(file).endswith(".py") or ".." in parts or parts[0].endswith(".dist-info"):
+        suffix = next((s for s in all_suffixes() if parts[-1].endswith(s)), None)
+        if suffix is None or ".." in parts or parts[0].endswith(".dist-info"):
             continue
         names = list(parts[:-1])
-        stem = parts[-1][:-3]
+        stem = parts[-1][: -len(suffix)]
         if stem == "__main__" or (not names and stem.startswith("setup")):
             continue
         if stem != "__init__":
@@ -111,55 +135,250 @@ def _where(error: BaseException, root: str) -> tuple[str, int]:
     return best
 
 
-def _try(
-    problems: list[dict[str, Any]], what: str, dist: str, action: Callable[[], object], root: str
-) -> None:
-    try:
-        action()
-    except BaseException as error:  # SystemExit at import is a failure too
-        file, line = _where(error, root)
-        problems.append(
-            {
-                "what": what,
-                "distribution": dist,
-                "error": f"{type(error).__name__}: {error}",
-                "file": file,
-                "line": line,
-                "traceback": traceback.format_exc()[-6000:],
-            }
-        )
+class Problem(Exception):
+    """Something that is wrong with the build beside failing imports; `kind` says what."""
+
+    def __init__(self, kind: str, words: str, file: str = "") -> None:
+        super().__init__(words)
+        self.kind, self.words, self.file = kind, words, file
 
 
-def _check(budget: Budget, request: dict[str, Any]) -> dict[str, Any]:
-    begun = time.perf_counter()
-    fatal: list[dict[str, Any]] = []
-    warnings: list[dict[str, Any]] = []
-    modules = 0
-    root = request["root"]
-    for item in request["distributions"]:
-        dist = importlib.metadata.distribution(item["name"])
-        own = item["in_repo"]
-        for name in _modules(dist, own):
-            modules += 1
-            kind = fatal if own or "." not in name else warnings
-            _try(kind, name, item["name"], partial(importlib.import_module, name), root)
-        for point in dist.entry_points:
-            kind = fatal if own or point.group in AIRFLOW_GROUPS else warnings
-            what = f"entry point {point.name} of {point.group}"
-            _try(kind, what, item["name"], point.load, root)
-    for name in request["imports"]:
-        _try(fatal, name, "", partial(importlib.import_module, name), root)
-    seconds = time.perf_counter() - begun
-    hot = budget.hot()
+def _told(error: BaseException, what: str, dist: str, root: str) -> dict[str, Any]:
+    """Return a row of the report."""
+    file, line = (error.file, 0) if isinstance(error, Problem) else _where(error, root)
+    plain = isinstance(error, Problem)
     return {
-        "fatal": fatal,
-        "warnings": warnings,
-        "modules": modules,
-        "seconds": seconds,
-        "opens": budget.opens,
-        "files": sum(not path.endswith("/") for paths in hot.values() for path in paths),
-        "hot": hot,
-    }
+        "kind": error.kind if isinstance(error, Problem) else "import",
+        "what": what,
+        "distribution": dist,
+        "error": str(error) if plain else f"{type(error).__name__}: {error}",
+        "file": file,
+        "line": line,
+        "traceback": "" if plain else "".join(
+            traceback.format_exception(type(error), error, error.__traceback__)
+        )[-6000:],
+    }  # fmt: skip
+
+
+def _from_elsewhere(name: str) -> None:
+    """Raise Problem if a module that was imported is not the build's.
+
+    Modules that put others in their place, or have no file, are as their authors want them.
+    """
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    origin = str(getattr(spec, "origin", None) or getattr(module, "__file__", None) or "")
+    if getattr(spec, "name", name) != name or not os.path.isabs(origin):
+        return
+    if IN_ENTRY.search(origin) is None:
+        owner = _owner(origin)
+        raise Problem("shadowed", owner or origin)
+
+
+def _owner(path: str) -> str:
+    """Return name and version of the distribution that has a file; "" if none says so."""
+    base = os.path.basename(path)
+    for dist in importlib.metadata.distributions():
+        for file in dist.files or ():
+            if file.name == base and os.path.samefile(os.path.dirname(path), _folder(dist, file)):
+                return f"{dist.metadata['Name']} {dist.version}"
+    return ""
+
+
+def _folder(dist: importlib.metadata.Distribution, file: Any) -> str:
+    folder = os.path.dirname(str(dist.locate_file(file)))
+    return folder if os.path.isdir(folder) else os.devnull
+
+
+def _is_aside(name: str) -> bool:
+    """Return True for a module that is not meant to be imported: tests, migrations, templates."""
+    parts = name.split(".")
+    last = parts[-1]
+    tests = last.startswith("test_") or last.endswith("_test")
+    return tests or not ASIDE.isdisjoint(parts)
+
+
+def _is_excluded(name: str, globs: list[str]) -> bool:
+    """Return True if a glob of checks.exclude fits a module or a package around it."""
+    parts = name.split(".")
+    around = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    return any(fnmatchcase(one, glob) for one in around for glob in globs)
+
+
+def _is_optional(dist: importlib.metadata.Distribution, error: BaseException) -> str:
+    """Return why a module of an own package may fail: the extra that it needs; "" for no reason."""
+    if isinstance(error, SyntaxError) and error.filename:
+        with contextlib.suppress(OSError, UnicodeError), open(error.filename) as file:
+            return "it is a template, not Python" if JINJA.search(file.read()) else ""
+    seen: BaseException | None = error
+    for _ in range(20):
+        if isinstance(seen, ModuleNotFoundError) and seen.name:
+            return _extra_of(dist, seen.name)
+        seen = getattr(seen, "__cause__", None) or getattr(seen, "__context__", None)
+    return ""
+
+
+def _extra_of(dist: importlib.metadata.Distribution, module: str) -> str:
+    """Return which extra of a distribution would bring a module, in words; "" for none."""
+    top = re.sub(r"[-_.]+", "-", module.split(".")[0]).lower()
+    for text in dist.requires or ():
+        found = REQUIREMENT.match(text)
+        name = re.sub(r"[-_.]+", "-", found[1]).lower() if found else ""
+        if found and len(top) > 2 and (top in name or name in top):
+            return f"it needs {found[1]}, of the extra {found[2]}, which is not asked for"
+    return ""
+
+
+class Check:
+    """Everything that is looked at in one build."""
+
+    def __init__(self, budget: Budget, request: dict[str, Any]) -> None:
+        self._budget = budget
+        self._request = request
+        self._root: str = request["root"]
+        self._exclude: list[str] = request["exclude"]
+        self._begun = time.perf_counter()
+        self._aside: list[tuple[str, str]] = []
+        self._modules = 0
+        self._cost: dict[str, Any] = {}
+        self._fatal: list[dict[str, Any]] = []
+        self._warnings: list[dict[str, Any]] = []
+
+    def imports(self) -> None:
+        """Import what the build brought, and what the definition names."""
+        for item in self._request["distributions"]:
+            dist = importlib.metadata.distribution(item["name"])
+            for name in _modules(dist, item["in_repo"]):
+                if item["in_repo"] and _is_aside(name):
+                    self._aside.append((name, item["name"]))
+                elif not _is_excluded(name, self._exclude):
+                    self._module(name, dist, item)
+            for point in dist.entry_points:
+                if not _is_excluded(point.value.partition(":")[0].strip(), self._exclude):
+                    self._entry_point(point, item)
+        for name in self._request["imports"]:
+            self._try(self._fatal, name, "", partial(importlib.import_module, name))
+        hot = self._budget.hot()
+        self._cost = {
+            "modules": self._modules,
+            "seconds": time.perf_counter() - self._begun,
+            "opens": self._budget.opens,
+            "files": sum(not path.endswith("/") for paths in hot.values() for path in paths),
+            "hot": [[digest, paths] for digest, paths in hot.items()],
+        }
+
+    def _module(self, name: str, dist: importlib.metadata.Distribution, item: Any) -> None:
+        self._modules += 1
+        own, outermost = item["in_repo"], "." not in name
+        begun = time.perf_counter()
+        try:
+            importlib.import_module(name)
+        except BaseException as error:  # SystemExit at import is a failure too
+            row = _told(error, name, item["name"], self._root)
+            optional = _is_optional(dist, error) if own and not outermost else ""
+            if optional:
+                row["error"] = f"{row['error']} ({optional})"
+            (self._fatal if outermost or (own and not optional) else self._warnings).append(row)
+            return
+        self._try(self._fatal, name, item["name"], partial(_from_elsewhere, name))
+        seconds, limit = time.perf_counter() - begun, self._request["import_timeout"]
+        if own and seconds > limit:
+            words = f"{seconds:.1f} s, and the instance allows {limit:g} s (dagbag_import_timeout)"
+            file = str(getattr(sys.modules.get(name), "__file__", None) or "")
+            match = IN_ENTRY.search(file)
+            place = f"/{match[1]}/{match[2]}" if match else ""
+            problem = Problem("slow", words, place)
+            self._fatal.append(_told(problem, name, item["name"], self._root))
+
+    def _entry_point(self, point: importlib.metadata.EntryPoint, item: Any) -> None:
+        kind = self._fatal if item["in_repo"] or point.group in AIRFLOW_GROUPS else self._warnings
+        self._try(kind, f"entry point {point.name} of {point.group}", item["name"], point.load)
+
+    def _try(
+        self, rows: list[dict[str, Any]], what: str, dist: str, action: Callable[[], object]
+    ) -> None:
+        try:
+            action()
+        except BaseException as error:
+            rows.append(_told(error, what, dist, self._root))
+
+    def others(self) -> None:
+        """Look at what counts for no budget: data, programs, modules that nothing need import."""
+        for item in self._request["distributions"]:
+            dist = importlib.metadata.distribution(item["name"])
+            rows = self._fatal if item["in_repo"] else self._warnings
+            for problem in _pointers(dist):
+                rows.append(_told(problem, problem.file, item["name"], self._root))
+        for path, own in _programs(self._root, self._request["bin"]):
+            rows = self._fatal if own else self._warnings
+            self._try(rows, os.path.basename(path), "", partial(_start, path))
+        for name, dist_name in self._aside:
+            if not _is_excluded(name, self._exclude):
+                action = partial(importlib.import_module, name)
+                self._try(self._warnings, name, dist_name, action)
+
+    def report(self) -> dict[str, Any]:
+        """Return what was seen so far."""
+        return {**self._cost, "fatal": self._fatal, "warnings": self._warnings}
+
+
+def _pointers(dist: importlib.metadata.Distribution) -> Iterator[Problem]:
+    """Yield the files of a distribution that are Git LFS pointers instead of their contents."""
+    for file in dist.files or ():
+        if file.size is None or file.size not in POINTER_SIZES:
+            continue
+        path = str(dist.locate_file(file))
+        with contextlib.suppress(OSError), open(path, "rb") as opened:
+            if opened.read(len(POINTER)) == POINTER:
+                match = IN_ENTRY.search(path)
+                yield Problem("pointer", str(file), f"/{match[1]}/{match[2]}" if match else "")
+
+
+def _programs(root: str, folders: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the programs that are asked to start, and whether the definition itself names them.
+
+    Those that wheels write are scripts of the build's Python: their entry points are loaded.
+    """
+    for folder in folders:
+        own = folder.endswith("/files/bin")
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(os.path.join(root, folder))):
+                path = os.path.join(root, folder, name)
+                if os.path.isfile(path) and (own or _head(path) == b"\x7fELF"):
+                    yield path, own
+
+
+def _head(path: str) -> bytes:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(4)
+    return b""
+
+
+def _start(path: str) -> None:
+    """Raise Problem for a program that cannot be started here; what it does then is its own."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=STARTING, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return
+    except OSError as error:
+        raise Problem("program", str(error.strerror)) from error
+    if done.returncode in CANNOT_START:
+        lines = done.stdout.decode(errors="replace").strip().splitlines()
+        raise Problem("program", lines[-1] if lines else f"exit code {done.returncode}")
+
+
+def _write(answer: str, document: dict[str, Any]) -> None:
+    """Write a report in one step: whatever ends this process later, it is whole."""
+    with open(answer + ".new", "w") as file:
+        json.dump(document, file)
+    os.replace(answer + ".new", answer)
+
+
+def _hot_rows(budget: Budget) -> list[list[Any]]:
+    return [[digest, paths] for digest, paths in budget.hot().items()]
 
 
 def _print_to(path: str) -> None:
@@ -173,19 +392,20 @@ def _main() -> None:
     mode, answer, *words = sys.argv[1:]
     budget = Budget()
     sys.addaudithook(budget.hook)
-    report: dict[str, Any] = {}
+    if mode == "imports":
+        with open(words[0]) as file:
+            check = Check(budget, json.load(file))
+        check.imports()
+        _write(answer, check.report())
+        check.others()
+        _write(answer, check.report())
+        return
     try:
-        if mode == "imports":
-            with Path(words[0]).open() as file:
-                request = json.load(file)
-            report = _check(budget, request)
-        else:
-            _print_to(words[0])
-            sys.argv[1:] = words[1:]
-            runpy.run_module("airflow", run_name="__main__", alter_sys=True)
+        _print_to(words[0])
+        sys.argv[1:] = words[1:]
+        runpy.run_module("airflow", run_name="__main__", alter_sys=True)
     finally:
-        with Path(answer).open("w") as file:
-            json.dump({"hot": budget.hot(), **report}, file)
+        _write(answer, {"hot": _hot_rows(budget)})
 
 
 _main()

@@ -110,6 +110,7 @@ class Checks:
     dags: tuple[tuple[str, str], ...] = ()  # (repo path, text of the file)
     timeout: float = 300.0
     budget: tuple[ImportLimit, ...] = ()  # at most one of each measure
+    exclude: tuple[str, ...] = ()  # globs of modules that are not looked at
 
 
 @dataclass(frozen=True, slots=True)

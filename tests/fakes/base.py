@@ -92,7 +92,8 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
     name, version = "{dist}", "{version}"
     stem = name.replace("-", "_")
     info = f"{{stem}}-{{version}}.dist-info"
-    files = {{str(p): p.read_bytes() for p in sorted(pathlib.Path("{package}").rglob("*.py"))}}
+    found = [p for p in sorted(pathlib.Path("{package}").rglob("*")) if p.is_file()]
+    files = {{str(p): p.read_bytes() for p in found}}
     files[f"{{info}}/METADATA"] = (
         f"Metadata-Version: 2.1\\nName: {{name}}\\nVersion: {{version}}\\n{requires}"
     ).encode()

@@ -194,7 +194,11 @@ def test_a_wheel_that_no_disk_takes_is_refused_for_good(bench: Bench) -> None:
     assert "alpha-1.0-py3-none-any.whl" in error.message
 
 
-@pytest.mark.parametrize("answer", ["[]", "[" * 200_000, '{"files": 1}', "\\ud800"])
+@pytest.mark.parametrize(
+    "answer",
+    ["[]", "[" * 200_000, '{"files": 1}', "\\ud800"],
+    ids=["list", "deep", "number", "surrogate"],
+)
 def test_a_page_that_is_none_is_said_in_words(
     bench: Bench, answer: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

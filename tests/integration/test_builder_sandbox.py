@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.builder.report import Report
 from reconciler.builder.sandbox import Sandbox
-from reconciler.builder.verify import REPORT_KEYS
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings, Settings
 from tests.fakes.bench import PASSWORD, Bench, files
@@ -274,7 +274,7 @@ def test_what_a_build_script_leaves_behind_leads_nowhere(bench: Bench) -> None:
     victim = bench.root / "victim"
     victim.write_text("untouched")
     forged = bench.root / "report.json"
-    forged.write_text(json.dumps({key: [] for key in sorted(REPORT_KEYS)}))
+    forged.write_text(json.dumps({key: [] for key in sorted(Report.model_fields)}))
     code = f"""
 import contextlib, os, pathlib
 names = ["requirements.in", "constraints.txt", "uv.toml", "pylock.toml", "request.json", "tmp",

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder import manifest, overlap
+from reconciler.builder.dagjudge import last_line, line_in
 from reconciler.builder.files import fetch_files
 from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.metadata import usable
 from reconciler.builder.standins import stand_ins
-from reconciler.builder.verify import last_line, line_in
 from reconciler.builder.wheels import Wheel
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
 from reconciler.core.errors import Cancelled, Stalled

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import httpx
 
 from reconciler.cli.preview.comparing import Advisory, InstanceChange, Preview
-from reconciler.documents import Document, parse
+from reconciler.documents import Document, Rows, parse
 from reconciler.outgoing import Client
 
 OSV = "https://api.osv.dev"
@@ -27,13 +27,13 @@ class _Vulnerability(Document):
 
 
 class _Result(Document):
-    vulns: list[_Vulnerability] | None = None
+    vulns: Rows[_Vulnerability] | None = None
 
 
 class _Answer(Document):
     """OSV's answer to a batch of queries."""
 
-    results: list[_Result]
+    results: Rows[_Result]
 
 
 def with_advisories(

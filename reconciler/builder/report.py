@@ -1,0 +1,86 @@
+"""The report of a verification, which the build's own code may have written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reconciler.builder.candidate import Hot
+from reconciler.core.budget import LARGEST
+from reconciler.documents import Document, Rows
+
+WORDS_LIMIT = 500  # characters of one problem's words in a message
+
+Count = Annotated[int, Field(ge=0, lt=LARGEST)]
+Kind = Literal["import", "shadowed", "slow", "pointer", "program"]
+
+
+class Problem(Document):
+    """Something that is wrong with a build, as the worker tells it."""
+
+    kind: Kind
+    what: str
+    distribution: str
+    error: str
+    file: str
+    line: Count
+    traceback: str
+
+    @property
+    def words(self) -> str:
+        """What failed, as a sentence without its end."""
+        what, error = self.what[:WORDS_LIMIT], self.error[:WORDS_LIMIT]
+        match self.kind:
+            case "import":
+                return f"{what} does not import: {error}"
+            case "shadowed":
+                return (
+                    f"the module {what} would be loaded from {error} of the base, and not from "
+                    f"{self.distribution} of this build: both have it, and the base comes first. "
+                    f"Remove {self.distribution} from the requirements, or accept the base's by "
+                    f"listing {what} under checks.exclude"
+                )
+            case "slow":
+                return (
+                    f"importing {what} took {error}, so every DAG that imports it would fail. Move "
+                    f"what takes long into functions, or raise that setting of the instance"
+                )
+            case "pointer":
+                return (
+                    f"{error} is a Git LFS pointer and not the file itself. Commit the file "
+                    f"without LFS, or have the package fetch it"
+                )
+            case "program":
+                return (
+                    f"the program {what} cannot be started: {error}. Is it made for this machine, "
+                    f"with everything that it needs?"
+                )
+
+
+class Opened(Document):
+    """Paths in store entries that a process opened, by the entries' digests."""
+
+    hot: Rows[tuple[str, Rows[str]]] = Field(default_factory=list)
+
+    def paths(self) -> Hot:
+        """Return the paths by digest."""
+        return {digest: frozenset(paths) for digest, paths in self.hot}
+
+
+class Report(Opened):
+    """What importing everything of a build has shown."""
+
+    fatal: Rows[Problem]
+    warnings: Rows[Problem]
+    modules: Count
+    seconds: Annotated[float, Field(ge=0, lt=LARGEST)]
+    opens: Count
+    files: Count
+
+
+class DagError(Document):
+    """A row of `airflow dags list-import-errors`."""
+
+    filepath: str
+    error: str
