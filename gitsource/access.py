@@ -75,6 +75,19 @@ def check_url(url: str, allowed: tuple[str, ...]) -> None:
         raise Stalled("SourceUnknown", f"git.url {shown(url)} may hold no {secret}")
 
 
+HARMLESS = (
+    "badDate", "badDateOverflow", "badEmail", "badFilemode", "badName", "badTagName", "badTimezone",
+    "gitmodulesBlob", "gitmodulesMissing", "gitmodulesName", "gitmodulesParse", "gitmodulesPath",
+    "gitmodulesSymlink", "gitmodulesUpdate", "gitmodulesUrl", "missingEmail",
+    "missingNameBeforeEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail",
+    "missingTaggerEntry", "multipleAuthors", "nulInCommit", "zeroPaddedDate", "zeroPaddedFilemode",
+)  # fmt: skip
+"""Findings of git's checks that harm nobody who neither checks files out nor follows submodules.
+
+History cannot be changed: one commit with one of them would stop the repository for all teams.
+"""
+
+
 def git_environment(
     url: str, allowed: tuple[str, ...], secrets: Path, home: Path
 ) -> dict[str, str]:
@@ -83,6 +96,7 @@ def git_environment(
         ("core.hooksPath", os.devnull),
         ("transfer.fsckObjects", "true"),
         ("fetch.fsckObjects", "true"),
+        *((f"{check}.{name}", "ignore") for check in ("fetch.fsck", "fsck") for name in HARMLESS),
         ("submodule.recurse", "false"),
         ("gc.auto", "0"),
         ("maintenance.auto", "false"),
@@ -135,6 +149,13 @@ def translate(url: str, branch: str, message: str) -> GroundcrewError:
     """What git's complaint about a remote means to us."""
     url, words = shown(url), shown(" ".join(message.split())[-500:])
     lower = words.lower()
+    if "fsck error" in lower or "error in object" in lower or "in packed object" in lower:
+        return Stalled(
+            "SourceUnsafe",
+            f"{url} has an object on branch {branch} that git's checks refuse: {words}; remove the "
+            "commit that brought it from the branch's history (git rebase or git filter-repo) and "
+            "push it again",
+        )
     if "couldn't find remote ref" in lower or "not our ref" in lower:
         return Retryable(
             "BranchMissing", f"branch {branch} is gone from {url}; push it again or set git.branch"

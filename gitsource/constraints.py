@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-COMMENT = re.compile(r"(^|\s+)#.*$")
+LINE_LIMIT = 4096  # characters; what parses a line may take longer than in proportion to it
 
 
 def constraints_of(text: str) -> Iterator[tuple[int, str, str]]:
@@ -16,8 +15,11 @@ def constraints_of(text: str) -> Iterator[tuple[int, str, str]]:
     A constraint is given as parsed, "" where it is none.
     """
     for number, line in enumerate(text.split("\n"), start=1):
-        wanted = COMMENT.sub("", line).strip()
+        wanted = _without_comment(line)
         if not wanted:
+            continue
+        if len(wanted) > LINE_LIMIT:
+            yield number, "", f"longer than {LINE_LIMIT} characters; write one constraint a line"
             continue
         try:
             parsed = Requirement(wanted)
@@ -32,6 +34,14 @@ def constraints_of(text: str) -> Iterator[tuple[int, str, str]]:
             yield number, "", "a control character; write name==version"
         else:
             yield number, str(parsed), ""
+
+
+def _without_comment(line: str) -> str:
+    """Return a line without its comment, which begins with a # at the start or after a space."""
+    begin = line.find("#")
+    while begin > 0 and not line[begin - 1].isspace():
+        begin = line.find("#", begin + 1)
+    return (line if begin < 0 else line[:begin]).strip()
 
 
 def _wrong(wanted: str) -> str:

@@ -25,6 +25,7 @@ PACKAGES = "/packages/"
 READ = ("instances/", "shared/", "teams/")
 LISTING_LIMIT = 64 << 20  # bytes of all rows
 PIECE = 1 << 20  # bytes read at once
+LATEST = 253_402_300_799  # seconds since the epoch, the end of the year 9999
 SLOW = "MirrorSlow"  # git had no end in the mirror: the disk is slow, or git.timeout is short
 
 
@@ -184,4 +185,5 @@ def commit_of(git: Git, head: str) -> Commit:
     words = ["log", "-1", "--no-show-signature", FORMAT, head]  # `show` makes a diff, too
     text = git(words).decode(errors="replace").rstrip("\n")
     revision, author, at, subject = text.split("\0", 3)
-    return Commit(revision, author[:200], subject[:500], float(at))
+    seconds = int(at) if at.isdecimal() and len(at) <= len(str(LATEST)) else 0
+    return Commit(revision, author[:200], subject[:500], float(min(seconds, LATEST)))

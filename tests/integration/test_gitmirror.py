@@ -254,3 +254,57 @@ def test_who_only_reads_leaves_the_daemons_mirror_as_it_is(
     assert mirror.stat().st_ino == before
     assert set(refs) <= set(mirror.glob("refs/groundcrew/*"))
     assert one.poll() is not None or damage is None
+
+
+def raw_commit(repo: Repo, author: str) -> str:
+    """Make a commit object as it stands, which git itself would not write, the branch's newest."""
+    tree, parent = repo.git("rev-parse", "HEAD^{tree}"), repo.git("rev-parse", "HEAD")
+    text = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {author}\n\nodd\n"
+    made = subprocess.run(
+        ["git", "hash-object", "-t", "commit", "-w", "--literally", "--stdin"],
+        cwd=repo.path, input=text, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    repo.git("update-ref", "refs/heads/main", made.stdout.strip())
+    return made.stdout.strip()
+
+
+ODD_AUTHORS = {
+    "a time zone that there is none of": "A <a@example.com> 1700000000 +99999",
+    "no time zone": "A <a@example.com> 1700000000",
+    "a date beyond all calendars": "A <a@example.com> 99999999999999999999 +0000",
+    "a padded date": "A <a@example.com> 0001700000000 +0000",
+    "no email": "A 1700000000 +0000",
+    "no name": "<a@example.com> 1700000000 +0000",
+}
+
+
+@pytest.mark.parametrize("author", ODD_AUTHORS.values(), ids=ODD_AUTHORS.keys())
+def test_an_odd_commit_stops_nobody(author: str, repo: Repo, tmp_path: Path) -> None:
+    """History cannot be changed: one team's odd commit would block the repository for all teams."""
+    repo.commit()
+    odd = raw_commit(repo, author)
+    one = source(tmp_path, str(repo.path))
+    found = one.poll()
+    assert found is not None
+    assert found.commit.revision == odd
+    assert 0.0 <= found.commit.at <= 253_402_300_799
+    assert one._is_sound(), "the mirror is not thrown away for it either"
+
+
+def test_a_harmful_object_is_refused_in_words(repo: Repo, tmp_path: Path) -> None:
+    """A tree with a .git folder; what it is and what to do about it is said."""
+    repo.commit()
+    blob = repo.git("rev-parse", "HEAD:instances/dev.yaml")
+    rows = f"040000 tree {repo.git('rev-parse', 'HEAD:instances')}\tinstances\n"
+    rows += f"100644 blob {blob}\t.git\n"
+    made = subprocess.run(
+        ["git", "mktree"], cwd=repo.path, input=rows, capture_output=True, text=True, check=True
+    )
+    parent = repo.git("rev-parse", "HEAD")
+    commit = repo.git("commit-tree", made.stdout.strip(), "-p", parent, "-m", "harm")
+    repo.git("update-ref", "refs/heads/main", commit)
+    with pytest.raises(Stalled) as refused:
+        source(tmp_path, str(repo.path)).poll()
+    assert refused.value.reason == "SourceUnsafe"
+    assert "hasDotgit" in refused.value.message
+    assert "git rebase" in refused.value.message

@@ -241,3 +241,17 @@ def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
     place.rename(old)
     assert site.run(WHERE).startswith(str(site.local))
     assert not old.exists()
+
+
+def test_a_umask_that_lets_the_group_write_changes_nothing(site: Site) -> None:
+    """The official Airflow image sets 0002; the folders are ours alone all the same, and used."""
+    before = os.umask(0o002)
+    try:
+        found = site.run(WHERE)
+    finally:
+        os.umask(before)
+    assert found.startswith(str(site.local))
+    made = [path for path in site.local.rglob("*") if path.is_dir() and path.parent == site.local]
+    made += [path for top in made for path in top.iterdir() if path.is_dir()]
+    assert made
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}

@@ -224,8 +224,9 @@ def _place(root: str, note: str = "") -> str | None:
                 if os.path.exists(os.path.join(folder, note)) and _ours(top) and _ours(folder):
                     return folder
                 continue
-            os.makedirs(top, mode=0o700, exist_ok=True)
-            os.makedirs(os.path.join(folder, ".data"), mode=0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(top), exist_ok=True)
+            for each in (top, folder, os.path.join(folder, ".data")):
+                _make_own(each)
             runs = not os.statvfs(folder).f_flag & os.ST_NOEXEC  # shared objects need that
             if runs and _ours(top) and _ours(folder) and os.access(folder, os.W_OK):
                 return folder
@@ -234,8 +235,20 @@ def _place(root: str, note: str = "") -> str | None:
     return None
 
 
+def _make_own(folder: str) -> None:
+    """Make a folder that only this user can write to, whatever the umask is.
+
+    `os.makedirs` gives its mode to the last folder only: under umask 0002, which the official image
+    sets, the ones between could be written by the group.
+    """
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+
+
 def _ours(folder: str) -> bool:
-    """May nobody else have put code there."""
+    """Return True if nobody else can have put code there."""
     found = os.lstat(folder)
     folder_of_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
     return folder_of_ours and not found.st_mode & 0o022
