@@ -15,6 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 SILENCE = 10.0  # seconds in which a connection has to send the head of a request
 CONNECTIONS = 600  # at once; a further one takes the place of that which was silent the longest
 REQUESTS = 400  # at once, event streams among them; more are answered 503
+TARGET_LIMIT = 4096  # bytes of a request's path and query; a longer one is answered 414
+HEAD_LIMIT = 16 << 10  # bytes of a request's line and headers
 SPARED = ("/healthz", "/readyz")  # these are answered nevertheless
 
 
@@ -70,7 +72,11 @@ class Connection(H11Protocol):
 
 
 class Bounded:
-    """Answers 503 when too many requests are open."""
+    """Refuses what would cost too much before any of it is read.
+
+    That is 503 while too many requests are open, and 414 for an address that is too long: what
+    parses it may take longer than in proportion to it, and holds up every other thread meanwhile.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,6 +84,13 @@ class Bounded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on if there is room."""
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > TARGET_LIMIT:
+            words = {
+                "reason": "BadRequest",
+                "message": f"the address is longer than {TARGET_LIMIT} bytes; ask for less at once",
+            }
+            await JSONResponse(words, status_code=414)(scope, receive, send)
+            return
         if self._open >= REQUESTS and scope["path"] not in SPARED:
             words = {"reason": "Unavailable", "message": "too many requests are open"}
             full = JSONResponse(words, status_code=503, headers={"retry-after": "10"})

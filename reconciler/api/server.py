@@ -10,7 +10,7 @@ import time
 import uvicorn
 from starlette.applications import Starlette
 
-from reconciler.api.connections import Bounded, Connection
+from reconciler.api.connections import HEAD_LIMIT, Bounded, Connection
 from reconciler.core.errors import Stalled
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Server:
                 proxy_headers=False,  # who a proxy speaks for is told by `people`
                 ws="none",
                 http=Connection,
+                h11_max_incomplete_event_size=HEAD_LIMIT,
                 timeout_keep_alive=5,
                 timeout_graceful_shutdown=DRAIN,
             )

@@ -110,3 +110,20 @@ def test_too_many_open_requests_are_refused_but_for_health(
     deadline = time.monotonic() + 10
     while httpx.get(f"{url}/api/v1/status", headers=read, timeout=5).status_code != 200:
         assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/instances", "/history", "/metrics", "/no/such"])
+def test_a_long_address_is_refused_unread(path: str, url: str) -> None:
+    """Without a token too: parsing tens of thousands of parameters once held the daemon."""
+    many = "&".join(f"p{number}=" for number in range(1500))
+    refused = httpx.get(f"{url}{path}?{many}", timeout=20)
+    assert refused.status_code == 414
+    assert str(connections.TARGET_LIMIT) in refused.json()["message"]
+
+
+def test_a_long_head_ends_its_connection(url: str) -> None:
+    """A request whose line and headers have no end is not kept in memory."""
+    line = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "
+    with opened(url, line + b"a" * (2 * connections.HEAD_LIMIT)) as connection:
+        answer = connection.recv(64)
+    assert answer.startswith(b"HTTP/1.1 400") or answer == b""
