@@ -251,8 +251,11 @@ class Assembly:
                 by_name.setdefault(made.object, []).append(made)
         owners: dict[str, list[Made]] = {}
         found: dict[str, Environment] = {}
+        contested: dict[str, tuple[Environment, ...]] = {}
         for name, same in by_name.items():
             if len(same) > 1:
+                sound = tuple(m.environment for m in same if m.environment is not None)
+                contested.update({one.name: sound for one in sound})
                 paths = [(m.path, m) for m in same]
                 findings += [_double(name, m.name_place, m.path, paths) for m in same]
                 continue
@@ -266,7 +269,7 @@ class Assembly:
         findings += _taken(found, owners)
         findings += _platforms(found, self._instances)
         return Definitions(
-            commit, found, dict(self._instances), tuple(sorted(findings, key=_order))
+            commit, found, dict(self._instances), tuple(sorted(findings, key=_order)), contested
         )
 
 

@@ -6,14 +6,14 @@ of the definitions is held until someone confirms it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import Broken, Definitions, Environment, Finding, Instance
-from reconciler.core.model import PRUNE_HELD, EnvironmentRecord, InstanceRecord, Problem
+from reconciler.core.model import PRUNE_HELD, EnvironmentRecord, InstanceRecord, Problem, Records
 from reconciler.core.phases import Step
 from reconciler.core.steps import SUPERSEDED, UNTOUCHED, move, stuck
 from reconciler.core.world import REPO, Draft
@@ -28,23 +28,73 @@ def accept(draft: Draft) -> bool:
     definitions = draft.world.definitions
     if definitions is None:
         return draft.repo.held is None
-    definitions = readable(definitions, draft.world.records.unreadable)
+    definitions = acceptable(definitions, draft.world.records)
     confirmed = draft.repo.prune_confirmed == definitions.commit.revision
-    if not confirmed and (gone := pruned(draft, definitions)):
-        _hold(draft, definitions.commit.revision, gone)
-        return False
-    if draft.repo.held is not None:
+    loss = Loss() if confirmed else pruned(draft, definitions)
+    if loss.objects:
+        _hold(draft, definitions.commit.revision, loss)
+        if not loss.teams:
+            return False
+    elif draft.repo.held is not None:
         draft.repo = replace(draft.repo, source_problem=None)
     revision = definitions.commit.revision
     if revision != draft.repo.accepted_revision:
         draft.repo = replace(draft.repo, accepted_revision=revision)
         draft.event("SourceChanged", REPO, definitions.commit.subject, revision=revision)
     broken = _broken(draft, definitions)
-    _accept_instances(draft, definitions, broken)
-    _accept_environments(draft, definitions, broken)
+    _accept_instances(draft, definitions, broken, loss)
+    _accept_environments(draft, definitions, broken, loss)
     draft.definitions_changed()
     _note_findings(draft, definitions)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Objects that a revision loses and that stay until somebody confirms it; none by default.
+
+    `teams` are those whose loss it is; empty where it is the loss of the repo as a whole.
+    """
+
+    objects: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
+
+
+def acceptable(definitions: Definitions, records: Records) -> Definitions:
+    """Return the definitions as they may be accepted beside these records."""
+    return with_owners(readable(definitions, records.unreadable), records.environments)
+
+
+def with_owners(definitions: Definitions, known: Mapping[str, EnvironmentRecord]) -> Definitions:
+    """Return the definitions with each contested name given to the file that is known by it.
+
+    A name belongs to the environment that was accepted under it first: another team's file of the
+    same name has a finding, and stops nobody else.
+    """
+    won = {
+        name: one
+        for name, several in definitions.contested.items()
+        for one in several
+        if name in known and one.place.file == known[name].definition.place.file
+    }
+    named = _named(definitions)
+    won = {
+        name: one
+        for name, one in won.items()
+        if not any(i in named for wave in one.rollout for i in wave.instances)
+    }
+    if not won:
+        return definitions
+    settled = {(f"Environment/{name}", one.place.file) for name, one in won.items()}
+    return replace(
+        definitions,
+        environments={**definitions.environments, **won},
+        findings=tuple(
+            f
+            for f in definitions.findings
+            if f.reason != "DuplicateName" or (f.object, f.place.file) not in settled
+        ),
+    )
 
 
 def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definitions:
@@ -95,22 +145,40 @@ def lost(draft: Draft, definitions: Definitions) -> list[str]:
     return environments + instances
 
 
-def pruned(draft: Draft, definitions: Definitions) -> list[str]:
-    """What is lost, where that is so much that someone has to confirm it; else nothing.
+def pruned(draft: Draft, definitions: Definitions) -> Loss:
+    """Return what is lost, where that is so much that someone has to confirm it; else nothing.
 
     That is more than a fraction of all that is recorded, of its environments or of its instances;
-    the loss of one object is never too much.
+    the loss of one object is never too much. Where that is true of the repo and more than that
+    fraction of its teams lose something, the revision as a whole is held. Else each team is looked
+    at by itself: only what is that team's stays, and nobody else waits for it.
     """
     gone = lost(draft, definitions)
-    known = {
-        "environment/": len(draft.environments),
-        "instance/": sum(not i.removed for i in draft.instances.values()),
-    }
-    known[""] = sum(known.values())
-    counts = {kind: sum(name.startswith(kind) for name in gone) for kind in known}
+    known = {f"environment/{name}": e.team for name, e in draft.environments.items()}
+    known |= {f"instance/{n}": i.team for n, i in draft.instances.items() if not i.removed}
     fraction = draft.policy.prune_fraction
-    too_much = any(counts[kind] >= 2 and counts[kind] > known[kind] * fraction for kind in known)
-    return gone if too_much else []
+    teams = set(known.values())
+    losing = {known[name] for name in gone}
+    if len(losing) > len(teams) * fraction and _is_too_much(gone, known.keys(), fraction):
+        return Loss(tuple(gone))
+    objects: list[str] = []
+    held: list[str] = []
+    for team in sorted(losing):
+        of_team = [name for name in gone if known[name] == team]
+        all_of_team = [name for name, owner in known.items() if owner == team]
+        if _is_too_much(of_team, all_of_team, fraction):
+            objects += of_team
+            held.append(team)
+    return Loss(tuple(objects), tuple(held))
+
+
+def _is_too_much(gone: Collection[str], known: Collection[str], fraction: float) -> bool:
+    """Return True if more than a fraction of `known`, or of one kind of it, is gone."""
+    for kind in ("environment/", "instance/", ""):
+        count = sum(name.startswith(kind) for name in gone)
+        if count >= 2 and count > fraction * sum(name.startswith(kind) for name in known):
+            return True
+    return False
 
 
 def _broken(draft: Draft, definitions: Definitions) -> Broken:
@@ -126,10 +194,13 @@ def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tu
     return [(name, defined[name]) for name in sorted(names & defined.keys())]
 
 
-def _hold(draft: Draft, revision: str, gone: list[str]) -> None:
+def _hold(draft: Draft, revision: str, loss: Loss) -> None:
+    gone = loss.objects
+    whose = f"objects of team {', '.join(loss.teams)}" if loss.teams else "known objects"
+    stays = "these stay as they are" if loss.teams else "nothing is changed"
     message = (
-        f"revision {revision[:10]} removes {len(gone)} of the known objects "
-        f"({', '.join(gone[:5])}{', …' if len(gone) > 5 else ''}); nothing is changed until "
+        f"revision {revision[:10]} removes {len(gone)} of the {whose} "
+        f"({', '.join(gone[:5])}{', …' if len(gone) > 5 else ''}); {stays} until "
         f"`groundcrew confirm-prune` or a newer revision"
     )
     problem = Problem(PRUNE_HELD, message)
@@ -138,7 +209,7 @@ def _hold(draft: Draft, revision: str, gone: list[str]) -> None:
         draft.event("PruneHeld", REPO, message, revision=revision)
 
 
-def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) -> None:
+def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken, loss: Loss) -> None:
     near = draft.focus.instances if draft.focus is not None else None
     for name, definition in _near(definitions.instances, near):
         record = draft.instances.get(name)
@@ -150,7 +221,7 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken) ->
         draft.instances[name] = record
     for name in sorted(draft.instances.keys() - definitions.instances.keys()):
         record = draft.instances[name]
-        if broken.by(record.definition) is not None:
+        if f"instance/{name}" in loss.objects or broken.by(record.definition) is not None:
             continue
         if record.activation is None:
             del draft.instances[name]
@@ -190,7 +261,9 @@ def _where(instance: Instance) -> object:
     return instance.team, instance.api.url, instance.kubernetes, home
 
 
-def _accept_environments(draft: Draft, definitions: Definitions, broken: Broken) -> None:
+def _accept_environments(
+    draft: Draft, definitions: Definitions, broken: Broken, loss: Loss
+) -> None:
     commit = definitions.commit
     near = draft.focus.environments if draft.focus is not None else None
     for name, definition in _near(definitions.environments, near):
@@ -209,8 +282,10 @@ def _accept_environments(draft: Draft, definitions: Definitions, broken: Broken)
     for name in left:
         record = draft.environments[name]
         finding = broken.by(record.definition)
-        if finding is not None:
-            problem = Problem(finding.reason, finding.message, finding.place)
+        problem = Problem(finding.reason, finding.message, finding.place) if finding else None
+        if f"environment/{name}" in loss.objects:
+            problem = Problem(PRUNE_HELD, "it is no longer defined; its removal waits for someone")
+        if problem is not None:
             kept = _without(record.definition, taken)
             if record.problem != problem or record.definition != kept:
                 draft.environments[name] = replace(record, definition=kept, problem=problem)

@@ -270,13 +270,15 @@ class Definitions:
     """All that the environments repo asks for at one revision.
 
     An object that is known and has a finding now is Stalled and kept as it is, never treated as
-    deleted: see `Broken`.
+    deleted: see `Broken`. `contested` holds what several files define under one name: that name is
+    not in `environments`, and each of these files has a finding.
     """
 
     commit: Commit
     environments: Mapping[str, Environment] = field(default_factory=dict)
     instances: Mapping[str, Instance] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    contested: Mapping[str, tuple[Environment, ...]] = field(default_factory=dict)
 
 
 def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.core.accept import readable
+from reconciler.core.accept import acceptable
 from reconciler.core.activations import WayBack, at_target, suspended_by, target_of, way_back
 from reconciler.core.builds import OPEN, ready_build
 from reconciler.core.definitions import Definitions, Finding
@@ -100,9 +100,7 @@ def status(definitions: Definitions | None, records: Records, now: float) -> Sta
             for e in sorted(records.environments.values(), key=lambda e: e.name)
         ),
         instances=tuple(instances[name] for name in sorted(instances)),
-        findings=readable(definitions, records.unreadable).findings
-        if definitions
-        else records.findings,
+        findings=acceptable(definitions, records).findings if definitions else records.findings,
         problem=records.source_problem,
     )
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import httpx
+from pydantic import Field
 
 from reconciler.cli.preview.comparing import Advisory, InstanceChange, Preview
 from reconciler.documents import Document, Rows, parse
@@ -27,7 +28,7 @@ class _Vulnerability(Document):
 
 
 class _Result(Document):
-    vulns: Rows[_Vulnerability] | None = None
+    vulns: Rows[_Vulnerability] = Field(default_factory=list)
 
 
 class _Answer(Document):
@@ -91,5 +92,5 @@ def ask(pairs: list[Pair], service: str) -> dict[Pair, list[str]]:
             answer.raise_for_status()
             results = parse(_Answer, answer.content, f"the answer of {service}").results
             for pair, result in zip(part, results, strict=True):
-                found[pair] = sorted(v.id for v in result.vulns or ())
+                found[pair] = sorted(v.id for v in result.vulns)
     return found

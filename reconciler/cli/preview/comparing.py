@@ -265,4 +265,4 @@ def _held(old: Definitions, new: Definitions, policy: Policy) -> tuple[str, ...]
         },
         instances={i.name: InstanceRecord(i.name, i.team, i) for i in old.instances.values()},
     )
-    return tuple(pruned(Draft(World(0.0, records, policy=policy)), new))
+    return pruned(Draft(World(0.0, records, policy=policy)), new).objects

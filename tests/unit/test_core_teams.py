@@ -1,0 +1,106 @@
+"""What one team does to names and counts concerns that team alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gitsource.validate import validate
+from reconciler.core.definitions import Definitions, Environment, Wave
+from reconciler.core.model import Verb
+from tests.fakes.definitions import environment, instance
+from tests.fakes.gitrepo import NOWHERE
+from tests.fakes.house import House
+
+RED, BLUE = Wave(("red-dev",)), Wave(("blue-dev",))
+
+
+class Contested(House):
+    """A house in whose repo two files define `one`."""
+
+    rivals: tuple[Environment, ...] = ()
+
+    def definitions(self) -> Definitions | None:
+        """The revision that was read, with the names that several files claim."""
+        found = super().definitions()
+        if found is None or not self.rivals:
+            return found
+        several = (found.environments["one"], *self.rivals)
+        others = {name: one for name, one in found.environments.items() if name != "one"}
+        return replace(found, environments=others, contested={"one": several})
+
+
+def house_of_two_teams() -> Contested:
+    """Team red has `one`, team blue has `two`; each on an instance of its own."""
+    house = Contested()
+    for team in ("red", "blue"):
+        house.join(instance(f"{team}-dev", team))
+    house.environments["one"] = environment("one", "g1", (RED,))
+    house.environments["two"] = environment("two", "g2", (BLUE,), "blue")
+    house.commit()
+    house.settle()
+    return house
+
+
+def test_a_name_stays_with_the_environment_that_had_it_first() -> None:
+    """Another team's file of the same name stalls nothing: the owner's next commit counts."""
+    house = house_of_two_teams()
+    house.rivals = (environment("one", "g9", (BLUE,), "blue"),)
+    house.environments["one"] = environment("one", "g3", (RED,))
+    house.commit()
+    house.settle()
+    assert house.airflow["red-dev"].running == "g3@cp311-linux-1"
+    assert house.airflow["blue-dev"].running == "g2@cp311-linux-1"
+    assert house.records.environments["one"].problem is None
+
+
+def test_a_name_that_nobody_had_goes_to_nobody() -> None:
+    """Both files are new: neither counts until one of them is renamed."""
+    house = Contested()
+    house.join(instance("red-dev"))
+    house.rivals = (environment("one", "g9", (), "blue"),)
+    house.environments["one"] = environment("one", "g1", (RED,))
+    house.commit()
+    house.settle()
+    assert "one" not in house.records.environments
+
+
+def test_the_reader_tells_which_files_claim_a_name(tmp_path: Path) -> None:
+    """With a finding for each of them, as long as it does not know whose the name is."""
+    for team in ("red", "blue"):
+        file = tmp_path / "teams" / team / "one.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(NOWHERE)
+    definitions, findings = validate(tmp_path)
+    assert "one" not in definitions.environments
+    assert [one.team for one in definitions.contested["one"]] == ["blue", "red"]
+    assert {f.reason for f in findings} == {"DuplicateName"}
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_teams_loss_holds_that_team_only(confirmed: bool) -> None:
+    """Eight environments that come and go with their team's guard leave all others at work."""
+    house = house_of_two_teams()
+    for number in range(8):
+        name = f"empty-{number}"
+        house.environments[name] = environment(name, "g1", (), "blue")
+    house.commit()
+    house.settle()
+    for number in range(8):
+        del house.environments[f"empty-{number}"]
+    house.environments["one"] = environment("one", "g5", (RED,))
+    house.commit()
+    if confirmed:
+        house.ask(Verb.CONFIRM_PRUNE, "")
+    house.settle()
+    assert house.airflow["red-dev"].running == "g5@cp311-linux-1"
+    held = {name for name in house.records.environments if name.startswith("empty")}
+    if confirmed:
+        assert not held
+        assert house.records.source_problem is None
+    else:
+        assert len(held) == 8
+        assert house.records.source_problem is not None
+        assert "of the objects of team blue" in house.records.source_problem.message
