@@ -309,7 +309,13 @@ class Builder:
         files: Parts,
         work: Path,
     ) -> None:
-        order = placing.lay_out(self._share, entries, lambda name: _folder(work / name))
+        version = ".".join(runtime.python_version.split(".")[:2])
+        order = placing.lay_out(
+            self._share,
+            entries,
+            lambda name: _folder(work / name),
+            f"lib/python{version}/site-packages",
+        )
         facts = {digest: one.facts for digest, one in order.items()}
         document = build_json(build_id, recipe, runtime, job, wheels, facts, files, self._share)
         failpoint("builder.entries-placed")

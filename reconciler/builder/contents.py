@@ -129,6 +129,23 @@ def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> 
     except Exception as error:
         raise Stalled("InvalidWheel", f"{wheel.name} is broken: {str(error)[:500]}") from error
     shutil.rmtree(staged / "headers", ignore_errors=True)
+    _place_data(staged)
+
+
+def _place_data(staged: Path) -> None:
+    """Put modules and programs of the data scheme where an installer has all others.
+
+    The rest stays in data/, relative to the prefix.
+    """
+    data = staged / "data"
+    sites = [*data.glob("lib*/python3*/site-packages")]
+    moves = [(site, staged / "lib") for site in sites] + [(data / "bin", staged / "bin")]
+    for source, target in moves:
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+            shutil.rmtree(source)
+    if data.is_dir() and not any(path.is_file() for path in data.rglob("*")):
+        shutil.rmtree(data)
 
 
 def _tell_record(source: WheelFile, name: str, say: Callable[[str], None]) -> None:

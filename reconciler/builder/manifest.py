@@ -85,7 +85,7 @@ def build_json(
     paths, bins = [], []
     for digest, facts in order.items():
         relative = share.entry(digest).relative_to(share.root).as_posix()
-        paths.append({"path": f"{relative}/lib", **({"pth": True} if facts.pth else {})})
+        paths.append({"path": f"{relative}/{facts.site}", **({"pth": True} if facts.pth else {})})
         if facts.bin:
             bins.append(f"{relative}/bin")
     jars = []

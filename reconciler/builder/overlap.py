@@ -7,12 +7,15 @@ has it; two wheels that both fill `foo/` beside a `foo/__init__.py` must therefo
 from __future__ import annotations
 
 import hashlib
+import mmap
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ORIGIN = re.compile(rb"\$ORIGIN(?:/\.\.)+")
 SHARING = (b"extend_path", b"declare_namespace")
 
 Tops = Mapping[str, str]  # what is at the top of a wheel: "file", "regular" or "open" packages
@@ -25,12 +28,20 @@ class Facts:
     tops: Tops
     pth: bool
     bin: bool
+    data: bool = False  # it has files of the data scheme, or looks for those of others
+    site: str = "lib"  # its folder of modules
 
     @classmethod
-    def of(cls, entry: Path) -> Facts:
-        """Look at a folder."""
-        lib = entry / "lib"
-        return cls(tops(lib), any(lib.glob("*.pth")), (entry / "bin").is_dir())
+    def of(cls, entry: Path, site: str = "lib") -> Facts:
+        """Look at a folder, whose modules are in `site`."""
+        lib = entry / site
+        return cls(
+            tops(lib),
+            any(lib.glob("*.pth")),
+            (entry / "bin").is_dir(),
+            (entry / "data").is_dir() or _looks_outside(lib),
+            site,
+        )
 
     @classmethod
     def parse(cls, kept: Mapping[str, object] | None) -> Facts | None:
@@ -38,11 +49,31 @@ class Facts:
         if kept is None or not isinstance(kept.get("tops"), dict):
             return None
         found: Any = kept["tops"]
-        return cls(dict(found), bool(kept.get("pth")), bool(kept.get("bin")))
+        return cls(
+            dict(found),
+            bool(kept.get("pth")),
+            bool(kept.get("bin")),
+            bool(kept.get("data")),
+            str(kept.get("site", "lib")),
+        )
 
     def document(self) -> dict[str, object]:
         """As JSON."""
-        return {"tops": dict(self.tops), "pth": self.pth, "bin": self.bin}
+        found: dict[str, object] = {"tops": dict(self.tops), "pth": self.pth, "bin": self.bin}
+        return found | {"data": self.data, "site": self.site}
+
+
+def _looks_outside(lib: Path) -> bool:
+    """Return True if a shared object is told to look for others outside of the modules' folder."""
+    for path in lib.rglob("*.so*"):
+        depth = len(path.relative_to(lib).parts) - 1
+        if not path.is_file() or path.stat().st_size == 0:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for found in ORIGIN.finditer(data):
+                if found[0].count(b"/..") > depth:
+                    return True
+    return False
 
 
 def tops(lib: Path) -> dict[str, str]:
@@ -55,8 +86,11 @@ def tops(lib: Path) -> dict[str, str]:
     return found
 
 
-def groups(entries: Mapping[str, Tops]) -> list[tuple[str, ...]]:
-    """Digests that belong together, in their order; most groups hold one digest."""
+def groups(entries: Mapping[str, Tops], data: Collection[str] = ()) -> list[tuple[str, ...]]:
+    """Return digests that belong together, in their order; most groups hold one digest.
+
+    Those of `data` share one prefix, where their files may look for each other's.
+    """
     owner: dict[str, str] = {}
     parent = {digest: digest for digest in entries}
 
@@ -73,6 +107,8 @@ def groups(entries: Mapping[str, Tops]) -> list[tuple[str, ...]]:
             first = owner.setdefault(name, digest)
             if root(first) != root(digest):
                 parent[root(digest)] = root(first)
+    for digest in data:
+        parent[root(digest)] = root(next(iter(data)))
     found: dict[str, list[str]] = {}
     for digest in entries:
         found.setdefault(root(digest), []).append(digest)
@@ -88,14 +124,19 @@ def _regular(package: Path) -> bool:
     return not any(mark in head for mark in SHARING)
 
 
-def merged_digest(members: tuple[str, ...]) -> str:
-    """Digest of the entry that holds all of `members`."""
-    return hashlib.sha256("\0".join(("merged", *members)).encode()).hexdigest()
+def merged_digest(members: tuple[str, ...], site: str = "lib") -> str:
+    """Return the digest of the entry that holds all of `members`, their modules in `site`."""
+    kind = ("merged",) if site == "lib" else ("prefix", site)
+    return hashlib.sha256("\0".join((*kind, *members)).encode()).hexdigest()
 
 
-def merge(members: Sequence[Path], staged: Path) -> None:
-    """Lay several unpacked wheels over each other, as an installer would; the later one wins."""
+def merge(members: Sequence[Path], staged: Path, site: str = "lib") -> None:
+    """Lay several unpacked wheels over each other, as an installer would; the later one wins.
+
+    With another `site` than lib, the folder is a prefix: files of the data scheme lie in it as in a
+    virtual environment, so that modules find them relative to themselves.
+    """
     for entry in members:
-        for part in ("lib", "bin"):
-            if (entry / part).is_dir():
-                shutil.copytree(entry / part, staged / part, dirs_exist_ok=True)
+        for part, place in (("data", ""), ("lib", site), ("bin", "bin")):
+            if (entry / part).is_dir() and (part != "data" or site != "lib"):
+                shutil.copytree(entry / part, staged / place, dirs_exist_ok=True)

@@ -62,9 +62,9 @@ class Entry:
     whole: Whole | None = None
 
 
-def put(share: Places, digest: str, staged: Path) -> Entry:
-    """Publish an unpacked wheel as one file."""
-    facts = Facts.of(staged)
+def put(share: Places, digest: str, staged: Path, site: str = "lib") -> Entry:
+    """Publish an unpacked wheel as one file; its modules are in `site`."""
+    facts = Facts.of(staged, site)
     return Entry(facts, share.put_whole(digest, staged, facts.document()).whole)
 
 
@@ -85,28 +85,32 @@ def all_found(share: Places, digests: Sequence[str]) -> dict[str, Entry]:
 
 
 def lay_out(
-    share: Places, entries: Mapping[str, Entry], work: Callable[[str], Path]
+    share: Places, entries: Mapping[str, Entry], work: Callable[[str], Path], prefix_site: str
 ) -> dict[str, Entry]:
-    """The entries on the path, in its order; those that belong in one folder become one entry.
+    """Return the entries on the path, in its order; those that belong together become one entry.
 
-    `work` gives a fresh folder on local disk for a name.
+    Those with files of the data scheme, and whatever belongs with them, become one prefix, whose
+    modules are in `prefix_site`. `work` gives a fresh folder on local disk for a name.
     """
     order: dict[str, Entry] = {}
-    for members in overlap.groups({digest: one.facts.tops for digest, one in entries.items()}):
-        if len(members) == 1:
+    data = [digest for digest, one in entries.items() if one.facts.data]
+    tops = {digest: one.facts.tops for digest, one in entries.items()}
+    for members in overlap.groups(tops, data):
+        site = prefix_site if set(members) & set(data) else "lib"
+        if len(members) == 1 and site == "lib":
             order[members[0]] = entries[members[0]]
             continue
-        digest = overlap.merged_digest(members)
+        digest = overlap.merged_digest(members, site)
         there = found(share, digest)
         if there is None:
-            there = _merged(share, digest, members, work(digest[:16]))
+            there = _merged(share, digest, members, work(digest[:16]), site)
         order[digest] = there
     return order
 
 
-def _merged(share: Places, digest: str, members: Sequence[str], folder: Path) -> Entry:
+def _merged(share: Places, digest: str, members: Sequence[str], folder: Path, site: str) -> Entry:
     for number, member in enumerate(members):
         share.copy_out(member, folder / str(number))
     merged = folder / "merged"
-    overlap.merge([folder / str(number) for number in range(len(members))], merged)
-    return put(share, digest, merged)
+    overlap.merge([folder / str(number) for number in range(len(members))], merged, site)
+    return put(share, digest, merged, site)

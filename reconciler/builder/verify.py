@@ -166,6 +166,7 @@ class Verifier:
         self, team: str, recipe: Recipe, runtime: Runtime, problem: Problem
     ) -> Place | None:
         _, _, below = problem.file.partition("/lib/")
+        below = below.partition("/site-packages/")[2] or below  # in a prefix
         name = problem.distribution
         for package in recipe.packages:
             if below and name in ("", package.name):

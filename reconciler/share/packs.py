@@ -26,9 +26,12 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+from pydantic import AfterValidator, Field
 
 from reconciler.core.errors import Stalled
+from reconciler.documents import Document, Rows, parse
 from reconciler.share.atomic import make_directory, sync_directory
 from reconciler.share.loader import groundcrew_packs
 
@@ -37,6 +40,7 @@ PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
 WINDOW = 4  # blocks that are made ahead
 READERS = 16  # files read at once: a share answers in parallel
 LEVEL = 6
+UNPACKED_INDEX_LIMIT = 64 << 20  # bytes
 SMALL = 512 << 10  # bytes up to which all of a pack is packed by xz: see ADR 20
 APART = 1 << 20  # bytes from which on a hot file is read where it lies: see ADR 20
 
@@ -48,6 +52,37 @@ class Pack:
     sha256: str
     bytes: int
     xz: bool = False
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that leads out of the entry."""
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise ValueError("a path leads out of the entry")
+    return path
+
+
+_Path = Annotated[str, AfterValidator(_inside)]
+_Bytes = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
+class _BlockRow(Document):
+    """A block, as the index of a pack tells it."""
+
+    packed: _Bytes
+    sha256: str
+    zlib: bool
+    xz: bool = False
+    apart: bool = False
+    parts: Rows[tuple[_Path, _Bytes, _Bytes, Annotated[int, Field(ge=0, le=0o7777)]]]
+
+
+class _Index(Document):
+    """The index of a pack: another program may have written it."""
+
+    folders: Rows[_Path]
+    cold: Rows[_Path]
+    blocks: Rows[_BlockRow]
+    facts: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -120,9 +155,12 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
             raise OSError(errno.EIO, "no pack", path.name)
         text = file.read(size)
     try:
-        index = json.loads(zlib.decompress(text))
+        unpacker = zlib.decompressobj()
+        written = unpacker.decompress(text, UNPACKED_INDEX_LIMIT)
+        parse(_Index, written, "the index")
+        index = json.loads(written)
     except (ValueError, zlib.error) as error:
-        raise OSError(errno.EIO, "a broken pack", path.name) from error
+        raise OSError(errno.EIO, f"a broken pack: {str(error)[:200]}", path.name) from error
     size = sum(part[2] for block in index["blocks"] for part in block["parts"])
     xz = head[:8] == groundcrew_packs.MAGIC_XZ
     return Pack(hashlib.sha256(head + text).hexdigest(), size, xz), index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,35 @@ def test_modules_that_stand_for_others_are_as_meant(bench: Bench) -> None:
     text = "import sys, acme_core\nsys.modules[__name__] = acme_core\n"
     make_wheel(bench.public.folder, "other", files={"other.py": text})
     assert verify(bench, bench.recipe("other")) == []
+
+
+def test_files_of_the_data_scheme_lie_where_modules_look_for_them(bench: Bench) -> None:
+    """In one prefix with the modules of all wheels that have such files."""
+    site = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    make_wheel(
+        bench.public.folder, "engine",
+        files={"engine-1.0.data/data/lib/libengine.so.2": "code\n", "engine.py": "",
+               "engine-1.0.data/data/share/engine/x.txt": "x\n"},
+    )  # fmt: skip
+    text = (
+        "from pathlib import Path\nPREFIX = Path(__file__).parents[4]\n"
+        "assert (PREFIX / 'lib/libengine.so.2').read_text() == 'code\\n', PREFIX\n"
+        "assert (PREFIX / 'share/engine/x.txt').is_file()\n"
+    )
+    make_wheel(
+        bench.public.folder, "user", requires=("engine",),
+        files={f"user-1.0.data/data/{site}/user/__init__.py": text,
+               "user-1.0.data/data/bin/user-tool": "#!/bin/sh\n",
+               "user-1.0.data/data/etc/user.conf": ""},
+    )  # fmt: skip
+    make_wheel(bench.public.folder, "plain")
+    recipe = bench.recipe("user", "plain", checks=Checks(imports=("user",)))
+    assert verify(bench, recipe) == []
+    built = bench.build(recipe)
+    document: Any = bench.share.build(built.build_id)
+    assert sorted(row["path"].split("/", 4)[4] for row in document["paths"]) == ["lib", site]
+    (programs,) = document["bin"]
+    assert (bench.share.root / programs / "user-tool").is_file()
 
 
 # ------------------------------------------------------------------- what need not be importable

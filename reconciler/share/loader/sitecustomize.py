@@ -259,9 +259,9 @@ def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type
     known = set(sys.path)
     for item in manifest.get("paths", ()):
         path = os.path.join(root, item["path"])
-        parts = item["path"].split("/")  # store/sha256/<ab>/<digest>/lib
-        if len(parts) == 5 and parts[3] in local:
-            path = os.path.join(local[parts[3]], parts[4])
+        parts = item["path"].split("/")  # store/sha256/<ab>/<digest>/lib, or deeper in a prefix
+        if len(parts) >= 5 and parts[3] in local:
+            path = os.path.join(local[parts[3]], *parts[4:])
         if item.get("pth"):
             import site
 
