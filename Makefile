@@ -15,7 +15,7 @@ JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo envtest test test-fast check fix docs generate manifests bench wheel image lock clean
+.PHONY: help setup demo envtest node node-test test test-fast check fix docs generate manifests bench wheel image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,14 @@ demo: setup ## Play the main job on a real Airflow (AIRFLOW=2.11, KEEP=1 to leav
 envtest: setup ## Build a Kubernetes control plane for the tests, once (Go; or set KUBEBUILDER_ASSETS)
 	scripts/envtest/build $(VENV)
 
+node: envtest ## Build a real Kubernetes node for the tests, once (root, Go, Debian's runc and CNI)
+	scripts/node/build
+
+node-test: node ## Tests on a real node, with a kubelet and containers
+	$(BIN)/pytest -n 0 tests/node
+
 test: setup ## All tests, the whole way on real Airflow included (TESTS=path for some, JOBS=…)
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -m "not node" $(TESTS)
 
 test-fast: setup ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)

@@ -30,6 +30,7 @@ from tests.fakes.kubeapi import Api, Json, wait_for
 VERSION = (Path(__file__).parents[2] / "scripts/envtest/version").read_text().strip()
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 PROGRAMS = ("etcd", "kube-apiserver", *CONTROLLERS)
+SERVICES, FIRST_SERVICE = "10.255.0.0/24", "10.255.0.1"
 MASTERS = "system:masters"
 USERS = {  # name → groups
     "admin": MASTERS,
@@ -59,15 +60,21 @@ def assets() -> dict[str, Path] | None:
 
 
 class ControlPlane:
-    """A context manager; `api` is the administrator's view of it."""
+    """A context manager; `api` is the administrator's view of it.
 
-    def __init__(self, root: Path, programs: Mapping[str, Path]) -> None:
+    `address` is that of the API server: pods in a network of their own do not reach loopback.
+    """
+
+    def __init__(
+        self, root: Path, programs: Mapping[str, Path], address: str = "127.0.0.1"
+    ) -> None:
         self.root = root
+        self.address = address
         self._programs = programs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._tokens = {user: secrets.token_hex(16) for user in USERS}
         self.etcd_port, self._peer_port, self.port = _free_ports(3)
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = f"https://{address}:{self.port}"
         self.certificate, self.key = root / "tls.crt", root / "tls.key"
 
     # --------------------------------------------------------------------------------- start, stop
@@ -216,7 +223,8 @@ class ControlPlane:
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
              "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=lab",
-             "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc",
+             "-addext", f"subjectAltName=IP:{self.address},IP:{FIRST_SERVICE},DNS:localhost,"
+             "DNS:kubernetes.default.svc",
              "-keyout", str(self.key), "-out", str(self.certificate)],
             check=True, capture_output=True, timeout=30,
         )  # fmt: skip
@@ -243,20 +251,26 @@ class ControlPlane:
     def _apiserver(self) -> list[str]:
         return [
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
-            "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
-            f"--secure-port={self.port}", "--endpoint-reconciler-type=none",
+            f"--bind-address={self.address}", f"--advertise-address={self.address}",
+            f"--secure-port={self.port}", *self._endpoints(),
+            f"--kubelet-client-certificate={self.certificate}",
+            f"--kubelet-client-key={self.key}",
             f"--tls-cert-file={self.certificate}", f"--tls-private-key-file={self.key}",
             f"--token-auth-file={self.root}/tokens.csv", "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self.key}",
             f"--service-account-key-file={self.certificate}",
-            "--service-cluster-ip-range=10.255.0.0/24", "--allow-privileged=true",
+            f"--service-cluster-ip-range={SERVICES}", "--allow-privileged=true",
             f"--audit-log-path={self.root}/audit.log",
             f"--audit-policy-file={self.root}/audit.yaml",
             "--default-not-ready-toleration-seconds=3",
             "--default-unreachable-toleration-seconds=3",
             "--kubelet-preferred-address-types=InternalIP", "--profiling=false",
         ]  # fmt: skip
+
+    def _endpoints(self) -> list[str]:
+        """Endpoints of the service `kubernetes` may not be loopback, and played pods need none."""
+        return ["--endpoint-reconciler-type=none"] if self.address == "127.0.0.1" else []
 
     def _controller_manager(self) -> list[str]:
         return [

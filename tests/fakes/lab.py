@@ -21,11 +21,10 @@ NODES = ("lab-0", "lab-1", "lab-2")
 
 
 @dataclass
-class Lab:
-    """What a test gets."""
+class Administration:
+    """What an administrator does in a cluster of the tests, whatever its nodes are."""
 
     plane: ControlPlane
-    kubelet: Kubelet
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(os.getpid() * 1000))
 
     @property
@@ -117,6 +116,14 @@ class Lab:
             return found if fresh and current and counts == [wanted] * 3 else None
 
         return wait_for(done, seconds, f"the rollout of {kind} {namespace}/{name}")
+
+
+class Lab(Administration):
+    """A cluster whose kubelets are played."""
+
+    def __init__(self, plane: ControlPlane, kubelet: Kubelet) -> None:
+        super().__init__(plane)
+        self.kubelet = kubelet
 
 
 @contextlib.contextmanager

@@ -20,14 +20,16 @@ from scripts.manifests import example, render
 from tests.deploy.rendered import merged
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 from tests.fakes.kubeapi import Json
-from tests.fakes.lab import Lab
+from tests.fakes.lab import Administration, Lab
 from tests.fakes.podstatus import Behaviour
 from tests.fakes.releases import Release
 
 _BEHAVIOURS: dict[str, dict[str, dict[str, str]]] = {}  # by namespace and component
 
 
-def rights(lab: Lab, airflow: Iterable[str], builds: str, home: str = "") -> tuple[str, str]:
+def rights(
+    lab: Administration, airflow: Iterable[str], builds: str, home: str = ""
+) -> tuple[str, str]:
     """(user, token) of a daemon's account with the roles that the chart renders."""
     home = home or lab.namespace("home")
     own = {"airflowNamespaces": list(airflow), "builds": {"namespace": builds}}

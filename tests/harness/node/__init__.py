@@ -1,0 +1,1 @@
+"""A real Kubernetes node on this machine: kubelet, containerd, runc and kube-proxy."""

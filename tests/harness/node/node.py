@@ -1,0 +1,103 @@
+"""A cluster of one real node: the control plane, and a kubelet that runs pods in containers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import yaml
+
+from tests.fakes.controlplane import ControlPlane
+from tests.fakes.kubeapi import wait_for
+from tests.fakes.lab import Administration
+from tests.harness.node.network import HOST, NODE, PODS, Network
+from tests.harness.node.programs import Programs
+from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
+
+NAME = "node-0"
+
+
+class Node(Administration):
+    """A context manager; `plane` is its control plane, `api` the administrator's view."""
+
+    def __init__(self, root: Path, programs: Programs) -> None:
+        self.root = root
+        self._programs = programs
+        self._stack = ExitStack()
+        self.network = Network()
+        self.runtime = Runtime(programs, self.network)
+        super().__init__(ControlPlane(root / "plane", programs.plane, HOST))
+
+    def __enter__(self) -> Node:
+        with ExitStack() as stack:
+            stack.enter_context(self.network)
+            stack.enter_context(self.plane)
+            stack.callback(self._clean)
+            stack.enter_context(self.runtime)
+            self._start(stack, "kubelet", [f"--config={self._kubelet_config()}",
+                f"--kubeconfig={self.root}/plane/lab-kubelet.kubeconfig",
+                f"--root-dir={self.root}/kubelet", f"--hostname-override={NAME}",
+                f"--node-ip={NODE}", f"--cert-dir={self.root}/kubelet-pki"])  # fmt: skip
+            self._start(stack, "kube-proxy", [
+                f"--kubeconfig={self.root}/plane/lab-kubelet.kubeconfig",
+                "--proxy-mode=iptables", f"--cluster-cidr={PODS}", f"--hostname-override={NAME}",
+                "--conntrack-max-per-core=0", "--bind-address=0.0.0.0"])  # fmt: skip
+            wait_for(self._ready, 90, f"the node to be ready; see {self.root}/kubelet.log")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._stack.close()
+
+    def _start(self, stack: ExitStack, name: str, words: list[str]) -> None:
+        with (self.root / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*self.network.inside, "setpriv", "--pdeathsig", "KILL",
+                 str(self._programs.folder / name), *words],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.root)},
+            )  # fmt: skip
+
+        def end() -> None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(20)
+
+        stack.callback(end)
+
+    def _clean(self) -> None:
+        unmount_below(self.root / "kubelet")
+        shutil.rmtree(self.root / "kubelet", ignore_errors=True)
+
+    def _ready(self) -> bool:
+        found = self.api.get("nodes", "", NAME)
+        conditions = (found or {}).get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def _kubelet_config(self) -> Path:
+        path = self.root / "kubelet.yaml"
+        (self.root / "resolv.conf").write_text(f"nameserver {HOST}\n")
+        path.write_text(yaml.safe_dump({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+            "failCgroupV1": False, "failSwapOn": False, "cgroupDriver": "cgroupfs",
+            "enforceNodeAllocatable": [], "address": NODE, "port": 10250, "healthzPort": 0,
+            "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False},
+                               "x509": {"clientCAFile": str(self.plane.certificate)}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "containerRuntimeEndpoint": f"unix://{SOCKET}",
+            "resolvConf": str(self.root / "resolv.conf"),
+            "volumePluginDir": str(self.root / "volumeplugins"),
+            "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+            "maxPods": 60, "syncFrequency": "10s", "nodeStatusUpdateFrequency": "4s",
+        }))  # fmt: skip
+        return path

@@ -1,0 +1,72 @@
+"""The programs of a node, and what this machine lacks to run one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.fakes.controlplane import assets
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+VERSION = (SCRIPTS / "envtest/version").read_text().strip()
+BUILT = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "pause")
+INSTALLED = {
+    "runc": "runc",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "debootstrap": "debootstrap",
+}
+CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+CNI_PLUGINS = ("ptp", "host-local", "loopback")
+
+
+def cache() -> Path:
+    """Return the folder in which everything for nodes is kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "groundcrew" / "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Where the programs are."""
+
+    plane: dict[str, Path]
+    folder: Path  # of those that `make node` builds
+    cni: Path
+
+
+def missing() -> list[str]:
+    """Return what this machine lacks to run a node, in words."""
+    lacking = []
+    if os.geteuid() != 0:
+        lacking.append("root: a node makes namespaces, mounts and control groups")
+    if assets() is None:
+        lacking.append("a control plane: run `make envtest`")
+    if any(not (cache() / "bin" / VERSION / name).is_file() for name in BUILT):
+        lacking.append("the node's own programs: run `make node`, which needs Go")
+    lacking += [
+        f"{program}: apt-get install {package}"
+        for program, package in INSTALLED.items()
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None
+    ]
+    if _cni() is None:
+        lacking.append("CNI plugins: apt-get install containernetworking-plugins")
+    return lacking
+
+
+def programs() -> Programs:
+    """Return the programs; all of them must be there (see `missing`)."""
+    plane, cni = assets(), _cni()
+    assert plane is not None, missing()
+    assert cni is not None, missing()
+    return Programs(plane, cache() / "bin" / VERSION, cni)
+
+
+def _cni() -> Path | None:
+    for folder in CNI_FOLDERS:
+        if all((folder / name).is_file() for name in CNI_PLUGINS):
+            return folder
+    return None

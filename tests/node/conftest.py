@@ -1,0 +1,36 @@
+"""One real node for all tests of a session; `make node` makes what it needs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.node.node import Node
+from tests.harness.node.programs import missing, programs
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests here: a node takes minutes, and only one fits on a machine."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.node)
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.timeout(1500))
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """Return the node; pods see its folders, so those are not below pytest's own."""
+    lacking = missing()
+    if lacking:
+        pytest.fail("this machine cannot run a node:\n" + "\n".join(lacking), pytrace=False)
+    with (
+        tempfile.TemporaryDirectory(prefix="groundcrew-node-") as folder,
+        Node(Path(folder), programs()) as node,
+    ):
+        yield node

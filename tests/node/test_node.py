@@ -1,0 +1,38 @@
+"""The node is a real one: containers of an image, exit codes and logs by the API server."""
+
+from __future__ import annotations
+
+from tests.fakes.kubeapi import Json, wait_for
+from tests.harness.node.images import debian, write_image
+from tests.harness.node.node import Node
+from tests.harness.node.programs import cache
+
+DEBIAN = "example.test/debian:1"
+SCRIPT = "id -u; cat /proc/1/comm; touch /etc/here || echo refused; exit 7"
+
+
+def _ended(node: Node, space: str) -> Json | None:
+    pods = node.pods(space, "job-name=work")
+    phase = pods[0]["status"].get("phase") if pods else ""
+    return pods[0] if phase in ("Succeeded", "Failed") else None
+
+
+def test_a_jobs_command_runs_in_a_container(node: Node) -> None:
+    """As its user, alone in its namespaces, on a root that is read-only."""
+    if DEBIAN not in node.runtime.images():
+        node.runtime.load(write_image(cache() / "debian.tar", DEBIAN, debian(), {}))
+    space = node.namespace("work")
+    container = {
+        "name": "main", "image": DEBIAN, "command": ["sh", "-c", SCRIPT],
+        "securityContext": {"runAsUser": 50000, "readOnlyRootFilesystem": True},
+    }  # fmt: skip
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work"},
+           "spec": {"backoffLimit": 0, "template": {"spec": pod}}}  # fmt: skip
+    node.apply([job], space)
+    found = wait_for(lambda: _ended(node, space), 120, "the Job's pod to end")
+    assert found["status"]["phase"] == "Failed"
+    state = found["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (state["exitCode"], state["reason"]) == (7, "Error")
+    lines = node.log(space, found).splitlines()
+    assert [line for line in lines if not line.startswith("touch:")] == ["50000", "sh", "refused"]
