@@ -182,6 +182,20 @@ def test_a_folder_that_cannot_serve_shared_objects_is_not_taken(site: Site, smal
     assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(small))
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_the_local_folder_is_used_under_any_umask(site: Site, umask: int) -> None:
+    """Airflow's official image sets 0002; a missing parent folder is created as well."""
+    above = site.local / "cache" / "groundcrew"
+    before = os.umask(umask)
+    try:
+        assert site.run(WHERE, GROUNDCREW_LOCAL=str(above)).startswith(str(above))
+    finally:
+        os.umask(before)
+    folders = [above, *above.glob("groundcrew-*"), *above.glob("groundcrew-*/*")]
+    assert len(folders) >= 3
+    assert [f for f in folders if f.is_dir() and f.stat().st_mode & 0o022] == []
+
+
 def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
     """Somebody else could have put code there."""
     folder = site.local / f"groundcrew-{os.getuid()}"

@@ -40,6 +40,8 @@ def test_the_loader_and_the_definitions_refuse_the_same_variables() -> None:
 
 
 HAS = "import importlib.util as u; print(u.find_spec('acme_mod') is not None)"
+HAS_EXPRESSION = "importlib.util.find_spec('acme_mod') is not None"
+PIN = "import os; print(os.environ.get('GROUNDCREW_BUILD'))"
 
 
 @pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
@@ -157,6 +159,33 @@ def test_a_pointer_that_is_none_never_stops_an_interpreter(
     site = Site(tmp_path, share, sys.executable)
     (share.instance_path("dev") / "pointer.json").write_text(text)
     assert site.run(HAS) == "False"
+    assert site.run(PIN) == "none"
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"abi": "cp27"}', '{"paths": [3]}'])
+def test_a_process_that_fell_back_pins_its_children_to_the_base(
+    text: str | None, share: Share, tmp_path: Path
+) -> None:
+    """The build is readable again when the child starts; parent and child still agree."""
+    site = Site(tmp_path, share, sys.executable)
+    manifest = share.root / "builds" / A / "build.json"
+    good = manifest.read_text()
+    broken = manifest if text is not None else share.instance_path("dev") / "pointer.json"
+    kept = broken.read_text()
+    broken.write_text("{" if text is None else text)
+    if text == '{"paths": [3]}':  # fails after the first path was appended
+        document = json.loads(good)
+        broken.write_text(json.dumps({**document, "paths": [*document["paths"], 3]}))
+    child = (
+        "import importlib.util, pathlib, subprocess, sys\n"
+        f"has = {HAS_EXPRESSION!r}\n"
+        "mine = eval(has)\n"
+        f"pathlib.Path({str(broken)!r}).write_text({kept!r})\n"
+        "subprocess.run([sys.executable, '-c', 'import importlib.util; print(%s)' % has])\n"
+        "print(mine)"
+    )
+    assert site.run(child).split() == ["False", "False"]
+    assert site.run(HAS) == "True"
 
 
 def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> None:

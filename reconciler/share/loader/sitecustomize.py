@@ -137,6 +137,7 @@ def _load(here: str) -> None:
         manifest = noted[0]
     if manifest is None or manifest.get("abi") != abi:
         _say("build %s is not for %s; going on with the bare base" % (build, abi))
+        os.environ["GROUNDCREW_BUILD"] = "none"
         return
     _apply(root, manifest, _local(root, build, manifest, mark) if noted is None else noted[1])
 
@@ -224,9 +225,9 @@ def _place(root: str, note: str = "") -> str | None:
                 if os.path.exists(os.path.join(folder, note)) and _ours(top) and _ours(folder):
                     return folder
                 continue
-            os.makedirs(os.path.dirname(top), exist_ok=True)
-            for each in (top, folder, os.path.join(folder, ".data")):
-                _make_own(each)
+            _make(os.path.dirname(top), 0o755)
+            for level in (top, folder, os.path.join(folder, ".data")):
+                _make(level, 0o700)
             runs = not os.statvfs(folder).f_flag & os.ST_NOEXEC  # shared objects need that
             if runs and _ours(top) and _ours(folder) and os.access(folder, os.W_OK):
                 return folder
@@ -235,15 +236,20 @@ def _place(root: str, note: str = "") -> str | None:
     return None
 
 
-def _make_own(folder: str) -> None:
-    """Make a folder that only this user can write to, whatever the umask is.
+def _make(folder: str, mode: int) -> None:
+    """Create a folder and its missing parents, each with this mode at most, whatever the umask.
 
-    `os.makedirs` gives its mode to the last folder only: under umask 0002, which the official image
-    sets, the ones between could be written by the group.
+    os.makedirs gives its mode to the last level alone: with the umask 0002 of Airflow's official
+    image the levels above become writable by the group, and are then refused.
     """
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    if parent != folder:
+        _make(parent, mode)
     try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
+        os.mkdir(folder, mode)
+    except FileExistsError:  # another process was faster
         pass
 
 
@@ -304,9 +310,12 @@ def _shadowed() -> None:
 
 def _start() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
+    base = list(sys.path)
     try:
         _load(here)
     except Exception as error:
+        sys.path[:] = base
+        os.environ["GROUNDCREW_BUILD"] = "none"  # children stay on the base like this process
         _say("the bare base, because: %s: %s" % (type(error).__name__, error))
     sys.path[:] = [p for p in sys.path if os.path.abspath(p or ".") != here]
     try:
