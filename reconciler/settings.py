@@ -59,7 +59,16 @@ class BuilderSettings(Section):
         description="builds at once on this machine, fair between teams",
     )
     sandbox: Literal["auto", "require", "off"] = Field(
-        "auto", description="`require` refuses to start without bubblewrap, `off` does without"
+        "auto",
+        description="of builds: `require` refuses to start where they cannot be confined, `auto` "
+        "warns, `off` does not confine them",
+    )
+    user: str = Field(
+        "nobody", min_length=1, description="whom builds run as when the daemon is root; not root"
+    )
+    readable: tuple[Path, ...] = Field(
+        (),
+        description="further files and folders that builds may read, such as libraries in /opt",
     )
     default_index: str = Field("", description="the public index; empty: uv's own default")
     maven_repository: str = Field("", description="empty: Maven Central")

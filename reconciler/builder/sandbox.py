@@ -1,28 +1,29 @@
-"""Running what is not trusted: bubblewrap where it works, limits and a scrubbed environment always.
+"""The workshop on this machine: each command is confined, limited in what it uses, and ended.
 
-The file system is read-only but for the job's own folder and the given writable ones; secrets, the
-daemon's settings and state, homes, temporary folders and the sockets in these and in /run are
-hidden; there is no network but for the package index that is carried in; the process group ends
-with its time limit or the job's cancellation.
+A confined command sees the system's programs and libraries, the interpreter it runs, its own folder
+and what it was given (see `mounts`); it has no capability and no network but the package index that
+is carried in (see `confinement`). Its environment holds nothing of the daemon's. Its process group
+ends with its time limit or the job's cancellation.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import logging
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from reconciler.builder import hiding
+from reconciler.builder import mounts
+from reconciler.builder.confinement import confinement_for
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import INSIDE_PORT, Indexes
 from reconciler.builder.uv import uv_path
@@ -30,28 +31,13 @@ from reconciler.builder.workshop import Ended
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 
+log = logging.getLogger(__name__)
+
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
 LINE_LIMIT = 64 << 10  # bytes; a longer line is told in pieces
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("https_proxy", "http_proxy", "no_proxy")  # with credentials, which uv needs
 INDEX = "index"  # of a job's folder: where its indexes are served
-
-
-@functools.cache
-def bubblewrap_works() -> bool:
-    """Is bwrap there, and may it make namespaces here."""
-    if shutil.which("bwrap") is None:
-        return False
-    try:
-        done = subprocess.run(
-            ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "true"],
-            capture_output=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 class Sandbox:
@@ -61,13 +47,19 @@ class Sandbox:
         self._settings = settings
         self._cache = cache
         self._hidden = hidden
-        self.wrapped = settings.sandbox != "off" and bubblewrap_works()
-        if settings.sandbox == "require" and not self.wrapped:
+        self.unconfined = unconfined_because(settings)
+        self.wrapped = not self.unconfined
+        if settings.sandbox == "require" and self.unconfined:
             raise Stalled(
                 "SandboxMissing",
-                "builder.sandbox is `require`, but bubblewrap is not installed or may not make "
-                "namespaces here; install bubblewrap, or set it to `auto`",
+                f"builder.sandbox is `require`, but {self.unconfined}; mend that, or set "
+                f"builder.sandbox to `auto` to run what teams wrote unconfined",
             )
+        self._confinement = confinement_for(settings.user) if self.wrapped else None
+        self._user = self._confinement.user if self._confinement is not None else None
+        if self.unconfined:
+            who = "as root" if os.geteuid() == 0 else "with all rights of the daemon's user"
+            log.warning("builds run without a sandbox, %s: %s", who, self.unconfined)
 
     def scratch(self, job: Job, *, harmless: bool) -> Path:
         """One folder for all: each command sees its own part of it only."""
@@ -93,16 +85,23 @@ class Sandbox:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
+    @contextlib.contextmanager
+    def serving(self, indexes: Indexes, work: Path) -> Iterator[str]:
         """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
         if not self.wrapped:
-            return indexes.serve(None)
-        (work / INDEX).mkdir()
-        return indexes.serve(work / INDEX)
+            with indexes.serve(None) as url:
+                yield url
+            return
+        folder = work / INDEX
+        folder.mkdir()
+        with indexes.serve(folder) as url:
+            if self._user is not None:
+                self._user.own(folder)
+            yield url
 
     def may_show(self, folder: Path) -> bool:
-        """May commands read this folder; see Workshop. Without bubblewrap nothing is hidden."""
-        return not self.wrapped or not hiding.lays_bare(folder, self._hidden)
+        """Return True if commands may read this folder; see Workshop. Unconfined ones read all."""
+        return not self.wrapped or not mounts.lays_bare(folder, self._hidden)
 
     def run(
         self,
@@ -135,25 +134,43 @@ class Sandbox:
             **(environment or {}),
         }
         words = [*self._limits(timeout), *command]
-        if index is not None and self.wrapped:
-            with resources.as_file(resources.files("reconciler.builder") / "carry.py") as carry:
-                words = [
-                    sys.executable, "-I", str(carry), str(INSIDE_PORT), str(index / INDEX), *words,
-                ]  # fmt: skip
-            readable = [*readable, index / INDEX, carry, *hiding.own()]
-        if self.wrapped:
-            readable = [*readable, *hiding.needed(command), *_trusted()]
-            words = [*self._wrap([work, *writable], readable, network=network), *words]
-        process = subprocess.Popen(
-            words,
-            cwd=work,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        return _follow(job, process, timeout, quiet=quiet)
+        with contextlib.ExitStack() as stack:
+            inherited: tuple[int, ...] = ()
+            if self._confinement is not None:
+                if index is not None:
+                    source = resources.files("reconciler.builder") / "carry.py"
+                    carry = stack.enter_context(resources.as_file(source))
+                    port = str(INSIDE_PORT)
+                    words = [sys.executable, "-I", str(carry), port, str(index / INDEX), *words]
+                    readable = [*readable, index / INDEX, carry, *mounts.own()]
+                self._lend(work, writable, readable)
+                known = [*self._settings.readable, *mounts.needed(command), *_trusted()]
+                view = mounts.view(self._hidden, [*readable, *known], [work, *writable])
+                words, inherited = stack.enter_context(
+                    self._confinement.command(view, words, network=network)
+                )
+            process = subprocess.Popen(
+                words,
+                cwd=work,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=inherited,
+            )
+            return _follow(job, process, timeout, quiet=quiet)
+
+    def _lend(self, work: Path, writable: Sequence[Path], readable: Sequence[Path]) -> None:
+        """Give the command's user what it writes, and let it read what the daemon has made."""
+        if self._user is None:
+            return
+        self._user.own(work)
+        for folder in writable:
+            self._user.own_cache(folder)
+        for path in readable:
+            if path.is_relative_to(self._cache) and path.name != INDEX:
+                _open_to_readers(path)
 
     def _limits(self, timeout: float) -> list[str]:
         if shutil.which("prlimit") is None:
@@ -167,15 +184,15 @@ class Sandbox:
             "--",
         ]
 
-    def _wrap(
-        self, writable: Sequence[Path], readable: Sequence[Path], *, network: bool
-    ) -> list[str]:
-        words = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-        words += hiding.mounts(self._hidden, readable, writable, network=network)
-        words += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
-        if not network:
-            words.append("--unshare-net")
-        return words
+
+def unconfined_because(settings: BuilderSettings) -> str:
+    """Return why this machine's builds are not confined; empty where they are.
+
+    Raises Stalled("BuilderUser").
+    """
+    if settings.sandbox == "off":
+        return "builder.sandbox is `off`"
+    return confinement_for(settings.user).problem()
 
 
 def _of_environment(names: Sequence[str]) -> dict[str, str]:
@@ -185,6 +202,22 @@ def _of_environment(names: Sequence[str]) -> dict[str, str]:
 def _trusted() -> list[Path]:
     """Where the certificates are that programs are told of."""
     return [Path(place) for place in _of_environment(CERTIFICATES).values() if place]
+
+
+def _open_to_readers(path: Path) -> None:
+    """Let others read a file or folder of the daemon's cache, whatever the daemon's umask is."""
+    for here, _, files in os.walk(path):
+        for name in (".", *files):
+            _allow(Path(here, name))
+    if path.is_file():
+        _allow(path)
+
+
+def _allow(path: Path) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    wanted = mode | stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
+    if mode != wanted:
+        path.chmod(wanted)
 
 
 def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet: bool) -> Ended:

@@ -156,13 +156,16 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("a secret")
     (elsewhere / "groundcrew.toml").write_text("[builder]\nsandbox = 'require'\n")
-    (elsewhere / "seen").write_text("no secret")
+    (elsewhere / "shown").write_text("no secret")
+    (elsewhere / "unasked").write_text("nobody named it")
     work = elsewhere / "state/cache/work/x"
     work.mkdir(parents=True)
     (work / "own").write_text("its own")
-    sandbox = Sandbox(settings.builder, settings.cache_dir, settings.hidden)
+    builder = settings.builder.model_copy(update={"readable": (elsewhere / "shown",)})
+    sandbox = Sandbox(builder, settings.cache_dir, settings.hidden)
     words = [
         *map(str, kept),
+        str(elsewhere / "unasked"),
         str(elsewhere / "groundcrew.toml"),
         "/home",
         "/root",
@@ -177,14 +180,14 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
         for network in (False, True):
             ended = sandbox.run(
                 bench.job(),
-                [bench.python, "-c", READ, *words, str(work / "own"), str(elsewhere / "seen")],
+                [bench.python, "-c", READ, *words, str(work / "own"), str(elsewhere / "shown")],
                 work=work,
                 timeout=60,
                 network=network,
             )
             found = json.loads(ended.output)
             assert found.pop(str(work / "own")) == "its own"
-            assert found.pop(str(elsewhere / "seen")) == "no secret"
+            assert found.pop(str(elsewhere / "shown")) == "no secret"
             assert found == dict.fromkeys(words, "")
 
 

@@ -1,8 +1,7 @@
-"""What of this machine a command in the sandbox sees: the system, and of the rest what it needs.
+"""The view of this machine that a sandboxed command has: the system, its own and needed folders.
 
-Temporary folders, homes and the daemon's own places are empty and cannot be written. Of two rules
-for nested folders the inner one counts, so that an interpreter in a home is there without the home,
-and secrets beside an interpreter are not.
+Of two rules for nested folders the inner one counts, so that an interpreter in a home is there
+without the home, and secrets beside an interpreter are not.
 """
 
 from __future__ import annotations
@@ -13,19 +12,33 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 PRIVATE = (Path("/tmp"), Path("/var/tmp"), Path("/home"), Path("/root"))  # noqa: S108 - hidden
 SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
 IN_HOME = (".ssh", ".config", ".netrc", ".kube", ".docker", ".aws", ".gnupg", ".git-credentials")
-KERNEL = (Path("/proc"), Path("/dev"))  # a sandbox has its own
+KERNEL = (Path("/proc"), Path("/dev"), Path("/sys"))  # a sandbox has its own, or none
 WHERE = """
 import json, sys
 print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sys.path]))
 """
 LINKS_LIMIT = 40
-WORDS = {"read": "--ro-bind", "write": "--bind"}
+BINDS = {"read": "--ro-bind", "write": "--bind"}
+SYSTEM = (
+    # Programs, libraries, headers.
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
+    # How libraries are found, and which of several programs is meant.
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives",
+    # Certificate authorities; never private keys.
+    "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf", "/etc/ca-certificates",
+    "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
+    "/etc/pki/ca-trust/extracted", "/etc/crypto-policies",
+    # Names, times and types.
+    "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/gai.conf", "/etc/resolv.conf",
+    "/etc/protocols", "/etc/services", "/etc/localtime", "/etc/timezone", "/etc/mime.types",
+    "/etc/os-release", "/etc/debian_version", "/etc/redhat-release", "/etc/lsb-release",
+)  # fmt: skip
 PATHS_LIMIT = 1 << 20  # bytes
 
 _known: dict[str, tuple[list[Path], list[int]]] = {}
@@ -41,22 +54,42 @@ def _private() -> list[Path]:
     return found
 
 
-def mounts(
+def view(
     hidden: Iterable[Path],
     readable: Iterable[Path],
     writable: Iterable[Path],
-    *,
-    network: bool,
 ) -> list[str]:
-    """Words for bubblewrap on top of a read-only `/`; what is not there is left out.
+    """Return bubblewrap's arguments for a root directory that has these folders and the system.
 
-    `hidden` are the daemon's own places. What is readable or writable within a hidden folder is
-    there. With the network there are sockets too: names are resolved by them.
+    Nothing else of this machine is in it. `hidden` are the daemon's own folders: within what is
+    readable they are empty, and only what is named inside them is there.
     """
-    private = _private() if network else [*_private(), *SOCKETS]
+    rules = _rules(hidden, readable, writable)
+    arguments: list[str] = []
+    empty: list[str] = []
+    made: set[Path] = set()
+    for path, rule in sorted(rules.items(), key=lambda item: (len(item[0].parts), item)):
+        within = _around(path, rules)
+        if rule == within or path in KERNEL or not os.path.lexists(path):
+            continue
+        if within == "hide":
+            arguments += _folders(path, rules, made)
+        arguments += _mount(path, rule, within)
+        if rule == "hide" and path.is_dir():
+            empty.append(str(path))
+    for place in empty:
+        arguments += ["--remount-ro", place]
+    return arguments
+
+
+def _rules(
+    hidden: Iterable[Path], readable: Iterable[Path], writable: Iterable[Path]
+) -> dict[Path, str]:
+    """Return what becomes of each path that is named; later kinds win over earlier ones."""
     rules: dict[Path, str] = {}
     for rule, paths in (
-        ("hide", private),
+        ("read", system()),
+        ("hide", [*_private(), *SOCKETS]),
         ("read", readable),
         ("hide", hidden),
         ("write", writable),
@@ -66,41 +99,57 @@ def mounts(
             if rule != "hide":
                 rules |= dict.fromkeys(links, "link")
             rules[real] = rule
-    words: list[str] = []
-    empty: list[str] = []
-    for path, rule in sorted(rules.items(), key=lambda item: (len(item[0].parts), item)):
-        within = _around(path, rules)
-        if rule == "link" and within == "hide":
-            words += ["--symlink", str(path.readlink()), str(path)]
-        elif rule in WORDS and path.exists():
-            words += [WORDS[rule], str(path), str(path)]
-        elif rule == "hide" and within != "hide" and path.is_dir():
-            words += ["--tmpfs", str(path)]
-            empty.append(str(path))
-        elif rule == "hide" and within != "hide" and path.exists():
-            words += ["--ro-bind", os.devnull, str(path)]
-    for place in empty:
-        words += ["--remount-ro", place]
-    return words
+    return rules
+
+
+def _mount(path: Path, rule: str, within: str) -> list[str]:
+    """Return the arguments for one path, given the rule of the folder around it."""
+    if rule in BINDS:
+        return [BINDS[rule], str(path), str(path)]
+    if rule == "hide":
+        if path.is_dir():
+            return ["--tmpfs", str(path)]
+        return ["--ro-bind", os.devnull, str(path)]
+    return ["--symlink", str(path.readlink()), str(path)] if within == "hide" else []
+
+
+def _folders(path: Path, rules: Mapping[Path, str], made: set[Path]) -> list[str]:
+    """Arguments that make the folders on the way to a path: bubblewrap would close them to others.
+
+    Those that are bound, or lie in one that is, are there.
+    """
+    missing = [
+        folder
+        for folder in reversed(path.parents[:-1])
+        if folder not in made and rules.get(folder, _around(folder, rules)) == "hide"
+    ]
+    made.update(missing)
+    return [argument for folder in missing for argument in ("--dir", str(folder))]
+
+
+def system() -> list[Path]:
+    """Return what every command may read of this machine: programs, libraries, certificates."""
+    found = [Path(path) for path in SYSTEM]
+    return [*found, *Path("/etc").glob("java-*")]
 
 
 def lays_bare(path: Path, hidden: Iterable[Path]) -> bool:
-    """Would a folder that is readable show what is hidden: does it lie there, or is that in it.
+    """Return True if a readable folder lies in a hidden place, or has one in it.
 
     Within a home or a temporary folder it may lie: what is beside it is not shown.
     """
     real = trail(path)[-1]
     home = Path(os.environ.get("HOME", "/"))
-    closed = [*hidden, *SOCKETS, *KERNEL, *(home / name for name in IN_HOME)]
+    closed = [*hidden, *SOCKETS, *KERNEL, Path("/etc"), *(home / name for name in IN_HOME)]
     if any(real.is_relative_to(trail(place)[-1]) for place in closed):
         return True
     folders = [trail(place)[-1] for place in (*closed, *_private()) if place.is_dir()]
     return any(folder.is_relative_to(real) for folder in folders)
 
 
-def _around(path: Path, rules: dict[Path, str]) -> str:
-    """The rule of the nearest folder around a path that has one."""
-    return next((rules[p] for p in path.parents if p in rules), "read")
+def _around(path: Path, rules: Mapping[Path, str]) -> str:
+    """Return the rule of the nearest folder around a path; without one, nothing is there."""
+    return next((rules[p] for p in path.parents if rules.get(p, "link") != "link"), "hide")
 
 
 def needed(command: Sequence[str]) -> list[Path]:
@@ -120,7 +169,7 @@ def needed(command: Sequence[str]) -> list[Path]:
 
 
 def own() -> list[Path]:
-    """What this program's interpreter needs for the standard library."""
+    """Return what this program's own interpreter needs for the standard library."""
     return [Path(p) for p in (sys.executable, sys.prefix, sys.base_prefix)]
 
 

@@ -1,0 +1,158 @@
+"""Nothing gets out of the sandbox, whoever the daemon runs as: root, or an ordinary user.
+
+Each attempt is made twice: in a sandbox that hides nothing, where it must succeed, so that it is
+known to be one; and in the real one, where it must achieve nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.builder.seccomp import DENIED
+from tests.fakes import escapes
+from tests.fakes.confining import ORDINARY, confine, run_as
+
+CODE = Path(escapes.__file__).read_text()
+USERS = [0, ORDINARY] if os.geteuid() == 0 else [os.geteuid()]
+
+# An earlier release's sandbox: everything of the machine, read-only. bwrap leaves root its rights.
+WEAK = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev"]
+ANYBODYS = {
+    "nested user namespace", "cloned user namespace", "another team's token",
+    "another team's cache", "settings", "file of another service", "accounts",
+    "processes outside", "signal", "root directory of a process", "socket of a service",
+    "abstract socket", "network", "keyring", "/sys", "/run", "write outside", "system calls",
+}  # fmt: skip
+ROOTS = {
+    "capabilities", "root", "mount", "unmount", "remount", "chroot", "make a device", "trace",
+    "new privileges",
+}  # fmt: skip
+# What no plain sandbox gives, or what this machine may not have: stopped all the same.
+NOWHERE = {"devices", "sockets to the hypervisor", "sockets to the kernel's ciphers"}
+# Any bubblewrap stops these for some users: that they can succeed is seen without it.
+BARE = {
+    "new privileges", "write outside", "trace", "root directory of a process", "processes outside",
+}  # fmt: skip
+UNTRIED = {"vhangup"}  # would end the terminal of whoever runs the tests
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine with something to find, and the folder of a daemon on it."""
+
+    folder: Path
+    user: int
+    places: dict[str, Any]
+
+    def attempt(self, *, network: bool = False) -> dict[str, str]:
+        """Make every attempt in the sandbox; returns those that achieved something."""
+        command = [sys.executable, "-c", CODE, json.dumps(self.places)]
+        return _achieved(confine(self.folder, self.user, command, network=network))
+
+    def attempt_weakly(self, *, bare: bool) -> dict[str, str]:
+        """Make the attempts in a sandbox that hides nothing, or without any."""
+        names = BARE if bare else [n for n in escapes.ESCAPES if n not in BARE]
+        words = [sys.executable, "-c", CODE, json.dumps(self.places), *names]
+        work = str(self.folder / "weak")
+        command = ["env", "-C", work, *words] if bare else self._weak(work, words)
+        return _achieved(run_as(self.user, command))
+
+    def _weak(self, work: str, words: list[str]) -> list[str]:
+        return [*WEAK, "--bind", work, work, "--chdir", work, "--", *words]
+
+
+def _achieved(output: str) -> dict[str, str]:
+    found = json.loads(output.splitlines()[-1])
+    assert "failed" not in found, found["failed"]
+    return {name: what for name, what in found.items() if what}
+
+
+def _numbers() -> dict[str, int]:
+    library = ctypes.CDLL("libseccomp.so.2")
+    found = {n: library.seccomp_syscall_resolve_name(n.encode()) for n in DENIED}
+    return {name: number for name, number in found.items() if number >= 0 and name not in UNTRIED}
+
+
+@pytest.fixture(params=USERS, ids=["root" if user == 0 else "ordinary" for user in USERS])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    user = int(request.param)
+    folder = Path(tempfile.mkdtemp(prefix="groundcrew-escape-"))
+    word = secrets.token_hex(8)
+    texts = {
+        "token": folder / "secrets/blue/corp/token",
+        "cache": folder / "cache/uv-teams/blue/archive",
+        "settings": folder / "groundcrew.toml",
+        "elsewhere": folder / "service/records",
+    }
+    for path in texts.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(word)
+    (folder / "weak").mkdir()
+    with (
+        socket.socket(socket.AF_UNIX) as named,
+        socket.socket(socket.AF_UNIX) as abstract,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        named.bind(str(folder / "service.sock"))
+        named.listen()
+        abstract.bind(f"\0groundcrew-{word}")
+        abstract.listen()
+        if os.geteuid() != user:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user, user)
+        victim = (
+            subprocess.Popen(
+                ["sleep", "600"], env={"WORD": word}, user=user, group=user, extra_groups=[]
+            )
+            if os.geteuid() == 0
+            else subprocess.Popen(["sleep", "600"], env={"WORD": word})
+        )
+        places = {
+            **{name: str(path) for name, path in texts.items()},
+            "accounts": "/etc/shadow" if user == 0 else "/etc/login.defs",
+            "outside": str(folder / "outside"), "socket": str(folder / "service.sock"),
+            "abstract": f"\0groundcrew-{word}", "port": server.getsockname()[1],
+            "victim": victim.pid, "word": word, "calls": _numbers(),
+        }  # fmt: skip
+        try:
+            yield Machine(folder, user, places)
+        finally:
+            victim.kill()
+            victim.wait()
+            shutil.rmtree(folder)
+
+
+def test_every_attempt_is_one(machine: Machine) -> None:
+    """Without the real sandbox each of them succeeds."""
+    found = machine.attempt_weakly(bare=False) | machine.attempt_weakly(bare=True)
+    expected = ANYBODYS | (ROOTS if machine.user == 0 else set())
+    assert expected - found.keys() == set()
+    assert escapes.ESCAPES.keys() == ANYBODYS | ROOTS | NOWHERE
+    calls = {"ptrace", "keyctl", "setns", "process_vm_readv", "io_uring_enter"}
+    if machine.user == 0:
+        calls |= {"mount", "umount2", "chroot", "bpf", "swapon", "reboot", "sethostname"}
+    assert calls - set(found["system calls"].split()) == set()
+
+
+def test_no_attempt_achieves_anything(machine: Machine) -> None:
+    """A build script, a backend or a module that is imported has no way out."""
+    assert machine.attempt() == {}
+
+
+def test_a_resolver_with_the_network_has_that_and_no_more(machine: Machine) -> None:
+    """It reads the public index by itself; services that listen on sockets are not the index."""
+    assert machine.attempt(network=True) == {"network": "connected"}
