@@ -234,6 +234,7 @@ def test_a_package_is_stopped_at_every_border_when_it_is_verified(
     code = probes(bench, listening) + (
         "import json\n"
         "if 'GROUNDCREW_BUILD' in os.environ:\n"
+        "    del found['variables']  # a message keeps its first words only\n"
         "    raise RuntimeError(json.dumps(found))\n"
     )
     own = bench.package("acme-own", {"acme_own/__init__.py": code})
