@@ -196,6 +196,11 @@ class HttpSettings(Section):
 class ActivationSettings(Section):
     """Limits of activations."""
 
+    settle: float = Field(
+        30.0,
+        ge=0,
+        description="seconds that each restarted pod must stay up before its instance is healthy",
+    )
     parallel: int = Field(8, ge=1, description="activations at once")
     retry_first: float = Field(15.0, gt=0, description="seconds before a first retry; doubles")
     retry_most: float = Field(1800.0, gt=0, description="seconds that it doubles up to")

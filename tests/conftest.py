@@ -18,6 +18,10 @@ from sqlalchemy.exc import OperationalError
 _skipped: list[str] = []
 
 
+# What each test would wait for otherwise; those that are about it ask for more.
+os.environ.setdefault("GROUNDCREW_ACTIVATION__SETTLE", "0")
+
+
 def pytest_configure() -> None:
     """Where a shell runs the tests in the background, commands that they start take Ctrl-C too."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

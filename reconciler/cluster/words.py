@@ -24,7 +24,7 @@ def diagnose(pod: Json) -> Problem | None:
             return Problem("ImagePull", f"{what} cannot pull {image} ({reason}): {said}")
         if reason in CONFIG:
             return Problem("ContainerConfig", f"{what} cannot be made ({reason}): {said}")
-        if crashing(container):
+        if crashing(pod, container):
             words = f"{what} crashed {container['restartCount']} times: {ending(container)}"
             return Problem("SidecarCrashLoop" if _beside(pod, container) else "CrashLoop", words)
     status = pod.get("status") or {}
@@ -38,10 +38,15 @@ def diagnose(pod: Json) -> Problem | None:
     return None
 
 
-def crashing(container: Json) -> bool:
-    """Was a container started several times, and is it down or was down a moment ago."""
-    restarts = int(container.get("restartCount") or 0)
-    return restarts >= STARTS - 1 and not container.get("ready")
+def crashing(pod: Json, container: Json) -> bool:
+    """Return True if a container of a pod was started several times and does not stay up.
+
+    For the pod's main container the count alone tells: one that crashes once a minute is ready most
+    of the time. Others may have waited for something, as the one for migrations does, and are well
+    once they are ready.
+    """
+    several = int(container.get("restartCount") or 0) >= STARTS - 1
+    return several and (container["name"] == main_of(pod) or not container.get("ready"))
 
 
 def ending(container: Json) -> str:

@@ -45,7 +45,7 @@ ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
 """Where the build before got in that often and this one did not, it is the build's fault."""
 
 ORDINARY = frozenset({
-    "Draining", "Restarting", "ComponentDown", "Unhealthy", "NotParsed", "NotLoaded",
+    "Draining", "Restarting", "Settling", "ComponentDown", "Unhealthy", "NotParsed", "NotLoaded",
 })  # fmt: skip
 """What a step waits for where nothing is wrong; its own deadline says when that is too long."""
 

@@ -56,7 +56,12 @@ class ClusterRooms:
         self._images: Images | None = None
         self.clusters = Clusters(settings.kubernetes, check)
         self.driver: Driver = KubernetesDriver(
-            self.clusters, settings.secrets_dir, declared, check=check, wake=wake
+            self.clusters,
+            settings.secrets_dir,
+            declared,
+            check=check,
+            wake=wake,
+            settle=settings.activation.settle,
         )
 
     @property

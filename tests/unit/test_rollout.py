@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT, seconds
-from reconciler.airflow.kubernetes.rollout import moved
+from reconciler.airflow.kubernetes.rollout import moved, unsettled
 from reconciler.cluster.words import diagnose
 from reconciler.core.steps import BLAMELESS
 
@@ -106,3 +106,25 @@ def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
         begun + waits, begun,
     )  # fmt: skip
     assert (found and found.reason) == reason
+
+
+def test_a_component_must_stay_up_before_its_instance_is_healthy() -> None:
+    """The youngest container counts: each crash begins the time anew."""
+    starts = {"scheduler": 100.0, "triggerer": 80.0}
+    assert unsettled(starts, 110.0, 0.0) == ""
+    assert unsettled(starts, 110.0, 20.0) == "scheduler has been up for 10 of 20 s"
+    assert unsettled(starts, 130.0, 20.0) == ""
+    assert unsettled({"scheduler": 140.0}, 130.0, 20.0) == "scheduler has been up for 0 of 20 s"
+
+
+def test_a_container_that_crashes_once_a_minute_is_in_a_loop_while_it_is_ready() -> None:
+    """It is ready most of the time: the count of its restarts tells, not a moment."""
+    found = diagnose({
+        "metadata": {"name": "s", "labels": {"component": "scheduler"}},
+        "spec": {"containers": [{"name": "scheduler", "image": "airflow:3"}]},
+        "status": {
+            "containerStatuses": [{"name": "scheduler", "restartCount": 2, "ready": True}]
+        },
+    })  # fmt: skip
+    assert found is not None
+    assert found.reason == "CrashLoop"

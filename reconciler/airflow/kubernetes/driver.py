@@ -14,6 +14,7 @@ from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.kubernetes import events, rollout
 from reconciler.airflow.kubernetes.release import Release, component_of, mark_of, replicas_of
+from reconciler.airflow.rest import Api
 from reconciler.airflow.steps import SERVERS, RestSteps, served
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.clusters import Clusters
@@ -38,7 +39,8 @@ class KubernetesDriver:
     """Drives instances with `kubernetes:`; used from several threads, for different instances.
 
     `declared` says of a build which providers and plugins it brings; `check` raises when this
-    daemon may not act; `wake` makes it look again when an image has changed.
+    daemon may not act; `wake` makes it look again when an image has changed. `settle` is how many
+    seconds each restarted pod must stay up before the gate is passed.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class KubernetesDriver:
         *,
         check: Callable[[], None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
+        settle: float = 0.0,
     ) -> None:
+        self._settle = settle
         self._clusters = clusters
         self._rest = RestSteps(secrets_dir, check)
         self._declared = declared
@@ -298,10 +302,9 @@ class KubernetesDriver:
         for kind, workload in _restarted(release, activation):
             component = component_of(workload)
             pods = release.pods_of(kind, workload)
-            if not rollout.complete(workload, pods, stamp):
-                problem = self._wrong(release.cluster, kind, workload, pods, stamp, 0.0)
-                if problem is not None:
-                    return StepResult(Verdict.FAILED, problem)
+            problem = self._wrong(release.cluster, kind, workload, pods, stamp, 0.0)
+            if problem is not None:
+                return StepResult(Verdict.FAILED, problem)
             starts[component] = max(starts.get(component, 0.0), rollout.started(pods))
         components = release.components()
         build, loads = served(activation)
@@ -312,7 +315,15 @@ class KubernetesDriver:
             started=starts,
             declared=self._declared(build) if build is not None and wanted else Declared(),
         )
-        return self._rest.probe(instance, activation, now, gate.look)
+
+        def look(api: Api) -> StepResult:
+            result = gate.look(api)
+            left = rollout.unsettled(starts, now, self._settle)
+            if result.verdict is not Verdict.OK or not left:
+                return result
+            return StepResult(Verdict.NOT_YET, Problem("Settling", left), after=1.0)
+
+        return self._rest.probe(instance, activation, now, look)
 
 
 def _restarted(release: Release, activation: Activation) -> list[Workload]:

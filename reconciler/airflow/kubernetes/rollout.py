@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler.airflow.kubernetes.release import (
     RESTARTED_AT,
@@ -171,9 +171,22 @@ def started(pods: Sequence[Json]) -> float:
     return max(times, default=0.0)
 
 
+def unsettled(starts: Mapping[str, float], now: float, settle: float) -> str:
+    """Return which components have not been up for `settle` seconds; "" when all have.
+
+    `starts` holds when the youngest Airflow container of each started, by the cluster's clock. One
+    whose clock is ahead of ours counts as started now.
+    """
+    young = {name: max(0.0, now - at) for name, at in starts.items() if now - at < settle}
+    return "; ".join(
+        f"{name} has been up for {seconds:.0f} of {settle:.0f} s"
+        for name, seconds in sorted(young.items())
+    )
+
+
 def crashed(pod: Json) -> str:
     """The container of a pod whose last words are worth telling; "" when none crashed."""
-    return next((str(one["name"]) for one in containers(pod) if crashing(one)), "")
+    return next((str(c["name"]) for c in containers(pod) if crashing(pod, c)), "")
 
 
 def _observed(workload: Json) -> bool:
