@@ -31,7 +31,7 @@ class Starts:
         assert instance.local is not None, "processes are those of local instances"
         names = [c.name for c in instance.local.components if c.name in activation.components]
         found = _starts(names, f"/instances/{instance.name}/loader", activation.restarted_at)
-        left = _left_out()
+        early = left_out()
         mark = (activation.id, activation.restarted_at)
         with self._lock:
             known_mark, known = self._seen.get(instance.name, (mark, {}))
@@ -40,7 +40,7 @@ class Starts:
             for name, times in found.items():
                 known.setdefault(name, set()).update(times)
             self._seen[instance.name] = (mark, known)
-            self._living[instance.name] = {n: max(at) + left for n, at in found.items()}
+            self._living[instance.name] = {n: max(at) + early for n, at in found.items()}
             loops = {n: len(times) for n, times in known.items() if len(times) >= STARTS}
         return "; ".join(
             f"{name} was started {count} times since its restart and does not stay up"
@@ -53,8 +53,8 @@ class Starts:
             return self._living.get(instance.name, {})
 
 
-def _left_out() -> float:
-    """What psutil's start times are too early: it knows the boot's time in whole seconds only."""
+def left_out() -> float:
+    """Return how far psutil's start times are early: it knows the boot in whole seconds only."""
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return min(1.0, max(0.0, booted - psutil.boot_time()))
 

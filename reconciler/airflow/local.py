@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +23,7 @@ from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
+from reconciler.airflow.unloaded import unloaded
 from reconciler.core.definitions import Component, Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Activation, Problem, StepResult
@@ -125,6 +126,26 @@ class LocalDriver:
             return bool(found)
         return any(_may_be(Path(entry), self._share / loader) for entry in found)
 
+    def unloaded(
+        self, instance: Instance, names: Collection[str], since: float = 0.0
+    ) -> Problem | None:
+        """Return LoaderMissing if one of these components runs without the instance's loader.
+
+        Only processes that started after `since` are looked at.
+        """
+        assert instance.local is not None, "this driver gets local instances only"
+        own = {component.name for component in instance.local.components}.intersection(names)
+        found = unloaded(instance.local, own, lambda path: self._loads(path, instance.name), since)
+        if not found:
+            return None
+        loader = f"{self._share or '<share>'}/instances/{instance.name}/loader"
+        told = ", ".join(f"{name} (pid {pid})" for name, pid in sorted(found.items()))
+        words = (
+            f"running without the loader, and so without any build: {told}; "
+            f"set PYTHONPATH={loader} for it and restart it"
+        )
+        return Problem("LoaderMissing", words)
+
     # ---------------------------------------------------------------------------------- steps
 
     def perform(
@@ -168,6 +189,11 @@ class LocalDriver:
 
     def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
+        if activation.step is Step.PROBE and activation.to_build is not None:
+            since = activation.restarted_at
+            missing = self.unloaded(instance, activation.load_into, since)
+            if missing is not None:  # no fault of the build, whatever else is wrong without it
+                return StepResult(Verdict.FAILED, missing)
         for component in instance.local.components:
             down = _down(component) if component.name in activation.components else ""
             if down:

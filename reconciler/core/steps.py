@@ -38,6 +38,7 @@ BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
     "PodsRefused", "PodStuck", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
     "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
+    "LoaderMissing",
 })  # fmt: skip
 """Why an activation may fail through no fault of its build: it is tried again after a while."""
 

@@ -96,8 +96,9 @@ def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
     """What is run on this machine for an instance is there, and the settings allow it."""
     assert instance.local is not None, "asked of local instances only"
     about = f"instance/{instance.name}"
-    driver = LocalDriver(settings.local, settings.secrets_dir)
+    driver = LocalDriver(settings.local, settings.secrets_dir, share=settings.share)
     driver.permit(instance)
+    missing = driver.unloaded(instance, instance.load_into)
     words = {instance.local.python}
     for component in instance.local.components:
         words |= {argv[0] for argv in (component.restart, component.status) if argv}
@@ -113,6 +114,11 @@ def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
             Check.LOCAL, about, Level.WARNING, "AirflowHomeMissing",
             f"{instance.local.airflow_home} is no directory here",
             f"mend local.airflowHome in {instance.place}",
+        )  # fmt: skip
+    elif missing is not None:
+        yield Finding(
+            Check.LOCAL, about, Level.WRONG, missing.reason, missing.message,
+            "set PYTHONPATH where the component's service is defined, then restart it",
         )  # fmt: skip
     else:
         yield good(Check.LOCAL, about, "its interpreter and commands are there and allowed")

@@ -1,0 +1,106 @@
+"""Components that were started without the loader, on real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.core.phases import Step
+from reconciler.core.steps import BLAMELESS
+from reconciler.doctor.airflow import look_local
+from reconciler.doctor.finding import Level
+from reconciler.settings import LocalSettings, Settings
+from tests.fakes.rig import FAILED, OK, Rig, problem
+
+LIVE = "print(flush=True); import time; time.sleep(60)"
+
+
+@contextmanager
+def component(home: Path, *words: str, loader: Path | None = None) -> Iterator[int]:
+    """A process of the instance's interpreter; its pid."""
+    variables = {"AIRFLOW_HOME": str(home)} | ({"PYTHONPATH": str(loader)} if loader else {})
+    command = [sys.executable, "-Sc", LIVE, *(words or ("airflow", "scheduler"))]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # now it is what its command line says
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("loader", ["", "/srv/share/instances/other-dev/loader", "/opt/plugins"])
+def test_a_component_without_the_loader_fails_the_probe(
+    rig: Rig, tmp_path: Path, loader: str
+) -> None:
+    """Named, with what to set, however healthy Airflow is; the build is not to blame."""
+    rig.restart()
+    with component(tmp_path, loader=Path(loader) if loader else None) as pid:
+        result = rig.do(Step.PROBE)
+    assert (result.verdict, problem(result).reason) == (FAILED, "LoaderMissing")
+    assert f"scheduler (pid {pid})" in problem(result).message
+    assert "PYTHONPATH=<share>/instances/red-dev/loader" in problem(result).message
+    assert problem(result).reason in BLAMELESS
+
+
+def test_with_the_loader_the_gate_opens(rig: Rig, tmp_path: Path) -> None:
+    """The same process with PYTHONPATH set."""
+    rig.restart()
+    with component(tmp_path, loader=tmp_path / "instances" / "red-dev" / "loader"):
+        assert rig.do(Step.PROBE) == OK
+
+
+def test_the_way_back_and_the_bare_base_need_no_loader(rig: Rig, tmp_path: Path) -> None:
+    """What worked without it before works so again; the bare base has nothing to load."""
+    rig.restart()
+    with component(tmp_path):
+        assert rig.do(Step.PROBE_BACK) == OK
+        rig.activation = replace(rig.activation, to_build=None)
+        assert rig.do(Step.PROBE) == OK
+
+
+def test_only_components_that_load_the_build_need_it(rig: Rig, tmp_path: Path) -> None:
+    """With loadInto the triggerer alone, a scheduler without it is as it should be."""
+    rig.restart()
+    rig.activation = replace(rig.activation, load_into=("triggerer",))
+    with component(tmp_path):
+        assert rig.do(Step.PROBE) == OK
+    with component(tmp_path, "/x/bin/airflow", "triggerer", "--capacity", "9"):
+        assert problem(rig.do(Step.PROBE)).reason == "LoaderMissing"
+
+
+def test_other_processes_are_not_taken_for_components(rig: Rig, tmp_path: Path) -> None:
+    """Another Airflow of the same interpreter, a command in a shell, and the old process."""
+    with component(tmp_path), component(tmp_path, "airflow", "triggerer"):
+        time.sleep(0.1)
+        rig.restart()  # both began before it
+        with (
+            component(tmp_path / "other"),
+            component(tmp_path, "airflow", "config", "get-value", "scheduler", "x"),
+        ):
+            assert rig.do(Step.PROBE) == OK
+
+
+def test_the_doctor_says_so_before_the_first_build(rig: Rig, tmp_path: Path) -> None:
+    """By what runs now; with the loader set, all is well."""
+    settings = Settings(
+        share=tmp_path / "share",
+        secrets_dir=tmp_path / "secrets",
+        local=LocalSettings(allow=(sys.executable,)),
+    )
+    with component(tmp_path) as pid:
+        (found,) = look_local(settings, rig.instance)
+    assert (found.level, found.reason) == (Level.WRONG, "LoaderMissing")
+    loader = tmp_path / "share" / "instances" / "red-dev" / "loader"
+    assert f"scheduler (pid {pid})" in found.message
+    assert f"PYTHONPATH={loader}" in found.message
+    with component(tmp_path, loader=loader):
+        (found,) = look_local(settings, rig.instance)
+    assert found.level is Level.OK
