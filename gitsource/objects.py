@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 
+from gitsource.encodings import NotUtf8, decode_text
 from gitsource.fields import NAME
 from gitsource.models import InstanceModel, KubernetesModel, LocalModel
 from gitsource.reading import ReadFile, read_file
@@ -85,11 +86,11 @@ def read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
 
 def _read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
     try:
-        text = tree.read(entry).decode()
-    except UnicodeDecodeError:
-        place = Place(entry.path)
-        words = "not UTF-8 text"
-        return ReadFile(entry.path, None, None, (Finding(place, entry.path, "InvalidYaml", words),))
+        text = decode_text(tree.read(entry))
+    except NotUtf8 as error:
+        place = Place(entry.path, error.line, 1)
+        finding = Finding(place, entry.path, "InvalidYaml", error.message)
+        return ReadFile(entry.path, None, None, (finding,))
     read = read_file(entry.path, text)
     if read.model is not None and read.model.kind != kind:
         place = read.place("kind")

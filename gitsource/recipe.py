@@ -11,6 +11,7 @@ from itertools import pairwise
 from packaging.utils import canonicalize_name
 
 from gitsource.constraints import constraints_of
+from gitsource.encodings import NotUtf8, decode_text
 from gitsource.models import (
     EnvironmentModel,
     FileModel,
@@ -163,9 +164,9 @@ class Merge:
             self.wrong(place, "TooLarge", f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
         else:
             try:
-                return self.tree.read(entry).decode()
-            except UnicodeDecodeError:
-                self.wrong(place, "WrongType", f"{path} is not UTF-8 text")
+                return decode_text(self.tree.read(entry))
+            except NotUtf8 as error:
+                self.wrong(place, "WrongType", f"{path}:{error.line} is {error.message}")
             except Stalled as error:
                 self.wrong(place, error.reason, error.message)
         return ""

@@ -152,7 +152,7 @@ BAD: list[tuple[str, str | bytes, int]] = [
     ("an escape in a value", ENVIRONMENT + '  env: {A: "\\e[31m"}\n', 6),
     ("a raw control character", ENVIRONMENT + "  env: {ä: \x01}\n", 6),
     ("a surrogate", ENVIRONMENT + '  env: {A: "\\uD800"}\n', 6),
-    ("bytes", b"\xff\xfe\x00", 0),
+    ("bytes", b"\xff\xfe\x00", 1),
     ("a scalar", "7", 1),
     ("a list", "[]", 1),
     ("a folded requirement", ENVIRONMENT.replace("[humanize]", '["a\\n--pre"]'), 5),
