@@ -182,6 +182,11 @@ class HttpSettings(Section):
         description="who may read pages and API: `token` whoever has a token, `anyone` everybody; "
         "`auto` is `anyone` on loopback while there is no tokens file, else `token`",
     )
+    metrics: Literal["read", "anyone"] = Field(
+        "read",
+        description="who may read `/metrics`, which names objects: `read` as `read` says, such as "
+        "a Prometheus with a token, `anyone` everybody",
+    )
     user_header: str = Field(
         "", description="where an authenticating proxy names the user; empty: not believed"
     )

@@ -86,7 +86,7 @@ def create_app(deps: Deps) -> Starlette:
     streams = Streams(deps.store, view)
     asking = Asking(deps.store, view, deps.wake)
     pages = Pages(deps.store, view, shelf, people, asking, streams, commit_url=deps.commit_url)
-    health, hooks = _Health(deps), Hooks(deps.secrets_dir, deps.poll)
+    health, hooks = _Health(deps, people), Hooks(deps.secrets_dir, deps.poll)
     refusing = Refusing(pages.refusal)
     app = Starlette(
         routes=[
@@ -135,17 +135,23 @@ class Guarded:
 
 
 class _Health:
-    """What a scraper and a process supervisor ask: answered whatever other requests wait for."""
+    """Endpoints of scrapers and process supervisors, answered whatever other requests wait for."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, people: People) -> None:
         self._deps = deps
+        self._people = people
         self._scraping = anyio.CapacityLimiter(SCRAPES)
 
     async def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        text = await anyio.to_thread.run_sync(
-            encode, self._deps.registry, limiter=self._scraping
-        )  # not in the threads in which pages may wait
+
+        def scrape() -> bytes:
+            if self._deps.http.metrics == "read":
+                self._people.reader(request)
+            return encode(self._deps.registry)
+
+        # Not in the threads in which pages may wait.
+        text = await anyio.to_thread.run_sync(scrape, limiter=self._scraping)
         return Response(text, headers={"content-type": content_type})
 
     async def alive(self, request: Request) -> Response:

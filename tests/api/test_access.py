@@ -155,6 +155,24 @@ def test_beyond_loopback_reading_needs_a_token_or_the_setting(serve: Serve) -> N
     assert strict.get("/api/v1/status").status_code == 401
 
 
+def test_metrics_name_objects_and_are_read_like_pages(serve: Serve) -> None:
+    """No token or a foreign Host: 401 with none of the metrics; the setting opens them alone."""
+    _, closed = serve()
+    refused = closed.get("/metrics")
+    assert refused.status_code == 401
+    assert refused.json()["reason"] == "Unauthorized"
+    assert closed.get("/metrics", headers=bearer("wrong")).status_code == 401
+    assert closed.get("/metrics", headers=bearer(READER)).status_code == 200
+    _, local = serve(tokens=False)
+    assert local.get("/metrics").status_code == 200
+    assert local.get("/metrics", headers={"Host": "evil.example"}).status_code == 401
+    _, beyond = serve(tokens=False, host="0.0.0.0")
+    assert beyond.get("/metrics").status_code == 401
+    _, opened = serve(metrics="anyone")
+    assert opened.get("/metrics").status_code == 200
+    assert opened.get("/api/v1/status").status_code == 401
+
+
 # ------------------------------------------------------------------------------------------ forms
 
 

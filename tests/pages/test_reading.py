@@ -50,7 +50,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
         "/instances/none", "/instances/..%2f..%2fetc%2fpasswd", "/instances/%00",
         "/instances/%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/environments/none", "/builds/none",
         "/builds/0123456789abcdef", "/builds/0123456789abcdef/log", "/nope", "/static/x/pages.css",
-        f"/builds/{builds(8)[0].key}/sbom", "/instances/" + "x" * 5000,
+        f"/builds/{builds(8)[0].key}/sbom", "/instances/" + "x" * 3000,
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Client) -> None:
