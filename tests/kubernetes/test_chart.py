@@ -58,6 +58,30 @@ def test_the_server_takes_every_document(server: Lab, name: str) -> None:
         assert answer["metadata"]["name"] == document["metadata"]["name"]
 
 
+SOURCES: dict[str, Json] = {
+    "nfs": {"server": "nfs.example.com", "path": "/exports/groundcrew"},
+    "csi": {"driver": "nfs.csi.k8s.io", "volumeHandle": "groundcrew-NAMESPACE"},
+    "hostPath": {"path": "/srv/groundcrew", "type": "Directory"},
+    "cephfs": {"monitors": ["ceph.example.com:6789"]},
+    "azureFile": {"secretName": "azure", "secretNamespace": "groundcrew", "shareName": "gc"},
+    "iscsi": {"targetPortal": "10.0.0.1:3260", "iqn": "iqn.2001-04.com.example:gc", "lun": 0},
+    "fc": {"wwids": ["3600508b400105e210000900000490000"]},
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_server_takes_every_kind_of_volume(server: Lab, kind: str) -> None:
+    """Not every source has a field `readOnly`, and server-side apply refuses unknown fields."""
+    values = merged(example("large"), {"share": {"persistentVolume": None}})
+    values["share"]["persistentVolume"] = {kind: SOURCES[kind]}
+    documents = [d for d in render(values) if d["kind"].startswith("PersistentVolume")]
+    namespaces(server, documents)
+    volumes = [d for d in documents if d["kind"] == "PersistentVolume"]
+    assert len(volumes) == 4
+    for document in documents:
+        dry_run(server, document)
+
+
 def test_the_server_takes_the_plain_manifests(server: Lab) -> None:
     """Monitoring included."""
     paths = sorted(MANIFESTS.rglob("*.yaml"))
