@@ -148,6 +148,7 @@ JAR = r"^[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+$"
 SHA256 = r"^[0-9a-f]{64}$"
 GLOB = r"^[A-Za-z0-9._*?-]+$"
 MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+MODULE_GLOB = r"^[A-Za-z_*?][A-Za-z0-9_.*?]{0,199}$"
 COMPONENT = "^(scheduler|dag-processor|triggerer|worker|api-server|webserver)$"
 ABSOLUTE = "^/"
 WRITE = {
@@ -156,6 +157,7 @@ WRITE = {
     SHA256: "the SHA-256 of the content, 64 digits of 0-9 and a-f",
     GLOB: "names of packages such as acme-*",
     MODULE: "a module's name such as acme.operators",
+    MODULE_GLOB: "a module's name or a pattern for several, such as acme.tests.*",
     COMPONENT: "one of scheduler, dag-processor, triggerer, worker, api-server, webserver",
     ABSOLUTE: "a path that begins with /",
 }
@@ -179,6 +181,6 @@ Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
 Jar = Annotated[str, StringConstraints(pattern=JAR, max_length=200)]
 Glob = Annotated[str, StringConstraints(pattern=GLOB, max_length=200)]
 ModuleName = Annotated[str, StringConstraints(pattern=MODULE)]
-ModuleGlob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_*?][A-Za-z0-9_.*?]{0,199}$")]
+ModuleGlob = Annotated[str, StringConstraints(pattern=MODULE_GLOB)]
 ComponentName = Annotated[str, Field(pattern=COMPONENT)]
 AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gitsource import assemble, reading
+from gitsource import assemble, fields, reading, schema
 from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
@@ -371,3 +372,19 @@ def test_a_finding_says_what_it_is_about_and_whose_it_is(
     """History and metrics name it alike; a file keeps its name as it is written."""
     finding = Finding(Place(file), object_, "Unreadable", "words")
     assert (finding.subject, finding.team) == (subject, team)
+
+
+def test_every_pattern_of_a_field_has_words_for_people() -> None:
+    """Else a value that does not fit it would be a bug in Groundcrew, and stop its reader."""
+    assert set(_patterns(schema.schema())) - set(fields.WRITE) == set()
+
+
+def _patterns(found: object) -> Iterator[str]:
+    if isinstance(found, dict):
+        if isinstance(found.get("pattern"), str):
+            yield found["pattern"]
+        for value in found.values():
+            yield from _patterns(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from _patterns(value)
