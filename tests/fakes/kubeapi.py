@@ -18,6 +18,7 @@ GROUPS = {
     "batch/v1": "jobs cronjobs",
     "coordination.k8s.io/v1": "leases",
     "storage.k8s.io/v1": "storageclasses",
+    "scheduling.k8s.io/v1": "priorityclasses",
     "policy/v1": "poddisruptionbudgets",
     "networking.k8s.io/v1": "networkpolicies ingresses",
     "rbac.authorization.k8s.io/v1": "roles rolebindings clusterroles clusterrolebindings",

@@ -112,6 +112,7 @@ def test_pods_are_allowed_where_they_run(lab: Lab, name: str) -> None:
     )
     levels = {k: v for k, v in labels.items() if k.startswith("pod-security")}
     space = lab.namespace("builds", levels)
+    lab.apply(d for d in documents if d["kind"] == "PriorityClass")
     job = job_of(documents)["spec"]["template"]["spec"]
     try_pod(lab, space, job)
     with pytest.raises(ApiError, match="violates PodSecurity"):
