@@ -185,8 +185,8 @@ class Links:
 def identity(event: Event) -> tuple[str, ...]:
     """What the event tells: equal for two events that tell the same of the same commit."""
     detail = event.message if event.kind in ("ObjectStalled", "PruneHeld") else ""
-    build = str(event.data.get("to", ""))
-    return event.kind, event.object, event.revision, event.reason, build, detail
+    asked = tuple(str(event.data.get(key, "")) for key in ("trigger", "who", "from", "to"))
+    return event.kind, event.object, event.revision, event.reason, *asked, detail
 
 
 def is_news(event: Event, earlier: Iterable[Event]) -> bool:

@@ -100,16 +100,19 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, and error where there is one."""
+    """One JSON object a line: at, level, logger, message, and `fact` or `error` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
-        line = {
+        line: dict[str, object] = {
             "at": iso(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        fact = getattr(record, "fact", None)
+        if isinstance(fact, dict):
+            line["fact"] = fact
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -12,9 +12,16 @@ from itertools import chain
 from typing import TypeVar
 
 from reconciler.core.budget import demanded
-from reconciler.core.definitions import Broken, Definitions, Environment, Finding, Instance
+from reconciler.core.definitions import (
+    Broken,
+    Commit,
+    Definitions,
+    Environment,
+    Finding,
+    Instance,
+)
 from reconciler.core.model import PRUNE_HELD, EnvironmentRecord, InstanceRecord, Problem, Records
-from reconciler.core.phases import Step
+from reconciler.core.phases import BuildPhase, Step
 from reconciler.core.steps import SUPERSEDED, UNTOUCHED, move, stuck
 from reconciler.core.world import REPO, Draft
 
@@ -273,6 +280,8 @@ def _accept_environments(
             draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
         elif record.definition != definition:
             if _asks(record.definition) != _asks(definition):
+                if record.definition.recipe.digest != definition.recipe.digest:
+                    _claim_builds(draft, definition, commit)
                 record = replace(record, commit=commit, seen_at=draft.now)
                 draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
             record = replace(record, definition=definition, team=definition.team)
@@ -292,6 +301,18 @@ def _accept_environments(
         else:
             del draft.environments[name]
             draft.event("EnvironmentDeleted", record, "no longer defined", revision=commit.revision)
+
+
+def _claim_builds(draft: Draft, definition: Environment, commit: Commit) -> None:
+    """Name `commit` in the finished builds of a recipe that it goes back to.
+
+    What is activated from them now was asked for by this commit, not by the one that had them made.
+    """
+    digest = definition.recipe.digest
+    for key, build in list(draft.builds.items()):
+        mine = build.environment == definition.name and build.recipe_digest == digest
+        if mine and build.phase is BuildPhase.READY:
+            draft.builds[key] = replace(build, revision=commit.revision, commit=commit)
 
 
 def _named(definitions: Definitions) -> frozenset[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core import waits
 from reconciler.core.builds import ready_build
+from reconciler.core.definitions import Commit
 from reconciler.core.model import (
     Activation,
     InstanceRecord,
@@ -46,6 +47,7 @@ class Target:
     trigger: Trigger
     revision: str
     who: str = ""
+    commit: Commit | None = None
 
 
 def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
@@ -59,7 +61,13 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
         return Target(None, None, Trigger.DELETION, draft.world.records.accepted_revision)
     build = ready_build(draft, record)
     if build is not None and not quarantined(record, build.build_id):
-        return Target(build.build_id, build.recipe_digest, Trigger.COMMIT, build.revision)
+        return Target(
+            build.build_id,
+            build.recipe_digest,
+            Trigger.COMMIT,
+            build.revision,
+            commit=build.commit,
+        )
     asked = record.previous is not None and not quarantined(record, record.previous)
     mark = next((q for q in record.quarantines if q.build_id == record.current), None)
     if asked and mark is not None:
@@ -269,6 +277,7 @@ def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step
         to_build=target.build,
         trigger=target.trigger,
         revision=target.revision,
+        commit=target.commit,
         load_into=record.definition.load_into,
         from_load_into=record.current_load_into or record.definition.load_into,
         step=step,
@@ -314,7 +323,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         if target.build != activation.to_build:
             activation = replace(
                 activation, to_build=target.build, revision=target.revision,
-                trigger=target.trigger, who=target.who,
+                trigger=target.trigger, who=target.who, commit=target.commit,
             )  # fmt: skip
             return replace(record, activation=activation)
     elif activation.step is Step.DEGRADED:

@@ -123,6 +123,7 @@ def _ensure(
             recipe_digest=environment.definition.recipe.digest,
             runtime_key=instance.runtime.key,
             revision=environment.commit.revision,
+            commit=environment.commit,
             phase=BuildPhase.QUEUED,
             created_at=draft.now,
             phases=((str(BuildPhase.QUEUED), draft.now),),
@@ -138,6 +139,7 @@ def _ensure(
             requeue(build, draft.now),
             team=environment.team,
             revision=environment.commit.revision,
+            commit=environment.commit,
         )
     elif build.limits != budget.demanded(environment.definition.recipe.checks.budget):
         draft.builds[key] = _under_other_limits(build, environment, draft.now)
@@ -162,7 +164,8 @@ def _under_other_limits(
     ):
         return replace(build, limits=budget.demanded(limits))
     if build.phase is BuildPhase.READY or refused:
-        return replace(requeue(build, now), revision=environment.commit.revision)
+        commit = environment.commit
+        return replace(requeue(build, now), revision=commit.revision, commit=commit)
     return build
 
 
@@ -334,7 +337,7 @@ def _failed(
             "place": str(problem.place) if problem.place else "",
             "phase": str(build.phase),
             **_timing(failed),
-            **commit_data(draft.environments.get(build.environment)),
+            **commit_data(draft.environments.get(build.environment), build.commit, build.revision),
         },
     )
     return failed
@@ -364,10 +367,12 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
         reason=budget.REGRESSION if grown else "",
         revision=build.revision,
         data={
+            "build": build.build_id,
+            "key": build.key,
             "packages": [list(p) for p in build.packages],
             **budget.event_data(cost, earlier, grown),
             **_timing(build),
-            **commit_data(draft.environments.get(build.environment)),
+            **commit_data(draft.environments.get(build.environment), build.commit, build.revision),
         },
     )
     measured = Measured(build.build_id, cost, draft.now) if outcome.cost else build.measured

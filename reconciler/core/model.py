@@ -79,6 +79,7 @@ class BuildRecord:
     refresh: bool = False  # resolve anew instead of using the lock that is kept
     measured: Measured | None = None
     limits: tuple[tuple[str, float], ...] = ()
+    commit: Commit | None = None  # who asked; None in records of an earlier version
     version: int = 0  # row version for compare-and-swap; 0: not stored yet
 
 
@@ -129,6 +130,7 @@ class Activation:
     failed_at: Step | None = None
     who: str = ""
     broken_load_into: tuple[str, ...] = ()
+    commit: Commit | None = None  # the commit that its build was made for
 
     @property
     def components(self) -> frozenset[str]:

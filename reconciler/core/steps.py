@@ -87,10 +87,15 @@ def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str,
 
 def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> dict[str, object]:
     """Why there is an activation, for an event's data: a commit and its author, or an operator."""
-    data = commit_data(environment_of(draft, record.name))
+    data = commit_data(environment_of(draft, record.name), activation.commit, activation.revision)
     if activation.trigger is not Trigger.COMMIT:
         data = {key: data[key] for key in ("environment",) if key in data}
-    return {"trigger": str(activation.trigger), "who": activation.who, **data}
+    return {
+        "activation": activation.id,
+        "trigger": str(activation.trigger),
+        "who": activation.who,
+        **data,
+    }
 
 
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:

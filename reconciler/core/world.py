@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from reconciler.core.definitions import Definitions, Environment
+from reconciler.core.definitions import Commit, Definitions, Environment
 from reconciler.core.model import (
     BuildRecord,
     Change,
@@ -293,9 +293,19 @@ def any_lost(draft: Draft) -> bool:
     return any(name.startswith("environment/") for name in draft.world.records.unreadable)
 
 
-def commit_data(environment: EnvironmentRecord | None) -> dict[str, object]:
-    """Who asked, for an event's data."""
-    if environment is None:
-        return {}
-    commit = environment.commit
-    return {"author": commit.author, "subject": commit.subject, "environment": environment.name}
+def commit_data(
+    environment: EnvironmentRecord | None, commit: Commit | None, revision: str
+) -> dict[str, object]:
+    """Return the author and subject of the commit that an event is about, for the event's data.
+
+    `commit` is what the build or activation carries. Without it (records of an earlier version)
+    the environment's newest commit is named only if it is the one of `revision`.
+    """
+    if commit is None and environment is not None and environment.commit.revision == revision:
+        commit = environment.commit
+    data: dict[str, object] = {}
+    if commit is not None:
+        data |= {"author": commit.author, "subject": commit.subject}
+    if environment is not None:
+        data["environment"] = environment.name
+    return data

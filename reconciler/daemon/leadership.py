@@ -17,8 +17,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from metrics.scrubbing import Scrubber
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import Change
+from reconciler.daemon.factlog import log_facts
 from reconciler.settings import Settings
 from reconciler.store.errors import LeaseLost
 from reconciler.store.store import Lease, Store
@@ -49,6 +51,7 @@ class Leadership:
         self.lease: Lease | None = None
         self.lost = False
         self._over = False
+        self._scrubber = Scrubber(settings.secrets_dir)
 
     def __enter__(self) -> Self:
         alone = self._lock_state_dir()
@@ -120,7 +123,9 @@ class Leadership:
         """Record a change under the lease's epoch; returns the number of this write."""
         self.check()
         assert self.lease is not None, "check() has seen it"
-        return self._store.write(self.lease, change)
+        number = self._store.write(self.lease, change)
+        log_facts(change.events, self._scrubber.clean)
+        return number
 
     def __exit__(
         self,

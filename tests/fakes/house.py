@@ -132,7 +132,7 @@ class House:
             return None
         broken = {f.place.file for f in self.findings}
         return Definitions(
-            Commit(f"r{self.revision}"),
+            Commit(f"r{self.revision}", f"author of r{self.revision}"),
             {n: e for n, e in self.environments.items() if e.place.file not in broken},
             {n: i for n, i in self.instances.items() if i.place.file not in broken},
             self.findings,

@@ -1,0 +1,68 @@
+"""Log lines for the facts that the daemon records: builds, activations, and what went wrong.
+
+`Leadership.write` calls it after each write, so that the log tells only what was recorded. Each
+fact is one INFO line without control characters. Secrets are removed as they are from messages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from reconciler.core.model import Event
+
+log = logging.getLogger(__name__)
+
+MESSAGE_LIMIT = 500  # characters of an event's message that are logged
+MINOR = frozenset({"ActivationPhase", "BuildQueued"})
+"""Kinds of events that are not logged: their outcome is."""
+
+
+def log_facts(events: Iterable[Event], clean: Callable[[str], str]) -> None:
+    """Log each event but the minor ones; `clean` removes secrets from a text.
+
+    The JSON format takes the fields from the log record's `fact`.
+    """
+    for event in events:
+        if event.kind not in MINOR:
+            fact = fields(event, clean)
+            log.info("%s", line(fact), extra={"fact": fact})
+
+
+def fields(event: Event, clean: Callable[[str], str]) -> dict[str, object]:
+    """Return what the event is about, without empty fields."""
+    data = event.data
+    values = {
+        "kind": event.kind,
+        "object": event.object,
+        "team": event.team,
+        "reason": event.reason if event.reason != event.kind else "",
+        "build": data.get("build") or data.get("to"),
+        "build_key": data.get("key"),
+        "commit": event.revision,
+        "author": data.get("author"),
+        "who": data.get("who"),
+        "seconds": data.get("seconds"),
+        "message": event.message,
+    }
+    cleaned = {
+        name: _printable(clean(value))[:MESSAGE_LIMIT] if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    return {name: value for name, value in cleaned.items() if value not in (None, "")}
+
+
+def line(fact: dict[str, object]) -> str:
+    """Return a fact's fields as one line of text."""
+    parts = [f"{fact['kind']} {fact.get('object', '')}".rstrip()]
+    parts += [f"{name}={fact[name]}" for name in ("reason", "build") if name in fact]
+    if "commit" in fact:
+        parts.append(f"commit={str(fact['commit'])[:10]}")
+    seconds = fact.get("seconds")
+    if isinstance(seconds, int | float):
+        parts.append(f"seconds={seconds:.1f}")
+    return " ".join(parts) + (f": {fact['message']}" if "message" in fact else "")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
