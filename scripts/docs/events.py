@@ -33,7 +33,8 @@ DATA = {
     "environment": "text: the environment's name",
     "from": "text: the build id before; empty is the bare base",
     "to": "text: the build id after; empty is the bare base",
-    "trigger": "text: why: `commit`, `operator` or `deletion`",
+    "activation": "text: the activation's id, the same in all of its events",
+    "trigger": "text: why: `commit`, `operator`, `deletion`, or `base` where that had changed",
     "packages_added": "list of text: `name version`",
     "packages_removed": "list of text: `name version`",
     "packages_changed": "list of text: `name old → new`",
@@ -42,7 +43,7 @@ DATA = {
     "bytes": "number: bytes freed",
 }
 COMMIT = ("author", "subject", "environment")
-ASKED = ("trigger", "who", *COMMIT)
+ASKED = ("activation", "trigger", "who", *COMMIT)
 CHANGES = ("packages_added", "packages_removed", "packages_changed", "imports_grown")
 IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
 TIMING = ("seconds", "phases")
