@@ -52,7 +52,7 @@ class Sandbox:
         if settings.sandbox == "require" and self.unconfined:
             raise Stalled(
                 "SandboxMissing",
-                f"builder.sandbox is `require`, but {self.unconfined}; mend that, or set "
+                f"builder.sandbox is `require`, but {self.unconfined}; fix that, or set "
                 f"builder.sandbox to `auto` to run what teams wrote unconfined",
             )
         self._confinement = confinement_for(settings.user) if self.wrapped else None

@@ -282,7 +282,7 @@ def test_who_requires_a_sandbox_is_told_that_there_is_none(image: Image, place: 
     inside = image.container(binds={STATE: place, SHARE: place}, variables=variables)
     done = inside.run("groundcrew", "run", "--once")
     assert done.returncode != 0
-    assert "bubblewrap is not installed" in done.stdout
+    assert "install bubblewrap" in done.stdout
     assert "Traceback" not in done.stdout
 
 
