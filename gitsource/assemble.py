@@ -254,7 +254,8 @@ class Assembly:
         contested: dict[str, tuple[Environment, ...]] = {}
         for name, same in by_name.items():
             if len(same) > 1:
-                sound = tuple(m.environment for m in same if m.environment is not None)
+                in_order = sorted(same, key=lambda made: made.path)
+                sound = tuple(m.environment for m in in_order if m.environment is not None)
                 contested.update({one.name: sound for one in sound})
                 paths = [(m.path, m) for m in same]
                 findings += [_double(name, m.name_place, m.path, paths) for m in same]

@@ -156,10 +156,9 @@ class Bed:
             shutil.copyfile(made, temp)
             temp.rename(kept)
             return
-        self._airflow(
-            "users", "create", "--username", USER, "--password", self._password, "--role", "Admin",
-            "--firstname", "Demo", "--lastname", "Admin", "--email", "admin@example.com",
-        )  # fmt: skip
+        password = f"--password={self._password}"  # in one word: it may begin with a dash
+        person = ("--firstname", "Demo", "--lastname", "Admin", "--email", "admin@example.com")
+        self._airflow("users", "create", "--username", USER, password, "--role", "Admin", *person)
 
     def _airflow(self, *arguments: str) -> None:
         done = subprocess.run(
