@@ -102,7 +102,8 @@ TABLES: dict[str, dict[str, Kind]] = {
             ("from", "to", *CHANGES, *TIMING, "commit_to_active", *ASKED),
         ),
         "ActivationAborted": Kind(
-            "it was given up before the switch; nothing changed", (*TIMING, *ASKED)
+            "it was given up: nothing was switched, or that was taken back as the base had changed",
+            (*TIMING, *ASKED),
         ),
         "RolledBack": Kind(
             "it was not healthy there and is on the build before again",

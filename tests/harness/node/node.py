@@ -14,7 +14,7 @@ from tests.fakes.controlplane import ControlPlane
 from tests.fakes.kubeapi import wait_for
 from tests.fakes.lab import Administration
 from tests.harness.node.network import HOST, NODE, PODS, Network
-from tests.harness.node.programs import Programs
+from tests.harness.node.programs import Programs, end
 from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
 
 NAME = "node-0"
@@ -63,16 +63,7 @@ class Node(Administration):
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.root)},
             )  # fmt: skip
-
-        def end() -> None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(20)
-
-        stack.callback(end)
+        stack.callback(end, process)
 
     def _clean(self) -> None:
         unmount_below(self.root / "kubelet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,3 +71,13 @@ def _cni() -> Path | None:
         if all((folder / name).is_file() for name in CNI_PLUGINS):
             return folder
     return None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a program to end, and kill it when it has not within 20 s."""
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)

@@ -16,7 +16,7 @@ from typing import Any
 from tests.fakes.kubeapi import wait_for
 from tests.harness.node.images import PAUSE, write_image
 from tests.harness.node.network import PODS, Network
-from tests.harness.node.programs import Programs, cache
+from tests.harness.node.programs import Programs, cache, end
 
 RUN = Path("/run/groundcrew-node")
 SOCKET = RUN / "containerd.sock"
@@ -85,12 +85,7 @@ class Runtime:
         finally:
             process, self._process = self._process, None
             if process is not None:
-                process.terminate()
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait(20)
+                end(process)
             unmount_below(RUN)
             shutil.rmtree(RUN, ignore_errors=True)
 
