@@ -7,12 +7,19 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from reconciler.builder.job import Job
+from reconciler.builder.jobs.exchange import Command
 from reconciler.builder.jobs.places import Place, Places
+from reconciler.builder.jobs.session import Session
 from reconciler.builder.jobs.slot import JobSlot
 from reconciler.core.errors import Cancelled
+from reconciler.settings import JobSettings
 
 PATIENCE = 20.0  # seconds
 
@@ -125,3 +132,19 @@ def test_a_cancelled_command_waits_for_no_other_kind() -> None:
         slot.use(harmless=False, check=check),
     ):
         pytest.fail("it ran beside the other kind")
+
+
+def test_a_place_is_given_back_when_its_job_is_never_made(tmp_path: Path) -> None:
+    """A build that is cancelled between its place and its Job holds up nobody afterwards."""
+    places = Places(1)
+    cluster: Any = SimpleNamespace(
+        mirror=lambda *_: SimpleNamespace(synced=lambda _: None),
+        limits=SimpleNamespace(request_timeout=1.0),
+    )
+    session = Session(cluster, places, JobSettings(), lambda *_: {}, tmp_path / "folder")
+    job = Job("one", "one", "red", "", tmp_path / "log", threading.Event())
+    job.cancelled.set()
+    with pytest.raises(Cancelled):
+        session.run(job, Command(["true"], tmp_path, {}, 5.0))
+    session.close()
+    places.take(Place("two", "red"), nothing)

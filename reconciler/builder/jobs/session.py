@@ -289,6 +289,8 @@ class Session:
                 pod_name = str(pod["metadata"]["name"])
                 lines = self._cluster.follow(self._settings.namespace, pod_name, CONTAINER)
                 for number, line in enumerate(lines, 1):
+                    if self.name != name:
+                        return  # what comes late is of no command of the present Job
                     if number > heard:
                         heard = number
                         self._hear(line)
@@ -326,22 +328,26 @@ class Session:
     def rest(self) -> None:
         """End the idle Job and keep the folder: the next command starts another Job.
 
-        Never raises: a Job that cannot be deleted ends by itself, since nothing beats for it.
+        A place that was taken for a Job that was never made is given back, too. Never raises: a Job
+        that cannot be deleted ends by itself, since nothing beats for it.
         """
         with self._opening:
-            if not self._opened:
-                return
-            with contextlib.suppress(OSError):
-                replace(self._control / "alive.json", {"end": True})
             place, self._place = self._place, None
-            self._opened = 0.0
+            opened, self._opened = self._opened, 0.0
             try:
-                self._cluster.delete("jobs", self._settings.namespace, self.name)
-            except GroundcrewError as error:
-                log.info("Job %s ends by itself: %s", self.name, error)
+                if opened:
+                    self._end_job()
             finally:
                 if place is not None:
                     self._places.leave(place)
+
+    def _end_job(self) -> None:
+        with contextlib.suppress(OSError):
+            replace(self._control / "alive.json", {"end": True})
+        try:
+            self._cluster.delete("jobs", self._settings.namespace, self.name)
+        except GroundcrewError as error:
+            log.info("Job %s ends by itself: %s", self.name, error)
 
     def close(self) -> None:
         """End the Job and remove the folder; idempotent, never raises."""
