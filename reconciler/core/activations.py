@@ -348,11 +348,11 @@ def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> I
     activation = replace(activation, problem=problem, failed_at=activation.step)
     if activation.step in UNTOUCHED:
         return replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
-    record = replace(
+    return replace(
         retire(record, activation.to_build, draft.now),
         current_load_into=(),
+        activation=move(draft, record, activation, Step.WITHDRAW),
     )
-    return replace(record, activation=move(draft, record, activation, Step.WITHDRAW))
 
 
 def _may_go_forward(

@@ -367,8 +367,6 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
         reason=budget.REGRESSION if grown else "",
         revision=build.revision,
         data={
-            "build": build.build_id,
-            "key": build.key,
             "packages": [list(p) for p in build.packages],
             **budget.event_data(cost, earlier, grown),
             **_timing(build),
