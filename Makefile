@@ -15,7 +15,7 @@ JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo envtest node node-test test test-fast check fix docs generate manifests bench wheel image lock clean
+.PHONY: help setup demo envtest node node-test test-tools test test-fast check fix docs generate manifests bench wheel image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,10 +38,14 @@ node: envtest ## Build a real Kubernetes node for the tests, once (root, Go, Deb
 node-test: node ## Tests on a real node, with a kubelet and containers
 	$(BIN)/pytest -n 0 tests/node
 
-test: setup ## All tests, the whole way on real Airflow included (TESTS=path for some, JOBS=…)
+test-tools: ## Install the packages that the tests use, as far as this user may
+	scripts/install-test-tools
+
+test: test-tools setup ## All tests, the whole way on real Airflow included (TESTS=path for some, JOBS=…)
+	@scripts/envtest/build $(VENV) || echo "note: no control plane (see above); Kubernetes tests are skipped" >&2
 	$(PYTEST) -m "not node" $(TESTS)
 
-test-fast: setup ## All tests that do not take minutes
+test-fast: test-tools setup ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 check: setup ## Format, ruff, mypy strict, layers, Dockerfile, generated files, docs

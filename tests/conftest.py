@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
+
+# Programs that only some tests start, with the Debian package of each. `scripts/install-test-tools`
+# installs them; a test that starts one that is missing is skipped, never failed.
+PACKAGES = {
+    "amtool": "prometheus-alertmanager",
+    "buildah": "buildah",
+    "bwrap": "bubblewrap",
+    "chromium": "chromium",
+    "curl": "curl",
+    "debootstrap": "debootstrap",
+    "etcd": "etcd-server",
+    "fusermount3": "fuse3",
+    "gcc": "gcc",
+    "openssl": "openssl",
+    "pkg-config": "pkg-config",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "prometheus",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
 
 _skipped: list[str] = []
 
@@ -33,6 +55,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
         raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
+
+
+def _missing_program(error: BaseException | None) -> str | None:
+    """Return the program of PACKAGES whose absence caused the error, or None."""
+    while error is not None:
+        name = error.filename if isinstance(error, FileNotFoundError) else None
+        if name in PACKAGES and shutil.which(name) is None:
+            return str(name)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a test as skipped if it failed because a program is not installed."""
+    report = yield
+    program = _missing_program(call.excinfo.value) if call.excinfo and report.failed else None
+    if program is not None:
+        reason = f"{program} is not installed: apt-get install {PACKAGES[program]}"
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), (item.location[1] or 0) + 1, f"Skipped: {reason}")
+    return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
