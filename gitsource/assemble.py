@@ -6,18 +6,18 @@ noted as its needs, so that after a change only those are made again that need w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gitsource.models import EnvironmentModel
 from gitsource.objects import (
     instance_of,
     kind_of_path,
-    read_entry,
     refused,
     unexpected,
     wrong_instance,
 )
+from gitsource.parsing import DirectParser, Parser, Text, team_of
 from gitsource.reading import ReadFile
 from gitsource.recipe import Limits, Need, merge
 from gitsource.shelf import Made, Shelf
@@ -35,6 +35,8 @@ from reconciler.core.definitions import (
 from reconciler.core.errors import Retryable
 
 FILE_LIMIT = 1 << 20
+TEAM_FILES = 2000  # environments of one team
+FINDINGS = 20  # of one environment's rollout
 
 
 def assemble(
@@ -56,7 +58,7 @@ class Part:
 class Assembly:
     """The definitions of one branch, from revision to revision.
 
-    `shelf` keeps what was made of each environment's file over restarts.
+    `shelf` keeps what was made of each environment's file over restarts, `parser` reads the files.
     """
 
     def __init__(
@@ -65,13 +67,16 @@ class Assembly:
         file_limit: int = FILE_LIMIT,
         limits: Limits | None = None,
         shelf: Shelf | None = None,
+        parser: Parser | None = None,
     ) -> None:
+        self._parser = parser or DirectParser()
         self._file_limit = file_limit
         self._limits = limits or Limits()
         self._shelf = shelf
         self._parts: dict[str, Part] = {}
         self._refused: dict[str, Finding] = {}
         self._made: dict[str, Made] = {}
+        self._of_team: dict[str, set[str]] = {}  # paths of environments
         self._needed: dict[tuple[str, str], set[str]] = {}
         self._instances: dict[str, Instance] = {}
         self._fragments: dict[str, Part] = {}
@@ -84,6 +89,7 @@ class Assembly:
 
         Must not be called again after it raised: start anew.
         """
+        self._parser.begin()
         first = changed is None
         paths = list(tree.entries()) if changed is None else list(changed)
         environments, others = set(), set()
@@ -98,25 +104,54 @@ class Assembly:
         for need in touched:
             environments |= self._needed.get(need, set())
         environments |= {path for path, made in self._made.items() if made.environment is None}
+        environments |= self._count(tree, environments)
         known = self._shelf.load() if first and self._shelf is not None else {}
-        for path in sorted(environments):
-            self._take_environment(tree, path, known.get(path))
+        self._take_environments(tree, sorted(environments), known)
         if self._shelf is not None:
             keep = environments | known.keys()
             fresh = [p for p in keep if self._made.get(p) is not known.get(p)]
             self._shelf.save(fresh, self._made)
         return self._definitions(commit)
 
+    def _count(self, tree: Tree, paths: Iterable[str]) -> set[str]:
+        """Note which environments each team has; return those to look at as there are too many."""
+        teams = set()
+        for path in paths:
+            team = team_of(path)
+            mine = self._of_team.setdefault(team, set())
+            before = len(mine)
+            (mine.add if path in tree.entries() else mine.discard)(path)
+            if max(before, len(mine)) > TEAM_FILES:
+                teams.add(team)
+        return set().union(*(self._of_team[team] for team in teams))
+
+    def _too_many(self) -> dict[str, Finding]:
+        """Return a finding for each team that has more environments than a team may have."""
+        words = (
+            "{} environments; a team has at most {}, and files beyond that are not read: their "
+            "environments stay as they are"
+        )
+        return {
+            team: Finding(
+                Place(f"teams/{team}/"), f"teams/{team}/", "TooLarge",
+                words.format(len(paths), TEAM_FILES),
+            )
+            for team, paths in self._of_team.items()
+            if len(paths) > TEAM_FILES
+        }  # fmt: skip
+
     # ------------------------------------------------------------------- instances and fragments
 
     def _take_parts(self, tree: Tree, paths: set[str]) -> set[tuple[str, str]]:
         """Read these files; returns the needs that are met in another way now."""
+        entries: dict[str, Entry] = {}
         for path in paths:
             self._parts.pop(path, None)
             entry = self._readable(tree, path)
             if entry is not None:
-                read = read_entry(tree, entry, kind_of_path(path) or "")
-                self._parts[path] = Part(read, entry.blob, instance_of(read))
+                entries[path] = entry
+        for read in self._read(tree, entries.values()):
+            self._parts[read.path] = Part(read, entries[read.path].blob, instance_of(read))
         if not paths:
             return set()
         by_name: dict[str, list[Part]] = {}
@@ -153,33 +188,71 @@ class Assembly:
             return None
         return entry
 
+    def _read(self, tree: Tree, entries: Iterable[Entry]) -> Iterator[ReadFile]:
+        """Read these files."""
+        unread: list[ReadFile] = []
+
+        def texts() -> Iterator[Text]:
+            for entry in entries:
+                try:
+                    data = tree.read(entry)
+                except Retryable:
+                    raise  # the mirror's trouble
+                except Exception as error:
+                    finding = unexpected(entry.path, entry.path, error)
+                    unread.append(ReadFile(entry.path, None, None, (finding,)))
+                else:
+                    yield Text(entry.path, kind_of_path(entry.path) or "", data)
+
+        yield from self._parser.files(texts())
+        yield from unread
+
     # ------------------------------------------------------------------------------ environments
 
-    def _take_environment(self, tree: Tree, path: str, kept: Made | None) -> None:
-        """Make what a file asks for, or take what was kept if it needs nothing that is another."""
+    def _take_environments(self, tree: Tree, paths: list[str], known: Mapping[str, Made]) -> None:
+        """Make what these files ask for, or take what was made if nothing of it is another."""
+        before: dict[str, Made] = {}
+        unread: dict[str, Entry] = {}
+        excess = {p for mine in self._of_team.values() for p in sorted(mine)[TEAM_FILES:]}
+        for path in paths:
+            if (old := self._forget(path)) is not None:
+                before[path] = old
+            entry = self._readable(tree, path)
+            if entry is None or path in excess:
+                continue
+            kept = known.get(path)
+            if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
+                self._keep(kept)
+            elif old is not None and old.read_findings and old.blob == entry.blob:
+                self._keep(old)  # the same text is wrong in the same way
+            else:
+                unread[path] = entry
+        for read in self._read(tree, unread.values()):
+            self._keep(self._made_of(tree, read, unread[read.path], before.get(read.path)))
+
+    def _forget(self, path: str) -> Made | None:
         old = self._made.pop(path, None)
-        if old is not None:
-            for kind, name, _ in old.needs:
-                self._needed.get((kind, name), set()).discard(path)
-        entry = self._readable(tree, path)
-        if entry is None:
-            return
-        if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
-            made = kept
-        else:
-            read = read_entry(tree, entry, "Environment")
-            try:
-                made = self._make(tree, read, entry.blob)
-            except Retryable:
-                raise  # the mirror's trouble
-            except Exception as error:
-                finding = unexpected(path, read.object, error)
-                made = _unmade(replace(read, model=None, findings=(finding,)), entry.blob)
-            if old is not None and made.environment == old.environment:
-                made = replace(made, environment=old.environment)
-        self._made[path] = made
+        for kind, name, _ in old.needs if old is not None else ():
+            self._needed.get((kind, name), set()).discard(path)
+        return old
+
+    def _keep(self, made: Made) -> None:
+        self._made[made.path] = made
         for kind, name, _ in made.needs:
-            self._needed.setdefault((kind, name), set()).add(path)
+            self._needed.setdefault((kind, name), set()).add(made.path)
+
+    def _made_of(self, tree: Tree, read: ReadFile, entry: Entry, old: Made | None) -> Made:
+        blob = "" if read.skipped else entry.blob
+        try:
+            made = self._make(tree, read, blob)
+        except Retryable:
+            raise  # the mirror's trouble
+        except Exception as error:
+            finding = unexpected(entry.path, read.object, error)
+            made = _unmade(replace(read, model=None, findings=(finding,)), blob)
+        if old is not None and made.environment == old.environment:
+            made = replace(made, environment=old.environment)
+        return made
 
     def _holds(self, tree: Tree, needs: Iterable[Need]) -> bool:
         """Is everything that was needed still the same."""
@@ -202,7 +275,7 @@ class Assembly:
             return _unmade(read, blob)
         team = read.path.split("/")[1]
         fragments = {name: part.read for name, part in self._fragments.items()}
-        recipe, findings, needs = merge(tree, read, fragments, self._limits)
+        recipe, findings, needs = merge(tree, read, fragments, self._limits, self._parser)
         needs = tuple(
             (kind, name, self._fragments[name].blob if kind == "fragment" else what)
             for kind, name, what in needs
@@ -211,7 +284,9 @@ class Assembly:
         seen: dict[str, None] = {}
         for w, wave in enumerate(read.model.spec.rollout):
             for i, name in enumerate(wave.instances):
-                wrong = wrong_instance(name, team, set(seen), self._instances)
+                wrong = None
+                if len(findings) < FINDINGS:
+                    wrong = wrong_instance(name, team, seen, self._instances)
                 if wrong is not None:
                     place = read.place("spec", "rollout", w, "instances", i)
                     findings.append(Finding(place, read.object, *wrong))
@@ -241,7 +316,7 @@ class Assembly:
 
     def _definitions(self, commit: Commit) -> Definitions:
         """Everything together: names are unique, and an instance has at most one environment."""
-        findings = [*self._refused.values(), *self._doubles]
+        findings = [*self._refused.values(), *self._doubles, *self._too_many().values()]
         for part in self._parts.values():
             findings += part.read.findings
         by_name: dict[str, list[Made]] = {}

@@ -9,7 +9,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 LINE_LIMIT = 4096  # characters; what parses a line may take longer than in proportion to it
 
 
-def constraints_of(text: str) -> Iterator[tuple[int, str, str]]:
+Constraint = tuple[int, str, str]
+"""A line's number from 1, the constraint as parsed, and what is wrong with it ("" if nothing)."""
+
+
+def constraints_of(text: str) -> Iterator[Constraint]:
     """(line from 1, constraint, what is wrong with it) of each line that holds one.
 
     A constraint is given as parsed, "" where it is none.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
-from gitsource.encodings import NotUtf8, decode_text
 from gitsource.fields import NAME
 from gitsource.models import InstanceModel, KubernetesModel, LocalModel
-from gitsource.reading import ReadFile, read_file
-from gitsource.tree import Entry, Tree
+from gitsource.reading import ReadFile
+from gitsource.tree import Entry
 from reconciler.core.definitions import (
     Api,
     Component,
@@ -22,7 +21,7 @@ from reconciler.core.definitions import (
     Place,
     Window,
 )
-from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.errors import Stalled
 
 log = logging.getLogger(__name__)
 
@@ -65,40 +64,12 @@ def refused(entry: Entry, limit: int) -> Finding | None:
 
 
 def unexpected(path: str, name: str, error: Exception) -> Finding:
-    """What stopped the reading of a file: its own finding, so that nothing else stops."""
+    """Return what stopped the reading of a file as its own finding, so that nothing else stops."""
     if isinstance(error, Stalled):
         return Finding(error.place or Place(path), name, error.reason, error.message)
     log.error("%s cannot be read", path, exc_info=error)
     words = f"it cannot be read ({type(error).__name__}), and the daemon's log says where; look "
     return Finding(Place(path), name, "ReadFailed", words + "for what is unusual in it")
-
-
-def read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
-    """What a file at the place of `kind` holds."""
-    try:
-        return _read_entry(tree, entry, kind)
-    except Retryable:
-        raise  # the mirror's trouble
-    except Exception as error:
-        found = unexpected(entry.path, entry.path, error)
-        return ReadFile(entry.path, None, None, (found,))
-
-
-def _read_entry(tree: Tree, entry: Entry, kind: str) -> ReadFile:
-    try:
-        text = decode_text(tree.read(entry))
-    except NotUtf8 as error:
-        place = Place(entry.path, error.line, 1)
-        finding = Finding(place, entry.path, "InvalidYaml", error.message)
-        return ReadFile(entry.path, None, None, (finding,))
-    read = read_file(entry.path, text)
-    if read.model is not None and read.model.kind != kind:
-        place = read.place("kind")
-        words = f"a {read.model.kind} does not belong here; this folder holds kind: {kind}"
-        return ReadFile(
-            entry.path, None, read.document, (Finding(place, read.object, "InvalidValue", words),)
-        )
-    return read
 
 
 def instance_of(read: ReadFile) -> Instance | None:
@@ -138,7 +109,7 @@ def _cluster(cluster: KubernetesModel) -> KubernetesTarget:
 
 
 def wrong_instance(
-    name: str, team: str, seen: set[str], instances: Mapping[str, Instance]
+    name: str, team: str, seen: Container[str], instances: Mapping[str, Instance]
 ) -> tuple[str, str] | None:
     """(reason, message) of why a rollout of `team` cannot name this instance."""
     if name in seen:

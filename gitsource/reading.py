@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -33,6 +33,7 @@ class ReadFile:
     model: AnyModel | None
     document: Document | None
     findings: tuple[Finding, ...] = ()
+    skipped: bool = False  # not looked at, as other files took too long
 
     def place(self, *path: str | int) -> Place:
         """Where a part of the definition stands."""
@@ -55,15 +56,15 @@ def read_file(path: str, text: str) -> ReadFile:
     if not isinstance(value, dict) or not isinstance(kind, str) or kind not in KINDS:
         words = f"write kind: {', '.join(KINDS)}" + (f", not {_short(kind)}" if kind else "")
         place = document.place(("kind",))
-        return ReadFile(path, None, document, (Finding(place, path, "InvalidValue", words),))
+        return ReadFile(path, None, None, (Finding(place, path, "InvalidValue", words),))
     name = _name_of(value, kind, path)
     try:
         model = KINDS[kind].model_validate(value)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
         findings = tuple(_finding(document, name, KINDS[kind], one) for one in details[:20])
-        return ReadFile(path, None, document, findings)
-    return ReadFile(path, model, document)
+        return ReadFile(path, None, None, findings)
+    return ReadFile(path, model, replace(document, value=None))
 
 
 def _name_of(value: dict[str, Any], kind: str, path: str) -> str:

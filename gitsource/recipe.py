@@ -10,7 +10,6 @@ from itertools import pairwise
 
 from packaging.utils import canonicalize_name
 
-from gitsource.constraints import constraints_of
 from gitsource.encodings import NotUtf8, decode_text
 from gitsource.models import (
     EnvironmentModel,
@@ -20,6 +19,7 @@ from gitsource.models import (
     ImportBudgetModel,
     IndexModel,
 )
+from gitsource.parsing import Parser
 from gitsource.reading import ReadFile
 from gitsource.tree import Entry, Tree, below
 from reconciler.core.definitions import (
@@ -35,6 +35,7 @@ from reconciler.core.definitions import (
     SourcePackage,
 )
 from reconciler.core.errors import Stalled
+from reconciler.isolation import TooExpensive
 
 Need = tuple[str, str, str]
 """What a recipe was made from: ("file", path, blob), ("tree", folder, id), ("fragment", name, "")
@@ -43,6 +44,7 @@ or ("instance", name, team); the last is "" for what was not there."""
 ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux takes 128 KiB for a single one
 FINDINGS = 20  # of one constraints file
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
+TEXTS_LIMIT = 2 << 20  # bytes of all of them in one environment, each time they are named
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Merge:
     tree: Tree
     read: ReadFile
     limits: Limits
+    parser: Parser
     findings: list[Finding] = field(default_factory=list)
     requirements: list[Requirement] = field(default_factory=list)
     packages: dict[str, SourcePackage] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Merge:
     dags: dict[str, str] = field(default_factory=dict)
     budget: dict[Measure, ImportLimit] = field(default_factory=dict)
     needs: dict[tuple[str, str], str] = field(default_factory=dict)
+    text_bytes: int = 0
 
     def wrong(self, place: Place, reason: str, message: str) -> None:
         """Note a mistake of this environment, at a place of its own file.
@@ -117,7 +121,7 @@ class Merge:
             )
             return
         self.needs["tree", full] = self.tree.tree_id(full)
-        if not self._check_package(full, place):
+        if full not in self.packages and not self._check_package(full, place):
             return
         self.packages[full] = SourcePackage(
             canonicalize_name(name), full, self.tree.tree_id(full), place
@@ -162,7 +166,11 @@ class Merge:
             self._refuse_link(entry, place)
         elif entry.size > TEXT_LIMIT:
             self.wrong(place, "TooLarge", f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
+        elif (total := self.text_bytes + entry.size) > TEXTS_LIMIT:
+            words = f"the files of one environment may have {TEXTS_LIMIT >> 20} MiB together"
+            self.wrong(place, "TooLarge", f"{path}: {words}")
         else:
+            self.text_bytes = total
             try:
                 return decode_text(self.tree.read(entry))
             except NotUtf8 as error:
@@ -181,7 +189,12 @@ class Merge:
     def _constraints(self, folder: str, name: str, place: Place) -> None:
         """Add a file's constraints as they were parsed: its text goes nowhere."""
         path, lines, problems = posixpath.join(folder, name), [], 0
-        for number, constraint, words in constraints_of(self._text(folder, name, place)):
+        try:
+            found = self.parser.constraints(path, self._text(folder, name, place))
+        except TooExpensive as error:
+            self.wrong(place, error.reason, error.message)
+            return
+        for number, constraint, words in found:
             if not words:
                 lines.append(constraint)
             elif (problems := problems + 1) <= FINDINGS:
@@ -262,12 +275,12 @@ def _file(item: FileModel) -> FileItem:
 
 
 def merge(
-    tree: Tree, read: ReadFile, fragments: dict[str, ReadFile], limits: Limits
+    tree: Tree, read: ReadFile, fragments: dict[str, ReadFile], limits: Limits, parser: Parser
 ) -> tuple[Recipe, list[Finding], tuple[Need, ...]]:
     """The recipe of one environment and what it needed; with findings it must not be used."""
     model = read.model
     assert isinstance(model, EnvironmentModel), "only environments are merged"
-    merging = Merge(tree, read, limits)
+    merging = Merge(tree, read, limits, parser)
     for i, name in enumerate(model.spec.extends):
         fragment = fragments.get(name)
         merging.needs["fragment", name] = ""

@@ -23,10 +23,12 @@ from typing import Any
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
 from gitsource.mirror import READ, SLOW, Blobs, Files, Listing, commit_of
+from gitsource.parsing import IsolatedParser
 from gitsource.recipe import Limits
 from gitsource.shelf import Shelf
 from reconciler.core.definitions import Definitions
 from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.isolation import shared_pool
 from reconciler.settings import GitSettings
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Source:
         self._revision = ""
         self._files = Files(settings.max_blob_bytes)
         self._shelf = Shelf(state_dir / "definitions.db")
+        self._parser = IsolatedParser(shared_pool())
         self._assembly: Assembly | None = None
         self._named = named
         self._kept: deque[str] = deque(maxlen=KEPT)
@@ -169,6 +172,7 @@ class Source:
             file_limit=self._settings.max_blob_bytes,
             limits=Limits(self._settings.max_package_bytes),
             shelf=self._shelf,
+            parser=self._parser,
         )
 
     def _fetch_first(self) -> str:

@@ -31,17 +31,17 @@ class YamlProblem(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """A parsed document: its value, and where each part of it stands (line, column from 1)."""
+    """A parsed document: its value, and line and column, from 1, of each of its parts."""
 
     file: str
     value: object
-    places: dict[Path, Place] = field(default_factory=dict)
+    places: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def place(self, path: Path) -> Place:
-        """The place of the part at `path`, or of the nearest part around it."""
+        """Return the place of the part at `path`, or of the nearest part around it."""
         while path and path not in self.places:
             path = path[:-1]
-        return self.places.get(path, Place(self.file, 1, 1))
+        return Place(self.file, *self.places.get(path, (1, 1)))
 
 
 def parse(file: str, text: str) -> Document:
@@ -92,17 +92,20 @@ class _Builder:
     def __init__(self, document: Document) -> None:
         self.document = document
 
-    def _place(self, node: yaml.Node) -> Place:
+    def _problem(self, reason: str, message: str, node: yaml.Node) -> YamlProblem:
+        place = Place(self.document.file, node.start_mark.line + 1, node.start_mark.column + 1)
+        return YamlProblem(reason, message, place)
+
+    def _note(self, path: Path, node: yaml.Node) -> None:
         mark = node.start_mark
-        return Place(self.document.file, mark.line + 1, mark.column + 1)
+        self.document.places[path] = (mark.line + 1, mark.column + 1)
 
     def build(self, node: yaml.Node, path: Path, depth: int) -> object:
-        place = self._place(node)
-        self.document.places[path] = place
+        self._note(path, node)
         if depth > DEPTH:
-            raise YamlProblem("TooLarge", f"nested deeper than {DEPTH} levels", place)
+            raise self._problem("TooLarge", f"nested deeper than {DEPTH} levels", node)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, place)
+            return self._scalar(node)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(n, (*path, i), depth + 1) for i, n in enumerate(node.value)]
         assert isinstance(node, yaml.MappingNode), "YAML has no other nodes"
@@ -111,27 +114,26 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, object]:
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
-            place = self._place(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                raise YamlProblem("WrongType", "a key must be a word", place)
-            key = self._text(key_node, place)
+                raise self._problem("WrongType", "a key must be a word", key_node)
+            key = self._text(key_node)
             if key in found:
-                raise YamlProblem("DuplicateKey", f"{key!r} is here twice; keep one", place)
+                raise self._problem("DuplicateKey", f"{key!r} is here twice; keep one", key_node)
             found[key] = self.build(value_node, (*path, key), depth + 1)
-            self.document.places[(*path, key, "__key__")] = place
+            self._note((*path, key, "__key__"), key_node)
         return found
 
-    def _text(self, node: yaml.ScalarNode, place: Place) -> str:
-        """A scalar's text, which any database, file and terminal takes."""
+    def _text(self, node: yaml.ScalarNode) -> str:
+        """Return a scalar's text, which any database, file and terminal takes."""
         text: str = node.value
         found = UNREADABLE.search(text)
         if found is not None:
-            shown = f"U+{ord(found[0]):04X}"
-            raise YamlProblem("InvalidValue", f"the character {shown} is in it; remove it", place)
+            words = f"the character U+{ord(found[0]):04X} is in it; remove it"
+            raise self._problem("InvalidValue", words, node)
         return text
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> object:
-        text = self._text(node, place)
+    def _scalar(self, node: yaml.ScalarNode) -> object:
+        text = self._text(node)
         if node.style:  # quoted or a block; "" is plain
             return text
         if text in ("", "~", "null"):
@@ -141,6 +143,6 @@ class _Builder:
         if INT.fullmatch(text) or FLOAT.fullmatch(text):
             if len(text) > DIGITS:
                 words = f"a number of more than {DIGITS} digits; write it in quotes if it is text"
-                raise YamlProblem("InvalidValue", words, place)
+                raise self._problem("InvalidValue", words, node)
             return int(text) if INT.fullmatch(text) else float(text)
         return text

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
-from gitsource import assemble as assembling
+from gitsource.parsing import IsolatedParser, Text
+from gitsource.reading import ReadFile
 from gitsource.source import Source
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Change
@@ -203,10 +204,14 @@ def test_a_restart_reads_no_file_that_was_read_before(
 ) -> None:
     first = source(root).poll()
     read: list[str] = []
-    original = assembling.read_entry
-    monkeypatch.setattr(
-        assembling, "read_entry", lambda t, e, k: (read.append(e.path), original(t, e, k))[1]
-    )
+    original = IsolatedParser.files
+
+    def noted(parser: IsolatedParser, texts: Iterable[Text]) -> Iterator[ReadFile]:
+        for found in original(parser, texts):
+            read.append(found.path)
+            yield found
+
+    monkeypatch.setattr(IsolatedParser, "files", noted)
     assert source(root).poll() == first
     assert not [path for path in read if path.startswith("teams/")]
     herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})

@@ -1,0 +1,231 @@
+"""Reading of definition and constraint files, in this process or in one that can be killed.
+
+The daemon reads in worker processes, so that a file which takes too long costs its own objects
+only. What a team's files take together is limited for each revision. The command line reads a
+user's own checkout directly.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gitsource.constraints import Constraint, constraints_of
+from gitsource.encodings import NotUtf8, decode_text
+from gitsource.reading import ReadFile, read_file
+from reconciler.core.definitions import Finding, Place
+from reconciler.isolation import TOO_EXPENSIVE, Pool, TooExpensive
+
+log = logging.getLogger(__name__)
+
+BATCH_FILES = 64
+BATCH_BYTES = 256 << 10
+TEAM_SECONDS = 30.0  # CPU time of all files of a team that one revision has changed
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file to be read, and the kind of definition that belongs at its path."""
+
+    path: str
+    kind: str
+    data: bytes
+
+    @property
+    def team(self) -> str:
+        """The team whose file it is; "" for the platform's."""
+        return team_of(self.path)
+
+
+def team_of(path: str) -> str:
+    """Return the team whose file lies at `path`; "" for the platform's."""
+    folder, _, rest = path.partition("/")
+    return rest.partition("/")[0] if folder == "teams" else ""
+
+
+class Parser(Protocol):
+    """Reads texts that others wrote."""
+
+    def begin(self) -> None:
+        """Begin with a revision: limits count anew."""
+
+    def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
+        """Read each file; mistakes become findings."""
+
+    def constraints(self, path: str, text: str) -> list[Constraint]:
+        """Read the lines of a constraints file; raises TooExpensive."""
+
+
+class DirectParser:
+    """Reads in this process."""
+
+    def begin(self) -> None:
+        """Nothing is counted."""
+
+    def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
+        """Read each file."""
+        for text in texts:
+            ((found, _),) = read_texts([text])
+            yield _settled(text, found)
+
+    def constraints(self, path: str, text: str) -> list[Constraint]:
+        """Read the lines of a constraints file."""
+        del path
+        return list(constraints_of(text))
+
+
+@dataclass(slots=True)
+class IsolatedParser:
+    """Reads in the workers of a pool, several files a call."""
+
+    pool: Pool
+    team_seconds: float = TEAM_SECONDS
+    _spent: dict[str, float] = field(default_factory=dict)
+    _known: dict[str, list[Constraint]] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Begin with a revision: every team has its time again."""
+        self._spent.clear()
+        self._known.clear()
+
+    def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
+        """Read each file, the next ones while those before are taken."""
+        waiting: deque[tuple[list[Text], Future[list[Timed]]]] = deque()
+        with ThreadPoolExecutor(self.pool.size) as threads:
+            for batch in _batches(texts):
+                left = [text for text in batch if self._has_time(text.path)]
+                yield from (_skipped(text) for text in batch if text not in left)
+                if left:
+                    waiting.append((left, threads.submit(self.pool.call, read_texts, left)))
+                if len(waiting) > self.pool.size:
+                    yield from self._taken(*waiting.popleft())
+            while waiting:
+                yield from self._taken(*waiting.popleft())
+
+    def _taken(self, batch: list[Text], future: Future[list[Timed]]) -> Iterator[ReadFile]:
+        """Take a batch; where it took too long, its files are read one by one."""
+        try:
+            results = future.result()
+        except TooExpensive:
+            yield from (self._single(text) for text in batch)
+            return
+        for text, (found, seconds) in zip(batch, results, strict=True):
+            self._charge(text.path, seconds)
+            yield _settled(text, found)
+
+    def _single(self, text: Text) -> ReadFile:
+        if not self._has_time(text.path):
+            return _skipped(text)
+        try:
+            ((found, seconds),) = self.pool.call(read_texts, [text])
+        except TooExpensive as error:
+            self._charge(text.path, self.pool.cpu_limit)
+            return _unread(text, error.reason, f"{error.message}; make it smaller or simpler")
+        self._charge(text.path, seconds)
+        return _settled(text, found)
+
+    def constraints(self, path: str, text: str) -> list[Constraint]:
+        """Read the lines of a constraints file, once for all that name it."""
+        if path not in self._known:
+            if not self._has_time(path):
+                raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
+            self._charge(path, self.pool.cpu_limit)  # what it costs if it ends badly
+            try:
+                found, seconds = self.pool.call(read_constraints, text)
+            except TooExpensive as error:
+                raise TooExpensive(f"{path}: {error.message}") from error
+            self._charge(path, seconds - self.pool.cpu_limit)
+            self._known[path] = found
+        return self._known[path]
+
+    def _has_time(self, path: str) -> bool:
+        return self._spent.get(team_of(path), 0.0) < self.team_seconds
+
+    def _charge(self, path: str, seconds: float) -> None:
+        team = team_of(path)
+        self._spent[team] = self._spent.get(team, 0.0) + seconds
+
+
+# ------------------------------------------------------------------------------- in the workers
+
+Timed = tuple[ReadFile | str, float]
+"""A file as it was read, or the traceback of an unexpected exception; seconds of CPU time."""
+
+
+def read_texts(texts: Sequence[Text]) -> list[Timed]:
+    """Read files one after the other."""
+    return [_timed(text) for text in texts]
+
+
+def _timed(text: Text) -> Timed:
+    begun = time.process_time()
+    try:
+        found: ReadFile | str = _read(text)
+    except MemoryError:
+        raise
+    except Exception:
+        found = traceback.format_exc()
+    return found, time.process_time() - begun
+
+
+def _read(text: Text) -> ReadFile:
+    try:
+        content = decode_text(text.data)
+    except NotUtf8 as error:
+        finding = Finding(Place(text.path, error.line, 1), text.path, "InvalidYaml", error.message)
+        return ReadFile(text.path, None, None, (finding,))
+    read = read_file(text.path, content)
+    if read.model is not None and read.model.kind != text.kind:
+        words = f"a {read.model.kind} does not belong here; this folder holds kind: {text.kind}"
+        finding = Finding(read.place("kind"), read.object, "InvalidValue", words)
+        return ReadFile(text.path, None, None, (finding,))
+    return read
+
+
+def read_constraints(text: str) -> tuple[list[Constraint], float]:
+    """Read a constraints file; seconds of CPU time beside it."""
+    begun = time.process_time()
+    return list(constraints_of(text)), time.process_time() - begun
+
+
+# ------------------------------------------------------------------------------------- results
+
+SPENT = "the files of {} take more CPU time than one revision may"
+
+
+def _settled(text: Text, found: ReadFile | str) -> ReadFile:
+    if isinstance(found, ReadFile):
+        return found
+    log.error("%s cannot be read:\n%s", text.path, found)
+    words = "it cannot be read, and the daemon's log says why; look for what is unusual in it"
+    return _unread(text, "ReadFailed", words)
+
+
+def _skipped(text: Text) -> ReadFile:
+    whose = f"team {text.team}" if text.team else "the platform"
+    words = f"not read: {SPENT.format(whose)}; look for what is unusual in its other files"
+    return _unread(text, TOO_EXPENSIVE, words, skipped=True)
+
+
+def _unread(text: Text, reason: str, message: str, *, skipped: bool = False) -> ReadFile:
+    finding = Finding(Place(text.path), text.path, reason, message)
+    return ReadFile(text.path, None, None, (finding,), skipped)
+
+
+def _batches(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    batch: list[Text] = []
+    size = 0
+    for text in texts:
+        if batch and (len(batch) >= BATCH_FILES or size + len(text.data) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text.data)
+    if batch:
+        yield batch
