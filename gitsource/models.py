@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,6 +30,11 @@ from gitsource.fields import (
 
 API_VERSION = "groundcrew/v1"
 
+T = TypeVar("T")
+Few = Annotated[list[T], Field(max_length=50)]
+Some = Annotated[list[T], Field(max_length=200)]
+Many = Annotated[list[T], Field(max_length=1000)]
+
 
 class Model(BaseModel):
     """A part of a definition."""
@@ -48,7 +53,7 @@ class IndexModel(Model):
 
     name: Name = Field(description="how logs and messages call it")
     url: IndexUrl = Field(description="the address of its simple API, without credentials")
-    packages: Annotated[list[Glob], Field(min_length=1)] = Field(
+    packages: Annotated[Some[Glob], Field(min_length=1)] = Field(
         description="name globs: these come from this index and from no other"
     )
     credentials: Name | None = Field(None, description="a secret's name, never a value")
@@ -90,12 +95,12 @@ class ImportBudgetModel(Model):
 class ChecksModel(Model):
     """What verification proves beside the import of every module."""
 
-    imports: list[ModuleName] = Field(default_factory=list, description="modules that must import")
+    imports: Many[ModuleName] = Field(default_factory=list, description="modules that must import")
     exclude: Annotated[list[ModuleGlob], Field(max_length=100)] = Field(
         default_factory=list,
         description="globs of modules that verification leaves out, such as acme.legacy.*",
     )
-    dags: list[RepoPath] = Field(
+    dags: Some[RepoPath] = Field(
         default_factory=list, description="DAG files in the team's folder that must parse"
     )
     timeout: Duration = Field(300.0, description="how long the imports may take")
@@ -108,7 +113,7 @@ class ChecksModel(Model):
 class WaveModel(Model):
     """Instances that activate together."""
 
-    instances: Annotated[list[Name], Field(min_length=1)] = Field(
+    instances: Annotated[Some[Name], Field(min_length=1)] = Field(
         description="instances of the same team"
     )
     soak: Duration = Field(0.0, description="how long this wave must be active before the next")
@@ -117,22 +122,22 @@ class WaveModel(Model):
 class FragmentSpec(Model):
     """What a fragment may hold; an environment takes it in by `extends`."""
 
-    requirements: list[RequirementText] = Field(
+    requirements: Many[RequirementText] = Field(
         default_factory=list,
         description="PEP 508 requirements; `name @ ./packages/name` is an in-repo package",
     )
-    constraints: list[RepoPath] = Field(
+    constraints: Few[RepoPath] = Field(
         default_factory=list,
         description="files in the team's folder, of lines such as numpy<2",
     )
-    indexes: list[IndexModel] = Field(
+    indexes: Few[IndexModel] = Field(
         default_factory=list, description="package indexes beside the public one"
     )
-    sourceBuilds: list[Name] = Field(  # noqa: N815
+    sourceBuilds: Some[Name] = Field(  # noqa: N815
         default_factory=list, description="third-party packages that may be built from source"
     )
-    files: list[FileModel] = Field(default_factory=list, description="jars and programs")
-    env: dict[EnvName, str] = Field(
+    files: Some[FileModel] = Field(default_factory=list, description="jars and programs")
+    env: Annotated[dict[EnvName, str], Field(max_length=500)] = Field(
         default_factory=dict, description="set in every process that loads the build"
     )
     checks: ChecksModel = Field(default_factory=ChecksModel, description="what verification proves")
@@ -142,8 +147,8 @@ class EnvironmentSpec(FragmentSpec):
     """What a team asks for."""
 
     suspend: bool = Field(False, description="start nothing new for this environment")
-    extends: list[Name] = Field(default_factory=list, description="fragments, in this order")
-    rollout: list[WaveModel] = Field(default_factory=list, description="waves, one after the other")
+    extends: Few[Name] = Field(default_factory=list, description="fragments, in this order")
+    rollout: Few[WaveModel] = Field(default_factory=list, description="waves, one after the other")
 
 
 class KubernetesModel(Model):
@@ -169,7 +174,9 @@ class LocalModel(Model):
 
     python: AbsolutePath = Field(description="the interpreter that runs Airflow")
     airflowHome: AbsolutePath = Field(description="AIRFLOW_HOME")  # noqa: N815
-    components: dict[ComponentName, ComponentModel] = Field(description="by name")
+    components: Annotated[dict[ComponentName, ComponentModel], Field(max_length=50)] = Field(
+        description="by name"
+    )
 
 
 class ApiModel(Model):
@@ -218,7 +225,7 @@ class InstanceSpec(Model):
     kubernetes: KubernetesModel | None = Field(None, description="a release of the chart")
     local: LocalModel | None = Field(None, description="an Airflow on the daemon's machine")
     api: ApiModel = Field(description="how its REST API is reached")
-    loadInto: Annotated[list[ComponentName], Field(min_length=1)] | None = Field(  # noqa: N815
+    loadInto: Annotated[Few[ComponentName], Field(min_length=1)] | None = Field(  # noqa: N815
         None, description="the components that load the build; all when absent"
     )
     maintenance: MaintenanceModel = Field(

@@ -97,13 +97,13 @@ class IsolatedParser:
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Read each file, the next ones while those before are taken."""
         waiting: deque[tuple[list[Text], Future[list[Timed]]]] = deque()
-        with ThreadPoolExecutor(self.pool.size) as threads:
+        with ThreadPoolExecutor(self.pool.limits.size) as threads:
             for batch in _batches(texts):
                 left = [text for text in batch if self._has_time(text.path)]
                 yield from (_skipped(text) for text in batch if text not in left)
                 if left:
                     waiting.append((left, threads.submit(self.pool.call, read_texts, left)))
-                if len(waiting) > self.pool.size:
+                if len(waiting) > self.pool.limits.size:
                     yield from self._taken(*waiting.popleft())
             while waiting:
                 yield from self._taken(*waiting.popleft())
@@ -125,7 +125,7 @@ class IsolatedParser:
         try:
             ((found, seconds),) = self.pool.call(read_texts, [text])
         except TooExpensive as error:
-            self._charge(text.path, self.pool.cpu_limit)
+            self._charge(text.path, self.pool.limits.cpu)
             return _unread(text, error.reason, f"{error.message}; make it smaller or simpler")
         self._charge(text.path, seconds)
         return _settled(text, found)
@@ -135,12 +135,12 @@ class IsolatedParser:
         if path not in self._known:
             if not self._has_time(path):
                 raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
-            self._charge(path, self.pool.cpu_limit)  # what it costs if it ends badly
+            self._charge(path, self.pool.limits.cpu)  # what it costs if it ends badly
             try:
                 found, seconds = self.pool.call(read_constraints, text)
             except TooExpensive as error:
                 raise TooExpensive(f"{path}: {error.message}") from error
-            self._charge(path, seconds - self.pool.cpu_limit)
+            self._charge(path, seconds - self.pool.limits.cpu)
             self._known[path] = found
         return self._known[path]
 

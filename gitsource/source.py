@@ -59,7 +59,7 @@ class Source:
         self._revision = ""
         self._files = Files(settings.max_blob_bytes)
         self._shelf = Shelf(state_dir / "definitions.db")
-        self._parser = IsolatedParser(shared_pool())
+        self._parser = IsolatedParser(shared_pool("definitions"))
         self._assembly: Assembly | None = None
         self._named = named
         self._kept: deque[str] = deque(maxlen=KEPT)

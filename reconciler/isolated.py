@@ -11,10 +11,13 @@ import os
 import pickle
 import resource
 import sys
+import threading
 import time
 import traceback
 from typing import BinaryIO
 
+from reconciler.core.errors import GroundcrewError
+from reconciler.documents import Malformed
 from reconciler.isolation import HEADER
 
 MEMORY_LIMIT = 1 << 30  # bytes of address space
@@ -29,7 +32,7 @@ def serve(calls: BinaryIO, results: BinaryIO) -> None:
 
 
 def run(request: bytes) -> tuple[str, object]:
-    """Carry out one call; its result, or what went wrong."""
+    """Carry out one call and return its result, or what went wrong."""
     cpu_limit, function, args, kwargs = pickle.loads(request)  # noqa: S301 - the daemon's own
     used = math.ceil(time.process_time())
     resource.setrlimit(resource.RLIMIT_CPU, (used + cpu_limit, resource.RLIM_INFINITY))
@@ -37,14 +40,26 @@ def run(request: bytes) -> tuple[str, object]:
         return "done", function(*args, **kwargs)
     except MemoryError:
         return "memory", None
+    except (GroundcrewError, Malformed) as error:
+        return "refused", error
     except Exception:
         return "failed", traceback.format_exc()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after its parent, whatever it is doing."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def main() -> None:
     """Serve with standard output kept for results, whatever a library prints."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, results)

@@ -1,9 +1,10 @@
 """Worker processes for reading what others wrote, each with limits of CPU time and memory.
 
 A parser may take far longer than in proportion to its input, and a long call into C holds up every
-thread of its process. So definitions, constraints and index pages are read by functions that run in
-a process of their own. One that uses too much is killed, and its caller alone gets TooExpensive.
-The processes are kept for the next call: a call costs about a millisecond.
+thread of its process. So definitions, constraints, index pages, listings and metadata of wheels and
+the reports of verifications are read by functions that run in a process of their own. One that uses
+too much is killed, and its caller alone gets TooExpensive. The processes are kept for the next
+call: a call costs about a millisecond.
 """
 
 from __future__ import annotations
@@ -16,20 +17,34 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from reconciler.core.errors import Retryable, Stalled
 
-CPU_LIMIT = 5  # seconds of one call
-WALL_LIMIT = 120.0  # seconds of one call on a machine where much else is going on
-SIZE = 2  # processes of a pool
+RESULT_LIMIT = 256 << 20  # bytes of a pickled result
 HEADER = struct.Struct(">Q")  # bytes of the message that follows
 TOO_EXPENSIVE = "TooExpensive"
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Processes of a pool, and seconds of CPU time and of elapsed time of one call.
+
+    Elapsed time is generous, so that a busy machine refuses nothing that an idle one takes.
+    """
+
+    size: int = 2
+    cpu: int = 5
+    elapsed: float = 120.0
+
+
+UNPACKING = Limits(size=2 * (os.cpu_count() or 1), cpu=600, elapsed=3600.0)
 
 
 class TooExpensive(Stalled):
@@ -44,38 +59,51 @@ class Failed(Exception):
 
 
 class Pool:
-    """Up to `size` workers; safe to use from several threads.
+    """Workers that share a task and its limits; safe to use from several threads.
 
     Functions are given by reference, so they have to be importable by name, and arguments and
-    results are pickled. The workers run this project's own code only.
+    results are pickled. The workers run this project's own code only. Errors that the project
+    expects come back as they were raised.
     """
 
-    def __init__(self, size: int = SIZE, cpu_limit: int = CPU_LIMIT) -> None:
-        self.size = size
-        self.cpu_limit = cpu_limit
-        self._room = threading.BoundedSemaphore(size)
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._room = threading.BoundedSemaphore(self.limits.size)
+        self._teams: dict[str, threading.BoundedSemaphore] = {}
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
         self._closed = False
 
+    def call_for(self, team: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function for a team, which may use half of the workers at a time."""
+        with self._lock:
+            half = max(1, self.limits.size // 2)
+            share = self._teams.setdefault(team, threading.BoundedSemaphore(half))
+        with share:
+            return self.call(function, *args, **kwargs)
+
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a function in a worker and return its result; raises TooExpensive."""
-        request = pickle.dumps((self.cpu_limit, function, args, kwargs))
+        request = pickle.dumps((self.limits.cpu, function, args, kwargs))
         with self._room:
             worker = self._take()
             try:
-                answer = worker.ask(request)
+                answer = worker.ask(request, self.limits.elapsed)
             except BaseException:
                 worker.kill()
                 raise
             self._give_back(worker)
         kind, found = answer
-        if kind == "done":
-            result: R = found
-            return result
-        if kind == "memory":
-            raise TooExpensive("it needs more memory than reading it may use")
-        raise Failed(found)
+        match kind:
+            case "done":
+                result: R = found
+                return result
+            case "memory":
+                raise TooExpensive("it needs more memory than reading it may use")
+            case "refused":
+                raise found
+            case _:
+                raise Failed(found)
 
     def _take(self) -> _Worker:
         with self._lock:
@@ -100,11 +128,19 @@ class Pool:
 
 
 @cache
-def shared_pool() -> Pool:
-    """Return the pool that all readers of this process share; it ends with the process."""
-    pool = Pool()
+def shared_pool(task: Literal["definitions", "builds", "unpacking"]) -> Pool:
+    """Return the pool for one task of this process; it ends with the process.
+
+    Each task has a pool of its own, so that none waits for another.
+    """
+    pool = Pool(UNPACKING if task == "unpacking" else None)
     atexit.register(pool.close)
     return pool
+
+
+def read_for(team: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a reader for a build of a team; raises TooExpensive, and what the reader raises."""
+    return shared_pool("builds").call_for(team, function, *args, **kwargs)
 
 
 class _Worker:
@@ -127,9 +163,9 @@ class _Worker:
                 "NoProcess", f"a process for reading cannot be started ({error.strerror})"
             ) from error
 
-    def ask(self, request: bytes) -> tuple[str, Any]:
+    def ask(self, request: bytes, elapsed_limit: float) -> tuple[str, Any]:
         """Send a request and return its answer; raises TooExpensive if the process is killed."""
-        timer = threading.Timer(WALL_LIMIT, self._process.kill)
+        timer = threading.Timer(elapsed_limit, self._process.kill)
         timer.daemon = True
         timer.start()
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -140,7 +176,7 @@ class _Worker:
             stdin.flush()
             header = stdout.read(HEADER.size)
             size = HEADER.unpack(header)[0] if len(header) == HEADER.size else -1
-            answer = stdout.read(size) if size >= 0 else b""
+            answer = stdout.read(size) if 0 <= size <= RESULT_LIMIT else b""
         except OSError:
             size, answer = -1, b""
         finally:

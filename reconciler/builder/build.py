@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from packaging.utils import canonicalize_name
 
 from reconciler.builder import placing
-from reconciler.builder.contents import unpack
+from reconciler.builder.contents import unpack_wheel
 from reconciler.builder.files import fetch_files
 from reconciler.builder.inrepo import Export, InRepo
 from reconciler.builder.inspection import inspect_base
@@ -56,6 +56,7 @@ from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
+from reconciler.isolation import TooExpensive, shared_pool
 from reconciler.settings import BuilderSettings
 
 DOWNLOADS = 8  # at once, per build
@@ -283,7 +284,7 @@ class Builder:
         staged = own / "entry"
         try:
             staged.mkdir(parents=True)
-            unpack(path, wheel.name, staged, job.say)
+            self._unpack(job, path, wheel.name, staged)
             failpoint("builder.unpacked")
             compile_entry(
                 job, self._workshop, runtime.python, staged, self._share.entry(digest), own,
@@ -296,6 +297,16 @@ class Builder:
         shutil.rmtree(own, ignore_errors=True)
         job.say(f"placed {wheel.name} {wheel.version}")
         return entry
+
+    def _unpack(self, job: Job, wheel: Path, name: str, staged: Path) -> None:
+        """Unpack a wheel in a worker; see `contents.unpack` for what it raises."""
+        pool = shared_pool("unpacking")
+        try:
+            told = pool.call_for(job.team, unpack_wheel, wheel.absolute(), name, staged.absolute())
+        except TooExpensive as error:
+            raise Stalled(error.reason, f"{wheel.name}: {error.message}") from error
+        for line in told:
+            job.say(line)
 
     def _publish(
         self,

@@ -33,6 +33,7 @@ from reconciler.core.errors import GroundcrewError, Stalled
 
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
 FILES_LIMIT = 100_000
+DIST_INFO_LIMIT = 64 << 20  # bytes of a file of metadata, which is read whole
 PATH_LIMIT = 1024  # bytes of a path in a wheel; PATH_MAX is 4,096 with the folder it lies in
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others cannot be read in bounds
 ISSUES = 20  # wrong lines of a RECORD that are told
@@ -88,6 +89,13 @@ class _Destination(SchemeDictionaryDestination):
                     f"{path[:300]!r} cannot be installed ({error.strerror or 'it is there twice'})",
                 ) from error
             raise
+
+
+def unpack_wheel(wheel: Path, name: str, staged: Path) -> list[str]:
+    """Unpack a wheel and return what is to be told; see `unpack`. Runs in a worker process."""
+    told: list[str] = []
+    unpack(wheel, name, staged, told.append)
+    return told
 
 
 def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> None:
@@ -188,6 +196,11 @@ def _refuse_member(wheel: str, item: zipfile.ZipInfo) -> None:
     if item.compress_type not in COMPRESSIONS:
         raise Stalled(
             "UnsafeWheel", f"{wheel} packs {name[:300]!r} in a way that wheels may not: use deflate"
+        )
+    if len(parts) > 1 and parts[-2].endswith(".dist-info") and item.file_size > DIST_INFO_LIMIT:
+        raise Stalled(
+            "UnsafeWheel",
+            f"{wheel} holds metadata of more than {DIST_INFO_LIMIT >> 20} MiB, {name[:300]!r}",
         )
     sizes = [len(part.encode(errors="surrogatepass")) for part in parts]
     if max(sizes) > NAME_LIMIT or sum(sizes) + len(sizes) > PATH_LIMIT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -23,12 +22,13 @@ from reconciler.builder.candidate import (
     put_worker,
 )
 from reconciler.builder.job import Job
-from reconciler.builder.report import DagError, Opened
+from reconciler.builder.readers import read_dag_errors, read_document
+from reconciler.builder.report import Opened
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
-from reconciler.documents import List, Malformed, parse
+from reconciler.documents import Malformed
 
 Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
 DAGBAG_TIMEOUT = 30.0  # seconds, where an instance says nothing: Airflow's own default
@@ -142,12 +142,12 @@ class DagParser:
             quiet=True,
             results=[opened, listed],
         )
-        rows = _rows(read_result(listed, REPORT_LIMIT) or b"")
-        if rows is None:
+        printed = read_dag_errors(job.team, read_result(listed, REPORT_LIMIT) or b"")
+        if printed is None:
             raise did_not_end(ended, "airflow dags list-import-errors")
         live = dags_folder(instance)
-        errors = {_where(row.filepath, home / "dags", live): row.error for row in rows}
-        return errors, _opened(opened)
+        errors = {_where(file, home / "dags", live): error for file, error in printed.items()}
+        return errors, _opened(job.team, opened)
 
     def _refuse_hidden(self, instance: Instance, folder: Path) -> None:
         """Whoever writes an airflow.cfg must not choose what builds may read."""
@@ -162,23 +162,11 @@ class DagParser:
             )
 
 
-def _rows(printed: bytes) -> list[DagError] | None:
-    """Return the rows that Airflow printed, or None where it printed no list.
-
-    Some versions say more on the same output: the list is a line of its own.
-    """
-    lines = printed.decode(errors="replace").splitlines()
-    for line in reversed(lines):
-        if line.startswith("["):
-            with contextlib.suppress(Malformed):
-                return parse(List[DagError], line, "Airflow's list of import errors").root
-    return [] if any("No data found" in line for line in lines) else None
-
-
-def _opened(answer: Path) -> Hot:
+def _opened(team: str, answer: Path) -> Hot:
     """Return what a process opened; nothing where its report is not one, as it is only a help."""
     try:
-        return parse(Opened, read_result(answer, REPORT_LIMIT) or b"{}", "report").paths()
+        data = read_result(answer, REPORT_LIMIT) or b"{}"
+        return read_document(team, Opened, data, "report").paths()
     except Malformed:
         return {}
 

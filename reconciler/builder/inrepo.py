@@ -22,6 +22,7 @@ from reconciler.builder.wheels import disk_error, sha256_of
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.runtime import Runtime
+from reconciler.isolation import read_for
 
 Export = Callable[[str, Path], None]
 
@@ -55,10 +56,12 @@ class InRepo:
         (path,) = folder.glob("*.whl")
         try:
             name, version, _, _ = parse_wheel_filename(path.name)
-            refuse_unsafe(path)
+            read_for(team, _refuse, path.absolute(), package)
         except InvalidWheelFilename as error:
             raise _invalid(package, str(error)) from error
         except Stalled as error:
+            if error.place is not None:
+                raise
             words = f"{package.path} builds a wheel that is refused: {error.message}"
             raise Stalled(error.reason, words, package.place) from error
         if canonicalize_name(name) != package.name:
@@ -68,7 +71,6 @@ class InRepo:
                 f"the same name",
                 package.place,
             )
-        _refuse_addresses(path, package)
         sha256 = sha256_of(path)
         return InRepoWheel(package.name, str(version), path, package.path, package.tree, sha256)
 
@@ -129,6 +131,12 @@ class InRepo:
             if source == file or source.endswith(f"/{file}"):
                 return Place(f"{package.path}/{source}", line)
         return None
+
+
+def _refuse(wheel: Path, package: SourcePackage) -> None:
+    """Refuse a wheel for what it holds or needs."""
+    refuse_unsafe(wheel)
+    _refuse_addresses(wheel, package)
 
 
 def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:

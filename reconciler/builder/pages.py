@@ -1,11 +1,18 @@
-"""One project's page of a package index: read up to a limit, as JSON or HTML."""
+"""One project's page of a package index: read up to a limit, as JSON or HTML.
+
+The daemon fetches pages; `serve_page` runs in a worker process (see reconciler.isolation) and makes
+of a page what the daemon sends on, so that nothing of it is parsed in the daemon itself.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
@@ -14,10 +21,11 @@ from lxml import etree
 from pydantic import BaseModel, ConfigDict
 
 from reconciler.builder.filenames import is_file_name
-from reconciler.documents import parse
+from reconciler.documents import Malformed, parse
 from reconciler.outgoing import read
 
 PAGE_LIMIT = 64 << 20  # bytes of one project's page, unpacked
+FILES_LIMIT = 50_000  # files of one project
 JSON = "application/vnd.pypi.simple.v1+json"
 
 WHEEL = re.compile(r"[^-]+-[^-]+-[^-]+-[^-]+-.+\.whl$")
@@ -35,6 +43,29 @@ class Opens(Protocol):
         """Return the answer, not yet read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An index's answer as it was sent; `base` is the address behind redirects."""
+
+    status: int
+    kind: str = ""
+    body: bytes = b""
+    base: str = ""
+    charset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A page as it is sent on, and the real addresses of its files.
+
+    `sources_only`: the index has files of this project, but none that may be used.
+    """
+
+    document: bytes
+    urls: frozenset[str]
+    sources_only: bool
+
+
 class _Project(BaseModel):
     """A project's page as JSON (PEP 691). Its rows are judged one by one."""
 
@@ -43,28 +74,49 @@ class _Project(BaseModel):
     files: list[Any]
 
 
-def read_page(index: Opens, url: str) -> tuple[int, list[File]]:
-    """Return the status of an index's answer, and the files that it names, by whole addresses.
-
-    Raises what httpx raises, and Malformed for a page that is not one.
-    """
+def fetch_page(index: Opens, url: str) -> Page:
+    """Fetch a page without looking into it; raises what httpx raises."""
     with index.open(url, headers={"Accept": f"{JSON}, text/html;q=0.5"}) as answer:
         if answer.status_code != 200:
-            return answer.status_code, []
-        page = read(answer, PAGE_LIMIT)
-        kind, charset, base = answer.headers.get("Content-Type", ""), answer.encoding, answer.url
-    return 200, files_of(kind, page, str(base), charset)
+            return Page(answer.status_code)
+        body = read(answer, PAGE_LIMIT)
+        kind = answer.headers.get("Content-Type", "")
+        return Page(200, kind, body, str(answer.url), answer.encoding)
+
+
+def serve_page(page: Page, name: str, ours: str, sources: bool) -> Served:
+    """Make a project's page whose files have addresses below `ours`; sdists only if `sources`.
+
+    Raises Malformed as `files_of` does.
+    """
+    found = files_of(page.kind, page.body, page.base, page.charset)
+    files = found if sources else [f for f in found if str(f["filename"]).endswith(".whl")]
+    rows = [{**f, "url": f"{ours}/{encode(str(f['url']))}/{f['filename']}"} for f in files]
+    document = {"meta": {"api-version": "1.0"}, "name": name, "files": rows}
+    urls = frozenset(str(f["url"]) for f in files)
+    return Served(json.dumps(document).encode(), urls, bool(found) and not files)
+
+
+def encode(url: str) -> str:
+    """Return an address as one part of a path."""
+    return base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+def decode(text: str) -> str:
+    """Return the address that `encode` made into a part of a path."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
 
 
 def files_of(kind: str, page: bytes, base: str, charset: str | None = None) -> list[File]:
     """Return the files of a page of this content type, JSON or HTML (PEP 691, PEP 503).
 
     `base` is the page's own address. Files without a usable name or address are left out. Raises
-    Malformed for JSON that is not such a page.
+    Malformed for JSON that is not such a page, and for too many files.
     """
-    rows: Iterable[File | None]
+    rows: list[Any]
+    read_row: Callable[[Any], File | None]
     if "json" in kind:
-        rows = map(_json_file, parse(_Project, page, f"the page {base}").files)
+        rows, read_row = parse(_Project, page, f"the page {base}").files, _json_file
     else:
         links = _Links()
         parser = etree.HTMLParser(target=links, encoding=_known(charset))
@@ -72,8 +124,11 @@ def files_of(kind: str, page: bytes, base: str, charset: str | None = None) -> l
         with contextlib.suppress(etree.LxmlError):  # an empty page
             parser.close()
         base = _joined(base, links.base) or base
-        rows = map(_html_file, links.found)
-    return [file for row in rows if row is not None and (file := _whole(row, base)) is not None]
+        rows, read_row = links.found, _html_file
+    if len(rows) > FILES_LIMIT:
+        raise Malformed(f"the page {base} names more than {FILES_LIMIT} files")
+    files = map(read_row, rows)
+    return [whole for file in files if file is not None and (whole := _whole(file, base))]
 
 
 class _Links:

@@ -8,10 +8,10 @@ the sandbox it is the whole network (`carry`); without one it is on loopback.
 
 from __future__ import annotations
 
-import base64
 import fnmatch
 import hashlib
 import json
+import logging
 import os
 import re
 import socketserver
@@ -28,16 +28,20 @@ import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.carry import SOCKET
-from reconciler.builder.pages import JSON, read_page
+from reconciler.builder.pages import JSON, Served, decode, fetch_page, serve_page
 from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.documents import Malformed
+from reconciler.isolation import Failed, TooExpensive, read_for
 from reconciler.outgoing import Client
 from reconciler.secretfiles import login
 from reconciler.trust import distrusts, trusted
 
+log = logging.getLogger(__name__)
+
 PYPI = "https://pypi.org/simple/"
+KNOWN_LIMIT = 200_000  # addresses of files that are remembered for one build
 INSIDE_PORT = 8400  # in the sandbox's own network, where it is always free
 
 
@@ -107,11 +111,12 @@ class Indexes:
         client = Client(timeout=timeout)
         reach = Reach(address, operator=True, allow=allow)
         self._default = Upstream("default", address, (), client, reach, auth)
+        self._team = team
         self._source_builds = recipe.source_builds
         described = [[i.name, i.url, *i.packages] for i in recipe.indexes]
         mark = json.dumps([team, address, described, recipe.source_builds])
         self._mark = hashlib.sha256(mark.encode()).hexdigest()[:12]
-        self._known: dict[str, set[str]] = {}
+        self._known: dict[str, frozenset[str]] = {}
         self.refused: dict[str, str] = {}
         self.sources_only: set[str] = set()
         self.distrusted: set[str] = set()
@@ -214,7 +219,7 @@ class Indexes:
         lock = re.sub(rf'(?m)^index = "{ours}/[^"]*"\n', "", lock)
         return re.sub(
             rf'url = "{ours}/file/[^/"]+/([^/"]+)/([^"]+)"',
-            lambda match: _row(_decode(match[1]), unquote(match[2])),
+            lambda match: _row(decode(match[1]), unquote(match[2])),
             lock,
         )
 
@@ -227,9 +232,20 @@ class Indexes:
             if mark == self._mark and len(parts) == 2 and parts[0] == "simple":
                 self._page(handler, canonicalize_name(parts[1]), base)
             elif mark == self._mark and len(parts) == 4 and parts[0] == "file":
-                self._file(handler, canonicalize_name(parts[1]), _decode(parts[2]), parts[3])
+                self._file(handler, canonicalize_name(parts[1]), decode(parts[2]), parts[3])
             else:
                 send(handler, 404, b"", "text/plain")
+        except Retryable as error:
+            send(handler, 503, error.message.encode(), "text/plain")
+        except Failed as error:
+            log.error("the page of %s cannot be read:\n%s", parts[1][:100], error)
+            send(handler, 502, b"", "text/plain")
+        except TooExpensive as error:
+            self.unreadable.add(
+                f"index {self.of(parts[1]).name}: the page of {parts[1][:100]} cannot be read, as "
+                f"{error}"
+            )
+            send(handler, 403, str(error).encode(), "text/plain")
         except Stalled as error:  # not 5xx, which uv would try again
             self.astray.add(error.message)
             send(handler, 403, error.message.encode(), "text/plain")
@@ -241,43 +257,46 @@ class Indexes:
             send(handler, 502, str(error).encode(errors="replace"), "text/plain")
 
     def _page(self, handler: BaseHTTPRequestHandler, name: str, base: str) -> None:
-        code, files = self._project(name)
-        if code != 200:
+        code, served = self._project(name, base)
+        if served is None:
             send(handler, code, b"", "text/plain")
-            return
-        ours = f"{base}/{self._mark}/file/{name}"
-        for file in files:
-            file["url"] = f"{ours}/{_encode(str(file['url']))}/{file['filename']}"
-        document = {"meta": {"api-version": "1.0"}, "name": name, "files": files}
-        send(handler, 200, json.dumps(document).encode(), JSON)
+        else:
+            send(handler, 200, served.document, JSON)
 
-    def _project(self, name: str) -> tuple[int, list[dict[str, object]]]:
-        """The files of a project that may be used, by their real addresses."""
+    def _project(self, name: str, base: str = "") -> tuple[int, Served | None]:
+        """Return the index's status, and the files of a project that may be used."""
         upstream = self.of(name)
         try:
-            code, found = read_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
+            page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
         except httpx.ConnectError as error:
             if distrusts(error):
                 self.distrusted.add(upstream.name)
             raise
-        if code in (401, 403):
+        if page.status in (401, 403):
             self.refused[name] = upstream.name
-        if code != 200:
-            return code, []
-        files = [f for f in found if str(f["filename"]).endswith(".whl")]
-        if self._source_builds and name in self._source_builds:
-            files = found
-        elif found and not files:
+        if page.status != 200:
+            return page.status, None
+        served = read_for(
+            self._team,
+            serve_page,
+            page,
+            name,
+            f"{base}/{self._mark}/file/{name}",
+            name in self._source_builds,
+        )
+        if served.sources_only:
             self.sources_only.add(name)
-        self._known[name] = {str(f["url"]) for f in files}
-        return 200, files
+        if sum(map(len, list(self._known.values()))) + len(served.urls) > KNOWN_LIMIT:
+            self._known.clear()  # they are read again when they are asked for
+        self._known[name] = served.urls
+        return 200, served
 
     def _file(self, handler: BaseHTTPRequestHandler, name: str, url: str, filename: str) -> None:
         if url not in self._known.get(name, ()):
-            self._project(name)  # uv may know it from an earlier page
-        if url not in self._known.get(name, ()):
-            send(handler, 404, b"", "text/plain")
-            return
+            _, served = self._project(name)  # uv may know it from an earlier page
+            if served is None or url not in served.urls:
+                send(handler, 404, b"", "text/plain")
+                return
         upstream = self.of(name)
         if filename.endswith(".metadata"):
             url += ".metadata"
@@ -329,11 +348,3 @@ def _row(url: str, filename: str) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _encode(url: str) -> str:
-    return base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
-
-
-def _decode(text: str) -> str:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reconciler.builder.candidate import Hot
 from reconciler.core.budget import LARGEST
-from reconciler.documents import Document, Rows
+from reconciler.documents import Document, List, Rows
 
 WORDS_LIMIT = 500  # characters of one problem's words in a message
+PROBLEMS_LIMIT = 1000  # of each kind; the worker leaves out what is beyond
+PATHS_LIMIT = 200_000  # files that a process opened
+DAG_ERRORS_LIMIT = 50_000
 
 Count = Annotated[int, Field(ge=0, lt=LARGEST)]
 Kind = Literal["import", "shadowed", "slow", "pointer", "program"]
@@ -63,6 +66,12 @@ class Opened(Document):
 
     hot: Rows[tuple[str, Rows[str]]] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if len(self.hot) + sum(len(paths) for _, paths in self.hot) > PATHS_LIMIT:
+            raise ValueError(f"it names more than {PATHS_LIMIT} paths")
+        return self
+
     def paths(self) -> Hot:
         """Return the paths by digest."""
         return {digest: frozenset(paths) for digest, paths in self.hot}
@@ -71,8 +80,8 @@ class Opened(Document):
 class Report(Opened):
     """What importing everything of a build has shown."""
 
-    fatal: Rows[Problem]
-    warnings: Rows[Problem]
+    fatal: Annotated[Rows[Problem], Field(max_length=PROBLEMS_LIMIT)]
+    warnings: Annotated[Rows[Problem], Field(max_length=PROBLEMS_LIMIT)]
     modules: Count
     seconds: Annotated[float, Field(ge=0, lt=LARGEST)]
     opens: Count
@@ -84,3 +93,13 @@ class DagError(Document):
 
     filepath: str
     error: str
+
+
+class DagErrors(List[DagError]):
+    """All rows of it."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if len(self.root) > DAG_ERRORS_LIMIT:
+            raise ValueError(f"it has more than {DAG_ERRORS_LIMIT} rows")
+        return self

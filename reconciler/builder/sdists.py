@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.explain import place_of
 from reconciler.builder.filenames import refuse_file_name
@@ -74,7 +74,11 @@ class Sdists:
         copy = work / wanted.filename
         shutil.copyfile(source, copy)
         made = self.maker.make(job, runtime, copy, work, index, wanted.filename, place)
-        found, version, _, _ = parse_wheel_filename(made.name)
+        try:
+            found, version, _, _ = parse_wheel_filename(made.name)
+        except InvalidWheelFilename as error:
+            words = f"{wanted.filename} builds a wheel with a wrong name: {str(error)[:300]}"
+            raise Stalled("PackageBuildFailed", words, place) from error
         if (canonicalize_name(found), str(version)) != (wanted.name, wanted.version):
             raise Stalled(
                 "PackageBuildFailed",

@@ -25,12 +25,13 @@ from reconciler.builder.dags import Clean, DagParser, dagbag_timeout
 from reconciler.builder.explain import place_of
 from reconciler.builder.inrepo import InRepo
 from reconciler.builder.job import Job
+from reconciler.builder.readers import read_document
 from reconciler.builder.report import WORDS_LIMIT, Problem, Report
 from reconciler.builder.workshop import Workshop, read_result
 from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
-from reconciler.documents import Malformed, parse
+from reconciler.documents import Malformed
 
 WHAT = "importing the build's modules"
 
@@ -127,7 +128,7 @@ class Verifier:
         if found is None:
             raise did_not_end(ended, WHAT)
         try:
-            return parse(Report, found, f"the report of {WHAT}")
+            return read_document(job.team, Report, found, f"the report of {WHAT}")
         except Malformed as error:
             raise Stalled(
                 "VerificationFailed",

@@ -44,6 +44,7 @@ JINJA = re.compile(r"\{\{|\{%")
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)[^;]*;.*\bextra\s*==\s*['\"]([^'\"]+)")
 POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZES = range(100, 1025)  # bytes that a Git LFS pointer may have
+PROBLEMS_LIMIT = 1000  # of each kind that a report has
 STARTING = 10.0  # seconds in which a program either fails to start, or has started
 CANNOT_START = (126, 127)  # exit codes of shells and of the dynamic linker
 AIRFLOW_GROUPS = ("airflow.plugins", "apache_airflow_provider")
@@ -319,7 +320,8 @@ class Check:
 
     def report(self) -> dict[str, Any]:
         """Return what was seen so far."""
-        return {**self._cost, "fatal": self._fatal, "warnings": self._warnings}
+        most = PROBLEMS_LIMIT
+        return {**self._cost, "fatal": self._fatal[:most], "warnings": self._warnings[:most]}
 
 
 def _pointers(dist: importlib.metadata.Distribution) -> Iterator[Problem]:

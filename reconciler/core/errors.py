@@ -6,6 +6,8 @@ a bug: it is logged with its traceback, backed off and alerted, and the daemon s
 
 from __future__ import annotations
 
+import copyreg
+
 from reconciler.core.definitions import Place
 
 
@@ -22,6 +24,10 @@ class GroundcrewError(Exception):
         self.reason = reason
         self.message = message
         self.place = place
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let an error cross from one process to another, whatever its constructor takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message

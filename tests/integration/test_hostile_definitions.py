@@ -15,7 +15,7 @@ from gitsource.constraints import Constraint
 from gitsource.parsing import IsolatedParser, Text, Timed
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions
-from reconciler.isolation import Pool
+from reconciler.isolation import Limits, Pool
 
 ENDLESS = "# takes for ever"
 read_texts, read_constraints = parsing.read_texts, parsing.read_constraints
@@ -41,7 +41,7 @@ def spin(endless: bool) -> None:
 def parser(monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedParser]:
     monkeypatch.setattr(parsing, "read_texts", slow_texts)
     monkeypatch.setattr(parsing, "read_constraints", slow_constraints)
-    pool = Pool(cpu_limit=1)
+    pool = Pool(Limits(cpu=1))
     yield IsolatedParser(pool, team_seconds=1.5)
     pool.close()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 
 import pytest
 
-from reconciler.builder.pages import PAGE_LIMIT, files_of, read_page
+from reconciler.builder.pages import PAGE_LIMIT, fetch_page, files_of
 from reconciler.documents import Malformed
 from reconciler.outgoing import Client, TooLarge
 from tests.fakes.answers import Answers
@@ -147,7 +148,8 @@ def test_what_is_hostile_is_read_in_linear_time() -> None:
     """Each megabyte takes a moment; in quadratic time all would take hours."""
     pieces = ["<!--", "<a ", "<a href=", "<![CDATA[", "<a href=x>", "</x", "<div><p>", "&"]
     for piece in pieces:
-        html(piece * ((1 << 20) // len(piece)))
+        with suppress(Malformed):  # too many links
+            html(piece * ((1 << 20) // len(piece)))
 
 
 def test_an_index_is_asked_for_a_page_within_bounds() -> None:
@@ -157,7 +159,7 @@ def test_an_index_is_asked_for_a_page_within_bounds() -> None:
     with Answers(bomb, {"Content-Encoding": "gzip", "Content-Type": "text/html"}) as server:
         index = _Index()
         with index.client, pytest.raises(TooLarge, match="more than"):
-            read_page(index, f"{server.url}/simple/a/")
+            fetch_page(index, f"{server.url}/simple/a/")
 
 
 class _Index:

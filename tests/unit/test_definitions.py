@@ -388,3 +388,32 @@ def _patterns(found: object) -> Iterator[str]:
     elif isinstance(found, list):
         for value in found:
             yield from _patterns(value)
+
+
+def test_every_list_of_a_definition_has_a_length() -> None:
+    """Else a short file could name the same things over and over, and stand for much work."""
+    endless = {
+        (title, key)
+        for title, model in schema.schema()["$defs"].items()
+        for key, value in model.get("properties", {}).items()
+        for kind in (value, *value.get("anyOf", ()))
+        if (kind.get("type") == "array" and "maxItems" not in kind)
+        or ("additionalProperties" in kind and "maxProperties" not in kind)
+    }
+    assert not endless
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (f"  extends: [{', '.join(['base'] * 51)}]", "spec.extends: write at most 50 items"),
+        (f"  sourceBuilds: [{', '.join(['a'] * 201)}]", "spec.sourceBuilds: write at most 200"),
+        (f"  env: {{{', '.join(f'A{n}: x' for n in range(501))}}}", "spec.env: write at most 500"),
+        (f"  checks: {{imports: [{', '.join(['a'] * 1001)}]}}", "imports: write at most 1000"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_list_that_is_too_long_is_told_where_it_begins(repo: Path, spec: str, words: str) -> None:
+    found = refused(repo, ENVIRONMENT + spec)
+    assert (found.place.line, found.reason) == (6, "InvalidValue")
+    assert words in found.message

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from reconciler.isolation import Failed, Pool, TooExpensive
+from reconciler.core.definitions import Place
+from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
+from reconciler.documents import Malformed
+from reconciler.isolation import Failed, Limits, Pool, TooExpensive
 
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    found = Pool(cpu_limit=1)
+    found = Pool(Limits(cpu=1))
     yield found
     found.close()
 
@@ -84,7 +91,7 @@ def test_an_unexpected_exception_is_told_with_its_traceback(pool: Pool) -> None:
 def test_no_more_processes_than_the_pool_has(pool: Pool) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = set(threads.map(lambda _: pool.call(pid), range(40)))
-    assert 1 <= len(found) <= pool.size
+    assert 1 <= len(found) <= pool.limits.size
 
 
 def test_limits_are_of_each_call(pool: Pool) -> None:
@@ -106,3 +113,67 @@ def test_a_closed_pool_leaves_no_process(pool: Pool) -> None:
     pool.close()
     with pytest.raises(ProcessLookupError):
         os.kill(found, 0)
+
+
+def refuses() -> None:
+    raise Stalled("NotAllowed", "it is refused", Place("teams/a/b.yaml", 3, 4))
+
+
+def malformed() -> None:
+    raise Malformed("it is not as it should be")
+
+
+def test_errors_that_are_expected_come_back_as_they_were_raised(pool: Pool) -> None:
+    with pytest.raises(Stalled) as caught:
+        pool.call(refuses)
+    assert (caught.value.reason, caught.value.place) == (
+        "NotAllowed",
+        Place("teams/a/b.yaml", 3, 4),
+    )
+    with pytest.raises(Malformed, match="as it should be"):
+        pool.call(malformed)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Stalled("A", "b"), Retryable("A", "b", after=3.0), Away("A", "b"), Cancelled(),
+        TooExpensive("b"),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_every_kind_of_error_crosses_processes(error: GroundcrewError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), vars(copy), str(copy)) == (type(error), vars(error), str(error))
+
+
+def wait_for(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
+def test_a_team_uses_half_of_the_workers_at_a_time(pool: Pool, tmp_path: Path) -> None:
+    """Another team's call ends while one team has more waiting than there are workers."""
+    go = tmp_path / "go"
+    with ThreadPoolExecutor(4) as threads:
+        red = [threads.submit(pool.call_for, "red", wait_for, str(go)) for _ in range(4)]
+        assert pool.call_for("blue", pid)
+        assert not any(call.done() for call in red)
+        go.touch()
+
+
+def test_a_worker_ends_soon_after_its_parent() -> None:
+    """Also in the middle of a call: nothing writes to a folder whose daemon is gone."""
+    code = (
+        "from tests.unit.test_isolation import *\n"
+        "pool = Pool()\nprint(pool.call(pid), flush=True)\npool.call(wait_for, '/nowhere/x')\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < deadline, "the worker goes on"
+        time.sleep(0.05)
