@@ -25,6 +25,7 @@ import yaml
 
 from reconciler.builder.uv import uv_path
 from reconciler.demo.configuration import Place, environment, free_port, supervisord
+from reconciler.demo.pace import Pace
 
 REQUIREMENTS = {
     "3": ["apache-airflow>=3,<4"],
@@ -61,6 +62,7 @@ class Bed:
         self._conf = root / "supervisord.conf"
         self._database: Any = None
         self._cache = root
+        self.pace = Pace()
         self._http = httpx.Client(base_url=self.url, timeout=30)
 
     @property
@@ -98,7 +100,11 @@ class Bed:
                  *REQUIREMENTS[self.airflow]],
             ):  # fmt: skip
                 code = subprocess.run(
-                    command, stdout=output, stderr=subprocess.STDOUT, timeout=900, check=False
+                    command,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=900 * self.pace.factor(),
+                    check=False,
                 ).returncode
                 if code != 0:
                     raise BedFailed(f"installing Airflow failed; see {log}:\n{_tail(log)}")
@@ -166,7 +172,7 @@ class Bed:
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=300,
+            timeout=300 * self.pace.factor(),
             check=False,
         )
         if done.returncode != 0:
@@ -183,7 +189,11 @@ class Bed:
     # ---------------------------------------------------------------------------- start, stop
 
     def start(self, timeout: float = 150.0) -> None:
-        """Start every component, and wait until the API says that all are healthy."""
+        """Start every component, and wait until the API says that all are healthy.
+
+        `timeout` is for a quiet machine, as is that of every other wait here (see `pace`). Raises
+        BedFailed with the components' last words.
+        """
         with (self.root / "supervisord.out").open("ab") as output:
             self._process = subprocess.Popen(
                 [str(Path(sys.executable).parent / "supervisord"), "-c", str(self._conf)],
@@ -191,19 +201,29 @@ class Bed:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + timeout
-        path = "/api/v2/monitor/health" if self.airflow == "3" else "/health"
-        while time.monotonic() < deadline:
-            try:
-                sections = self._http.get(path).json()
-                parts = [v for v in sections.values() if isinstance(v, dict)]
-                if parts and all(p.get("status") == "healthy" for p in parts):
-                    return
-            except (httpx.HTTPError, ValueError):
-                pass
+        limit = self.pace.limit(timeout)
+        while not limit.over():
+            if self._healthy():
+                self.pace.measure(limit.waited)
+                return
+            if (code := self._process.poll()) is not None:
+                raise BedFailed(f"supervisord ended with {code}\n{self._last_words()}")
             time.sleep(0.5)
-        logs = "\n".join(f"--- {c}\n{_tail(self.root / f'{c}.log')}" for c in self.components)
-        raise BedFailed(f"Airflow was not healthy within {timeout:.0f} s\n{logs}")
+        raise BedFailed(
+            f"Airflow was not healthy within {limit.waited:.0f} s\n{self._last_words()}"
+        )
+
+    def _healthy(self) -> bool:
+        path = "/api/v2/monitor/health" if self.airflow == "3" else "/health"
+        try:
+            sections = self._http.get(path).json()
+        except (httpx.HTTPError, ValueError):
+            return False
+        parts = [v for v in sections.values() if isinstance(v, dict)]
+        return bool(parts) and all(p.get("status") == "healthy" for p in parts)
+
+    def _last_words(self) -> str:
+        return "\n".join(f"--- {c}\n{_tail(self.root / f'{c}.log')}" for c in self.components)
 
     def stop(self) -> None:
         """Stop all that was started."""
@@ -224,8 +244,9 @@ class Bed:
 
     # ------------------------------------------------------------------------------------ use
 
-    def instance_yaml(self, name: str, team: str, drain: str = "2m", probe: str = "5m") -> str:
-        """The definition of this Airflow as an instance."""
+    def instance_yaml(self, name: str, team: str) -> str:
+        """The definition of this Airflow as an instance, with limits that suit the machine."""
+        factor = self.pace.factor()
         control = [str(Path(sys.executable).parent / "supervisorctl"), "-c", str(self._conf)]
         document = {
             "apiVersion": "groundcrew/v1",
@@ -243,8 +264,8 @@ class Bed:
                 },
                 "api": {"url": self.url, "credentials": "analytics-airflow"},
                 "maintenance": {
-                    "drain": {"timeout": drain, "onTimeout": "abort"},
-                    "probe": {"timeout": probe},
+                    "drain": {"timeout": f"{120 * factor:.0f}s", "onTimeout": "abort"},
+                    "probe": {"timeout": f"{300 * factor:.0f}s"},
                 },
             },
         }
@@ -257,7 +278,8 @@ class Bed:
         temp.rename(self.dags / f"{name}.py")
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        for _ in range(60):
+        limit = self.pace.limit(60)
+        while not limit.over():
             try:
                 if self.airflow == "3":
                     body = {"username": USER, "password": self._password}
@@ -279,11 +301,11 @@ class Bed:
 
     def wait_for_dag(self, dag: str, timeout: float = 60.0) -> None:
         """Wait until a DAG is parsed."""
-        deadline = time.monotonic() + timeout
+        limit = self.pace.limit(timeout)
         while self._call("GET", f"dags/{dag}").status_code != 200:
-            if time.monotonic() > deadline:
+            if limit.over():
                 errors = self._get("importErrors")
-                raise BedFailed(f"DAG {dag} was not parsed within {timeout:.0f} s: {errors}")
+                raise BedFailed(f"DAG {dag} was not parsed within {limit.waited:.0f} s: {errors}")
             time.sleep(0.5)
 
     def unpause(self, dag: str) -> None:
@@ -305,10 +327,10 @@ class Bed:
 
     def wait_run(self, dag: str, run: str, timeout: float = 90.0) -> str:
         """Wait until a run has ended; its state."""
-        deadline = time.monotonic() + timeout
+        limit = self.pace.limit(timeout)
         while True:
             state = self.run_state(dag, run)
-            if state in ("success", "failed") or time.monotonic() > deadline:
+            if state in ("success", "failed") or limit.over():
                 return state
             time.sleep(0.5)
 

@@ -200,18 +200,20 @@ def _set_up(root: Path, cache: Path, bed: Bed, sink: Sink, screen: Screen) -> tu
     slack = root / "secrets" / "slack"
     slack.mkdir(parents=True)
     (slack / "url").write_text(sink.url)
+    screen.now("starting scheduler, dag-processor, triggerer and the API server")
+    bed.start()
+    if (factor := bed.pace.factor()) >= 1.5:
+        screen.now(f"this machine is busy or slow: the demo waits up to {factor:.1f} times as long")
     with example() as source:
         repo = Repo(root / "environments", source, bed.instance_yaml(INSTANCE, TEAM))
     port = free_port()
     daemon = Daemon(root, bed, repo, port)
-    screen.now("starting scheduler, dag-processor, triggerer and the API server")
-    bed.start()
     store = Store(f"sqlite:///{root / 'state' / 'groundcrew.db'}")
     (root / "state").mkdir(exist_ok=True)
     store.migrate()
-    watch = Watch(store, screen.event)
+    watch = Watch(store, screen.event, bed.pace)
     watch.alive = daemon.check
-    stage = Stage(bed, repo, watch, sink, f"http://127.0.0.1:{port}/metrics", screen.say)
+    stage = Stage(bed, repo, watch, sink, bed.pace, f"http://127.0.0.1:{port}/metrics", screen.say)
     repo.commit("connect analytics-dev", "instances")
     daemon.start()
     return stage, daemon

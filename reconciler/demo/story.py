@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reconciler.core.phases import Step
 from reconciler.demo.bed import Bed
+from reconciler.demo.pace import Pace
 from reconciler.demo.repo import DEFINITION, INSTANCE, MODULE, PACKAGE, Repo
 from reconciler.demo.sink import Sink
 from reconciler.demo.watching import Watch, expect, fetch
@@ -72,6 +73,7 @@ class Stage:
     repo: Repo
     watch: Watch
     sink: Sink
+    pace: Pace
     metrics_url: str
     say: Callable[[str], None]
     slow_seconds: int = 20
@@ -183,9 +185,9 @@ def act_5(stage: Stage) -> None:
 
 def act_6(stage: Stage) -> None:
     """The summary: what Slack was told and what the metrics say."""
-    deadline = time.monotonic() + 15
+    limit = stage.pace.limit(15)
     wanted = ("active", "failed", "rolled back")
-    while time.monotonic() < deadline:
+    while not limit.over():
         texts = [t.lower() for t in stage.sink.texts()]
         if all(any(word in text for text in texts) for word in wanted):
             break

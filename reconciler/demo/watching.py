@@ -7,9 +7,15 @@ import urllib.request
 from collections.abc import Callable
 
 from reconciler.core.model import Event, InstanceRecord, Records
+from reconciler.demo.pace import Pace
 from reconciler.store.store import Store
 
 LIMIT = 8 << 20  # bytes of a metrics page
+OPPOSITES = {
+    "ActivationActive": frozenset({"BuildFailed", "RolledBack", "ActivationAborted"}),
+    "RolledBack": frozenset({"BuildFailed", "ActivationActive"}),
+}
+"""Events after which one that the demo waits for cannot come any more."""
 
 
 class DemoFailed(Exception):
@@ -19,9 +25,10 @@ class DemoFailed(Exception):
 class Watch:
     """Follows the daemon's records; `say` shows each new event's kind and words."""
 
-    def __init__(self, store: Store, say: Callable[[Event], None]) -> None:
+    def __init__(self, store: Store, say: Callable[[Event], None], pace: Pace) -> None:
         self._store = store
         self._say = say
+        self._pace = pace
         self._last = 0
         self.events: list[Event] = []
         self.alive: Callable[[], None] = lambda: None
@@ -35,29 +42,42 @@ class Watch:
             self._say(event)
         return self._store.load()
 
-    def until(self, what: str, found: Callable[[Records], bool], timeout: float = 150.0) -> Records:
-        """Look until `found` says so; raises DemoFailed after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+    def until(
+        self, what: str, happened: Callable[[Records], bool], timeout: float = 150.0
+    ) -> Records:
+        """Look until `happened` says so.
+
+        Raises DemoFailed after `timeout` seconds of a quiet machine (see `pace`).
+        """
+        limit = self._pace.limit(timeout)
         while True:
             records = self.look()
-            if found(records):
+            if happened(records):
                 return records
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"{what}: did not happen within {timeout:.0f} s")
+            if limit.over():
+                raise DemoFailed(f"{what}: did not happen within {limit.waited:.0f} s")
             time.sleep(0.25)
 
     def event(self, kind: str, revision: str = "", timeout: float = 150.0) -> Event:
-        """Wait for an event of `kind` (about `revision`, if given) and return it."""
+        """Wait for an event of `kind` (about `revision`, if given) and return it.
 
-        def matching() -> list[Event]:
+        Raises DemoFailed as soon as the opposite is recorded of that revision.
+        """
+
+        def of_revision(kinds: frozenset[str]) -> list[Event]:
             return [
                 e
                 for e in self.events
-                if e.kind == kind and (not revision or e.revision == revision)
+                if e.kind in kinds and (not revision or e.revision == revision)
             ]
 
-        self.until(f"the event {kind}", lambda _: bool(matching()), timeout)
-        return matching()[-1]
+        def happened(_: Records) -> bool:
+            if bad := of_revision(OPPOSITES.get(kind, frozenset())):
+                raise DemoFailed(f"{bad[-1].kind} instead of {kind}: {bad[-1].message}")
+            return bool(of_revision(frozenset({kind})))
+
+        self.until(f"the event {kind}", happened, timeout)
+        return of_revision(frozenset({kind}))[-1]
 
     def instance(self, name: str) -> InstanceRecord:
         """The record of one instance."""
