@@ -16,6 +16,8 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
+from tests.harness.failures import VARIABLE, Recorder
+
 # Programs that only some tests start, with the Debian package of each. `scripts/install-test-tools`
 # installs them; a test that starts one that is missing is skipped, never failed.
 PACKAGES = {
@@ -37,7 +39,7 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
 }
 
-_skipped: list[str] = []
+_recorder = Recorder()
 
 
 # What each test would wait for otherwise; those that are about it ask for more.
@@ -82,16 +84,19 @@ def pytest_runtest_makereport(
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what was skipped."""
-    if report.skipped:
-        _skipped.append(report.nodeid)
+    """Remember what failed or was skipped."""
+    _recorder.add(report)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a strict run in which a test could not run."""
-    if _skipped and os.environ.get("GROUNDCREW_TESTS_STRICT"):
-        print(f"\nskipped, and that is not allowed here: {', '.join(_skipped)}")  # noqa: T201
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a strict run in which a test could not run, and write down how the run ended."""
+    is_strict = bool(os.environ.get("GROUNDCREW_TESTS_STRICT"))
+    if _recorder.skipped and is_strict:
+        names = ", ".join(_recorder.skipped)
+        print(f"\nskipped, and that is not allowed here: {names}")  # noqa: T201
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if (path := os.environ.get(VARIABLE)) and not os.environ.get("PYTEST_XDIST_WORKER"):
+        _recorder.failures(int(exitstatus)).write(Path(path))
 
 
 @pytest.fixture(scope="session")

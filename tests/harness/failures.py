@@ -1,0 +1,51 @@
+"""What failed in a run of the tests, written for `scripts.rerun_failed`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "GROUNDCREW_TEST_FAILURES"
+"""Names the file that a run writes; without it nothing is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How a run ended. All but `exit_code` are ids of tests; `properties` are also in `failed`."""
+
+    exit_code: int
+    failed: list[str] = field(default_factory=list)
+    properties: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> Failures:
+        """Read what `write` wrote; raises OSError, ValueError or TypeError for anything else."""
+        return cls(**json.loads(path.read_text()))
+
+
+class Recorder:
+    """Collects the reports of a run, those of other processes included."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, bool] = {}
+        self.skipped: list[str] = []
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Remember a report of something that failed or was skipped."""
+        if report.failed:
+            self._failed[report.nodeid] = "hypothesis" in report.keywords
+        if report.skipped:
+            self.skipped.append(report.nodeid)
+
+    def failures(self, exit_code: int) -> Failures:
+        """Return all that was collected."""
+        properties = [name for name, is_property in self._failed.items() if is_property]
+        return Failures(exit_code, list(self._failed), properties, self.skipped)
