@@ -48,9 +48,10 @@ test: test-tools setup ## All tests, the whole way on real Airflow included (TES
 test-fast: test-tools setup ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
-check: setup ## Format, ruff, mypy strict, layers, Dockerfile, generated files, docs
+check: setup ## Format, ruff, plain names and docstrings, mypy strict, layers, Dockerfile, generated files, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m scripts.prose
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
