@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import resource
+import signal
 import sys
 import threading
 import time
@@ -56,7 +57,12 @@ def end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve with standard output kept for results, whatever a library prints."""
+    """Serve with standard output kept for results, whatever a library prints.
+
+    Signals that ask a whole group of processes to end are the daemon's: it ends its workers.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()

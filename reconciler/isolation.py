@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -22,11 +23,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 
 RESULT_LIMIT = 256 << 20  # bytes of a pickled result
 HEADER = struct.Struct(">Q")  # bytes of the message that follows
 TOO_EXPENSIVE = "TooExpensive"
+CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
+)
+"""Signals by which a process ends because of what it does itself."""
+ENDING = 30.0  # seconds in which a process that closed its output has ended
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -157,6 +163,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
+                start_new_session=True,  # Ctrl-C in a terminal is for the daemon
             )
         except OSError as error:
             raise Retryable(
@@ -164,13 +171,23 @@ class _Worker:
             ) from error
 
     def ask(self, request: bytes, elapsed_limit: float) -> tuple[str, Any]:
-        """Send a request and return its answer; raises TooExpensive if the process is killed."""
-        timer = threading.Timer(elapsed_limit, self._process.kill)
+        """Send a request and return its answer.
+
+        Raises TooExpensive if the request ended the process, and Retryable if something else did.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(elapsed_limit, end)
         timer.daemon = True
         timer.start()
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
+        size, answer = -1, b""
         try:
             stdin.write(HEADER.pack(len(request)) + request)
             stdin.flush()
@@ -178,15 +195,31 @@ class _Worker:
             size = HEADER.unpack(header)[0] if len(header) == HEADER.size else -1
             answer = stdout.read(size) if 0 <= size <= RESULT_LIMIT else b""
         except OSError:
-            size, answer = -1, b""
+            pass  # it has ended
         finally:
             timer.cancel()
+        if size > RESULT_LIMIT:
+            raise TooExpensive(f"what is read of it is larger than {RESULT_LIMIT >> 20} MiB")
         if len(answer) != size:
-            raise TooExpensive("it takes more CPU time or memory than reading it may use")
-        found: tuple[str, Any] = pickle.loads(answer)  # noqa: S301 - our own process
-        return found
+            if late.is_set():
+                raise TooExpensive(f"reading it takes longer than {elapsed_limit:.0f} s")
+            raise _why_ended(self._process.wait(ENDING))
+        response: tuple[str, Any] = pickle.loads(answer)  # noqa: S301 - our own process
+        return response
 
     def kill(self) -> None:
         """End the process, whatever it does."""
         self._process.kill()
         self._process.communicate()
+
+
+def _why_ended(code: int) -> GroundcrewError:
+    """Return the error for a worker that ended while it had a request."""
+    if code == -signal.SIGXCPU:
+        return TooExpensive("it takes more CPU time than reading it may use")
+    if -code in CRASHES:
+        return TooExpensive(f"reading it crashes the process ({signal.Signals(-code).name})")
+    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    return Retryable(
+        "WorkerLost", f"the process that was reading it was ended from outside ({how})"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler import isolation
 from reconciler.core.definitions import Place
 from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
 from reconciler.documents import Malformed
@@ -48,6 +50,43 @@ def chatter() -> str:
 
 def raises() -> None:
     raise LookupError("on purpose")
+
+
+def end_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(30)
+
+
+def survive(*numbers: int) -> str:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    return "alive"
+
+
+def test_what_crashes_the_process_is_refused_for_good(pool: Pool) -> None:
+    with pytest.raises(TooExpensive, match="SIGSEGV"):
+        pool.call(end_by, signal.SIGSEGV)
+    assert pool.call(pid)
+
+
+def test_a_process_that_is_killed_from_outside_is_no_fault_of_what_it_reads(pool: Pool) -> None:
+    """The kernel may kill it where the machine has no memory left, for instance."""
+    with pytest.raises(Retryable, match="SIGKILL"):
+        pool.call(end_by, signal.SIGKILL)
+    assert pool.call(pid)
+
+
+def test_signals_to_all_processes_of_a_service_leave_a_call_alone(pool: Pool) -> None:
+    """A service manager sends SIGTERM to each of them, a terminal SIGINT."""
+    assert pool.call(survive, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) == "alive"
+    assert os.getsid(pool.call(pid)) != os.getsid(0)
+
+
+def test_a_result_that_is_too_large_is_refused(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "RESULT_LIMIT", 1 << 20)
+    with pytest.raises(TooExpensive, match="larger than 1 MiB"):
+        pool.call(bytes, 2 << 20)
+    assert pool.call(pid)
 
 
 def test_a_call_runs_elsewhere_and_the_next_finds_the_same_process(pool: Pool) -> None:
