@@ -1,1 +1,1 @@
-"""Whole-process figures beside what a user would do instead."""
+"""Benchmarks of whole processes, compared with what a user would do without Groundcrew."""

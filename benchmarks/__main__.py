@@ -10,7 +10,7 @@ from benchmarks.suite import ALL
 
 
 def main() -> int:
-    """Run what was asked for; 1 if a target was missed, 2 if there is no such benchmark."""
+    """Run the requested benchmarks; return 1 if a target was missed, 2 if a name is unknown."""
     names = sys.argv[1:] or list(ALL)
     unknown = [name for name in names if name not in ALL]
     if unknown:

@@ -1,10 +1,10 @@
-"""A build beside `pip install --target` and uv, and the same build for another team.
+"""A build compared with `pip install --target` and uv, and the same build for another team.
 
 Both sides have their downloads cached. A warm store holds the third-party wheels of an earlier
-build, unpacked and compiled; the first build of all has to do that, as pip does each time.
+build, unpacked and compiled; the very first build has to do that work, as pip does each time.
 
 pandas, pyarrow and boto3 come from the package index, an in-house package from the repo; the base
-has nothing of them.
+contains none of them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PACKAGE = "teams/red/packages/acme"
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     with tempfile.TemporaryDirectory() as directory:
         return _measure(Path(directory))
 
@@ -61,7 +61,7 @@ def _measure(root: Path) -> list[Row]:
     python = make_base(root / "base")
     subprocess.run(
         [uv_path(), "pip", "install", "--quiet", "--python", python, "packaging"], check=True
-    )  # every Airflow has it: the wheel tags come from there
+    )  # every Airflow has it: the wheel tags come from it
     warm = _Yard(root / "warm", package, python)
     warm.build("red")  # fills the caches that both sides may use
     _pip(python, root / "pip-warm", package)
@@ -80,7 +80,7 @@ def _measure(root: Path) -> list[Row]:
     write_package(package, "acme", "1.1", {"acme/__init__.py": "__version__ = '1.1'\n"})
     changed = _seconds(lambda: cold.build("red", tree="2" * 40))
     again, verified = [], []
-    for turn in range(TURNS):  # another in-house version each time: never the build that is there
+    for turn in range(TURNS):  # a new in-house version each time: no existing build is reused
         write_package(
             package, "acme", f"2.{turn}", {"acme/__init__.py": f"__version__ = '2.{turn}'\n"}
         )
@@ -112,13 +112,13 @@ def _measure(root: Path) -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Small wheels, in what is fetched and made."""
+    """Return the counts for small wheels: what is fetched and what is created."""
     with tempfile.TemporaryDirectory() as directory:
         return _counts(Path(directory))
 
 
 def _counts(root: Path) -> list[Row]:
-    """How many wheels each kind of build fetches and makes entries of."""
+    """Return how many wheels each kind of build fetches and how many entries it creates."""
     with Bench(root) as bench:
         for number in range(6):
             make_wheel(bench.public.folder, f"part{number}")
@@ -144,7 +144,7 @@ def _counts(root: Path) -> list[Row]:
 
 
 class _Yard:
-    """A builder with a share and a cache of its own."""
+    """Builder with its own share and cache."""
 
     def __init__(self, root: Path, package: Path, python: str) -> None:
         self._package = package
@@ -163,7 +163,7 @@ class _Yard:
         )  # fmt: skip
 
     def again(self, root: Path) -> _Yard:
-        """Another share with this one's download cache."""
+        """Return a builder with another share and a copy of this one's download cache."""
         fresh = _Yard(root, self._package, self._python)
         shutil.copytree(self.cache, fresh.cache, symlinks=True, dirs_exist_ok=True)
         return fresh
@@ -173,7 +173,7 @@ class _Yard:
         shutil.copytree(self._package, target, dirs_exist_ok=True)
 
     def build(self, team: str, tree: str = "1" * 40) -> str:
-        """Resolve and construct, as the daemon does for one build; its id."""
+        """Resolve and construct a build as the daemon does; return its id."""
         runtime: Runtime = self._builder.inspect(self._python)
         recipe = Recipe(
             digest=tree[0] * 64,
@@ -193,7 +193,7 @@ class _Yard:
         return built.build_id
 
     def verify(self, build_id: str) -> None:
-        """Prove the build that was made last, as the daemon does."""
+        """Verify the most recent build, as the daemon does."""
         home = self._root / "airflow"
         (home / "dags").mkdir(parents=True, exist_ok=True)
         local = LocalTarget(self._python, str(home), ())
@@ -202,7 +202,7 @@ class _Yard:
 
 
 def _pip(python: str, target: Path, package: Path) -> None:
-    """What a user would do instead, with pip's own warm cache."""
+    """Install what a user would install instead with pip, with its own warm cache."""
     subprocess.run(
         [
             sys.executable, "-m", "pip", "--python", python, "install", "--quiet",
@@ -215,7 +215,7 @@ def _pip(python: str, target: Path, package: Path) -> None:
 
 
 def _uv(python: str, target: Path, package: Path, *more: str) -> None:
-    """The fastest that a user could do, with uv's own warm cache."""
+    """Install the same with uv and its own warm cache: the fastest alternative for a user."""
     subprocess.run(
         [
             uv_path(), "pip", "install", "--quiet", "--python", python, "--target", str(target),

@@ -1,8 +1,9 @@
 """One change of a shared fragment, until the last of many instances is active on it.
 
-Each instance has an environment of its own, in one of ten teams; all take their packages from the
-fragment. Half of the instances have another base, so that there are two runtimes: what is built is
-built once for each. Everything is real but Airflow, whose fake answers at once.
+Each instance has its own environment, in one of ten teams; all take their packages from the
+fragment. Half of the instances have a different base, so that there are two runtimes, and each
+build is done once for each runtime. Everything is real except Airflow; a fake Airflow answers at
+once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.fakes.site import GOOD, Site
 
 SIZES = (1, 10, 30, 100)
 TEAMS = 10
-SPENT = {  # what a build's log says once for each thing that was really done
+SPENT = {  # what a build's log says once for each piece of work that was really done
     "resolutions": re.compile(r"resolving \d+ requirements"),
     "builds": re.compile(r"build \w+ is on the share$"),
     "verifications": re.compile(r"verified: "),
@@ -40,7 +41,7 @@ SPENT = {  # what a build's log says once for each thing that was really done
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one change took."""
+    """Measurements of one change."""
 
     runtimes: int
     seconds: list[float]  # from the commit to each instance's activation
@@ -48,12 +49,12 @@ class Seen:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     return [row for size in SIZES for row in _rows(size, change(size))]
 
 
 def short() -> list[Row]:
-    """Six instances."""
+    """Return the counts for six instances."""
     return [row for row in _rows(6, change(6)) if row.count]
 
 
@@ -71,7 +72,7 @@ def _rows(size: int, seen: Seen) -> list[Row]:
 
 
 def change(size: int) -> Seen:
-    """Settle so many instances, then change the fragment."""
+    """Bring that many instances to rest, then change the fragment and measure."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         site = stack.enter_context(Crowd(Path(directory) / "site", size))
         store = site.store()
@@ -87,7 +88,7 @@ def change(size: int) -> Seen:
 
 
 class Crowd(ExitStack):
-    """A site with so many instances, each with an environment that extends one fragment."""
+    """Site with many instances, each with an environment that extends one fragment."""
 
     def __init__(self, root: Path, size: int) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class Crowd(ExitStack):
         self.site.write(path, yaml.safe_dump(environment))
 
     def ask(self, version: str) -> None:
-        """Commit a fragment that has `acme` of this version."""
+        """Commit a fragment that requires this version of `acme`."""
         package = self.site.repo / "shared" / "packages" / "acme"
         shutil.rmtree(package, ignore_errors=True)
         write_package(package, "acme", version, {"acme/__init__.py": GOOD.format(version=version)})
@@ -144,7 +145,7 @@ class Crowd(ExitStack):
         self.site.save(f"acme {version}")
 
     def daemon(self) -> ExitStack:
-        """A daemon, until the context ends."""
+        """Run a daemon until the context ends."""
         running = ExitStack()
         log = running.enter_context((self.site.root / "daemon.log").open("wb"))
         process = subprocess.Popen(
@@ -156,14 +157,14 @@ class Crowd(ExitStack):
         return running
 
     def store(self) -> Store:
-        """The records."""
+        """Return the records."""
         store = self.site.store()
         store.migrate()
         self.callback(store.close)
         return store
 
     def active(self, store: Store, after: int, timeout: float = 900.0) -> list[Event]:
-        """Wait until every instance was activated after that event; the events that say so."""
+        """Wait until every instance was activated after the event `after`; return those events."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             found = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
@@ -175,7 +176,7 @@ class Crowd(ExitStack):
         raise TimeoutError("not all instances became active")
 
     def done(self) -> dict[str, int]:
-        """What the logs of all builds say was really done so far."""
+        """Return the work that was really done so far, according to the logs of all builds."""
         logs = (self.site.root / "state" / "logs").glob("*.log")
         lines = [line for log in logs for line in log.read_text().splitlines()]
         return {what: sum(bool(w.search(line)) for line in lines) for what, w in SPENT.items()}

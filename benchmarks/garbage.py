@@ -1,6 +1,6 @@
-"""Garbage collection of a share with 10,000 builds, a tenth of which may go.
+"""Garbage collection of a share with 10,000 builds, a tenth of which can be deleted.
 
-Each build names twenty store entries, most of which are named by many others too.
+Each build refers to twenty store entries, most of which are shared with many other builds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GRACE = 3600.0
 
 
 def run(builds: int = BUILDS) -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     with tempfile.TemporaryDirectory() as directory:
         share = Share(Path(directory))
         share.prepare()
@@ -59,12 +59,12 @@ def run(builds: int = BUILDS) -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Two hundred builds."""
+    """Return the counts for two hundred builds."""
     return [row for row in run(200) if row.count]
 
 
 def fill(share: Share, builds: int) -> list[str]:
-    """Write builds with an entry of their own each, and others that they share."""
+    """Write builds, each with one entry of its own and entries that they share."""
     common = [_entry(share, f"shared {n}") for n in range(SHARED)]
     names = []
     for number in range(builds):

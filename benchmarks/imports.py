@@ -1,10 +1,10 @@
-"""Importing a large environment from a share that answers late, beside a directory and local disk.
+"""Import of a large environment from a slow share, compared with a directory and local disk.
 
-The build is made and verified by Groundcrew, then loaded by the real loader through a mount that
-charges what an NFS mount does. The directory is the same build without packs: one folder per
-distribution, with bytecode. Local disk is the same folders without a mount, cold (out of memory, as
-what lies on the share is for a new machine) and warm. The loader's folder is in memory, as an
-emptyDir of medium Memory is.
+The build is constructed and verified by Groundcrew, then loaded by the real loader through a mount
+with the latency and bandwidth of an NFS mount. The directory is the same build without packs: one
+folder per distribution, with bytecode. Local disk is the same folders without a mount, cold (not in
+the page cache, like the share's files on a new machine) and warm. The loader's folder is in memory,
+like an emptyDir of medium Memory.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ MODULES = (
     "google.cloud.bigquery",
 )  # fmt: skip
 HERE = Place("teams/red/one.yaml", 1)
-TURNS = 5  # of ours and local disk; the directory is far from both: one
-HELD = 3.5  # seconds: longer than a client of the slow share trusts attributes
+TURNS = 5  # of ours and local disk; the directory is far slower than both, so one run is enough
+HELD = 3.5  # seconds: longer than a client of the slow share caches attributes
 PACKAGE = "teams/red/packages/acme"
 
 
@@ -62,7 +62,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A share with one verified build, and an interpreter to load it."""
+    """Share with one verified build, and an interpreter to load it."""
 
     root: Path
     share: Path
@@ -70,7 +70,7 @@ class Site:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     with tempfile.TemporaryDirectory() as directory:
         site = make_site(Path(directory))
         rows = []
@@ -80,7 +80,7 @@ def run() -> list[Row]:
 
 
 def make_site(root: Path) -> Site:
-    """Build and verify the environment on a local directory, as the daemon does on the share."""
+    """Build and verify the environment in a local directory, as the daemon does on the share."""
     package = root / "acme"
     module = "".join(f"import {name}\n" for name in MODULES)
     write_package(package, "acme", "1.0", {"acme/__init__.py": module})
@@ -118,7 +118,7 @@ def make_site(root: Path) -> Site:
 
 
 def base_of(root: Path) -> str:
-    """An interpreter that knows which wheels it takes, as every Airflow's does."""
+    """Return an interpreter that can compute its wheel tags, as every Airflow's can."""
     python = make_base(root / "base")
     subprocess.run(
         [uv_path(), "pip", "install", "--quiet", "--python", python, "packaging"], check=True
@@ -131,7 +131,7 @@ def _export(package: Path, target: Path) -> None:
 
 
 def start(site: Site, share: Path, local: str) -> float:
-    """Seconds from the start of a process until the imports are done."""
+    """Return the seconds from the start of a process until its imports are done."""
     begun = time.perf_counter()
     subprocess.run(
         [site.python, "-c", "import acme"],
@@ -149,7 +149,7 @@ def start(site: Site, share: Path, local: str) -> float:
 
 
 def forget(folder: Path) -> None:
-    """Let the kernel drop what it holds of a folder's files."""
+    """Drop a folder's files from the page cache."""
     os.sync()
     for here, _, names in os.walk(folder):
         for name in names:
@@ -161,9 +161,9 @@ def forget(folder: Path) -> None:
 def from_share(
     site: Site, trip: float, megabytes: float, local: str, beside: Callable[[], None] = lambda: None
 ) -> list[Seen]:
-    """Three starts one after another on a fresh mount, `beside` after the second and the third.
+    """Start three processes in turn on a fresh mount; call `beside` after the last two.
 
-    The third one begins when what the client holds of attributes has run out.
+    The third start begins when the client's cached attributes have expired.
     """
     at = site.root / "mnt"
     found: list[Seen] = []
@@ -186,7 +186,7 @@ def _median(found: list[Seen]) -> Seen:
 
 
 def _measure(site: Site, trip: float, megabytes: float) -> list[Row]:
-    """Ours and local disk by turns, as they are near each other, then the directory."""
+    """Measure ours and local disk alternately, as they are close together, then the directory."""
     memory = Path("/dev/shm")
     local = (memory if memory.is_dir() else site.root) / f"groundcrew-bench-{os.getpid()}"
     ours: list[Seen] = []
@@ -197,7 +197,7 @@ def _measure(site: Site, trip: float, megabytes: float) -> list[Row]:
     def from_disk(found: list[Seen]) -> None:
         found.append(Seen(start(site, site.share, "off"), 0))
 
-    from_disk([])  # what it reads is in memory then
+    from_disk([])  # everything that it reads is in the page cache from now on
     for _ in range(TURNS):
         shutil.rmtree(local, ignore_errors=True)
         one, *more = from_share(site, trip, megabytes, str(local), lambda: from_disk(disk))

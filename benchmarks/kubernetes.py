@@ -1,7 +1,7 @@
-"""Groundcrew on Kubernetes: a commit's way to the pointer, memory and requests, takeover.
+"""Groundcrew on Kubernetes: time from commit to pointer, memory, requests and takeover.
 
-Real are the API server, controllers, scheduler, git, uv and PostgreSQL; pods of Jobs and of two
-releases run as local processes, those of the two hundred are played. Needs `make envtest`.
+The API server, controllers, scheduler, git, uv and PostgreSQL are real; the pods of Jobs and of two
+releases run as local processes, those of the other two hundred are simulated. Needs `make envtest`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.fakes.lab import Lab, laboratory
 from tests.fakes.releases import Release
 
 TURNS = 5
-JOBS = 4  # of one commit
+JOBS = 4  # for one commit
 INSTANCES, NAMESPACES = 200, 50
 IDLE_SECONDS = 120.0
 LEASE = 10.0  # seconds, the default
@@ -38,7 +38,7 @@ MIB = 1 << 20
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     programs = assets()
     if programs is None:
         raise SystemExit("no Kubernetes control plane: run `make envtest` first")
@@ -53,7 +53,7 @@ def run() -> list[Row]:
 
 
 def short(lab: Lab, root: Path) -> list[Row]:
-    """One commit on a control plane that is there."""
+    """Return the counts for one commit on an existing control plane."""
     return [row for row in _commit_to_pointer(lab, root / "commit", turns=1) if row.count]
 
 
@@ -63,7 +63,7 @@ def _site(lab: Lab, root: Path, *, played: bool = False) -> KubeSite:
 
 
 def _commit_to_pointer(lab: Lab, root: Path, turns: int = TURNS) -> list[Row]:
-    """From a commit to the replaced pointer, less what the pods of its Jobs took to start."""
+    """Measure from a commit to the new pointer, minus the startup time of its Jobs' pods."""
     with _site(lab, root) as site:
         site.instance("red-dev", "red", Release(version="3.1.0"))
         site.environment("red", "red-dev", version="0.0")
@@ -97,7 +97,7 @@ def _commit_to_pointer(lab: Lab, root: Path, turns: int = TURNS) -> list[Row]:
 
 
 def _starts(lab: Lab, namespace: str) -> Iterator[tuple[str, float]]:
-    """Seconds from each Job pod's making to its container's start, in whole seconds."""
+    """Yield the whole seconds from each Job pod's creation to its container's start."""
     for pod in lab.pods(namespace):
         for container in pod["status"].get("containerStatuses", []):
             started = (container["state"].get("running") or {}).get("startedAt")
@@ -108,7 +108,7 @@ def _starts(lab: Lab, namespace: str) -> Iterator[tuple[str, float]]:
 
 
 def _takeover(lab: Lab, root: Path) -> list[Row]:
-    """From a leader's kill -9 to the next leader's first change of the records."""
+    """Measure from a leader's kill -9 to the next leader's first change of the records."""
     found = []
     with _postgresql(root) as url, _site(lab, root / "site") as site:
         site.database = url
@@ -137,7 +137,7 @@ def _leads(site: KubeSite, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _fleet(lab: Lab, root: Path) -> list[Row]:
-    """The daemon's memory and what it asks of the API server while nothing happens."""
+    """Measure the idle daemon's memory and its requests to the API server."""
     with _site(lab, root, played=True) as site, FakeAirflow("2") as airflow:
         spaces = [lab.namespace("fleet") for _ in range(NAMESPACES)]
         slim = Release(version="2.11.0", statsd=False, persistence=False)
@@ -150,7 +150,7 @@ def _fleet(lab: Lab, root: Path) -> list[Row]:
         with site.daemon() as daemon:
             for name in names:
                 site.active(name, "1.0", seconds=900)
-            time.sleep(150.0)  # mirrors of workloads are closed two minutes after their last use
+            time.sleep(150.0)  # informers of workloads are closed two minutes after their last use
             process = psutil.Process(daemon.pid)
             before = len(_asked(lab, site))
             time.sleep(IDLE_SECONDS)
@@ -166,7 +166,7 @@ def _fleet(lab: Lab, root: Path) -> list[Row]:
 
 
 def _asked(lab: Lab, site: KubeSite) -> list[str]:
-    """The daemon's requests that are no watches."""
+    """Return the verbs of the daemon's requests, without watches."""
     return [e["verb"] for e in lab.plane.audit(site.user) if e["verb"] != "watch"]
 
 

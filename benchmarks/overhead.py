@@ -1,6 +1,7 @@
 """Groundcrew's own time from a commit to an active instance, the poll, and an idle daemon.
 
-Everything is real but Airflow, whose fake answers at once: what is left is Groundcrew, git and uv.
+Everything is real except Airflow; a fake Airflow answers at once. So the times are those of
+Groundcrew, git and uv.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ MIB = 1 << 20
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     with tempfile.TemporaryDirectory() as directory, FakeAirflow() as airflow:
         site = Site(Path(directory) / "site", airflow, poll_interval=10.0)
         site.commit("1.0")
@@ -49,7 +50,7 @@ def run() -> list[Row]:
 
 
 def short() -> list[Row]:
-    """One commit and one look that finds nothing new, in things done."""
+    """Return the counts for one commit and one cycle that finds nothing new."""
     with tempfile.TemporaryDirectory() as directory, FakeAirflow() as airflow:
         site = Site(Path(directory) / "site", airflow)
         site.commit("1.0")
@@ -117,7 +118,7 @@ def _row(benchmark: str, measure: str, values: list[float], unit: str, most: flo
 
 
 def _active(store: Store, after: int, timeout: float = 120.0) -> Event:
-    """Wait for the next activation to end."""
+    """Wait for the next activation to end; return its event."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         found = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
@@ -129,7 +130,7 @@ def _active(store: Store, after: int, timeout: float = 120.0) -> Event:
 
 
 def _polls(site: Site) -> list[float]:
-    """Seconds of each poll that finds nothing new."""
+    """Return the seconds of each poll that finds nothing new."""
     state = site.root / "poll-state"
     state.mkdir()
     source = Source(GitSettings(url=str(site.repo)), state, site.root / "secrets", tuple)
@@ -143,7 +144,7 @@ def _polls(site: Site) -> list[float]:
 
 
 def _idle(daemon: psutil.Process) -> tuple[float, float]:
-    """(percent of a core, MiB) of the daemon and its children while nothing changes."""
+    """Return (percent of a core, MiB) of the daemon and its children while nothing changes."""
     time.sleep(5.0)
     before = _cpu(daemon)
     begun = time.monotonic()
@@ -153,6 +154,6 @@ def _idle(daemon: psutil.Process) -> tuple[float, float]:
 
 
 def _cpu(daemon: psutil.Process) -> float:
-    """Seconds of a core that the daemon and its ended children took so far."""
+    """Return the CPU seconds that the daemon and its ended children used so far."""
     times = daemon.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)

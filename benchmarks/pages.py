@@ -1,7 +1,7 @@
 """Server time of the status pages and the API at 1,000 instances, over loopback.
 
-`settled` is asked while nothing changes, as most are; `changing` while a record changes each
-second, and the records are looked at anew each second.
+`settled` requests are made while nothing changes, as is usual; `changing` requests are made while a
+record changes every second and the records are read again every second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.fakes.fleet import builds, digest, name_of, place_package
 from tests.fakes.pages import READER, Served
 
 INSTANCES = 1000
-FILES = 20_000  # of one package; its RECORD is one more
+FILES = 20_000  # of one package; its RECORD is one more file
 TURNS = 50
 LIMIT = 50.0  # milliseconds
 STATEMENTS = 3  # to the database, for one page
@@ -43,13 +43,13 @@ READ = {"Authorization": f"Bearer {READER}"}
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     with _serving(INSTANCES) as (served, client):
         return [*_measure(served, client), *_counts(served, client, INSTANCES)]
 
 
 def short() -> list[Row]:
-    """Thirty instances."""
+    """Return the counts for thirty instances."""
     with _serving(30) as (served, client):
         return _counts(served, client, 30)
 
@@ -67,7 +67,7 @@ def _serving(count: int) -> Iterator[tuple[Served, httpx.Client]]:
 
 
 def _place_files(served: Served) -> None:
-    """Have the first build install one package of many files."""
+    """Add one package of many files to the first build."""
     entry = place_package(served.share, "huge", "1.0", FILES)
     path = served.share.build_path(str(builds(0)[0].build_id)) / "build.json"
     document = json.loads(path.read_text())
@@ -77,7 +77,7 @@ def _place_files(served: Served) -> None:
 
 
 def _counts(served: Served, client: httpx.Client, count: int) -> list[Row]:
-    """What a page asks the database for while nothing changes."""
+    """Return the number of database statements for each page while nothing changes."""
     asked: list[str] = []
     event.listen(
         served.store.engine, "before_cursor_execute",
@@ -124,7 +124,7 @@ def _paced(client: httpx.Client, path: str) -> float:
 
 
 def _changing(served: Served, ended: threading.Event) -> None:
-    """Record a change of one instance each second."""
+    """Record a change of one instance every second."""
     lease = served.store.acquire("bench", 600)
     assert lease is not None
     while not ended.wait(1.0):

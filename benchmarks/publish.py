@@ -1,9 +1,9 @@
-"""Placing a large environment on a share that answers late, beside pip and uv installing into it.
+"""Publishing a large environment to a slow share, compared with pip and uv installing there.
 
-What is placed was fetched, unpacked and compiled before, as for the imports benchmark; the peers
-have their downloads cached. The figure is the time until the build is complete on the share and may
-be verified; its folders are made while it is verified, and their time is a row of its own. Then one
-package changes.
+Everything that is published was fetched, unpacked and compiled before, as for the imports
+benchmark; the peers have their downloads cached. The figure is the time until the build is complete
+on the share and can be verified. Its folders are written during verification, and their time is a
+separate row. Then one package changes.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from reconciler.builder.uv import uv_path
 from reconciler.share.share import Share, on_path
 
 BUILD, NEXT = "a" * 16, "b" * 16
-WRITERS = 8  # entries placed at once
+WRITERS = 8  # entries written at once
 NEVER = "f" * 64  # digest of a changed in-house package
-AN_ENTRY, AN_ENVIRONMENT = 26, 60  # round trips: for each entry beside its writes, and once
-A_LOOK = 6  # round trips: for an entry that is there
-PIECE = 128 << 10  # bytes of one write, as the kernel hands them on at least
+AN_ENTRY, AN_ENVIRONMENT = 26, 60  # round trips: for each entry in addition to its writes, and once
+A_LOOK = 6  # round trips: for an entry that already exists
+PIECE = 128 << 10  # bytes of one write, as the kernel passes them on at least
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What each step took."""
+    """Measurements of each step."""
 
     first: Seen
     second: Seen
@@ -46,13 +46,13 @@ class Placed:
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     with tempfile.TemporaryDirectory() as directory:
         return measure(make_site(Path(directory)))
 
 
 def measure(site: Site) -> list[Row]:
-    """Place a site's build anew, and let others install the same."""
+    """Publish a site's build again, and let pip and uv install the same packages."""
     made = Share(site.share)
     (build_id,) = made.complete_builds()
     staged = {
@@ -62,7 +62,7 @@ def measure(site: Site) -> list[Row]:
         folder.parent.mkdir(exist_ok=True)
         made.copy_out(digest, folder)
     staged = dict(sorted(staged.items(), key=lambda item: -_size(item[1])))  # as the builder does
-    os.sync()  # what was written until here is not what is measured
+    os.sync()  # so that earlier writes are not measured
     found = _ours(site.root, staged, trip=0.001)
     peers: dict[str, float] = {}
     for name, install in (("uv pip install --target", _uv), ("pip install --target", _pip)):
@@ -84,7 +84,7 @@ def measure(site: Site) -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Thirty entries of twenty small files each."""
+    """Return the counts for thirty entries of twenty small files each."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         staged = {}
@@ -117,7 +117,7 @@ def _size(folder: Path) -> int:
 
 
 def _ours(root: Path, staged: dict[str, Path], trip: float) -> Placed:
-    """Place an environment, make its folders, then place the same with one other entry."""
+    """Publish an environment, write its folders, then publish it with one other entry."""
     behind, at = _fresh(root)
     with mounted(behind, at, trip=trip, megabytes=500.0) as counts:
         share = Share(at)
@@ -136,7 +136,7 @@ def _ours(root: Path, staged: dict[str, Path], trip: float) -> Placed:
 
 
 def _fresh(root: Path) -> tuple[Path, Path]:
-    """(an empty folder, where to mount it)."""
+    """Return (an empty folder, the path to mount it at)."""
     behind = root / "behind"
     shutil.rmtree(behind, ignore_errors=True)
     behind.mkdir()
@@ -144,7 +144,7 @@ def _fresh(root: Path) -> tuple[Path, Path]:
 
 
 def _place(share: Share, build_id: str, staged: dict[str, Path]) -> None:
-    """Every entry that is not there, then the build."""
+    """Write every missing entry, then the build."""
     there = placing.all_found(share, list(staged))
     with ThreadPoolExecutor(WRITERS) as pool:
         absent = [digest for digest in staged if digest not in there]

@@ -1,7 +1,7 @@
-"""The results that are kept: results.json, and RESULTS.md for people.
+"""Saved results: results.json, and RESULTS.md for people.
 
 Both hold the last run of each benchmark with its own date, machine and command; a run of one
-benchmark leaves the others as they are.
+benchmark leaves the others unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import psutil
 from benchmarks.rows import HEADS, Row
 
 FOLDER = Path(__file__).parent
-DERIVED = ("ratio", "met")  # of a row: written for readers of the file, not read again
+DERIVED = ("ratio", "met")  # of a row: written for readers of the file, and not read back
 HEAD = """# Results
 
 Written by `make bench`; each benchmark has the date of its own last run. Counts (round trips,
@@ -31,7 +31,7 @@ limit* larger than 1: the target is missed.
 
 
 def machine() -> str:
-    """What is measured on, without a name."""
+    """Return a description of this machine, without its host name."""
     memory = psutil.virtual_memory().total / (1 << 30)
     kernel = re.match(r"[\d.]*\d", platform.release())
     return (
@@ -45,19 +45,19 @@ class Run:
     """One run of one benchmark."""
 
     name: str
-    about: str  # what is measured, in a sentence
+    about: str  # one sentence about what is measured
     rows: tuple[Row, ...]
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
     machine: str = field(default_factory=machine)
 
     @property
     def command(self) -> str:
-        """What makes it anew."""
+        """Command that repeats the run."""
         return f"make bench NAME={self.name}"
 
 
 def keep(run: Run, names: Sequence[str], folder: Path = FOLDER) -> None:
-    """Put a run into both files, in the place of the one before; `names` gives their order."""
+    """Save a run in both files in place of the last one; `names` gives the order of benchmarks."""
     runs = {**read(folder), run.name: run}
     ordered = [runs[name] for name in names if name in runs]
     path = folder / "results.json"
@@ -66,13 +66,13 @@ def keep(run: Run, names: Sequence[str], folder: Path = FOLDER) -> None:
 
 
 def _plain(run: Run) -> dict[str, object]:
-    """A run as JSON has it: its rows with what follows from them, for who reads only the file."""
+    """Return a run as JSON data; rows include derived values for readers of the file alone."""
     rows = [asdict(row) | {name: getattr(row, name) for name in DERIVED} for row in run.rows]
     return asdict(run) | {"rows": rows}
 
 
 def read(folder: Path = FOLDER) -> Mapping[str, Run]:
-    """The runs that are kept, by name."""
+    """Return the saved runs by name."""
     path = folder / "results.json"
     if not path.is_file():
         return {}
@@ -87,7 +87,7 @@ def read(folder: Path = FOLDER) -> Mapping[str, Run]:
 
 
 def text(runs: Sequence[Run]) -> str:
-    """RESULTS.md."""
+    """Return the text of RESULTS.md."""
     parts = [HEAD]
     missed = [row for run in runs for row in run.rows if not row.met]
     if missed:

@@ -1,4 +1,4 @@
-"""A benchmark's result: what we took, what a user would do instead took, and the limit."""
+"""Result of a benchmark: our figure, the figure of an alternative, and the limit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.table import Table
 class Row:
     """One line of results.
 
-    `target` is in words, `limit` the figure that it comes to in this run: `value` may not be
-    larger (None: nothing is asked). A `count` is the same on every machine, or nearly so; anything
-    else depends on the machine and on what else it does.
+    `target` is a description, `limit` the corresponding figure in this run: `value` may not exceed
+    it (None: no target). A `count` is the same on every machine, or nearly so; any other value
+    depends on the machine and its load.
     """
 
     benchmark: str
@@ -29,25 +29,25 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Does the target hold in this run."""
+        """True if the target is met in this run."""
         return self.limit is None or self.value <= self.limit
 
     @property
     def ratio(self) -> float | None:
-        """How many times the peer's figure is ours: larger is better for us."""
+        """The peer's figure divided by ours: larger is better for us."""
         if self.peer_value is None or self.value == 0:
             return None
         return self.peer_value / self.value
 
     @property
     def part(self) -> float | None:
-        """Which part of the limit is used: more than 1 is a miss."""
+        """The fraction of the limit that is used: more than 1 is a miss."""
         if self.limit is None or (self.limit == 0 and self.value > 0):
             return None
         return self.value / self.limit if self.limit else 0.0
 
     def cells(self) -> tuple[str, ...]:
-        """As text, in the order of HEADS."""
+        """Return the row as text, in the order of HEADS."""
         return (
             self.benchmark,
             self.measure,
@@ -68,12 +68,12 @@ HEADS = (
 
 
 def figure(value: float, unit: str) -> str:
-    """A figure with three digits that count; whole numbers as they are."""
+    """Return a figure with three significant digits; whole numbers are unchanged."""
     return f"{_digits(value)} {unit}".rstrip()
 
 
 def _part(part: float) -> str:
-    """Two decimals, three where it is so near the limit that these would not tell."""
+    """Return two decimals, or three close to the limit, where two would not be enough."""
     return f"{part:.{3 if 0 < abs(part - 1) < 0.01 else 2}f}"
 
 
@@ -82,7 +82,7 @@ def _digits(value: float) -> str:
 
 
 def show(rows: list[Row]) -> None:
-    """Print the rows side by side."""
+    """Print the rows as a table."""
     table = Table(*HEADS)
     for row in rows:
         table.add_row(*row.cells())

@@ -1,8 +1,8 @@
 """The daemon at 100, 1,000 and 10,000 environments, a tenth of which have an instance.
 
-Every instance is active and nothing is built. Each size has a process of its own, so that memory is
-its own too. Seconds are those of the processor where the machine is shared: what a cycle waits for
-(git, the disk) is in the wall-clock figures beside them.
+Every instance is active and nothing is built. Each size runs in its own process, so that memory is
+measured separately. Where the machine is shared, seconds are CPU time; time spent waiting for git
+and the disk is in the wall-clock figures beside them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNCHANGED, CHANGED = 2, 20  # statements to the database
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one size took: milliseconds (median), seconds, MiB, statements to the database."""
+    """Measurements of one size: milliseconds (median), seconds, MiB, database statements."""
 
     unchanged: float
     unchanged_cpu: float
@@ -48,7 +48,7 @@ class Figures:
 
 
 def run(sizes: Sequence[int] = SIZES) -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     figures = {size: _in_a_process(size) for size in sizes}
     rows: list[Row] = []
     for size, found in figures.items():
@@ -68,7 +68,7 @@ def run(sizes: Sequence[int] = SIZES) -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Forty environments."""
+    """Return the counts for forty environments."""
     return [row for row in run((40,)) if row.count]
 
 
@@ -83,7 +83,7 @@ def _row(name: str, measure: str, value: float, unit: str, most: float) -> Row:
 def _in_a_process(size: int) -> Figures:
     with tempfile.TemporaryDirectory() as directory:
         words = [sys.executable, "-m", "benchmarks.scale", directory, str(size)]
-        for step in ("settle", "measure", "measure"):  # the second start finds what the first kept
+        for step in ("settle", "measure", "measure"):  # the second start uses what the first saved
             answer = subprocess.run(
                 [*words, step], check=True, stdout=subprocess.PIPE, timeout=900
             ).stdout
@@ -91,7 +91,7 @@ def _in_a_process(size: int) -> Figures:
 
 
 def measure(root: Path) -> Figures:
-    """Start a daemon's loop by hand, and take its cycles one by one."""
+    """Start a daemon's loop by hand and run its cycles one by one."""
     process = psutil.Process()
     daemon = Daemon(herd.settings(root))
     daemon.rooms.prepare()
@@ -114,7 +114,7 @@ def measure(root: Path) -> Figures:
         changed = []
         asked.clear()
         for turn in range(TURNS):
-            number = turn * herd.PER_INSTANCE + 1  # without an instance: nothing is built
+            number = turn * herd.PER_INSTANCE + 1  # without an instance, so that nothing is built
             text = herd.text_of(number, f"2.{time.time_ns()}")
             herd.commit(root / "repo.git", {herd.path_of(number): text})
             before = daemon.records.accepted_revision
@@ -134,7 +134,7 @@ def measure(root: Path) -> Figures:
 
 
 def _medians(found: list[tuple[float, float]]) -> tuple[float, float]:
-    """Milliseconds, and those of the processor."""
+    """Return the median milliseconds, wall clock and CPU."""
     return (
         1000 * statistics.median(wall for wall, _ in found),
         1000 * statistics.median(cpu for _, cpu in found),
@@ -157,7 +157,7 @@ def _wait(daemon: Daemon) -> None:
 
 
 def _timed(act: Callable[[], object]) -> tuple[float, float]:
-    """(seconds, seconds of the processor with those of ended children)."""
+    """Return (seconds, CPU seconds including those of ended children)."""
     process = psutil.Process()
     begun, before = time.perf_counter(), sum(process.cpu_times()[:4])
     act()

@@ -1,10 +1,10 @@
-"""Environments that share nine tenths of their wheels: their disk, and what one more costs.
+"""Environments that share nine tenths of their wheels: disk use, and the cost of one more.
 
-The wheels that all have are the real ones that the benchmark `imports` loads; each environment has
-a tenth as many of its own, as large as in-house packages are. Only what comes after resolving is
-done here: locks are written by hand. Verification tells of the first environment what is hot; of
-the others' own wheels, all modules are. Peers are measured on a few environments; their disk for
-all is those and so many times what one more added.
+The common wheels are the real ones that the benchmark `imports` loads; each environment has a tenth
+as many of its own, about the size of in-house packages. Only the steps after resolving are done
+here: locks are written by hand. Verification reports the hot files of the first environment; of the
+other environments' own wheels, all modules are hot. Peers are measured on a few environments; their
+disk use for all is extrapolated from what the last one added.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from tests.fakes.bench import Bench
 from tests.fakes.wheels import make_wheel
 
 SIZES = (50, 500)
-OWN = 4  # wheels of each environment, beside 36 that all have
-PEERS = 5  # environments that each peer makes
-AGAIN = 20  # further environments of wheels that are there
+OWN = 4  # wheels of each environment, in addition to 36 that all have
+PEERS = 5  # environments that each peer creates
+AGAIN = 20  # more environments, of wheels that already exist
 WORDS = [f"{number:04x} " for number in range(0, 1 << 16, 24)]
-MODULES, MODULE, COLD = 4, 20_000, 80_000  # of an own wheel: how many, bytes
-NOTES = ("direct_url.json", "uv_cache.json")  # of wheels that are not an index's: none in practice
+MODULES, MODULE, COLD = 4, 20_000, 80_000  # of an environment's own wheel: number of modules, bytes
+NOTES = ("direct_url.json", "uv_cache.json")  # of wheels from outside an index: none in practice
 MIB = 1 << 20
 
 
-Common = tuple[list[Path], tuple[str, ...]]  # wheels, and what is imported of them
+Common = tuple[list[Path], tuple[str, ...]]  # wheels, and the modules of them that are imported
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What it took: MiB in all and of packs, seconds of each environment."""
+    """Our figures: MiB in all and of packs, seconds of each environment."""
 
     disk: float
     packs: float
@@ -61,7 +61,7 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What somebody else takes: MiB for all, seconds of each environment."""
+    """Figures of an alternative: MiB for all, seconds of each environment."""
 
     name: str
     disk: float
@@ -69,7 +69,7 @@ class Peer:
 
 
 def run(sizes: Sequence[int] = SIZES) -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     rows: list[Row] = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as directory:
@@ -78,7 +78,7 @@ def run(sizes: Sequence[int] = SIZES) -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Six environments of one large wheel and small ones, without peers."""
+    """Return the counts for six environments of a large wheel and small ones, without peers."""
     with tempfile.TemporaryDirectory() as directory:
         return [row for row in _measure(Path(directory), 6, _small, peers=False) if row.count]
 
@@ -121,7 +121,7 @@ def _measure(
 
 
 def _real(bench: Bench) -> Common:
-    """A large environment as teams have it."""
+    """Return the wheels of a large environment as teams use them."""
     bench.python = base_of(bench.root)
     folder = bench.public.folder
     _run(
@@ -132,7 +132,7 @@ def _real(bench: Bench) -> Common:
 
 
 def _small(bench: Bench) -> Common:
-    """One wheel with most of the bytes in a library, as in large environments, and small ones."""
+    """Return small wheels and one whose bytes are mostly in a library, as is typical."""
     folder = bench.public.folder
     chance = random.Random(20)
     library = _words(chance, 1_000_000) * 32
@@ -161,7 +161,7 @@ def _wheel(folder: Path, chance: random.Random, name: str) -> Path:
 
 
 def _lock(url: str, wheels: Iterable[Path]) -> str:
-    """What resolving gives for these wheels."""
+    """Return the lock that resolving would give for these wheels."""
     text = 'lock-version = "1.0"\ncreated-by = "hand"\n'
     for wheel in wheels:
         sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -183,7 +183,7 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ..
     recipe = bench.recipe(checks=Checks(imports=imports))
 
     def construct(lock: str, **more: object) -> Built:
-        job = bench.job()  # each build has a log of its own
+        job = bench.job()  # each build has its own log
         return bench.builder.construct(job, replace(recipe, **more), bench.runtime, lock)
 
     built = []
@@ -218,13 +218,13 @@ def _held(bench: Bench, digest: str, pack: Pack) -> frozenset[str]:
 
 
 def _modules(entry: Path) -> frozenset[str]:
-    """All sources and bytecode of an entry."""
+    """Return all sources and bytecode of an entry."""
     found = (path for path in entry.rglob("*") if path.suffix in (".py", ".pyc"))
     return frozenset(path.relative_to(entry).as_posix() for path in found)
 
 
 def _disk(folders: Sequence[Path]) -> float:
-    """MiB that folders take on the disk; what is linked several times counts once."""
+    """Return the MiB that folders use on disk; hard-linked files count once."""
     seen: dict[int, int] = {}
     for folder in folders:
         for path in (folder, *folder.rglob("*")):

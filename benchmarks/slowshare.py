@@ -1,7 +1,7 @@
-"""A share that answers late: a FUSE file system that charges round trips and bytes, and counts.
+"""Slow share: a FUSE file system that adds latency per round trip and per byte, and counts.
 
-Needs /dev/fuse, fuse3, libfuse3-dev, pkg-config and a C compiler. A fresh mount is a client with
-cold caches.
+Needs /dev/fuse, fuse3, libfuse3-dev, pkg-config and a C compiler. A fresh mount behaves like a
+client with cold caches.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SOURCE = Path(__file__).parent / "latency.c"
 
 @dataclass(slots=True)
 class Counts:
-    """What a mount is asked for.
+    """Requests made to a mount.
 
-    `trips` in all and `by_kind` are filled when it ends; `asked` may be called while it is there.
+    `trips` and `by_kind` are filled when the mount ends; `asked` may be called while it exists.
     """
 
     log: Path
@@ -34,13 +34,13 @@ class Counts:
     by_kind: dict[str, int] = field(default_factory=dict)
 
     def asked(self) -> list[str]:
-        """Every round trip so far: its kind and its path."""
+        """Return every round trip so far, as its kind and path."""
         return self.log.read_text().splitlines()
 
 
 @functools.cache
 def _program() -> str:
-    """The file system, compiled once for each state of its source."""
+    """Return the path of the file system's program, compiled once per version of its source."""
     folder = Path(tempfile.gettempdir()) / f"groundcrew-latency-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     program = folder / f"latency-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"

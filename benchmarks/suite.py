@@ -1,7 +1,7 @@
-"""The benchmarks by name.
+"""Registry of the benchmarks by name.
 
-Each has `run`, which takes minutes, and `short`: the same on small sizes, counts only, for the
-tests. Importing this imports all of them.
+Each benchmark has `run`, which takes minutes, and `short`: the same on small sizes, counts only,
+for the tests. Importing this module imports all of them.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the records say, for Prometheus and Slack."""
+"""Metrics, notifications and commit statuses, derived from records and events."""

@@ -1,8 +1,8 @@
-"""Channels: how facts reach a Slack webhook or any other one.
+"""Channels: clients that deliver facts to Slack or another webhook.
 
-A channel sends once and says what the answer means; when to try again is the notifier's matter. The
-address is read from its secret file for every delivery, so that a rotated one is used at once; it
-is never part of an answer's words.
+A channel sends a message once and reports the outcome; the notifier decides when to try again. The
+address is read from its secret file for every delivery, so a rotated address takes effect at once.
+It never appears in the text of an answer.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from reconciler.outgoing import Client
 from reconciler.secretfiles import read
 from reconciler.trust import UNTRUSTED, distrusts
 
-TIMEOUT = 10.0  # seconds of one request
-LONGEST_AFTER = 3600.0  # seconds of a Retry-After that are honoured
-WORDS = 200  # characters kept of an answer
+TIMEOUT = 10.0  # seconds per request
+LONGEST_AFTER = 3600.0  # longest Retry-After that is honoured, in seconds
+WORDS = 200  # characters of an answer that are kept
 
 
 SILENT = logging.getLogger(f"{__name__}.silent")  # slack-sdk would log the address
@@ -38,17 +38,17 @@ SILENT.disabled = True
 
 
 class Outcome(StrEnum):
-    """What an answer means."""
+    """Outcome of a delivery."""
 
     TAKEN = "taken"
-    LATER = "later"  # nobody answers, or not now: 429, 5xx
-    REFUSED = "refused"  # the address or its credentials are wrong: someone must mend them
-    REJECTED = "rejected"  # this message can never be taken
+    LATER = "later"  # the receiver is unreachable or asks to wait: 429, 5xx
+    REFUSED = "refused"  # the address or its credentials are wrong: a person must correct them
+    REJECTED = "rejected"  # this message will never be accepted
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An outcome; `after` are the seconds that the other side asks to wait."""
+    """Outcome of a delivery; `after` is how many seconds the receiver asks to wait."""
 
     outcome: Outcome
     words: str = ""
@@ -59,24 +59,24 @@ TAKEN = Answer(Outcome.TAKEN)
 
 
 class Channel(Protocol):
-    """Where facts can be sent."""
+    """Destination for facts."""
 
     def target(self) -> str:
-        """A digest of the present address; "" when there is none. It changes when that does."""
+        """Return a digest that changes with the current address, or "" if there is no address."""
 
     def send(self, facts: Sequence[Fact]) -> Answer:
-        """Send facts as one message; several are a digest."""
+        """Send facts as one message; several facts are sent as a digest."""
 
 
 def fingerprint(*secrets: str) -> str:
-    """A mark that changes with the secrets and tells nothing of them; "" when the first is ""."""
+    """Return a digest that reveals nothing of the secrets, or "" if the first secret is empty."""
     if not secrets[0]:
         return ""
     return hashlib.sha256("\0".join(secrets).encode()).hexdigest()[:16]
 
 
 def judge(code: int, words: str, now: float, retry_after: str = "") -> Answer:
-    """What an HTTP answer means that came at `now`."""
+    """Return the answer for an HTTP status; `now` is when it was received."""
     said = f"{code} {words[:WORDS]}".strip()
     if 200 <= code < 300:
         return TAKEN
@@ -88,7 +88,10 @@ def judge(code: int, words: str, now: float, retry_after: str = "") -> Answer:
 
 
 def seconds_of(retry_after: str, now: float) -> float:
-    """A Retry-After header, in seconds or as a date, as seconds from `now`; 0 when unreadable."""
+    """Return the seconds from `now` given by a Retry-After header, or 0 if it is unreadable.
+
+    The header may hold a number of seconds or a date.
+    """
     try:
         seconds = float(retry_after)
     except ValueError:
@@ -100,17 +103,17 @@ def seconds_of(retry_after: str, now: float) -> float:
 
 
 class SlackChannel:
-    """An incoming webhook of Slack: `<directory>/url`."""
+    """Incoming webhook of Slack, with its address in `<directory>/url`."""
 
     def __init__(self, directory: Path) -> None:
         self._url = directory / "url"
 
     def target(self) -> str:
-        """A digest of the address."""
+        """Return a digest of the address."""
         return fingerprint(read(self._url))
 
     def send(self, facts: Sequence[Fact]) -> Answer:
-        """Send one message; when Slack does not like its blocks, its text alone."""
+        """Send one message. If Slack rejects its blocks, send its text alone."""
         url = read(self._url)
         payload = message(facts[0]) if len(facts) == 1 else digest(facts)
         answer = self._post(url, payload)
@@ -124,11 +127,11 @@ class SlackChannel:
 
 
 class WebhookChannel:
-    """Any HTTP server: the facts as JSON, signed when there is `<directory>/key`.
+    """Any HTTP server: receives facts as JSON, signed if `<directory>/key` exists.
 
     The body is {"apiVersion": "groundcrew/v1", "kind": "Facts", "facts": […]}; each fact has an
-    `id`, so that a receiver can leave out what it knows. The signature is in the header
-    X-Groundcrew-Signature-256: "sha256=" and the hex HMAC of the body.
+    `id`, so that a receiver can skip facts that it already has. The header
+    X-Groundcrew-Signature-256 holds the signature: "sha256=" and the hex HMAC of the body.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -136,7 +139,7 @@ class WebhookChannel:
         self._key = directory / "key"
 
     def target(self) -> str:
-        """A digest of the address and the key."""
+        """Return a digest of the address and the key."""
         return fingerprint(read(self._url), read(self._key))
 
     def send(self, facts: Sequence[Fact]) -> Answer:
@@ -151,7 +154,7 @@ class WebhookChannel:
 
 
 def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-    """Send one request; of what is answered only the beginning of an error is read."""
+    """Send one request. Of the response, only the beginning of an error is read."""
     try:
         with (
             Client(timeout=TIMEOUT) as client,
@@ -165,7 +168,7 @@ def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
 
 
 def document(facts: Sequence[Fact]) -> dict[str, object]:
-    """The JSON document of a webhook."""
+    """Return the JSON document that a webhook receives."""
     return {"apiVersion": "groundcrew/v1", "kind": "Facts", "facts": [asdict(f) for f in facts]}
 
 
@@ -176,7 +179,10 @@ def _unanswered(url: str, error: Exception) -> Answer:
 
 
 def unanswered(error: Exception) -> Answer:
-    """No answer at all, by any client. Its own words may hold a secret: they are not repeated."""
+    """Return the answer for a request that failed without a response, whatever the client.
+
+    The error's own text is left out because it may hold a secret.
+    """
     if distrusts(error):
         return Answer(Outcome.LATER, UNTRUSTED)
     cause = getattr(error, "reason", error)

@@ -1,8 +1,8 @@
-"""The outcome of a commit as commit statuses on GitHub or GitLab.
+"""Commit statuses on GitHub or GitLab that show the outcome of a commit.
 
-Each environment and each of its instances has a status of its own on the commit that asked for it,
-`groundcrew/<environment>` and `groundcrew/<environment>/<instance>`, and `groundcrew` says whether
-the revision was taken. The clients are PyGithub and python-gitlab, the extra `forges`.
+Each environment and each of its instances has its own status on the commit that requested it:
+`groundcrew/<environment>` and `groundcrew/<environment>/<instance>`. The status `groundcrew` says
+whether the revision was accepted. The clients are PyGithub and python-gitlab (the extra `forges`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PUBLIC = {"github": "https://api.github.com", "gitlab": "https://gitlab.com"}
 
 
 class State(StrEnum):
-    """A status's state, in GitHub's words."""
+    """State of a commit status, as GitHub names it."""
 
     PENDING = "pending"
     SUCCESS = "success"
@@ -75,7 +75,7 @@ STATES: Mapping[str, tuple[State, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class CommitStatus:
-    """One status of one commit; a later one of the same `context` replaces it."""
+    """Status of a commit; a later one with the same `context` replaces it."""
 
     sha: str
     context: str
@@ -90,12 +90,12 @@ def status_of(
     links: Links = NO_LINKS,
     clean: Callable[[str], str] = lambda text: text,
 ) -> CommitStatus | None:
-    """The commit status that an event brings about, if any; `clean` takes secrets out."""
+    """Return the commit status for an event, if it has one; `clean` removes secrets from texts."""
     found = STATES.get(event.kind)
     if found is None or not SHA.match(event.revision):
         return None
     if event.data.get("trigger", "commit") != "commit":
-        return None  # an operator's rollback says nothing of the commit
+        return None  # an operator's rollback says nothing about the commit
     if event.kind == "ActivationAborted" and event.reason in WITHDRAWN:
         return None
     state, words = found
@@ -123,7 +123,7 @@ def status_of(
 
 
 class Forge:
-    """Sends commit statuses to the project that holds the environments repo."""
+    """Client that sends commit statuses to the project that holds the environments repo."""
 
     def __init__(self, settings: StatusSettings, secrets_dir: Path, git_url: str) -> None:
         self._kind = settings.forge
@@ -132,11 +132,11 @@ class Forge:
         self._token = secrets_dir / settings.secret / "token"
 
     def target(self) -> str:
-        """A digest of the token; "" when there is none, or when statuses are off."""
+        """Return a digest of the token, or "" if there is no token or statuses are disabled."""
         return fingerprint(read(self._token)) if self._kind else ""
 
     def send(self, status: CommitStatus) -> Answer:
-        """Set one status."""
+        """Set one commit status."""
         token = read(self._token)
         if not token.isascii():
             return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
@@ -147,7 +147,7 @@ class Forge:
                 answer = self._gitlab(token, status)
         except ImportError:
             return Answer(Outcome.REFUSED, f"the extra is missing: {INSTALL[self._kind]}")
-        except Exception as error:  # requests' and urllib3's many
+        except Exception as error:  # requests and urllib3 raise many types
             return unanswered(error)
         if not token:
             return answer
@@ -200,7 +200,7 @@ class Forge:
 
 
 def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
-    """GitHub limits rates by 403 too, and says so in the headers."""
+    """Return the answer for a GitHub error. GitHub reports rate limits as 403 too, with headers."""
     lower = {key.lower(): value for key, value in headers.items()}
     after = lower.get("retry-after", "")
     limited = after or lower.get("x-ratelimit-remaining") == "0" or "rate limit" in words.lower()
@@ -211,7 +211,7 @@ def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
 
 
 def web_of(git_url: str) -> tuple[str, str]:
-    """(host, path without .git) of an https or ssh address of git; ("", "") for any other."""
+    """Return (host, path without .git) of an https or ssh git URL, or ("", "") for any other."""
     found = re.match(r"^[\w.-]+@([\w.-]+):(?!/)(.+)$", git_url)
     if found:
         host, path = found[1], found[2]
@@ -224,12 +224,12 @@ def web_of(git_url: str) -> tuple[str, str]:
 
 
 def project_of(git_url: str) -> str:
-    """The project's path: owner/name."""
+    """Return the project's path: owner/name."""
     return web_of(git_url)[1]
 
 
 def commit_url_of(git_url: str, forge: str = "") -> str:
-    """The address of a commit's page, with {revision}; "" when the forge is not known."""
+    """Return the URL of a commit's page, with {revision}, or "" if the forge is unknown."""
     host, path = web_of(git_url)
     if not host or not path:
         return ""

@@ -1,4 +1,4 @@
-"""A piece of work in a thread of its own, that nobody has to wait for longer than they want."""
+"""Background work in a thread, whose result callers can wait for with a deadline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Errand:
-    """Begins at once. Its thread ends with the process, whatever it waits on."""
+    """Work in a daemon thread that starts at once and ends with the process."""
 
     def __init__(self, work: Callable[[], int]) -> None:
         self._work = work
@@ -20,15 +20,18 @@ class Errand:
     def _run(self) -> None:
         try:
             self._count = self._work()
-        except BaseException as error:  # told to whoever asks for the result
+        except BaseException as error:  # raised again in `result`
             self._error = error
 
     def is_running(self) -> bool:
-        """Has it not ended yet."""
+        """Return True if the work has not finished yet."""
         return self._thread.is_alive()
 
     def result(self, until: float) -> int:
-        """What it returned, or 0 if it has not by `until` (monotonic); raises what it raised."""
+        """Return the work's result, or 0 if it is not done by `until` (monotonic time).
+
+        Raises what the work raised.
+        """
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._error is not None:
             raise self._error

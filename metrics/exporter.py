@@ -1,8 +1,8 @@
-"""Prometheus metrics, read off the records and the history; nothing is counted beside them.
+"""Prometheus metrics, derived from the records and the event history.
 
-Gauges come from the records at each scrape, counters and histograms from the events. Objects are
-shown by the daemon that leads and by no other, so that each of them is there once. What the loop
-does is each daemon's own.
+Nothing is counted separately: gauges come from the records at each scrape, counters and histograms
+from the events. Only the leading daemon exports metrics of objects, so that each series exists
+once. Metrics of the reconcile loop belong to each daemon.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ POLL_RESULTS = ("changed", "failed", "unchanged")
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The share's file system at `at` (seconds since the epoch); `size` and `free` in bytes."""
+    """Size and free space of the share's file system, in bytes; `at` in seconds since the epoch."""
 
     size: float
     free: float
@@ -38,7 +38,7 @@ class Space:
 
 
 class Exporter(Collector):
-    """Collects everything at a scrape; `registry` is what /metrics shows.
+    """Collector of all metrics at each scrape; /metrics exports its `registry`.
 
     `records` must be cheap: it is called at every scrape. `space` is None until it is known.
     `poll_interval` is in seconds.
@@ -71,21 +71,21 @@ class Exporter(Collector):
         ProcessCollector(registry=self.registry)
 
     def observe_reconcile(self, seconds: float) -> None:
-        """A cycle of the loop has ended."""
+        """Record the duration of a reconcile cycle."""
         self._reconcile.observe(seconds)
 
     def observe_poll(self, result: str) -> None:
-        """A poll has ended: unchanged, changed or failed."""
+        """Record the result of a poll: unchanged, changed or failed."""
         self._polls[result] += 1
         if result != "failed":
             self._last_poll = time.time()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: registering must not read the database."""
+        """Return nothing, because registering must not read the database."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric, as of now."""
+        """Yield every metric, as of now."""
         with self._lock:
             leads = self._leader()
             yield gauge("groundcrew_leader", "1 while this process leads.", int(leads))

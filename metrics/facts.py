@@ -1,7 +1,8 @@
-"""Facts: what people are told of, made from events, in the words of every channel.
+"""Facts: notifications for people, made from events and worded for every channel.
 
-A fact is complete in itself: what changed, for whom, by which commit and author, how long it took,
-and what to do when it failed. Channels (Slack, webhooks) only lay it out. Nothing here does I/O.
+A fact is complete in itself: what changed, for which team, by which commit and author, how long it
+took, and what to do if it failed. Channels (Slack, webhooks) only format it. Nothing here performs
+I/O.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from reconciler.core.model import Event
 from reconciler.core.steps import WITHDRAWN
 
 MESSAGE = 3000  # characters kept of a message
-LINE = 300  # characters kept of a line of a log
-PACKAGES = 500  # kept of each list
+LINE = 300  # characters kept of a log line
+PACKAGES = 500  # entries kept of each list
 NAME = 63  # characters of an object's name
 UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 class Severity(StrEnum):
-    """How grave a fact is; routes choose by it."""
+    """Severity of a fact; routes filter by it."""
 
     INFO = "info"
     WARNING = "warning"
@@ -33,7 +34,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a kind of event means to people; `advice` may name {name} and {object}."""
+    """Severity, title and advice of a kind of event; `advice` may contain {name} and {object}."""
 
     severity: Severity
     words: str
@@ -86,7 +87,7 @@ NEWS = frozenset(
         "RollbackRequested", "SourceChanged",
     }
 )  # fmt: skip
-"""Events after which the same fact is news again."""
+"""Events after which a fact is reported again even if it was already reported."""
 
 OTHERS: Mapping[tuple[str, str], str] = {
     ("operator", "ActivationStarted"): "being rolled back by {who}",
@@ -97,19 +98,19 @@ OTHERS: Mapping[tuple[str, str], str] = {
     ("deletion", "ActivationStarted"): "going to the bare base, as no environment names it",
     ("deletion", "ActivationActive"): "on the bare base, as no environment names it",
 }
-"""What an activation is called that no commit asked for, by its trigger."""
+"""Titles of activations that no commit requested, by their trigger."""
 
 REPEATABLE = frozenset({"ActivationStarted", "ActivationAborted", "SourceFailed"})
-"""Kinds that come again and again by themselves: they make no other fact news again."""
+"""Kinds that recur by themselves: they do not make another fact news again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that happened. Texts are plain and bounded; `seconds` and `phases` are durations.
+    """Notification about one event. Texts are plain and bounded; `seconds`, `phases` are durations.
 
-    `grown` says in which way imports cost more than with the build before.
-    `object` is "environment/…", "instance/…", or the repo; `name` is its short name. `at` is in
-    seconds since the epoch. `commit_url` and `url` (Groundcrew's page) are "" where not known.
+    `grown` lists the ways in which imports cost more than with the previous build. `object` is
+    "environment/…", "instance/…", or the repo; `name` is its short name. `at` is in seconds since
+    the epoch. `commit_url` and `url` (Groundcrew's page) are "" if unknown.
     """
 
     id: int  # of the event
@@ -139,36 +140,36 @@ class Fact:
     seconds: float | None = None
     phases: dict[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
-    activation: int = 0  # id of the event with which it began; 0: it is of none
+    activation: int = 0  # id of the event that started it; 0 if there is none
     trigger: str = ""  # of an activation: "commit", "operator", "deletion", "base"
-    who: str = ""  # the operator who asked
+    who: str = ""  # the operator who requested it
 
     @property
     def words(self) -> str:
-        """What happened, without the object's name."""
+        """The title without the object's name."""
         return self.title.removeprefix(f"{self.name}: ")
 
     @property
     def failed(self) -> bool:
-        """Does it tell of something wrong."""
+        """True if the fact reports a problem."""
         return self.severity != Severity.INFO
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where a reader finds more: the daemon's address, and a commit's page with {revision}."""
+    """Links for readers: the daemon's address, and the URL of a commit's page with {revision}."""
 
     public_url: str = ""
     commit_url: str = ""
 
     def commit(self, revision: str) -> str:
-        """The page of a commit; "" where there is none."""
+        """Return the URL of a commit's page, or "" if there is none."""
         if not self.commit_url or not re.fullmatch(r"[0-9a-f]{7,64}", revision):
             return ""
         return self.commit_url.replace("{revision}", revision)
 
     def page(self, event: Event) -> str:
-        """Groundcrew's own page of what the event is about; "" where there is none."""
+        """Return the URL of Groundcrew's page about the event's subject, or "" if there is none."""
         if not self.public_url:
             return ""
         kind, _, name = event.object.partition("/")
@@ -183,14 +184,14 @@ class Links:
 
 
 def identity(event: Event) -> tuple[str, ...]:
-    """What the event tells: equal for two events that tell the same of the same commit."""
+    """Return a key that is equal for events that report the same thing about the same commit."""
     detail = event.message if event.kind in ("ObjectStalled", "PruneHeld") else ""
     asked = tuple(str(event.data.get(key, "")) for key in ("trigger", "who", "from", "to"))
     return event.kind, event.object, event.revision, event.reason, *asked, detail
 
 
 def is_news(event: Event, earlier: Iterable[Event]) -> bool:
-    """Is it news after `earlier`, the same object's events before it, newest first."""
+    """Return True if the event is news; `earlier` are its object's prior events, newest first."""
     mine = identity(event)
     for other in earlier:
         if identity(other) == mine:
@@ -203,11 +204,11 @@ def is_news(event: Event, earlier: Iterable[Event]) -> bool:
 
 
 UNFINISHED = frozenset({"ActivationAborted", "Degraded", "RolledBack"})
-"""Ends of an activation whose events do not say what it was to change; its beginning's does."""
+"""Ends of an activation whose events lack the planned changes; its start has them."""
 
 
 def with_beginning(event: Event, earlier: Iterable[Event]) -> Event:
-    """The event, with what its activation was to change; `earlier` as for `is_news`."""
+    """Return the event with the planned changes of its activation; `earlier` as for `is_news`."""
     if event.kind not in UNFINISHED:
         return event
     for other in earlier:
@@ -221,9 +222,10 @@ def with_beginning(event: Event, earlier: Iterable[Event]) -> Event:
 
 
 def activation_of(event: Event, earlier: Iterable[Event]) -> int:
-    """Id of the event with which the activation began that `event` tells of; 0 when of none.
+    """Return the id of the event that started the event's activation, or 0 if there is none.
 
-    Beginnings that were no news are one with the one that was; `earlier` as for `is_news`.
+    A start that was not news counts as the same start as the one that was; `earlier` as for
+    `is_news`.
     """
     if not event.kind.startswith("Activation") and event.kind not in UNFINISHED:
         return 0
@@ -247,9 +249,10 @@ def make_fact(
     log_of: Callable[[str], Sequence[str]] = lambda _: (),
     clean: Callable[[str], str] = lambda text: text,
 ) -> Fact | None:
-    """The fact that an event tells; None for what nobody needs to hear of.
+    """Return the fact for an event, or None if nobody needs to be notified.
 
-    `log_of` gives the last lines of a build's log by its key; `clean` takes secrets out of a text.
+    `log_of` returns the last lines of a build's log by its key; `clean` removes secrets from a
+    text.
     """
     kind = KINDS.get(event.kind)
     if kind is None or _is_quiet(event):
@@ -263,7 +266,7 @@ def make_fact(
     key = str(data.get("key", "")) if event.kind == "BuildFailed" else ""
     who, trigger = text(data.get("who"), NAME), text(data.get("trigger"), NAME)
     words = OTHERS.get((trigger, event.kind), kind.words).format(who=who or "an operator")
-    asked = trigger in ("", "commit")  # by the commit that is named
+    asked = trigger in ("", "commit")  # requested by the commit that is named
     revision = event.revision if asked else ""
     return Fact(
         id=event.id,
@@ -299,7 +302,7 @@ def make_fact(
 
 
 def _is_quiet(event: Event) -> bool:
-    """A no-op, or an activation that only made way for a newer one."""
+    """Return True for a no-op, or for an activation that was only replaced by a newer one."""
     if event.kind in ("ActivationStarted", "ActivationActive"):
         return event.data.get("from") == event.data.get("to") and "to" in event.data
     return event.kind == "ActivationAborted" and event.reason in WITHDRAWN
@@ -324,10 +327,10 @@ def _phases(value: object) -> dict[str, float]:
 
 
 def plain(text: str) -> str:
-    """`text` without control and direction characters, and without credentials in addresses."""
+    """Return `text` without control and direction characters and without credentials in URLs."""
     return shown(UNSEEN.sub("", text))
 
 
 def cut(text: str, limit: int) -> str:
-    """At most `limit` characters, and it shows when there were more."""
+    """Return at most `limit` characters, with an ellipsis if the text was longer."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""The shapes in which Prometheus is told something: gauges, and histograms that are added to."""
+"""Prometheus metric families: gauges, and histograms that accumulate observations."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class Histogram:
                 self.counts[number] += 1
 
     def buckets(self) -> list[tuple[str, float]]:
-        """As prometheus_client wants them."""
+        """Return the buckets in the form that prometheus_client expects."""
         counts = self.counts or [0] * (len(self.bounds) + 1)
         names = [*map(str, self.bounds), "+Inf"]
         return list(zip(names, map(float, counts), strict=True))
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """A gauge without labels."""
+    """Return a gauge without labels."""
     return gauges(name, text, (), [((), value)])
 
 
 def gauges(
     name: str, text: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]
 ) -> Metric:
-    """A gauge with labels: (values of the labels, value) each."""
+    """Return a gauge with labels; each sample is (label values, value)."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for values, value in samples:
         family.add_metric(values, value)

@@ -1,7 +1,7 @@
-"""A fact, or many in a digest, as the payload of a Slack webhook: in Block Kit, within its limits.
+"""Slack Block Kit payloads for one fact or for a digest of many, within Slack's limits.
 
-Whatever comes from a repo or a log is escaped: no mention, link or markup comes out of anybody's
-commit message or package name. slack-sdk's own models check the limits when a payload is made.
+Text from a repo or a log is escaped, so that no commit message or package name can add a mention, a
+link or markup. slack-sdk's own models check the limits when a payload is created.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ EMOJI: Mapping[str, str] = {
     "SourceRecovered": ":white_check_mark:",
     "PruneHeld": ":warning:",
 }
-PLAIN = frozenset({"ActivationStarted", "ActivationActive"})  # their fields say it all
+PLAIN = frozenset({"ActivationStarted", "ActivationActive"})  # their fields say everything
 
 Payload = dict[str, Any]
 
 
 def message(fact: Fact) -> Payload:
-    """One fact as a message."""
+    """Return the message for one fact."""
     blocks: list[Block] = [_header(f"{_emoji(fact)} {fact.title}")]
     fields = _fields(fact)
     if fields:
@@ -74,7 +74,7 @@ def message(fact: Fact) -> Payload:
 
 
 def digest(facts: Sequence[Fact]) -> Payload:
-    """Many facts as one message: failures one by one first, then the rest by kind and commit."""
+    """Return one message for many facts: each failure first, then the rest by kind and commit."""
     counts = Counter(f.words for f in facts)
     summary = f"{len(facts)} changes: {', '.join(f'{n} {w}' for w, n in counts.most_common())}"
     worst = [f for f in facts if f.failed]
@@ -100,7 +100,7 @@ def _payload(text: str, blocks: Sequence[Block]) -> Payload:
 
 
 def without_blocks(payload: Payload) -> Payload:
-    """The plain text of a payload, for when its blocks are refused."""
+    """Return the plain text of a payload, for use when its blocks are rejected."""
     return {"text": payload["text"]}
 
 
@@ -121,7 +121,7 @@ def _emoji(fact: Fact) -> str:
 
 
 def _changes(fact: Fact, lead: str = "") -> list[tuple[str, list[str]]]:
-    """What is added, removed and changed, under the word for each; nothing that is empty."""
+    """Return the added, removed and changed packages by heading, without empty groups."""
     found: dict[str, list[str]] = {"added": list(fact.added), "removed": list(fact.removed)}
     for change in fact.changed:
         found.setdefault(_direction(change), []).append(change)
@@ -129,7 +129,7 @@ def _changes(fact: Fact, lead: str = "") -> list[tuple[str, list[str]]]:
 
 
 def _direction(change: str) -> str:
-    """Which way "name old → new" goes; "changed" where the versions do not tell."""
+    """Return the direction of "name old → new"; "changed" if the versions cannot be compared."""
     old, _, new = change.partition(" → ")
     try:
         before, after = Version(old.rpartition(" ")[2]), Version(new)
@@ -143,12 +143,12 @@ def _header(text: str) -> HeaderBlock:
 
 
 def _section(text: str) -> SectionBlock:
-    """A section of markup that is escaped and within the limit already, or is cut bluntly."""
+    """Return a section of markup. The text must be escaped and within the limit, or it is cut."""
     return SectionBlock(text=MarkdownTextObject(text=cut(text, SECTION)))
 
 
 def _fields(fact: Fact) -> list[MarkdownTextObject]:
-    """Up to four: the team, the commit, the time it took, the builds."""
+    """Return up to four fields: team, commit, duration and builds."""
     found = []
     if fact.team:
         found.append(("Team", fit(fact.team, 200)))
@@ -184,7 +184,7 @@ def _reason(fact: Fact, limit: int = SECTION) -> str:
 
 
 def _log(lines: Sequence[str]) -> str:
-    """The last lines, as many as fit; nothing in them ends the block."""
+    """Return as many of the last lines as fit, in a code block that none of them can close."""
     room = SECTION - len("```\n\n```")
     kept: list[str] = []
     for line in reversed(lines):
@@ -197,7 +197,7 @@ def _log(lines: Sequence[str]) -> str:
 
 
 def _names(names: Sequence[str], limit: int) -> str:
-    """The first of them, and how many more there are."""
+    """Return the first names, and how many more there are."""
     room = limit - len(", and 1000000 more")
     kept: list[str] = []
     for name in names[:NAMED]:
@@ -211,7 +211,7 @@ def _names(names: Sequence[str], limit: int) -> str:
 
 
 def _context(fact: Fact) -> str:
-    """The commit's subject, and a link; the same for all messages of one activation."""
+    """Return the commit's subject and a link; the same for all messages of one activation."""
     parts = [fit(fact.subject, 300)] if fact.subject else []
     if fact.environment:
         parts.append(f"environment {fit(fact.environment, 100)}")
@@ -236,7 +236,7 @@ def _general_advice(fact: Fact) -> str:
 
 
 def _groups(facts: Sequence[Fact]) -> list[str]:
-    """A text for each kind, commit and package change: whom it is about, and what changed."""
+    """Return a text for each kind, commit and package change: affected objects and changes."""
     groups: dict[tuple[object, ...], list[Fact]] = {}
     for fact in facts:
         key = (fact.kind, fact.words, fact.revision, fact.added, fact.removed, fact.changed)
@@ -263,12 +263,12 @@ def _group(facts: Sequence[Fact]) -> str:
 
 
 def escape(text: str) -> str:
-    """As Slack wants it: no markup out of anybody's commit message."""
+    """Return the text escaped for Slack, so that no commit message can contain markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def fit(text: str, limit: int) -> str:
-    """`text` escaped, in at most `limit` characters; no escape is cut in two."""
+    """Return `text` escaped, in at most `limit` characters, without cutting an escape in two."""
     whole = escape(text)
     if len(whole) <= limit:
         return whole

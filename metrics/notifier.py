@@ -1,7 +1,8 @@
-"""From events to facts in the outbox, and from the outbox to people and to the forge.
+"""Notifier: turns events into messages in the outbox and delivers them to people and the forge.
 
-At least once: a crash between sending and noting it sends that one message again. Delivery runs in
-a thread of its own and never delays a reconcile. A route that does not answer holds up no other.
+Delivery is at least once: after a crash between sending a message and recording that it was sent,
+that message is sent again. Delivery runs in a separate thread and never delays a reconcile cycle. A
+route that does not respond holds up no other.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from reconciler.settings import STATUSES, NotifySettings, RouteSettings, StatusS
 log = logging.getLogger(__name__)
 
 PAGE = 1000  # events read at once
-BATCH = 500  # messages of one route looked at in one delivery
-BACK = 200  # events looked back at, to see whether a fact was told already
+BATCH = 500  # messages of a route that one delivery considers
+BACK = 200  # earlier events searched, to see whether a fact was already reported
 
 PATIENCE = 30.0  # seconds that a delivery waits for its receivers
 
@@ -48,7 +49,7 @@ STATUS: TypeAdapter[CommitStatus] = TypeAdapter(CommitStatus)
 
 
 class Outbox(Protocol):
-    """The part of the store that is used here."""
+    """Part of the store that the notifier uses."""
 
     def events(
         self,
@@ -59,32 +60,32 @@ class Outbox(Protocol):
         limit: int = 1000,
         newest_first: bool = False,
     ) -> list[Event]:
-        """Events, oldest first unless asked otherwise."""
+        """Return events, oldest first unless `newest_first`."""
 
     def notified(self) -> int:
-        """The last event that was looked at."""
+        """Return the id of the last event that was processed."""
 
     def enqueue(self, cursor: int, messages: dict[str, str]) -> None:
-        """Queue messages and move the cursor, together."""
+        """Queue messages and advance the cursor in one transaction."""
 
     def pending(self, now: float, limit: int = 50, route: str = "") -> list[Any]:
-        """Messages of a route that are due: with `id`, `payload` and `attempts`."""
+        """Return a route's messages that are due, with `id`, `payload` and `attempts`."""
 
     def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
-        """Note what became of a message."""
+        """Record the outcome of a message."""
 
     def forget_routes(self, known: Sequence[str]) -> int:
-        """Skip what waits for routes that are not there any more; returns how many."""
+        """Skip messages for routes that no longer exist; return how many were skipped."""
 
     def named(self, key: str) -> str | None:
-        """A text that was kept."""
+        """Return a saved text, or None."""
 
     def name(self, key: str, value: str) -> None:
-        """Keep a text."""
+        """Save a text."""
 
 
 def _channel(settings: RouteSettings, secrets_dir: Path, outbox: Outbox) -> Channel:
-    """How a route reaches whom it is for."""
+    """Return the channel that a route's settings describe."""
     directory = secrets_dir / settings.secret
     if settings.kind == "webhook":
         return WebhookChannel(directory)
@@ -94,7 +95,7 @@ def _channel(settings: RouteSettings, secrets_dir: Path, outbox: Outbox) -> Chan
 
 
 class Notifier:
-    """Tells each fact once, to those whom the settings' routes name."""
+    """Notifier that reports each fact once, to the routes in the settings."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class Notifier:
     # ------------------------------------------------------------------------------- enqueue
 
     def enqueue(self) -> None:
-        """Queue messages for what has happened since the last time."""
+        """Queue messages for events since the last call."""
         cursor = self._outbox.notified()
         while True:
             events = self._outbox.events(after_id=cursor, limit=PAGE)
@@ -137,7 +138,7 @@ class Notifier:
             self._outbox.enqueue(cursor, messages)
 
     def _messages(self, event: Event) -> Iterator[tuple[str, str]]:
-        """The messages that an event brings about, by what makes each of them one."""
+        """Yield the messages for an event, each with its unique key."""
         if self._status_settings.forge:
             status = status_of(event, self._status_settings.context, self._links, self._scrub.clean)
             if status is not None:
@@ -158,7 +159,7 @@ class Notifier:
             yield f"{route.name}:event-{event.id}", payload
 
     def _before(self, event: Event) -> Sequence[Event]:
-        """The events of the same object before this one, newest first."""
+        """Return the earlier events of the same object, newest first."""
         found = self._outbox.events(
             object=event.object, kinds=sorted({*KINDS, *NEWS}), limit=BACK, newest_first=True
         )
@@ -172,9 +173,10 @@ class Notifier:
     # ------------------------------------------------------------------------------- deliver
 
     def deliver(self, now: float) -> int:
-        """Send what is due; returns how many messages of the outbox were settled as sent.
+        """Send what is due; return how many messages of the outbox were settled as sent.
 
-        Receivers are served side by side; one that takes longer than PATIENCE is left to itself.
+        Receivers are served in parallel. The delivery does not wait for a receiver that takes
+        longer than PATIENCE.
         """
         if not self._delivering.acquire(blocking=False):
             return 0
@@ -190,7 +192,7 @@ class Notifier:
             self._delivering.release()
 
     def _begin(self, line: Route | Statuses, now: float) -> bool:
-        """Begin to deliver what is due for one receiver, unless that is still under way."""
+        """Start to deliver what is due for one receiver, unless a delivery is still running."""
         earlier = self._errands.get(line.name)
         if earlier is not None and earlier.is_running():
             return False
@@ -215,7 +217,7 @@ class Notifier:
         return found
 
     def _tidy(self) -> None:
-        """Once: messages for routes that the settings no longer have are not kept waiting."""
+        """Skip messages for routes that were removed from the settings. Runs once."""
         if self._tidied:
             return
         gone = self._outbox.forget_routes([*(r.name for r in self._routes), STATUSES])
@@ -225,7 +227,7 @@ class Notifier:
 
 
 def last_lines(path: Path, count: int, limit: int = 16384) -> Sequence[str]:
-    """The last lines of a file that are not empty, of its last `limit` bytes; () if unreadable."""
+    """Return the last non-empty lines in the last `limit` bytes of a file; () if unreadable."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -1,7 +1,7 @@
-"""What is sent now, what is gathered into a digest, and when a failed delivery is tried again.
+"""Delivery to routes and the forge: single messages, digests and retries.
 
-A route and the forge are each told in order; while one of them refuses or does not answer,
-everything of theirs waits, and it is tried again with growing pauses for a day.
+Each route, and the forge, receives its messages in order. While it refuses them or does not
+respond, all its messages wait; they are retried with growing delays for a day.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ATTEMPTS = 100  # about a day
 
 T = TypeVar("T")
 Settle = Callable[..., None]
-"""Outbox.settle: (message, state, error, not_before)."""
+"""`Outbox.settle`: (message, state, error, not_before)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting(Generic[T]):
-    """A message of the outbox that is due."""
+    """Message of the outbox that is due."""
 
     id: int
     attempts: int
@@ -39,7 +39,7 @@ class Waiting(Generic[T]):
 
 
 class Line:
-    """One receiver: holds back while it refuses, and notes what became of each message."""
+    """Receiver that holds messages back while it refuses them, and records their outcome."""
 
     def __init__(self, name: str, settle: Settle) -> None:
         self.name = name
@@ -48,11 +48,11 @@ class Line:
         self._held_target = ""
 
     def is_held(self, target: str, now: float) -> bool:
-        """Must everything wait; a new address or credential is tried at once."""
+        """Return True if all messages must wait; a new address or credential is tried at once."""
         return now < self._held_until and target == self._held_target
 
     def settle(self, batch: Sequence[Waiting[T]], answer: Answer, target: str, now: float) -> bool:
-        """Note an answer for a batch; False when the rest should wait too."""
+        """Record the answer for a batch; return False if the remaining messages should wait too."""
         if answer.outcome is Outcome.TAKEN:
             for one in batch:
                 self._settle(one.id, "sent")
@@ -75,13 +75,13 @@ class Line:
         return False
 
     def skip(self, batch: Sequence[Waiting[T]], why: str) -> None:
-        """Note that messages are not sent."""
+        """Record that messages are not sent."""
         for one in batch:
             self._settle(one.id, "skipped", why)
 
 
 class Route:
-    """One route of the settings."""
+    """Route from the settings."""
 
     def __init__(
         self, settings: RouteSettings, channel: Channel, notify: NotifySettings, settle: Settle
@@ -92,11 +92,11 @@ class Route:
         self._above = notify.digest_above
         self._seconds = notify.digest_seconds
         self._line = Line(settings.name, settle)
-        self._recent: list[float] = []  # when single messages were sent
+        self._recent: list[float] = []  # times at which single messages were sent
         self._gather_until = 0.0
 
     def wants(self, fact: Fact) -> bool:
-        """Is this route for the fact's team and severity."""
+        """Return True if the route wants the fact's team and severity."""
         if fact.severity not in self._settings.severities:
             return False
         if not fact.team:
@@ -104,7 +104,7 @@ class Route:
         return any(fnmatchcase(fact.team, glob) for glob in self._settings.teams)
 
     def deliver(self, due: Sequence[Waiting[Fact]], now: float) -> int:
-        """Send what is due, one by one or as a digest; returns how many were sent."""
+        """Send what is due, one by one or as a digest; return how many were sent."""
         target = self._channel.target()
         if not target:
             self._line.skip(due, "no address is configured")
@@ -122,7 +122,7 @@ class Route:
         return sent
 
     def _note_sent(self, batch: Sequence[Waiting[Fact]], now: float) -> None:
-        """Remember single messages, and gather for a while after a digest."""
+        """Remember when single messages were sent; after a digest, gather messages for a while."""
         if len(batch) > 1:
             self._gather_until = now + self._seconds
         elif batch[0].content.severity != Severity.CRITICAL:
@@ -131,7 +131,7 @@ class Route:
                 self._gather_until = now + self._seconds
 
     def _without_outrun(self, due: Sequence[Waiting[Fact]]) -> list[Waiting[Fact]]:
-        """Leave out that an activation started when its end is told with it."""
+        """Return the messages without starts of activations whose end is also due."""
         ended = {
             one.content.object: one.id
             for one in due
@@ -148,7 +148,7 @@ class Route:
         return [one for one in due if one.id not in gone]
 
     def _batches(self, due: Sequence[Waiting[Fact]], now: float) -> list[list[Waiting[Fact]]]:
-        """What is critical at once and by itself; the rest one by one, or gathered if many."""
+        """Return batches: each critical fact alone, the others alone or as one digest if many."""
         loud = [[one] for one in due if one.content.severity == Severity.CRITICAL]
         rest = [one for one in due if one.content.severity != Severity.CRITICAL]
         if not rest or now < self._gather_until:
@@ -160,7 +160,7 @@ class Route:
 
 
 class Statuses:
-    """Commit statuses on their way to the forge."""
+    """Commit statuses waiting to be sent to the forge."""
 
     name = STATUSES
 
@@ -169,7 +169,7 @@ class Statuses:
         self._line = Line("commit statuses", settle)
 
     def deliver(self, due: Sequence[Waiting[CommitStatus]], now: float) -> int:
-        """Send the newest state of each status; returns how many were sent."""
+        """Send the newest state of each status; return how many were sent."""
         target = self._forge.target()
         if not target:
             self._line.skip(due, "no token is configured")

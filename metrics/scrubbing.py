@@ -1,18 +1,18 @@
-"""Takes secrets out of what leaves the daemon: no value of a secret file is told to anybody."""
+"""Scrubber for outgoing text, so that values of secret files never leave the daemon."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-SHORTEST = 6  # characters; a shorter value is part of ordinary words
-FILE = 65536  # bytes of a secret file
+SHORTEST = 6  # characters; a shorter value could be part of an ordinary word
+FILE = 65536  # bytes read of a secret file
 FILES = 5000
-FRESH = 30.0  # seconds after which the files are read anew
+FRESH = 30.0  # seconds after which the files are read again
 
 
 class Scrubber:
-    """Knows the values of the files below `secrets_dir`, but for user names."""
+    """Scrubber that knows the values of all files below `secrets_dir`, except user names."""
 
     def __init__(self, secrets_dir: Path) -> None:
         self._dir = secrets_dir
@@ -20,7 +20,7 @@ class Scrubber:
         self._read_at = 0.0
 
     def clean(self, text: str) -> str:
-        """`text` with *** in place of every secret."""
+        """Return `text` with every secret replaced by ***."""
         now = time.monotonic()
         if not self._read_at or now - self._read_at > FRESH:
             self._values = self._read()

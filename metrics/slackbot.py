@@ -1,7 +1,7 @@
-"""Slack by a bot's token: all messages of one activation in one thread, as no webhook can do it.
+"""Slack channel that uses a bot token and keeps each activation's messages in one thread.
 
-The first message of an activation opens the thread. What failed is also shown in the channel.
-Facts: https://docs.slack.dev/reference/methods/chat.postMessage
+Incoming webhooks cannot use threads. The first message of an activation opens the thread. Failures
+are also shown in the channel itself. See https://docs.slack.dev/reference/methods/chat.postMessage
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from reconciler.secretfiles import read
 
 API = "https://slack.com/api/"
 KEPT = 500  # threads that are remembered
-WORD = re.compile(r"^[a-z0-9_]{1,60}$")  # an error of Slack's
+WORD = re.compile(r"^[a-z0-9_]{1,60}$")  # an error code from Slack
 LATER = frozenset(
     {
         "fatal_error", "internal_error", "rate_limited", "ratelimited", "request_timeout",
@@ -59,28 +59,28 @@ WORDS = {
 
 
 class Notes(Protocol):
-    """The part of the store that is used here."""
+    """Part of the store that the bot uses."""
 
     def named(self, key: str) -> str | None:
-        """A text that was kept."""
+        """Return a saved text, or None."""
 
     def name(self, key: str, value: str) -> None:
-        """Keep a text."""
+        """Save a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Which message opened the thread of each activation, in one channel; kept in the store."""
+    """Message that opened the thread of each activation in one channel, kept in the store."""
 
     notes: Notes
     key: str
 
     def of(self, activation: int) -> str:
-        """The thread of an activation; "" before there is one."""
+        """Return the thread of an activation, or "" if there is none yet."""
         return self._read().get(str(activation), "")
 
     def keep(self, activation: int, thread: str) -> None:
-        """Remember a thread; the oldest one is forgotten when there are many."""
+        """Remember a thread; the oldest is forgotten when there are too many."""
         found = {**self._read(), str(activation): thread}
         self.notes.name(self.key, json.dumps(dict(list(found.items())[-KEPT:])))
 
@@ -89,7 +89,7 @@ class Threads:
 
 
 class SlackBot:
-    """A channel of Slack, written to with the token in `<directory>/token`."""
+    """Slack channel to which messages are posted with the token in `<directory>/token`."""
 
     def __init__(self, directory: Path, channel: str, route: str, notes: Notes) -> None:
         self._token = directory / "token"
@@ -97,11 +97,11 @@ class SlackBot:
         self._threads = Threads(notes, f"threads:{route}:{channel}")
 
     def target(self) -> str:
-        """A digest of token and channel."""
+        """Return a digest of token and channel."""
         return fingerprint(read(self._token), self._channel)
 
     def send(self, facts: Sequence[Fact]) -> Answer:
-        """Send one message: into the thread of its activation, or a digest beside all threads."""
+        """Send one message in the thread of its activation; a digest goes outside all threads."""
         activation = facts[0].activation if len(facts) == 1 else 0
         body = {"channel": self._channel, "unfurl_links": False}
         body |= message(facts[0]) if len(facts) == 1 else digest(facts)
@@ -109,7 +109,7 @@ class SlackBot:
         if thread:
             body |= {"thread_ts": thread, "reply_broadcast": facts[0].failed}
         said = self._post(body)
-        if _error(said) in THREAD_GONE:  # it was deleted; this message opens another one
+        if _error(said) in THREAD_GONE:  # it was deleted; this message opens a new one
             body = {k: v for k, v in body.items() if k not in ("thread_ts", "reply_broadcast")}
             said = self._post(body)
         answer = _meaning(said)
@@ -119,7 +119,7 @@ class SlackBot:
             )
             answer = _meaning(said)
         if answer.outcome is Outcome.TAKEN and activation and isinstance(said, SlackResponse):
-            # Without a thread of its own the answer is the channel's: the parent was deleted.
+            # An answer without a thread_ts was posted in the channel: the parent was deleted.
             opened = (said.get("message") or {}).get("thread_ts") or said.get("ts")
             if opened and opened != thread:
                 self._threads.keep(activation, str(opened))
@@ -130,12 +130,12 @@ class SlackBot:
 
 
 def check_token(token: str) -> Answer:
-    """Ask Slack whether it takes a token; no message is sent."""
+    """Ask Slack whether a token is valid. No message is sent."""
     return _meaning(_call(token, "auth.test", {}))
 
 
 def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answer:
-    """What Slack says, also where it says no; the Answer that there was none."""
+    """Return Slack's response, even if it is an error, or an Answer if there was no response."""
     if not token.isascii() or any(c.isspace() for c in token):
         return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
     client = WebClient(token, base_url=API, timeout=int(TIMEOUT), retry_handlers=[], logger=SILENT)
@@ -143,7 +143,7 @@ def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answ
         said = client.api_call(method, json=body)
     except SlackApiError as error:
         said = error.response
-    except Exception as error:  # urllib's many; their words are not repeated
+    except Exception as error:  # urllib raises many types; their text may hold a secret
         return unanswered(error)
     known = isinstance(said.data, dict) and (
         said.data.get("ok") is True or WORD.match(_error(said))
@@ -160,7 +160,7 @@ def _error(said: SlackResponse | Answer) -> str:
 
 
 def _meaning(said: SlackResponse | Answer) -> Answer:
-    """What it means, in words."""
+    """Return the answer that Slack's response amounts to."""
     if isinstance(said, Answer):
         return said
     error = _error(said)

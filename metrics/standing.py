@@ -1,4 +1,4 @@
-"""Gauges out of the records: how every object stands now."""
+"""Gauges of the current state of every object, derived from the records."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from reconciler.core.waits import waits_on
 BACK = frozenset(
     {ActivationPhase.ROLLING_BACK, ActivationPhase.ROLLED_BACK, ActivationPhase.DEGRADED}
 )
-NAME_LIMIT = 200  # characters of a label that a file's path becomes
-SETTLED = 60.0  # seconds in a step, after which what it waits for is told
+NAME_LIMIT = 200  # characters of a label that holds a file's path
+SETTLED = 60.0  # seconds in a step, after which its reason for waiting is reported
 
 Labels = tuple[str, str, str, str]  # object, team, source, reason
 
 
 def standing(status: Status, records: Records, now: float) -> Iterator[Metric]:
-    """Every gauge that is about objects; `status` must have been read off `records`."""
+    """Yield every gauge about objects; `status` must have been derived from `records`."""
     yield from _environments(status)
     yield from _instances(status)
     yield from _builds(records)
@@ -118,12 +118,12 @@ def _builds(records: Records) -> Iterator[Metric]:
 
 
 def problems(status: Status, records: Records, now: float) -> set[Labels]:
-    """(object, team, source, reason) of everything that is wrong now.
+    """Return (object, team, source, reason) of everything that is wrong now.
 
     Sources: `repo`, `definition` (a mistake in a file), `build` (it failed), `build-retry` (it is
-    tried again by itself), `instance`, `activation` (given up, and not yet past where that
-    was; or under way with trouble) and `rollback` (going back, gone back, or that failed too).
-    Reasons are those of the code.
+    retried automatically), `instance`, `activation` (an attempt was given up and the next one is
+    not yet past the step where it failed, or an activation in progress has a problem) and
+    `rollback` (in progress, done, or failed). Reasons are those in the code.
     """
     found: set[Labels] = {_of_finding(f) for f in status.findings}
     if status.problem is not None:
@@ -173,7 +173,7 @@ def _of_instance(instance: InstanceStatus, record: InstanceRecord, now: float) -
 def _under_way(
     activation: Activation, last: Activation | None, now: float
 ) -> Iterator[tuple[str, Problem]]:
-    """What is wrong with an activation under way, and with its last try until it is past that."""
+    """Yield problems of an activation in progress, and of its last try until past the same step."""
     source, held = _source(activation), activation.held
     if activation.problem is not None:
         yield source, activation.problem

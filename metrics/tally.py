@@ -1,7 +1,7 @@
-"""Counters and histograms out of the history.
+"""Counters and histograms, derived from the event history.
 
-Events are never changed, and after a restart they are read again from the first one: so what is
-counted here never goes down, whoever counts it.
+Events never change, and after a restart they are read again from the first one. So a counter never
+goes down, whichever daemon exports it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ REGRESSION = (
 
 
 class History(Protocol):
-    """The part of the store that is read here."""
+    """Part of the store that counters are read from."""
 
     def events(self, *, after_id: int = 0, limit: int = 1000) -> list[Event]:
-        """Events after one, oldest first."""
+        """Return the events after `after_id`, oldest first."""
 
     def message_counts(self) -> dict[str, int]:
-        """Messages by state."""
+        """Return the number of messages by state."""
 
     def late_messages(self) -> int:
-        """Messages that were tried and not taken yet."""
+        """Return the number of messages that were tried and not yet delivered."""
 
 
 class Tally:
-    """What the events add up to, read on from where the last reading ended."""
+    """Totals over all events; each reading continues where the last one ended."""
 
     def __init__(self, history: History) -> None:
         self._history = history
@@ -59,7 +59,7 @@ class Tally:
         self._growth: dict[str, tuple[str, float]] = {}  # by environment: revision, ratio
 
     def read(self) -> None:
-        """Take in the events since the last time."""
+        """Add the events since the last call."""
         while True:
             events = self._history.events(after_id=self._cursor, limit=PAGE)
             for event in events:
@@ -105,7 +105,7 @@ class Tally:
         grown = event.data.get("import_growth")
         ratios = [_number(r) or 1.0 for r in grown.values()] if isinstance(grown, dict) else []
         revision, ratio = self._growth.get(name, ("", 1.0))
-        if revision == event.revision:  # of another runtime
+        if revision == event.revision:  # the same revision, built for another runtime
             ratios.append(ratio)
         self._growth[name] = (event.revision, max(ratios, default=1.0))
 
@@ -118,10 +118,10 @@ class Tally:
     def collect(
         self, teams: Collection[str], instances: Collection[str], environments: Collection[str]
     ) -> Iterator[Metric]:
-        """The metrics of what still exists: series of deleted objects disappear.
+        """Yield the metrics of objects that still exist; series of deleted objects disappear.
 
-        Where the values of the labels are known beforehand a series begins at 0, so that the first
-        of its events is seen as an increase.
+        If the label values are known beforehand, a series starts at 0, so that its first event is
+        seen as an increase.
         """
         builds: dict[Labels, int] = {
             (team, result, ""): 0 for team in teams for result in ("ready", "cancelled")

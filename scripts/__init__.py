@@ -1,1 +1,1 @@
-"""What `make` and CI call that is not part of the product."""
+"""Tools for `make` and CI that are not part of the product."""

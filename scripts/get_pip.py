@@ -1,4 +1,4 @@
-"""Installs pip into the virtual environment that runs this, where Debian left ensurepip out.
+"""Install pip into the virtual environment that runs this, if Debian left out ensurepip.
 
 The newest wheel comes from PyPI (or PIP_INDEX_URL), is checked against the index's SHA-256, and
 installs itself. Standard library only.
@@ -20,7 +20,7 @@ TIMEOUT = 60.0
 
 
 def main() -> int:
-    """Fetch and install; returns pip's exit code."""
+    """Fetch and install pip; return its exit code."""
     index = os.environ.get("PIP_INDEX_URL") or "https://pypi.org/simple/"
     page = urllib.parse.urljoin(index.rstrip("/") + "/", "pip/")
     wanted = {"Accept": "application/vnd.pypi.simple.v1+json"}

@@ -1,9 +1,9 @@
-"""What of the Helm chart is made from other files, and the manifests for people without Helm.
+"""Generator of the Helm chart's derived files, and of manifests for people without Helm.
 
-`python -m scripts.manifests` writes, with `--check` it says whether all is current:
+`python -m scripts.manifests` writes the files; `--check` reports whether all are current:
 
 - `files/` of the chart: copies of the rules in deploy/prometheus and dashboards in deploy/grafana
-- in `values.schema.json`: what `config` may hold, from the settings' own model
+- in `values.schema.json`: the schema of `config`, from the model of the settings
 - `deploy/manifests/`: the chart rendered by Helm's own engine with examples/plain.yaml
 """
 
@@ -30,7 +30,7 @@ SCHEMA = CHART / "values.schema.json"
 Json = dict[str, Any]
 
 COPIES = {"prometheus": "*.yaml", "grafana": "*.json"}
-OWN = {  # settings that follow from other values: no place for them in `config`
+OWN = {  # settings that the chart derives from other values: not allowed in `config`
     "Settings": ["share", "state_dir", "secrets_dir", "database", "http"],
     "KubernetesSettings": ["kubeconfig", "volume"],
     "JobSettings": ["namespace", "index_port", "priority_class"],
@@ -51,7 +51,7 @@ HEAD = "# Rendered from deploy/helm/groundcrew by `make manifests`; see docs/kub
 
 
 def render(values: Mapping[str, Any], namespace: str = "groundcrew") -> Iterator[Json]:
-    """Every document of a release `groundcrew` without its tests; HelmError where it cannot be."""
+    """Yield every document of a release `groundcrew`, without its tests. Raises HelmError."""
     with helm_python.Chart.load(CHART) as chart:
         chart.validate_schema(dict(values))
         found = chart.render(dict(values), name="groundcrew", namespace=namespace)
@@ -61,13 +61,13 @@ def render(values: Mapping[str, Any], namespace: str = "groundcrew") -> Iterator
 
 
 def example(name: str) -> Json:
-    """The values of one of deploy/helm/examples."""
+    """Return the values of one of deploy/helm/examples."""
     found: Json = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
     return found
 
 
 def manifests() -> dict[Path, str]:
-    """The text of each file below deploy/manifests."""
+    """Return the text of each file below deploy/manifests."""
     values = example("plain")
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "groundcrew"}}
     found: dict[str, list[Json]] = {name: [] for name in [*FILES, MONITORING]}
@@ -85,7 +85,7 @@ def manifests() -> dict[Path, str]:
 
 
 def _plain(document: Json) -> Json:
-    """A document without the marks of Helm."""
+    """Return a document without Helm's labels and annotations."""
     meta = document["metadata"]
     pod = document.get("spec", {}).get("template", {}).get("metadata", {})
     for one in (meta, pod):
@@ -99,10 +99,10 @@ def _plain(document: Json) -> Json:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Long texts as blocks, as people write them."""
+    """YAML dumper that writes multi-line texts as blocks, as people do."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Whatever it is, it is written out."""
+        """Return True, so that no aliases are written."""
         del data
         return True
 
@@ -123,7 +123,7 @@ def _text(document: Json) -> str:
 
 
 def copies() -> dict[Path, str]:
-    """The text of each file below the chart's `files/`."""
+    """Return the text of each file below the chart's `files/`."""
     found = {}
     for folder, pattern in COPIES.items():
         for path in sorted((DEPLOY / folder).glob(pattern)):
@@ -134,7 +134,7 @@ def copies() -> dict[Path, str]:
 
 
 def schema() -> str:
-    """values.schema.json with what `config` may hold."""
+    """Return values.schema.json with the schema of `config`."""
     found: Json = json.loads(SCHEMA.read_text())
     settings = Settings.model_json_schema(ref_template="#/definitions/{model}")
     definitions: Json = settings.pop("$defs")
@@ -150,7 +150,7 @@ def schema() -> str:
 
 
 def _slim(node: Any) -> Any:
-    """A schema without titles and without the defaults of sections: one is this machine's cores."""
+    """Return a schema without titles and defaults of sections, which can depend on the machine."""
     if isinstance(node, list):
         return [_slim(one) for one in node]
     if not isinstance(node, dict):
@@ -164,10 +164,10 @@ def _slim(node: Any) -> Any:
 
 
 def main() -> int:
-    """Write all files, or with `--check` return 1 if one is not current."""
+    """Write all files; with `--check`, return 1 if any file is not current."""
     check = "--check" in sys.argv[1:]
     stale = _settle({SCHEMA: schema(), **copies()}, [CHART / "files"], check)
-    if not (check and stale):  # what is rendered holds the copies
+    if not (check and stale):  # the rendered chart contains the copies
         stale += _settle(manifests(), [MANIFESTS], check)
     if check:
         for path in stale:
@@ -176,7 +176,7 @@ def main() -> int:
 
 
 def _settle(files: Mapping[Path, str], folders: list[Path], check: bool) -> list[Path]:
-    """Bring files up to date, and remove others from the folders; returns which were not."""
+    """Update files and delete others in the folders; return those that were not current."""
     there = {p for folder in folders for p in folder.rglob("*.*") if p.suffix in (".yaml", ".json")}
     stale = [p for p, text in files.items() if not p.is_file() or p.read_text() != text]
     surplus = sorted(there - set(files))

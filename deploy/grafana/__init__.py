@@ -1,1 +1,1 @@
-"""The dashboards, as code: `python -m deploy.grafana` writes them beside this file as JSON."""
+"""Grafana dashboards as code: `python -m deploy.grafana` writes them as JSON beside this file."""

@@ -1,4 +1,4 @@
-"""Write the dashboards as JSON beside this file, or with `--check` say which are not current."""
+"""Write the dashboards as JSON beside this file; `--check` reports stale ones instead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def dashboards() -> Mapping[str, str]:
-    """The JSON of every dashboard, by file name."""
+    """Return the JSON of every dashboard, by file name."""
     found = {}
     for name, make in (("fleet", fleet), ("instance", instance), ("daemon", daemon)):
         document = make().build()
@@ -28,7 +28,7 @@ def dashboards() -> Mapping[str, str]:
 
 
 def main(words: list[str]) -> int:
-    """0 when all is written or current, 1 when `--check` finds a difference."""
+    """Write the dashboards; return 1 if `--check` finds one that is not current, otherwise 0."""
     current = {path.name: path.read_text() for path in HERE.glob("*.json")}
     wanted = dict(dashboards())
     if "--check" in words:

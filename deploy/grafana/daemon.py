@@ -1,4 +1,4 @@
-"""Groundcrew: daemon. The process itself, its loop, the repo, the share and the messages."""
+"""Dashboard "Groundcrew: daemon": the process, its loop, the repo, the share and the messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LAST_POLL = f"groundcrew_source_last_success_timestamp_seconds{{{JOB}}}"
 
 
 def daemon() -> Dashboard:
-    """For whoever runs Groundcrew."""
+    """Return the dashboard for the operators of Groundcrew."""
     found = dashboard("groundcrew-daemon", "Groundcrew: daemon", "The daemon and what it leans on.")
     for part in (_now, _loop, _outside, _process):
         found = part(found)

@@ -1,4 +1,4 @@
-"""Groundcrew: fleet. Every instance and environment of the chosen teams."""
+"""Dashboard "Groundcrew: fleet": every instance and environment of the chosen teams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSER = (
 
 
 def fleet() -> Dashboard:
-    """How all of them stand, what is wrong, and how long things take."""
+    """Return the dashboard of the state of all objects, their problems and durations."""
     found = dashboard(
         "groundcrew-fleet", "Groundcrew: fleet", "All instances and environments of the teams."
     )

@@ -1,4 +1,4 @@
-"""Groundcrew: one instance. What it is on, what it waits for, what happened to it."""
+"""Dashboard "Groundcrew: one instance": its build, what it waits for, and its history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INFO = f"groundcrew_instance_info{{{MINE}}}"
 
 
 def instance() -> Dashboard:
-    """One instance, with the environment that it has."""
+    """Return the dashboard of one instance and its environment."""
     found = dashboard(
         "groundcrew-instance", "Groundcrew: one instance", "An instance and its environment."
     )

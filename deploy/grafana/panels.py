@@ -1,7 +1,7 @@
-"""The few kinds of panel that the dashboards are made of, each of one form.
+"""Panel types shared by the dashboards, each with one layout.
 
-Every query goes to the data source that is chosen at the top of the dashboard, and asks for the job
-and namespace that are chosen there. Widths are columns of 24, heights rows of 30 px.
+Every query uses the data source, job and namespace that are chosen at the top of the dashboard.
+Widths are columns of 24, heights rows of 30 px.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 JOB = 'job="$job", namespace=~"$namespace"'
-"""One installation, or all of a job: outside Kubernetes there is no namespace, which fits All."""
+"""Filter for one installation, or all of a job; outside Kubernetes, All matches no namespace."""
 
 Panel = Builder[models.Panel]
 Queries = Mapping[str, str] | str  # expression by legend, or one expression
@@ -35,7 +35,7 @@ def _queries(queries: Queries, *, instant: bool) -> list[prometheus.Dataquery]:
 
 
 def _steps(lowest: str, *above: tuple[float, str]) -> build.ThresholdsConfig:
-    """The colour of the least values, and from which value on there is another."""
+    """Return thresholds: the colour of the lowest values, and of values from each step upwards."""
     steps = [models.Threshold(value=None, color=lowest)]
     steps += [models.Threshold(value=value, color=color) for value, color in above]
     return build.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
@@ -50,7 +50,7 @@ def number(
     bad: float | None = None,
     low: tuple[float, float] | None = None,
 ) -> Panel:
-    """The value now; red from `bad` on, and below the first of `low`, orange below the second."""
+    """Return the current value: red from `bad` up, and red or orange below the bounds of `low`."""
     above = [(low[0], "orange"), (low[1], "green")] if low is not None else []
     if bad is not None:
         above.append((bad, "red"))
@@ -63,7 +63,7 @@ def number(
 
 
 def word(title: str, words: str, query: str, label: str, *, width: int = 4) -> Panel:
-    """The value of a label of the one series that `query` finds."""
+    """Return the value of a label of the single series that `query` finds."""
     panel = stat.Panel().title(title).description(words).datasource(SOURCE)
     panel = panel.text_mode(common_models.BigValueTextMode.NAME).span(width).height(4)
     panel = panel.color_mode(common_models.BigValueColorMode.NONE)
@@ -82,7 +82,7 @@ def graph(
     stacked: bool = False,
     width: int = 12,
 ) -> Panel:
-    """Values over time, from 0 up."""
+    """Return values over time, from 0 up."""
     panel = lines.Panel().title(title).description(words).datasource(SOURCE).unit(unit).min(0)
     panel = panel.span(width).height(8)
     if stacked:
@@ -96,7 +96,7 @@ def graph(
 def bars(
     title: str, words: str, queries: Queries, *, unit: str = "short", width: int = 12
 ) -> Panel:
-    """Values now, beside one another."""
+    """Return the current values, side by side."""
     panel = bargauge.Panel().title(title).description(words).datasource(SOURCE).unit(unit).min(0)
     panel = panel.orientation(common_models.VizOrientation.HORIZONTAL).span(width).height(8)
     panel = panel.thresholds(_steps("green"))
@@ -107,7 +107,7 @@ def bars(
 
 
 def timeline(title: str, words: str, queries: Queries, *, width: int = 24) -> Panel:
-    """One line per series, filled while the series is there."""
+    """Return a timeline with one row per series, filled while the series exists."""
     panel = statetimeline.Panel().title(title).description(words).datasource(SOURCE)
     panel = panel.show_value(common_models.VisibilityMode.NEVER).span(width).height(8)
     for target in _queries(queries, instant=False):
@@ -125,7 +125,7 @@ def rows(
     value: str = "",
     width: int = 24,
 ) -> Panel:
-    """A table of labels, in the order of `columns`; with the value as a column named `value`."""
+    """Return a table of labels in the order of `columns`; `value` adds the value as a column."""
     panel = table.Panel().title(title).description(words).datasource(SOURCE)
     panel = panel.span(width).height(9).filterable(True)
     target = prometheus.Dataquery().datasource(SOURCE).expr(query).ref_id("A").instant()
@@ -150,7 +150,7 @@ def rows(
 
 
 def dashboard(uid: str, title: str, words: str) -> build.Dashboard:
-    """An empty dashboard with the choices of data source and job."""
+    """Return an empty dashboard with variables for data source and job."""
     found = build.Dashboard(title).uid(uid).description(words).tags(["groundcrew"]).readonly()
     found = found.time("now-24h", "now").refresh("1m").timezone("browser")
     found = found.tooltip(models.DashboardCursorSync.CROSSHAIR)
@@ -168,7 +168,7 @@ def dashboard(uid: str, title: str, words: str) -> build.Dashboard:
 
 
 def choice(name: str, label: str, query: str, *, several: bool = False) -> build.QueryVariable:
-    """A choice out of what Prometheus has; `several` at once, or all."""
+    """Return a variable with values from Prometheus; `several` allows many values, or all."""
     found = build.QueryVariable(name).label(label).datasource(SOURCE).query(query)
     found = found.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
     found = found.sort(models.VariableSort.ALPHABETICAL_ASC)

@@ -1,6 +1,6 @@
-"""Is the daemon alive: ends with 0 if /healthz says 200, else with 1 and the reason in words.
+"""Health check of the image: exits with 0 if /healthz returns 200, else with 1 and the reason.
 
-The image's HEALTHCHECK runs it. Standard library only; it asks this container and nothing else.
+The image's HEALTHCHECK runs it. Standard library only; it connects to this container only.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import os
 import sys
 
 ADDRESSES = ("127.0.0.1", "::1")
-TIMEOUT = 4.0  # seconds; the image gives it 5
+TIMEOUT = 4.0  # seconds; the image's limit is 5
 
 
 def main() -> int:
-    """Ask the port of GROUNDCREW_HTTP__PORT at the first loopback address that answers."""
+    """Query the port of GROUNDCREW_HTTP__PORT at the first loopback address that answers."""
     port = int(os.environ.get("GROUNDCREW_HTTP__PORT", "8085"))
     said = "no answer"
     for address in ADDRESSES:

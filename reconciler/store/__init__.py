@@ -1,1 +1,1 @@
-"""The records: SQLAlchemy Core on SQLite or PostgreSQL, compare-and-swap under an epoch."""
+"""Store of the records: SQLAlchemy Core on SQLite or PostgreSQL, fenced by the lease's epoch."""

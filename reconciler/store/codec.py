@@ -1,7 +1,7 @@
-"""Records to JSON and back, by the types of `core.model`.
+"""Conversion of records to JSON and back, by the types of `core.model`.
 
-JSON has no infinite numbers: a record that holds one is refused when it is written, as it could
-never be read again.
+JSON has no infinite numbers: writing a record that contains one is refused, because it could never
+be read again.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 @cache
 def _writer(kind: type[Any]) -> TypeAdapter[Any]:
-    """Writes one record as a list of one: only what is no dataclass takes a configuration."""
+    """Return an adapter for one record in a tuple: a dataclass itself takes no configuration."""
     return TypeAdapter(
         cast("Any", GenericAlias(tuple, (kind,))), config=ConfigDict(ser_json_inf_nan="constants")
     )
 
 
 def dump(record: object) -> str:
-    """A record as a JSON document; raises ValueError for an infinite number."""
+    """Return a record as a JSON document. Raises ValueError for an infinite number."""
     text = _writer(cast("Any", type(record))).dump_json((record,)).decode()[1:-1]
-    if "Infinity" in text or "NaN" in text:  # perhaps only as words in a text
+    if "Infinity" in text or "NaN" in text:  # possibly only inside a string
         json.loads(text, parse_constant=_refuse)
     return text
 
@@ -42,7 +42,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def parse(kind: type[R], document: str) -> R:
-    """The record in a JSON document; raises ValueError when it is none of this kind."""
+    """Return the record in a JSON document. Raises ValueError if it is not of this kind."""
     try:
         found: R = _adapter(cast("Any", kind)).validate_json(document)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Connections to the database of the records, and how long anything there may take."""
+"""Connections to the records' database, and their time limits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sqlalchemy.exc import ArgumentError
 from reconciler.core.errors import Stalled
 
 BUSY = 10.0  # seconds to wait for another writer of SQLite
-# Of PostgreSQL, in milliseconds. A daemon that freezes or loses power inside a transaction holds
-# the lease's row until its session ends: the server ends one that says nothing for so long.
+# Limits of PostgreSQL, in milliseconds. A daemon that freezes or loses power inside a transaction
+# holds the lease's row until its session ends: the server ends a session that is idle for so long.
 PATIENCE = {
     "idle_in_transaction_session_timeout": 4_000,
     "lock_timeout": 5_000,
     "statement_timeout": 30_000,
 }
-REACH = {  # a server that went without a word is noticed; seconds, but the last: milliseconds
+REACH = {  # so that a server that vanished is detected; in seconds, the last in milliseconds
     "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }  # fmt: skip
@@ -30,13 +30,13 @@ UNKNOWN = (
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for a database URL; what the URL itself says of connecting wins.
+    """Return an engine for a database URL. Connection options in the URL take precedence.
 
-    Raises Stalled("DatabaseUnknown") for an address of no database that it can use.
+    Raises Stalled("DatabaseUnknown") if the URL does not name a supported database.
     """
     try:
         return _opened(url)
-    except (ArgumentError, ImportError, ValueError) as error:  # not shown: it has the address
+    except (ArgumentError, ImportError, ValueError) as error:  # not shown: it contains the URL
         raise Stalled("DatabaseUnknown", UNKNOWN.format(type(error).__name__)) from None
 
 
@@ -55,7 +55,7 @@ def _opened(url: str) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.isolation_level = None  # BEGIN is sent explicitly
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("PRAGMA synchronous=EXTRA")
     connection.execute(f"PRAGMA busy_timeout={int(BUSY * 1000)}")

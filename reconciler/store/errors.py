@@ -1,4 +1,4 @@
-"""What may go wrong with the records."""
+"""Errors of the store."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ DAMAGED = ("file is not a database", "malformed", "disk image")
 
 
 class Conflict(Retryable):
-    """Someone else changed a row in between: read again, decide again."""
+    """Another writer changed a row in between: read and decide again."""
 
     def __init__(self, message: str) -> None:
         super().__init__("Conflict", message, after=0.1)
 
 
 class DatabaseUnavailable(Retryable):
-    """The database does not answer: it is away, restarts, or is locked by another program."""
+    """The database does not respond: it is down, restarting, or locked by another program."""
 
     def __init__(self, message: str) -> None:
         super().__init__("DatabaseUnavailable", message)
 
 
 class LeaseLost(Retryable):
-    """The lease is another's, or ran out: stop acting."""
+    """The lease was taken over or has expired: stop acting."""
 
     def __init__(self, message: str) -> None:
         super().__init__("LeaseLost", message)
@@ -36,7 +36,7 @@ class LeaseLost(Retryable):
 
 @contextmanager
 def translating(url: str) -> Iterator[None]:
-    """Turn the errors of the database at `url` (without a password) into ours."""
+    """Translate errors of the database at `url` (without a password) into those of this module."""
     try:
         yield
     except OperationalError as error:

@@ -1,6 +1,6 @@
-"""The outbox: messages that are due, each at most once per route and fact.
+"""Outbox of messages to send, each at most once per route and fact.
 
-`dedupe` is "<route>:<fact>"; the payload is its route's matter.
+`dedupe` is "<route>:<fact>"; the meaning of the payload is up to the route.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconciler.store import schema
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message to send; `payload` is JSON, `dedupe` names the fact it tells."""
+    """Message to send; `payload` is JSON, `dedupe` names the fact that it reports."""
 
     id: int
     dedupe: str
@@ -26,7 +26,7 @@ class Message:
 
 
 class Outbox(ABC):
-    """The part of the store that the notifier uses; it needs no lease."""
+    """Part of the store that the notifier uses; it needs no lease."""
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[Connection]: ...
@@ -35,7 +35,7 @@ class Outbox(ABC):
     def _writing(self) -> AbstractContextManager[Connection]: ...
 
     def enqueue(self, cursor: int, messages: Mapping[str, str]) -> None:
-        """Queue messages (fact → payload) and note up to which event they tell, together."""
+        """Queue messages (fact → payload) and save the id of the last event, in one transaction."""
         table = schema.outbox
         with self._writing() as connection:
             known = set(
@@ -57,7 +57,7 @@ class Outbox(ABC):
                 connection.execute(insert(schema.meta).values(key="notified", value=str(cursor)))
 
     def notified(self) -> int:
-        """Id of the last event that was looked at for messages."""
+        """Return the id of the last event that was considered for messages."""
         with self._reading() as connection:
             found = connection.execute(
                 select(schema.meta.c.value).where(schema.meta.c.key == "notified")
@@ -65,7 +65,7 @@ class Outbox(ABC):
             return int(found or 0)
 
     def pending(self, now: float, limit: int = 50, route: str = "") -> list[Message]:
-        """Messages that are due, oldest first; of every route unless one is named."""
+        """Return messages that are due, oldest first; of all routes unless one is named."""
         table = schema.outbox
         query = select(table).where(table.c.state == "pending", table.c.not_before <= now)
         if route:
@@ -75,7 +75,7 @@ class Outbox(ABC):
             return [Message(r.id, r.dedupe, r.payload, r.attempts) for r in rows]
 
     def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
-        """Note what became of a message: sent, failed, skipped, or pending for another try."""
+        """Record a message's outcome: sent, failed, skipped, or pending for another try."""
         table = schema.outbox
         with self._writing() as connection:
             connection.execute(
@@ -90,7 +90,7 @@ class Outbox(ABC):
             )
 
     def forget_routes(self, known: Sequence[str]) -> int:
-        """Skip messages that wait for a route that is not `known`; returns how many."""
+        """Skip pending messages of routes that are not `known`; return how many were skipped."""
         table = schema.outbox
         others = [
             ~table.c.dedupe.startswith(f"{route}:", autoescape=True) for route in sorted(known)
@@ -104,14 +104,14 @@ class Outbox(ABC):
             return int(done.rowcount)
 
     def message_counts(self) -> dict[str, int]:
-        """How many messages are in each state."""
+        """Return the number of messages in each state."""
         table = schema.outbox
         with self._reading() as connection:
             rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
             return {str(state): int(count) for state, count in rows}
 
     def late_messages(self) -> int:
-        """How many messages were tried and not taken; those that are only gathered do not count."""
+        """Return the number of pending messages that were tried, not counting untried ones."""
         table = schema.outbox
         with self._reading() as connection:
             query = select(func.count()).where(table.c.state == "pending", table.c.attempts > 0)

@@ -1,8 +1,8 @@
-"""Reading the records again and again: only what changed is read.
+"""Reader for repeated loads of the records: only what changed is read.
 
-`Store.load` parses everything. Whoever reads more often than the records change keeps a `Reader`:
-while nothing was written it costs one query of two rows, whatever there is. The daemon that leads
-also tells its reader what it has written, and so reads nothing back.
+`Store.load` parses everything. Callers that read more often than the records change keep a
+`Reader`: while nothing was written, a load costs one query of two rows, whatever the number of
+records. The leading daemon also passes its own writes to its reader, and so reads nothing back.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from reconciler.store import rows, schema
 from reconciler.store.errors import translating
 from reconciler.store.store import Store
 
-CHUNK = 500  # keys in one query; SQLite before 3.32 takes 999
+CHUNK = 500  # keys in one query; SQLite before 3.32 allows 999 parameters
 
 
 class Reader:
-    """Loads the records of one store; one thread at a time."""
+    """Loader for the records of one store; for one thread at a time."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
@@ -38,15 +38,15 @@ class Reader:
         self._builds = _Rows(schema.builds, BuildRecord, runtimes)
         self._repo: tuple[str, RepoState] = ("", RepoState())
         self._records = Records()
-        self._count: str | None = None  # of the writes that the records hold; None: not known
+        self._count: str | None = None  # number of writes contained in the records; None if unknown
 
     def load(self, *, whole: bool = False) -> Records:
-        """Everything that is recorded; the very same object while nothing has changed.
+        """Return all records; the same object while nothing has changed.
 
-        Unless `whole`, nothing is looked at while the count of writes is as before, and a row whose
-        key and version are as before is taken as unchanged. That can be wrong where an earlier
-        release writes, or a database was put back: `whole` compares what the rows hold.
-        Raises Retryable("DatabaseUnavailable").
+        Unless `whole`, nothing is read while the count of writes is unchanged, and a row whose key
+        and version are unchanged is not read again. That can be wrong if an earlier release writes,
+        or after a database was restored: `whole` compares the contents of the rows. Raises
+        Retryable("DatabaseUnavailable").
         """
         with translating(self._shown), self._engine.connect() as connection:
             query = select(schema.meta).where(schema.meta.c.key.in_(("repo", rows.CHANGES)))
@@ -63,9 +63,9 @@ class Reader:
         return self._records
 
     def wrote(self, change: Change, count: int) -> None:
-        """Take in a change that this process has written as the write of number `count`.
+        """Apply a change that this process has written as write number `count`.
 
-        Nothing is taken in when another write came in between: the next `load` reads both.
+        It is ignored if another write came in between: the next `load` then reads both.
         """
         if self._count is None or int(self._count) != count - 1:
             return
@@ -106,7 +106,7 @@ class Reader:
 
 
 class _Rows:
-    """The records of one table, by key, with a mark of the text that each was parsed from."""
+    """Records of one table, by key, with a hash of the row that each was parsed from."""
 
     def __init__(self, table: Table, kind: type[Any], runtimes: rows.Runtimes) -> None:
         self.table = table
@@ -118,14 +118,14 @@ class _Rows:
         self.lost: set[str] = set()  # keys of rows that cannot be read
 
     def snapshot(self, last: Any) -> Any:
-        """The records as a mapping of their own; `last` itself while nothing has changed."""
+        """Return the records as a separate mapping; `last` itself while nothing has changed."""
         if not self._changed:
             return last
         self._changed = False
         return dict(self.records)
 
     def read(self, connection: Connection, *, whole: bool) -> bool:
-        """Take in what the table holds now; True if that is something else than before."""
+        """Read the table's current contents; return True if they differ from before."""
         if not self._rows or whole:
             return self._take_all(connection)
         table = self.table
@@ -136,7 +136,7 @@ class _Rows:
         return self._take_some(connection, changed) or gone
 
     def take_written(self, put: Any, dropped: tuple[str, ...]) -> None:
-        """Take in what was written just now."""
+        """Apply what was just written."""
         for record in rows.as_written(put):
             key = record.key if isinstance(record, BuildRecord) else record.name
             self.records[key] = record
@@ -163,7 +163,7 @@ class _Rows:
         return self._take(connection, found) or gone
 
     def _take_some(self, connection: Connection, keys: list[str]) -> bool:
-        """Read the rows of `keys`; True if one holds something else than before."""
+        """Read the rows of `keys`; return True if one has changed."""
         table, differs = self.table, False
         for start in range(0, len(keys), CHUNK):
             query = select(table).where(table.c.key.in_(keys[start : start + CHUNK]))
@@ -171,7 +171,7 @@ class _Rows:
         return differs
 
     def _take(self, connection: Connection, found: Any) -> bool:
-        """Parse the rows that are not as before; True if there is one."""
+        """Parse the rows that have changed; return True if there are any."""
         differs = False
         for row in found:
             version, mark = self._rows.get(row.key, (0, None))
@@ -187,7 +187,7 @@ class _Rows:
                 continue
             self.lost.discard(row.key)
             if mark is None and version == row.version and self.records.get(row.key) == record:
-                continue  # what was written here, read for the first time
+                continue  # written by this process and now read for the first time
             differs = self._changed = True
             self.records[row.key] = record
         return differs

@@ -1,7 +1,7 @@
-"""Records as rows: how one is written, and how one is read.
+"""Conversion between records and table rows.
 
-A runtime lists all that is installed in a base, and many instances share one; so it is a row of its
-own, named by its SHA-256, and in memory one object.
+A runtime lists everything that is installed in a base, and many instances share one. So a runtime
+has its own row, named by its SHA-256, and is one object in memory.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from reconciler.store.errors import Conflict
 log = logging.getLogger(__name__)
 
 RecordT = EnvironmentRecord | InstanceRecord | BuildRecord
-CHANGES = "changes"  # the row of `meta` that counts the writes of records
+CHANGES = "changes"  # the row of `meta` that counts writes of records
 
 
 class Runtimes:
-    """The runtimes of one database, each read once; one thread at a time."""
+    """Cache of the runtimes of one database, each read once; for one thread at a time."""
 
     def __init__(self) -> None:
         self._known: dict[str, Runtime] = {}
 
     def get(self, connection: Connection, digest: str) -> Runtime:
-        """The runtime of this digest."""
+        """Return the runtime with this digest."""
         found = self._known.get(digest)
         if found is None:
             table = schema.runtimes
@@ -50,16 +50,16 @@ class Runtimes:
 
 
 def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Runtimes) -> Any:
-    """The record in a row."""
+    """Return the record in a row."""
     record = parse(kind, _as_now(row.document))
     if kind is InstanceRecord and row.runtime:
         return replace(record, version=row.version, runtime=runtimes.get(connection, row.runtime))
-    object.__setattr__(record, "version", row.version)  # made here, and nobody else's yet
+    object.__setattr__(record, "version", row.version)  # just created, and not yet shared
     return record
 
 
 def _as_now(document: str) -> str:
-    """A document as it is written now: a baseline was made of pairs of a file and "" once."""
+    """Return a document in the current format. Baselines used to be pairs of a file and ""."""
     if '"baseline":[[' not in document:
         return document
     found = json.loads(document)
@@ -72,7 +72,7 @@ def _as_now(document: str) -> str:
 def read(
     connection: Connection, table: Table, kind: type[Any], row: Row[Any], runtimes: Runtimes
 ) -> Any:
-    """The record in a row; None, and a line in the log, where it cannot be read."""
+    """Return the record in a row, or None if it cannot be read, which is logged."""
     try:
         return decode(connection, kind, row, runtimes)
     except ValueError as error:
@@ -83,7 +83,7 @@ def read(
 def load(
     connection: Connection, table: Table, kind: type[Any], runtimes: Runtimes
 ) -> tuple[dict[str, Any], set[str]]:
-    """Every record of a table by key, and the keys of those that cannot be read."""
+    """Return every record of a table by key, and the keys of those that cannot be read."""
     found = connection.execute(select(table)).all()
     records = {row.key: read(connection, table, kind, row, runtimes) for row in found}
     lost = {key for key, record in records.items() if record is None}
@@ -91,12 +91,15 @@ def load(
 
 
 def named(lost: Mapping[Table, Iterable[str]]) -> frozenset[str]:
-    """What cannot be read, as `Records.unreadable` has it."""
+    """Return the names of unreadable records, in the form of `Records.unreadable`."""
     return frozenset(f"{table.name[:-1]}/{key}" for table, keys in lost.items() for key in keys)
 
 
 def repo_state(text: str | None) -> RepoState:
-    """What is recorded of the repo; nothing, where that cannot be read: it is seen anew."""
+    """Return the recorded state of the repo, or an empty one if it is unreadable.
+
+    An empty state makes the daemon read the repo again.
+    """
     try:
         return parse(RepoState, text) if text else RepoState()
     except ValueError as error:
@@ -105,7 +108,7 @@ def repo_state(text: str | None) -> RepoState:
 
 
 def put(connection: Connection, table: Table, key: str, record: RecordT) -> None:
-    """Insert a record of version 0, or replace the row of just its version; raises Conflict."""
+    """Insert a record of version 0, or replace the row of exactly its version. Raises Conflict."""
     values: dict[str, object] = {}
     bare = replace(record, version=0)
     if isinstance(bare, InstanceRecord):
@@ -128,7 +131,7 @@ def put(connection: Connection, table: Table, key: str, record: RecordT) -> None
 
 
 def _put_runtime(connection: Connection, runtime: Runtime | None) -> str:
-    """Write a runtime, once; returns its digest, "" for none."""
+    """Write a runtime unless it exists; return its digest, or "" if there is none."""
     if runtime is None:
         return ""
     document = dump(runtime)
@@ -141,7 +144,7 @@ def _put_runtime(connection: Connection, runtime: Runtime | None) -> str:
 
 
 def meta(connection: Connection, key: str) -> str | None:
-    """A named text."""
+    """Return a named text, or None."""
     found = connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
     return str(found) if found is not None else None
 
@@ -156,13 +159,13 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
 
 
 def count_change(connection: Connection) -> int:
-    """Count one more write of records, within the transaction that holds the lease's row."""
+    """Count one more write of records, in the transaction that locks the lease's row."""
     number = int(meta(connection, CHANGES) or 0) + 1
     set_meta(connection, CHANGES, str(number))
     return number
 
 
 def as_written(records: Iterator[RecordT] | tuple[RecordT, ...]) -> Iterator[Any]:
-    """Records as they are read after they were put."""
+    """Yield records in the form in which they are read after they were written."""
     for record in records:
         yield replace(record, version=record.version + 1)

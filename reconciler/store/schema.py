@@ -1,4 +1,4 @@
-"""The tables. A record is a row: its key, its version, and the whole of it as a JSON document."""
+"""Database tables. The row of a record has its key, its version, and a JSON document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-SERIAL = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts only INTEGER keys by itself
+SERIAL = BigInteger().with_variant(Integer(), "sqlite")  # SQLite generates ids for INTEGER only
 
 lease = Table(
     "lease",
@@ -43,7 +43,7 @@ def _records(name: str, *more: Column[str]) -> Table:
 environments = _records("environments")
 instances = _records(
     "instances",
-    Column("runtime", String(64), nullable=False, server_default=""),  # digest, "" for none here
+    Column("runtime", String(64), nullable=False, server_default=""),  # digest; "" if there is none
 )
 builds = _records("builds")
 

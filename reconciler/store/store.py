@@ -1,7 +1,7 @@
-"""The records: one reader and one fenced writer, on SQLite or PostgreSQL.
+"""Store of the records: any number of readers and one fenced writer.
 
 Every write of records is compare-and-swap on (row version, epoch of the lease), in one transaction
-with its events. Operators' requests and the outbox need no lease: they only queue.
+with its events. Operators' requests and the outbox need no lease, because they only queue.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from reconciler.store.errors import LeaseLost, translating
 from reconciler.store.outbox import Outbox
 
 SCHEMA = "0002"  # the newest migration that this code knows
-MIGRATING = 0x67726F756E64  # the number of the lock that a migration holds
+MIGRATING = 0x67726F756E64  # id of the lock that a migration holds
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to act. `deadline` is on this machine's clock that goes on while it sleeps."""
+    """Right to act. `deadline` is on this machine's clock, which also counts suspended time."""
 
     holder: str
     epoch: int
     deadline: float
 
     def remaining(self) -> float:
-        """Seconds that are left, by this machine's clock."""
+        """Return the seconds that are left, by this machine's clock."""
         return self.deadline - _since_boot()
 
 
 class Store(Outbox):
-    """The records behind one database URL. Methods raise Retryable("DatabaseUnavailable").
+    """Store of records behind one database URL. Methods raise Retryable("DatabaseUnavailable").
 
-    Raises Stalled("DatabaseUnknown") for an address of no database that it can use.
+    The constructor raises Stalled("DatabaseUnknown") if the URL names no supported database.
     """
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = open_engine(url)
-        # The lease has connections of its own: no reader of the records can hold up its renewal.
+        # The lease has its own connections: no reader of the records can hold up its renewal.
         self._lease_engine: Engine = open_engine(url)
         self._shown = self.engine.url.render_as_string(hide_password=True)
         self._sqlite = self.engine.dialect.name == "sqlite"
@@ -76,7 +76,7 @@ class Store(Outbox):
 
     @contextmanager
     def _writing(self, engine: Engine | None = None) -> Iterator[Connection]:
-        """A transaction that holds the write lock from its start on SQLite."""
+        """Open a transaction; on SQLite it holds the write lock from its start."""
         with translating(self._shown), (engine or self.engine).connect() as connection:
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -96,7 +96,7 @@ class Store(Outbox):
     def migrate(self) -> None:
         """Bring the tables to this code's schema.
 
-        Raises Stalled("SchemaTooNew") when a newer Groundcrew has used this database.
+        Raises Stalled("SchemaTooNew") if a newer Groundcrew has used this database.
         """
         if self.schema() == SCHEMA:
             return
@@ -106,18 +106,19 @@ class Store(Outbox):
         config = Config()
         config.set_main_option("script_location", "reconciler.store:migrations")
         with self._writing() as connection:
-            if not self._sqlite:  # replicas that start together: one of them makes the tables
-                for name in PATIENCE:  # a migration may take as long as it takes
+            if not self._sqlite:  # when replicas start together, only one creates the tables
+                for name in PATIENCE:  # a migration has no time limit
                     connection.exec_driver_sql(f"SET LOCAL {name} = 0")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATING})")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
     def check(self) -> None:
-        """See that there are records of this code's schema.
+        """Check that the records exist and have this code's schema.
 
-        Raises Retryable("NoRecords") before a daemon has made its tables, Retryable("SchemaTooOld")
-        before one of this version has, and Stalled("SchemaTooNew") as `migrate` does.
+        Raises Retryable("NoRecords") before a daemon has created the tables,
+        Retryable("SchemaTooOld") before one of this version has migrated them, and
+        Stalled("SchemaTooNew") as `migrate` does.
         """
         found = self.schema()
         if found is None:
@@ -134,7 +135,10 @@ class Store(Outbox):
             )
 
     def schema(self) -> str | None:
-        """The schema of its tables, None before there are any; raises Stalled("SchemaTooNew")."""
+        """Return the version of the tables' schema, or None if there are none.
+
+        Raises Stalled("SchemaTooNew").
+        """
         found = self._schema_version()
         if found is not None and found > SCHEMA:
             raise Stalled(
@@ -154,7 +158,7 @@ class Store(Outbox):
     # ---------------------------------------------------------------------------------- lease
 
     def acquire(self, holder: str, ttl: float, *, force: bool = False) -> Lease | None:
-        """Take the lease for `ttl` seconds; None while another holds it.
+        """Take the lease for `ttl` seconds; return None while another process holds it.
 
         `force` takes it from a holder that is known to be dead. The epoch grows each time.
         """
@@ -176,9 +180,9 @@ class Store(Outbox):
         return Lease(holder, epoch, begun + ttl)
 
     def renew(self, lease: Lease, ttl: float) -> Lease:
-        """Hold the lease for `ttl` more seconds; raises LeaseLost when it is another's.
+        """Hold the lease for `ttl` more seconds. Raises LeaseLost if another process has taken it.
 
-        A lease that has run out is renewed as long as nobody has taken it: nobody has led since.
+        An expired lease is renewed if nobody has taken it: nobody else has led in the meantime.
         """
         begun = _since_boot()
         with self._writing(self._lease_engine) as connection:
@@ -189,7 +193,7 @@ class Store(Outbox):
         return replace(lease, deadline=begun + ttl)
 
     def release(self, lease: Lease) -> None:
-        """Let another take the lease at once."""
+        """Release the lease, so that another process can take it at once."""
         with self._writing(self._lease_engine) as connection:
             connection.execute(
                 update(schema.lease)
@@ -198,14 +202,14 @@ class Store(Outbox):
             )
 
     def leader(self) -> str | None:
-        """Who holds the lease now."""
+        """Return the current holder of the lease, or None."""
         with self._reading() as connection:
             row = connection.execute(select(schema.lease)).first()
             alive = row is not None and row.expires_at > self._clock(connection)
             return str(row.holder) if row is not None and alive else None
 
     def clock(self) -> float:
-        """The database's own clock, in seconds since the epoch."""
+        """Return the database's own clock, in seconds since the epoch."""
         with self._reading() as connection:
             return self._clock(connection)
 
@@ -230,7 +234,7 @@ class Store(Outbox):
     # -------------------------------------------------------------------------------- records
 
     def load(self) -> Records:
-        """Everything that is recorded, by one query per table."""
+        """Return all records, with one query per table."""
         with self._reading() as connection:
             state = rows.repo_state(rows.meta(connection, "repo"))
             runtimes = rows.Runtimes()
@@ -255,9 +259,9 @@ class Store(Outbox):
             )
 
     def write(self, lease: Lease, change: Change) -> int:
-        """Record a change, all of it or nothing; returns how many writes there were, with this.
+        """Record a change, all of it or nothing; return the number of writes, including this one.
 
-        Raises LeaseLost when the lease is not held any more, Conflict when a row has changed.
+        Raises LeaseLost if the lease is no longer held, Conflict if a row has changed.
         """
         with self._writing() as connection:
             self._fence(connection, lease)
@@ -290,7 +294,7 @@ class Store(Outbox):
             return rows.count_change(connection)
 
     def lock(self, recipe_digest: str, runtime_key: str) -> str | None:
-        """The lock that is kept for this recipe and runtime."""
+        """Return the saved lock for this recipe and runtime, or None."""
         table = schema.locks
         with self._reading() as connection:
             found = connection.execute(
@@ -301,19 +305,19 @@ class Store(Outbox):
             return str(found) if found is not None else None
 
     def named(self, key: str) -> str | None:
-        """A named text of another room; None when it was never set."""
+        """Return a named text saved by another package, or None if it was never set."""
         with self._reading() as connection:
             return rows.meta(connection, key)
 
     def name(self, key: str, value: str) -> None:
-        """Set a named text of another room; needs no lease."""
+        """Save a named text for another package; needs no lease."""
         with self._writing() as connection:
             rows.set_meta(connection, key, value)
 
     # ----------------------------------------------------------------------------- operators
 
     def submit(self, who: str, verb: Verb, target: str, at: float) -> int:
-        """Queue an operator's request; returns its id."""
+        """Queue an operator's request; return its id."""
         with self._writing() as connection:
             result = connection.execute(
                 insert(schema.requests).values(
@@ -324,7 +328,7 @@ class Store(Outbox):
             return int(result.inserted_primary_key[0])
 
     def requests(self) -> list[Request]:
-        """Requests that are not carried out yet, oldest first."""
+        """Return the requests that were not carried out yet, oldest first."""
         table = schema.requests
         with self._reading() as connection:
             rows = connection.execute(
@@ -342,7 +346,7 @@ class Store(Outbox):
         limit: int = 1000,
         newest_first: bool = False,
     ) -> list[Event]:
-        """History, oldest first unless asked otherwise."""
+        """Return events, oldest first unless `newest_first`."""
         table = schema.events
         query = select(table).where(table.c.id > after_id).limit(limit)
         if before_id is not None:
@@ -362,7 +366,7 @@ class Store(Outbox):
             ]  # fmt: skip
 
     def last_event_id(self) -> int:
-        """Id of the newest event, 0 when there is none."""
+        """Return the id of the newest event, or 0 if there is none."""
         with self._reading() as connection:
             return int(connection.execute(select(func.max(schema.events.c.id))).scalar() or 0)
 
@@ -394,5 +398,5 @@ def _append(connection: Connection, events: Sequence[Event]) -> None:
 
 
 def _since_boot() -> float:
-    """Seconds, those included in which the machine was suspended."""
+    """Return the seconds since boot, including time in which the machine was suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

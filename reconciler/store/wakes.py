@@ -1,6 +1,6 @@
-"""Wake-ups between daemons of one PostgreSQL, by LISTEN and NOTIFY.
+"""Wake-ups between daemons that share one PostgreSQL, by LISTEN and NOTIFY.
 
-On SQLite there is one daemon, which hears its own: nothing is told and nothing is listened to.
+On SQLite there is one daemon, which wakes itself: nothing is sent and nothing is listened to.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 log = logging.getLogger(__name__)
 
 CHANNEL = "groundcrew"
-POLL, LOOK = "poll", "look"  # look at the environments repo; look at the records
-SILENCE = 5.0  # seconds after which the listener sees whether it is to stop
-AGAIN = 5.0  # seconds before it connects again
+POLL, LOOK = "poll", "look"  # read the environments repo; read the records
+SILENCE = 5.0  # seconds between checks whether the listener should stop
+AGAIN = 5.0  # seconds before it reconnects
 
 
 def tell(engine: Engine, word: str) -> None:
-    """Wake the leader of this database; one that cannot be told sees it at its next look."""
+    """Wake the leader of this database; if that fails, it sees the change at its next poll."""
     if engine.dialect.name != "postgresql":
         return
     try:
@@ -33,7 +33,7 @@ def tell(engine: Engine, word: str) -> None:
 
 
 def listen(engine: Engine, hear: Callable[[str], None], stop: threading.Event) -> None:
-    """Call `hear` with each word that is told, until `stop`; returns at once on SQLite."""
+    """Call `hear` with each word received, until `stop`; return at once on SQLite."""
     if engine.dialect.name != "postgresql":
         return
     import psycopg
@@ -42,7 +42,7 @@ def listen(engine: Engine, hear: Callable[[str], None], stop: threading.Event) -
         try:
             with psycopg.connect(_plain(engine.url), autocommit=True, connect_timeout=5) as link:
                 link.execute(f"LISTEN {CHANNEL}")
-                hear(POLL)  # what was told while nobody listened
+                hear(POLL)  # for messages sent while nobody listened
                 while not stop.is_set():
                     for found in link.notifies(timeout=SILENCE, stop_after=1):
                         hear(found.payload)
@@ -52,5 +52,5 @@ def listen(engine: Engine, hear: Callable[[str], None], stop: threading.Event) -
 
 
 def _plain(url: URL) -> str:
-    """The URL as the driver itself reads it."""
+    """Return the URL in the form that the driver itself reads."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,1 +1,1 @@
-"""The docs: what is generated from code, and what makes a site of them."""
+"""Generators of documentation pages, and hooks for building the documentation site."""

@@ -1,4 +1,4 @@
-"""Pages that are generated: `python -m scripts.docs` writes them, `--check` says what is stale."""
+"""Generated pages: `python -m scripts.docs` writes them, `--check` reports stale ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGES = {"docs/settings.md": settings.page, "docs/events.md": events.page}
 
 
 def main() -> int:
-    """Write the pages, or with `--check` return 1 if one is not current."""
+    """Write the pages; with `--check`, return 1 if any page is not current."""
     texts = {ROOT / name: page() for name, page in PAGES.items()}
     stale = [p for p, text in texts.items() if not p.is_file() or p.read_text() != text]
     if "--check" in sys.argv[1:]:

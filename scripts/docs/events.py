@@ -1,7 +1,7 @@
-"""docs/events.md: what each kind of event means and what its data holds.
+"""Generator of docs/events.md: the meaning of each kind of event, and its data.
 
-The words are here; the tests compare the kinds with those that the code records, and the data with
-that of a daemon's history.
+The texts are defined here; the tests compare the kinds with those that the code records, and the
+data with the history of a daemon.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ BUILD = ("key", "build")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of event: what it says, and the keys that its data may hold."""
+    """Meaning of one kind of event, and the keys that its data may contain."""
 
     means: str
     data: tuple[str, ...] = ()
@@ -147,7 +147,7 @@ below. Keys may be added.
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD]
     for title, kinds in TABLES.items():
         parts.append(f"\n## {title}\n\n| kind | means | data |\n|---|---|---|\n")

@@ -1,4 +1,4 @@
-"""docs/settings.md, from the settings' own model."""
+"""Generator of docs/settings.md, from the model of the settings."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ bytes. An unknown key is refused. With the [Helm chart](kubernetes.md) they stan
 Secrets are files, never settings: [operations.md](operations.md#secrets).
 """
 NAMED = {"builder.parallel": "cores of the machine"}
-"""Defaults that are not the same everywhere."""
+"""Defaults that depend on the machine."""
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     sections: list[str] = []
     _section("", Settings, sections)
     return HEAD + "".join(sections)
 
 
 def _section(path: str, model: type[BaseModel], sections: list[str], table: str = "") -> None:
-    """A table of a model's own settings, then one for each model inside it."""
+    """Append a table of a model's own settings, then one for each nested model."""
     title = f"`[{table or path}]`" if path else "Top level"
     words = " ".join((model.__doc__ or "").split()) if path else "Before the first section."
     lines = [f"\n## {title}\n\n{words}\n"]
@@ -66,7 +66,7 @@ def _row(key: str, name: str, field: FieldInfo) -> str:
 
 
 def _model_in(kind: Any) -> tuple[type[BaseModel], str] | None:
-    """The section that a field is, or holds several of as a `list` or `map`."""
+    """Return the nested model of a field, and "list" or "map" if the field holds several of it."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind, ""
     for argument in get_args(kind):
@@ -76,7 +76,7 @@ def _model_in(kind: Any) -> tuple[type[BaseModel], str] | None:
 
 
 def _type(kind: Any) -> str:
-    """A type in words."""
+    """Return a type as readable text."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return ", ".join(f"`{a}`" if a else "empty" for a in arguments)
@@ -100,7 +100,7 @@ def _plural(words: str) -> str:
 
 
 def _default(key: str, field: FieldInfo) -> str:
-    """A default as one would write it; empty where there is none."""
+    """Return a default as a user would write it, or "" if there is none."""
     if key in NAMED:
         return NAMED[key]
     value = field.get_default(call_default_factory=True)

@@ -1,9 +1,9 @@
-"""A hook of mkdocs: what pages link to outside docs/ is shown on the site as pages of its own.
+"""Hook for mkdocs: gives project files outside docs/ that pages link to pages of their own.
 
 A link such as `../deploy/prometheus/rules.yaml` works where the repository is browsed; on the site
-it leads to a page with that file's text, or with a list where it is a directory. It also fills in
-what the navigation leaves open: an entry that ends with `/` is all pages of that directory, and a
-page that no entry names is put under *More*.
+it leads to a page with that file's text, or with a list if it is a directory. The hook also
+completes the navigation: an entry that ends with `/` stands for all pages of that directory, and
+pages that no entry names are listed under *More*.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"(?<=\]\()(\.\./[^)#\s]+)")
-LARGEST = 64 * 1024  # bytes of a file that gets a page
+LARGEST = 64 * 1024  # bytes; larger files get no page
 HIDDEN = "---\nsearch: {exclude: true}\n---\n"
 LANGUAGES = {".yaml": "yaml", ".yml": "yaml", ".py": "python", ".json": "json", ".toml": "toml"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill in the navigation."""
+    """Complete the navigation."""
     docs = Path(config.docs_dir)
     pages = sorted(str(p.relative_to(docs)) for p in docs.rglob("*.md"))
     nav = [_expanded(entry, pages) for entry in config.nav or []]
@@ -38,7 +38,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _expanded(entry: Any, pages: list[str]) -> Any:
-    """An entry with `directory/` in it as the list of that directory's pages, README first."""
+    """Return an entry with each `directory/` replaced by that directory's pages, README first."""
     if isinstance(entry, dict):
         return {title: _expanded(inside, pages) for title, inside in entry.items()}
     if isinstance(entry, list):
@@ -60,7 +60,7 @@ def _leaves(entry: Any) -> Iterator[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each file and directory outside that a page links to."""
+    """Add a page for each file and directory outside docs/ that a page links to."""
     for page in [f for f in files if f.is_documentation_page()]:
         for found in LINK.findall(page.content_string):
             target = _outside(page.src_uri, found)
@@ -70,11 +70,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _outside(page: str, link: str) -> Path | None:
-    """The file or directory of the project that a link leads to, if it is not in docs/."""
+    """Return the project file or directory that a link leads to, or None if it is in docs/."""
     path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
     target = ROOT / path
     outside = not path.startswith(("docs/", ".."))
-    return target if outside and target.exists() else None  # mkdocs names what does not exist
+    return target if outside and target.exists() else None  # mkdocs reports links to missing files
 
 
 def _add(files: Files, config: MkDocsConfig, target: Path) -> None:
@@ -90,7 +90,7 @@ def _add(files: Files, config: MkDocsConfig, target: Path) -> None:
 
 
 def _tracked(target: Path) -> Iterable[Path]:
-    """The files of a directory, what Python leaves behind not among them."""
+    """Return the files of a directory, without Python's caches and hidden files."""
     if target.is_file():
         return []
     found = (p for p in sorted(target.rglob("*")) if p.is_file())
@@ -117,7 +117,7 @@ def _text(target: Path) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links that go outside to those pages."""
+    """Point links that lead outside docs/ to those pages."""
     del config, files
 
     def replaced(match: re.Match[str]) -> str:

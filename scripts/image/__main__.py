@@ -1,10 +1,11 @@
 """Builds the container image with buildah: `python3 scripts/image [--base debootstrap] …`.
 
-Where a registry can be reached, the base comes from there. Where none can, `--base debootstrap`
-makes one from Debian's packages and commits it under the Dockerfile's FROM name, in a store of its
-own, so that no other build on this machine takes it for the real one; that needs root.
+If a registry can be reached, the base comes from there. Otherwise, `--base debootstrap` builds one
+from Debian's packages and commits it under the name in the Dockerfile's FROM. It is kept in a
+separate store, so that no other build on this machine mistakes it for the real one. This needs
+root.
 
-Ends with 0 and the image's id on standard output, or with 1 and the reason.
+Exits with 0 and the image's id on standard output, or with 1 and the reason.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ STEP = 900.0  # seconds that one command may take
 
 
 class Failed(Exception):
-    """It cannot be done; the message says why and what to do."""
+    """Error that ends the build; the message gives the reason and what to do."""
 
 
 def run(*command: str | Path, where: Path = HERE, **variables: str) -> str:
-    """Run a command, its errors on ours; what it says on standard output, or Failed."""
+    """Run a command and return its standard output. Raises Failed."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -71,7 +72,7 @@ def run(*command: str | Path, where: Path = HERE, **variables: str) -> str:
 
 
 class Buildah:
-    """buildah on a store: the user's own (None), or one below a directory."""
+    """buildah with a store: the user's own (None), or one below a directory."""
 
     def __init__(self, store: Path | None) -> None:
         self._words = ["buildah"]
@@ -79,7 +80,7 @@ class Buildah:
             return
         self._words += ["--root", str(store / "root"), "--runroot", str(store / "run")]
         if "STORAGE_DRIVER" not in os.environ and not self._works():
-            self._words += ["--storage-driver", "vfs"]  # no overlay upon an overlay
+            self._words += ["--storage-driver", "vfs"]  # overlay does not work on top of an overlay
 
     def _works(self) -> bool:
         try:
@@ -91,12 +92,12 @@ class Buildah:
         return done.returncode == 0
 
     def __call__(self, *words: str | Path) -> str:
-        """Run a command of buildah; Failed when it fails."""
+        """Run a buildah command and return its output. Raises Failed."""
         return run(*self._words, *words)
 
     @contextmanager
     def container(self, image: str) -> Iterator[str]:
-        """A working container of an image, which is removed in the end."""
+        """Yield a working container of an image, and remove it at the end."""
         name = self("from", "--pull-never", image)
         try:
             yield name
@@ -108,7 +109,7 @@ class Buildah:
 
 
 def base_name() -> str:
-    """The name in the Dockerfile's FROM."""
+    """Return the image name in the Dockerfile's FROM."""
     found = re.search(r"^ARG BASE=(\S+)$", (HERE / "Dockerfile").read_text(), re.MULTILINE)
     if found is None:
         raise Failed("the Dockerfile names no BASE")
@@ -116,13 +117,13 @@ def base_name() -> str:
 
 
 def cache() -> Path:
-    """Where bases are kept."""
+    """Return the directory that bases are cached in."""
     above = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(above) / "groundcrew" / "image"
 
 
 def debootstrap(name: str) -> Path:
-    """A tar of what stands in for the image `name`; kept, and made if it is not there."""
+    """Return a tar of the base that stands in for the image `name`; build it if not cached."""
     tag = name.rpartition(":")[2]
     kept = cache() / f"{tag}-{platform.machine()}.tar"
     if kept.is_file():
@@ -142,7 +143,7 @@ def debootstrap(name: str) -> Path:
 
 
 def slim(root: Path) -> None:
-    """Leave out what Debian's own slim image leaves out, and all that is of this machine."""
+    """Remove what Debian's own slim image omits, and everything specific to this machine."""
     share = root / "usr" / "share"
     for name in EXCLUDED:
         for path in [p for p in (share / name).rglob("*") if not p.is_dir()]:
@@ -162,7 +163,7 @@ def slim(root: Path) -> None:
 
 
 def stand_in(buildah: Buildah, name: str) -> None:
-    """Commit a base of debootstrap as the image `name`."""
+    """Commit a base made by debootstrap as the image `name`."""
     archive = debootstrap(name)
     with buildah.container("scratch") as container:
         buildah("add", "--quiet", container, archive, "/")
@@ -174,7 +175,7 @@ def stand_in(buildah: Buildah, name: str) -> None:
 
 
 def build(buildah: Buildah, tag: str, *, pull: bool) -> str:
-    """Build the image; its id."""
+    """Build the image; return its id."""
     words = ["--format", "docker", "--isolation", os.environ.get("BUILDAH_ISOLATION", "chroot")]
     words += ["--network", "host", "--quiet"]
     words += [] if pull else ["--pull-never"]
@@ -187,7 +188,7 @@ def build(buildah: Buildah, tag: str, *, pull: bool) -> str:
 
 
 def labels() -> dict[str, str]:
-    """Which version this is, and of which commit where that is known."""
+    """Return the image's labels: its version, and its commit if that is known."""
     found = {"version": version()}
     git = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
     done = subprocess.run(git, capture_output=True, text=True, timeout=60, check=False)
@@ -197,13 +198,13 @@ def labels() -> dict[str, str]:
 
 
 def version() -> str:
-    """The project's version."""
+    """Return the project's version."""
     project = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
     return str(project["version"])
 
 
 def unpack(buildah: Buildah, image: str, place: Path) -> None:
-    """Write `rootfs/` and `config.json` (as `docker inspect` would tell it) below `place`."""
+    """Write `rootfs/` and `config.json` (as from `docker inspect`) below `place`."""
     place.mkdir(parents=True)
     told = json.loads(buildah("inspect", "--type", "image", image))
     (place / "config.json").write_text(json.dumps(told["Docker"]["config"], indent=2))
@@ -216,7 +217,7 @@ def unpack(buildah: Buildah, image: str, place: Path) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """Return the parsed command-line arguments."""
     parser = argparse.ArgumentParser(prog="scripts/image", description=__doc__.splitlines()[0])
     parser.add_argument("--base", choices=("registry", "debootstrap"), default="registry")
     parser.add_argument("--tag", default=f"groundcrew:{version()}", help="the image's name")
@@ -229,7 +230,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Build, and say which image it is."""
+    """Build the image and print its id."""
     asked = arguments()
     own = asked.base == "debootstrap"
     try:

@@ -1,7 +1,7 @@
-"""What building needs of this machine's configuration: package indexes, mirrors, a CA bundle.
+"""Configuration of this machine for the image build: package indexes, mirrors, a CA bundle.
 
-The image is built with them and keeps none of them: they go into the build as its secrets
-(`pip`, `apt`, `sources`, `ca`; see the Dockerfile), each of which is optional.
+The build uses them without keeping them in the image: they are passed as build secrets (`pip`,
+`apt`, `sources`, `ca`; see the Dockerfile), each of which is optional.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ SUITES = ("bookworm", "bookworm-updates", "bookworm-security")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 INDEXES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
-INSIDE = Path("/run/secrets")  # where the Dockerfile finds them
+INSIDE = Path("/run/secrets")  # directory in which the Dockerfile finds them
 PIP_LINE = re.compile(r"^(?P<section>[^.]+)\.(?P<key>[\w-]+)=(?P<value>['\"].*)$")
 PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "find-links", "proxy")
 APT_LINE = re.compile(r"^Acquire::(http|https)::.*(Proxy|Verify-Peer|Verify-Host)", re.IGNORECASE)
-TIMEOUT = 120.0  # seconds of one question
+TIMEOUT = 120.0  # seconds per command
 
 
 def secrets(directory: Path) -> list[tuple[str, Path]]:
-    """Write what the build needs below `directory`; the secrets' names and files."""
+    """Write the build's secrets below `directory`; return their names and files."""
     bundle = ca_bundle()
     wanted = {"pip": pip_conf(bundle), "apt": apt_conf(bundle), "sources": sources()}
     found = [("ca", bundle)] if bundle else []
@@ -41,7 +41,7 @@ def secrets(directory: Path) -> list[tuple[str, Path]]:
 
 
 def ca_bundle() -> Path | None:
-    """The bundle of certificates that this environment names."""
+    """Return the certificate bundle named by the environment, or None."""
     named = (Path(os.environ[name]) for name in CERTIFICATES if os.environ.get(name))
     return next((path for path in named if path.is_file()), None)
 
@@ -50,7 +50,7 @@ def ca_bundle() -> Path | None:
 
 
 def pip_conf(bundle: Path | None) -> str:
-    """A pip.conf with this machine's indexes; empty when it has none of its own."""
+    """Return a pip.conf with this machine's indexes, or "" if it has none of its own."""
     found = _pip_settings()
     index = next((os.environ[name] for name in INDEXES if os.environ.get(name)), None)
     if index:
@@ -65,7 +65,7 @@ def pip_conf(bundle: Path | None) -> str:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What `pip config list` says of PIP_KEYS: variables, then `install`, then `global`."""
+    """Return pip's settings for PIP_KEYS; variables override `install`, then `global`."""
     ranks = {"global": 0, "install": 1, ":env:": 2}
     found: dict[str, tuple[int, str]] = {}
     for line in _say([sys.executable, "-m", "pip", "config", "list"]).splitlines():
@@ -83,12 +83,12 @@ def _pip_settings() -> dict[str, str]:
 
 
 def mirror() -> str:
-    """Where this machine reads Debian bookworm itself; empty: it does not say."""
+    """Return the mirror from which this machine reads Debian bookworm, or "" if unknown."""
     return next((uri for uri, suite, _ in _targets() if suite == SUITES[0]), "")
 
 
 def sources() -> str:
-    """A sources.list with this machine's mirrors of bookworm; empty: it has none."""
+    """Return a sources.list with this machine's mirrors of bookworm, or "" if it has none."""
     rows = _targets()
     if not any(suite == SUITES[0] for _, suite, _ in rows):
         return ""
@@ -96,7 +96,7 @@ def sources() -> str:
 
 
 def apt_conf(bundle: Path | None) -> str:
-    """An apt.conf with this machine's mirrors, proxies and certificates; empty: nothing of it."""
+    """Return an apt.conf with this machine's mirrors, proxies and certificates, or ""."""
     lines = [row for row in _say(["apt-config", "dump"]).splitlines() if APT_LINE.match(row)]
     if bundle:
         lines.append(f'Acquire::https::CaInfo "{INSIDE / "ca"}";')
@@ -106,9 +106,10 @@ def apt_conf(bundle: Path | None) -> str:
 
 
 def _targets() -> list[tuple[str, str, str]]:
-    """(address, suite, component) of Debian bookworm in apt's sources.
+    """Return (address, suite, component) of Debian bookworm in apt's sources.
 
-    apt tells them only once it has read the lists; where they were cleaned away, it does so here.
+    apt lists them only after it has read the package lists; if those were removed, they are read
+    here into a temporary directory.
     """
     found = _indexed([])
     if found or os.geteuid() != 0:
@@ -133,7 +134,7 @@ def _indexed(options: list[str]) -> list[tuple[str, str, str]]:
 
 
 def _say(command: list[str]) -> str:
-    """What a command answers; nothing when it is not there or fails."""
+    """Return a command's output, or "" if it is missing or fails."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT, check=True

@@ -1,1 +1,1 @@
-"""Alembic's migrations; run by `Store.migrate`."""
+"""Alembic migrations, run by `Store.migrate`."""

@@ -1,4 +1,4 @@
-"""How Alembic runs here: on the connection that `Store.migrate` hands over."""
+"""Alembic environment that uses the connection passed in by `Store.migrate`."""
 
 from __future__ import annotations
 

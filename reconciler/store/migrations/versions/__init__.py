@@ -1,1 +1,1 @@
-"""One module per version of the schema."""
+"""Versions of the schema, one module each."""

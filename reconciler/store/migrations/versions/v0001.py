@@ -1,4 +1,4 @@
-"""The first schema: records, lease, events that nobody can change, requests, locks, outbox."""
+"""First schema: records, lease, append-only events, requests, locks, outbox."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Create the tables."""
     op.create_table(
         "lease",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -82,7 +82,7 @@ def _make_queues() -> None:
 
 
 def _make_append_only() -> None:
-    """History cannot be rewritten, not even by a bug."""
+    """Add triggers, so that not even a bug can rewrite the history."""
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(

@@ -1,4 +1,4 @@
-"""Runtimes once each: an instance's record names its runtime by a digest."""
+"""Table of runtimes: an instance's record refers to its runtime by a digest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the table; records that hold their runtime themselves stay readable."""
+    """Create the table; records that contain their runtime stay readable."""
     op.create_table(
         "runtimes",
         sa.Column("digest", sa.String(64), primary_key=True),
