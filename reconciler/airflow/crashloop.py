@@ -2,6 +2,10 @@
 
 Called by the local driver at each look while it probes. What it has seen is kept in memory only: a
 daemon that starts anew counts anew, and the gate's time limit holds in any case.
+
+Only what ends and is replaced between two looks counts. What the first look finds is one start,
+however many processes that are: a daemon that was killed while it restarted components repeats the
+restart, and what the repetitions left behind is no fault of the build.
 """
 
 from __future__ import annotations
@@ -9,73 +13,126 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
+from reconciler.airflow.processes import has_loader
 from reconciler.core.definitions import Instance
 from reconciler.core.model import Activation
 
-STARTS = 3  # that many starts of one component since the restart are a loop
+STARTS = 3  # that many starts of one component while it is probed are a loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Component:
+    """Living processes of one component; `started` are those that a supervisor started, with when.
+
+    The rest are their children. A process is told from others by psutil's identity of it, which
+    does not change with the clock.
+    """
+
+    started: dict[psutil.Process, float] = field(default_factory=dict)
+    children: set[psutil.Process] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Starts of one component since probing began."""
+
+    known: set[psutil.Process] = field(default_factory=set)
+    living: set[psutil.Process] = field(default_factory=set)
+    ended: int = 0
+    replaced: int = 0
+
+    def look(self, component: _Component) -> int:
+        """Take in what lives now; return how often the component was started."""
+        now = set(component.started)
+        self.ended += len(self.living - now)
+        if self.known:
+            self.replaced += len(now - self.known)
+        self.known |= now | component.children  # a child may outlive its parent
+        self.living = now
+        return 1 + min(self.ended, self.replaced) if self.known else 0
 
 
 class Starts:
-    """Which processes of each component were seen since an activation's restart."""
+    """Which processes of each component were seen while an activation was probed.
 
-    def __init__(self) -> None:
+    Only processes with the instance's loader on `share` count (None: on any share).
+    """
+
+    def __init__(self, share: Path | None = None) -> None:
+        self._share = share
         self._lock = threading.Lock()
-        self._seen: dict[str, tuple[tuple[str, float], dict[str, set[float]]]] = {}
+        self._seen: dict[str, tuple[tuple[str, float], dict[str, _Count]]] = {}
         self._living: dict[str, dict[str, float]] = {}
 
     def look(self, instance: Instance, activation: Activation) -> str:
-        """In words, which component is in a loop; "" while none is."""
+        """Return in words which component is in a loop, or ""."""
         assert instance.local is not None, "processes are those of local instances"
         names = [c.name for c in instance.local.components if c.name in activation.components]
-        found = _starts(names, f"/instances/{instance.name}/loader", activation.restarted_at)
+        found = self._processes(instance.name, names, activation.restarted_at)
         early = left_out()
         mark = (activation.id, activation.restarted_at)
         with self._lock:
             known_mark, known = self._seen.get(instance.name, (mark, {}))
             if known_mark != mark:
                 known = {}
-            for name, times in found.items():
-                known.setdefault(name, set()).update(times)
+            counts = {
+                name: known.setdefault(name, _Count()).look(found.get(name, _Component()))
+                for name in names
+            }
             self._seen[instance.name] = (mark, known)
-            self._living[instance.name] = {n: max(at) + early for n, at in found.items()}
-            loops = {n: len(times) for n, times in known.items() if len(times) >= STARTS}
+            self._living[instance.name] = {
+                name: max(component.started.values()) + early
+                for name, component in found.items()
+                if component.started
+            }
         return "; ".join(
             f"{name} was started {count} times since its restart and does not stay up"
-            for name, count in sorted(loops.items())
+            for name, count in sorted(counts.items())
+            if count >= STARTS
         )
 
     def living(self, instance: Instance) -> dict[str, float]:
-        """When each component's process started, as of the last look; those that were seen."""
+        """Return when each component's process started, as of the last look."""
         with self._lock:
             return self._living.get(instance.name, {})
+
+    def _processes(
+        self, instance: str, names: Iterable[str], since: float
+    ) -> dict[str, _Component]:
+        """Return the processes of each component that were started after `since`."""
+        mine: dict[int, tuple[str, int, float]] = {}
+        for process in psutil.process_iter(["pid", "ppid", "cmdline", "create_time"]):
+            words = " ".join(process.info["cmdline"] or []).split()
+            component = next((n for n in names if n in words), None)
+            if component is None or not any("airflow" in word for word in words):
+                continue
+            try:
+                python_path = process.environ().get("PYTHONPATH", "")
+            except psutil.Error:
+                continue
+            info = process.info
+            if has_loader(info["pid"], python_path, self._share, instance):
+                mine[info["pid"]] = (component, info["ppid"], float(info["create_time"]))
+        found: dict[str, _Component] = {}
+        for pid, (name, parent, at) in mine.items():
+            component_found = found.setdefault(name, _Component())
+            try:
+                process = psutil.Process(pid)  # not one that was kept of an earlier look
+            except psutil.Error:
+                continue
+            if parent in mine:
+                component_found.children.add(process)
+            elif at >= since - 1.0:
+                component_found.started[process] = at
+        return found
 
 
 def left_out() -> float:
     """Return how far psutil's start times are early: it knows the boot in whole seconds only."""
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return min(1.0, max(0.0, booted - psutil.boot_time()))
-
-
-def _starts(names: Iterable[str], loader: str, since: float) -> dict[str, set[float]]:
-    """Start times of the processes that each component's supervisor started after `since`."""
-    mine: dict[int, tuple[str, int, float]] = {}
-    for process in psutil.process_iter(["pid", "ppid", "cmdline", "create_time"]):
-        words = " ".join(process.info["cmdline"] or []).split()
-        component = next((n for n in names if n in words), None)
-        if component is None or not any("airflow" in word for word in words):
-            continue
-        try:
-            if loader not in process.environ().get("PYTHONPATH", ""):
-                continue
-        except psutil.Error:
-            continue
-        info = process.info
-        mine[info["pid"]] = (component, info["ppid"], float(info["create_time"]))
-    found: dict[str, set[float]] = {}
-    for component, parent, at in mine.values():
-        if parent not in mine and at >= since - 1.0:
-            found.setdefault(component, set()).add(round(at, 1))
-    return found

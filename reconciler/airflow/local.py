@@ -9,19 +9,17 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-import signal
-import subprocess
-import tempfile
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from reconciler.airflow.commands import STATUS_TIMEOUT, TIMED_OUT, restart, run
 from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
+from reconciler.airflow.processes import has_loader
 from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
 from reconciler.airflow.unloaded import unloaded
 from reconciler.core.definitions import Component, Instance
@@ -33,16 +31,15 @@ from reconciler.core.steps import RELEASES
 from reconciler.faults import failpoint
 from reconciler.settings import LocalSettings
 
-COMMAND_TIMEOUT = 300.0  # seconds of one restart command: a scheduler waits for its tasks
-STATUS_TIMEOUT = 20.0
-OUTPUT = 1500  # characters of a failed command's output that are told
+DOWN_LOOKS = 5  # looks in a row that must find a component down
 
 
 class LocalDriver:
     """Drives instances with `local:`; used from several threads, for different instances.
 
     `declared` says of a build which providers and plugins it brings; `check` raises when this
-    daemon may not act. `share` is where the loaders are; None: on any share.
+    daemon may not act. `share` is where the loaders are; None: on any share. `notes` is a folder
+    for notes of running restart commands, which may outlive the daemon; None: there are no notes.
     """
 
     def __init__(
@@ -52,11 +49,14 @@ class LocalDriver:
         declared: Callable[[str], Declared] = lambda _: Declared(),
         check: Callable[[], None] = lambda: None,
         share: Path | None = None,
+        notes: Path | None = None,
     ) -> None:
         self._share = share
+        self._notes = notes
         self._allow = settings.allow
         self._rest = RestSteps(secrets_dir, check)
-        self._starts = Starts()
+        self._starts = Starts(share)
+        self._down = _Downs()
         self._check = check
         self._declared = declared
 
@@ -107,7 +107,8 @@ class LocalDriver:
             try:
                 words = process.info["cmdline"] or []
                 mine = any(word.startswith(prefix) for word in words[:2])
-                mine = mine or self._loads(process.environ().get("PYTHONPATH", ""), instance.name)
+                path = process.environ().get("PYTHONPATH", "")
+                mine = mine or self._may_load(process.pid, path, instance.name)
             except psutil.AccessDenied:
                 if any("airflow" in word for word in process.info["cmdline"] or []):
                     return None
@@ -118,13 +119,9 @@ class LocalDriver:
                 oldest = min(oldest, float(process.info["create_time"]))
         return oldest
 
-    def _loads(self, path: str, name: str) -> bool:
-        """Is an instance's loader on a PYTHONPATH; one that is not seen from here counts."""
-        loader = f"instances/{name}/loader"
-        found = [e for e in path.split(os.pathsep) if e.rstrip("/").endswith(f"/{loader}")]
-        if self._share is None:
-            return bool(found)
-        return any(_may_be(Path(entry), self._share / loader) for entry in found)
+    def _may_load(self, pid: int, python_path: str, name: str) -> bool:
+        """Return True if a process may have an instance's loader, as far as can be seen."""
+        return has_loader(pid, python_path, self._share, name) is not False
 
     def unloaded(
         self, instance: Instance, names: Collection[str], since: float = 0.0
@@ -135,7 +132,11 @@ class LocalDriver:
         """
         assert instance.local is not None, "this driver gets local instances only"
         own = {component.name for component in instance.local.components}.intersection(names)
-        found = unloaded(instance.local, own, lambda path: self._loads(path, instance.name), since)
+
+        def loads(pid: int, python_path: str) -> bool:
+            return self._may_load(pid, python_path, instance.name)
+
+        found = unloaded(instance.local, own, loads, since)
         if not found:
             return None
         loader = f"{self._share or '<share>'}/instances/{instance.name}/loader"
@@ -180,12 +181,17 @@ class LocalDriver:
             failpoint("airflow.restart.components")
             self._check()
             with ThreadPoolExecutor(max(1, len(together))) as pool:
-                ended = list(pool.map(lambda c: _run(c.restart, COMMAND_TIMEOUT), together))
+                ended = list(
+                    pool.map(lambda c: restart(c.restart, self._note(instance, c)), together)
+                )
             for component, (code, output) in zip(together, ended, strict=True):
                 if code != 0:
                     words = f"restarting {component.name} failed with code {code}: {output}"
                     return StepResult(Verdict.FAILED, Problem("RestartFailed", words))
         return StepResult(Verdict.OK)
+
+    def _note(self, instance: Instance, component: Component) -> Path | None:
+        return self._notes and self._notes / f"{instance.name}.{component.name}"
 
     def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
@@ -194,14 +200,12 @@ class LocalDriver:
             missing = self.unloaded(instance, activation.load_into, since)
             if missing is not None:  # no fault of the build, whatever else is wrong without it
                 return StepResult(Verdict.FAILED, missing)
-        for component in instance.local.components:
-            down = _down(component) if component.name in activation.components else ""
-            if down:
-                problem = Problem("ComponentDown", f"{component.name} is down: {down}")
-                young = now - activation.step_since < LOOK_AGAIN * 5
-                if not young:
-                    return StepResult(Verdict.FAILED, problem)
-                return StepResult(Verdict.NOT_YET, problem, after=LOOK_AGAIN)
+        problem, times = self._down.look(instance, activation)
+        if problem is not None:
+            if times >= DOWN_LOOKS:
+                return StepResult(Verdict.FAILED, problem)
+            seen = StepResult(Verdict.NOT_YET, problem, after=LOOK_AGAIN)
+            return self._rest.in_time(instance, activation, now, seen)
         loop = self._starts.look(instance, activation)
         if loop:
             return StepResult(Verdict.FAILED, Problem("CrashLoop", loop))
@@ -221,44 +225,36 @@ class LocalDriver:
         return self._declared(build) if build is not None and there else Declared()
 
 
-def _down(component: Component) -> str:
-    """In words, why a component is down; "" while it is up or cannot be asked."""
-    if not component.status:
-        return ""
-    code, output = _run(component.status, STATUS_TIMEOUT)
-    return "" if code == 0 else " ".join(output.split()) or f"its status command ended with {code}"
+class _Downs:
+    """How often in a row each instance was found with a component down.
 
+    Looks are counted, not seconds: in between the machine may have slept, or been too busy to look.
+    """
 
-def _run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
-    """Run a command without a shell; (exit code, the end of what it said)."""
-    with tempfile.TemporaryFile() as output:  # a pipe would be held open by what it starts
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env={"PATH": os.defpath, "HOME": "/", "LANG": "C.UTF-8"},
-                start_new_session=True,
-            )
-        except OSError as error:
-            return 127, f"{argv[0]}: {error.strerror}"
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            with suppress(OSError):  # it may be another user's, by sudo
-                os.killpg(process.pid, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            return 124, f"no end within {timeout:.0f} s"
-        output.seek(max(0, output.seek(0, os.SEEK_END) - 4 * OUTPUT))
-        return code, output.read().decode(errors="replace").strip()[-OUTPUT:]
+    def __init__(self) -> None:
+        self._times: dict[str, tuple[tuple[str, Step], int]] = {}
 
+    def look(self, instance: Instance, activation: Activation) -> tuple[Problem | None, int]:
+        """Return what is down, if anything, and how many looks in a row have found it so.
 
-def _may_be(one: Path, other: Path) -> bool:
-    """Are two paths one folder, as far as can be seen from here."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return True
+        A status command without an answer says nothing: it is asked again, and does not count.
+        """
+        assert instance.local is not None, "this driver gets local instances only"
+        mark = (activation.id, activation.step)
+        known, times = self._times.pop(instance.name, (mark, 0))
+        silent: Problem | None = None
+        for component in instance.local.components:
+            if component.name not in activation.components or not component.status:
+                continue
+            code, output = run(component.status, STATUS_TIMEOUT)
+            if code == 0:
+                continue
+            words = " ".join(output.split()) or f"its status command ended with {code}"
+            problem = Problem("ComponentDown", f"{component.name} is down: {words}")
+            if code != TIMED_OUT:
+                times = times + 1 if known == mark else 1
+                self._times[instance.name] = (mark, times)
+                return problem, times
+            unknown = f"the status command of {component.name} gave no answer"
+            silent = silent or Problem("StatusUnknown", unknown)
+        return silent, 0

@@ -87,6 +87,12 @@ class RestSteps:
                 seen = look(api)
         except Retryable as error:
             seen = StepResult(Verdict.NOT_YET, Problem(error.reason, error.message), LOOK_AGAIN)
+        return self.in_time(instance, activation, now, seen)
+
+    def in_time(
+        self, instance: Instance, activation: Activation, now: float, seen: StepResult
+    ) -> StepResult:
+        """Return what was seen, or that it has failed if it is not there in time."""
         late = now - activation.step_since > instance.probe_timeout
         if seen.verdict is Verdict.NOT_YET and late:
             return StepResult(Verdict.FAILED, gate_timeout(instance, seen.problem))

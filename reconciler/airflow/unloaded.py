@@ -19,10 +19,10 @@ from reconciler.core.definitions import LocalTarget
 def unloaded(
     local: LocalTarget,
     names: Collection[str],
-    loads: Callable[[str], bool],
+    loads: Callable[[int, str], bool],
     since: float = 0.0,
 ) -> dict[str, int]:
-    """Return a process (its pid) of each component whose PYTHONPATH does not satisfy `loads`.
+    """Return a process (its pid) of each component that does not satisfy `loads(pid, PYTHONPATH)`.
 
     Only processes that started after `since` are looked at.
     """
@@ -36,7 +36,7 @@ def unloaded(
             variables = process.environ()
         except psutil.Error:  # it ended, or it is another user's
             continue
-        if _of(local, variables) and not loads(variables.get("PYTHONPATH", "")):
+        if _of(local, variables) and not loads(process.pid, variables.get("PYTHONPATH", "")):
             found[name] = min(found.get(name, process.info["pid"]), process.info["pid"])
     return found
 

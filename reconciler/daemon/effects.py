@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -205,7 +206,9 @@ class InstanceEffects:
         share: Share,
         inspect: Callable[[Base, str], Runtime],
         driver: Callable[[Instance], Driver],
+        tick: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._tick = tick
         self._share = share
         self._inspect = inspect
         self._driver = driver
@@ -243,7 +246,7 @@ class InstanceEffects:
         """Carry out the present step of the instance's activation."""
         activation = record.activation
         assert activation is not None, "a step belongs to an activation"
-        activation = self._patience.look(record.name, activation, now)
+        activation = self._patience.look(record.name, activation, now, self._tick())
         step = activation.step
         failpoint(f"daemon.{step}.before")
         try:
@@ -263,6 +266,7 @@ class InstanceEffects:
         except Exception as error:
             log.exception("%s, step %s", record.name, step)
             result = StepResult(Verdict.FAILED, problem_of(error))
+        self._patience.looked(record.name, self._tick())
         failpoint(f"daemon.{step}.after")
         return Report(lambda draft: record_step(draft, record.name, step, result))
 

@@ -61,7 +61,7 @@ class Rooms:
         declared = Declarations(settings.share, self.share.build)
         self._local = LocalDriver(
             settings.local, settings.secrets_dir, declared,
-            check=self._may_act, share=settings.share,
+            check=self._may_act, share=settings.share, notes=settings.state_dir / "restarts",
         )  # fmt: skip
         self.adoption = Adoption(self.share)
         self.sizes = Sizes(self.share)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from pprint import pformat
 from typing import Self
 
 from reconciler.core.model import Records
@@ -101,6 +102,22 @@ class Lane:
             return store.load()
         finally:
             store.close()
+
+    def told(self) -> str:
+        """What the records hold, and the end of the daemon's log, for the message of a failure."""
+        store = self.site.store()
+        try:
+            records = store.load()
+            events = store.events(limit=40, newest_first=True)[::-1]
+        finally:
+            store.close()
+        return "\n".join([
+            f"pointer: {self.pointed()}",
+            pformat(records.instances),
+            pformat(records.builds),
+            *(f"{e.at:.3f} {e.object} {e.kind} {e.reason} {e.message} {e.data}" for e in events),
+            self.log.read_text()[-3000:],
+        ])  # fmt: skip
 
     def check_promises(self, point: str) -> None:
         """What holds at any moment: the pointer names a complete and verified build."""

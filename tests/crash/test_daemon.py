@@ -25,7 +25,8 @@ ENOUGH = {  # what the enumeration must at least have found, whatever else there
     "share.put_whole.before-rename", "share.put_build.before-rename",
     "share.spread.before-copy", "share.spread.before-rename", "share.pack.before-rename",
     "share.put_packs.before-rename", "builder.verified", "airflow.pause.pool",
-    "share.point.before-rename", "airflow.restart.components", "airflow.release.pool",
+    "share.point.before-rename", "airflow.restart.components", "airflow.restart.started",
+    "airflow.release.pool",
 }  # fmt: skip
 BACK = {"daemon.switch-back.before", "daemon.restart-back.after", "daemon.release-back.before"}
 
@@ -79,7 +80,12 @@ def kill_at_each(lanes: list[Lane], points: list[str], rolled_back: bool) -> Non
 
     def work(lane: Lane) -> None:
         while not todo.empty():
-            kill_at(lane, todo.get(timeout=1), rolled_back)
+            point = todo.get(timeout=1)
+            try:
+                kill_at(lane, point, rolled_back)
+            except AssertionError as error:
+                error.add_note(f"after the kills at {point} the records hold:\n{lane.told()}")
+                raise
 
     with ThreadPoolExecutor(len(lanes)) as pool:
         for future in [pool.submit(work, lane) for lane in lanes]:

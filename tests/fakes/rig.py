@@ -27,7 +27,8 @@ class Rig:
         self.secret.mkdir(parents=True)
         (self.secret / "username").write_text(USER)
         (self.secret / "password").write_text(PASSWORD)
-        self.driver = LocalDriver(LocalSettings(allow=(sys.executable,)), root / "secrets")
+        settings = LocalSettings(allow=(sys.executable,))
+        self.driver = LocalDriver(settings, root / "secrets", notes=root / "restarts")
         self.now = time.time()
         parts = tuple(Component(c, airflow.restart_command(c)) for c in COMPONENTS)
         self.instance = Instance(

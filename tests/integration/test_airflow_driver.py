@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.airflow import local, rest, steps
+from reconciler.airflow import commands, rest, steps
 from reconciler.airflow.local import LocalDriver
 from reconciler.core.definitions import Api, Instance, LocalTarget, OnTimeout, Place
 from reconciler.core.errors import Retryable, Stalled
@@ -277,7 +277,7 @@ def test_a_restart_command_that_hangs_is_ended_with_all_it_started(
     three: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It fails in words, and nothing of it stays behind to act later."""
-    monkeypatch.setattr(local, "COMMAND_TIMEOUT", 3.0)
+    monkeypatch.setattr(commands, "COMMAND_TIMEOUT", 3.0)
     three.activation = replace(three.activation, load_into=("scheduler",), from_load_into=())
     pid = tmp_path / "pid"
     child = "import time; time.sleep(60)"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.airflow import local
 from reconciler.airflow.declared import Declarations, Declared
-from reconciler.airflow.local import LocalDriver
+from reconciler.airflow.local import DOWN_LOOKS, LocalDriver
 from reconciler.core.model import Problem
 from reconciler.core.phases import Step
 from reconciler.settings import LocalSettings
@@ -144,15 +145,41 @@ def test_a_file_of_the_same_name_in_another_bundle_is_another_file(three: Rig) -
     assert problem(three.do(Step.PROBE)).message.startswith("blue:etl.py does not parse any more")
 
 
-def test_a_component_that_is_down_fails_after_a_moment(rig: Rig) -> None:
+def test_a_component_that_stays_down_fails(rig: Rig) -> None:
     """Its status command's words are told; just after the restart it may still be starting."""
     rig.restart()
     rig.component("scheduler", status=python("import sys; sys.exit('scheduler FATAL')"))
-    young = rig.do(Step.PROBE, after=1)
-    assert (young.verdict, problem(young).reason) == (NOT_YET, "ComponentDown")
-    result = rig.do(Step.PROBE, after=30)
-    assert result.verdict is FAILED
-    assert problem(result) == Problem("ComponentDown", "scheduler is down: scheduler FATAL")
+    looks = [rig.do(Step.PROBE) for _ in range(DOWN_LOOKS)]
+    down = Problem("ComponentDown", "scheduler is down: scheduler FATAL")
+    assert [r.problem for r in looks] == [down] * DOWN_LOOKS
+    assert [r.verdict for r in looks] == [NOT_YET] * (DOWN_LOOKS - 1) + [FAILED]
+
+
+def test_time_in_which_nobody_looked_takes_no_component_down(rig: Rig, tmp_path: Path) -> None:
+    """Looks in a row count, however much time lies between them; one that finds it up ends it."""
+    rig.restart()
+    mark = tmp_path / "down"
+    words = f"import pathlib, sys; sys.exit(pathlib.Path({str(mark)!r}).exists())"
+    rig.component("scheduler", status=python(words))
+    for _ in range(DOWN_LOOKS):
+        mark.touch()
+        assert rig.do(Step.PROBE, after=50).verdict is NOT_YET
+        mark.unlink()
+        assert rig.do(Step.PROBE, after=50) == OK
+
+
+def test_a_status_command_without_an_answer_says_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may take too long; only the gate's time limit ends that."""
+    monkeypatch.setattr(local, "STATUS_TIMEOUT", 0.05)
+    rig.restart()
+    rig.component("scheduler", status=python("import time; time.sleep(30)"))
+    looks = [rig.do(Step.PROBE) for _ in range(DOWN_LOOKS + 1)]
+    assert {(r.verdict, problem(r).reason) for r in looks} == {(NOT_YET, "StatusUnknown")}
+    late = rig.do(Step.PROBE, after=61)
+    assert (late.verdict, problem(late).reason) == (FAILED, "GateTimeout")
+    assert "the status command of scheduler gave no answer" in problem(late).message
 
 
 # ------------------------------------------------------------------- reports of the old processes

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from reconciler.airflow.crashloop import STARTS, Starts
@@ -16,7 +17,7 @@ from reconciler.core.definitions import Api, Component, Instance, LocalTarget, P
 from reconciler.core.model import Activation, Trigger
 from reconciler.core.phases import ActivationPhase, Step
 
-SLEEP = "import time; time.sleep(30)"
+SLEEP = "print(flush=True); import time; time.sleep(30)"
 
 
 @pytest.fixture
@@ -35,26 +36,39 @@ def activation() -> Activation:
     )  # fmt: skip
 
 
-def start_and_stop(starts: Starts, instance: Instance, activation: Activation, tmp: Path) -> str:
-    """One more short life of the scheduler; what is said while it lives."""
-    loader = tmp / "instances" / instance.name / "loader"
+def start(instance: Instance, share: Path, name: str = "scheduler") -> subprocess.Popen[bytes]:
+    """A process of a component with the loader on `share`; it is what its command line says."""
+    loader = share / "instances" / instance.name / "loader"
+    loader.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-c", SLEEP, "airflow", "scheduler"],
+        [sys.executable, "-Sc", SLEEP, "airflow", name],
         env={**os.environ, "PYTHONPATH": str(loader)},
+        stdout=subprocess.PIPE,
     )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate(timeout=10)
+
+
+def start_and_stop(starts: Starts, instance: Instance, activation: Activation, share: Path) -> str:
+    """One more short life of the scheduler; what is said while it lives."""
+    process = start(instance, share)
     try:
-        time.sleep(0.3)
         return starts.look(instance, activation)
     finally:
-        process.kill()
-        process.wait(timeout=10)
+        end(process)
 
 
 def test_the_third_start_is_a_loop(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
     """Two starts may happen; the third is told in words, naming the component."""
-    starts = Starts()
+    starts = Starts(tmp_path)
     said = [start_and_stop(starts, instance, activation, tmp_path) for _ in range(STARTS)]
     assert said[:-1] == [""] * (STARTS - 1)
     assert said[-1] == "scheduler was started 3 times since its restart and does not stay up"
@@ -64,8 +78,71 @@ def test_another_restart_counts_anew(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
     """What was seen before a later restart, on the way back, is not held against it."""
-    starts = Starts()
+    starts = Starts(tmp_path)
     for _ in range(STARTS):
         start_and_stop(starts, instance, activation, tmp_path)
     later = replace(activation, restarted_at=time.time() + 60)
     assert starts.look(instance, later) == ""
+
+
+def test_an_instance_of_the_same_name_on_another_share_does_not_count(
+    instance: Instance, activation: Activation, tmp_path: Path
+) -> None:
+    """However often that one's components are started on this machine."""
+    starts = Starts(tmp_path / "ours")
+    (tmp_path / "ours" / "instances" / instance.name / "loader").mkdir(parents=True)
+    process = start(instance, tmp_path / "ours")
+    try:
+        said = [
+            start_and_stop(starts, instance, activation, tmp_path / "theirs")
+            for _ in range(STARTS + 1)
+        ]
+        assert said == [""] * len(said)
+        (own,) = starts.living(instance).values()
+        assert own - psutil.Process(process.pid).create_time() < 1.1
+    finally:
+        end(process)
+
+
+def test_what_repeated_restarts_left_behind_is_no_loop(
+    instance: Instance, activation: Activation, tmp_path: Path
+) -> None:
+    """A daemon killed while it restarted repeats that; the earlier processes end one by one."""
+    starts = Starts(tmp_path)
+    living = [start(instance, tmp_path) for _ in range(STARTS + 1)]
+    try:
+        while len(living) > 1:
+            assert starts.look(instance, activation) == ""
+            end(living.pop(0))
+        assert starts.look(instance, activation) == ""
+    finally:
+        for process in living:
+            end(process)
+
+
+def test_processes_that_come_one_by_one_are_no_loop(
+    instance: Instance, activation: Activation, tmp_path: Path
+) -> None:
+    """Several workers of one component that start slowly: none of them has ended."""
+    starts, living = Starts(tmp_path), []
+    try:
+        for _ in range(STARTS + 1):
+            living.append(start(instance, tmp_path))
+            assert starts.look(instance, activation) == ""
+    finally:
+        for process in living:
+            end(process)
+
+
+def test_a_clock_that_is_set_starts_nothing(
+    instance: Instance, activation: Activation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All start times move with it, and it is still the same process."""
+    starts, process = Starts(tmp_path), start(instance, tmp_path)
+    booted = psutil.boot_time()
+    try:
+        for seconds in range(STARTS + 1):
+            monkeypatch.setattr(psutil._pslinux, "boot_time", lambda at=booted + seconds: at)
+            assert starts.look(instance, activation) == ""
+    finally:
+        end(process)
