@@ -159,8 +159,8 @@ def test_time_in_which_nobody_looked_takes_no_component_down(rig: Rig, tmp_path:
     """Looks in a row count, however much time lies between them; one that finds it up ends it."""
     rig.restart()
     mark = tmp_path / "down"
-    words = f"import pathlib, sys; sys.exit(pathlib.Path({str(mark)!r}).exists())"
-    rig.component("scheduler", status=python(words))
+    program = f"import pathlib, sys; sys.exit(pathlib.Path({str(mark)!r}).exists())"
+    rig.component("scheduler", status=python(program))
     for _ in range(DOWN_LOOKS):
         mark.touch()
         assert rig.do(Step.PROBE, after=50).verdict is NOT_YET

@@ -24,8 +24,8 @@ def note(tmp_path: Path) -> Path:
 
 def command(journal: Path, seconds: float) -> tuple[str, ...]:
     """A restart that says when it begins and ends."""
-    words = f'echo begun >> "{journal}"; sleep {seconds}; echo ended >> "{journal}"'
-    return ("/bin/sh", "-c", words)
+    script = f'echo begun >> "{journal}"; sleep {seconds}; echo ended >> "{journal}"'
+    return ("/bin/sh", "-c", script)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def kill_daemon_in(argv: tuple[str, ...], note: Path, journal: Path) -> None:
-    """Have a daemon run a restart, and kill it as soon as that has begun."""
+    """Run a restart in a daemon of its own, and kill that as soon as the restart has begun."""
     with subprocess.Popen([sys.executable, "-c", DAEMON, str(note), *argv]) as daemon:
         wait_until(journal.exists)
         daemon.kill()
@@ -87,9 +87,9 @@ def test_a_note_of_no_running_command_is_passed_over(note: Path, text: str) -> N
 def test_what_a_command_says_and_its_code_are_told(note: Path, tmp_path: Path) -> None:
     """Also those of one that is not there, and of one that hangs."""
     assert restart(("/bin/sh", "-c", "echo no such unit >&2; exit 5"), note) == (5, "no such unit")
-    code, words = restart((str(tmp_path / "gone"),), note)
+    code, output = restart((str(tmp_path / "gone"),), note)
     assert code == 127
-    assert f"{tmp_path}/gone: not found" in words
+    assert f"{tmp_path}/gone: not found" in output
 
 
 def test_a_command_that_hangs_is_ended(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
