@@ -1,8 +1,9 @@
-"""Documents that others wrote: checked against their shape before anything uses them.
+"""Documents from outside, validated against their models before anything uses them.
 
-Build code, indexes, Airflow and pods can write what they like. Each kind of document has a pydantic
-model, and `parse` is the only way from bytes to it. Nesting is bounded by the parser, text is UTF-8
-without lone surrogates, and whatever is wrong is a Malformed in words, never another exception.
+Build code, indexes, Airflow and pods may write anything. Each kind of document has a pydantic
+model, and `parse` is the only way from bytes to it. The parser bounds nesting, text is UTF-8
+without lone surrogates, and any error is a Malformed with a readable message, never another
+exception.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, RootModel, ValidationError
 
-LIMIT = 64 << 20  # bytes of a document
+LIMIT = 64 << 20  # bytes per document
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Rows = Annotated[list[T], FailFast()]
-"""A list that is given up at its first wrong row: errors of a million rows take gigabytes."""
+"""List that stops at its first invalid row: errors of a million rows would take gigabytes."""
 
 
 class Malformed(ValueError):
-    """A document that is not of its shape; the message says where, for users."""
+    """Error for a document that does not match its model; the message says where, for users."""
 
 
 class Document(BaseModel):
-    """Base of the models: strict types, and unknown fields are ignored, so that others may add."""
+    """Base of the models: strict types; unknown fields are ignored, so that others may add some."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -36,7 +37,7 @@ class List(RootModel[Rows[T]]):
 
 
 def parse(kind: type[M], data: bytes | str, what: str, limit: int = LIMIT) -> M:
-    """Parse JSON as a `kind`; raises Malformed, whose message begins with `what`."""
+    """Parse JSON as a `kind`. Raises Malformed with a message that begins with `what`."""
     if len(data) > limit:
         raise Malformed(f"{what} is larger than {limit} bytes")
     try:
@@ -48,7 +49,7 @@ def parse(kind: type[M], data: bytes | str, what: str, limit: int = LIMIT) -> M:
 
 
 def check(kind: type[M], found: object, what: str) -> M:
-    """Check an object that was parsed already; raises Malformed as `parse` does."""
+    """Validate an object that is already parsed. Raises Malformed as `parse` does."""
     try:
         return kind.model_validate(found)
     except ValidationError as error:
@@ -56,7 +57,7 @@ def check(kind: type[M], found: object, what: str) -> M:
 
 
 def _malformed(error: ValidationError, what: str) -> Malformed:
-    """Return the first error in words; what was written is not repeated."""
+    """Return an error with the first mistake; the invalid input is not repeated."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"][:8])
     words = f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,4 +1,4 @@
-"""The example of an environments repo: what `groundcrew init` writes and the demo begins with."""
+"""Example of an environments repo, which `groundcrew init` writes and the demo starts with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def example() -> AbstractContextManager[Path]:
-    """Its directory, for reading: packaged beside this module, or in a checkout of the project."""
+    """Return the example's directory for reading: packaged with this module, or in a checkout."""
     name = "environments.example"
     packaged = resources.files("reconciler") / name
     if packaged.is_dir():

@@ -20,9 +20,9 @@ _wanted, _hit, _file, _active, _freezes = "", 1, "", False, False
 
 
 def arm(point: str, file: str = "", *, freezes: bool = False) -> None:
-    """Die at `point` ("name" or "name:N", "" for nowhere) and list what is passed in `file`.
+    """Die at `point` ("name" or "name:N", "" for never) and list passed failpoints in `file`.
 
-    `freezes`: stop there instead, with all threads.
+    With `freezes`, stop there instead, with all threads.
     """
     global _wanted, _hit, _file, _active, _freezes
     _wanted, _, count = point.partition(":")
@@ -42,7 +42,7 @@ def failpoint(name: str) -> None:
         if name == _wanted and _passed[name] == _hit:
             if not _freezes:
                 os._exit(137)
-            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # not an instruction later
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # not one instruction later
 
 
 arm(

@@ -1,9 +1,9 @@
-"""Worker processes for reading what others wrote, each with limits of CPU time and memory.
+"""Worker processes with limits of CPU time and memory, for parsing input from others.
 
 A parser may take far longer than in proportion to its input, and a long call into C holds up every
-thread of its process. So definitions, constraints, index pages, listings and metadata of wheels and
-the reports of verifications are read by functions that run in a process of their own. One that uses
-too much is killed, and its caller alone gets TooExpensive. The processes are kept for the next
+thread of its process. So definitions, constraints, index pages, listings and metadata of wheels,
+and the reports of verifications are read by functions that run in a separate process. A worker that
+uses too much is killed, and only its caller gets TooExpensive. The processes are kept for the next
 call: a call costs about a millisecond.
 """
 
@@ -54,7 +54,7 @@ UNPACKING = Limits(size=2 * (os.cpu_count() or 1), cpu=600, elapsed=3600.0)
 
 
 class TooExpensive(Stalled):
-    """What was read used more CPU time or memory than reading it may."""
+    """Reading an input used more CPU time or memory than allowed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(TOO_EXPENSIVE, message)
@@ -81,7 +81,7 @@ class Pool:
         self._closed = False
 
     def call_for(self, team: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a function for a team, which may use half of the workers at a time."""
+        """Run a function for a team, which may use at most half of the workers at a time."""
         with self._lock:
             half = max(1, self.limits.size // 2)
             share = self._teams.setdefault(team, threading.BoundedSemaphore(half))
@@ -89,7 +89,7 @@ class Pool:
             return self.call(function, *args, **kwargs)
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a function in a worker and return its result; raises TooExpensive."""
+        """Run a function in a worker and return its result. Raises TooExpensive."""
         request = pickle.dumps((self.limits.cpu, function, args, kwargs))
         with self._room:
             worker = self._take()
@@ -125,7 +125,7 @@ class Pool:
         worker.kill()
 
     def close(self) -> None:
-        """End the workers that are idle now, and those that are busy after their call."""
+        """End the idle workers now, and the busy ones after their call."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -137,7 +137,7 @@ class Pool:
 def shared_pool(task: Literal["definitions", "builds", "unpacking"]) -> Pool:
     """Return the pool for one task of this process; it ends with the process.
 
-    Each task has a pool of its own, so that none waits for another.
+    Each task has its own pool, so that no task waits for another.
     """
     pool = Pool(UNPACKING if task == "unpacking" else None)
     atexit.register(pool.close)
@@ -150,7 +150,7 @@ def read_for(team: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwa
 
 
 class _Worker:
-    """One process that answers one call after the other; it ends when its input does."""
+    """Process that answers one call after another; it ends when its input does."""
 
     def __init__(self) -> None:
         root = str(Path(__file__).resolve().parents[1])

@@ -1,10 +1,10 @@
-"""HTTP client for everything that is read from other servers.
+"""HTTP client for all requests to other servers.
 
-A server may pack its answer so that a few hundred bytes become hundreds of megabytes. Clients made
-here ask for one layer of gzip at most, unpack it in steps of a fixed size, and count after that. A
-streamed answer comes in such steps, so that its reader can stop at a limit of its own; an answer
-that is read whole ends at the client's. Nothing else in the project may use httpx to send requests
-(ruff holds it).
+A server may compress its response so that a few hundred bytes become hundreds of megabytes. Clients
+created here accept at most one layer of gzip, decompress it in steps of a fixed size, and count
+after that. A streamed response comes in such steps, so that its reader can stop at its own limit; a
+response that is read whole ends at the client's limit. Nothing else in the project may use httpx to
+send requests (ruff enforces this).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import httpx
 
 from reconciler.trust import trusted
 
-ANSWER_LIMIT = 64 << 20  # bytes of an answer that is read whole
-STEP = 1 << 20  # bytes that are unpacked at once
+ANSWER_LIMIT = 64 << 20  # bytes of a response that is read whole
+STEP = 1 << 20  # bytes that are decompressed at once
 GZIP = 16 + zlib.MAX_WBITS
 
 
 class Unreadable(httpx.DecodingError):
-    """An answer that is packed in a way that was not asked for, or is broken."""
+    """Response whose compression was not requested or is broken."""
 
 
 class TooLarge(httpx.DecodingError):
-    """An answer that is larger than its reader allows."""
+    """Response that is larger than its reader allows."""
 
 
 class Client(httpx.Client):
-    """An HTTP client whose answers stay within bounds; redirects are not followed.
+    """HTTP client with bounded responses, which does not follow redirects.
 
-    `limit` is in bytes, after unpacking, for answers that are read whole.
+    `limit` is in bytes, after decompression, for responses that are read whole.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Client(httpx.Client):
     def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
-        """Send a request; see httpx. An answer that is not streamed is read up to the limit."""
-        options["follow_redirects"] = False  # httpx would read the answer before it is bounded
+        """Send a request; see httpx. A response that is not streamed is read up to the limit."""
+        options["follow_redirects"] = False  # httpx would read the response before it is bounded
         answer = super().send(request, stream=True, **options)
         try:
             answer.stream = _Bounded(answer, None if stream else self._limit)
@@ -71,7 +71,7 @@ class Client(httpx.Client):
 
 
 def read(answer: httpx.Response, limit: int) -> bytes:
-    """Read a streamed answer up to `limit` bytes; raises TooLarge beyond."""
+    """Read a streamed response up to `limit` bytes. Raises TooLarge beyond."""
     found = bytearray()
     for piece in answer.iter_bytes():
         found += piece
@@ -81,7 +81,7 @@ def read(answer: httpx.Response, limit: int) -> bytes:
 
 
 class _Bounded(httpx.SyncByteStream):
-    """The body of an answer, unpacked in steps and never longer than `limit` bytes."""
+    """Body of a response, decompressed in steps and never longer than `limit` bytes."""
 
     def __init__(self, answer: httpx.Response, limit: int | None) -> None:
         assert isinstance(answer.stream, httpx.SyncByteStream)
@@ -140,5 +140,5 @@ def _is_gzip(answer: httpx.Response) -> bool:
 
 
 def _shown(answer: httpx.Response) -> str:
-    """The address of an answer, without credentials and query."""
+    """Return the URL of a response, without credentials and query."""
     return str(answer.request.url.copy_with(userinfo=b"", query=None, fragment=None))

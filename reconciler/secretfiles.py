@@ -1,7 +1,7 @@
-"""Secrets in files, one value each: read whenever needed, so that a renewed one is used at once.
+"""Secret files with one value each, read whenever needed so that a rotated value is used at once.
 
-What is no UTF-8 is read with marks in its place: the other side refuses it, which is told, while an
-error of our own might have the secret in it.
+Invalid UTF-8 is replaced while reading: the other side then rejects the value and reports that,
+while an error raised here might contain the secret.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT = 64 << 10  # characters of one file
+LIMIT = 64 << 10  # characters per file
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What to log in with: a token, maybe with a user, or a user's password; `user` may be ""."""
+    """Credentials: a token, possibly with a user, or a user and password; `user` may be ""."""
 
     user: str
     password: str
@@ -25,7 +25,7 @@ class Login:
 
 
 def read(path: Path) -> str:
-    """A file's text without white space around it; "" when it is not there or cannot be read."""
+    """Return a file's text, stripped; "" if the file is missing or unreadable."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return file.read(LIMIT).strip()
@@ -37,7 +37,7 @@ def read(path: Path) -> str:
 
 
 def login(folder: Path) -> Login | None:
-    """What the files `token`, else `password`, and `username` of a folder say; None for neither."""
+    """Return the credentials in a folder's files `token` or `password`, and `username`, or None."""
     token = read(folder / "token")
     password = token or read(folder / "password")
     return Login(read(folder / "username"), password, bool(token)) if password else None

@@ -26,18 +26,18 @@ from reconciler.core.definitions import IN_CLUSTER
 
 
 def config_path() -> Path:
-    """The settings file, whether it is there or not."""
+    """Return the path of the settings file, whether or not it exists."""
     return Path(os.environ.get("GROUNDCREW_CONFIG", "groundcrew.toml"))
 
 
 class Section(BaseModel):
-    """A part of the settings; unknown keys are refused."""
+    """Part of the settings; unknown keys are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GitSettings(Section):
-    """Where the environments repo is and how it is read."""
+    """Location of the environments repo, and limits for reading it."""
 
     url: str = Field("", description="https, ssh, git@host:path, file:// or an absolute path")
     branch: str = Field("main", description="the branch that counts")
@@ -51,7 +51,7 @@ class GitSettings(Section):
 
 
 class BuilderSettings(Section):
-    """How builds are made."""
+    """Construction of builds."""
 
     parallel: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -86,7 +86,7 @@ class BuilderSettings(Section):
 
 
 class LocalSettings(Section):
-    """What instances with `local:` may run on this machine."""
+    """Interpreters and commands that instances with `local:` may run on this machine."""
 
     allow: tuple[str, ...] = Field(
         (), description="path globs of interpreters and commands that may be run; none by default"
@@ -94,7 +94,7 @@ class LocalSettings(Section):
 
 
 class JobSettings(Section):
-    """The Jobs in which builds for instances on Kubernetes run."""
+    """Jobs in which builds for instances on Kubernetes run."""
 
     namespace: str = Field("groundcrew-builds", description="in every cluster; nothing else in it")
     deadline: float = Field(3600.0, gt=0, description="seconds after which a Job is ended")
@@ -124,7 +124,7 @@ class JobSettings(Section):
 
 
 class ClusterSettings(Section):
-    """Limits of one cluster, and how its pods reach the daemon."""
+    """Limits of one cluster, and the daemon's address for its pods."""
 
     parallel_builds: int = Field(
         4,
@@ -157,17 +157,17 @@ class KubernetesSettings(Section):
     jobs: JobSettings = JobSettings()
 
     def cluster(self, context: str | None) -> ClusterSettings:
-        """The limits of a cluster; None is the daemon's own."""
+        """Return the limits of a cluster; None is the daemon's own."""
         return self.clusters.get(context or IN_CLUSTER, ClusterSettings())
 
     @property
     def builds_at(self) -> dict[str, int]:
-        """Builds at once by cluster, of those that are named; of others as in ClusterSettings."""
+        """The number of parallel builds by cluster, for the clusters that are configured."""
         return {name: found.parallel_builds for name, found in self.clusters.items()}
 
     @property
     def activations_at(self) -> dict[str, int]:
-        """Activations at once by cluster, as `builds_at`."""
+        """The number of parallel activations by cluster, for the clusters that are configured."""
         return {name: found.parallel_activations for name, found in self.clusters.items()}
 
 
@@ -220,25 +220,25 @@ class GcSettings(Section):
 
 
 class QuotaSettings(Section):
-    """How much of the share a team's builds may hold; what teams share counts for each."""
+    """Limits on how much of the share a team's builds may use. Shared files count for each team."""
 
     bytes: int = Field(0, ge=0, description="of each team; 0: no limit")
     teams: dict[str, int] = Field(default_factory=dict, description="of single teams, in bytes")
 
     def of(self, team: str) -> int:
-        """The quota of a team in bytes; 0 for no limit."""
+        """Return the quota of a team in bytes; 0 means no limit."""
         return self.teams.get(team, self.bytes)
 
 
 DIRECTORY = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$"
-"""A secret's directory below `secrets_dir`: `slack`, or `<team>/slack`."""
+"""Directory of a secret below `secrets_dir`: `slack`, or `<team>/slack`."""
 
 STATUSES = "commit-status"
-"""What commit statuses are called in the outbox; no route may have this name."""
+"""Route name of commit statuses in the outbox; no configured route may have this name."""
 
 
 class RouteSettings(Section):
-    """One place that is told what happens: whose facts, how grave, and where to."""
+    """Receiver of notifications: which teams and severities it gets, and its address."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="the log says it")
     kind: Literal["slack", "webhook"] = Field(
@@ -259,7 +259,7 @@ class RouteSettings(Section):
 
 
 class NotifySettings(Section):
-    """Messages to people: the routes, and when many of them become one."""
+    """Notifications for people: the routes, and the threshold for digests."""
 
     routes: tuple[RouteSettings, ...] = Field(
         (RouteSettings(name="slack"),),
@@ -346,18 +346,18 @@ class Settings(BaseSettings):
 
     @property
     def database_file(self) -> Path | None:
-        """SQLite's file; None for any other database."""
+        """The file of SQLite, or None for any other database."""
         file = self.database_url.removeprefix("sqlite:///")
         return Path(file) if file != self.database_url else None
 
     @property
     def cache_dir(self) -> Path:
-        """Where uv, downloads and unpacked wheels are cached, on local disk."""
+        """The local directory that caches uv's files, downloads and unpacked wheels."""
         return self.builder.cache_dir or self.state_dir / "cache"
 
     @property
     def hidden(self) -> list[Path]:
-        """What no build may see: secrets, the daemon's records and caches, and what names them."""
+        """Paths that no build may see: secrets, the daemon's records, caches and configuration."""
         places = [self.secrets_dir, self.cache_dir, self.state_dir, config_path()]
         kubeconfigs = os.environ.get("KUBECONFIG", "").split(os.pathsep)
         places += [Path(k) for k in (str(self.kubernetes.kubeconfig or ""), *kubeconfigs) if k]
@@ -374,6 +374,6 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read `groundcrew.toml` (or `GROUNDCREW_CONFIG`) below the environment variables."""
+        """Read `groundcrew.toml` (or `GROUNDCREW_CONFIG`); environment variables override it."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path())

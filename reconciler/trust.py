@@ -1,4 +1,7 @@
-"""Whom HTTPS trusts: the authorities of the machine and of certifi, or those that are named."""
+"""Certificate authorities trusted for outgoing HTTPS.
+
+These are the authorities of the machine and of certifi, or those that the environment names.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ UNTRUSTED = (
 
 
 def named() -> str:
-    """The file or folder of authorities that the environment names; "" for none."""
+    """Return the file or folder of authorities that the environment names, or ""."""
     return os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or ""
 
 
 def trusted() -> ssl.SSLContext:
-    """What connections are checked by, read anew when it is replaced: that takes 40 ms."""
+    """Return the TLS context, created again only if the named file was replaced (takes 40 ms)."""
     place = named()
     try:
         mark = Path(place).stat().st_mtime_ns if place else 0
@@ -32,12 +35,12 @@ def trusted() -> ssl.SSLContext:
 @functools.lru_cache(maxsize=1)
 def _context(place: str, mark: int) -> ssl.SSLContext:
     del mark
-    context = ssl.create_default_context()  # what `place` names, else the machine's
+    context = ssl.create_default_context()  # of `place`, or of the machine if it is empty
     if not place:
         context.load_verify_locations(certifi.where())
     return context
 
 
 def distrusts(error: Exception) -> bool:
-    """Is it the certificate of the other side that is not trusted; whichever client says so."""
+    """Return True if an error of any HTTP client means that the certificate is untrusted."""
     return "CERTIFICATE_VERIFY_FAILED" in str(error)

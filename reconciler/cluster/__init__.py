@@ -1,1 +1,1 @@
-"""Kubernetes clusters: one way to reach each, used by the drivers and the builder."""
+"""Access to Kubernetes clusters, used by the drivers and the builder."""

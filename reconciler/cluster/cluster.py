@@ -1,4 +1,4 @@
-"""One Kubernetes cluster: its objects as plain JSON, and mirrors of them kept by watches."""
+"""Client for one Kubernetes cluster: objects as plain JSON, and copies kept by watches."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ROOTS = {
 }
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 STRATEGIC = "application/strategic-merge-patch+json"
-SILENT_LOG = 3600.0  # seconds in which a followed log may say nothing
-UNUSED = 120.0  # seconds after which a mirror that nobody asks is closed
+SILENT_LOG = 3600.0  # seconds for which a followed log may be silent
+UNUSED = 120.0  # seconds after which an unused mirror is closed
 
 Selector = tuple[str, str, str]  # kind, namespace, labels
 
 
 class Cluster:
-    """Objects of one cluster. `kind` is the plural as in paths, `labels` a label selector.
+    """Client for the objects of one cluster.
 
-    `check` is called each time before a change is sent and raises when this daemon may not act.
-    Errors are those of Connection.
+    `kind` is the plural as in paths, `labels` a label selector. `check` is called before each
+    change is sent, and raises if this daemon may not make changes. Errors are those of Connection.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Cluster:
         self._lock = threading.Lock()
 
     def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Json]:
-        """All objects that match; none for a namespace that is not there."""
+        """Return all objects that match; [] if the namespace does not exist."""
         query = {"labelSelector": labels, "fieldSelector": fields}
         found = self._connection.json(
             "GET", _path(kind, namespace), {k: v for k, v in query.items() if v}
@@ -53,13 +53,13 @@ class Cluster:
         return list((found or {}).get("items") or [])
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
-        """One object; None where there is none."""
+        """Return one object, or None if it does not exist."""
         return self._connection.json("GET", _path(kind, namespace, name))
 
     def may(
         self, namespace: str, verb: str, group: str, resource: str, subresource: str = ""
     ) -> bool:
-        """Would the server let the daemon do that; asked of the server, nothing is changed."""
+        """Return True if the server would allow the daemon to do this. Nothing is changed."""
         attributes = {
             "namespace": namespace, "verb": verb, "group": group, "resource": resource,
             "subresource": subresource,
@@ -72,9 +72,9 @@ class Cluster:
         return bool((answer.get("status") or {}).get("allowed"))
 
     def create(self, kind: str, namespace: str, body: Mapping[str, object]) -> Json:
-        """Make an object; raises Exists, or Retryable("NamespaceMissing").
+        """Create an object. Raises Exists, or Retryable("NamespaceMissing").
 
-        When the connection is cut, the object is looked for: its name is new, so it is ours.
+        If the connection is cut, the object is looked up: its name is new, so it must be ours.
         """
         metadata = body["metadata"]
         assert isinstance(metadata, Mapping), "a manifest has metadata"
@@ -94,18 +94,18 @@ class Cluster:
     def patch(
         self, kind: str, namespace: str, name: str, body: object, *, dry_run: bool = False
     ) -> Json | None:
-        """Change an object by a strategic merge patch; None where there is none."""
+        """Change an object by a strategic merge patch; return None if it does not exist."""
         query = {"fieldManager": "groundcrew"} | ({"dryRun": "All"} if dry_run else {})
         path = _path(kind, namespace, name)
         for _ in (1, 2):
             try:
                 return self._connection.json("PATCH", path, query, body, STRATEGIC, self._check)
-            except Cut as error:  # the same patch again changes nothing more
+            except Cut as error:  # applying the same patch again is harmless
                 last = error
         raise last
 
     def delete(self, kind: str, namespace: str, name: str, *, uid: str = "") -> bool:
-        """Ask for an object's end (of that very one, with `uid`); False where there is none."""
+        """Delete an object, only the one with `uid` if given; return False if it does not exist."""
         body: Json = {"propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
@@ -121,7 +121,7 @@ class Cluster:
     def logs(
         self, namespace: str, pod: str, container: str, *, tail: int, previous: bool = False
     ) -> str:
-        """The last lines of a container's log; "" where there is none."""
+        """Return the last lines of a container's log, or "" if there is none."""
         query = {
             "container": container, "tailLines": tail, "limitBytes": 1 << 20,
             "previous": str(previous).lower(),
@@ -130,9 +130,9 @@ class Cluster:
         return (data or b"").decode(errors="replace")
 
     def follow(self, namespace: str, pod: str, container: str) -> Iterator[str]:
-        """A container's log line by line as it is written, until it ends.
+        """Yield a container's log line by line as it is written, until it ends.
 
-        The server answers with the first byte of the log: a quiet one may take long to begin.
+        The server responds with the first byte of the log, so a quiet log may take long to begin.
         """
         query = {"container": container, "follow": "true"}
         path = f"{_path('pods', namespace, pod)}/log"
@@ -142,7 +142,7 @@ class Cluster:
     # -------------------------------------------------------------------------------- mirrors
 
     def mirror(self, kind: str, namespace: str, labels: str = "") -> Mirror:
-        """A copy of what matches, kept by a watch while it is asked for; never waits."""
+        """Return a copy of the matching objects, kept by a watch while it is used. Never waits."""
         key = (kind, namespace, labels)
         now = time.monotonic()
         with self._lock:
@@ -159,7 +159,7 @@ class Cluster:
         return found
 
     def close(self) -> None:
-        """End the mirrors and close the connections."""
+        """Close the mirrors and the connections."""
         with self._lock:
             mirrors, self._mirrors = list(self._mirrors.values()), {}
         for mirror in mirrors:

@@ -1,4 +1,4 @@
-"""All clusters, by kubeconfig context; each is connected to when it is first asked for."""
+"""All clusters by kubeconfig context; each is connected to on first use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.settings import KubernetesSettings
 
 
 class Clusters:
-    """Clusters that share settings; `check` raises when this daemon may not change anything."""
+    """Clusters that share settings; `check` raises if this daemon may not change anything."""
 
     def __init__(
         self, settings: KubernetesSettings, check: Callable[[], None] = lambda: None
@@ -22,7 +22,7 @@ class Clusters:
         self._lock = threading.Lock()
 
     def of(self, context: str | None) -> Cluster:
-        """The cluster of a context; None is the daemon's own. Never waits."""
+        """Return the cluster of a context; None is the daemon's own cluster. Never waits."""
         with self._lock:
             found = self._known.get(context)
             if found is None:
@@ -32,7 +32,7 @@ class Clusters:
             return found
 
     def close(self) -> None:
-        """End all mirrors and connections."""
+        """Close all mirrors and connections."""
         with self._lock:
             known, self._known = list(self._known.values()), {}
         for cluster in known:

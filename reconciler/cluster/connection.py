@@ -1,7 +1,7 @@
-"""Requests to one Kubernetes API server: credentials, time limits, and errors in words.
+"""Connection to one Kubernetes API server: credentials, time limits and typed errors.
 
-The official client gives the configuration and the TLS connections; documents stay plain JSON,
-since its models cost several times the memory and break on what newer servers add.
+The official client provides the configuration and the TLS connections. Documents stay plain JSON,
+because the client's models use several times the memory and fail on fields that newer servers add.
 """
 
 from __future__ import annotations
@@ -29,35 +29,36 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-CONNECT = 5.0  # seconds until a connection must stand
-DOWN = 5.0  # seconds for which a server that did not answer is not asked again
-BUSY = 1.0  # seconds to wait when a server that has too much to do does not say how long
-POOL = 128  # connections kept: those of the workers and of watches
+CONNECT = 5.0  # seconds until a connection must be established
+DOWN = 5.0  # seconds for which no request is sent to a server that did not respond
+BUSY = 1.0  # seconds to wait for a busy server that sends no Retry-After
+POOL = 128  # connections kept open for the workers and the watches
 ANSWER_LIMIT = 256 << 20  # bytes
 LINE_LIMIT = 16 << 20  # bytes of one line of a stream
 
 
 class Exists(Retryable):
-    """There is such an object already."""
+    """The object already exists."""
 
 
 class Expired(Retryable):
-    """The resource version is too old to go on from (410): list anew."""
+    """The resource version is too old to continue from (410): list again."""
 
 
 class Cut(Away):
-    """The connection ended in the middle: the request may have been carried out."""
+    """The connection was cut: the request may have been carried out."""
 
 
 def _anything() -> None:
-    """What only reads may be sent whoever leads."""
+    """Allow the request, whether or not this daemon leads: for requests that only read."""
 
 
 class Connection:
-    """One server. Used by many threads; `timeout` is the limit of one request in seconds.
+    """Connection to one server, safe to use from many threads.
 
-    All methods raise Away (ClusterUnreachable, ClusterBusy, ClusterDenied, Forbidden), Retryable
-    (Conflict, QuotaExceeded) or Stalled (ContextUnknown, Refused).
+    `timeout` is the limit of one request in seconds. All methods raise Away (ClusterUnreachable,
+    ClusterBusy, ClusterDenied, Forbidden), Retryable (Conflict, QuotaExceeded) or Stalled
+    (ContextUnknown, Refused).
     """
 
     def __init__(self, context: str | None, kubeconfig: Path | None, timeout: float) -> None:
@@ -86,7 +87,7 @@ class Connection:
         content_type: str = "application/json",
         check: Callable[[], None] = _anything,
     ) -> Json | None:
-        """The document that a request is answered with; None for 404. `check`: see `read`."""
+        """Return the document in the response, or None for 404. `check`: see `read`."""
         data = self.read(method, path, query, body, content_type, check)
         if data is None:
             return None
@@ -105,10 +106,10 @@ class Connection:
         content_type: str = "application/json",
         check: Callable[[], None] = _anything,
     ) -> bytes | None:
-        """The body of an answer; None for 404. A server that is busy is asked again in time.
+        """Return the body of the response, or None for 404. Requests to a busy server are repeated.
 
-        `check` is called before each time that the request is sent, and may raise: while a busy
-        server is waited for, another daemon may have become the leader.
+        `check` is called each time before the request is sent, and may raise: while a busy server
+        is waited for, another daemon may have become the leader.
         """
         deadline = time.monotonic() + self._timeout
         renewed = False
@@ -123,7 +124,7 @@ class Connection:
                 return data
             if answer.status == 404:
                 return None
-            if answer.status == 401 and not renewed:  # expired: a newer one may be in its file
+            if answer.status == 401 and not renewed:  # expired: its file may contain a newer token
                 renewed = True
                 self.close()
                 continue
@@ -141,16 +142,16 @@ class Connection:
         opened: Callable[[urllib3.BaseHTTPResponse], None] = lambda _: None,
         begins: float | None = None,
     ) -> Iterator[bytes]:
-        """The lines of an answer as they come; ends when the server ends it.
+        """Yield the lines of a response as they arrive, until the server ends it.
 
-        Raises Cut after `silence` seconds without anything. `opened` gets the answer, by which
-        another thread may end it. An answer that may take longer than others to begin does so
-        within `begins` seconds.
+        Raises Cut after `silence` seconds without data. `opened` receives the response, so that
+        another thread can close it. `begins` is the time limit in seconds for the start of a
+        response that may take longer than others.
         """
         answer = self._send("GET", path, query, None, "", begins)
         try:
             if answer.status == 401:
-                self.close()  # the next request reads the credentials anew
+                self.close()  # so that the next request reads the credentials again
             if answer.status >= 300:
                 data = self._read(answer, time.monotonic() + self._timeout)
                 raise self._error("GET", path, answer, data)
@@ -203,14 +204,14 @@ class Connection:
                 retries=False,
                 redirect=False,
                 preload_content=False,
-                decode_content=False,  # nothing packed is asked for, so nothing is unpacked
+                decode_content=False,  # no compression is requested, so nothing is decompressed
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             words = f"does not answer: {_why(error)}"
             if isinstance(error, urllib3.exceptions.ProtocolError):
                 raise Cut("ClusterUnreachable", f"cluster {self.name} {words}") from error
             if begins and isinstance(error, urllib3.exceptions.ReadTimeoutError):
-                raise self._unreachable(words) from error  # that says nothing of other requests
+                raise self._unreachable(words) from error  # says nothing about other requests
             self._down_words, self._down_until = words, time.monotonic() + DOWN
             raise self._unreachable(words) from error
         return answer
@@ -239,7 +240,7 @@ class Connection:
         found = Configuration()
         found.retries = False
         found.connection_pool_maxsize = POOL
-        found.keep_alive = True  # a peer that went without a word is noticed
+        found.keep_alive = True  # so that a peer that vanished is detected
         inside = self._context is None and "KUBERNETES_SERVICE_HOST" in os.environ
         try:
             if inside:
@@ -300,7 +301,7 @@ class Connection:
 
 
 def _allow_silence(answer: urllib3.BaseHTTPResponse, seconds: float) -> None:
-    """An answer that has begun in time may be silent for longer from now on."""
+    """Let a response that began in time be silent for longer from now on."""
     connection = answer.connection
     sock = getattr(connection, "sock", None)
     if sock is not None:
@@ -315,6 +316,6 @@ def _retry_after(answer: urllib3.BaseHTTPResponse) -> float:
 
 
 def _why(error: BaseException) -> str:
-    """The last words of an error of the connection: the others name pools and objects."""
+    """Return the last part of a connection error: the other parts name pools and objects."""
     text = " ".join(str(error).split())
     return text.rsplit(": ", 1)[-1].strip("()'\" ")[:200] or type(error).__name__

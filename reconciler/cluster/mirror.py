@@ -1,4 +1,4 @@
-"""A copy of a cluster's objects, kept by list and watch; what nobody reads of them is left out."""
+"""Copy of a cluster's objects, kept by list and watch, without the fields that nothing reads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from reconciler.core.errors import Away, GroundcrewError, Retryable
 
 log = logging.getLogger(__name__)
 
-WATCH = (1500.0, 2700.0)  # seconds of one watch; spread, so that not all end at once
-SILENCE = 180.0  # seconds without even a bookmark, which comes each minute
-FIRST, MOST = 0.5, 30.0  # seconds between two tries while the server does not answer
-PAGE = 500  # objects listed at once
+WATCH = (1500.0, 2700.0)  # seconds of one watch; random, so that they do not all end at once
+SILENCE = 180.0  # seconds without even a bookmark, which is sent every minute
+FIRST, MOST = 0.5, 30.0  # seconds between two attempts while the server does not respond
+PAGE = 500  # objects per page of a list
 
 Changed = Callable[[Json | None, Json | None], None]
 
 
 class Mirror:
-    """Objects by name. A thread keeps them; every method may be called from any thread."""
+    """Objects by name, kept by a thread. Every method may be called from any thread."""
 
     def __init__(self, connection: Connection, path: str, labels: str) -> None:
         self.used = time.monotonic()
-        self.since = 0.0  # time from which on it was kept without a gap; 0.0 before it stands
+        self.since = 0.0  # time since which it is kept without a gap; 0.0 before it is complete
         self._connection = connection
         self._path = path
         self._labels = labels
@@ -38,17 +38,17 @@ class Mirror:
         self._listeners: list[Changed] = []
         self._listed = False
         self._problem: GroundcrewError | None = None
-        self._version = ""  # from which a watch goes on; "" when all must be listed
-        self._failures = 0  # tries in a row that brought nothing
+        self._version = ""  # from which a watch continues; "" if everything must be listed
+        self._failures = 0  # consecutive attempts that brought nothing
         self._stop = threading.Event()
         self._answer: urllib3.BaseHTTPResponse | None = None
 
     def start(self) -> None:
-        """Begin to list and watch."""
+        """Start to list and watch."""
         threading.Thread(target=self._run, name=f"watch {self._path}", daemon=True).start()
 
     def close(self) -> None:
-        """End the watch; does not wait for it."""
+        """End the watch, without waiting for it."""
         self._stop.set()
         answer = self._answer
         if answer is not None:
@@ -58,23 +58,23 @@ class Mirror:
                 log.debug("the watch of %s has ended already", self._path)
 
     def listen(self, changed: Changed) -> None:
-        """Call `changed(old, new)` for each object that comes, changes or goes (None)."""
+        """Call `changed(old, new)` for each object that is added, changed or deleted (None)."""
         with self._changed:
             if changed not in self._listeners:
                 self._listeners.append(changed)
 
     @property
     def fresh(self) -> bool:
-        """Does the copy stand, and does its watch run."""
+        """True if the copy is complete and its watch runs."""
         return self._listed and self._problem is None
 
     def items(self) -> list[Json]:
-        """The objects as of now; not to be changed."""
+        """Return the current objects, which must not be changed."""
         with self._changed:
             return list(self._objects.values())
 
     def synced(self, timeout: float) -> None:
-        """Wait until the copy stands; raises what the server says, or Retryable."""
+        """Wait until the copy is complete. Raises the server's error, or Retryable."""
         with self._changed:
             self._changed.wait_for(lambda: self.fresh, timeout)
             if self.fresh:
@@ -86,7 +86,7 @@ class Mirror:
         )
 
     def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
-        """Wait until something holds, looking whenever an object changes; did it."""
+        """Wait until `predicate` holds, checked at every change; return True if it does."""
         with self._changed:
             return self._changed.wait_for(predicate, timeout)
 
@@ -121,7 +121,7 @@ class Mirror:
             self._changed.notify_all()
 
     def _list(self) -> None:
-        """Replace the copy by what is there."""
+        """Replace the copy by the server's current objects."""
         found: dict[str, Json] = {}
         query: dict[str, object] = {"limit": PAGE}
         if self._labels:
@@ -147,7 +147,7 @@ class Mirror:
         self._version = str(metadata.get("resourceVersion") or "")
 
     def _watch(self) -> None:
-        """Take changes into the copy until the server ends the watch."""
+        """Apply changes to the copy until the server ends the watch."""
         query: dict[str, object] = {
             "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version,
             "timeoutSeconds": int(_spread(*WATCH)),
@@ -173,7 +173,7 @@ class Mirror:
             self._changed.notify_all()
 
     def _take(self, kind: str, found: Json) -> str:
-        """One event of the watch; the version that it leads to."""
+        """Apply one event of the watch; return the version that it leads to."""
         if kind == "ERROR":
             code, words = found.get("code"), str(found.get("message", ""))
             if code == 410:
@@ -202,7 +202,7 @@ class Mirror:
 
 
 def _spread(least: float, most: float) -> float:
-    return random.uniform(least, most)  # noqa: S311 - so that not all ask at once
+    return random.uniform(least, most)  # noqa: S311 - so that clients do not all send at once
 
 
 METADATA = (
@@ -214,11 +214,11 @@ SPEC = (
     "terminationGracePeriodSeconds", "nodeName",
 )  # fmt: skip
 CONTAINER = ("name", "image", "securityContext")
-ANNOTATION_LIMIT = 256  # characters; applied configurations are longer and nobody reads them here
+ANNOTATION_LIMIT = 256  # characters; applied configurations are longer, and nothing reads them here
 
 
 def slim(found: Json) -> Json:
-    """The parts of an object that are read here: a pod keeps a tenth of its size."""
+    """Return the parts of an object that are read here: a tenth of the size of a pod."""
     kept: Json = {
         "metadata": _metadata(found.get("metadata") or {}),
         "spec": _spec(found.get("spec") or {}),

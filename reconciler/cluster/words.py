@@ -1,4 +1,4 @@
-"""Why a pod does not run, in words: pure functions of its document."""
+"""Diagnosis of pods that do not run: pure functions of a pod's document."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from reconciler.core.model import Problem
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-STARTS = 3  # that many starts of one container are a loop
+STARTS = 3  # this many starts of one container count as a loop
 
 
 def diagnose(pod: Json) -> Problem | None:
-    """What keeps a pod from running, as the node or the scheduler reports it."""
+    """Return the problem that keeps a pod from running, as the node or scheduler reports it."""
     name = pod["metadata"]["name"]
     for container in containers(pod):
         state = container.get("state") or {}
@@ -41,16 +41,16 @@ def diagnose(pod: Json) -> Problem | None:
 def crashing(pod: Json, container: Json) -> bool:
     """Return True if a container of a pod was started several times and does not stay up.
 
-    For the pod's main container the count alone tells: one that crashes once a minute is ready most
-    of the time. Others may have waited for something, as the one for migrations does, and are well
-    once they are ready.
+    For the pod's main container the count alone decides: one that crashes once a minute is ready
+    most of the time. Other containers may have been waiting for something, such as migrations, and
+    are healthy once they are ready.
     """
     several = int(container.get("restartCount") or 0) >= STARTS - 1
     return several and (container["name"] == main_of(pod) or not container.get("ready"))
 
 
 def ending(container: Json) -> str:
-    """In words, how a container ended last."""
+    """Return a text about how a container last ended."""
     state, last = container.get("state") or {}, container.get("lastState") or {}
     ended = state.get("terminated") or last.get("terminated") or {}
     reason, code = str(ended.get("reason") or ""), ended.get("exitCode")
@@ -60,21 +60,21 @@ def ending(container: Json) -> str:
 
 
 def main_of(pod: Json) -> str:
-    """The container that a pod is for: named as its component, else the first."""
+    """Return the pod's main container: the one named like its component, else the first."""
     names = [container["name"] for container in pod["spec"].get("containers") or []]
     component = (pod["metadata"].get("labels") or {}).get("component")
     return str(component if component in names else next(iter(names), ""))
 
 
 def containers(pod: Json) -> list[Json]:
-    """The status of each container, those of the pod's own image first."""
+    """Return the status of each container, those of the pod's own image first."""
     status = pod.get("status") or {}
     inits, others = status.get("initContainerStatuses"), status.get("containerStatuses")
     return sorted([*(inits or []), *(others or [])], key=lambda one: _beside(pod, one))
 
 
 def _beside(pod: Json, container: Json) -> bool:
-    """Has a container another image than the one that the pod is for, such as git-sync's."""
+    """Return True if a container has an image other than the pod's main one, such as git-sync's."""
     spec = pod["spec"]
     known = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
     images = {one["name"]: one.get("image") for one in known}
