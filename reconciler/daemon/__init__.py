@@ -1,1 +1,1 @@
-"""The loop that binds the rooms: observe, decide, record the intent, act, record the outcome."""
+"""Daemon loop that connects the packages: observe, decide, record, act, record the outcome."""

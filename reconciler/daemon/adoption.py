@@ -1,4 +1,4 @@
-"""An empty database beside a full share: what is there is adopted instead of built anew."""
+"""Adoption of existing builds on the share when the database is empty, instead of rebuilding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Key = tuple[str, str, str]
 
 
 class Adoption:
-    """Locks of builds that are on the share, for records that do not know them.
+    """Locks of builds on the share, for records that do not know them.
 
     Empty until `look` is called, which reads every build.json once.
     """
@@ -20,7 +20,7 @@ class Adoption:
         self._builds: dict[Key, str] = {}
 
     def look(self) -> int:
-        """Find the complete and verified builds on the share; returns how many there are."""
+        """Find the complete and verified builds on the share; return how many there are."""
         for build_id in self._share.complete_builds():
             try:
                 document = self._share.build(build_id) or {}
@@ -30,10 +30,10 @@ class Adoption:
                 if self._share.verified(build_id, runtime):
                     self._builds[recipe, runtime, team] = build_id
             except GroundcrewError:
-                continue  # what cannot be read is not adopted; it is built anew
+                continue  # unreadable builds are not adopted, but built again
         return len(self._builds)
 
     def lock(self, recipe_digest: str, runtime_key: str, team: str) -> str | None:
-        """The lock of an adoptable build that `team` made of this recipe for this runtime."""
+        """Return the lock of an adoptable build that `team` made from this recipe and runtime."""
         build_id = self._builds.get((recipe_digest, runtime_key, team))
         return self._share.lock_text(build_id) if build_id is not None else None

@@ -1,6 +1,7 @@
-"""The rooms for instances on Kubernetes, wired together when the first of them is seen.
+"""Builders, drivers and Jobs for instances on Kubernetes, created when first needed.
 
-Imported only then: without such instances the daemon does not pay for the Kubernetes client.
+This module is imported only then: without such instances, the daemon does not load the Kubernetes
+client.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 class ClusterRooms:
     """Drivers, builders and inspections of all clusters.
 
-    `check` raises when this daemon may not act; `wake` makes it look again.
+    `check` raises if this daemon may not act; `wake` wakes the loop.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class ClusterRooms:
 
     @property
     def _cache(self) -> Path:
-        """On the share: Jobs read what is cached at the same path."""
+        """The cache on the share, so that Jobs read cached files at the same path."""
         return self._settings.share / "cache"
 
     def sessions(self) -> Sessions:
-        """The Jobs; with the first, the worker and uv are placed on the share."""
+        """Return the Jobs; the first call puts the worker program and uv on the share."""
         with self._lock:
             if self._sessions is None:
                 jobs = resources.files("reconciler.builder")
@@ -93,7 +94,7 @@ class ClusterRooms:
             return self._sessions
 
     def builder(self, image: Image) -> Builder:
-        """A builder whose commands run in Jobs of an image."""
+        """Return a builder whose commands run in Jobs of an image."""
         settings = self._settings
         return Builder(
             settings.builder,
@@ -106,13 +107,13 @@ class ClusterRooms:
         )
 
     def inspect(self, image: Image, team: str) -> Runtime:
-        """What is installed in an image."""
+        """Return the runtime of an image: what is installed in it."""
         self.sessions()
         assert self._images is not None, "they come with the Jobs"
         return replace(self._images.inspect(image, team), image=image)
 
     def sweep(self, contexts: set[str | None]) -> None:
-        """End the Jobs of an earlier leader and remove their folders, whatever cluster is away."""
+        """End an earlier leader's Jobs and remove their folders, even if a cluster is away."""
         for context in contexts:
             try:
                 self.sessions().sweep(context)
@@ -121,7 +122,7 @@ class ClusterRooms:
         self.sessions().tidy()
 
     def close(self) -> None:
-        """End the Jobs and the connections."""
+        """End the Jobs and close the connections."""
         with self._lock:
             sessions, self._sessions = self._sessions, None
         if sessions is not None:

@@ -1,9 +1,9 @@
-"""The daemon: one loop, bounded workers.
+"""Daemon with one loop and bounded workers.
 
-Each cycle takes the reports of ended effects into the records, decides from what is, records the
-intent, and starts effects. Events (a webhook, a changed ref, an ended effect, an operator's
-request) only wake the loop. Everything it knows is in the records, so it can be killed at any
-instruction.
+Each cycle applies the reports of finished effects to the records, decides from the current state,
+records the intent, and starts effects. Events (a webhook, a changed ref, a finished effect, an
+operator's request) only wake the loop. Everything it knows is in the records, so it can be killed
+at any instruction.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from reconciler.store.reading import Reader
 
 log = logging.getLogger(__name__)
 
-STANDBY_LOOK = 5.0  # seconds between two looks at the records while another leads
-STOP_WAIT = 30.0  # seconds that running steps get to end on SIGTERM
+STANDBY_LOOK = 5.0  # seconds between two reads of the records while another daemon leads
+STOP_WAIT = 30.0  # seconds that running steps get to finish on SIGTERM
 LONGEST_SLEEP = 60.0
 DATABASE_RETRY = 2.0  # seconds between two attempts at the start to reach the database
-GC_AGAIN = 30.0  # seconds until a collection that could not remove everything goes on
+GC_AGAIN = 30.0  # seconds until an incomplete collection continues
 POLL = ("poll", "")
-QUIET = ("poll", "gc", "look")  # effects that do not count as work under way
+QUIET = ("poll", "gc", "look")  # effects that do not count as work in progress
 
 
 class Daemon:
-    """Reconciles until it is told to stop."""
+    """Reconciler that runs until it is told to stop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -75,20 +75,20 @@ class Daemon:
                 "other": 4,
             },
         )
-        self._next_poll = 0.0  # of the monotonic clock, as the next
+        self._next_poll = 0.0  # monotonic time, like the following
         self._next_gc = time.monotonic() + settings.gc.interval
         self._polled = False
-        self._decided = False  # on what the first poll found
+        self._decided = False  # using the result of the first poll
         self._wake_at: float | None = None
         self._records = Records()
         self.last_cycle = time.monotonic()
-        self.ended = True  # after `run`; False: what may still run must end with the process
+        self.ended = True  # set by `run`; False: what may still run must end with the process
         self._looked = 0.0
 
     # ------------------------------------------------------------------------------ outside
 
     def wake(self) -> None:
-        """Look again at once."""
+        """Wake the loop at once."""
         self._wakeup.set()
 
     def _changed_outside(self) -> None:
@@ -96,9 +96,9 @@ class Daemon:
         self.wake()
 
     def poll_now(self) -> None:
-        """Look at the environments repo at once: a webhook, or a changed ref.
+        """Poll the environments repo at once, because of a webhook or a changed ref.
 
-        On a standby the leader is told by way of the database.
+        A standby notifies the leader through the database.
         """
         self._next_poll = 0.0
         self.wake()
@@ -107,21 +107,21 @@ class Daemon:
             threading.Thread(target=wakes.tell, args=(engine, wakes.POLL), daemon=True).start()
 
     def stop(self) -> None:
-        """Leave the loop cleanly: running steps end, nothing new is started."""
+        """Leave the loop cleanly: running steps finish, and nothing new is started."""
         self._stop.set()
         self.wake()
 
     def status(self) -> Status:
-        """How everything stands."""
+        """Return the current status of all objects."""
         return status(self.definitions, self._records, time.time())
 
     @property
     def records(self) -> Records:
-        """The records as of the last cycle."""
+        """Return the records as of the last cycle."""
         return self._records
 
     def prepare(self, *, wait: bool) -> None:
-        """Make what must be there before the loop; `wait` for a database that does not answer."""
+        """Create what the loop needs; with `wait`, wait for a database that does not respond."""
         while True:
             try:
                 self.rooms.prepare()
@@ -136,7 +136,7 @@ class Daemon:
     def run(self, once: bool = False) -> int:
         """Reconcile until stopped, or with `once` until nothing is left to do.
 
-        Returns the exit code: 0 done, 1 `once` ended with something wrong, 3 the lease was lost.
+        Returns the exit code: 0 done, 1 `once` ended with a problem, 3 the lease was lost.
         """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,7 +159,7 @@ class Daemon:
                 self._loop(leadership, once=once)
             finally:
                 self.rooms.leading = False
-                wait = 0.0 if leadership.lost else STOP_WAIT  # nothing may be done any more
+                wait = 0.0 if leadership.lost else STOP_WAIT  # nothing more may be done
                 clean = self._workers.stop(lambda key: key[0] == "build", wait)
                 self.ended = clean and not leadership.lost
                 if self.ended:
@@ -173,7 +173,7 @@ class Daemon:
         return self._verdict() if once else 0
 
     def _stand_by(self) -> None:
-        """Another daemon leads: show what it records, and be ready to take over."""
+        """Refresh the displayed records while another daemon leads, ready to take over."""
         self.last_cycle = time.monotonic()
         if self.last_cycle - self._looked > STANDBY_LOOK:
             self._looked = self.last_cycle
@@ -228,7 +228,7 @@ class Daemon:
         return min(waits)
 
     def _finished(self, plan: Plan) -> bool:
-        """Was everything read, and is nothing under way nor about to start."""
+        """Return True if everything was read and nothing is in progress or about to start."""
         busy = any(key[0] not in QUIET for key in self._workers.busy())
         active = any(i.activation is not None for i in self._records.instances.values())
         retrying = any(b.phase is BuildPhase.QUEUED for b in self._records.builds.values())
@@ -237,7 +237,7 @@ class Daemon:
     def _cycle(self, leadership: Leadership) -> Plan:
         self._take_reports(leadership)
         self._poll_if_due()
-        polled = self._polled  # before looking: a poll that ends meanwhile is of the next decision
+        polled = self._polled  # before observing: a poll that ends later is for the next decision
         world = self._observe()
         plan = self._decider.decide(world)
         failpoint("daemon.decided")
@@ -280,14 +280,14 @@ class Daemon:
         failpoint("daemon.outcome.after")
 
     def _take_last_reports(self, leadership: Leadership) -> None:
-        """Record what has ended; what cannot be recorded is found by the next start."""
+        """Record effects that have just finished; the next start finds those not recorded."""
         try:
             self._take_reports(leadership)
         except GroundcrewError as error:
             log.warning("what ended last is not recorded: %s", error)
 
     def _drop_lost_builds(self, leadership: Leadership) -> None:
-        """Forget builds whose rows cannot be read: what they made is found, or made anew."""
+        """Drop builds with unreadable rows: their results are found again, or rebuilt."""
         lost = [n for n in self._records.unreadable if n.startswith("build/")]
         if lost:
             log.error("%d builds cannot be read and are forgotten: %s", len(lost), sorted(lost)[:5])
@@ -295,7 +295,7 @@ class Daemon:
             self._write(leadership, Plan(Change(drop_builds=keys), (), (), None))
 
     def _write(self, leadership: Leadership, plan: Plan) -> None:
-        """Record a plan's change, if there is something to record."""
+        """Record a plan's change, if there is any."""
         if plan.change == NOTHING:
             return
         self._reader.wrote(plan.change, leadership.write(plan.change))
@@ -379,7 +379,7 @@ class Daemon:
         self.rooms.exporter.observe_poll("changed" if found is not None else "unchanged")
         if found is not None:
             if self.definitions is None:
-                gc.freeze()  # what is held from now on need not be walked through again and again
+                gc.freeze()  # so that collections do not traverse the objects held from now on
             self.definitions = found
         self._polled = True
         if found is None and self._records.source_problem is None:
@@ -419,5 +419,5 @@ class Daemon:
 
 
 def _pool(kind: str, instance: Instance) -> str:
-    """Each cluster has threads of its own: one that does not answer delays nobody else."""
+    """Return the pool of a task. Each cluster has its own threads, so that none delays another."""
     return f"{kind}@{instance.site}" if instance.site else kind

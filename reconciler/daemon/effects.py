@@ -1,8 +1,8 @@
-"""What each effect does, and how its end is reported.
+"""Effects of the daemon's plans, and the reports of their outcome.
 
 Every function here runs in a worker thread, may be killed at any instruction, and may be run again:
-it is idempotent. None raises: whatever happens becomes a report, a function that takes the outcome
-into a draft of the records.
+it is idempotent. None raises: every outcome becomes a report, a function that applies the outcome
+to a draft of the records.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ from reconciler.share.share import Share
 log = logging.getLogger(__name__)
 
 SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK, Step.WITHDRAW})
-STEP_LIMIT = 600.0  # seconds a step may keep failing in ways that may pass, before it has failed
+STEP_LIMIT = 600.0  # seconds of retryable errors after which a step has failed
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An ended effect: `apply` takes it into the records, `locks` are to be kept with them."""
+    """Result of an effect: `apply` puts it into the records, `locks` are saved with them."""
 
     apply: Callable[[Draft], None]
     locks: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 class Locks(Protocol):
-    """Where kept locks are read."""
+    """Source of saved locks."""
 
     def lock(self, recipe_digest: str, runtime_key: str) -> str | None:
-        """The kept lock for this recipe and runtime."""
+        """Return the saved lock for this recipe and runtime, or None."""
 
 
 def problem_of(error: BaseException) -> Problem:
-    """In words, what `error` says; anything unexpected is a bug and says so."""
+    """Return the problem for an error; an unexpected error is reported as a bug."""
     if isinstance(error, GroundcrewError):
         return Problem(error.reason, error.message, error.place)
     return Problem("InternalError", f"a bug in Groundcrew: {type(error).__name__}: {error}")
@@ -73,7 +73,7 @@ def problem_of(error: BaseException) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class BuildTask:
-    """All that one phase of one build needs."""
+    """Everything that one phase of one build needs."""
 
     build: BuildRecord
     environment: Environment
@@ -84,7 +84,7 @@ class BuildTask:
 
 
 class BuildEffects:
-    """Resolve, construct and verify, by the builder."""
+    """Resolving, constructing and verifying, by the builder."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class BuildEffects:
         return Report(lambda draft: record_build(draft, task.build.key, outcome), locks)
 
     def _keep(self, task: BuildTask) -> None:
-        """Put the log of a failed try where every replica finds it; the failure counts without."""
+        """Put the log of a failed try where every replica finds it; if that fails, just log it."""
         try:
             self._keep_log(task.build.key, task.log)
         except (GroundcrewError, OSError) as error:
@@ -180,7 +180,7 @@ class BuildEffects:
     def _resolve(
         self, task: BuildTask, job: Job, builder: Builder, locks: dict[tuple[str, str], str]
     ) -> BuildOutcome:
-        """A lock of which the records have none, unless they have one of the very same wheels."""
+        """Return a new lock, or the recorded one of exactly the same wheels."""
         recipe, runtime = task.environment.recipe, task.runtime
         wheels = builder.sources(job, recipe, runtime) if recipe.packages else ()
         shared = shared_key(recipe, wheels)
@@ -217,15 +217,15 @@ class InstanceEffects:
     def inspect(
         self, record: InstanceRecord, seen: Callable[[str, str], None] = lambda _name, _mark: None
     ) -> Report:
-        """Find out what is installed in the base, and which build the share names for it.
+        """Inspect the base's installed packages and the build that the pointer names.
 
-        `seen` is told the instance's name and its base's mark.
+        `seen` is called with the instance's name and its base's fingerprint.
         """
         name, mark = record.name, ""
         try:
             driver = self._driver(record.definition)
             mark = driver.fingerprint(record.definition)
-            if not mark:  # nothing was looked at yet: `base` waits until it is
+            if not mark:  # nothing was inspected yet: `base` waits until it is
                 driver.base(record.definition)
                 mark = driver.fingerprint(record.definition)
             driver.permit(record.definition)
@@ -243,7 +243,7 @@ class InstanceEffects:
         return Report(lambda draft: record_inspection(draft, name, mark, runtime, None, pointed))
 
     def perform(self, record: InstanceRecord, now: float) -> Report:
-        """Carry out the present step of the instance's activation."""
+        """Carry out the current step of the instance's activation."""
         activation = record.activation
         assert activation is not None, "a step belongs to an activation"
         activation = self._patience.look(record.name, activation, now, self._tick())
@@ -286,7 +286,7 @@ class InstanceEffects:
             listing=listing, inherits=inherits,
         ):  # fmt: skip
             return self._switched(name)
-        with self._share.making():  # nothing is collected between the look and the pointer
+        with self._share.making():  # so that nothing is collected between check and pointer write
             if wanted is not None and not self._share.verified(wanted, made_for or key):
                 raise Stalled(
                     "BuildMissing",
@@ -300,12 +300,12 @@ class InstanceEffects:
         return self._switched(name)
 
     def _switched(self, name: str) -> StepResult:
-        """What the pointer left out is read from it: a kill after it was written loses nothing."""
+        """Return what the pointer left out, read from the pointer so that a kill loses nothing."""
         pointer = self._share.pointer(name)
         return StepResult(Verdict.OK, dropped=pointer.dropped if pointer is not None else ())
 
 
 def _base(runtime: Runtime) -> tuple[str, str, str, str]:
-    """How a pointer tells a runtime: its key, Python's ABI, Airflow's version and the listing."""
+    """Return a runtime in a pointer's form: key, Python's ABI, Airflow's version and listing."""
     abi = f"{runtime.python_tag}-{runtime.platform}"
     return runtime.key, abi, runtime.airflow_version, runtime.listing

@@ -1,6 +1,6 @@
 """Log lines for the facts that the daemon records: builds, activations, and what went wrong.
 
-`Leadership.write` calls it after each write, so that the log tells only what was recorded. Each
+`Leadership.write` calls it after each write, so that the log contains only what was recorded. Each
 fact is one INFO line without control characters. Secrets are removed as they are from messages.
 """
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 500  # characters of an event's message that are logged
 MINOR = frozenset({"ActivationPhase", "BuildQueued"})
-"""Kinds of events that are not logged: their outcome is."""
+"""Kinds of events that are not logged, because their outcome is."""
 
 
 def log_facts(events: Iterable[Event], clean: Callable[[str], str]) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon would do with the newest revision."""
+"""Preview of what the daemon would do with the newest revision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reconciler.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
-    """What the newest revision would do to one object, and on what that waits."""
+    """Change that the newest revision would make to one object, and what it waits for."""
 
     object: str
     action: str
@@ -27,9 +27,9 @@ class PlanLine:
 
 
 def plan(settings: Settings) -> list[PlanLine]:
-    """What would change at the newest revision of the environments repo; nothing is recorded.
+    """Return what would change at the newest revision of the repo; nothing is recorded.
 
-    Before a daemon has run everything is new.
+    Before the first run of a daemon, everything is new.
     """
     try:
         records = current(settings)

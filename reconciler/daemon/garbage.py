@@ -1,4 +1,4 @@
-"""Garbage collection: what must stay, from the records, the pointers and the living processes."""
+"""Garbage collection, with the builds to keep from records, pointers and running processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reconciler.settings import Settings
 from reconciler.share.gc import Collected, Held, collect_garbage
 from reconciler.share.logs import collect_logs
 
-PAUSED = "gc-paused"  # the named text of the records that says "yes" while it is paused
+PAUSED = "gc-paused"  # name of the stored text that is "yes" while it is paused
 
 
 def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Collected:
-    """Remove what no instance may still load; with `dry_run` only say what would go."""
+    """Remove what no instance may still load; with `dry_run`, only report it."""
     settings = rooms.settings.gc
     if not dry_run and paused(rooms):
         raise Stalled(
@@ -51,7 +51,7 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
 
 
 def collect_and_measure(rooms: Rooms, records: Records) -> tuple[Report | None, bool]:
-    """Collect and look what the store holds then; False when more can go."""
+    """Collect garbage and measure the store; also return False if more can be removed."""
     try:
         if paused(rooms):
             rooms.measure()
@@ -70,7 +70,7 @@ def collect_and_measure(rooms: Rooms, records: Records) -> tuple[Report | None, 
 
 
 def collect_now(settings: Settings, *, dry_run: bool) -> Collected:
-    """Collect garbage without being the daemon."""
+    """Collect garbage outside the daemon."""
     rooms = Rooms(settings)
     try:
         return collect(rooms, rooms.store.load(), time.time(), dry_run=dry_run)
@@ -80,7 +80,7 @@ def collect_now(settings: Settings, *, dry_run: bool) -> Collected:
 
 
 def pause(settings: Settings, *, on: bool) -> None:
-    """Let no garbage be collected, here and in the daemon; or let it be collected again."""
+    """Pause garbage collection here and in the daemon, or resume it."""
     store = open_store(settings)
     try:
         store.name(PAUSED, "yes" if on else "no")
@@ -89,12 +89,12 @@ def pause(settings: Settings, *, on: bool) -> None:
 
 
 def paused(rooms: Rooms) -> bool:
-    """Has someone paused the collection of garbage."""
+    """Return True if garbage collection is paused."""
     return rooms.store.named(PAUSED) == "yes"
 
 
 def roots(records: Records, keep: int) -> set[str]:
-    """Builds that stay whatever runs: in use, wanted, under way, the newest of each environment."""
+    """Return builds to keep in any case: current, wanted, in progress, newest of environments."""
     found: set[str] = set()
     for record in records.instances.values():
         found.update(b for b in (record.current, record.previous) if b)

@@ -1,10 +1,10 @@
 """Leadership: only the holder of the lease acts.
 
-The lease's row carries an epoch; every write of the records is fenced by it. A thread renews it, on
-a connection of its own. While no renewal comes through in time, this daemon acts no more. On a
-database that others can lead from it then ends, as another may lead by now. With SQLite the
-database is this machine's alone: a file lock beside it proves that nobody else leads, so a daemon
-whose database is locked waits, and goes on once the lease is renewed.
+The lease's row has an epoch that fences every write of the records. A thread renews the lease on
+its own connection. If no renewal succeeds in time, this daemon stops acting. If other daemons can
+use the same database, it then exits, because another may lead by now. SQLite's database belongs to
+this machine alone: a file lock beside it proves that nobody else leads, so a daemon whose database
+is locked waits, and continues once the lease is renewed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ RENEWAL_RETRY = 0.5  # seconds after a failed renewal
 
 
 class Leadership:
-    """Holds the lease while entered; `lease` is None when it was stopped before it got one.
+    """Context that holds the lease; `lease` is None if it was stopped before it got one.
 
-    `standing_by` is called now and then while another holds it. `lost`: another may lead.
+    `standing_by` is called regularly while another daemon holds it. `lost`: another may lead.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Leadership:
         self._lock: int | None = None  # a file descriptor
         self.lease: Lease | None = None
         self.lost = False
-        self._alone = False  # nobody else can lead
+        self._alone = False  # no other daemon can lead
         self._over = False
         self._scrubber = Scrubber(settings.secrets_dir)
 
@@ -78,7 +78,7 @@ class Leadership:
         return self
 
     def _lock_state_dir(self) -> bool:
-        """Lock the state directory; True if that proves that no other daemon uses this database."""
+        """Lock the state directory; return True if no other daemon can use this database."""
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
         path = self._settings.state_dir / "daemon.lock"
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -110,7 +110,7 @@ class Leadership:
                     return
 
     def _not_renewed(self, error: Exception) -> None:
-        """Report a failed renewal; the lease is lost once it has run out and another may lead."""
+        """Report a failed renewal. The lease is lost once it has expired and another may lead."""
         assert self.lease is not None, "only a held lease is renewed"
         if not isinstance(error, GroundcrewError):
             log.error("unexpected error while the lease was renewed", exc_info=error)
@@ -123,7 +123,7 @@ class Leadership:
             self.lost = True
 
     def check(self) -> None:
-        """Raise Retryable when the lease is not held any more: no effect may start."""
+        """Raise Retryable if the lease is no longer held: no effect may start."""
         if self.lease is None or self.lost:
             raise Retryable("LeaseLost", "another daemon may lead now")
         if self.lease.remaining() <= 0:
@@ -133,14 +133,14 @@ class Leadership:
             raise Retryable("LeaseLost", "this daemon is stopping; another may lead now")
 
     def abandon(self) -> None:
-        """Do nothing more, and let the lease run out instead of giving it back: effects still run.
+        """Stop acting, and let the lease expire instead of releasing it: effects still run.
 
-        The process must end before it has run out.
+        The process must end before the lease has expired.
         """
         self._over = True
 
     def write(self, change: Change) -> int:
-        """Record a change under the lease's epoch; returns the number of this write."""
+        """Record a change under the lease's epoch; return the number of this write."""
         self.check()
         assert self.lease is not None, "check() has seen it"
         number = self._store.write(self.lease, change)

@@ -1,7 +1,7 @@
-"""Under which digest a lock is kept, and so whom it serves.
+"""Keys of saved locks, which decide which teams share a lock.
 
-A lock serves every team when nothing of a team had a part in it. A team's credentials decide what
-an index shows; wheels made from source are what that team's build scripts made of them.
+A lock serves every team if no input of a single team influenced it. A team's credentials decide
+what an index shows; wheels built from source depend on that team's build scripts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from reconciler.core.definitions import Environment, Recipe
 
 
 def lock_key(environment: Environment) -> str:
-    """Where an environment's lock is: the recipe's own digest, or one that is its team's alone."""
+    """Return the key of an environment's lock: the recipe's digest, or one for its team only."""
     recipe = environment.recipe
     if not (_private(recipe) or recipe.packages):
         return recipe.digest
@@ -22,14 +22,14 @@ def lock_key(environment: Environment) -> str:
 
 
 def shared_key(recipe: Recipe, wheels: Sequence[InRepoWheel]) -> str | None:
-    """Where a lock is for every team that has these very wheels; None for a lock of one team."""
+    """Return the key of the lock for all teams with these wheels; None if it is one team's."""
     if _private(recipe) or not recipe.packages:
         return None
     return _digest(*sorted(wheel.sha256 for wheel in wheels), recipe.digest)
 
 
 def _private(recipe: Recipe) -> bool:
-    """Does resolving ask with credentials, or run code of sdists."""
+    """Return True if resolving uses credentials or runs code of sdists."""
     return bool(recipe.source_builds) or any(index.credentials for index in recipe.indexes)
 
 

@@ -1,8 +1,8 @@
-"""What a cycle knows of the world outside the records, without looking at all of it each time.
+"""Cached observations of the world outside the records, refreshed in the background.
 
-Marks of bases and builds on the share are looked at in a worker's thread, now and then and when
-something says that they changed; a cycle takes what was seen last. A window is worked out once per
-opening and closing. What was never looked at is looked at before the cycle decides.
+Fingerprints of bases and builds on the share are refreshed by a worker thread, periodically and
+when something reports a change; a cycle uses the latest values. The state of a window is computed
+once per opening and closing. Values that were never read are read before the cycle decides.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from reconciler.core.phases import BuildPhase
 from reconciler.core.world import WindowState
 from reconciler.daemon.windows import window_state
 
-AGE = 5.0  # seconds after which everything is looked at again
-AT_ONCE = 16  # looks at the share side by side: it answers in parallel
+AGE = 5.0  # seconds after which everything is refreshed
+AT_ONCE = 16  # parallel reads of the share, which serves them in parallel
 
 Wanted = tuple[str, str]
 """(build id, runtime key)"""
 
 
 class Looking:
-    """Used by the loop; `look` is for a worker's thread.
+    """Observations for the loop; `look` runs in a worker thread.
 
-    `mark` is the driver's fingerprint of an instance's base ("" when unknown), `verified` says
-    whether the share holds a build complete and verified for a runtime.
+    `mark` is the driver's fingerprint of an instance's base ("" if unknown); `verified` says
+    whether the share holds a build that is complete and verified for a runtime.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class Looking:
         self._marks: dict[str, str] = {}
         self._there: dict[Wanted, bool] = {}
         self._windows: dict[Window, WindowState] = {}
-        self._asked_at = 0.0  # when windows were last asked for
+        self._asked_at = 0.0  # time of the last query of windows
         self._records: Records | None = None
         self._wanted: frozenset[Wanted] = frozenset()
         self._next = 0.0
         self._seen_marks: Mapping[str, str] = {}
 
     def again(self) -> None:
-        """Something outside has changed: look at everything as soon as can be."""
+        """Refresh everything as soon as possible, because something outside has changed."""
         self._next = 0.0
 
     def due(self) -> bool:
-        """Is it time to look; says so once."""
+        """Return True if a refresh is due; only once per interval."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -61,7 +61,7 @@ class Looking:
         return True
 
     def look(self, records: Records) -> bool:
-        """Look at everything; True if something is not as it was."""
+        """Refresh everything; return True if anything has changed."""
         marks = {i.name: self._marked(i) for i in records.instances.values()}
         with self._lock:
             wanted = self._wanted
@@ -75,12 +75,12 @@ class Looking:
             return old != (self._marks, self._there)
 
     def inspected(self, instance: str, mark: str) -> None:
-        """An inspection has looked at the base itself."""
+        """Save the base's fingerprint that an inspection has seen."""
         with self._lock:
             self._marks[instance] = mark
 
     def marks(self, records: Records) -> Mapping[str, str]:
-        """The marks that are known, by instance."""
+        """Return the known fingerprints, by instance."""
         with self._lock:
             if not self._marks:
                 first = {i.name: self._marked(i) for i in records.instances.values()}
@@ -91,7 +91,7 @@ class Looking:
         return self._seen_marks
 
     def missing(self, records: Records) -> frozenset[str]:
-        """Ready builds that are asked for, current nowhere, and not whole on the share."""
+        """Return wanted ready builds that are current nowhere and incomplete on the share."""
         if records is not self._records:
             wanted = _wanted(records)
             with self._lock:
@@ -107,7 +107,7 @@ class Looking:
             return frozenset(build for (build, _), there in self._there.items() if not there)
 
     def windows(self, records: Records, now: float) -> Mapping[str, WindowState]:
-        """The states of all windows, by instance; worked out anew where the clock went back."""
+        """Return the states of all windows by instance; computed again if the clock went back."""
         if now < self._asked_at:
             self._windows.clear()
         self._asked_at = now

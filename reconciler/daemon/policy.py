@@ -1,4 +1,4 @@
-"""The limits of the settings, as decisions know them."""
+"""Policy of decisions, derived from the settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from reconciler.settings import ClusterSettings, Settings
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The limits that decisions keep to."""
+    """Return the limits that decisions observe."""
     return Policy(
         prune_fraction=settings.prune_fraction,
         parallel_builds=settings.builder.parallel,

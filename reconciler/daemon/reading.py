@@ -1,6 +1,6 @@
-"""What the CLI reads of the records without being the daemon.
+"""Access to the records for the CLI, outside the daemon.
 
-It starts fast: nothing here imports what the daemon works with.
+It starts fast: nothing here imports the modules of the daemon's work.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from reconciler.store.store import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The records, for reading and for queueing requests.
+    """Return the store, for reading and for queueing requests.
 
-    Raises Stalled when there are none, as the daemon has never run with these settings; Retryable
-    when there are none yet, or none of this version.
+    Raises Stalled if the daemon has never run with these settings, and Retryable if there are no
+    records yet, or none of this version.
     """
     file = settings.database_file
-    if file is not None and not file.exists():  # SQLite would make it
+    if file is not None and not file.exists():  # SQLite would create it
         raise Stalled(
             "NoRecords",
             f"{file} does not exist: no daemon has run with these settings; start one with "
@@ -34,7 +34,7 @@ def open_store(settings: Settings) -> Store:
 
 
 def current(settings: Settings) -> Records:
-    """All records; what was accepted of the definitions is in them."""
+    """Return all records, including the accepted definitions."""
     store = open_store(settings)
     try:
         return store.load()

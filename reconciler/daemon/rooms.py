@@ -1,4 +1,4 @@
-"""The rooms, wired together from the settings; nothing here decides anything."""
+"""Composition of the daemon from the settings, without any decisions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Rooms:
-    """Every room the daemon uses, made once."""
+    """Components that the daemon uses, each created once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -47,7 +47,7 @@ class Rooms:
             settings.secrets_dir,
             lambda: {e.commit.revision for e in self.records().environments.values()},
         )
-        self.check: Callable[[], None] = lambda: None  # raises when this daemon may not act
+        self.check: Callable[[], None] = lambda: None  # raises if this daemon may not act
         self.share.check = self._may_act
         self.builder = Builder(
             settings.builder,
@@ -103,30 +103,30 @@ class Rooms:
         self.check()
 
     def api_secrets(self, team: str) -> set[str]:
-        """The secrets of a team that the APIs of its instances take, as accepted last."""
+        """Return the secrets of a team that its instances' APIs use, as last accepted."""
         found = [i.definition for i in self.records().instances.values()]
         return {i.api.credentials for i in found if i.team == team and i.api.credentials}
 
     def measure(self) -> None:
-        """Look how much the store holds, and what of it is for which team."""
+        """Measure the store's size, in total and by team."""
         self.sizes.look()
 
     def check_quota(self, team: str) -> None:
-        """Raise Stalled("QuotaReached") when a team may put nothing more on the share."""
+        """Raise Stalled("QuotaReached") if a team may not put more on the share."""
         quota = self.settings.quota.of(team)
         if quota:
             self.sizes.look()
             check_quota(self.sizes, team, quota)
 
     def measure_space(self) -> None:
-        """Look how full the share is; raises Retryable when it does not answer."""
+        """Measure the share's free space. Raises Retryable if it does not respond."""
         size, free = self.share.space()
         self.space = Space(size, free, time.time())
 
     def prepare(self) -> None:
-        """Make what must be there before the loop: directories, tables, the share's layout.
+        """Create what the loop needs: directories, tables, the share's layout.
 
-        Raises Stalled when that cannot be: the daemon does not start half.
+        Raises Stalled if that fails, so that the daemon does not start incompletely.
         """
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -142,29 +142,29 @@ class Rooms:
 
     @property
     def logs(self) -> Path:
-        """Where the logs of builds are, one per build key."""
+        """The directory of build logs, one file per build key."""
         return self.settings.state_dir / "logs"
 
     def log_of(self, key: str) -> Path:
-        """The log of one build."""
+        """Return the path of one build's log."""
         return self.logs / f"{key}.log"
 
     def driver(self, instance: Instance) -> Driver:
-        """The driver for an instance's kind of target."""
+        """Return the driver for an instance's kind of target."""
         return self._local if instance.local is not None else self.clusters().driver
 
     def builder_for(self, image: Image | None) -> Builder:
-        """The builder for an image; None is this machine."""
+        """Return the builder for an image; None is this machine."""
         return self.builder if image is None else self.clusters().builder(image)
 
     def inspect(self, base: Base, team: str) -> Runtime:
-        """What is installed in a base."""
+        """Return the runtime of a base: what is installed in it."""
         if base.image is None:
             return self.builder.inspect(base.python)
         return self.clusters().inspect(base.image, team)
 
     def clusters(self) -> ClusterRooms:
-        """The rooms for Kubernetes, made when they are first needed."""
+        """Return the components for Kubernetes, created when first needed."""
         with self._lock:
             if self._clusters is None:
                 from reconciler.daemon.clusters import ClusterRooms
@@ -181,14 +181,14 @@ class Rooms:
             return self._clusters
 
     def sweep(self) -> None:
-        """End Jobs that an earlier leader has left; nothing to do without clusters."""
+        """End Jobs that an earlier leader left behind; without clusters there are none."""
         found = [r.definition.kubernetes for r in self.store.load().instances.values()]
         contexts = {target.context for target in found if target is not None}
         if contexts:
             self.clusters().sweep(contexts)
 
     def close(self) -> None:
-        """End the Jobs and the connections to clusters."""
+        """End the Jobs and close the connections to clusters."""
         with self._lock:
             clusters, self._clusters = self._clusters, None
         if clusters is not None:

@@ -1,4 +1,4 @@
-"""What runs beside the loop: watchers that wake it, and the delivery of messages."""
+"""Background services beside the loop: watchers that wake it, and message delivery."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from reconciler.store import wakes
 
 log = logging.getLogger(__name__)
 
-DELIVERY = 2.0  # seconds between two looks at the outbox
-SPACE = 30.0  # seconds between two looks how full the share is
-REQUESTS = 1.0  # seconds between two looks for an operator's wake file
+DELIVERY = 2.0  # seconds between two checks of the outbox
+SPACE = 30.0  # seconds between two measurements of the share's free space
+REQUESTS = 1.0  # seconds between two checks for an operator's wake file
 
 
 class Closable(Protocol):
@@ -28,17 +28,17 @@ class Closable(Protocol):
 
 
 class Wakeable(Protocol):
-    """What may be woken: the daemon."""
+    """Part of the daemon that can be woken."""
 
     def wake(self) -> None:
-        """Look again at once."""
+        """Wake the loop at once."""
 
     def poll_now(self) -> None:
-        """Look at the environments repo at once."""
+        """Poll the environments repo at once."""
 
 
 class Service:
-    """Started with the loop and stopped after it."""
+    """Background threads that start with the loop and stop after it."""
 
     def __init__(self, daemon: Wakeable, rooms: Rooms) -> None:
         self._daemon = daemon
@@ -48,7 +48,7 @@ class Service:
         self._watchers: list[Closable] = []
 
     def start(self) -> None:
-        """Start everything; what cannot be watched is polled all the same."""
+        """Start everything; a repo that cannot be watched is still polled."""
         self._thread("delivery", self._deliver)
         self._thread("requests", self._watch_requests)
         self._thread("space", self._watch_space)
@@ -77,7 +77,7 @@ class Service:
             log.exception("messages were not delivered; they stay in the outbox")
 
     def _hear(self) -> None:
-        """Be woken by other replicas and by the CLI, where the database can tell."""
+        """Listen for wake-ups from other replicas and the CLI, if the database supports that."""
         wakes.listen(self._rooms.store.engine, self._woken, self._stop)
 
     def _woken(self, word: str) -> None:
@@ -87,7 +87,7 @@ class Service:
             self._daemon.wake()
 
     def _watch_space(self) -> None:
-        """In a thread of its own: a share that hangs holds up nothing else."""
+        """Measure the share's free space, in a thread because a hung share must block nothing."""
         while not self._stop.is_set():
             try:
                 self._rooms.measure_space()
@@ -106,7 +106,7 @@ class Service:
                 self._daemon.wake()
 
     def stop(self) -> None:
-        """Stop everything within seconds; what is due in the outbox is sent first."""
+        """Stop everything within seconds; messages that are due are sent first."""
         self._stop.set()
         for watcher in self._watchers:
             watcher.close()

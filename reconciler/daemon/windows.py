@@ -1,4 +1,4 @@
-"""Maintenance windows: is one open now, and when does that change."""
+"""Maintenance windows: whether one is open, and when that changes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NEVER = timedelta(days=366)
 
 
 def window_state(window: Window, now: float) -> WindowState:
-    """The state of `window` at `now`; its definition was validated when it was read.
+    """Return the state of `window` at `now`; its definition was validated when it was read.
 
-    Around a change of clocks a window opens by the wall clock of its timezone and stays open
+    Around a change of clocks, a window opens by the wall clock of its timezone and stays open for
     `duration` seconds of real time.
     """
     local = datetime.fromtimestamp(now, ZoneInfo(window.timezone))

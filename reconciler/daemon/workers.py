@@ -18,12 +18,12 @@ Key = tuple[str, str]
 
 
 class Workers(Generic[R]):
-    """Runs effects in threads and hands their reports to the loop.
+    """Threads that run effects and hand their reports to the loop.
 
-    Two effects of one key never run at the same time, and none starts while the report of the one
-    before is not taken: what it would be given is older. `wake` is called after each report.
-    `sizes` gives the number of threads per pool; any other pool is made when it is first used,
-    with threads as they are needed, up to `LARGEST`.
+    Two effects of one key never run at the same time, and none starts before the report of the
+    previous one is taken, because its input would be outdated. `wake` is called after each report.
+    `sizes` is the number of threads per pool; any other pool is created on first use, with threads
+    as needed, up to `LARGEST`.
     """
 
     def __init__(self, wake: Callable[[], None], sizes: dict[str, int]) -> None:
@@ -37,10 +37,10 @@ class Workers(Generic[R]):
         self._lock = threading.Lock()
 
     def start(self, pool: str, key: Key, effect: Callable[[threading.Event], R | None]) -> bool:
-        """Run `effect` unless one of `key` runs or has just reported; True if it was started.
+        """Run `effect` unless one of `key` runs or has just reported; return True if it started.
 
-        `effect` is given an event that says "stop"; it returns its report (None: nothing to say)
-        and must not raise.
+        `effect` receives an event that asks it to stop; it returns its report (None: nothing to
+        report) and must not raise.
         """
         with self._lock:
             if key in self._running or key in self._untaken:
@@ -76,12 +76,12 @@ class Workers(Generic[R]):
             running[1].set()
 
     def busy(self) -> frozenset[Key]:
-        """Keys of the effects under way."""
+        """Return the keys of the effects in progress."""
         with self._lock:
             return frozenset(self._running)
 
     def reports(self) -> list[R]:
-        """All reports since the last call."""
+        """Return all reports since the last call."""
         found: list[R] = []
         while True:
             try:
@@ -93,7 +93,7 @@ class Workers(Generic[R]):
             found.append(report)
 
     def stop(self, cancel: Callable[[Key], bool], timeout: float) -> bool:
-        """Cancel what `cancel` says, wait for the rest; True if all ended in `timeout` seconds."""
+        """Cancel effects selected by `cancel`, wait for all; return True if all ended in time."""
         with self._lock:
             running = dict(self._running)
         for key, (_, cancelled) in running.items():

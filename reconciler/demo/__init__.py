@@ -1,1 +1,1 @@
-"""The demo: the main job on real parts, on one machine."""
+"""Demo of Groundcrew's main job with real components, on one machine."""

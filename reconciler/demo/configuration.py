@@ -1,4 +1,4 @@
-"""How the demo's Airflow is configured: its environment variables and its supervisord."""
+"""Configuration of the demo's Airflow: environment variables and supervisord."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an Airflow lives, and the port of its API."""
+    """Directories of an Airflow, and the port of its API."""
 
     root: Path
     home: Path
@@ -22,7 +22,7 @@ class Place:
 
 
 def environment(airflow: str, place: Place, database: str, user: str) -> dict[str, str]:
-    """The variables of every component of an Airflow "3" or "2.11"; keys are drawn anew."""
+    """Return the variables of all components of an Airflow "3" or "2.11", with new random keys."""
     key = base64.urlsafe_b64encode(randomness.token_bytes(32)).decode()
     common = {
         "HOME": str(place.root),
@@ -64,9 +64,9 @@ def environment(airflow: str, place: Place, database: str, user: str) -> dict[st
         "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(place.port),
-        # Not one worker: while gunicorn loads the application, a program that it runs (`file`)
-        # passes for that worker. If loading then goes on for 10 s, as on a busy machine,
-        # Airflow asks for another worker by SIGTTIN, which stops a gunicorn that is not ready.
+        # Not one worker: while gunicorn loads the application, a program that it runs (`file`) is
+        # mistaken for that worker. If loading then takes 10 s more, as on a busy machine, Airflow
+        # asks for another worker by SIGTTIN, which stops a gunicorn that is not ready.
         "AIRFLOW__WEBSERVER__WORKERS": "2",
         "AIRFLOW__WEBSERVER__SECRET_KEY": randomness.token_hex(32),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
@@ -81,7 +81,7 @@ def environment(airflow: str, place: Place, database: str, user: str) -> dict[st
 def supervisord(
     root: Path, control: Path, programs: Mapping[str, str], variables: Mapping[str, str]
 ) -> str:
-    """Supervisord's configuration: `programs` are commands by name, `control` is its socket."""
+    """Return supervisord's configuration: `programs` are commands by name, `control` its socket."""
     given = ",".join(f'{key}="{value.replace("%", "%%")}"' for key, value in variables.items())
     parts = [
         f"[unix_http_server]\nfile={control}\nchmod=0600\n",
@@ -103,7 +103,7 @@ def supervisord(
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
+    """Return a port of the loopback address that is currently free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

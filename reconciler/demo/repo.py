@@ -1,4 +1,4 @@
-"""The demo's environments repo: `environments.example/`, committed and changed as a team would."""
+"""Environments repo of the demo: `environments.example/`, changed by commits as a team would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFINITION = Path("teams") / TEAM / f"{ENVIRONMENT}.yaml"
 
 
 class Repo:
-    """A git repository with a work tree, at `path`."""
+    """Git repository with a work tree, at `path`."""
 
     def __init__(self, path: Path, example: Path, instance_yaml: str) -> None:
         self.path = path
@@ -32,7 +32,7 @@ class Repo:
         self._git("init", "-q", "-b", "main")
 
     def _rollout(self) -> None:
-        """Roll out to the demo's one instance."""
+        """Roll out to the demo's only instance."""
         text = (self.path / DEFINITION).read_text()
         head, _, _ = text.partition("  rollout:")
         (self.path / DEFINITION).write_text(
@@ -60,13 +60,13 @@ class Repo:
         ).stdout.strip()
 
     def commit(self, subject: str, path: str = ".") -> str:
-        """Commit the work tree (or what is below `path`); returns the revision."""
+        """Commit the work tree (or what is below `path`); return the revision."""
         self._git("add", "-A", path)
         self._git("commit", "-q", "-m", subject)
         return self._git("rev-parse", "HEAD")
 
     def read(self, path: Path) -> str:
-        """The text of a file in the work tree."""
+        """Return the text of a file in the work tree."""
         return (self.path / path).read_text()
 
     def write(self, path: Path, text: str) -> None:
@@ -75,7 +75,7 @@ class Repo:
         (self.path / path).write_text(text)
 
     def set_version(self, version: str) -> None:
-        """Give the in-repo package another version."""
+        """Set the version of the in-repo package."""
         init = self.read(MODULE / "__init__.py")
         self.write(
             MODULE / "__init__.py",
@@ -88,7 +88,7 @@ class Repo:
         )
 
     def add_requirement(self, requirement: str) -> None:
-        """Ask for one more package."""
+        """Add one requirement."""
         text = self.read(DEFINITION)
         marker = "  requirements:\n"
         assert marker in text, f"{DEFINITION} has requirements in block style"

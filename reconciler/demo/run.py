@@ -1,8 +1,8 @@
-"""`groundcrew demo`: the main job on real parts, from the first commit to a rollback.
+"""Implementation of `groundcrew demo`: the main job, from the first commit to a rollback.
 
-A git repository made from `environments.example/`, a directory as the share, SQLite, a real Airflow
-under supervisord, the daemon as a process of its own, and a webhook sink for Slack. It ends with 0
-only if each act really happened, and stops all that it started.
+It uses a git repository made from `environments.example/`, a directory as the share, SQLite, a real
+Airflow under supervisord, the daemon as a separate process, and a webhook sink instead of Slack. It
+exits with 0 only if each act really happened, and stops everything that it started.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ QUIET = frozenset({"SourceChanged", "BuildQueued", "RuntimeChanged"})
 
 
 class Screen:
-    """Says what happens now, with the seconds since the start, and how long each part took."""
+    """Output of the demo, with the seconds since the start and the duration of each part."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -42,23 +42,23 @@ class Screen:
         self.parts: list[tuple[str, float]] = []
 
     def part(self, title: str) -> None:
-        """Begin a part."""
+        """Print the title of a part."""
         self.console.rule(f"[bold]{title}", align="left")
 
     def ended(self, title: str, seconds: float) -> None:
-        """A part has ended."""
+        """Record the duration of a part that has ended."""
         self.parts.append((title, seconds))
 
     def say(self, text: str) -> None:
-        """Show what was seen to be so."""
+        """Print something that was observed."""
         self.console.print(f"{self._clock()}  [green]✓[/green] {_plain(text)}", highlight=False)
 
     def now(self, text: str) -> None:
-        """Show what is being done."""
+        """Print what is being done."""
         self.console.print(f"{self._clock()}  [dim]…[/dim] {_plain(text)}", highlight=False)
 
     def event(self, event: Event) -> None:
-        """Show an event of the daemon's history."""
+        """Print an event of the daemon's history."""
         if event.kind in QUIET:
             return
         seconds = event.data.get("seconds")
@@ -73,7 +73,7 @@ class Screen:
         return f"[dim]{time.monotonic() - self.begun:6.1f} s[/dim]"
 
     def summary(self) -> None:
-        """Show the parts and their seconds."""
+        """Print the parts and their seconds."""
         table = Table("part", "seconds", title="What took how long")
         for title, seconds in self.parts:
             table.add_row(title, f"{seconds:.1f}")
@@ -86,7 +86,7 @@ def _plain(text: str) -> str:
 
 
 class Daemon:
-    """`groundcrew run` as a process of its own."""
+    """Separate process that runs `groundcrew run`."""
 
     def __init__(self, root: Path, bed: Bed, repo: Repo, port: int) -> None:
         self.log = root / "groundcrew.log"
@@ -100,7 +100,7 @@ class Daemon:
             f"[builder]\nparallel = 2\n"
             f"[local]\nallow = {allowed!r}\n"
             f"[http]\nport = {port}\n"
-            f"[notify]\ndigest_above = 100\n"  # each act's messages are looked at one by one
+            f"[notify]\ndigest_above = 100\n"  # each act's messages are checked one by one
         )
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")},
@@ -109,7 +109,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; its log goes to a file."""
+        """Start the process; its log goes to a file."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "reconciler.cli", "run"],
@@ -121,18 +121,18 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         assert self._process is not None, "it was started"
         return self._process.pid
 
     def check(self) -> None:
-        """Raise DemoFailed if it has ended."""
+        """Raise DemoFailed if the process has ended."""
         if self._process is not None and self._process.poll() is not None:
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
             raise DemoFailed(f"the daemon ended with {self._process.returncode}:\n{tail}")
 
     def stop(self) -> None:
-        """Stop it as a service manager would, and wait."""
+        """Stop the process like a service manager would, and wait."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -149,7 +149,7 @@ def demo(
     root: Path | None = None,
     acts: Sequence[Act] = ACTS,
 ) -> int:
-    """Play the acts; returns 0 if each really happened, else 1."""
+    """Play the acts; return 0 if each really happened, otherwise 1."""
     cache = Path(os.environ.get("GROUNDCREW_DEMO_CACHE") or Path.cwd() / ".cache").resolve()
     root = (root or cache / f"demo-{airflow}").resolve()
     shutil.rmtree(root, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A webhook sink on loopback that stands for Slack: it keeps what it is sent."""
+"""Webhook sink on loopback that stands in for Slack and keeps the messages that it receives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-LIMIT = 1 << 20  # bytes of one message
+LIMIT = 1 << 20  # bytes per message
 
 
 class Sink:
-    """Receives messages until it is closed; `url` is its address."""
+    """Server that receives messages until it is closed; `url` is its address."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -27,7 +27,7 @@ class Sink:
                 self.wfile.write(b"ok")
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing: the demo's screen is the log."""
+                """Log nothing, because the demo's output is the log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -35,7 +35,7 @@ class Sink:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/services/demo"
 
     def texts(self) -> list[str]:
-        """The plain text of each message."""
+        """Return the plain text of each message."""
         return [str(message.get("text", "")) for message in self.messages]
 
     def close(self) -> None:

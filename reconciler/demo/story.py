@@ -1,4 +1,4 @@
-"""The six acts of the demo. Each shows something and fails unless it really happened."""
+"""Acts of the demo. Each of the six shows something and fails unless it really happened."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class AcmePlugin(AirflowPlugin):
 
 @dataclass
 class Stage:
-    """All that the acts use."""
+    """Everything that the acts use."""
 
     bed: Bed
     repo: Repo
@@ -114,7 +114,7 @@ def act_2(stage: Stage) -> None:
 
 
 def act_3(stage: Stage) -> None:
-    """Commit v3 that fails at import: refused in verification, with file:line."""
+    """Commit v3, which fails at import: verification refuses it with file:line."""
     before = stage.watch.instance(INSTANCE)
     pointer = _pointer(stage)
     stage.repo.set_version("3.0.0")
@@ -139,7 +139,7 @@ def act_3(stage: Stage) -> None:
 
 
 def act_4(stage: Stage) -> None:
-    """Commit v4 in conflict with Airflow's own pins: refused with the resolver's explanation."""
+    """Commit v4, which conflicts with Airflow's pins: refused with the resolver's explanation."""
     before = stage.repo.read(DEFINITION)
     pointer = _pointer(stage)
     stage.repo.add_requirement("pydantic<2")
@@ -155,7 +155,7 @@ def act_4(stage: Stage) -> None:
 
 
 def act_5(stage: Stage) -> None:
-    """Commit v5 that fails only on the live instance: rolled back, quarantined, not tried again."""
+    """Commit v5, which fails only on the live instance: rolled back, quarantined, not retried."""
     good = stage.watch.instance(INSTANCE).current
     stage.repo.set_version("5.0.0")
     stage.repo.write(MODULE / "plugin.py", PLUGIN)
@@ -184,7 +184,7 @@ def act_5(stage: Stage) -> None:
 
 
 def act_6(stage: Stage) -> None:
-    """The summary: what Slack was told and what the metrics say."""
+    """Show a summary: the messages to Slack and the metrics."""
     limit = stage.pace.limit(15)
     wanted = ("active", "failed", "rolled back")
     while not limit.over():
@@ -210,7 +210,7 @@ def act_6(stage: Stage) -> None:
 
 
 Act = tuple[str, Callable[[Stage], None]]
-"""A title, and what is played under it."""
+"""Title of an act, and the function that plays it."""
 
 ACTS: tuple[Act, ...] = (
     ("commit v1: build, verify, activate", act_1),

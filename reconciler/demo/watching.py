@@ -1,4 +1,4 @@
-"""What the demo sees of the daemon: its records, events and metrics, within a time."""
+"""Observation of the daemon by the demo: its records, events and metrics, with time limits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ OPPOSITES = {
     "ActivationActive": frozenset({"BuildFailed", "RolledBack", "ActivationAborted"}),
     "RolledBack": frozenset({"BuildFailed", "ActivationActive"}),
 }
-"""Events after which one that the demo waits for cannot come any more."""
+"""Events after which the event that the demo waits for can no longer come."""
 
 
 class DemoFailed(Exception):
-    """Something that the demo was to show did not happen."""
+    """Error that something the demo was to show did not happen."""
 
 
 class Watch:
-    """Follows the daemon's records; `say` shows each new event's kind and words."""
+    """Observer of the daemon's records; `say` prints each new event."""
 
     def __init__(self, store: Store, say: Callable[[Event], None], pace: Pace) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class Watch:
         self.alive: Callable[[], None] = lambda: None
 
     def look(self) -> Records:
-        """Show what is new and return the records."""
+        """Print new events and return the records."""
         self.alive()
         for event in self._store.events(after_id=self._last, limit=1000):
             self._last = max(self._last, event.id)
@@ -45,9 +45,9 @@ class Watch:
     def until(
         self, what: str, happened: Callable[[Records], bool], timeout: float = 150.0
     ) -> Records:
-        """Look until `happened` says so.
+        """Wait until `happened` returns True; return the records.
 
-        Raises DemoFailed after `timeout` seconds of a quiet machine (see `pace`).
+        Raises DemoFailed after `timeout` seconds of an idle machine (see `pace`).
         """
         limit = self._pace.limit(timeout)
         while True:
@@ -61,7 +61,7 @@ class Watch:
     def event(self, kind: str, revision: str = "", timeout: float = 150.0) -> Event:
         """Wait for an event of `kind` (about `revision`, if given) and return it.
 
-        Raises DemoFailed as soon as the opposite is recorded of that revision.
+        Raises DemoFailed as soon as the opposite is recorded for that revision.
         """
 
         def of_revision(kinds: frozenset[str]) -> list[Event]:
@@ -80,17 +80,17 @@ class Watch:
         return of_revision(frozenset({kind}))[-1]
 
     def instance(self, name: str) -> InstanceRecord:
-        """The record of one instance."""
+        """Return the record of one instance."""
         return self.look().instances[name]
 
 
 def fetch(url: str) -> str:
-    """The text of a page on loopback."""
+    """Return the text of a page on loopback."""
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the demo's own address
         return str(answer.read(LIMIT).decode())
 
 
 def expect(true: bool, what: str) -> None:
-    """Raise DemoFailed unless it really is so."""
+    """Raise DemoFailed unless `true`."""
     if not true:
         raise DemoFailed(f"not so: {what}")

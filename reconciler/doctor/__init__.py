@@ -1,5 +1,5 @@
-"""Checks of everything that Groundcrew depends on; each looks, changes nothing live, and says.
+"""Checks of everything that Groundcrew depends on, used by `groundcrew doctor`.
 
-Used by `groundcrew doctor`. A check is a function that gives findings; `examine` runs them side by
-side, each within a time limit.
+A check is a function that yields findings and changes nothing live; `examine` runs checks in
+parallel, each with a time limit.
 """

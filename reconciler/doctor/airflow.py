@@ -1,8 +1,8 @@
-"""Each instance's Airflow: its API with what an activation needs of it, and local executables.
+"""Checks of each instance's Airflow: its API and permissions, and local executables.
 
-Nothing is changed. Whether pools may be changed is found out on a pool that does not exist: a user
-without the right is refused (403) before Airflow says that there is none (404). Airflow's audit log
-has a line of it.
+Nothing is changed. The permission to change pools is tested on a pool that does not exist: a user
+without it is refused (403) before Airflow reports that the pool is missing (404). Airflow's audit
+log records that.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from reconciler.secretfiles import login
 from reconciler.settings import Settings
 
 NO_POOL = "groundcrew-doctor-there-is-no-such-pool"
-SKEW = 5.0  # seconds that a heartbeat may lie ahead
+SKEW = 5.0  # seconds that a heartbeat may be in the future
 
 
 def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
-    """The API answers, takes the credentials, and gives the rights that an activation needs."""
+    """Check that the API responds, accepts the credentials, and permits an activation's calls."""
     about = f"instance/{instance.name}"
     name = instance.api.credentials
     secret = settings.secrets_dir / instance.team / name if name else None
@@ -63,7 +63,7 @@ def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
 
 
 def _rights(api: Api, about: str) -> Iterator[Finding]:
-    """Which of an activation's questions and changes are refused; all of them: the credentials."""
+    """Yield the calls of an activation that are refused; if all are, the credentials are wrong."""
     asked: dict[str, Callable[[], object]] = {
         "read pools": api.pools,
         "read task instances": api.busy,
@@ -93,7 +93,7 @@ def _rights(api: Api, about: str) -> Iterator[Finding]:
 
 
 def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
-    """What is run on this machine for an instance is there, and the settings allow it."""
+    """Check that an instance's local executables exist and that the settings allow them."""
     assert instance.local is not None, "asked of local instances only"
     about = f"instance/{instance.name}"
     driver = LocalDriver(settings.local, settings.secrets_dir, share=settings.share)
@@ -125,7 +125,7 @@ def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
 
 
 def look_indexes(settings: Settings, environment: Environment) -> Iterator[Finding]:
-    """The credentials of an environment's indexes are there."""
+    """Check that the credentials of an environment's indexes exist."""
     for index in environment.recipe.indexes:
         if not index.credentials:
             continue

@@ -1,4 +1,4 @@
-"""Which checks there are with these settings and definitions, put together and run."""
+"""Selection of the checks for the current settings and definitions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from reconciler.doctor.repo import Known, Repo
 from reconciler.settings import Settings
 
 OF_OBJECTS = (Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW)
-MARGIN = 15.0  # seconds beyond a time limit that the check has itself
-REQUESTS = 10  # of an Airflow check, each with the limit of its own
+MARGIN = 15.0  # seconds in addition to a check's own time limit
+REQUESTS = 10  # made by an Airflow check, each with its own time limit
 
 
 def diagnose(
@@ -22,9 +22,9 @@ def diagnose(
     wanted: Collection[Check] = (),
     ended: Callable[[Task], None] = lambda _: None,
 ) -> list[Finding]:
-    """The findings of the wanted checks, of all by default; `ended` is told of each check.
+    """Run the wanted checks, or all, and return their findings; `ended` is called for each check.
 
-    First what stands for itself and the environments repo, then what is defined there.
+    Checks without definitions and the environments repo come first, then those of the definitions.
     """
     repo = Repo(settings)
     wanted = set(wanted) or set(Check)
@@ -47,7 +47,7 @@ def diagnose(
 
 
 def _needing(wanted: Collection[Check]) -> set[Check]:
-    """The clocks are read where the share and the database are looked at."""
+    """Return the wanted checks and those that they need: the share and database read the clocks."""
     more = {Check.SHARE, Check.DATABASE} if Check.CLOCK in wanted else set()
     return {*wanted} | more
 
@@ -68,7 +68,7 @@ def _own(settings: Settings) -> list[Task]:
 
 
 def _objects(settings: Settings, known: Known, wanted: Collection[Check]) -> list[Task]:
-    """The checks of what is defined."""
+    """Return the checks of defined objects."""
     tasks = [
         Task(Check.INDEX, f"environment/{one.name}", partial(airflow.look_indexes, settings, one))
         for one in known.environments
@@ -85,7 +85,7 @@ def _objects(settings: Settings, known: Known, wanted: Collection[Check]) -> lis
 
 
 def _clusters(settings: Settings, known: Known) -> list[Task]:
-    """The checks of clusters; the Kubernetes client is imported only when there is one."""
+    """Return the checks of clusters. The Kubernetes client is imported only if there are any."""
     from reconciler.cluster.clusters import Clusters
     from reconciler.doctor import kubernetes as k8s
 

@@ -1,4 +1,4 @@
-"""Runs checks side by side; one that hangs, on a dead mount for instance, holds up no other."""
+"""Parallel runner for checks; one that hangs, such as on a dead mount, delays no other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE_BY_SIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A check of one object, and the seconds that it may take."""
+    """Check of one object, and the seconds that it may take."""
 
     check: Check
     object: str
@@ -26,7 +26,7 @@ class Task:
 
 
 def examine(tasks: Sequence[Task], ended: Callable[[Task], None] = lambda _: None) -> list[Finding]:
-    """The findings of all tasks, in their order; `ended` is told of each task."""
+    """Run all tasks and return their findings in order; `ended` is called for each task."""
     waiting = deque(enumerate(tasks))
     running: dict[int, float] = {}  # number → deadline
     answers: queue.Queue[tuple[int, list[Finding]]] = queue.Queue()
@@ -61,7 +61,7 @@ def _run(number: int, task: Task, answers: queue.Queue[tuple[int, list[Finding]]
         findings.append(
             Finding(task.check, task.object, Level.UNREACHABLE, "SystemError", words, mend)
         )
-    except Exception as error:  # its words may hold a secret: only its name is kept
+    except Exception as error:  # its text may contain a secret: only its name is kept
         words = f"this check itself has failed: {type(error).__name__}"
         mend = "report it with what `groundcrew --version` says"
         findings.append(Finding(task.check, task.object, Level.WRONG, "CheckFailed", words, mend))

@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""Findings of checks, with severity and advice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reconciler.core.errors import GroundcrewError, Retryable
 
 
 class Check(StrEnum):
-    """What can be looked at; in the order in which it is shown."""
+    """Subject of a check, in the order of the output."""
 
     STATE = "state"
     SHARE = "share"
@@ -25,7 +25,7 @@ class Check(StrEnum):
 
 
 class Level(StrEnum):
-    """How grave a finding is. `off` is what is not in use, or could not be looked at."""
+    """Severity of a finding; `off` means unused or not checked."""
 
     OK = "ok"
     OFF = "off"
@@ -36,9 +36,9 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact; `mend` says what to do about it, and is empty when there is nothing to do.
+    """Result of a check; `mend` is advice for the user, empty if there is nothing to do.
 
-    `object` is what was looked at: a path, an address without secrets, `instance/NAME`, ….
+    `object` is the subject of the check: a path, an address without secrets, `instance/NAME`, ….
     """
 
     check: Check
@@ -55,7 +55,7 @@ UNREACHABLE = frozenset(
         "ShareUnreachable", "SourceUnreachable",
     }
 )  # fmt: skip
-"""Reasons that mean: nothing has answered."""
+"""Reasons that mean that nothing responded."""
 
 MENDS = {
     "AirflowUnreachable": "see that Airflow's API server runs, that spec.api.url is its address, "
@@ -90,11 +90,11 @@ MENDS = {
     "SourceUnreachable": "see that git.url is the repo's address and that the daemon's network "
     "reaches it",
 }  # fmt: skip
-"""What to do, by the reason of an error."""
+"""Advice for users, by the reason of an error."""
 
 
 def failed(check: Check, about: str, error: GroundcrewError) -> Finding:
-    """The finding that an error is."""
+    """Return the finding for an error."""
     far = error.reason in UNREACHABLE
     level = Level.UNREACHABLE if far else Level.WRONG
     mend = MENDS.get(error.reason, "")
@@ -104,10 +104,10 @@ def failed(check: Check, about: str, error: GroundcrewError) -> Finding:
 
 
 def good(check: Check, about: str, message: str) -> Finding:
-    """All is well."""
+    """Return a finding that everything is fine."""
     return Finding(check, about, Level.OK, "Good", message)
 
 
 def off(check: Check, about: str, message: str, mend: str = "") -> Finding:
-    """It is not in use, or there is nothing to look at."""
+    """Return a finding that the subject is not in use, or that there is nothing to check."""
     return Finding(check, about, Level.OFF, "NotUsed", message, mend)

@@ -1,4 +1,4 @@
-"""The forge's token: it is taken, sees the project, and has the rights it needs."""
+"""Checks of the forge's token: it is valid, can see the project, and has the permissions needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from reconciler.secretfiles import read
 from reconciler.settings import Settings
 from reconciler.trust import distrusts, named
 
-DEVELOPER = 30  # GitLab's access level that may set statuses
+DEVELOPER = 30  # GitLab's lowest access level that may set statuses
 
 
 def look(settings: Settings) -> Iterator[Finding]:
-    """Ask the forge who the token is; no status is set."""
+    """Check the token with the forge, without setting a status."""
     wanted = settings.commit_status
     if not wanted.forge:
         yield off(Check.FORGE, "commit_status", "no commit statuses are set")
@@ -39,7 +39,7 @@ def look(settings: Settings) -> Iterator[Finding]:
     except ImportError:
         yield _wrong(about, "ExtraMissing", "the client library is not installed",
                      INSTALL[wanted.forge])  # fmt: skip
-    except Exception as error:  # requests' and urllib3's many; their words may hold the token
+    except Exception as error:  # of requests and urllib3; the text may contain the token
         if distrusts(error):
             yield _wrong(about, "CertificateWrong", f"the certificate of {api} is not trusted",
                          "renew it, or give the daemon its authority (SSL_CERT_FILE)")  # fmt: skip

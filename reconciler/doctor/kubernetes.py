@@ -1,7 +1,7 @@
-"""The daemon's rights in each cluster, and that each release is there with share and loader.
+"""Checks of the daemon's permissions in each cluster, and of each release's share and loader.
 
 `AIRFLOW` and `BUILDS` are the rules of the chart (deploy/helm/groundcrew/templates/_rules.tpl); a
-test holds them equal. The server itself is asked for each verb.
+test keeps them equal. The server itself is asked about each verb.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUILDS: Rules = {
 
 
 def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) -> Iterator[Finding]:
-    """Every verb of `rules` in a namespace; `setting` is the chart's value that grants them."""
+    """Check every verb of `rules` in a namespace; `setting` is the chart's value that grants it."""
     about = f"{cluster.context}/{namespace}"
     missing: dict[str, list[str]] = {}
     for (group, resource, sub), verbs in rules.items():
@@ -55,12 +55,12 @@ def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) ->
 
 
 def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> Iterator[Finding]:
-    """The release is there, and what loads builds has the share and the loader."""
+    """Check that the release exists and that components that load builds have share and loader."""
     target = instance.kubernetes
     assert target is not None, "asked of instances on Kubernetes only"
     about = f"instance/{instance.name}"
     if not all(cluster.may(target.namespace, "list", "apps", kind) for kind in KINDS):
-        return  # told by look_rights
+        return  # reported by look_rights
     labels = f"{TIER},release={target.release}"
     found = [w for kind in KINDS for w in cluster.list(kind, target.namespace, labels)]
     loading = [w for w in found if component_of(w) in instance.load_into]
@@ -116,7 +116,7 @@ def _connected(
 
 
 def spaces(settings: Settings, instances: Iterable[Instance]) -> list[tuple[str | None, str, bool]]:
-    """(context, namespace, is it that of builds) of every namespace the daemon works in."""
+    """Return (context, namespace, is it for builds) of every namespace that the daemon works in."""
     targets = [i.kubernetes for i in instances if i.kubernetes is not None]
     contexts = {t.context for t in targets}
     contexts |= {c for c in settings.kubernetes.clusters if c != IN_CLUSTER}

@@ -1,8 +1,8 @@
-"""Where messages go: the secret is there and its server answers; nothing is sent to it.
+"""Checks of notification routes: the secret exists and its server responds. Nothing is sent.
 
-The connection is opened and, for https, the certificate proved; no request follows, so that no
-message appears and the address, which is a secret, stays here. Of a bot Slack is asked whether it
-takes the token.
+The connection is opened and, for https, the certificate is verified; no request follows, so that no
+message appears and the address, which is a secret, is not sent. For a bot, Slack is asked whether
+the token is valid.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
-    """One route of messages."""
+    """Check one route of notifications."""
     about = f"route {route.name}"
     if route.channel:
         yield _bot(settings, route, about)
@@ -59,7 +59,7 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
 
 
 def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
-    """A route that writes with a bot's token: Slack is asked whether it knows the token."""
+    """Check a route that uses a bot token, by asking Slack whether the token is valid."""
     path = settings.secrets_dir / route.secret / "token"
     if not read(path):
         return _wrong(about, "SecretMissing", f"there is no token in {path}",
@@ -87,7 +87,7 @@ def _slack(path: str) -> bool:
 
 
 def _reach(about: str, scheme: str, host: str, port: int) -> Finding:
-    """Connect, through the proxy that the environment names if it names one."""
+    """Connect, through the environment's proxy if it names one."""
     proxy = "" if proxy_bypass(host) else getproxies().get(scheme, "")
     via = ""
     if proxy:

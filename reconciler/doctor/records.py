@@ -1,4 +1,4 @@
-"""The daemon's own disk, its database, and the clock of that."""
+"""Checks of the daemon's own disk, its database, and the database's clock."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from reconciler.settings import Settings
 from reconciler.store.errors import translating
 from reconciler.store.store import Store
 
-SKEW = 5.0  # seconds; half of the shortest lease that makes sense
+SKEW = 5.0  # seconds; half of the shortest useful lease
 REFUSED = ("password authentication", "no password supplied", "pg_hba", "does not exist",
            "permission denied", "role ")  # fmt: skip
 
 
 def look_state(settings: Settings) -> Iterator[Finding]:
-    """The state directory: writable, on a disk that suits SQLite, with room for the cache."""
+    """Check that the state directory is writable, suits SQLite, and has space for the cache."""
     path = settings.state_dir
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -50,7 +50,7 @@ def look_state(settings: Settings) -> Iterator[Finding]:
 
 
 def look_database(settings: Settings) -> Iterator[Finding]:
-    """The database: it answers, takes writes, is of this version, is sound, and keeps time."""
+    """Check that the database responds, accepts writes, has this version and is intact."""
     file = settings.database_file
     if file is not None and not file.exists():
         yield off(
@@ -116,7 +116,7 @@ def _standing(about: str, said: str, sqlite: bool) -> Iterator[Finding]:
 
 
 def _time(about: str, clock: float, began: float, ended: float) -> Finding:
-    """The database's clock beside this machine's; the lease is timed by the database's."""
+    """Compare the database's clock, which times the lease, with this machine's."""
     skew = clock - ended if clock > ended else min(0.0, clock - began)
     if abs(skew) <= SKEW:
         return good(Check.CLOCK, about, f"this machine's clock agrees within {SKEW:.0f} s")

@@ -1,4 +1,4 @@
-"""The environments repo: it is read as the daemon reads it, into a mirror that is thrown away."""
+"""Check of the environments repo, which is read like the daemon does, into a temporary mirror."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORT = 10  # digits of a revision
 
 @dataclass(slots=True)
 class Known:
-    """The definitions that the other checks are of: the repo's, else those of the records."""
+    """Definitions that other checks use: from the repo, or else from the records."""
 
     environments: tuple[Environment, ...] = ()
     instances: tuple[Instance, ...] = ()
@@ -28,7 +28,7 @@ class Known:
 
 
 class Repo:
-    """Reads the repo once; `known` holds afterwards what is defined."""
+    """Reader of the repo, used once; afterwards `known` holds the definitions."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -40,7 +40,7 @@ class Repo:
         return shown(self._settings.git.url) or "git.url"
 
     def look(self) -> Iterator[Finding]:
-        """Can it be reached and read; raises what reading it raises."""
+        """Check that the repo can be reached and read. Raises what reading it raises."""
         with tempfile.TemporaryDirectory(prefix="groundcrew-doctor-") as folder:
             source = Source(self._settings.git, Path(folder), self._settings.secrets_dir)
             found = source.poll()
@@ -65,7 +65,7 @@ class Repo:
         )
 
     def remember(self) -> None:
-        """Without the repo, take what the records hold."""
+        """Use the definitions in the records if the repo was not read."""
         if self.known.read:
             return
         try:

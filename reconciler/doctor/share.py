@@ -1,4 +1,4 @@
-"""The share: can it be written, does it keep what publishing relies on, and how full is it."""
+"""Checks of the share: it is writable, has the properties that publishing needs, and has space."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from reconciler.share.atomic import (
 )
 from reconciler.share.share import Share
 
-FEW = 0.10  # of the space, as in the alert GroundcrewShareFilling
+FEW = 0.10  # fraction of the space, as in the alert GroundcrewShareFilling
 LEAST = 0.03
-SKEW = 60.0  # seconds that the clock of the share's server may differ
+SKEW = 60.0  # seconds by which the clock of the share's server may differ
 GIB = 1 << 30
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "glusterfs", "fuse.glusterfs", "9p")
 
 
 def look(root: Path) -> Iterator[Finding]:
-    """Findings on the share at `root`; what is written for it is removed again."""
+    """Check the share at `root`; the files written for that are removed again."""
     about = str(root)
     if not root.is_dir():
         yield _wrong(
@@ -73,7 +73,7 @@ def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
 
 
 def _renames(about: str, folder: Path) -> Iterator[Finding]:
-    """A file replaced by rename, O_EXCL, a directory published by rename, and fsync of both."""
+    """Check replacing a file by rename, O_EXCL, publishing a directory by rename, and fsync."""
     mend = "use a file system with POSIX renames, such as NFSv4, CephFS or a local disk"
     path, temp = folder / "pointer", folder / "temp"
     try:
@@ -106,7 +106,7 @@ def _renames(about: str, folder: Path) -> Iterator[Finding]:
 
 
 def _locks(about: str, folder: Path) -> Iterator[Finding]:
-    """A lock keeps a second one out, and ends with its holder."""
+    """Check that a lock excludes a second one and ends with its holder."""
     mend = "mount with locks: NFSv4, or NFSv3 without nolock; the garbage collector needs them"
     path = folder / "lock"
     handles = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for _ in (1, 2)]
@@ -126,7 +126,7 @@ def _locks(about: str, folder: Path) -> Iterator[Finding]:
 
 
 def _modes(about: str, folder: Path) -> Iterator[Finding]:
-    """What is written is readable by all, and programs stay executable."""
+    """Check that all users can read written files, and that programs stay executable."""
     program = folder / "program"
     write_file(program, b"", 0o755)
     mode = program.stat().st_mode & 0o777
@@ -138,7 +138,7 @@ def _modes(about: str, folder: Path) -> Iterator[Finding]:
 
 
 def _open(about: str, root: Path) -> Iterator[Finding]:
-    """Pods of other users get in."""
+    """Check that pods of other users can enter the share."""
     if root.stat().st_mode & 0o005 != 0o005:
         yield Finding(
             Check.SHARE, about, Level.WARNING, "NotWorldReadable",
@@ -157,7 +157,7 @@ def _mount(about: str, kind: str, options: tuple[str, ...]) -> Iterator[Finding]
 
 
 def _skew(about: str, folder: Path) -> list[Finding]:
-    """The clock of the share's server, by the time that it gives a new file."""
+    """Compare the clock of the share's server, as seen on a new file, with this machine's."""
     path = folder / "clock"
     write_file(path, b"now")
     skew = path.stat().st_mtime - time.time()
@@ -173,7 +173,7 @@ def _skew(about: str, folder: Path) -> list[Finding]:
 
 
 def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
-    """What a file system of `size` bytes with `free` bytes means."""
+    """Return the findings for a file system of `size` bytes with `free` bytes left."""
     part = free / size if size else 1.0
     if part >= FEW:
         return []
@@ -184,7 +184,7 @@ def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
 
 
 def mounted(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The file system that holds `path`, and its mount's options; ("", ()) when not known."""
+    """Return the type and mount options of the file system that holds `path`, or ("", ())."""
     try:
         real = path.resolve()
         found = [m for m in psutil.disk_partitions(all=True) if real.is_relative_to(m.mountpoint)]
