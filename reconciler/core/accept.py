@@ -1,7 +1,7 @@
-"""From definitions to records: what of a revision is accepted.
+"""Acceptance of a revision: which of its definitions are taken into the records.
 
-Called by `decide` first. A broken file keeps what was accepted before; a revision that loses most
-of the definitions is held until someone confirms it.
+`decide` calls it first. An object with a broken file keeps its accepted definition; a revision that
+loses most definitions is held until an operator confirms it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GONE = 3600.0  # seconds in one step after which the Airflow that it waits for c
 
 
 def accept(draft: Draft) -> bool:
-    """Take the newest definitions into the records; False while a revision is held."""
+    """Take the newest definitions into the records; return False while a revision is held."""
     definitions = draft.world.definitions
     if definitions is None:
         return draft.repo.held is None
@@ -58,9 +58,9 @@ def accept(draft: Draft) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Objects that a revision loses and that stay until somebody confirms it; none by default.
+    """Objects that a revision loses and that stay until an operator confirms it; none by default.
 
-    `teams` are those whose loss it is; empty where it is the loss of the repo as a whole.
+    `teams` are the teams that lose them; empty if the repo as a whole does.
     """
 
     objects: tuple[str, ...] = ()
@@ -68,15 +68,15 @@ class Loss:
 
 
 def acceptable(definitions: Definitions, records: Records) -> Definitions:
-    """Return the definitions as they may be accepted beside these records."""
+    """Return the definitions as they may be accepted, given these records."""
     return with_owners(readable(definitions, records.unreadable), records.environments)
 
 
 def with_owners(definitions: Definitions, known: Mapping[str, EnvironmentRecord]) -> Definitions:
-    """Return the definitions with each contested name given to the file that is known by it.
+    """Return the definitions with each contested name assigned to the file that had it first.
 
-    A name belongs to the environment that was accepted under it first: another team's file of the
-    same name has a finding, and stops nobody else.
+    A name belongs to the environment that was accepted under it first: another team's file with the
+    same name gets a finding, and does not stop any other object.
     """
     won = {
         name: one
@@ -105,7 +105,10 @@ def with_owners(definitions: Definitions, known: Mapping[str, EnvironmentRecord]
 
 
 def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definitions:
-    """What is recorded but cannot be read is a finding: nothing new may take its place."""
+    """Return the definitions with a finding for each recorded object that cannot be read.
+
+    No new definition may replace such an object.
+    """
     lost = [
         (f"{kind}/{defined.name}", defined.place)
         for kind, all_of in (
@@ -137,7 +140,7 @@ def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definition
 
 
 def lost(draft: Draft, definitions: Definitions) -> list[str]:
-    """Recorded objects that the definitions neither hold nor have in a broken file."""
+    """Return recorded objects that are neither in the definitions nor in a broken file."""
     broken = _broken(draft, definitions)
     environments = [
         f"environment/{name}"
@@ -153,12 +156,12 @@ def lost(draft: Draft, definitions: Definitions) -> list[str]:
 
 
 def pruned(draft: Draft, definitions: Definitions) -> Loss:
-    """Return what is lost, where that is so much that someone has to confirm it; else nothing.
+    """Return the loss that an operator has to confirm, if it is that large; otherwise an empty one.
 
-    That is more than a fraction of all that is recorded, of its environments or of its instances;
-    the loss of one object is never too much. Where that is true of the repo and more than that
-    fraction of its teams lose something, the revision as a whole is held. Else each team is looked
-    at by itself: only what is that team's stays, and nobody else waits for it.
+    A loss is too large if it is more than a fraction of all recorded objects, of the environments
+    or of the instances; the loss of one object never is. If that is true of the repo and more than
+    that fraction of its teams lose something, the revision as a whole is held. Otherwise each team
+    is considered separately: only that team's objects stay, and no other team waits for it.
     """
     gone = lost(draft, definitions)
     known = {f"environment/{name}": e.team for name, e in draft.environments.items()}
@@ -195,7 +198,7 @@ def _broken(draft: Draft, definitions: Definitions) -> Broken:
 
 
 def _near(defined: Mapping[str, T], names: frozenset[str] | None) -> Iterable[tuple[str, T]]:
-    """The definitions to look at: all of them, or those of a focus."""
+    """Return the definitions to consider: all of them, or those of a focus."""
     if names is None:
         return defined.items()
     return [(name, defined[name]) for name in sorted(names & defined.keys())]
@@ -240,11 +243,11 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken, lo
 
 
 def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRecord:
-    """The record with a newer definition.
+    """Return the record with a newer definition.
 
-    The Airflow that an activation is under way on stays the same until that has ended, as its pools
-    would stay at 0; unless it seems to be gone. While nothing was switched the activation is given
-    up for that.
+    While an activation is in progress, the instance stays on the same Airflow until it has ended,
+    as the old one's pools would stay at 0; unless that Airflow seems to be gone. If nothing was
+    switched yet, the activation is given up in favour of the new Airflow.
     """
     old, activation = record.definition, record.activation
     if activation is not None and _where(old) != _where(new):
@@ -263,7 +266,7 @@ def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRec
 
 
 def _where(instance: Instance) -> object:
-    """Which Airflow it is, and whose secrets open it."""
+    """Return a key that identifies the Airflow and the team whose secrets open it."""
     home = instance.local.airflow_home if instance.local is not None else ""
     return instance.team, instance.api.url, instance.kubernetes, home
 
@@ -304,9 +307,10 @@ def _accept_environments(
 
 
 def _claim_builds(draft: Draft, definition: Environment, commit: Commit) -> None:
-    """Name `commit` in the finished builds of a recipe that it goes back to.
+    """Set `commit` as the commit of the finished builds of a recipe that a definition returns to.
 
-    What is activated from them now was asked for by this commit, not by the one that had them made.
+    What is activated from them now was requested by this commit, not by the one for which they were
+    built.
     """
     digest = definition.recipe.digest
     for key, build in list(draft.builds.items()):
@@ -316,7 +320,7 @@ def _claim_builds(draft: Draft, definition: Environment, commit: Commit) -> None
 
 
 def _named(definitions: Definitions) -> frozenset[str]:
-    """The instances that the environments of a revision name."""
+    """Return the instances that the environments of a revision name."""
     return frozenset(
         instance
         for environment in definitions.environments.values()
@@ -326,9 +330,9 @@ def _named(definitions: Definitions) -> frozenset[str]:
 
 
 def _without(definition: Environment, taken: frozenset[str]) -> Environment:
-    """What is kept of a broken file's environment: an instance is its own no more once another's.
+    """Return the environment of a broken file without the instances that another one has taken.
 
-    So no two recorded environments name one instance.
+    So no two recorded environments name the same instance.
     """
     waves = (
         replace(wave, instances=tuple(i for i in wave.instances if i not in taken))
@@ -338,7 +342,7 @@ def _without(definition: Environment, taken: frozenset[str]) -> Environment:
 
 
 def _asks(definition: Environment) -> object:
-    """What decides which builds are wanted and which are refused."""
+    """Return a key of the settings that decide which builds are wanted and which are refused."""
     recipe = definition.recipe
     return recipe.digest, demanded(recipe.checks.budget)
 
@@ -368,7 +372,7 @@ def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Defin
 
 
 def source_failed(draft: Draft, problem: Problem) -> None:
-    """The repo could not be read: said once for each reason; a held revision stays held."""
+    """Record that the repo could not be read, once for each reason; a held revision stays held."""
     held = draft.repo.source_problem
     if held is not None and (held.reason in (PRUNE_HELD, problem.reason)):
         return
@@ -377,7 +381,7 @@ def source_failed(draft: Draft, problem: Problem) -> None:
 
 
 def source_recovered(draft: Draft) -> None:
-    """The repo was read."""
+    """Record that the repo was read."""
     if draft.repo.source_problem is not None and draft.repo.held is None:
         draft.repo = replace(draft.repo, source_problem=None)
         draft.event("SourceRecovered", REPO, "the environments repo answers again")

@@ -1,7 +1,7 @@
-"""When an instance is taken to another build, and what it waits on before.
+"""Start of activations: when an instance moves to another build, and what it waits for.
 
-`decide_activations` starts, aims anew and continues activations. What an ended step means is in
-`steps`.
+`decide_activations` starts, redirects and continues activations. The outcome of a finished step is
+handled in `steps`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_ba
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where an instance should be: a build (None: the bare base), and why.
+    """Build that an instance should be on (None: the bare base), and the reason.
 
-    `who` is the operator that asked ("" where a commit did).
+    `who` is the operator who requested it ("" if a commit did).
     """
 
     build: str | None
@@ -51,7 +51,7 @@ class Target:
 
 
 def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
-    """Where `record` should be; None while that is not known or nothing better is at hand."""
+    """Return the target of `record`, or None if it is unknown or there is nothing better."""
     environment = environment_of(draft, record.name)
     if record.runtime is None or record.removed:
         return None
@@ -78,7 +78,7 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
             environment.commit.revision,
             mark.who,
         )
-    if record.may_load_another:  # nothing better is at hand: all components are started on this
+    if record.may_load_another:  # nothing better is available: all components are started on this
         revision = environment.commit.revision
         return Target(record.current, record.current_digest, Trigger.BASE, revision)
     return None
@@ -86,14 +86,14 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """Where an operator's rollback takes an instance; `build` is "" where `refused` says why."""
+    """Build that an operator's rollback returns to; `build` is "" if `refused` gives a reason."""
 
     build: str = ""
     refused: str = ""
 
 
 def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
-    """What a rollback that is asked for now does: to the build before, and never further."""
+    """Return the effect of a rollback requested now: the previous build, and never further back."""
     activation, previous = record.activation, record.previous
     if activation is not None and activation.step is not Step.DEGRADED:
         return WayBack(refused="an activation runs")
@@ -124,14 +124,14 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
 
 
 def at_target(record: InstanceRecord, target: Target) -> bool:
-    """Is the instance where it should be."""
+    """Return True if the instance is at its target."""
     if record.current != target.build or record.inherits or record.may_load_another:
         return False
     return target.build is None or record.current_load_into in (None, record.definition.load_into)
 
 
 def decide_activations(draft: Draft, *, start: bool) -> None:
-    """Lift stale quarantines, continue what runs, start what may start."""
+    """Lift outdated quarantines, continue activations, and start those that may start."""
     for record in draft.near_instances():
         name = record.name
         record = _lift_quarantines(draft, record)
@@ -152,7 +152,7 @@ def decide_activations(draft: Draft, *, start: bool) -> None:
 
 
 def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
-    """Start an activation on an instance that has none, or say on what it waits."""
+    """Start an activation on an instance that has none, or record what it waits for."""
     if record.removed:
         del draft.instances[record.name]
         draft.event("InstanceRemoved", record, "no longer defined; left as it is")
@@ -168,10 +168,10 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
 
 
 def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
-    """A quarantine ends when the definition asks for another recipe, or for one that was only gone.
+    """Lift quarantines if the definition asks for another recipe, or if a build was only missing.
 
-    Not that of the present build, nor of one that could not be gone back to: without these the way
-    back would be tried again without an end.
+    Those of the current build, and of one that could not be returned to, stay: without them the
+    rollback would be repeated forever.
     """
     environment = environment_of(draft, record.name)
     if environment is None and any_lost(draft):
@@ -189,7 +189,7 @@ def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
 
 
 def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
-    """Nothing to do: forget what it waited on, and note a recipe that led to the same build."""
+    """Clear the waiting reason, and record a recipe that led to the same build."""
     if target is not None and target.build is not None and record.current_digest != target.digest:
         record = replace(record, current_digest=target.digest)
     return replace(record, wait="") if record.wait else record
@@ -199,7 +199,7 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
 
 
 def suspended_by(draft: Draft, record: InstanceRecord) -> str:
-    """In words, what of an instance is suspended: itself, its environment; "" for neither."""
+    """Return a text about what is suspended: the instance, its environment, or "" for neither."""
     environment = environment_of(draft, record.name)
     if record.is_suspended:
         return waits.for_instance()
@@ -209,7 +209,7 @@ def suspended_by(draft: Draft, record: InstanceRecord) -> str:
 
 
 def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    """In words, what keeps the activation from starting; "" when nothing does."""
+    """Return a text about what prevents the activation from starting, or ""."""
     suspended = suspended_by(draft, record)
     if suspended:
         return suspended
@@ -240,7 +240,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
 
 
 def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    """Earlier waves must be active on what a commit wants there, and have soaked."""
+    """Return a text about earlier waves that are not active on the wanted build or still soak."""
     environment = environment_of(draft, record.name)
     if environment is None or target.trigger is not Trigger.COMMIT:
         return ""
@@ -308,7 +308,7 @@ def _started(
 
 
 def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
-    """Aim anew or give up while nothing was switched; wake a degraded instance's next try."""
+    """Redirect or give up an activation if nothing was switched; retry a degraded instance."""
     target = target_of(draft, record)
     if is_base_moved(draft, record) and activation.step in UNTOUCHED | SWITCHED:
         return _withdraw(draft, record, activation)
@@ -338,11 +338,11 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
 
 
 def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
-    """Give an activation up because its runtime is leaving: the base was upgraded meanwhile.
+    """Give up an activation because the base was upgraded meanwhile, so its runtime is leaving.
 
-    What was switched is switched back, so that the pointer names nothing that no gate has seen.
-    Nothing is restarted: the pods that would load it are on their way out. Should the old base come
-    back, `current_load_into` says that it is not known what its components load.
+    A switched pointer is switched back, so that it does not name a build that passed no gate.
+    Nothing is restarted: the pods that would load the build are being replaced. If the old base
+    comes back, `current_load_into` says that it is unknown what its components load.
     """
     problem = Problem(BASE_CHANGED, "the base is being changed; it is inspected first")
     activation = replace(activation, problem=problem, failed_at=activation.step)
@@ -358,7 +358,7 @@ def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> I
 def _may_go_forward(
     draft: Draft, record: InstanceRecord, broken: Activation, target: Target
 ) -> bool:
-    """May a degraded instance leave for `target`; going back is never held up."""
+    """Return True if a degraded instance may move to `target`; returning is never held up."""
     if target.build == broken.from_build or quarantined(record, target.build):
         return False
     return not (suspended_by(draft, record) or _waits_on_wave(draft, record, target))
@@ -367,9 +367,10 @@ def _may_go_forward(
 def _leave_degraded(
     draft: Draft, record: InstanceRecord, broken: Activation, target: Target
 ) -> InstanceRecord:
-    """A newer good build: go straight to it; the pools are still paused and stay recorded.
+    """Move a degraded instance straight to a newer good build; its recorded pools stay paused.
 
-    Or the same one again, when it was not the build's fault: that is one more try, not a new start.
+    If the failure was not the build's fault, the target may be the same build: that is one more
+    attempt, not a new start.
     """
     fresh = replace(
         _activation(draft, record, target, Step.SWITCH),

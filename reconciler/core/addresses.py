@@ -1,4 +1,4 @@
-"""Addresses in texts that people see: without what may be a password in them."""
+"""Masking of credentials in addresses within texts that users see."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 USER_INFO = re.compile(
     r"(?i)(ssh)?://([^\s/?#'\"]*|[^\s/?#'\":]*:(?!\d*[/?#])(?:(?!://)[^\s'\"]){0,4096})@"
 )
-"""What is before the host of an address; also where a password has a slash in it.
+"""Pattern of the part before an address's host; also with a slash in the password.
 
-It takes time in proportion to the text, whatever a build prints.
+It takes linear time, whatever a build prints.
 """
 
 
 def shown(words: str) -> str:
-    """Words with the user info of every address in them masked; an ssh user alone is no secret."""
+    """Return a text with the credentials in every address masked; a plain ssh user is no secret."""
 
     def masked(found: re.Match[str]) -> str:
         scheme, user = found.groups()

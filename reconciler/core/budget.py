@@ -1,7 +1,7 @@
-"""The import budget: what a definition allows, and what has grown since the build before.
+"""Import budget: the limits of a definition, and cost increases since the previous build.
 
-Pure. The builder and `builds` call it. A limit belongs to the definition, so the same build may be
-taken by one environment and refused by another.
+Pure functions, called by the builder and `builds`. A limit belongs to the definition, so the same
+build may be accepted by one environment and refused by another.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from reconciler.core.words import size
 
 OVER = "ImportBudgetExceeded"
 REGRESSION = "ImportRegression"
-NAMED = 3  # packages that a refusal names
-LARGEST = 1 << 53  # larger counts are no measurement: the report is written by the build's own code
+NAMED = 3  # packages named in a refusal
+LARGEST = 1 << 53  # larger counts are not valid: the report is written by the build's own code
 
 GROWN: Mapping[Measure, tuple[float, float]] = {
     Measure.FILES: (1.25, 50),
@@ -25,19 +25,19 @@ GROWN: Mapping[Measure, tuple[float, float]] = {
     Measure.BYTES: (1.25, 5 << 20),
     Measure.SECONDS: (3.0, 10.0),
 }
-"""From which ratio, and from how much more, a cost is a regression; both must be reached.
+"""Ratio and absolute increase from which a cost is a regression; both must be reached.
 
-A new release of a package moves its files by some percent; a quarter more is another dependency.
-Below 50 files or 5 MiB nobody feels it: on a share that answers in 1 ms that is a tenth of a second
-of each process's start. Seconds depend on what else the machine does: only what no load explains
-counts.
+A new release of a package changes its files by a few percent; a quarter more means another
+dependency. Below 50 files or 5 MiB nobody notices: on a share with a latency of 1 ms that is a
+tenth of a second of each process's start. Seconds depend on the machine's load: only an increase
+that no load explains counts.
 """
 
 Limits = Sequence[ImportLimit]
 
 
 def measured(report: Mapping[str, object]) -> ImportCost:
-    """The cost that a verification's report tells; what is no sound figure counts as not told."""
+    """Return the cost in a verification's report; invalid figures count as not measured."""
     return ImportCost(
         _count(report.get("files")),
         _count(report.get("opens")),
@@ -61,34 +61,34 @@ def _seconds(value: object) -> float | None:
 
 
 def demanded(limits: Limits) -> tuple[tuple[str, float], ...]:
-    """The limits without their places: equal when a definition demands the same."""
+    """Return the limits without their places: equal if two definitions have the same limits."""
     return tuple((str(limit.measure), limit.most) for limit in limits)
 
 
 def exceeded(limits: Limits, cost: ImportCost) -> tuple[ImportLimit, ...]:
-    """The limits that a cost is over."""
+    """Return the limits that a cost exceeds."""
     return tuple(
         limit for limit in limits if (it := cost.of(limit.measure)) is not None and it > limit.most
     )
 
 
 def must_measure(limits: Limits, cost: ImportCost) -> bool:
-    """Is a cost that was recorded not enough to judge by.
+    """Return True if a recorded cost is not sufficient to judge by.
 
-    It is not where a limit's measure was not recorded; and a time over its limit is taken again,
-    as it may have been the machine's.
+    That is so if a limit's measure was not recorded, or if only the time is over its limit: it is
+    measured again, as the machine may have caused it.
     """
     over = {limit.measure for limit in exceeded(limits, cost)}
     return over == {Measure.SECONDS} or any(cost.of(limit.measure) is None for limit in limits)
 
 
 def fits(limits: Limits, cost: ImportCost) -> bool:
-    """Is a recorded cost known to be within all limits."""
+    """Return True if a recorded cost is known to be within all limits."""
     return not exceeded(limits, cost) and not must_measure(limits, cost)
 
 
 def refusal(over: Limits, cost: ImportCost, packages: Mapping[str, ImportCost]) -> Problem:
-    """Why a build is refused: each limit and its place, what was measured, what costs most."""
+    """Return the reason for refusing a build: limits, places, costs, most expensive packages."""
     assert over, "only what is over a limit is refused"
     parts = [
         f"importing the build takes {show(limit.measure, cost.of(limit.measure) or 0)}, and "
@@ -114,7 +114,7 @@ def refusal(over: Limits, cost: ImportCost, packages: Mapping[str, ImportCost]) 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One measure in which a build costs more than the one before."""
+    """Increase of one measure of a build's cost over the previous build."""
 
     measure: Measure
     before: float
@@ -122,7 +122,7 @@ class Growth:
 
     @property
     def ratio(self) -> float:
-        """How many times as much; from nothing, as if it had been 1."""
+        """The factor of the increase; an increase from nothing counts as from 1."""
         return self.after / max(self.before, 1.0)
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ class Growth:
 
 
 def growth(before: ImportCost, after: ImportCost) -> tuple[Growth, ...]:
-    """The measures in which `after` is a regression."""
+    """Return the measures in which `after` is a regression."""
     found = []
     for measure, (ratio, least) in GROWN.items():
         old, new = before.of(measure), after.of(measure)
@@ -142,7 +142,7 @@ def growth(before: ImportCost, after: ImportCost) -> tuple[Growth, ...]:
 
 
 def build_before(builds: Iterable[BuildRecord], build: BuildRecord) -> Measured | None:
-    """What was measured of the newest other build of the same environment and runtime."""
+    """Return the measurements of the newest other build of the same environment and runtime."""
     found = [
         other.measured
         for other in builds
@@ -154,7 +154,7 @@ def build_before(builds: Iterable[BuildRecord], build: BuildRecord) -> Measured 
 
 
 def between(old: BuildRecord | None, new: BuildRecord | None) -> tuple[Growth, ...]:
-    """What grows from one build to another; nothing where one of them was not measured."""
+    """Return the increases from one build to another; none if one of them was not measured."""
     costs = [
         record.measured.cost
         for record in (old, new)
@@ -169,14 +169,14 @@ def between(old: BuildRecord | None, new: BuildRecord | None) -> tuple[Growth, .
 
 
 def words(grown: Sequence[Growth]) -> list[str]:
-    """A regression as part of a message; nothing where there is none."""
+    """Return a regression as part of a message, or nothing if there is none."""
     return [f"imports {', '.join(map(str, grown))}"] if grown else []
 
 
 def event_data(
     cost: ImportCost, earlier: Measured | None, grown: Sequence[Growth]
 ) -> dict[str, object]:
-    """What `BuildReady` tells of the imports; the ratios are of what has grown."""
+    """Return the data about imports for `BuildReady`, with the ratios of what has increased."""
     before: dict[str, object] | None = None
     if earlier is not None:
         before = {"build": earlier.build_id, **{m.value: earlier.cost.of(m) for m in Measure}}
@@ -188,7 +188,7 @@ def event_data(
 
 
 def show(measure: Measure, value: float) -> str:
-    """A cost in words: `412 files`, `40.5 MiB`, `2.10 s`."""
+    """Return a cost as text: `412 files`, `40.5 MiB`, `2.10 s`."""
     if measure is Measure.SECONDS:
         return f"{value:.2f} s"
     if measure is not Measure.BYTES:

@@ -1,7 +1,7 @@
-"""Which builds are wanted, which run, and what their outcomes mean.
+"""Decisions about builds: which are wanted, which start, and the outcome of each phase.
 
-One build record per (environment, recipe digest, runtime). Called by `decide`; the outcome
-functions are called by the daemon when an effect has ended.
+There is one build record per (environment, recipe digest, runtime). `decide` calls the decisions;
+the daemon calls the outcome functions when an effect has ended.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def enter(build: BuildRecord, phase: BuildPhase, now: float) -> BuildRecord:
 
 
 def requeue(build: BuildRecord, now: float, *, refresh: bool = False) -> BuildRecord:
-    """Start a build over, with its attempts forgotten."""
+    """Start a build over, and reset its attempts."""
     if build.phase is BuildPhase.QUEUED:
         return replace(build, attempts=0, not_before=0.0, refresh=build.refresh or refresh)
     queued = enter(build, BuildPhase.QUEUED, now)
@@ -62,7 +62,7 @@ def requeue(build: BuildRecord, now: float, *, refresh: bool = False) -> BuildRe
 
 
 def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRecord]]:
-    """Keys of the builds that the definitions ask for, each with an instance that needs each."""
+    """Return the keys of the builds that are wanted, each with an instance that needs it."""
     wanted: dict[str, tuple[EnvironmentRecord, InstanceRecord]] = {}
     for environment in draft.near_environments():
         if environment.is_suspended:
@@ -80,7 +80,7 @@ def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRe
 
 
 def decide_builds(draft: Draft, *, start: bool) -> None:
-    """Cancel what is superseded, queue what is wanted, start what there is room for."""
+    """Cancel superseded builds, queue wanted ones, and start as many as the limits allow."""
     for build in draft.near_builds():
         why = _superseded(draft, build)
         if build.phase in OPEN and why:
@@ -99,7 +99,7 @@ def decide_builds(draft: Draft, *, start: bool) -> None:
 
 
 def _superseded(draft: Draft, build: BuildRecord) -> str:
-    """Why a build can serve nobody as it is; "" while it can."""
+    """Return the reason why a build is of no use as it is, or ""."""
     environment = draft.environments.get(build.environment)
     if environment is None or environment.definition.recipe.digest != build.recipe_digest:
         return "a newer revision took its place"
@@ -132,7 +132,7 @@ def _ensure(
         draft.add_build(build)
     elif (
         build.phase is BuildPhase.CANCELLED
-        or build.team != environment.team  # what another's secrets brought is not this team's
+        or build.team != environment.team  # what another team's secrets fetched is not this team's
         or (build.phase is BuildPhase.READY and build.build_id in draft.world.missing_builds)
     ):
         draft.builds[key] = replace(
@@ -148,10 +148,10 @@ def _ensure(
 def _under_other_limits(
     build: BuildRecord, environment: EnvironmentRecord, now: float
 ) -> BuildRecord:
-    """A build whose verification was judged by other limits than the definition has now.
+    """Return a build with its verification reviewed if the definition's limits have changed.
 
-    One that is within the new ones stays as it is. Any other is verified again where that may end
-    otherwise: nothing is made anew, and what was measured is mostly enough.
+    A build that is within the new limits stays as it is. Any other is verified again if the result
+    may change: nothing is rebuilt, and the recorded measurements usually suffice.
     """
     limits, measured = environment.definition.recipe.checks.budget, build.measured
     refused = build.phase is BuildPhase.FAILED and (
@@ -172,7 +172,7 @@ def _under_other_limits(
 def maker(
     build: BuildRecord, environment: EnvironmentRecord, instances: Mapping[str, InstanceRecord]
 ) -> InstanceRecord | None:
-    """The instance in whose place a build is made: after each failure the next of its runtime."""
+    """Return the instance that a build is made for: after each failure the next of its runtime."""
     names = [n for wave in environment.definition.rollout for n in wave.instances]
     records = [instances[n] for n in names if n in instances]
     fit = [r for r in records if r.runtime is not None and r.runtime.key == build.runtime_key]
@@ -186,9 +186,9 @@ def _site(draft: Draft, build: BuildRecord) -> str:
 
 
 def _is_base_known(draft: Draft, build: BuildRecord) -> bool:
-    """Return True if an instance is known to have the runtime that the build is for still.
+    """Return True if an instance is known to still have the runtime that the build is for.
 
-    While an upgrade is under way, a build for the outgoing base would serve nobody.
+    While an upgrade is in progress, a build for the outgoing base would be of no use.
     """
     environment = draft.environments.get(build.environment)
     if environment is None:
@@ -203,7 +203,7 @@ def _is_base_known(draft: Draft, build: BuildRecord) -> bool:
 
 
 def _start(draft: Draft) -> None:
-    """Fill the free places, the team with the fewest running builds first, then the oldest."""
+    """Fill free slots: first the team with the fewest running builds, then the oldest build."""
     near = [b for b in draft.near_builds() if b.phase in OPEN]
     sites = {b.key: _site(draft, b) for b in near}
     running = [b for b in near if b.phase in RUNNING]
@@ -239,9 +239,9 @@ def _start(draft: Draft) -> None:
 def _firsts(
     draft: Draft, ready: list[BuildRecord], running: Iterable[BuildRecord]
 ) -> list[BuildRecord]:
-    """Those of the queue that may start: of what is the same for one runtime, one until it is made.
+    """Return queued builds that may start: of several with the same recipe and runtime, one.
 
-    The others find all of it made then, and take no places meanwhile.
+    The others then find everything built, and use no slots meanwhile.
     """
     seen = {_same(b) for b in running}
     others = set()
@@ -260,9 +260,9 @@ def _same(build: BuildRecord) -> tuple[str, str]:
 
 
 def _forget(draft: Draft, wanted: Iterable[str]) -> None:
-    """Drop ended builds that nothing refers to, beyond the newest of each environment."""
+    """Drop finished builds that nothing refers to, beyond the newest of each environment."""
     if draft.world.records.unreadable:
-        return  # it may refer to them
+        return  # unreadable records may refer to them
     keep = set(wanted)
     used = {b for i in draft.instances.values() for b in (i.current, i.previous) if b}
     seen: Counter[str] = Counter()
@@ -281,11 +281,11 @@ def _forget(draft: Draft, wanted: Iterable[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """What a build effect reported: success with what it found, or a problem.
+    """Result of a build effect: success with its findings, or a problem.
 
-    `retry_after` is None for a problem that a person must mend, else the least wait in seconds
-    (0: the usual back-off). `cancelled`: it was stopped by us. Of a verification, `cost` is what
-    the imports took, and `limits` those that it was judged by.
+    `retry_after` is None for a problem that a person must correct, else the minimum wait in seconds
+    (0: the usual back-off). `cancelled`: the daemon stopped it. For a verification, `cost` is the
+    cost of the imports, and `limits` are those that it was judged by.
     """
 
     kind: EffectKind
@@ -299,10 +299,10 @@ class BuildOutcome:
 
 
 def record_build(draft: Draft, key: str, outcome: BuildOutcome) -> None:
-    """Take an ended build effect into the records."""
+    """Apply a finished build effect to the records."""
     build = draft.builds.get(key)
     if build is None or build.phase not in RUNNING or EFFECT[build.phase] != outcome.kind:
-        return  # cancelled, forgotten or started over meanwhile
+        return  # cancelled, forgotten or restarted meanwhile
     if outcome.kind == "verify":
         build = replace(build, limits=outcome.limits)
     if outcome.cancelled:
@@ -378,7 +378,7 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
 
 
 def _timing(build: BuildRecord) -> dict[str, object]:
-    """Seconds since queued, and seconds of each phase (a phase entered twice adds up)."""
+    """Return the seconds since queued, and those of each phase (repeated phases add up)."""
     phases: dict[str, float] = {}
     for (name, begun), (_, ended) in zip(build.phases, build.phases[1:], strict=False):
         phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)
@@ -387,7 +387,7 @@ def _timing(build: BuildRecord) -> dict[str, object]:
 
 
 def ready_build(draft: Draft, instance: InstanceRecord) -> BuildRecord | None:
-    """The Ready build that the accepted definitions want on `instance`, if there is one."""
+    """Return the Ready build that the accepted definitions want on `instance`, or None."""
     environment = environment_of(draft, instance.name)
     if environment is None or instance.runtime is None:
         return None

@@ -1,7 +1,7 @@
-"""One decision: a short list of steps over a draft, top to bottom.
+"""One decision: a short sequence of steps that write a draft.
 
 Pure: the same world gives the same plan. The daemon records the plan's change before it starts any
-of its effects, so that a crash in between only means that the same decision is taken again.
+of its effects; after a crash in between, the same decision is made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment
 
 
 def decide(world: World, focus: Focus | None = None) -> Plan:
-    """What to record and what to do now; with a `focus` only its objects are looked at."""
+    """Return what to record and what to do now; with a `focus`, only its objects are considered."""
     draft = Draft(world, focus)
     apply_requests(draft)
     accepted = accept(draft)
@@ -31,7 +31,7 @@ def decide(world: World, focus: Focus | None = None) -> Plan:
 
 
 def _decide_inspections(draft: Draft) -> None:
-    """Inspect the base of every instance in use whose mark has changed."""
+    """Inspect the base of every instance in use whose fingerprint has changed."""
     for record in draft.near_instances():
         name = record.name
         if record.removed or _under_way(record):
@@ -50,7 +50,7 @@ def _decide_inspections(draft: Draft) -> None:
 
 
 def _under_way(record: InstanceRecord) -> bool:
-    """Does an activation keep the base from being looked at; a degraded one may last for days."""
+    """Return True if an activation defers inspections; a degraded one does not."""
     return record.activation is not None and record.activation.step is not Step.DEGRADED
 
 
@@ -62,11 +62,12 @@ def record_inspection(
     problem: Problem | None,
     pointed: tuple[str, str] | None = None,
 ) -> None:
-    """Take an ended inspection into the records.
+    """Apply a finished inspection to the records.
 
-    A failure is tried again after a while, or as soon as the base's mark is another one.
-    `pointed` is the build that this base loads by the share's pointer, and the runtime that the
-    pointer names it for: another one of the same Airflow, where it has nothing for this one.
+    A failure is retried after a while, or as soon as the base's fingerprint changes. `pointed` is
+    the build that this base loads according to the share's pointer, and the runtime that the
+    pointer names it for: another runtime of the same Airflow, if the pointer has no build for this
+    one.
     """
     record = draft.instances.get(name)
     if record is None or _under_way(record):
@@ -100,11 +101,12 @@ def record_inspection(
 def _on_base(
     record: InstanceRecord, runtime: Runtime, pointed: tuple[str, str] | None, now: float
 ) -> InstanceRecord:
-    """What the instance is on with this base: the build that it loads by its pointer.
+    """Return the record with the build that the instance loads on this base by its pointer.
 
-    An instance that is known on this base stays as recorded; a new base, or an instance that is
-    not known yet, is taken as the share has it. The build before was for another base. A degraded
-    instance goes back to what it is on with the new base, and never to what failed there.
+    An instance that is already known on this base stays as recorded; for a new base, or an instance
+    that is not known yet, the pointer on the share counts. The previous build was for another base.
+    A degraded instance returns to the build that it has on the new base, and never to the build
+    that failed there.
     """
     if record.runtime is not None and record.runtime.key == runtime.key:
         return record

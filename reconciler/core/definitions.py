@@ -1,7 +1,7 @@
-"""The nouns of the environments repo: what teams and the platform ask for.
+"""Objects of the environments repo, as defined by teams and the platform.
 
 Times are seconds since the epoch (UTC) as float; durations are seconds; digests are lower-case hex
-SHA-256. Nothing here does I/O.
+SHA-256. Nothing here performs I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A position in the environments repo; `line` and `column` count from 1, 0 means unknown."""
+    """Position in the environments repo; `line` and `column` count from 1, 0 means unknown."""
 
     file: str
     line: int = 0
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One PEP 508 requirement, or an in-repo package when `package` is set (`name @ ./path`)."""
+    """PEP 508 requirement, or an in-repo package if `package` is set (`name @ ./path`)."""
 
     text: str
     place: Place
@@ -37,7 +37,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class SourcePackage:
-    """An in-repo source package: `tree` is the git tree id of its directory `path`."""
+    """In-repo source package; `tree` is the git tree id of its directory `path`."""
 
     name: str
     path: str
@@ -47,7 +47,7 @@ class SourcePackage:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A package index. `packages` are the name globs that come from it and from no other."""
+    """Package index; `packages` are globs of names that come from it and from no other index."""
 
     name: str
     url: str
@@ -58,7 +58,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A jar or a file to place beside the packages: exactly one of `jar`, `url` is set."""
+    """Jar or file to install beside the packages: exactly one of `jar`, `url` is set."""
 
     sha256: str
     jar: str | None = None  # group:artifact:version, from the Maven repository of the settings
@@ -68,7 +68,7 @@ class FileItem:
 
     @property
     def target(self) -> str:
-        """Where it goes, below the build's files."""
+        """The destination path, below the build's files."""
         if self.path or self.jar is None:
             return self.path
         _, artifact, version = self.jar.split(":")
@@ -76,7 +76,7 @@ class FileItem:
 
 
 class Measure(StrEnum):
-    """In what the cost of a build's imports is counted; the values are the report's keys."""
+    """Unit in which the cost of a build's imports is counted; values are keys of the report."""
 
     FILES = "files"
     OPENS = "opens"
@@ -85,16 +85,16 @@ class Measure(StrEnum):
 
     @property
     def key(self) -> str:
-        """Its key in a definition's checks.importBudget."""
+        """The key in a definition's checks.importBudget."""
         return "time" if self is Measure.SECONDS else self.value
 
 
 @dataclass(frozen=True, slots=True)
 class ImportLimit:
-    """The most that the imports of a build may cost, and where the definition says so.
+    """Maximum cost of a build's imports, and its position in the definition.
 
-    It is about the environment that asks for a build and not part of the build: another environment
-    may use the same one under other limits.
+    It belongs to the environment that asks for a build, and is not part of the build: another
+    environment may use the same build with other limits.
     """
 
     measure: Measure
@@ -104,20 +104,20 @@ class ImportLimit:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What verification proves beside the import of every module."""
+    """Checks of verification in addition to importing every module."""
 
     imports: tuple[str, ...] = ()
     dags: tuple[tuple[str, str], ...] = ()  # (repo path, text of the file)
     timeout: float = 300.0
     budget: tuple[ImportLimit, ...] = ()  # at most one of each measure
-    exclude: tuple[str, ...] = ()  # globs of modules that are not looked at
+    exclude: tuple[str, ...] = ()  # globs of modules that are not imported
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that shapes a build; equal recipes give the same `digest`, whatever the revision.
+    """Everything that determines a build; equal recipes have the same `digest` in any revision.
 
-    The limits in `checks.budget` shape nothing and are not in the digest.
+    The limits in `checks.budget` do not change a build and are not in the digest.
     """
 
     digest: str
@@ -141,7 +141,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a team asks for."""
+    """Environment as a team defines it."""
 
     name: str
     team: str
@@ -152,7 +152,7 @@ class Environment:
 
 
 class OnTimeout(StrEnum):
-    """What a drain does at its deadline."""
+    """Action of a drain at its deadline."""
 
     ABORT = "abort"
     PROCEED = "proceed"
@@ -160,7 +160,7 @@ class OnTimeout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Opens at each `cron` match in `timezone`, and stays open `duration` seconds."""
+    """Maintenance window that opens at each match of `cron` for `duration` seconds."""
 
     cron: str
     duration: float
@@ -177,7 +177,7 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """How one local Airflow component is restarted (argv); `status` exits 0 while it is up."""
+    """Commands (argv) of a local Airflow component; `status` exits with 0 while it is running."""
 
     name: str
     restart: tuple[str, ...]
@@ -186,7 +186,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class LocalTarget:
-    """An Airflow on this machine."""
+    """Airflow on this machine."""
 
     python: str
     airflow_home: str
@@ -195,7 +195,7 @@ class LocalTarget:
 
 @dataclass(frozen=True, slots=True)
 class KubernetesTarget:
-    """An Airflow from the official chart."""
+    """Airflow from the official chart."""
 
     namespace: str
     release: str
@@ -207,7 +207,7 @@ IN_CLUSTER = "in-cluster"  # the site of instances in the daemon's own cluster
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One Airflow deployment, owned by one team; exactly one of `local`, `kubernetes` is set."""
+    """Airflow deployment, owned by one team; exactly one of `local`, `kubernetes` is set."""
 
     name: str
     team: str
@@ -226,7 +226,7 @@ class Instance:
 
     @property
     def site(self) -> str:
-        """Where its work is done: a cluster's context, IN_CLUSTER, or "" for this machine."""
+        """The site of its work: a cluster's context, IN_CLUSTER, or "" for this machine."""
         if self.kubernetes is None:
             return ""
         return self.kubernetes.context or IN_CLUSTER
@@ -234,30 +234,30 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A mistake in the environments repo: that object is Stalled, every other goes on."""
+    """Mistake in the environments repo: that object is Stalled, all others continue."""
 
     place: Place
-    object: str  # "Environment/analytics", "Instance/x", or the file when no name could be read
+    object: str  # "Environment/analytics", "Instance/x", or the file if no name could be read
     reason: str
     message: str
 
     @property
     def subject(self) -> str:
-        """What it is about, as events and metrics name it: "environment/analytics", or the file."""
+        """The subject as named in events and metrics: "environment/analytics", or the file."""
         kind, _, name = self.object.partition("/")
         named = kind in ("Environment", "Instance", "Fragment")
         return f"{kind.lower()}/{name}" if named else self.object
 
     @property
     def team(self) -> str:
-        """The team in whose folder it is; "" for one of the platform's."""
+        """The team in whose folder the file is, or "" for the platform's."""
         parts = self.place.file.split("/")
         return parts[1] if parts[0] == "teams" and len(parts) > 2 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Who asked: for messages and history."""
+    """Author and subject of a commit, for messages and history."""
 
     revision: str
     author: str = ""
@@ -267,11 +267,11 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """All that the environments repo asks for at one revision.
+    """Everything that the environments repo defines at one revision.
 
-    An object that is known and has a finding now is Stalled and kept as it is, never treated as
-    deleted: see `Broken`. `contested` holds what several files define under one name: that name is
-    not in `environments`, and each of these files has a finding.
+    A known object that has a finding now is Stalled and kept as it is, never treated as deleted:
+    see `Broken`. `contested` holds environments that several files define under one name: that name
+    is not in `environments`, and each of these files has a finding.
     """
 
     commit: Commit
@@ -282,7 +282,7 @@ class Definitions:
 
 
 def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
-    """Keys of what is not the very same object in both."""
+    """Return the keys whose values are not the identical object in both mappings."""
     if old is new:
         return set()
     found = {key for key, value in new.items() if old.get(key) is not value}
@@ -290,11 +290,11 @@ def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
 
 
 class Broken:
-    """Which of the `known` objects a revision has in a broken file, wherever that lies by now.
+    """Known objects that a revision has in a broken file, even if the file was moved.
 
-    An object is broken by a finding in the file that it is known from, or by one that names it in
-    another: its file was renamed. A new file of which no name can be read may hold whatever is gone
-    from its folder.
+    An object is broken by a finding in the file that it is known from, or by a finding that names
+    it in another file, because its file was renamed. A new file without a readable name may contain
+    any object that is gone from its folder.
     """
 
     def __init__(self, definitions: Definitions, known: Iterable[Environment | Instance]) -> None:
@@ -317,7 +317,7 @@ class Broken:
         }
 
     def by(self, one: Environment | Instance) -> Finding | None:
-        """The finding for which an object that is not defined is not deleted either."""
+        """Return the finding that keeps an undefined object from counting as deleted, or None."""
         file = one.place.file
         return (
             self._of_file.get(file)

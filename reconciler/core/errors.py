@@ -1,7 +1,8 @@
-"""The errors that know what happens next.
+"""Expected errors; their type says what happens next.
 
-Adapters translate foreign exceptions into these at the edge; whatever else reaches the daemon is
-a bug: it is logged with its traceback, backed off and alerted, and the daemon stays alive.
+Adapters translate foreign exceptions into these at the edge. Any other exception that reaches the
+daemon is a bug: it is logged with its traceback, retried with back-off and alerted, and the daemon
+stays alive.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from reconciler.core.definitions import Place
 class GroundcrewError(Exception):
     """Base of all expected errors.
 
-    `reason` is a CamelCase word that becomes a condition's reason and a metric's label, so it is
-    never text that somebody wrote; `message` says what failed and what to do, in words.
-    `place` points into the environments repo where there is such a place.
+    `reason` is a CamelCase word that becomes a condition's reason and a metric's label, so it never
+    contains text from outside; `message` says what failed and what to do. `place` points into the
+    environments repo if there is such a place.
     """
 
     def __init__(self, reason: str, message: str, place: Place | None = None) -> None:
@@ -26,7 +27,7 @@ class GroundcrewError(Exception):
         self.place = place
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let an error cross from one process to another, whatever its constructor takes."""
+        """Let an error cross process boundaries, whatever arguments its constructor has."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
@@ -34,7 +35,7 @@ class GroundcrewError(Exception):
 
 
 class Retryable(GroundcrewError):
-    """It may work by itself later; `after` is the wait in seconds, None for the usual back-off."""
+    """Error that may resolve by itself; `after` is the wait in seconds, None the usual back-off."""
 
     def __init__(
         self, reason: str, message: str, place: Place | None = None, after: float | None = None
@@ -44,18 +45,18 @@ class Retryable(GroundcrewError):
 
 
 class Away(Retryable):
-    """Something is away that no build has a part in, a cluster for instance: it is waited for.
+    """Something is unavailable that no build depends on, such as a cluster: it is waited for.
 
-    In the middle of an activation that is for as long as it takes: going back would need it too.
+    In the middle of an activation the wait has no limit: rolling back would need it too.
     """
 
 
 class Stalled(GroundcrewError):
-    """A person has to change something first; trying again as it is would fail again."""
+    """Error that a person has to resolve first; another attempt would fail again."""
 
 
 class Cancelled(GroundcrewError):
-    """We stopped it ourselves; nothing is wrong."""
+    """The daemon itself stopped the work; nothing is wrong."""
 
     def __init__(self, message: str = "cancelled") -> None:
         super().__init__("Cancelled", message)

@@ -1,11 +1,11 @@
-"""What a decision has to look at, when the one before it is known.
+"""Incremental decisions: which objects to consider, given the previous decision.
 
 A decision about an object depends on that object, its environment, the environment's instances and
-builds, what was observed of them, and the time. So after a decision that was recorded, only three
-kinds of objects can be decided otherwise: those of which something changed, those that belong to
-such a one, and those that are not settled (a build or an activation is under way, waits for
-something, or may be tried again). `Decider` looks at these; its plans are those of `decide`, which
-the property tests hold it to.
+builds, what was observed of them, and the time. So after a recorded decision, only three kinds of
+objects can be decided differently: those with a change, those related to one of these, and those
+that are not settled (a build or an activation is in progress, waits for something, or may be
+retried). `Decider` considers only these; its plans equal those of `decide`, which the property
+tests verify.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOTHING = Draft(World(0.0, Records())).plan().change
 
 
 class Decider:
-    """Decides again and again; `done` is called once a plan is recorded."""
+    """Repeated decisions; `done` is called once a plan is recorded."""
 
     def __init__(self) -> None:
         self._last: World | None = None
@@ -32,7 +32,7 @@ class Decider:
         self._owners: Mapping[str, str] = {}
 
     def decide(self, world: World) -> Plan:
-        """What to record and what to do now."""
+        """Return what to record and what to do now."""
         if self._last is not None and self._plan is not None and self._same(self._last, world):
             self._offered = (replace(self._last, windows=world.windows), self._plan)
             return self._plan
@@ -42,16 +42,16 @@ class Decider:
         return plan
 
     def done(self) -> None:
-        """The plan that was decided last is recorded: the next decision may build on it."""
+        """Note that the last plan is recorded, so that the next decision may build on it."""
         if self._offered is not None:
             self._last, self._plan = self._offered
 
     def forget(self) -> None:
-        """The plan was not recorded, or nobody knows: look at everything the next time."""
+        """Forget the last plan, as it may not be recorded: consider everything next time."""
         self._last = self._plan = self._offered = None
 
     def _same(self, last: World, world: World) -> bool:
-        """Would the last decision be taken again, as nothing it looked at is another."""
+        """Return True if none of the last decision's inputs changed."""
         assert self._plan is not None
         wake_at = self._plan.wake_at
         return (
@@ -67,7 +67,7 @@ class Decider:
         )
 
     def _focus(self, world: World) -> Focus | None:
-        """What to look at; None for everything."""
+        """Return the objects to consider; None for everything."""
         last = self._last
         new = world.records
         if (
@@ -104,7 +104,7 @@ class Decider:
         environments |= {o[n] for n in named for o in (before, self._owners) if n in o}
         builds = differing(old.builds, new.builds)
         other = world.missing_builds ^ last.missing_builds
-        for name in named & old.instances.keys():  # what they used may be forgotten now
+        for name in named & old.instances.keys():  # what they used may be dropped now
             record = old.instances[name]
             other |= {b for b in (record.current, record.previous) if b is not None}
         for key, build in new.builds.items():
@@ -124,7 +124,7 @@ class Decider:
 def _defined_otherwise(
     old: Mapping[str, object], new: Mapping[str, object], recorded: Mapping[str, object]
 ) -> set[str]:
-    """Names whose definitions are others, and those that are recorded but not defined."""
+    """Return the names whose definitions changed, and recorded names that are not defined."""
     return differing(old, new) | (recorded.keys() - new.keys())
 
 
@@ -134,7 +134,7 @@ def _patched(
     new: Mapping[str, EnvironmentRecord],
     changed: Iterable[str],
 ) -> Mapping[str, str]:
-    """The owners after some environments have changed."""
+    """Return the owners after some environments have changed."""
     found = dict(owners)
     for name in changed:
         if name in old:
@@ -146,7 +146,7 @@ def _patched(
 
 
 def _unsettled(record: InstanceRecord, world: World, last: float) -> bool:
-    """May the next decision about this instance be another, though nothing has changed."""
+    """Return True if the next decision about this instance may differ without any change."""
     mark = world.fingerprints.get(record.name)
     return (
         record.activation is not None

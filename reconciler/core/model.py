@@ -1,7 +1,7 @@
-"""The nouns of the daemon: records as kept, outcomes as reported.
+"""Data model of the daemon: records as stored, outcomes as reported.
 
-Every layer above speaks in these types and those of `definitions`. Times are seconds since the
-epoch (UTC) as float; durations are seconds. Nothing here does I/O.
+All higher layers use these types and those of `definitions`. Times are seconds since the epoch
+(UTC) as float; durations are seconds. Nothing here performs I/O.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconciler.core.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why something failed, in words."""
+    """Reason for a failure."""
 
     reason: str
     message: str
@@ -27,9 +27,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ImportCost:
-    """What importing all that a build brings costs; None where that was not measured.
+    """Cost of importing everything that a build installs; None if not measured.
 
-    `files` and `bytes` are of the build's own files, `opens` counts Python's and the base's too.
+    `files` and `bytes` count the build's own files, `opens` also those of Python and the base.
     """
 
     files: int | None = None
@@ -38,14 +38,14 @@ class ImportCost:
     seconds: float | None = None
 
     def of(self, measure: Measure) -> float | None:
-        """The cost in one measure."""
+        """Return the cost in one measure."""
         found: float | None = getattr(self, measure.value)
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The cost of the build that a record had made when it was last Ready, and when that was."""
+    """Cost of the build that a record had made when it was last Ready, and when that was."""
 
     build_id: str
     cost: ImportCost
@@ -54,12 +54,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """One build of (environment, recipe digest, runtime). `key` is their digest's first 16 digits.
+    """Build of (environment, recipe digest, runtime). `key` is 16 digits of their digest.
 
     `build_id` is known from the end of Building on. `phases` holds (phase, started at), oldest
-    first, for durations. `attempts` counts failures that a retry may heal, `not_before` is when
-    the next attempt may start. `limits` are those of the definition that its verification was
-    judged by: (measure, most).
+    first, for durations. `attempts` counts failures that a retry may resolve, `not_before` is when
+    the next attempt may start. `limits` are the definition's limits by which its verification was
+    judged: (measure, maximum).
     """
 
     key: str
@@ -76,15 +76,15 @@ class BuildRecord:
     not_before: float = 0.0
     problem: Problem | None = None
     packages: tuple[tuple[str, str], ...] = ()  # (name, version) that the build installs
-    refresh: bool = False  # resolve anew instead of using the lock that is kept
+    refresh: bool = False  # resolve again instead of using the saved lock
     measured: Measured | None = None
     limits: tuple[tuple[str, float], ...] = ()
-    commit: Commit | None = None  # who asked; None in records of an earlier version
+    commit: Commit | None = None  # the requesting commit; None in records of an earlier version
     version: int = 0  # row version for compare-and-swap; 0: not stored yet
 
 
 class Trigger(StrEnum):
-    """Why an activation was started."""
+    """Reason for the start of an activation."""
 
     COMMIT = "commit"
     OPERATOR = "operator"
@@ -94,16 +94,16 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """Taking one instance from `from_build` to `to_build` (None: the bare base), or back.
+    """Move of an instance from `from_build` to `to_build` (None: the bare base), or back.
 
-    `load_into` are the components that load `to_build`, `from_load_into` those that `from_build`;
-    `broken_load_into` those that may still run the build that a degraded activation left behind.
-    `pools` and `baseline` are recorded before the first change to the instance. `baseline`
-    are the files with an import error; `expected_dags` are the active DAGs that must be parsed
-    again. `restarted_at` is recorded before a restart begins. `failures` counts consecutive
-    failures of the present step's effect that a retry may heal, `reverts` how often going back
-    failed. `held` is what the present step waits for, `failed_at` the step that ended it or sent it
-    back. `who` is the operator that asked for it ("" where a commit did).
+    `load_into` are the components that load `to_build`, `from_load_into` those that load
+    `from_build`; `broken_load_into` are those that may still run the build that a degraded
+    activation left behind. `pools` and `baseline` are recorded before the first change to the
+    instance. `baseline` lists the files with an import error; `expected_dags` are the active DAGs
+    that must be parsed again. `restarted_at` is recorded before a restart begins. `failures` counts
+    consecutive failures of the current step's effect that a retry may resolve, `reverts` how often
+    rolling back failed. `held` is what the current step waits for, `failed_at` the step that ended
+    it or turned it back. `who` is the operator who requested it ("" if a commit did).
     """
 
     id: str
@@ -139,14 +139,14 @@ class Activation:
 
 
 ROLLED_BACK = "RolledBackByOperator"
-"""The reason of a quarantine with which an operator took an instance back."""
+"""Reason of a quarantine that an operator's rollback created."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """A build that failed on this instance; lifted by another recipe digest or a retry.
+    """Build that failed on this instance; lifted by another recipe digest or a retry.
 
-    `who` is the operator that took the instance back from it ("" where it failed by itself).
+    `who` is the operator who rolled the instance back from it ("" if it failed by itself).
     """
 
     build_id: str
@@ -159,26 +159,26 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """What is known and under way for one instance.
+    """State of one instance, and its activation in progress.
 
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
-    activation; another Airflow is taken into it when that has ended. `current` is the last build
-    that passed the gate (None: the bare base), `current_runtime` the runtime it is for (see
-    `inherits`), `current_load_into` the components that load it (None: not known; empty: some may
-    load another, as an activation was withdrawn); `previous` was Active before it.
-    `aborts` counts drains given up in a row.
-    `removed`: its file is gone; forgotten once its activation has ended.
-    `retired` holds (build id, when it stopped being current), for garbage collection; what ran
-    before `since`, when this record began, is not known (0.0: nothing did).
-    `wait` says in words on what an activation waits ("" when it does not).
+    activation; a change to another Airflow is accepted when the activation has ended. `current` is
+    the last build that passed the gate (None: the bare base), `current_runtime` the runtime it is
+    for (see `inherits`), `current_load_into` the components that load it (None: unknown; empty:
+    some may load another build, as an activation was withdrawn); `previous` was Active before it.
+    `aborts` counts consecutive drains that were given up. `removed`: its file is gone; it is
+    dropped once its activation has ended. `retired` holds (build id, when it stopped being
+    current), for garbage collection; builds that ran before `since`, when this record began, are
+    unknown (0.0: there were none). `wait` is a text about what an activation waits for ("" if it
+    does not wait).
     """
 
     name: str
     team: str
     definition: Instance
     runtime: Runtime | None = None
-    fingerprint: str = ""  # the driver's cheap mark of the base, to know when to inspect again
-    failed_mark: str | None = None  # that mark when an inspection failed; None: it did not
+    fingerprint: str = ""  # the driver's fingerprint of the base, to know when to inspect again
+    failed_mark: str | None = None  # the fingerprint when an inspection failed; None: none failed
     current: str | None = None
     current_digest: str | None = None  # recipe digest that `current` was built from
     current_runtime: str | None = None
@@ -191,7 +191,7 @@ class InstanceRecord:
     quarantines: tuple[Quarantine, ...] = ()
     retired: tuple[tuple[str, float], ...] = ()
     since: float = 0.0
-    suspended: bool = False  # by an operator, beside the definition's own suspend
+    suspended: bool = False  # by an operator, in addition to the definition's own suspend
     removed: bool = False
     aborts: int = 0
     not_before: float = 0.0  # after an aborted drain or a failed inspection
@@ -201,19 +201,19 @@ class InstanceRecord:
 
     @property
     def is_suspended(self) -> bool:
-        """By an operator or by its definition; its environment may be besides."""
+        """True if an operator or the definition suspends it, whatever its environment's state."""
         return self.suspended or self.definition.suspend
 
     @property
     def may_load_another(self) -> bool:
-        """Whether components may load another build than `current`: an activation was withdrawn."""
+        """True if components may load another build than `current`: an activation was withdrawn."""
         return self.current_load_into == ()
 
     @property
     def inherits(self) -> bool:
-        """Is `current` a build for another base of the same Airflow.
+        """True if `current` is a build for another base of the same Airflow.
 
-        The pointer has nothing for this one yet: the loader goes on with what it finds.
+        The pointer has no build for this base yet: the loader keeps using what it finds.
         """
         runtime = self.runtime.key if self.runtime is not None else None
         return self.current is not None and self.current_runtime != runtime
@@ -221,7 +221,7 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentRecord:
-    """What was last accepted for one environment; `commit` is the one that last changed it."""
+    """Last accepted state of one environment; `commit` is the one that last changed it."""
 
     name: str
     team: str
@@ -234,17 +234,17 @@ class EnvironmentRecord:
 
     @property
     def is_suspended(self) -> bool:
-        """By an operator or by its definition."""
+        """True if an operator or the definition suspends it."""
         return self.suspended or self.definition.suspend
 
 
 PRUNE_HELD = "PruneHeld"
-"""The reason of a source's problem while a revision waits for someone to confirm its losses."""
+"""Reason of the source's problem while a revision waits for an operator to confirm its losses."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepoState:
-    """What is recorded of the environments repo as a whole; see Records for the fields."""
+    """Recorded state of the environments repo as a whole; see Records for the fields."""
 
     accepted_revision: str = ""
     prune_confirmed: str = ""
@@ -254,20 +254,20 @@ class RepoState:
 
     @property
     def held(self) -> Problem | None:
-        """Why a revision is held, while one is."""
+        """The reason why a revision is held, or None."""
         problem = self.source_problem
         return problem if problem is not None and problem.reason == PRUNE_HELD else None
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Everything that is recorded, read in one go per cycle.
+    """Everything that is recorded, read once per cycle.
 
-    `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed`
-    is the revision for which someone confirmed the loss of most definitions. `removals` holds
+    `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed` is
+    the revision for which an operator confirmed the loss of most definitions. `removals` holds
     (team, when an instance of it was last removed), for garbage collection. `unreadable` names
-    what is recorded but cannot be read ("environment/x", "instance/x", "build/<key>"): nobody knows
-    how it stands, so it is left as it is.
+    recorded objects that cannot be read ("environment/x", "instance/x", "build/<key>"): their state
+    is unknown, so they are left as they are.
     """
 
     environments: Mapping[str, EnvironmentRecord] = field(default_factory=dict)
@@ -282,7 +282,7 @@ class Records:
 
     @property
     def repo(self) -> RepoState:
-        """The part that is not about one object."""
+        """The part that does not belong to one object."""
         return RepoState(
             self.accepted_revision,
             self.prune_confirmed,
@@ -293,12 +293,12 @@ class Records:
 
     @property
     def held(self) -> Problem | None:
-        """Why a revision is held, while one is."""
+        """The reason why a revision is held, or None."""
         return self.repo.held
 
 
 class Verb(StrEnum):
-    """What an operator can ask for."""
+    """Operation that an operator can request."""
 
     SUSPEND = "suspend"
     RESUME = "resume"
@@ -310,7 +310,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An operator's request, queued in the store until the leader has carried it out."""
+    """Operator's request, queued in the store until the leader has carried it out."""
 
     id: int
     at: float
@@ -321,7 +321,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of history; never changed once written. `data` holds JSON-compatible values."""
+    """Entry of the history, never changed once written. `data` holds JSON-compatible values."""
 
     at: float
     kind: str  # CamelCase: BuildReady, ActivationActive, RolledBack, …
@@ -336,10 +336,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What an activation step's effect reported. `after` is when to look again, in seconds.
+    """Result of an activation step's effect. `after` is the seconds until the next check.
 
-    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation); a switch, in
-    `dropped`, builds of earlier bases that the pointer names no longer.
+    OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation); a switch reports,
+    in `dropped`, builds of earlier bases that the pointer no longer names.
     """
 
     verdict: Verdict
@@ -353,10 +353,10 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one decision writes, in one transaction: all of it or nothing.
+    """Changes of one decision, written in one transaction: all of them or none.
 
-    A record with `version` 0 is inserted; any other replaces the row of just that version.
-    `repo` replaces that state (None: as it was); `meta` sets named texts of other rooms; `locks`
+    A record with `version` 0 is inserted; any other replaces the row of exactly that version.
+    `repo` replaces that state (None: unchanged); `meta` sets named texts of other packages; `locks`
     maps (recipe digest, runtime key) to a lock's text.
     """
 

@@ -1,7 +1,8 @@
-"""How long this process has really looked at a step, which is what deadlines count.
+"""Observed time of steps, which deadlines count instead of elapsed time.
 
-Kept in memory by whoever carries steps out. After an outage, a reboot or a change of the clock a
-step is not late before anybody has looked at it: time in which nobody looked proves nothing.
+The process that carries out steps keeps it in memory. After an outage, a reboot or a change of the
+clock, a step is not overdue before anything has observed it: time in which nothing was observed
+does not count.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass, replace
 from reconciler.core.model import Activation
 from reconciler.core.phases import Step
 
-PAUSE = 10.0  # seconds between two looks that count at most: in a longer pause nobody looked
-LOOK = 60.0  # seconds of one look that count at most
+PAUSE = 10.0  # maximum seconds counted between two observations: longer pauses prove nothing
+LOOK = 60.0  # maximum seconds counted of one observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +25,17 @@ class _Looked:
 
 
 class Patience:
-    """The time looked at the present step of each instance's activation.
+    """Observed time of the current step of each instance's activation.
 
-    `tick` is of a clock that nobody sets and that stands still while the machine sleeps. A look
-    counts for as long as it took, a pause before the next one counts too, each up to its limit.
+    `tick` is from a clock that nobody sets and that stops while the machine is suspended. The
+    duration of an observation and the pause before the next one count, each up to its limit.
     """
 
     def __init__(self) -> None:
         self._looked: dict[str, _Looked] = {}
 
     def look(self, name: str, activation: Activation, now: float, tick: float) -> Activation:
-        """Return the activation for a look now, its `step_since` as far back as was looked."""
+        """Return the activation for an observation now, with `step_since` by the observed time."""
         step = activation.id, activation.step, activation.step_since
         last = self._looked.get(name)
         seconds = 0.0
@@ -47,5 +48,5 @@ class Patience:
         return replace(activation, step_since=now - seconds)
 
     def looked(self, name: str, tick: float) -> None:
-        """Note that the look at `name` has ended."""
+        """Record that the observation of `name` has ended."""
         self._looked[name] = replace(self._looked[name], ended=tick)

@@ -1,8 +1,8 @@
-"""Phases, steps and the one table that says how an activation moves.
+"""Phases, steps and the table of an activation's transitions.
 
-A phase is what people see; a step is what the daemon does next. Each step has one effect, which
-is idempotent: after a crash it is simply done again. `TABLE` maps (step, verdict) to the next step
-and is the only place where that is decided.
+A phase is what users see; a step is what the daemon does next. Each step has one idempotent effect:
+after a crash it is simply repeated. `TABLE` maps (step, verdict) to the next step and is the only
+place where that is decided.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class BuildPhase(StrEnum):
-    """How far a build is."""
+    """Phase of a build."""
 
     QUEUED = "Queued"
     RESOLVING = "Resolving"
@@ -37,11 +37,11 @@ BUILD_NEXT: dict[BuildPhase, frozenset[BuildPhase]] = {
     BuildPhase.FAILED: frozenset({BuildPhase.QUEUED}),
     BuildPhase.CANCELLED: frozenset({BuildPhase.QUEUED}),
 }
-"""Which phase may follow which. Back to Queued: retry, refresh, or a build lost from the share."""
+"""Allowed transitions. Back to Queued: retry, refresh, or a build lost from the share."""
 
 
 class ActivationPhase(StrEnum):
-    """How far an activation is."""
+    """Phase of an activation."""
 
     WAITING = "Waiting"
     DRAINING = "Draining"
@@ -55,7 +55,7 @@ class ActivationPhase(StrEnum):
 
 
 class Step(StrEnum):
-    """What the daemon does next for an activation; each has exactly one idempotent effect."""
+    """Next action of an activation; each has exactly one idempotent effect."""
 
     OBSERVE = "observe"  # read pools, import errors, active DAGs; nothing is changed yet
     PAUSE = "pause"  # pools to 0
@@ -77,10 +77,10 @@ class Step(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What an effect reported."""
+    """Outcome of an effect."""
 
     OK = "ok"
-    NOT_YET = "not-yet"  # look again; the step's deadline decides how long
+    NOT_YET = "not-yet"  # check again; the step's deadline limits how long
     FAILED = "failed"  # it failed for good, or its deadline passed
 
 
@@ -105,7 +105,7 @@ PHASE_OF: dict[Step, ActivationPhase] = {
 }
 
 FINAL = frozenset({Step.DONE, Step.ROLLED_BACK, Step.ABORTED})
-"""Steps at which an activation ends. DEGRADED is not one: going back is tried again and again."""
+"""Steps at which an activation ends, except DEGRADED, from which rolling back is retried."""
 
 TABLE: dict[Step, dict[Verdict, Step]] = {
     Step.OBSERVE: {Verdict.OK: Step.PAUSE, Verdict.FAILED: Step.ABORTED},
@@ -114,7 +114,7 @@ TABLE: dict[Step, dict[Verdict, Step]] = {
     Step.SWITCH: {Verdict.OK: Step.RESTART, Verdict.FAILED: Step.SWITCH_BACK},
     Step.RESTART: {Verdict.OK: Step.PROBE, Verdict.FAILED: Step.SWITCH_BACK},
     Step.PROBE: {Verdict.OK: Step.RELEASE, Verdict.FAILED: Step.SWITCH_BACK},
-    Step.RELEASE: {Verdict.OK: Step.DONE},  # tried until it works: the instance is healthy
+    Step.RELEASE: {Verdict.OK: Step.DONE},  # retried until it works: the instance is healthy
     Step.SWITCH_BACK: {Verdict.OK: Step.RESTART_BACK, Verdict.FAILED: Step.DEGRADED},
     Step.RESTART_BACK: {Verdict.OK: Step.PROBE_BACK, Verdict.FAILED: Step.DEGRADED},
     Step.PROBE_BACK: {Verdict.OK: Step.RELEASE_BACK, Verdict.FAILED: Step.DEGRADED},
@@ -123,11 +123,11 @@ TABLE: dict[Step, dict[Verdict, Step]] = {
     Step.RELEASE_ABORT: {Verdict.OK: Step.ABORTED},  # likewise
     Step.DEGRADED: {Verdict.OK: Step.SWITCH_BACK},
 }
-"""(step, verdict) → next step. NOT_YET stays; a verdict that is not listed stays too."""
+"""Transitions from (step, verdict). NOT_YET and verdicts that are not listed stay."""
 
 
 class Sync(StrEnum):
-    """Does an object have what the newest good revision asks for."""
+    """Whether an object has what the newest good revision asks for."""
 
     SYNCED = "Synced"
     OUT_OF_SYNC = "OutOfSync"
@@ -135,7 +135,7 @@ class Sync(StrEnum):
 
 
 class Health(StrEnum):
-    """How an object is."""
+    """Health of an object."""
 
     HEALTHY = "Healthy"
     PROGRESSING = "Progressing"

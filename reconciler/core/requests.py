@@ -1,4 +1,4 @@
-"""What operators ask for, carried out on the records."""
+"""Operators' requests, applied to the records."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from reconciler.core.world import REPO, Draft, environment_of
 
 
 def apply_requests(draft: Draft) -> None:
-    """Carry out every queued request; each becomes an event that says who did what.
+    """Carry out every queued request; each becomes an event with the operator's name.
 
-    One that confirms what is read waits until something is.
+    A request to confirm a revision waits until one has been read.
     """
     for request in draft.world.requests:
         if request.verb is Verb.CONFIRM_PRUNE and draft.world.definitions is None:
@@ -158,6 +158,6 @@ def _tell(
     message: str,
     more: Mapping[str, object] | None = None,
 ) -> None:
-    """One event of a request; by its number whoever waits for it knows it again."""
+    """Record an event of a request, with the request's number for whoever waits for it."""
     data = {"request": request.id, "who": request.who, **(more or {})}
     draft.event(kind, subject, message, data=data)

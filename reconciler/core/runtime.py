@@ -1,4 +1,4 @@
-"""What is installed in an instance before Groundcrew adds anything: the base, and its runtime."""
+"""Base of an instance: everything installed before Groundcrew adds anything, and its runtime."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One installed distribution of a base."""
+    """Installed distribution of a base."""
 
     name: str  # normalised (PEP 503)
     version: str
@@ -18,21 +18,21 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The image that an instance's pods run, as a Job needs it.
+    """Image of an instance's pods, as a Job needs it.
 
-    `reference` names it by digest where that can be pulled, `id` is what the nodes report.
+    `reference` names it by digest if that can be pulled, `id` is what the nodes report.
     """
 
     context: str | None  # of the cluster; None: the daemon's own
     reference: str
     id: str
-    user: int | None = None  # runAsUser and runAsGroup of the pods; None: the image's own
+    user: int | None = None  # runAsUser and runAsGroup of the pods; None: those of the image
     group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where an instance's packages are installed: an interpreter here, or an image."""
+    """Location of an instance's base: a local interpreter, or an image."""
 
     python: str = ""
     image: Image | None = None
@@ -40,10 +40,10 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What is installed in an instance: the base. `key` names it everywhere.
+    """Contents of an instance's base. `key` identifies it everywhere.
 
-    `python_tag` is like "cp311", `platform` like "linux_x86_64", `tags` are the wheel tags that
-    the interpreter accepts, best first.
+    `python_tag` is like "cp311", `platform` like "linux_x86_64", `tags` are the wheel tags that the
+    interpreter accepts, best first.
     """
 
     key: str  # "<python_tag>-<platform>-airflow<version>-<12 digits of the inventory digest>"
@@ -55,4 +55,4 @@ class Runtime:
     tags: tuple[str, ...]
     base: tuple[Distribution, ...]
     image: Image | None = None  # None: an interpreter of this machine
-    listing: str = ""  # a mark of what is installed that the loader can make; "" when unknown
+    listing: str = ""  # fingerprint of the packages that the loader can compute; "" if unknown

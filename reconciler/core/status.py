@@ -1,4 +1,4 @@
-"""How things stand, read off the records: what CLI, API, pages and metrics show.
+"""Status of all objects, derived from the records for CLI, API, pages and metrics.
 
 Pure; nothing here is stored, so there is no second truth.
 """
@@ -25,7 +25,7 @@ from reconciler.core.world import Draft, World, build_key, environment_of
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One of `Ready`, `Reconciling`, `Stalled`, as data; `at` is when it was looked at."""
+    """Condition `Ready`, `Reconciling` or `Stalled`; `at` is when it was computed."""
 
     type: str
     status: bool
@@ -37,7 +37,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentStatus:
-    """How one environment stands; `builds` are those of its present recipe, one per runtime."""
+    """Status of one environment; `builds` are those of its current recipe, one per runtime."""
 
     name: str
     team: str
@@ -54,10 +54,10 @@ class EnvironmentStatus:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """How one instance stands; `since` is when `phase` began, `wanted` what it should be on.
+    """Status of one instance; `since` is when `phase` began, `wanted` the build it should have.
 
-    `back` is what a rollback that is asked for now does; `rolled_back_by` is who asked for the last
-    one, while that is why it does not have what is wanted.
+    `back` is what a rollback requested now would do; `rolled_back_by` is who requested the last
+    one, while that is the reason why the instance does not have the wanted build.
     """
 
     name: str
@@ -80,7 +80,7 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How everything stands at `revision`, the last one accepted."""
+    """Status of all objects at `revision`, the last one accepted."""
 
     revision: str
     environments: tuple[EnvironmentStatus, ...]
@@ -90,7 +90,7 @@ class Status:
 
 
 def status(definitions: Definitions | None, records: Records, now: float) -> Status:
-    """Read the records; `definitions` is used for nothing but newer findings."""
+    """Return the status; `definitions` is used only for newer findings."""
     draft = Draft(World(now, records))
     instances = {i.name: _instance(draft, i) for i in records.instances.values()}
     return Status(
@@ -151,7 +151,7 @@ def _waits_for(record: InstanceRecord) -> str:
 
 
 def _rolled_back_by(draft: Draft, record: InstanceRecord) -> str:
-    """Who took the instance back from its present build, or from the one that is wanted; or ""."""
+    """Return who rolled the instance back from its current build or the wanted one, or ""."""
     wanted = ready_build(draft, record)
     left = {record.current, wanted.build_id if wanted else None}
     marks = [q for q in record.quarantines if q.reason == ROLLED_BACK and q.build_id in left]
@@ -224,7 +224,7 @@ def _environment(
 
 
 def _retried(build: BuildRecord) -> str:
-    """In words, why a build is done again and again."""
+    """Return a text about why a build is repeated."""
     problem, times = build.problem, "once" if build.attempts == 1 else f"{build.attempts} times"
     assert problem is not None, "a failed try has a problem"
     where = f"{problem.place}: " if problem.place else ""

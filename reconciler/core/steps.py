@@ -1,7 +1,7 @@
-"""What an activation step's outcome means: the next step, and the records at its end.
+"""Outcomes of activation steps: the next step, and the records at the end.
 
-Called by the daemon through `record_step` when a step's effect has ended. The table of steps is in
-`phases`; `move` is the only place where a step and a phase change.
+The daemon calls `record_step` when a step's effect has ended. The table of steps is in `phases`;
+`move` is the only place where a step and a phase change.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Verdict
 from reconciler.core.world import Draft, commit_data, environment_of, is_base_moved
 
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
-"""Steps before the pointer moves: the aim may still change, or be given up."""
+"""Steps before the pointer moves: the target may still change, or be given up."""
 
 SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE})
 """Steps with which an activation goes forward once the pointer may have moved."""
 
 SUPERSEDED, BASE_CHANGED = "Superseded", "BaseChanged"
 WITHDRAWN = frozenset({SUPERSEDED, BASE_CHANGED})
-"""Why an activation is withdrawn through no failure: what takes its place comes at once."""
+"""Reasons for withdrawing an activation without a failure: its replacement follows at once."""
 
 RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
-"""Steps that only give pools their slots back: tried until it works."""
+"""Steps that only restore the slots of pools: retried until they work."""
 
 BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
@@ -40,37 +40,37 @@ BLAMELESS = frozenset({
     "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
     "LoaderMissing",
 })  # fmt: skip
-"""Why an activation may fail through no fault of its build: it is tried again after a while."""
+"""Reasons for a failed activation that are not its build's fault: it is retried after a while."""
 
 ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
-"""Where the build before got in that often and this one did not, it is the build's fault."""
+"""Reasons that count against a build after this many times if the build before got in."""
 
 ORDINARY = frozenset({
     "Draining", "Restarting", "Settling", "ComponentDown", "Unhealthy", "NotParsed", "NotLoaded",
 })  # fmt: skip
-"""What a step waits for where nothing is wrong; its own deadline says when that is too long."""
+"""Conditions that a step waits for while nothing is wrong, up to its own deadline."""
 
-STEP_RETRY = 2.0  # seconds between two looks when an effect does not say otherwise
+STEP_RETRY = 2.0  # seconds between two checks if an effect does not set another interval
 
 
 def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
-    """Is `build_id` marked as failed on this instance."""
+    """Return True if `build_id` is marked as failed on this instance."""
     return build_id is not None and any(q.build_id == build_id for q in record.quarantines)
 
 
 def stuck(activation: Activation) -> bool:
-    """Does it get on only once something outside is mended: by a person, or by itself.
+    """Return True if it continues only once something outside is repaired, by whatever means.
 
-    Going back failed, or the pools cannot be given their slots back.
+    Rolling back failed, or the slots of pools cannot be restored.
     """
     waits = activation.failures > 0 or activation.held is not None
     return activation.reverts > 0 or (activation.step in RELEASES and waits)
 
 
 def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:
-    """What a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events.
+    """Return what a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events.
 
-    And in which way it makes imports dearer ("412 files → 980 files (+138 %)").
+    Also return which costs of imports increase ("412 files → 980 files (+138 %)").
     """
     by_id: dict[str | None, BuildRecord] = {b.build_id: b for b in draft.builds.values()}
     before = dict(by_id[old].packages) if old is not None and old in by_id else {}
@@ -86,7 +86,7 @@ def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str,
 
 
 def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> dict[str, object]:
-    """Why there is an activation, for an event's data: a commit and its author, or an operator."""
+    """Return the origin of an activation for an event's data: a commit's author or an operator."""
     data = commit_data(environment_of(draft, record.name), activation.commit, activation.revision)
     if activation.trigger is not Trigger.COMMIT:
         data = {key: data[key] for key in ("environment",) if key in data}
@@ -99,13 +99,13 @@ def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> di
 
 
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
-    """Take an ended step of `name`'s activation into the records."""
+    """Apply a finished step of `name`'s activation to the records."""
     record = draft.instances.get(name)
     activation = record.activation if record else None
     if record is None or activation is None or activation.step is not step:
-        return  # aimed anew or given up meanwhile
+        return  # redirected or given up meanwhile
     if step in SWITCHED and is_base_moved(draft, record):
-        return  # it tells of a base that is gone: the activation is withdrawn
+        return  # it describes a base that is gone: the activation is withdrawn
     for build_id in result.dropped:
         record = retire(record, build_id, draft.now)
     if step is Step.OBSERVE and result.verdict is Verdict.OK:
@@ -204,9 +204,9 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
         digest = record.previous_digest
     before, of_before = record.current, record.current_digest
     runtime = record.runtime.key if record.runtime else None
-    if record.inherits and activation.to_build == record.current:  # started anew, and no more
+    if record.inherits and activation.to_build == record.current:  # only restarted
         runtime = record.current_runtime
-    if record.inherits:  # that is for another base: nobody can go back to it
+    if record.inherits:  # that is for another base: nothing can return to it
         before, of_before = None, None
     elif activation.to_build == record.current:
         before, of_before = record.previous, record.previous_digest
@@ -226,7 +226,7 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
 
 
 def retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceRecord:
-    """Note when a build stopped being current, for garbage collection."""
+    """Record when a build stopped being current, for garbage collection."""
     if build_id is None:
         return record
     kept = tuple(r for r in record.retired if r[0] != build_id)
@@ -258,10 +258,10 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
 
 
 def _blameless(activation: Activation, problem: Problem, returns: int = 0) -> bool:
-    """Is an activation that failed tried again by itself; `returns`: how often it was already.
+    """Return True if a failed activation is retried by itself; `returns` counts earlier retries.
 
-    A build that is gone is built anew where the definition asks for it; the one that an operator
-    wanted to go back to is not.
+    A missing build is rebuilt if the definition asks for it; one that an operator wanted to roll
+    back to is not.
     """
     gone = problem.reason == "BuildMissing" and activation.trigger is Trigger.OPERATOR
     shut = problem.reason in ACCESS and returns >= TRIES
@@ -292,7 +292,7 @@ def _quarantine(
 def _degraded(
     draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem | None
 ) -> InstanceRecord:
-    """Going back failed too: the loudest alert, and another try with back-off."""
+    """Record that rolling back failed too: raise the loudest alert and retry with back-off."""
     first = activation.problem or problem or Problem("GateFailed", "the instance was not healthy")
     now_wrong = problem or first
     reverts = activation.reverts + 1
@@ -333,7 +333,7 @@ def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> In
 
 
 def _timing(activation: Activation) -> dict[str, object]:
-    """Seconds since the start, and of each phase."""
+    """Return the seconds since the start, and those of each phase."""
     phases: dict[str, float] = {}
     for (name, begun), (_, ended) in zip(activation.phases, activation.phases[1:], strict=False):
         phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)

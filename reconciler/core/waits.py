@@ -1,7 +1,7 @@
-"""What an activation waits on, in words.
+"""Texts about what an activation waits for.
 
 Each text begins with its `WaitOn`, which is a label of a metric. Times are absolute: a text changes
-only when what is waited on does, so a record that waits is not written anew at every look.
+only if its cause does, so a waiting record is not written again in every cycle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from reconciler.core.world import WindowState
 
 
 class WaitOn(StrEnum):
-    """The first word of every text here."""
+    """First word of every text here."""
 
     SUSPENDED = "suspended"
     BASE = "base"
@@ -26,53 +26,53 @@ class WaitOn(StrEnum):
 
 
 def waits_on(text: str) -> WaitOn | None:
-    """What a text of this module is about; None for one that another version wrote."""
+    """Return the subject of a text of this module, or None if another version wrote it."""
     word = text.partition(" ")[0].rstrip(":")
     return next((on for on in WaitOn if on == word), None)
 
 
 def for_instance() -> str:
-    """The instance is suspended."""
+    """Return the text for a suspended instance."""
     return f"{WaitOn.SUSPENDED}: the instance"
 
 
 def for_environment(name: str) -> str:
-    """Its environment is suspended."""
+    """Return the text for a suspended environment."""
     return f"{WaitOn.SUSPENDED}: environment {name}"
 
 
 def for_base(why: str) -> str:
-    """The base is another than the one that was inspected."""
+    """Return the text for a base that differs from the one that was inspected."""
     return f"{WaitOn.BASE}: {why or 'it has changed and is inspected first'}"
 
 
 def for_retry(at: float, why: str) -> str:
-    """It failed before and is tried again later."""
+    """Return the text for a retry after a failure."""
     return f"{WaitOn.RETRY} at {moment(at)} after: {why}"
 
 
 def for_wave(wave: int, why: str) -> str:
-    """An earlier wave is not where it should be."""
+    """Return the text for an earlier wave that is not where it should be."""
     return f"{WaitOn.WAVE} {wave}: {why}"
 
 
 def for_soak(wave: int, instance: str, until: float) -> str:
-    """`instance` of an earlier wave has not been active for long enough."""
+    """Return the text for an `instance` of an earlier wave that is not active for long enough."""
     return f"{WaitOn.SOAK}: wave {wave} ({instance}) until {moment(until)}"
 
 
 def for_window(window: WindowState | None) -> str:
-    """It is shut, or not known; the daemon words the time in the window's own time zone."""
+    """Return the text for a window that is closed or unknown, with times in its own time zone."""
     if window is None:
         return f"{WaitOn.WINDOW}: its state is not known yet"
     return f"{WaitOn.WINDOW}: opens at {window.opens or moment(window.changes_at)}"
 
 
 def for_another(running: int) -> str:
-    """As many activations run as may."""
+    """Return the text for the limit of parallel activations."""
     return f"{WaitOn.ANOTHER} activation: {running} run, the limit"
 
 
 def for_confirmation() -> str:
-    """The newest revision lost most definitions."""
+    """Return the text for a newest revision that lost most definitions."""
     return f"{WaitOn.CONFIRMATION} of a held revision"

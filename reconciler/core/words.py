@@ -1,4 +1,4 @@
-"""Durations, sizes and times for people, in the same words everywhere."""
+"""Formatting of durations, sizes and times for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def span(seconds: float) -> str:
-    """A duration in its two largest units: 3d 4h, 2h 05m, 4m 10s, 12s, 7.2s."""
+    """Return a duration in its two largest units: 3d 4h, 2h 05m, 4m 10s, 12s, 7.2s."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f}".removesuffix(".0") + "s"
     whole = int(seconds)
@@ -21,12 +21,12 @@ def span(seconds: float) -> str:
 
 
 def age(at: float, now: float) -> str:
-    """How long ago `at` was, in whole seconds."""
+    """Return the time since `at`, in whole seconds."""
     return span(max(0, int(now - at)))
 
 
 def size(number: float) -> str:
-    """Bytes in three digits or four: 312 B, 4.10 KiB, 40.5 MiB."""
+    """Return a number of bytes in three or four digits: 312 B, 4.10 KiB, 40.5 MiB."""
     scaled, power = float(number), 0
     while scaled >= 1023.5 and power < len(UNITS) - 1:
         scaled, power = scaled / 1024, power + 1
@@ -35,11 +35,11 @@ def size(number: float) -> str:
 
 
 def moment(at: float) -> str:
-    """A time in seconds since the epoch, to the second."""
+    """Return a time in seconds since the epoch as text, to the second."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def iso(at: float) -> str:
-    """A time in seconds since the epoch as ISO 8601 with milliseconds."""
+    """Return a time in seconds since the epoch as ISO 8601 with milliseconds."""
     text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

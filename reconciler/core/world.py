@@ -1,7 +1,8 @@
-"""What a decision looks at, and what comes out of it.
+"""Input and output of a decision.
 
-`World` in, `Plan` out; `Draft` is the plan while it is being written. The daemon builds a World
-each cycle, records the plan's change in one transaction, and only then starts its effects.
+A decision turns a `World` into a `Plan`; `Draft` is the plan while it is being written. The daemon
+builds a World each cycle, records the plan's change in one transaction, and only then starts its
+effects.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from reconciler.core.model import (
 )
 
 REPO = ("repo", "")
-"""The subject of events about the environments repo as a whole."""
+"""Subject of events about the environments repo as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,25 @@ class Policy:
     cluster_activations: int = 8
 
     def builds_on(self, site: str) -> int:
-        """Builds at once on a site; "" is this machine."""
+        """Return the number of parallel builds on a site; "" is this machine."""
         unnamed = self.cluster_builds if site else self.parallel_builds
         return self.builds_at.get(site, unnamed)
 
     def activations_on(self, site: str) -> int:
-        """Activations at once on a site; "" is this machine."""
+        """Return the number of parallel activations on a site; "" is this machine."""
         unnamed = self.cluster_activations if site else self.parallel_activations
         return self.activations_at.get(site, unnamed)
 
     def backoff(self, failures: int) -> float:
-        """Wait after the n-th failure in a row (n from 1): doubled each time, bounded."""
+        """Return the wait after the n-th failure in a row (from 1): doubled each time, bounded."""
         return float(min(self.retry_most, self.retry_first * 2 ** max(0, min(failures, 30) - 1)))
 
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """Is an instance's maintenance window open, and when does that change.
+    """Whether an instance's maintenance window is open, and when that changes.
 
-    `opens` is when it opens next by its own clock ("" when that is not known), for people.
+    `opens` is the next opening by the window's own clock ("" if unknown), for people.
     """
 
     is_open: bool
@@ -75,10 +76,10 @@ class WindowState:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything one decision may look at.
+    """Everything that one decision may use.
 
-    `definitions` is None when nothing was read since the start: the records say what was accepted.
-    `fingerprints` are the drivers' cheap marks of each base; an absent one means unknown.
+    `definitions` is None if nothing was read since the start: the records say what was accepted.
+    `fingerprints` are the drivers' marks of each base; an absent one means unknown.
     `missing_builds` are Ready builds that the share no longer holds complete and verified.
     """
 
@@ -99,7 +100,7 @@ EffectKind = Literal["inspect", "resolve", "construct", "verify", "perform"]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """Something that should be running now; the daemon starts it unless it already runs.
+    """Work that should be running now; the daemon starts it unless it already runs.
 
     `key` is a build's key for resolve, construct and verify, an instance's name otherwise.
     """
@@ -110,7 +111,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Focus:
-    """The names of what a decision looks at; whatever else there is stays as it is.
+    """Names of the objects that a decision considers; all others stay as they are.
 
     See `focus` for what must be in it.
     """
@@ -122,7 +123,7 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to record, what to run, what to stop, and when to look again at the latest."""
+    """What to record, run and stop, and the latest time of the next decision."""
 
     change: Change
     effects: tuple[Effect, ...]
@@ -131,9 +132,9 @@ class Plan:
 
 
 class Draft:
-    """A plan being written: the records as they will be, and what changed in them.
+    """Plan in the making: the records as they will be, and what changed in them.
 
-    With a `focus` only its objects are looked at, and written.
+    With a `focus`, only its objects are considered and written.
     """
 
     def __init__(self, world: World, focus: Focus | None = None) -> None:
@@ -154,44 +155,44 @@ class Draft:
         self._owners: Mapping[str, str] | None = None
 
     def near_environments(self) -> list[EnvironmentRecord]:
-        """The environments to look at, as they are now."""
+        """Return the environments to consider, in their current state."""
         if self.focus is None:
             return list(self.environments.values())
         names = sorted(self.focus.environments)
         return [self.environments[n] for n in names if n in self.environments]
 
     def near_instances(self) -> list[InstanceRecord]:
-        """The instances to look at, as they are now."""
+        """Return the instances to consider, in their current state."""
         if self.focus is None:
             return list(self.instances.values())
         names = sorted(self.focus.instances)
         return [self.instances[n] for n in names if n in self.instances]
 
     def near_builds(self) -> list[BuildRecord]:
-        """The builds to look at, those added by this plan too."""
+        """Return the builds to consider, including those added by this plan."""
         if self.focus is None:
             return list(self.builds.values())
         keys = [*sorted(self.focus.builds), *self._new_builds]
         return [self.builds[k] for k in keys if k in self.builds]
 
     def add_build(self, build: BuildRecord) -> None:
-        """Take a build into the records that is not there yet."""
+        """Add a build that is not in the records yet."""
         self.builds[build.key] = build
         if self.focus is not None and build.key not in self.focus.builds:
             self._new_builds.append(build.key)
 
     def owners(self) -> Mapping[str, str]:
-        """Instance → environment, from the rollouts."""
+        """Return a mapping from instance to environment, from the rollouts."""
         if self._owners is None:
             self._owners = owned(self.environments.values())
         return self._owners
 
     def definitions_changed(self) -> None:
-        """The environments are others now: look anew who owns what."""
+        """Compute again who owns what, because the environments have changed."""
         self._owners = None
 
     def wake(self, at: float) -> None:
-        """Look again at `at`, or earlier."""
+        """Make the next decision at `at`, or earlier."""
         if self.wake_at is None or at < self.wake_at:
             self.wake_at = at
 
@@ -205,7 +206,7 @@ class Draft:
         revision: str = "",
         data: Mapping[str, object] | None = None,
     ) -> None:
-        """Add one line of history about `subject`: a record, or (object, team)."""
+        """Add an entry to the history of `subject`: a record, or (object, team)."""
         match subject:
             case EnvironmentRecord():
                 name, team = f"environment/{subject.name}", subject.team
@@ -250,16 +251,16 @@ def _gone(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
 
 
 def owned(records: Iterable[EnvironmentRecord]) -> dict[str, str]:
-    """Instance → environment, from what was accepted: no two name the same instance.
+    """Return instance → environment from the accepted definitions: no two name one instance.
 
-    Where records of an earlier version do, the one without a problem has it.
+    If two do in records of an earlier version, the one without a problem has it.
     """
     found = sorted(records, key=lambda e: (e.problem is None, e.name))
     return owners_of(record.definition for record in found)
 
 
 def owners_of(environments: Iterable[Environment]) -> dict[str, str]:
-    """Instance → environment, from the rollouts of these; the last one has it, if two name it."""
+    """Return instance → environment from these rollouts; if two name one, the last has it."""
     return {
         instance: environment.name
         for environment in environments
@@ -269,13 +270,13 @@ def owners_of(environments: Iterable[Environment]) -> dict[str, str]:
 
 
 def build_key(environment: str, recipe_digest: str, runtime_key: str) -> str:
-    """Key of the one build record for this environment, recipe and runtime."""
+    """Return the key of the only build record for this environment, recipe and runtime."""
     text = "\0".join((environment, recipe_digest, runtime_key))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def environment_of(draft: Draft, instance: str) -> EnvironmentRecord | None:
-    """The environment whose rollout names `instance`, if any."""
+    """Return the environment whose rollout names `instance`, if any."""
     return draft.environments.get(draft.owners().get(instance, ""))
 
 
@@ -289,17 +290,17 @@ def is_base_moved(draft: Draft, record: InstanceRecord) -> bool:
 
 
 def any_lost(draft: Draft) -> bool:
-    """Is there an environment that cannot be read: an instance without one may be its own."""
+    """Return True if an environment is unreadable; an instance without one may belong to it."""
     return any(name.startswith("environment/") for name in draft.world.records.unreadable)
 
 
 def commit_data(
     environment: EnvironmentRecord | None, commit: Commit | None, revision: str
 ) -> dict[str, object]:
-    """Return the author and subject of the commit that an event is about, for the event's data.
+    """Return the author and subject of an event's commit, for the event's data.
 
-    `commit` is what the build or activation carries. Without it (records of an earlier version)
-    the environment's newest commit is named only if it is the one of `revision`.
+    `commit` is the one of the build or activation. Without it (records of an earlier version), the
+    environment's newest commit is used only if it is the one of `revision`.
     """
     if commit is None and environment is not None and environment.commit.revision == revision:
         commit = environment.commit
