@@ -1,7 +1,7 @@
-"""The daemon's HTTP side: health, metrics, webhooks, the records as JSON, and the status pages.
+"""HTTP server of the daemon: health, metrics, webhooks, the records as JSON, and status pages.
 
-`app` puts it together. `contract` and `operations` say what `/api/v1` is, `v1` answers it,
-`documents` gives the stable documents that the command line prints too. `view` and `shelf` read the
-store and the share, `people` tells who asks, `asking` queues what operators want, `streams` tells
-what changes. `pages` is for people.
+`app` assembles the application. `contract` and `operations` define `/api/v1`, `v1` handles it, and
+`documents` creates the stable documents that the command line prints too. `view` and `shelf` read
+the store and the share, `people` identifies users, `asking` queues operators' requests, `streams`
+sends events about changes. `pages` are the pages for people.
 """

@@ -1,7 +1,7 @@
-"""The HTTP application: `/metrics`, `/healthz`, `/readyz`, `/hooks/…`, `/api/v1/…` and the pages.
+"""HTTP application: `/metrics`, `/healthz`, `/readyz`, `/hooks/…`, `/api/v1/…` and the pages.
 
 It reads the records from the store, and changes nothing itself: a webhook wakes the daemon, and
-what operators ask for is queued as a request.
+operators' requests are queued.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from reconciler.store.store import Store
 CYCLE_LIMIT = (
     180.0  # seconds without a cycle after which the loop counts as stuck; it sleeps up to 60
 )
-SCRAPES = 2  # of the metrics at once
+SCRAPES = 2  # parallel scrapes of the metrics
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -55,12 +55,12 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """What the application is given.
+    """Dependencies of the application.
 
-    `cycle_age` is how many seconds ago the daemon's last cycle ended; `not_ready` says in words why
-    the daemon is not ready yet, "" when it is; `poll` makes it look at the repo at once, `wake` at
-    the requests; `log_of` says where the log of a build's key is written;
-    `commit_url` is the address of a commit's page, with {revision}.
+    `cycle_age` returns the seconds since the daemon's last cycle ended; `not_ready` returns why the
+    daemon is not ready yet, "" if it is; `poll` makes it poll the repo at once, `wake` makes it
+    read the requests; `log_of` returns the path of a build's log by its key; `commit_url` is the
+    URL of a commit's page, with {revision}.
     """
 
     registry: CollectorRegistry
@@ -78,7 +78,7 @@ class Deps:
 
 
 def create_app(deps: Deps) -> Starlette:
-    """The application; serve it with `Server`. `app.state.close()` ends streams and threads."""
+    """Return the application, for `Server`. `app.state.close()` ends its streams and threads."""
     view = View(deps.store)
     view.keep()
     shelf = Shelf(deps.share, deps.log_of, deps.store.leader)
@@ -116,13 +116,13 @@ def create_app(deps: Deps) -> Starlette:
 
 
 class Guarded:
-    """Puts the headers on every answer that tell a browser to load and run nothing else."""
+    """Middleware that adds headers which tell a browser to load and run nothing else."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; add what the answer does not have itself."""
+        """Pass the request on; add headers that the response does not have itself."""
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -135,7 +135,7 @@ class Guarded:
 
 
 class _Health:
-    """Endpoints of scrapers and process supervisors, answered whatever other requests wait for."""
+    """Endpoints for scrapers and process supervisors, served even if other requests wait."""
 
     def __init__(self, deps: Deps, people: People) -> None:
         self._deps = deps

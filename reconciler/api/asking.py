@@ -1,6 +1,6 @@
-"""Requests of operators over HTTP: queued in the records, as the command line does it.
+"""Operators' requests over HTTP, queued in the records as the command line does.
 
-Whoever holds the lease carries them out, and each becomes an event that says who did what.
+The holder of the lease carries them out, and each becomes an event with the operator's name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BOTH = ("environment", "instance")
 
 
 class Asking:
-    """Queues what operators ask for, and wakes the daemon."""
+    """Queue for operators' requests, which wakes the daemon."""
 
     def __init__(self, store: Store, view: View, wake: Callable[[], None]) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class Asking:
         self._wake = wake
 
     def ask(self, person: Person, verb: Verb, target: str) -> Request:
-        """Queue a request; raises HTTPException 404 or 409 when there is nothing to do it to."""
+        """Queue a request. Raises HTTPException 404 or 409 if its target is missing or invalid."""
         kind, _, name = target.partition("/")
         kinds = KINDS.get(verb, BOTH)
         if kind not in kinds:

@@ -1,7 +1,7 @@
-"""What connections and requests may cost: those that send nothing are let go, too many refused.
+"""Limits on connections and requests: silent connections are closed, excess requests refused.
 
-Whoever asks whether the daemon lives is answered whatever the others do, or it would be restarted
-for their sake.
+Liveness checks are answered whatever other clients do; otherwise the daemon would be restarted
+because of them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SILENCE = 10.0  # seconds in which a connection has to send the head of a request
-CONNECTIONS = 600  # at once; a further one takes the place of that which was silent the longest
-REQUESTS = 400  # at once, event streams among them; more are answered 503
+CONNECTIONS = 600  # at once; a further one replaces the one that was silent the longest
+REQUESTS = 400  # at once, including event streams; more are answered 503
 TARGET_LIMIT = 4096  # bytes of a request's path and query; a longer one is answered 414
 HEAD_LIMIT = 16 << 10  # bytes of a request's line and headers
 SPARED = ("/healthz", "/readyz")  # these are answered nevertheless
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which lets a client be silent for ever before its first request is complete."""
+    """uvicorn's protocol with a time limit until the first request is complete."""
 
     _silent: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request."""
+        """Start to wait for a request."""
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > CONNECTIONS:
@@ -38,26 +38,26 @@ class Connection(H11Protocol):
             waiting[min(waiting)].drop()
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a request; what is not its whole head prolongs nothing."""
+        """Receive a part of a request; only a complete head stops the timer."""
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
             self._begun()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, unless it has come already."""
+        """Wait for the next request, unless it has already arrived."""
         answered = self.cycle
         super().on_response_complete()
         if self.cycle is answered:
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         self._begun()
         super().connection_lost(exc)
 
     def drop(self) -> None:
-        """Close it; a slow reader still gets what was answered."""
+        """Close the connection; a slow reader still gets the response."""
         self._begun()
         self.transport.close()
 
@@ -72,10 +72,10 @@ class Connection(H11Protocol):
 
 
 class Bounded:
-    """Refuses what would cost too much before any of it is read.
+    """Middleware that refuses expensive requests before any part is read.
 
-    That is 503 while too many requests are open, and 414 for an address that is too long: what
-    parses it may take longer than in proportion to it, and holds up every other thread meanwhile.
+    It responds 503 while too many requests are open, and 414 to a URL that is too long: parsing it
+    may take longer than in proportion to its length, and blocks every other thread meanwhile.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -83,7 +83,7 @@ class Bounded:
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on if there is room."""
+        """Pass the request on if the limits allow it."""
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > TARGET_LIMIT:
             words = {
                 "reason": "BadRequest",

@@ -1,7 +1,7 @@
-"""The shapes of the HTTP API: queries and requests that are accepted, documents that are given.
+"""Models of the HTTP API: queries and requests that it accepts, documents that it returns.
 
-`documents` makes the documents; these models describe them for OpenAPI, and tests hold the two
-together. Queries and requests are parsed by them: unknown fields are refused.
+`documents` creates the documents; these models describe them for OpenAPI, and tests keep the two
+consistent. Queries and requests are parsed by the models: unknown fields are rejected.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase, Health, Sync
 
-HISTORY_LIMIT = 1000  # events in one answer
-FILES_LIMIT = 10_000  # files in one answer
+HISTORY_LIMIT = 1000  # events in one response
+FILES_LIMIT = 10_000  # files in one response
 LARGEST = (1 << 62) - 1  # ids are 64-bit integers
 
 
-Word = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]  # no database takes NUL
+Word = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]  # databases do not accept NUL
 Name = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Key = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 Moment = AwareDatetime | None
 
 
 class Shape(BaseModel):
-    """A part of the contract; unknown fields are refused."""
+    """Part of the contract; unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +38,7 @@ class NoQuery(Shape):
 
 
 class ObjectQuery(Shape):
-    """Which environments or instances; all that are given have to hold."""
+    """Filter of environments or instances; all given conditions have to hold."""
 
     team: Word | None = Field(None, description="of this team")
     sync: Sync | None = None
@@ -47,7 +47,7 @@ class ObjectQuery(Shape):
 
 
 class HistoryQuery(Shape):
-    """Which events: the newest ones, newest first; with `after` those since, oldest first."""
+    """Filter of events: the newest first, or with `after` the following ones, oldest first."""
 
     after: Annotated[int, Field(ge=0, le=LARGEST)] | None = Field(
         None, description="id of the last event that is known"
@@ -58,7 +58,7 @@ class HistoryQuery(Shape):
 
 
 class LogQuery(Shape):
-    """How much of a log."""
+    """Part of a log to return."""
 
     tail: Annotated[int, Field(ge=1, le=1 << 30)] | None = Field(
         None, description="only the last so many bytes"
@@ -66,7 +66,7 @@ class LogQuery(Shape):
 
 
 class FilesQuery(Shape):
-    """Which files of a build."""
+    """Selection of a build's files."""
 
     package: Word | None = Field(
         None, description="of this package; absent: the definition's own, such as jars"
@@ -76,7 +76,7 @@ class FilesQuery(Shape):
 
 
 class Ask(Shape):
-    """What the daemon is asked to do."""
+    """Request to the daemon."""
 
     verb: Verb
     target: str = Field(
@@ -90,7 +90,7 @@ class Ask(Shape):
 
 
 class Problem(Shape):
-    """Why something failed, in words; `place` is file:line:column in the environments repo."""
+    """Reason for a failure; `place` is file:line:column in the environments repo."""
 
     reason: str
     message: str
@@ -98,7 +98,7 @@ class Problem(Shape):
 
 
 class Condition(Shape):
-    """`Ready`, `Reconciling` or `Stalled`; `at` is when it was looked at."""
+    """Condition `Ready`, `Reconciling` or `Stalled`; `at` is when it was computed."""
 
     type: Literal["Ready", "Reconciling", "Stalled"]
     status: bool
@@ -109,14 +109,14 @@ class Condition(Shape):
 
 
 class Package(Shape):
-    """A package that a build installs."""
+    """Package that a build installs."""
 
     name: str
     version: str
 
 
 class Build(Shape):
-    """One build of an environment for one runtime; `build` is known once it is built."""
+    """Build of an environment for one runtime; `build` is known once it is built."""
 
     key: Key
     build: str | None
@@ -130,7 +130,7 @@ class Build(Shape):
 
 
 class BuildDetail(Build):
-    """A build with whose it is, its phases in seconds, and where it is used."""
+    """Build with its owner, phase durations in seconds, and instances."""
 
     environment: str
     team: str
@@ -140,14 +140,14 @@ class BuildDetail(Build):
 
 
 class File(Shape):
-    """A file; `bytes` is null where its package does not say."""
+    """File; `bytes` is null if its package does not declare the size."""
 
     path: str
     bytes: int | None
 
 
 class Files(Shape):
-    """Some files of a build; `total` and `bytes` are those of all, `path`s are below `where`."""
+    """Files of a build; `total` and `bytes` are of all files, `path`s are below `where`."""
 
     package: str | None
     where: str
@@ -157,7 +157,7 @@ class Files(Shape):
 
 
 class Environment(Shape):
-    """How an environment stands; `builds` are those of its present recipe, one per runtime."""
+    """Status of an environment; `builds` are those of its current recipe, one per runtime."""
 
     name: str
     team: str
@@ -173,7 +173,7 @@ class Environment(Shape):
 
 
 class Instance(Shape):
-    """How an instance stands; `since` is when its phase began, `wanted` what it should be on."""
+    """Status of an instance; `since` is when its phase began, `wanted` the build it should have."""
 
     name: str
     team: str
@@ -192,7 +192,7 @@ class Instance(Shape):
 
 
 class Finding(Shape):
-    """A mistake in the environments repo; lines and columns count from 1, 0 is unknown."""
+    """Mistake in the environments repo; lines and columns count from 1, 0 means unknown."""
 
     file: str
     line: int
@@ -203,7 +203,7 @@ class Finding(Shape):
 
 
 class Status(Shape):
-    """Everything at `revision`, the last one accepted."""
+    """Status of all objects at `revision`, the last one accepted."""
 
     revision: str
     problem: Problem | None
@@ -213,7 +213,7 @@ class Status(Shape):
 
 
 class Event(Shape):
-    """One line of history; `phases` are seconds, `seconds` is their sum."""
+    """Entry of the history; `phases` are seconds, `seconds` is their sum."""
 
     id: int
     at: Moment
@@ -229,7 +229,7 @@ class Event(Shape):
 
 
 class Distribution(Shape):
-    """An installed distribution of a base, as its metadata describe it."""
+    """Installed distribution of a base, as described by its metadata."""
 
     name: str
     version: str
@@ -239,7 +239,7 @@ class Distribution(Shape):
 
 
 class Runtime(Shape):
-    """What is installed in an instance; `tags` are the wheel tags that it takes, best first."""
+    """Contents of an instance's base; `tags` are the wheel tags that it accepts, best first."""
 
     key: str
     python_version: str
@@ -252,7 +252,7 @@ class Runtime(Shape):
 
 
 class Runtimes(Shape):
-    """The runtimes by their keys, and the key of each instance whose runtime is known."""
+    """Runtimes by their keys, and the key of each instance whose runtime is known."""
 
     apiVersion: Literal["groundcrew/v1"]  # noqa: N815 - as it is written
     kind: Literal["Runtimes"]
@@ -261,7 +261,7 @@ class Runtimes(Shape):
 
 
 class Request(Shape):
-    """An operator's request that waits to be carried out."""
+    """Operator's request that is waiting to be carried out."""
 
     id: int
     at: Moment
@@ -271,7 +271,7 @@ class Request(Shape):
 
 
 class Error(Shape):
-    """Why a request was refused."""
+    """Reason for refusing a request."""
 
     reason: str
     message: str

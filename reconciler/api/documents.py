@@ -1,7 +1,7 @@
-"""The stable documents of the HTTP API and of `-o json`: records as JSON-compatible values.
+"""Stable documents of the HTTP API and of `-o json`: records as JSON-compatible values.
 
-Times are ISO 8601 in UTC, null when there is none; durations are seconds. Keys may be added, and
-are never renamed or dropped within `/api/v1`.
+Times are ISO 8601 in UTC, or null; durations are seconds. Keys may be added, and are never renamed
+or removed within `/api/v1`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Document = dict[str, object]
 
 
 def moment(at: float) -> str | None:
-    """Seconds since the epoch as ISO 8601 with milliseconds; 0 is no time at all."""
+    """Return seconds since the epoch as ISO 8601 with milliseconds; 0 means no time."""
     return iso(at) if at else None
 
 
 def status_document(status: Status) -> Document:
-    """`status`: the revision acted on, what stands in its way, and every object."""
+    """Return the document of `status`: the accepted revision, its problem, and all objects."""
     return {
         "revision": status.revision,
         "problem": _problem(status.problem),
@@ -45,7 +45,7 @@ def status_document(status: Status) -> Document:
 
 
 def finding_document(finding: Finding) -> Document:
-    """One mistake in the environments repo; `line` and `column` count from 1, 0 is unknown."""
+    """Return a mistake in the environments repo; `line`, `column` count from 1, 0 means unknown."""
     return {
         "file": finding.place.file,
         "line": finding.place.line,
@@ -57,7 +57,7 @@ def finding_document(finding: Finding) -> Document:
 
 
 def event_document(event: Event) -> Document:
-    """One line of history; `phases` maps each phase to its seconds, `seconds` is their sum."""
+    """Return an event; `phases` maps each phase to its seconds, `seconds` is their sum."""
     return {
         "id": event.id,
         "at": moment(event.at),
@@ -78,7 +78,7 @@ def _number(value: object) -> float | None:
 
 
 def event_phases(event: Event) -> dict[str, float]:
-    """Seconds of each phase that the event tells of, in order."""
+    """Return the seconds of each phase in the event, in order."""
     phases = event.data.get("phases")
     if isinstance(phases, dict):
         return {str(name): n for name, s in phases.items() if (n := _number(s)) is not None}
@@ -87,7 +87,7 @@ def event_phases(event: Event) -> dict[str, float]:
 
 
 def environment_document(environment: EnvironmentStatus) -> Document:
-    """One environment of `status`."""
+    """Return one environment of `status`."""
     return {
         "name": environment.name,
         "team": environment.team,
@@ -104,7 +104,7 @@ def environment_document(environment: EnvironmentStatus) -> Document:
 
 
 def instance_document(instance: InstanceStatus) -> Document:
-    """One instance of `status`."""
+    """Return one instance of `status`."""
     return {
         "name": instance.name,
         "team": instance.team,
@@ -138,7 +138,7 @@ def _build(build: BuildRecord) -> Document:
 
 
 def build_document(build: BuildRecord) -> Document:
-    """One build: as in `status`, with whose it is and the seconds that each phase has taken."""
+    """Return one build: as in `status`, with its owner and the seconds of each phase."""
     return {
         **_build(build),
         "environment": build.environment,
@@ -149,7 +149,7 @@ def build_document(build: BuildRecord) -> Document:
 
 
 def build_phases(build: BuildRecord) -> dict[str, float]:
-    """Seconds of each phase that has ended, in order; one that was entered twice adds up."""
+    """Return the seconds of each finished phase, in order; repeated phases add up."""
     spent: dict[str, float] = {}
     for (name, begun), (_, ended) in pairwise(build.phases):
         spent[name] = round(spent.get(name, 0.0) + max(0.0, ended - begun), 3)
@@ -157,9 +157,9 @@ def build_phases(build: BuildRecord) -> dict[str, float]:
 
 
 def runtimes_document(records: Records) -> Document:
-    """What is installed in the instances' bases, without paths and images of the daemon's side.
+    """Return the contents of the instances' bases, without the daemon's own paths and images.
 
-    `groundcrew plan --base` reads it where no daemon runs. It holds no secrets.
+    `groundcrew plan --base` reads it where no daemon runs. It contains no secrets.
     """
     found = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
     return {
@@ -177,7 +177,7 @@ def _runtime(runtime: Runtime) -> Document:
 
 
 def files_document(package: str | None, found: Listed) -> Document:
-    """Some files of a build."""
+    """Return some files of a build."""
     return {
         "package": package,
         "where": found.where,
@@ -188,7 +188,7 @@ def files_document(package: str | None, found: Listed) -> Document:
 
 
 def request_document(request: Request) -> Document:
-    """An operator's request that waits to be carried out."""
+    """Return an operator's request that is waiting to be carried out."""
     return {
         "id": request.id,
         "at": moment(request.at),

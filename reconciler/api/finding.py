@@ -1,4 +1,4 @@
-"""Which objects a query means; the pages' search and the API's are the same."""
+"""Search for objects by a query, shared by the pages and the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.core.status import EnvironmentStatus, InstanceStatus
 
 
 def instances_that(query: ObjectQuery, shown: Shown) -> list[InstanceStatus]:
-    """The instances that fit `query`, by name."""
+    """Return the instances that match `query`, by name."""
     return [
         one
         for one in shown.status.instances
@@ -21,7 +21,7 @@ def instances_that(query: ObjectQuery, shown: Shown) -> list[InstanceStatus]:
 
 
 def environments_that(query: ObjectQuery, shown: Shown) -> list[EnvironmentStatus]:
-    """The environments that fit `query`, by name."""
+    """Return the environments that match `query`, by name."""
     return [
         one
         for one in shown.status.environments
@@ -42,13 +42,13 @@ def _fits(query: ObjectQuery, one: InstanceStatus | EnvironmentStatus) -> bool:
 
 
 def _has(query: ObjectQuery, texts: Iterable[str | None]) -> bool:
-    """Is every word of the search in one of `texts`."""
+    """Return True if every word of the search is in one of `texts`."""
     words = (query.q or "").lower().split()
     return not words or all(any(w in t for t in texts if t) for w in words)
 
 
 def users(build: BuildRecord, shown: Shown) -> list[InstanceRecord]:
-    """The instances on which a build is current, by name."""
+    """Return the instances on which a build is current, by name."""
     found = shown.records.instances.values()
     return sorted(
         (i for i in found if build.build_id is not None and i.current == build.build_id),

@@ -1,7 +1,7 @@
-"""Webhooks of GitHub and GitLab: a good one makes the daemon look at the repo at once.
+"""Webhooks of GitHub and GitLab: a valid one makes the daemon poll the repo at once.
 
-What a hook says is never used, only that it came: the daemon reads the repo itself. So a replayed
-hook does no more harm than a poll.
+The content of a hook is never used, only its arrival: the daemon reads the repo itself. So a
+replayed hook does no more harm than a poll.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from reconciler.secretfiles import read
 log = logging.getLogger(__name__)
 
 BODY_LIMIT = 25 << 20  # bytes; GitHub sends no larger ones. Nothing of it is kept in memory
-BODY_TIME = 10.0  # seconds in which the whole body must have come
+BODY_TIME = 10.0  # seconds in which the whole body has to arrive
 
 
 class Hooks:
-    """Answers `POST /hooks/{source}`; a source without a secret file does not exist."""
+    """Handler of `POST /hooks/{source}`; a source without a secret file does not exist."""
 
     def __init__(self, secrets_dir: Path, wake: Callable[[], None]) -> None:
         self._dir = secrets_dir / "hooks"
         self._wake = wake
 
     async def receive(self, request: Request) -> Response:
-        """Check the sender and wake the daemon."""
+        """Verify the sender and wake the daemon."""
         source = request.path_params["source"]
         secret = self._secret(source)
         if secret is None:
@@ -60,7 +60,7 @@ class Hooks:
 
 
 class _GitHub:
-    """HMAC-SHA-256 of the body, kept while the body comes in."""
+    """HMAC-SHA-256 of the body, updated while the body arrives."""
 
     header = "X-Hub-Signature-256"
 
@@ -77,7 +77,7 @@ class _GitHub:
 
 
 class _GitLab:
-    """The secret itself in a header."""
+    """Secret sent as it is in a header."""
 
     header = "X-Gitlab-Token"
 
@@ -93,7 +93,7 @@ class _GitLab:
 
 
 async def _drain(request: Request, check: _GitHub | _GitLab) -> bool:
-    """Feed the body to the check; False when it is too large."""
+    """Feed the body to the check; return False if it is too large."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)

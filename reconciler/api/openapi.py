@@ -1,7 +1,7 @@
-"""The OpenAPI document of `/api/v1`.
+"""OpenAPI document of `/api/v1`.
 
-`python -m reconciler.api.openapi` writes it to docs/openapi.json, with `--check` it says whether
-that file is current.
+`python -m reconciler.api.openapi` writes it to docs/openapi.json; `--check` reports whether that
+file is current.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 
 @cache
 def document() -> Json:
-    """The whole document, as JSON-compatible values."""
+    """Return the whole document, as JSON-compatible values."""
     paths: dict[str, Json] = {}
     for one in OPERATIONS:
         paths.setdefault(f"{ROOT}{one.path}", {})[one.method.lower()] = _operation(one)
@@ -123,7 +123,7 @@ def _query_parameters(one: Operation) -> list[Json]:
 
 
 def _inlined(schema: Json, defs: Json) -> Json:
-    """The schema of a parameter without references, and without null: it may just be absent."""
+    """Return a parameter's schema without references, and without null: it may just be absent."""
     choices = [c for c in schema.get("anyOf", []) if c.get("type") != "null"]
     if len(choices) == 1:
         schema = {**{k: v for k, v in schema.items() if k != "anyOf"}, **choices[0]}
@@ -134,12 +134,12 @@ def _inlined(schema: Json, defs: Json) -> Json:
 
 
 def text() -> str:
-    """The document as it is checked in."""
+    """Return the text of the file docs/openapi.json."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> int:
-    """Write the file, or with `--check` compare it; 1 if it is not current."""
+    """Write the file; with `--check`, return 1 if it is not current."""
     if "--check" not in sys.argv[1:]:
         FILE.write_text(text())
         return 0

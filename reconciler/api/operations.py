@@ -1,4 +1,4 @@
-"""The operations of `/api/v1`: the routes and the OpenAPI document are both made of this list."""
+"""Operations of `/api/v1`, from which the routes and the OpenAPI document are generated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ROOT = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One path and method; `name` is the handler's and the operationId.
+    """Operation on one path and method; `name` is the handler's name and the operationId.
 
     `answer` is a model, a list of one (`many`), or a media type. `path_types` maps a path's
-    parameters to their types in `contract`. `status` is that of success.
+    parameters to their types in `contract`. `status` is the status code of success.
     """
 
     method: Literal["GET", "POST"]

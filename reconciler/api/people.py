@@ -1,8 +1,8 @@
-"""Who asks, and what they may do.
+"""Authentication and authorization of requests.
 
-A person is known by a bearer token (in the Authorization header, or in the cookie that signing in
-sets), or by the header of an authenticating proxy, where the settings say to believe it. Nobody
-else may operate; whether nobody in particular may read is a setting.
+A person is identified by a bearer token (in the Authorization header, or in the cookie that signing
+in sets), or by the header of an authenticating proxy, if the settings allow it. Nobody else may
+operate; whether anonymous users may read is a setting.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reconciler.settings import HttpSettings
 log = logging.getLogger(__name__)
 
 SESSION = "groundcrew_session"  # the cookie with the token
-CSRF = "groundcrew_csrf"  # the cookie with what a form has to repeat
+CSRF = "groundcrew_csrf"  # the cookie with the secret that a form has to repeat
 SESSION_SECONDS = 12 * 3600
 HOST = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d+)?$")
 LONGEST = 512  # characters of a token or a user's name
@@ -38,7 +38,7 @@ OFF = (
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who asks: `name` goes into the history ("" is nobody in particular)."""
+    """Sender of a request; `name` goes into the history ("" means anonymous)."""
 
     name: str
     role: Role
@@ -46,12 +46,12 @@ class Person:
 
     @property
     def operates(self) -> bool:
-        """May this person ask for changes."""
+        """True if this person may request changes."""
         return self.role is Role.OPERATE
 
 
 class People:
-    """Tells who asks; the tokens file is read anew for each request."""
+    """Authentication; the tokens file is read again for each request."""
 
     def __init__(self, settings: HttpSettings, secrets_dir: Path, public_url: str) -> None:
         self._settings = settings
@@ -62,7 +62,7 @@ class People:
     # --------------------------------------------------------------------------------- reading
 
     def reader(self, request: HTTPConnection) -> Person:
-        """Who reads; raises HTTPException 401 when nobody in particular may not."""
+        """Return who reads. Raises HTTPException 401 if anonymous users may not."""
         person = self.known(request)
         if person is not None:
             return person
@@ -76,7 +76,7 @@ class People:
         )
 
     def known(self, request: HTTPConnection) -> Person | None:
-        """The person behind a token or a proxy's header; None for nobody in particular."""
+        """Return the person identified by a token or a proxy's header, or None if anonymous."""
         presented, signed_in = self.presented(request)
         if presented:
             token = self.token(presented)
@@ -89,14 +89,14 @@ class People:
         return self._by_proxy(request)
 
     def presented(self, request: HTTPConnection) -> tuple[str, bool]:
-        """(the token that came with the request, did it come as a cookie)."""
+        """Return (the token in the request, whether it came as a cookie)."""
         scheme, _, presented = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return presented.strip()[:LONGEST] or "-", False
         return request.cookies.get(SESSION, "")[:LONGEST], True
 
     def token(self, presented: str) -> Token | None:
-        """The token of this text, if it is one."""
+        """Return the token with this text, if it is known."""
         return holder(self._tokens.read() or [], presented)
 
     def _by_proxy(self, request: HTTPConnection) -> Person | None:
@@ -110,7 +110,7 @@ class People:
         return Person(name, Role.OPERATE if operates else Role.READ)
 
     def from_proxy(self, request: HTTPConnection) -> bool:
-        """Did the request come straight from a trusted proxy."""
+        """Return True if the request came directly from a trusted proxy."""
         try:
             peer = ipaddress.ip_address(request.client.host if request.client else "")
         except ValueError:
@@ -123,7 +123,7 @@ class People:
         return tokens is None and _loopback(self._settings.host) and self._named_here(request)
 
     def _named_here(self, request: HTTPConnection) -> bool:
-        """Is the request for an address or our own name: another name may be a site's trick."""
+        """Return True if the request's host is an address or our own name, not a rebound one."""
         found = HOST.match(request.headers.get("host", ""))
         host = found[1] if found is not None else ""
         try:
@@ -135,10 +135,10 @@ class People:
     # ------------------------------------------------------------------------------- operating
 
     def operator(self, request: HTTPConnection, *, cookie: bool) -> Person:
-        """Who operates; raises HTTPException 401 or 403.
+        """Return who operates. Raises HTTPException 401 or 403.
 
-        Without `cookie` only the Authorization header counts: it is nothing that a browser sends
-        by itself, so another site cannot make it.
+        Without `cookie`, only the Authorization header counts: browsers do not send it by
+        themselves, so another site cannot forge it.
         """
         _, signed_in = self.presented(request)
         person = self.known(request) if cookie or not signed_in else None
@@ -162,7 +162,7 @@ class People:
         self.check_origin(request)
 
     def check_origin(self, request: HTTPConnection) -> None:
-        """Raise HTTPException 403 when a browser says that another site sent the request."""
+        """Raise HTTPException 403 if a browser reports that another site sent the request."""
         origin = request.headers.get("origin")
         site = request.headers.get("sec-fetch-site", "same-origin")
         host = request.headers.get("host", "")
@@ -175,7 +175,7 @@ class People:
             raise HTTPException(403, "that form came from another site")
 
     def secure(self, request: HTTPConnection) -> bool:
-        """Do people reach us by TLS: then cookies are sent by nothing else."""
+        """Return True if users reach the server by TLS; cookies are then restricted to TLS."""
         forwarded = request.headers.get("x-forwarded-proto", "")
         by_proxy = forwarded == "https" and self.from_proxy(request)
         named = self._public.scheme == "https" and request.url.hostname == self._public.hostname
@@ -183,7 +183,7 @@ class People:
 
 
 def form_secret(request: HTTPConnection) -> str:
-    """What the forms of a page repeat: that of the cookie, or a new one."""
+    """Return the secret for the forms of a page: that of the cookie, or a new one."""
     found = request.cookies.get(CSRF, "")
     return found if len(found) >= 40 and found.isascii() else secrets.token_urlsafe(32)
 

@@ -1,4 +1,4 @@
-"""How the server says no: JSON with `reason` and `message` to programs, a page to people."""
+"""Error responses: JSON with `reason` and `message` for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FOR_PROGRAMS = ("/api/", "/hooks/", "/metrics", "/healthz", "/readyz", "/stream"
 
 
 class Page(Protocol):
-    """Shows a refusal as a page."""
+    """Renderer of a refusal as a page."""
 
     def __call__(self, request: Request, status: int, reason: str, message: str) -> Response:
-        """The page."""
+        """Return the page."""
 
 
 class Refusing:
-    """The application's exception handlers."""
+    """Exception handlers of the application."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -39,7 +39,7 @@ class Refusing:
         return self._page(request, status, reason, message)
 
     def http(self, request: Request, error: Exception) -> Response:
-        """A refusal of ours."""
+        """Handle a refusal by this application."""
         assert isinstance(error, HTTPException), "registered for nothing else"
         reason = REASONS.get(error.status_code, "BadRequest")
         words = "There is nothing at this address." if error.detail == "Not Found" else error.detail
@@ -48,7 +48,7 @@ class Refusing:
         return answer
 
     def ours(self, request: Request, error: Exception) -> Response:
-        """The records or the share do not answer."""
+        """Handle an unavailable database or share."""
         assert isinstance(error, GroundcrewError), "registered for nothing else"
         log.warning("%s: %s", request.url.path, error)
         answer = self._answer(request, 503, error.reason, str(error))
@@ -57,7 +57,7 @@ class Refusing:
         return answer
 
     def bug(self, request: Request, error: Exception) -> Response:
-        """Anything else; the server logs it with its traceback."""
+        """Handle any other error; the server logs it with its traceback."""
         del error
         words = "a bug in Groundcrew; its log has the details"
         return self._answer(request, 500, "InternalError", words)

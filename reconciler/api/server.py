@@ -1,4 +1,4 @@
-"""Serves the application in a thread of the daemon, without touching its signal handlers."""
+"""HTTP server in a thread of the daemon, which leaves the daemon's signal handlers alone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from reconciler.core.errors import Stalled
 
 log = logging.getLogger(__name__)
 
-START = 10.0  # seconds the server may take to listen
-DRAIN = 3  # seconds that open requests get to end
-STOP = 5.0  # seconds that stopping may take in all
+START = 10.0  # seconds in which the server has to listen
+DRAIN = 3  # seconds that open requests get to finish
+STOP = 5.0  # seconds that stopping may take in total
 
 
 class Server:
-    """`start()` listens on `host`:`port` (0: any free one, see `port` then); `stop()` ends it."""
+    """Server that listens on `host`:`port` (0: any free one, see `port` then) until `stop()`."""
 
     def __init__(self, app: Starlette, host: str, port: int) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class Server:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # who a proxy speaks for is told by `people`
+                proxy_headers=False,  # `people` decides which proxy to trust
                 ws="none",
                 http=Connection,
                 h11_max_incomplete_event_size=HEAD_LIMIT,
@@ -46,10 +46,10 @@ class Server:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen; raises Stalled("HttpUnavailable") when the address cannot be had."""
+        """Start to listen. Raises Stalled("HttpUnavailable") if the address is not available."""
         self._socket = self._listen()
         self.port = int(self._socket.getsockname()[1])
-        # uvicorn leaves signal handlers alone when it does not run in the main thread.
+        # uvicorn leaves signal handlers alone if it does not run in the main thread.
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + START
@@ -62,7 +62,8 @@ class Server:
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # Named as TCP, asyncio sends small answers at once (TCP_NODELAY) instead of 40 ms later.
+        # With TCP named, asyncio sends small responses at once (TCP_NODELAY) instead of 40 ms
+        # later.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -84,7 +85,7 @@ class Server:
             log.exception("the HTTP server ended; the daemon goes on without it")
 
     def stop(self) -> None:
-        """Let open requests end and close; takes at most 5 s, whatever clients do."""
+        """Let open requests finish and close; takes at most 5 s, whatever clients do."""
         close = getattr(self._app.state, "close", None)
         if close is not None:
             close()

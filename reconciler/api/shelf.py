@@ -1,9 +1,9 @@
-"""What lies on disk beside the records: logs, and a build's files on the share.
+"""Files outside the records: logs, and a build's files on the share.
 
-Logs are on the leader's own disk while a build runs; afterwards, made or failed, every replica
-finds them on the share. A share that hangs costs a few threads and an answer in words, never the
-server: whatever may touch it is called by `apart`, in threads that nothing else needs, and reads by
-`_ask`.
+Logs are on the leader's own disk while a build runs; afterwards, whatever its outcome, every
+replica finds them on the share. A hanging share costs a few threads and leads to an error response,
+but never blocks the server: code that may access it is called by `apart`, in threads that nothing
+else needs, and reads by `_ask`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from reconciler.share.share import Share
 
 LIMIT = 8 << 20  # bytes of a build's document
 CHUNK = 1 << 18  # bytes of a log read at once
-PATIENCE = 3.0  # seconds the share gets to answer
-READERS = 4  # threads that may wait for it, however long it takes
+PATIENCE = 3.0  # seconds in which the share has to respond
+READERS = 4  # threads that may wait for the share, however long it takes
 ASKING = 12  # requests that may wait for those, `PATIENCE` each; others queue, without a thread
 
 P = ParamSpec("P")
@@ -39,11 +39,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a build's own documents say; all empty when it is not on the share.
+    """Contents of a build's own documents; empty if it is not on the share.
 
-    `files` are its jars; `has_own` is whether the definition brought any file beside packages.
+    `files` are its jars; `has_own` is True if the definition added any file besides packages.
     `opens`, `read` (files) and `modules` are counts, `bytes` those of the files that imports need,
-    `seconds` what importing everything took; None where no verification was reported.
+    `seconds` the time to import everything; None if no verification was reported.
     """
 
     airflow: str = ""
@@ -60,7 +60,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bytes of a log from its byte `begin` on; `size` is that of the whole, as it was then."""
+    """Bytes of a log from byte `begin`; `size` was the size of the whole at that time."""
 
     begin: int
     data: bytes
@@ -68,12 +68,12 @@ class Part:
 
     @property
     def end(self) -> int:
-        """From where to go on."""
+        """The position at which to continue."""
         return self.begin + len(self.data)
 
 
 class Shelf:
-    """Reads what belongs to builds; `close()` ends its threads."""
+    """Reader of the files of builds; `close()` ends its threads."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Shelf:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def apart(self, read: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Run what may wait for the share, out of the way of requests that do not."""
+        """Run what may wait for the share in separate threads, without delaying other requests."""
 
         def call() -> T:
             return read(*args, **named)
@@ -104,7 +104,7 @@ class Shelf:
     # ------------------------------------------------------------------------------------ logs
 
     def log(self, build: BuildRecord, begin: int, most: int) -> Part | None:
-        """Up to `most` bytes of a build's log from byte `begin` on; None when there is none here.
+        """Return up to `most` bytes of a build's log from byte `begin`; None if there is none here.
 
         A negative `begin` counts from the end. Raises Retryable.
         """
@@ -119,7 +119,7 @@ class Shelf:
         return self._ask(read)
 
     def no_log(self, build: BuildRecord) -> str:
-        """In words, that a build has no log here, and where it is while the build runs."""
+        """Return a text that a build has no log here, and where the log is while the build runs."""
         words = f"Build {build.key} is {build.phase} and has no log here"
         leader = self._leader() if build.phase in OPEN else None
         if leader is None:
@@ -128,11 +128,11 @@ class Shelf:
         return f"{words}: until it ends, that is where the daemon leads ({machine})."
 
     def log_begin(self, build: BuildRecord, tail: int | None = None) -> Part | None:
-        """The first piece of a log, or of its last `tail` bytes, for `log_pieces`."""
+        """Return the first piece of a log, or of its last `tail` bytes, for `log_pieces`."""
         return self.log(build, 0 if tail is None else -tail, min(CHUNK, tail or CHUNK))
 
     async def log_pieces(self, build: BuildRecord, first: Part) -> AsyncIterator[bytes]:
-        """`first` and what the log had after it; what is added meanwhile is left out."""
+        """Yield `first` and the rest of the log as it was then; later additions are left out."""
         found: Part | None = first
         while found is not None and found.data:
             yield found.data
@@ -143,14 +143,14 @@ class Shelf:
     # --------------------------------------------------------------------------------- the share
 
     def document(self, build: BuildRecord, name: str) -> bytes | None:
-        """One of a build's documents; None when there is none. Raises Retryable."""
+        """Return one of a build's documents, or None. Raises Retryable."""
         if build.build_id is None:
             return None
         path = self._share.build_path(build.build_id) / name
         return self._ask(lambda: _read(path))
 
     def contents(self, build: BuildRecord) -> Contents:
-        """What build.json and the report of its verification say. Raises Retryable."""
+        """Return the contents of build.json and the verification report. Raises Retryable."""
         if build.build_id is None:
             return Contents()
         folder = self._share.build_path(build.build_id)
@@ -158,7 +158,7 @@ class Shelf:
         return self._ask(lambda: _contents(_object(folder / "build.json"), _object(report)))
 
     def files(self, build: BuildRecord, package: str | None, begin: int, count: int) -> Listed:
-        """Files of a build's package, or without one the definition's own; from number `begin` on.
+        """Return files from number `begin` of a build's package, or of the definition itself.
 
         Raises Absent or Retryable.
         """
@@ -191,7 +191,7 @@ class Shelf:
         try:
             return future.result(PATIENCE)  # type: ignore[return-value]
         except Late as error:
-            if not future.cancel():  # it has begun: its thread is lost until the share answers
+            if not future.cancel():  # it has begun: its thread is lost until the share responds
                 with self._guard:
                     self._waiting.add(future)
             raise Retryable(
@@ -236,7 +236,7 @@ def _contents(document: dict[str, object], report: dict[str, object]) -> Content
 
 
 def _sha256(document: dict[str, object], package: str) -> str | None:
-    """The SHA-256 of the wheel of a package that a build.json names."""
+    """Return the SHA-256 of a package's wheel according to build.json, or None."""
     rows: Any = document.get("distributions")
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and row.get("name") == package:
@@ -252,7 +252,7 @@ def _count(value: object) -> int | None:
 
 
 def part(path: Path, begin: int, most: int) -> Part | None:
-    """Up to `most` bytes of a log from byte `begin` on; None when it is not there.
+    """Return up to `most` bytes of a log from byte `begin`, or None if it does not exist.
 
     A negative `begin` counts from the end.
     """
@@ -267,9 +267,9 @@ def part(path: Path, begin: int, most: int) -> Part | None:
 
 
 def last_lines(found: Part) -> tuple[str, bool]:
-    """(the whole lines at the end of a log, was something left out).
+    """Return (the complete lines at the end of a log, whether something was left out).
 
-    A line that is longer than the part is cut; bytes that are no UTF-8 are replaced.
+    A line that is longer than the part is cut; invalid UTF-8 is replaced.
     """
     data = found.data
     if found.begin and b"\n" in data[:-1]:

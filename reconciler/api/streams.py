@@ -1,7 +1,7 @@
-"""Server-sent events: that something changed, and a build's log as it grows.
+"""Server-sent events: notifications of changes, and a build's log as it grows.
 
-One look a second at the records serves every open stream. A stream holds nothing for its reader:
-who reads slowly is told less often, and who reads nothing at all is let go.
+One read of the records per second serves all open streams. A stream buffers nothing for its reader:
+a slow reader is notified less often, and one that reads nothing is disconnected.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from reconciler.store.store import Store
 log = logging.getLogger(__name__)
 
 MOST = 150  # open streams; more are answered 503
-LOOK = 1.0  # seconds between two looks at the records
-BEAT = 15.0  # seconds after which a quiet stream says that it lives
-PATIENCE = 30.0  # seconds in which a reader has to take what is sent
+LOOK = 1.0  # seconds between two reads of the records
+BEAT = 15.0  # seconds after which a quiet stream sends a sign of life
+PATIENCE = 30.0  # seconds in which a reader has to accept what is sent
 CHUNK = 1 << 15  # bytes of a log in one message
-BEHIND = 1 << 18  # bytes; a log's reader who is further behind goes on from the end
-RETRY = b"retry: 3000\n\n"  # milliseconds until a browser connects again
+BEHIND = 1 << 18  # bytes; a log's reader who is further behind continues from the end
+RETRY = b"retry: 3000\n\n"  # milliseconds until a browser reconnects
 
-Reading = Callable[[int, int], Awaitable[Part | None]]  # as `Shelf.log` of one build
+Reading = Callable[[int, int], Awaitable[Part | None]]  # like `Shelf.log` for one build
 
 
 class EventStream(Response):
-    """Sends what `messages` gives, until it ends, the reader goes, or takes nothing any more."""
+    """Response that sends `messages` until they end or the reader leaves or stops reading."""
 
     def __init__(self, streams: Streams, messages: AsyncIterator[bytes]) -> None:
         super().__init__(
@@ -51,7 +51,7 @@ class EventStream(Response):
         self._messages = messages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end; counts as open all the while."""
+        """Send until the end; the stream counts as open all the time."""
         del scope
         with self._streams.counted():
             sending = asyncio.create_task(self._send(send))
@@ -84,7 +84,7 @@ async def _gone(receive: Receive) -> None:
 
 
 class Streams:
-    """Makes event streams; `close()`, from any thread, ends them."""
+    """Factory of event streams; `close()`, from any thread, ends them."""
 
     def __init__(self, store: Store, view: View) -> None:
         self._store = store
@@ -103,18 +103,18 @@ class Streams:
             self._loop.call_soon_threadsafe(self._turn.set)
 
     def counted(self) -> _Counted:
-        """Counts a stream as open while entered."""
+        """Return a context in which a stream counts as open."""
         return _Counted(self)
 
     def room(self) -> None:
-        """Raise HTTPException 503 when too many streams are open."""
+        """Raise HTTPException 503 if too many streams are open."""
         if self.open >= MOST or self._closed:
             raise HTTPException(503, "too many event streams are open", {"retry-after": "10"})
 
     # ---------------------------------------------------------------------------------- changes
 
     async def changes(self) -> AsyncIterator[bytes]:
-        """A `changed` message, with the newest event's id, for each look that found something."""
+        """Yield a `changed` message with the newest event's id for each read that found changes."""
         self._start()
         told = (0, 0)
         while not self._closed:
@@ -125,7 +125,7 @@ class Streams:
                 yield b": alive\n\n"
 
     async def _next(self) -> bool:
-        """Wait for the next look; False when nothing was found for a while."""
+        """Wait for the next read; return False if nothing was found for a while."""
         try:
             async with asyncio.timeout(BEAT):
                 await self._turn.wait()
@@ -139,7 +139,7 @@ class Streams:
             self._looking = self._loop.create_task(self._look_on())
 
     async def _look_on(self) -> None:
-        """Look while streams are open, and wake them when something has changed."""
+        """Read while streams are open, and wake them when something has changed."""
         while self.open and not self._closed:
             try:
                 found = await run_in_threadpool(self._look)
@@ -160,9 +160,10 @@ class Streams:
     async def log(
         self, read: Reading, begin: int, ended: Callable[[], bool]
     ) -> AsyncIterator[bytes]:
-        """What is added to a log after its byte `begin`: `text` messages, then one `end`.
+        """Yield what is added to a log after its byte `begin`: `text` messages, then one `end`.
 
-        Each `text` has the id from which to go on. A log that was begun anew sends `anew` first.
+        Each `text` has the id at which to continue. A log that was started again sends `anew`
+        first.
         """
         offset, quiet = begin, 0.0
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -170,7 +171,7 @@ class Streams:
             over = await run_in_threadpool(ended)
             try:
                 kind, data, offset = await _grown(read, offset)
-            except GroundcrewError:  # the share does not answer: there may be more to come
+            except GroundcrewError:  # the share does not respond: there may be more to come
                 kind, data, over = "", b"", False
             if kind:
                 decoder.reset()
@@ -190,7 +191,7 @@ class Streams:
 
 
 async def _grown(read: Reading, offset: int) -> tuple[str, bytes, int]:
-    """("", "anew" or "skipped", what the log has after `offset`, where that ends)."""
+    """Return ("", "anew" or "skipped"; the log after `offset`; the end position)."""
     kind, found = "", await read(offset, CHUNK)
     if found is not None and found.size < offset:
         kind, found = "anew", await read(0, CHUNK)
@@ -211,7 +212,7 @@ class _Counted:
 
 
 def message(event: str, data: object, number: str = "") -> bytes:
-    """One server-sent event with JSON data."""
+    """Return one server-sent event with JSON data."""
     lines = [f"id: {number}"] if number else []
     lines += [f"event: {event}", f"data: {json.dumps(data)}"]
     return ("\n".join(lines) + "\n\n").encode()

@@ -1,7 +1,7 @@
 """Bearer tokens of the HTTP API: `<secrets_dir>/api/tokens`, one `sha256hex role name` a line.
 
-Only digests are kept, so that file gives nobody access. It is read anew for every request: a token
-that was taken out is refused at once.
+Only digests are stored, so that the file does not give access to anyone. It is read again for every
+request: a token that was removed is refused at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIGEST = 64  # hex digits
 
 
 class Role(StrEnum):
-    """What a token's holder may do; `operate` may read too."""
+    """Permissions of a token's holder; `operate` includes `read`."""
 
     READ = "read"
     OPERATE = "operate"
@@ -28,7 +28,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One accepted token: who holds it and what it is good for."""
+    """Accepted token, with its holder and role."""
 
     digest: str
     role: Role
@@ -36,13 +36,13 @@ class Token:
 
 
 class Tokens:
-    """The tokens in one file."""
+    """Tokens in one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> list[Token] | None:
-        """Every token; None when there is no such file. Any other line is logged and skipped."""
+        """Return every token, or None if the file is missing. Invalid lines are logged."""
         try:
             with self._path.open("rb") as file:
                 text = file.read(LIMIT + 1)
@@ -71,7 +71,7 @@ class Tokens:
 
 
 def holder(tokens: list[Token], presented: str) -> Token | None:
-    """The token that was presented, if it is one; takes as long whichever it is."""
+    """Return the token that was presented, if known, in a time that does not depend on which."""
     digest = hashlib.sha256(presented.encode()).hexdigest()
     found: Token | None = None
     for token in tokens:

@@ -1,4 +1,4 @@
-"""The handlers of `/api/v1`, one for each of `operations`; see docs/openapi.json."""
+"""Handlers of `/api/v1`, one for each of `operations`; see docs/openapi.json."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from reconciler.share.listing import Absent
 from reconciler.store.store import Store
 
 BODY_LIMIT = 1 << 16  # bytes of a request's body
-ON_THE_SHARE = ("log", "lock", "sbom", "files")  # operations that may have to wait for it
+ON_THE_SHARE = ("log", "lock", "sbom", "files")  # operations that may have to wait for the share
 
 Query = TypeVar("Query", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Api:
-    """The records, for whoever may read them; requests, for operators."""
+    """Handlers that return the records to readers and accept requests from operators."""
 
     def __init__(
         self, store: Store, view: View, shelf: Shelf, people: People, asking: Asking
@@ -56,7 +56,7 @@ class Api:
         self._asking = asking
 
     def routes(self) -> list[Route]:
-        """One route for each path: what it does not do is refused with all that it does."""
+        """Return one route per path, so that a refused method is answered with all allowed ones."""
         by_path: dict[str, dict[str, Endpoint]] = {}
         for one in OPERATIONS:
             by_path.setdefault(f"{ROOT}{one.path}", {})[one.method] = self._endpoint(one)
@@ -86,23 +86,23 @@ class Api:
     # --------------------------------------------------------------------------------- reading
 
     def openapi(self, request: Request, query: contract.NoQuery) -> Response:
-        """The API's description; needs no token."""
+        """Return the API's description; needs no token."""
         del request, query
         return JSONResponse(openapi.document())
 
     def status(self, request: Request, query: contract.NoQuery) -> Response:
-        """Everything."""
+        """Return the status of everything."""
         del request, query
         return JSONResponse(status_document(self._view.now().status))
 
     def environments(self, request: Request, query: contract.ObjectQuery) -> Response:
-        """The environments that fit."""
+        """Return the matching environments."""
         del request
         found = environments_that(query, self._view.now())
         return JSONResponse([environment_document(e) for e in found])
 
     def environment(self, request: Request, query: contract.NoQuery) -> Response:
-        """One environment."""
+        """Return one environment."""
         del query
         name = request.path_params["name"]
         found = self._view.now().environments.get(name)
@@ -111,13 +111,13 @@ class Api:
         return JSONResponse(environment_document(found))
 
     def instances(self, request: Request, query: contract.ObjectQuery) -> Response:
-        """The instances that fit."""
+        """Return the matching instances."""
         del request
         found = instances_that(query, self._view.now())
         return JSONResponse([instance_document(i) for i in found])
 
     def instance(self, request: Request, query: contract.NoQuery) -> Response:
-        """One instance."""
+        """Return one instance."""
         del query
         name = request.path_params["name"]
         found = self._view.now().instances.get(name)
@@ -126,7 +126,7 @@ class Api:
         return JSONResponse(instance_document(found))
 
     def history(self, request: Request, query: contract.HistoryQuery) -> Response:
-        """Events: with `after` those since, oldest first, else the newest, newest first."""
+        """Return events: with `after` those since, oldest first, otherwise the newest first."""
         del request
         events = self._store.events(
             after_id=query.after or 0,
@@ -138,14 +138,14 @@ class Api:
         return JSONResponse([event_document(e) for e in events])
 
     def runtimes(self, request: Request, query: contract.NoQuery) -> Response:
-        """What is installed in the instances' bases."""
+        """Return the contents of the instances' bases."""
         del request, query
         return JSONResponse(runtimes_document(self._view.now().records))
 
     # ---------------------------------------------------------------------------------- builds
 
     def build(self, request: Request, query: contract.NoQuery) -> Response:
-        """One build."""
+        """Return one build."""
         del query
         found = self._found(request)
         document: Document = {
@@ -155,7 +155,7 @@ class Api:
         return JSONResponse(document)
 
     def log(self, request: Request, query: contract.LogQuery) -> Response:
-        """A build's log."""
+        """Return a build's log."""
         found = self._found(request)
         first = self._shelf.log_begin(found, query.tail)
         if first is None:
@@ -163,17 +163,17 @@ class Api:
         return StreamingResponse(self._shelf.log_pieces(found, first), media_type=TEXT)
 
     def lock(self, request: Request, query: contract.NoQuery) -> Response:
-        """A build's lock."""
+        """Return a build's lock."""
         del query
         return self._document(request, "pylock.toml", TOML)
 
     def sbom(self, request: Request, query: contract.NoQuery) -> Response:
-        """A build's SBOM."""
+        """Return a build's SBOM."""
         del query
         return self._document(request, "sbom.cdx.json", "application/json")
 
     def files(self, request: Request, query: contract.FilesQuery) -> Response:
-        """Files of a build."""
+        """Return files of a build."""
         build = self._found(request)
         try:
             found = self._shelf.files(build, query.package, query.offset, query.limit)
@@ -198,12 +198,12 @@ class Api:
     # ------------------------------------------------------------------------------- operating
 
     def requests(self, request: Request, query: contract.NoQuery) -> Response:
-        """Requests that wait."""
+        """Return the requests that are waiting."""
         del request, query
         return JSONResponse([request_document(r) for r in self._store.requests()])
 
     async def ask(self, request: Request) -> Response:
-        """Queue a request; only a token in the Authorization header is good for it."""
+        """Queue a request; it needs a token in the Authorization header."""
         person = await run_in_threadpool(self._people.operator, request, cookie=False)
         _query(contract.NoQuery, request)
         self._people.check_origin(request)
@@ -221,7 +221,7 @@ def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
 
 
 def _query(model: type[Query], request: Request) -> Query:
-    """The query as `model`; raises HTTPException 422 that says what is wrong with it."""
+    """Return the query as a `model`. Raises HTTPException 422 with the first mistake."""
     given = request.query_params.multi_items()
     twice = [name for n, (name, _) in enumerate(given) if name in dict(given[:n])]
     if twice:

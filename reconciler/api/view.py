@@ -1,4 +1,4 @@
-"""What API and pages show: the records and the status read off them, as the store has them.
+"""Snapshots of the store for API and pages: the records and the status derived from them.
 
 It reads the store and nothing of the daemon, so a replica that waits for the lease shows the same.
 """
@@ -17,20 +17,20 @@ from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status, st
 from reconciler.store.reading import Reader
 from reconciler.store.store import Store
 
-FRESH = 1.0  # seconds for which what was read is shown again
-STALE = 5.0  # seconds after which an asker does not trust the keeper any more
-QUIET = 60.0  # seconds without an asker after which the keeper rests
-WHOLE = 30.0  # seconds between two looks that trust no row version
+FRESH = 1.0  # seconds for which a snapshot is reused
+STALE = 5.0  # seconds after which a caller no longer relies on the background thread
+QUIET = 60.0  # seconds without a caller after which the background thread pauses
+WHOLE = 30.0  # seconds between two reads that ignore row versions
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One consistent look at everything.
+    """Consistent snapshot of all records.
 
-    `change` grows with every look that found something else; `builds` is by key and by build id,
-    the newest record of an id first.
+    `change` grows with every snapshot that differs; `builds` is by key and by build id, with the
+    newest record of an id first.
     """
 
     change: int
@@ -42,10 +42,10 @@ class Shown:
 
 
 class View:
-    """Looks at the store at most once a second, however many ask.
+    """Source of snapshots that reads the store at most once a second, however many callers ask.
 
-    While a keeper runs, the looking is done by its thread and askers do not wait for it. It rests
-    when nobody asks, and begins again with the next one who does.
+    While its background thread runs, that thread reads and callers do not wait. The thread pauses
+    when there are no callers, and continues with the next one.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,19 +61,19 @@ class View:
         self._keeper: threading.Thread | None = None
 
     def keep(self) -> None:
-        """Start the keeper; `close()` ends it."""
+        """Start the background thread; `close()` ends it."""
         self._keeper = threading.Thread(target=self._keep, name="view", daemon=True)
         self._keeper.start()
 
     def close(self) -> None:
-        """End the keeper."""
+        """End the background thread."""
         self._stop.set()
         self._begin.set()
         if self._keeper is not None:
             self._keeper.join(timeout=2.0)
 
     def now(self) -> Shown:
-        """Everything as it was a second ago at most, or a few while it is being looked at anew.
+        """Return a snapshot at most a second old, or a few seconds while it is being refreshed.
 
         Raises Retryable("DatabaseUnavailable").
         """

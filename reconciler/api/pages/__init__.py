@@ -1,4 +1,5 @@
-"""The status pages: what the records say, for people. They can be read without JavaScript.
+"""Status pages for people, based on the records, which work without JavaScript.
 
-`site` answers requests, `showing` and `timeline` prepare what the templates show, `words` says it.
+`site` handles requests, `showing` and `timeline` prepare data for the templates, `words` turns it
+into text.
 """

@@ -1,7 +1,7 @@
-"""What people do on the pages: sign in and out, and ask for something to be done.
+"""Forms of the pages: sign in, sign out, and submit operators' requests.
 
-Every form repeats the secret of a cookie, and is refused when a browser says that another site sent
-it.
+Every form contains the secret of a cookie, and is refused if a browser reports that another site
+sent it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Forms:
-    """Takes what forms send."""
+    """Handlers of submitted forms."""
 
     def __init__(self, people: People, asking: Asking, renderer: Renderer) -> None:
         self._people = people
@@ -36,7 +36,7 @@ class Forms:
         self._renderer = renderer
 
     async def sign_in(self, request: Request) -> Response:
-        """Take a token, and keep it in a cookie."""
+        """Verify a token, and keep it in a cookie."""
         form = await _form(request)
         self._people.check_form(request, form.get("csrf", ""))
         presented = form.get("token", "").strip()[:LONGEST]
@@ -54,7 +54,7 @@ class Forms:
         return answer
 
     async def sign_out(self, request: Request) -> Response:
-        """Forget the token."""
+        """Delete the cookie with the token."""
         form = await _form(request)
         self._people.check_form(request, form.get("csrf", ""))
         answer = RedirectResponse("/", status_code=303)
@@ -63,7 +63,7 @@ class Forms:
         return answer
 
     async def act(self, request: Request) -> Response:
-        """Queue what an operator asks for, and go back to the object's page."""
+        """Queue an operator's request, and redirect to the object's page."""
         form = await _form(request)
         self._people.check_form(request, form.get("csrf", ""))
         person = await run_in_threadpool(self._people.operator, request, cookie=True)
@@ -79,7 +79,7 @@ class Forms:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of an url-encoded form; raises HTTPException when it is none."""
+    """Return the fields of a URL-encoded form. Raises HTTPException if the body is not one."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(422, "send the form as application/x-www-form-urlencoded")
@@ -98,6 +98,6 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 def local(path: str) -> str:
-    """`path` if it is one of this server's, else the first page."""
+    """Return `path` if it is on this server, otherwise the first page."""
     good = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path[:2000] if good and "\\" not in path else "/"

@@ -1,4 +1,4 @@
-"""Templates to answers. Whatever is shown is escaped; nothing in a template runs in a browser."""
+"""Rendering of templates. All values are escaped; nothing in a template runs in a browser."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HTMX = "htmx-2.0.11.min.js"
 
 
 class Renderer:
-    """Makes pages."""
+    """Renderer of the pages."""
 
     def __init__(self, people: People, commit_url: str = "") -> None:
         self._people = people
@@ -55,7 +55,7 @@ class Renderer:
         status: int = 200,
         **shown: object,
     ) -> Response:
-        """A page for `person`; None is somebody who may not read."""
+        """Return a page for `person`; None is someone who may not read."""
         now = time.time()
         secret = form_secret(request)
         text = self._templates.get_template(template).render(
@@ -73,10 +73,11 @@ class Renderer:
         return answer
 
     def set_cookie(self, request: Request, answer: Response, name: str, value: str) -> None:
-        """Set a cookie that no script reads; "" takes it away.
+        """Set a cookie that scripts cannot read; "" deletes it.
 
-        Another site's forms and frames do not send it. Its links do, or whoever follows one would
-        not be known here, and a form secret of a new page would end the forms of open tabs.
+        Forms and frames of other sites do not send it. Links from them do: otherwise a user who
+        follows one would not be recognized, and the new page's form secret would invalidate forms
+        in open tabs.
         """
         answer.set_cookie(
             name,
@@ -90,7 +91,7 @@ class Renderer:
 
 
 def _files() -> dict[str, tuple[str, str, bytes]]:
-    """Name → (a mark of the content, media type, content)."""
+    """Return name → (hash of the content, media type, content)."""
     folder = resources.files("reconciler.api.pages") / "static"
     found = {}
     for name, kind in {**STATIC, HTMX: "text/javascript"}.items():

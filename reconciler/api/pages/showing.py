@@ -1,4 +1,4 @@
-"""What the templates show, read off one look at the records."""
+"""View models of the templates, derived from one snapshot of the records."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from reconciler.core.status import EnvironmentStatus, InstanceStatus
 
 Compared = Literal["before", "failed", "wanted"]
 
-PAGE = 100  # rows of a table
+PAGE = 100  # rows per page of a table
 RANK = {health: number for number, health in enumerate(TROUBLE)}
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One page of a table, the worst first; `number` counts from 1."""
+    """One page of a table, the worst objects first; `number` counts from 1."""
 
     instances: tuple[InstanceStatus, ...]
     environments: tuple[EnvironmentStatus, ...]
@@ -44,25 +44,25 @@ class Rows:
     coming: Mapping[str, BuildRecord] = field(default_factory=dict)  # by instance
 
     def link(self, number: int) -> str:
-        """The query of another page of the same table."""
+        """Return the query of another page of the same table."""
         return _query({**self.query.model_dump(exclude_none=True), "page": number})
 
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """Where in a long table one is; `number` counts from 1."""
+    """Position in a long table; `number` counts from 1."""
 
     number: int
     pages: int
     given: Mapping[str, object]
 
     def link(self, number: int) -> str:
-        """The query of another page of the same table."""
+        """Return the query of another page of the same table."""
         return _query({**self.given, "page": number})
 
 
 def files(package: str | None, number: int, total: int, size: int) -> Turned:
-    """A page of the files of a package, or of the definition's own."""
+    """Return a page of the files of a package, or of the definition's own files."""
     pages = max(1, -(-total // size))
     given = {"package": package} if package is not None else {}
     return Turned(min(number, pages + 1), pages, given)
@@ -70,7 +70,7 @@ def files(package: str | None, number: int, total: int, size: int) -> Turned:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many objects there are, by health, and of which teams."""
+    """Number of objects by health, and their teams."""
 
     health: tuple[tuple[str, int], ...]
     teams: tuple[str, ...]
@@ -82,7 +82,7 @@ def _query(given: dict[str, object]) -> str:
 
 
 def fleet(shown: Shown, query: ObjectQuery, number: int) -> Rows:
-    """A page of the instances that fit."""
+    """Return a page of the matching instances."""
     found = instances_that(query, shown)
     next_of = {i.name: b for i in found if (b := coming(shown, i)) is not None}
     found.sort(key=lambda i: (_trouble(i, next_of.get(i.name)), i.name))
@@ -92,7 +92,7 @@ def fleet(shown: Shown, query: ObjectQuery, number: int) -> Rows:
 
 
 def environments(shown: Shown, query: ObjectQuery, number: int) -> Rows:
-    """A page of the environments that fit."""
+    """Return a page of the matching environments."""
     found = sorted(environments_that(query, shown), key=lambda e: (RANK[e.health], e.name))
     number, pages = _fit(number, len(found))
     cut = found[(number - 1) * PAGE : number * PAGE]
@@ -100,7 +100,7 @@ def environments(shown: Shown, query: ObjectQuery, number: int) -> Rows:
 
 
 def coming(shown: Shown, one: InstanceStatus) -> BuildRecord | None:
-    """The build that an instance is to go to while there is none: it is being made, or failed."""
+    """Return the build in progress or failed that an instance should move to, if any."""
     environment = shown.environments.get(one.environment or "")
     runtime = shown.records.instances[one.name].runtime
     if environment is None or runtime is None or one.sync is Sync.SYNCED:
@@ -110,7 +110,7 @@ def coming(shown: Shown, one: InstanceStatus) -> BuildRecord | None:
 
 
 def _trouble(one: InstanceStatus, next_build: BuildRecord | None) -> float:
-    """How far down the table: what failed here comes early, whatever runs meanwhile."""
+    """Return the sort rank: a failure here comes early, whatever runs meanwhile."""
     rank = float(RANK[one.health])
     failed = next_build is not None and next_build.phase is BuildPhase.FAILED
     if failed or one.quarantined or one.phase == "RolledBack":
@@ -124,7 +124,7 @@ def _fit(number: int, found: int) -> tuple[int, int]:
 
 
 def tally(objects: tuple[InstanceStatus, ...] | tuple[EnvironmentStatus, ...]) -> Tally:
-    """Counts by health, the worst first; all the teams."""
+    """Return the counts by health, the worst first, and all teams."""
     counts = Counter(one.health for one in objects)
     return Tally(
         tuple((str(h), counts[h]) for h in TROUBLE if counts[h]),
@@ -135,7 +135,7 @@ def tally(objects: tuple[InstanceStatus, ...] | tuple[EnvironmentStatus, ...]) -
 
 @dataclass(frozen=True, slots=True)
 class InstanceShown:
-    """One instance with all that explains it."""
+    """Instance with everything that explains its state."""
 
     status: InstanceStatus
     record: InstanceRecord
@@ -145,21 +145,21 @@ class InstanceShown:
     old: str | None
     new: str | None
     difference: timeline.Difference
-    known: bool  # are both builds recorded, so that the difference can be told
+    known: bool  # True if both builds are recorded, so that the difference is known
     running: bool
-    compared: Compared  # what `difference` is between
+    compared: Compared  # the meaning of `difference`
     coming: BuildRecord | None
 
     @property
     def can_roll_back(self) -> bool:
-        """Would the daemon roll back if it was asked to."""
+        """True if the daemon would carry out a rollback now."""
         return not self.status.back.refused
 
 
 def _compared(
     status: InstanceStatus, record: InstanceRecord
 ) -> tuple[str | None, str | None, Compared]:
-    """(old build, new build, which they are): what runs now, else what failed, else what waits."""
+    """Return (old, new, their meaning): of the current, failed or waiting activation."""
     now, last = record.activation, record.last
     if now is not None:
         return now.from_build, now.to_build, "before"
@@ -171,7 +171,7 @@ def _compared(
 
 
 def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
-    """What a page of an instance shows; None when there is none of that name."""
+    """Return the data for an instance's page, or None if there is no such instance."""
     status, record = shown.instances.get(name), shown.records.instances.get(name)
     if status is None or record is None:
         return None
@@ -196,14 +196,14 @@ def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
 
 
 def builds_of(shown: Shown, environment: str) -> list[BuildRecord]:
-    """The builds that are recorded of an environment, the newest first."""
+    """Return the recorded builds of an environment, newest first."""
     found = [b for b in shown.records.builds.values() if b.environment == environment]
     return sorted(found, key=lambda b: (-b.created_at, b.key))
 
 
 @dataclass(frozen=True, slots=True)
 class EventShown:
-    """One event; `link` leads to its object's page where there may be one."""
+    """Event as shown; `link` leads to its object's page, if there may be one."""
 
     event: Event
     link: str
@@ -214,7 +214,7 @@ class EventShown:
 
 
 def event(one: Event) -> EventShown:
-    """What a table of events shows of one."""
+    """Return the data that a table shows of an event."""
     kind, _, name = one.object.partition("/")
     seconds = one.data.get("seconds")
     changes = []
@@ -232,5 +232,5 @@ def event(one: Event) -> EventShown:
 
 
 def pending(requests: list[Request], target: str) -> list[Request]:
-    """The requests for one object that wait to be carried out."""
+    """Return the requests for one object that are waiting to be carried out."""
     return [r for r in requests if r.target == target]

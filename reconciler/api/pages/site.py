@@ -1,4 +1,4 @@
-"""The pages' routes: each reads one look at the records and renders one template."""
+"""Routes of the pages: each reads one snapshot of the records and renders one template."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from reconciler.core.model import BuildRecord
 from reconciler.share.listing import Absent
 from reconciler.store.store import Store
 
-EVENTS = 50  # in a table of events
-FILES = 500  # in a table of files
+EVENTS = 50  # per table
+FILES = 500  # per table
 RECENT = 20  # on the page of an object
 LOG_SHOWN = 1 << 16  # bytes of a log on a page
 YEAR = "public, max-age=31536000, immutable"
@@ -40,7 +40,7 @@ Reading = Callable[[Request, Person], Response]
 
 
 class Pages:
-    """The pages, and what they load."""
+    """Status pages, and the files that they load."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Pages:
         self._forms = Forms(people, asking, self._renderer)
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """Return all routes."""
         get, shared, forms = self._reading, self._on_the_share, self._forms
         return [
             Route("/", get(self.fleet)),
@@ -84,7 +84,7 @@ class Pages:
         ]
 
     def _reading(self, show: Reading) -> Callable[[Request], Response]:
-        """Whoever may not read is asked to sign in."""
+        """Return an endpoint that asks users without read access to sign in."""
 
         def endpoint(request: Request) -> Response:
             try:
@@ -98,7 +98,7 @@ class Pages:
         return endpoint
 
     def _on_the_share(self, show: Reading) -> Callable[[Request], Awaitable[Response]]:
-        """The same, of what may have to wait for the share."""
+        """Return the same for pages that may have to wait for the share."""
         reading = self._reading(show)
 
         async def endpoint(request: Request) -> Response:
@@ -114,10 +114,10 @@ class Pages:
         )  # fmt: skip
 
     def refusal(self, request: Request, status: int, reason: str, message: str) -> Response:
-        """A refusal as a page."""
+        """Return a refusal as a page."""
         try:
             person = self._people.known(request)
-        except HTTPException:  # a token that is none; perhaps that is what is refused
+        except HTTPException:  # an invalid token, which may be the reason for the refusal
             person = None
         return self._renderer.page(
             request, person, "refusal.html", status=status, title=HTTPStatus(status).phrase,
@@ -127,7 +127,7 @@ class Pages:
     # ------------------------------------------------------------------------------------ tables
 
     def fleet(self, request: Request, person: Person) -> Response:
-        """All instances."""
+        """Show all instances."""
         shown, query = self._view.now(), _object_query(request)
         rows = showing.fleet(shown, query, _page(request))
         return self._renderer.page(
@@ -137,7 +137,7 @@ class Pages:
         )  # fmt: skip
 
     def environments(self, request: Request, person: Person) -> Response:
-        """All environments."""
+        """Show all environments."""
         shown, query = self._view.now(), _object_query(request)
         rows = showing.environments(shown, query, _page(request))
         return self._renderer.page(
@@ -146,7 +146,7 @@ class Pages:
         )  # fmt: skip
 
     def events(self, request: Request, person: Person) -> Response:
-        """History, the newest first."""
+        """Show the history, newest first."""
         given = request.query_params
         named, kind = given.get("object", "")[:300], given.get("kind", "")[:64]
         before = _whole(given.get("before", ""))
@@ -166,7 +166,7 @@ class Pages:
     # ----------------------------------------------------------------------------------- objects
 
     def instance(self, request: Request, person: Person) -> Response:
-        """One instance."""
+        """Show one instance."""
         name = request.path_params["name"]
         found = showing.instance(self._view.now(), name, time.time())
         if found is None:
@@ -178,7 +178,7 @@ class Pages:
         )  # fmt: skip
 
     def environment(self, request: Request, person: Person) -> Response:
-        """One environment."""
+        """Show one environment."""
         name = request.path_params["name"]
         shown = self._view.now()
         status, record = shown.environments.get(name), shown.records.environments.get(name)
@@ -192,7 +192,7 @@ class Pages:
         )  # fmt: skip
 
     def _around(self, request: Request, target: str) -> dict[str, Any]:
-        """What the pages of objects share: the newest events, and requests that wait."""
+        """Return data shared by the pages of objects: the newest events, and waiting requests."""
         events = self._store.events(object=target, limit=RECENT, newest_first=True)
         requests = self._store.requests()
         asked = _whole(request.query_params.get("asked", ""))
@@ -204,7 +204,7 @@ class Pages:
         }
 
     def build(self, request: Request, person: Person) -> Response:
-        """One build."""
+        """Show one build."""
         found = self._found(request)
         trouble, contents, log = "", Contents(), None
         try:
@@ -223,7 +223,7 @@ class Pages:
         )  # fmt: skip
 
     def log(self, request: Request, person: Person) -> Response:
-        """The whole log."""
+        """Return the whole log."""
         del person
         found = self._found(request)
         first = self._shelf.log_begin(found)
@@ -232,17 +232,17 @@ class Pages:
         return StreamingResponse(self._shelf.log_pieces(found, first), media_type="text/plain")
 
     def lock(self, request: Request, person: Person) -> Response:
-        """The lock."""
+        """Return the lock."""
         del person
         return self._document(request, "pylock.toml", "text/plain")
 
     def sbom(self, request: Request, person: Person) -> Response:
-        """The SBOM."""
+        """Return the SBOM."""
         del person
         return self._document(request, "sbom.cdx.json", "application/json")
 
     def files(self, request: Request, person: Person) -> Response:
-        """The files of a build's package, or the definition's own."""
+        """Show the files of a build's package, or the definition's own files."""
         found, package = self._found(request), request.query_params.get("package")
         begin = (_page(request) - 1) * FILES
         try:
@@ -271,20 +271,20 @@ class Pages:
     # ------------------------------------------------------------------------------------ others
 
     async def login(self, request: Request) -> Response:
-        """The form to sign in with, and what it sends."""
+        """Show the sign-in form, or handle its submission."""
         if request.method == "POST":
             return await self._forms.sign_in(request)
         back = local(request.query_params.get("next", "/"))
         return self._renderer.page(request, None, "login.html", back=back, message="")
 
     async def stream(self, request: Request) -> Response:
-        """Tells that something changed."""
+        """Stream a message whenever something has changed."""
         await run_in_threadpool(self._people.reader, request)
         self._streams.room()
         return EventStream(self._streams, self._streams.changes())
 
     async def log_stream(self, request: Request) -> Response:
-        """What is added to a build's log."""
+        """Stream what is added to a build's log."""
         await run_in_threadpool(self._people.reader, request)
         self._streams.room()
         found = await run_in_threadpool(self._found, request)
@@ -301,7 +301,7 @@ class Pages:
         return EventStream(self._streams, messages)
 
     def static(self, request: Request) -> Response:
-        """Styles and scripts; their address changes with their content."""
+        """Return a style or script; its URL changes with its content."""
         found = self._renderer.files.get(request.path_params["name"])
         if found is None or request.path_params["mark"] != found[0]:
             raise HTTPException(404, "There is no such file.")
@@ -309,7 +309,7 @@ class Pages:
 
 
 def _object_query(request: Request) -> ObjectQuery:
-    """The filters of a table; what is not one is left out."""
+    """Return the filters of a table; unknown parameters are ignored."""
     given = {k: v for k in ("team", "sync", "health", "q") if (v := request.query_params.get(k))}
     try:
         return ObjectQuery.model_validate(given)
@@ -322,5 +322,5 @@ def _page(request: Request) -> int:
 
 
 def _whole(text: str) -> int:
-    """A number from a query; 0 if it is none."""
+    """Return a number from a query, or 0 if it is not a number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

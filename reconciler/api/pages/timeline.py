@@ -1,4 +1,4 @@
-"""Phases as bars, and packages as differences."""
+"""Phases as bars, and package differences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One phase: when it began, its seconds, where it lies in the whole (percent)."""
+    """One phase: when it began, its seconds, its position in the whole (percent)."""
 
     name: str
     at: float
@@ -31,12 +31,12 @@ class Bar:
 
 
 def of_build(build: BuildRecord, now: float) -> list[Bar]:
-    """The phases of a build."""
+    """Return the phases of a build."""
     return _bars(build.phases, now, running=build.phase in OPEN)
 
 
 def of_activation(activation: Activation, now: float) -> list[Bar]:
-    """The phases of an activation."""
+    """Return the phases of an activation."""
     return _bars(activation.phases, now, running=activation.step not in FINAL)
 
 
@@ -66,7 +66,7 @@ def _bars(phases: Iterable[tuple[str, float]], now: float, *, running: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a build has that another has not; each line is a package with its version."""
+    """Packages that differ between two builds; each line is a package with its version."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -75,12 +75,12 @@ class Difference:
 
     @property
     def empty(self) -> bool:
-        """Is nothing different."""
+        """True if nothing differs."""
         return not (self.added or self.removed or self.changed)
 
 
 def difference(old: BuildRecord | None, new: BuildRecord | None) -> Difference:
-    """From `old` to `new`; None has no packages, as the bare base has none of its own."""
+    """Return the difference from `old` to `new`; None has no packages, like the bare base."""
     before = dict(old.packages) if old else {}
     after = dict(new.packages) if new else {}
     changed = {n for n in before.keys() & after.keys() if before[n] != after[n]}

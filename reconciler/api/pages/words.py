@@ -1,4 +1,4 @@
-"""How pages put times, durations and states into words."""
+"""Texts of the pages for times, durations and states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TROUBLE = (
     Health.DEGRADED, Health.MISSING, Health.PROGRESSING, Health.UNKNOWN, Health.SUSPENDED,
     Health.HEALTHY,
 )  # fmt: skip
-"""The worst first."""
+"""States, the worst first."""
 
 GOOD, BAD, BUSY, CALM = "good", "bad", "busy", "calm"
 TONES = {
@@ -32,27 +32,27 @@ EVENTS = (
     "RetryRequested", "RefreshRequested", "RollbackRequested", "RollbackRefused", "RequestRefused",
     "GarbageCollected", "GarbageFailed",
 )  # fmt: skip
-"""The kinds of events, for whoever looks for one."""
+"""Kinds of events, for the filter."""
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
 
 
 def tone(word: str) -> str:
-    """How a state is coloured: good, bad, busy or calm."""
+    """Return the colour of a state: good, bad, busy or calm."""
     return TONES.get(word, CALM)
 
 
 def sign(word: str) -> str:
-    """What stands before a state, so that colour alone says nothing."""
+    """Return the sign before a state, so that it is not shown by colour alone."""
     return SIGNS[tone(word)]
 
 
 def ago(at: float, now: float) -> str:
-    """How long ago `at` was."""
+    """Return how long ago `at` was."""
     return "just now" if now - at < 1 else f"{age(at, now)} ago"
 
 
 def machine(at: float) -> str:
-    """A time for a `datetime` attribute."""
+    """Return a time for a `datetime` attribute."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -68,13 +68,13 @@ PHASES = {
 
 
 def sentence(one: InstanceStatus, coming: BuildRecord | None = None) -> str:
-    """How an instance stands, in words; `coming` is the build that it is to go to, if not ready."""
+    """Return an instance's state as a sentence; `coming` is its next build, if not ready."""
     said = _taken_back(one) or PHASES.get(one.phase) or _resting(one, coming)
     return f"{said} It is suspended: nothing new is started." if one.suspended else said
 
 
 def _taken_back(one: InstanceStatus) -> str:
-    """How an operator's rollback stands; "" where none explains what there is."""
+    """Return the state of an operator's rollback, or "" if it does not explain the state."""
     who, leaves = one.rolled_back_by, one.build in one.quarantined
     if not who or one.phase not in ("Active", "Waiting", "RolledBack"):
         return ""
