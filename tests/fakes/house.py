@@ -8,6 +8,7 @@ live instance, `d` never lets the instance drain.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from reconciler.airflow.steps import gate_timeout
@@ -242,9 +243,15 @@ class House:
             record = self.records.instances.get(effect.key)
             if record is None or record.activation is None:
                 return None if halfway else (Step.OBSERVE, StepResult(Verdict.NOT_YET))
-            looked = self.patience.look(record.name, record.activation, self.now)
+            looked = self._look(record.name, record.activation)
             return looked.step, self._step(record, looked, halfway)
         return self._build(effect, halfway)
+
+    def _look(self, name: str, activation: Activation) -> Activation:
+        """Return the activation for a look that lasts until the next one of this daemon."""
+        with suppress(KeyError):  # its first look
+            self.patience.looked(name, self.now)
+        return self.patience.look(name, activation, self.now, self.now)
 
     def _runtime(self, name: str) -> Runtime:
         key = self.airflow[name].runtime_key
