@@ -1,1 +1,1 @@
-"""Drivers: how an Airflow instance is inspected, drained, restarted and probed."""
+"""Drivers that inspect, drain, restart and probe Airflow instances."""

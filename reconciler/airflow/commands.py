@@ -1,8 +1,8 @@
 """Restart and status commands of local instances.
 
-A restart command may outlive the daemon that ran it: the daemon is killed, the command goes on. Two
-restarts of one component at a time would fail, or start it once too often, and the build would be
-blamed. So each running restart command is noted in a file, and the next restart of its component
+A restart command may outlive the daemon that ran it: the daemon is killed, the command continues.
+Two concurrent restarts of one component would fail, or start it once too often, and the build would
+be blamed. So each running restart command is noted in a file, and the next restart of its component
 waits for its end.
 """
 
@@ -21,21 +21,23 @@ from reconciler.faults import failpoint
 
 log = logging.getLogger(__name__)
 
-COMMAND_TIMEOUT = 300.0  # seconds of one restart command: a scheduler waits for its tasks
+COMMAND_TIMEOUT = 300.0  # seconds per restart command: a scheduler waits for its tasks
 STATUS_TIMEOUT = 20.0
-TIMED_OUT = 124  # the code of a command that did not end in time
-OUTPUT = 1500  # characters of a failed command's output that are told
-LAST_WAIT = 5.0  # seconds that a killed command gets to be gone
-POLL = 0.05  # seconds between two looks at a process that is not our child
+TIMED_OUT = 124  # the exit code of a command that did not end in time
+OUTPUT = 1500  # characters of a failed command's output that are reported
+LAST_WAIT = 5.0  # seconds for a killed command to disappear
+POLL = 0.05  # seconds between two checks of a process that is not our child
 
 HELD = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
-"""Shell text that becomes the command once it is told to: if the daemon dies before it has noted
-the process, the command never runs."""
+"""Shell text that runs the command once it is told to.
+
+If the daemon dies before it has noted the process, the command never runs.
+"""
 
 
 def run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
-    """Run a command without a shell; return (exit code, the end of what it said)."""
-    with tempfile.TemporaryFile() as output:  # a pipe would be held open by what it starts
+    """Run a command without a shell; return (exit code, the end of its output)."""
+    with tempfile.TemporaryFile() as output:  # the processes that it starts would hold a pipe open
         try:
             process = _start(argv, subprocess.DEVNULL, output.fileno())
         except OSError as error:
@@ -44,7 +46,7 @@ def run(argv: tuple[str, ...], timeout: float) -> tuple[int, str]:
 
 
 def restart(argv: tuple[str, ...], note: Path | None) -> tuple[int, str]:
-    """Run a restart command, after the one that `note` tells of has ended."""
+    """Run a restart command, after the one in `note` has ended."""
     if note is None:
         return run(argv, COMMAND_TIMEOUT)
     _wait_for(note)
@@ -81,7 +83,7 @@ def _start(argv: tuple[str, ...], stdin: int, output: int) -> subprocess.Popen[b
 
 
 def _end(process: subprocess.Popen[bytes], timeout: float, output: int) -> tuple[int, str]:
-    """Wait for a command, and end it with all it started if that takes too long."""
+    """Wait for a command, and kill it with everything it started if that takes too long."""
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -103,7 +105,7 @@ def _kill(pid: int) -> None:
 
 
 def _wait_for(note: Path) -> None:
-    """Wait until the noted command has ended; end it when its time is over."""
+    """Wait until the noted command has ended; kill it when its time is over."""
     try:
         identity = note.read_text()
         pid = int(identity.split()[0])
@@ -123,7 +125,7 @@ def _wait_for(note: Path) -> None:
 
 
 def _identity(pid: int) -> str:
-    """Return what tells a living process from any other, now and after a reboot; "" if none."""
+    """Return an identity of a living process that is unique even across reboots, or ""."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

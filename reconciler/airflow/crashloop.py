@@ -1,11 +1,12 @@
-"""A component that a supervisor starts again and again is down, whatever its status command says.
+"""Detection of crash loops: a component that a supervisor keeps restarting counts as down.
 
-Called by the local driver at each look while it probes. What it has seen is kept in memory only: a
-daemon that starts anew counts anew, and the gate's time limit holds in any case.
+The local driver calls it at each check while it probes, whatever the status command says. The
+observations are kept in memory only: a daemon that restarts counts from the beginning, and the
+gate's time limit applies in any case.
 
-Only what ends and is replaced between two looks counts. What the first look finds is one start,
-however many processes that are: a daemon that was killed while it restarted components repeats the
-restart, and what the repetitions left behind is no fault of the build.
+Only processes that end and are replaced between two checks count. Everything that the first check
+finds is one start, however many processes that are: a daemon that was killed while it restarted
+components repeats the restart, and what the repetitions left behind is not the build's fault.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from reconciler.airflow.processes import has_loader
 from reconciler.core.definitions import Instance
 from reconciler.core.model import Activation
 
-STARTS = 3  # that many starts of one component while it is probed are a loop
+STARTS = 3  # this many starts of one component while it is probed count as a loop
 
 
 @dataclass(frozen=True, slots=True)
 class _Component:
-    """Living processes of one component; `started` are those that a supervisor started, with when.
+    """Living processes of one component; `started` maps those started by a supervisor to the time.
 
-    The rest are their children. A process is told from others by psutil's identity of it, which
-    does not change with the clock.
+    The others are their children. Processes are distinguished by psutil's identity, which does not
+    change with the clock.
     """
 
     started: dict[psutil.Process, float] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class _Count:
     replaced: int = 0
 
     def look(self, component: _Component) -> int:
-        """Take in what lives now; return how often the component was started."""
+        """Add the processes alive now; return how often the component was started."""
         now = set(component.started)
         self.ended += len(self.living - now)
         if self.known:
@@ -58,7 +59,7 @@ class _Count:
 
 
 class Starts:
-    """Which processes of each component were seen while an activation was probed.
+    """Processes of each component seen while an activation was probed.
 
     Only processes with the instance's loader on `share` count (None: on any share).
     """
@@ -70,7 +71,7 @@ class Starts:
         self._living: dict[str, dict[str, float]] = {}
 
     def look(self, instance: Instance, activation: Activation) -> str:
-        """Return in words which component is in a loop, or ""."""
+        """Return a text about a component in a crash loop, or ""."""
         assert instance.local is not None, "processes are those of local instances"
         names = [c.name for c in instance.local.components if c.name in activation.components]
         found = self._processes(instance.name, names, activation.restarted_at)
@@ -97,7 +98,7 @@ class Starts:
         )
 
     def living(self, instance: Instance) -> dict[str, float]:
-        """Return when each component's process started, as of the last look."""
+        """Return when each component's process started, as of the last check."""
         with self._lock:
             return self._living.get(instance.name, {})
 
@@ -122,7 +123,7 @@ class Starts:
         for pid, (name, parent, at) in mine.items():
             component_found = found.setdefault(name, _Component())
             try:
-                process = psutil.Process(pid)  # not one that was kept of an earlier look
+                process = psutil.Process(pid)  # not one kept from an earlier check
             except psutil.Error:
                 continue
             if parent in mine:
@@ -133,6 +134,6 @@ class Starts:
 
 
 def left_out() -> float:
-    """Return how far psutil's start times are early: it knows the boot in whole seconds only."""
+    """Return how early psutil's start times are: it knows the boot time in whole seconds only."""
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return min(1.0, max(0.0, booted - psutil.boot_time()))

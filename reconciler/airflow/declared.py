@@ -1,7 +1,7 @@
-"""What a build declares to Airflow: the distributions in it that bring providers and plugins.
+"""Declarations of a build: the distributions in it that provide providers and plugins.
 
-Read by the gate's callers from the build's packages on the share; the gate compares it with what
-the API server says that it has loaded.
+The gate's callers read them from the build's packages on the share; the gate compares them with
+what the API server reports as loaded.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Declared:
 
 
 class Declarations:
-    """Reads builds; `build` gives a build's document, whose paths are relative to `root`."""
+    """Reader of declarations; `build` returns a build's document, with paths below `root`."""
 
     def __init__(self, root: Path, build: Callable[[str], Mapping[str, object] | None]) -> None:
         self._root = root
         self._build = build
 
     def __call__(self, build_id: str) -> Declared:
-        """What a build declares; nothing when it is gone. Raises Retryable("ShareUnreachable")."""
+        """Return a build's declarations, if it exists. Raises Retryable("ShareUnreachable")."""
         paths = (self._build(build_id) or {}).get("paths")
         folders = [
             str(self._root / str(entry["path"]))

@@ -1,4 +1,4 @@
-"""What a driver promises: the one way in which the daemon touches an Airflow instance."""
+"""Interface of a driver: the only way in which the daemon touches an Airflow instance."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from reconciler.core.runtime import Base
 
 
 class Driver(Protocol):
-    """Acts on instances of one kind of target. Every effect is idempotent."""
+    """Driver of instances of one kind of target. Every effect is idempotent."""
 
     def permit(self, instance: Instance) -> None:
-        """Raise Stalled("NotAllowed") unless the settings let this instance be acted on."""
+        """Raise Stalled("NotAllowed") unless the settings permit actions on this instance."""
 
     def base(self, instance: Instance) -> Base:
-        """Where the instance's packages are installed; raises Retryable while that is not clear."""
+        """Return the location of the instance's base. Raises Retryable while that is not clear."""
 
     def fingerprint(self, instance: Instance) -> str:
-        """A cheap mark of the base that changes with what is installed; "" when unknown."""
+        """Return a cheap fingerprint of what is installed in the base, or "" if unknown."""
 
     def perform(
         self, step: Step, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        """Carry out one step of an activation; the SWITCH steps are the share's.
+        """Carry out one step of an activation; the SWITCH steps belong to the share.
 
-        Deadlines count from `activation.step_since`, which is for this process, see `Patience`.
+        Deadlines count from `activation.step_since`, which is specific to this process; see
+        `Patience`.
         """
 
     def oldest_process(self, instance: Instance, now: float) -> float | None:
-        """When the instance's oldest living process started; None when that cannot be told."""
+        """Return when the instance's oldest living process started, or None if that is unknown."""

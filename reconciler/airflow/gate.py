@@ -1,7 +1,8 @@
-"""The gate: is a restarted instance healthy, by what Airflow itself says (DESIGN §9.7).
+"""Gate that decides whether a restarted instance is healthy, by Airflow's own reports.
 
 Health stays green while every DAG is broken, so import errors are the real gate: none beyond the
-baseline, once every DAG that was there has been parsed again; and what the build declares is there.
+baseline, once every DAG that existed before has been parsed again; and everything that the build
+declares is loaded.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ NAMED = 5  # objects named in a message
 
 
 class Gate:
-    """One look at an instance after `activation.restarted_at`.
+    """Check of an instance after `activation.restarted_at`.
 
-    `components` are those that the instance has. `started` says when a component's present process
-    started, where that is known: what is older came from the process that the restart ended, which
-    goes on for a moment. `declared` is what the API server must have loaded.
+    `components` are those that the instance has. `started` says when a component's current process
+    started, if that is known: older reports came from the process that the restart ended, which
+    continues for a moment. `declared` is what the API server must have loaded.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Gate:
         )
 
     def look(self, api: Api) -> StepResult:
-        """OK, not yet (with what is missing), or failed (with what is wrong)."""
+        """Return OK, not yet (with what is missing), or failed (with what is wrong)."""
         missing = self._unhealthy(api)
         if missing:
             return self._not_yet("Unhealthy", missing)
@@ -75,7 +76,7 @@ class Gate:
         return StepResult(Verdict.OK)
 
     def _since(self, component: str) -> float:
-        """From when on a component's reports are those of its present process.
+        """Return the time from which a component's reports are those of its current process.
 
         At the latest that is when probing began, whatever the process table says, or the record of
         a restart before the clock was set back.
@@ -88,7 +89,7 @@ class Gate:
         return StepResult(Verdict.NOT_YET, Problem(reason, words), after=LOOK_AGAIN)
 
     def _unhealthy(self, api: Api) -> str:
-        """What of the health page is not as it should be, in words; "" when all is."""
+        """Return a text about what is unhealthy on the health page, or ""."""
         sections = api.health()
         database = sections.get("metadatabase")
         if database is None or database.status != "healthy":
@@ -105,7 +106,7 @@ class Gate:
         return ""
 
     def _absent(self, api: Api) -> str:
-        """Which declared providers and plugins the API server has not loaded, in words."""
+        """Return a text about declared providers and plugins that the API server has not loaded."""
         words = []
         for kind, declared, ask in (
             ("provider", self._declared.providers, api.providers),
@@ -116,7 +117,7 @@ class Gate:
         return f"the API server has not loaded {', '.join(words)}" if words else ""
 
     def _unparsed(self, api: Api, broken: set[str]) -> list[str]:
-        """DAGs that were there and have not been parsed since the restart.
+        """Return the DAGs that existed before and have not been parsed since the restart.
 
         Airflow lists the DAGs of a broken file for a while: those broken before are left out.
         """

@@ -1,7 +1,7 @@
-"""Airflow on this machine: REST for pools and health, the definition's commands for restarts.
+"""Driver for Airflow on this machine: REST for pools and health, commands for restarts.
 
-Commands are run only when the settings allow their executables: whoever may write the environments
-repo must not thereby run anything on the daemon's machine.
+Commands come from the definition and are run only if the settings allow their executables: whoever
+can write to the environments repo must not be able to run anything on the daemon's machine.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from reconciler.core.steps import RELEASES
 from reconciler.faults import failpoint
 from reconciler.settings import LocalSettings
 
-DOWN_LOOKS = 5  # looks in a row that must find a component down
+DOWN_LOOKS = 5  # consecutive checks that must find a component down
 
 
 class LocalDriver:
-    """Drives instances with `local:`; used from several threads, for different instances.
+    """Driver of instances with `local:`; used from several threads, for different instances.
 
-    `declared` says of a build which providers and plugins it brings; `check` raises when this
-    daemon may not act. `share` is where the loaders are; None: on any share. `notes` is a folder
-    for notes of running restart commands, which may outlive the daemon; None: there are no notes.
+    `declared` returns the providers and plugins of a build; `check` raises if this daemon may not
+    act. `share` is where the loaders are; None: on any share. `notes` is a folder for notes of
+    running restart commands, which may outlive the daemon; None: there are no notes.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class LocalDriver:
                 )
 
     def base(self, instance: Instance) -> Base:
-        """The interpreter that the definition names."""
+        """Return the interpreter that the definition names."""
         assert instance.local is not None, "this driver gets local instances only"
         return Base(python=instance.local.python)
 
     def fingerprint(self, instance: Instance) -> str:
-        """Changes when something is installed into or removed from the base."""
+        """Return a fingerprint that changes when something is installed or removed in the base."""
         assert instance.local is not None, "this driver gets local instances only"
         python = Path(instance.local.python)
         prefix = python.parent.parent
@@ -96,9 +96,9 @@ class LocalDriver:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def oldest_process(self, instance: Instance, now: float) -> float | None:
-        """Start of the oldest process that runs the instance's interpreter or has its loader.
+        """Return when the oldest process started that runs the instance's interpreter or loader.
 
-        With none alive, `now`. None when another user's processes hide what they run.
+        If none is alive, return `now`; None if another user's processes hide what they run.
         """
         assert instance.local is not None, "this driver gets local instances only"
         prefix = str(Path(instance.local.python).parent) + "/"
@@ -128,7 +128,7 @@ class LocalDriver:
     ) -> Problem | None:
         """Return LoaderMissing if one of these components runs without the instance's loader.
 
-        Only processes that started after `since` are looked at.
+        Only processes that started after `since` are considered.
         """
         assert instance.local is not None, "this driver gets local instances only"
         own = {component.name for component in instance.local.components}.intersection(names)
@@ -152,8 +152,8 @@ class LocalDriver:
     def perform(
         self, step: Step, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        """Carry out one step; see Driver. Raises Retryable while Airflow does not answer."""
-        if step not in RELEASES:  # these run no command: pools come back whatever is allowed
+        """Carry out one step; see Driver. Raises Retryable while Airflow does not respond."""
+        if step not in RELEASES:  # these run no command: pools are restored whatever is allowed
             self.permit(instance)
         rest = self._rest
         match step:
@@ -177,7 +177,7 @@ class LocalDriver:
         loading = [c for c in instance.local.components if c.name in activation.components]
         servers = [c for c in loading if c.name in SERVERS]
         workers = [c for c in loading if c.name not in SERVERS]
-        for together in (workers, servers):  # the API answers while the others start
+        for together in (workers, servers):  # the API responds while the others start
             failpoint("airflow.restart.components")
             self._check()
             with ThreadPoolExecutor(max(1, len(together))) as pool:
@@ -198,7 +198,7 @@ class LocalDriver:
         if activation.step is Step.PROBE and activation.to_build is not None:
             since = activation.restarted_at
             missing = self.unloaded(instance, activation.load_into, since)
-            if missing is not None:  # no fault of the build, whatever else is wrong without it
+            if missing is not None:  # not the build's fault, whatever else fails without the loader
                 return StepResult(Verdict.FAILED, missing)
         problem, times = self._down.look(instance, activation)
         if problem is not None:
@@ -218,7 +218,7 @@ class LocalDriver:
         return self._rest.probe(instance, activation, now, gate.look)
 
     def _wanted(self, instance: Instance, activation: Activation) -> Declared:
-        """What the API server must have loaded: what the build declares, if the server loads it."""
+        """Return what the API server must have loaded: the build's declarations, or nothing."""
         assert instance.local is not None, "this driver gets local instances only"
         build, loads = served(activation)
         there = loads and {c.name for c in instance.local.components} & {*SERVERS}
@@ -226,18 +226,18 @@ class LocalDriver:
 
 
 class _Downs:
-    """How often in a row each instance was found with a component down.
+    """Number of consecutive checks that found a component of each instance down.
 
-    Looks are counted, not seconds: in between the machine may have slept, or been too busy to look.
+    Checks are counted, not seconds: in between the machine may have been suspended, or too busy.
     """
 
     def __init__(self) -> None:
         self._times: dict[str, tuple[tuple[str, Step], int]] = {}
 
     def look(self, instance: Instance, activation: Activation) -> tuple[Problem | None, int]:
-        """Return what is down, if anything, and how many looks in a row have found it so.
+        """Return what is down, if anything, and how many consecutive checks have found it so.
 
-        A status command without an answer says nothing: it is asked again, and does not count.
+        A status command without a result says nothing: it is run again, and does not count.
         """
         assert instance.local is not None, "this driver gets local instances only"
         mark = (activation.id, activation.step)

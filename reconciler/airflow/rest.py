@@ -1,7 +1,7 @@
-"""Airflow's REST API, as much of it as activations need: 2.x under /api/v1, 3.x under /api/v2.
+"""Client for the parts of Airflow's REST API that activations need (2.x: /api/v1, 3.x: /api/v2).
 
-Health is always answered with 200, so the body is read; 3.x answers 200 with its UI page for paths
-that it does not know, so an answer that is no JSON is refused.
+Health is always answered with 200, so the body is read; 3.x answers 200 with its UI page for
+unknown paths, so a response that is not JSON is rejected.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from reconciler.outgoing import Client, TooLarge
 from reconciler.secretfiles import Login, login
 from reconciler.trust import UNTRUSTED, distrusts
 
-TIMEOUT = 15.0  # seconds of one request
-PAGE = 100  # rows asked for at once: both APIs cap a page
+TIMEOUT = 15.0  # seconds per request
+PAGE = 100  # rows per page: both APIs limit it
 PAGES = 1000
 BASIC = "airflow.api.auth.backend.basic_auth in api.auth_backends"
-UNLIMITED = "inf is not of type"  # of the answer of a 2.x with an unlimited pool
+UNLIMITED = "inf is not of type"  # in the response of a 2.x with an unlimited pool
 DAGS_FOLDER = "dags-folder"  # 3.x: the bundle of the DAGs folder
 
 
 @dataclass(frozen=True, slots=True)
 class Dag:
-    """An active, unpaused or paused DAG; `parsed_at` in seconds since the epoch, 0 if never.
+    """Active DAG, unpaused or paused; `parsed_at` in seconds since the epoch, 0 if never.
 
-    `file` is written as that of a BrokenFile.
+    `file` has the same form as that of a BrokenFile.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Dag:
 
 @dataclass(frozen=True, slots=True)
 class BrokenFile:
-    """A file that does not parse, and why; `at` in seconds since the epoch.
+    """File that cannot be parsed, and the error; `at` in seconds since the epoch.
 
     `file` is its path (2.x), or its path within its bundle (3.x; "bundle:path" for a bundle that is
     not the DAGs folder).
@@ -57,18 +57,18 @@ class BrokenFile:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section of the health page: its status, and its latest heartbeat (0 if it has none)."""
+    """Section of the health page: its status, and its latest heartbeat (0 if it has none)."""
 
     status: str
     heartbeat: float
 
 
 class Api:
-    """A session with one Airflow.
+    """Session with one Airflow.
 
-    All methods raise Retryable: AirflowUnreachable when it is down or slow, AirflowDenied for
-    refused credentials, AirflowCertificate for a certificate that is not trusted,
-    AirflowUnexpected for an answer that is none.
+    All methods raise Retryable: AirflowUnreachable if it is down or slow, AirflowDenied for
+    rejected credentials, AirflowCertificate for an untrusted certificate, AirflowUnexpected for an
+    invalid response.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Api:
     # ----------------------------------------------------------------------------- questions
 
     def pools(self) -> dict[str, int]:
-        """Every pool and its slots; -1 means without limit."""
+        """Return every pool and its slots; -1 means unlimited."""
         try:
             return {str(p["name"]): int(p["slots"]) for p in self._all("pools", "pools")}
         except Retryable as error:
@@ -105,10 +105,10 @@ class Api:
             raise Retryable(error.reason, f"{self._url}: {words}; give it a number") from error
 
     def set_pool(self, name: str, slots: int) -> None:
-        """Change a pool's slots and nothing else of it; a pool that is gone is no error."""
+        """Change the slots of a pool and nothing else; a pool that is gone is no error."""
         path = f"pools/{quote(name, safe='')}"
         mask = {"update_mask": "slots"}
-        # 3.x wants the whole pool in the body; the mask keeps all but the slots as they are
+        # 3.x wants the whole pool in the body; the mask keeps everything but the slots as it is
         whole = {"name": name, "slots": slots, "include_deferred": False}
         answer = self._request("PATCH", path, params=mask, json=whole)
         if answer.status_code in (400, 422):  # the default pool may refuse its name in the body
@@ -117,7 +117,7 @@ class Api:
             self._json(answer, f"changing pool {name}")
 
     def busy(self) -> int:
-        """How many task instances run or are queued."""
+        """Return how many task instances are running or queued."""
         answer = self._request(
             "GET",
             "dags/~/dagRuns/~/taskInstances",
@@ -129,7 +129,7 @@ class Api:
         return found
 
     def import_errors(self) -> list[BrokenFile]:
-        """Every file that does not parse now, once each."""
+        """Return every file that currently cannot be parsed, once each."""
         found = {
             _file(e, "filename"): (str(e.get("stack_trace") or ""), _seconds(e.get("timestamp")))
             for e in self._all("importErrors", "import_errors")
@@ -137,7 +137,7 @@ class Api:
         return [BrokenFile(file, text, at) for file, (text, at) in found.items()]
 
     def dags(self) -> list[Dag]:
-        """Every DAG that is parsed now."""
+        """Return every DAG that is currently parsed."""
         two = self._is_two()
         extra = {"only_active": "true"} if two else {"exclude_stale": "true"}
         path = "fileloc" if two else "relative_fileloc"
@@ -147,7 +147,7 @@ class Api:
         ]
 
     def health(self) -> dict[str, Section]:
-        """The sections of the health page: metadatabase, scheduler, triggerer, dag_processor."""
+        """Return the health page's sections: metadatabase, scheduler, triggerer, dag_processor."""
         path = "/health" if self._is_two() else "/api/v2/monitor/health"
         answer = self._send("GET", path)
         found = self._json(answer, "reading the health page")
@@ -159,19 +159,19 @@ class Api:
         return sections
 
     def plugins(self) -> set[str]:
-        """Normalised names of the distributions of which the API server has loaded plugins."""
+        """Return the normalised names of distributions whose plugins the API server has loaded."""
         sources = [str(p.get("source") or "") for p in self._all("plugins", "plugins")]
         return {canonicalize_name(s.partition("==")[0]) for s in sources if "==" in s}
 
     def providers(self) -> set[str]:
-        """Normalised names of the provider packages that the API server knows."""
+        """Return the normalised names of the provider packages that the API server knows."""
         found = self._all("providers", "providers")
         return {canonicalize_name(str(p["package_name"])) for p in found}
 
     # ------------------------------------------------------------------------------ requests
 
     def _is_two(self) -> bool:
-        """Does the 2.x API answer there; found out once."""
+        """Return True if the 2.x API responds there; checked once."""
         if not self._prefix:
             answer = self._send("GET", "/api/v2/version")
             three = answer.status_code == 200 and "json" in answer.headers.get("Content-Type", "")
@@ -187,7 +187,7 @@ class Api:
     def _all(
         self, path: str, key: str, extra: dict[str, str] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Every row of a listing, page by page."""
+        """Yield every row of a listing, page by page."""
         offset = 0
         for _ in range(PAGES):
             params = {"limit": str(PAGE), "offset": str(offset), **(extra or {})}
@@ -201,7 +201,7 @@ class Api:
                 return
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """One authenticated request; a refused token is renewed once."""
+        """Send one authenticated request; a rejected token is renewed once."""
         two = self._is_two()
         for attempt in (1, 2):
             headers: dict[str, str] = {}
@@ -264,11 +264,11 @@ class Api:
         return self._token
 
     def _credentials(self) -> Login | None:
-        """What the secret's files say, read each time."""
+        """Return the credentials from the secret's files, read each time."""
         found = login(self._secret) if self._secret is not None else None
         if found is not None and found.is_token:
             token = found.password
-            if not (token.isascii() and token.isprintable()):  # no header, and its error tells it
+            if not (token.isascii() and token.isprintable()):  # httpx's error would show it
                 raise self._denied()
         return found
 
@@ -309,7 +309,7 @@ def _file(row: dict[str, Any], key: str) -> str:
 
 
 def _seconds(value: object) -> float:
-    """Seconds since the epoch of an ISO time; 0.0 for none."""
+    """Return an ISO time as seconds since the epoch, or 0.0 for none."""
     if not isinstance(value, str) or not value:
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""The steps of an activation that go by Airflow's REST API, the same for every kind of target."""
+"""Steps of an activation that use Airflow's REST API, the same for every kind of target."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import BLAMELESS
 from reconciler.faults import failpoint
 
-LOOK_AGAIN = 1.0  # seconds between two looks while draining or probing
+LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
 SERVERS = ("webserver", "api-server")
 
 
 class RestSteps:
-    """Observes, pauses, drains, probes and releases; raises Retryable while Airflow is silent.
+    """Steps by REST: observe, pause, drain, probe, release. Raises Retryable if Airflow is silent.
 
-    `check` is called before each change and raises when this daemon may not act.
+    `check` is called before each change and raises if this daemon may not act.
     """
 
     def __init__(self, secrets_dir: Path, check: Callable[[], None]) -> None:
@@ -28,13 +28,13 @@ class RestSteps:
         self._check = check
 
     def api(self, instance: Instance) -> Api:
-        """A session with the instance's Airflow, with its team's credentials."""
+        """Return a session with the instance's Airflow, with its team's credentials."""
         name = instance.api.credentials
         secret = self._secrets / instance.team / name if name else None
         return Api(instance.api.url, secret, team=instance.team)
 
     def observe(self, instance: Instance) -> StepResult:
-        """Pools, import errors and active DAGs as they are before anything is changed."""
+        """Return the pools, import errors and active DAGs before anything is changed."""
         with self.api(instance) as api:
             pools = tuple(sorted(api.pools().items()))
             errors = api.import_errors()
@@ -47,10 +47,10 @@ class RestSteps:
         )
 
     def pause(self, instance: Instance, activation: Activation) -> StepResult:
-        """Set the recorded pools to 0 slots: what runs ends, what follows waits."""
+        """Set the recorded pools to 0 slots: running tasks finish, new ones wait."""
         with self.api(instance) as api:
             present = api.pools()
-            for name, _ in activation.pools:  # one that is newer could not be restored
+            for name, _ in activation.pools:  # a newer pool could not be restored
                 if present.get(name, 0) != 0:
                     failpoint("airflow.pause.pool")
                     self._check()
@@ -58,7 +58,7 @@ class RestSteps:
         return StepResult(Verdict.OK)
 
     def drain(self, instance: Instance, activation: Activation, now: float) -> StepResult:
-        """Wait until no task runs, or do at the deadline what the definition says."""
+        """Wait until no task runs; at the deadline, do what the definition says."""
         late = now - activation.step_since > instance.drain_timeout
         try:
             with self.api(instance) as api:
@@ -81,7 +81,7 @@ class RestSteps:
         now: float,
         look: Callable[[Api], StepResult],
     ) -> StepResult:
-        """Look at the instance through the gate; what is not there in time has failed."""
+        """Check the instance with the gate; what is missing at the deadline has failed."""
         try:
             with self.api(instance) as api:
                 seen = look(api)
@@ -92,14 +92,14 @@ class RestSteps:
     def in_time(
         self, instance: Instance, activation: Activation, now: float, seen: StepResult
     ) -> StepResult:
-        """Return what was seen, or that it has failed if it is not there in time."""
+        """Return the observed result, or a failure if the deadline has passed."""
         late = now - activation.step_since > instance.probe_timeout
         if seen.verdict is Verdict.NOT_YET and late:
             return StepResult(Verdict.FAILED, gate_timeout(instance, seen.problem))
         return seen
 
     def release(self, instance: Instance, activation: Activation) -> StepResult:
-        """Give the recorded pools their slots back."""
+        """Restore the slots of the recorded pools."""
         with self.api(instance) as api:
             present = api.pools()
             for name, slots in activation.pools:
@@ -111,9 +111,9 @@ class RestSteps:
 
 
 def gate_timeout(instance: Instance, last: Problem | None) -> Problem:
-    """That the gate was not passed in time, with what was missing at the last look.
+    """Return the problem that the gate was not passed in time, with what was last missing.
 
-    When that is nobody's fault who is probed, it stays the reason.
+    A reason that is not the build's fault stays the reason.
     """
     words = last.message if last else "it is not healthy"
     reason = last.reason if last and last.reason in BLAMELESS else "GateTimeout"
@@ -121,7 +121,7 @@ def gate_timeout(instance: Instance, last: Problem | None) -> Problem:
 
 
 def served(activation: Activation) -> tuple[str | None, bool]:
-    """The build that the instance should load now, and whether its API server loads it."""
+    """Return the build that the instance should load now, and whether its API server loads it."""
     back = activation.step is Step.PROBE_BACK
     build = activation.from_build if back else activation.to_build
     loading = activation.from_load_into if back else activation.load_into

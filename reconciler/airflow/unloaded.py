@@ -1,8 +1,8 @@
-"""Components that run without the instance's loader: they never load a build.
+"""Components that run without the instance's loader and therefore never load a build.
 
-Read from the environments of running processes by the local driver while it probes, and by
-`groundcrew doctor`. Only what is certain counts: a process whose environment cannot be read, or
-that belongs to another Airflow of the same interpreter, is passed over.
+The local driver reads the environments of running processes while it probes, and so does
+`groundcrew doctor`. Only certain cases count: a process whose environment cannot be read, or that
+belongs to another Airflow of the same interpreter, is ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unloaded(
 ) -> dict[str, int]:
     """Return a process (its pid) of each component that does not satisfy `loads(pid, PYTHONPATH)`.
 
-    Only processes that started after `since` are looked at.
+    Only processes that started after `since` are considered.
     """
     found: dict[str, int] = {}
     since -= left_out()
@@ -34,7 +34,7 @@ def unloaded(
             continue
         try:
             variables = process.environ()
-        except psutil.Error:  # it ended, or it is another user's
+        except psutil.Error:  # it ended, or it belongs to another user
             continue
         if _of(local, variables) and not loads(process.pid, variables.get("PYTHONPATH", "")):
             found[name] = min(found.get(name, process.info["pid"]), process.info["pid"])
@@ -44,7 +44,7 @@ def unloaded(
 def _component(words: list[str], local: LocalTarget, names: Collection[str]) -> str:
     """Return the component that a command line runs with the instance's interpreter, or "".
 
-    A process that has changed its title is none: that overwrites the environment that is read.
+    A process that has changed its title does not count: that overwrites the environment in memory.
     """
     python = Path(words[0]) if words else Path()
     folder = Path(local.python).parent

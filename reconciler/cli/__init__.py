@@ -1,8 +1,8 @@
-"""The command line: `groundcrew`.
+"""Command line interface: `groundcrew`.
 
-Each module holds one group of commands and imports what it needs only when a command runs, so that
-`groundcrew validate` starts fast in a team's CI. Exit codes: 0 done, 1 found wrong, 2 misuse,
-3 could not reach.
+Each module contains one group of commands and imports what it needs only when a command runs, so
+that `groundcrew validate` starts fast in a team's CI. Exit codes: 0 done, 1 problem found, 2
+misuse, 3 unreachable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; expected errors are words on stderr."""
+    """Run one command and return its exit code; expected errors are printed on stderr."""
     from reconciler.cli.app import app
 
     try:

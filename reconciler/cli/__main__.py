@@ -1,4 +1,4 @@
-"""`python -m reconciler.cli`."""
+"""Entry point of `python -m reconciler.cli`."""
 
 from __future__ import annotations
 

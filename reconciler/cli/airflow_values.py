@@ -1,4 +1,4 @@
-"""`groundcrew airflow-values`: what to set, once, in a release of the official Airflow chart."""
+"""Command `groundcrew airflow-values`: values to set once in a release of the Airflow chart."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ TWO = {
     "name": "AIRFLOW__API__AUTH_BACKENDS",
     "value": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session",
 }
-"""Without it the API of Airflow 2 takes no password; the second is its default."""
+"""Values for Airflow 2: without the first, its API takes no password; the second is the default."""
 
 
 class Form(StrEnum):
-    """What `-o` takes here."""
+    """Formats that `-o` accepts here."""
 
     YAML = "yaml"
     JSON = "json"
@@ -62,7 +62,7 @@ def airflow_values(
     """Print the values that connect a release of the official Airflow chart, for `helm -f`.
 
     They mount the whole share read-only and put the instance's loader on PYTHONPATH, in every
-    component of Airflow and in the pods of tasks. With the settings of the daemon.
+    component of Airflow and in the pods of tasks. Run it with the daemon's settings.
     """
     from reconciler.settings import Settings
 
@@ -92,7 +92,7 @@ def airflow_values(
 def chart_values(
     settings: Settings, instance: str, local: str = "disk", *, two: bool = False
 ) -> dict[str, Any]:
-    """The values: `volumes`, `volumeMounts`, `env`; `local` as the option of that name.
+    """Return the values: `volumes`, `volumeMounts`, `env`; `local` as the option of that name.
 
     With `two` they are for an Airflow 2.
 
@@ -119,7 +119,7 @@ def chart_values(
 
 
 def _read_only(source: Mapping[str, Any]) -> dict[str, Any]:
-    """A volume's source, read-only for the whole pod; a folder of the node cannot say so."""
+    """Return a volume's source, read-only for the whole pod; hostPath does not support that."""
     return {
         kind: {**about, "readOnly": True} if kind != "hostPath" else about
         for kind, about in source.items()
@@ -127,13 +127,13 @@ def _read_only(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _local_volume(local: str) -> dict[str, Any]:
-    """The source of the volume in which packs are unpacked."""
+    """Return the source of the volume in which packs are unpacked."""
     if local == "disk":
         return {"emptyDir": {}}
     if local == "memory":
         return {"emptyDir": {"medium": "Memory"}}
     if local.startswith("/") and ".." not in Path(local).parts:
-        # Where it is missing, Kubernetes makes it as root's: the pods run, and unpack in /tmp.
+        # If it is missing, Kubernetes creates it owned by root: the pods run, and unpack in /tmp.
         return {"hostPath": {"path": local, "type": "DirectoryOrCreate"}}
     raise Misuse(f"--local {local}: give disk, memory, off or the absolute path of a folder")
 
@@ -145,7 +145,7 @@ def _loader(settings: Settings, instance: str) -> str:
 
 
 def _recorded(name: str) -> tuple[Instance, bool | None]:
-    """The instance as the daemon last accepted it, and whether its Airflow is known to be a 2.x."""
+    """Return the instance as last accepted, and whether its Airflow is known to be a 2.x."""
     from reconciler.cli.objects import INSTANCE, find
     from reconciler.daemon.reading import current
     from reconciler.settings import Settings
@@ -158,7 +158,7 @@ def _recorded(name: str) -> tuple[Instance, bool | None]:
 
 
 def _defined(path: Path, name: str) -> Instance:
-    """The instance of a checkout; mistakes of other files do not matter."""
+    """Return the instance of a checkout; mistakes in other files do not matter."""
     from gitsource.validate import validate
     from reconciler.cli.objects import INSTANCE, choose
     from reconciler.core.errors import Stalled

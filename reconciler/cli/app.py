@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""Application that combines all commands."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def groundcrew(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
     ] = False,
 ) -> None:
-    """Gives every Airflow instance the Python packages its team needs."""
+    """Give every Airflow instance the Python packages its team needs."""
     if config is not None:
         os.environ["GROUNDCREW_CONFIG"] = str(config)
     named = os.environ.get("GROUNDCREW_CONFIG")

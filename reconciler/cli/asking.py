@@ -1,6 +1,6 @@
-"""Requests to the daemon: queued in the records, carried out by whoever holds the lease.
+"""Commands that send requests to the daemon, queued in the records for the holder of the lease.
 
-Nothing here changes an object itself, so a request is safe at any time, and waits when no daemon
+Nothing here changes an object itself, so a request is safe at any time, and waits if no daemon
 runs.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reconciler.settings import Settings
     from reconciler.store.store import Store
 
-LOOK = 0.25  # seconds between two looks at a request that is waited for
+LOOK = 0.25  # seconds between two checks of a request that is waited for
 REFUSALS = ("RequestRefused", "RollbackRefused")
 
 Object = Annotated[
@@ -49,7 +49,7 @@ def rollback(
     wait: Wait = False,
     timeout: Timeout = 60.0,
 ) -> None:
-    """Take an instance back to the build before, and quarantine the present one there."""
+    """Roll an instance back to the previous build, and quarantine the current one there."""
 
     def meant(records: Records) -> str:
         from reconciler.core.status import status
@@ -67,17 +67,17 @@ def rollback(
 
 
 def suspend(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
-    """Start nothing new for an environment or an instance; what runs now ends."""
+    """Suspend an environment or an instance: start nothing new; what runs now finishes."""
     _ask("suspend", object, (ENVIRONMENT, INSTANCE), wait, timeout)
 
 
 def resume(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
-    """Go on with what was suspended."""
+    """Resume a suspended environment or instance."""
     _ask("resume", object, (ENVIRONMENT, INSTANCE), wait, timeout)
 
 
 def retry(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
-    """Try what failed again: lifts quarantines and back-off."""
+    """Retry what failed: lift quarantines and back-off."""
     _ask("retry", object, (ENVIRONMENT, INSTANCE), wait, timeout)
 
 
@@ -88,12 +88,12 @@ def refresh(
     wait: Wait = False,
     timeout: Timeout = 60.0,
 ) -> None:
-    """Resolve an environment anew: newer versions within its requirements."""
+    """Resolve an environment again: newer versions within its requirements."""
     _ask("refresh", environment, (ENVIRONMENT,), wait, timeout)
 
 
 def confirm_prune(wait: Wait = False, timeout: Timeout = 60.0) -> None:
-    """Accept that the newest revision has lost most definitions; exit 1 if none is held back."""
+    """Confirm that the newest revision loses most definitions; exit 1 if none is held back."""
 
     def held(records: Records) -> str:
         if records.held is None:
@@ -117,7 +117,7 @@ def _meant(verb: str, said: str, kinds: Sequence[str], records: Records) -> str:
 
 
 def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: float) -> None:
-    """Queue the request, wake the daemon, and say what became of it."""
+    """Queue the request, wake the daemon, and print the outcome."""
     from reconciler.core.model import Verb
     from reconciler.daemon.reading import open_store
     from reconciler.settings import Settings
@@ -144,7 +144,7 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
 
 
 def who() -> str:
-    """Who asks, for the history: the person behind sudo where there is one."""
+    """Return the user who makes a request, for the history: the one behind sudo, if any."""
     return os.environ.get("SUDO_USER") or os.environ.get("USER") or _account()
 
 
@@ -178,7 +178,7 @@ def _until_taken(store: Store, number: int, words: str, deadline: float, timeout
 
 
 def _say_end(store: Store, number: int, target: str, words: str, before: int) -> None:
-    """Say that it is done, or why it was refused."""
+    """Print that the request is done, or why it was refused."""
     for event in store.events(after_id=before, object=target or "repo"):
         if event.kind in REFUSALS and event.data.get("request") == number:
             warn(f"{words}: refused: {event.message}")

@@ -1,4 +1,4 @@
-"""Names that the shell completes: what is recorded, read as quickly as can be, never an error."""
+"""Shell completion of recorded names: as fast as possible, and never with an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def objects(ctx: typer.Context, incomplete: str) -> list[str]:
-    """environment/NAME and instance/NAME."""
+    """Return the matching environment/NAME and instance/NAME."""
     from reconciler.cli.objects import known
 
     records = _records(ctx)
@@ -20,19 +20,19 @@ def objects(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def instances(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of instances."""
+    """Return the matching names of instances."""
     records = _records(ctx)
     return [n for n in sorted(records.instances) if n.startswith(incomplete)] if records else []
 
 
 def environments(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of environments."""
+    """Return the matching names of environments."""
     records = _records(ctx)
     return [n for n in sorted(records.environments) if n.startswith(incomplete)] if records else []
 
 
 def _records(ctx: typer.Context) -> Records | None:
-    """What is recorded; None whatever stands in the way: a shell wants no words from here."""
+    """Return the records, or None for any error: shells expect no messages from here."""
     try:
         config = ctx.find_root().params.get("config")
         if config:

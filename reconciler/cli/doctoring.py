@@ -1,4 +1,4 @@
-"""`groundcrew doctor`: is everything there that the daemon depends on, and what to mend."""
+"""Command `groundcrew doctor`: checks the daemon's dependencies and gives advice."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def doctor(
         Format, typer.Option("-o", "--output", help="How to print the findings.")
     ] = Format.TABLE,
 ) -> None:
-    """Check all that the daemon depends on, and say what to mend.
+    """Check everything that the daemon depends on, and say what to fix.
 
     Run it as the daemon's user, with its settings, where the daemon runs. Nothing live is changed:
     what is written to the share is removed again, no message is sent and no pool is touched. Exit 1
-    if something is wrong, 3 if something does not answer.
+    if something is wrong, 3 if something does not respond.
     """  # fmt: skip
     from reconciler.cli.progress import working
     from reconciler.doctor.doctor import diagnose
@@ -72,7 +72,7 @@ def _check(said: str) -> Check:
 
 
 def exit_code(found: list[Finding]) -> Exit:
-    """WRONG before UNREACHABLE; a warning is neither."""
+    """Return the exit code: WRONG before UNREACHABLE; a warning is neither."""
     levels = {f.level for f in found}
     if Level.WRONG in levels:
         return Exit.WRONG
@@ -80,7 +80,7 @@ def exit_code(found: list[Finding]) -> Exit:
 
 
 def finding_document(finding: Finding) -> dict[str, str]:
-    """The stable document of a finding: check, object, level, reason, message, mend."""
+    """Return a finding's stable document: check, object, level, reason, message, mend."""
     return {
         "check": str(finding.check),
         "object": finding.object,

@@ -1,4 +1,4 @@
-"""Words instead of a traceback: what an error means on the command line."""
+"""Translation of errors into messages for users of the command line, instead of tracebacks."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ UNREACHABLE = frozenset(
         "StateUnwritable",
     }
 )  # fmt: skip
-"""Reasons of Stalled that mean: what the command needs could not be had."""
+"""Reasons of Stalled that mean that something the command needs was unavailable."""
 
 
 MISUSED = frozenset({"DatabaseUnknown", "SourceUnknown"})
-"""Reasons that mean: a setting names what can never be had."""
+"""Reasons that mean that a setting names something that can never be used."""
 
 
 def explain(error: Exception) -> tuple[Exit, str] | None:
-    """Exit code and words for an expected error; None for anything else, which is a bug."""
+    """Return exit code and message for an expected error, or None for a bug."""
     match error:
         case Misuse():
             return Exit.MISUSE, str(error)
@@ -54,7 +54,7 @@ def explain(error: Exception) -> tuple[Exit, str] | None:
 
 
 def _settings_words(error: ValidationError) -> str:
-    """One line per wrong setting: its key, its variable, what is wrong and what to write."""
+    """Return one line per invalid setting: key, variable, the mistake and its correction."""
     lines = []
     for one in error.errors(include_url=False):
         keys = [str(part) for part in one["loc"] if not isinstance(part, int)]
@@ -86,7 +86,7 @@ def _about(keys: list[str]) -> str:
 
 
 def _section(keys: list[str]) -> type[BaseModel] | None:
-    """The model that holds the settings below `keys`."""
+    """Return the model that contains the settings below `keys`, or None."""
     found: type[BaseModel | BaseSettings] = Settings
     for key in keys:
         field = found.model_fields.get(key)

@@ -1,4 +1,4 @@
-"""How a command may end badly."""
+"""Exit codes, and the error for misuse of a command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of every command."""
+    """Exit code of a command."""
 
     DONE = 0
     WRONG = 1
@@ -15,4 +15,4 @@ class Exit(IntEnum):
 
 
 class Misuse(Exception):
-    """The command was used wrongly; the message says how to use it."""
+    """Error for misuse of a command; the message says how to use it."""

@@ -1,4 +1,4 @@
-"""`groundcrew status` and `history`: what is recorded."""
+"""Commands `groundcrew status` and `history`, which show the records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reconciler.store.store import Store
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print it.")]
-SHORT = 10  # digits of a revision that people get to see
+SHORT = 10  # digits of a revision that are shown to people
 
 
 def status(
@@ -35,7 +35,7 @@ def status(
         float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")
     ] = 2.0,
 ) -> None:
-    """Show how every instance and environment stands.
+    """Show the status of every instance and environment.
 
     With --watch and -o json each line is one document.
     """
@@ -116,7 +116,7 @@ def _environment_row(environment: EnvironmentStatus) -> list[str]:
 
 
 def _problems(found: Status) -> list[str]:
-    """What is wrong, in words: the repo, what is stalled or tried again, mistakes in the repo."""
+    """Return the problems as text: the repo, stalled or retried objects, mistakes in the repo."""
     lines = []
     if found.problem is not None:
         lines.append(f"repo: [{found.problem.reason}] {found.problem.message}")
@@ -170,7 +170,7 @@ def history(
 
 
 def _with_history(store: Store, said: str) -> str:
-    """The full name of what is meant; an object that is gone still has its history."""
+    """Return an object's full name; a deleted object still has its history."""
     from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
 
     for name in (said, f"{INSTANCE}/{said}", f"{ENVIRONMENT}/{said}"):

@@ -1,4 +1,4 @@
-"""`groundcrew logs`: a build's log, while it grows and afterwards."""
+"""Command `groundcrew logs`: shows a build's log, while it grows and afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.store.store import Store
 
 CHUNK = 1 << 16  # bytes read at once
-LOOK = 0.5  # seconds between two looks at a growing log
+LOOK = 0.5  # seconds between two checks of a growing log
 
 
 def logs(
@@ -36,7 +36,7 @@ def logs(
         bool, typer.Option("-f", "--follow", help="Go on until the build has ended.")
     ] = False,
 ) -> None:
-    """Show the log of a build; exit 1 if there is none, or the followed build failed."""
+    """Show the log of a build; exit 1 if there is none, or if the followed build failed."""
     from reconciler.daemon.reading import open_store
     from reconciler.settings import Settings
 
@@ -61,7 +61,7 @@ def logs(
 
 
 def _published(settings: Settings, build: BuildRecord) -> bool:
-    """Copy the log that is kept on the share; False when there is none."""
+    """Copy the log that is kept on the share; return False if there is none."""
     from reconciler.share.logs import kept_logs
     from reconciler.share.share import Share
 
@@ -69,7 +69,7 @@ def _published(settings: Settings, build: BuildRecord) -> bool:
 
 
 def find_build(records: Records, which: str) -> BuildRecord:
-    """The build of that key or id, else the newest of that environment; raises Misuse."""
+    """Return the build with that key or id, else the environment's newest. Raises Misuse."""
     from reconciler.cli.objects import ENVIRONMENT, find
 
     newest_first = sorted(records.builds.values(), key=lambda b: -b.created_at)
@@ -84,12 +84,12 @@ def find_build(records: Records, which: str) -> BuildRecord:
 
 
 def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
-    """Copy what is added until the build has ended, and say how."""
+    """Copy what is added until the build has ended, and print its outcome."""
     from reconciler.core.builds import OPEN
 
     while True:
         build = store.load().builds.get(build.key, build)
-        growing.copy()  # after the look at the records: what a build wrote last is shown too
+        growing.copy()  # after reading the records, so that the last output of a build is shown too
         if build.phase not in OPEN:
             break
         time.sleep(LOOK)
@@ -99,7 +99,7 @@ def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
 
 
 class GrowingLog:
-    """Copies a log to stdout, from where it stopped the last time."""
+    """Copy of a log to stdout, which continues where it stopped the last time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,13 +107,13 @@ class GrowingLog:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def copy(self) -> bool:
-        """Copy what is new; False when there is no log yet."""
+        """Copy new output; return False if there is no log yet."""
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
             return False
         with file:
-            if file.seek(0, 2) < self._offset:  # a new attempt began it anew
+            if file.seek(0, 2) < self._offset:  # a new attempt restarted the log
                 self._offset = 0
             file.seek(self._offset)
             while chunk := file.read(CHUNK):

@@ -1,4 +1,4 @@
-"""Which object a person means: `environment/NAME`, `instance/NAME`, or NAME if that is enough."""
+"""Names of objects on the command line: `environment/NAME`, `instance/NAME`, or a unique NAME."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ NAMED = 12  # objects that a message lists
 
 
 def known(records: Records) -> list[str]:
-    """Every object by its full name."""
+    """Return every object by its full name."""
     return [f"{ENVIRONMENT}/{n}" for n in sorted(records.environments)] + [
         f"{INSTANCE}/{n}" for n in sorted(records.instances)
     ]
 
 
 def find(records: Records, said: str, kinds: Sequence[str] = (ENVIRONMENT, INSTANCE)) -> str:
-    """The full name of the object that `said` means; raises Misuse when there is not just one."""
+    """Return the full name of the object that `said` means. Raises Misuse unless it is unique."""
     names = [name for name in known(records) if name.partition("/")[0] in kinds]
     return choose(names, said, " or ".join(kinds))
 
 
 def choose(names: Sequence[str], said: str, kind: str) -> str:
-    """The one of `names` (`kind/name`) that `said` means; raises Misuse with what comes close."""
+    """Return the one of `names` (`kind/name`) that `said` means. Raises Misuse with suggestions."""
     if said in names:
         return said
     found = [name for name in names if name.partition("/")[2] == said]

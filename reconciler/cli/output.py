@@ -1,7 +1,7 @@
-"""How commands print: tables for people, stable JSON documents for programs.
+"""Output of commands: tables for people, stable JSON documents for programs.
 
-Whatever comes from a repo, a log or a record is untrusted: control characters never reach a
-terminal, and markup is never read out of it. Colours only where a person looks.
+Everything from a repo, a log or a record is untrusted: control characters never reach a terminal,
+and markup in it is never interpreted. Colours are used only on a terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 from reconciler.core.words import age
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-WIDE = 10_000  # columns where there is no terminal: a line of a table stays one line
+WIDE = 10_000  # columns without a terminal: a line of a table stays one line
 STYLES = {
     "Healthy": "green", "Synced": "green", "Active": "green", "Ready": "green",
     "Degraded": "bold red", "Failed": "red", "RolledBack": "red", "Stalled": "red",
@@ -26,14 +26,14 @@ STYLES = {
 
 
 class Format(StrEnum):
-    """What `-o` takes."""
+    """Formats that `-o` accepts."""
 
     TABLE = "table"
     JSON = "json"
 
 
 def plain(text: str) -> str:
-    """`text` without characters that would drive a terminal."""
+    """Return `text` without characters that control a terminal."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -43,7 +43,7 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a line for people on stderr, out of the way of what stdout is read for."""
+    """Print a line for people on stderr, separate from the output that programs read."""
     sys.stderr.write(f"{plain(text)}\n")
 
 
@@ -74,10 +74,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def ago(at: float, now: float) -> str:
-    """How long ago `at` was, for people; "-" for no time at all."""
+    """Return how long ago `at` was, for people; "-" for no time."""
     return age(at, now) if at else "-"
 
 
 def first_line(text: str) -> str:
-    """The first line of a message, for a table."""
+    """Return the first line of a message, for a table."""
     return text.splitlines()[0] if text else ""

@@ -1,4 +1,4 @@
-"""`groundcrew plan`: what the newest revision would do, or what a pull request would."""
+"""Command `groundcrew plan`: shows what the newest revision or a pull request would change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PlanFormat(StrEnum):
-    """What `plan -o` takes."""
+    """Formats that `plan -o` accepts."""
 
     TABLE = "table"
     JSON = "json"
@@ -51,8 +51,8 @@ def plan(
 ) -> None:
     """Show what the newest revision would change, or with --base what a pull request would.
 
-    With --base no daemon is needed: run it in a checkout of the environments repo. It exits 1 when
-    the change brings a mistake or a conflict, and 3 when not all of it could be found out.
+    With --base no daemon is needed: run it in a checkout of the environments repo. It exits 1 if
+    the change introduces a mistake or a conflict, and 3 if not everything could be determined.
     """
     if not base:
         if output is PlanFormat.MARKDOWN or runtimes:
@@ -68,7 +68,7 @@ def plan(
 
 
 def _newest(output: Format) -> None:
-    """What the newest revision of the environments repo would change, and on what it waits."""
+    """Print what the newest revision of the repo would change, and what that waits for."""
     from dataclasses import asdict
 
     from reconciler.daemon import foresight
@@ -88,7 +88,7 @@ def _newest(output: Format) -> None:
 
 
 def settings_with_repo() -> Settings:
-    """The settings, which must name an environments repo; raises Misuse when they do not."""
+    """Return the settings. Raises Misuse unless they name an environments repo."""
     from reconciler.settings import Settings
 
     settings = Settings()
@@ -101,7 +101,7 @@ def settings_with_repo() -> Settings:
 
 
 def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:
-    """What the checkout at `path` would change, seen from `base`."""
+    """Return what the checkout at `path` would change, relative to `base`."""
     from dataclasses import replace
 
     from reconciler.cli.preview.advisories import with_advisories
@@ -133,7 +133,7 @@ def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:
 
 
 def _runtimes(settings: Settings, source: str) -> Runtimes:
-    """From what is named; else from the records, where there are any."""
+    """Return the runtimes from the given source, otherwise those of the records, if any."""
     from reconciler.cli.preview.runtimes import Runtimes, of_records, read
     from reconciler.core.errors import GroundcrewError
     from reconciler.daemon.reading import current
@@ -187,7 +187,7 @@ def _table(found: Preview) -> None:
 
 
 def _explained(found: Preview) -> Iterator[str]:
-    """What stands against the changes, and why something is not known; in words."""
+    """Yield texts about problems of the changes, and about anything that is unknown."""
     for change in found.changes:
         if change.problem is not None:
             place = f"{change.problem.place}: " if change.problem.place else ""

@@ -1,4 +1,4 @@
-"""What people see while a command works: one line on stderr that goes away, on a terminal only."""
+"""Progress display: a transient line on stderr while a command works, on a terminal only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from reconciler.cli.output import plain
 
 Tell = Callable[..., None]
-"""Called as `tell(words="", done=0)`: what is done now, and how many more are done."""
+"""Function called as `tell(words="", done=0)`: the current activity, and newly finished items."""
 
 
 @contextmanager
 def working(words: str, total: int | None = None) -> Iterator[Tell]:
-    """Show `words` with the time that has passed, and a bar where there is a total.
+    """Show `words` with the elapsed time, and a bar if there is a total.
 
-    Nothing is shown where stderr is no terminal. Used from several threads.
+    Nothing is shown if stderr is not a terminal. Used from several threads.
     """
     if not sys.stderr.isatty():
         yield lambda *_, **__: None

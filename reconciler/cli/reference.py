@@ -1,6 +1,6 @@
-"""docs/cli.md: every command with its options, from the commands themselves by typer.
+"""Generator of docs/cli.md: every command with its options, extracted by typer.
 
-`python -m reconciler.cli.reference` writes it, with `--check` it says whether it is current.
+`python -m reconciler.cli.reference` writes it; `--check` reports whether it is current.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ instances and environments; `--show-completion` prints what it would install.
 
 
 def reference() -> str:
-    """The text of docs/cli.md."""
+    """Return the text of docs/cli.md."""
     command = get_command(app)
     assert isinstance(command, TyperGroup), "there are several commands"
     context = Context(command, info_name="groundcrew")
     text = get_docs_for_click(obj=command, ctx=context, name="groundcrew")
     _, _, text = text.partition("**Usage**")
-    for name, one in command.commands.items():  # typer's list cuts the words short
+    for name, one in command.commands.items():  # typer's list cuts the texts short
         first = " ".join((one.help or "").split("\n\n")[0].split())
         line = f"* [`{name}`](#groundcrew-{name}): {first}"
         escaped = line.replace("\\", "\\\\")
@@ -54,7 +54,7 @@ def reference() -> str:
 
 
 def main() -> int:
-    """Write the file, or with `--check` return 1 if it is not current."""
+    """Write the file; with `--check`, return 1 if it is not current."""
     text = reference()
     if REFERENCE.is_file() and REFERENCE.read_text() == text:
         return 0

@@ -1,4 +1,4 @@
-"""`groundcrew run`, `gc` and `demo`: what does work instead of showing it."""
+"""Commands `groundcrew run`, `gc` and `demo`, which do work instead of showing it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Reconcile: read the environments repo, build, activate, and go on until told to stop."""
+    """Reconcile: read the environments repo, build and activate until told to stop."""
     from reconciler.daemon.daemon import Daemon
 
     settings = settings_with_repo()
@@ -42,7 +42,7 @@ def run(
     daemon = Daemon(settings)
     server = None
     if settings.http.enabled and not once:
-        daemon.prepare(wait=True)  # the records must be there before the first scrape
+        daemon.prepare(wait=True)  # the records must exist before the first scrape
         server = _server(daemon, settings)
         server.start()
     try:
@@ -50,7 +50,7 @@ def run(
     finally:
         if server is not None:
             server.stop()
-    if not daemon.ended:  # whatever still runs here must not go on: another may lead
+    if not daemon.ended:  # what still runs here must not continue: another daemon may lead
         logging.shutdown()
         os._exit(code)
     raise typer.Exit(code)
@@ -67,7 +67,7 @@ def _server(daemon: Daemon, settings: Settings) -> Server:
         Deps(
             registry=daemon.rooms.exporter.registry,
             secrets_dir=settings.secrets_dir,
-            store=Store(settings.database_url),  # requests take no connection from the loop
+            store=Store(settings.database_url),  # requests use no connection of the loop
             share=daemon.rooms.share,
             cycle_age=lambda: time.monotonic() - daemon.last_cycle,
             not_ready=lambda: "" if daemon.last_cycle > begun else "no cycle has ended yet",
@@ -93,18 +93,18 @@ def start_logging(kind: str) -> None:
 
 
 class TextLines(logging.Formatter):
-    """`2024-05-01T12:00:00.000Z INFO reconciler.daemon.daemon: leading with epoch 1`."""
+    """Log format `2024-05-01T12:00:00.000Z INFO reconciler.daemon.daemon: leading with epoch 1`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback below it where there is one."""
+        """Return one line, with the traceback below it if there is one."""
         return f"{iso(record.created)} {record.levelname} {record.name}: {super().format(record)}"
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, and `fact` or `error` if there is one."""
+    """Log format with a JSON object per line: at, level, logger, message, and `fact` or `error`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON."""
+        """Return the record as JSON."""
         line: dict[str, object] = {
             "at": iso(record.created),
             "level": record.levelname.lower(),
@@ -155,7 +155,7 @@ def gc(
 
 
 class DemoAirflow(StrEnum):
-    """Which Airflow the demo runs."""
+    """Version of Airflow that the demo runs."""
 
     NEWEST = "3"
     OLD = "2.11"
@@ -167,8 +167,8 @@ def demo(
     ] = DemoAirflow.NEWEST,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running; Ctrl-C ends it.")] = False,
 ) -> None:
-    """Play the main job on real parts: git, uv, and a real Airflow; minutes, not seconds."""
+    """Run the demo with real git, uv and Airflow; takes minutes, not seconds."""
     from reconciler.demo.run import demo as play
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it cleans up as well
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up on SIGTERM
     raise typer.Exit(play(str(airflow), keep))

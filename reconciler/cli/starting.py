@@ -1,4 +1,4 @@
-"""`groundcrew init`: an environments repo to start from, made of the example."""
+"""Command `groundcrew init`: creates an environments repo from the example."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ API = "http://airflow-api-server.airflow-{instance}:8080"
 
 
 class Target(StrEnum):
-    """Where the Airflows run."""
+    """Location of the Airflows."""
 
     KUBERNETES = "kubernetes"
     LOCAL = "local"
 
 
 class Forge(StrEnum):
-    """Whose CI checks pull requests."""
+    """Forge whose CI checks pull requests."""
 
     GITHUB = "github"
     GITLAB = "gitlab"
@@ -54,8 +54,8 @@ def init(
 ) -> None:
     """Write an environments repo to start from, which `groundcrew validate` accepts.
 
-    It has one team with a package of its own and two instances, dev before prod, and the CI that
-    plans pull requests. DIR becomes a git repository; nothing is committed.
+    It has one team with its own package and two instances, dev before prod, and the CI that plans
+    pull requests. DIR becomes a git repository; nothing is committed.
     """
     if not NAME.match(team):
         raise Misuse(f"{team!r} is no team's name: lower case letters, digits and - between them")
@@ -70,7 +70,7 @@ def init(
 
 
 def _used(directory: Path) -> bool:
-    """Is there more than an empty git repository."""
+    """Return True if a directory contains more than an empty git repository."""
     return any(p.name != ".git" for p in directory.iterdir())
 
 
@@ -96,7 +96,7 @@ def write(directory: Path, team: str, on: Target, ci: Forge) -> None:
 
 
 def on_kubernetes(text: str, instance: str) -> str:
-    """A local instance's definition as one of a release of the official chart."""
+    """Return a local instance's definition changed to a release of the official chart."""
     lines: list[str] = []
     skipping = False
     for line in text.splitlines(keepends=True):
@@ -112,7 +112,7 @@ def on_kubernetes(text: str, instance: str) -> str:
 
 
 def _readme(text: str, ci: Forge) -> str:
-    """The example's words for whoever has the repo already: the table, and how to check."""
+    """Return the example's README for the repo's owners: the table, and how to check."""
     _, bar, rest = text.partition("\n| path ")
     table, _, _ = rest.partition("\nIn CI:")
     words = HEAD + bar + table.rstrip("\n") + "\n"

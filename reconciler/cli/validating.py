@@ -1,4 +1,4 @@
-"""`groundcrew validate`: needs nothing but a checkout of the environments repo."""
+"""Command `groundcrew validate`: needs only a checkout of the environments repo."""
 
 from __future__ import annotations
 

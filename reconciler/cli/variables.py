@@ -1,4 +1,4 @@
-"""Variables that look like settings but are none: told, with the one that may be meant."""
+"""Warnings about environment variables that look like settings but are none."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OTHERS = (
     "FAILPOINT_FREEZES", "LOCAL_LIMIT", "PACKAGE", "PICTURES", "PYTHON", "RUNTIMES", "TESTS_STRICT",
     "TOKEN", "TOKEN_FILE",
 )  # fmt: skip
-"""What other parts read: the loader, the demo, examples of CI, the tests."""
+"""Variables that other parts read: the loader, the demo, examples of CI, the tests."""
 SERVICE = re.compile(r"(^|_)(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
-"""What Kubernetes puts into every pod for a Service called groundcrew."""
+"""Variables that Kubernetes sets in every pod for a Service called groundcrew."""
 CLOSE = 0.8
 
 
 def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(name, the variable that is probably meant or "") of those that no setting reads."""
+    """Yield (name, the variable that is probably meant or "") of those that no setting reads."""
     own_names = sorted(name for name in names if name.upper().startswith(PREFIX))
     if not own_names:
         return
@@ -36,7 +36,7 @@ def misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         if own in known or own in OTHERS:
             continue
         if "__" in own and own.partition("__")[0] in sections:
-            continue  # the settings themselves refuse a wrong key of a section
+            continue  # the settings themselves reject a wrong key of a section
         if SERVICE.search(own):
             continue
         close = get_close_matches(own, known, 1, CLOSE)

@@ -1,4 +1,4 @@
-"""`groundcrew status --watch`: the status anew as it changes."""
+"""Implementation of `groundcrew status --watch`: shows the status again when it changes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def watch(
     interval: float,
     ended: Callable[[Status], bool],
 ) -> None:
-    """Show what `read` gives, until `ended` holds of it or Ctrl-C.
+    """Show what `read` returns, until `ended` is true of it or Ctrl-C.
 
-    On a terminal every `interval` seconds in place of the one before; else only what has changed,
-    one after the other, and as JSON one document a line. A database that does not answer is told
-    and asked again.
+    On a terminal, the display is refreshed in place every `interval` seconds; otherwise only
+    changes are printed, one after the other, and as JSON one document per line. If the database
+    does not respond, that is reported and it is tried again.
     """
     from reconciler.api.documents import status_document
 
@@ -69,7 +69,7 @@ def _changes(read: Callable[[float], Status], interval: float, *, every: bool) -
 
 
 def _timeless(found: Status) -> Status:
-    """The status without the time of its conditions, which is that of the look at them."""
+    """Return the status without the time of its conditions, which is when they were computed."""
     return replace(
         found,
         environments=tuple(_at_no_time(e) for e in found.environments),

@@ -1,1 +1,1 @@
-"""Airflow on Kubernetes, from the official Helm chart: found by its labels, never by name."""
+"""Airflow on Kubernetes, from the official Helm chart: identified by labels, never by name."""

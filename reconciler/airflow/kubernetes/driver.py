@@ -1,7 +1,7 @@
-"""Airflow on Kubernetes: REST for pools and health, rollouts for restarts.
+"""Driver for Airflow on Kubernetes: REST for pools and health, rollouts for restarts.
 
 A restart is `kubectl rollout restart`: the daemon changes one annotation of pod templates and
-nothing else. Whoever watches the release with GitOps must leave that annotation alone.
+nothing else. A GitOps tool that manages the release must ignore that annotation.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from reconciler.core.runtime import Base
 from reconciler.core.words import iso
 from reconciler.faults import failpoint
 
-LAST_LINES = 12  # of a crashed container's log that are told
-LOOK_FOR = 5.0  # seconds that one look at a rollout waits for a change
+LAST_LINES = 12  # of a crashed container's log that are reported
+LOOK_FOR = 5.0  # seconds that one check of a rollout waits for a change
 PATIENT = frozenset({"Unschedulable", "SidecarCrashLoop", "QuotaExceeded", "PodFailed"})
-"""What may pass by itself."""
+"""Reasons that may resolve by themselves."""
 
 Workload = tuple[str, Json]  # kind and object
 
 
 class KubernetesDriver:
-    """Drives instances with `kubernetes:`; used from several threads, for different instances.
+    """Driver of instances with `kubernetes:`; used from several threads, for different instances.
 
-    `declared` says of a build which providers and plugins it brings; `check` raises when this
-    daemon may not act; `wake` makes it look again when an image has changed. `settle` is how many
-    seconds each restarted pod must stay up before the gate is passed.
+    `declared` returns the providers and plugins of a build; `check` raises if this daemon may not
+    act; `wake` wakes the loop when an image has changed. `settle` is the number of seconds that
+    each restarted pod must stay up before the gate is passed.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class KubernetesDriver:
         self._wake = wake
 
     def permit(self, instance: Instance) -> None:
-        """Whatever the cluster's Role grants is permitted."""
+        """Permit everything: the cluster's Role decides."""
 
     def base(self, instance: Instance) -> Base:
-        """The image that the running pods have.
+        """Return the image of the running pods.
 
-        Raises Retryable: ReleaseMissing, NoPods, MixedImages while a rollout is under way.
+        Raises Retryable: ReleaseMissing, NoPods, MixedImages while a rollout is in progress.
         """
         release = self._release(instance)
         release.synced()
@@ -83,13 +83,13 @@ class KubernetesDriver:
         return Base(image=min(found, key=repr))
 
     def fingerprint(self, instance: Instance) -> str:
-        """Changes with the image of the running pods; never waits."""
+        """Return a fingerprint of the running pods' image; never waits."""
         release = self._release(instance)
         release.pods_mirror.listen(self._looked)
         return release.mark()
 
     def oldest_process(self, instance: Instance, now: float) -> float | None:
-        """When the oldest pod was made, of components and of tasks."""
+        """Return when the oldest pod was created, of components and of tasks."""
         return self._release(instance).oldest(now)
 
     def _looked(self, old: Json | None, new: Json | None) -> None:
@@ -105,7 +105,7 @@ class KubernetesDriver:
     def perform(
         self, step: Step, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        """Carry out one step; see Driver. Raises Retryable while something does not answer."""
+        """Carry out one step; see Driver. Raises Retryable while something does not respond."""
         release = self._release(instance)
         release.synced()
         rest = self._rest
@@ -130,7 +130,7 @@ class KubernetesDriver:
     def _observe(
         self, release: Release, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        """Record what is there, once it is sure that the restart may be carried out."""
+        """Record the current state, once it is certain that the restart can be carried out."""
         for kind, workload in _restarted(release, activation):
             words = rollout.frozen(kind, workload)
             if words:
@@ -143,25 +143,25 @@ class KubernetesDriver:
             try:
                 release.cluster.patch(kind, release.namespace, name, body, dry_run=True)
             except Away as error:
-                if error.reason == "Forbidden":  # nothing is begun that could not be ended
+                if error.reason == "Forbidden":  # nothing is started that could not be finished
                     raise Stalled(error.reason, error.message) from error
                 raise
         seen = self._rest.observe(instance)
         if not release.tasks_apart():
             return seen
-        return StepResult(  # tasks run in pods of their own: nothing has to be paused
+        return StepResult(  # tasks run in separate pods: nothing has to be paused
             Verdict.OK, pools=(), baseline=seen.baseline, expected_dags=seen.expected_dags
         )
 
     def _restart(
         self, release: Release, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
-        """Restart all but the servers, then these; returns when there is something to tell."""
+        """Restart first everything but the servers, then these; return once there is a result."""
         found = _restarted(release, activation)
         servers = [w for w in found if component_of(w[1]) in SERVERS]
         others = [w for w in found if component_of(w[1]) not in SERVERS]
         stamp, since = iso(activation.restarted_at), activation.step_since
-        for together in (others, servers):  # the API answers while the others start
+        for together in (others, servers):  # the API responds while the others start
             self._stamp_all(release, together, stamp)
             names = frozenset(str(w["metadata"]["name"]) for _, w in together)
             result = self._await(release, instance, activation, names, now, since)
@@ -187,7 +187,7 @@ class KubernetesDriver:
         now: float,
         since: float,
     ) -> StepResult | None:
-        """Wait a while for the rollouts of `names`, begun at `since`; None once they are done."""
+        """Wait a while for the rollouts of `names`, begun at `since`; return None once done."""
         stamp = iso(activation.restarted_at)
         deadline = time.monotonic() + LOOK_FOR
         while True:
@@ -226,12 +226,12 @@ class KubernetesDriver:
         now: float,
         since: float,
     ) -> Problem | None:
-        """Whether a rollout takes too long.
+        """Return a problem if a rollout takes too long.
 
-        Each pod has the probe's limit to end its grace, to get on and to become ready, counted from
-        when one last got on: a pod that hangs is told soon, and ten workers may still end and start
-        one after the other. Time in which nobody could look does not count, since nothing may have
-        got on either. All together have `longest`.
+        Each pod has the probe's limit to end its grace period, to make progress and to become
+        ready, counted from the last progress of any pod: a pod that hangs is reported soon, and ten
+        workers may still end and start one after the other. Time in which nothing could be observed
+        does not count, since there may have been no progress either. All together have `longest`.
         """
         stamp, cluster = iso(activation.restarted_at), release.cluster
         idle = now - max(since, rollout.moved(pods, stamp), release.seen_since)
@@ -263,7 +263,7 @@ class KubernetesDriver:
         stamp: str,
         waited: float,
     ) -> Problem | None:
-        """What keeps a rollout from ever ending; heals a StatefulSet that waits for a pod."""
+        """Return what keeps a rollout from ever ending; delete pods that block a StatefulSet."""
         for pod in rollout.stuck(kind, workload, pods, stamp):
             metadata = pod["metadata"]
             cluster.delete("pods", metadata["namespace"], metadata["name"], uid=metadata["uid"])
@@ -279,7 +279,7 @@ class KubernetesDriver:
         return None
 
     def _with_last_words(self, cluster: Cluster, pod: Json, problem: Problem) -> Problem:
-        """A crash with the last lines that the container wrote."""
+        """Return a crash with the last lines that the container wrote."""
         container = rollout.crashed(pod)
         if not container:
             return problem
@@ -327,7 +327,7 @@ class KubernetesDriver:
 
 
 def _restarted(release: Release, activation: Activation) -> list[Workload]:
-    """The workloads that load either build and are not scaled to nothing."""
+    """Return the workloads that load either build and are not scaled to zero."""
     return [
         (kind, workload)
         for kind, workload in release.workloads()
@@ -336,6 +336,6 @@ def _restarted(release: Release, activation: Activation) -> list[Workload]:
 
 
 def _once() -> Callable[[], bool]:
-    """A predicate that holds from its second call on: after one change."""
+    """Return a predicate that holds from its second call on: after one change."""
     calls = iter((False,))
     return lambda: next(calls, True)

@@ -1,4 +1,4 @@
-"""What the cluster's events say about a restart, in words."""
+"""Cluster events about a restart, as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POD = re.compile(r"[Cc]reate Pod (\S+) in StatefulSet")
 
 
 def newest(cluster: Cluster, namespace: str, about: Collection[Json], since: float) -> str:
-    """The newest warning since then about one of the objects; "" when there is none."""
+    """Return the newest warning since then about one of the objects, or ""."""
     uids = {found["metadata"]["uid"] for found in about}
     own = [
         event
@@ -31,10 +31,10 @@ def newest(cluster: Cluster, namespace: str, about: Collection[Json], since: flo
 def refused(
     cluster: Cluster, workload: Json, pods: Collection[Json], since: float
 ) -> Problem | None:
-    """Why a StatefulSet has not got a pod that is missing now; its status never tells.
+    """Return why a StatefulSet lacks a pod; its status never says so.
 
-    To be asked only once it waits for a while: a quota counts an ended pod for a moment, and the
-    event of an earlier restart is counted on when the same happens again.
+    Call it only once it has been waiting for a while: a quota counts an ended pod for a moment, and
+    the event of an earlier restart is counted again if the same happens again.
     """
     meta = workload["metadata"]
     fields = f"involvedObject.uid={meta['uid']},reason=FailedCreate"
@@ -52,11 +52,11 @@ def _list(cluster: Cluster, namespace: str, fields: str) -> list[Json]:
     try:
         return cluster.list("events", namespace, fields=fields)
     except GroundcrewError:
-        return []  # they only explain
+        return []  # they are only explanations
 
 
 def _last(event: Json) -> float:
-    """When it was seen last, in whole seconds or finer; some reporters set only `eventTime`."""
+    """Return when an event was last seen; some reporters set only `eventTime`."""
     series = event.get("series") or {}
     times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return max(seconds(at) for at in times)

@@ -1,6 +1,6 @@
-"""What of a release is there: its workloads and pods by the official chart's labels.
+"""Workloads and pods of a release, found by the official chart's labels.
 
-Reads mirrors, so it never waits, but for the one list that garbage collection asks for.
+It reads mirrors, so it never waits, except for the one list that garbage collection needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconciler.core.errors import Away
 from reconciler.core.runtime import Image
 
 TIER = "tier=airflow"
-TASKS = "kubernetes_executor=True"  # on every pod that the executor makes, whatever its template
+TASKS = "kubernetes_executor=True"  # on every pod that the executor creates, whatever its template
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "worker", "webserver", "api-server")
 FOREIGN = ("pgbouncer", "redis", "statsd")  # of the chart, in images without Airflow
 KINDS = ("deployments", "statefulsets")
@@ -28,7 +28,7 @@ ENDED = ("Succeeded", "Failed")
 
 
 class Release:
-    """One instance's release in its cluster."""
+    """Release of one instance in its cluster."""
 
     def __init__(self, cluster: Cluster, instance: Instance) -> None:
         assert instance.kubernetes is not None, "a release is on Kubernetes"
@@ -43,11 +43,11 @@ class Release:
         return self.cluster.mirror("pods", self.namespace, TIER)
 
     def workloads_mirror(self, kind: str) -> Mirror:
-        """The Deployments or StatefulSets of all releases in the namespace."""
+        """Return the Deployments or StatefulSets of all releases in the namespace."""
         return self.cluster.mirror(kind, self.namespace, TIER)
 
     def synced(self) -> None:
-        """Wait until the mirrors stand; raises what the cluster says."""
+        """Wait until the mirrors are complete. Raises the cluster's error."""
         timeout = self.cluster.limits.request_timeout
         mirrors = [self.pods_mirror, *(self.workloads_mirror(kind) for kind in KINDS)]
         for mirror in mirrors:
@@ -55,12 +55,12 @@ class Release:
 
     @property
     def seen_since(self) -> float:
-        """From when on every change was seen: before, the cluster or the daemon was away."""
+        """The time since which every change was seen: before, cluster or daemon were away."""
         mirrors = [self.pods_mirror, *(self.workloads_mirror(kind) for kind in KINDS)]
         return max(mirror.since for mirror in mirrors)
 
     def workloads(self) -> list[tuple[str, Json]]:
-        """(kind, object) of every Airflow component; raises Away("ReleaseMissing")."""
+        """Return (kind, object) of every Airflow component. Raises Away("ReleaseMissing")."""
         found = [
             (kind, item)
             for kind in KINDS
@@ -78,11 +78,11 @@ class Release:
         return found
 
     def components(self) -> frozenset[str]:
-        """The components that the release has, without those that are scaled to nothing."""
+        """Return the components that the release has, without those scaled to zero."""
         return frozenset(component_of(item) for _, item in self.workloads() if replicas_of(item))
 
     def tasks_apart(self) -> bool:
-        """Do all tasks run in pods of their own, which a restart does not touch."""
+        """Return True if all tasks run in separate pods, which a restart does not touch."""
         executors = {
             str(labels_of(item).get("executor", ""))
             for _, item in self.workloads()
@@ -91,9 +91,9 @@ class Release:
         return executors == {KUBERNETES_EXECUTOR}
 
     def pods(self) -> list[Json]:
-        """The pods of Airflow's components, without ended ones.
+        """Return the pods of Airflow's components, without ended ones.
 
-        Bare pods are those of tasks, which may bear all labels of the template they came from.
+        Pods without a controller are those of tasks, which may have all labels of their template.
         """
         return [
             pod
@@ -105,15 +105,15 @@ class Release:
         ]
 
     def pods_of(self, kind: str, workload: Json) -> list[Json]:
-        """The pods of one workload, without ended ones: several may share a component's labels."""
+        """Return one workload's pods, without ended ones; labels may match several workloads."""
         return [pod for pod in self.pods() if _owns(kind, workload, pod)]
 
     def oldest(self, now: float) -> float | None:
-        """When the oldest pod of the release, tasks included, was made; None if not known.
+        """Return when the oldest pod of the release, including tasks, was created, or None.
 
-        Those without Airflow load no build, and no rollout makes them younger: they do not count.
-        Asks the cluster for pods of tasks whose template lacks the chart's labels: those without a
-        `release` may be of any in the namespace. Raises what the cluster says.
+        Pods without Airflow load no build, and no rollout replaces them: they do not count. Asks
+        the cluster for pods of tasks whose template lacks the chart's labels: those without a
+        `release` may belong to any in the namespace. Raises the cluster's error.
         """
         mirror = self.pods_mirror
         if not mirror.fresh:
@@ -129,13 +129,13 @@ class Release:
         return min((seconds(p["metadata"].get("creationTimestamp")) for p in alive), default=now)
 
     def images(self) -> set[Image]:
-        """The images that the pods which load builds run now; empty while there are none."""
+        """Return the images that the pods which load builds run now."""
         context = self._instance.kubernetes.context if self._instance.kubernetes else None
         images = (_image(pod, context) for pod in self._loading())
         return {image for image in images if image is not None}
 
     def outgoing(self) -> tuple[str, ...]:
-        """Return the image names of components whose pods have several: a rollout is under way.
+        """Return the image names of components whose pods have several: a rollout is in progress.
 
         A pod that has not started yet counts too: it is the first sign of an upgrade.
         """
@@ -147,7 +147,7 @@ class Release:
         return tuple(sorted({n for several in names.values() if len(several) > 1 for n in several}))
 
     def _loading(self) -> list[Json]:
-        """The pods that load builds, without those that are ending."""
+        """Return the pods that load builds, without those that are terminating."""
         return [
             pod
             for pod in self.pods()
@@ -156,9 +156,9 @@ class Release:
         ]
 
     def mark(self) -> str:
-        """Return a mark that changes with the images, mixtures of several included.
+        """Return a fingerprint that changes with the images, including mixtures of several.
 
-        "" while no pod tells its image.
+        "" while no pod reports its image.
         """
         images = self.images() if self.pods_mirror.fresh else set()
         if not images:
@@ -171,33 +171,33 @@ class Release:
 
 
 def labels_of(found: Json) -> Json:
-    """An object's labels."""
+    """Return an object's labels."""
     return found["metadata"].get("labels") or {}
 
 
 def component_of(found: Json) -> str:
-    """The chart's name of a component."""
+    """Return the chart's name of a component."""
     return str(labels_of(found).get("component", ""))
 
 
 def replicas_of(workload: Json) -> int:
-    """How many pods a workload shall have."""
+    """Return how many pods a workload should have."""
     return int(workload["spec"].get("replicas", 1))
 
 
 def controller_of(pod: Json) -> Json:
-    """The reference to what made a pod and replaces it; empty for a bare pod."""
+    """Return the reference to a pod's controller; empty for a bare pod."""
     owners: Iterable[Json] = pod["metadata"].get("ownerReferences") or []
     return next((owner for owner in owners if owner.get("controller")), {})
 
 
 def annotation(found: Json, key: str) -> str:
-    """One annotation of an object, or of a pod template; "" without."""
+    """Return one annotation of an object or of a pod template, or ""."""
     return str((found.get("metadata", {}).get("annotations") or {}).get(key, ""))
 
 
 def mark_of(pod: Json | None) -> tuple[str, ...]:
-    """What of a pod's document the mark of its release depends on."""
+    """Return the parts of a pod's document that the fingerprint of its release depends on."""
     if pod is None:
         return ()
     gone = "deletionTimestamp" in pod["metadata"]
@@ -205,21 +205,21 @@ def mark_of(pod: Json | None) -> tuple[str, ...]:
 
 
 def seconds(value: object) -> float:
-    """Seconds since the epoch of a Kubernetes time; 0.0 for none."""
+    """Return a Kubernetes time as seconds since the epoch, or 0.0 for none."""
     if not isinstance(value, str) or not value:
         return 0.0
     return datetime.fromisoformat(value).timestamp()
 
 
 def container_of(pod: Json) -> Json | None:
-    """The status of the container that runs Airflow."""
+    """Return the status of the container that runs Airflow."""
     found: Iterable[Json] = pod["status"].get("containerStatuses") or []
     wanted = main_of(pod)
     return next((c for c in found if c["name"] == wanted), None)
 
 
 def _owns(kind: str, workload: Json, pod: Json) -> bool:
-    """Is a pod a workload's own: a Deployment's pods are its ReplicaSets', which it names."""
+    """Return True if a workload owns a pod; a Deployment does so through its ReplicaSets."""
     owner, meta = controller_of(pod), workload["metadata"]
     if kind == "statefulsets":
         return bool(owner.get("uid") == meta["uid"])

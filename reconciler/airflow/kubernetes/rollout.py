@@ -1,4 +1,4 @@
-"""How far the restart of one component is: pure functions of its workload and pods."""
+"""Progress of one component's restart: pure functions of its workload and pods."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from reconciler.cluster.connection import Json
 from reconciler.cluster.words import containers, crashing, diagnose
 from reconciler.core.model import Problem
 
-LINGER = 60.0  # seconds that a pod may be there after the end of its grace
+LINGER = 60.0  # seconds that a pod may remain after the end of its grace period
 
 
 def stamped(workload: Json, stamp: str) -> bool:
-    """Does the pod template bear this restart."""
+    """Return True if the pod template has the annotation of this restart."""
     return annotation(workload["spec"].get("template") or {}, RESTARTED_AT) == stamp
 
 
 def patch(stamp: str) -> Json:
-    """The patch that `kubectl rollout restart` makes."""
+    """Return the patch that `kubectl rollout restart` makes."""
     return {"spec": {"template": {"metadata": {"annotations": {RESTARTED_AT: stamp}}}}}
 
 
 def frozen(kind: str, workload: Json) -> str:
-    """In words, why a changed template would never reach the pods; "" when it would."""
+    """Return a text about why a changed template would never reach the pods, or ""."""
     spec, name = workload["spec"], workload["metadata"]["name"]
     strategy = spec.get("updateStrategy") or {}
     if strategy.get("type") == "OnDelete":
@@ -46,7 +46,7 @@ def frozen(kind: str, workload: Json) -> str:
 
 
 def complete(workload: Json, pods: Sequence[Json], stamp: str) -> bool:
-    """Are all pods of this restart and ready, and none of an older one left."""
+    """Return True if all pods are of this restart and ready, and no older one is left."""
     if not stamped(workload, stamp) or not _observed(workload):
         return False
     fresh = [pod for pod in pods if annotation(pod, RESTARTED_AT) == stamp]
@@ -54,7 +54,7 @@ def complete(workload: Json, pods: Sequence[Json], stamp: str) -> bool:
 
 
 def progress(workload: Json, pods: Sequence[Json], stamp: str) -> str:
-    """In words, how far it is."""
+    """Return a text about the progress."""
     name, wanted = workload["metadata"]["name"], replicas_of(workload)
     fresh = [pod for pod in pods if annotation(pod, RESTARTED_AT) == stamp]
     up = sum(ready(pod) for pod in fresh)
@@ -64,11 +64,11 @@ def progress(workload: Json, pods: Sequence[Json], stamp: str) -> str:
 
 
 def moved(pods: Sequence[Json], stamp: str) -> float:
-    """When the pods last got on, by the cluster's clock; 0.0 when they have not begun.
+    """Return when the pods last made progress, by the cluster's clock; 0.0 if they have not begun.
 
-    A restarted pod was made, found a node, was initialised, or became ready or ceased to be: from
-    then on it has its time again. One that is ending gets all of its grace, so this may lie ahead:
-    a worker may use it to finish its tasks.
+    Progress means that a restarted pod was created, was scheduled, was initialised, or became ready
+    or unready; its time limit then starts again. A terminating pod gets all of its grace period, so
+    the result may be in the future: a worker may use it to finish its tasks.
     """
     times = [0.0]
     for pod in pods:
@@ -84,10 +84,10 @@ def moved(pods: Sequence[Json], stamp: str) -> float:
 
 
 def longest(workload: Json, timeout: float) -> float:
-    """Seconds that a rollout may take even while it gets on: each pod ends and starts in turn.
+    """Return the seconds that a rollout may take even with progress: pods are replaced in turn.
 
     A StatefulSet replaces its pods one after the other, whatever its podManagementPolicy, and a
-    Deployment in as many turns at most.
+    Deployment in at most as many turns.
     """
     pod = workload["spec"].get("template", {}).get("spec", {})
     grace = float(pod.get("terminationGracePeriodSeconds", 30))
@@ -95,7 +95,7 @@ def longest(workload: Json, timeout: float) -> float:
 
 
 def failure(workload: Json) -> Problem | None:
-    """What a Deployment says of a rollout that does not get on."""
+    """Return the problem that a Deployment reports about a rollout without progress."""
     name = workload["metadata"]["name"]
     if not _observed(workload):
         return None  # its conditions are of an earlier template
@@ -111,7 +111,7 @@ def failure(workload: Json) -> Problem | None:
 
 
 def broken(pods: Sequence[Json], stamp: str) -> tuple[Json, Problem] | None:
-    """The first restarted pod that will not run, and why."""
+    """Return the first restarted pod that will not run, and the reason."""
     for pod in pods:
         if annotation(pod, RESTARTED_AT) == stamp and "deletionTimestamp" not in pod["metadata"]:
             problem = diagnose(pod)
@@ -121,12 +121,12 @@ def broken(pods: Sequence[Json], stamp: str) -> tuple[Json, Problem] | None:
 
 
 def stuck(kind: str, workload: Json, pods: Sequence[Json], stamp: str) -> list[Json]:
-    """Pods of an earlier template that keep a StatefulSet from going on: it waits for them.
+    """Return the pods of an earlier template that block a StatefulSet, which waits for them.
 
-    It never replaces a pod that is not ready, be it that it crashes, that it hangs or that its
-    volumes never come; a changed template alone does not heal it, it must be deleted. That is no
-    more than the StatefulSet itself would do to a ready one: it is asked to end, and a worker gets
-    its whole grace to finish the tasks that it may still run.
+    It never replaces a pod that is not ready, because it crashes, hangs or lacks its volumes; a
+    changed template alone does not help, the pod must be deleted. That is no more than the
+    StatefulSet itself would do to a ready pod: it is asked to terminate, and a worker gets its
+    whole grace period to finish the tasks that it may still run.
     """
     if kind != "statefulsets" or not stamped(workload, stamp) or not _observed(workload):
         return []
@@ -140,7 +140,7 @@ def stuck(kind: str, workload: Json, pods: Sequence[Json], stamp: str) -> list[J
 
 
 def lingering(pods: Sequence[Json], now: float) -> Problem | None:
-    """A pod that should long have ended: its node says nothing any more, so it counts for ever."""
+    """Return the problem of a pod that should have ended long ago: its node no longer reports."""
     for pod in pods:
         metadata = pod["metadata"]
         over = now - seconds(metadata.get("deletionTimestamp"))
@@ -156,14 +156,14 @@ def lingering(pods: Sequence[Json], now: float) -> Problem | None:
 
 
 def ready(pod: Json) -> bool:
-    """Is a pod ready, and not about to go."""
+    """Return True if a pod is ready and not terminating."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     up = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
     return up and "deletionTimestamp" not in pod["metadata"]
 
 
 def started(pods: Sequence[Json]) -> float:
-    """When the youngest Airflow container of the pods started; 0.0 when none is known to run."""
+    """Return when the youngest Airflow container of the pods started; 0.0 if none runs."""
     times = []
     for pod in pods:
         state = (container_of(pod) or {}).get("state") or {}
@@ -174,8 +174,8 @@ def started(pods: Sequence[Json]) -> float:
 def unsettled(starts: Mapping[str, float], now: float, settle: float) -> str:
     """Return which components have not been up for `settle` seconds; "" when all have.
 
-    `starts` holds when the youngest Airflow container of each started, by the cluster's clock. One
-    whose clock is ahead of ours counts as started now.
+    `starts` holds when the youngest Airflow container of each started, by the cluster's clock. If
+    that clock is ahead of ours, the container counts as started now.
     """
     young = {name: max(0.0, now - at) for name, at in starts.items() if now - at < settle}
     return "; ".join(
@@ -185,11 +185,11 @@ def unsettled(starts: Mapping[str, float], now: float, settle: float) -> str:
 
 
 def crashed(pod: Json) -> str:
-    """The container of a pod whose last words are worth telling; "" when none crashed."""
+    """Return the crashed container of a pod whose last output should be reported, or ""."""
     return next((str(c["name"]) for c in containers(pod) if crashing(pod, c)), "")
 
 
 def _observed(workload: Json) -> bool:
-    """Has the workload's controller seen its present template."""
+    """Return True if the workload's controller has seen its current template."""
     seen = int((workload.get("status") or {}).get("observedGeneration") or 0)
     return seen >= int(workload["metadata"]["generation"])

@@ -1,6 +1,6 @@
-"""What a pull request on the environments repo would do: `groundcrew plan --base …`.
+"""Preview of a pull request on the environments repo: `groundcrew plan --base …`.
 
-`revisions` reads both sides, `comparing` says what differs, `resolving` which packages that means,
-`advisories` what is known against them, and `markdown` lays it out. Nothing is recorded, and no
-daemon is needed: what it knows of the instances' bases it is given as a file.
+`revisions` reads both sides, `comparing` finds the differences, `resolving` the resulting packages,
+`advisories` known vulnerabilities, and `markdown` formats the result. Nothing is recorded, and no
+daemon is needed: information about the instances' bases comes from a file.
 """

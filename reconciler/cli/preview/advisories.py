@@ -1,7 +1,7 @@
-"""What is known against the packages: asked of OSV, by name and version.
+"""Known vulnerabilities of packages, queried from OSV by name and version.
 
-Names of in-repo packages and of a team's private indexes are nobody else's business: they are never
-asked for. That OSV does not answer is said in the plan and fails nothing.
+Names of in-repo packages and of packages from a team's private indexes are confidential: they are
+never sent. If OSV does not respond, the plan says so, and nothing fails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconciler.documents import Document, Rows, parse
 from reconciler.outgoing import Client
 
 OSV = "https://api.osv.dev"
-BATCH = 500  # queries of one request; OSV takes 1,000
+BATCH = 500  # queries per request; OSV accepts 1,000
 TIMEOUT = 20.0
 Pair = tuple[str, str]
 
@@ -32,7 +32,7 @@ class _Result(Document):
 
 
 class _Answer(Document):
-    """OSV's answer to a batch of queries."""
+    """Response of OSV to a batch of queries."""
 
     results: Rows[_Result]
 
@@ -40,7 +40,7 @@ class _Answer(Document):
 def with_advisories(
     preview: Preview, private: Mapping[str, frozenset[str]], service: str = OSV
 ) -> Preview:
-    """The preview with the advisories of what it adds and changes; "off" asks nobody."""
+    """Return the preview with the advisories of added and changed packages; "off" skips that."""
     if service == "off":
         return replace(preview, advisories="not asked for")
     pairs = sorted({pair for change in preview.changes for pair in _brought(change, private)})
@@ -54,7 +54,7 @@ def with_advisories(
 
 
 def _brought(change: InstanceChange, private: Mapping[str, frozenset[str]]) -> list[Pair]:
-    """Versions that the change brings, and those that it leaves behind."""
+    """Return the versions that the change introduces, and those that it removes."""
     if change.packages is None:
         return []
     globs = private.get(change.environment, frozenset())
@@ -82,7 +82,7 @@ def _with(
 
 
 def ask(pairs: list[Pair], service: str) -> dict[Pair, list[str]]:
-    """Ids of the advisories for each (name, version); raises httpx's errors, or ValueError."""
+    """Return ids of advisories for each (name, version). Raises httpx's errors, or ValueError."""
     found: dict[Pair, list[str]] = {}
     with Client(base_url=service, timeout=TIMEOUT) as client:
         for start in range(0, len(pairs), BATCH):

@@ -1,4 +1,4 @@
-"""What differs between two revisions, for each instance; pure."""
+"""Differences between two revisions for each instance; pure functions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Re
 from reconciler.core.world import Draft, Policy, WindowState, World, owners_of
 
 Packages = Mapping[str, str]
-"""Name → version."""
+"""Mapping from name to version."""
 
 
 class Action(StrEnum):
-    """What merging would do to an instance."""
+    """Effect of merging on an instance."""
 
     BUILD = "new build"
     FIRST = "first build"
@@ -41,7 +41,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Packages that a change adds, removes, and takes to another version (before, after)."""
+    """Packages that a change adds, removes, or moves to another version (before, after)."""
 
     added: Packages = field(default_factory=dict)
     removed: Packages = field(default_factory=dict)
@@ -49,14 +49,14 @@ class Difference:
 
     @property
     def short(self) -> str:
-        """+1 -0 ~2, or "none"."""
+        """Summary such as +1 -0 ~2, or "none"."""
         counts = (len(self.added), len(self.removed), len(self.changed))
         return "+{} -{} ~{}".format(*counts) if any(counts) else "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """A known weakness of a package's version; `new`: this change brings it."""
+    """Known vulnerability of a package's version; `new`: this change introduces it."""
 
     id: str
     package: str
@@ -65,16 +65,16 @@ class Advisory:
 
     @property
     def url(self) -> str:
-        """Where it is described."""
+        """The URL of its description."""
         return f"https://osv.dev/vulnerability/{self.id}"
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceChange:
-    """What would become of one instance.
+    """Change to one instance.
 
-    `packages` is None where it could not be found out; `unknown` says why. `problem` is what stands
-    against it: a conflict with the base, or a package that is not there.
+    `packages` is None if it could not be determined; `unknown` says why. `problem` is what prevents
+    the change: a conflict with the base, or a missing package.
     """
 
     instance: str
@@ -92,23 +92,23 @@ class InstanceChange:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """All that a pull request would do; `findings` are the mistakes that it brings."""
+    """Effect of a pull request; `findings` are the mistakes that it introduces."""
 
     base: str
     changes: tuple[InstanceChange, ...] = ()
     findings: tuple[Finding, ...] = ()
     mended: tuple[Finding, ...] = ()
-    lost: tuple[str, ...] = ()  # set when so many objects go that the prune guard holds it
-    advisories: str = ""  # why they were not looked up; "" when they were
+    lost: tuple[str, ...] = ()  # objects whose removal makes the prune guard hold the revision
+    advisories: str = ""  # why they were not queried; "" if they were
 
     @property
     def wrong(self) -> bool:
-        """Would merging it fail."""
+        """True if merging would fail."""
         return bool(self.findings) or any(c.problem is not None for c in self.changes)
 
 
 def difference(before: Packages, after: Packages) -> Difference:
-    """What taking `before` to `after` means."""
+    """Return the difference from `before` to `after`."""
     return Difference(
         {n: v for n, v in sorted(after.items()) if n not in before},
         {n: v for n, v in sorted(before.items()) if n not in after},
@@ -122,7 +122,7 @@ def compare(
     state_of: Callable[[Window], WindowState],
     prune_fraction: float,
 ) -> Preview:
-    """What differs, without the packages; `state_of` says how a window is now."""
+    """Return the changes, without packages; `state_of` returns a window's current state."""
     before, after = _owners(old), _owners(new)
     broken = Broken(new, (*old.environments.values(), *old.instances.values()))
     changes = []
@@ -156,7 +156,7 @@ def _action(
     after: Environment | None,
     broken: Broken,
 ) -> Action | None:
-    """What happens to one instance; None for nothing at all."""
+    """Return what happens to one instance; None if nothing."""
     if now is None:
         kept = was is not None and broken.by(was) is not None
         return Action.STALLED if kept else Action.REMOVED
@@ -179,7 +179,7 @@ def _action(
 
 
 def _earlier(environment: Environment, name: str) -> tuple[Wave, ...]:
-    """The waves before the instance's own."""
+    """Return the waves before the instance's own."""
     waves = environment.rollout
     return waves[: next(n for n, wave in enumerate(waves) if name in wave.instances)]
 
@@ -212,7 +212,7 @@ def _change(
 def _waits_on(
     instance: Instance, environment: Environment | None, state_of: Callable[[Window], WindowState]
 ) -> list[str]:
-    """On what the activation would wait, in words."""
+    """Return texts about what the activation would wait for."""
     found = []
     if instance.suspend:
         found.append(waits.for_instance())
@@ -238,7 +238,7 @@ def _lines(before: Recipe | None, after: Recipe | None) -> tuple[str, ...]:
 
 
 def _asked(recipe: Recipe) -> dict[str, None]:
-    """Every line of a recipe, as people read it."""
+    """Return every line of a recipe, in readable form."""
     trees = {p.path: p.tree[:SHORT_TREE] for p in recipe.packages}
     lines = [
         f"{r.text} (source {trees.get(r.package, '')})" if r.package else r.text
@@ -257,7 +257,7 @@ SHORT_TREE = 10  # digits of an in-repo package's tree
 
 
 def _held(old: Definitions, new: Definitions, policy: Policy) -> tuple[str, ...]:
-    """What is lost, where the daemon's prune guard would hold it."""
+    """Return what is lost, if the daemon's prune guard would hold the revision."""
     records = Records(
         environments={
             e.name: EnvironmentRecord(e.name, e.team, e, old.commit)

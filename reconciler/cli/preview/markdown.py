@@ -1,7 +1,7 @@
-"""A preview as a comment on a pull request, in Markdown that GitHub and GitLab show alike.
+"""Preview as a comment on a pull request, in Markdown that GitHub and GitLab show alike.
 
-Texts come from the pull request: nothing in them becomes markup, a link or a mention. It stays
-below what GitHub takes as one comment.
+Texts come from the pull request: nothing in them becomes markup, a link or a mention. The result
+stays below GitHub's limit for one comment.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from reconciler.cli.preview.comparing import Action, Difference, InstanceChange, Preview
 
-MARK = "<!-- groundcrew plan -->"  # by which a CI finds its earlier comment
-LIMIT = 60_000  # characters; GitHub takes 65,536
-ROWS = 100  # of a table
-WORDS = 1500  # of one problem
+MARK = "<!-- groundcrew plan -->"  # with which a CI finds its earlier comment
+LIMIT = 60_000  # characters; GitHub allows 65,536
+ROWS = 100  # per table
+WORDS = 1500  # per problem
 
 
 def markdown(preview: Preview) -> str:
-    """The comment."""
+    """Return the comment."""
     parts = [MARK, f"## Groundcrew: {_headline(preview)}", *_table(preview.changes)]
     parts += _problems(preview) + _mistakes(preview) + _lost(preview)
     parts += _advisories(preview) + _packages(preview.changes) + _unknown(preview)
@@ -68,7 +68,7 @@ def _table(changes: Sequence[InstanceChange]) -> list[str]:
 
 
 def _problems(preview: Preview) -> list[str]:
-    """Each problem once, with the instances that have it."""
+    """Return each problem once, with the instances that have it."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for change in preview.changes:
         problem = change.problem
@@ -128,7 +128,7 @@ def _advisories(preview: Preview) -> list[str]:
 
 
 def _packages(changes: Sequence[InstanceChange]) -> list[str]:
-    """Each difference once, with the instances that it is for."""
+    """Return each difference once, with the instances that it is for."""
     groups: dict[tuple[str, str], tuple[InstanceChange, list[str]]] = {}
     for change in changes:
         asked = change.packages is not None or change.requirements
@@ -176,13 +176,13 @@ def _unknown(preview: Preview) -> list[str]:
 
 
 def code(words: str) -> str:
-    """Words as code; "" for none."""
+    """Return words as code, or "" for none."""
     plain = "".join(c for c in words if c.isprintable()).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`" if plain else ""
 
 
 def text(words: str) -> str:
-    """Words on one line, with nothing in them that means anything in Markdown."""
+    """Return words on one line, with all special characters of Markdown escaped."""
     line = " ".join("".join(c for c in words if c.isprintable() or c.isspace()).split())
     escaped = html.escape(line[:WORDS], quote=False)
     for character in "\\`*_{}[]()#!|~":
@@ -191,7 +191,7 @@ def text(words: str) -> str:
 
 
 def quote(words: str) -> str:
-    """Words as they are, in a block of their own."""
+    """Return words unchanged, in a separate block."""
     kept = "".join(c for c in words[:WORDS] if c.isprintable() or c == "\n")
     lines = [line for line in kept.split("\n") if line.strip()]
     return "<pre>" + html.escape("\n".join(lines), quote=False).replace("@", "&#64;") + "</pre>"

@@ -1,7 +1,7 @@
-"""Which packages a change means: both sides are resolved by the builder's own resolver, now.
+"""Packages of both sides of a change, resolved now by the builder's own resolver.
 
-Nothing is installed and nothing published. In-repo packages are built, as their metadata is needed;
-that runs their build backends, in the sandbox where there is one.
+Nothing is installed and nothing published. In-repo packages are built, because their metadata is
+needed; that runs their build backends, in the sandbox if there is one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RESOLVED = (Action.BUILD, Action.FIRST, Action.BARE)
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The packages of one side; or the problem, or why it is not known."""
+    """Packages of one side, or the problem, or why they are unknown."""
 
     packages: Packages | None = None
     problem: Problem | None = None
@@ -47,7 +47,7 @@ NOTHING = Resolved({})
 
 
 class Resolver:
-    """Resolves each (recipe, runtime) once; used by several threads."""
+    """Resolver that resolves each (recipe, runtime) once; used by several threads."""
 
     def __init__(self, settings: Settings, sides: tuple[Side, Side], scratch: Path) -> None:
         trees: dict[str, Path] = {}
@@ -71,7 +71,7 @@ class Resolver:
         shutil.copytree(self._trees[tree], dest, symlinks=True)
 
     def resolve(self, environment: Environment, runtime: Runtime) -> Resolved:
-        """What an environment brings on a runtime."""
+        """Return the packages of an environment on a runtime."""
         key = (environment.team, environment.recipe.digest, runtime.key)
         with self._lock:
             found = self._known.get(key)
@@ -107,7 +107,7 @@ def with_packages(
     resolver: Resolver,
     tell: Callable[..., None] = lambda *_, **__: None,
 ) -> tuple[InstanceChange, ...]:
-    """The changes with their packages, several at once; `tell` is called as each is done."""
+    """Return the changes with their packages, resolved in parallel; `tell` is called for each."""
 
     def one(change: InstanceChange) -> InstanceChange:
         found = resolved(change)
@@ -149,14 +149,14 @@ def _one(
 
 
 def owner(side: Side, instance: str) -> Environment | None:
-    """The environment whose rollout names the instance."""
+    """Return the environment whose rollout names the instance, or None."""
     environments = side.definitions.environments
     return environments.get(owners_of(environments.values()).get(instance, ""))
 
 
 @cache
 def interpreter(version: str) -> str | None:
-    """A Python of this machine with the same major and minor version; None when there is none."""
+    """Return a local Python with the same major and minor version, or None."""
     short = ".".join(version.split(".")[:2])
     try:
         done = subprocess.run(
@@ -172,13 +172,13 @@ def interpreter(version: str) -> str | None:
 
 
 def cache_home() -> Path:
-    """Where the user's caches are: a CI keeps it from run to run if it wants to."""
+    """Return the user's cache directory, which a CI may keep from run to run."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home) / "groundcrew"
 
 
 def private_names(side: Side) -> Mapping[str, frozenset[str]]:
-    """By environment: globs of names that come from its own indexes, and its in-repo packages."""
+    """Return by environment: globs of names from its own indexes, and its in-repo packages."""
     return {
         name: frozenset(
             {glob for index in e.recipe.indexes for glob in index.packages}

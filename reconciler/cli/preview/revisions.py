@@ -1,4 +1,4 @@
-"""The two sides of a pull request: a checkout as it is, and the commit that it is based on."""
+"""Both sides of a pull request: a checkout as it is, and the commit that it is based on."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from reconciler.cli.failing import Misuse
 from reconciler.core.definitions import Commit, Definitions, Environment, SourcePackage
 from reconciler.core.errors import Stalled
 
-TIMEOUT = 120.0  # seconds of one git command
-SHORT = 10  # digits of a revision that people get to see
+TIMEOUT = 120.0  # seconds per git command
+SHORT = 10  # digits of a revision that are shown to people
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One revision: its definitions, and the directory in which its files are."""
+    """Revision with its definitions, and the directory of its files."""
 
     definitions: Definitions
     root: Path
 
     def packages(self) -> Mapping[str, Path]:
-        """Directories of in-repo packages by their trees."""
+        """Return the directories of in-repo packages by their trees."""
         found: list[SourcePackage] = []
         environments: list[Environment] = list(self.definitions.environments.values())
         for environment in environments:
@@ -37,10 +37,10 @@ class Side:
 
 
 def read_sides(path: Path, base: str, scratch: Path) -> tuple[Side, Side]:
-    """What the checkout at `path` is based on, and the checkout itself; raises Misuse.
+    """Return the base of the checkout at `path`, and the checkout itself. Raises Misuse.
 
-    The first is the newest common ancestor with `base`, written below `scratch`: what was merged
-    to `base` since then is no part of the pull request.
+    The base is the newest common ancestor with `base`, written below `scratch`: what was merged to
+    `base` since then is not part of the pull request.
     """
     try:
         root = Path(_git(path, "rev-parse", "--show-toplevel").strip())

@@ -1,7 +1,7 @@
-"""What is known of the instances' bases where no daemon runs: from a daemon's address, or a file.
+"""Runtimes of the instances' bases for use without a daemon: from a daemon's URL, or a file.
 
-A daemon serves it at `/api/v1/runtimes` and `groundcrew runtimes` prints it. It holds what is
-installed in each base, and no secrets.
+A daemon serves them at `/api/v1/runtimes` and `groundcrew runtimes` prints them. They list what is
+installed in each base, and contain no secrets.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ _RUNTIME = TypeAdapter(Runtime)
 
 @dataclass(frozen=True, slots=True)
 class Runtimes:
-    """Runtimes by their keys, and which instance has which; no paths and images are known."""
+    """Runtimes by key, and the key of each instance; without paths and images."""
 
     runtimes: Mapping[str, Runtime] = field(default_factory=dict)
     instances: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, instance: str) -> Runtime | None:
-        """The runtime of an instance, if it is known."""
+        """Return the runtime of an instance, if it is known."""
         return self.runtimes.get(self.instances.get(instance, ""))
 
 
 def of_records(records: Records) -> Runtimes:
-    """What the records know."""
+    """Return the runtimes in the records."""
     found = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
     return Runtimes({r.key: r for r in found.values()}, {name: r.key for name, r in found.items()})
 
 
 def read(source: str) -> Runtimes:
-    """The document at a path or an http(s) address; raises Misuse, or Retryable when unreachable.
+    """Return the document at a path or URL. Raises Misuse, or Retryable if it is unreachable.
 
-    An address without a path is a daemon's. It is asked with the bearer token in GROUNDCREW_TOKEN,
-    or in the file that GROUNDCREW_TOKEN_FILE names, if there is one.
+    A URL without a path is a daemon's. The request has the bearer token in GROUNDCREW_TOKEN, or in
+    the file that GROUNDCREW_TOKEN_FILE names, if there is one.
     """
     if source.startswith(("https://", "http://")):
         address = _address(source)
@@ -62,7 +62,7 @@ def read(source: str) -> Runtimes:
     else:
         text = _read(Path(source))
     try:
-        # Newer daemons may say more.
+        # Newer daemons may send more fields.
         found = contract.Runtimes.model_validate_json(text, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -111,7 +111,7 @@ def _fetch(address: httpx.URL) -> bytes:
 
 
 def _address(source: str) -> httpx.URL:
-    """What to ask: a daemon's address gets the path of its runtimes."""
+    """Return the URL to request: a daemon's URL gets the path of its runtimes."""
     try:
         url = httpx.URL(source)
     except httpx.InvalidURL as error:
@@ -122,7 +122,7 @@ def _address(source: str) -> httpx.URL:
 
 
 def _shown(address: httpx.URL) -> str:
-    """The address as it may be shown: without a password."""
+    """Return the URL without a password, for messages."""
     return str(address.copy_with(userinfo=b""))
 
 
@@ -144,7 +144,7 @@ def _refused(shown: str, status: int) -> str:
 
 
 def _token() -> str:
-    """The token to present; "" for none. Raises Misuse, which never has it in its words."""
+    """Return the token to send, or "". Raises Misuse, whose message never contains it."""
     token, place = os.environ.get(TOKEN, "").strip(), TOKEN
     name = os.environ.get(TOKEN_FILE, "")
     if not token and name:
