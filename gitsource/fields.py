@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from gitsource.requirement_lines import Kind, advice, shown
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
@@ -18,6 +20,7 @@ SIZE = re.compile(r"([1-9][0-9]{0,8})(Ki|Mi|Gi)")
 LONGEST = 366 * UNITS["d"]  # seconds
 MOST = 1_000_000_000  # of anything that is counted
 NAME_LIMIT = 255  # bytes of a file's name, on any file system
+LOGIN = re.compile(r"//[^/@\s]*@")  # the credentials of an address
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 # Where the base's interpreter finds code, and Airflow itself: its home (HOME where no other is
@@ -25,6 +28,19 @@ HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 # programs read are the team's own affair, as its code is.
 ENV_REFUSED = ("PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG")
 ENV_REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
+
+ENV_INSTEAD = (
+    ("AIRFLOW", "the platform team sets it in the configuration of Airflow"),
+    ("PYTHONPATH", "commit the modules as an in-repo package: acme @ ./packages/acme"),
+    ("PYTHON", "the platform team sets it where Airflow is started"),
+    ("LD_", "the platform team sets it where Airflow is started, and brings the libraries there"),
+    ("DYLD_", "the platform team sets it where Airflow is started"),
+    ("PATH", "programs that `files` puts below bin/ are found without it"),
+    ("HOME", "the platform team sets it where Airflow is started"),
+    ("GROUNDCREW_", "remove it: these names belong to Groundcrew"),
+)
+"""What to do instead of setting a refused variable, by the beginning of its name."""
+PACKAGINGS = ("jar", "bundle", "pom", "war", "zip", "maven-plugin")  # as Maven's coordinates have
 
 
 def _duration(value: object) -> float:
@@ -110,22 +126,9 @@ def _address(value: str) -> str:
 
 
 def _requirement(value: str) -> str:
-    name, at, path = value.partition("@")
-    if not value.isprintable():
-        raise ValueError("write each requirement in one line, without control characters")
-    if at and path.strip().startswith("."):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name.strip()):
-            raise ValueError("write an in-repo package as `name @ ./packages/name`")
-        return value
-    try:
-        parsed = Requirement(value)
-    except InvalidRequirement as error:
-        raise ValueError(f"not a requirement ({error}); write for example pandas>=2.2") from error
-    if parsed.url is not None:
-        raise ValueError(
-            "a requirement comes from an index or from this repo; git+, file: and other addresses "
-            "are not allowed. Write name>=version, or `name @ ./packages/name`"
-        )
+    words = advice(value, Kind.REQUIREMENT)
+    if words:
+        raise ValueError(f"{shown(LOGIN.sub('//', value))}: {words}")
     return value
 
 
@@ -133,8 +136,41 @@ def _environment_name(value: str) -> str:
     if not ENV_NAME.fullmatch(value):
         raise ValueError("write a name of letters, digits and _")
     if value in ENV_REFUSED or value.startswith(ENV_REFUSED_PREFIXES):
-        raise ValueError(f"{value} may not be set here: it would change Python or Airflow itself")
+        instead = next((words for prefix, words in ENV_INSTEAD if value.startswith(prefix)), "")
+        raise ValueError(
+            f"{value} may not be set here, as it would change Python or Airflow itself; "
+            f"{instead or 'remove it'}"
+        )
     return value
+
+
+def _jar(value: object) -> object:
+    """Answer for coordinates in the order of other tools; the pattern judges the rest."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split("@")[0].split(":")
+    if len(parts) in (4, 5) and parts[2] in PACKAGINGS:  # Maven's own order
+        right = [*parts[:2], parts[-1], *parts[3:-1]]
+        raise ValueError(f"write {WRITE[JAR]}: here {shown(':'.join(right))}")
+    if "@" in value and len(parts) in (3, 4):  # Gradle's
+        raise ValueError(f"write it without the @: {shown(':'.join(parts))}")
+    if "/" in value or value.endswith(".jar"):
+        raise ValueError(
+            f"write {WRITE[JAR]}, not an address or a file's name; a jar that is in no Maven "
+            f"repository has `url` and `path` instead"
+        )
+    return value
+
+
+def _target(value: str) -> str:
+    """Return the path of a file below the build's files."""
+    if value.startswith("/"):
+        raise ValueError(
+            f"write a path below the build's own folder, such as "
+            f"{shown(posixpath.normpath(value).strip('/') or 'opt/tool')}: a build changes nothing "
+            f"elsewhere on a machine"
+        )
+    return _inside(value)
 
 
 def _mode(value: object) -> str:
@@ -144,7 +180,8 @@ def _mode(value: object) -> str:
 
 
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-JAR = r"^[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+$"
+JAR = r"^[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.+-]+(:[A-Za-z0-9_.-]+)?$"
+PACKAGE = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 SHA256 = r"^[0-9a-f]{64}$"
 GLOB = r"^[A-Za-z0-9._*?-]+$"
 MODULE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -153,7 +190,9 @@ COMPONENT = "^(scheduler|dag-processor|triggerer|worker|api-server|webserver)$"
 ABSOLUTE = "^/"
 WRITE = {
     NAME: "a name of at most 63 lower-case letters, digits and -",
-    JAR: "group:artifact:version, such as org.postgresql:postgresql:42.7.4",
+    JAR: "group:artifact:version or group:artifact:version:classifier, such as "
+    "org.postgresql:postgresql:42.7.4",
+    PACKAGE: "a package's name such as zope.interface",
     SHA256: "the SHA-256 of the content, 64 digits of 0-9 and a-f",
     GLOB: "names of packages such as acme-*",
     MODULE: "a module's name such as acme.operators",
@@ -178,7 +217,11 @@ EnvName = Annotated[str, AfterValidator(_environment_name)]
 Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_count)]
 Mode = Annotated[str, BeforeValidator(_mode)]
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]
-Jar = Annotated[str, StringConstraints(pattern=JAR, max_length=200)]
+Jar = Annotated[str, BeforeValidator(_jar), StringConstraints(pattern=JAR, max_length=200)]
+PackageName = Annotated[str, StringConstraints(pattern=PACKAGE, max_length=200)]
+FileTarget = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_target)
+]
 Glob = Annotated[str, StringConstraints(pattern=GLOB, max_length=200)]
 ModuleName = Annotated[str, StringConstraints(pattern=MODULE)]
 ModuleGlob = Annotated[str, StringConstraints(pattern=MODULE_GLOB)]

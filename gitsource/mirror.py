@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from gitsource.tree import MAX_FILES, Entry
+from gitsource.worktree import POINTER, POINTER_LIMIT, is_pointer
 from reconciler.core.definitions import Commit
 from reconciler.core.errors import Retryable, Stalled
 
@@ -174,6 +175,13 @@ class Files:
             raise Stalled("TooLarge", f"{path} is not read: it is too large, or in packages/")
         assert self._blobs is not None, "files are read while a revision is taken"
         return self._blobs.read(entry.blob)
+
+    def is_pointer(self, entry: Entry) -> bool:
+        """Return True if a file is a pointer of Git LFS; of others, only the size is looked at."""
+        if entry.size > POINTER_LIMIT or entry.size < len(POINTER):
+            return False
+        assert self._blobs is not None, "files are read while a revision is taken"
+        return is_pointer(self._blobs.read(entry.blob))
 
     def tree_id(self, path: str) -> str:
         """Git's id of the directory `path`; "" when there is none."""

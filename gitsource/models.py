@@ -14,6 +14,7 @@ from gitsource.fields import (
     Cron,
     Duration,
     EnvName,
+    FileTarget,
     Glob,
     IndexUrl,
     Jar,
@@ -21,6 +22,7 @@ from gitsource.fields import (
     ModuleGlob,
     ModuleName,
     Name,
+    PackageName,
     RepoPath,
     RequirementText,
     Sha256,
@@ -63,10 +65,12 @@ class IndexModel(Model):
 class FileModel(Model):
     """A jar or a file placed beside the packages; exactly one of `jar`, `url`."""
 
-    jar: Jar | None = Field(None, description="group:artifact:version")
+    jar: Jar | None = Field(
+        None, description="group:artifact:version, or group:artifact:version:classifier"
+    )
     url: IndexUrl | None = Field(None, description="where it is fetched, without credentials")
     sha256: Sha256 = Field(description="what its content must hash to")
-    path: RepoPath | None = Field(None, description="where it goes, such as bin/duckdb")
+    path: FileTarget | None = Field(None, description="where it goes, such as bin/duckdb")
     mode: Mode = Field("0644", description="permissions, in quotes")
 
     @model_validator(mode="after")
@@ -133,7 +137,7 @@ class FragmentSpec(Model):
     indexes: Few[IndexModel] = Field(
         default_factory=list, description="package indexes beside the public one"
     )
-    sourceBuilds: Some[Name] = Field(  # noqa: N815
+    sourceBuilds: Some[PackageName] = Field(  # noqa: N815
         default_factory=list, description="third-party packages that may be built from source"
     )
     files: Some[FileModel] = Field(default_factory=list, description="jars and programs")

@@ -9,7 +9,8 @@ from collections.abc import Container, Mapping
 from gitsource.fields import NAME
 from gitsource.models import InstanceModel, KubernetesModel, LocalModel
 from gitsource.reading import ReadFile
-from gitsource.tree import Entry
+from gitsource.tree import Entry, Tree
+from gitsource.worktree import LFS_POINTER
 from reconciler.core.definitions import (
     Api,
     Component,
@@ -46,10 +47,9 @@ def kind_of_path(path: str) -> str | None:
 def refused(entry: Entry, limit: int) -> Finding | None:
     """Why a file is not read at all; None when it is."""
     place = Place(entry.path)
-    if entry.mode == "120000":
-        return Finding(place, entry.path, "SymlinkRefused", "a symlink; commit the file itself")
-    if entry.mode == "160000":
-        return Finding(place, entry.path, "SubmoduleRefused", "a submodule; commit its files")
+    wrong = wrong_entry(entry)
+    if wrong is not None:
+        return Finding(place, entry.path, *wrong)
     if entry.size > limit:
         words = f"{entry.size} bytes; a definition has at most {limit}"
         return Finding(place, entry.path, "TooLarge", words)
@@ -61,6 +61,20 @@ def refused(entry: Entry, limit: int) -> Finding | None:
         words = f"no team is called {RESERVED}: such a folder holds source packages; rename it"
         return Finding(place, entry.path, "InvalidValue", words)
     return None
+
+
+def wrong_entry(entry: Entry) -> tuple[str, str] | None:
+    """Return (reason, message) of an entry that is no file; None for a file."""
+    if entry.mode == "120000":
+        return "SymlinkRefused", "a symlink; commit the file itself"
+    if entry.mode == "160000":
+        return "SubmoduleRefused", "a submodule; commit its files"
+    return None
+
+
+def wrong_content(tree: Tree, entry: Entry) -> tuple[str, str] | None:
+    """Return (reason, message) of a file that stands for another one; None for any other."""
+    return LFS_POINTER if tree.is_pointer(entry) else None
 
 
 def unexpected(path: str, name: str, error: Exception) -> Finding:

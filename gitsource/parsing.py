@@ -19,6 +19,7 @@ from typing import Protocol
 from gitsource.constraints import Constraint, constraints_of
 from gitsource.encodings import NotUtf8, decode_text
 from gitsource.reading import ReadFile, read_file
+from gitsource.worktree import LFS_POINTER, is_pointer
 from reconciler.core.definitions import Finding, Place
 from reconciler.isolation import TOO_EXPENSIVE, Pool, TooExpensive
 
@@ -175,6 +176,10 @@ def _timed(text: Text) -> Timed:
 
 
 def _read(text: Text) -> ReadFile:
+    if is_pointer(text.data):
+        return ReadFile(
+            text.path, None, None, (Finding(Place(text.path), text.path, *LFS_POINTER),)
+        )
     try:
         content = decode_text(text.data)
     except NotUtf8 as error:

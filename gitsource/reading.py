@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gitsource.fields import WRITE
+from gitsource.fields import NAME, WRITE
 from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
 from reconciler.core.definitions import Finding, Place
@@ -103,7 +104,9 @@ def _instead(path: Path, detail: ErrorDetails) -> str:
         case "literal_error":
             return f"write {context['expected'].replace(chr(39), '')}, not {given}"
         case "string_pattern_mismatch":
-            return f"write {WRITE[context['pattern']]}, not {given}"
+            words = f"write {WRITE[context['pattern']]}, not {given}"
+            close = _name_like(detail["input"]) if context["pattern"] == NAME else ""
+            return words + (f"; {close} would do" if close else "")
         case "too_short":
             return "write at least one item, or leave the key away"
         case "too_long":
@@ -116,6 +119,11 @@ def _instead(path: Path, detail: ErrorDetails) -> str:
             return detail["msg"].removeprefix("Value error, ")
 
 
+def _name_like(given: object) -> str:
+    """Return the nearest sound name; "" where there is none."""
+    return re.sub(r"[^a-z0-9]+", "-", str(given)[:NAME_MOST].lower()).strip("-")
+
+
 def _wrong_type(path: Path, detail: ErrorDetails) -> str:
     given = detail["input"]
     wanted = TYPES.get(detail["type"], detail["msg"])
@@ -126,7 +134,7 @@ def _wrong_type(path: Path, detail: ErrorDetails) -> str:
     elif detail["type"] == "string_type" and isinstance(given, bool):
         words = f'{_dotted(path)}: write it in quotes: "{str(given).lower()}"'
     elif detail["type"] == "string_type" and isinstance(given, int | float):
-        words = f"{_dotted(path)}: write it in quotes, as it is a number otherwise"
+        words = f'{_dotted(path)}: write it in quotes: "{_short(given)}"'
     return words
 
 

@@ -7,6 +7,7 @@ import json
 import posixpath
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 
@@ -19,8 +20,10 @@ from gitsource.models import (
     ImportBudgetModel,
     IndexModel,
 )
+from gitsource.objects import wrong_content, wrong_entry
 from gitsource.parsing import Parser
 from gitsource.reading import ReadFile
+from gitsource.requirement_lines import in_repo
 from gitsource.tree import Entry, Tree, below
 from reconciler.core.definitions import (
     Checks,
@@ -43,6 +46,11 @@ or ("instance", name, team); the last is "" for what was not there."""
 
 ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux takes 128 KiB for a single one
 FINDINGS = 20  # of one constraints file
+ARCHIVES = (
+    ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z",
+    ".deb", ".rpm", ".xz", ".bz2", ".zst",
+)  # fmt: skip
+"""Ends of archives' names; what .gz alone packs is unpacked."""
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
 TEXTS_LIMIT = 2 << 20  # bytes of all of them in one environment, each time they are named
 
@@ -98,7 +106,7 @@ class Merge:
             self._index(index, folder, part, i)
         self.source_builds += [canonicalize_name(n) for n in spec.sourceBuilds]
         for i, item in enumerate(spec.files):
-            self.files.setdefault(_file(item), part.place("spec", "files", i))
+            self._file(item, part.place("spec", "files", i))
         self.env.update(spec.env)
         self.imports += spec.checks.imports
         self.exclude += spec.checks.exclude
@@ -108,10 +116,11 @@ class Merge:
         self.budget.update(_budget(part, spec.checks.importBudget))
 
     def _requirement(self, text: str, folder: str, place: Place) -> None:
-        name, at, path = (part.strip() for part in text.partition("@"))
-        if not at or not path.startswith("."):
+        own = in_repo(text)
+        if own is None:
             self.requirements.append(Requirement(text, place))
             return
+        path = own.path
         full = posixpath.normpath(posixpath.join(folder, path))
         if not full.startswith((f"{folder}/", "shared/")):
             self.wrong(
@@ -124,9 +133,9 @@ class Merge:
         if full not in self.packages and not self._check_package(full, place):
             return
         self.packages[full] = SourcePackage(
-            canonicalize_name(name), full, self.tree.tree_id(full), place
+            canonicalize_name(own.name), full, self.tree.tree_id(full), place
         )
-        self.requirements.append(Requirement(name, place, package=full))
+        self.requirements.append(Requirement(own.text, place, package=full))
 
     def _check_package(self, path: str, place: Place) -> bool:
         entries = below(self.tree, path)
@@ -135,8 +144,7 @@ class Merge:
             self.wrong(place, "MissingFile", f"{path} has no pyproject.toml; is the path right?")
             return False
         for entry in entries:
-            if entry.mode in ("120000", "160000"):
-                self._refuse_link(entry, place)
+            if self._is_refused(entry, place):
                 return False
         if sum(e.size for e in entries) > self.limits.package:
             self.wrong(
@@ -147,13 +155,12 @@ class Merge:
             return False
         return True
 
-    def _refuse_link(self, entry: Entry, place: Place) -> None:
-        if entry.mode == "120000":
-            self.wrong(
-                place, "SymlinkRefused", f"{entry.path} is a symlink; commit the file itself"
-            )
-        else:
-            self.wrong(place, "SubmoduleRefused", f"{entry.path} is a submodule; commit its files")
+    def _is_refused(self, entry: Entry, place: Place) -> bool:
+        """Return True, with a finding, for what is not the file that it stands for."""
+        wrong = wrong_entry(entry) or wrong_content(self.tree, entry)
+        if wrong is not None:
+            self.wrong(place, wrong[0], f"{entry.path} is {wrong[1]}")
+        return wrong is not None
 
     def _text(self, folder: str, name: str, place: Place) -> str:
         """The text of a file of the team; "" with a finding when there is none to read."""
@@ -162,8 +169,8 @@ class Merge:
         self.needs["file", path] = entry.blob if entry is not None else ""
         if entry is None:
             self.wrong(place, "MissingFile", f"{path} is not in the repo; is the path right?")
-        elif entry.mode in ("120000", "160000"):
-            self._refuse_link(entry, place)
+        elif self._is_refused(entry, place):
+            pass
         elif entry.size > TEXT_LIMIT:
             self.wrong(place, "TooLarge", f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
         elif (total := self.text_bytes + entry.size) > TEXTS_LIMIT:
@@ -198,7 +205,7 @@ class Merge:
             if not words:
                 lines.append(constraint)
             elif (problems := problems + 1) <= FINDINGS:
-                self.wrong(place, "NotAllowed", f"{path}:{number} holds {words}")
+                self.wrong(place, "NotAllowed", f"{path}:{number}: {words}")
         self.constraints[path] = "\n".join(lines)
 
     def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:
@@ -209,6 +216,21 @@ class Merge:
         self.indexes[index.name] = Index(
             index.name, index.url, tuple(index.packages), index.credentials, bundle
         )
+
+    def _file(self, item: FileModel, place: Place) -> None:
+        """Add a file; an archive is refused where a program belongs."""
+        found = FileItem(item.sha256, item.jar, item.url, item.path or "", int(item.mode, 8))
+        name = posixpath.basename(urlsplit(item.url or "").path).lower()
+        kept = found.target.lower().endswith((*ARCHIVES, ".jar", ".pyz", ".whl"))
+        if found.target.startswith("bin/") and name.endswith(ARCHIVES) and not kept:
+            self.wrong(
+                place,
+                "NotAProgram",
+                f"{name} is an archive, which cannot be started as {found.target}; give the "
+                f"address of the program itself, or commit the unpacked program to an in-repo "
+                f"package. To keep the archive as it is, choose a path outside bin/",
+            )
+        self.files.setdefault(found, place)
 
     def check_files(self) -> None:
         """No file may be where another is, or below one."""
@@ -268,10 +290,6 @@ def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLi
             place = part.place("spec", "checks", "importBudget", measure.key)
             found[measure] = ImportLimit(measure, float(most), place)
     return found
-
-
-def _file(item: FileModel) -> FileItem:
-    return FileItem(item.sha256, item.jar, item.url, item.path or "", int(item.mode, 8))
 
 
 def merge(

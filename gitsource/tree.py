@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import stat
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from gitsource import worktree
 
 MAX_FILES = 200_000  # of a revision, in the folders that are read; folders count too
 
@@ -31,6 +36,9 @@ class Tree(Protocol):
     def read(self, entry: Entry) -> bytes:
         """The content of a file; the caller has looked at its size."""
 
+    def is_pointer(self, entry: Entry) -> bool:
+        """Return True if a file is a pointer of Git LFS and not the content itself."""
+
     def tree_id(self, path: str) -> str:
         """An id that changes with anything below the directory `path`; "" when there is none."""
 
@@ -47,31 +55,51 @@ def below(tree: Tree, path: str) -> list[Entry]:
 
 
 class Checkout:
-    """A plain directory, as a team's own CI has it; `.git` and ignored caches are passed over."""
+    """A plain directory, as a team's own CI has it; in a work tree of git, what git sees of it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._entries: dict[str, Entry] | None = None
         self._paths: list[str] = []
+        self._pointers: set[str] | None = None
 
     def entries(self) -> dict[str, Entry]:
         """Every file by its path; a symlink is told as one, never followed."""
         if self._entries is None:
-            self._entries = {}
-            for folder, names, files in os.walk(self.root):
-                names[:] = sorted(n for n in names if n not in (".git", "__pycache__"))
-                links = [n for n in names if (Path(folder) / n).is_symlink()]
-                for name in sorted(files) + links:
-                    self._add(Path(folder) / name)
+            names = worktree.listed(self.root)
+            if names is None:
+                found = map(self._entry, self._walked())
+            else:
+                found = map(self._entry, sorted(name.rstrip("/") for name in names))
+            self._entries = {entry.path: entry for entry in found if entry is not None}
         return self._entries
 
-    def _add(self, file: Path) -> None:
-        assert self._entries is not None, "entries() makes it"
-        path = file.relative_to(self.root).as_posix()
-        info = file.lstat()
+    def _walked(self) -> Iterator[str]:
+        """Every file of a directory that git knows nothing of; caches of Python are passed over."""
+        for folder, names, files in os.walk(self.root):
+            names[:] = sorted(n for n in names if n not in (".git", "__pycache__"))
+            links = [n for n in names if (Path(folder) / n).is_symlink()]
+            for name in sorted(files) + links:
+                yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    def _entry(self, path: str) -> Entry | None:
+        """The entry of a path; None for what git knows and is deleted here."""
+        try:
+            info = (self.root / path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISDIR(info.st_mode):  # a repository inside of this one
+            return Entry(path, "160000", path, 0)
         plain = "100755" if info.st_mode & 0o100 else "100644"
-        mode = "120000" if file.is_symlink() else plain
-        self._entries[path] = Entry(path, mode, path, info.st_size)
+        return Entry(path, "120000" if stat.S_ISLNK(info.st_mode) else plain, path, info.st_size)
+
+    def is_pointer(self, entry: Entry) -> bool:
+        """Return True if git keeps a pointer of Git LFS for a file, whatever is checked out."""
+        if self._pointers is None:
+            self._pointers = worktree.pointers(self.root, self.entries())
+        if entry.path in self._pointers:
+            return True
+        return entry.size <= worktree.POINTER_LIMIT and worktree.is_pointer(self.read(entry))
 
     def paths(self) -> list[str]:
         """The path of every file, sorted."""
@@ -80,8 +108,11 @@ class Checkout:
         return self._paths
 
     def read(self, entry: Entry) -> bytes:
-        """The content of a file."""
-        return (self.root / entry.path).read_bytes()
+        """The content of a file; of a link, where it leads."""
+        path = self.root / entry.path
+        if entry.mode == "120000":
+            return os.fsencode(path.readlink())
+        return b"" if entry.mode == "160000" else path.read_bytes()
 
     def tree_id(self, path: str) -> str:
         """A digest of what is below `path`; not git's, but it changes as git's would."""
@@ -91,5 +122,14 @@ class Checkout:
             return ""
         for entry in found:
             content = hashlib.sha256(self.read(entry)).hexdigest()
-            digest.update(f"{entry.mode} {entry.path} {content}\0".encode())
+            row = f"{entry.mode} {entry.path} {content}\0"
+            digest.update(row.encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def copy(self, path: str, dest: Path) -> None:
+        """Write what is below the directory `path` to `dest`, as an export from git has it."""
+        for entry in below(self, path):
+            target = dest / entry.path.removeprefix(f"{path}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.root / entry.path, target, follow_symlinks=False)
+            target.chmod(0o755 if entry.mode == "100755" else 0o644)

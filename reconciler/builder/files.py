@@ -108,10 +108,8 @@ def _copy_limited(source: gzip.GzipFile, target: object, limit: int) -> None:
 def _url(item: FileItem, settings: BuilderSettings) -> str:
     if item.url is not None:
         return item.url
-    assert item.jar is not None, "a file is a jar or has a url"
-    group, artifact, version = item.jar.split(":")
     base = (settings.maven_repository or MAVEN).rstrip("/")
-    return f"{base}/{group.replace('.', '/')}/{artifact}/{version}/{artifact}-{version}.jar"
+    return f"{base}/{item.jar_address}"
 
 
 def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> Path:

@@ -148,10 +148,7 @@ def _write_inputs(
     work: Path, recipe: Recipe, runtime: Runtime, wheels: Sequence[InRepoWheel]
 ) -> None:
     local = {w.repo_path: w for w in wheels}
-    lines = [
-        f"{local[r.package].name} @ {local[r.package].path.as_uri()}" if r.package else r.text
-        for r in recipe.requirements
-    ]
+    lines = [_line(r.text, local[r.package]) if r.package else r.text for r in recipe.requirements]
     (work / "requirements.in").write_text("\n".join(lines) + "\n")
     base = [f"{d.name}=={d.version}" for d in usable(runtime)]
     own = [line for path, text in recipe.constraints for line in _constraints(path, text)]
@@ -164,6 +161,12 @@ def _write_inputs(
         )
         parts.append(f"[[dependency-metadata]]\n{body}\n")
     (work / "uv.toml").write_text("\n".join(parts))
+
+
+def _line(text: str, wheel: InRepoWheel) -> str:
+    """Return the requirement for an in-repo package's wheel, with the extras that are asked for."""
+    extras = ",".join(sorted(Requirement(text).extras))
+    return f"{wheel.name}{f'[{extras}]' if extras else ''} @ {wheel.path.as_uri()}"
 
 
 def _constraints(path: str, text: str) -> Iterator[str]:

@@ -61,7 +61,7 @@ class FileItem:
     """Jar or file to install beside the packages: exactly one of `jar`, `url` is set."""
 
     sha256: str
-    jar: str | None = None  # group:artifact:version, from the Maven repository of the settings
+    jar: str | None = None  # group:artifact:version[:classifier], from the settings' repository
     url: str | None = None
     path: str = ""  # below the build's files: `bin/duckdb`; jars default to `jars/<file name>`
     mode: int = 0o644
@@ -71,8 +71,15 @@ class FileItem:
         """The destination path, below the build's files."""
         if self.path or self.jar is None:
             return self.path
-        _, artifact, version = self.jar.split(":")
-        return f"jars/{artifact}-{version}.jar"
+        return f"jars/{self.jar_address.rpartition('/')[2]}"
+
+    @property
+    def jar_address(self) -> str:
+        """The jar's path below the root of a Maven repository."""
+        assert self.jar is not None, "only jars have one"
+        group, artifact, version, *classifier = self.jar.split(":")
+        name = "-".join([artifact, version, *classifier])
+        return f"{group.replace('.', '/')}/{artifact}/{version}/{name}.jar"
 
 
 class Measure(StrEnum):

@@ -306,6 +306,18 @@ def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: s
     assert "teams/red/packages/acme-own depends on gamma by an address" in error.message
 
 
+def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> None:
+    """Asked for or not, as with any package of an index."""
+    make_wheel(bench.public.folder, "beta")
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ('beta; extra == "io"',))
+    recipe = bench.recipe(own)
+    assert bench.names(recipe) == (("acme-own", "1.0"),)
+    (plain,) = recipe.requirements
+    asked = replace(plain, text="acme-own[io]")
+    found = bench.names(replace(recipe, requirements=(asked,)))
+    assert found == (("acme-own", "1.0"), ("beta", "1.0"))
+
+
 SPOILING = """
 import pathlib, zipfile
 

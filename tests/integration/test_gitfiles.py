@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,119 @@ def test_links_and_submodules_are_refused(repo: Repo, tmp_path: Path) -> None:
     assert found is not None
     assert {f.place.file for f in found.findings} == {"teams/red/two.yaml", "teams/red/sub.yaml"}
     assert "one" in found.environments
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4" * 64 + "\nsize 5242880\n"
+OWN = ENVIRONMENT.replace("[humanize]", '["own @ ./packages/own"]')
+
+
+def both(repo: Repo, tmp_path: Path) -> list[Finding]:
+    """The findings of `validate`, which must be the daemon's, too."""
+    found = sorted(validate(repo.path)[1], key=str)
+    assert sorted(read(repo, tmp_path).findings, key=str) == found
+    return found
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_pointer_of_lfs_is_refused_at_its_line(repo: Repo, tmp_path: Path, marked: bool) -> None:
+    """With or without attributes, and alike in a checkout and in the daemon."""
+    repo.write("teams/red/one.yaml", OWN)
+    repo.write("teams/red/packages/own/pyproject.toml", "")
+    repo.write("teams/red/packages/own/own/table.parquet", POINTER)
+    if marked:
+        repo.write(".gitattributes", "*.parquet filter=lfs diff=lfs merge=lfs -text\n")
+    found = only(both(repo, tmp_path))
+    assert (found.reason, found.place) == ("LfsPointerRefused", Place("teams/red/one.yaml", 5, 18))
+    assert "packages/own/own/table.parquet is a Git LFS pointer" in found.message
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "dags/one.py", "ca.pem"])
+def test_a_pointer_of_lfs_is_no_text_either(repo: Repo, tmp_path: Path, file: str) -> None:
+    """Every file that a definition names is looked at."""
+    repo.write(f"teams/red/{file}", POINTER)
+    more = {
+        "constraints.txt": "  constraints: [constraints.txt]\n",
+        "dags/one.py": "  checks: {dags: [dags/one.py]}\n",
+        "ca.pem": "  indexes: [{name: a, url: 'https://h/', packages: [x], caBundle: ca.pem}]\n",
+    }
+    repo.write("teams/red/one.yaml", ENVIRONMENT + more[file])
+    assert only(both(repo, tmp_path)).reason == "LfsPointerRefused"
+
+
+def test_a_definition_that_lfs_keeps_elsewhere_is_told(repo: Repo, tmp_path: Path) -> None:
+    """Its own file is the place then."""
+    repo.write("teams/red/two.yaml", POINTER)
+    found = only(both(repo, tmp_path))
+    assert (found.reason, found.place.file) == ("LfsPointerRefused", "teams/red/two.yaml")
+
+
+def test_what_lfs_has_checked_out_is_a_pointer_to_everybody_else(repo: Repo) -> None:
+    """A checkout may hold the file itself: git and the daemon have the pointer."""
+    repo.write("teams/red/one.yaml", OWN)
+    repo.write("teams/red/packages/own/pyproject.toml", "")
+    repo.write("teams/red/packages/own/own/model.bin", POINTER)
+    repo.write("teams/red/packages/own/own/small.bin", "committed before the attributes")
+    repo.commit()
+    repo.write(".gitattributes", "*.bin filter=lfs\n")
+    repo.git("-c", "filter.lfs.clean=cat", "add", "-A")
+    repo.write("teams/red/packages/own/own/model.bin", "\0" * 9000)
+    assert "own/model.bin is a Git LFS pointer" in only(validate(repo.path)[1]).message
+
+
+def test_what_git_ignores_is_no_part_of_a_package(repo: Repo, tmp_path: Path) -> None:
+    """A virtual environment inside of one is full of links, and nobody's affair."""
+    repo.write("teams/red/one.yaml", OWN)
+    repo.write(".gitignore", ".venv/\n*.cache\n")
+    repo.write("teams/red/packages/own/pyproject.toml", "")
+    repo.write("teams/red/packages/own/.venv/pyvenv.cfg", "")
+    (repo.path / "teams/red/packages/own/.venv/python").symlink_to("/usr/bin/python3")
+    repo.write("teams/red/packages/own/big.cache", "x" * 70_000_000)
+    before = validate(repo.path)[0].environments["one"]
+    assert both(repo, tmp_path) == []
+    repo.write("teams/red/packages/own/other.cache", "y")
+    assert validate(repo.path)[0].environments["one"] == before
+
+
+def test_a_link_or_a_repository_inside_of_a_package_is_told_alike(
+    repo: Repo, tmp_path: Path
+) -> None:
+    """What is not ignored is what a commit would hold."""
+    repo.write("teams/red/one.yaml", OWN)
+    repo.write("teams/red/packages/own/pyproject.toml", "")
+    (repo.path / "teams/red/packages/own/data").symlink_to("../../../../instances")
+    assert only(both(repo, tmp_path)).reason == "SymlinkRefused"
+    (repo.path / "teams/red/packages/own/data").unlink()
+    Repo(repo.path / "teams/red/packages/own/inner").commit()
+    (tmp_path / "again").mkdir()
+    assert only(both(repo, tmp_path / "again")).reason == "SubmoduleRefused"
+
+
+def test_a_file_that_was_deleted_is_gone_before_the_commit(repo: Repo) -> None:
+    """What git still knows and is not there any more is not read."""
+    repo.commit()
+    (repo.path / "teams/red/one.yaml").unlink()
+    assert validate(repo.path)[0].environments == {}
+
+
+def test_a_folder_that_git_knows_nothing_of_is_read_as_it_is(repo: Repo, tmp_path: Path) -> None:
+    """An archive of a repo has no history; one below an ignored folder of another is its own."""
+    files = tmp_path / "outer" / "ignored" / "files"
+    files.parent.mkdir(parents=True)
+    shutil.copytree(repo.path, files, ignore=shutil.ignore_patterns(".git"))
+    assert "one" in validate(files)[0].environments
+    subprocess.run(["git", "init", "-q", str(tmp_path / "outer")], check=True)
+    (tmp_path / "outer" / ".gitignore").write_text("ignored/\n")
+    assert "one" in validate(files)[0].environments
+
+
+def test_nothing_of_a_checkouts_configuration_is_run(repo: Repo, tmp_path: Path) -> None:
+    """`validate` may be asked of a checkout that somebody else has made."""
+    mark = tmp_path / "mark"
+    repo.git("config", "core.fsmonitor", f"touch {mark}; false")
+    repo.git("config", "filter.lfs.clean", f"touch {mark}; cat")
+    repo.write(".gitattributes", "* filter=lfs\n")
+    validate(repo.path)
+    assert not mark.exists()
 
 
 def test_a_file_over_the_limit_is_refused(repo: Repo, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gitsource.assemble import assemble
 from gitsource.schema import schema
 from gitsource.tree import Entry
+from gitsource.worktree import is_pointer
 from reconciler.core.definitions import Commit
 from reconciler.store.codec import dump, parse
 from tests.unit.test_definitions import ENVIRONMENT, INSTANCE
@@ -71,6 +72,9 @@ class Held:
 
     def read(self, entry: Entry) -> bytes:
         return self.files[entry.path]
+
+    def is_pointer(self, entry: Entry) -> bool:
+        return is_pointer(self.files[entry.path])
 
     def tree_id(self, path: str) -> str:
         path.encode()

@@ -221,21 +221,22 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
 # --------------------------------------------------------------------------------- the constraints
 
 NO_CONSTRAINT = [
-    ("-r /etc/passwd", "an option"),
-    ("-c other.txt", "an option"),
-    ("--index-url https://h.example/", "an option"),
-    ("--extra-index-url=https://h.example/", "an option"),
-    ("--find-links /", "an option"),
-    ("-e .", "an option"),
-    ("a @ https://h.example/a.whl", "an address"),
-    ("a @ file:///etc/passwd", "an address"),
-    ("https://h.example/a.whl", "no constraint"),
-    ("./a.whl", "no constraint"),
-    ("a[b]<2", "extras"),
-    ("a<2 \\", "a line that goes on in the next"),
-    ("a==1 --hash=sha256:00", "an option"),
-    ("a<<2", "no constraint"),
-    ("${HOME}", "no constraint"),
+    ("-r /etc/passwd", "name /etc/passwd in the key `constraints`, too"),
+    ("-c other.txt", "constraints: [other.txt]"),
+    ("--index-url https://h.example/", "describe the index in the key `indexes`"),
+    ("--extra-index-url=https://h.example/", "url: https://h.example/"),
+    ("--find-links /", "no folder of wheels is searched"),
+    ("-e .", "write name==version"),
+    ("a @ https://h.example/a.whl", "a path or an address; write a==version"),
+    ("a @ file:///etc/passwd", "a path or an address"),
+    ("https://h.example/a.whl", "a path or an address"),
+    ("./a.whl", "a path or an address"),
+    ("a[b]<2", "extras; write a<2"),
+    ("a<2 \\", "write each constraint in one line"),
+    ("a==1 --hash=sha256:00", "write a==1 alone"),
+    ("a<<2", "its versions cannot be read"),
+    ('a = "^1.2"', "write a>=1.2,<2"),
+    ("${HOME}", "variables are not replaced"),
     ('a<2; os_name == "\x1b"', "a control character"),
 ]
 
@@ -245,7 +246,8 @@ def test_a_constraints_file_holds_versions_only(repo: Path, line: str, words: st
     """Options, addresses, extras and the like are told with the file's line."""
     write(repo, "teams/red/c.txt", f"# ours\nnumpy<2  # for now\n\n{line}\nb<2\n")
     found = refused(repo, ENVIRONMENT + "  constraints: [c.txt]\n")
-    assert f"teams/red/c.txt:4 holds {words}" in found.message
+    assert found.message.startswith("teams/red/c.txt:4: ")
+    assert words in found.message
     assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
 
 
@@ -305,9 +307,29 @@ SAID = [
     ("spec: {requirements: ['']}", "spec.requirements[0]: write something, or leave the item away"),
     ("spec: {suspend: 1}", "spec.suspend: write true or false, not 1"),
     ("spec: {env: [a]}", "spec.env: write keys with values below it"),
-    ("spec: {sourceBuilds: [a_b]}", "write a name of at most 63 lower-case letters, digits and -"),
+    ("spec: {sourceBuilds: [-a]}", "write a package's name such as zope.interface, not '-a'"),
+    ("spec: {indexes: [{name: My_Index, url: 'https://h/', packages: [b]}]}", "my-index would do"),
+    ("spec: {env: {JOBS: 7}}", 'spec.env.JOBS: write it in quotes: "7"'),
+    ("spec: {env: {LD_PRELOAD: x}}", "sets it where Airflow is started"),
+    ("spec: {env: {PYTHONPATH: x}}", "commit the modules as an in-repo package"),
+    ("spec: {env: {AIRFLOW__CORE__PARALLELISM: x}}", "in the configuration of Airflow"),
+    ("spec: {env: {PATH: x}}", "programs that `files` puts below bin/ are found"),
+    (
+        "spec: {requirements: ['-i https://me:pw@h.example/simple']}",
+        "url: https://h.example/simple",
+    ),
+    ("spec: {files: [{jar: 'o.x:y:jar:sources:1.0', sha256: a}]}", "here o.x:y:1.0:sources"),
+    (
+        "spec: {files: [{jar: 'o.x:y:1.0:all@jar', sha256: a}]}",
+        "write it without the @: o.x:y:1.0:all",
+    ),
+    (
+        "spec: {files: [{jar: 'https://h.example/y.jar', sha256: a}]}",
+        "has `url` and `path` instead",
+    ),
+    ("spec: {files: [{url: 'https://h/x', sha256: a, path: /usr/lib/x}]}", "such as usr/lib/x"),
     ("spec: {rollout: [{instances: []}]}", "write at least one item, or leave the key away"),
-    ("spec: {files: [{jar: x, sha256: a}]}", "write group:artifact:version, such as org.postgres"),
+    ("spec: {files: [{jar: x, sha256: a}]}", "write group:artifact:version or group:art"),
     ("spec: {checks: {imports: [a-b]}}", "write a module's name such as acme.operators, not 'a-b'"),
     ("spec: {indexes: [{name: a, url: 'https://[', packages: [b]}]}", "write an address such as"),
     (
@@ -322,8 +344,10 @@ SAID = [
 @pytest.mark.parametrize(("spec", "words"), SAID)
 def test_a_finding_says_what_to_write_instead(repo: Path, spec: str, words: str) -> None:
     """In words of definitions, not of the library that reads them."""
-    message = refused(repo, ENVIRONMENT.split("spec:")[0] + spec).message
+    refused(repo, ENVIRONMENT.split("spec:")[0] + spec)
+    message = "\n".join(found.message for found in validate(repo)[1])
     assert words in message
+    assert ":pw@" not in message
     assert "should" not in message
 
 
@@ -354,6 +378,73 @@ def test_a_definition_where_none_is_read_is_told(
     assert [line.split(" is not read: ")[0] for line in told[:-1]] == [
         "instances/eu/dev.yaml", "teams/red/prod/one.yaml",
     ]  # fmt: skip
+
+
+def test_packages_are_called_as_their_authors_spell_them(repo: Path) -> None:
+    """Capitals, dots and underscores are as good as what an index makes of them."""
+    spec = "  sourceBuilds: [SQLObject, ruamel.yaml.clib, jaraco_text, A.-_b]\n"
+    recipe = taken(repo, spec).environments["one"].recipe
+    assert recipe.source_builds == ("a-b", "jaraco-text", "ruamel-yaml-clib", "sqlobject")
+
+
+JARS = [
+    ("org.x:y:1.0", "org/x/y/1.0/y-1.0.jar"),
+    ("org.x:y-core_2.12:3.5.0+b1", "org/x/y-core_2.12/3.5.0+b1/y-core_2.12-3.5.0+b1.jar"),
+    ("org.x:y:1.0:shaded", "org/x/y/1.0/y-1.0-shaded.jar"),
+    ("org.x:y:jar:1.0", None),
+    ("org.x:y:1.0:a:b", None),
+]
+
+
+@pytest.mark.parametrize(("jar", "address"), JARS)
+def test_a_jar_may_have_a_classifier(repo: Path, jar: str, address: str | None) -> None:
+    """Its file is called by it, in the repository and on the share."""
+    spec = f"  files: [{{jar: '{jar}', sha256: '{SHA}'}}]\n"
+    if address is None:
+        assert "group:artifact:version:classifier" in refused(repo, ENVIRONMENT + spec).message
+        return
+    (item,) = taken(repo, spec).environments["one"].recipe.files
+    assert item.jar_address == address
+    assert item.target == f"jars/{address.rpartition('/')[2]}"
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "refusal"),
+    [
+        ("https://h.example/a_1.0_linux.tar.gz?x=1", "bin/a", "a_1.0_linux.tar.gz is an archive"),
+        ("https://h.example/A.ZIP", "bin/a", "is an archive"),
+        ("https://h.example/a.deb", "bin/a", "cannot be started as bin/a"),
+        ("https://h.example/a.tgz", "share/a.tgz", ""),
+        ("https://h.example/a.zip", "bin/a.pyz", ""),
+        ("https://h.example/a.gz", "bin/a", ""),
+        ("https://h.example/a", "bin/a", ""),
+    ],
+)
+def test_an_archive_is_no_program(repo: Path, url: str, path: str, refusal: str) -> None:
+    """It is told at its line, before anything is fetched; elsewhere it is kept as it is."""
+    spec = f"  files:\n    - {{url: '{url}', sha256: '{SHA}', path: {path}}}\n"
+    if not refusal:
+        taken(repo, spec)
+        return
+    found = refused(repo, ENVIRONMENT + spec)
+    assert (found.reason, found.place.line) == ("NotAProgram", 7)
+    assert refusal in found.message
+
+
+@pytest.mark.parametrize(
+    ("text", "extras"),
+    [("acme @ ./packages/acme", "acme"), ("Acme[X_y, a]@./packages/acme", "Acme[a,x-y]")],
+)
+def test_an_own_package_has_extras(repo: Path, text: str, extras: str) -> None:
+    """They are part of what is asked for, in one spelling."""
+    write(repo, "teams/red/packages/acme/pyproject.toml", "")
+    more = f"  requirements: ['{text}']\n"
+    spec = ENVIRONMENT.replace("  requirements: [humanize]\n", more)
+    write(repo, "teams/red/one.yaml", spec)
+    definitions, findings = validate(repo)
+    assert findings == []
+    (requirement,) = definitions.environments["one"].recipe.requirements
+    assert (requirement.text, requirement.package) == (extras, "teams/red/packages/acme")
 
 
 @pytest.mark.parametrize(

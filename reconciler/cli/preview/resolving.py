@@ -7,7 +7,6 @@ needed; that runs their build backends, in the sandbox if there is one.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from gitsource.tree import Checkout
 from reconciler.builder.build import Builder
 from reconciler.builder.job import Job
 from reconciler.builder.sandbox import Sandbox
@@ -50,7 +50,7 @@ class Resolver:
     """Resolver that resolves each (recipe, runtime) once; used by several threads."""
 
     def __init__(self, settings: Settings, sides: tuple[Side, Side], scratch: Path) -> None:
-        trees: dict[str, Path] = {}
+        trees: dict[str, tuple[Checkout, str]] = {}
         for side in sides:
             trees |= side.packages()
         cached = settings.builder.cache_dir or cache_home()
@@ -68,7 +68,8 @@ class Resolver:
         self._lock = threading.Lock()
 
     def _export(self, tree: str, dest: Path) -> None:
-        shutil.copytree(self._trees[tree], dest, symlinks=True)
+        files, path = self._trees[tree]
+        files.copy(path, dest)
 
     def resolve(self, environment: Environment, runtime: Runtime) -> Resolved:
         """Return the packages of an environment on a runtime."""

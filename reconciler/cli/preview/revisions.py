@@ -22,18 +22,18 @@ SHORT = 10  # digits of a revision that are shown to people
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Revision with its definitions, and the directory of its files."""
+    """Revision with its definitions and its files."""
 
     definitions: Definitions
-    root: Path
+    files: Checkout
 
-    def packages(self) -> Mapping[str, Path]:
-        """Return the directories of in-repo packages by their trees."""
+    def packages(self) -> Mapping[str, tuple[Checkout, str]]:
+        """Return the files and the path of in-repo packages by their trees."""
         found: list[SourcePackage] = []
         environments: list[Environment] = list(self.definitions.environments.values())
         for environment in environments:
             found += environment.recipe.packages
-        return {p.tree: self.root / p.path for p in found}
+        return {p.tree: (self.files, p.path) for p in found}
 
 
 def read_sides(path: Path, base: str, scratch: Path) -> tuple[Side, Side]:
@@ -56,12 +56,12 @@ def read_sides(path: Path, base: str, scratch: Path) -> tuple[Side, Side]:
     index = {"GIT_INDEX_FILE": str(scratch / "index")}
     _git(path, "read-tree", revision, **index)
     _git(path, "checkout-index", "--all", f"--prefix={files}/", **index)
-    old = assemble(Checkout(files), Commit(revision))
+    old = Side(assemble(Checkout(files), Commit(revision)), Checkout(files))
     try:
         new, _ = validate(path)
     except Stalled as error:
         raise Misuse(error.message) from error
-    return Side(old, files), Side(new, path.resolve())
+    return old, Side(new, Checkout(path.resolve()))
 
 
 def _ancestor(path: Path, base: str) -> str:

@@ -1,0 +1,407 @@
+"""Lines that people bring along from a requirements.txt, and what to write instead of each.
+
+Serves `requirements` and the lines of constraints files alike. Only a PEP 508 requirement from an
+index, or an in-repo package, is taken; everything else gets an answer that names the key or the
+spelling that does the same here. Every look at a line takes time in proportion to its length.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+
+LINE_LIMIT = 4096  # characters; what parses a line may take longer than in proportion to it
+SHOWN = 80  # characters of a user's text that an answer repeats
+
+
+class Kind(Enum):
+    """What a line is written as, with an example of a sound one."""
+
+    REQUIREMENT = "pandas>=2.2"
+    CONSTRAINT = "numpy<2"
+
+
+@dataclass(frozen=True, slots=True)
+class InRepo:
+    """A requirement for a package of this repo: `name[extra] @ ./path`."""
+
+    name: str
+    extras: tuple[str, ...]
+    path: str
+
+    @property
+    def text(self) -> str:
+        """Its name with its extras, however they were written."""
+        return f"{self.name}[{','.join(self.extras)}]" if self.extras else self.name
+
+
+NAMED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\[\]]*)\])?\s*")
+EXTRA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\{\{|%\(")
+INSTALL = re.compile(r"(?:python3? -m )?(?:uv )?(?:pip3?|poetry|conda|uv) (?:install|add) +")
+NUMBER = re.compile(r"latest|[0-9][0-9A-Za-z.]*")
+CARET = re.compile(r"[~^] ?v?[0-9]+(?:\.[0-9]+){0,5}")
+SCHEMES = ("git+", "hg+", "svn+", "bzr+", "http://", "https://", "ssh://", "file:", "git@", "s3://")
+ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
+
+
+def in_repo(text: str) -> InRepo | None:
+    """Return the in-repo package that a requirement names; None for any other requirement."""
+    name, at, path = text.partition("@")
+    match = NAMED.fullmatch(name.strip())
+    path = path.strip()
+    if not at or match is None or not path.startswith("."):
+        return None
+    extras = [extra.strip() for extra in (match[2] or "").split(",") if extra.strip()]
+    if not all(EXTRA.fullmatch(extra) for extra in extras):
+        return None
+    return InRepo(match[1], tuple(sorted({canonicalize_name(e) for e in extras})), path)
+
+
+def advice(line: str, kind: Kind) -> str:
+    """Return what to write instead of a line; "" for one that is sound."""
+    text = line.strip()
+    if len(text) > LINE_LIMIT:
+        return f"it is longer than {LINE_LIMIT} characters; write one {_noun(kind)} a line"
+    if not line.isprintable():
+        return f"it has a control character; write it in one line, such as {kind.value}"
+    for rule in (_option, _decoration, _source):
+        words = rule(text, kind)
+        if words:
+            return words
+    if in_repo(text) is not None:
+        return ""  # as `_source` has seen to it
+    try:
+        parsed = Requirement(text)
+    except (InvalidRequirement, RecursionError):
+        return _specifier(text, kind)
+    if kind is Kind.CONSTRAINT and parsed.extras:
+        return f"it has extras; write {parsed.name}{parsed.specifier} without them"
+    return ""
+
+
+def without_comment(line: str) -> str:
+    """Return a line without its comment, which begins with a # at the start or after a space."""
+    begin = line.find("#")
+    while begin > 0 and not line[begin - 1].isspace():
+        begin = line.find("#", begin + 1)
+    return (line if begin < 0 else line[:begin]).strip()
+
+
+# ------------------------------------------------------------------------------ options of pip
+
+
+def _option(text: str, kind: Kind) -> str:
+    if not text.startswith("-"):
+        return ""
+    option, *rest = re.split(r"[=\s]", text, maxsplit=1)
+    value = rest[0] if rest else ""
+    if len(option) > 2 and option[1] != "-":  # -rfile
+        option, value = text[:2], text[2:]
+    value = value.strip().strip("\"'")
+    found = OPTIONS.get(LONG.get(option, option))
+    if found is None:
+        return f"options of pip mean nothing here; write {_noun(kind)}s alone, such as {kind.value}"
+    return found(value, kind)
+
+
+def _of_file(value: str, kind: Kind) -> str:
+    key = "requirements" if kind is Kind.REQUIREMENT else "constraints"
+    name = shown(value) or "that file"
+    if kind is Kind.CONSTRAINT:
+        return f"no file is included from here; name {name} in the key `{key}`, too"
+    return f"no file is included here; copy the lines of {name} into `{key}`, one item for each"
+
+
+def _of_constraint(value: str, _kind: Kind) -> str:
+    words = "the versions in the Airflow image hold anyway and need no constraints file"
+    if "://" in value:
+        return (
+            f"{words}; save what else you need of {shown(_bare(value))} as a file in the team's "
+            f"folder, and name it in the key `constraints`"
+        )
+    name = shown(posixpath.basename(value)) or "constraints.txt"
+    return f"name the file in the key `constraints`: constraints: [{name}] ({words})"
+
+
+def _of_index(value: str, _kind: Kind) -> str:
+    url = shown(_bare(value)) if "://" in value else "https://host.example/simple/"
+    return (
+        f"describe the index in the key `indexes`, with the packages that come from it: "
+        f"indexes: [{{name: corp, url: {url}, packages: [acme-*]}}]; a name and password go into "
+        f"a secret that `credentials` names"
+    )
+
+
+def _of_editable(value: str, kind: Kind) -> str:
+    if kind is Kind.CONSTRAINT:
+        return f"it is no version; write name==version, such as {kind.value}"
+    return _source(value, kind) or _folder_words("", "", value)
+
+
+def _says(words: str) -> Callable[[str, Kind], str]:
+    return lambda _value, _kind: words
+
+
+LONG: Mapping[str, str] = {
+    "--requirement": "-r", "--constraint": "-c", "--editable": "-e", "--find-links": "-f",
+    "--index-url": "-i", "--extra-index-url": "-i", "--pypi-url": "-i", "--index": "-i",
+    "--default-index": "-i", "--upgrade": "-U", "--only-binary": "--prefer-binary",
+    "--config-settings": "--config-setting", "--global-option": "--config-setting",
+    "--install-option": "--config-setting", "-C": "--config-setting",
+}  # fmt: skip
+OPTIONS: Mapping[str, Callable[[str, Kind], str]] = {
+    "-r": _of_file,
+    "-c": _of_constraint,
+    "-i": _of_index,
+    "-f": _says(
+        "no folder of wheels is searched; upload them to a package index and describe it in the "
+        "key `indexes`, or commit their source as an in-repo package: acme @ ./packages/acme"
+    ),
+    "-e": _of_editable,
+    "-U": _says("remove it; `groundcrew refresh` resolves to the newest versions"),
+    "--hash": _says("remove it; the lock records the hash of every file"),
+    "--require-hashes": _says("remove it; the lock records the hash of every file"),
+    "--no-binary": _says("name the package in the key `sourceBuilds`: it may be built from source"),
+    "--prefer-binary": _says("remove it; nothing but wheels is used unless `sourceBuilds` says so"),
+    "--pre": _says("name the pre-release in the requirement itself, such as acme>=2.0rc1"),
+    "--no-index": _says("remove it; `indexes` says which packages come from which index"),
+    "--no-deps": _says("remove it; what a package needs is always installed with it"),
+    "--trusted-host": _says(
+        "give the index its certificate instead: `caBundle` in the key `indexes`"
+    ),
+    "--config-setting": _says(
+        "remove it; variables and pins of a package's build belong into the key `build`"
+    ),
+}
+
+
+# ---------------------------------------------------------------- what stands around a requirement
+
+
+def _decoration(text: str, kind: Kind) -> str:
+    """Answer for a sound requirement with something around it that only pip or a shell knows."""
+    if INSTALL.match(text):
+        return f"write the package alone, such as {kind.value}, without the command"
+    if text.endswith("\\"):
+        return f"no line goes on in the next one; write each {_noun(kind)} in one line"
+    bare = without_comment(text)
+    if bare != text and kind is Kind.REQUIREMENT:
+        item = shown(bare) or kind.value
+        return f"move the comment behind the item, outside of any quotes: - {item}  # why"
+    if " --" in text:
+        option = text[text.index(" --") + 1 :]
+        left = text[: text.index(" --")].strip()
+        if option.startswith("--hash"):
+            return f"write {shown(left)} alone; the lock records the hash of every file"
+        return f"write {shown(left)} alone; {_option(option, kind)}"
+    if VARIABLE.search(text):
+        return f"variables are not replaced; write the text itself, such as {kind.value}"
+    return ""
+
+
+# ----------------------------------------------------------------- paths, archives and addresses
+
+
+def _source(text: str, kind: Kind) -> str:
+    """Answer for a path or an address, with or without a name before it."""
+    name, listed, place = _named_place(text)
+    if not place:
+        return ""
+    if name and CARET.fullmatch(place):  # as Poetry's command line has it
+        return f"write {name}{listed}{_caret(place)}"
+    if name and NUMBER.fullmatch(place):
+        return f"write {name}{listed}" + ("" if place == "latest" else f"=={place}")
+    if kind is Kind.CONSTRAINT:
+        return f"it is a path or an address; write {name or 'name'}==version instead"
+    remote = "://" in place or place.lower().startswith(SCHEMES)
+    path, semicolon, _ = place.partition(";")
+    if _is_archive(path.partition("#")[0].strip()):
+        return _archive_words(path.partition("#")[0].strip())
+    if remote:
+        name = name or _name_in(place)
+        return (
+            f"a requirement comes from an index or from this repo, not from git or another "
+            f"address; upload {shown(name)} to a package index and write {shown(name)}>=version, "
+            f"or commit its source and write `{shown(name)} @ ./packages/{shown(name)}`"
+        )
+    if place.startswith("/"):
+        return (
+            f"a path of one machine is not the same elsewhere; commit the package to this repo and "
+            f"write `{shown(name or 'acme')} @ ./packages/{shown(name or 'acme')}`"
+        )
+    if semicolon:
+        return "an in-repo package has no markers; write it without what follows the `;`"
+    return "" if in_repo(text) is not None else _folder_words(name, listed, place)
+
+
+def _named_place(text: str) -> tuple[str, str, str]:
+    """Return (name, extras in brackets, path or address) of a line; empty texts where it has none.
+
+    A path may be written as pip has it, behind `file:`.
+    """
+    head, at, place = text.partition("@")
+    match = NAMED.fullmatch(head.strip())
+    if text.startswith((".", "/")) or text.lower().startswith(SCHEMES) or _is_archive(text):
+        name, listed, place = "", "", text
+    elif not at or match is None:
+        return "", "", ""
+    else:
+        name, listed, place = match[1], f"[{match[2]}]" if match[2] else "", place.strip()
+    if place.startswith("file:") and not place.startswith("file:/"):
+        place = place.removeprefix("file:")
+    return name, listed, place
+
+
+def _folder_words(name: str, listed: str, path: str) -> str:
+    """Say how to write an in-repo package."""
+    path, bracket, extras = path.partition("[")
+    name = name or posixpath.basename(posixpath.normpath(path))
+    if not EXTRA.fullmatch(name):
+        name, path = "acme", "./packages/acme"
+    if not path.startswith("."):
+        path = f"./{path}"
+    name += listed or bracket + extras
+    return f"write an in-repo package as `{shown(name)} @ {shown(path)}`"
+
+
+def _is_archive(text: str) -> bool:
+    return text.endswith(ARCHIVES) and not any(c.isspace() for c in text)
+
+
+def _archive_words(path: str) -> str:
+    """Say what to do with a built or packed distribution."""
+    name = posixpath.basename(path)
+    wanted = "acme==1.0"
+    try:
+        if name.endswith(".whl"):
+            found, version, _, _ = parse_wheel_filename(name)
+        else:
+            found, version = parse_sdist_filename(name)
+        wanted = f"{found}=={version}"
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        pass
+    return (
+        f"no wheel or archive is read from a path or an address; upload it to a package index and "
+        f"write {shown(wanted)}, or commit its source and write acme @ ./packages/acme"
+    )
+
+
+def _name_in(address: str) -> str:
+    """Return the name that an address ends in: of #egg=, or of a repository."""
+    egg = re.search(r"[#&]egg=([A-Za-z0-9._-]{1,80})", address)
+    last = address.split("#")[0].rstrip("/").rpartition("/")[2].partition("@")[0]
+    name = egg[1] if egg else last.removesuffix(".git")
+    return name if EXTRA.fullmatch(name) and len(name) < SHOWN else "acme"
+
+
+def _bare(address: str) -> str:
+    """Return an address without credentials."""
+    try:
+        parts = urlsplit(address.split()[0])
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    except (ValueError, IndexError):
+        return "https://host.example/simple/"
+
+
+# ------------------------------------------------------------------------------------ versions
+
+
+def _specifier(text: str, kind: Kind) -> str:
+    """Answer for what begins like a requirement and has versions of another tool."""
+    match = NAMED.match(text)
+    if match is None:
+        return f"it is not a {_noun(kind)}; write for example {kind.value}"
+    name = match[1] + (f"[{match[2]}]" if match[2] and kind is Kind.REQUIREMENT else "")
+    rest, semicolon, marker = text[match.end() :].strip().partition(";")
+    rest = rest.strip()
+    equals = re.fullmatch(r"=\s*[\"'](.*)[\"']", rest)  # as in a TOML file
+    versions = (equals[1] if equals else rest.strip("()\"' ")).strip()
+    instead = _versions(versions)
+    words = [word for word in re.split(r"[\s,]+", rest) if word]
+    if instead is None and all(NAMED.fullmatch(word) for word in words):
+        return f"write each {_noun(kind)} as an item of its own"
+    if instead is None or not _is_sound(name):
+        return f"its versions cannot be read; write for example {match[1]}>=1.2,<2"
+    if semicolon and _is_sound(f"{name}{instead}") and _is_sound(f"{name};{marker}"):
+        instead += f"; {marker.strip()}"
+    elif semicolon:
+        return (
+            f"what follows the `;` is no marker; write for example "
+            f"{shown(name + instead)}; python_version < '3.12'"
+        )
+    if canonicalize_name(match[1]) == "python":
+        return "remove it; the Python is the one of the Airflow image"
+    return f"write {shown(name + instead)}"
+
+
+def _versions(text: str) -> str | None:
+    """Return versions in the spelling of PEP 440, or None where nobody can tell what was meant."""
+    if text in ("", "*", "latest", "==*", "==latest", "=="):
+        return ""
+    if CARET.fullmatch(text):
+        return _caret(text)
+    parts = re.split(r"\s*,\s*|\s+(?=[<>=!~^])", text)
+    found = []
+    for part in parts[:20]:
+        part = part.replace("=>", ">=").replace("=<", "<=")
+        part = re.sub(r"^={1,2}\s*(?=[\^~<>!])", "", part.strip())
+        if CARET.fullmatch(part) and not part.startswith("~="):
+            found.append(_caret(part))
+            continue
+        part = re.sub(r"^=(?!=)\s*", "==", part)
+        part = re.sub(r"^v?(?=[0-9])", "==", part)
+        part = re.sub(r"^(==|>=|<=|!=|~=|>|<)\s*v?", r"\1", part)
+        part = re.sub(r"^(>=|<=|>|<|~=)([0-9][0-9.]*?)\.[*x]$", r"\1\2", part)
+        part = re.sub(r"\.x$", ".*", part)
+        found.append(part)
+    wanted = ",".join(found)
+    try:
+        SpecifierSet(wanted)
+    except InvalidSpecifier:
+        return None
+    return wanted
+
+
+def _caret(text: str) -> str:
+    """Return the range that a caret or tilde of Poetry and npm stands for."""
+    lowest = text[1:].strip().lstrip("v")
+    parts = [int(part) for part in lowest.split(".")]
+    if text.startswith("~"):
+        kept = min(len(parts), 2)
+    else:
+        kept = next((n for n, part in enumerate(parts, 1) if part), len(parts))
+    above = [*parts[: kept - 1], parts[kept - 1] + 1]
+    return f">={lowest},<{'.'.join(map(str, above))}"
+
+
+def _is_sound(text: str) -> bool:
+    try:
+        Requirement(text)
+    except (InvalidRequirement, RecursionError):
+        return False
+    return True
+
+
+def _noun(kind: Kind) -> str:
+    return "requirement" if kind is Kind.REQUIREMENT else "constraint"
+
+
+def shown(text: str) -> str:
+    """Return the beginning of a user's text that fits into an answer."""
+    short = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    return "".join(c if c.isprintable() else "?" for c in short)
