@@ -309,7 +309,7 @@ def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: s
 def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> None:
     """Asked for or not, as with any package of an index."""
     make_wheel(bench.public.folder, "beta")
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ('beta; extra == "io"',))
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("beta; extra == 'io'",))
     recipe = bench.recipe(own)
     assert bench.names(recipe) == (("acme-own", "1.0"),)
     (plain,) = recipe.requirements
