@@ -21,5 +21,5 @@ def constraints_of(text: str) -> Iterator[Constraint]:
         wanted = without_comment(line)
         if not wanted:
             continue
-        words = advice(wanted, Kind.CONSTRAINT)
-        yield number, "" if words else str(Requirement(wanted)), words
+        answer = advice(wanted, Kind.CONSTRAINT)
+        yield number, "" if answer else str(Requirement(wanted)), answer

@@ -126,9 +126,9 @@ def _address(value: str) -> str:
 
 
 def _requirement(value: str) -> str:
-    words = advice(value, Kind.REQUIREMENT)
-    if words:
-        raise ValueError(f"{shown(LOGIN.sub('//', value))}: {words}")
+    answer = advice(value, Kind.REQUIREMENT)
+    if answer:
+        raise ValueError(f"{shown(LOGIN.sub('//', value))}: {answer}")
     return value
 
 
@@ -136,7 +136,7 @@ def _environment_name(value: str) -> str:
     if not ENV_NAME.fullmatch(value):
         raise ValueError("write a name of letters, digits and _")
     if value in ENV_REFUSED or value.startswith(ENV_REFUSED_PREFIXES):
-        instead = next((words for prefix, words in ENV_INSTEAD if value.startswith(prefix)), "")
+        instead = next((answer for prefix, answer in ENV_INSTEAD if value.startswith(prefix)), "")
         raise ValueError(
             f"{value} may not be set here, as it would change Python or Airflow itself; "
             f"{instead or 'remove it'}"

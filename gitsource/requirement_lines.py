@@ -1,4 +1,4 @@
-"""Lines that people bring along from a requirements.txt, and what to write instead of each.
+"""Lines that people bring along from a requirements.txt, with what to write instead of each.
 
 Serves `requirements` and the lines of constraints files alike. Only a PEP 508 requirement from an
 index, or an in-repo package, is taken; everything else gets an answer that names the key or the
@@ -29,7 +29,7 @@ SHOWN = 80  # characters of a user's text that an answer repeats
 
 
 class Kind(Enum):
-    """What a line is written as, with an example of a sound one."""
+    """The use of a line, with an example of a sound one."""
 
     REQUIREMENT = "pandas>=2.2"
     CONSTRAINT = "numpy<2"
@@ -80,9 +80,9 @@ def advice(line: str, kind: Kind) -> str:
     if not line.isprintable():
         return f"it has a control character; write it in one line, such as {kind.value}"
     for rule in (_option, _decoration, _source):
-        words = rule(text, kind)
-        if words:
-            return words
+        answer = rule(text, kind)
+        if answer:
+            return answer
     if in_repo(text) is not None:
         return ""  # as `_source` has seen to it
     try:
@@ -113,10 +113,10 @@ def _option(text: str, kind: Kind) -> str:
     if len(option) > 2 and option[1] != "-":  # -rfile
         option, value = text[:2], text[2:]
     value = value.strip().strip("\"'")
-    found = OPTIONS.get(LONG.get(option, option))
-    if found is None:
+    explain = OPTIONS.get(LONG.get(option, option))
+    if explain is None:
         return f"options of pip mean nothing here; write {_noun(kind)}s alone, such as {kind.value}"
-    return found(value, kind)
+    return explain(value, kind)
 
 
 def _of_file(value: str, kind: Kind) -> str:
@@ -128,14 +128,14 @@ def _of_file(value: str, kind: Kind) -> str:
 
 
 def _of_constraint(value: str, _kind: Kind) -> str:
-    words = "the versions in the Airflow image hold anyway and need no constraints file"
+    answer = "the versions in the Airflow image hold anyway and need no constraints file"
     if "://" in value:
         return (
-            f"{words}; save what else you need of {shown(_bare(value))} as a file in the team's "
+            f"{answer}; save what else you need of {shown(_bare(value))} as a file in the team's "
             f"folder, and name it in the key `constraints`"
         )
     name = shown(posixpath.basename(value)) or "constraints.txt"
-    return f"name the file in the key `constraints`: constraints: [{name}] ({words})"
+    return f"name the file in the key `constraints`: constraints: [{name}] ({answer})"
 
 
 def _of_index(value: str, _kind: Kind) -> str:
@@ -153,8 +153,8 @@ def _of_editable(value: str, kind: Kind) -> str:
     return _source(value, kind) or _folder_words("", "", value)
 
 
-def _says(words: str) -> Callable[[str, Kind], str]:
-    return lambda _value, _kind: words
+def _says(answer: str) -> Callable[[str, Kind], str]:
+    return lambda _value, _kind: answer
 
 
 LONG: Mapping[str, str] = {
@@ -219,34 +219,34 @@ def _decoration(text: str, kind: Kind) -> str:
 
 def _source(text: str, kind: Kind) -> str:
     """Answer for a path or an address, with or without a name before it."""
-    name, listed, place = _named_place(text)
-    if not place:
+    name, listed, source = _named_place(text)
+    if not source:
         return ""
-    if name and CARET.fullmatch(place):  # as Poetry's command line has it
-        return f"write {name}{listed}{_caret(place)}"
-    if name and NUMBER.fullmatch(place):
-        return f"write {name}{listed}" + ("" if place == "latest" else f"=={place}")
+    if name and CARET.fullmatch(source):  # as Poetry's command line has it
+        return f"write {name}{listed}{_caret(source)}"
+    if name and NUMBER.fullmatch(source):
+        return f"write {name}{listed}" + ("" if source == "latest" else f"=={source}")
     if kind is Kind.CONSTRAINT:
         return f"it is a path or an address; write {name or 'name'}==version instead"
-    remote = "://" in place or place.lower().startswith(SCHEMES)
-    path, semicolon, _ = place.partition(";")
+    remote = "://" in source or source.lower().startswith(SCHEMES)
+    path, semicolon, _ = source.partition(";")
     if _is_archive(path.partition("#")[0].strip()):
         return _archive_words(path.partition("#")[0].strip())
     if remote:
-        name = name or _name_in(place)
+        name = name or _name_in(source)
         return (
             f"a requirement comes from an index or from this repo, not from git or another "
             f"address; upload {shown(name)} to a package index and write {shown(name)}>=version, "
             f"or commit its source and write `{shown(name)} @ ./packages/{shown(name)}`"
         )
-    if place.startswith("/"):
+    if source.startswith("/"):
         return (
             f"a path of one machine is not the same elsewhere; commit the package to this repo and "
             f"write `{shown(name or 'acme')} @ ./packages/{shown(name or 'acme')}`"
         )
     if semicolon:
         return "an in-repo package has no markers; write it without what follows the `;`"
-    return "" if in_repo(text) is not None else _folder_words(name, listed, place)
+    return "" if in_repo(text) is not None else _folder_words(name, listed, source)
 
 
 def _named_place(text: str) -> tuple[str, str, str]:
@@ -254,17 +254,17 @@ def _named_place(text: str) -> tuple[str, str, str]:
 
     A path may be written as pip has it, behind `file:`.
     """
-    head, at, place = text.partition("@")
+    head, at, source = text.partition("@")
     match = NAMED.fullmatch(head.strip())
     if text.startswith((".", "/")) or text.lower().startswith(SCHEMES) or _is_archive(text):
-        name, listed, place = "", "", text
+        name, listed, source = "", "", text
     elif not at or match is None:
         return "", "", ""
     else:
-        name, listed, place = match[1], f"[{match[2]}]" if match[2] else "", place.strip()
-    if place.startswith("file:") and not place.startswith("file:/"):
-        place = place.removeprefix("file:")
-    return name, listed, place
+        name, listed, source = match[1], f"[{match[2]}]" if match[2] else "", source.strip()
+    if source.startswith("file:") and not source.startswith("file:/"):
+        source = source.removeprefix("file:")
+    return name, listed, source
 
 
 def _folder_words(name: str, listed: str, path: str) -> str:
@@ -289,10 +289,10 @@ def _archive_words(path: str) -> str:
     wanted = "acme==1.0"
     try:
         if name.endswith(".whl"):
-            found, version, _, _ = parse_wheel_filename(name)
+            dist, version, _, _ = parse_wheel_filename(name)
         else:
-            found, version = parse_sdist_filename(name)
-        wanted = f"{found}=={version}"
+            dist, version = parse_sdist_filename(name)
+        wanted = f"{dist}=={version}"
     except (InvalidWheelFilename, InvalidSdistFilename):
         pass
     return (
@@ -332,8 +332,8 @@ def _specifier(text: str, kind: Kind) -> str:
     equals = re.fullmatch(r"=\s*[\"'](.*)[\"']", rest)  # as in a TOML file
     versions = (equals[1] if equals else rest.strip("()\"' ")).strip()
     instead = _versions(versions)
-    words = [word for word in re.split(r"[\s,]+", rest) if word]
-    if instead is None and all(NAMED.fullmatch(word) for word in words):
+    others = [other for other in re.split(r"[\s,]+", rest) if other]
+    if instead is None and all(NAMED.fullmatch(other) for other in others):
         return f"write each {_noun(kind)} as an item of its own"
     if instead is None or not _is_sound(name):
         return f"its versions cannot be read; write for example {match[1]}>=1.2,<2"
@@ -356,20 +356,20 @@ def _versions(text: str) -> str | None:
     if CARET.fullmatch(text):
         return _caret(text)
     parts = re.split(r"\s*,\s*|\s+(?=[<>=!~^])", text)
-    found = []
+    sound = []
     for part in parts[:20]:
         part = part.replace("=>", ">=").replace("=<", "<=")
         part = re.sub(r"^={1,2}\s*(?=[\^~<>!])", "", part.strip())
         if CARET.fullmatch(part) and not part.startswith("~="):
-            found.append(_caret(part))
+            sound.append(_caret(part))
             continue
         part = re.sub(r"^=(?!=)\s*", "==", part)
         part = re.sub(r"^v?(?=[0-9])", "==", part)
         part = re.sub(r"^(==|>=|<=|!=|~=|>|<)\s*v?", r"\1", part)
         part = re.sub(r"^(>=|<=|>|<|~=)([0-9][0-9.]*?)\.[*x]$", r"\1\2", part)
         part = re.sub(r"\.x$", ".*", part)
-        found.append(part)
-    wanted = ",".join(found)
+        sound.append(part)
+    wanted = ",".join(sound)
     try:
         SpecifierSet(wanted)
     except InvalidSpecifier:

@@ -1,4 +1,4 @@
-"""What git would commit of a plain checkout: `git add -A`, without touching anything.
+"""The files of a plain checkout that git would commit, found without touching anything.
 
 Ignored files, such as a virtual environment inside a package, are no part of it; a file that Git
 LFS keeps elsewhere is the pointer to it. Nothing of the repository's own configuration is run.
@@ -59,11 +59,11 @@ def is_pointer(content: bytes) -> bool:
 def _staged(root: Path) -> dict[str, str]:
     """Return git's ids of the files that it knows, by path."""
     _, output = _git(root, "ls-files", "-z", "--stage")
-    found = {}
+    blobs = {}
     for row in _split(output):
         described, _, path = row.partition("\t")
-        found[path] = described.split()[1]
-    return found
+        blobs[path] = described.split()[1]
+    return blobs
 
 
 def _is_pointer(root: Path, blob: str) -> bool:

@@ -1,4 +1,4 @@
-"""What people paste from a requirements.txt, a pyproject.toml or a shell, and the answers to it."""
+"""Lines that people paste from a requirements.txt or a pyproject.toml, and the answers to them."""
 
 from __future__ import annotations
 
