@@ -1,1 +1,1 @@
-"""The share: its layout, publishing, pointers, the loader and garbage collection."""
+"""Share: its layout, publishing, pointers, the loader and garbage collection."""

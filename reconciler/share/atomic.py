@@ -1,7 +1,8 @@
-"""Publishing on a share: temp → write → fsync → close → rename → fsync directory → read back.
+"""Atomic publishing on a share.
 
-A reader sees what was before or what is after, never between; a killed writer leaves only temporary
-names, which `sweep` removes.
+The sequence is: temp → write → fsync → close → rename → fsync directory → read back. A reader sees
+the state before or after, never between; a killed writer leaves only temporary names, which `sweep`
+removes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def translated(error: OSError, what: str) -> GroundcrewError:
-    """What an error of the share means to us."""
+    """Return the expected error that corresponds to an OSError of the share."""
     words = f"{what}: {error.strerror or error}"
     if error.errno in FULL:
         return Retryable("ShareFull", f"{words}; free space on the share or run `groundcrew gc`")
@@ -35,7 +36,7 @@ def translated(error: OSError, what: str) -> GroundcrewError:
 
 @contextmanager
 def translating(what: str) -> Iterator[None]:
-    """Turn OSErrors of the share into our errors."""
+    """Translate OSErrors of the share into expected errors."""
     try:
         yield
     except OSError as error:
@@ -43,7 +44,7 @@ def translating(what: str) -> Iterator[None]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a world-readable directory and its parents, whatever the umask."""
+    """Create a world-readable directory and its parents, whatever the umask."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -64,7 +65,7 @@ def sync_directory(path: Path) -> None:
 
 
 def temporary(beside: Path) -> Path:
-    """A fresh temporary name in the same directory."""
+    """Return a new temporary name in the same directory."""
     return beside.parent / f"{TEMP}{uuid.uuid4().hex}"
 
 
@@ -82,9 +83,10 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def replace_file(path: Path, data: bytes, point: str) -> None:
-    """Replace a regular file as a whole; raises Retryable when the share did not keep it.
+    """Replace a regular file as a whole. Raises Retryable if the share did not keep it.
 
-    A rename whose answer was lost is settled by reading. `point` names the failpoints.
+    If the response to the rename was lost, the file is read to find out. `point` names the
+    failpoints.
     """
     temp = temporary(path)
     with translating(f"writing {path.name}"):
@@ -109,7 +111,7 @@ def replace_file(path: Path, data: bytes, point: str) -> None:
 
 
 def publish_directory(staged: Path, path: Path, point: str) -> None:
-    """Give a complete, durable directory its final name; someone who was faster wins."""
+    """Give a complete, durable directory its final name; an existing directory stays."""
     with translating(f"publishing {path.name}"):
         failpoint(f"{point}.before-rename")
         try:
@@ -124,7 +126,7 @@ def publish_directory(staged: Path, path: Path, point: str) -> None:
 
 
 def sweep(directory: Path, now: float | None = None, grace: float = 3600.0) -> int:
-    """Remove temporary names older than `grace` seconds in one directory; returns how many."""
+    """Remove temporary names older than `grace` seconds from a directory; return how many."""
     now = time.time() if now is None else now
     removed = 0
     try:

@@ -1,9 +1,9 @@
-"""Store entries: what one wheel, or the files of one definition, become; each written once ever.
+"""Store entries: the contents of one wheel, or the files of one definition; written only once.
 
 An entry is first one file, its whole pack (`<digest>.all`): that is quick to write, and the loader
-can use it. Then it is spread as a folder (`<digest>/`, its `entry.json` last), which is what every
-process falls back to; the whole pack goes, and hot packs (`<digest>-<SHA-256>.pack`) come beside
-it.
+can use it. Then it is spread into a folder (`<digest>/`, with its `entry.json` written last), which
+every process can fall back to; the whole pack is deleted, and hot packs (`<digest>-<SHA-256>.pack`)
+are added beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from reconciler.share.hot import PACK
 from reconciler.share.packs import Pack, files_of, read_head, unpack, write_pack
 
 MANIFEST_LIMIT = 8 << 20  # bytes of a JSON document on the share
-COPIES = 32  # files written at once: a share answers in parallel
+COPIES = 32  # files written at once, as a share handles them in parallel
 SPREADS = 4  # entries spread at once
 ENTRY = "entry.json"
 HEX = re.compile(r"^[0-9a-f]{64}$")
@@ -42,9 +42,9 @@ WHOLE = re.compile(r"^([0-9a-f]{64})\.all$")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An entry that is on the share: what was said about it when it was put, and its whole pack.
+    """Entry that is on the share: the facts given when it was put, and its whole pack.
 
-    `facts` is None for one of an earlier release, `whole` for one that is a folder.
+    `facts` is None for an entry of an earlier release, `whole` for one that is a folder.
     """
 
     facts: Mapping[str, object] | None
@@ -52,38 +52,38 @@ class Placed:
 
 
 class Store:
-    """The entries below a share's root."""
+    """Entries below a share's root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._spreading = threading.Lock()
 
     def entry(self, digest: str) -> Path:
-        """Where the folder of an entry is, or would be."""
+        """Return the path of an entry's folder, whether or not it exists."""
         assert HEX.match(digest), digest
         return self.root / "store" / "sha256" / digest[:2] / digest
 
     def has(self, digest: str) -> bool:
-        """Is the entry there, as a folder or a whole pack; both appear only when complete."""
+        """Return True if the entry exists, as folder or whole pack; both appear when complete."""
         with translating(f"looking for store entry {digest[:12]}"):
             return self.is_spread(digest) or whole_path(self.entry(digest)).is_file()
 
     def is_spread(self, digest: str) -> bool:
-        """Is the entry there as a folder."""
+        """Return True if the entry exists as a folder."""
         return (self.entry(digest) / ENTRY).is_file()
 
     def put(self, digest: str, staged: Path) -> Path:
-        """Publish a directory tree as the folder of an entry, once; returns its path.
+        """Publish a directory tree as the folder of an entry, once; return its path.
 
-        Files are copied in parallel, made durable, and the entry is renamed into place when it
-        is complete. Symlinks are refused with Stalled("UnsafeEntry").
+        Files are copied in parallel and made durable; the entry is renamed to its final name when
+        it is complete. Symlinks are refused with Stalled("UnsafeEntry").
         """
         if not self.is_spread(digest):
             self._place(digest, lambda target: _copy_tree(staged, target), {}, "share.put")
         return self.entry(digest)
 
     def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> Placed:
-        """Publish a directory tree as one file, once; `facts` about it are kept beside it.
+        """Publish a directory tree as one file, once; `facts` about it are stored in it.
 
         Symlinks are refused with Stalled("UnsafeEntry").
         """
@@ -108,14 +108,14 @@ class Store:
         return Placed(facts, pack)
 
     def placed(self, digest: str) -> Placed | None:
-        """An entry that is there, as a folder or a whole pack; None where it is not."""
+        """Return an existing entry, as a folder or a whole pack, or None."""
         with translating(f"reading store entry {digest[:12]}"):
             described = read_json(self.entry(digest) / ENTRY)
             if described is not None:
                 return Placed(_facts(described))
             try:
                 pack, index = read_head(whole_path(self.entry(digest)))
-            except FileNotFoundError:  # not there, or spread meanwhile
+            except FileNotFoundError:  # missing, or spread meanwhile
                 if not self.is_spread(digest):
                     return None
                 return Placed(_facts(read_json(self.entry(digest) / ENTRY) or {}))
@@ -133,7 +133,7 @@ class Store:
                 (target / ENTRY).unlink()
 
     def spread(self, digests: Sequence[str], check: Callable[[], None]) -> None:
-        """Make the folders of entries that are whole packs yet, then remove those packs.
+        """Create the folders of entries that are still whole packs, then remove those packs.
 
         `check` is called between entries, and may raise.
         """
@@ -156,12 +156,12 @@ class Store:
         facts: Mapping[str, object],
         point: str,
     ) -> None:
-        """Fill the folder of an entry, and give it its name; `fill` tells (files, bytes)."""
+        """Fill the folder of an entry, then rename it; `fill` returns (files, bytes)."""
         path = self.entry(digest)
         with translating(f"writing store entry {digest[:12]}"):
             make_directory(path.parent)
             sweep(path.parent)
-            if path.exists() and not self.is_spread(digest):  # not ours, not complete
+            if path.exists() and not self.is_spread(digest):  # not complete, and not created here
                 shutil.rmtree(path)
             temp = temporary(path)
             make_directory(temp)
@@ -177,7 +177,7 @@ class Store:
                 shutil.rmtree(temp, ignore_errors=True)
 
     def size(self) -> int:
-        """Bytes in the store, as the entries themselves say."""
+        """Return the bytes in the store, as recorded by the entries themselves."""
         total = 0
         with translating("measuring the store"):
             for prefix in os.scandir(self.root / "store" / "sha256"):
@@ -192,12 +192,12 @@ class Store:
 
 
 def whole_path(entry: Path) -> Path:
-    """Where the whole pack of an entry is: beside its folder."""
+    """Return the path of an entry's whole pack, which is beside its folder."""
     return entry.with_name(f"{entry.name}.all")
 
 
 def read_json(path: Path) -> dict[str, object] | None:
-    """A JSON object from the share; None when it is missing, too large or not one."""
+    """Return a JSON object from the share, or None if it is missing, too large or invalid."""
     with translating(f"reading {path.name}"):
         try:
             with path.open("rb") as file:
@@ -217,7 +217,7 @@ def _facts(described: Mapping[str, object]) -> Mapping[str, object] | None:
 
 
 def _copy_tree(source: Path, target: Path) -> tuple[int, int]:
-    """Copy files in parallel, durably and world-readable; returns (files, bytes)."""
+    """Copy files in parallel, durably and world-readable; return (files, bytes)."""
     files = files_of(source)
     folders = {target, *((target / path).parent for path in files)}
     for folder in sorted(folders):
@@ -230,7 +230,7 @@ def _copy_tree(source: Path, target: Path) -> tuple[int, int]:
 
 
 def copy_file(source: Path, target: Path) -> int:
-    """Copy a file durably and world-readable; returns its bytes."""
+    """Copy a file durably and world-readable; return its bytes."""
     mode = 0o755 if source.stat().st_mode & stat.S_IXUSR else 0o644
     with source.open("rb") as reader, target.open("xb") as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)

@@ -1,9 +1,9 @@
-"""Garbage collection: what no instance, build or living process may still load.
+"""Garbage collection of everything that no instance, build or living process may still load.
 
-A build goes when nothing asks for it and it was not current anywhere since the oldest living
-process of that instance started, plus a grace; a store entry goes when no remaining build names
-it. Of what stays only the manifests are read, side by side and once; what could not be removed in
-its time goes the next time.
+A build is removed if nothing asks for it and it was not current anywhere since the oldest living
+process of that instance started, plus a grace period; a store entry is removed if no remaining
+build names it. Only the manifests of remaining builds are read, in parallel and once; what cannot
+be removed within the time limit is removed the next time.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from reconciler.share.locks import collecting
 from reconciler.share.share import BUILD_ID, Share
 from reconciler.share.sizes import READERS, Sizes
 
-FRESH = 600.0  # seconds that what was put or found again stays: the records may not know it yet
-REMOVERS = 8  # removals side by side
-LONGEST = 60.0  # seconds that builds are kept waiting; the rest goes the next time
+FRESH = 600.0  # seconds that something put or found again stays: records may not know it yet
+REMOVERS = 8  # parallel removals
+LONGEST = 60.0  # seconds that builds have to wait; the rest is removed the next time
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one instance may still use.
+    """Builds that one instance may still use.
 
     `retired` holds (build id, when it stopped being current); `oldest_process` is the start of the
-    instance's oldest living process in seconds since the epoch, None when that cannot be told.
-    Nobody knows what ran before `since` (0.0: nothing did): each build that `team` had then counts
-    as retired then.
+    instance's oldest living process in seconds since the epoch, None if unknown. Builds that ran
+    before `since` are unknown (0.0: there were none): each build that `team` had then counts as
+    retired then.
     """
 
     retired: tuple[tuple[str, float], ...] = ()
@@ -45,14 +45,14 @@ class Held:
     since: float = 0.0
 
     def may_run(self, at: float, now: float, grace: float) -> bool:
-        """May a living process have started with what stopped being current at `at`."""
+        """Return True if a living process may have started with what was current until `at`."""
         oldest = self.oldest_process
         return oldest is None or at + grace > now or at >= oldest
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What was removed, or would be; `complete` is False while more could have been."""
+    """Builds and entries that were or would be removed; `complete` is False if more could be."""
 
     builds: tuple[str, ...]
     entries: tuple[str, ...]
@@ -71,12 +71,12 @@ def collect_garbage(
     sizes: Sizes | None = None,
     go_on: Callable[[], bool] = lambda: True,
 ) -> Collected:
-    """Remove what may go; with `dry_run` only say what would.
+    """Remove unused builds and entries; with `dry_run`, only report them.
 
-    `roots` are builds that stay whatever runs. Every build that a pointer on the share names stays
-    too. `sizes` remembers what builds hold; `go_on` is asked before each removal, and says False to
-    leave the rest for another time. Raises Retryable when the share cannot be read, nothing is
-    removed on a guess, and while a build is being made.
+    `roots` are builds that always stay. Every build that a pointer on the share names stays too.
+    `sizes` caches the contents of builds; `go_on` is called before each removal, and returns False
+    to leave the rest for another time. Raises Retryable if the share cannot be read, since nothing
+    is removed on a guess, and while a build is being put on the share.
     """
     with collecting(share.root):
         sizes = sizes or Sizes(share)
@@ -107,7 +107,7 @@ def collect_garbage(
 def _unused(
     share: Share, keep: set[str], now: float, grace: float, sizes: Sizes
 ) -> tuple[list[str], list[str]]:
-    """Builds, and store entries and packs, that may go."""
+    """Return builds, and store entries and packs, that can be removed."""
     with translating("listing the builds"):
         found = _builds(share)
         rest = [b for b in found if b not in keep]
@@ -124,7 +124,7 @@ def _unused(
 
 
 def _remove_all(share: Share, paths: Mapping[str, Path], go_on: Callable[[], bool]) -> list[str]:
-    """Remove side by side while that is wanted; returns the names of what is gone."""
+    """Remove paths in parallel while `go_on` allows; return the names of what is gone."""
 
     def remove(name: str) -> bool:
         if not go_on():
@@ -144,7 +144,7 @@ def _pointed(share: Share) -> set[str]:
         pointers = list(pool.map(share.pointer, names))
     found = [p for p in pointers if p is not None]
     named = {n.build for p in found for n in p.builds.values()}
-    return named.union(*(p.dropped for p in found))  # that these are retired may not be recorded
+    return named.union(*(p.dropped for p in found))  # it may not be recorded that these are retired
 
 
 def _builds(share: Share) -> list[str]:
@@ -152,14 +152,14 @@ def _builds(share: Share) -> list[str]:
 
 
 def _in_use(held: Collection[Held], now: float, grace: float) -> set[str]:
-    """Builds that a living process may have started with."""
+    """Return builds that a living process may have started with."""
     return {b for one in held for b, at in one.retired if one.may_run(at, now, grace)}
 
 
 def _from_before(
     share: Share, sizes: Sizes, held: Collection[Held], now: float, grace: float
 ) -> set[str]:
-    """Builds of which nobody knows whether a living process started with them."""
+    """Return builds for which it is unknown whether a living process started with them."""
     since: dict[str, float] = {}
     for one in held:
         if one.since and one.may_run(one.since, now, grace):
@@ -173,14 +173,14 @@ def _from_before(
 
 
 def _place(share: Share, name: str) -> Path:
-    """The path of a store entry or of a pack."""
+    """Return the path of a store entry or of a pack."""
     return share.root / "store" / "sha256" / name[:2] / name
 
 
 def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[str]:
-    """Store entries and packs that no build names and that are neither fresh nor in their grace.
+    """Return unnamed store entries and packs that are neither fresh nor in their grace period.
 
-    A younger one may belong to a build that is being made.
+    A younger one may belong to a build in progress.
     """
     found: list[str] = []
     with translating("listing the store"):
@@ -209,7 +209,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """Take a directory's name away first, so that nobody sees half of it."""
+    """Rename a directory first, so that nobody sees a part of it, then remove it."""
     trash = temporary(path)
     failpoint("share.gc.before-remove")
     path.rename(trash)

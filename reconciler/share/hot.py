@@ -1,4 +1,4 @@
-"""Which files of a store entry are hot, and the pack beside it that holds them."""
+"""Hot files of a store entry, and the pack beside it that contains them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from reconciler.faults import failpoint
 from reconciler.share.atomic import sync_directory, temporary
 from reconciler.share.packs import Pack, files_of, held, parents_of, read_head, write_pack
 
-HOT = "hot.json"  # of a build: the packs that it is loaded from
+HOT = "hot.json"  # in a build: the packs that it is loaded from
 PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
-ROOMY = 2  # times the bytes that are needed: a pack that is larger will not do
-ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what lists distributions reads
+ROOMY = 2  # times the bytes that are needed: a larger pack is not used
+ALWAYS = ("METADATA", "entry_points.txt", "WHEEL")  # of dist-info: what listing distributions reads
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What imports need of one entry: how many of its files, and their bytes."""
+    """Files that imports need of one entry: their number and bytes."""
 
     files: int
     bytes: int
 
 
 def hot_json(packs: Mapping[str, Pack], *, whole: bool = False) -> bytes:
-    """A build's packs by the digests of its entries; `whole` ones hold all files of an entry."""
+    """Return the hot.json of a build: packs by entry; `whole` packs contain all files."""
     rows: dict[str, dict[str, object]] = {}
     for digest, pack in packs.items():
         rows[digest] = {"pack": pack.sha256, "bytes": pack.bytes}
@@ -38,7 +38,7 @@ def hot_json(packs: Mapping[str, Pack], *, whole: bool = False) -> bytes:
 
 
 def hot_packs(document: Mapping[str, Any] | None) -> dict[str, Pack]:
-    """The hot packs that a build's hot.json names; none where it is something else."""
+    """Return the hot packs that a build's hot.json names; none if it is invalid."""
     try:
         return {
             str(digest): Pack(str(row["pack"]), int(row["bytes"]), row.get("xz") is True)
@@ -50,17 +50,17 @@ def hot_packs(document: Mapping[str, Any] | None) -> dict[str, Pack]:
 
 
 def pack_path(entry: Path, sha256: str) -> Path:
-    """Where an entry's pack is: beside it."""
+    """Return the path of an entry's pack, which is beside the entry."""
     return entry.parent / f"{entry.name}-{sha256}.pack"
 
 
 def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) -> tuple[Pack, Need]:
-    """A pack of an entry's hot files and some more beside it, and what the hot ones are.
+    """Return a pack beside the entry with its hot files and some more, and the hot files' need.
 
     Raises OSError.
 
-    One that is there and holds them is used again, unless it is much larger: its other files are
-    what some other build needs.
+    An existing pack that contains them is used again, unless it is much larger: its other files are
+    those that some other build needs.
     """
     found = files_of(entry)
     wanted = _with_always(found, {*hot, *more})
@@ -94,10 +94,10 @@ def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) ->
 
 
 def _with_always(files: Collection[str], hot: Collection[str]) -> set[str]:
-    """The hot paths that are there, and what is hot in any case."""
+    """Return the existing hot paths, and those that are always hot."""
     folders = {f"{folder}/" for folder in parents_of(files)}
     chosen = {path for path in hot if path in files or path in folders}
-    # Python looks into a folder of a module's name before it takes the module.
+    # Python looks for a folder with a module's name before it uses the module.
     split = [path.rpartition("/") for path in chosen]
     chosen |= {f"{folder}/{name.split('.')[0]}/" for folder, _, name in split} & folders
     for path in files:

@@ -1,6 +1,6 @@
-"""Which files of a package lie in a store entry, spread or not: what its RECORD says.
+"""List of a package's files in a store entry, spread or not, according to its RECORD.
 
-Nothing is walked or counted on the share: it takes one look at a folder and one read.
+Nothing on the share is traversed or counted: it takes one listing of a folder and one read.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from packaging.utils import canonicalize_name
 from reconciler.share.entries import HEX, Store, whole_path
 from reconciler.share.packs import read_head, read_member
 
-RECORD_LIMIT = 64 << 20  # bytes; a wheel may bring 100,000 files
+RECORD_LIMIT = 64 << 20  # bytes; a wheel may contain 100,000 files
 
 
 class Absent(Exception):
-    """What was asked for is not on the share; the message says what."""
+    """Something requested is not on the share; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Some files of a package or of a definition, and how many there are and their bytes in all.
+    """Some files of a package or of a definition, with the number and bytes of all.
 
     `where` is their folder below the share's root. The paths are relative to it, `../bin/x` for
-    programs; bytes are None where RECORD does not say them.
+    programs; bytes are None if RECORD does not give them.
     """
 
     where: str
@@ -41,13 +41,13 @@ class Listed:
 
 
 def own_entry(document: Mapping[str, object]) -> str | None:
-    """Of a build.json: the store entry with the definition's own files, if it has any."""
+    """Return the store entry with the definition's own files in a build.json, if it has any."""
     paths = json.dumps(document.get("paths", []))
     return next((e for e in _entries(document) if e not in paths), None)
 
 
 def own_files(store: Store, document: Mapping[str, object], begin: int, count: int) -> Listed:
-    """The definition's own files: jars, programs and others. Raises Absent or OSError."""
+    """Return the definition's own files: jars, programs and others. Raises Absent or OSError."""
     digest = own_entry(document)
     if digest is None:
         return Listed("", 0, 0, ())
@@ -67,10 +67,10 @@ def own_files(store: Store, document: Mapping[str, object], begin: int, count: i
 def package_files(
     store: Store, document: Mapping[str, object], name: str, likely: str, begin: int, count: int
 ) -> Listed:
-    """The files of a package that a build.json names, from number `begin` on, at most `count`.
+    """Return at most `count` files of a package in a build.json, from number `begin`.
 
-    `likely` is the store entry where the package is unless it shares one with others. Raises Absent
-    or OSError.
+    `likely` is the store entry that contains the package, unless it shares one with others. Raises
+    Absent or OSError.
     """
     entries = _entries(document)
     for digest in [likely] if likely in entries else entries:
@@ -92,8 +92,8 @@ def _entries(document: Mapping[str, object]) -> Sequence[str]:
 
 
 def _record(store: Store, digest: str, name: str) -> bytes | None:
-    """The RECORD of a package in an entry; None when the entry has no such package."""
-    for _ in range(2):  # between the two looks an entry may be spread
+    """Return the RECORD of a package in an entry, or None if the entry has no such package."""
+    for _ in range(2):  # between the two attempts an entry may be spread
         try:
             return _spread_record(store.entry(digest) / "lib", name)
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Builders and the garbage collector keep out of each other's way, whatever process they are in.
+"""Locks between builders and the garbage collector, in any process.
 
-A build may reuse a store entry that nothing names yet; so nothing is collected while one is made.
-The lock is a file on the share (flock works on NFSv4) and dies with its holder.
+A build may reuse a store entry that nothing names yet; so nothing is collected while one is being
+put on the share. The lock is a file on the share (flock works on NFSv4) and ends with its holder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK_AGAIN = 0.2
 
 @contextmanager
 def making(root: Path) -> Iterator[None]:
-    """Nothing is collected while this is held; Retryable("GarbageCollection") if that lasts."""
+    """Hold off garbage collection. Raises Retryable("GarbageCollection") if one takes too long."""
     with _held(root, fcntl.LOCK_SH, PATIENCE) as got:
         if not got:
             raise Retryable("GarbageCollection", "garbage is being collected; building later")
@@ -32,7 +32,7 @@ def making(root: Path) -> Iterator[None]:
 
 @contextmanager
 def collecting(root: Path) -> Iterator[None]:
-    """No build is made while this is held; raises Retryable("BuildsRunning") if one is."""
+    """Hold off builds during a collection. Raises Retryable("BuildsRunning") if one is running."""
     with _held(root, fcntl.LOCK_EX, 0.0) as got:
         if not got:
             raise Retryable("BuildsRunning", "a build is being placed; collecting later")

@@ -1,7 +1,7 @@
-"""Logs of builds on the share: of one that is made beside it, of one that failed in `logs/`.
+"""Logs of builds on the share: beside a finished build, or in `logs/` for a failed one.
 
-While a build runs its log is on the disk of the daemon that makes it. What is kept here is clean of
-secrets (see `builder.job`), bounded in size, and goes with the build's record.
+While a build runs, its log is on the disk of the daemon that makes it. Logs stored here contain no
+secrets (see `builder.job`), have a limited size, and are removed with the build's record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = re.compile(r"([0-9a-f]{16})\.log")
 
 
 def keep_log(share: Share, key: str, log: Path) -> None:
-    """Put the end of a build's log on the share, for every replica; nothing when there is none."""
+    """Put the end of a build's log, if it exists, on the share for every replica."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -36,7 +36,7 @@ def keep_log(share: Share, key: str, log: Path) -> None:
 
 
 def kept_logs(share: Share, build: BuildRecord) -> list[Path]:
-    """Where a build's log may be on the share, the best place first."""
+    """Return the possible paths of a build's log on the share, the best one first."""
     kept = [share.root / "logs" / f"{build.key}.log"]
     if build.build_id is None:
         return kept
@@ -45,7 +45,7 @@ def kept_logs(share: Share, build: BuildRecord) -> list[Path]:
 
 
 def collect_logs(share: Share, keys: Collection[str], now: float, grace: float) -> None:
-    """Remove kept logs of builds that are no longer in the records, after a grace in seconds."""
+    """Remove logs of builds that are no longer in the records, after a grace period in seconds."""
     folder = share.root / "logs"
     with translating("removing logs of builds"):
         if not folder.is_dir():

@@ -1,14 +1,14 @@
 r"""Packs: files of one store entry in one file, so that a pod reads them in a few large pieces.
 
-    "GCPACK1\n", the length of the index (4 bytes, little-endian), the index, the blocks
+  "GCPACK1\n", the length of the index (4 bytes, little-endian), the index, the blocks
 
-The index is JSON, packed by zlib: `folders` (to be made), `blocks` (each with `packed` bytes,
-`sha256` and whether it is packed by `zlib` or by `xz`; its `parts` are [path, offset in the file,
-bytes, mode]), and `cold`: paths that the pack does not hold and that stay on the share. A block
-that is `apart` is not in the pack: it is its one part, as it lies in the entry's own file. Where a
-block is packed by xz the pack begins with GCPACK2. A pack is named by the SHA-256 of all before the
-blocks, which covers them by their own. The loader's groundcrew_packs reads packs; this module
-writes them.
+The index is JSON, compressed by zlib: `folders` (to be created), `blocks` (each with its `packed`
+size in bytes, its `sha256` and whether it is compressed by `zlib` or by `xz`; its `parts` are
+[path, offset in the file, bytes, mode]), and `cold`: paths that the pack does not contain and that
+stay on the share. A block that is `apart` is not in the pack: it is its only part, stored in the
+entry's own file. If a block is compressed by xz, the pack begins with GCPACK2. A pack is named by
+the SHA-256 of everything before the blocks, which includes the SHA-256 of each block. The loader's
+groundcrew_packs reads packs; this module writes them.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from reconciler.documents import Document, Rows, parse
 from reconciler.share.atomic import make_directory, sync_directory
 from reconciler.share.loader import groundcrew_packs
 
-BLOCK = 2 << 20  # bytes of a block before it is packed
-PIECE = 1 << 20  # bytes of one write: as many as a share takes at once
-WINDOW = 4  # blocks that are made ahead
-READERS = 16  # files read at once: a share answers in parallel
+BLOCK = 2 << 20  # bytes of a block before compression
+PIECE = 1 << 20  # bytes per write: as many as a share accepts at once
+WINDOW = 4  # blocks that are prepared ahead
+READERS = 16  # files read at once, as a share handles them in parallel
 LEVEL = 6
 UNPACKED_INDEX_LIMIT = 64 << 20  # bytes
-SMALL = 512 << 10  # bytes up to which all of a pack is packed by xz: see ADR 20
-APART = 1 << 20  # bytes from which on a hot file is read where it lies: see ADR 20
+SMALL = 512 << 10  # bytes up to which all of a pack is compressed by xz: see ADR 20
+APART = 1 << 20  # bytes from which a hot file is read from its own file: see ADR 20
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack that was written: its SHA-256, the bytes of its files, and is it packed by xz."""
+    """Pack that was written: its SHA-256, the bytes of its files, and whether it uses xz."""
 
     sha256: str
     bytes: int
@@ -55,7 +55,7 @@ class Pack:
 
 
 def _inside(path: str) -> str:
-    """Refuse a path that leads out of the entry."""
+    """Return a path. Raises ValueError if it leads out of the entry."""
     if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise ValueError("a path leads out of the entry")
     return path
@@ -66,7 +66,7 @@ _Bytes = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 class _BlockRow(Document):
-    """A block, as the index of a pack tells it."""
+    """Block in the index of a pack."""
 
     packed: _Bytes
     sha256: str
@@ -77,7 +77,7 @@ class _BlockRow(Document):
 
 
 class _Index(Document):
-    """The index of a pack: another program may have written it."""
+    """Index of a pack, which another program may have written."""
 
     folders: Rows[_Path]
     cold: Rows[_Path]
@@ -87,7 +87,7 @@ class _Index(Document):
 
 @dataclass(slots=True)
 class _Block:
-    """Parts of files that are packed together."""
+    """Parts of files that are compressed together."""
 
     parts: list[tuple[str, int, int, int]] = field(default_factory=list)
     size: int = 0
@@ -103,9 +103,9 @@ def write_pack(
 ) -> Pack:
     """Write a pack of a folder's files (see `files_of`) to a new file, durably.
 
-    `hot` are the paths to take, those that are there, and folders to make although what is in them
-    is not hot (with a / at their end); None means all files, none of them apart, and no
-    compression. `facts` are kept in the index. Raises OSError.
+    `hot` are the paths to include, if they exist, and folders to create although their contents are
+    not hot (with a / at the end); None means all files, none of them apart, and no compression.
+    `facts` are stored in the index. Raises OSError.
     """
     chosen = sorted(files if hot is None else hot & files.keys())
     made = {str(PurePosixPath(path)) for path in hot or () if path.endswith("/")}
@@ -147,7 +147,7 @@ def write_pack(
 
 
 def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
-    """A pack as it calls itself, and its index; raises OSError, also where it is none."""
+    """Return a pack as its head describes it, and its index. Raises OSError, also if invalid."""
     with path.open("rb") as file:
         head = file.read(12)
         size = int.from_bytes(head[8:12], "little")
@@ -167,7 +167,7 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
 
 
 def read_member(path: Path, index: Mapping[str, Any], name: str) -> bytes:
-    """One file of a pack whose index was read; empty when it is not in it. Raises OSError."""
+    """Return one file of a pack whose index was read, or b"" if it is missing. Raises OSError."""
     found = b""
     with path.open("rb") as file:
         for block, offset in _stored(file, index):
@@ -180,7 +180,7 @@ def read_member(path: Path, index: Mapping[str, Any], name: str) -> bytes:
 
 
 def _stored(file: BinaryIO, index: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-    """The blocks that lie in the pack itself, and where."""
+    """Yield the blocks that are in the pack itself, with their offsets."""
     blocks = [block for block in index["blocks"] if not block.get("apart")]
     offset = file.seek(0, os.SEEK_END) - sum(block["packed"] for block in blocks)
     for block in blocks:
@@ -196,7 +196,7 @@ def _checked(file: BinaryIO, path: Path, block: dict[str, Any], offset: int) -> 
 
 
 def unpack(path: Path, target: Path, writers: int = 4) -> tuple[int, int]:
-    """Write the files that lie in a pack to a folder, durably; returns (files, bytes).
+    """Write the files in a pack to a folder, durably; return (files, bytes).
 
     Raises OSError.
     """
@@ -237,13 +237,13 @@ def _write_part(path: Path, part: bytes | memoryview, at: int, mode: int) -> Non
 
 
 def held(index: Mapping[str, Any]) -> frozenset[str]:
-    """The files that a pack holds, and the folders that it makes, with a / at their end."""
+    """Return the files that a pack contains, and the folders that it creates, ending with a /."""
     files = {part[0] for block in index["blocks"] for part in block["parts"]}
     return frozenset(files | {f"{folder}/" for folder in _with_parents(index["folders"])})
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, int]]:
-    """(bytes, mode) of every file of an entry but its entry.json, by its path in it.
+    """Return (bytes, mode) of every file of an entry except entry.json, by its path in it.
 
     Symlinks are refused with Stalled("UnsafeEntry").
     """
@@ -263,9 +263,9 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _blocks(files: Sequence[tuple[str, int, int]], apart: int | None) -> Iterator[_Block]:
-    """Fill blocks with the files in their order; a large file is cut.
+    """Fill blocks with the files in their order; a large file is split.
 
-    Those of `apart` bytes and more are in no block with others.
+    Files of at least `apart` bytes share no block with others.
     """
     block = _Block()
     for path, size, mode in files:
@@ -290,7 +290,7 @@ def _blocks(files: Sequence[tuple[str, int, int]], apart: int | None) -> Iterato
 
 
 def _method(size: int) -> str:
-    """How blocks of so many bytes are packed: xz makes them smallest, zlib unpacks fastest."""
+    """Return the compression for so many bytes: xz is smallest, zlib is fastest to decompress."""
     return "xz" if size <= SMALL and importlib.util.find_spec("_lzma") else "zlib"
 
 
@@ -303,9 +303,9 @@ def _compress(data: bytes, method: str) -> bytes:
 
 
 def _packed(source: Path, blocks: Sequence[_Block], method: str) -> Iterator[bytes]:
-    """The blocks' bytes in their order, as they are or, made a few ahead, compressed.
+    """Yield the blocks' bytes in order: unchanged, or compressed a few blocks ahead.
 
-    What a whole pack is made of lies on a local disk, where one read after the other is fastest.
+    The files of a whole pack are on a local disk, where reading one after the other is fastest.
     """
     if not method:
         for block in blocks:
@@ -340,7 +340,7 @@ def _read(folder: Path, name: str, at: int, size: int) -> bytes:
 
 
 def parents_of(files: Collection[str]) -> set[str]:
-    """All folders that files are in."""
+    """Return all folders that files are in."""
     return _with_parents({path.rpartition("/")[0] for path in files})
 
 
@@ -353,13 +353,13 @@ def _with_parents(folders: Collection[str]) -> set[str]:
 
 
 def _folders(files: Collection[str], made: AbstractSet[str]) -> list[str]:
-    """The innermost folders of files, and those to be made: making them makes all."""
+    """Return the innermost folders of files, and those to create: creating them creates all."""
     every = parents_of(files) | _with_parents(made)
     return sorted(every - {folder.rpartition("/")[0] for folder in every})
 
 
 def _cold(files: Collection[str], chosen: Collection[str], made: AbstractSet[str]) -> list[str]:
-    """What is linked to the share: files beside hot ones, and folders that are not made."""
+    """Return what is linked to the share: files beside hot ones, and folders not created."""
     warm = {".", *parents_of(chosen), *_with_parents(made)}
     hot = set(chosen)
     cold = set()

@@ -1,4 +1,4 @@
-"""The share: what lies where, and how it gets there. Disk is the truth; the records only remember.
+"""Layout of the share, and all writes to it. Disk is the truth; the records only remember.
 
 store/sha256/<ab>/<digest>/…, builds/<build id>/…, instances/<instance>/{loader/, pointer.json}.
 Everything is world-readable and published by rename; nothing is modified in place.
@@ -38,15 +38,15 @@ from reconciler.share.packs import Pack
 
 PACKERS = 4  # entries packed at once
 LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
-BASES = 4  # of one instance that its pointer has entries for: the newest
-BARE = "none"  # instead of a build id: the bare base
+BASES = 4  # bases of one instance for which its pointer has entries: the newest
+BARE = "none"  # the bare base, instead of a build id
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
 NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The build that a pointer names for one runtime, or BARE; `listing` tells bases apart."""
+    """Build that a pointer names for one runtime, or BARE; `listing` tells bases apart."""
 
     build: str
     abi: str
@@ -56,9 +56,9 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A parsed pointer.json; `entries` is keyed by runtime key, the newest last.
+    """Parsed pointer.json; `entries` is keyed by runtime key, the newest last.
 
-    `dropped` are the builds of bases so old that the last change of it left them out.
+    `dropped` are the builds of bases so old that the last change of the pointer removed them.
     """
 
     instance: str
@@ -68,13 +68,13 @@ class Pointer:
 
     @property
     def builds(self) -> dict[str, Named]:
-        """The entries that name a build."""
+        """Return the entries that name a build."""
         return {key: named for key, named in self.entries.items() if named.build != BARE}
 
     def loaded(self, key: str, abi: str, airflow: str, listing: str) -> tuple[str, str] | None:
-        """The build that a runtime loads, and the key that names it; None for the bare base.
+        """Return the build that a runtime loads, and the key that names it; None for the bare base.
 
-        As the loader chooses: where there is nothing for `key`, the newest of the same Airflow.
+        It chooses like the loader: if there is nothing for `key`, the newest of the same Airflow.
         """
         alike = [k for k, n in self.entries.items() if (n.abi, n.airflow) == (abi, airflow)]
         alike = [k for k in alike if self.entries[k].listing == listing] or alike
@@ -83,16 +83,16 @@ class Pointer:
 
 
 class Share(Store):
-    """A directory that every Airflow pod mounts."""
+    """Directory that every Airflow pod mounts."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.check: Callable[[], None] = lambda: None  # raises when this daemon may not act
+        self.check: Callable[[], None] = lambda: None  # raises if this daemon may not act
 
     def prepare(self) -> None:
-        """Make the layout and clear what killed writers left.
+        """Create the layout and remove what killed writers left.
 
-        Raises Stalled("ShareUnwritable") when that cannot be.
+        Raises Stalled("ShareUnwritable") if that fails.
         """
         try:
             for part in ("store/sha256", "builds", "instances"):
@@ -110,19 +110,19 @@ class Share(Store):
         sweep(self.root / "builds")
 
     def space(self) -> tuple[int, int]:
-        """(size, free for the daemon) of the file system, in bytes; may hang as the share does."""
+        """Return the file system's (size, space for the daemon) in bytes; may hang."""
         with translating("looking how full the share is"):
             found = os.statvfs(self.root)
         return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
     def making(self) -> AbstractContextManager[None]:
-        """Keep the garbage collector away while a build is made; see `locks`."""
+        """Hold off the garbage collector while a build is put on the share; see `locks`."""
         return locks.making(self.root)
 
     # --------------------------------------------------------------------------------- builds
 
     def build_path(self, build_id: str) -> Path:
-        """The directory of a build."""
+        """Return the directory of a build."""
         assert BUILD_ID.match(build_id), build_id
         return self.root / "builds" / build_id
 
@@ -132,10 +132,10 @@ class Share(Store):
         files: Mapping[str, bytes],
         whole: Mapping[str, tuple[str, int]] | None = None,
     ) -> None:
-        """Publish a build's files, with `build.json` among them, as one directory, once.
+        """Publish a build's files, including `build.json`, as one directory, once.
 
-        `whole` are (SHA-256, bytes) of the whole packs of its entries, by the entries' digests: it
-        is loaded from these until it has hot packs.
+        `whole` are (SHA-256, bytes) of the whole packs of its entries, by the entries' digests: the
+        build is loaded from these until it has hot packs.
         """
         assert "build.json" in files, "a build is its build.json"
         path = self.build_path(build_id)
@@ -159,7 +159,7 @@ class Share(Store):
                 shutil.rmtree(temp, ignore_errors=True)
 
     def build(self, build_id: str) -> dict[str, object] | None:
-        """The parsed build.json of a complete build whose store entries are all there."""
+        """Return the parsed build.json of a complete build whose store entries all exist."""
         found = read_json(self.build_path(build_id) / "build.json")
         if found is None or found.get("build") != build_id:
             return None
@@ -169,9 +169,9 @@ class Share(Store):
         return found if all(isinstance(e, str) and self.has(e) for e in entries) else None
 
     def renew(self, build_id: str) -> bool:
-        """Is a build complete; it then counts as new, so that it is not collected for a while.
+        """Return True if a build is complete; it then counts as new and stays for a while.
 
-        To be called while `making` is held: else it may go between the look and what follows.
+        Call it while `making` is held: otherwise the build may be removed right after the check.
         """
         if self.build(build_id) is None:
             return False
@@ -185,10 +185,10 @@ class Share(Store):
         hot: Mapping[str, Collection[str]],
         more: Mapping[str, Collection[str]] | None = None,
     ) -> dict[str, Need]:
-        """Pack the hot files of a build for the loader; given and returned by store entry.
+        """Pack the hot files of a build for the loader; return what imports need, by store entry.
 
-        `more` files are packed with them and not counted as needed. The entries are spread. A pack
-        that is there and will do is used again: it may hold more than what is needed of this build.
+        `more` files are packed with them and do not count as needed. The entries are spread. A
+        suitable existing pack is used again: it may contain more than this build needs.
         """
         digests = on_path(self.build(build_id) or {})
         with translating(f"packing build {build_id}"), ThreadPoolExecutor(PACKERS) as pool:
@@ -203,20 +203,20 @@ class Share(Store):
         return {digest: need for digest, (_, need) in zip(digests, made, strict=True)}
 
     def packs(self, build_id: str) -> dict[str, Pack]:
-        """The hot packs that a build names, by the digests of their store entries."""
+        """Return the hot packs that a build names, by the digests of their store entries."""
         return hot_packs(read_json(self.build_path(build_id) / HOT))
 
     def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
-        """Make the folders of all entries of a build; `check` is called between, and may raise."""
+        """Create the folders of a build's entries; `check` is called in between, and may raise."""
         self.spread(on_path(self.build(build_id) or {}), check)
 
     def is_spread_build(self, build_id: str) -> bool:
-        """Are the folders of all entries of a build there."""
+        """Return True if the folders of all entries of a build exist."""
         with translating(f"looking at build {build_id}"):
             return all(map(self.is_spread, on_path(self.build(build_id) or {})))
 
     def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
-        """Note that a build was verified for a runtime, and what was seen then."""
+        """Record that a build was verified for a runtime, with the verification's report."""
         folder = self.build_path(build_id) / "verified"
         with translating(f"marking build {build_id} as verified"):
             make_directory(folder)
@@ -224,19 +224,19 @@ class Share(Store):
             replace_file(folder / f"{runtime_key}.json", text.encode(), "share.mark_verified")
 
     def verified(self, build_id: str, runtime_key: str) -> bool:
-        """Is the build complete, and verified for this runtime."""
+        """Return True if the build is complete, and verified for this runtime."""
         return self.report(build_id, runtime_key) is not None
 
     def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
-        """What was seen when a complete build was verified for this runtime; None when it is not.
+        """Return the verification report of a complete build for this runtime, or None.
 
-        It was written by the build's own code, but for files, bytes and packages.
+        It was written by the build's own code, except for files, bytes and packages.
         """
         mark = read_json(self.build_path(build_id) / "verified" / f"{runtime_key}.json")
         return mark if mark is not None and self.build(build_id) is not None else None
 
     def lock_text(self, build_id: str) -> str | None:
-        """The lock of a complete build; None when it has none."""
+        """Return the lock of a complete build, or None."""
         with translating(f"reading the lock of build {build_id}"):
             try:
                 with (self.build_path(build_id) / "pylock.toml").open("rb") as file:
@@ -245,7 +245,7 @@ class Share(Store):
                 return None
 
     def complete_builds(self) -> list[str]:
-        """Ids of all builds on the share, complete ones only."""
+        """Return the ids of all complete builds on the share."""
         with translating("listing the builds"):
             names = sorted(e.name for e in os.scandir(self.root / "builds"))
         return [n for n in names if BUILD_ID.match(n) and self.build(n) is not None]
@@ -253,7 +253,7 @@ class Share(Store):
     # ---------------------------------------------------------------------------------- tools
 
     def put_tools(self, files: Mapping[str, Path]) -> Path:
-        """Publish programs that Jobs run, as one directory named by its content; returns it."""
+        """Publish programs for Jobs as a directory named by its content; return its path."""
         digest = hashlib.sha256()
         for name, source in sorted(files.items()):
             digest.update(name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
@@ -276,16 +276,16 @@ class Share(Store):
     # ------------------------------------------------------------------------------ instances
 
     def instance_path(self, instance: str) -> Path:
-        """The directory of an instance."""
+        """Return the directory of an instance."""
         assert NAME.match(instance), instance
         return self.root / "instances" / instance
 
     def install_loader(self, instance: str) -> Path:
-        """Put the loader in place, once per version of it; returns its directory."""
+        """Install the loader, once per version of it; return its directory."""
         folder = self.instance_path(instance) / "loader"
         with translating(f"installing the loader of {instance}"):
             make_directory(folder)
-            for name in LOADER:  # what others need first
+            for name in LOADER:  # in the order of their dependencies
                 source = resources.files("reconciler.share") / "loader" / name
                 data = source.read_bytes()
                 path = folder / name
@@ -294,7 +294,7 @@ class Share(Store):
         return folder
 
     def pointer(self, instance: str) -> Pointer | None:
-        """What an instance's pointer says; None when there is none or it is not one."""
+        """Return an instance's pointer, or None if it is missing or invalid."""
         found = read_json(self.instance_path(instance) / "pointer.json")
         if found is None:
             return None
@@ -325,7 +325,7 @@ class Share(Store):
         listing: str = "",
         inherits: bool = False,
     ) -> bool:
-        """Would `point` change nothing that counts."""
+        """Return True if `point` would change nothing relevant."""
         pointer = self.pointer(instance) or Pointer(instance, ())
         named = None if inherits else Named(build_id or BARE, abi, airflow, listing)
         wanted = _with(pointer.entries, runtime_key, named)
@@ -344,11 +344,12 @@ class Share(Store):
         listing: str = "",
         inherits: bool = False,
     ) -> None:
-        """Let an instance use a build on one runtime; None returns it to the bare base there.
+        """Point an instance to a build on one runtime; None returns it to the bare base there.
 
-        `listing` is the runtime's, by which the loader tells it from others of the same Airflow.
-        `inherits`: the build is another runtime's; nothing is said of this one, see `loaded`.
-        Entries of the oldest other bases go: `dropped` of the pointer has their builds.
+        `listing` is the runtime's, with which the loader distinguishes it from others of the same
+        Airflow. `inherits`: the build is another runtime's; no entry is written for this one, see
+        `loaded`. Entries of the oldest other bases are removed: `dropped` of the pointer lists
+        their builds.
         """
         assert build_id is None or BUILD_ID.match(build_id), build_id
         pointer = self.pointer(instance) or Pointer(instance, ())
@@ -374,9 +375,9 @@ class Share(Store):
 
 
 def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[str, Named]:
-    """Entries with the newest word on a runtime, None: with no word on it, and of few others.
+    """Return entries with a runtime's newest one (none if None), and those of few others.
 
-    The bare base is said only where the loader could take another entry for this runtime's.
+    The bare base is named only if the loader could mistake another entry for this runtime's.
     """
     rest = dict([(k, n) for k, n in entries.items() if k != key][1 - BASES :])
     if named is None:
@@ -386,6 +387,6 @@ def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[s
 
 
 def on_path(document: Mapping[str, object]) -> list[str]:
-    """Digests of the store entries that a build.json puts on sys.path, in its order."""
+    """Return the digests of the store entries that a build.json puts on sys.path, in order."""
     rows: Any = document.get("paths", [])
     return [str(row["path"]).split("/")[3] for row in rows]

@@ -1,4 +1,4 @@
-"""What builds hold and how much that is, by team; what is immutable is read once.
+"""Contents and sizes of builds, by team; immutable documents are read once.
 
 An entry that several teams use counts for each of them: it would stay for any one of them alone.
 """
@@ -19,20 +19,20 @@ from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
 from reconciler.share.hot import PACK
 from reconciler.share.share import BUILD_ID, Share
 
-READERS = 32  # documents read side by side: a share answers in parallel
+READERS = 32  # documents read in parallel, as a share handles them in parallel
 UNIT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Whose a build is, and the digests of its store entries."""
+    """Team of a build, and the digests of its store entries."""
 
     team: str
     entries: tuple[str, ...]
 
 
 class Sizes:
-    """The sizes on one share; remembers what it has read."""
+    """Sizes on one share, with a cache of what was read."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
@@ -43,7 +43,7 @@ class Sizes:
         self.teams: Mapping[str, int] = {}
 
     def contents(self, builds: Iterable[str]) -> dict[str, Contents]:
-        """What these builds hold; one without a readable build.json holds nothing."""
+        """Return the contents of these builds, without those that have no readable build.json."""
         wanted = list(builds)
         unknown = [b for b in wanted if b not in self._contents]
         with ThreadPoolExecutor(READERS) as pool:
@@ -54,9 +54,9 @@ class Sizes:
             return {b: self._contents[b] for b in wanted if b in self._contents}
 
     def look(self) -> None:
-        """See how much there is, in `total` and by team in `teams`; bytes.
+        """Measure the store in bytes: `total`, and by team `teams`.
 
-        Costs the listing of what there is, and the reading of what is new.
+        Its cost is a listing of everything, and reading what is new.
         """
         with translating("listing the builds"):
             builds = [e.name for e in os.scandir(self._share.root / "builds")]
@@ -75,7 +75,7 @@ class Sizes:
             }
 
     def _measure(self) -> None:
-        """The bytes of every entry and pack."""
+        """Measure the bytes of every entry and pack."""
         found: dict[str, str] = {}
         with translating("listing the store"):
             for prefix in os.scandir(self._share.root / "store" / "sha256"):
@@ -100,7 +100,7 @@ class Sizes:
 
 
 def _bytes(path: str | None) -> int:
-    """Bytes of a pack, or of an entry as it says itself; 0 of one that went meanwhile."""
+    """Return the bytes of a pack, or of an entry as it records them; 0 if it is gone."""
     assert path is not None, "it was listed"
     place = Path(path)
     try:
@@ -113,7 +113,7 @@ def _bytes(path: str | None) -> int:
 
 
 def check_quota(sizes: Sizes, team: str, quota: int) -> None:
-    """Raise Stalled("QuotaReached") when a team has as much on the share as it may; 0: no limit."""
+    """Raise Stalled("QuotaReached") if a team has used its quota on the share; 0: no limit."""
     used = sizes.teams.get(team, 0)
     if quota and used >= quota:
         raise Stalled(

@@ -1,1 +1,1 @@
-"""What lies in PYTHONPATH of every instance: standard library only, Python 3.9 and newer."""
+"""Modules on PYTHONPATH of every instance: standard library only, Python 3.9 and newer."""

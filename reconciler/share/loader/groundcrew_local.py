@@ -1,15 +1,15 @@
-"""Puts what a build's imports need on this machine's own disk, once for all its processes.
+"""Local copies of the files that a build's imports need, shared by all processes of a machine.
 
-The loader imports this only where a build has packs. A pack holds the hot files of one store entry
-(or all of them); the rest of the entry becomes links to the share. Whatever goes wrong, an entry is
-used from the share as it lies there. Standard library only, Python 3.9 and newer.
+The loader imports this only if a build has packs. A pack contains the hot files of one store entry
+(or all of them); the rest of the entry becomes links to the share. If anything fails, an entry is
+used directly from the share. Standard library only, Python 3.9 and newer.
 
-Below groundcrew-<uid> in the folder that GROUNDCREW_LOCAL names (several: the first that will do;
-"off": none; unset: TMPDIR or /tmp), for each share and boot of the machine:
+Files are kept below groundcrew-<uid> in the folder that GROUNDCREW_LOCAL names (if several: the
+first usable one; "off": none; unset: TMPDIR or /tmp), for each share and boot of the machine:
 
-    <digest>-<pack>           a link to the unpacked pack; once evicted, to the entry on the share
-    .data/<digest>-<pack>.…   unpacked packs, each written once and never changed
-    .build-<build>            of a build whose packs are all there: its build.json and links
+  <digest>-<pack>           a link to the unpacked pack; once evicted, to the entry on the share
+  .data/<digest>-<pack>.…   unpacked packs, each written once and never changed
+  .build-<build>            of a build whose packs all exist: its build.json and links
 
 Paths of running processes go through the links, so that eviction takes nothing away from them.
 """
@@ -26,26 +26,26 @@ from groundcrew_packs import (  # type: ignore[import-not-found]  # beside this 
     read_block,
 )
 
-TYPE_CHECKING = False  # what type checkers take for true: typing costs an import
+TYPE_CHECKING = False  # type checkers treat it as true: typing costs an import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-LIMIT = 4 << 30  # bytes of all unpacked packs, where GROUNDCREW_LOCAL_LIMIT says nothing
+LIMIT = 4 << 30  # bytes of all unpacked packs, unless GROUNDCREW_LOCAL_LIMIT says otherwise
 SPARE = 64 << 20  # bytes that always stay free on the disk
-PATIENCE = 120.0  # seconds that a process waits for another one that unpacks
+PATIENCE = 120.0  # seconds that a process waits for another one that is unpacking
 THREADS = 6
 
 
 def localise(
     root: str, place: str, packs: dict[str, Any], note: str, about: dict[str, Any]
 ) -> dict[str, str]:
-    """Folders to use instead of store entries: {digest: local folder}; those missing stay remote.
+    """Return the folders to use instead of entries: {digest: local folder}; others stay remote.
 
     `place` is a folder of ours. `packs` is {digest: {"pack": SHA-256 of the pack's head, "bytes":
-    size when unpacked, "whole": does it hold all files of the entry, "xz": is it packed by xz}}.
-    Where all packs are there that this Python can unpack, the file `note` (none if "") says so
-    beside `about`: no further process imports this module.
+    size when unpacked, "whole": whether it contains all files of the entry, "xz": whether it is
+    compressed by xz}}. If all packs that this Python can unpack exist, the file `note` (none if "")
+    records that together with `about`: no further process imports this module.
     """
     beyond = _beyond(packs)
     wanted = {}
@@ -56,7 +56,7 @@ def localise(
     if missing:
         with _Lock(os.path.join(place, ".lock")) as held:
             missing = [digest for digest in missing if held and not _ready(wanted[digest])]
-            if missing:  # else another process has just made it
+            if missing:  # otherwise another process has just created it
                 _unpack_all(root, place, {d: packs[d] for d in missing}, set(wanted.values()))
     found = {}
     for digest, link in wanted.items():
@@ -72,7 +72,7 @@ def localise(
 
 
 def _beyond(packs: dict[str, Any]) -> set[str]:
-    """Digests whose packs this Python cannot unpack: those by xz, where it was built without."""
+    """Return digests whose packs this Python cannot unpack: xz, if it was built without."""
     xz = {digest for digest, row in packs.items() if row.get("xz")}
     if not xz:
         return xz
@@ -82,7 +82,7 @@ def _beyond(packs: dict[str, Any]) -> set[str]:
 
 
 def _note(path: str, found: dict[str, str], about: dict[str, Any]) -> None:
-    """Note the links of a build, and where they lead: {digest: [link, unpacked pack]}."""
+    """Record the links of a build and their targets: {digest: [link, unpacked pack]}."""
     import json
 
     temp = "%s.%d" % (path, os.getpid())
@@ -91,7 +91,7 @@ def _note(path: str, found: dict[str, str], about: dict[str, Any]) -> None:
         with open(temp, "w") as file:
             json.dump({"links": rows, **about}, file)
         os.rename(temp, path)
-    except OSError:  # a full disk: the next process asks again
+    except OSError:  # a full disk: the next process tries again
         try:
             os.unlink(temp)
         except OSError:
@@ -99,7 +99,7 @@ def _note(path: str, found: dict[str, str], about: dict[str, Any]) -> None:
 
 
 def _ready(link: str) -> bool:
-    """Does a link lead to an unpacked pack that is there."""
+    """Return True if a link leads to an existing unpacked pack."""
     try:
         return os.readlink(link).startswith(".data") and os.path.isdir(link)
     except OSError:
@@ -107,7 +107,7 @@ def _ready(link: str) -> bool:
 
 
 class _Lock:
-    """One process of this machine at a time; false where another one takes too long."""
+    """Lock for one process of this machine at a time; False if another one takes too long."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -134,7 +134,7 @@ class _Lock:
 
 
 def _unpack_all(root: str, place: str, packs: dict[str, Any], keep: set[str]) -> None:
-    """Unpack what there is room for; each pack appears as a whole or not at all."""
+    """Unpack what there is space for; each pack appears as a whole or not at all."""
     from functools import partial
 
     _sweep(place)
@@ -163,14 +163,14 @@ def _unpack_all(root: str, place: str, packs: dict[str, Any], keep: set[str]) ->
 
 
 def _sweep(place: str) -> None:
-    """Remove what killed processes left, and what an earlier boot may have left half written."""
+    """Remove what killed processes left, and files that an earlier boot left incomplete."""
     import shutil
 
     used = set()
     for name in os.listdir(place):
         if name.startswith(".build-"):
             try:
-                os.unlink(os.path.join(place, name))  # whoever uses that build notes it again
+                os.unlink(os.path.join(place, name))  # processes that use the build record it again
             except FileNotFoundError:  # it was written just now, and has its name
                 pass
         elif not name.startswith("."):
@@ -186,7 +186,7 @@ def _sweep(place: str) -> None:
 
 
 def _make_room(root: str, place: str, need: int, limit: int, keep: set[str]) -> bool:
-    """Evict the least recently used packs until `need` bytes fit; may they be written."""
+    """Evict the least recently used packs until `need` bytes fit; return True if they do."""
     while True:
         rows = []
         for name in os.listdir(place):
@@ -206,7 +206,7 @@ def _make_room(root: str, place: str, need: int, limit: int, keep: set[str]) -> 
 
 
 def _evict(root: str, link: str) -> bool:
-    """Let a link lead to the share from now on, then remove the local files."""
+    """Make a link lead to the share from now on, then remove the local files."""
     import shutil
 
     digest = os.path.basename(link).split("-")[0]
@@ -235,7 +235,7 @@ def _relink(target: str, link: str) -> None:
 
 
 class _Unpacking:
-    """One pack on its way to the local disk; raises Spoiled or OSError."""
+    """Pack that is being unpacked to the local disk; raises Spoiled or OSError."""
 
     def __init__(self, root: str, place: str, digest: str, row: dict[str, Any]) -> None:
         import binascii
@@ -260,7 +260,7 @@ class _Unpacking:
             raise
 
     def _open_apart(self, entry: str) -> None:
-        """Open the files of the entry that blocks lie in, the way the pack was opened."""
+        """Open the entry's files that contain blocks, in the same way as the pack."""
         import fcntl
 
         direct = fcntl.fcntl(self.handle, fcntl.F_GETFL) & getattr(os, "O_DIRECT", 0)
@@ -275,7 +275,7 @@ class _Unpacking:
             os.close(handle)
 
     def tasks(self) -> list[Callable[[], None]]:
-        """One call for each block; they may run at the same time."""
+        """Return one task for each block; they may run at the same time."""
         from functools import partial
 
         found: list[Callable[[], None]] = []
@@ -315,7 +315,7 @@ class _Unpacking:
             begin += size
 
     def finish(self) -> None:
-        """Link what the pack does not hold, then give the whole its name."""
+        """Link what the pack does not contain, then give the whole its name."""
         self._close()
         if self.problem is not None:
             raise self.problem
@@ -341,7 +341,7 @@ def _safe(path: str) -> str:
 
 
 def _run(tasks: Iterable[Callable[[], None]]) -> None:
-    """Do all tasks, some at a time."""
+    """Run all tasks, some in parallel."""
     import threading
 
     left = list(tasks)[::-1]

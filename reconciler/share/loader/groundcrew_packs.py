@@ -1,4 +1,4 @@
-"""Reads packs (see reconciler.share.packs): the part that the loader and the daemon have in common.
+"""Reader of packs (see reconciler.share.packs), shared by the loader and the daemon.
 
 Standard library only, Python 3.9 and newer.
 """
@@ -8,26 +8,26 @@ from __future__ import annotations
 import errno
 import os
 
-TYPE_CHECKING = False  # what type checkers take for true: typing costs an import
+TYPE_CHECKING = False  # type checkers treat it as true: typing costs an import
 if TYPE_CHECKING:
     from typing import Any
 
 MAGIC = b"GCPACK1\n"
-MAGIC_XZ = b"GCPACK2\n"  # some block is packed by xz: earlier readers must not take it
+MAGIC_XZ = b"GCPACK2\n"  # some block is compressed by xz: earlier readers must reject it
 MAGICS = (MAGIC, MAGIC_XZ)
-HEAD = 64 << 10  # bytes read at first: most indexes are shorter, and small packs as a whole
+HEAD = 64 << 10  # bytes read at first: enough for most indexes, and for small packs as a whole
 INDEX_LIMIT = 64 << 20  # bytes of a pack's index
-BLOCK_LIMIT = 256 << 20  # bytes of one block, packed or not
+BLOCK_LIMIT = 256 << 20  # bytes of one block, compressed or not
 
 
 class Spoiled(Exception):
-    """A pack is not what the build's manifest says."""
+    """Pack that differs from the build's manifest."""
 
 
 def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any], memoryview]:
-    """(handle, offset of the first block, index, what was read) of the pack with this SHA-256.
+    """Return (handle, offset of the first block, index, bytes read) of the pack with this SHA-256.
 
-    It is read past the page cache where that goes: once, in as few requests as the share allows.
+    It is read past the page cache if possible: once, in as few requests as the share allows.
     """
     for flags in (getattr(os, "O_DIRECT", 0), 0):
         try:
@@ -46,7 +46,7 @@ def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any], memoryv
 
 
 def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any], memoryview]:
-    """(offset of the first block, index, what was read) of an open pack with this SHA-256."""
+    """Return (offset of the first block, index, bytes read) of an open pack with this SHA-256."""
     import hashlib
     import json
     import zlib
@@ -65,10 +65,10 @@ def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any], memoryvie
 def read_block(
     handle: int, block: dict[str, Any], offset: int, head: memoryview | None = None
 ) -> bytes | memoryview:
-    """One block of an open pack, or of an open file of the entry, checked and unpacked.
+    """Return a block of an open pack or of an open file of the entry, checked and decompressed.
 
-    `head` is what was read of the file before: small packs are in it as a whole. Raises ImportError
-    where it is packed by xz and this Python was built without.
+    `head` is what was already read of the file: it contains small packs as a whole. Raises
+    ImportError if the block is compressed by xz and this Python was built without.
     """
     import hashlib
 
@@ -96,7 +96,7 @@ def read_block(
 
 
 def read_range(handle: int, offset: int, size: int) -> memoryview:
-    """`size` bytes from `offset`, fewer at the end of the file; whole pages are asked for."""
+    """Return `size` bytes from `offset`, fewer at the end of the file; reads whole pages."""
     import mmap
 
     begin = offset % mmap.PAGESIZE

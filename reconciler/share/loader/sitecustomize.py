@@ -1,14 +1,14 @@
-"""Groundcrew's loader: gives this interpreter the packages of its instance's build.
+"""Loader of Groundcrew: gives this interpreter the packages of its instance's build.
 
-It lies on the share as instances/<instance>/loader/sitecustomize.py and is on PYTHONPATH, so that
-Python imports it at start. It reads the pointer once, and pins what it found for all children. The
-base always wins: paths are appended. Its own folder leaves sys.path: each import would look at it,
-on the share. Standard library only, Python 3.9 and newer; it never raises.
+It is on the share as instances/<instance>/loader/sitecustomize.py and on PYTHONPATH, so that Python
+imports it at start. It reads the pointer once, and pins what it found for all children. The base
+always takes precedence: paths are appended. Its own folder is removed from sys.path: otherwise each
+import would search it, on the share. Standard library only, Python 3.9 and newer; it never raises.
 
-Environment: GROUNDCREW_BUILD pins a build id ("none": the bare base) and wins over the pointer;
-GROUNDCREW_COMPONENT names the Airflow component where the command line does not tell;
+Environment: GROUNDCREW_BUILD pins a build id ("none": the bare base) and overrides the pointer;
+GROUNDCREW_COMPONENT names the Airflow component if the command line does not show it;
 GROUNDCREW_LOCAL and GROUNDCREW_LOCAL_LIMIT say where packs are unpacked (see groundcrew_local). It
-sets GROUNDCREW_BUILD for its children, and GROUNDCREW_PYTHON, by which programs of a build start.
+sets GROUNDCREW_BUILD for its children, and GROUNDCREW_PYTHON, with which programs of a build start.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
 
 
 def _airflow() -> tuple | None:  # type: ignore[type-arg]
-    """(version, listing) of the Airflow installed beside this interpreter, or None.
+    """Return (version, listing) of the Airflow installed beside this interpreter, or None.
 
-    The listing is a mark of what else is installed there; inspect_base.py makes the same.
+    The listing is a fingerprint of what else is installed there; inspect_base.py computes the same.
     """
     for folder in sys.path:
         if not folder.endswith("-packages"):
@@ -54,7 +54,7 @@ def _airflow() -> tuple | None:  # type: ignore[type-arg]
 
 
 def _component() -> str:
-    """The Airflow component that this process is, or "" when it is none."""
+    """Return the Airflow component that this process is, or "" if it is none."""
     named = os.environ.get("GROUNDCREW_COMPONENT", "")
     if named:
         return named
@@ -73,7 +73,7 @@ def _component() -> str:
 
 
 def _read(path: str) -> dict | None:  # type: ignore[type-arg]  # typing costs an import
-    """A JSON document from the share, or None."""
+    """Return a JSON document from the share, or None."""
     import json
 
     try:
@@ -86,10 +86,11 @@ def _read(path: str) -> dict | None:  # type: ignore[type-arg]  # typing costs a
 
 
 def _chosen(here: str, abi: str, airflow: str, listing: str) -> str | None:
-    """The build id for this process: the pin, or what the pointer names; None for the bare base.
+    """Return the build id for this process, from the pin or the pointer; None for the bare base.
 
-    The pointer may name builds for several bases, the newest last. This base's is taken; where
-    none is, as something was installed just now, the newest for this Python and Airflow.
+    The pointer may name builds for several bases, the newest last. The build for this base is used;
+    if there is none because something was installed just now, the newest for this Python and
+    Airflow.
     """
     pin = os.environ.get("GROUNDCREW_BUILD")
     if pin:
@@ -111,7 +112,7 @@ def _chosen(here: str, abi: str, airflow: str, listing: str) -> str | None:
 
 
 def _load(here: str) -> None:
-    """Find this process's build, pin it for the children, and put it in place."""
+    """Find this process's build, pin it for the children, and load it."""
     found = _airflow()
     if found is None:
         return
@@ -143,7 +144,7 @@ def _load(here: str) -> None:
 
 
 def _mark(path: str) -> list:  # type: ignore[type-arg]
-    """Another one for each file that ever had this name; [] where there is none."""
+    """Return a value that is unique for each file that ever had this name; [] if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -152,10 +153,10 @@ def _mark(path: str) -> list:  # type: ignore[type-arg]
 
 
 def _noted(root: str, build: str) -> tuple | None:  # type: ignore[type-arg]
-    """(build.json, local folders) of a build whose packs all lie unpacked here, as was noted.
+    """Return (build.json, local folders) of a build whose packs are all unpacked here, as noted.
 
-    None where the share is to be asked: nothing was noted, a pack was evicted, or the build's
-    build.json is another one than then.
+    None if the share has to be read: nothing was noted, a pack was evicted, or the build's
+    build.json has changed since.
     """
     note = ".build-" + build
     place = _place(root, note) if os.environ.get("GROUNDCREW_LOCAL") != "off" else None
@@ -178,7 +179,7 @@ def _noted(root: str, build: str) -> tuple | None:  # type: ignore[type-arg]
 
 
 def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: ignore[type-arg]
-    """Local folders of store entries by their digest; whatever fails, the share is used."""
+    """Return local folders of store entries by digest; if anything fails, the share is used."""
     if os.environ.get("GROUNDCREW_LOCAL") == "off":
         return {}
     try:
@@ -201,9 +202,9 @@ def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: 
 
 
 def _place(root: str, note: str = "") -> str | None:
-    """The folder for a share's packs, ours alone, made if need be; None where there is none.
+    """Return the folder for a share's packs, owned by us, created if necessary; None if unusable.
 
-    With `note`, the one that has that file, and nothing is made.
+    With `note`, return the folder that contains that file, and create nothing.
     """
     import zlib
 
@@ -216,7 +217,7 @@ def _place(root: str, note: str = "") -> str | None:
         boot = "noboot"
     name = "%08x-%s" % (zlib.crc32(root.encode()), boot)
     for top in [p for p in named.split(os.pathsep) if p] or [temp]:
-        top = os.path.join(top, "groundcrew-%d" % os.getuid())  # an emptyDir is open to all
+        top = os.path.join(top, "groundcrew-%d" % os.getuid())  # an emptyDir is writable by all
         if os.path.realpath(top).startswith(os.path.join(os.path.realpath(root), "")):
             continue  # on the share itself: nothing would be gained
         folder = os.path.join(top, name)
@@ -237,10 +238,10 @@ def _place(root: str, note: str = "") -> str | None:
 
 
 def _make(folder: str, mode: int) -> None:
-    """Create a folder and its missing parents, each with this mode at most, whatever the umask.
+    """Create a folder and its missing parents, each with at most this mode, whatever the umask.
 
-    os.makedirs gives its mode to the last level alone: with the umask 0002 of Airflow's official
-    image the levels above become writable by the group, and are then refused.
+    os.makedirs applies its mode to the last level only: with the umask 0002 of Airflow's official
+    image the levels above become group-writable, and are then refused.
     """
     if os.path.isdir(folder):
         return
@@ -261,7 +262,7 @@ def _ours(folder: str) -> bool:
 
 
 def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type-arg]
-    """Append the build's paths and set what its definition asks for."""
+    """Append the build's paths and set the variables of its definition."""
     known = set(sys.path)
     for item in manifest.get("paths", ()):
         path = os.path.join(root, item["path"])
@@ -279,7 +280,7 @@ def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type
             continue
         try:
             os.environ[name] = str(value)
-        except (ValueError, OSError) as error:  # NUL, or no name: the others are set
+        except (ValueError, OSError) as error:  # NUL, or an invalid name: the others are set
             _say("%r is not set: %s" % (name, error))
     for variable, items in (("PATH", manifest.get("bin")), ("CLASSPATH", manifest.get("jars"))):
         parts = [p for p in os.environ.get(variable, "").split(os.pathsep) if p]
