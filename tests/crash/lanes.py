@@ -10,10 +10,10 @@ from pprint import pformat
 from typing import Self
 
 from reconciler.core.model import Records
-from reconciler.core.phases import BuildPhase
 from tests.fakes.airflow_rest import FakeAirflow, State
 from tests.fakes.forked import once
 from tests.fakes.site import INSTANCE, Site
+from tests.harness.promises import Asked, check_always, check_at_rest, pointed_build
 
 TASK = """
 import acme, json, os, sys
@@ -53,6 +53,10 @@ class Task:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
         self.process.kill()
         self.process.communicate(timeout=10)
 
@@ -89,12 +93,7 @@ class Lane:
         self.log.write_text("")
 
     def pointed(self) -> str | None:
-        """The build that the pointer names; there is a pointer, whole and readable."""
-        pointer = self.site.share.pointer(INSTANCE)
-        if pointer is None:
-            assert not (self.site.share.instance_path(INSTANCE) / "pointer.json").exists()
-            return None
-        return next((named.build for named in pointer.builds.values()), None)
+        return pointed_build(self.site)
 
     def records(self) -> Records:
         store = self.site.store()
@@ -120,26 +119,16 @@ class Lane:
         ])  # fmt: skip
 
     def check_promises(self, point: str) -> None:
-        """What holds at any moment: the pointer names a complete and verified build."""
-        build = self.pointed()
-        record = self.records().instances[INSTANCE]
-        assert record.runtime is not None
-        assert build is not None, f"{point}: the instance lost its build"
-        assert self.site.share.verified(build, record.runtime.key), f"{point}: not verified"
+        """Check what holds at any moment."""
+        try:
+            check_always(self.site, self.records())
+        except AssertionError as error:
+            raise AssertionError(f"{point}: {error}") from error
 
     def check_end(self, point: str, rolled_back: bool) -> None:
-        """What holds at the end: the newest good build, loaded by all, pools as they were."""
-        records, state = self.records(), self.airflow.state
-        record, build = records.instances[INSTANCE], self.pointed()
-        assert record.activation is None, point
-        assert record.current == build, point
-        assert state.pools == State().pools, f"{point}: {state.pools}"
-        wanted = [b for b in records.builds.values() if b.packages and b.build_id != self.first]
-        assert [b.phase for b in wanted] == [BuildPhase.READY], point
-        marks = [q.build_id for q in record.quarantines]
-        last = {said["component"]: said["build"] for said in state.loaded}
-        assert set(last.values()) == {build}, f"{point}: {last}"
-        if rolled_back:
-            assert (build, marks) == (self.first, [wanted[0].build_id]), point
-        else:
-            assert (build, marks) == (wanted[0].build_id, []), point
+        """Check the end: the newest good build, loaded by all, pools as they were."""
+        asked = Asked.FAILS_LIVE if rolled_back else Asked.GOOD
+        try:
+            check_at_rest(self.site, self.records(), asked, self.first)
+        except AssertionError as error:
+            raise AssertionError(f"{point}: {error}") from error

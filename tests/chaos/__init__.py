@@ -1,0 +1,1 @@
+"""A soak: versions are committed while the daemon is killed and its surroundings fail."""

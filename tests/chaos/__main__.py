@@ -1,0 +1,100 @@
+"""`python -m tests.chaos --minutes 5 [--seed N]`: what `make chaos` runs. Needs root.
+
+Ends with 1 at the first broken promise, and leaves that lane's folder to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from tests.chaos.lane import Lane
+from tests.chaos.one import OneDaemon, OneDaemonOnABadClock
+from tests.chaos.replicas import Replicas
+from tests.chaos.tally import Tally
+
+LANES: dict[str, type[Lane]] = {
+    "one": OneDaemon,
+    "clock": OneDaemonOnABadClock,
+    "replicas": Replicas,
+}
+REPORT_INTERVAL = 60.0  # seconds
+
+
+class Soak:
+    """Lanes side by side until the time is over or one has found a broken promise."""
+
+    def __init__(self, root: Path, seed: int, minutes: float) -> None:
+        self.tally = Tally()
+        self.broken: list[str] = []
+        self._root = root
+        self._seed = seed
+        self._deadline = time.monotonic() + minutes * 60.0
+
+    def run(self, names: list[str]) -> None:
+        """Run these lanes to the end."""
+        threads = [threading.Thread(target=self._play, args=(name,)) for name in names]
+        for thread in threads:
+            thread.start()
+        told = time.monotonic()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(0.5)
+            if time.monotonic() - told > REPORT_INTERVAL:
+                told = time.monotonic()
+                _say(*self.tally.lines()[:1], f"{len(self.broken)} broken promises")
+
+    def _play(self, name: str) -> None:
+        kind, _, number = name.partition("-")
+        del number
+        lane = LANES[kind](self._root / name, f"{self._seed}/{name}", self.tally)
+        try:
+            lane.prepare()
+            while time.monotonic() < self._deadline and not self.broken:
+                lane.round()
+        except BaseException:
+            self.broken.append(name)
+            log = lane.log.read_text(errors="replace")[-6000:]
+            _say(f"BROKEN in {name}: {lane.now}", traceback.format_exc(), log)
+            shutil.copytree(lane.root, f"{lane.root}-kept", symlinks=True, dirs_exist_ok=True)
+        finally:
+            lane.close()
+
+
+def main() -> int:
+    """Run the soak and print what was done."""
+    parser = argparse.ArgumentParser(prog="make chaos")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=None, help="repeat the choices of a run")
+    parser.add_argument("--lanes", nargs="*", default=list(LANES), help="`one-2` is a second one")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("this mounts file systems: run it as root")
+    seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
+    root = Path(tempfile.mkdtemp(prefix="groundcrew-chaos-"))
+    _say(f"seed {seed}, {given.minutes:g} minutes, lanes: {', '.join(given.lanes)}")
+    soak = Soak(root, seed, given.minutes)
+    soak.run(given.lanes)
+    _say(*soak.tally.lines())
+    if soak.broken:
+        _say(f"broken promises in {', '.join(soak.broken)}; seed {seed}; see {root}")
+        return 1
+    shutil.rmtree(root)
+    _say(f"0 broken promises; seed {seed}")
+    return 0
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

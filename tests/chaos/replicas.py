@@ -1,0 +1,220 @@
+"""Two daemons with their records in PostgreSQL: one leads, and is killed, frozen or cut off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from multiprocessing.context import ForkServerProcess
+
+import psutil
+from sqlalchemy.exc import DBAPIError
+
+from reconciler.core.errors import Retryable
+from tests.chaos.lane import PATIENCE, Lane
+from tests.chaos.tally import KILLED
+from tests.fakes.forked import Run, end, start
+from tests.harness.postgres import Postgres
+from tests.harness.promises import Asked
+
+LEASE_TTL = 2.0
+LEASE_LOST = 3  # exit code
+LOOK = 0.2  # seconds between two looks at the records
+POINTS = (  # where a leader is killed or frozen, right before or after it has changed something
+    "daemon.decided", "daemon.recorded", "daemon.outcome.before", "store.before-commit",
+    "store.after-commit", "builder.resolved", "share.put_build.before-rename",
+    "share.mark_verified.before-rename", "airflow.pause.pool", "share.point.before-rename",
+    "share.point.after-rename", "airflow.restart.components", "airflow.release.pool",
+    "daemon.switch.after", "daemon.probe.before", "daemon.release.after",
+)  # fmt: skip
+
+
+class Replicas(Lane):
+    """Both run all the time; whoever ended is started again before the next round."""
+
+    def prepare(self) -> None:
+        """Start the database and bring the site to rest."""
+        folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="groundcrew-pg-"))
+        self.postgres = Postgres(folder)
+        self._closing.callback(self.postgres.close)
+        self.variables |= {
+            "GROUNDCREW_DATABASE": self.postgres.url,
+            "GROUNDCREW_LEASE_TTL": str(LEASE_TTL),
+        }
+        self.daemons: list[ForkServerProcess] = []
+        self._closing.callback(self.rest)
+        self.commit(Asked.GOOD)
+        self._begin()
+        self._leader()
+        self.settle(Asked.GOOD, None)
+        self.rest()
+
+    def _begin(self, failpoint: str = "", *, freezes: bool = False) -> None:
+        """Start both, which die or freeze at the failpoint."""
+        self.daemons = [self._start(n, failpoint, freezes) for n in range(2)]
+
+    def _start(self, number: int, failpoint: str = "", freezes: bool = False) -> ForkServerProcess:
+        state = self.state.path / str(number)
+        run = Run(
+            once=False,
+            failpoint=failpoint,
+            freezes=freezes,
+            variables={**self.variables, "GROUNDCREW_STATE_DIR": str(state)},
+        )
+        return start(self.site.config, self.log, run)
+
+    def go_on(self) -> None:
+        """Start whoever has ended; both work while this waits."""
+        for number, daemon in enumerate(self.daemons):
+            if not daemon.is_alive():
+                self.daemons[number] = self._start(number)
+        if not self.daemons:
+            self._begin()
+        time.sleep(LOOK)
+
+    def rest(self) -> None:
+        """Kill both: the next round begins with a lease that nobody has given back."""
+        for daemon in self.daemons:
+            if daemon.is_alive():
+                daemon.kill()
+                self.tally.killed("at rest")
+            daemon.join()
+        self.daemons = []
+
+    def disturb(self, asked: Asked) -> None:
+        """Kill, freeze or cut off whoever leads."""
+        del asked
+        self.random.choice([
+            self._kill, self._kill_at_a_point, self._freeze, self._freeze_at_a_point,
+            self._restart_database, self._cut_git,
+        ])()  # fmt: skip
+
+    # -------------------------------------------------------------------------------- kills
+
+    def _kill(self) -> None:
+        self._begin()
+        seconds = self.random.uniform(0.0, 4.0)
+        self.now = f"kill -9 of the leader after {seconds:.2f} s"
+        leader = self._leader()
+        time.sleep(seconds)
+        leader.kill()
+        leader.join()
+        self.tally.killed("the leader, at random")
+
+    def _kill_at_a_point(self) -> None:
+        """Whoever takes over is killed at the same point."""
+        point = self.random.choice(POINTS)
+        self.now = f"kill -9 of each leader at {point}"
+        self._begin(point)
+        deadline = time.monotonic() + 4 * LEASE_TTL
+        while time.monotonic() < deadline and any(d.is_alive() for d in self.daemons):
+            time.sleep(LOOK)
+        for daemon in self.daemons:
+            if daemon.exitcode == KILLED:
+                self.tally.killed(f"the leader, at {point}")
+        self._replace_armed()
+
+    def _replace_armed(self) -> None:
+        """Kill who still waits at a failpoint, so that only daemons without one go on."""
+        for daemon in self.daemons:
+            if daemon.is_alive():
+                daemon.kill()
+                self.tally.killed("at random")
+            daemon.join()
+        self._begin()
+
+    # ------------------------------------------------------------------------------- freezes
+
+    def _freeze(self) -> None:
+        self._begin()
+        seconds = self.random.uniform(0.0, 4.0)
+        self.now = f"freeze the leader after {seconds:.2f} s"
+        leader = self._leader()
+        time.sleep(seconds)
+        self._thaw(leader)
+
+    def _freeze_at_a_point(self) -> None:
+        """The other one has no failpoint."""
+        point = self.random.choice(POINTS)
+        self.now = f"freeze the leader at {point}"
+        frozen = self._start(0, point, freezes=True)
+        self.daemons = [frozen]
+        self._leader()
+        self.daemons.append(self._start(1))
+        deadline = time.monotonic() + 4 * LEASE_TTL
+        while time.monotonic() < deadline and frozen.is_alive() and not _is_stopped(frozen):
+            time.sleep(LOOK)
+        if _is_stopped(frozen):
+            self._thaw(frozen)
+        else:
+            frozen.kill()
+            frozen.join()
+            self.tally.killed("at random")
+
+    def _thaw(self, leader: ForkServerProcess) -> None:
+        """Freeze a leader until another leads; it may do nothing more and ends."""
+        assert leader.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(leader.pid, signal.SIGSTOP)
+        try:
+            other = self._leader(but=leader)
+            time.sleep(self.random.uniform(0.0, 3.0))
+            assert other.is_alive()
+        finally:
+            os.kill(leader.pid, signal.SIGCONT)
+        code = end(leader, self.log)
+        assert code == LEASE_LOST, f"a leader that was frozen ended with {code}"
+        self.tally.failed("the leader: frozen until another leads")
+
+    def _leader(self, but: ForkServerProcess | None = None) -> ForkServerProcess:
+        """Wait until one leads."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            holder = self._holder()
+            for daemon in self.daemons:
+                if daemon is not but and holder.endswith(f":{daemon.pid}"):
+                    return daemon
+            time.sleep(LOOK / 4)
+        raise AssertionError("nobody leads")
+
+    def _holder(self) -> str:
+        store = self.store()
+        try:
+            return store.leader() or ""
+        except (Retryable, DBAPIError):  # there are no tables yet
+            return ""
+        finally:
+            store.close()
+
+    # ------------------------------------------------------------------------------- faults
+
+    def _restart_database(self) -> None:
+        self._begin()
+        mode = self.random.choice(["fast", "immediate"])
+        before, away = self.random.uniform(0.0, 4.0), self.random.uniform(0.0, 2 * LEASE_TTL)
+        self.now = f"PostgreSQL: {mode} after {before:.2f} s, away for {away:.2f} s"
+        self._leader()
+        time.sleep(before)
+        self.postgres.stop(mode)
+        time.sleep(away)
+        self.postgres.start()
+        self.tally.failed(f"PostgreSQL: restarted ({mode})")
+
+    def _cut_git(self) -> None:
+        self.now = "git: cut"
+        before = self.git.cuts
+        self.git.cut_after(*(self.random.randint(0, 2000) for _ in range(3)))
+        self._begin()
+        self._leader()
+        time.sleep(2.0)
+        self.git.cut_after()
+        for _ in range(self.git.cuts - before):
+            self.tally.failed("git: cut in the middle")
+
+
+def _is_stopped(process: ForkServerProcess) -> bool:
+    with suppress(psutil.Error):
+        return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+    return False
