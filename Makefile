@@ -4,6 +4,10 @@ PYTHON ?= python3
 AIRFLOW ?= 3
 KEEP ?=
 NAME ?=
+MINUTES ?= 5
+SEED ?=
+SECONDS ?= 30
+TARGETS ?=
 BASE ?= registry
 UPGRADE ?=
 VENV := .venv
@@ -15,7 +19,7 @@ JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo envtest node node-test test-tools test test-fast check fix docs generate manifests bench wheel image lock clean
+.PHONY: help setup demo envtest node node-test test-tools test test-fast chaos fuzz check fix docs generate manifests bench wheel image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +51,15 @@ test: test-tools setup ## All tests, the whole way on real Airflow included (TES
 
 test-fast: test-tools setup ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)
+
+# In namespaces of its own: what it mounts and starts ends with it, and it sees no other daemon's Airflow.
+chaos: setup ## Kill the daemon and break what is around it, over and over (root; MINUTES=5 SEED=…)
+	scripts/install-test-tools
+	unshare --mount --pid --fork --kill-child --mount-proc \
+	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some of them)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 check: setup ## Format, ruff, plain names and docstrings, mypy strict, layers, Dockerfile, generated files, docs
 	$(BIN)/ruff format --check .

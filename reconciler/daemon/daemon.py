@@ -13,8 +13,10 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
+from typing import TypeVar
 
 from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.builds import maker
@@ -41,10 +43,12 @@ from reconciler.store.reading import Reader
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 STANDBY_LOOK = 5.0  # seconds between two reads of the records while another daemon leads
 STOP_WAIT = 30.0  # seconds that running steps get to finish on SIGTERM
 LONGEST_SLEEP = 60.0
-DATABASE_RETRY = 2.0  # seconds between two attempts at the start to reach the database
+DATABASE_RETRY = 2.0  # seconds between two attempts to reach the database at the start
 GC_AGAIN = 30.0  # seconds until an incomplete collection continues
 POLL = ("poll", "")
 QUIET = ("poll", "gc", "look")  # effects that do not count as work in progress
@@ -122,16 +126,18 @@ class Daemon:
 
     def prepare(self, *, wait: bool) -> None:
         """Create what the loop needs; with `wait`, wait for a database that does not respond."""
+        self._retry(self.rooms.prepare, wait=wait)
+
+    def _retry(self, action: Callable[[], T], *, wait: bool) -> T:
+        """Return the result of an action, repeated with `wait` until the database responds."""
         while True:
             try:
-                self.rooms.prepare()
+                return action()
             except DatabaseUnavailable as error:
                 if not wait or self._stop.is_set():
                     raise
                 log.warning("%s; trying again", error)
                 self._stop.wait(DATABASE_RETRY)
-            else:
-                return
 
     def run(self, once: bool = False) -> int:
         """Reconcile until stopped, or with `once` until nothing is left to do.
@@ -145,7 +151,7 @@ class Daemon:
         with Leadership(self.rooms.store, self.settings, self._stop, self._stand_by) as leadership:
             if leadership.lease is None:
                 return 0
-            self._records = self._reader.load(whole=True)
+            self._records = self._retry(lambda: self._reader.load(whole=True), wait=not once)
             if not self._records.builds:
                 log.info("no builds are recorded; %d can be adopted", self.rooms.adoption.look())
             self.rooms.leading = True

@@ -14,12 +14,13 @@ import tempfile
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
+from tests.chaos.counts import Counts
 from tests.chaos.lane import Lane
 from tests.chaos.one import OneDaemon, OneDaemonOnABadClock
 from tests.chaos.replicas import Replicas
-from tests.chaos.tally import Tally
 
 LANES: dict[str, type[Lane]] = {
     "one": OneDaemon,
@@ -33,7 +34,7 @@ class Soak:
     """Lanes side by side until the time is over or one has found a broken promise."""
 
     def __init__(self, root: Path, seed: int, minutes: float) -> None:
-        self.tally = Tally()
+        self.counts = Counts()
         self.broken: list[str] = []
         self._root = root
         self._seed = seed
@@ -49,12 +50,12 @@ class Soak:
             time.sleep(0.5)
             if time.monotonic() - told > REPORT_INTERVAL:
                 told = time.monotonic()
-                _say(*self.tally.lines()[:1], f"{len(self.broken)} broken promises")
+                _say(*self.counts.lines()[:1], f"{len(self.broken)} broken promises")
 
     def _play(self, name: str) -> None:
         kind, _, number = name.partition("-")
         del number
-        lane = LANES[kind](self._root / name, f"{self._seed}/{name}", self.tally)
+        lane = LANES[kind](self._root / name, f"{self._seed}/{name}", self.counts)
         try:
             lane.prepare()
             while time.monotonic() < self._deadline and not self.broken:
@@ -63,9 +64,15 @@ class Soak:
             self.broken.append(name)
             log = lane.log.read_text(errors="replace")[-6000:]
             _say(f"BROKEN in {name}: {lane.now}", traceback.format_exc(), log)
-            shutil.copytree(lane.root, f"{lane.root}-kept", symlinks=True, dirs_exist_ok=True)
+            _keep(lane.root)
         finally:
             lane.close()
+
+
+def _keep(root: Path) -> None:
+    """Copy what is in a lane's file systems, which go with the lane."""
+    with suppress(shutil.Error):  # sockets
+        shutil.copytree(root, root.with_name(f"{root.name}-kept"), symlinks=True)
 
 
 def main() -> int:
@@ -82,7 +89,7 @@ def main() -> int:
     _say(f"seed {seed}, {given.minutes:g} minutes, lanes: {', '.join(given.lanes)}")
     soak = Soak(root, seed, given.minutes)
     soak.run(given.lanes)
-    _say(*soak.tally.lines())
+    _say(*soak.counts.lines())
     if soak.broken:
         _say(f"broken promises in {', '.join(soak.broken)}; seed {seed}; see {root}")
         return 1

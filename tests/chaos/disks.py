@@ -29,8 +29,8 @@ class Disk:
         filler = self.path / FILLER
         try:
             with filler.open("wb") as file, suppress(OSError):
-                found = os.statvfs(self.path)
-                free = found.f_bavail * found.f_frsize
+                space = os.statvfs(self.path)
+                free = space.f_bavail * space.f_frsize
                 os.posix_fallocate(file.fileno(), 0, max(1, free - left))
             yield
         finally:

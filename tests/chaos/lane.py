@@ -12,9 +12,9 @@ from random import Random
 
 from reconciler.core.model import Records
 from reconciler.store.store import Store
+from tests.chaos.counts import Counts
 from tests.chaos.disks import Disk
 from tests.chaos.gitserver import GitServer
-from tests.chaos.tally import Tally
 from tests.crash.lanes import Task
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.site import BAD_IMPORT, BAD_LIVE, GOOD, Site
@@ -31,7 +31,7 @@ from tests.harness.promises import (
 TEXTS = {Asked.GOOD: GOOD, Asked.FAILS_LIVE: BAD_LIVE, Asked.FAILS_VERIFICATION: BAD_IMPORT}
 OFTEN = {Asked.GOOD: 3, Asked.FAILS_LIVE: 2, Asked.FAILS_VERIFICATION: 1}
 DISK = 128  # megabytes of each file system
-PATIENCE = 120.0  # seconds in which a site is at rest again, however busy the machine is
+PATIENCE = 300.0  # seconds in which a site is at rest again, however busy the machine is
 LOG_LIMIT = 1 << 20  # bytes of a lane's log, of which the newest part is kept
 DAY = 86400.0
 
@@ -42,9 +42,9 @@ class Lane(ABC):
     All choices come from `seed`. `close` it in any case.
     """
 
-    def __init__(self, root: Path, seed: str, tally: Tally) -> None:
+    def __init__(self, root: Path, seed: str, counts: Counts) -> None:
         self.random = Random(seed)
-        self.tally = tally
+        self.counts = counts
         self.root = root
         self.log = root / "log"
         self.now = "setting up"  # what is being done, for a report
@@ -98,7 +98,7 @@ class Lane(ABC):
         (asked,) = self.random.choices(list(OFTEN), list(OFTEN.values()))
         self.play(asked, lambda: self.disturb(asked))
 
-    def play(self, asked: Asked, disturb: Callable[[], None]) -> None:
+    def play(self, asked: Asked, disturb: Callable[[], object]) -> None:
         """Commit a version, disturb its way, wait until it is at rest, and check the promises."""
         before = pointed_build(self.site)
         self.airflow.state.patched.clear()
@@ -116,7 +116,7 @@ class Lane(ABC):
             _check_task(task)
         self._check_files()
         self._turn_old_task()
-        self.tally.ended(str(asked))
+        self.counts.ended(str(asked))
 
     def commit(self, asked: Asked) -> None:
         """Ask for a new version."""

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
+from tests.chaos.counts import KILLED
 from tests.chaos.lane import Lane
-from tests.chaos.tally import KILLED
 from tests.fakes.forked import Run, end, start
 from tests.harness.promises import Asked
 
@@ -56,7 +56,7 @@ class OneDaemon(Lane):
         """Run a daemon until it ends; returns True if it was killed at the failpoint."""
         killed = self.start(failpoint, listing) == KILLED
         if killed:
-            self.tally.killed(failpoint.partition(":")[0])
+            self.counts.killed(failpoint.partition(":")[0])
             self.check_now()
         return killed
 
@@ -76,7 +76,7 @@ class OneDaemon(Lane):
         self.random.choice(choices)(asked)
 
     def faults(self) -> list[Callable[[Asked], None]]:
-        """What may fail around it."""
+        """Return what may fail around it."""
         return [self._disk_full, self._disk_read_only, self._git_cut]
 
     # -------------------------------------------------------------------------------- kills
@@ -99,7 +99,7 @@ class OneDaemon(Lane):
             process.join(seconds)
             if process.is_alive():
                 process.kill()
-                self.tally.killed("at random")
+                self.counts.killed("at random")
             process.join()
             self.check_now()
 
@@ -124,7 +124,7 @@ class OneDaemon(Lane):
         self.run()
         self.git.cut_after()
         for _ in range(self.git.cuts - before):
-            self.tally.failed("git: cut in the middle")
+            self.counts.failed("git: cut in the middle")
 
     def _fail(self, name: str, fault: AbstractContextManager[None]) -> None:
         """Let something fail for a while in which a daemon works, and perhaps is killed."""
@@ -138,11 +138,11 @@ class OneDaemon(Lane):
             process.join(seconds)
             if kill and process.is_alive():
                 process.kill()
-                self.tally.killed(f"while {name}")
+                self.counts.killed(f"while {name}")
                 process.join()
         end(process, self.log)
         if worked:
-            self.tally.failed(name)
+            self.counts.failed(name)
         self.check_now()
 
 
@@ -176,14 +176,14 @@ class OneDaemonOnABadClock(OneDaemon):
                 _wait(process, self.random.uniform(0.2, LONGEST_RUN) if kill else 120.0)
                 if kill and process.poll() is None:
                     process.kill()
-                    self.tally.killed("after a jump of the clock")
+                    self.counts.killed("after a jump of the clock")
                 code = process.wait(30)
             finally:
                 process.kill()
                 process.wait(30)
         assert kill or code in (0, 1), f"the daemon ended with {code}"
         if worked:
-            self.tally.failed(f"clock: {offset:+.0f} s and back")
+            self.counts.failed(f"clock: {offset:+.0f} s and back")
         self.check_now()
 
     @contextmanager
@@ -220,6 +220,6 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 def _libfaketime() -> str:
     """Return where Debian and Ubuntu put it."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    assert found, "libfaketime is not installed: apt-get install libfaketime"
-    return os.fspath(found[0])
+    files = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    assert files, "libfaketime is not installed: apt-get install libfaketime"
+    return os.fspath(files[0])

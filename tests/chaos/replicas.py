@@ -13,15 +13,15 @@ import psutil
 from sqlalchemy.exc import DBAPIError
 
 from reconciler.core.errors import Retryable
+from tests.chaos.counts import KILLED
 from tests.chaos.lane import PATIENCE, Lane
-from tests.chaos.tally import KILLED
 from tests.fakes.forked import Run, end, start
 from tests.harness.postgres import Postgres
 from tests.harness.promises import Asked
 
-LEASE_TTL = 2.0
+LEASE_TTL = 4.0  # seconds; on a busy machine a shorter lease is lost without any fault
 LEASE_LOST = 3  # exit code
-LOOK = 0.2  # seconds between two looks at the records
+LOOK = 0.5  # seconds between two looks at the records
 POINTS = (  # where a leader is killed or frozen, right before or after it has changed something
     "daemon.decided", "daemon.recorded", "daemon.outcome.before", "store.before-commit",
     "store.after-commit", "builder.resolved", "share.put_build.before-rename",
@@ -79,7 +79,7 @@ class Replicas(Lane):
         for daemon in self.daemons:
             if daemon.is_alive():
                 daemon.kill()
-                self.tally.killed("at rest")
+                self.counts.killed("at rest")
             daemon.join()
         self.daemons = []
 
@@ -101,7 +101,7 @@ class Replicas(Lane):
         time.sleep(seconds)
         leader.kill()
         leader.join()
-        self.tally.killed("the leader, at random")
+        self.counts.killed("the leader, at random")
 
     def _kill_at_a_point(self) -> None:
         """Whoever takes over is killed at the same point."""
@@ -113,7 +113,7 @@ class Replicas(Lane):
             time.sleep(LOOK)
         for daemon in self.daemons:
             if daemon.exitcode == KILLED:
-                self.tally.killed(f"the leader, at {point}")
+                self.counts.killed(f"the leader, at {point}")
         self._replace_armed()
 
     def _replace_armed(self) -> None:
@@ -121,7 +121,7 @@ class Replicas(Lane):
         for daemon in self.daemons:
             if daemon.is_alive():
                 daemon.kill()
-                self.tally.killed("at random")
+                self.counts.killed("at random")
             daemon.join()
         self._begin()
 
@@ -151,7 +151,7 @@ class Replicas(Lane):
         else:
             frozen.kill()
             frozen.join()
-            self.tally.killed("at random")
+            self.counts.killed("at random")
 
     def _thaw(self, leader: ForkServerProcess) -> None:
         """Freeze a leader until another leads; it may do nothing more and ends."""
@@ -166,7 +166,7 @@ class Replicas(Lane):
             os.kill(leader.pid, signal.SIGCONT)
         code = end(leader, self.log)
         assert code == LEASE_LOST, f"a leader that was frozen ended with {code}"
-        self.tally.failed("the leader: frozen until another leads")
+        self.counts.failed("the leader: frozen until another leads")
 
     def _leader(self, but: ForkServerProcess | None = None) -> ForkServerProcess:
         """Wait until one leads."""
@@ -176,7 +176,7 @@ class Replicas(Lane):
             for daemon in self.daemons:
                 if daemon is not but and holder.endswith(f":{daemon.pid}"):
                     return daemon
-            time.sleep(LOOK / 4)
+            time.sleep(LOOK / 2)
         raise AssertionError("nobody leads")
 
     def _holder(self) -> str:
@@ -200,7 +200,7 @@ class Replicas(Lane):
         self.postgres.stop(mode)
         time.sleep(away)
         self.postgres.start()
-        self.tally.failed(f"PostgreSQL: restarted ({mode})")
+        self.counts.failed(f"PostgreSQL: restarted ({mode})")
 
     def _cut_git(self) -> None:
         self.now = "git: cut"
@@ -211,7 +211,7 @@ class Replicas(Lane):
         time.sleep(2.0)
         self.git.cut_after()
         for _ in range(self.git.cuts - before):
-            self.tally.failed("git: cut in the middle")
+            self.counts.failed("git: cut in the middle")
 
 
 def _is_stopped(process: ForkServerProcess) -> bool:

@@ -23,8 +23,7 @@ class Postgres:
 
     def _read_options(self) -> str:
         """Return the options that the server was started with."""
-        words = Path(self._folder, "postmaster.opts").read_text().split(None, 1)[1]
-        return words.strip()
+        return Path(self._folder, "postmaster.opts").read_text().split(None, 1)[1].strip()
 
     def _control(self, *words: str) -> None:
         self._execute(

@@ -17,7 +17,7 @@ ENDS = {"ActivationActive", "RolledBack", "ActivationAborted"}
 
 
 class Asked(StrEnum):
-    """What becomes of the version that was committed last."""
+    """The fate of the version that was committed last."""
 
     GOOD = "good"
     FAILS_LIVE = "fails on the live instance"
@@ -93,8 +93,8 @@ def check_history(events: Sequence[Event]) -> None:
 def check_secrets(places: Iterable[Path]) -> None:
     """Check that the password of Airflow's API is in no file of these places."""
     secret = PASSWORD.encode()
-    for place in places:
-        files = [place] if place.is_file() else place.rglob("*")
+    for top in places:
+        files = [top] if top.is_file() else top.rglob("*")
         for path in files:
             if path.is_file() and not path.is_symlink():
                 assert secret not in path.read_bytes(), f"a secret is in {path}"

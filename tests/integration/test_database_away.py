@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.model import Records
 from reconciler.daemon.daemon import Daemon
 from reconciler.daemon.leadership import Leadership
 from reconciler.settings import Settings
@@ -118,6 +119,36 @@ def test_a_restarted_server_is_waited_for(
         assert codes == []
         postgres.start()
         assert goes_on(daemon)
+
+
+def test_a_server_that_goes_as_the_daemon_begins_to_lead_is_waited_for(
+    site: Site,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It has the lease, and has not read the records yet."""
+    monkeypatch.setenv("GROUNDCREW_DATABASE", postgres.url)
+    monkeypatch.setenv("GROUNDCREW_LEASE_TTL", "60")
+    caplog.set_level(logging.WARNING)
+    daemon = Daemon(Settings())
+    load = daemon._reader.load
+    tries: list[bool] = []
+
+    def stop_and_load(*, whole: bool = False) -> Records:
+        if not tries:
+            postgres.stop()
+        tries.append(whole)
+        return load(whole=whole)
+
+    monkeypatch.setattr(daemon._reader, "load", stop_and_load)
+    with running(daemon) as codes:
+        until(lambda: "trying again" in caplog.text)
+        assert codes == []
+        postgres.start()
+        until(lambda: daemon.rooms.leading and bool(daemon.records.instances))
+        assert goes_on(daemon)
+    assert tries[0], "the records were read whole"
 
 
 def test_readers_that_take_every_connection_do_not_hold_up_the_lease(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 KILLED = 137  # exit code of a daemon that a failpoint has killed
 
 
-class Tally:
+class Counts:
     """Kills, other faults and rounds by kind; lanes count side by side."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Tally:
                 "versions committed": dict(self._rounds),
             }
         lines = []
-        for title, counts in tables.items():
-            lines.append(f"{sum(counts.values()):6} {title}")
-            lines += [f"{n:10} {name}" for name, n in sorted(counts.items())]
+        for title, numbers in tables.items():
+            lines.append(f"{sum(numbers.values()):6} {title}")
+            lines += [f"{n:10} {name}" for name, n in sorted(numbers.items())]
         return lines
