@@ -103,7 +103,7 @@ class Lane:
             store.close()
 
     def told(self) -> str:
-        """What the records hold, and the end of the daemon's log, for the message of a failure."""
+        """Check what holds at any moment; `point` is told when it does not."""
         store = self.site.store()
         try:
             records = store.load()
