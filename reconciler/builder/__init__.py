@@ -1,1 +1,1 @@
-"""From a recipe and a runtime to a verified build on the share."""
+"""Builder: turns a recipe and a runtime into a verified build on the share."""

@@ -1,7 +1,7 @@
-"""The builder: inspect, resolve, construct, verify. Each may be killed anywhere and done again.
+"""Builder with the phases inspect, resolve, construct, verify. Each can be killed and repeated.
 
-Work happens on local disk; the share gets whole entries. What one build has fetched, unpacked and
-compiled serves every later one.
+Work happens on local disk; the share receives whole entries. What one build has fetched, unpacked
+and compiled is reused by all later ones.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ from reconciler.faults import failpoint
 from reconciler.isolation import TooExpensive, shared_pool
 from reconciler.settings import BuilderSettings
 
-DOWNLOADS = 8  # at once, per build
+DOWNLOADS = 8  # parallel, per build
 
 
 class ShareLike(placing.Places, Proven, Protocol):
-    """What the builder uses of the share."""
+    """Part of the share that the builder uses."""
 
     def making(self) -> AbstractContextManager[None]:
-        """Keep the garbage collector away."""
+        """Hold off the garbage collector."""
 
     def put(self, digest: str, staged: Path) -> Path:
         """Publish a store entry as a folder."""
 
     def has(self, digest: str) -> bool:
-        """Is the store entry there."""
+        """Return True if the store entry exists."""
 
     def put_build(
         self, build_id: str, files: Mapping[str, bytes], whole: Mapping[str, tuple[str, int]]
@@ -80,21 +80,21 @@ class ShareLike(placing.Places, Proven, Protocol):
         """Publish a build; `whole` are (SHA-256, bytes) of the whole packs of its entries."""
 
     def renew(self, build_id: str) -> bool:
-        """Is a build complete; it counts as new then."""
+        """Return True if a build is complete; it then counts as new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A complete build on the share, and the (name, version) pairs that it installs."""
+    """Complete build on the share, and the (name, version) pairs that it installs."""
 
     build_id: str
     packages: tuple[tuple[str, str], ...]
 
 
 class Builder:
-    """Makes builds; its methods may run in several threads at once.
+    """Builder, whose methods may run in several threads at once.
 
-    `reserved` gives the secrets of a team that are the platform's own: no index is sent them.
+    `reserved` returns a team's secrets that belong to the platform: they are not sent to any index.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class Builder:
     # -------------------------------------------------------------------------------- inspect
 
     def inspect(self, python: str) -> Runtime:
-        """What is installed in the base; raises Stalled("BaseUnreadable")."""
+        """Return the runtime of a base. Raises Stalled("BaseUnreadable")."""
         return inspect_base(python)
 
     # -------------------------------------------------------------------------------- resolve
 
     def sources(self, job: Job, recipe: Recipe, runtime: Runtime) -> list[InRepoWheel]:
-        """The wheels of a recipe's in-repo packages, made for the job's team or from its cache.
+        """Return the wheels of a recipe's in-repo packages, newly built or from the team's cache.
 
         Raises Stalled("PackageBuildFailed") or Retryable("DiskFull").
         """
@@ -148,7 +148,7 @@ class Builder:
             ]
 
     def resolve(self, job: Job, recipe: Recipe, runtime: Runtime) -> Lock:
-        """The delta lock of a recipe for a runtime; see `locking.make_lock` for what it raises."""
+        """Return the delta lock of a recipe for a runtime. Raises what `make_lock` raises."""
         wheels = self.sources(job, recipe, runtime)
         with (
             self._work(job) as work,
@@ -164,13 +164,13 @@ class Builder:
     # ------------------------------------------------------------------------------ construct
 
     def construct(self, job: Job, recipe: Recipe, runtime: Runtime, lock: str) -> Built:
-        """Everything of a lock on the share, and a build that names it.
+        """Put everything in a lock on the share, and a build that names it.
 
         Raises Stalled (HashMismatch, UnsafeWheel, InvalidWheel, PackageBuildFailed) or Retryable.
         """
         packages = tomllib.loads(lock).get("packages", [])
         found = [locked(package, runtime.tags) for package in packages]
-        with self._share.making():  # from before the look: what is found is not collected then
+        with self._share.making():  # before the check, so that existing entries are not collected
             made = made_of(packages, found)
             build_id = build_id_of(lock, recipe, runtime, made or ())
             if made is not None and self._is_there(job, build_id):
@@ -188,7 +188,7 @@ class Builder:
             return Built(build_id, packages_of(packages))
 
     def _is_there(self, job: Job, build_id: str) -> bool:
-        """Is a build on the share; it is as good as new to the collector then."""
+        """Return True if a build is on the share; the collector then treats it as new."""
         there = self._share.renew(build_id)
         if there:
             job.say(f"build {build_id} is on the share already")
@@ -204,7 +204,7 @@ class Builder:
         work: Path,
         indexes: Indexes,
     ) -> list[Wheel]:
-        """The wheels of a lock: those `found` in the index, and those that are made from source."""
+        """Return the wheels of a lock: those `found` in the index, and those built from source."""
         if None not in found:
             return [wheel for wheel in found if wheel is not None]
         with self._workshop.serving(indexes, work) as url:
@@ -223,7 +223,7 @@ class Builder:
         indexes: Indexes,
         url: str,
     ) -> Wheel:
-        """The wheel of a locked package that is made from source."""
+        """Return the wheel of a locked package that is built from source."""
         refuse_addresses([package], recipe)
         name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
         if "directory" in package:
@@ -238,7 +238,7 @@ class Builder:
     def _entries(
         self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes
     ) -> dict[str, Entry]:
-        """The store entries of all wheels, by digest, in the lock's order."""
+        """Return the store entries of all wheels, by digest, in the lock's order."""
         digests = [entry_digest(w.sha256, runtime.python_tag) for w in wheels]
         there = placing.all_found(self._share, digests)
         missing = [(w, d) for w, d in zip(wheels, digests, strict=True) if d not in there]
@@ -252,7 +252,7 @@ class Builder:
                 )
             )
         items = [(*pair, path) for pair, path in zip(missing, paths, strict=True)]
-        items.sort(key=lambda item: -item[2].stat().st_size)  # what takes longest begins first
+        items.sort(key=lambda item: -item[2].stat().st_size)  # start with what takes longest
         with (
             self._work(job, harmless=True) as work,
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
@@ -270,7 +270,7 @@ class Builder:
     def _make_entry(
         self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
     ) -> Entry:
-        """Make a store entry, unless another build is making or has made it."""
+        """Create a store entry, unless another build is creating or has created it."""
         with MAKING.of(digest, job.check):
             return placing.found(self._share, digest) or self._make_new_entry(
                 job, runtime, wheel, digest, path, work
@@ -299,7 +299,7 @@ class Builder:
         return entry
 
     def _unpack(self, job: Job, wheel: Path, name: str, staged: Path) -> None:
-        """Unpack a wheel in a worker; see `contents.unpack` for what it raises."""
+        """Unpack a wheel in a worker. Raises what `contents.unpack` raises."""
         pool = shared_pool("unpacking")
         try:
             told = pool.call_for(job.team, unpack_wheel, wheel.absolute(), name, staged.absolute())
@@ -349,13 +349,13 @@ class Builder:
     def verify(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
-        """Prove a build for an instance's runtime; see `Prover.verify` for what it raises."""
+        """Verify a build for an instance's runtime. Raises what `Prover.verify` raises."""
         return self._prover.verify(job, recipe, runtime, instance, build_id)
 
     # ---------------------------------------------------------------------------------- parts
 
     def _indexes(self, job: Job, recipe: Recipe) -> AbstractContextManager[Indexes]:
-        """A recipe's indexes; raises Stalled (CredentialsTaken, SecretMissing)."""
+        """Return a recipe's indexes. Raises Stalled (CredentialsTaken, SecretMissing)."""
         settings = self._settings
         reserved = self._reserved(job.team)
         for index in recipe.indexes:
@@ -372,12 +372,12 @@ class Builder:
         return closing(indexes)
 
     def leave(self, job: Job) -> None:
-        """Nothing more is done for this build just now."""
+        """End the work on this build for now."""
         self._workshop.leave(job)
 
     @contextmanager
     def _work(self, job: Job, *, harmless: bool = False) -> Iterator[Path]:
-        """A folder of its own in the workshop, removed at the end."""
+        """Yield a separate folder in the workshop, and remove it at the end."""
         try:
             scratch = self._workshop.scratch(job, harmless=harmless)
             path = Path(tempfile.mkdtemp(prefix=f"{job.key}-", dir=scratch))

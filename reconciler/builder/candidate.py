@@ -1,4 +1,4 @@
-"""A build that is to be verified, and how a process loads it."""
+"""Candidate: a build to be verified, and the environment in which a process loads it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
 
 REPORT_LIMIT = 16 << 20  # bytes
-LOCAL = "local"  # in a verification's folder: where whole packs are unpacked
-NO_BUILD = "none"  # pinned: the base alone
+LOCAL = "local"  # in a verification's folder: the directory in which whole packs are unpacked
+NO_BUILD = "none"  # pinned: only the base
 
 Hot = Mapping[str, frozenset[str]]  # paths in store entries, by the entries' digests
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A build to be verified, as its instance would load it."""
+    """Build to be verified, as its instance would load it."""
 
     build_id: str
     share: Path
@@ -29,12 +29,12 @@ class Candidate:
     distributions: tuple[str, ...]
     packed: bool = False  # load it from whole packs, unpacked for this verification
     bin: tuple[str, ...] = ()  # folders of programs, relative to the share
-    active: str | None = None  # the build that the instance runs now
+    active: str | None = None  # the build that the instance currently runs
 
     def environment(self, runtime: Runtime, home: Path, pin: str) -> dict[str, str]:
-        """The variables of a process that loads a build, with a scratch Airflow in `home`."""
+        """Return the variables of a process that loads a build; `home` is a scratch Airflow's."""
         two = runtime.airflow_version.startswith("2.")
-        executor = "SequentialExecutor" if two else "LocalExecutor"  # what SQLite allows
+        executor = "SequentialExecutor" if two else "LocalExecutor"  # the one that SQLite allows
         return {
             "PYTHONPATH": str(self.loader),
             "GROUNDCREW_BUILD": pin,
@@ -51,22 +51,22 @@ class Candidate:
 
 
 def _local_folders(home: Path) -> str:
-    """Where whole packs are unpacked: beside the command's home, or in a pod's own /tmp.
+    """Return the folders for whole packs: beside the command's home, or in a pod's own /tmp.
 
-    The loader takes the first that it may write and that is not on the share, as a Job's home is.
+    The loader uses the first that is writable and not on the share, where a Job's home is.
     """
     return f"{home.parent / LOCAL}{os.pathsep}{home / LOCAL}{os.pathsep}/tmp/groundcrew"  # noqa: S108
 
 
 def put_worker(home: Path) -> Path:
-    """Lay the worker that looks at imports into a command's folder."""
+    """Write the worker that checks imports into a command's folder."""
     worker = home / "verify_worker.py"
     worker.write_bytes((resources.files("reconciler.builder") / worker.name).read_bytes())
     return worker
 
 
 def did_not_end(ended: Ended, what: str) -> Stalled:
-    """A command that did not do what it should, with its last lines."""
+    """Return the error for a command that did not finish properly, with its last lines."""
     tail = "\n".join(ended.output.strip().splitlines()[-8:])
     how = "took too long" if ended.timed_out else f"ended with code {ended.code}"
     return Stalled("VerificationFailed", f"{what} {how}: {tail}")

@@ -1,7 +1,7 @@
-"""Runs in the sandbox, which has no network: carries connections to the package index outside.
+"""Proxy inside the sandbox, which has no network: forwards connections to the package index.
 
 `python -I carry.py <port> <folder> <command>…` listens on 127.0.0.1:<port> while the command runs,
-and passes each connection on to the unix socket `index.sock` in the folder. Standard library only.
+and forwards each connection to the unix socket `index.sock` in the folder. Standard library only.
 """
 
 import os

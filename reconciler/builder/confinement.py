@@ -1,9 +1,9 @@
-"""How bubblewrap confines a command: namespaces, a user without rights, no capability, a filter.
+"""Confinement by bubblewrap: namespaces, an unprivileged user, no capabilities, a seccomp filter.
 
-Whoever the daemon runs as, the command ends up as an ordinary user with nothing in its capability
-sets and no way to gain any. A daemon that is root lays out the command's view as root, and the
-command becomes the user that `builder.user` names (setpriv, from util-linux). Any other daemon has
-bubblewrap make a user namespace in which the command is its only user.
+Whatever user the daemon runs as, the command ends up as an ordinary user with nothing in its
+capability sets and no way to gain any. A daemon that is root sets up the command's view as root,
+and the command becomes the user that `builder.user` names (setpriv, from util-linux). Any other
+daemon has bubblewrap create a user namespace in which the command is the only user.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from pathlib import Path
 from reconciler.builder import mounts, seccomp
 from reconciler.core.errors import Stalled
 
-INSIDE = 1000  # uid and gid of a command in a user namespace of its own
+INSIDE = 1000  # uid and gid of a command in its own user namespace
 SHARED_MEMORY = 1 << 30  # bytes that a command may put into /dev/shm
 MASKED = (  # of /proc: the kernel's memory, symbols, keys and timers
     "kcore", "kallsyms", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "sysrq-trigger",
 )  # fmt: skip
-SETUP = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # what becoming another user takes
+SETUP = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # needed to become another user
 PROBE_TIMEOUT = 20.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user that commands run as when the daemon is root."""
+    """User that commands run as if the daemon is root."""
 
     uid: int
     gid: int
 
     def own(self, folder: Path) -> None:
-        """Give a folder and all in it to the user; links are not followed."""
+        """Give a folder and everything in it to the user; links are not followed."""
         for _, names, files, handle in os.fwalk(folder, follow_symlinks=False):
             self._own(".", handle)
             for name in (*names, *files):
                 self._own(name, handle)
 
     def own_cache(self, folder: Path) -> None:
-        """Give a cache to the user unless it is that user's; another one's is of an earlier run."""
+        """Give a cache to the user unless it is already the owner, as in earlier runs."""
         if folder.stat().st_uid != self.uid:
             self.own(folder)
 
     def _own(self, name: str, handle: int) -> None:
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(name, dir_fd=handle, follow_symlinks=False)
-            linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1  # could lie elsewhere, too
+            linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1  # it may also be elsewhere
             if (found.st_uid, found.st_gid) != (self.uid, self.gid) and not linked:
                 os.chown(name, self.uid, self.gid, dir_fd=handle, follow_symlinks=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """Commands in a view of the machine, without any right outside of it.
+    """Confinement of commands to a view of the machine, without any rights outside of it.
 
-    `user` is None where the daemon itself is an ordinary user.
+    `user` is None if the daemon itself is an ordinary user.
     """
 
     user: User | None
@@ -71,9 +71,9 @@ class Confinement:
     def command(
         self, view: Sequence[str], command: Sequence[str], *, network: bool = False
     ) -> Iterator[tuple[list[str], tuple[int, ...]]]:
-        """Give the command that runs `command` confined, and the descriptors that it inherits.
+        """Yield the command that runs `command` confined, and the descriptors that it inherits.
 
-        `view` are bubblewrap's arguments for what is to be seen. Raises FilterError.
+        `view` are bubblewrap's arguments for what is visible. Raises FilterError.
         """
         program = seccomp.filter_program(unix_sockets=not network)
         uid = INSIDE if self.user is None else self.user.uid
@@ -120,7 +120,7 @@ class Confinement:
         ]  # fmt: skip
 
     def problem(self) -> str:
-        """Return why commands cannot be confined here; empty where they can be."""
+        """Return why commands cannot be confined here, or ""."""
         missing = [
             name
             for name in ("bwrap", *(() if self.user is None else ("setpriv",)))
@@ -145,9 +145,9 @@ class Confinement:
 
 
 def confinement_for(user: str) -> Confinement:
-    """Return how this daemon's commands are confined; as root, `user` is whom they run as.
+    """Return the confinement of this daemon's commands; as root, `user` is the user they run as.
 
-    Raises Stalled("BuilderUser") when root has no other user to become.
+    Raises Stalled("BuilderUser") if root has no other user to become.
     """
     if os.geteuid() != 0:
         return Confinement(None)
@@ -177,7 +177,7 @@ def _bubblewrap_help() -> str:
 
 
 def _kernel_files() -> list[str]:
-    """Return arguments for a private /proc and a minimal /dev that take no writes of their own."""
+    """Return arguments for a private /proc and a minimal /dev that cannot be written to."""
     arguments = ["--proc", "/proc"]
     for name in MASKED:
         if Path("/proc", name).exists():

@@ -1,7 +1,7 @@
-"""Contents of a wheel: checked for what could harm, then unpacked as an installer would.
+"""Contents of a wheel: checked for anything harmful, then unpacked as an installer would.
 
-A wheel's own hash is checked against the lock before. Its RECORD is only a list of what it holds:
-where a line of it is wrong, pip and uv install the wheel all the same, and so does this module,
+A wheel's own hash has already been checked against the lock. Its RECORD is only a list of its
+contents: if a line is wrong, pip and uv install the wheel all the same, and so does this module,
 with a warning.
 """
 
@@ -33,22 +33,22 @@ from reconciler.core.errors import GroundcrewError, Stalled
 
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
 FILES_LIMIT = 100_000
-DIST_INFO_LIMIT = 64 << 20  # bytes of a file of metadata, which is read whole
-PATH_LIMIT = 1024  # bytes of a path in a wheel; PATH_MAX is 4,096 with the folder it lies in
-COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others cannot be read in bounds
-ISSUES = 20  # wrong lines of a RECORD that are told
+DIST_INFO_LIMIT = 64 << 20  # bytes of a metadata file, which is read whole
+PATH_LIMIT = 1024  # bytes of a path in a wheel; PATH_MAX is 4,096 including the folder around it
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others cannot be read with limits
+ISSUES = 20  # wrong lines of a RECORD that are reported
 WRONG_TREE = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
-"""Errors of a file system that refuses the names of a wheel, whatever disk it is."""
+"""Errors of a file system that rejects the names of a wheel, whatever disk it is."""
 
-INTERPRETER = "/python"  # stands for the interpreter until PROGRAM takes its line
+INTERPRETER = "/python"  # stands for the interpreter until PROGRAM replaces its line
 PROGRAM = b"""#!/bin/sh
 '''exec' "${GROUNDCREW_PYTHON:-python3}" "$0" "$@"
 ' '''"""
-"""First lines of a program: to sh these are commands, to Python a string."""
+"""First lines of a program: sh reads them as commands, Python as a string."""
 
 
 class _Source(WheelFile):
-    """A wheel of which every member is installed, whatever its RECORD says of it."""
+    """Wheel of which every member is installed, even if its RECORD is wrong."""
 
     @classmethod
     @contextmanager
@@ -67,9 +67,10 @@ class _Source(WheelFile):
 
 
 class _Destination(SchemeDictionaryDestination):
-    """Folders that take a wheel's files; its programs run with the interpreter of who starts them.
+    """Folders for a wheel's files; its programs run with the interpreter of whoever starts them.
 
-    Instances whose interpreters lie elsewhere share an entry. The loader tells the interpreter.
+    Instances with interpreters at different paths share an entry. The loader provides the
+    interpreter.
     """
 
     def write_to_fs(
@@ -92,18 +93,18 @@ class _Destination(SchemeDictionaryDestination):
 
 
 def unpack_wheel(wheel: Path, name: str, staged: Path) -> list[str]:
-    """Unpack a wheel and return what is to be told; see `unpack`. Runs in a worker process."""
+    """Unpack a wheel in a worker process and return the messages; see `unpack`."""
     told: list[str] = []
     unpack(wheel, name, staged, told.append)
     return told
 
 
 def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> None:
-    """Unpack a wheel into `staged` as lib/, bin/ and data/, after every check of what it holds.
+    """Check a wheel, then unpack it into `staged` as lib/, bin/ and data/.
 
-    What is wrong in its RECORD but harmless is told by `say`. Raises Stalled: UnsafeWheel for
-    entries that leave the folder, links or bombs; InvalidWheel for a wheel without RECORD, with two
-    files of one name, or of another package.
+    Harmless mistakes in its RECORD are reported by `say`. Raises Stalled: UnsafeWheel for entries
+    that leave the folder, links or bombs; InvalidWheel for a wheel without RECORD, with two files
+    of the same name, or of another package.
     """
     refuse_unsafe(wheel)
     lib = staged / "lib"
@@ -126,7 +127,7 @@ def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> 
                 script_kind="posix",
             )
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of bytecode in wheels, which is not installed
+                warnings.simplefilter("ignore")  # about bytecode in wheels, which is not installed
                 install(source, destination, additional_metadata={"INSTALLER": b"groundcrew\n"})
     except GroundcrewError as error:
         if error.message.startswith(wheel.name):
@@ -141,7 +142,7 @@ def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> 
 
 
 def _place_data(staged: Path) -> None:
-    """Put modules and programs of the data scheme where an installer has all others.
+    """Move modules and programs of the data scheme to where an installer puts all others.
 
     The rest stays in data/, relative to the prefix.
     """
@@ -157,7 +158,7 @@ def _place_data(staged: Path) -> None:
 
 
 def _tell_record(source: WheelFile, name: str, say: Callable[[str], None]) -> None:
-    """Tell what differs from a wheel's RECORD; raise Stalled("InvalidWheel") if there is none."""
+    """Report differences from a wheel's RECORD. Raises Stalled("InvalidWheel") if there is none."""
     if "RECORD" not in source.dist_info_filenames:
         raise Stalled("InvalidWheel", f"{name} has no RECORD, so it is not a wheel")
     try:
@@ -170,7 +171,7 @@ def _tell_record(source: WheelFile, name: str, say: Callable[[str], None]) -> No
 def refuse_unsafe(wheel: Path) -> None:
     """Refuse a wheel by the names, modes and sizes of its members, before anything is written.
 
-    Raises Stalled: UnsafeWheel for what could harm, InvalidWheel for what cannot be installed.
+    Raises Stalled: UnsafeWheel for anything harmful, InvalidWheel for what cannot be installed.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:

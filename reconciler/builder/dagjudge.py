@@ -1,7 +1,7 @@
-"""Judgement of import errors of DAGs: what breaks with a build that works without it.
+"""Judgement of DAG import errors: which of them a new build causes.
 
 A DAG counts against a build if it parses with what the instance runs now: on the base alone, or
-with the active build. A module that the new build renames or removes is found by the second.
+with the active build. The second detects a module that the new build renames or removes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reconciler.core.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class DagJudge:
-    """Judges one candidate for one instance."""
+    """Judge of one candidate for one instance."""
 
     dags: DagParser
     job: Job
@@ -32,9 +32,9 @@ class DagJudge:
     clean: Clean
 
     def judge(self, errors: Mapping[str, str], work: Path) -> None:
-        """Raise Stalled("VerificationFailed") if errors with the candidate are the candidate's.
+        """Raise Stalled("VerificationFailed") if errors with the candidate are caused by it.
 
-        `work` is where the active build is asked, if it has to be.
+        `work` is for parsing with the active build, if that is necessary.
         """
         if not errors:
             return
@@ -84,12 +84,12 @@ class DagJudge:
 
 
 def last_line(error: str) -> str:
-    """The line of a stack trace that says what is wrong."""
+    """Return the line of a stack trace that states the error."""
     lines = [line for line in error.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else "unknown"
 
 
 def line_in(error: str, name: str) -> int:
-    """The innermost line of a file that a stack trace names; 0 when it names none."""
+    """Return the innermost line of a file in a stack trace, or 0 if the trace does not name it."""
     found = re.findall(rf'File "[^"]*{re.escape(name)}", line (\d+)', error)
     return int(found[-1]) if found else 0

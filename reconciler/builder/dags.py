@@ -1,4 +1,4 @@
-"""What Airflow itself lists as import errors of DAGs, with a build and on the base alone."""
+"""Import errors of DAGs as listed by Airflow itself, with a build and on the base alone."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Malformed
 
-Clean = Callable[[], AbstractContextManager[Path]]  # gives a folder for harmless commands
-DAGBAG_TIMEOUT = 30.0  # seconds, where an instance says nothing: Airflow's own default
+Clean = Callable[[], AbstractContextManager[Path]]  # creates a folder for harmless commands
+DAGBAG_TIMEOUT = 30.0  # seconds, if an instance sets nothing: Airflow's own default
 LIVE = "live"  # in the folder that is parsed: a link to the instance's own DAG folder
 LIST_ERRORS = ("dags", "list-import-errors", "-o", "json")
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Import errors by file, and the build's files that parsing opened, as its code told them.
+    """Import errors by file, and the build's files that parsing opened, as its code reports them.
 
     A file is `live/<its path in the instance's DAG folder>`, or the `declared_name` of a check.
     """
@@ -48,7 +48,7 @@ class Parsed:
 
 
 class DagParser:
-    """Parses DAGs; `cache` keeps a migrated database and what the base alone fails at."""
+    """Parser of DAGs; `cache` keeps a migrated database and the failures on the base alone."""
 
     def __init__(self, workshop: Workshop, timeout: float, cache: Path) -> None:
         self._workshop = workshop
@@ -56,7 +56,7 @@ class DagParser:
         self._cache = cache
 
     def prepare(self, job: Job, runtime: Runtime, candidate: Candidate, clean: Clean) -> Path:
-        """An empty, migrated metadata database, made once per runtime: Airflow's CLI wants one."""
+        """Return an empty, migrated metadata database for Airflow's CLI, made once per runtime."""
         kept = self._cache / "scratch" / f"{runtime.key}.db"
         if kept.is_file():
             return kept
@@ -87,8 +87,8 @@ class DagParser:
     ) -> Parsed:  # fmt: skip
         """Parse the instance's DAGs and the declared ones with a candidate.
 
-        Raises Stalled: VerificationFailed when Airflow does not come to an end, NotAllowed where
-        the instance's folders are not to be read by builds.
+        Raises Stalled: VerificationFailed if Airflow does not finish, NotAllowed if builds may not
+        read the instance's folders.
         """
         home = _home(instance, recipe, work, scratch)
         errors, opened = self._list_errors(job, runtime, instance, candidate, home)
@@ -97,7 +97,7 @@ class DagParser:
     def baseline(
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, clean: Clean
     ) -> set[str]:
-        """The instance's DAG files that fail on the base alone, as in `Parsed`; kept by content."""
+        """Return the instance's DAG files that fail on the base alone (see `Parsed`), cached."""
         words = ("paths", runtime.key, folder_mark(dags_folder(instance)))
         mark = hashlib.sha256("\0".join(words).encode())
         kept = self._cache / "baselines" / f"{mark.hexdigest()}.json"
@@ -121,7 +121,7 @@ class DagParser:
         self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, home: Path,
         *, alone: bool = False,
     ) -> tuple[dict[str, str], Hot]:  # fmt: skip
-        """Return import errors by file, and what was opened; `alone` is on the base alone."""
+        """Return import errors by file, and the opened files; `alone` uses the base alone."""
         worker, opened, listed = put_worker(home), home / "opened.json", home / "errors.json"
         words = [runtime.python, str(worker), "airflow", str(opened), str(listed), *LIST_ERRORS]
         if not runtime.airflow_version.startswith("2."):
@@ -150,7 +150,7 @@ class DagParser:
         return errors, _opened(job.team, opened)
 
     def _refuse_hidden(self, instance: Instance, folder: Path) -> None:
-        """Whoever writes an airflow.cfg must not choose what builds may read."""
+        """Refuse a hidden folder: the author of an airflow.cfg must not choose what builds read."""
         if not self._workshop.may_show(folder):
             raise Stalled(
                 "NotAllowed",
@@ -163,7 +163,7 @@ class DagParser:
 
 
 def _opened(team: str, answer: Path) -> Hot:
-    """Return what a process opened; nothing where its report is not one, as it is only a help."""
+    """Return what a process opened, or nothing if its report is invalid, as it is only a hint."""
     try:
         data = read_result(answer, REPORT_LIMIT) or b"{}"
         return read_document(team, Opened, data, "report").paths()
@@ -172,7 +172,7 @@ def _opened(team: str, answer: Path) -> Hot:
 
 
 def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path:
-    """A scratch AIRFLOW_HOME: the instance's configuration and DAGs, an empty database."""
+    """Return a scratch AIRFLOW_HOME: the instance's configuration and DAGs, an empty database."""
     home = work / "home"
     dags = home / "dags"
     dags.mkdir(parents=True)
@@ -190,9 +190,9 @@ def _home(instance: Instance, recipe: Recipe, work: Path, scratch: Path) -> Path
 
 
 def _where(file: str, dags: Path, live: Path) -> str:
-    """A file's path below the folder that was parsed, however Airflow tells it.
+    """Return a file's path below the folder that was parsed, in whatever form Airflow gives it.
 
-    That differs by its version: absolute, relative, or with the link to `live` followed.
+    That depends on its version: absolute, relative, or with the link to `live` followed.
     """
     for top, prefix in ((dags, Path()), (live, Path(LIVE))):
         for known in (top, top.resolve()):
@@ -202,36 +202,36 @@ def _where(file: str, dags: Path, live: Path) -> str:
 
 
 def declared_name(number: int, path: str) -> str:
-    """How a declared DAG is called where it is parsed."""
+    """Return the name of a declared DAG in the folder where it is parsed."""
     return f"check{number}_{Path(path).name}"
 
 
 def _live(instance: Instance) -> list[Path]:
-    """Where a local instance's DAGs and plugins are: it loads them all."""
+    """Return the folders of a local instance's DAGs and plugins: it loads them all."""
     if instance.local is None:
         return []
     return [Path(instance.local.airflow_home), dags_folder(instance)]
 
 
 def dags_folder(instance: Instance) -> Path:
-    """Where a local instance's DAGs are."""
+    """Return the folder of a local instance's DAGs."""
     home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
     named = _configured(home, "dags_folder")
     return Path(named) if named else home / "dags"
 
 
 def dagbag_timeout(instance: Instance) -> float:
-    """Return the seconds in which a DAG file must import, by the instance's airflow.cfg."""
+    """Return the seconds in which a DAG file must import, set in the instance's airflow.cfg."""
     home = Path(instance.local.airflow_home) if instance.local is not None else Path("/nowhere")
     try:
         seconds = float(_configured(home, "dagbag_import_timeout"))
     except ValueError:
         return DAGBAG_TIMEOUT
-    return seconds if seconds > 0 else math.inf  # Airflow takes 0 for no limit
+    return seconds if seconds > 0 else math.inf  # in Airflow, 0 means no limit
 
 
 def _configured(home: Path, key: str) -> str:
-    """Return a setting of an airflow.cfg; "" where it is not set."""
+    """Return a setting of an airflow.cfg, or "" if it is not set."""
     config = home / "airflow.cfg"
     if config.is_file():
         with config.open(errors="replace") as file:
@@ -244,7 +244,7 @@ def _configured(home: Path, key: str) -> str:
 
 
 def folder_mark(folder: Path) -> str:
-    """Changes with any file of a DAG folder."""
+    """Return a fingerprint that changes with any file of a DAG folder."""
     lines = []
     for here, _, names in os.walk(folder):
         for name in sorted(names):

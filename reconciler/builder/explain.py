@@ -1,4 +1,4 @@
-"""What uv's refusal means, in words, at the requirement that is to blame."""
+"""Explanation of uv's errors, with the position of the requirement to blame."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def explain(
     refused: Mapping[str, str],
     sources_only: Sequence[str] = (),
 ) -> GroundcrewError:
-    """Translate a failed resolution.
+    """Translate a failed resolution into an error.
 
-    `refused` maps names to the index that denied them; of `sources_only` there are only sdists.
+    `refused` maps names to the index that denied them; `sources_only` have only sdists.
     """
     words = _trimmed(output)
     lower = words.lower()
@@ -72,7 +72,7 @@ def explain(
 
 
 def untrusted(index: str, place: Place | None = None) -> Retryable:
-    """An index shows a certificate that is not trusted."""
+    """Return the error for an index with an untrusted certificate."""
     return Retryable(
         "IndexCertificate",
         f"index {index} shows a certificate that is not trusted; set its caBundle, or have the "
@@ -91,7 +91,7 @@ def _trimmed(output: str) -> str:
 
 
 def blamed(words: str, recipe: Recipe) -> Place | None:
-    """The place of the first requirement that the explanation names."""
+    """Return the place of the first requirement that the explanation names."""
     positions: list[tuple[int, Place]] = []
     for requirement in recipe.requirements:
         found = named(name_of(requirement), words)
@@ -103,7 +103,7 @@ def blamed(words: str, recipe: Recipe) -> Place | None:
 
 
 def place_of(name: str, recipe: Recipe) -> Place | None:
-    """Where a package is asked for; the first requirement when it is another one's dependency."""
+    """Return the place of a package's requirement, or of the first one for a dependency."""
     for requirement in recipe.requirements:
         if canonicalize_name(name_of(requirement)) == canonicalize_name(name):
             return requirement.place
@@ -111,18 +111,18 @@ def place_of(name: str, recipe: Recipe) -> Place | None:
 
 
 def name_of(requirement: Requirement) -> str:
-    """The name that a requirement begins with."""
+    """Return the name at the start of a requirement."""
     return re.split(r"[^A-Za-z0-9._-]", requirement.text.strip(), maxsplit=1)[0]
 
 
 def named(name: str, words: str) -> re.Match[str] | None:
-    """Where an explanation names a package."""
+    """Return the match of a package's name in an explanation, or None."""
     wanted = re.escape(canonicalize_name(name))
     return re.search(rf"(?<![\w-]){wanted}(?![\w-])", words, re.IGNORECASE)
 
 
 def _against_base(recipe: Recipe, runtime: Runtime) -> tuple[str, Place] | None:
-    """A requirement that asks for another version of what the base has, in words."""
+    """Return a text about a requirement that excludes the base's version, and its place."""
     base = {d.name: d.version for d in runtime.base}
     for requirement in recipe.requirements:
         if requirement.package is not None:
@@ -148,9 +148,9 @@ def _replacing(asked: str, there: str, runtime: Runtime) -> str:
 
 
 def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> None:
-    """Raise Stalled("ResolutionConflict") for an in-repo package that the base has, in any version.
+    """Raise Stalled("ResolutionConflict") for an in-repo package that is also in the base.
 
-    The base's would be loaded, as it comes first.
+    The base's copy would be loaded, whatever its version, as the base comes first.
     """
     base = {d.name: d.version for d in runtime.base}
     for package in packages:

@@ -1,4 +1,4 @@
-"""File names that an index gave: they become paths in the cache."""
+"""Validation of file names from an index, which become paths in the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAME_LIMIT = 255  # bytes of a file name, on every file system that matters
 
 
 def is_file_name(name: str) -> bool:
-    """Return True if a name that an index gave is a single, printable path component."""
+    """Return True if a name from an index is a single, printable path component."""
     return (
         name.isprintable()
         and "/" not in name

@@ -1,4 +1,4 @@
-"""Jars and binaries of a definition: fetched by their hash, placed as one store entry."""
+"""Jars and binaries of a definition, fetched by hash and stored as one entry."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ ARCHIVES = (
     (0, b"!<arch>\n", "a Debian package or a static library"),
     (0, b"\xed\xab\xee\xdb", "an RPM package"),
 )
-"""Beginnings of archives: (offset, bytes, in words)."""
+"""Beginnings of archives: (offset, bytes, name)."""
 
-KEPT = (".jar", ".pyz", ".zip", ".whl", ".gz", ".xz", ".bz2", ".zst", ".tar", ".tgz")  # as asked
+KEPT = (".jar", ".pyz", ".zip", ".whl", ".gz", ".xz", ".bz2", ".zst", ".tar", ".tgz")  # kept as is
 MAVEN = "https://repo1.maven.org/maven2"
 
 
 class Store(Protocol):
-    """Where entries go."""
+    """Destination of entries."""
 
     def has(self, digest: str) -> bool:
-        """Is it there."""
+        """Return True if the entry exists."""
 
     def put(self, digest: str, staged: Path) -> Path:
-        """Publish one."""
+        """Publish an entry."""
 
 
 def fetch_files(
     job: Job, recipe: Recipe, settings: BuilderSettings, share: Store, cache: Path, work: Path
 ) -> Parts:
-    """Place the recipe's files; raises Stalled (HashMismatch, AddressRefused) or Retryable."""
+    """Publish the recipe's files. Raises Stalled (HashMismatch, AddressRefused) or Retryable."""
     if not recipe.files:
         return Parts()
     described = json.dumps([asdict(item) for item in recipe.files], sort_keys=True)

@@ -1,4 +1,4 @@
-"""Wheels from in-repo packages: made in the sandbox, once per team, indexes, tree and Python."""
+"""Wheels of in-repo packages, built in the sandbox once per team, indexes, tree and Python."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ from reconciler.isolation import read_for
 Export = Callable[[str, Path], None]
 
 METADATA_LIMIT = 1 << 20  # bytes
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # ways that unpack no more than is asked for
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # these decompress no more than requested
 
 
 @dataclass(frozen=True, slots=True)
 class InRepo:
-    """Builds in-repo packages; `export` writes a git tree to a directory."""
+    """Builder of in-repo packages; `export` writes a git tree to a directory."""
 
     maker: WheelMaker
     export: Export
     cache: Path
 
     def folder(self, team: str, recipe: Recipe, package: SourcePackage, runtime: Runtime) -> Path:
-        """Where a package's wheel is kept: no team takes what another team's build has made."""
+        """Return the folder that caches a package's wheel: no team uses another team's build."""
         return self.maker.folder(self.cache / "inrepo", team, recipe, runtime, package.tree)
 
     def kept(
         self, team: str, recipe: Recipe, package: SourcePackage, runtime: Runtime
     ) -> InRepoWheel | None:
-        """A package's wheel from the cache.
+        """Return a package's wheel from the cache, or None.
 
-        Raises Stalled: PackageBuildFailed for another's, InvalidWheel or UnsafeWheel for one that
-        the package's own backend made wrong, NotAllowed for one that needs an address.
+        Raises Stalled: PackageBuildFailed for a wheel of another package, InvalidWheel or
+        UnsafeWheel for a bad one from the package's own backend, NotAllowed for one that requires a
+        URL.
         """
         folder = self.folder(team, recipe, package, runtime)
         if not folder.is_dir():
@@ -121,9 +122,9 @@ class InRepo:
         file: str,
         line: int,
     ) -> Place | None:
-        """The place in the repo of a line of an installed file, told by its path below lib/.
+        """Return the place in the repo of a line of an installed file, by its path below lib/.
 
-        None when the file is not of this package's sources, or they are no longer in the cache.
+        None if the file is not from this package's sources, or they are no longer in the cache.
         """
         kept = self.folder(team, recipe, package, runtime) / "sources.json"
         sources: list[str] = json.loads(kept.read_text()) if kept.is_file() else []
@@ -134,18 +135,18 @@ class InRepo:
 
 
 def _refuse(wheel: Path, package: SourcePackage) -> None:
-    """Refuse a wheel for what it holds or needs."""
+    """Refuse a wheel for its contents or requirements."""
     refuse_unsafe(wheel)
     _refuse_addresses(wheel, package)
 
 
 def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
-    """What an in-repo package needs comes from an index or the repo, as with any requirement."""
+    """Refuse URLs in an in-repo package's requirements: only an index or the repo is allowed."""
     for text in _requirements(wheel, package):
         try:
             parsed = Requirement(text)
         except (InvalidRequirement, RecursionError):
-            continue  # uv says what is wrong with it
+            continue  # uv reports what is wrong with it
         if parsed.url is not None:
             raise Stalled(
                 "NotAllowed",
@@ -156,7 +157,7 @@ def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
 
 
 def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
-    """What a wheel says that it needs; whoever wrote its backend wrote this too."""
+    """Return the requirements of a wheel; the author of its backend controls this text, too."""
     try:
         with WheelFile.open(wheel) as source, zipfile.ZipFile(wheel) as archive:
             item = archive.getinfo(f"{source.dist_info_dir}/METADATA")
@@ -180,7 +181,7 @@ def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
 
 
 def _invalid(package: SourcePackage, words: str) -> Stalled:
-    """A wheel that is none, in words."""
+    """Return the error for an invalid wheel."""
     return Stalled(
         "InvalidWheel",
         f"{package.path} builds a wheel that is not sound: {words[:500]}; look at its build "

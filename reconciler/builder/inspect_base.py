@@ -1,7 +1,8 @@
-"""Runs in an instance's interpreter: writes its inventory as JSON. Standard library only, 3.9+.
+"""Inventory of an instance's base, written as JSON. Runs in its interpreter.
 
-`<answer>` is the file for it: what the interpreter prints may have warnings in it. With `find
-<answer>` it first goes over to the interpreter that the `airflow` on PATH names.
+Standard library only, Python 3.9+. `<answer>` is the output file: what the interpreter prints may
+contain warnings. With `find <answer>` it first switches to the interpreter that the `airflow` on
+PATH names.
 """
 
 import importlib.metadata
@@ -48,9 +49,9 @@ def _inventory() -> list[dict[str, Any]]:
 
 
 def _listing() -> str:
-    """A mark of the names in the folder that has Airflow, as the loader sees them at its start.
+    """Return a fingerprint of the names in Airflow's folder, as the loader sees them at its start.
 
-    "" where the loader would see no Airflow.
+    "" if the loader would not see Airflow.
     """
     for folder in sys.path:
         if not folder.endswith("-packages"):
@@ -65,7 +66,7 @@ def _listing() -> str:
 
 
 def _airflows_own() -> str:
-    """The interpreter that runs Airflow: the first line of its command says so."""
+    """Return the interpreter that runs Airflow, from the first line of its command."""
     command = shutil.which("airflow")
     if command is None:
         return sys.executable

@@ -1,4 +1,4 @@
-"""What is installed in a base, asked of its own interpreter."""
+"""Inspection of a base by its own interpreter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INVENTORY_LIMIT = 16 << 20  # bytes
 
 
 def inspect_base(python: str) -> Runtime:
-    """The runtime of an interpreter; raises Stalled("BaseUnreadable")."""
+    """Return the runtime of an interpreter. Raises Stalled("BaseUnreadable")."""
     source = resources.files("reconciler.builder") / "inspect_base.py"
     try:
         with tempfile.TemporaryDirectory(prefix="groundcrew-base-") as folder:
@@ -43,7 +43,7 @@ def inspect_base(python: str) -> Runtime:
 
 
 def runtime_of(found: Any, python: str, image: Image | None = None) -> Runtime:
-    """The runtime that an inventory describes; raises Stalled("BaseUnreadable") without Airflow."""
+    """Return the runtime of an inventory. Raises Stalled("BaseUnreadable") without Airflow."""
     base = tuple(
         Distribution(
             d["name"],

@@ -1,4 +1,4 @@
-"""One build's work: who it is for, its log, and how to stop it."""
+"""Work on one build: its owner, its log, and its cancellation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from reconciler.core.addresses import shown
 from reconciler.core.errors import Cancelled
 
-LOG_LIMIT = 16 << 20  # bytes of one log
+LOG_LIMIT = 16 << 20  # bytes per log
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(slots=True)
 class Job:
-    """A build under way; `secrets` are values that never reach its log or its errors."""
+    """Build in progress; `secrets` are values that never reach its log or its errors."""
 
     key: str
     environment: str
@@ -29,9 +29,10 @@ class Job:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def say(self, text: str) -> None:
-        """Append to the log; it can be read while it grows.
+        """Append to the log, which can be read while it grows.
 
-        A disk that is full loses lines of the log, and fails the build where it matters.
+        If the disk is full, log lines are lost; the build fails only where it needs the disk
+        itself.
         """
         clean = self.clean(text)
         with self._lock, suppress(OSError):
@@ -41,7 +42,7 @@ class Job:
                     file.write(clean if clean.endswith("\n") else clean + "\n")
 
     def clean(self, text: str) -> str:
-        """The text without colours and secrets."""
+        """Return the text without colours and secrets."""
         text = shown(ANSI.sub("", text))
         for secret in self.secrets:
             text = text.replace(secret, "***")

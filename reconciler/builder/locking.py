@@ -1,7 +1,7 @@
-"""Resolving against the base: only what the base does not have, pinned and hashed.
+"""Resolution against the base: only what the base lacks, pinned and hashed.
 
-The base's inventory becomes the constraints, and its metadata is given to uv, so that nothing of
-it has to be installed. What uv writes is kept as the lock: a pylock.toml of the delta.
+The base's inventory becomes the constraints, and its metadata is passed to uv, so that nothing of
+it has to be installed. uv's output is kept as the lock: a pylock.toml of the delta.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOCK_LIMIT = 16 << 20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class InRepoWheel:
-    """A wheel built from an in-repo package; `path` is on this machine's disk."""
+    """Wheel built from an in-repo package; `path` is on this machine's disk."""
 
     name: str
     version: str
@@ -47,7 +47,7 @@ class InRepoWheel:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A lock's text (pylock.toml), and the (name, version) pairs that it installs."""
+    """Text of a lock (pylock.toml), and the (name, version) pairs that it installs."""
 
     text: str
     packages: tuple[tuple[str, str], ...]
@@ -67,10 +67,10 @@ def make_lock(
     cache: Path,
     index: str,
 ) -> Lock:
-    """Resolve a recipe for a runtime; `index` is where the indexes are served, from `served`.
+    """Resolve a recipe for a runtime; `index` is the URL of the indexes, served from `served`.
 
     Raises Stalled (ResolutionConflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the
-    place of the requirement that is to blame, or Retryable (IndexUnreachable).
+    place of the requirement to blame, or Retryable (IndexUnreachable).
     """
     refuse_replacing(recipe.packages, runtime)
     place = work / "resolve"
@@ -78,7 +78,7 @@ def make_lock(
     _write_inputs(place, recipe, runtime, wheels)
     files = stand_ins(runtime, cache)
     direct = workshop.direct(indexes)
-    # Of a team's cache its build scripts can make what they like; a lock may serve others too.
+    # A team's build scripts can put anything into the team's cache; a lock may serve others too.
     own = workshop.cache_of(job.team if recipe.source_builds else "")
     command = [
         workshop.uv(), "pip", "compile", "requirements.in",
@@ -111,7 +111,7 @@ def make_lock(
     )
     found = read_result(place / "pylock.toml", LOCK_LIMIT)
     lock = found.decode(errors="replace") if found is not None else ""
-    job.say(ended.output.replace(lock, "").rstrip())  # uv prints the lock that it writes, too
+    job.say(ended.output.replace(lock, "").rstrip())  # uv also prints the lock that it writes
     failpoint("builder.resolved")
     if ended.timed_out:
         raise Stalled(
@@ -134,7 +134,7 @@ def make_lock(
 
 
 def _refuse_indexes(indexes: Indexes, place: Place | None) -> None:
-    """Raise what is known of indexes that could not be used."""
+    """Raise the error that is known about indexes that could not be used."""
     if indexes.distrusted:
         raise untrusted(min(indexes.distrusted))
     if indexes.unreadable:
@@ -170,7 +170,7 @@ def _line(text: str, wheel: InRepoWheel) -> str:
 
 
 def _constraints(path: str, text: str) -> Iterator[str]:
-    """The constraints of a file as parsed: uv would follow options and addresses in its text."""
+    """Yield a file's constraints as parsed: uv would follow options and URLs in its text."""
     for line in filter(None, map(str.strip, text.split("\n"))):
         try:
             parsed = Requirement(line)
@@ -183,7 +183,7 @@ def _constraints(path: str, text: str) -> Iterator[str]:
 
 
 def refuse_addresses(packages: Sequence[dict[str, Any]], recipe: Recipe) -> None:
-    """Raise Stalled("NotAllowed") for a lock's row that is from no index and not of the repo."""
+    """Raise Stalled("NotAllowed") for a row of a lock that is not from an index or the repo."""
     own = {package.path for package in recipe.packages}
     for package in packages:
         known = package.get("directory", {}).get("path") in own
@@ -200,9 +200,9 @@ def refuse_addresses(packages: Sequence[dict[str, Any]], recipe: Recipe) -> None
 
 
 def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
-    """The delta lock: real addresses, and the in-repo packages by their trees and wheels."""
+    """Return the delta lock with real URLs, and in-repo packages by their trees and wheels."""
     text = indexes.with_real_urls(text)
-    text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv's word for: nothing but in-repo ones
+    text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv writes it if all are in-repo ones
     for wheel in sorted(wheels, key=lambda w: w.name):
         text += (
             f'\n[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n'
@@ -215,10 +215,10 @@ def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
 def made_of(
     packages: Sequence[Mapping[str, Any]], wheels: Sequence[Wheel | None]
 ) -> list[tuple[str, str]] | None:
-    """(name, SHA-256) of the wheels that locked packages were made into, as the lock knows them.
+    """Return (name, SHA-256) of the wheels built for locked packages, as recorded in the lock.
 
-    `wheels` are the index's, None where a package is made from source. None where the lock does not
-    know one: an sdist's, or an earlier release's lock.
+    `wheels` are the index's, None if a package is built from source. Returns None if the lock lacks
+    one: for an sdist, or in an earlier release's lock.
     """
     found: list[tuple[str, str]] = []
     for package, wheel in zip(packages, wheels, strict=True):
@@ -232,7 +232,7 @@ def made_of(
 
 
 def packages_of(packages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """What locked packages install, by name."""
+    """Return what locked packages install, by name."""
     return tuple(
         sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)
     )

@@ -1,4 +1,4 @@
-"""Making a wheel from source: whoever's build script it is, it runs in the workshop."""
+"""Building wheels from source in the workshop, because build scripts are not trusted."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TAIL = 12  # lines of a failed build that its message shows
 
 @dataclass(frozen=True, slots=True)
 class WheelMaker:
-    """Builds wheels in a workshop."""
+    """Builder of wheels in a workshop."""
 
     workshop: Workshop
     settings: BuilderSettings
 
     def folder(self, cache: Path, team: str, recipe: Recipe, runtime: Runtime, source: str) -> Path:
-        """Where the wheel of a source is kept, for all of a team that asks the same indexes."""
+        """Return the folder for a source's wheel, shared by recipes with team and indexes."""
         asked = [asdict(index) for index in recipe.indexes]
         words = json.dumps([self.settings.default_index, asked, recipe.source_builds, source])
         name = hashlib.sha256(words.encode()).hexdigest()[:24]
@@ -45,9 +45,10 @@ class WheelMaker:
         what: str,
         place: Place | None,
     ) -> Path:
-        """The wheel of a source directory or sdist, which is moved; its requirements from `index`.
+        """Build and return the wheel of a source directory or sdist, which is moved.
 
-        Raises Stalled("PackageBuildFailed") with the build's last lines, or Retryable("DiskFull").
+        Its build requirements come from `index`. Raises Stalled("PackageBuildFailed") with the
+        build's last lines, or Retryable("DiskFull").
         """
         own = Path(tempfile.mkdtemp(prefix="make-", dir=work))
         source = source.rename(own / source.name)
@@ -84,7 +85,7 @@ class WheelMaker:
 
 
 def keep(wheel: Path, folder: Path, more: dict[str, str] | None = None) -> None:
-    """Keep a wheel in a folder of its own, with further files; appears complete or not at all."""
+    """Keep a wheel and further files in a separate folder, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temp = folder.with_name(f".tmp-{os.urandom(6).hex()}")
     temp.mkdir()
@@ -95,5 +96,5 @@ def keep(wheel: Path, folder: Path, more: dict[str, str] | None = None) -> None:
         temp.rename(folder)
     except OSError:
         shutil.rmtree(temp, ignore_errors=True)
-        if not folder.is_dir():  # else another build was faster
+        if not folder.is_dir():  # otherwise another build was faster
             raise

@@ -1,4 +1,4 @@
-"""What describes a build: build.json for the loader, and the SBOM for everyone else."""
+"""Descriptions of a build: build.json for the loader, and the SBOM for everyone else."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from reconciler.core.runtime import Runtime
 
 
 class Entries(Protocol):
-    """Where store entries are."""
+    """Locations of store entries."""
 
     root: Path
 
     def entry(self, digest: str) -> Path:
-        """The path of one."""
+        """Return the path of an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,11 @@ class Parts:
 def build_id_of(
     lock: str, recipe: Recipe, runtime: Runtime, made: Iterable[tuple[str, str]] = ()
 ) -> str:
-    """First 16 hex digits of the SHA-256 of all that a build consists of.
+    """Return the first 16 hex digits of the SHA-256 of everything that makes up a build.
 
-    `made` are (name, SHA-256) of the wheels that were made from source: a tree or an sdist does not
-    say what becomes of it. Limits are no part: environments with other limits share a build.
+    `made` are (name, SHA-256) of the wheels that were built from source: a tree or an sdist does
+    not determine the result. Limits are not included: environments with different limits share a
+    build.
     """
     checks = asdict(recipe.checks)
     del checks["budget"]
@@ -78,7 +79,7 @@ def build_json(
     files: Parts,
     share: Entries,
 ) -> dict[str, object]:
-    """The document that the loader reads; every path is relative to the share's root.
+    """Return the document that the loader reads; every path is relative to the share's root.
 
     `order` are the entries on the path.
     """
@@ -116,10 +117,10 @@ def build_json(
 
 
 def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
-    """A CycloneDX document of what the build installs.
+    """Return a CycloneDX document of what the build installs.
 
-    A wheel's part in it is rendered once for all builds that have the wheel: rendering is most of
-    what one more build of wheels that are there would cost.
+    A wheel's part of it is rendered once for all builds that contain the wheel: rendering is most
+    of the cost of one more build of existing wheels.
     """
     document = _rendered(build_id, [])
     chosen = sorted({(w.name, w.version, w.sha256) for w in wheels})
@@ -145,7 +146,7 @@ def _ref(name: str, version: str) -> str:
 
 
 def _rendered(build_id: str, wheels: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """The whole document, of wheels given as (name, version, SHA-256)."""
+    """Return the whole document of wheels given as (name, version, SHA-256)."""
     bom = Bom(
         components=[
             Component(

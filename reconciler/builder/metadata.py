@@ -1,7 +1,7 @@
-"""The base's metadata as a resolver reads it, without what it would stumble over.
+"""Metadata of the base for the resolver, without the parts that it would reject.
 
-What is installed need not be sound by today's rules, and uv refuses all for one line that it cannot
-read. What is left out decides nothing: the base is there already, and pinned.
+Installed metadata need not be valid by today's rules, and uv rejects everything for one line that
+it cannot read. What is left out changes nothing: the base is installed already, and pinned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconciler.core.runtime import Distribution, Runtime
 
 
 def usable(runtime: Runtime) -> tuple[Distribution, ...]:
-    """The base's distributions whose names and versions a resolver can read."""
+    """Return the base's distributions whose names and versions a resolver can read."""
     found = []
     for dist in runtime.base:
         try:
@@ -30,7 +30,7 @@ def usable(runtime: Runtime) -> tuple[Distribution, ...]:
 
 
 def is_name(text: str) -> bool:
-    """May a distribution or an extra be called so."""
+    """Return True if the text is a valid name of a distribution or an extra."""
     try:
         canonicalize_name(text, validate=True)
     except InvalidName:
@@ -39,7 +39,7 @@ def is_name(text: str) -> bool:
 
 
 def metadata(dist: Distribution) -> dict[str, object]:
-    """A distribution as a row of uv's dependency-metadata."""
+    """Return a distribution as a row of uv's dependency-metadata."""
     fields: dict[str, object] = {
         "name": dist.name,
         "version": dist.version,
@@ -56,7 +56,7 @@ def metadata(dist: Distribution) -> dict[str, object]:
 
 
 def _requirements(dist: Distribution) -> Iterator[str]:
-    """What it requires, by name: what came from an address is in the base, too."""
+    """Yield its requirements by name: those from a URL are in the base, too."""
     for text in dist.requires:
         try:
             parsed = Requirement(text)
@@ -68,5 +68,5 @@ def _requirements(dist: Distribution) -> Iterator[str]:
 
 
 def _odd(specifiers: SpecifierSet) -> bool:
-    """May there be a version in it that is none."""
+    """Return True if it may contain an invalid version."""
     return any(specifier.operator == "===" for specifier in specifiers)

@@ -1,6 +1,6 @@
-"""The view of this machine that a sandboxed command has: the system, its own and needed folders.
+"""Files visible to a sandboxed command: the system's, its own and the folders that it needs.
 
-Of two rules for nested folders the inner one counts, so that an interpreter in a home is there
+Of two rules for nested folders the inner one applies, so that an interpreter in a home is visible
 without the home, and secrets beside an interpreter are not.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 PRIVATE = (Path("/tmp"), Path("/var/tmp"), Path("/home"), Path("/root"))  # noqa: S108 - hidden
-SOCKETS = (Path("/run"),)  # where services listen, and where Kubernetes puts its tokens
+SOCKETS = (Path("/run"),)  # sockets of services, and tokens of Kubernetes
 IN_HOME = (".ssh", ".config", ".netrc", ".kube", ".docker", ".aws", ".gnupg", ".git-credentials")
 KERNEL = (Path("/proc"), Path("/dev"), Path("/sys"))  # a sandbox has its own, or none
 WHERE = """
@@ -28,7 +28,7 @@ BINDS = {"read": "--ro-bind", "write": "--bind"}
 SYSTEM = (
     # Programs, libraries, headers.
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
-    # How libraries are found, and which of several programs is meant.
+    # Configuration of library paths and alternatives.
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives",
     # Certificate authorities; never private keys.
     "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf", "/etc/ca-certificates",
@@ -46,7 +46,7 @@ _lock = threading.Lock()
 
 
 def _private() -> list[Path]:
-    """Folders and files of people and services, as they are on this machine."""
+    """Return folders and files of people and services, as they are on this machine."""
     found = [*PRIVATE]
     home = Path(os.environ.get("HOME", "/"))
     if home.is_absolute() and not Path("/usr/bin").is_relative_to(home):
@@ -61,8 +61,8 @@ def view(
 ) -> list[str]:
     """Return bubblewrap's arguments for a root directory that has these folders and the system.
 
-    Nothing else of this machine is in it. `hidden` are the daemon's own folders: within what is
-    readable they are empty, and only what is named inside them is there.
+    Nothing else of this machine is visible. `hidden` are the daemon's own folders: within readable
+    folders they are empty, except for what is named inside them.
     """
     rules = _rules(hidden, readable, writable)
     arguments: list[str] = []
@@ -85,7 +85,7 @@ def view(
 def _rules(
     hidden: Iterable[Path], readable: Iterable[Path], writable: Iterable[Path]
 ) -> dict[Path, str]:
-    """Return what becomes of each path that is named; later kinds win over earlier ones."""
+    """Return the rule for each named path; later kinds override earlier ones."""
     rules: dict[Path, str] = {}
     for rule, paths in (
         ("read", system()),
@@ -114,9 +114,9 @@ def _mount(path: Path, rule: str, within: str) -> list[str]:
 
 
 def _folders(path: Path, rules: Mapping[Path, str], made: set[Path]) -> list[str]:
-    """Arguments that make the folders on the way to a path: bubblewrap would close them to others.
+    """Return arguments that create a path's parents: bubblewrap would make them private.
 
-    Those that are bound, or lie in one that is, are there.
+    Parents that are bound, or are in one that is, exist already.
     """
     missing = [
         folder
@@ -134,9 +134,9 @@ def system() -> list[Path]:
 
 
 def lays_bare(path: Path, hidden: Iterable[Path]) -> bool:
-    """Return True if a readable folder lies in a hidden place, or has one in it.
+    """Return True if a readable folder is in a hidden folder, or contains one.
 
-    Within a home or a temporary folder it may lie: what is beside it is not shown.
+    It may be within a home or a temporary folder: what is beside it is not visible.
     """
     real = trail(path)[-1]
     home = Path(os.environ.get("HOME", "/"))
@@ -148,14 +148,15 @@ def lays_bare(path: Path, hidden: Iterable[Path]) -> bool:
 
 
 def _around(path: Path, rules: Mapping[Path, str]) -> str:
-    """Return the rule of the nearest folder around a path; without one, nothing is there."""
+    """Return the rule of the nearest folder around a path; without one, nothing is visible."""
     return next((rules[p] for p in path.parents if rules.get(p, "link") != "link"), "hide")
 
 
 def needed(command: Sequence[str]) -> list[Path]:
-    """What a command's executables need: the first word, and what it is to use as `--python`.
+    """Return what a command's executables need: the first word, and the argument of `--python`.
 
-    No other word is looked at: these two are the operator's, and an interpreter is run to ask it.
+    No other word is considered: these two come from the operator, and an interpreter is run to
+    query it.
     """
     words = [command[0], *(b for a, b in itertools.pairwise(command) if a == "--python")]
     found: list[Path] = []
@@ -174,7 +175,7 @@ def own() -> list[Path]:
 
 
 def trail(path: Path) -> list[Path]:
-    """The links on the way to a path, each by its real folder, and then what is really there."""
+    """Return the links on the way to a path, each by its real folder, and then the real path."""
     found: list[Path] = []
     todo = [*reversed(path.absolute().parts[1:])]
     place = Path("/")
@@ -194,7 +195,7 @@ def trail(path: Path) -> list[Path]:
 
 
 def _places(python: str) -> list[Path]:
-    """Prefixes and import paths of an interpreter, asked anew when one of them has changed."""
+    """Return prefixes and import paths of an interpreter, queried again if one has changed."""
     with _lock:
         paths, marks = _known.get(python, ([], []))
         if not paths or marks != _marks(paths):

@@ -1,6 +1,6 @@
-"""Wheels that belong in one directory: those that own the same file or the same regular package.
+"""Wheels that must share a directory: those with the same file or the same regular package.
 
-On a path of one directory per wheel, Python takes a regular package from the first directory that
+On a path with one directory per wheel, Python takes a regular package from the first directory that
 has it; two wheels that both fill `foo/` beside a `foo/__init__.py` must therefore be one entry.
 """
 
@@ -18,22 +18,22 @@ from typing import Any
 ORIGIN = re.compile(rb"\$ORIGIN(?:/\.\.)+")
 SHARING = (b"extend_path", b"declare_namespace")
 
-Tops = Mapping[str, str]  # what is at the top of a wheel: "file", "regular" or "open" packages
+Tops = Mapping[str, str]  # the top-level names of a wheel: "file", "regular" or "open" packages
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a build needs to know of an unpacked wheel; kept with its store entry."""
+    """Properties of an unpacked wheel that builds need; stored with its store entry."""
 
     tops: Tops
     pth: bool
     bin: bool
-    data: bool = False  # it has files of the data scheme, or looks for those of others
+    data: bool = False  # it has files of the data scheme, or searches for those of others
     site: str = "lib"  # its folder of modules
 
     @classmethod
     def of(cls, entry: Path, site: str = "lib") -> Facts:
-        """Look at a folder, whose modules are in `site`."""
+        """Inspect a folder, whose modules are in `site`."""
         lib = entry / site
         return cls(
             tops(lib),
@@ -45,7 +45,7 @@ class Facts:
 
     @classmethod
     def parse(cls, kept: Mapping[str, object] | None) -> Facts | None:
-        """What `document` gave; None when nothing was kept."""
+        """Return the facts that `document` returned, or None if nothing was stored."""
         if kept is None or not isinstance(kept.get("tops"), dict):
             return None
         found: Any = kept["tops"]
@@ -58,13 +58,13 @@ class Facts:
         )
 
     def document(self) -> dict[str, object]:
-        """As JSON."""
+        """Return the facts as JSON-compatible values."""
         found: dict[str, object] = {"tops": dict(self.tops), "pth": self.pth, "bin": self.bin}
         return found | {"data": self.data, "site": self.site}
 
 
 def _looks_outside(lib: Path) -> bool:
-    """Return True if a shared object is told to look for others outside of the modules' folder."""
+    """Return True if a shared object's search path leads out of the modules' folder."""
     for path in lib.rglob("*.so*"):
         depth = len(path.relative_to(lib).parts) - 1
         if not path.is_file() or path.stat().st_size == 0:
@@ -77,7 +77,7 @@ def _looks_outside(lib: Path) -> bool:
 
 
 def tops(lib: Path) -> dict[str, str]:
-    """The top-level names of a wheel that other wheels may have too, and what they are."""
+    """Return the top-level names of a wheel that other wheels may have too, with their kinds."""
     found = {}
     for item in sorted(lib.iterdir()):
         if item.name.endswith(".dist-info") or item.name == "__pycache__":
@@ -87,9 +87,9 @@ def tops(lib: Path) -> dict[str, str]:
 
 
 def groups(entries: Mapping[str, Tops], data: Collection[str] = ()) -> list[tuple[str, ...]]:
-    """Return digests that belong together, in their order; most groups hold one digest.
+    """Return groups of digests that belong together, in order; most groups have one digest.
 
-    Those of `data` share one prefix, where their files may look for each other's.
+    Those of `data` share one prefix, in which their files may search for each other's.
     """
     owner: dict[str, str] = {}
     parent = {digest: digest for digest in entries}
@@ -103,7 +103,7 @@ def groups(entries: Mapping[str, Tops], data: Collection[str] = ()) -> list[tupl
     for digest, names in entries.items():
         for name in names:
             if names[name] != "file" and name not in regular:
-                continue  # a package that may lie in several directories
+                continue  # a package that may be in several directories
             first = owner.setdefault(name, digest)
             if root(first) != root(digest):
                 parent[root(digest)] = root(first)
@@ -125,16 +125,16 @@ def _regular(package: Path) -> bool:
 
 
 def merged_digest(members: tuple[str, ...], site: str = "lib") -> str:
-    """Return the digest of the entry that holds all of `members`, their modules in `site`."""
+    """Return the digest of the entry that contains all of `members`, with modules in `site`."""
     kind = ("merged",) if site == "lib" else ("prefix", site)
     return hashlib.sha256("\0".join((*kind, *members)).encode()).hexdigest()
 
 
 def merge(members: Sequence[Path], staged: Path, site: str = "lib") -> None:
-    """Lay several unpacked wheels over each other, as an installer would; the later one wins.
+    """Merge several unpacked wheels, as an installer would; later ones override earlier ones.
 
-    With another `site` than lib, the folder is a prefix: files of the data scheme lie in it as in a
-    virtual environment, so that modules find them relative to themselves.
+    With another `site` than lib, the folder is a prefix: files of the data scheme are placed as in
+    a virtual environment, so that modules find them relative to themselves.
     """
     for entry in members:
         for part, place in (("data", ""), ("lib", site), ("bin", "bin")):

@@ -1,7 +1,7 @@
-"""One project's page of a package index: read up to a limit, as JSON or HTML.
+"""Page of one project in a package index, read up to a limit, as JSON or HTML.
 
-The daemon fetches pages; `serve_page` runs in a worker process (see reconciler.isolation) and makes
-of a page what the daemon sends on, so that nothing of it is parsed in the daemon itself.
+The daemon fetches pages; `serve_page` runs in a worker process (see reconciler.isolation) and
+creates the page that the daemon sends on, so that nothing is parsed in the daemon itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reconciler.builder.filenames import is_file_name
 from reconciler.documents import Malformed, parse
 from reconciler.outgoing import read
 
-PAGE_LIMIT = 64 << 20  # bytes of one project's page, unpacked
+PAGE_LIMIT = 64 << 20  # bytes of one project's page, decompressed
 FILES_LIMIT = 50_000  # files of one project
 JSON = "application/vnd.pypi.simple.v1+json"
 
@@ -35,17 +35,17 @@ File = dict[str, object]
 
 
 class Opens(Protocol):
-    """An index, as far as reading it goes."""
+    """Index, as far as reading it is concerned."""
 
     def open(
         self, url: str, *, headers: Mapping[str, str] | None = None
     ) -> AbstractContextManager[httpx.Response]:
-        """Return the answer, not yet read."""
+        """Return the response, not yet read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An index's answer as it was sent; `base` is the address behind redirects."""
+    """Response of an index as it was sent; `base` is the URL after redirects."""
 
     status: int
     kind: str = ""
@@ -56,7 +56,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A page as it is sent on, and the real addresses of its files.
+    """Page as it is sent on, and the real URLs of its files.
 
     `sources_only`: the index has files of this project, but none that may be used.
     """
@@ -67,7 +67,7 @@ class Served:
 
 
 class _Project(BaseModel):
-    """A project's page as JSON (PEP 691). Its rows are judged one by one."""
+    """Project's page as JSON (PEP 691). Its rows are validated one by one."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -75,7 +75,7 @@ class _Project(BaseModel):
 
 
 def fetch_page(index: Opens, url: str) -> Page:
-    """Fetch a page without looking into it; raises what httpx raises."""
+    """Fetch a page without parsing it. Raises httpx's errors."""
     with index.open(url, headers={"Accept": f"{JSON}, text/html;q=0.5"}) as answer:
         if answer.status_code != 200:
             return Page(answer.status_code)
@@ -85,7 +85,7 @@ def fetch_page(index: Opens, url: str) -> Page:
 
 
 def serve_page(page: Page, name: str, ours: str, sources: bool) -> Served:
-    """Make a project's page whose files have addresses below `ours`; sdists only if `sources`.
+    """Return a project's page whose files have URLs below `ours`; sdists only if `sources`.
 
     Raises Malformed as `files_of` does.
     """
@@ -98,20 +98,20 @@ def serve_page(page: Page, name: str, ours: str, sources: bool) -> Served:
 
 
 def encode(url: str) -> str:
-    """Return an address as one part of a path."""
+    """Return a URL as one component of a path."""
     return base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
 
 
 def decode(text: str) -> str:
-    """Return the address that `encode` made into a part of a path."""
+    """Return the URL that `encode` turned into a path component."""
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
 
 
 def files_of(kind: str, page: bytes, base: str, charset: str | None = None) -> list[File]:
     """Return the files of a page of this content type, JSON or HTML (PEP 691, PEP 503).
 
-    `base` is the page's own address. Files without a usable name or address are left out. Raises
-    Malformed for JSON that is not such a page, and for too many files.
+    `base` is the page's own URL. Files without a usable name or URL are left out. Raises Malformed
+    for JSON that is not such a page, and for too many files.
     """
     rows: list[Any]
     read_row: Callable[[Any], File | None]
@@ -132,7 +132,7 @@ def files_of(kind: str, page: bytes, base: str, charset: str | None = None) -> l
 
 
 class _Links:
-    """What decides of an HTML page: its links, and the address that they are relative to."""
+    """Relevant parts of an HTML page: its links, and the URL that they are relative to."""
 
     def __init__(self) -> None:
         self.base = ""
@@ -140,7 +140,7 @@ class _Links:
         self._open = False
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """Take note of a tag."""
+        """Handle a start tag."""
         if tag == "a" and "href" in attributes:
             self.found.append((dict(attributes), []))
             self._open = True
@@ -148,11 +148,11 @@ class _Links:
             self.base = attributes.get("href", "")
 
     def end(self, tag: str) -> None:
-        """Take note of a tag's end."""
+        """Handle an end tag."""
         self._open = self._open and tag != "a"
 
     def data(self, text: str) -> None:
-        """Take note of text."""
+        """Handle text."""
         if self._open:
             self.found[-1][1].append(text)
 
@@ -161,7 +161,7 @@ class _Links:
 
 
 def _known(charset: str | None) -> str:
-    """Return a character set that the parser knows; UTF-8 where it does not."""
+    """Return a character set that the parser knows, or UTF-8."""
     try:
         etree.HTMLParser(encoding=charset or "utf-8")
     except LookupError:
@@ -170,9 +170,9 @@ def _known(charset: str | None) -> str:
 
 
 def _html_file(found: tuple[Mapping[str, str], Sequence[str]]) -> File | None:
-    """Return what a link says of a file.
+    """Return a link's file, or None.
 
-    The name is the address's, as the text may be cut short; the text's where the address has none.
+    The name is from the URL, as the text may be shortened; from the text if the URL has none.
     """
     link, text = found
     try:
@@ -200,7 +200,7 @@ def _html_file(found: tuple[Mapping[str, str], Sequence[str]]) -> File | None:
 
 
 def _json_file(row: object) -> File | None:
-    """Return what a row says of a file, without fields that are not of their type."""
+    """Return a row's file, without fields of the wrong type, or None."""
     if not isinstance(row, dict) or not isinstance(row.get("filename"), str):
         return None
     hashes = row.get("hashes")
@@ -227,11 +227,11 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "size": int,
     "upload-time": str,
 }
-"""Optional fields of a file, beside its metadata, that decide something in a resolution."""
+"""Optional fields of a file, in addition to its metadata, that affect a resolution."""
 
 
 def _whole(file: File, base: str) -> File | None:
-    """Return a file with its whole address; None where its name or address leads nowhere."""
+    """Return a file with its absolute URL, or None if its name or URL is unusable."""
     url = file["url"]
     if not isinstance(url, str) or not is_file_name(str(file["filename"])):
         return None
@@ -240,7 +240,7 @@ def _whole(file: File, base: str) -> File | None:
 
 
 def _joined(base: str, url: str) -> str | None:
-    """Return a link's whole address, None for one that is no address of a web server."""
+    """Return a link's absolute URL, or None if it is not an HTTP URL."""
     try:
         whole = urldefrag(urljoin(base, url)).url
         return whole if urlsplit(whole).scheme in ("http", "https") else None

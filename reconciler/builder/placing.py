@@ -1,4 +1,4 @@
-"""What of a build's wheels lies on the share already, and how they are laid out on sys.path."""
+"""Placement of a build's wheels: reuse of entries on the share, and the order on sys.path."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from typing import Protocol
 from reconciler.builder import overlap
 from reconciler.builder.overlap import Facts
 
-ASKERS = 16  # questions to the share at once
+ASKERS = 16  # parallel queries of the share
 
 
 class Whole(Protocol):
-    """A pack of all files of a store entry."""
+    """Pack of all files of a store entry."""
 
     @property
     def sha256(self) -> str:
-        """Of its head."""
+        """The SHA-256 of its head."""
 
     @property
     def bytes(self) -> int:
-        """Of its files."""
+        """The bytes of its files."""
 
 
 class Placed(Protocol):
-    """A store entry that is on the share."""
+    """Store entry that is on the share."""
 
     @property
     def facts(self) -> Mapping[str, object] | None:
-        """What was said about it when it was put."""
+        """The facts given when it was put."""
 
     @property
     def whole(self) -> Whole | None:
-        """Its whole pack, where it is no folder yet."""
+        """Its whole pack, if it is not a folder yet."""
 
 
 class Places(Protocol):
-    """What is used of the share here."""
+    """Part of the share that is used here."""
 
     def placed(self, digest: str) -> Placed | None:
-        """The store entry, if it is there."""
+        """Return the store entry if it exists, or None."""
 
     def entry(self, digest: str) -> Path:
-        """Where the folder of a store entry is."""
+        """Return the path of an entry's folder."""
 
     def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> Placed:
-        """Publish a store entry as one file, unless it is there."""
+        """Publish a store entry as one file, unless it exists."""
 
     def copy_out(self, digest: str, target: Path) -> None:
         """Write an entry's files to a new folder."""
@@ -56,7 +56,7 @@ class Places(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A store entry that a build uses."""
+    """Store entry that a build uses."""
 
     facts: Facts
     whole: Whole | None = None
@@ -69,7 +69,7 @@ def put(share: Places, digest: str, staged: Path, site: str = "lib") -> Entry:
 
 
 def found(share: Places, digest: str) -> Entry | None:
-    """The store entry, if it is on the share."""
+    """Return the store entry if it is on the share, or None."""
     placed = share.placed(digest)
     if placed is None:
         return None
@@ -78,7 +78,7 @@ def found(share: Places, digest: str) -> Entry | None:
 
 
 def all_found(share: Places, digests: Sequence[str]) -> dict[str, Entry]:
-    """Those that are on the share."""
+    """Return the entries that are on the share."""
     with ThreadPoolExecutor(ASKERS) as pool:
         entries = pool.map(lambda digest: found(share, digest), digests)
         return {digest: e for digest, e in zip(digests, entries, strict=True) if e is not None}
@@ -87,10 +87,10 @@ def all_found(share: Places, digests: Sequence[str]) -> dict[str, Entry]:
 def lay_out(
     share: Places, entries: Mapping[str, Entry], work: Callable[[str], Path], prefix_site: str
 ) -> dict[str, Entry]:
-    """Return the entries on the path, in its order; those that belong together become one entry.
+    """Return the entries on the path, in order; those that belong together become one entry.
 
-    Those with files of the data scheme, and whatever belongs with them, become one prefix, whose
-    modules are in `prefix_site`. `work` gives a fresh folder on local disk for a name.
+    Entries with files of the data scheme, and those that belong with them, become one prefix, whose
+    modules are in `prefix_site`. `work` creates a new folder on local disk for a name.
     """
     order: dict[str, Entry] = {}
     data = [digest for digest, one in entries.items() if one.facts.data]

@@ -1,7 +1,7 @@
-"""From a build on the share to one that is verified: spread, proved, packed, marked and judged.
+"""Verification of a build on the share: spread, verified, packed, marked and judged.
 
-The mark says that the build is sound; whether it is within an environment's import budget is judged
-by that environment's own limits each time, from what the mark tells where that is enough.
+The mark says that the build works; whether it is within an environment's import budget is judged by
+that environment's own limits each time, from the mark's report if that suffices.
 """
 
 from __future__ import annotations
@@ -31,57 +31,57 @@ from reconciler.faults import failpoint
 
 
 class Need(Protocol):
-    """What imports need of a store entry."""
+    """Files that imports need of a store entry."""
 
     @property
     def files(self) -> int:
-        """How many."""
+        """Their number."""
 
     @property
     def bytes(self) -> int:
-        """Of these files."""
+        """Their bytes."""
 
 
 class Proven(Protocol):
-    """What proving a build uses of the share."""
+    """Part of the share that verification uses."""
 
     root: Path
 
     def build(self, build_id: str) -> dict[str, object] | None:
-        """A complete build's build.json."""
+        """Return a complete build's build.json, or None."""
 
     def is_spread_build(self, build_id: str) -> bool:
-        """Are all store entries of a build folders."""
+        """Return True if all store entries of a build are folders."""
 
     def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
-        """Make folders of all store entries of a build."""
+        """Create folders for all store entries of a build."""
 
     def put_packs(self, build_id: str, hot: Hot, more: Hot) -> Mapping[str, Need]:
-        """Pack a build's hot files and some more; returns what the hot ones are, by entry."""
+        """Pack a build's hot files and some more; return the need of the hot ones, by entry."""
 
     def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
-        """Note that a build was verified."""
+        """Record that a build was verified."""
 
     def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
-        """What was seen when the build was verified for this runtime, if it was."""
+        """Return the verification report of the build for this runtime, or None."""
 
     def pointer(self, instance: str) -> Pointer | None:
-        """What an instance's pointer says."""
+        """Return an instance's pointer, or None."""
 
     def install_loader(self, instance: str) -> Path:
-        """Put the loader in place; returns its directory."""
+        """Install the loader; return its directory."""
 
 
 class Named(Protocol):
-    """A build that a pointer names for one runtime."""
+    """Build that a pointer names for one runtime."""
 
     @property
     def build(self) -> str:
-        """Its id, or the word for the bare base."""
+        """Its id, or the marker of the bare base."""
 
 
 class Pointer(Protocol):
-    """A parsed pointer."""
+    """Parsed pointer."""
 
     @property
     def entries(self) -> Mapping[str, Named]:
@@ -89,28 +89,28 @@ class Pointer(Protocol):
 
 
 class _Row(Document):
-    """A distribution of a build."""
+    """Distribution of a build."""
 
     name: str
     sha256: str
 
 
 class _Build(Document):
-    """A build.json, as far as verification goes."""
+    """Parts of a build.json that verification uses."""
 
     distributions: Rows[_Row]
     bin: Rows[str] = Field(default_factory=list)
 
 
 class Work(Protocol):
-    """Gives folders in the workshop, each removed at the end."""
+    """Factory of folders in the workshop, each removed at the end."""
 
     def __call__(self, job: Job, *, harmless: bool = False) -> AbstractContextManager[Path]:
-        """A folder of its own."""
+        """Yield a separate folder."""
 
 
 class Prover:
-    """Verifies builds that are on the share."""
+    """Verification of builds that are on the share."""
 
     def __init__(self, share: Proven, verifier: Verifier, work: Work, cache: Path) -> None:
         self._cache = cache
@@ -121,10 +121,10 @@ class Prover:
     def verify(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
-        """Prove a build for an instance's runtime, and judge it by the recipe's import budget.
+        """Verify a build for an instance's runtime, and judge it by the recipe's import budget.
 
-        Raises Stalled: VerificationFailed, or ImportBudgetExceeded. The last leaves the build
-        marked: it is sound, and others may use it. Raises Retryable("BuildMissing").
+        Raises Stalled: VerificationFailed, or ImportBudgetExceeded. The latter leaves the build
+        marked: it works, and others may use it. Raises Retryable("BuildMissing").
         """
         report = self._share.report(build_id, runtime.key)
         if report is not None and not must_measure(recipe.checks.budget, measured(report)):
@@ -141,10 +141,11 @@ class Prover:
     def _prove(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
-        """Verify and mark.
+        """Verify and mark a build.
 
-        It begins with the whole packs of what is new on the share, which is spread meanwhile: what
-        every process may fall back to is there before the build counts as verified.
+        It starts with the whole packs of entries that are new on the share, which are spread
+        meanwhile: the folders that every process can fall back to exist before the build counts as
+        verified.
         """
         candidate, rows = self._candidate(instance, runtime, build_id)
         spread = self._share.is_spread_build(build_id)
@@ -183,7 +184,7 @@ class Prover:
     def _candidate(
         self, instance: Instance, runtime: Runtime, build_id: str
     ) -> tuple[Candidate, Sequence[_Row]]:
-        """Return a build to be verified, and its rows; raises Retryable("BuildMissing")."""
+        """Return a build to be verified, and its rows. Raises Retryable("BuildMissing")."""
         document = self._share.build(build_id)
         try:
             described = check(_Build, document, f"build.json of build {build_id}")
@@ -209,9 +210,9 @@ class Prover:
     def _parse_dags(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> None:
-        """Parse an instance's DAGs with a build that another one, or an earlier state, has proved.
+        """Parse an instance's DAGs with a build that was already verified, maybe for another one.
 
-        It is done once for the same DAGs and the same active build.
+        This is done once for the same DAGs and the same active build.
         """
         folder = dags_folder(instance)
         if not folder.is_dir() or not any(folder.rglob("*.py")):
@@ -234,7 +235,7 @@ class Prover:
 def _packages(
     rows: Sequence[_Row], runtime: Runtime, needs: Mapping[str, Need]
 ) -> list[list[object]]:
-    """[name, files, bytes] of each distribution that has files that imports need, largest first."""
+    """Return [name, files, bytes] of each distribution that imports need, largest first."""
     found = []
     for row in rows:
         need = needs.get(entry_digest(row.sha256, runtime.python_tag))
@@ -244,7 +245,7 @@ def _packages(
 
 
 def _judge(job: Job, recipe: Recipe, report: Mapping[str, object]) -> None:
-    """Refuse what is over the definition's limits."""
+    """Refuse a build that exceeds the definition's limits."""
     cost = measured(report)
     over = exceeded(recipe.checks.budget, cost)
     if not over:

@@ -1,9 +1,9 @@
-"""A package index that sends each name to the one index it may come from.
+"""Package index proxy that sends each name to the only index it may come from.
 
-uv talks to nobody else while it resolves and builds: so a name that matches an index's globs comes
-from that index and from no other, whoever asks for it, and no credential ever reaches uv, its
-files, its environment or a build script. It answers for nothing but projects and their files. In
-the sandbox it is the whole network (`carry`); without one it is on loopback.
+uv talks only to it while it resolves and builds: so a name that matches an index's globs comes from
+that index and from no other, whoever requests it, and no credential ever reaches uv, its files, its
+environment or a build script. It serves only projects and their files. In the sandbox it is the
+whole network (`carry`); without one it is on loopback.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from reconciler.trust import distrusts, trusted
 log = logging.getLogger(__name__)
 
 PYPI = "https://pypi.org/simple/"
-KNOWN_LIMIT = 200_000  # addresses of files that are remembered for one build
+KNOWN_LIMIT = 200_000  # URLs of files that are remembered for one build
 INSIDE_PORT = 8400  # in the sandbox's own network, where it is always free
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One index with what it takes to read it."""
+    """Index with everything needed to read it."""
 
     name: str
     url: str
@@ -57,19 +57,19 @@ class Upstream:
     auth: tuple[str, str] | None = None
 
     def auth_for(self, url: str) -> httpx.BasicAuth | None:
-        """The credentials, but only for the index's own origin."""
+        """Return the credentials, but only for the index's own origin."""
         same = urlsplit(url)[:2] == urlsplit(self.url)[:2]
         return httpx.BasicAuth(*self.auth) if self.auth is not None and same else None
 
     def open(
         self, url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> AbstractContextManager[httpx.Response]:
-        """The answer behind redirects, not yet read; see `Reach.open` for what it raises."""
+        """Return the response after redirects, not yet read. Raises what `Reach.open` raises."""
         return self.reach.open(self.client, url, method=method, headers=headers, auth=self.auth_for)
 
 
 def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
-    """A team's secret as (user, password); raises Stalled("SecretMissing") when it is not there."""
+    """Return a team's secret as (user, password). Raises Stalled("SecretMissing")."""
     found = login(secrets_dir / team / name)
     if found is None:
         raise Stalled(
@@ -85,13 +85,12 @@ class _OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class Indexes:
-    """The indexes of one recipe; `serve` makes them one index.
+    """Indexes of one recipe, which `serve` presents as one index.
 
-    `refused` maps names to the index that denied them, `sources_only` holds names of which the
-    index has nothing but sdists that may not be built, `distrusted` the indexes whose certificate
-    is not trusted, `astray` says in words which addresses they led to that may not be read,
-    `unreadable` which of their pages are none.
-    `allow` are hosts that the operator allows, see `Reach`.
+    `refused` maps names to the index that denied them, `sources_only` contains names for which the
+    index has only sdists that may not be built, `distrusted` the indexes whose certificate is not
+    trusted, `astray` texts about refused addresses to which they led, `unreadable` texts about
+    their invalid pages. `allow` are hosts that the operator allows, see `Reach`.
     """
 
     def __init__(
@@ -141,22 +140,22 @@ class Indexes:
 
     @property
     def secrets(self) -> set[str]:
-        """Values that must not be shown."""
+        """Return values that must not be shown."""
         found = {u.auth[1] for u in (*self._upstreams, self._default) if u.auth is not None}
         return found - {""}
 
     @property
     def path(self) -> str:
-        """Where the simple API is below the address that serves it."""
+        """The path of the simple API below the URL that serves it."""
         return f"/{self._mark}/simple/"
 
     @property
     def plain(self) -> bool:
-        """May uv talk to the default index itself, as there is nothing to decide or to keep."""
+        """True if uv may use the default index directly: there is nothing to decide or protect."""
         return not self._upstreams and not self._source_builds and self._default.auth is None
 
     def of(self, name: str) -> Upstream:
-        """The one index that `name` comes from."""
+        """Return the only index that `name` comes from."""
         normal = canonicalize_name(name)
         for upstream in self._upstreams:
             if any(fnmatch.fnmatchcase(normal, canonicalize_glob(g)) for g in upstream.globs):
@@ -165,11 +164,11 @@ class Indexes:
 
     @contextmanager
     def serve(self, folder: Path | None) -> Iterator[str]:
-        """Serve the simple API; yields its URL.
+        """Serve the simple API; yield its URL.
 
         With a folder it is served on a unix socket there, and the URL is the one in a sandbox that
-        carries it. The URL differs for each team and set of indexes, so that what uv caches of one
-        is never taken for another's.
+        forwards to it. The URL differs for each team and set of indexes, so that uv never uses
+        cached files of one for another.
         """
         handler = self._handler()
         server: socketserver.BaseServer
@@ -204,7 +203,7 @@ class Indexes:
                 self.do_GET()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing: uv tells what matters."""
+                """Log nothing: uv reports what matters."""
 
         return Handler
 
@@ -214,7 +213,7 @@ class Indexes:
             upstream.client.close()
 
     def with_real_urls(self, lock: str) -> str:
-        """A lock's text with the addresses behind ours, and without us as an index."""
+        """Return a lock's text with the real URLs of files, and without this proxy as an index."""
         ours = rf'http://[^/"]+/(?:[^/"]+/)?{self._mark}'
         lock = re.sub(rf'(?m)^index = "{ours}/[^"]*"\n', "", lock)
         return re.sub(
@@ -226,7 +225,7 @@ class Indexes:
     # ------------------------------------------------------------------------------- requests
 
     def answer(self, handler: BaseHTTPRequestHandler, path: str, base: str) -> None:
-        """Answer a request for `path`; `base` is the address below which that path is."""
+        """Handle a request for `path`; `base` is the URL below which that path is."""
         mark, *parts = path.strip("/").split("/")
         try:
             if mark == self._mark and len(parts) == 2 and parts[0] == "simple":
@@ -246,7 +245,7 @@ class Indexes:
                 f"{error}"
             )
             send(handler, 403, str(error).encode(), "text/plain")
-        except Stalled as error:  # not 5xx, which uv would try again
+        except Stalled as error:  # not 5xx, which uv would retry
             self.astray.add(error.message)
             send(handler, 403, error.message.encode(), "text/plain")
         except Malformed as error:
@@ -287,7 +286,7 @@ class Indexes:
         if served.sources_only:
             self.sources_only.add(name)
         if sum(map(len, list(self._known.values()))) + len(served.urls) > KNOWN_LIMIT:
-            self._known.clear()  # they are read again when they are asked for
+            self._known.clear()  # they are read again when they are requested
         self._known[name] = served.urls
         return 200, served
 
@@ -316,7 +315,7 @@ class Indexes:
 
 
 def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     handler.send_response(code)
     handler.send_header("Content-Type", kind)
     handler.send_header("Content-Length", str(len(body)))
@@ -326,7 +325,7 @@ def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> 
 
 
 def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """An address that may be shown, and the credentials that were in it."""
+    """Return a URL that may be shown, and the credentials that were in it."""
     parts = urlsplit(url)
     user, _, place = parts.netloc.rpartition("@")
     if not user:
@@ -336,12 +335,12 @@ def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
 
 
 def canonicalize_glob(glob: str) -> str:
-    """A name glob in the form that normalised names have."""
+    """Return a name glob in the form of normalised names."""
     return re.sub(r"[-_.]+", "-", glob).lower()
 
 
 def _row(url: str, filename: str) -> str:
-    """What a lock says of a file: its name, too, where the address does not end in it."""
+    """Return a lock's row for a file, with its name if the URL does not end in it."""
     named = "" if url.endswith(f"/{filename}") else f"name = {_quoted(filename)}, "
     return f"{named}url = {_quoted(url)}"
 

@@ -1,9 +1,9 @@
-"""Where the requests of a build may lead, whoever wrote the address.
+"""Network policy for a build's requests, whoever wrote the URL.
 
-The daemon fetches for code that has no network of its own, from addresses that a definition, an
-index's page or a redirect names. What answers must not be the daemon's machine, its link or its
-cloud, and from outside nothing within the company. It is the address really connected to that is
-judged, before anything is sent: a name may resolve to another one each time.
+The daemon fetches for code that has no network of its own, from URLs that a definition, an index's
+page or a redirect names. The server must not be the daemon's machine, its link-local network or its
+cloud's services, and for public URLs nothing within the company. The address of the actual
+connection is checked before anything is sent: a name may resolve differently each time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Auth = Callable[[str], httpx.BasicAuth | None]
 
 
 def kind_of(address: str) -> str:
-    """What an IP address is to whom it was not given by: "" for a public one, else in a word."""
+    """Return "" for a public IP address, or the word for its kind."""
     ip = _plain(ipaddress.ip_address(address))
     if ip.is_loopback:
         return "loopback"
@@ -55,7 +55,7 @@ def kind_of(address: str) -> str:
 
 
 def _plain(ip: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for."""
+    """Return the IPv4 address that an IPv6 address represents."""
     if not isinstance(ip, ipaddress.IPv6Address):
         return ip
     if ip in NAT64:
@@ -64,25 +64,25 @@ def _plain(ip: Address) -> Address:
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address."""
+    """Return the scheme, host and port of a URL."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
 
 
 class Reach:
-    """Where requests that begin at `root` may lead.
+    """Policy for requests that start at `root`.
 
-    To `root`'s own origin: anywhere, if the `operator` chose it; else to public and private
-    addresses. To others: to public addresses, and to private ones while all that answered as `root`
-    was not public itself. `allow` are the hosts (or host:port), as globs, that the operator allows
-    beyond that.
+    To `root`'s own origin: any address, if the `operator` chose it; otherwise public and private
+    ones. To others: public addresses, and private ones while everything that answered as `root` was
+    itself not public. `allow` are globs of hosts (or host:port) that the operator allows in
+    addition.
     """
 
     def __init__(self, root: str, *, operator: bool = False, allow: Sequence[str] = ()) -> None:
         self._root = origin(root)
         self._operator = operator
         self._allow = allow
-        self._inside: bool | None = None  # not known before the first look at `root`
+        self._inside: bool | None = None  # unknown before the first connection to `root`
 
     @contextmanager
     def open(
@@ -94,10 +94,10 @@ class Reach:
         headers: Mapping[str, str] | None = None,
         auth: Auth = lambda _url: None,
     ) -> Iterator[httpx.Response]:
-        """The answer behind redirects, not yet read; `auth` gives what is sent to each address.
+        """Yield the response after redirects, not yet read; `auth` returns each URL's credentials.
 
-        Raises Stalled("AddressRefused") before anything is sent where it may not lead, and what
-        httpx raises.
+        Raises Stalled("AddressRefused") before anything is sent if the address is not allowed, and
+        httpx's errors.
         """
         before = self._root[0]
         for _ in range(REDIRECTS + 1):
@@ -119,10 +119,10 @@ class Reach:
         raise _refused(url, f"it takes more than {REDIRECTS} redirects")
 
     def _watch(self, url: str) -> Callable[[str, dict[str, Any]], None]:
-        """Looks at each connection that is made for `url`, before it is used.
+        """Return a hook that checks each connection for `url` before it is used.
 
-        A connection to another host is one to the proxy of the environment, which connects for us:
-        the name is judged as it resolves here, and left to the proxy where it does not.
+        A connection to another host goes to the proxy of the environment, which connects for us:
+        the name is checked as it resolves here, and left to the proxy if it does not resolve.
         """
         host, direct = origin(url)[1], False
 

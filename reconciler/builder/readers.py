@@ -1,4 +1,4 @@
-"""Readers of what commands of builds leave, in worker processes (see reconciler.isolation)."""
+"""Readers of output from builds' commands, in worker processes (see reconciler.isolation)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_document(team: str, kind: type[M], data: bytes, what: str) -> M:
-    """Parse JSON as a `kind`; raises Malformed, also for what takes too much to read."""
+    """Parse JSON as a `kind`. Raises Malformed, also if reading it takes too much."""
     try:
         return read_for(team, parse, kind, data, what)
     except TooExpensive as error:
@@ -23,7 +23,7 @@ def read_document(team: str, kind: type[M], data: bytes, what: str) -> M:
 
 
 def read_dag_errors(team: str, printed: bytes) -> dict[str, str] | None:
-    """Return import errors by file as Airflow printed them, or None where it printed no list."""
+    """Return import errors by file as Airflow printed them, or None if it printed no list."""
     try:
         return read_for(team, _dag_errors, printed)
     except TooExpensive:
@@ -31,7 +31,7 @@ def read_dag_errors(team: str, printed: bytes) -> dict[str, str] | None:
 
 
 def _dag_errors(printed: bytes) -> dict[str, str] | None:
-    """Some versions say more on the same output: the list is a line of its own."""
+    """Return the errors; some versions print more on the same output, the list on one line."""
     lines = printed.decode(errors="replace").splitlines()
     for line in reversed(lines):
         if line.startswith("["):

@@ -1,4 +1,4 @@
-"""The report of a verification, which the build's own code may have written."""
+"""Report of a verification, which the build's own code may have written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from reconciler.builder.candidate import Hot
 from reconciler.core.budget import LARGEST
 from reconciler.documents import Document, List, Rows
 
-WORDS_LIMIT = 500  # characters of one problem's words in a message
-PROBLEMS_LIMIT = 1000  # of each kind; the worker leaves out what is beyond
+WORDS_LIMIT = 500  # characters of one problem's text in a message
+PROBLEMS_LIMIT = 1000  # of each kind; the worker omits the rest
 PATHS_LIMIT = 200_000  # files that a process opened
 DAG_ERRORS_LIMIT = 50_000
 
@@ -20,7 +20,7 @@ Kind = Literal["import", "shadowed", "slow", "pointer", "program"]
 
 
 class Problem(Document):
-    """Something that is wrong with a build, as the worker tells it."""
+    """Problem of a build, as reported by the worker."""
 
     kind: Kind
     what: str
@@ -32,7 +32,7 @@ class Problem(Document):
 
     @property
     def words(self) -> str:
-        """What failed, as a sentence without its end."""
+        """The failure as a sentence without a full stop."""
         what, error = self.what[:WORDS_LIMIT], self.error[:WORDS_LIMIT]
         match self.kind:
             case "import":
@@ -78,7 +78,7 @@ class Opened(Document):
 
 
 class Report(Opened):
-    """What importing everything of a build has shown."""
+    """Results of importing everything in a build."""
 
     fatal: Annotated[Rows[Problem], Field(max_length=PROBLEMS_LIMIT)]
     warnings: Annotated[Rows[Problem], Field(max_length=PROBLEMS_LIMIT)]
@@ -89,14 +89,14 @@ class Report(Opened):
 
 
 class DagError(Document):
-    """A row of `airflow dags list-import-errors`."""
+    """Row of `airflow dags list-import-errors`."""
 
     filepath: str
     error: str
 
 
 class DagErrors(List[DagError]):
-    """All rows of it."""
+    """All rows of the list."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:

@@ -1,9 +1,9 @@
-"""The workshop on this machine: each command is confined, limited in what it uses, and ended.
+"""Workshop on this machine: each command is confined, limited in resources, and ended.
 
-A confined command sees the system's programs and libraries, the interpreter it runs, its own folder
-and what it was given (see `mounts`); it has no capability and no network but the package index that
-is carried in (see `confinement`). Its environment holds nothing of the daemon's. Its process group
-ends with its time limit or the job's cancellation.
+A confined command sees the system's programs and libraries, the interpreter that it runs, its own
+folder and what it was given (see `mounts`); it has no capabilities and no network except the
+forwarded package index (see `confinement`). Its environment contains nothing of the daemon's. Its
+process group ends with its time limit or the job's cancellation.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from reconciler.settings import BuilderSettings
 log = logging.getLogger(__name__)
 
 OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
-LINE_LIMIT = 64 << 10  # bytes; a longer line is told in pieces
+LINE_LIMIT = 64 << 10  # bytes; a longer line is logged in pieces
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("https_proxy", "http_proxy", "no_proxy")  # with credentials, which uv needs
-INDEX = "index"  # of a job's folder: where its indexes are served
+INDEX = "index"  # in a job's folder: the directory in which its indexes are served
 
 
 class Sandbox:
-    """The workshop on this machine; `hidden` are places that commands must not see."""
+    """Workshop on this machine; `hidden` are paths that commands must not see."""
 
     def __init__(self, settings: BuilderSettings, cache: Path, hidden: Sequence[Path]) -> None:
         self._settings = settings
@@ -62,32 +62,32 @@ class Sandbox:
             log.warning("builds run without a sandbox, %s: %s", who, self.unconfined)
 
     def scratch(self, job: Job, *, harmless: bool) -> Path:
-        """One folder for all: each command sees its own part of it only."""
+        """Return one folder for all: each command sees only its own part of it."""
         del job, harmless
         path = self._cache / "work"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def leave(self, job: Job) -> None:
-        """Nothing is kept between commands."""
+        """Do nothing, because nothing is kept between commands."""
 
     def uv(self) -> str:
-        """The uv that is installed beside this program."""
+        """Return the uv that is installed beside this program."""
         return uv_path()
 
     def direct(self, indexes: Indexes) -> bool:
-        """May uv read the default index itself: it then has the network."""
+        """Return True if uv may read the default index itself: it then has the network."""
         return indexes.plain
 
     def cache_of(self, team: str) -> Path:
-        """Where uv caches; a build script may write to its team's only."""
+        """Return uv's cache; a build script may write only to its team's."""
         path = self._cache / (f"uv-teams/{team}" if team else "uv")
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @contextlib.contextmanager
     def serving(self, indexes: Indexes, work: Path) -> Iterator[str]:
-        """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
+        """Serve indexes to commands that are run with `index=work`; yield the URL for them."""
         if not self.wrapped:
             with indexes.serve(None) as url:
                 yield url
@@ -120,7 +120,7 @@ class Sandbox:
         results: Sequence[Path] = (),
     ) -> Ended:
         """Run a command to its end; see Workshop."""
-        del harmless, results  # each command has namespaces of its own, and this machine's disk
+        del harmless, results  # each command has its own namespaces, and this machine's disk
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
         variables = {
@@ -162,7 +162,7 @@ class Sandbox:
             return _follow(job, process, timeout, quiet=quiet)
 
     def _lend(self, work: Path, writable: Sequence[Path], readable: Sequence[Path]) -> None:
-        """Give the command's user what it writes, and let it read what the daemon has made."""
+        """Give the command's user what it writes, and let it read what the daemon has created."""
         if self._user is None:
             return
         self._user.own(work)
@@ -186,7 +186,7 @@ class Sandbox:
 
 
 def unconfined_because(settings: BuilderSettings) -> str:
-    """Return why this machine's builds are not confined; empty where they are.
+    """Return why this machine's builds are not confined, or "".
 
     Raises Stalled("BuilderUser").
     """
@@ -200,12 +200,12 @@ def _of_environment(names: Sequence[str]) -> dict[str, str]:
 
 
 def _trusted() -> list[Path]:
-    """Where the certificates are that programs are told of."""
+    """Return the paths of the certificates that are passed to programs."""
     return [Path(place) for place in _of_environment(CERTIFICATES).values() if place]
 
 
 def _open_to_readers(path: Path) -> None:
-    """Let others read a file or folder of the daemon's cache, whatever the daemon's umask is."""
+    """Let others read a file or folder of the daemon's cache, whatever the daemon's umask."""
     for here, _, files in os.walk(path):
         for name in (".", *files):
             _allow(Path(here, name))
@@ -246,7 +246,7 @@ def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet
             break
     _kill(process)  # or what it has left behind, which holds its output open
     process.wait(timeout=30)
-    reader.join(timeout=10)  # it goes on while somebody holds the output open, then closes it
+    reader.join(timeout=10)  # it continues while something holds the output open, then closes it
     job.check()
     return Ended(process.returncode, job.clean("".join(kept)), timed_out)
 

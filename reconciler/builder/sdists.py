@@ -1,4 +1,4 @@
-"""Third-party sdists that a definition allows by name: fetched by their hash, built once."""
+"""Third-party sdists that a definition allows by name, fetched by hash and built once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reconciler.core.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Sdists:
-    """Makes wheels of sdists, once per team, indexes, sdist and Python."""
+    """Builder of wheels from sdists, once per team, indexes, sdist and Python."""
 
     maker: WheelMaker
     cache: Path
@@ -38,7 +38,7 @@ class Sdists:
         work: Path,
         index: str,
     ) -> Path:
-        """The wheel of a locked package for which the index has none that fits.
+        """Return the wheel of a locked package for which the index has no suitable one.
 
         Raises Stalled (SourceBuildRefused, HashMismatch, PackageBuildFailed) or Retryable.
         """
@@ -92,7 +92,7 @@ class Sdists:
 def refusal(
     name: str, version: str, runtime: Runtime, place: Place | None, *, has_sdist: bool
 ) -> Stalled:
-    """Why a package is not built, in words."""
+    """Return the error that says why a package is not built."""
     words = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
     return Stalled(
         "SourceBuildRefused",

@@ -1,7 +1,7 @@
-"""The system calls that sandboxed commands may not make, as a seccomp filter made by libseccomp.
+"""System calls denied to sandboxed commands, as a seccomp filter compiled by libseccomp.
 
-Everything else is allowed: compilers, interpreters and Airflow need a wide and changing set. What
-is denied here changes the machine, reaches other processes, or has a record of breaking out.
+Everything else is allowed: compilers, interpreters and Airflow need a wide and changing set. The
+denied calls change the machine, reach other processes, or have a record of sandbox escapes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NEW_NAMESPACES = (  # flags of clone(2)
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
-TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX put words into a terminal
+TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX inject input into a terminal
 
 _ALLOW = 0x7FFF0000
 _ERRNO = 0x00050000
@@ -50,7 +50,7 @@ _LOW_WORD = 0xFFFFFFFF
 
 
 class FilterError(Exception):
-    """libseccomp is missing, or does not make the filter."""
+    """libseccomp is missing, or cannot create the filter."""
 
 
 class _Comparison(ctypes.Structure):
@@ -64,15 +64,15 @@ class _Comparison(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """A filter that is being made."""
+    """Filter under construction."""
 
     library: ctypes.CDLL
     context: ctypes.c_void_p
 
     def deny(self, name: str, error: int, *comparison: int) -> None:
-        """Let a call fail; with an argument's number, operator and values, only where it matches.
+        """Deny a call; with an argument's number, operator and values, only if they match.
 
-        A name that this libseccomp does not know is left out: so old a library is of a system
+        A name that this libseccomp does not know is skipped: so old a library belongs to a system
         whose kernel does not have the call either.
         """
         number = self.library.seccomp_syscall_resolve_name(name.encode())
@@ -88,7 +88,7 @@ class _Rules:
 
 @functools.cache
 def filter_program(*, unix_sockets: bool) -> bytes:
-    """Return the filter as a BPF program for this machine; raises FilterError."""
+    """Return the filter as a BPF program for this machine. Raises FilterError."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
@@ -131,7 +131,7 @@ def _add_rules(rules: _Rules, *, unix_sockets: bool) -> None:
 
 @contextlib.contextmanager
 def opened(program: bytes) -> Iterator[int]:
-    """Give a file descriptor that a child process can read a program or a small file from."""
+    """Yield a file descriptor from which a child process can read a program or a small file."""
     handle = os.memfd_create("groundcrew")
     try:
         os.write(handle, program)

@@ -1,8 +1,8 @@
-"""Stand-ins for what the base has: empty wheels, so that no index needs to have those versions.
+"""Stand-ins for the base's distributions: empty wheels, so that no index needs these versions.
 
-An image may hold what its makers built themselves, or what has left the index since. uv is told the
-metadata of the base (see `locking`), but it picks from files: these are the files. They are never
-installed and never in a lock.
+An image may contain packages that its makers built themselves, or versions that were removed from
+the index. uv is given the metadata of the base (see `locking`), but it chooses from files: these
+are the files. They are never installed and never in a lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconciler.core.runtime import Distribution, Runtime
 
 
 def stand_ins(runtime: Runtime, cache: Path) -> Path:
-    """A folder with a stand-in for every distribution of the base, made once per runtime."""
+    """Return a folder with a stand-in for every distribution of the base, once per runtime."""
     folder = cache / "stand-ins" / runtime.key
     if folder.is_dir():
         return folder
@@ -33,7 +33,7 @@ def stand_ins(runtime: Runtime, cache: Path) -> Path:
         temp.rename(folder)
     except OSError:
         shutil.rmtree(temp, ignore_errors=True)
-        if not folder.is_dir():  # else another build was faster
+        if not folder.is_dir():  # otherwise another build was faster
             raise
     return folder
 

@@ -1,4 +1,4 @@
-"""One at a time per thing that is made: whoever comes later finds it made.
+"""Locks per product: a builder that comes later finds the product finished.
 
 Builds that need the same wheel at the same time fetch, unpack and compile it once.
 """
@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LOOK = 0.5  # seconds between two looks whether the one that waits was cancelled
+LOOK = 0.5  # seconds between two checks whether the waiting builder was cancelled
 
 
 class Turns:
-    """Locks by key, within this process: only the daemon that leads makes anything."""
+    """Locks by key, within this process: only the leading daemon builds anything."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -21,7 +21,7 @@ class Turns:
 
     @contextmanager
     def of(self, key: str, check: Callable[[], None]) -> Iterator[None]:
-        """Hold the turn of `key`; while another has it, `check` is called and may raise."""
+        """Hold the lock of `key`; while another holds it, `check` is called and may raise."""
         with self._lock:
             lock, users = self._held.get(key, (threading.Lock(), 0))
             self._held[key] = (lock, users + 1)
@@ -42,4 +42,4 @@ class Turns:
 
 
 MAKING = Turns()
-"""The wheels and store entries that are being made by the builders of this process."""
+"""Wheels and store entries that the builders of this process are creating."""

@@ -1,4 +1,4 @@
-"""The uv that this program uses: pinned in its own dependencies."""
+"""Path of the uv that this program uses: pinned in its own dependencies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reconciler.core.errors import Stalled
 
 
 def uv_path() -> str:
-    """The uv that is installed beside this program."""
+    """Return the uv that is installed beside this program."""
     found = shutil.which("uv") or _own_uv()
     if found is None:
         raise Stalled("UvMissing", "uv is not installed; reinstall groundcrew")

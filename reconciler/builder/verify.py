@@ -1,7 +1,8 @@
-"""Verifying a build before anything live is touched (DESIGN §6).
+"""Verification of a build before anything live is touched.
 
-In processes of the instance's own interpreter, with the candidate pinned: modules and entry points
-import, declared DAGs parse, and Airflow lists no import error that the base alone does not have.
+It happens in processes of the instance's own interpreter, with the candidate pinned: modules and
+entry points import, declared DAGs parse, and Airflow lists no import error that the base alone does
+not have.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ WHAT = "importing the build's modules"
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was seen: modules, files, opens and bytes counted, seconds of the imports.
+    """Results: numbers of modules, files, opens and bytes, and the seconds of the imports.
 
-    `hot` are the paths in store entries that imports need, `parsed` those that parsing DAGs needed,
-    as the build's own code told them: they are names, nothing more.
+    `hot` are the paths in store entries that imports need, `parsed` those that parsing DAGs needed.
+    The build's own code reports them, so they are only names.
     """
 
     report: Mapping[str, object]
@@ -50,7 +51,7 @@ class Verified:
 
 
 class Verifier:
-    """Verifies candidates; `cache` keeps what the base alone fails at."""
+    """Verification of candidates; `cache` keeps the failures on the base alone."""
 
     def __init__(self, workshop: Workshop, in_repo: InRepo, timeout: float, cache: Path) -> None:
         self._workshop = workshop
@@ -68,7 +69,7 @@ class Verifier:
         work: Path,
         clean: Clean,
     ) -> Verified:
-        """Prove a candidate; raises Stalled("VerificationFailed") with the place and the reason."""
+        """Verify a candidate. Raises Stalled("VerificationFailed") with place and reason."""
         (work / LOCAL).mkdir(mode=0o700)
         scratch = self._dags.prepare(job, runtime, candidate, clean)
         with ThreadPoolExecutor(2) as pool:

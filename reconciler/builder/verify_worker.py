@@ -1,9 +1,9 @@
-"""Runs in the instance's interpreter with a candidate pinned, and sees which files are opened.
+"""Worker in the instance's interpreter, with a candidate pinned, that records opened files.
 
-`imports <report> <request>` imports what the build brought, as the request says; it must not fail
-by itself: what fails is the report. `airflow <report> <output> <word>…` is Airflow's command line,
-which prints to the file <output>. Request and report are JSON files. Standard library only, Python
-3.9+.
+`imports <report> <request>` imports what the build installs, according to the request; it must not
+fail itself: failures go into the report. `airflow <report> <output> <word>…` is Airflow's command
+line, which prints to the file <output>. Request and report are JSON files. Standard library only,
+Python 3.9+.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 IN_ENTRY = re.compile(r"/([0-9a-f]{64})(?:-[0-9a-f]{16})?[^/]*/((?:lib|bin|data)/.+)$")
-NOT_CODE = ("docs", "examples", "test", "tests")  # folders that some wheels bring along
+NOT_CODE = ("docs", "examples", "test", "tests")  # folders that some wheels contain
 ASIDE = {
     "alembic",
     "conftest",
@@ -39,19 +39,19 @@ ASIDE = {
     "templates",
     "test",
     "tests",
-}  # parts of a module's name that say that no DAG imports it
+}  # parts of a module's name that show that no DAG imports it
 JINJA = re.compile(r"\{\{|\{%")
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)[^;]*;.*\bextra\s*==\s*['\"]([^'\"]+)")
 POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZES = range(100, 1025)  # bytes that a Git LFS pointer may have
-PROBLEMS_LIMIT = 1000  # of each kind that a report has
+PROBLEMS_LIMIT = 1000  # of each kind in a report
 STARTING = 10.0  # seconds in which a program either fails to start, or has started
 CANNOT_START = (126, 127)  # exit codes of shells and of the dynamic linker
 AIRFLOW_GROUPS = ("airflow.plugins", "apache_airflow_provider")
 
 
 class Budget:
-    """What the imports cost: files opened, and which of the build's store entries."""
+    """Cost of the imports: files opened, and those in the build's store entries."""
 
     def __init__(self) -> None:
         self.opens = 0
@@ -59,7 +59,7 @@ class Budget:
         self.folders: set[str] = set()
 
     def hot(self) -> dict[str, list[str]]:
-        """Paths in store entries that imports need, by the entries' digests; folders end with /."""
+        """Return paths in store entries that imports need, by digest; folders end with /."""
         paths = {path for path in self.files if not path.endswith("/RECORD")}
         paths |= {source for path in paths if (source := _source(path))} | self.folders
         for module in list(sys.modules.values()):
@@ -74,7 +74,7 @@ class Budget:
         return found
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
-        """Count an audit event if it opens a file; note it if it lists a folder."""
+        """Count an audit event if it opens a file; record it if it lists a folder."""
         if event == "open" and args and isinstance(args[0], str):
             self.opens += 1
             self.files.add(args[0])
@@ -83,7 +83,7 @@ class Budget:
 
 
 def _source(path: str) -> str:
-    """The source of a module's bytecode: Python looks at it first, also if the import fails."""
+    """Return the source of a module's bytecode: Python checks it first, even if it is missing."""
     folder, _, name = path.rpartition("/__pycache__/")
     return f"{folder}/{name.split('.')[0]}.py" if folder and name.endswith(".pyc") else ""
 
@@ -112,7 +112,7 @@ def _modules(dist: importlib.metadata.Distribution, everything: bool) -> list[st
 
 
 def _is_outermost(found: dict[tuple[str, ...], bool], names: tuple[str, ...]) -> bool:
-    """Is it public, and either a module of no package or a package in namespaces only."""
+    """Return True if it is public and outside packages, or a package only in namespaces."""
     if any(name.startswith("_") for name in names) or (len(names) > 1 and names[0] in NOT_CODE):
         return False
     around = (names[:n] for n in range(1, len(names)))
@@ -120,7 +120,7 @@ def _is_outermost(found: dict[tuple[str, ...], bool], names: tuple[str, ...]) ->
 
 
 def _where(error: BaseException, root: str) -> tuple[str, int]:
-    """The innermost frame in a store entry or else below `root`: (path in it, line)."""
+    """Return the innermost frame in a store entry, or else below `root`: (path in it, line)."""
     best = ("", 0)
     if isinstance(error, SyntaxError) and error.filename:
         frames = [(error.filename, error.lineno or 0)]
@@ -137,7 +137,7 @@ def _where(error: BaseException, root: str) -> tuple[str, int]:
 
 
 class Problem(Exception):
-    """Something that is wrong with the build beside failing imports; `kind` says what."""
+    """Problem of a build other than failing imports; `kind` identifies it."""
 
     def __init__(self, kind: str, words: str, file: str = "") -> None:
         super().__init__(words)
@@ -164,7 +164,7 @@ def _told(error: BaseException, what: str, dist: str, root: str) -> dict[str, An
 def _from_elsewhere(name: str) -> None:
     """Raise Problem if a module that was imported is not the build's.
 
-    Modules that put others in their place, or have no file, are as their authors want them.
+    Modules that replace themselves, or have no file, are accepted as their authors intended.
     """
     module = sys.modules.get(name)
     spec = getattr(module, "__spec__", None)
@@ -177,7 +177,7 @@ def _from_elsewhere(name: str) -> None:
 
 
 def _owner(path: str) -> str:
-    """Return name and version of the distribution that has a file; "" if none says so."""
+    """Return name and version of the distribution that has a file, or ""."""
     base = os.path.basename(path)
     for dist in importlib.metadata.distributions():
         for file in dist.files or ():
@@ -200,14 +200,14 @@ def _is_aside(name: str) -> bool:
 
 
 def _is_excluded(name: str, globs: list[str]) -> bool:
-    """Return True if a glob of checks.exclude fits a module or a package around it."""
+    """Return True if a glob of checks.exclude matches a module or a package around it."""
     parts = name.split(".")
     around = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
     return any(fnmatchcase(one, glob) for one in around for glob in globs)
 
 
 def _is_optional(dist: importlib.metadata.Distribution, error: BaseException) -> str:
-    """Return why a module of an own package may fail: the extra that it needs; "" for no reason."""
+    """Return why an own package's module may fail, such as a missing extra, or ""."""
     if isinstance(error, SyntaxError) and error.filename:
         with contextlib.suppress(OSError, UnicodeError), open(error.filename) as file:
             return "it is a template, not Python" if JINJA.search(file.read()) else ""
@@ -220,7 +220,7 @@ def _is_optional(dist: importlib.metadata.Distribution, error: BaseException) ->
 
 
 def _extra_of(dist: importlib.metadata.Distribution, module: str) -> str:
-    """Return which extra of a distribution would bring a module, in words; "" for none."""
+    """Return a text about the extra of a distribution that would install a module, or ""."""
     top = re.sub(r"[-_.]+", "-", module.split(".")[0]).lower()
     for text in dist.requires or ():
         found = REQUIREMENT.match(text)
@@ -231,7 +231,7 @@ def _extra_of(dist: importlib.metadata.Distribution, module: str) -> str:
 
 
 class Check:
-    """Everything that is looked at in one build."""
+    """All checks of one build."""
 
     def __init__(self, budget: Budget, request: dict[str, Any]) -> None:
         self._budget = budget
@@ -246,7 +246,7 @@ class Check:
         self._warnings: list[dict[str, Any]] = []
 
     def imports(self) -> None:
-        """Import what the build brought, and what the definition names."""
+        """Import what the build installs, and what the definition names."""
         for item in self._request["distributions"]:
             dist = importlib.metadata.distribution(item["name"])
             for name in _modules(dist, item["in_repo"]):
@@ -304,7 +304,7 @@ class Check:
             rows.append(_told(error, what, dist, self._root))
 
     def others(self) -> None:
-        """Look at what counts for no budget: data, programs, modules that nothing need import."""
+        """Check what counts for no budget: data, programs, modules that nothing needs to import."""
         for item in self._request["distributions"]:
             dist = importlib.metadata.distribution(item["name"])
             rows = self._fatal if item["in_repo"] else self._warnings
@@ -319,7 +319,7 @@ class Check:
                 self._try(self._warnings, name, dist_name, action)
 
     def report(self) -> dict[str, Any]:
-        """Return what was seen so far."""
+        """Return the results so far."""
         most = PROBLEMS_LIMIT
         return {**self._cost, "fatal": self._fatal[:most], "warnings": self._warnings[:most]}
 
@@ -337,9 +337,9 @@ def _pointers(dist: importlib.metadata.Distribution) -> Iterator[Problem]:
 
 
 def _programs(root: str, folders: list[str]) -> Iterator[tuple[str, bool]]:
-    """Yield the programs that are asked to start, and whether the definition itself names them.
+    """Yield the programs to start, and whether the definition itself names them.
 
-    Those that wheels write are scripts of the build's Python: their entry points are loaded.
+    Those that wheels contain as scripts run the build's Python: their entry points are loaded.
     """
     for folder in folders:
         own = folder.endswith("/files/bin")
@@ -357,7 +357,7 @@ def _head(path: str) -> bytes:
 
 
 def _start(path: str) -> None:
-    """Raise Problem for a program that cannot be started here; what it does then is its own."""
+    """Raise Problem for a program that cannot be started here; its exit code does not matter."""
     try:
         done = subprocess.run(
             [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -373,7 +373,7 @@ def _start(path: str) -> None:
 
 
 def _write(answer: str, document: dict[str, Any]) -> None:
-    """Write a report in one step: whatever ends this process later, it is whole."""
+    """Write a report atomically, so that it is complete whatever ends this process later."""
     with open(answer + ".new", "w") as file:
         json.dump(document, file)
     os.replace(answer + ".new", answer)
@@ -384,7 +384,7 @@ def _hot_rows(budget: Budget) -> list[list[Any]]:
 
 
 def _print_to(path: str) -> None:
-    """Send standard output to a file, also that of programs which are started from here."""
+    """Redirect standard output to a file, also for programs started from here."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(handle, 1)
     os.close(handle)

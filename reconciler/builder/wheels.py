@@ -1,4 +1,4 @@
-"""Wheels of a lock: chosen for a runtime, fetched by their hash, compiled once."""
+"""Wheels of a lock, chosen for a runtime, fetched by hash and compiled once."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.faults import failpoint
 from reconciler.trust import distrusts
 
-FETCHING = 3600.0  # seconds that one download may take
+FETCHING = 3600.0  # seconds per download
 RECIPE_VERSION = "3"  # of how an entry is made from a wheel; part of its digest
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One wheel of a lock that fits the runtime; `place` is a local path once fetched."""
+    """Wheel of a lock that fits the runtime; `place` is a local path once fetched."""
 
     name: str
     version: str
@@ -43,19 +43,19 @@ class Wheel:
 
 
 def entry_digest(sha256: str, python_tag: str) -> str:
-    """Digest of the store entry made from a wheel for one Python: its bytecode differs."""
+    """Return the digest of a wheel's store entry for one Python, as its bytecode differs."""
     text = f"{sha256}\0{python_tag}\0{RECIPE_VERSION}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @lru_cache(maxsize=64)  # runtimes
 def _order(tags: tuple[str, ...]) -> Mapping[str, int]:
-    """How well wheels of each tag fit: 0 is best."""
+    """Return the rank of each tag: 0 is best."""
     return {tag: number for number, tag in enumerate(tags)}
 
 
 def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str, object] | None:
-    """The wheel of a locked package that fits best; None when none fits."""
+    """Return the best wheel of a locked package, or None if none fits."""
     order = _order(tuple(tags))
     best: tuple[int, dict[str, object]] | None = None
     for file in files:
@@ -73,7 +73,7 @@ def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str,
 def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
     """Return the index's wheel of a locked package, or None if it has none that fits.
 
-    Raises Stalled("UnsafeWheel") for a file name that is not one.
+    Raises Stalled("UnsafeWheel") for an invalid file name.
     """
     chosen: Any = None
     if "directory" not in package:
@@ -91,9 +91,9 @@ def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
 
 
 def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:
-    """Download a wheel into the cache, once whoever else wants it now, and check its hash.
+    """Download a wheel into the cache, once for all concurrent users, and check its hash.
 
-    Raises Stalled: HashMismatch when the index serves something else than was locked, TooLarge
+    Raises Stalled: HashMismatch if the index serves a file other than the locked one, TooLarge
     beyond `limit` bytes.
     """
     path = cache / "wheels" / wheel.sha256[:2] / wheel.sha256 / wheel.filename
@@ -127,20 +127,20 @@ def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path, limit: int) -
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, which is read in pieces: wheels may be large."""
+    """Return a file's SHA-256; the file is read in pieces, as wheels may be large."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def disk_error(error: OSError) -> GroundcrewError:
-    """The local disk's trouble, in words."""
+    """Return the error for a problem of the local disk."""
     if error.errno == errno.ENOSPC:
         return disk_full()
     return Retryable("DiskError", f"the local build disk: {error.strerror or error}")
 
 
 def disk_full() -> Retryable:
-    """There is no room to build."""
+    """Return the error for a full build disk."""
     return Retryable(
         "DiskFull",
         "the local build disk is full; free space below the cache directory (builder.cache_dir)",
@@ -148,14 +148,14 @@ def disk_full() -> Retryable:
 
 
 def ran_out_of_disk(ended: Ended) -> bool:
-    """Did a command fail because the disk is full, by its own words."""
+    """Return True if a command failed because the disk is full, according to its output."""
     return ended.code != 0 and os.strerror(errno.ENOSPC).lower() in ended.output.lower()
 
 
 def compile_entry(
     job: Job, workshop: Workshop, python: str, staged: Path, final: Path, work: Path, timeout: float
 ) -> None:
-    """Compile what is staged, as it will be at `final`; files that do not compile stay as they are.
+    """Compile what is staged, as it will be at `final`; files that do not compile are kept.
 
     Raises Retryable("DiskFull") or Stalled("CompileTimeout").
     """
@@ -208,7 +208,7 @@ def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int
 
 
 def compile_command(python: str, staged: Path, final: Path) -> list[str]:
-    """How the instance's interpreter compiles an entry: valid wherever it is copied.
+    """Return the command that compiles an entry so that it is valid wherever it is copied.
 
     Packages named `tests` inside others are left out, see ADR 3; whoever imports one compiles it.
     """

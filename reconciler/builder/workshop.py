@@ -1,4 +1,4 @@
-"""Where a build's commands run: a sandbox on this machine, or a Job in the instance's own image."""
+"""Workshop for a build's commands: a local sandbox, or a Job with the instance's own image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reconciler.builder.proxy import Indexes
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended; `output` is standard output and error together, the newest part."""
+    """Result of a process; `output` is the newest part of standard output and error together."""
 
     code: int
     output: str
@@ -24,32 +24,32 @@ class Ended:
 
 
 class Workshop(Protocol):
-    """Runs what is not trusted.
+    """Environment that runs untrusted commands.
 
-    What teams share is made by `harmless` commands only, those that run nobody's code; they are
-    kept apart from all others.
+    What teams share is created by `harmless` commands only, which run nobody's code; they are kept
+    separate from all others.
     """
 
     def scratch(self, job: Job, *, harmless: bool) -> Path:
-        """Where a build works: commands of that kind see and write it at that path."""
+        """Return a build's folder: commands of that kind see and write it at that path."""
 
     def leave(self, job: Job) -> None:
-        """Nothing more is run for this build just now."""
+        """End the work for this build for now."""
 
     def uv(self) -> str:
-        """The uv that commands find, as a path in the workshop."""
+        """Return the uv that commands find, as a path in the workshop."""
 
     def direct(self, indexes: Indexes) -> bool:
-        """May uv read the default index itself."""
+        """Return True if uv may read the default index itself."""
 
     def cache_of(self, team: str) -> Path:
-        """Where uv caches for a team in the workshop, "" for all teams."""
+        """Return uv's cache for a team in the workshop, "" for all teams."""
 
     def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
-        """Serve indexes to commands that are run with `index=work`; gives the URL for them."""
+        """Serve indexes to commands that are run with `index=work`; yield the URL for them."""
 
     def may_show(self, folder: Path) -> bool:
-        """May commands read this folder: it neither lies in a hidden place nor has one in it."""
+        """Return True if commands may read this folder: it is in no hidden one, nor has one."""
 
     def run(
         self,
@@ -67,23 +67,23 @@ class Workshop(Protocol):
         quiet: bool = False,
         results: Sequence[Path] = (),
     ) -> Ended:
-        """Run a command to its end; its output goes to the job's log as it comes, unless `quiet`.
+        """Run a command to its end; its output goes to the job's log as it arrives, unless `quiet`.
 
-        Output is for people: lines may be cut, and warnings stand among them. Programs answer in
-        `results`, files or folders below `work`; what the command left there can be read when this
-        returns, however late a share shows new files.
+        Output is for people: lines may be cut, and may be mixed with warnings. Programs return data
+        in `results`, files or folders below `work`; what the command wrote there can be read when
+        this returns, however late a share shows new files.
 
         `work` is the command's own folder: it may leave anything there, so nothing is written to it
-        afterwards and results are read by `read_result`. `index` is the folder in which indexes
-        are served (see `serving`). `network` is for commands that run nobody's code. `timeout` is
-        in seconds. Raises Cancelled when the job is cancelled, Retryable when the workshop is lost.
+        afterwards and results are read by `read_result`. `index` is the folder in which indexes are
+        served (see `serving`). `network` is for commands that run nobody's code. `timeout` is in
+        seconds. Raises Cancelled if the job is cancelled, Retryable if the workshop is lost.
         """
 
 
 def read_result(path: Path, limit: int) -> bytes | None:
-    """What a command left in a file, up to `limit` bytes; None when it left no regular file.
+    """Return a command's result file, up to `limit` bytes, or None if it is not a regular file.
 
-    A link is not followed: it could point to what only the daemon may read.
+    A link is not followed: it could point to something that only the daemon may read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

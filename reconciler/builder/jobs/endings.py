@@ -1,6 +1,6 @@
-"""Why a Job's pod ended or does not start, in words: pure functions of its documents.
+"""Reasons why a Job's pod ended or does not start: pure functions of its documents.
 
-What would end the same way again is Stalled and names the setting; all else is done anew.
+An ending that would happen again is Stalled and names the setting; everything else is retried.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.settings import JobSettings
 
 RETRY = "then `groundcrew retry` the environment"
-TOO_MUCH_DISK = re.compile(r"exceed(s|ed)\b.*\blimit", re.IGNORECASE)  # words of the kubelet
-EARLY = 2.0  # seconds that Kubernetes may end a Job before its deadline: it keeps whole seconds
-NO_NODE = "Unschedulable"  # while a cluster grows, that passes by itself
+TOO_MUCH_DISK = re.compile(r"exceed(s|ed)\b.*\blimit", re.IGNORECASE)  # text of the kubelet
+EARLY = 2.0  # seconds by which Kubernetes may end a Job before its deadline: it keeps whole seconds
+NO_NODE = "Unschedulable"  # while a cluster grows, that resolves by itself
 
 
 def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> GroundcrewError:
-    """What the end of a Job means; `pod` as last seen, `age` in seconds since it was asked for."""
+    """Return the error for a Job's end; `pod` as last seen, `age` in seconds since the request."""
     status = (pod or {}).get("status") or {}
     containers = status.get("containerStatuses") or []
     worker: Json = next((c for c in containers if c.get("name") == CONTAINER), {})
@@ -52,9 +52,9 @@ def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> Grou
 
 
 def hindrance(pod: Json | None, events: Iterable[Json]) -> tuple[str, str]:
-    """(reason, words) of what keeps a Job from starting; both "" when nothing is known to.
+    """Return (reason, text) of what keeps a Job from starting; both "" if nothing is known.
 
-    `events` are those of the Job that say why it got no pod: a quota, a policy, a limit range.
+    `events` are events of the Job that say why it got no pod: a quota, a policy, a limit range.
     """
     if pod is not None:
         found = diagnose(pod)

@@ -1,6 +1,6 @@
-"""Documents that the daemon and a Job's worker exchange by files on the share.
+"""Documents that the daemon and a Job's worker exchange through files on the share.
 
-Everything here was written by a pod that runs code of a team: sizes are limited, links are not
+Everything read here was written by a pod that runs a team's code: sizes are limited, links are not
 followed, and an answer counts only with its digest.
 """
 
@@ -25,7 +25,7 @@ Documents = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command for the worker; `results` are files and folders that hold what it makes."""
+    """Command for the worker; `results` are files and folders that contain its output."""
 
     words: Sequence[str]
     folder: Path
@@ -35,7 +35,7 @@ class Command:
     results: Sequence[Path] = ()
 
     def document(self, number: int) -> Documents:
-        """Return the command as the worker reads it."""
+        """Return the command in the form that the worker reads."""
         return {
             "number": number, "command": list(self.words), "folder": str(self.folder),
             "environment": dict(self.environment), "timeout": self.timeout, "quiet": self.quiet,
@@ -45,7 +45,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a command ended; `results` maps a file to its size and SHA-256."""
+    """Result of a command; `results` maps a file to its size and SHA-256."""
 
     code: int
     timed_out: bool
@@ -54,7 +54,7 @@ class Answer:
 
 
 def replace(path: Path, document: Mapping[str, object]) -> None:
-    """Replace a small document; a mode that the pod's user can read."""
+    """Replace a small document, with a mode that the pod's user can read."""
     temp = path.with_name(f".{path.name}.new")
     with temp.open("w") as file:
         json.dump(document, file)
@@ -65,7 +65,7 @@ def replace(path: Path, document: Mapping[str, object]) -> None:
 
 
 def read_document(path: Path) -> Documents:
-    """Return a document of the worker; empty when it cannot be read just now."""
+    """Return a document of the worker, or {} if it cannot be read just now."""
     try:
         found = json.loads(read_result(path, ANSWER_LIMIT) or b"{}")
     except ValueError:
@@ -94,8 +94,8 @@ def read_answer(path: Path, number: int) -> Answer | None:
 def missing_results(answer: Answer, command: Command) -> Iterator[Path]:
     """Yield result files that cannot be read yet as the worker described them.
 
-    A share may show a new file late, or its old content for a while. Files that the command did
-    not declare are ignored, whatever the worker says.
+    A share may show a new file late, or its old content for a while. Files that the command did not
+    declare are ignored, even if the worker lists them.
     """
     for name, (size, digest) in answer.results.items():
         path = Path(name)

@@ -1,7 +1,7 @@
-"""Where Jobs read packages: the indexes of builds under way, each below a secret of its own.
+"""HTTP server for the indexes of running builds, each below its own secret path, for Jobs.
 
-A Job gets no credentials: the daemon has them (see `proxy`), and its address works only while the
-build runs, for that build's indexes.
+A Job gets no credentials: the daemon has them (see `proxy`), and its URL works only while the build
+runs, for that build's indexes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LOOPBACK = "127.0.0.1"
 
 
 class Gateway:
-    """One HTTP server for all Jobs; started with the first build that needs it.
+    """HTTP server for all Jobs, started with the first build that needs it.
 
-    It listens on the pod's address (`POD_IP`), without one on loopback. Raises
-    Stalled("IndexPortTaken") where it may not.
+    It listens on the pod's address (`POD_IP`), or on loopback if there is none. Raises
+    Stalled("IndexPortTaken") if it cannot listen.
     """
 
     def __init__(self, port: int) -> None:
@@ -36,7 +36,7 @@ class Gateway:
 
     @contextmanager
     def serving(self, indexes: Indexes, host: str = "") -> Iterator[str]:
-        """Serve indexes; yields the URL of their simple API, at `host` where that is given."""
+        """Serve indexes; yield the URL of their simple API, at `host` if given."""
         server = self._started()
         key = secrets.token_urlsafe(24)
         self._served[key] = indexes
@@ -94,6 +94,6 @@ def _handler(served: dict[str, Indexes]) -> type[BaseHTTPRequestHandler]:
             self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing: the path holds the build's secret."""
+            """Log nothing, because the path contains the build's secret."""
 
     return Handler

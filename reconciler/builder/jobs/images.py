@@ -1,4 +1,4 @@
-"""What is installed in an image: asked in a Job of that very image, once per image."""
+"""Inventories of images, read in a Job with that image, once per image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reconciler.builder.workshop import read_result
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Image, Runtime
 
-TIMEOUT = 120.0  # seconds that the inventory may take in a pod that runs
+TIMEOUT = 120.0  # seconds that the inventory may take in a running pod
 
 Asked = tuple[str | None, str]  # a cluster's context, and an image's id
 
@@ -28,7 +28,7 @@ Asked = tuple[str | None, str]  # a cluster's context, and an image's id
 class Images:
     """Inventories of images; `cache` keeps them by the id that nodes report.
 
-    Used by many threads: those that ask for the same image at once get one answer.
+    Used by many threads: concurrent requests for the same image get one answer.
     """
 
     sessions: Sessions
@@ -38,7 +38,7 @@ class Images:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def inspect(self, image: Image, team: str) -> Runtime:
-        """The runtime of an image; raises Stalled("BaseUnreadable") or Retryable."""
+        """Return the runtime of an image. Raises Stalled("BaseUnreadable") or Retryable."""
         asked = (image.context, image.id)
         with self._lock:
             answer = self._asked.get(asked)
@@ -57,11 +57,11 @@ class Images:
         return runtime_of(found, str(found["python"]), image)
 
     def _found(self, image: Image, team: str) -> dict[str, Any]:
-        """The inventory that is kept, else the image's answer."""
+        """Return the cached inventory, or else the image's answer."""
         mark = hashlib.sha256(image.id.encode()).hexdigest()[:16]
         kept = self.cache / "inventories" / f"{mark}.json"
         found = _parsed(read_result(kept, INVENTORY_LIMIT))
-        if found is None or "listing" not in found:  # an earlier version's
+        if found is None or "listing" not in found:  # written by an earlier version
             found = self._ask(image, team, f"inspect-{mark}")
             kept.parent.mkdir(parents=True, exist_ok=True)
             temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
@@ -70,7 +70,7 @@ class Images:
         return found
 
     def _ask(self, image: Image, team: str, name: str) -> dict[str, Any]:
-        key = f"{name}-{secrets.token_hex(3)}"  # another cluster may be asked at the same time
+        key = f"{name}-{secrets.token_hex(3)}"  # another cluster may be queried at the same time
         job = Job(key, name, team, "", self.logs / f"{name}.log", threading.Event())
         workshop = JobWorkshop(self.sessions, image)
         try:

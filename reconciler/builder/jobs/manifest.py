@@ -1,4 +1,4 @@
-"""The Job of a build, as Kubernetes is asked for it: it may do as little as possible."""
+"""Job manifest of a build, with as few permissions as possible."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from reconciler.core.runtime import Image
 from reconciler.settings import JobSettings, KubernetesSettings
 
 ARCHITECTURE = "kubernetes.io/arch"
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # what nodes call them
-SCRATCH_REQUEST = "64Mi"  # of local disk; unsaid, all of the limit would be requested
-NOBODYS_USER = 50000  # the official Airflow image's own, where nothing else is known
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # names used by nodes
+SCRATCH_REQUEST = "64Mi"  # of local disk; without it, all of the limit would be requested
+NOBODYS_USER = 50000  # the official Airflow image's own, if nothing else is known
 CONTAINER = "worker"
 MANAGED = "app.kubernetes.io/managed-by=groundcrew"
 FOLDER_LABEL = "groundcrew.io/folder"  # the Job's own folder below staging/ on the share
@@ -22,7 +22,7 @@ FOLDER_LABEL = "groundcrew.io/folder"  # the Job's own folder below staging/ on 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one Job is for; `folder` is the only part of the share that it may write to."""
+    """Purpose of one Job; `folder` is the only part of the share that it may write to."""
 
     name: str
     team: str
@@ -34,14 +34,14 @@ class Order:
 
 
 def user_of(image: Image, settings: JobSettings) -> int | None:
-    """The user that a Job runs as: the pods' own, never root; None where its namespace says."""
+    """Return the user that a Job runs as: the pods' own, never root; None: its namespace's."""
     if settings.run_as == "namespace":
         return None
     return image.user or os.getuid() or NOBODYS_USER
 
 
 def job_manifest(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
-    """The Job's document; a Job is never started anew by Kubernetes: retrying is the daemon's."""
+    """Return the Job's document; Kubernetes never restarts a Job, because the daemon retries."""
     jobs = settings.jobs
     labels = {
         "app.kubernetes.io/managed-by": "groundcrew",
@@ -127,5 +127,5 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
 
 
 def architecture() -> str:
-    """The nodes' word for this machine's: Jobs run the daemon's own uv."""
+    """Return the nodes' name for this machine's architecture: Jobs run the daemon's own uv."""
     return ARCHITECTURES.get(platform.machine(), platform.machine())

@@ -1,4 +1,4 @@
-"""Room for Jobs in one cluster: a limit for all builds and inspections, shared fairly."""
+"""Limit on Jobs in one cluster, shared fairly between all builds and inspections."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-CHECK_INTERVAL = 0.5  # seconds between two checks whether the one that waits was cancelled
+CHECK_INTERVAL = 0.5  # seconds between two checks whether the waiting request was cancelled
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The owner of a Job, or of a request for one: a build or inspection (`key`) and its team."""
+    """Owner of a Job or of a request for one: a build or inspection (`key`) and its team."""
 
     key: str
     team: str
 
 
 class Places:
-    """At most `limit` Jobs at once; used by many threads.
+    """Slots for at most `limit` Jobs at once; used by many threads.
 
-    The team with the fewest Jobs is next, and within a team the request that came first. Nobody
-    holds a place while waiting for another, so requests never wait for each other in a circle.
+    The team with the fewest Jobs is next, and within a team the earliest request. No request holds
+    a slot while waiting for another, so there are no circular waits.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: Counter[Place] = Counter()
-        self._waiting: dict[int, Place] = {}  # by the order in which they came
+        self._waiting: dict[int, Place] = {}  # in order of arrival
         self._numbers = 0
         self._changed = threading.Condition()
 
     def take(self, place: Place, check: Callable[[], None]) -> None:
-        """Wait for room; `check` is called meanwhile and may raise."""
+        """Wait for a slot; `check` is called meanwhile and may raise."""
         with self._changed:
             self._numbers += 1
             number = self._numbers
@@ -48,13 +48,13 @@ class Places:
                 self._changed.notify_all()
 
     def leave(self, place: Place) -> None:
-        """Give back what `take` has given."""
+        """Release a slot obtained by `take`."""
         with self._changed:
             self._held -= Counter({place: 1})
             self._changed.notify_all()
 
     def _next(self) -> int | None:
-        """Return the number of the request that may have a place now, or None."""
+        """Return the number of the request that may have a slot now, or None."""
         if self._held.total() >= self._limit or not self._waiting:
             return None
         teams: Counter[str] = Counter()

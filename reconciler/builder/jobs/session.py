@@ -1,11 +1,12 @@
-"""A build's commands of one kind, in a Job: they go in by files on the share, its log by the API.
+"""Session of a build's commands of one kind, which run in a Job.
 
-A session has a folder for as long as it lives, and a Job while commands need one: `rest` ends the
-Job and keeps the folder, and the next command starts another.
+Commands reach the Job through files on the share, and its log comes through the API. A session has
+a folder during its whole life, and a Job while commands need one: `rest` ends the Job and keeps the
+folder, and the next command starts another Job.
 
-Whatever ends a Job early (a lost node, an eviction, somebody's kubectl) ends the session with
-Retryable("JobLost"): the phase is done again, in a new session. What would end the next Job as
-well (see `endings`) is Stalled.
+Anything that ends a Job early (a lost node, an eviction, somebody's kubectl) ends the session with
+Retryable("JobLost"): the phase is repeated in a new session. What would end the next Job as well
+(see `endings`) is Stalled.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ log = logging.getLogger(__name__)
 
 Manifest = Callable[[str, Path], dict[str, Any]]
 
-LANES = 4  # commands of one build at once
-LOOK = 0.05  # seconds between two looks for an answer
+LANES = 4  # parallel commands of one build
+LOOK = 0.05  # seconds between two checks for an answer
 LOOK_AT_POD = 1.0
-ASK = 3.0  # seconds between two questions about a Job that has no pod
-HOPE = 10.0  # seconds in which what keeps a Job from starting may pass by itself
-SLACK = 30.0  # seconds beyond a command's time limit in which its answer must come
+ASK = 3.0  # seconds between two queries about a Job that has no pod
+HOPE = 10.0  # seconds in which an obstacle to a Job's start may resolve by itself
+SLACK = 30.0  # seconds beyond a command's time limit in which its answer must arrive
 PATIENCE = 3.0  # seconds in which the pod of an ended Job stops writing
-LOG_LAG = 2.0  # seconds that the log may come after the answer
+LOG_LAG = 2.0  # seconds by which the log may arrive after the answer
 
 
 class Session:
-    """A folder, and one Job at a time that works in it. Used by several threads.
+    """Folder, and one Job at a time that works in it. Used by several threads.
 
-    `manifest` gives the Job's document for the Job's name and its folder of control files.
+    `manifest` returns the Job's document for the Job's name and its folder of control files.
     """
 
     def __init__(
@@ -71,9 +72,9 @@ class Session:
         self._settings = settings
         self._manifest = manifest
         self.folder = folder
-        self.name = folder.name  # of its Job; a number is added for each further Job
+        self.name = folder.name  # of its Job; a number is appended for each further Job
         self._jobs_made = 0
-        self._control = folder  # of the present Job's asks and answers
+        self._control = folder  # of the current Job's requests and answers
         self.used = time.monotonic()
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._numbers = dict.fromkeys(range(LANES), 0)
@@ -83,9 +84,9 @@ class Session:
         self._answered = 0
         self._heard = 0.0  # when the worker last answered a sign of life
         self._opening = threading.Lock()
-        self._opened = 0.0  # when the Job was asked for
-        self._seen = False  # its pod was there
-        self._asked = 0.0  # when the server was last asked about a Job without a pod
+        self._opened = 0.0  # when the Job was requested
+        self._seen = False  # its pod existed
+        self._asked = 0.0  # when the server was last queried about a Job without a pod
         self._refused: list[dict[str, Any]] = []  # events that say why it has none
         self._hindered = 0.0  # since when something keeps it from starting
         self.closed = False
@@ -93,12 +94,12 @@ class Session:
         for lane in range(LANES):
             self._free.put(lane)
         folder.mkdir(parents=True)
-        folder.chmod(0o777)  # the pod's user is another than ours
+        folder.chmod(0o777)  # the pod's user is a different one
 
     # ------------------------------------------------------------------------------- commands
 
     def run(self, job: Job, command: Command) -> Ended:
-        """Run one command in the Job; see Workshop.run. Waits until there is room for the Job."""
+        """Run one command in the Job; see Workshop.run. Waits for a slot for the Job."""
         self._running += 1
         try:
             self._open(job)
@@ -128,11 +129,11 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """Is a command under way, or waits for the Job."""
+        """Return True if a command is running or waiting for the Job."""
         return self._running > 0
 
     def _answer(self, job: Job, lane: int, number: int, command: Command) -> Answer:
-        """Wait for a lane's answer and results; the time the pod takes to start does not count."""
+        """Wait for a lane's answer and results; the time until the pod starts does not count."""
         path = self._control / f"answer-{lane}.json"
         begun = time.monotonic()
         looked = running_since = 0.0
@@ -151,7 +152,7 @@ class Session:
                 raise Cancelled
 
     def _look(self, waited: float) -> bool:
-        """Does the pod run; raises Retryable or Stalled when it will not, or no longer."""
+        """Return True if the pod runs. Raises Retryable or Stalled if it will not or has ended."""
         self._check()
         pod = self._pod()
         self._seen = self._seen or pod is not None
@@ -169,7 +170,7 @@ class Session:
         return lost(self.name, pod, self._settings, time.monotonic() - self._opened)
 
     def _wait(self, pod: dict[str, Any] | None, waited: float) -> None:
-        """The pod does not run yet: raises Retryable when it has had its time."""
+        """Wait for the pod. Raises Retryable once it has had its time."""
         now = time.monotonic()
         if pod is None and waited > ASK and now - self._asked > ASK:
             self._asked = now
@@ -190,20 +191,20 @@ class Session:
             )
 
     def _refusals(self) -> list[dict[str, Any]]:
-        """Events of the Job that say why it gets no pod."""
+        """Return events of the Job that say why it gets no pod."""
         about = f"involvedObject.kind=Job,involvedObject.name={self.name},reason=FailedCreate"
         try:
             return self._cluster.list("events", self._settings.namespace, fields=about)
         except GroundcrewError:
-            return []  # the wait has its end without them
+            return []  # the wait ends without them, too
 
     def _check(self) -> None:
-        """Raise Retryable when the session was ended."""
+        """Raise Retryable if the session was ended."""
         if self.closed:
             raise Retryable("JobLost", f"Job {self.name} was ended; the build goes on in a new one")
 
     def _listen(self) -> None:
-        """The worker answers the daemon's signs of life; its node may be gone without a word."""
+        """Check that the worker answers the daemon's signs of life: its node may have vanished."""
         answered = read_document(self._control / "here.json").get("beat", 0)
         if answered != self._answered or self._heard == 0.0:
             self._answered, self._heard = answered, time.monotonic()
@@ -219,7 +220,7 @@ class Session:
         return None
 
     def _over(self) -> bool:
-        """Is the Job gone, or has it ended."""
+        """Return True if the Job is gone or has ended."""
         found = self._cluster.get("jobs", self._settings.namespace, self.name)
         conditions = (found or {}).get("status", {}).get("conditions") or []
         ended = any(
@@ -230,7 +231,7 @@ class Session:
     # ------------------------------------------------------------------------------- the Job
 
     def _open(self, job: Job) -> None:
-        """Create the Job, once there is room for it; what it says is followed from then on."""
+        """Create the Job once there is a slot for it, and follow its log from then on."""
 
         def check() -> None:
             job.check()
@@ -244,7 +245,7 @@ class Session:
             place = Place(job.key, job.team)
             self._places.take(place, check)
             self._place = place
-            check()  # `close` waits for this lock, and gives the place back
+            check()  # `close` waits for this lock, and returns the slot
             self._prepare()
             self._opened = time.monotonic()  # there may be a Job now, whatever the answer is
             manifest = self._manifest(self.name, self._control)
@@ -255,9 +256,9 @@ class Session:
             ).start()
 
     def _prepare(self) -> None:
-        """Give the next Job a name and control files of its own.
+        """Give the next Job its own name and control files.
 
-        An earlier Job's pod may still be ending: it must not take what the new one is asked.
+        An earlier Job's pod may still be terminating: it must not receive the new one's requests.
         """
         self._jobs_made += 1
         number = self._jobs_made
@@ -276,7 +277,8 @@ class Session:
     def _follow(self, name: str) -> None:
         """Copy the log of a Job's pod into the logs of the builds that its lanes work for.
 
-        A log that is cut is followed again from its beginning, without the lines that were heard.
+        A log stream that is cut is followed again from the beginning, skipping the lines already
+        read.
         """
         heard = 0
         while self._opened and self.name == name:
@@ -290,7 +292,7 @@ class Session:
                 lines = self._cluster.follow(self._settings.namespace, pod_name, CONTAINER)
                 for number, line in enumerate(lines, 1):
                     if self.name != name:
-                        return  # what comes late is of no command of the present Job
+                        return  # what comes late belongs to no command of the current Job
                     if number > heard:
                         heard = number
                         self._hear(line)
@@ -308,7 +310,7 @@ class Session:
             job.say(text)
 
     def _tell_rest(self, lane: int, lines: list[str]) -> None:
-        """Say what of an ended command's output the log has not brought in time."""
+        """Log the part of a finished command's output that the pod's log has not delivered."""
         deadline = time.monotonic() + LOG_LAG
         while self._told[lane] < len(lines) and time.monotonic() < deadline:
             time.sleep(LOOK)
@@ -317,7 +319,7 @@ class Session:
             job.say(line)
 
     def beat(self) -> None:
-        """Tell the Job that the daemon is there."""
+        """Send the Job a sign of life of the daemon."""
         if self._opened:
             self._write_beat()
 
@@ -328,8 +330,8 @@ class Session:
     def rest(self) -> None:
         """End the idle Job and keep the folder: the next command starts another Job.
 
-        A place that was taken for a Job that was never made is given back, too. Never raises: a Job
-        that cannot be deleted ends by itself, since nothing beats for it.
+        A slot that was taken for a Job that was never created is returned, too. Never raises: a Job
+        that cannot be deleted ends by itself when the signs of life stop.
         """
         with self._opening:
             place, self._place = self._place, None
@@ -359,7 +361,7 @@ class Session:
 def clear(folder: Path, patience: float) -> None:
     """Remove a Job's folder, into which its pod may write for a while yet; never raises.
 
-    What is left after `patience` seconds goes when a daemon next begins to lead.
+    What is left after `patience` seconds is removed when a daemon next becomes the leader.
     """
     deadline = time.monotonic() + patience
     shutil.rmtree(folder, ignore_errors=True)

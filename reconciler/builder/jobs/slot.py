@@ -1,4 +1,4 @@
-"""The one Job that a build may have at a time, shared by its two kinds of commands."""
+"""Slot for the only Job that a build may have at a time, shared by its two kinds of commands."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-CHECK_INTERVAL = 0.5  # seconds between two checks whether the one that waits was cancelled
+CHECK_INTERVAL = 0.5  # seconds between two checks whether the waiting command was cancelled
 
 
 class JobSlot:
-    """Lets commands of one kind run side by side, and commands of the two kinds in turn.
+    """Slot in which commands of one kind run in parallel, and the two kinds in turn.
 
-    A build has two sessions: one for commands that run the team's code and one for harmless ones.
-    A node needs room for one Job only because a session gives up its Job before the other session
+    A build has two sessions: one for commands that run the team's code and one for harmless ones. A
+    node needs room for one Job only, because a session gives up its Job before the other session
     starts one. Used by several threads.
     """
 

@@ -1,12 +1,12 @@
-"""Runs in a Job's pod: carries out the daemon's commands, several at once, one in each lane.
+"""Worker in a Job's pod: carries out the daemon's commands in parallel, one in each lane.
 
 `worker.py <folder> <lanes> <idle>`: the folder is the pod's only writable part of the share. The
-daemon replaces ask-<lane>.json by rename, the worker answer-<lane>.json; both were there when the
-pod started, so that a share that caches directories shows each change at the next open. `alive` is
-written again and again by the daemon, and answered in here.json: without that the worker ends after
+daemon replaces ask-<lane>.json by rename, the worker answer-<lane>.json; both existed when the pod
+started, so that a share that caches directories shows each change at the next open. The daemon
+writes `alive` repeatedly, and it is answered in here.json: without that the worker ends after
 `idle` seconds. Output goes to the pod's log, as `<lane> <line>`: it is for people, and may be cut.
-What a command makes for the daemon is in files, whose sizes and digests are in the answer. Standard
-library only, Python 3.9 and newer.
+Results for the daemon are in files, whose sizes and digests are in the answer. Standard library
+only, Python 3.9 and newer.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 LIMIT = 4 << 20  # characters of output in an answer
-LINE_LIMIT = 64 << 10  # bytes; a longer line is told in pieces
-LOOK = 0.1  # seconds between two looks at a lane's ask
+LINE_LIMIT = 64 << 10  # bytes; a longer line is logged in pieces
+LOOK = 0.1  # seconds between two checks of a lane's request
 
 _printing = threading.Lock()
 
 
 def _read(path: Path) -> Any:
-    """A document of the daemon's; {} when it cannot be read just now."""
+    """Return a document of the daemon, or {} if it cannot be read just now."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -54,7 +54,7 @@ def _say(line: str) -> None:
 
 
 def _environment(asked: Any) -> Any:
-    """The image's environment with what was asked for; a user's own site stays where it is."""
+    """Return the image's environment with the requested variables; PYTHONUSERBASE is preserved."""
     environment = dict(os.environ)
     environment.setdefault("PYTHONUSERBASE", site.getuserbase())
     environment.update(asked)
@@ -67,7 +67,7 @@ def _kill(process: Any) -> None:
 
 
 def _describe_file(path: Path) -> Any:
-    """Return [size, SHA-256] of a file, or None where there is no regular file."""
+    """Return [size, SHA-256] of a file, or None if it is not a regular file."""
     try:
         handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -93,7 +93,7 @@ def _describe_results(paths: Any) -> Any:
 
 
 def _run(lane: int, ask: Any) -> Any:
-    """Carry out one command; its answer."""
+    """Carry out one command; return its answer."""
     process = subprocess.Popen(
         ask["command"],
         cwd=ask["folder"],
@@ -158,8 +158,8 @@ def _serve(folder: Path, lane: int) -> None:
 
 def _main() -> None:
     folder, lanes, idle = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    _say("- ready")  # whoever follows a log is answered with its first byte
-    os.umask(0)  # the daemon, under another user, removes what is left here
+    _say("- ready")  # a log that is followed responds with its first byte
+    os.umask(0)  # the daemon, with another user, removes what is left here
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     for lane in range(lanes):
         threading.Thread(target=_serve, args=(folder, lane), daemon=True).start()

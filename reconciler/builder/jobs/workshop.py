@@ -1,8 +1,8 @@
-"""A workshop in Jobs: what the sandbox is on this machine, a pod of the instance's image is here.
+"""Workshop in Jobs: a pod with the instance's image takes the role of the local sandbox.
 
 A build has two sessions: one for commands that run the team's own code, and one for harmless
-commands, whose results other teams may use too. One of them has a Job at a time, so that a build
-never needs room for more than one.
+commands, whose results other teams may use too. Only one of them has a Job at a time, so that a
+build never needs room for more than one.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from reconciler.settings import KubernetesSettings
 log = logging.getLogger(__name__)
 
 STAGING = "staging"
-LEFT_PATIENCE = 30.0  # seconds: how long a pod that is told to end may go on
+LEFT_PATIENCE = 30.0  # seconds that a terminating pod may continue
 BEAT = 5.0  # seconds between two signs of life to the Jobs
-UV_CACHE = Path("/tmp/uv")  # noqa: S108 - in the pod, where nobody else is
+UV_CACHE = Path("/tmp/uv")  # noqa: S108 - in the pod, which nobody else uses
 
 Key = tuple[str, bool]  # a build's key, and whether its commands are harmless
 
@@ -59,11 +59,11 @@ class Sessions:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        """Keep the Jobs alive from now on, and end those that nobody uses."""
+        """Keep the Jobs alive from now on, and end those that are unused."""
         threading.Thread(target=self._keep, name="jobs", daemon=True).start()
 
     def session(self, job: Job, image: Image, *, harmless: bool) -> Session:
-        """The session of a build, made if there is none; its Job starts with the first command."""
+        """Return the session of a build, created if necessary; its first command starts its Job."""
         with self._lock:
             found = self._open.get((job.key, harmless))
             if found is None:
@@ -74,7 +74,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def working(self, job: Job, image: Image, *, harmless: bool) -> Iterator[Session]:
-        """The session of a build while a command runs in it; the build's other Job has ended."""
+        """Yield the session of a build for one command; the build's other Job has ended."""
         with self._lock:
             slot = self._slots.setdefault(job.key, JobSlot())
         with slot.use(harmless=harmless, check=job.check):
@@ -113,7 +113,7 @@ class Sessions:
             session.close()
 
     def _keep(self) -> None:
-        """Beat for all Jobs. Nothing here waits for a cluster: all others would go without."""
+        """Send signs of life to all Jobs. Do not wait for a cluster: that would delay others."""
         while not self._stop.wait(BEAT):
             with self._lock:
                 sessions = list(self._open.values())
@@ -125,7 +125,7 @@ class Sessions:
                     session.beat()
 
     def _idle(self) -> set[str]:
-        """Builds none of whose Jobs has been used for a while: one may rest while another works."""
+        """Return builds with no recently used Job: one may rest while the other works."""
         since = time.monotonic() - self.settings.jobs.idle
         used = {key for (key, _), s in self._open.items() if s.busy or s.used >= since}
         return {key for key, _ in self._open} - used
@@ -133,7 +133,7 @@ class Sessions:
     def sweep(self, context: str | None) -> None:
         """End Jobs of an earlier daemon in a cluster.
 
-        Called when this daemon begins to lead: it then is the only one that has Jobs.
+        Called when this daemon becomes the leader: it is then the only one that has Jobs.
         """
         cluster, namespace = self.clusters.of(context), self.settings.jobs.namespace
         for found in cluster.list("jobs", namespace, MANAGED):
@@ -146,8 +146,8 @@ class Sessions:
     def tidy(self) -> None:
         """Remove the folders that Jobs of an earlier daemon have left on the share.
 
-        Called after the sweeps. A Job that is still there, its cluster being away, ends by itself
-        when it no longer finds its folder.
+        Called after the sweeps. A Job that still exists because its cluster is unreachable ends by
+        itself when it no longer finds its folder.
         """
         staging = self.share / STAGING
         found = {path.name: path for path in staging.iterdir()} if staging.is_dir() else {}
@@ -170,27 +170,27 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class JobWorkshop:
-    """The workshop for one image; see Workshop."""
+    """Workshop for one image; see Workshop."""
 
     sessions: Sessions
     image: Image
 
     def uv(self) -> str:
-        """The uv on the share."""
+        """Return the uv on the share."""
         return str(self.sessions.tools / "uv")
 
     def direct(self, indexes: Indexes) -> bool:
-        """Never: Jobs reach nothing but the daemon."""
+        """Return False: Jobs can reach only the daemon."""
         del indexes
         return False
 
     def cache_of(self, team: str) -> Path:
-        """A folder of the pod's own."""
+        """Return a folder of the pod's own."""
         del team
         return UV_CACHE
 
     def scratch(self, job: Job, *, harmless: bool) -> Path:
-        """The folder that the Job may write to."""
+        """Return the folder that the Job may write to."""
         return self.sessions.session(job, self.image, harmless=harmless).folder
 
     def leave(self, job: Job) -> None:
@@ -204,7 +204,7 @@ class JobWorkshop:
         return self.sessions.gateway.serving(indexes, host)
 
     def may_show(self, folder: Path) -> bool:
-        """What is on the share: a Job sees nothing else of this machine."""
+        """Return True if a folder is on the share: a Job sees nothing else of this machine."""
         return folder.is_relative_to(self.sessions.share)
 
     def run(
@@ -274,6 +274,6 @@ def _open_to_all(top: Path, work: Path) -> None:
 
 
 def _allow(path: Path, mode: int) -> None:
-    with contextlib.suppress(PermissionError):  # the pod's own: it may write there already
+    with contextlib.suppress(PermissionError):  # the pod's own: it can already write there
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | mode)
