@@ -1,1 +1,1 @@
-"""The environments repo: its mirror, a revision's blobs, the definitions in them, triggers."""
+"""Environments repo: its mirror, a revision's blobs, its definitions, and triggers."""

@@ -1,6 +1,6 @@
-"""How git may run: without the machine's configuration, by allowed schemes, secrets from files.
+"""Restrictions on git: no machine configuration, allowed schemes only, secrets from files.
 
-Secrets travel in the environment of git's own process, never in arguments, addresses or messages.
+Secrets are passed in the environment of git's own process, never in arguments, URLs or messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OUTSIDE = {
     "GIT_SSL_CAINFO": "SSL_CERT_FILE", "GIT_SSL_CAPATH": "SSL_CERT_DIR",
     "https_proxy": "", "no_proxy": "",
 }  # fmt: skip
-"""What git is told of the daemon's environment; else by what is meant for every program.
+"""Variables of the daemon's environment that git receives, or their general equivalents.
 
 Debian's git has GnuTLS, which does not know SSL_CERT_FILE.
 """
@@ -38,11 +38,11 @@ SECRET_FILES = {
     "": "user, password or token; write it to <secrets_dir>/git/token, or to username and password "
     "there",
 }
-"""By scheme, "" for any other: what an address may not hold, and where that belongs."""
+"""Parts that a URL may not contain and where they belong, by scheme; "" for any other."""
 
 
 def scheme_of(url: str) -> str:
-    """https, ssh, file, …: also for git@host:path and for plain paths."""
+    """Return the scheme: https, ssh, file, …; also for git@host:path and plain paths."""
     if url.startswith("/"):
         return "file"
     return "ssh" if SCP_LIKE.match(url) else urlsplit(url).scheme
@@ -56,11 +56,11 @@ def _is_address(url: str) -> bool:
 
 
 def check_url(url: str, allowed: tuple[str, ...]) -> None:
-    """Raise Stalled unless the address is of an allowed kind and holds no secret."""
+    """Raise Stalled unless the URL has an allowed scheme and contains no secret."""
     if not url:
         raise Stalled("SourceMissing", "no environments repo: set GROUNDCREW_GIT__URL")
     scheme = scheme_of(url) if _is_address(url) else ""
-    if not scheme:  # not shown: what is no host or port may be a password
+    if not scheme:  # not shown: an invalid host or port may be a password
         raise Stalled(
             "SourceUnknown", "git.url is no address: write https://host/path or git@host:path"
         )
@@ -82,16 +82,16 @@ HARMLESS = (
     "missingNameBeforeEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail",
     "missingTaggerEntry", "multipleAuthors", "nulInCommit", "zeroPaddedDate", "zeroPaddedFilemode",
 )  # fmt: skip
-"""Findings of git's checks that harm nobody who neither checks files out nor follows submodules.
+"""Findings of git's checks that are harmless without checking out files or submodules.
 
-History cannot be changed: one commit with one of them would stop the repository for all teams.
+History cannot be changed: one commit with such a finding would stop the repository for all teams.
 """
 
 
 def git_environment(
     url: str, allowed: tuple[str, ...], secrets: Path, home: Path
 ) -> dict[str, str]:
-    """The whole environment of a git process."""
+    """Return the whole environment of a git process."""
     settings = [
         ("core.hooksPath", os.devnull),
         ("transfer.fsckObjects", "true"),
@@ -129,7 +129,7 @@ def git_environment(
 
 
 def ssh_command(secrets: Path) -> str:
-    """How git calls ssh: only the given key, only known hosts, never a question."""
+    """Return git's ssh command: only the given key, only known hosts, no prompts."""
     words = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
     words += ["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
     words += ["-o", f"UserKnownHostsFile={secrets / 'known_hosts'}"]
@@ -146,7 +146,7 @@ def _basic(secrets: Path) -> str | None:
 
 
 def translate(url: str, branch: str, message: str) -> GroundcrewError:
-    """What git's complaint about a remote means to us."""
+    """Return the error for git's message about a remote."""
     url, words = shown(url), shown(" ".join(message.split())[-500:])
     lower = words.lower()
     if "fsck error" in lower or "error in object" in lower or "in packed object" in lower:

@@ -1,7 +1,8 @@
-"""From a tree to Definitions: which files count, what they say together, and what is wrong.
+"""Assembly of Definitions from a tree: relevant files, their combination, and mistakes.
 
-A mistake in one file stops only the objects of that file. What an environment was made from is
-noted as its needs, so that after a change only those are made again that need what has changed.
+A mistake in one file stops only the objects of that file. The inputs of an environment are recorded
+as its needs, so that after a change only those environments are assembled again that need something
+that has changed.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ from reconciler.core.definitions import (
 from reconciler.core.errors import Retryable
 
 FILE_LIMIT = 1 << 20
-TEAM_FILES = 2000  # environments of one team
-FINDINGS = 20  # of one environment's rollout
+TEAM_FILES = 2000  # environments per team
+FINDINGS = 20  # per environment's rollout
 
 
 def assemble(
     tree: Tree, commit: Commit, *, file_limit: int = FILE_LIMIT, limits: Limits | None = None
 ) -> Definitions:
-    """Everything that a tree defines."""
+    """Return everything that a tree defines."""
     return Assembly(file_limit=file_limit, limits=limits).update(tree, commit)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file that defines an instance or a fragment, with git's id of its content."""
+    """File that defines an instance or a fragment, with git's id of its content."""
 
     read: ReadFile
     blob: str
@@ -56,9 +57,9 @@ class Part:
 
 
 class Assembly:
-    """The definitions of one branch, from revision to revision.
+    """Definitions of one branch, updated from revision to revision.
 
-    `shelf` keeps what was made of each environment's file over restarts, `parser` reads the files.
+    `shelf` keeps the results for each environment's file over restarts, `parser` reads the files.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class Assembly:
     def update(
         self, tree: Tree, commit: Commit, changed: Iterable[str] | None = None
     ) -> Definitions:
-        """What `tree` defines; `changed` are the paths that differ from the last one (None: any).
+        """Return what `tree` defines; `changed` are the paths changed since the last (None: any).
 
-        Must not be called again after it raised: start anew.
+        Must not be called again after it raised: create a new one.
         """
         self._parser.begin()
         first = changed is None
@@ -114,7 +115,7 @@ class Assembly:
         return self._definitions(commit)
 
     def _count(self, tree: Tree, paths: Iterable[str]) -> set[str]:
-        """Note which environments each team has; return those to look at as there are too many."""
+        """Record each team's environments; return those to review because there are too many."""
         teams = set()
         for path in paths:
             team = team_of(path)
@@ -126,7 +127,7 @@ class Assembly:
         return set().union(*(self._of_team[team] for team in teams))
 
     def _too_many(self) -> dict[str, Finding]:
-        """Return a finding for each team that has more environments than a team may have."""
+        """Return a finding for each team that has more environments than allowed."""
         words = (
             "{} environments; a team has at most {}, and files beyond that are not read: their "
             "environments stay as they are"
@@ -143,7 +144,7 @@ class Assembly:
     # ------------------------------------------------------------------- instances and fragments
 
     def _take_parts(self, tree: Tree, paths: set[str]) -> set[tuple[str, str]]:
-        """Read these files; returns the needs that are met in another way now."""
+        """Read these files; return the needs that are now satisfied differently."""
         entries: dict[str, Entry] = {}
         for path in paths:
             self._parts.pop(path, None)
@@ -177,7 +178,7 @@ class Assembly:
         return touched
 
     def _readable(self, tree: Tree, path: str) -> Entry | None:
-        """The entry of a file that is there and may be read; notes why another may not."""
+        """Return the entry of a readable file, or None after recording why it is not readable."""
         self._refused.pop(path, None)
         entry = tree.entries().get(path)
         if entry is None:
@@ -197,7 +198,7 @@ class Assembly:
                 try:
                     data = tree.read(entry)
                 except Retryable:
-                    raise  # the mirror's trouble
+                    raise  # a problem of the mirror
                 except Exception as error:
                     finding = unexpected(entry.path, entry.path, error)
                     unread.append(ReadFile(entry.path, None, None, (finding,)))
@@ -210,7 +211,7 @@ class Assembly:
     # ------------------------------------------------------------------------------ environments
 
     def _take_environments(self, tree: Tree, paths: list[str], known: Mapping[str, Made]) -> None:
-        """Make what these files ask for, or take what was made if nothing of it is another."""
+        """Assemble these files' environments, or reuse results if nothing they need has changed."""
         before: dict[str, Made] = {}
         unread: dict[str, Entry] = {}
         excess = {p for mine in self._of_team.values() for p in sorted(mine)[TEAM_FILES:]}
@@ -224,7 +225,7 @@ class Assembly:
             if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
                 self._keep(kept)
             elif old is not None and old.read_findings and old.blob == entry.blob:
-                self._keep(old)  # the same text is wrong in the same way
+                self._keep(old)  # the same text has the same mistakes
             else:
                 unread[path] = entry
         for read in self._read(tree, unread.values()):
@@ -246,7 +247,7 @@ class Assembly:
         try:
             made = self._make(tree, read, blob)
         except Retryable:
-            raise  # the mirror's trouble
+            raise  # a problem of the mirror
         except Exception as error:
             finding = unexpected(entry.path, read.object, error)
             made = _unmade(replace(read, model=None, findings=(finding,)), blob)
@@ -255,7 +256,7 @@ class Assembly:
         return made
 
     def _holds(self, tree: Tree, needs: Iterable[Need]) -> bool:
-        """Is everything that was needed still the same."""
+        """Return True if everything that was needed is unchanged."""
         for kind, name, what in needs:
             if kind == "file":
                 entry = tree.entries().get(name)
@@ -315,7 +316,7 @@ class Assembly:
     # --------------------------------------------------------------------------------- together
 
     def _definitions(self, commit: Commit) -> Definitions:
-        """Everything together: names are unique, and an instance has at most one environment."""
+        """Combine everything: names are unique, and an instance has at most one environment."""
         findings = [*self._refused.values(), *self._doubles, *self._too_many().values()]
         for part in self._parts.values():
             findings += part.read.findings
@@ -350,13 +351,13 @@ class Assembly:
 
 
 def _unmade(read: ReadFile, blob: str) -> Made:
-    """A file that is no environment, as its findings say."""
+    """Return the result for a file that is not a valid environment, with its findings."""
     place = Place(read.path)
     return Made(read.path, blob, read.object, place, place, (), None, read.findings)
 
 
 def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """The needs that files at these paths may meet: as a file, and as part of each folder."""
+    """Yield the needs that files at these paths may satisfy: as a file, and as part of folders."""
     for path in paths:
         yield ("file", path)
         folder = path.rpartition("/")[0]
@@ -371,13 +372,13 @@ def _order(finding: Finding) -> tuple[str, int, int, str]:
 
 
 def _double(name: str, place: Place, path: str, same: Iterable[tuple[str, object]]) -> Finding:
-    """Names are unique in the repo; where they are not, none of the objects counts."""
+    """Return the finding for a name that is not unique; none of the objects with it counts."""
     others = ", ".join(sorted(other for other, _ in same if other != path))
     return Finding(place, name, "DuplicateName", f"{name} is also in {others}; rename one")
 
 
 def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]]) -> list[Finding]:
-    """An instance has at most one environment; where two name it, neither of them acts."""
+    """Return findings for instances that two environments name; neither of these acts."""
     findings: list[Finding] = []
     shared = {
         name: sorted(mades, key=lambda m: m.path)
@@ -404,7 +405,7 @@ def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]
 def _platforms(
     environments: dict[str, Environment], instances: Mapping[str, Instance]
 ) -> list[Finding]:
-    """The secrets of Airflow APIs are the platform's: a team must not have them sent elsewhere."""
+    """Return findings for indexes that use an Airflow API's secret, which is the platform's."""
     used = {
         (instance.team, instance.api.credentials): name
         for name, instance in sorted(instances.items(), reverse=True)

@@ -1,7 +1,7 @@
-"""The short-lived process that touches git objects: `python -m gitsource.child`.
+"""Short-lived process that handles git objects: `python -m gitsource.child`.
 
-GitPython keeps processes and memory that a daemon must not collect, so it lives here and ends after
-each request. One JSON request on standard input, one JSON answer on standard output.
+GitPython keeps processes and memory that must not accumulate in a daemon, so it runs here and ends
+after each request. One JSON request on standard input, one JSON response on standard output.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from git.exc import GitError
 
 
 def fetch(request: dict[str, Any]) -> dict[str, Any]:
-    """Bring the newest revision into the mirror, and tell which that is."""
+    """Fetch the newest revision into the mirror, and return its id."""
     path = Path(request["mirror"])
     repo = _open(path, anew=request["anew"])
     branch = request["branch"]
@@ -33,7 +33,7 @@ def fetch(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(path: Path, *, anew: bool) -> git.Repo:
-    """The bare mirror; what is there but is none is wiped if it may be made `anew`."""
+    """Open the bare mirror; if it is damaged, delete and recreate it if `anew` allows that."""
     if path.exists():
         try:
             repo = git.Repo(path, odbt=git.GitCmdObjectDB)
@@ -68,7 +68,7 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, dest: Path) -> None:
-    """Write one member as a plain file or directory below `dest`, with modes of our own."""
+    """Write one member as a plain file or directory below `dest`, with fixed modes."""
     path = dest / member.name
     if ".." in path.parts or not path.is_relative_to(dest):
         raise ValueError(f"{member.name} leads out of its package")
@@ -84,12 +84,12 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, dest: Path) -> Non
 
 
 def main() -> int:
-    """Answer one request; 1 with the reason on standard error when git refuses."""
+    """Handle one request; return 1 with the reason on standard error if git refuses."""
     request = json.load(sys.stdin)
     try:
         answer = {"fetch": fetch, "export": export}[request["op"]](request)
     except (GitError, OSError, ValueError, tarfile.TarError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - standard error is this program's answer
+        print(error, file=sys.stderr)  # noqa: T201 - standard error is this program's output
         return 1
     json.dump(answer, sys.stdout)
     return 0

@@ -16,7 +16,7 @@ class NotUtf8(ValueError):
 
 
 def decode_text(data: bytes) -> str:
-    """Return UTF-8 text without its byte order mark; raises NotUtf8."""
+    """Return UTF-8 text without its byte order mark. Raises NotUtf8."""
     encoding = json.detect_encoding(data)
     if encoding.startswith(("utf-16", "utf-32")):
         raise NotUtf8(1, f"{encoding[:6].upper()} text; save the file as UTF-8")

@@ -1,4 +1,4 @@
-"""The kinds of values that definitions are made of, each refused in words when it is not one."""
+"""Types of the values in definitions; each rejects an invalid value with a helpful message."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SIZE = re.compile(r"([1-9][0-9]{0,8})(Ki|Mi|Gi)")
 LONGEST = 366 * UNITS["d"]  # seconds
 MOST = 1_000_000_000  # of anything that is counted
 NAME_LIMIT = 255  # bytes of a file's name, on any file system
-LOGIN = re.compile(r"//[^/@\s]*@")  # the credentials of an address
+LOGIN = re.compile(r"//[^/@\s]*@")  # the credentials in a URL
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
-# Where the base's interpreter finds code, and Airflow itself: its home (HOME where no other is
-# named), its configuration. The loader refuses the same. Proxies, certificates and what other
-# programs read are the team's own affair, as its code is.
+# Variables that decide where the base's interpreter finds code, and Airflow's own: its home (HOME
+# if no other is set) and its configuration. The loader refuses the same ones. Proxies, certificates
+# and variables of other programs are up to the team, like its code.
 ENV_REFUSED = ("PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG")
 ENV_REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
 
@@ -39,8 +39,8 @@ ENV_INSTEAD = (
     ("HOME", "the platform team sets it where Airflow is started"),
     ("GROUNDCREW_", "remove it: these names belong to Groundcrew"),
 )
-"""What to do instead of setting a refused variable, by the beginning of its name."""
-PACKAGINGS = ("jar", "bundle", "pom", "war", "zip", "maven-plugin")  # as Maven's coordinates have
+"""Alternatives to setting a refused variable, by the prefix of its name."""
+PACKAGINGS = ("jar", "bundle", "pom", "war", "zip", "maven-plugin")  # as in Maven's coordinates
 
 
 def _duration(value: object) -> float:
@@ -97,11 +97,11 @@ def _timezone(value: str) -> str:
 
 
 def _split(value: str) -> SplitResult:
-    """The parts of an address; raises ValueError for one that no client takes."""
+    """Return the parts of a URL. Raises ValueError for one that no client accepts."""
     try:
         parts = urlsplit(value)
         sound = parts.port != 0 and value.isprintable() and " " not in value
-    except ValueError:  # of its brackets, or its port
+    except ValueError:  # because of its brackets, or its port
         sound = False
     if not sound:
         raise ValueError("write an address such as https://host.example/simple/")
@@ -145,14 +145,14 @@ def _environment_name(value: str) -> str:
 
 
 def _jar(value: object) -> object:
-    """Answer for coordinates in the order of other tools; the pattern judges the rest."""
+    """Reject coordinates in the order of other tools with advice; the pattern checks the rest."""
     if not isinstance(value, str):
         return value
     parts = value.split("@")[0].split(":")
     if len(parts) in (4, 5) and parts[2] in PACKAGINGS:  # Maven's own order
         right = [*parts[:2], parts[-1], *parts[3:-1]]
         raise ValueError(f"write {WRITE[JAR]}: here {shown(':'.join(right))}")
-    if "@" in value and len(parts) in (3, 4):  # Gradle's
+    if "@" in value and len(parts) in (3, 4):  # Gradle's order
         raise ValueError(f"write it without the @: {shown(':'.join(parts))}")
     if "/" in value or value.endswith(".jar"):
         raise ValueError(
@@ -200,7 +200,7 @@ WRITE = {
     COMPONENT: "one of scheduler, dag-processor, triggerer, worker, api-server, webserver",
     ABSOLUTE: "a path that begins with /",
 }
-"""What to write where one of these patterns does not fit."""
+"""Advice for values that do not match one of these patterns."""
 
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
 Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=str)]

@@ -1,7 +1,7 @@
-"""Reading a bare mirror: one revision's files, by gits that live as long as the read.
+"""Reader of one revision in a bare mirror, by git processes that live as long as the read.
 
-A revision is listed whole each time, row by row up to a limit: a few objects may stand for
-thousands of millions of files, and git holds all of a difference in memory before it tells it.
+A revision is listed completely each time, row by row up to a limit: a few objects may represent
+billions of files, and git keeps a whole difference in memory before it prints it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reconciler.core.definitions import Commit
 from reconciler.core.errors import Retryable, Stalled
 
 Git = Callable[[list[str]], bytes]
-"""Runs git in the mirror with these words to its end; raises Retryable."""
+"""Function that runs git in the mirror with these arguments to its end; raises Retryable."""
 
 FORMAT = "--format=%H%x00%an%x00%ct%x00%s"
 PACKAGES = "/packages/"
@@ -27,11 +27,11 @@ READ = ("instances/", "shared/", "teams/")
 LISTING_LIMIT = 64 << 20  # bytes of all rows
 PIECE = 1 << 20  # bytes read at once
 LATEST = 253_402_300_799  # seconds since the epoch, the end of the year 9999
-SLOW = "MirrorSlow"  # git had no end in the mirror: the disk is slow, or git.timeout is short
+SLOW = "MirrorSlow"  # git did not finish in the mirror: the disk is slow, or git.timeout is short
 
 
 class Running:
-    """A git in the mirror, while entered; killed after `timeout` seconds, come what may."""
+    """Git process in the mirror that runs while entered; killed after `timeout` seconds."""
 
     command: ClassVar[tuple[str, ...]]
 
@@ -64,12 +64,12 @@ class Running:
 
 
 class Listing(Running):
-    """The rows of `git ls-tree -z`; there are none where a revision has no such files."""
+    """Rows of `git ls-tree -z`; there are none if a revision has no such files."""
 
     command = ("ls-tree", "-z")
 
     def __iter__(self) -> Iterator[str]:
-        """Raises Stalled("SourceTooLarge") at the limit, else Retryable where git does not end."""
+        """Yield rows. Raises Stalled("SourceTooLarge"), or Retryable if git does not finish."""
         assert self._process.stdout is not None
         size, count, rest = 0, 0, b""
         while piece := self._process.stdout.read(PIECE):
@@ -97,7 +97,7 @@ class Blobs(Running):
     command = ("cat-file", "--batch-command")
 
     def read(self, name: str) -> bytes:
-        """An object's content."""
+        """Return an object's content."""
         size = self._ask(name)
         assert self._process.stdout is not None
         data = self._process.stdout.read(size + 1)
@@ -106,7 +106,7 @@ class Blobs(Running):
         return data[:size]
 
     def _ask(self, name: str) -> int:
-        """Have an object's content sent; its bytes."""
+        """Request an object's content; return its size in bytes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -125,7 +125,7 @@ def _broken(name: str) -> Retryable:
 
 
 class Files:
-    """The files of the revision that was taken last; a `Tree` while blobs are at hand."""
+    """Files of the revision that was read last; a `Tree` while blobs are available."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -135,7 +135,7 @@ class Files:
         self._blobs: Blobs | None = None
 
     def take(self, listing: Iterable[str], blobs: Blobs) -> list[str]:
-        """Take the files of a revision, with their folders; the paths that differ from before."""
+        """Take the files and folders of a revision; return the paths that differ from before."""
         entries: dict[str, Entry] = {}
         trees: dict[str, str] = {}
         before = self._entries
@@ -145,7 +145,7 @@ class Files:
             if kind == "tree":
                 trees[path] = name
                 continue
-            entry = before.get(path)  # the same object, where nothing has changed
+            entry = before.get(path)  # the same object, if nothing has changed
             if entry is None or entry.blob != name or entry.mode != mode:
                 entry = Entry(path, mode, name, int(size) if size != "-" else 0)
             entries[path] = entry
@@ -155,21 +155,21 @@ class Files:
         return changed
 
     def leave(self) -> None:
-        """Nothing more is read until the next revision is taken."""
+        """End reading until the next revision is taken."""
         self._blobs = None
 
     def entries(self) -> dict[str, Entry]:
-        """Every file that may be read, by its path."""
+        """Return every file that may be read, by its path."""
         return self._entries
 
     def paths(self) -> list[str]:
-        """The path of every file, sorted."""
+        """Return the path of every file, sorted."""
         if self._paths is None:
             self._paths = sorted(self._entries)
         return self._paths
 
     def read(self, entry: Entry) -> bytes:
-        """The content of a file that a definition may name."""
+        """Return the content of a file that a definition may name."""
         path = entry.path
         if entry.size > self._limit or not path.startswith(READ) or PACKAGES in path:
             raise Stalled("TooLarge", f"{path} is not read: it is too large, or in packages/")
@@ -177,20 +177,20 @@ class Files:
         return self._blobs.read(entry.blob)
 
     def is_pointer(self, entry: Entry) -> bool:
-        """Return True if a file is a pointer of Git LFS; of others, only the size is looked at."""
+        """Return True if a file is a pointer of Git LFS; large files are not read."""
         if entry.size > POINTER_LIMIT or entry.size < len(POINTER):
             return False
         assert self._blobs is not None, "files are read while a revision is taken"
         return is_pointer(self._blobs.read(entry.blob))
 
     def tree_id(self, path: str) -> str:
-        """Git's id of the directory `path`; "" when there is none."""
+        """Return git's id of the directory `path`, or "" if there is none."""
         return self._trees.get(path, "")
 
 
 def commit_of(git: Git, head: str) -> Commit:
-    """Who made a commit, and its first line."""
-    words = ["log", "-1", "--no-show-signature", FORMAT, head]  # `show` makes a diff, too
+    """Return a commit's author, date and first line."""
+    words = ["log", "-1", "--no-show-signature", FORMAT, head]  # `show` would also compute a diff
     text = git(words).decode(errors="replace").rstrip("\n")
     revision, author, at, subject = text.split("\0", 3)
     seconds = int(at) if at.isdecimal() and len(at) <= len(str(LATEST)) else 0

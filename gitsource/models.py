@@ -1,4 +1,4 @@
-"""The definitions as teams write them (DESIGN §2): unknown keys and wrong types are refused."""
+"""Models of the definitions that teams write: unknown keys and wrong types are rejected."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ Many = Annotated[list[T], Field(max_length=1000)]
 
 
 class Model(BaseModel):
-    """A part of a definition."""
+    """Part of a definition."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Metadata(Model):
-    """What every definition has."""
+    """Metadata of a definition."""
 
     name: Name = Field(description="a DNS-1123 label, unique in the repo")
 
 
 class IndexModel(Model):
-    """A package index."""
+    """Package index."""
 
     name: Name = Field(description="how logs and messages call it")
     url: IndexUrl = Field(description="the address of its simple API, without credentials")
@@ -63,7 +63,7 @@ class IndexModel(Model):
 
 
 class FileModel(Model):
-    """A jar or a file placed beside the packages; exactly one of `jar`, `url`."""
+    """Jar or file placed beside the packages; exactly one of `jar`, `url`."""
 
     jar: Jar | None = Field(
         None, description="group:artifact:version, or group:artifact:version:classifier"
@@ -83,7 +83,7 @@ class FileModel(Model):
 
 
 class ImportBudgetModel(Model):
-    """The most that importing the build may cost; a build that needs more is refused.
+    """Limits on the cost of importing the build; a build that exceeds them is refused.
 
     `files`, `opens` and `bytes` are the same on every machine; `time` is not.
     """
@@ -97,7 +97,7 @@ class ImportBudgetModel(Model):
 
 
 class ChecksModel(Model):
-    """What verification proves beside the import of every module."""
+    """Checks of verification in addition to importing every module."""
 
     imports: Many[ModuleName] = Field(default_factory=list, description="modules that must import")
     exclude: Annotated[list[ModuleGlob], Field(max_length=100)] = Field(
@@ -124,7 +124,7 @@ class WaveModel(Model):
 
 
 class FragmentSpec(Model):
-    """What a fragment may hold; an environment takes it in by `extends`."""
+    """Contents of a fragment, which an environment includes by `extends`."""
 
     requirements: Many[RequirementText] = Field(
         default_factory=list,
@@ -148,7 +148,7 @@ class FragmentSpec(Model):
 
 
 class EnvironmentSpec(FragmentSpec):
-    """What a team asks for."""
+    """Environment of a team."""
 
     suspend: bool = Field(False, description="start nothing new for this environment")
     extends: Few[Name] = Field(default_factory=list, description="fragments, in this order")
@@ -156,7 +156,7 @@ class EnvironmentSpec(FragmentSpec):
 
 
 class KubernetesModel(Model):
-    """An Airflow from the official chart."""
+    """Airflow from the official chart."""
 
     namespace: Name = Field(description="of the Helm release")
     release: Name = Field(description="its name")
@@ -167,14 +167,14 @@ Command = Annotated[list[str], Field(min_length=1, max_length=50)]
 
 
 class ComponentModel(Model):
-    """How one local component is restarted; commands are lists of words, run without a shell."""
+    """Commands of a local component: lists of words, run without a shell."""
 
     restart: Command = Field(description="restarts the component and ends when it is up")
     status: Command | None = Field(None, description="exits 0 while the component is up")
 
 
 class LocalModel(Model):
-    """An Airflow on the daemon's machine."""
+    """Airflow on the daemon's machine."""
 
     python: AbsolutePath = Field(description="the interpreter that runs Airflow")
     airflowHome: AbsolutePath = Field(description="AIRFLOW_HOME")  # noqa: N815
@@ -191,7 +191,7 @@ class ApiModel(Model):
 
 
 class DrainModel(Model):
-    """How long running tasks may take to finish, and what then."""
+    """Time for running tasks to finish, and what happens afterwards."""
 
     timeout: Duration = Field(900.0, description="how long to wait for running tasks")
     onTimeout: Literal["abort", "proceed"] = Field(  # noqa: N815
@@ -200,13 +200,13 @@ class DrainModel(Model):
 
 
 class ProbeModel(Model):
-    """How long the instance may take to be healthy."""
+    """Time for the instance to become healthy."""
 
     timeout: Duration = Field(300.0, description="after the restart; then it goes back")
 
 
 class WindowModel(Model):
-    """When activations may start."""
+    """Times at which activations may start."""
 
     cron: Cron = Field(description="when it opens, in quotes")
     duration: Duration = Field(description="how long it stays open")
@@ -214,7 +214,7 @@ class WindowModel(Model):
 
 
 class MaintenanceModel(Model):
-    """How an instance is taken to another build."""
+    """Settings for moving an instance to another build."""
 
     drain: DrainModel = Field(default_factory=DrainModel, description="before the switch")
     probe: ProbeModel = Field(default_factory=ProbeModel, description="after the switch")
@@ -222,7 +222,7 @@ class MaintenanceModel(Model):
 
 
 class InstanceSpec(Model):
-    """One Airflow deployment; exactly one of `kubernetes`, `local`."""
+    """Airflow deployment; exactly one of `kubernetes`, `local`."""
 
     team: Name = Field(description="whose environments it takes")
     suspend: bool = Field(False, description="start nothing new on this instance")
@@ -244,7 +244,7 @@ class InstanceSpec(Model):
 
 
 class EnvironmentModel(Model):
-    """kind: Environment."""
+    """Definition of kind Environment."""
 
     apiVersion: Literal["groundcrew/v1"]  # noqa: N815
     kind: Literal["Environment"]
@@ -253,7 +253,7 @@ class EnvironmentModel(Model):
 
 
 class InstanceModel(Model):
-    """kind: Instance."""
+    """Definition of kind Instance."""
 
     apiVersion: Literal["groundcrew/v1"]  # noqa: N815
     kind: Literal["Instance"]
@@ -262,7 +262,7 @@ class InstanceModel(Model):
 
 
 class FragmentModel(Model):
-    """kind: Fragment, for `extends`."""
+    """Definition of kind Fragment, for `extends`."""
 
     apiVersion: Literal["groundcrew/v1"]  # noqa: N815
     kind: Literal["Fragment"]

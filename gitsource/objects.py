@@ -1,4 +1,4 @@
-"""From one file to one object: what it says as a definition, or what is wrong with it."""
+"""Conversion of one file to one object, or to findings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from reconciler.core.errors import Stalled
 log = logging.getLogger(__name__)
 
 LABEL = re.compile(NAME)
-RESERVED = "packages"  # what a folder of source packages is called, which is not read
+RESERVED = "packages"  # the name of a folder of source packages, which is not read
 
 
 def kind_of_path(path: str) -> str | None:
-    """Which kind of definition belongs at `path`; None when it is no definition."""
+    """Return the kind of definition that belongs at `path`, or None if it is no definition."""
     parts = path.split("/")
     if not path.endswith((".yaml", ".yml")):
         return None
@@ -45,7 +45,7 @@ def kind_of_path(path: str) -> str | None:
 
 
 def refused(entry: Entry, limit: int) -> Finding | None:
-    """Why a file is not read at all; None when it is."""
+    """Return the finding for a file that is not read at all, or None."""
     place = Place(entry.path)
     wrong = wrong_entry(entry)
     if wrong is not None:
@@ -64,7 +64,7 @@ def refused(entry: Entry, limit: int) -> Finding | None:
 
 
 def wrong_entry(entry: Entry) -> tuple[str, str] | None:
-    """Return (reason, message) of an entry that is no file; None for a file."""
+    """Return (reason, message) of an entry that is not a file; None for a file."""
     if entry.mode == "120000":
         return "SymlinkRefused", "a symlink; commit the file itself"
     if entry.mode == "160000":
@@ -78,7 +78,7 @@ def wrong_content(tree: Tree, entry: Entry) -> tuple[str, str] | None:
 
 
 def unexpected(path: str, name: str, error: Exception) -> Finding:
-    """Return what stopped the reading of a file as its own finding, so that nothing else stops."""
+    """Return an error as a finding of one file, so that nothing else stops."""
     if isinstance(error, Stalled):
         return Finding(error.place or Place(path), name, error.reason, error.message)
     log.error("%s cannot be read", path, exc_info=error)
@@ -87,7 +87,7 @@ def unexpected(path: str, name: str, error: Exception) -> Finding:
 
 
 def instance_of(read: ReadFile) -> Instance | None:
-    """The instance that a file defines, if it does."""
+    """Return the instance that a file defines, or None."""
     model = read.model
     if not isinstance(model, InstanceModel):
         return None
@@ -125,7 +125,7 @@ def _cluster(cluster: KubernetesModel) -> KubernetesTarget:
 def wrong_instance(
     name: str, team: str, seen: Container[str], instances: Mapping[str, Instance]
 ) -> tuple[str, str] | None:
-    """(reason, message) of why a rollout of `team` cannot name this instance."""
+    """Return (reason, message) of why a rollout of `team` cannot name this instance, or None."""
     if name in seen:
         return "InstanceTaken", f"{name} is in this rollout twice; keep one"
     if name not in instances:

@@ -1,7 +1,7 @@
-"""Reading of definition and constraint files, in this process or in one that can be killed.
+"""Parsers of definition and constraint files, in this process or in one that can be killed.
 
-The daemon reads in worker processes, so that a file which takes too long costs its own objects
-only. What a team's files take together is limited for each revision. The command line reads a
+The daemon parses in worker processes, so that a file which takes too long affects only its own
+objects. The total time for a team's files is limited for each revision. The command line parses a
 user's own checkout directly.
 """
 
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 BATCH_FILES = 64
 BATCH_BYTES = 256 << 10
-TEAM_SECONDS = 30.0  # CPU time of all files of a team that one revision has changed
+TEAM_SECONDS = 30.0  # CPU time of all files of a team that changed in one revision
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file to be read, and the kind of definition that belongs at its path."""
+    """File to be parsed, and the kind of definition that belongs at its path."""
 
     path: str
     kind: str
@@ -40,50 +40,50 @@ class Text:
 
     @property
     def team(self) -> str:
-        """The team whose file it is; "" for the platform's."""
+        """The team that owns the file, or "" for the platform's."""
         return team_of(self.path)
 
 
 def team_of(path: str) -> str:
-    """Return the team whose file lies at `path`; "" for the platform's."""
+    """Return the team that owns the file at `path`, or "" for the platform's."""
     folder, _, rest = path.partition("/")
     return rest.partition("/")[0] if folder == "teams" else ""
 
 
 class Parser(Protocol):
-    """Reads texts that others wrote."""
+    """Parser of texts that others wrote."""
 
     def begin(self) -> None:
-        """Begin with a revision: limits count anew."""
+        """Begin a revision: reset the limits."""
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
-        """Read each file; mistakes become findings."""
+        """Parse each file; mistakes become findings."""
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
-        """Read the lines of a constraints file; raises TooExpensive."""
+        """Parse the lines of a constraints file. Raises TooExpensive."""
 
 
 class DirectParser:
-    """Reads in this process."""
+    """Parser in this process."""
 
     def begin(self) -> None:
-        """Nothing is counted."""
+        """Do nothing, because nothing is limited."""
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
-        """Read each file."""
+        """Parse each file."""
         for text in texts:
             ((found, _),) = read_texts([text])
             yield _settled(text, found)
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
-        """Read the lines of a constraints file."""
+        """Parse the lines of a constraints file."""
         del path
         return list(constraints_of(text))
 
 
 @dataclass(slots=True)
 class IsolatedParser:
-    """Reads in the workers of a pool, several files a call."""
+    """Parser in the workers of a pool, several files per call."""
 
     pool: Pool
     team_seconds: float = TEAM_SECONDS
@@ -91,12 +91,12 @@ class IsolatedParser:
     _known: dict[str, list[Constraint]] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Begin with a revision: every team has its time again."""
+        """Begin a revision: reset every team's time."""
         self._spent.clear()
         self._known.clear()
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
-        """Read each file, the next ones while those before are taken."""
+        """Parse each file, in parallel with the use of earlier results."""
         waiting: deque[tuple[list[Text], Future[list[Timed]]]] = deque()
         with ThreadPoolExecutor(self.pool.limits.size) as threads:
             for batch in _batches(texts):
@@ -110,7 +110,7 @@ class IsolatedParser:
                 yield from self._taken(*waiting.popleft())
 
     def _taken(self, batch: list[Text], future: Future[list[Timed]]) -> Iterator[ReadFile]:
-        """Take a batch; where it took too long, its files are read one by one."""
+        """Yield the results of a batch; if it took too long, its files are parsed one by one."""
         try:
             results = future.result()
         except TooExpensive:
@@ -132,11 +132,11 @@ class IsolatedParser:
         return _settled(text, found)
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
-        """Read the lines of a constraints file, once for all that name it."""
+        """Parse the lines of a constraints file, once for all environments that name it."""
         if path not in self._known:
             if not self._has_time(path):
                 raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
-            self._charge(path, self.pool.limits.cpu)  # what it costs if it ends badly
+            self._charge(path, self.pool.limits.cpu)  # its cost if it fails
             try:
                 found, seconds = self.pool.call(read_constraints, text)
             except TooExpensive as error:
@@ -156,11 +156,11 @@ class IsolatedParser:
 # ------------------------------------------------------------------------------- in the workers
 
 Timed = tuple[ReadFile | str, float]
-"""A file as it was read, or the traceback of an unexpected exception; seconds of CPU time."""
+"""A file as it was parsed, or the traceback of an unexpected exception; seconds of CPU time."""
 
 
 def read_texts(texts: Sequence[Text]) -> list[Timed]:
-    """Read files one after the other."""
+    """Parse files one after the other."""
     return [_timed(text) for text in texts]
 
 
@@ -194,7 +194,7 @@ def _read(text: Text) -> ReadFile:
 
 
 def read_constraints(text: str) -> tuple[list[Constraint], float]:
-    """Read a constraints file; seconds of CPU time beside it."""
+    """Parse a constraints file; return the constraints and the seconds of CPU time."""
     begun = time.process_time()
     return list(constraints_of(text)), time.process_time() - begun
 

@@ -1,4 +1,4 @@
-"""From one file to one typed definition, or to findings that say what to write instead."""
+"""Conversion of one file to one typed definition, or to findings with advice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
 from reconciler.core.definitions import Finding, Place
 
-TYPES = {  # what to write where a value is of another type
+TYPES = {  # the expected type for an error message
     "bool_type": "true or false",
     "dict_type": "keys with values below it, such as `key: value`",
     "list_type": "a list, such as [one, two]",
@@ -28,26 +28,26 @@ AnyModel = EnvironmentModel | InstanceModel | FragmentModel
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """What one file holds: a definition with the places of its parts, or findings."""
+    """Contents of one file: a definition with the places of its parts, or findings."""
 
     path: str
     model: AnyModel | None
     document: Document | None
     findings: tuple[Finding, ...] = ()
-    skipped: bool = False  # not looked at, as other files took too long
+    skipped: bool = False  # not parsed, because other files took too long
 
     def place(self, *path: str | int) -> Place:
-        """Where a part of the definition stands."""
+        """Return the place of a part of the definition."""
         return self.document.place(path) if self.document else Place(self.path)
 
     @property
     def object(self) -> str:
-        """How the object is called: Environment/analytics."""
+        """The name of the object: Environment/analytics."""
         return f"{self.model.kind}/{self.model.metadata.name}" if self.model else self.path
 
 
 def read_file(path: str, text: str) -> ReadFile:
-    """Read one definition; mistakes become findings."""
+    """Parse one definition; mistakes become findings."""
     try:
         document = parse(path, text)
     except YamlProblem as problem:
@@ -95,7 +95,7 @@ def _finding(
 
 
 def _instead(path: Path, detail: ErrorDetails) -> str:
-    """What to write instead of a value."""
+    """Return the advice for an invalid value."""
     given = _short(detail["input"])
     context: dict[str, Any] = detail.get("ctx", {})
     match detail["type"]:
@@ -120,7 +120,7 @@ def _instead(path: Path, detail: ErrorDetails) -> str:
 
 
 def _name_like(given: object) -> str:
-    """Return the nearest sound name; "" where there is none."""
+    """Return the nearest valid name, or ""."""
     return re.sub(r"[^a-z0-9]+", "-", str(given)[:NAME_MOST].lower()).strip("-")
 
 
@@ -146,7 +146,7 @@ def _unknown_key(model: type[BaseModel], path: Path) -> str:
 
 
 def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
-    """The keys that the model knows at `path`."""
+    """Return the keys that the model knows at `path`."""
     here: Any = model
     for part in path:
         if isinstance(part, int):
@@ -161,7 +161,7 @@ def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
 
 
 def _inner(annotation: Any) -> Any:
-    """The model inside list[…], dict[…, …] and … | None."""
+    """Return the model inside list[…], dict[…, …] and … | None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in reversed(getattr(annotation, "__args__", ())):

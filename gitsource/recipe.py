@@ -1,4 +1,4 @@
-"""From an environment and its fragments to a recipe: merged, with every file it names read in."""
+"""Merging of an environment and its fragments into a recipe, with the contents of their files."""
 
 from __future__ import annotations
 
@@ -41,30 +41,33 @@ from reconciler.core.errors import Stalled
 from reconciler.isolation import TooExpensive
 
 Need = tuple[str, str, str]
-"""What a recipe was made from: ("file", path, blob), ("tree", folder, id), ("fragment", name, "")
-or ("instance", name, team); the last is "" for what was not there."""
+"""Input of a recipe.
 
-ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux takes 128 KiB for a single one
-FINDINGS = 20  # of one constraints file
+It is ("file", path, blob), ("tree", folder, id), ("fragment", name, "") or ("instance", name,
+team); the last item is "" if the input did not exist.
+"""
+
+ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux allows 128 KiB for a single one
+FINDINGS = 20  # per constraints file
 ARCHIVES = (
     ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z",
     ".deb", ".rpm", ".xz", ".bz2", ".zst",
 )  # fmt: skip
-"""Ends of archives' names; what .gz alone packs is unpacked."""
+"""Suffixes of archives; a file that only .gz compresses is decompressed."""
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
-TEXTS_LIMIT = 2 << 20  # bytes of all of them in one environment, each time they are named
+TEXTS_LIMIT = 2 << 20  # bytes of all of them in one environment, counted whenever they are named
 
 
 @dataclass(slots=True)
 class Limits:
-    """Sizes in bytes."""
+    """Limits of sizes in bytes."""
 
     package: int = 64 << 20
 
 
 @dataclass(slots=True)
 class Merge:
-    """An environment being put together; findings say what is wrong with it."""
+    """Environment being merged; `findings` are its mistakes."""
 
     tree: Tree
     read: ReadFile
@@ -86,17 +89,17 @@ class Merge:
     text_bytes: int = 0
 
     def wrong(self, place: Place, reason: str, message: str) -> None:
-        """Note a mistake of this environment, at a place of its own file.
+        """Record a mistake of this environment, at a place in its own file.
 
-        Where another file is to blame, that is in the words: a finding marks the file that it is
-        in as broken, and the objects of a broken file stay as they were accepted.
+        If another file is to blame, the message says so: a finding marks its file as broken, and
+        the objects of a broken file stay as they were accepted.
         """
         if place.file != self.read.path:
             place, message = self.read.place("spec", "extends"), f"{place}: {message}"
         self.findings.append(Finding(place, self.read.object, reason, message))
 
     def take(self, part: ReadFile, spec: FragmentSpec) -> None:
-        """Add what one definition asks for; later ones win for env, limits and equal indexes."""
+        """Add the contents of one definition; later ones override env, limits and equal indexes."""
         folder = posixpath.dirname(part.path)
         for i, text in enumerate(spec.requirements):
             self._requirement(text, folder, part.place("spec", "requirements", i))
@@ -156,14 +159,14 @@ class Merge:
         return True
 
     def _is_refused(self, entry: Entry, place: Place) -> bool:
-        """Return True, with a finding, for what is not the file that it stands for."""
+        """Return True and add a finding if an entry is not the file that it stands for."""
         wrong = wrong_entry(entry) or wrong_content(self.tree, entry)
         if wrong is not None:
             self.wrong(place, wrong[0], f"{entry.path} is {wrong[1]}")
         return wrong is not None
 
     def _text(self, folder: str, name: str, place: Place) -> str:
-        """The text of a file of the team; "" with a finding when there is none to read."""
+        """Return the text of a team's file, or "" with a finding if it cannot be read."""
         path = posixpath.normpath(posixpath.join(folder, name))
         entry = self.tree.entries().get(path)
         self.needs["file", path] = entry.blob if entry is not None else ""
@@ -187,14 +190,14 @@ class Merge:
         return ""
 
     def check_env(self) -> None:
-        """A program's environment has an end: beyond it, nothing could be started any more."""
+        """Limit the size of the environment variables: beyond it, no program could be started."""
         size = sum(len(f"{name}={value}\0".encode()) for name, value in self.env.items())
         if size > ENV_LIMIT:
             words = f"env has {size} bytes; it may have {ENV_LIMIT}: put what is long into a file"
             self.wrong(self.read.place("spec", "env"), "TooLarge", words)
 
     def _constraints(self, folder: str, name: str, place: Place) -> None:
-        """Add a file's constraints as they were parsed: its text goes nowhere."""
+        """Add a file's constraints as parsed: its text itself is not used."""
         path, lines, problems = posixpath.join(folder, name), [], 0
         try:
             found = self.parser.constraints(path, self._text(folder, name, place))
@@ -218,7 +221,7 @@ class Merge:
         )
 
     def _file(self, item: FileModel, place: Place) -> None:
-        """Add a file; an archive is refused where a program belongs."""
+        """Add a file; an archive in the place of a program is refused."""
         found = FileItem(item.sha256, item.jar, item.url, item.path or "", int(item.mode, 8))
         name = posixpath.basename(urlsplit(item.url or "").path).lower()
         kept = found.target.lower().endswith((*ARCHIVES, ".jar", ".pyz", ".whl"))
@@ -233,7 +236,7 @@ class Merge:
         self.files.setdefault(found, place)
 
     def check_files(self) -> None:
-        """No file may be where another is, or below one."""
+        """Refuse a file at the path of another, or below one."""
         ordered = sorted(self.files, key=lambda item: f"{item.target}/")
         for one, other in pairwise(ordered):
             if f"{other.target}/".startswith(f"{one.target}/"):
@@ -241,7 +244,7 @@ class Merge:
                 self.wrong(self.files[other], "InvalidValue", words)
 
     def recipe(self, timeout: float) -> Recipe:
-        """The recipe, with the digest of all that shapes the build."""
+        """Return the recipe, with the digest of everything that determines the build."""
         recipe = Recipe(
             digest="",
             requirements=tuple(self.requirements),
@@ -270,10 +273,10 @@ class Merge:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """SHA-256 of what shapes the build: no places, so that moving a line changes nothing."""
+    """Return the SHA-256 of what determines the build, without places, which do not matter."""
     document = asdict(recipe)
     del document["digest"], document["checks"]["budget"]
-    if not document["checks"]["exclude"]:  # what says nothing changes nothing
+    if not document["checks"]["exclude"]:  # so that a default changes nothing
         del document["checks"]["exclude"]
     for item in (*document["requirements"], *document["packages"]):
         del item["place"]
@@ -282,7 +285,7 @@ def recipe_digest(recipe: Recipe) -> str:
 
 
 def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLimit]:
-    """The limits that one definition sets."""
+    """Return the limits that one definition sets."""
     found = {}
     for measure in Measure:
         most = getattr(budget, measure.key)
@@ -295,7 +298,7 @@ def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLi
 def merge(
     tree: Tree, read: ReadFile, fragments: dict[str, ReadFile], limits: Limits, parser: Parser
 ) -> tuple[Recipe, list[Finding], tuple[Need, ...]]:
-    """The recipe of one environment and what it needed; with findings it must not be used."""
+    """Return an environment's recipe, findings and needs; with findings it must not be used."""
     model = read.model
     assert isinstance(model, EnvironmentModel), "only environments are merged"
     merging = Merge(tree, read, limits, parser)

@@ -1,8 +1,8 @@
-"""Lines that people bring along from a requirements.txt, with what to write instead of each.
+"""Advice for lines copied from a requirements.txt that are not valid here.
 
-Serves `requirements` and the lines of constraints files alike. Only a PEP 508 requirement from an
-index, or an in-repo package, is taken; everything else gets an answer that names the key or the
-spelling that does the same here. Every look at a line takes time in proportion to its length.
+It serves `requirements` and the lines of constraints files alike. Only a PEP 508 requirement from
+an index, or an in-repo package, is accepted; for everything else the answer names the key or the
+spelling that does the same here. Every check takes time in proportion to the line's length.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 
-LINE_LIMIT = 4096  # characters; what parses a line may take longer than in proportion to it
-SHOWN = 80  # characters of a user's text that an answer repeats
+LINE_LIMIT = 4096  # characters; parsing a line may take longer than in proportion to it
+SHOWN = 80  # characters of a user's text that are repeated
 
 
 class Kind(Enum):
-    """The use of a line, with an example of a sound one."""
+    """Use of a line, with an example of a valid one."""
 
     REQUIREMENT = "pandas>=2.2"
     CONSTRAINT = "numpy<2"
@@ -37,7 +37,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InRepo:
-    """A requirement for a package of this repo: `name[extra] @ ./path`."""
+    """Requirement for a package of this repo: `name[extra] @ ./path`."""
 
     name: str
     extras: tuple[str, ...]
@@ -45,7 +45,7 @@ class InRepo:
 
     @property
     def text(self) -> str:
-        """Its name with its extras, however they were written."""
+        """The name with its extras, in normal form."""
         return f"{self.name}[{','.join(self.extras)}]" if self.extras else self.name
 
 
@@ -60,7 +60,7 @@ ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
 
 
 def in_repo(text: str) -> InRepo | None:
-    """Return the in-repo package that a requirement names; None for any other requirement."""
+    """Return the in-repo package that a requirement names, or None for any other requirement."""
     name, at, path = text.partition("@")
     match = NAMED.fullmatch(name.strip())
     path = path.strip()
@@ -73,7 +73,7 @@ def in_repo(text: str) -> InRepo | None:
 
 
 def advice(line: str, kind: Kind) -> str:
-    """Return what to write instead of a line; "" for one that is sound."""
+    """Return what to write instead of a line, or "" if it is valid."""
     text = line.strip()
     if len(text) > LINE_LIMIT:
         return f"it is longer than {LINE_LIMIT} characters; write one {_noun(kind)} a line"
@@ -84,7 +84,7 @@ def advice(line: str, kind: Kind) -> str:
         if answer:
             return answer
     if in_repo(text) is not None:
-        return ""  # as `_source` has seen to it
+        return ""  # `_source` has ensured that
     try:
         parsed = Requirement(text)
     except (InvalidRequirement, RecursionError):
@@ -194,7 +194,7 @@ OPTIONS: Mapping[str, Callable[[str, Kind], str]] = {
 
 
 def _decoration(text: str, kind: Kind) -> str:
-    """Answer for a sound requirement with something around it that only pip or a shell knows."""
+    """Return advice for a valid requirement inside syntax that only pip or a shell knows."""
     if INSTALL.match(text):
         return f"write the package alone, such as {kind.value}, without the command"
     if text.endswith("\\"):
@@ -218,11 +218,11 @@ def _decoration(text: str, kind: Kind) -> str:
 
 
 def _source(text: str, kind: Kind) -> str:
-    """Answer for a path or an address, with or without a name before it."""
+    """Return advice for a path or a URL, with or without a name before it."""
     name, listed, source = _named_place(text)
     if not source:
         return ""
-    if name and CARET.fullmatch(source):  # as Poetry's command line has it
+    if name and CARET.fullmatch(source):  # as on Poetry's command line
         return f"write {name}{listed}{_caret(source)}"
     if name and NUMBER.fullmatch(source):
         return f"write {name}{listed}" + ("" if source == "latest" else f"=={source}")
@@ -250,9 +250,9 @@ def _source(text: str, kind: Kind) -> str:
 
 
 def _named_place(text: str) -> tuple[str, str, str]:
-    """Return (name, extras in brackets, path or address) of a line; empty texts where it has none.
+    """Return (name, extras in brackets, path or URL) of a line; empty texts if it has none.
 
-    A path may be written as pip has it, behind `file:`.
+    A path may be written as for pip, after `file:`.
     """
     head, at, source = text.partition("@")
     match = NAMED.fullmatch(head.strip())
@@ -268,7 +268,7 @@ def _named_place(text: str) -> tuple[str, str, str]:
 
 
 def _folder_words(name: str, listed: str, path: str) -> str:
-    """Say how to write an in-repo package."""
+    """Return how to write an in-repo package."""
     path, bracket, extras = path.partition("[")
     name = name or posixpath.basename(posixpath.normpath(path))
     if not EXTRA.fullmatch(name):
@@ -284,7 +284,7 @@ def _is_archive(text: str) -> bool:
 
 
 def _archive_words(path: str) -> str:
-    """Say what to do with a built or packed distribution."""
+    """Return advice for a built or archived distribution."""
     name = posixpath.basename(path)
     wanted = "acme==1.0"
     try:
@@ -302,7 +302,7 @@ def _archive_words(path: str) -> str:
 
 
 def _name_in(address: str) -> str:
-    """Return the name that an address ends in: of #egg=, or of a repository."""
+    """Return the name at the end of a URL: from #egg=, or of a repository."""
     egg = re.search(r"[#&]egg=([A-Za-z0-9._-]{1,80})", address)
     last = address.split("#")[0].rstrip("/").rpartition("/")[2].partition("@")[0]
     name = egg[1] if egg else last.removesuffix(".git")
@@ -310,7 +310,7 @@ def _name_in(address: str) -> str:
 
 
 def _bare(address: str) -> str:
-    """Return an address without credentials."""
+    """Return a URL without credentials."""
     try:
         parts = urlsplit(address.split()[0])
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
@@ -322,7 +322,7 @@ def _bare(address: str) -> str:
 
 
 def _specifier(text: str, kind: Kind) -> str:
-    """Answer for what begins like a requirement and has versions of another tool."""
+    """Return advice for a line that begins like a requirement and has versions of another tool."""
     match = NAMED.match(text)
     if match is None:
         return f"it is not a {_noun(kind)}; write for example {kind.value}"
@@ -350,7 +350,7 @@ def _specifier(text: str, kind: Kind) -> str:
 
 
 def _versions(text: str) -> str | None:
-    """Return versions in the spelling of PEP 440, or None where nobody can tell what was meant."""
+    """Return versions in the spelling of PEP 440, or None if their meaning is unclear."""
     if text in ("", "*", "latest", "==*", "==latest", "=="):
         return ""
     if CARET.fullmatch(text):
@@ -378,7 +378,7 @@ def _versions(text: str) -> str | None:
 
 
 def _caret(text: str) -> str:
-    """Return the range that a caret or tilde of Poetry and npm stands for."""
+    """Return the range for a caret or tilde of Poetry and npm."""
     lowest = text[1:].strip().lstrip("v")
     parts = [int(part) for part in lowest.split(".")]
     if text.startswith("~"):
@@ -402,6 +402,6 @@ def _noun(kind: Kind) -> str:
 
 
 def shown(text: str) -> str:
-    """Return the beginning of a user's text that fits into an answer."""
+    """Return the beginning of a user's text that fits into a message."""
     short = text if len(text) <= SHOWN else text[:SHOWN] + "…"
     return "".join(c if c.isprintable() else "?" for c in short)

@@ -1,6 +1,6 @@
-"""The JSON Schema for editors, and the reference of definitions, both from the models.
+"""Generator of the JSON Schema for editors and of the reference of definitions, from the models.
 
-`python -m gitsource.schema` writes them, with `--check` it says whether they are current.
+`python -m gitsource.schema` writes them; `--check` reports whether they are current.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Durations are like `90s`, `15m`, `2h`.
 
 
 def schema() -> dict[str, Any]:
-    """The schema of any definition file."""
+    """Return the schema of any definition file."""
     found: dict[str, Any] = TypeAdapter(
         EnvironmentModel | InstanceModel | FragmentModel
     ).json_schema(by_alias=True)
@@ -49,7 +49,7 @@ def schema() -> dict[str, Any]:
 
 
 def reference() -> str:
-    """The tables of docs/definitions.md."""
+    """Return the tables of docs/definitions.md."""
     parts = [HEAD]
     shown: set[str] = set()
     definitions = schema()["$defs"]
@@ -79,7 +79,7 @@ def _table(name: str, definitions: dict[str, Any], shown: set[str], parts: list[
 
 
 def _default(field: dict[str, Any]) -> str:
-    """A field's default as one would write it; "" where it is empty."""
+    """Return a field's default as a user would write it, or "" if it is empty."""
     value = field.get("default")
     if value is None:
         return ""
@@ -87,7 +87,7 @@ def _default(field: dict[str, Any]) -> str:
 
 
 def _type(field: dict[str, Any]) -> str:
-    """A field's type in words, with a link where it has a table of its own."""
+    """Return a field's type as text, with a link if it has its own table."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         title = name.removesuffix("Model")
@@ -107,7 +107,7 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _named(field: object) -> list[str]:
-    """Names of the definitions that a field refers to."""
+    """Return the names of the definitions that a field refers to."""
     if isinstance(field, dict):
         own = [field["$ref"].rpartition("/")[2]] if "$ref" in field else []
         return own + [name for value in field.values() for name in _named(value)]
@@ -117,7 +117,7 @@ def _named(field: object) -> list[str]:
 
 
 def main() -> int:
-    """Write both files, or with `--check` return 1 if one is not current."""
+    """Write both files; with `--check`, return 1 if one is not current."""
     files = {
         SCHEMA: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         REFERENCE: reference(),

@@ -1,7 +1,7 @@
-"""What was made of each environment's file, kept on local disk over restarts.
+"""Cache of each environment's parsed file, kept on local disk over restarts.
 
-A row is used again only while the file and everything that it needed are the same, and by the code
-that wrote it. It is a cache: where it cannot be read or written, everything is read from git.
+A row is reused only while the file and everything that it needed are unchanged, and only by the
+code that wrote it. If the cache cannot be read or written, everything is read from git.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ TABLE = "CREATE TABLE IF NOT EXISTS made (path TEXT PRIMARY KEY, code TEXT, docu
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of an environment's file: its environment, or findings.
+    """Result for an environment's file: its environment, or findings.
 
-    `blob` is git's id of the file, `needs` all else that shaped the result. `read_findings` are of
+    `blob` is git's id of the file, `needs` all other inputs of the result. `read_findings` are of
     the file alone, `findings` of it together with what it needs.
     """
 
@@ -49,13 +49,13 @@ MADE = TypeAdapter(Made)
 
 
 class Shelf:
-    """The file that keeps them; one thread at a time."""
+    """Cache file; for one thread at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self) -> dict[str, Made]:
-        """What this code has kept, by path."""
+        """Return the results that this version of the code has saved, by path."""
         try:
             with closing(self._open()) as database:
                 rows = database.execute("SELECT document FROM made WHERE code = ?", (_code(),))
@@ -67,7 +67,7 @@ class Shelf:
         return {one.path: one for one in made}
 
     def save(self, paths: Iterable[str], made: Mapping[str, Made]) -> None:
-        """Keep what was made of these files, and forget those of which nothing was."""
+        """Save the results for these files, and delete those of files without a result."""
         good = [p for p in paths if p in made and made[p].environment is not None]
         rows = [(p, _code(), MADE.dump_json(made[p])) for p in good]
         gone = [(p,) for p in set(paths).difference(good)]
@@ -90,7 +90,7 @@ class Shelf:
 
 @cache
 def _code() -> str:
-    """A digest of the code that reads definitions: another version may read them otherwise."""
+    """Return a digest of the code that reads definitions: another version may read differently."""
     digest = hashlib.sha256()
     files = [*Path(__file__).parent.glob("*.py"), Path(reconciler.core.definitions.__file__)]
     for file in sorted(files):

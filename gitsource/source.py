@@ -1,7 +1,7 @@
-"""The environments repo as the daemon sees it: poll, definitions, export.
+"""Access of the daemon to the environments repo: poll, definitions, export.
 
 An unchanged repo costs one `git ls-remote`, a changed one a fetch into a bare mirror, a listing of
-its files, and the reading of those that changed. Nothing is ever checked out.
+its files, and reading those that changed. Nothing is ever checked out.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from reconciler.settings import GitSettings
 log = logging.getLogger(__name__)
 
 REFS = "groundcrew"  # below refs/: one for each revision that was read
-TIDY_AFTER = 50  # revisions read since the mirror was tidied
-KEPT = 20  # newest revisions that stay, whatever the records name
+TIDY_AFTER = 50  # revisions read since the mirror was cleaned up
+KEPT = 20  # newest revisions that stay, whether or not the records name them
 
 
 class Source:
-    """One branch of one repo. Used by one thread at a time, but for `export`.
+    """Branch of a repo. For one thread at a time, except for `export`.
 
-    `named` gives the revisions that the records name: they stay in the mirror. With None another
-    may use the mirror too, so that nothing in it is thrown away.
+    `named` returns the revisions that the records name: they stay in the mirror. If it is None,
+    another process may use the mirror too, so nothing in it is deleted.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class Source:
         self._assembly: Assembly | None = None
         self._named = named
         self._kept: deque[str] = deque(maxlen=KEPT)
-        self._damaged = False  # found while exporting: the next poll mends it
+        self._damaged = False  # found while exporting: the next poll repairs it
 
     def poll(self) -> Definitions | None:
-        """The definitions of the newest revision; None when that is the one read last.
+        """Return the definitions of the newest revision, or None if it was already read.
 
         Raises Retryable (SourceUnreachable, SourceDenied, BranchMissing, SourceEmpty), and Stalled
-        for an address that is not allowed or a revision of too many files (SourceTooLarge).
+        for a URL that is not allowed or a revision with too many files (SourceTooLarge).
         """
         head = self._head()
         if head == self._revision and not self._damaged:
             return None
-        assembly, self._assembly = self._assembly, None  # until this revision was read to its end
+        assembly, self._assembly = self._assembly, None  # until this revision is read completely
         if self._damaged:
             if self._named is None:
                 raise self._left()
@@ -100,7 +100,7 @@ class Source:
         return definitions
 
     def _read(self, assembly: Assembly | None) -> Definitions:
-        """Fetch and read what has changed since `assembly`; None: all there is."""
+        """Fetch and read what has changed since `assembly`, or everything if it is None."""
         known = self._revision if assembly is not None else ""
         assembly = assembly or self._fresh()
         head = self._fetch() if known else self._fetch_first()
@@ -114,18 +114,18 @@ class Source:
         return definitions
 
     def _is_empty(self, head: str) -> bool:
-        """Has a revision no file at all, not even one that is not read."""
+        """Return True if a revision has no files at all, including those that are not read."""
         with Listing(*self._place(), head) as rows:
             return next(iter(rows), None) is None
 
     def _place(self) -> tuple[Path, dict[str, str], float]:
-        """What a git in the mirror is started with, and how long it may run."""
+        """Return the mirror, the environment and the time limit for git."""
         return self._mirror, self._environment(), self._settings.timeout
 
     # ------------------------------------------------------------------------------- the mirror
 
     def _is_sound(self) -> bool:
-        """Is all in the mirror that its refs lead to, whole, and no lock left by a dead process."""
+        """Return True if the mirror is complete and no lock of a dead process is left."""
         if not self._mirror.exists():
             return True
         too_old = time.time() - self._settings.timeout
@@ -140,16 +140,16 @@ class Source:
         return True
 
     def _wipe(self) -> None:
-        """Away with the mirror: it is fetched anew, and so is everything read from it."""
+        """Delete the mirror, so that it and everything read from it are fetched again."""
         shutil.rmtree(self._mirror, ignore_errors=True)
         self._revision = ""
         self._damaged = False
 
     def _tidy(self) -> None:
-        """After many revisions, let go of those that nothing needs, and pack what is left.
+        """After many revisions, release those that nothing needs, and pack the rest.
 
-        A ref keeps a revision that a rewritten branch has left: those that the records name and
-        the newest ones read here stay.
+        A ref keeps a revision that is no longer in a rewritten branch: those that the records name
+        and the newest ones read here stay.
         """
         if self._named is None:
             return
@@ -176,7 +176,7 @@ class Source:
         )
 
     def _fetch_first(self) -> str:
-        """Fetch into the mirror, which is made, or made anew when it is damaged."""
+        """Fetch into the mirror, which is created, or recreated if it is damaged."""
         answer = self._child(
             {
                 "op": "fetch",
@@ -189,7 +189,7 @@ class Source:
         return str(answer["revision"])
 
     def _fetch(self) -> str:
-        """Fetch into the mirror that was read before; returns the newest revision."""
+        """Fetch into a mirror that was read before; return the newest revision."""
         branch = f"refs/heads/{self._settings.branch}"
         self._run(
             [
@@ -235,7 +235,7 @@ class Source:
         )
 
     def _head(self) -> str:
-        """The newest revision of the branch, by one round trip."""
+        """Return the newest revision of the branch, with one round trip."""
         url, branch = self._settings.url, self._settings.branch
         command = ["git", "ls-remote", "--", url, f"refs/heads/{branch}", "HEAD"]
         output = self._run(command, b"")
@@ -255,9 +255,9 @@ class Source:
         return found
 
     def _run(self, command: list[str], text: bytes, *, local: bool = False) -> bytes:
-        """Run to its end within the time limit; the whole process group ends with it.
+        """Run a command to its end within the time limit; its whole process group ends with it.
 
-        What goes wrong is the remote's fault, or with `local` the mirror's.
+        Errors are attributed to the remote, or with `local` to the mirror.
         """
         environment = self._environment()
         if command[0] == sys.executable:

@@ -1,6 +1,6 @@
-"""YAML without surprises: no aliases or duplicate keys, `no` is a word, every value has a place.
+"""Strict YAML: no aliases or duplicate keys, `no` is a string, every value has a place.
 
-Parsing is PyYAML's C loader; only `true` and `false` are booleans, and dates stay text.
+The parser is PyYAML's C loader; only `true` and `false` are booleans, and dates stay text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLOAT = re.compile(r"^[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
 
 
 class YamlProblem(Exception):
-    """The text is not YAML as we take it; carries the finding."""
+    """The text is not valid in this YAML subset; contains the finding."""
 
     def __init__(self, reason: str, message: str, place: Place) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class YamlProblem(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """A parsed document: its value, and line and column, from 1, of each of its parts."""
+    """Parsed document: its value, and line and column, from 1, of each of its parts."""
 
     file: str
     value: object
@@ -45,7 +45,7 @@ class Document:
 
 
 def parse(file: str, text: str) -> Document:
-    """Parse one YAML document; raises YamlProblem."""
+    """Parse one YAML document. Raises YamlProblem."""
     loader = yaml.CSafeLoader(text)
     try:
         _refuse_aliases(file, text)
@@ -74,9 +74,9 @@ def parse(file: str, text: str) -> Document:
 
 
 def _refuse_aliases(file: str, text: str) -> None:
-    """Look at the events first: an alias bomb is refused before anything is composed."""
+    """Refuse aliases by the events, before an alias bomb is composed."""
     if len(text) * 3 < NODES and "&" not in text and "*" not in text:
-        return  # too short to hold too much, and without the marks of both
+        return  # too short to contain too much, and without the characters of anchors and aliases
     for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         mark = event.start_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
@@ -124,7 +124,7 @@ class _Builder:
         return found
 
     def _text(self, node: yaml.ScalarNode) -> str:
-        """Return a scalar's text, which any database, file and terminal takes."""
+        """Return a scalar's text, which any database, file and terminal accepts."""
         text: str = node.value
         found = UNREADABLE.search(text)
         if found is not None:

@@ -1,4 +1,4 @@
-"""A revision's files, wherever they come from: a bare mirror, or a plain checkout."""
+"""Files of a revision, from a bare mirror or a plain checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_FILES = 200_000  # of a revision, in the folders that are read; folders coun
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file: `mode` as git writes it (100644, 100755, 120000 a symlink, 160000 a submodule)."""
+    """File with its git `mode` (100644, 100755, 120000 for a symlink, 160000 for a submodule)."""
 
     path: str
     mode: str
@@ -28,26 +28,26 @@ class Entry:
 
 
 class Tree(Protocol):
-    """The files of one revision."""
+    """Files of one revision."""
 
     def entries(self) -> dict[str, Entry]:
-        """Every file by its path."""
+        """Return every file by its path."""
 
     def read(self, entry: Entry) -> bytes:
-        """The content of a file; the caller has looked at its size."""
+        """Return the content of a file; the caller has checked its size."""
 
     def is_pointer(self, entry: Entry) -> bool:
         """Return True if a file is a pointer of Git LFS and not the content itself."""
 
     def tree_id(self, path: str) -> str:
-        """An id that changes with anything below the directory `path`; "" when there is none."""
+        """Return an id that changes with anything below the directory `path`; "" if missing."""
 
     def paths(self) -> list[str]:
-        """The path of every file, sorted."""
+        """Return the path of every file, sorted."""
 
 
 def below(tree: Tree, path: str) -> list[Entry]:
-    """The files below a directory."""
+    """Return the files below a directory."""
     paths, entries = tree.paths(), tree.entries()
     start = bisect_left(paths, f"{path}/")
     end = bisect_left(paths, f"{path}0", start)  # the character after "/"
@@ -55,7 +55,7 @@ def below(tree: Tree, path: str) -> list[Entry]:
 
 
 class Checkout:
-    """A plain directory, as a team's own CI has it; in a work tree of git, what git sees of it."""
+    """Plain directory, as in a team's own CI; in a git work tree, only the files that git sees."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -64,7 +64,7 @@ class Checkout:
         self._pointers: set[str] | None = None
 
     def entries(self) -> dict[str, Entry]:
-        """Every file by its path; a symlink is told as one, never followed."""
+        """Return every file by its path; a symlink is returned as such, never followed."""
         if self._entries is None:
             names = worktree.listed(self.root)
             if names is None:
@@ -75,7 +75,7 @@ class Checkout:
         return self._entries
 
     def _walked(self) -> Iterator[str]:
-        """Every file of a directory that git knows nothing of; caches of Python are passed over."""
+        """Yield every file of a directory outside git, without Python's caches."""
         for folder, names, files in os.walk(self.root):
             names[:] = sorted(n for n in names if n not in (".git", "__pycache__"))
             links = [n for n in names if (Path(folder) / n).is_symlink()]
@@ -83,12 +83,12 @@ class Checkout:
                 yield (Path(folder) / name).relative_to(self.root).as_posix()
 
     def _entry(self, path: str) -> Entry | None:
-        """The entry of a path; None for what git knows and is deleted here."""
+        """Return the entry of a path, or None for a file that is deleted here."""
         try:
             info = (self.root / path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if stat.S_ISDIR(info.st_mode):  # a repository inside of this one
+        if stat.S_ISDIR(info.st_mode):  # a repository inside this one
             return Entry(path, "160000", path, 0)
         plain = "100755" if info.st_mode & 0o100 else "100644"
         return Entry(path, "120000" if stat.S_ISLNK(info.st_mode) else plain, path, info.st_size)
@@ -102,20 +102,20 @@ class Checkout:
         return entry.size <= worktree.POINTER_LIMIT and worktree.is_pointer(self.read(entry))
 
     def paths(self) -> list[str]:
-        """The path of every file, sorted."""
+        """Return the path of every file, sorted."""
         if not self._paths:
             self._paths = sorted(self.entries())
         return self._paths
 
     def read(self, entry: Entry) -> bytes:
-        """The content of a file; of a link, where it leads."""
+        """Return the content of a file, or the target of a link."""
         path = self.root / entry.path
         if entry.mode == "120000":
             return os.fsencode(path.readlink())
         return b"" if entry.mode == "160000" else path.read_bytes()
 
     def tree_id(self, path: str) -> str:
-        """A digest of what is below `path`; not git's, but it changes as git's would."""
+        """Return a digest of what is below `path`: not git's, but it changes when git's would."""
         digest = hashlib.sha1(usedforsecurity=False)
         found = below(self, path)
         if not found:
@@ -127,7 +127,7 @@ class Checkout:
         return digest.hexdigest()
 
     def copy(self, path: str, dest: Path) -> None:
-        """Write what is below the directory `path` to `dest`, as an export from git has it."""
+        """Write what is below the directory `path` to `dest`, like an export from git."""
         for entry in below(self, path):
             target = dest / entry.path.removeprefix(f"{path}/")
             target.parent.mkdir(parents=True, exist_ok=True)

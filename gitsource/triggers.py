@@ -1,4 +1,4 @@
-"""What wakes the daemon earlier than its next poll: changed refs of a repo on this machine."""
+"""Watcher for changed refs of a local repo, which wakes the daemon before its next poll."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEBOUNCE = 0.05  # seconds: a push touches several refs
 
 
 class Watcher(FileSystemEventHandler):
-    """Calls `wake` soon after a ref of the repo has changed; `close` ends it."""
+    """Watcher that calls `wake` soon after a ref of the repo has changed, until `close`."""
 
     def __init__(self, git_dir: Path, wake: Callable[[], None]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Watcher(FileSystemEventHandler):
 
 
 def watch(url: str, wake: Callable[[], None]) -> Watcher:
-    """Watch a repo on this machine; raises Stalled("NotLocal") for any other."""
+    """Watch a local repo. Raises Stalled("NotLocal") for any other."""
     if url.startswith("file://"):
         path = Path(unquote(urlsplit(url).path))
     elif url.startswith("/"):

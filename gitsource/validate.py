@@ -1,4 +1,4 @@
-"""Validate a plain checkout: what a team runs in its own CI. Needs nothing but the files."""
+"""Validation of a plain checkout in a team's own CI. Needs only the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.core.errors import Stalled
 
 
 def validate(path: Path) -> tuple[Definitions, list[Finding]]:
-    """Read the definitions below `path`; raises Stalled when there are none to read."""
+    """Read the definitions below `path`. Raises Stalled if there are none to read."""
     if not path.is_dir():
         raise Stalled("SourceMissing", f"{path} is not a directory; give an environments repo")
     if not any((path / part).is_dir() for part in ("instances", "teams")):
@@ -26,9 +26,10 @@ def validate(path: Path) -> tuple[Definitions, list[Finding]]:
 
 
 def misplaced(path: Path) -> list[str]:
-    """What looks like a definition, but lies where none is read; below instances/, teams/, shared/.
+    """Return files that look like definitions, but are where none is read.
 
-    It is no mistake: any other file may lie there too.
+    Only instances/, teams/ and shared/ are searched. It is not a mistake: any other file may be
+    there too.
     """
     tree = Checkout(path)
     mark = f"apiVersion: {API_VERSION}".encode()

@@ -1,7 +1,8 @@
-"""The files of a plain checkout that git would commit, found without touching anything.
+"""Files of a plain checkout that git would commit, determined without changing anything.
 
-Ignored files, such as a virtual environment inside a package, are no part of it; a file that Git
-LFS keeps elsewhere is the pointer to it. Nothing of the repository's own configuration is run.
+Ignored files, such as a virtual environment inside a package, are not included; a file that Git LFS
+keeps elsewhere is represented by its pointer. Nothing from the repository's own configuration is
+executed.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ LFS_POINTER = (
     "a Git LFS pointer and not the file itself; commit it without LFS (`git lfs untrack`), or have "
     "the code fetch it",
 )
-"""Reason and message of a pointer where a file belongs."""
+"""Reason and message for a pointer in the place of a file."""
 QUIET = (
     "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
 )  # fmt: skip
 
 
 def listed(root: Path) -> set[str] | None:
-    """Return the paths that git would commit; None where `root` is no work tree of git's.
+    """Return the paths that git would commit, or None if `root` is not a git work tree.
 
-    The path of a repository inside of this one ends in /, as that of a submodule may.
+    The path of a repository inside this one ends in /, as that of a submodule may.
     """
     if shutil.which("git") is None or _git(root, "check-ignore", "-q", ".") != (1, b""):
         return None
@@ -78,7 +79,7 @@ def _split(output: bytes) -> list[str]:
 
 
 def _git(root: Path, *words: str, text: bytes = b"") -> tuple[int, bytes]:
-    """Run git at `root`; its exit code and output."""
+    """Run git at `root`; return its exit code and output."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     done = subprocess.run(
         ["git", "-C", str(root), *QUIET, *words],
