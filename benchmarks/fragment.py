@@ -102,7 +102,7 @@ class Crowd(ExitStack):
             "secrets_dir": str(root / "secrets"),
             "git": {"url": str(self.site.repo), "poll_interval": 1.0},
             "local": {"allow": ["/usr/bin/env", *self._pythons]},
-            "http": {"enabled": False},
+            "http": {"enabled": False}, "activation": {"watch": 0},
         }  # fmt: skip
         self.site.config.write_text(tomli_w.dumps(settings))
         (root / "state").mkdir()

@@ -206,6 +206,12 @@ class ActivationSettings(Section):
         ge=0,
         description="seconds that each restarted pod must stay up before its instance is healthy",
     )
+    watch: float = Field(
+        120.0,
+        ge=0,
+        description="seconds that an instance is watched once its pools are restored; if it does "
+        "not stay healthy it goes back",
+    )
     parallel: int = Field(8, ge=1, description="activations at once")
     retry_first: float = Field(15.0, gt=0, description="seconds before a first retry; doubles")
     retry_most: float = Field(1800.0, gt=0, description="seconds that it doubles up to")

@@ -44,6 +44,7 @@ _recorder = Recorder()
 
 # What each test would wait for otherwise; those that are about it ask for more.
 os.environ.setdefault("GROUNDCREW_ACTIVATION__SETTLE", "0")
+os.environ.setdefault("GROUNDCREW_ACTIVATION__WATCH", "0")
 
 
 def pytest_configure() -> None:

@@ -39,7 +39,8 @@ class LocalDriver:
 
     `declared` returns the providers and plugins of a build; `check` raises if this daemon may not
     act. `share` is where the loaders are; None: on any share. `notes` is a folder for notes of
-    running restart commands, which may outlive the daemon; None: there are no notes.
+    running restart commands, which may outlive the daemon; None: there are no notes. `watch` is
+    the number of seconds that an instance must stay healthy after its pools are restored.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class LocalDriver:
         check: Callable[[], None] = lambda: None,
         share: Path | None = None,
         notes: Path | None = None,
+        watch: float = 0.0,
     ) -> None:
         self._share = share
         self._notes = notes
         self._allow = settings.allow
-        self._rest = RestSteps(secrets_dir, check)
+        self._rest = RestSteps(secrets_dir, check, watch)
         self._starts = Starts(share)
         self._down = _Downs()
         self._check = check
@@ -159,13 +161,15 @@ class LocalDriver:
         match step:
             case Step.OBSERVE:
                 return rest.observe(instance)
-            case Step.PAUSE:
-                return rest.pause(instance, activation)
-            case Step.DRAIN:
+            case Step.PAUSE | Step.PAUSE_BACK:
+                return rest.pause(instance, activation, now)
+            case Step.DRAIN | Step.DRAIN_BACK:
                 return rest.drain(instance, activation, now)
-            case Step.RESTART | Step.RESTART_BACK:
+            case Step.RESTART | Step.RESTART_BACK | Step.RESTART_SERVERS_BACK:
                 return self._restart(instance, activation)
-            case Step.PROBE | Step.PROBE_BACK:
+            case Step.WATCH if not rest.watch:
+                return StepResult(Verdict.OK)
+            case Step.PROBE | Step.PROBE_BACK | Step.WATCH:
                 return self._probe(instance, activation, now)
             case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
                 return rest.release(instance, activation)
@@ -177,6 +181,8 @@ class LocalDriver:
         loading = [c for c in instance.local.components if c.name in activation.components]
         servers = [c for c in loading if c.name in SERVERS]
         workers = [c for c in loading if c.name not in SERVERS]
+        if activation.step is Step.RESTART_SERVERS_BACK:  # tasks may run on the others
+            workers = []
         for together in (workers, servers):  # the API responds while the others start
             failpoint("airflow.restart.components")
             self._check()

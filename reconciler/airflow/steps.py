@@ -10,22 +10,25 @@ from reconciler.core.definitions import Instance, OnTimeout
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.steps import BLAMELESS
+from reconciler.core.steps import BLAMELESS, PAUSES_BACK
 from reconciler.faults import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
+WATCH_INTERVAL = 5.0  # seconds between two checks while a healthy instance is watched
 SERVERS = ("webserver", "api-server")
 
 
 class RestSteps:
-    """Steps by REST: observe, pause, drain, probe, release. Raises Retryable if Airflow is silent.
+    """Steps by REST, from observing to watching. They raise Retryable if Airflow is silent.
 
-    `check` is called before each change and raises if this daemon may not act.
+    `check` is called before each change and raises if this daemon may not act. `watch` is the
+    number of seconds that an instance must stay healthy after its pools are restored.
     """
 
-    def __init__(self, secrets_dir: Path, check: Callable[[], None]) -> None:
+    def __init__(self, secrets_dir: Path, check: Callable[[], None], watch: float = 0.0) -> None:
         self._secrets = secrets_dir
         self._check = check
+        self.watch = watch
 
     def api(self, instance: Instance) -> Api:
         """Return a session with the instance's Airflow, with its team's credentials."""
@@ -46,15 +49,20 @@ class RestSteps:
             expected_dags=tuple(sorted(d.id for d in dags)),
         )
 
-    def pause(self, instance: Instance, activation: Activation) -> StepResult:
+    def pause(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         """Set the recorded pools to 0 slots: running tasks finish, new ones wait."""
-        with self.api(instance) as api:
-            present = api.pools()
-            for name, _ in activation.pools:  # a newer pool could not be restored
-                if present.get(name, 0) != 0:
-                    failpoint("airflow.pause.pool")
-                    self._check()
-                    api.set_pool(name, 0)
+        if not activation.pools:
+            return StepResult(Verdict.OK)
+        try:
+            with self.api(instance) as api:
+                present = api.pools()
+                for name, _ in activation.pools:  # a newer pool could not be restored
+                    if present.get(name, 0) != 0:
+                        failpoint("airflow.pause.pool")
+                        self._check()
+                        api.set_pool(name, 0)
+        except Retryable as error:
+            return _silent(instance, activation, now, error)
         return StepResult(Verdict.OK)
 
     def drain(self, instance: Instance, activation: Activation, now: float) -> StepResult:
@@ -64,12 +72,14 @@ class RestSteps:
             with self.api(instance) as api:
                 busy = api.busy()
         except Retryable as error:
-            if late:
+            if late and activation.step is Step.DRAIN:
                 return _deadline(instance, error.message)
-            raise
+            return _silent(instance, activation, now, error)
         if busy == 0:
             return StepResult(Verdict.OK)
         words = f"{busy} tasks still run"
+        if late and activation.step is Step.DRAIN_BACK:
+            return _deadline_back(instance, words)
         if late:
             return _deadline(instance, words)
         return StepResult(Verdict.NOT_YET, Problem("Draining", words), after=LOOK_AGAIN)
@@ -92,9 +102,17 @@ class RestSteps:
     def in_time(
         self, instance: Instance, activation: Activation, now: float, seen: StepResult
     ) -> StepResult:
-        """Return the observed result, or a failure if the deadline has passed."""
-        late = now - activation.step_since > instance.probe_timeout
-        if seen.verdict is Verdict.NOT_YET and late:
+        """Return the observed result, or a failure if the deadline has passed.
+
+        A watch ends at the first healthy check after its time; what is missing then has the probe's
+        limit to come back.
+        """
+        watch = self.watch if activation.step is Step.WATCH else 0.0
+        passed = now - activation.step_since
+        if seen.verdict is Verdict.OK and passed < watch:
+            words = f"healthy for {passed:.0f} of {watch:.0f} s"
+            return StepResult(Verdict.NOT_YET, Problem("Watching", words), after=WATCH_INTERVAL)
+        if seen.verdict is Verdict.NOT_YET and passed > watch + instance.probe_timeout:
             return StepResult(Verdict.FAILED, gate_timeout(instance, seen.problem))
         return seen
 
@@ -126,6 +144,33 @@ def served(activation: Activation) -> tuple[str | None, bool]:
     build = activation.from_build if back else activation.to_build
     loading = activation.from_load_into if back else activation.load_into
     return build, bool({*SERVERS} & {*loading})
+
+
+def _deadline_back(instance: Instance, words: str) -> StepResult:
+    """Return what happens at the drain's deadline when the build that tasks run on has failed."""
+    if instance.on_timeout is OnTimeout.PROCEED:
+        return StepResult(Verdict.OK)
+    return StepResult(
+        Verdict.NOT_YET,
+        Problem(
+            "DrainTimeout",
+            f"the instance has to go back, but {words} after {instance.drain_timeout:.0f} s; it "
+            f"goes back once they have ended. End them, or set `maintenance.drain.onTimeout: "
+            f"proceed`",
+        ),
+        after=LOOK_AGAIN,
+    )
+
+
+def _silent(instance: Instance, activation: Activation, now: float, error: Retryable) -> StepResult:
+    """Return FAILED if Airflow has been silent for too long while the instance has to go back.
+
+    The build may be why its API does not answer, and waiting would never end then.
+    """
+    late = now - activation.step_since > instance.probe_timeout
+    if late and activation.step in PAUSES_BACK:
+        return StepResult(Verdict.FAILED, Problem(error.reason, error.message))
+    raise error
 
 
 def _deadline(instance: Instance, words: str) -> StepResult:

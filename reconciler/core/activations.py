@@ -25,12 +25,13 @@ from reconciler.core.steps import (
     SUPERSEDED,
     SWITCHED,
     UNTOUCHED,
+    as_active,
     asked_by,
+    is_busy,
     move,
     package_changes,
     quarantined,
     retire,
-    stuck,
 )
 from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_base_moved
 
@@ -94,7 +95,10 @@ class WayBack:
 
 def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
     """Return the effect of a rollback requested now: the previous build, and never further back."""
-    activation, previous = record.activation, record.previous
+    activation = record.activation
+    if activation is not None and activation.step is Step.WATCH:  # a rollback ends the watch
+        record, activation = as_active(draft, record, activation), None
+    previous = record.previous
     if activation is not None and activation.step is not Step.DEGRADED:
         return WayBack(refused="an activation runs")
     if record.current is None:
@@ -231,7 +235,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
             return waits.for_window(window)
     site = record.definition.site
     running = sum(
-        r.activation is not None and not stuck(r.activation) and r.definition.site == site
+        r.activation is not None and is_busy(r.activation) and r.definition.site == site
         for r in draft.instances.values()
     )
     if running >= draft.policy.activations_on(site):

@@ -48,6 +48,7 @@ class ActivationPhase(StrEnum):
     SWITCHING = "Switching"
     RESTARTING = "Restarting"
     PROBING = "Probing"
+    WATCHING = "Watching"
     ACTIVE = "Active"
     ROLLING_BACK = "RollingBack"
     ROLLED_BACK = "RolledBack"
@@ -64,6 +65,11 @@ class Step(StrEnum):
     RESTART = "restart"
     PROBE = "probe"
     RELEASE = "release"  # pools as they were
+    WATCH = "watch"  # tasks run on `to_build`; it must stay healthy for a while
+    PAUSE_BACK = "pause-back"  # it did not: pools to 0 again
+    DRAIN_BACK = "drain-back"  # until nothing runs on `to_build`
+    SWITCH_SERVERS_BACK = "switch-servers-back"  # its API is silent: the pointer to `from_build`
+    RESTART_SERVERS_BACK = "restart-servers-back"  # and its servers, which run no tasks, with it
     SWITCH_BACK = "switch-back"  # the pointer to `from_build`
     RESTART_BACK = "restart-back"
     PROBE_BACK = "probe-back"
@@ -92,6 +98,11 @@ PHASE_OF: dict[Step, ActivationPhase] = {
     Step.RESTART: ActivationPhase.RESTARTING,
     Step.PROBE: ActivationPhase.PROBING,
     Step.RELEASE: ActivationPhase.PROBING,
+    Step.WATCH: ActivationPhase.WATCHING,
+    Step.PAUSE_BACK: ActivationPhase.ROLLING_BACK,
+    Step.DRAIN_BACK: ActivationPhase.ROLLING_BACK,
+    Step.SWITCH_SERVERS_BACK: ActivationPhase.ROLLING_BACK,
+    Step.RESTART_SERVERS_BACK: ActivationPhase.ROLLING_BACK,
     Step.SWITCH_BACK: ActivationPhase.ROLLING_BACK,
     Step.RESTART_BACK: ActivationPhase.ROLLING_BACK,
     Step.PROBE_BACK: ActivationPhase.ROLLING_BACK,
@@ -114,7 +125,15 @@ TABLE: dict[Step, dict[Verdict, Step]] = {
     Step.SWITCH: {Verdict.OK: Step.RESTART, Verdict.FAILED: Step.SWITCH_BACK},
     Step.RESTART: {Verdict.OK: Step.PROBE, Verdict.FAILED: Step.SWITCH_BACK},
     Step.PROBE: {Verdict.OK: Step.RELEASE, Verdict.FAILED: Step.SWITCH_BACK},
-    Step.RELEASE: {Verdict.OK: Step.DONE},  # retried until it works: the instance is healthy
+    Step.RELEASE: {Verdict.OK: Step.WATCH},  # retried until it works: the instance is healthy
+    Step.WATCH: {Verdict.OK: Step.DONE, Verdict.FAILED: Step.PAUSE_BACK},
+    Step.PAUSE_BACK: {Verdict.OK: Step.DRAIN_BACK, Verdict.FAILED: Step.SWITCH_SERVERS_BACK},
+    Step.DRAIN_BACK: {Verdict.OK: Step.SWITCH_BACK, Verdict.FAILED: Step.PAUSE_BACK},
+    Step.SWITCH_SERVERS_BACK: {
+        Verdict.OK: Step.RESTART_SERVERS_BACK,
+        Verdict.FAILED: Step.PAUSE_BACK,
+    },
+    Step.RESTART_SERVERS_BACK: {Verdict.OK: Step.PAUSE_BACK, Verdict.FAILED: Step.PAUSE_BACK},
     Step.SWITCH_BACK: {Verdict.OK: Step.RESTART_BACK, Verdict.FAILED: Step.DEGRADED},
     Step.RESTART_BACK: {Verdict.OK: Step.PROBE_BACK, Verdict.FAILED: Step.DEGRADED},
     Step.PROBE_BACK: {Verdict.OK: Step.RELEASE_BACK, Verdict.FAILED: Step.DEGRADED},

@@ -17,6 +17,7 @@ from reconciler.core.model import (
     Verb,
 )
 from reconciler.core.phases import BuildPhase
+from reconciler.core.steps import end_watch
 from reconciler.core.world import REPO, Draft, environment_of
 
 
@@ -103,10 +104,12 @@ def _rollback(draft: Draft, request: Request) -> None:
         _unknown(draft, request)
         return
     back = way_back(draft, instance)
-    if instance.current is None or back.refused:
+    if back.refused:
         words = f"asked by {request.who}, but {back.refused}"
         _tell(draft, request, "RollbackRefused", instance, words)
         return
+    instance = end_watch(draft, instance)
+    assert instance.current is not None, "a rollback from the bare base is refused"
     mark = Quarantine(
         instance.current,
         instance.current_digest or "",

@@ -24,12 +24,20 @@ from reconciler.core.world import Draft, commit_data, environment_of, is_base_mo
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the target may still change, or be given up."""
 
-SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE})
+SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE, Step.WATCH})
 """Steps with which an activation goes forward once the pointer may have moved."""
 
 SUPERSEDED, BASE_CHANGED = "Superseded", "BaseChanged"
 WITHDRAWN = frozenset({SUPERSEDED, BASE_CHANGED})
 """Reasons for withdrawing an activation without a failure: its replacement follows at once."""
+
+PAUSES_BACK = frozenset({
+    Step.PAUSE_BACK, Step.DRAIN_BACK, Step.SWITCH_SERVERS_BACK, Step.RESTART_SERVERS_BACK,
+})  # fmt: skip
+"""Steps that empty the instance again after a watch that failed: tried until they work."""
+
+RESTARTS = frozenset({Step.RESTART, Step.RESTART_BACK, Step.RESTART_SERVERS_BACK})
+"""Steps that restart components; when each began is recorded first."""
 
 RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
 """Steps that only restore the slots of pools: retried until they work."""
@@ -46,7 +54,8 @@ ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
 """Reasons that count against a build after this many times if the build before got in."""
 
 ORDINARY = frozenset({
-    "Draining", "Restarting", "Settling", "ComponentDown", "Unhealthy", "NotParsed", "NotLoaded",
+    "Draining", "Restarting", "Settling", "Watching", "ComponentDown", "Unhealthy", "NotParsed",
+    "NotLoaded",
 })  # fmt: skip
 """Conditions that a step waits for while nothing is wrong, up to its own deadline."""
 
@@ -61,10 +70,15 @@ def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
 def stuck(activation: Activation) -> bool:
     """Return True if it continues only once something outside is repaired, by whatever means.
 
-    Rolling back failed, or the slots of pools cannot be restored.
+    Rolling back failed, tasks do not finish, or the slots of pools cannot be restored.
     """
     waits = activation.failures > 0 or activation.held is not None
-    return activation.reverts > 0 or (activation.step in RELEASES and waits)
+    return activation.reverts > 0 or (activation.step in RELEASES | PAUSES_BACK and waits)
+
+
+def is_busy(activation: Activation) -> bool:
+    """Return True if an activation counts towards how many may run at once."""
+    return activation.step is not Step.WATCH and not stuck(activation)
 
 
 def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:
@@ -159,9 +173,7 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
         step=step,
         phase=phase,
         step_since=draft.now,
-        restarted_at=draft.now
-        if step in (Step.RESTART, Step.RESTART_BACK)
-        else activation.restarted_at,
+        restarted_at=draft.now if step in RESTARTS else activation.restarted_at,
         failures=0,
         not_before=0.0,
         held=None,
@@ -179,9 +191,16 @@ def _ended(draft: Draft, record: InstanceRecord, activation: Activation) -> Inst
             return _aborted(draft, record, activation)
 
 
+def end_watch(draft: Draft, record: InstanceRecord) -> InstanceRecord:
+    """End the watch of a new build early: an operator has decided what happens next."""
+    activation = record.activation
+    if activation is None or activation.step is not Step.WATCH:
+        return record
+    activation = move(draft, record, activation, Step.DONE)
+    return _ended(draft, replace(record, activation=activation), activation)
+
+
 def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
-    by_id = {b.build_id: b for b in draft.builds.values()}
-    build = by_id.get(activation.to_build) if activation.to_build else None
     environment = environment_of(draft, record.name)
     data = _timing(activation)
     if environment is not None and activation.trigger is Trigger.COMMIT:
@@ -199,6 +218,13 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
             **asked_by(draft, record, activation),
         },
     )
+    return as_active(draft, record, activation)
+
+
+def as_active(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+    """Return the record of an instance on which an activation has been completed."""
+    by_id = {b.build_id: b for b in draft.builds.values()}
+    build = by_id.get(activation.to_build) if activation.to_build else None
     digest = build.recipe_digest if build else None
     if build is None and activation.to_build == record.previous:
         digest = record.previous_digest
@@ -212,6 +238,7 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
         before, of_before = record.previous, record.previous_digest
     return replace(
         retire(record, record.current, draft.now),
+        activation=None,
         current=activation.to_build,
         current_digest=digest,
         current_runtime=runtime if activation.to_build else None,

@@ -63,6 +63,7 @@ class ClusterRooms:
             check=check,
             wake=wake,
             settle=settings.activation.settle,
+            watch=settings.activation.watch,
         )
 
     @property

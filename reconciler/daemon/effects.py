@@ -42,7 +42,7 @@ from reconciler.share.share import Share
 
 log = logging.getLogger(__name__)
 
-SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK, Step.WITHDRAW})
+SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK, Step.SWITCH_SERVERS_BACK, Step.WITHDRAW})
 STEP_LIMIT = 600.0  # seconds of retryable errors after which a step has failed
 
 

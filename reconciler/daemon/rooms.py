@@ -62,6 +62,7 @@ class Rooms:
         self._local = LocalDriver(
             settings.local, settings.secrets_dir, declared,
             check=self._may_act, share=settings.share, notes=settings.state_dir / "restarts",
+            watch=settings.activation.watch,
         )  # fmt: skip
         self.adoption = Adoption(self.share)
         self.sizes = Sizes(self.share)

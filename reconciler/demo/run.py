@@ -100,6 +100,7 @@ class Daemon:
             f"[builder]\nparallel = 2\n"
             f"[local]\nallow = {allowed!r}\n"
             f"[http]\nport = {port}\n"
+            f"[activation]\nwatch = 5.0\n"
             f"[notify]\ndigest_above = 100\n"  # each act's messages are checked one by one
         )
         self.environment = {

@@ -154,6 +154,7 @@ class World:
             **self.variables,
             "USER": "reader",
             **({"GROUNDCREW_CONFIG": str(self.config)} if self.config else {}),
+            "GROUNDCREW_ACTIVATION__WATCH": "1",
             "GROUNDCREW_BUILDER__DEFAULT_INDEX": self.public.url,
             "GROUNDCREW_BUILDER__ALLOW_HOSTS": f'["{self.private.host}"]',
             "AIRFLOW_USER": USER,

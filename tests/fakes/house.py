@@ -3,7 +3,7 @@
 It carries out the effects that `decide` asks for, halfway where a test wants that, and asserts the
 promises at the moments at which they could break. What a build does follows from the first letter
 of its recipe digest: `g` is good, `r` does not resolve, `v` fails verification, `l` fails on the
-live instance, `d` never lets the instance drain.
+live instance, `w` fails there once tasks run, `d` never lets the instance drain.
 """
 
 from __future__ import annotations
@@ -288,25 +288,28 @@ class House:
         real = self.airflow[record.name]
         step = activation.step
         talks = {Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.PROBE, Step.PROBE_BACK, Step.RELEASE,
-                 Step.RELEASE_BACK, Step.RELEASE_ABORT}  # fmt: skip
+                 Step.RELEASE_BACK, Step.RELEASE_ABORT, Step.WATCH, Step.PAUSE_BACK,
+                 Step.DRAIN_BACK}  # fmt: skip
         if self.faults & {"api", "credentials"} and step in talks:
             return self._silent(record, activation)
         match step:
             case Step.OBSERVE:
                 pools = tuple(sorted(real.pools.items()))
                 return StepResult(Verdict.OK, pools=pools, baseline=(), expected_dags=())
-            case Step.PAUSE:
+            case Step.PAUSE | Step.PAUSE_BACK:
                 assert dict(activation.pools), "pools are recorded before the first change"
                 for number, name in enumerate(real.pools):
                     if not (halfway and number):
                         real.pools[name] = 0
-            case Step.DRAIN:
+            case Step.DRAIN | Step.DRAIN_BACK:
                 if real.tasks:
                     late = self.now - activation.step_since > record.definition.drain_timeout
                     words = Problem("DrainTimeout", "tasks still run")
                     return StepResult(Verdict.FAILED if late else Verdict.NOT_YET, words, 2.0)
-            case Step.SWITCH | Step.SWITCH_BACK | Step.WITHDRAW:
+            case Step.SWITCH | Step.SWITCH_BACK | Step.SWITCH_SERVERS_BACK | Step.WITHDRAW:
                 return self._switch(record, activation, real)
+            case Step.RESTART_SERVERS_BACK:
+                pass  # they run no tasks, and a build is loaded by the others
             case Step.RESTART | Step.RESTART_BACK:
                 assert not real.tasks, "no task runs while components restart"
                 if "restart" in self.faults:
@@ -324,6 +327,10 @@ class House:
                 if not real.healthy:
                     self._fails_live(record, activation)
                     return StepResult(Verdict.FAILED, Problem("ComponentDown", "it is down"))
+            case Step.WATCH:
+                if (real.running or "").startswith("w"):
+                    self._fails_live(record, activation)
+                    return StepResult(Verdict.FAILED, Problem("CrashLoop", "it crashes"))
             case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
                 for number, (name, slots) in enumerate(activation.pools):
                     if not (halfway and number):
@@ -334,7 +341,7 @@ class House:
         """Airflow does not answer, or refuses our credentials: as the steps by its API tell it."""
         reason = "AirflowUnreachable" if "api" in self.faults else "AirflowDenied"
         problem = Problem(reason, "no answer")
-        probing = activation.step in (Step.PROBE, Step.PROBE_BACK)
+        probing = activation.step in (Step.PROBE, Step.PROBE_BACK, Step.WATCH)
         recorded = self.records.instances[record.name].activation
         look = (record.name, str(activation.step), recorded.step_since if recorded else 0.0)
         self.silent[look] = self.silent.get(look, 0) + 1
@@ -348,7 +355,7 @@ class House:
         return StepResult(Verdict.FAILED, problem)
 
     def _fails_live(self, record: InstanceRecord, activation: Activation) -> None:
-        if activation.step in (Step.RESTART, Step.PROBE):
+        if activation.step in (Step.RESTART, Step.PROBE, Step.WATCH):
             self.failed_live.add((record.name, activation.to_build))
 
     def _switch(self, record: InstanceRecord, activation: Activation, real: Airflow) -> StepResult:

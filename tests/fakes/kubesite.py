@@ -243,7 +243,7 @@ class KubeSite:
             "secrets_dir": str(self.root / "secrets"),
             "git": {"url": str(self.repo), "poll_interval": 1.0},
             "http": {"enabled": False},
-            "activation": {"retry_first": 0.5},
+            "activation": {"retry_first": 0.5, "settle": 0, "watch": 0},
             "kubernetes": {
                 "kubeconfig": str(self.kubeconfig),
                 "jobs": {"namespace": self.builds, "index_port": 0, "cpu": "1"},

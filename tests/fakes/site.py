@@ -62,7 +62,7 @@ class Site:
             f'secrets_dir = "{self.root / "secrets"}"\n'
             f'[git]\nurl = "{self.repo}"\npoll_interval = {poll_interval}\n'
             f'[local]\nallow = ["/usr/bin/env", "{self.python}"]\n'
-            f"[http]\nenabled = false\n[activation]\nretry_first = 0.2\n"
+            f"[http]\nenabled = false\n[activation]\nretry_first = 0.2\nwatch = 0\n"
         )
 
     def instance(self, name: str = INSTANCE) -> dict[str, Any]:

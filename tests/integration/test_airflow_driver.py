@@ -64,6 +64,7 @@ def test_every_fault_of_the_api_is_retryable_in_words(
     rig: Rig, step: Step, fault: str, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the API does, a step says so with a reason and without the password."""
+    rig.do(Step.OBSERVE)
     if fault == "slow":
         make = rest.Api
         monkeypatch.setattr(steps, "Api", lambda *a, **k: make(*a, **k, timeout=0.2))

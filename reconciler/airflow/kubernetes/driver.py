@@ -40,7 +40,8 @@ class KubernetesDriver:
 
     `declared` returns the providers and plugins of a build; `check` raises if this daemon may not
     act; `wake` wakes the loop when an image has changed. `settle` is the number of seconds that
-    each restarted pod must stay up before the gate is passed.
+    each restarted pod must stay up before the gate is passed, `watch` the number of seconds that
+    the instance must stay healthy after its pools are restored.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class KubernetesDriver:
         check: Callable[[], None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
         settle: float = 0.0,
+        watch: float = 0.0,
     ) -> None:
         self._settle = settle
         self._clusters = clusters
-        self._rest = RestSteps(secrets_dir, check)
+        self._rest = RestSteps(secrets_dir, check, watch)
         self._declared = declared
         self._wake = wake
 
@@ -112,15 +114,17 @@ class KubernetesDriver:
         match step:
             case Step.OBSERVE:
                 return self._observe(release, instance, activation, now)
-            case Step.PAUSE:
-                return rest.pause(instance, activation)
-            case Step.DRAIN if release.tasks_apart():
+            case Step.PAUSE | Step.PAUSE_BACK:
+                return rest.pause(instance, activation, now)
+            case Step.DRAIN | Step.DRAIN_BACK if release.tasks_apart():
                 return StepResult(Verdict.OK)
-            case Step.DRAIN:
+            case Step.DRAIN | Step.DRAIN_BACK:
                 return rest.drain(instance, activation, now)
-            case Step.RESTART | Step.RESTART_BACK:
+            case Step.RESTART | Step.RESTART_BACK | Step.RESTART_SERVERS_BACK:
                 return self._restart(release, instance, activation, now)
-            case Step.PROBE | Step.PROBE_BACK:
+            case Step.WATCH if not rest.watch:
+                return StepResult(Verdict.OK)
+            case Step.PROBE | Step.PROBE_BACK | Step.WATCH:
                 return self._probe(release, instance, activation, now)
             case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
                 return rest.release(instance, activation)
@@ -160,6 +164,8 @@ class KubernetesDriver:
         found = _restarted(release, activation)
         servers = [w for w in found if component_of(w[1]) in SERVERS]
         others = [w for w in found if component_of(w[1]) not in SERVERS]
+        if activation.step is Step.RESTART_SERVERS_BACK:  # tasks may run on the others
+            others = []
         stamp, since = iso(activation.restarted_at), activation.step_since
         for together in (others, servers):  # the API responds while the others start
             self._stamp_all(release, together, stamp)

@@ -20,8 +20,8 @@ TONES = {
     "Healthy": GOOD, "Synced": GOOD, "Active": GOOD, "Ready": GOOD,
     "Degraded": BAD, "Failed": BAD, "RolledBack": BAD, "Missing": BAD, "RollingBack": BAD,
     "Progressing": BUSY, "OutOfSync": BUSY, "Draining": BUSY, "Switching": BUSY,
-    "Restarting": BUSY, "Probing": BUSY, "Queued": BUSY, "Resolving": BUSY, "Building": BUSY,
-    "Verifying": BUSY, "Waiting": BUSY,
+    "Restarting": BUSY, "Probing": BUSY, "Watching": BUSY, "Queued": BUSY, "Resolving": BUSY,
+    "Building": BUSY, "Verifying": BUSY, "Waiting": BUSY,
 }  # fmt: skip
 EVENTS = (
     "SourceChanged", "SourceFailed", "SourceRecovered", "PruneHeld", "PruneConfirmed",
@@ -64,6 +64,7 @@ PHASES = {
     "Switching": "A new build is being activated.",
     "Restarting": "A new build is being activated: its components are restarted.",
     "Probing": "A new build is being activated: it has to prove that it is healthy.",
+    "Watching": "A new build is live, tasks included; it goes back if it does not stay healthy.",
 }
 
 
