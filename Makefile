@@ -38,6 +38,7 @@ envtest: setup ## Build a Kubernetes control plane for the tests, once (Go; or s
 
 node: envtest ## Build a real Kubernetes node for the tests, once (root, Go, Debian's runc and CNI)
 	scripts/node/build
+	$(BIN)/python -m tests.harness.node
 
 node-test: node ## Tests on a real node, with a kubelet and containers
 	$(BIN)/pytest -n 0 tests/node

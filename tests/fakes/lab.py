@@ -104,18 +104,22 @@ class Administration:
         return self.api.raw("GET", path + query).decode()
 
     def rolled_out(self, kind: str, namespace: str, name: str, seconds: float = 30) -> Json:
-        """The Deployment or StatefulSet once all its pods are of its present template and ready."""
+        """Return the Deployment or StatefulSet once all its pods are new and ready."""
 
         def done() -> Json | None:
-            found = self.api.get(kind, namespace, name)
-            assert found is not None, f"{kind} {namespace}/{name} is gone"
-            status, wanted = found.get("status", {}), found["spec"].get("replicas", 1)
-            fresh = status.get("observedGeneration", 0) >= found["metadata"]["generation"]
-            counts = [status.get(k, 0) for k in ("replicas", "updatedReplicas", "readyReplicas")]
-            current = status.get("currentRevision") == status.get("updateRevision")
-            return found if fresh and current and counts == [wanted] * 3 else None
+            workload = self.api.get(kind, namespace, name)
+            assert workload is not None, f"{kind} {namespace}/{name} is gone"
+            return workload if self._is_rolled_out(workload) else None
 
         return wait_for(done, seconds, f"the rollout of {kind} {namespace}/{name}")
+
+    def _is_rolled_out(self, workload: Json) -> bool:
+        """Return True if all pods are of the present template and ready."""
+        status, wanted = workload.get("status", {}), workload["spec"].get("replicas", 1)
+        fresh = status.get("observedGeneration", 0) >= workload["metadata"]["generation"]
+        counts = [status.get(k, 0) for k in ("replicas", "updatedReplicas", "readyReplicas")]
+        current = status.get("currentRevision") == status.get("updateRevision")
+        return bool(fresh and current and counts == [wanted] * 3)
 
 
 class Lab(Administration):

@@ -11,13 +11,14 @@ from types import TracebackType
 import yaml
 
 from tests.fakes.controlplane import ControlPlane
-from tests.fakes.kubeapi import wait_for
+from tests.fakes.kubeapi import Json, wait_for
 from tests.fakes.lab import Administration
 from tests.harness.node.network import HOST, NODE, PODS, Network
 from tests.harness.node.programs import Programs, end
 from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
 
 NAME = "node-0"
+CRASHES = 3  # so many restarts are no accident
 
 
 class Node(Administration):
@@ -55,6 +56,18 @@ class Node(Administration):
     ) -> None:  # fmt: skip
         self._stack.close()
 
+    def _is_rolled_out(self, workload: Json) -> bool:
+        """Return True once it is, and fail at once if one of its pods crashes again and again."""
+        labels = workload["spec"]["selector"]["matchLabels"]
+        space = workload["metadata"]["namespace"]
+        for pod in self.pods(space, ",".join(f"{k}={v}" for k, v in labels.items())):
+            for container in pod["status"].get("containerStatuses", []):
+                if container["restartCount"] >= CRASHES and "waiting" in container["state"]:
+                    query = f"?previous=true&tailLines=60&container={container['name']}"
+                    log = self.log(space, pod, query)
+                    raise AssertionError(f"{pod['metadata']['name']} keeps crashing:\n{log}")
+        return super()._is_rolled_out(workload)
+
     def _start(self, stack: ExitStack, name: str, words: list[str]) -> None:
         with (self.root / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -89,6 +102,7 @@ class Node(Administration):
             "volumePluginDir": str(self.root / "volumeplugins"),
             "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
-            "maxPods": 60, "syncFrequency": "10s", "nodeStatusUpdateFrequency": "4s",
+            "podLogsDir": str(self.root / "logs"), "maxPods": 60,
+            "syncFrequency": "10s", "nodeStatusUpdateFrequency": "4s",
         }))  # fmt: skip
         return path

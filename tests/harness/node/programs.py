@@ -19,6 +19,7 @@ INSTALLED = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "debootstrap": "debootstrap",
+    "pg_ctlcluster": "postgresql",
 }
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 CNI_PLUGINS = ("ptp", "host-local", "loopback")
