@@ -1,4 +1,4 @@
-"""A web server on a loopback address that answers from a table and keeps what it was asked."""
+"""Web server on a loopback address that answers from a table and records its requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Served:
-    """What is served by path: a body, or "→ address" for a redirect."""
+    """Bodies served by path, or "→ address" for a redirect."""
 
     host: str
     pages: dict[str, str]
@@ -19,7 +19,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        """Its address, without a slash at the end."""
+        """The server's URL, without a slash at the end."""
         return f"http://{self.host}"
 
 
@@ -44,7 +44,7 @@ def served(pages: Mapping[str, str] | None = None, address: str = "127.0.0.1") -
             self.wfile.write((body or "").encode())
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer((address, 0), Handler)
     server.daemon_threads = True

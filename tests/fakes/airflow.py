@@ -1,4 +1,4 @@
-"""One Airflow of a house, in memory: a build whose id begins with `l` does not start well on it."""
+"""Airflow of the simulated world, in memory; builds with ids that begin with `l` fail on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ POOLS = {"default_pool": 128, "small": 3, "closed": 0}
 
 @dataclass
 class Airflow:
-    """One instance as it really is: its base, its pools, its processes and tasks."""
+    """Actual state of one instance: its base, pools, processes and tasks."""
 
     base: int = 1
     first_base: int = 1  # that had the same Airflow
@@ -17,24 +17,24 @@ class Airflow:
     pointers: dict[str, str | None] = field(default_factory=dict)  # by runtime key, newest last
     running: str | None = None  # the build that its components loaded at their last start
     healthy: bool = True
-    rolling: bool = False  # an upgrade is under way: its pods run several images
+    rolling: bool = False  # an upgrade is in progress: its pods run several images
     tasks: list[str | None] = field(default_factory=list)  # the build that each task started with
 
     @property
     def runtime_key(self) -> str:
-        """The runtime of its present base."""
+        """The runtime of its current base."""
         return f"cp311-linux-{self.base}"
 
     @property
     def mark(self) -> str:
-        """The mark of its base, or of the mixture while an upgrade is under way."""
+        """The fingerprint of its base, or of the mixture while an upgrade is in progress."""
         return f"{self.base}~" if self.rolling else str(self.base)
 
     @property
     def loaded(self) -> tuple[str, str] | None:
-        """What its processes would load, were they started now, and the runtime it is named for.
+        """The build that its processes would load if started now, and the runtime it is named for.
 
-        A base that has nothing of its own goes on with the newest of the same Airflow.
+        A base without an entry of its own uses the newest one of the same Airflow.
         """
         alike = [k for k in self.pointers if int(k.rpartition("-")[2]) >= self.first_base]
         key = self.runtime_key if self.runtime_key in alike else next(reversed(alike), "")
@@ -43,21 +43,21 @@ class Airflow:
 
     @property
     def pointer(self) -> str | None:
-        """The build that its processes would load, were they started now."""
+        """The build that its processes would load if started now."""
         return self.loaded[0] if self.loaded is not None else None
 
     def start(self) -> None:
-        """Start its components anew."""
+        """Restart its components."""
         self.running = self.pointer
         self.healthy = not (self.pointer or "").startswith("l")
 
     def upgrade(self) -> None:
-        """Someone installs another Airflow and starts it."""
+        """Install another Airflow and start it, as an administrator would."""
         self.first_base = self.base + 1
         self.patch()
 
     def patch(self) -> None:
-        """Someone changes what is installed beside the same Airflow, and starts it."""
+        """Change what is installed beside the same Airflow, and start it."""
         self.base += 1
         self.rolling = False
         self.tasks.clear()

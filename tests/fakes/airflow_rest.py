@@ -1,7 +1,7 @@
-"""The part of Airflow's REST API that activations use, 2.x and 3.x, in memory, with faults.
+"""Fake of the parts of Airflow's REST API that activations use, 2.x and 3.x, with faults.
 
-Checked against real Airflows by `tests/e2e/test_fake_is_true.py`. It lives in the test's process
-and keeps its state while a daemon is killed and started. A component that starts posts to
+Compared with real Airflows by `tests/e2e/test_fake_is_true.py`. It lives in the test's process and
+keeps its state while a daemon is killed and started. A component that starts posts to
 `restart_url`, or to `/_fake/restart/<component>` with `restart_command`: that renews its heartbeat,
 and for the dag-processor the DAGs' parse times.
 """
@@ -28,13 +28,13 @@ Answer = tuple[int, str, bytes]  # status (0: hang up), content type, body
 
 
 def iso(at: float) -> str:
-    """A time as Airflow writes it."""
+    """Return a time in Airflow's format."""
     return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 @dataclass
 class State:
-    """What the fake Airflow is like now; a test changes it as it likes."""
+    """Current state of the fake Airflow, which a test may change."""
 
     pools: dict[str, int] = field(default_factory=lambda: {"default_pool": 128, "small": 3})
     busy: int = 0
@@ -45,18 +45,18 @@ class State:
     heartbeats: dict[str, float] = field(default_factory=dict)
     unhealthy: set[str] = field(default_factory=set)
     restarts: dict[str, str] = field(default_factory=dict)  # component → "refused" or "silent"
-    loaded: list[dict[str, str]] = field(default_factory=list)  # what started components said
+    loaded: list[dict[str, str]] = field(default_factory=list)  # reports of started components
     plugins: list[str] = field(default_factory=list)
     providers: list[str] = field(default_factory=list)
     patched: list[tuple[str, int]] = field(default_factory=list)
     fault: str = ""  # "drop", "slow", "html", "not-json", or a status: "401", "422", "500", …
-    fault_on: str = ""  # only requests whose path has this in it
+    fault_on: str = ""  # only requests whose path contains this
     slow: float = 3.0  # seconds
     token: str = TOKEN  # once it is another, TOKEN has ended
 
 
 class FakeAirflow:
-    """Serves on loopback while it is entered; `airflow` is "2" or "3"."""
+    """Server on loopback while it is entered; `airflow` is "2" or "3"."""
 
     def __init__(self, airflow: str = "3", page: int = 100) -> None:
         self.state = State()
@@ -77,16 +77,16 @@ class FakeAirflow:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The server's URL."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def restart_url(self) -> str:
-        """Where a starting component reports."""
+        """The URL at which a starting component reports."""
         return f"{self.url}/_fake/restart"
 
     def restart_command(self, component: str) -> tuple[str, ...]:
-        """What restarts a component of this Airflow."""
+        """Return the command that restarts a component of this Airflow."""
         return (sys.executable, "-ISc", POST, f"{self.restart_url}/{component}")
 
     def __enter__(self) -> Self:
@@ -101,7 +101,7 @@ class FakeAirflow:
     # ------------------------------------------------------------------------------- answers
 
     def answer(self, method: str, target: str, headers: Any, body: bytes) -> Answer:
-        """What a request gets."""
+        """Return the response to a request."""
         url = urlsplit(target)
         if url.path.startswith("/_fake/restart"):
             named = url.path.removeprefix("/_fake/restart").lstrip("/")
@@ -217,7 +217,7 @@ class FakeAirflow:
         return _json(200, _row(name, pools[name]))
 
     def _refused_body(self, name: str, asked: dict[str, Any], mask: list[str]) -> Answer | None:
-        """3.3 wants every field of a pool but the default one, whatever the mask says."""
+        """Return an error like 3.3, which wants every field of a pool except the default one."""
         if not self._three:
             unnamed = name == "default_pool" and asked.get("name") != name and mask != ["slots"]
             return self._error(400, "Default Pool's name can't be modified") if unnamed else None
@@ -230,7 +230,7 @@ class FakeAirflow:
         return _json(422, {"detail": details}) if missing else None
 
     def _unlimited(self) -> Answer:
-        """2.x cannot say that a pool has no limit: its own answer does not pass its own schema."""
+        """Return an error like 2.x, whose answer for an unlimited pool violates its own schema."""
         words = "Response body does not conform to specification: inf is not of type 'integer'"
         return self._error(500, words)
 
@@ -288,7 +288,7 @@ def _handler(fake: FakeAirflow) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1  # head and body in one packet
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
+            """Log nothing."""
 
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -303,7 +303,7 @@ def _handler(fake: FakeAirflow) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 self.wfile.write(data)
             except ConnectionError:
-                self.close_connection = True  # it did not wait for a slow answer
+                self.close_connection = True  # the client did not wait for a slow response
 
         do_GET = do_POST = do_PATCH = _any  # noqa: N815
 

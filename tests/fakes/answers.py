@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that gives one answer to everything, byte by byte as it is told."""
+"""Server on 127.0.0.1 that gives the same response to everything, byte by byte as configured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Answers:
-    """Answers each request with the same body and headers; `asked` are the headers of requests."""
+    """Server with one body and headers for all requests; `asked` are the headers of requests."""
 
     def __init__(self, body: bytes, headers: Mapping[str, str], code: int = 200) -> None:
         self.asked: list[dict[str, str]] = []

@@ -1,6 +1,6 @@
-"""A base that takes a second to make: an interpreter with a package that answers as Airflow does.
+"""Base that takes a second to create: an interpreter with a package that mimics Airflow.
 
-It stands for a real Airflow where hundreds of builds and verifications are made in a row. It knows
+It replaces a real Airflow where hundreds of builds and verifications are made in a row. It knows
 the three commands that verification uses; `tests/e2e` runs the same on real ones.
 """
 
@@ -55,7 +55,7 @@ else:
 
 
 def make_base(directory: Path, others: dict[str, str] | None = None) -> str:
-    """Make a base below `directory`; returns the path of its interpreter.
+    """Create a base below `directory`; return the path of its interpreter.
 
     `others` are further distributions (name → version), which its Airflow requires.
     """

@@ -1,4 +1,4 @@
-"""A builder at work: a fake base, a share, a public and a private index, and a team's recipe."""
+"""Complete builder: a fake base, a share, a public and a private index, and a team's recipe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FILE = "teams/red/one.yaml"
 
 @functools.cache
 def _base(others: tuple[tuple[str, str], ...]) -> str:
-    """A base that nothing writes to, made once."""
+    """Return a base that nothing writes to, created once."""
     folder = Path(tempfile.mkdtemp(prefix="groundcrew-base-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return make_base(folder / "base", dict(others))
@@ -84,11 +84,11 @@ class Bench:
         self._stack.close()
 
     def inspect(self) -> Runtime:
-        """What the base has."""
+        """Return the runtime of the base."""
         return self.builder.inspect(self.python)
 
     def make_builder(self, **more: object) -> Builder:
-        """Another builder on the same state and share, as after a restart."""
+        """Return another builder with the same state and share, as after a restart."""
         settings = BuilderSettings.model_validate(
             {
                 "sandbox": "require",
@@ -115,7 +115,7 @@ class Bench:
     def package(
         self, dist: str, modules: dict[str, str], requires: tuple[str, ...] = (), preamble: str = ""
     ) -> SourcePackage:
-        """An in-repo package as a commit would have it; `preamble` runs first in its backend."""
+        """Return an in-repo package as from a commit; `preamble` runs first in its backend."""
         described = json.dumps([dist, modules, requires, preamble])
         tree = hashlib.sha1(described.encode()).hexdigest()
         place = self.root / "trees" / tree
@@ -126,11 +126,11 @@ class Bench:
         return SourcePackage(dist, f"teams/red/packages/{dist}", tree, Place(FILE, 30))
 
     def corp(self, *globs: str) -> Index:
-        """The private index, for names that match the globs."""
+        """Return the private index, for names that match the globs."""
         return Index("corp", self.private.url, globs or ("acme-*",), "corp")
 
     def recipe(self, *wanted: str | SourcePackage, **more: object) -> Recipe:
-        """A recipe whose requirements are at lines 7, 8, … of its file."""
+        """Return a recipe whose requirements are at lines 7, 8, … of its file."""
         requirements = tuple(
             Requirement(text, Place(FILE, number))
             if isinstance(text, str)
@@ -142,14 +142,14 @@ class Bench:
         return replace(recipe, digest=hashlib.sha256(repr(recipe).encode()).hexdigest())
 
     def instance(self) -> Instance:
-        """An instance that runs the base."""
+        """Return an instance that runs the base."""
         home = self.root / "airflow"
         (home / "dags").mkdir(parents=True, exist_ok=True)
         local = LocalTarget(self.python, str(home), ())
         return Instance("red-dev", "red", Place("i.yaml"), Api("http://127.0.0.1:1"), local)
 
     def job(self, team: str = "red") -> Job:
-        """A job with a log of its own."""
+        """Return a job with its own log."""
         self._jobs += 1
         log = self.state / "logs" / f"{self._jobs}.log"
         return Job(f"job{self._jobs}", "one", team, "0" * 40, log, threading.Event())
@@ -157,11 +157,11 @@ class Bench:
     # --------------------------------------------------------------------------------------- doing
 
     def lock(self, recipe: Recipe, job: Job | None = None) -> str:
-        """Resolve; the lock's text."""
+        """Resolve; return the lock's text."""
         return self.builder.resolve(job or self.job(), recipe, self.runtime).text
 
     def names(self, recipe: Recipe) -> tuple[tuple[str, str], ...]:
-        """Resolve; what the lock installs."""
+        """Resolve; return what the lock installs."""
         return self.builder.resolve(self.job(), recipe, self.runtime).packages
 
     def build(self, recipe: Recipe, job: Job | None = None) -> Built:
@@ -172,7 +172,7 @@ class Bench:
     # -------------------------------------------------------------------------------------- seeing
 
     def paths(self, built: Built) -> dict[str, str]:
-        """Text of every Python file that a build puts on sys.path, by its import path."""
+        """Return the text of every Python file that a build puts on sys.path, by import path."""
         self.share.spread_build(built.build_id, lambda: None)  # as verification does
         document = self.share.build(built.build_id)
         assert document is not None, "a build is complete"
@@ -183,16 +183,16 @@ class Bench:
         return found
 
     def on_share(self) -> list[str]:
-        """Every file on the share but those of the layout."""
+        """Return every file on the share except those of the layout."""
         found = [p.relative_to(self.share.root).as_posix() for p in files(self.share.root)]
         return [p for p in found if not p.startswith(".")]
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file below a folder."""
+    """Return every file below a folder."""
     return [Path(here) / name for here, _, names in os.walk(folder) for name in names]
 
 
 def holding(text: str, *folders: Path) -> list[Path]:
-    """The files below the folders that hold a text, as it is or in base64's alphabet."""
+    """Return the files below the folders that contain a text, plain or in base64's alphabet."""
     return [p for folder in folders for p in files(folder) if text.encode() in p.read_bytes()]

@@ -1,4 +1,4 @@
-"""Runs one command in a sandbox, as the user that starts this: prints what the command printed.
+"""Run one command in a sandbox as the current user, and print its output.
 
 `python -m tests.fakes.confining <folder> <network: 0 or 1> <command>…` uses the folder as a daemon
 uses its state folder.
@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def confine(folder: Path, user: int, command: list[str], *, network: bool = False) -> str:
-    """Return what a command prints in the sandbox of a daemon that runs as a user."""
+    """Return what a command prints in the sandbox of a daemon with this user."""
     words = [sys.executable, "-m", "tests.fakes.confining", str(folder), str(int(network))]
     return run_as(user, [*words, *command])
 
 
 def run_as(user: int, command: list[str]) -> str:
-    """Return what a command prints that a user runs; root becomes that user."""
+    """Return what a command prints that runs as a user; root becomes that user."""
     words = command if user == os.geteuid() else [*_as_another(user), *command]
     done = subprocess.run(
         words, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
@@ -40,7 +40,7 @@ def run_as(user: int, command: list[str]) -> str:
 
 
 def _as_another(user: int) -> list[str]:
-    """The program and its interpreter may lie in root's home: then these alone are shown there."""
+    """Return the start of a command for another user, who sees only the program in root's home."""
     setpriv = shutil.which("setpriv")
     assert setpriv is not None, "util-linux is everywhere"
     shown = {Path(p).resolve() for p in (ROOT, sys.prefix, sys.base_prefix)}

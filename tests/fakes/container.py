@@ -1,8 +1,8 @@
-"""Runs a container's command as a local process under bubblewrap.
+"""Runner of a container's command as a local process under bubblewrap.
 
 The root file system is the host's, read-only, without what is hidden; volumes are mounted as the
-pod says; the network is the host's. The command is process 1 of its own namespace, as in a real
-container: a signal that it has no handler for does nothing to it, except SIGKILL.
+pod specifies; the network is the host's. The command is process 1 of its own namespace, as in a
+real container: a signal without a handler has no effect on it, except SIGKILL.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ OWN = {"/proc", "/dev"}  # made by bubblewrap
 
 @dataclass(frozen=True, slots=True)
 class Rootfs:
-    """`mounts`: (source, path, read-only). `hidden`: empty there. `image`: shown even if hidden."""
+    """Root file system of a container.
+
+    `mounts`: (source, path, read-only). `hidden`: empty there. `image`: visible even if hidden.
+    """
 
     mounts: Sequence[tuple[Path, Path, bool]]
     hidden: frozenset[str] = frozenset()
     image: Path | None = None
 
     def words(self) -> list[str]:
-        """The arguments of bwrap that make it."""
+        """Return the arguments of bwrap that create it."""
         places = [(source, os.path.realpath(path), ro) for source, path, ro in self.mounts]
         cut = {place for _, place, _ in places} | set(self.hidden)
         found = list(self._walk("/", cut))
@@ -40,7 +43,7 @@ class Rootfs:
         return [*found, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/"]
 
     def _walk(self, directory: str, cut: set[str]) -> Iterator[str]:
-        """Bind what the host has below a directory, down to the places that are cut out."""
+        """Bind what the host has below a directory, down to the paths that are cut out."""
         for entry in sorted(os.scandir(directory), key=lambda e: e.name):
             path = entry.path
             if path in OWN:
@@ -58,7 +61,7 @@ class Rootfs:
 
 @dataclass(slots=True)
 class Container:
-    """A running command; the thread that started it must live as long as it does."""
+    """Running command; the thread that started it must live as long as it does."""
 
     process: subprocess.Popen[bytes]
     pid: int
@@ -69,7 +72,7 @@ class Container:
         cls, command: Sequence[str], root: Rootfs, environment: dict[str, str], log: Path, *,
         uid: int, cwd: str,
     ) -> Container:  # fmt: skip
-        """Start it; its output goes to `log`."""
+        """Start the command; its output goes to `log`."""
         first = f"{root.image}/bin:" if root.image else ""
         variables = {"PATH": first + PATH, "HOME": "/", **environment}
         words = ["bwrap", "--unshare-user", "--uid", str(uid), "--gid", "0", "--unshare-pid",
@@ -92,16 +95,16 @@ class Container:
         return cls(process, json.loads(told)["child-pid"] if told.strip() else 0)
 
     def code(self) -> int | None:
-        """The exit code once it has ended (128 + n for signal n)."""
+        """Return the exit code once it has ended (128 + n for signal n)."""
         found = self.process.poll()
         return 128 - found if found is not None and found < 0 else found
 
     def terminate(self, why: str = "") -> None:
-        """SIGTERM to process 1."""
+        """Send SIGTERM to process 1."""
         self._signal(signal.SIGTERM, why)
 
     def kill(self, why: str = "") -> None:
-        """SIGKILL to process 1, which ends all of the container."""
+        """Send SIGKILL to process 1, which ends the whole container."""
         self._signal(signal.SIGKILL, why)
 
     def _signal(self, number: signal.Signals, why: str) -> None:

@@ -1,8 +1,8 @@
-"""A real Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler.
+"""Real Kubernetes control plane on loopback: etcd, API server, controller manager, scheduler.
 
-The programs come from `make envtest` (scripts/envtest/build tells where it put them). Ready in
-about ten seconds; everything it keeps is below one directory and ends with the process that started
-it. Users are those of a static token file, so that the audit log tells them apart; service accounts
+The programs come from `make envtest` (scripts/envtest/build prints where it put them). It is ready
+in about ten seconds; all its data is below one directory and it ends with the process that started
+it. Users come from a static token file, so that the audit log distinguishes them; service accounts
 get their tokens by TokenRequest.
 """
 
@@ -44,7 +44,7 @@ SILENT = ["lab:kubelet", "system:kube-controller-manager", "system:kube-schedule
 
 
 def assets() -> dict[str, Path] | None:
-    """The programs of a control plane, or None unless all of them are there."""
+    """Return the programs of a control plane, or None unless all of them exist."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = [cache / "groundcrew" / "envtest" / VERSION]
     if chosen := os.environ.get("KUBEBUILDER_ASSETS"):
@@ -60,9 +60,9 @@ def assets() -> dict[str, Path] | None:
 
 
 class ControlPlane:
-    """A context manager; `api` is the administrator's view of it.
+    """Context manager for a control plane; `api` is the administrator's client.
 
-    `address` is that of the API server: pods in a network of their own do not reach loopback.
+    `address` is that of the API server: pods with their own network do not reach loopback.
     """
 
     def __init__(
@@ -106,14 +106,14 @@ class ControlPlane:
         wait_for(self._ready, 60, f"the API server's /readyz; see {self.root}/kube-apiserver.log")
 
     def stop_apiserver(self) -> None:
-        """Kill the API server: connections are cut, nothing answers."""
+        """Kill the API server: connections are cut, and nothing responds."""
         self._stop("kube-apiserver", signal.SIGKILL)
 
     def restart_apiserver(self) -> None:
         """Kill the API server and start it again on the same port, with the same data.
 
-        Controllers and scheduler start anew with it: they would wait for up to a minute before they
-        ask again, and take nodes whose leases ran out meanwhile for lost.
+        Controllers and scheduler are restarted with it: they would wait for up to a minute before
+        they retry, and consider nodes lost whose leases expired meanwhile.
         """
         self.stop_apiserver()
         for name in CONTROLLERS:
@@ -122,7 +122,7 @@ class ControlPlane:
         self._start_controllers()
 
     def memory(self) -> int:
-        """Resident bytes of all its processes."""
+        """Return the resident bytes of all its processes."""
         pages = 0
         for process in self._processes.values():
             pages += int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
@@ -131,11 +131,11 @@ class ControlPlane:
     # ------------------------------------------------------------------------------------- clients
 
     def client(self, user: str = "admin", *, token: str = "") -> Api:
-        """A view of the API by one of USERS, or by any token."""
+        """Return a client for one of USERS, or for any token."""
         return Api(self.url, self.certificate, token or self._tokens[user])
 
     def token_for(self, namespace: str, account: str, seconds: int = 3600) -> str:
-        """A new token of a service account; the server takes 600 seconds as the least."""
+        """Return a new token of a service account; the server's minimum is 600 seconds."""
         body = {"metadata": {"name": account}, "spec": {"expirationSeconds": seconds}}
         answer = self.api.create("serviceaccounts", namespace, body, "token")
         return str(answer["status"]["token"])
@@ -144,7 +144,7 @@ class ControlPlane:
         self, path: Path, user: str = "admin", *, token: str = "", url: str = "",
         context: str = "lab", namespace: str = "default",
     ) -> Path:  # fmt: skip
-        """Write a kubeconfig for a user or a token; `url` to go by a proxy (TLS as here)."""
+        """Write a kubeconfig for a user or a token; `url` is that of a proxy with the same TLS."""
         path.write_text(yaml.safe_dump({
             "apiVersion": "v1", "kind": "Config", "current-context": context,
             "clusters": [{"name": context, "cluster": {
@@ -160,9 +160,10 @@ class ControlPlane:
         return path
 
     def audit(self, user: str = "", namespace: str = "") -> list[Json]:
-        """Audited requests in order: `verb`, `objectRef`, `user.username`, `responseStatus.code`.
+        """Return audited requests in order: `verb`, `objectRef`, `user`, `responseStatus`, ….
 
-        A watch appears when it starts and when it ends. Control plane and kubelet are left out.
+        Each has `user.username` and `responseStatus.code`. A watch appears when it starts and when
+        it ends. Control plane and kubelet are left out.
         """
         found = []
         for line in (self.root / "audit.log").read_text().splitlines():
@@ -269,7 +270,7 @@ class ControlPlane:
         ]  # fmt: skip
 
     def _endpoints(self) -> list[str]:
-        """Endpoints of the service `kubernetes` may not be loopback, and played pods need none."""
+        """Return options: endpoints of the service `kubernetes` may not be on loopback."""
         return ["--endpoint-reconciler-type=none"] if self.address == "127.0.0.1" else []
 
     def _controller_manager(self) -> list[str]:

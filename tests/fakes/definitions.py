@@ -1,4 +1,4 @@
-"""Definitions of environments and instances: what a test does not ask for is the same in all."""
+"""Definitions of environments and instances, with defaults for everything a test leaves out."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from reconciler.core.definitions import (
 
 
 def recipe(digest: str) -> Recipe:
-    """A recipe of which only the digest matters."""
+    """Return a recipe of which only the digest matters."""
     return Recipe(digest)
 
 
 def environment(name: str, digest: str, waves: tuple[Wave, ...], team: str = "red") -> Environment:
-    """An environment in a file of its own."""
+    """Return an environment in its own file."""
     return Environment(name, team, Place(f"teams/{team}/{name}.yaml", 1), recipe(digest), waves)
 
 
 def limited(definition: Environment, files: int, line: int = 9) -> Environment:
-    """The same environment with a limit of files; 0: without one."""
+    """Return the same environment with a limit of files; 0: without one."""
     place = Place(definition.place.file, line)
     limits = (ImportLimit(Measure.FILES, float(files), place),) if files else ()
     return replace(definition, recipe=replace(definition.recipe, checks=Checks(budget=limits)))
 
 
 def instance(name: str, team: str = "red", *, suspend: bool = False) -> Instance:
-    """A local instance in a file of its own."""
+    """Return a local instance in its own file."""
     return Instance(
         name, team, Place(f"instances/{name}.yaml", 1), Api("http://127.0.0.1:1"),
         LocalTarget("/python", "/airflow", ()), suspend=suspend,

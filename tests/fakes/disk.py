@@ -1,4 +1,4 @@
-"""A small file system of its own: what a full or a read-only disk really answers."""
+"""Small separate file system that shows how a full or a read-only disk really behaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A new folder that is a tmpfs of `size` (`24m`); the test is skipped where none may mount."""
+    """Yield a new folder that is a tmpfs of `size` (`24m`); skip the test if mounting fails."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True).returncode != 0:

@@ -1,8 +1,8 @@
-"""Ways out of a sandbox, tried one by one: run as a script, prints what each of them achieved.
+"""Attempts to escape from a sandbox: run as a script, it prints what each of them achieved.
 
 `python escapes.py <JSON of places> [<name>…]` prints {name: what was achieved}; an attempt that was
 stopped achieved "". Standard library only: it runs where a build script does. No attempt does harm
-where it succeeds.
+if it succeeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HERE = Path.cwd()
 
 
 def _call(name: str, *arguments: Any) -> str:
-    """Call a function of the C library; an error other than a refusal means that it was reached."""
+    """Call a function of the C library; any error other than a refusal means it was reached."""
     ctypes.set_errno(0)
     result = getattr(LIBC, name)(*arguments)
     error = ctypes.get_errno()
@@ -90,7 +90,7 @@ def _write(places: dict[str, Any]) -> str:
 
 
 def _processes(places: dict[str, Any]) -> str:
-    """Processes that are not of this sandbox, by a word in their environment."""
+    """Return processes outside this sandbox, recognized by a word in their environment."""
     word = str(places["word"]).encode()
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -111,7 +111,7 @@ def _root_of_victim(places: dict[str, Any]) -> str:
 
 
 def _trace(places: dict[str, Any]) -> str:
-    """Attach to a process, and leave it as it was."""
+    """Attach to a process, and leave it unchanged."""
     found = _call("ptrace", 0x4206, int(places["victim"]), None, None)  # PTRACE_SEIZE
     return "" if "-1" in found else found
 
@@ -163,7 +163,7 @@ def _make_device(places: dict[str, Any]) -> str:
 
 
 def _nested(places: dict[str, Any]) -> str:
-    """A user namespace in a child, as it would change this process otherwise."""
+    """Create a user namespace in a child, as it would otherwise change this process."""
     del places
     child = os.fork()
     if child == 0:
@@ -184,7 +184,7 @@ def _cloned(places: dict[str, Any]) -> str:
 
 
 def _system_calls(places: dict[str, Any]) -> str:
-    """All that the filter names, with arguments that make no sense."""
+    """Try all system calls in the filter, with meaningless arguments."""
     reached = []
     for name, number in places["calls"].items():
         ctypes.set_errno(0)

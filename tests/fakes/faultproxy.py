@@ -1,10 +1,10 @@
-"""Stands between a client and the API server, and spoils some of the requests.
+"""Proxy between a client and the API server that spoils some of the requests.
 
-`spoil(fault, method, part, times)` spoils the next requests of a method whose path has a part:
-409, 429 (with Retry-After: 1), 500, 401: answered with that and not passed on; "hang": never
+`spoil(fault, method, part, times)` spoils the next requests of a method whose path contains `part`:
+409, 429 (with Retry-After: 1), 500, 401: answered with that status and not passed on; "hang": never
 answered; "cut": the connection ends before the request is passed on; "lost": it is carried out and
-the answer is lost; "gone": a watch that begins with the error event 410; "half": a watch that ends
-in the middle of an event.
+the response is lost; "gone": a watch that begins with the error event 410; "half": a watch that
+ends in the middle of an event.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STATUS = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError", 401: "U
 
 @dataclass(slots=True)
 class Spoil:
-    """A fault that is still to come."""
+    """Pending fault."""
 
     fault: int | str
     method: str
@@ -38,14 +38,14 @@ class Spoil:
 
 
 class FaultProxy:
-    """A context manager; `url` instead of the control plane's."""
+    """Context manager for a proxy; use its `url` instead of the control plane's."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self._spoils: list[Spoil] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self.done: list[tuple[str, str, int | str]] = []  # (method, path, fault) that came
+        self.done: list[tuple[str, str, int | str]] = []  # (method, path, fault) that happened
         self._pool = urllib3.PoolManager(
             ca_certs=str(plane.certificate), maxsize=32, retries=False,
             timeout=urllib3.Timeout(connect=5, read=600),
@@ -56,7 +56,7 @@ class FaultProxy:
         self._server.daemon_threads = True
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(plane.certificate, plane.key)
-        # Shaking hands is the handlers': one slow client keeps nobody else waiting.
+        # Handlers do the TLS handshake, so that a slow client blocks nobody else.
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -77,10 +77,10 @@ class FaultProxy:
         self._pool.clear()
 
     def _turn_away(self) -> None:
-        """End in order what was connected and not served.
+        """Close connections that were not served.
 
-        Closing the listening socket alone resets it, and Python's ssl leaks a client's socket that
-        is reset before the handshake.
+        Closing the listening socket alone resets them, and Python's ssl leaks a client's socket
+        that is reset before the handshake.
         """
         self._server.socket.settimeout(0)
         with suppress(OSError):
@@ -89,18 +89,18 @@ class FaultProxy:
                 connection.close()
 
     def spoil(self, fault: int | str, method: str, part: str, times: int = 1) -> None:
-        """Spoil the next requests that fit; "watch" as the method for watches."""
+        """Spoil the next matching requests; "watch" as the method for watches."""
         with self._lock:
             self._spoils.append(Spoil(fault, method, part, times))
 
     @property
     def pending(self) -> list[Spoil]:
-        """Faults that have not come yet."""
+        """Return the faults that have not happened yet."""
         with self._lock:
             return [s for s in self._spoils if s.left > 0]
 
     def take(self, method: str, path: str) -> int | str | None:
-        """The fault for a request; counts it."""
+        """Return the fault for a request, and count it."""
         kind = "watch" if "watch=true" in path else method
         with self._lock:
             for one in self._spoils:
@@ -115,7 +115,7 @@ class FaultProxy:
         self._over.wait()
 
     def forward(self, method: str, path: str, headers: Any, body: bytes) -> Any:
-        """The server's own answer, not read yet."""
+        """Return the server's own response, not read yet."""
         kept = {k: v for k, v in headers.items() if k.lower() not in ("host", "connection")}
         return self._pool.request(
             method, self._plane.url + path, body=body or None, headers=kept,

@@ -1,4 +1,4 @@
-"""A fleet as records: as many environments and instances as are asked for, in every state."""
+"""Records of a fleet with any number of environments and instances, in every state."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from reconciler.core.world import WindowState, build_key
 from reconciler.share.share import Share
 from reconciler.store.store import Store
 
-AT = float(int(time.time())) - 900.0  # when all of it happened, seconds since the epoch
+AT = float(int(time.time())) - 900.0  # the time of everything, in seconds since the epoch
 REVISION = "5d41402abc4b2a76b9719d911017c592ae1b2c3d"
 RUNTIME = Runtime(
     key="cp311-linux_x86_64-airflow3.0.6-0123456789ab",
@@ -64,27 +64,27 @@ MARKUP = '<script>alert("x")</script> & <b>bold</b>'
 
 
 def digest(*words: object) -> str:
-    """A recipe digest."""
+    """Return a recipe digest."""
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
 def build_id(number: int, age: int = 0) -> str:
-    """The id of an instance's build; `age` 1 is the one before."""
+    """Return the id of an instance's build; `age` 1 is the previous one."""
     return digest("build", number, age)[:16]
 
 
 def state_of(number: int) -> str:
-    """Every state is there from nine instances on; most are active."""
+    """Return a state: nine instances cover all of them, and most are active."""
     return STATES[number] if number < len(STATES) else "active"
 
 
 def name_of(number: int) -> str:
-    """The name of an environment and of its only instance."""
+    """Return the name of an environment and of its only instance."""
     return f"{state_of(number)}-{number:04d}"
 
 
 def environment(number: int, *, subject: str = "use pandas 2.3") -> EnvironmentRecord:
-    """One environment with one instance in its rollout."""
+    """Return an environment with one instance in its rollout."""
     name, team = name_of(number), f"team-{number % 20:02d}"
     place = Place(f"teams/{team}/{name}.yaml", 3, 1)
     recipe = Recipe(digest(number), (Requirement("pandas>=2.2,<3", replace(place, line=6)),))
@@ -98,7 +98,7 @@ def environment(number: int, *, subject: str = "use pandas 2.3") -> EnvironmentR
 
 
 def builds(number: int) -> list[BuildRecord]:
-    """The present build of an environment, and the one before."""
+    """Return the current build of an environment, and the previous one."""
     key = build_key(name_of(number), digest(number), RUNTIME.key)
     steps = ("Queued", "Resolving", "Building", "Verifying", "Ready")
     phase = {"building": BuildPhase.BUILDING, "failed": BuildPhase.FAILED}.get(
@@ -141,7 +141,7 @@ def builds(number: int) -> list[BuildRecord]:
 
 
 def activation(number: int, step: Step, *phases: ActivationPhase) -> Activation:
-    """An activation of the present build over the one before."""
+    """Return an activation from the previous build to the current one."""
     load = ("scheduler", "worker")
     return Activation(
         id=digest("activation", number)[:12],
@@ -160,7 +160,7 @@ def activation(number: int, step: Step, *phases: ActivationPhase) -> Activation:
 
 
 def instance(number: int) -> InstanceRecord:
-    """One instance, in the state that its number says."""
+    """Return an instance, in the state determined by its number."""
     name, team, state = name_of(number), f"team-{number % 20:02d}", state_of(number)
     P = ActivationPhase  # noqa: N806 - a short name for a long table
     there = (P.DRAINING, P.SWITCHING, P.RESTARTING, P.PROBING)
@@ -216,7 +216,7 @@ def instance(number: int) -> InstanceRecord:
 
 
 def events(number: int, environment: EnvironmentRecord) -> list[Event]:
-    """What history has of one environment and its instance."""
+    """Return the history of one environment and its instance."""
     name, team = name_of(number), f"team-{number % 20:02d}"
     said = {"author": environment.commit.author, "subject": environment.commit.subject}
     change = {
@@ -241,7 +241,7 @@ def events(number: int, environment: EnvironmentRecord) -> list[Event]:
 
 
 def fill(store: Store, count: int, *, subject: str = "use pandas 2.3") -> None:
-    """Write a fleet of `count` instances, each with an environment of its own."""
+    """Write a fleet of `count` instances, each with its own environment."""
     store.migrate()
     lease = store.acquire("fleet", 600.0)
     assert lease is not None
@@ -265,7 +265,7 @@ def fill(store: Store, count: int, *, subject: str = "use pandas 2.3") -> None:
 
 
 def place_package(share: Share, name: str, version: str, files: int = 60) -> str:
-    """Place a package with so many modules on a share; the digest of its store entry."""
+    """Put a package with that many modules on a share; return the digest of its store entry."""
     lines = [
         f"{name}/__init__.py,sha256=x,2400",
         *(f"{name}/part{n % 7}/module_{n}.py,sha256=x,{1200 + 37 * n}" for n in range(files - 1)),
@@ -281,7 +281,7 @@ def place_package(share: Share, name: str, version: str, files: int = 60) -> str
 
 
 def place_builds(share: Share, count: int) -> None:
-    """Place the present builds on a share, with lock, SBOM, log and the report of verification."""
+    """Put the current builds on a share, with lock, SBOM, log and verification report."""
     share.prepare()
     entries = [place_package(share, n, v) for n, v in PACKAGES]
     jars = digest("jars")

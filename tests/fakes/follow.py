@@ -1,4 +1,4 @@
-"""Follows all objects of a kind, whatever happens to the API server meanwhile."""
+"""Follower of all objects of a kind, which survives restarts of the API server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.fakes.kubeapi import Api, Json, path_of
 
 
 class Follower(threading.Thread):
-    """Tells `see` of every object and its changes, and `gone` of its end, each at least once."""
+    """Thread that calls `see` for each object and change, and `gone` for its end, at least once."""
 
     def __init__(
         self, api: Api, kind: str, see: Callable[[Json], None], gone: Callable[[Json], None]
@@ -20,7 +20,7 @@ class Follower(threading.Thread):
         self._over = threading.Event()
 
     def stop(self) -> None:
-        """Tell nothing more; the thread ends with its present watch."""
+        """Stop calling; the thread ends with its current watch."""
         self._over.set()
 
     def run(self) -> None:

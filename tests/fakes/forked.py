@@ -1,4 +1,4 @@
-"""The daemon in a process forked from one that has imported everything: seconds saved per run."""
+"""Daemon in a process forked from one with all imports done, which saves seconds per run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 PRELOAD = ["reconciler.daemon.daemon", "reconciler.cli.running", "tests.fakes.forked"]
-NOT_STARTED = 3  # exit code, as the command line's
+NOT_STARTED = 3  # exit code, like the command line's
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a daemon runs: until nothing is left to do, or until it is told to stop.
+    """Mode of a daemon's run: until nothing is left to do, or until it is told to stop.
 
-    At `failpoint` it is killed, or frozen with `freezes`; what is passed is listed in `listing`.
+    At `failpoint` it is killed, or frozen with `freezes`; passed failpoints are listed in
+    `listing`.
     """
 
     once: bool = True
@@ -29,7 +30,7 @@ class Run:
 
 
 def context() -> ForkServerContext:
-    """Where such processes come from."""
+    """Return the context from which such processes are forked."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(PRELOAD)
     return found
@@ -43,12 +44,12 @@ def start(config: Path, log: Path, run: Run) -> ForkServerProcess:
 
 
 def once(config: Path, log: Path, failpoint: str = "", listing: str = "") -> int:
-    """`groundcrew run --once`, killed at a failpoint if one is given; returns the exit code."""
+    """Run `groundcrew run --once`, killed at a failpoint if given; return the exit code."""
     return end(start(config, log, Run(failpoint=failpoint, listing=listing)), log)
 
 
 def end(process: ForkServerProcess, log: Path, seconds: float = 120) -> int:
-    """Wait for a daemon to end; returns its exit code."""
+    """Wait for a daemon to end; return its exit code."""
     process.join(timeout=seconds)
     if process.is_alive():
         process.kill()

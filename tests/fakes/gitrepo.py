@@ -1,4 +1,4 @@
-"""A small environments repo with a work tree, and the source that polls it as the daemon does."""
+"""Small environments repo with a work tree, and a source that polls it like the daemon's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENVIRONMENT = f"""\
 
 
 class Repo:
-    """A repository with a work tree."""
+    """Repository with a work tree."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +59,7 @@ class Repo:
 def source(tmp_path: Path, url: str, **settings: object) -> Source:
     (tmp_path / "secrets").mkdir(exist_ok=True)
     made = GitSettings(url=url, **settings)  # type: ignore[arg-type]
-    return Source(made, tmp_path / "state", tmp_path / "secrets", tuple)  # as the daemon's
+    return Source(made, tmp_path / "state", tmp_path / "secrets", tuple)  # like the daemon's
 
 
 def read(repo: Repo, tmp_path: Path) -> Definitions:

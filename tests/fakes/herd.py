@@ -1,4 +1,4 @@
-"""A large environments repo with its records: made quickly, and with nothing left to do.
+"""Large environments repo with its records, created quickly, and with nothing left to do.
 
 Each team has a hundred environments; one in ten of them has an instance, whose build is active.
 """
@@ -40,7 +40,7 @@ RUNTIME = Runtime(
 
 
 def instance(name: str, team: str) -> str:
-    """The text of an instance's file."""
+    """Return the text of an instance's file."""
     return (
         f"apiVersion: groundcrew/v1\nkind: Instance\nmetadata: {{name: {name}}}\nspec:\n"
         f"  team: {team}\n"
@@ -53,7 +53,7 @@ def instance(name: str, team: str) -> str:
 
 
 def environment(name: str, instances: str = "", pin: str = "2.2") -> str:
-    """The text of an environment's file."""
+    """Return the text of an environment's file."""
     rollout = f"  rollout:\n    - {{instances: [{instances}]}}\n" if instances else ""
     return (
         f"apiVersion: groundcrew/v1\nkind: Environment\nmetadata: {{name: {name}}}\nspec:\n"
@@ -65,18 +65,18 @@ def environment(name: str, instances: str = "", pin: str = "2.2") -> str:
 
 
 def path_of(number: int) -> str:
-    """The file of an environment."""
+    """Return the path of an environment's file."""
     return f"teams/team-{number // PER_TEAM:03d}/env-{number:05d}.yaml"
 
 
 def text_of(number: int, pin: str = "2.2") -> str:
-    """What the file of an environment holds."""
+    """Return the text of the file of an environment."""
     wave = f"instance-{number:05d}" if number % PER_INSTANCE == 0 else ""
     return environment(f"env-{number:05d}", wave, pin)
 
 
 def files(count: int) -> dict[str, str]:
-    """A repo with `count` environments, by path."""
+    """Return a repo with `count` environments, by path."""
     found = {
         "shared/platform.yaml": "apiVersion: groundcrew/v1\nkind: Fragment\n"
         "metadata: {name: platform}\nspec:\n  requirements: [boto3>=1.40]\n"
@@ -92,7 +92,7 @@ def files(count: int) -> dict[str, str]:
 
 
 def commit(repo: Path, changed: dict[str, str], message: str = "a change") -> None:
-    """Commit files to a bare repo, made if need be; no work tree is written."""
+    """Commit files to a bare repo, created if necessary; no work tree is written."""
     if not repo.exists():
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(repo)], check=True)
         parent = b""
@@ -111,7 +111,7 @@ def commit(repo: Path, changed: dict[str, str], message: str = "a change") -> No
 
 
 def settings(root: Path, **more: object) -> Settings:
-    """The settings of a daemon below `root`."""
+    """Return the settings of a daemon below `root`."""
     return Settings(
         state_dir=root / "state",
         share=root / "share",
@@ -123,12 +123,12 @@ def settings(root: Path, **more: object) -> Settings:
 
 
 def build_id(number: int, age: int) -> str:
-    """The id of a build; `age` 0 is the active one."""
+    """Return the id of a build; `age` 0 is the active one."""
     return f"{number:08x}{age:08x}"
 
 
 def settle(root: Path, count: int, ages: int = 3) -> None:
-    """Make the repo, and records and a share on which every instance is active; nothing is built.
+    """Create the repo, records and a share with every instance active; nothing is built.
 
     Each environment with an instance has `ages` builds, the newest of them active.
     """
@@ -194,7 +194,7 @@ def settle(root: Path, count: int, ages: int = 3) -> None:
 
 
 def place_build(share: Share, one: str, team: str, entries: tuple[str, ...] = ()) -> None:
-    """Write a verified build as it lies on the share; not durably, which would take long."""
+    """Write a verified build to the share; not durably, which would take long."""
     folder = share.build_path(one)
     (folder / "verified").mkdir(parents=True)
     document = {"schema": 1, "build": one, "team": team, "entries": list(entries), "paths": []}

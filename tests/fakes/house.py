@@ -1,9 +1,9 @@
-"""A world for the core: a share, instances and operators in memory, with faults to order.
+"""Simulated world for the core: a share, instances and operators in memory, with faults.
 
-It carries out the effects that `decide` asks for, halfway where a test wants that, and asserts the
-promises at the moments at which they could break. What a build does follows from the first letter
-of its recipe digest: `g` is good, `r` does not resolve, `v` fails verification, `l` fails on the
-live instance, `w` fails there once tasks run, `d` never lets the instance drain.
+It carries out the effects that `decide` requests, halfway if a test wants that, and asserts the
+promises at the moments at which they could be broken. The behaviour of a build follows from the
+first letter of its recipe digest: `g` is good, `r` does not resolve, `v` fails verification, `l`
+fails on the live instance, `w` fails there once tasks run, `d` never lets the instance drain.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
 from tests.fakes.airflow import Airflow
 
-LOOKS = 6  # that a probe's limit holds at the least
+LOOKS = 6  # number of checks within a probe's limit, at least
 STEP_LIMIT = 600.0
 POLICY = Policy(retry_first=5.0, retry_most=60.0)
 
 
 def cost(digest: str) -> ImportCost:
-    """What importing a build of this recipe costs: its last digit tells the files in hundreds."""
+    """Return the import cost of a recipe's build: its last digit is the files in hundreds."""
     files = 100 * int(digest[-1])
     return ImportCost(files, 3 * files, files << 14, files / 100)
 
 
 def stored(records: Records, change: Change) -> Records:
-    """The records after a change, as the store would keep them."""
+    """Return the records after a change, as the store would keep them."""
     environments, instances = dict(records.environments), dict(records.instances)
     builds = dict(records.builds)
     for found in change.environments:
@@ -72,7 +72,7 @@ def stored(records: Records, change: Change) -> Records:
 
 
 def told(plan: Plan) -> object:
-    """What a plan says, whatever the order that it says it in."""
+    """Return the contents of a plan, independent of their order."""
     c = plan.change
     parts = (c.environments, c.instances, c.builds, c.drop_environments, c.drop_instances)
     more = (c.drop_builds, c.events, plan.effects, plan.cancels)
@@ -85,12 +85,12 @@ def told(plan: Plan) -> object:
 
 
 class House:
-    """Everything outside the core; `faults` holds what fails now.
+    """Everything outside the core; `faults` contains the current faults.
 
-    They are "build", "api" (Airflow is silent), "credentials" (it refuses ours), "restart", "image"
+    They are "build", "api" (Airflow is silent), "credentials" (it rejects ours), "restart", "image"
     and "share". `failed_live` are the instances and builds that really failed there: a restart that
     ended with an error, a component that was down, or an Airflow that was silent at each of at
-    least LOOKS looks by one process.
+    least LOOKS checks by one process.
     """
 
     def __init__(self) -> None:
@@ -112,23 +112,23 @@ class House:
         self.asked = 0
         self.switched = 0
         self.failed_live: set[tuple[str, str | None]] = set()
-        self.silent: dict[tuple[str, str, float], int] = {}  # looks in a row of one process
+        self.silent: dict[tuple[str, str, float], int] = {}  # consecutive checks of one process
         self.events: list[Event] = []
 
     # ------------------------------------------------------------------------ the environments repo
 
     def join(self, one: Instance) -> None:
-        """Define an instance, with an Airflow of its own that has nothing yet."""
+        """Define an instance, with its own empty Airflow."""
         self.instances[one.name] = one
         self.airflow[one.name] = Airflow()
 
     def commit(self) -> None:
-        """What is defined now is a new revision, which the daemon has read."""
+        """Make the current definitions a new revision, which the daemon has read."""
         self.revision += 1
         self.read = True
 
     def definitions(self) -> Definitions | None:
-        """What the daemon read last, if it has read anything since its start."""
+        """Return the definitions that the daemon read last, or None if none since its start."""
         if not self.read:
             return None
         broken = {f.place.file for f in self.findings}
@@ -140,14 +140,14 @@ class House:
         )
 
     def ask(self, verb: Verb, target: str) -> None:
-        """An operator's request."""
+        """Queue an operator's request."""
         self.asked += 1
         self.requests.append(Request(self.asked, self.now, "someone", verb, target))
 
     # ----------------------------------------------------------------------------------- the daemon
 
     def world(self) -> World:
-        """What a decision looks at."""
+        """Return the input of a decision."""
         ready = {
             (b.build_id, b.runtime_key)
             for b in self.records.builds.values()
@@ -163,7 +163,7 @@ class House:
         )  # fmt: skip
 
     def cycle(self, *, die_before_record: bool = False, die_after_record: bool = False) -> Plan:
-        """Take reports, decide, record, start effects; or die on the way."""
+        """Take reports, decide, record, start effects; or die at some point."""
         self.take_reports()
         world = self.world()
         plan = self.decider.decide(world)
@@ -182,7 +182,7 @@ class House:
         return plan
 
     def crash(self) -> None:
-        """Kill -9: what was under way is gone, and so is what was read."""
+        """Kill the daemon: what was in progress is lost, and so is what was read."""
         self.under_way.clear()
         self.ended.clear()
         self.read = False
@@ -191,7 +191,7 @@ class House:
         self.silent.clear()
 
     def take_reports(self) -> None:
-        """Take ended effects into the records."""
+        """Apply finished effects to the records."""
         if not self.ended:
             return
         draft = Draft(replace(self.world(), requests=()))
@@ -226,7 +226,7 @@ class House:
     # ---------------------------------------------------------------------------------- the effects
 
     def act(self, key: tuple[str, str], *, halfway: bool = False) -> None:
-        """Carry out an effect that is under way; `halfway`: it dies in the middle, unreported."""
+        """Carry out an effect in progress; `halfway`: it dies in the middle, unreported."""
         effect = self.under_way.pop(key)
         result = self._perform(effect, halfway)
         if not halfway:
@@ -248,8 +248,8 @@ class House:
         return self._build(effect, halfway)
 
     def _look(self, name: str, activation: Activation) -> Activation:
-        """Return the activation for a look that lasts until the next one of this daemon."""
-        with suppress(KeyError):  # its first look
+        """Return the activation for a check that lasts until the next one of this daemon."""
+        with suppress(KeyError):  # its first check
             self.patience.looked(name, self.now)
         return self.patience.look(name, activation, self.now, self.now)
 
@@ -338,7 +338,7 @@ class House:
         return StepResult(Verdict.OK)
 
     def _silent(self, record: InstanceRecord, activation: Activation) -> StepResult:
-        """Airflow does not answer, or refuses our credentials: as the steps by its API tell it."""
+        """Return the result of a step while Airflow is silent, or rejects our credentials."""
         reason = "AirflowUnreachable" if "api" in self.faults else "AirflowDenied"
         problem = Problem(reason, "no answer")
         probing = activation.step in (Step.PROBE, Step.PROBE_BACK, Step.WATCH)
@@ -382,7 +382,7 @@ class House:
     # ----------------------------------------------------------------------------------- to the end
 
     def settle(self, limit: int = 400) -> None:
-        """No more faults: go on until nothing is left to do."""
+        """Remove all faults, and continue until nothing is left to do."""
         self.faults.clear()
         self.read = True
         for real in self.airflow.values():

@@ -1,4 +1,4 @@
-"""A builder whose commands run in Jobs of a laboratory's cluster."""
+"""Builder whose commands run in Jobs of a laboratory's cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLOW = "import time; print('half way there', flush=True); time.sleep(60)\n"
 
 
 class JobBench(Bench):
-    """A bench whose base is an image; Jobs run in a namespace of their own."""
+    """Bench whose base is an image; Jobs run in their own namespace."""
 
     def __init__(
         self, lab: Lab, root: Path, limits: dict[str, object] | None = None, **jobs: object
@@ -46,7 +46,7 @@ class JobBench(Bench):
         self.clusters = Clusters(self.kubernetes)
 
     def make_builder(self, **more: object) -> Builder:
-        """A builder for the image, on the same share."""
+        """Return a builder for the image, with the same share."""
         indexes = {"default_index": self.public.url, "allow_hosts": [self.private.host]}
         settings = BuilderSettings.model_validate({**indexes, **more})
         tools = self.share.put_tools({
@@ -66,17 +66,17 @@ class JobBench(Bench):
         )  # fmt: skip
 
     def instance(self) -> Instance:
-        """A release whose pods run the image."""
+        """Return a release whose pods run the image."""
         target = KubernetesTarget(self.namespace, "airflow", "lab")
         api = Api("http://127.0.0.1:1")
         return Instance("red-dev", "red", Place("i.yaml"), api, kubernetes=target)
 
     def inspect(self) -> Runtime:
-        """What the image has."""
+        """Return the runtime of the image."""
         return self.images.inspect(self.image, "red")
 
     def jobs(self) -> list[str]:
-        """Names of the Jobs that are there."""
+        """Return the names of the existing Jobs."""
         return [str(j["metadata"]["name"]) for j in self.lab.api.list("jobs", self.namespace)]
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes API for the laboratory: raw documents, apart from the code under test."""
+"""Client of the Kubernetes API for the laboratory: raw documents, separate from tested code."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ GROUPS = {
 ROOTS = {kind: f"/apis/{group}" for group, kinds in GROUPS.items() for kind in kinds.split()}
 MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
 TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
-LOADED = 4  # times as long as alone may something take on a loaded machine; only failures wait
-ENOUGH = 300.0  # seconds, which that does not go beyond: pytest ends a test after 600
+LOADED = 4  # factor of time limits on a loaded machine; only failures wait that long
+ENOUGH = 300.0  # upper limit in seconds: pytest ends a test after 600
 
 
 class ApiError(Exception):
-    """An answer other than 2xx: its HTTP `status` and the `reason` of its Status document."""
+    """Response other than 2xx: its HTTP `status` and the `reason` of its Status document."""
 
     def __init__(self, method: str, path: str, status: int, text: str) -> None:
         super().__init__(f"{method} {path}: {status} {text[:500]}")
@@ -44,7 +44,7 @@ class ApiError(Exception):
 
 
 def path_of(kind: str, namespace: str = "", name: str = "", sub: str = "") -> str:
-    """The path of a collection, an object or its subresource; `kind` is the plural."""
+    """Return the path of a collection, an object or its subresource; `kind` is the plural."""
     parts = [ROOTS.get(kind, "/api/v1")]
     if namespace:
         parts += ["namespaces", namespace]
@@ -53,7 +53,7 @@ def path_of(kind: str, namespace: str = "", name: str = "", sub: str = "") -> st
 
 
 class Api:
-    """One user's view of the API server; may be used by many threads."""
+    """Client of the API server for one user; safe to use from many threads."""
 
     def __init__(self, url: str, ca: Path, token: str, connections: int = 16) -> None:
         self.url, self.token = url, token
@@ -71,7 +71,7 @@ class Api:
         self._streams.clear()
 
     def raw(self, method: str, path: str, body: object = None, type_: str = "") -> bytes:
-        """The bytes of an answer; ApiError for anything but 2xx."""
+        """Return the bytes of a response. Raises ApiError for anything but 2xx."""
         headers = {**self._headers, "Content-Type": type_ or "application/json"}
         data = None if body is None else json.dumps(body).encode()
         answer = self._pool.request(method, self.url + path, body=data, headers=headers)
@@ -80,16 +80,16 @@ class Api:
         return answer.data
 
     def call(self, method: str, path: str, body: object = None, type_: str = "") -> Json:
-        """The document of an answer."""
+        """Return the document of a response."""
         return dict(json.loads(self.raw(method, path, body, type_) or b"{}"))
 
     def list(self, kind: str, namespace: str = "", labels: str = "") -> list[Json]:
-        """All objects of a kind, of one namespace or of all."""
+        """Return all objects of a kind, in one namespace or in all."""
         query = f"?labelSelector={labels}" if labels else ""
         return list(self.call("GET", path_of(kind, namespace) + query)["items"])
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
-        """One object, or None where there is none."""
+        """Return one object, or None."""
         try:
             return self.call("GET", path_of(kind, namespace, name))
         except ApiError as error:
@@ -98,12 +98,12 @@ class Api:
             raise
 
     def create(self, kind: str, namespace: str, body: Mapping[str, Any], sub: str = "") -> Json:
-        """A new object; with `sub` a request to that subresource of `body`'s name."""
+        """Create an object; with `sub`, send a request to that subresource of `body`'s name."""
         name = body["metadata"]["name"] if sub else ""
         return self.call("POST", path_of(kind, namespace, name, sub), body)
 
     def apply(self, document: Mapping[str, Any], namespace: str = "") -> Json:
-        """Create or replace what a manifest describes, by server-side apply."""
+        """Create or replace the object of a manifest, by server-side apply."""
         meta, kind = document["metadata"], document["kind"].lower()
         plural = {"y": kind[:-1] + "ies", "s": kind + "es"}.get(kind[-1], kind + "s")
         space = meta.get("namespace", namespace)
@@ -120,7 +120,7 @@ class Api:
     def delete(
         self, kind: str, namespace: str, name: str, options: Mapping[str, Any] | None = None
     ) -> bool:
-        """Ask for an object's end; False where there is none."""
+        """Delete an object; return False if it does not exist."""
         try:
             self.call("DELETE", path_of(kind, namespace, name), options or {})
         except ApiError as error:
@@ -130,14 +130,14 @@ class Api:
         return True
 
     def watch(self, kind: str, version: str, seconds: int = 300) -> Iterator[Json]:
-        """Events of all namespaces from a resource version on, until the server ends the watch."""
+        """Yield events of all namespaces from a resource version, until the server ends it."""
         query = "?watch=true&allowWatchBookmarks=true"
         path = f"{path_of(kind)}{query}&resourceVersion={version}&timeoutSeconds={seconds}"
         for line in self.follow(path, seconds + 30):
             yield json.loads(line)
 
     def follow(self, path: str, seconds: float = 60) -> Iterator[str]:
-        """Lines of an answer as they come, with at most so many seconds between two."""
+        """Yield lines of a response as they arrive, with at most so many seconds between two."""
         answer = self._streams.request(
             "GET", self.url + path, headers=self._headers, preload_content=False,
             timeout=urllib3.Timeout(connect=5.0, read=seconds),
@@ -154,7 +154,7 @@ class Api:
 
 
 def wait_for(look: Callable[[], T | None], seconds: float, what: str) -> T:
-    """The first true answer of `look`; AssertionError after LOADED times so many seconds."""
+    """Return the first true result of `look`. Raises AssertionError after LOADED × `seconds`."""
     limit = max(seconds, min(seconds * LOADED, ENOUGH))
     end = time.monotonic() + limit
     while True:

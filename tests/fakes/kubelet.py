@@ -1,12 +1,12 @@
-"""Plays the kubelets of a laboratory's nodes through the API.
+"""Simulated kubelets of a laboratory's nodes, acting through the API.
 
 Nodes are registered and keep their leases; the real scheduler binds pods to them; each bound pod
-gets a thread (podlife) that moves it as its `lab/` annotations ask for (podstatus.Behaviour), and
-really runs the commands of a Job's pods. What a test changes while it goes on:
+gets a thread (podlife) that changes it as its `lab/` annotations specify (podstatus.Behaviour),
+and really runs the commands of a Job's pods. A test may change while it runs:
 
 - `images[reference] = LabImage(root=venv, digest="sha256:…")`
 - `nfs["server:/path"] = directory`, `hidden.add("/directory/of/the/host")`
-- `behave`: a function that may answer with another Behaviour for a pod at its start
+- `behave`: a function that may return another Behaviour for a pod at its start
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.fakes.podlife import Node, PodLife
 from tests.fakes.podstatus import Behaviour, LabImage
 
 RESOURCES = {"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "500Gi"}
-HIDDEN = ("/tmp", "/var/tmp", "/run")  # an image has nothing there
+HIDDEN = ("/tmp", "/var/tmp", "/run")  # empty in an image
 HEARTBEAT = 2.0  # seconds between renewals of a lease; a real kubelet: 10
 
 
 class Kubelet:
-    """All nodes of a laboratory; a context manager."""
+    """Context manager for all nodes of a laboratory."""
 
     def __init__(
         self, api: Api, work: Path, certificate: Path, key: Path, nodes: tuple[str, ...]
@@ -74,10 +74,10 @@ class Kubelet:
     # -------------------------------------------------------------------------------------- faults
 
     def lose(self, node: str) -> None:
-        """A node dies: its processes end, it reports nothing any more.
+        """Make a node die: its processes end, and it reports nothing.
 
         The controllers would find its lease too old after 50 s, within which a laboratory on a busy
-        machine is late but not lost. What they would say of it then is said at once; they evict its
+        machine is late but not lost. So the controllers' report is written at once; they evict its
         pods 3 s later, which stay Terminating.
         """
         self.nodes[node].lost.set()
@@ -88,28 +88,28 @@ class Kubelet:
         self.api.patch("nodes", "", node, {"status": {"conditions": [unknown]}}, "status")
 
     def remove(self, node: str) -> None:
-        """A node's object is deleted, so that the controllers forget its pods (within 40 s)."""
+        """Delete a node's object, so that the controllers forget its pods (within 40 s)."""
         self.nodes[node].lost.set()
         self.api.delete("nodes", "", node)
 
     def restore(self, node: str) -> None:
-        """A lost or removed node is back; what was to be deleted on it is."""
+        """Bring back a lost or removed node; its pods that were to be deleted are."""
         self._register(node)
         self.nodes[node].lost.clear()
         self._renew(node)
 
     def evict(self, namespace: str, pod: str, reason: str = "Evicted") -> None:
-        """The node runs short of disk: the pod's processes end, the pod has failed."""
+        """Evict a pod as if its node were short of disk: its processes end, and it has failed."""
         self.life(namespace, pod).end(
             "Failed", reason, "The node was low on resource: ephemeral-storage."
         )
 
     def out_of_memory(self, namespace: str, pod: str) -> None:
-        """The kernel kills a pod's processes."""
+        """Kill a pod's processes like the kernel's OOM killer."""
         self.life(namespace, pod).kill_containers("OOMKilled")
 
     def life(self, namespace: str, pod: str) -> PodLife:
-        """The thread of a pod that has been bound to a node; KeyError if there is none."""
+        """Return the thread of a pod that is bound to a node. Raises KeyError if there is none."""
         with self._lock:
             for life in self._lives.values():
                 if (life.namespace, life.pod_name) == (namespace, pod) and not life.gone.is_set():
@@ -117,7 +117,7 @@ class Kubelet:
         raise KeyError(f"no kubelet has the pod {namespace}/{pod}")
 
     def processes(self, namespace: str) -> list[int]:
-        """Process ids (of the host) of all containers that run in a namespace."""
+        """Return the process ids (on the host) of all containers that run in a namespace."""
         with self._lock:
             lives = [life for life in self._lives.values() if life.namespace == namespace]
         alive = [one.process for life in lives for one in life.ones if one.process]
@@ -179,7 +179,7 @@ class Kubelet:
                     continue
 
     def _recover(self, name: str) -> None:
-        """A node that was not heard of for a while says that it is ready again."""
+        """Report a node as ready again after a silence."""
         node = self.api.get("nodes", "", name)
         conditions = node["status"].get("conditions", []) if node else []
         if any(c["type"] == "Ready" and c["status"] != "True" for c in conditions):

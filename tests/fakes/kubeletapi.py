@@ -1,4 +1,4 @@
-"""The part of the kubelet's own API that `kubectl logs` needs, over TLS on loopback."""
+"""Fake of the part of the kubelet's API that `kubectl logs` needs, over TLS on loopback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Find = Callable[[str, str, str, bool], tuple[Path, Callable[[], bool]] | None]
 
 
 class LogServer:
-    """Answers `/containerLogs/<namespace>/<pod>/<container>` with follow, tailLines, previous."""
+    """Server for `/containerLogs/<namespace>/<pod>/<container>`: follow, tailLines, previous."""
 
     def __init__(self, find: Find, certificate: Path, key: Path) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(find))
@@ -30,11 +30,11 @@ class LogServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Start to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer nothing more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=10)
@@ -46,10 +46,10 @@ def _handler(find: Find) -> type[BaseHTTPRequestHandler]:
         timeout = 120
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Keep quiet."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
-            """A container's log."""
+            """Send a container's log."""
             url = urlsplit(self.path)
             parts = url.path.strip("/").split("/")
             asked = {key: values[-1] for key, values in parse_qs(url.query).items()}

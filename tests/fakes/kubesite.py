@@ -1,7 +1,7 @@
-"""A whole site on the laboratory's cluster: releases in namespaces, a share, a daemon.
+"""Complete site on the laboratory's cluster: releases in namespaces, a share, a daemon.
 
 Real git, real uv, the real API server and the real daemon as a process. Pods of releases really
-run: each component starts under the real loader and reports to its FakeAirflow what it has loaded.
+run: each component starts with the real loader and reports to its FakeAirflow what it has loaded.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["BAD_LIVE", "GOOD", "KubeSite", "Place"]
 
 @dataclass(slots=True)
 class Place:
-    """One instance: its namespace, release and Airflow."""
+    """Instance with its namespace, release and Airflow."""
 
     name: str
     team: str
@@ -60,7 +60,7 @@ class Place:
 
 
 class KubeSite:
-    """Everything below `root`. `token` may be that of an account with fewer rights."""
+    """Everything below `root`. `token` may be that of an account with fewer permissions."""
 
     def __init__(self, lab: Lab, root: Path, *, played: bool = False) -> None:
         self.lab, self.root, self.played = lab, root, played
@@ -93,7 +93,7 @@ class KubeSite:
         self.lab.drop(self.builds, *{place.namespace for place in self.places.values()})
 
     def _behave(self, pod: Json) -> None:
-        """A played pod's component reports to its Airflow, soon after it has started."""
+        """Report a simulated pod's component to its Airflow, soon after it has started."""
         meta = pod["metadata"]
         labels = meta.get("labels") or {}
         for place in self.places.values():
@@ -105,7 +105,7 @@ class KubeSite:
     # ------------------------------------------------------------------------------- releases
 
     def image(self, reference: str, base: Path | None = None, digest: str = "") -> None:
-        """Say what an image is: the site's base unless another is given."""
+        """Define an image: the site's base unless another is given."""
         root = base or self.root / "base"
         command = root / "bin" / "airflow"
         text = COMMAND.format(python=root / "bin" / "python")
@@ -120,7 +120,7 @@ class KubeSite:
         self, name: str, team: str, release: Release, namespace: str = "",
         airflow: FakeAirflow | None = None, **spec: Any,
     ) -> Place:  # fmt: skip
-        """Install a release, in a namespace of its own by default, and define the instance."""
+        """Install a release, in its own namespace by default, and define the instance."""
         airflow = airflow or self._stack.enter_context(FakeAirflow(release.version[0]))
         place = Place(name, team, namespace or self.lab.namespace(name), release, airflow)
         place.release = self.connected(place)
@@ -135,7 +135,7 @@ class KubeSite:
         return place
 
     def connect(self, place: Place) -> None:
-        """Install the release in its namespace, with a claim to the share."""
+        """Install the release in its namespace, with a claim for the share."""
         if not self.lab.api.get("persistentvolumeclaims", place.namespace, "groundcrew-share"):
             volume = f"{place.namespace}-groundcrew-share"
             if self.lab.api.delete("persistentvolumes", "", volume):  # of an earlier namespace
@@ -147,7 +147,7 @@ class KubeSite:
             self.grant()
 
     def connected(self, place: Place) -> Release:
-        """The release with what is set once in its values: the share and the loader."""
+        """Return the release with its one-time values: the share and the loader."""
         share = str(self.share.root)
         annotations = {c: {} if self.played else RUN for c in place.release.components}
         return replace(
@@ -172,7 +172,7 @@ class KubeSite:
         )
 
     def definition(self, place: Place, **spec: Any) -> Json:
-        """The Instance's document."""
+        """Return the Instance's document."""
         return {
             "apiVersion": "groundcrew/v1",
             "kind": "Instance",
@@ -203,7 +203,7 @@ class KubeSite:
     def environment(
         self, team: str, *instances: str, version: str, text: str = GOOD, preamble: str = ""
     ) -> None:
-        """Write the team's environment, which asks for `acme`."""
+        """Write the team's environment, which requires `acme`."""
         self.package(team, version, text, preamble)
         document = {
             "apiVersion": "groundcrew/v1",
@@ -222,7 +222,7 @@ class KubeSite:
         (self.repo / path).write_text(yaml.safe_dump(document))
 
     def commit(self, message: str = "change") -> str:
-        """Commit what is written; the revision."""
+        """Commit all changes; return the revision."""
         self._git("add", "-A")
         self._git(*IDENTITY, "commit", "-q", "-m", message)
         return self._git("rev-parse", "HEAD").strip()
@@ -235,7 +235,7 @@ class KubeSite:
     # --------------------------------------------------------------------------------- daemon
 
     def settings(self, state: str = "state", **sections: Any) -> Path:
-        """Write the settings of a daemon with a state directory of its own."""
+        """Write the settings of a daemon with its own state directory."""
         clusters = {"clusters": {"lab": {}}} if "kubernetes" not in self.more else {}
         document: dict[str, Any] = {
             "state_dir": str(self.root / state),
@@ -259,7 +259,7 @@ class KubeSite:
         return path
 
     def grant(self) -> None:
-        """Give the daemon an account with the roles of the chart for all its namespaces."""
+        """Give the daemon an account with the chart's roles for all its namespaces."""
         self.user, token = rights(
             self.lab, sorted({place.namespace for place in self.places.values()}), self.builds,
             self.user.split(":")[2] if self.user else "",
@@ -267,7 +267,7 @@ class KubeSite:
         self.lab.plane.kubeconfig(self.kubeconfig, token=token)
 
     def pods(self, name: str) -> str:
-        """The pods of an instance, a line each."""
+        """Return the pods of an instance, one per line."""
         lines = []
         for pod in self.lab.pods(self.places[name].namespace):
             meta, status = pod["metadata"], pod["status"]
@@ -281,7 +281,7 @@ class KubeSite:
     def daemon(
         self, state: str = "state", *, freeze: str = "", **sections: Any
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """A running daemon; stopped by SIGTERM at the end, and its log told on a failure.
+        """Run a daemon; stop it by SIGTERM at the end, and show its log after a failure.
 
         `freeze`: the failpoint at which it stops until SIGCONT.
         """
@@ -313,13 +313,13 @@ class KubeSite:
                     process.wait()
 
     def store(self) -> Store:
-        """The records; one engine for all questions."""
+        """Return the records, with one engine for all queries."""
         if self._store is None:
             self._store = Store(self.database)
         return self._store
 
     def record(self, name: str) -> InstanceRecord | None:
-        """An instance's record now."""
+        """Return an instance's current record, or None."""
         try:
             return self.store().load().instances.get(name)
         except Exception:  # the daemon has not made its tables yet
@@ -328,7 +328,7 @@ class KubeSite:
     def until(
         self, name: str, holds: Callable[[InstanceRecord], object], what: str, seconds: float = 90
     ) -> InstanceRecord:
-        """An instance's record once something holds of it."""
+        """Wait until something is true of an instance's record, and return it."""
 
         def look() -> InstanceRecord | None:
             found = self.record(name)
@@ -353,12 +353,12 @@ class KubeSite:
         return self.until(name, holds, f"active on acme {version}", seconds)
 
     def events(self) -> str:
-        """The newest events, a line each."""
+        """Return the newest events, one per line."""
         found = self.store().events(limit=40, newest_first=True)
         return "\n".join(f"{e.kind} {e.object} {e.reason} {e.message}" for e in found)
 
     def loaded(self, name: str, since: int = 0) -> Mapping[str, str]:
-        """The version of `acme` that each component of an instance loaded last."""
+        """Return the version of `acme` that each component of an instance loaded last."""
         return {
             said["component"]: said["acme"]
             for said in self.places[name].airflow.state.loaded[since:]

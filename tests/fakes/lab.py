@@ -1,6 +1,6 @@
-"""The test laboratory for Kubernetes: a real control plane and nodes whose kubelets are played.
+"""Test laboratory for Kubernetes: a real control plane, and nodes with simulated kubelets.
 
-`lab.api` is the administrator. Each test takes namespaces of its own with `lab.namespace()`.
+`lab.api` is the administrator. Each test uses its own namespaces, from `lab.namespace()`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ NODES = ("lab-0", "lab-1", "lab-2")
 
 @dataclass
 class Administration:
-    """What an administrator does in a cluster of the tests, whatever its nodes are."""
+    """Administrator's operations in a cluster of the tests, whatever its nodes are."""
 
     plane: ControlPlane
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(os.getpid() * 1000))
 
     @property
     def api(self) -> Api:
-        """The administrator's view."""
+        """The administrator's client."""
         return self.plane.api
 
     def namespace(self, stem: str = "test", labels: Mapping[str, str] | None = None) -> str:
-        """A new namespace in which pods can be created; `labels` for PodSecurity, for instance."""
+        """Create and return a namespace for pods; `labels` for PodSecurity, for example."""
         name = f"{stem}-{next(self._numbers)}"
         self.api.create(
             "namespaces", "", {"metadata": {"name": name, "labels": dict(labels or {})}}
@@ -46,12 +46,12 @@ class Administration:
         return name
 
     def drop(self, *namespaces: str) -> None:
-        """Ask for the end of namespaces, and do not wait for it."""
+        """Delete namespaces, without waiting for that."""
         for name in namespaces:
             self.api.delete("namespaces", "", name)
 
     def claim(self, namespace: str, name: str, directory: Path) -> None:
-        """A bound persistentVolumeClaim (RWX) that is a directory of this machine."""
+        """Create a bound persistentVolumeClaim (RWX) that is a directory of this machine."""
         volume = f"{namespace}-{name}"
         size = {"storage": "10Gi"}
         shared = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
@@ -73,14 +73,14 @@ class Administration:
         wait_for(bound, 20, f"claim {namespace}/{name} to be bound")
 
     def apply(self, documents: Iterable[Json], namespace: str = "") -> None:
-        """Create or replace what manifests describe."""
+        """Create or replace the objects of manifests."""
         for document in documents:
             self.api.apply(document, namespace)
 
     def account(
         self, namespace: str, name: str, rules: Mapping[str, Iterable[Json]] | None = None
     ) -> str:
-        """A service account's token; `rules` of a Role by the namespace that it is for."""
+        """Return a service account's token; `rules` of a Role by the namespace that it is for."""
         with contextlib.suppress(ApiError):
             self.api.create("serviceaccounts", namespace, {"metadata": {"name": name}})
         for where, granted in (rules or {}).items():
@@ -95,11 +95,11 @@ class Administration:
         return self.plane.token_for(namespace, name)
 
     def pods(self, namespace: str, labels: str = "") -> list[Json]:
-        """The pods of a namespace."""
+        """Return the pods of a namespace."""
         return self.api.list("pods", namespace, labels)
 
     def log(self, namespace: str, pod: Json, query: str = "") -> str:
-        """A container's log by the API server."""
+        """Return a container's log from the API server."""
         path = path_of("pods", namespace, pod["metadata"]["name"], "log")
         return self.api.raw("GET", path + query).decode()
 
@@ -123,7 +123,7 @@ class Administration:
 
 
 class Lab(Administration):
-    """A cluster whose kubelets are played."""
+    """Cluster with simulated kubelets."""
 
     def __init__(self, plane: ControlPlane, kubelet: Kubelet) -> None:
         super().__init__(plane)
@@ -132,7 +132,7 @@ class Lab(Administration):
 
 @contextlib.contextmanager
 def laboratory(root: Path, programs: Mapping[str, Path]) -> Iterator[Lab]:
-    """A laboratory below a directory; it ends with the block."""
+    """Yield a laboratory below a directory; it ends with the block."""
     with ControlPlane(root / "plane", programs) as plane:
         view = plane.client("lab:kubelet")
         with (

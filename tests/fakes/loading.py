@@ -1,4 +1,4 @@
-"""An interpreter with an Airflow beside it, and builds on a share that the real loader gives it."""
+"""Interpreter with an Airflow beside it, and builds that the real loader gives it from a share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENV = {
 
 
 class Site:
-    """An interpreter with an Airflow beside it, and a build on the share."""
+    """Interpreter with an Airflow beside it, and a build on the share."""
 
     def __init__(self, tmp_path: Path, share: Share, python: str) -> None:
         self.share = share
@@ -75,13 +75,13 @@ class Bases(Site):
         self.install("apache-airflow", "3.3.2")
 
     def install(self, name: str, version: str) -> None:
-        """Put another distribution into the base."""
+        """Add another distribution to the base."""
         info = self.site / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
     def inspect(self) -> Runtime:
-        """What the inspection of this base says, run as in its image."""
+        """Return the inspection of this base, run as in its image."""
         script = Path(inspect_base.__code__.co_filename).with_name("inspect_base.py")
         answer = self.site.parent / "inventory.json"
         subprocess.run(
@@ -92,7 +92,7 @@ class Bases(Site):
         return runtime_of(json.loads(answer.read_text()), self.python)
 
     def point(self, build: str | None, *, marked: bool = True) -> Runtime:
-        """Let the base as it is use a build; `marked`: as this release writes it."""
+        """Point the base in its current state to a build; `marked`: as this release writes it."""
         runtime = self.inspect()
         self.share.point(
             "dev", runtime.key, build, abi=abi_of(self.python), airflow="3.3.2",
@@ -101,5 +101,5 @@ class Bases(Site):
         return runtime
 
     def loaded(self) -> str:
-        """The build that a process of the base as it is starts with."""
+        """Return the build that a process of the current base starts with."""
         return self.run("import os; print(os.environ['GROUNDCREW_BUILD'])")

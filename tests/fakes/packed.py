@@ -1,4 +1,4 @@
-"""A share with builds that have packs, and an interpreter whose loader unpacks them."""
+"""Share with builds that have packs, and an interpreter whose loader unpacks them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.shares import DIGEST, RUNTIME, A, abi_of, publish
 
 OTHER = "e" * 64
 BIG = bytes(range(256)) * 3_600  # the third of these is in two blocks
-HUGE = bytes(range(255)) * 20_000 + b"end"  # so large that it is read where it lies
+HUGE = bytes(range(255)) * 20_000 + b"end"  # so large that it is read from its own file
 LIBRARY = "lib/acme_pkg/library.bin"
 TABLES = {f"lib/acme_pkg/{name}.bin" for name in ("first", "second", "table")}
 HOT = {"lib/acme_mod.py", "lib/acme_pkg/__init__.py", LIBRARY, *TABLES}
@@ -31,7 +31,7 @@ WHERE = "import acme_mod; print(acme_mod.__file__)"
 
 
 class Site:
-    """A share with a build that has packs, and an interpreter with an Airflow beside it."""
+    """Share with a build that has packs, and an interpreter with an Airflow beside it."""
 
     def __init__(self, root: Path, python: str = sys.executable) -> None:
         self.root = root
@@ -63,7 +63,7 @@ class Site:
 
     @property
     def pack(self) -> Path:
-        """The pack of build A."""
+        """Return the pack of build A."""
         return pack_path(self.share.entry(DIGEST), self.share.packs(A)[DIGEST].sha256)
 
     def begin(self, code: str, **env: str) -> subprocess.Popen[str]:
@@ -78,7 +78,7 @@ class Site:
         )  # fmt: skip
 
     def run(self, code: str, **env: str) -> str:
-        """What a process prints; it ends well."""
+        """Return what a process prints, which must end with 0."""
         process = self.begin(code, **env)
         out, self.said = process.communicate(timeout=60)
         assert process.returncode == 0, self.said
@@ -86,5 +86,5 @@ class Site:
         return out.strip()
 
     def data(self) -> list[str]:
-        """Names of the unpacked packs."""
+        """Return the names of the unpacked packs."""
         return sorted(p.name for p in self.local.glob("*/*/.data/*"))

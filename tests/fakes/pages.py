@@ -1,4 +1,4 @@
-"""The HTTP side over a fleet, without a daemon: as a replica that waits for the lease serves it."""
+"""HTTP server over a fleet, without a daemon, like a replica that waits for the lease."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READER, OPERATOR = "token-of-a-reader", "token-of-an-operator"
 
 
 class Served:
-    """A store, a share and an application over them; `start()` serves it on loopback."""
+    """Store, share and an application over them; `start()` serves it on loopback."""
 
     def __init__(self, root: Path, count: int, *, tokens: bool = True, **http: Any) -> None:
         self.root = root
@@ -54,7 +54,7 @@ class Served:
         self.woken += 1
 
     def write_tokens(self, **by_role: str) -> None:
-        """Let in whoever has these tokens: role=token."""
+        """Accept these tokens: role=token."""
         path = self.root / "secrets" / "api" / "tokens"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [
@@ -64,13 +64,13 @@ class Served:
         path.write_text("\n".join(lines) + "\n")
 
     def start(self) -> str:
-        """Listen; returns the address."""
+        """Start to listen; return the URL."""
         self.server = Server(self.app, "127.0.0.1", 0)
         self.server.start()
         return f"http://127.0.0.1:{self.server.port}"
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self.server is not None:
             self.server.stop()
         else:
@@ -79,7 +79,7 @@ class Served:
 
 
 def write(served: Served, change: Change) -> None:
-    """What a daemon would write."""
+    """Write a change like a daemon."""
     lease = served.store.acquire("test", 60.0)
     assert lease is not None
     served.store.write(lease, change)

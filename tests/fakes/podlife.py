@@ -1,4 +1,4 @@
-"""The life of one pod on a node of the laboratory: a thread that plays it, or really runs it."""
+"""Life of one pod on a node of the laboratory: a thread that simulates or really runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKOFF = (0.5, 1.0, 2.0, 4.0)  # seconds between restarts; a real kubelet: 10 s
 
 @dataclass(slots=True)
 class Node:
-    """What pods of one node share; `lost`: it does nothing and reports nothing."""
+    """State shared by the pods of one node; `lost`: it does and reports nothing."""
 
     name: str
     api: Api
@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(slots=True)
 class One:
-    """One container of the pod: its state, its restarts, its process if it has one."""
+    """Container of the pod: its state, its restarts, its process if it has one."""
 
     spec: Json
     image: LabImage
@@ -62,15 +62,15 @@ class One:
 
 
 class PodLife(threading.Thread):
-    """Started by the kubelet when a pod is bound to its node; ends when the pod is gone."""
+    """Thread started by the kubelet when a pod is bound to its node; ends when the pod is gone."""
 
     def __init__(self, pod: Json, node: Node, behaviour: Behaviour) -> None:
         meta = pod["metadata"]
         super().__init__(name=f"pod {meta['namespace']}/{meta['name']}", daemon=True)
         self.pod, self.node, self.behaviour = pod, node, behaviour
         self.namespace, self.pod_name, self.uid = meta["namespace"], meta["name"], meta["uid"]
-        self.grace: float | None = None  # seconds, once deletion is asked for
-        self.gone = threading.Event()  # the object is no more
+        self.grace: float | None = None  # seconds, once deletion is requested
+        self.gone = threading.Event()  # the object no longer exists
         self._changed = threading.Event()
         self._conditions = Conditions()
         self._end: tuple[str, str, str] | None = None  # phase, reason and message from outside
@@ -87,23 +87,23 @@ class PodLife(threading.Thread):
     # ------------------------------------------------------------------------- told by the kubelet
 
     def delete(self, grace: float) -> None:
-        """Deletion has been asked for."""
+        """Note that deletion was requested."""
         if self.grace is None or grace < self.grace:
             self.grace = grace
             self._changed.set()
 
     def vanish(self) -> None:
-        """The object is gone: end everything at once."""
+        """End everything at once, because the object is gone."""
         self.gone.set()
         self._changed.set()
 
     def end(self, phase: str, reason: str, message: str) -> None:
-        """The kubelet ends the pod for a reason of its own: an eviction, a node that shuts down."""
+        """End the pod for a reason of the kubelet: an eviction, a node that shuts down."""
         self._end = (phase, reason, message)
         self._changed.set()
 
     def log_of(self, container: str, previous: bool) -> tuple[Path, Callable[[], bool]] | None:
-        """The log of a container's present run, or of the one before."""
+        """Return the log of a container's current run, or of the previous one."""
         one = next((o for o in [*self.inits, *self.ones] if o.name == container), None)
         if one is None:
             return None
@@ -114,13 +114,13 @@ class PodLife(threading.Thread):
         ) else None  # fmt: skip
 
     def log(self, one: One, run: int | None = None) -> Path:
-        """Where one run of a container writes."""
+        """Return the log of one run of a container."""
         return self.home / "logs" / f"{one.name}.{one.restarts if run is None else run}"
 
     # -------------------------------------------------------------------------------------- playing
 
     def run(self) -> None:
-        """From bound to gone."""
+        """Live from bound to gone."""
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         try:
             if self.grace is None and self.behaviour.mode != "hang":
@@ -141,7 +141,7 @@ class PodLife(threading.Thread):
         return self.gone.is_set() or self.grace is not None
 
     def _pause(self, seconds: float) -> bool:
-        """Wait that long, or until something is told; True to go on."""
+        """Wait that long, or until something changes; return True to continue."""
         if self._changed.wait(seconds):
             self._changed.clear()
         return not self._leaving() and self._end is None
@@ -212,12 +212,12 @@ class PodLife(threading.Thread):
             self._put("Failed" if bad else "Succeeded")
 
     def _start(self, one: One, volumes: Volumes) -> bool:
-        """Start a container; False if the pod has to go before its volumes are there."""
+        """Start a container; return False if the pod has to go before its volumes exist."""
         while True:
             try:
                 mounts, variables = volumes.mounts(one.spec), volumes.environment(one.spec)
                 break
-            except (MountError, ApiError, HTTPError) as error:  # or its namespace is going
+            except (MountError, ApiError, HTTPError) as error:  # or its namespace is going away
                 one.state = podstatus.waiting("ContainerCreating", str(error))
                 self._put(self.phase)
                 if not self._pause(1.0):
@@ -236,7 +236,7 @@ class PodLife(threading.Thread):
         return True
 
     def _until_over(self, ones: list[One], volumes: Volumes) -> bool:
-        """Watch containers until all have ended for good; False if the pod has to go before."""
+        """Watch containers until all have ended for good; return False if the pod must go first."""
         ready_at = time.monotonic() + self.behaviour.ready_after
         while not all(one.over for one in ones):
             if not self._pause(0.03):
@@ -251,7 +251,7 @@ class PodLife(threading.Thread):
         return True
 
     def _look_at(self, one: One, volumes: Volumes) -> bool:
-        """Take note of a container's end, start it again when it is time; True on a change."""
+        """Record a container's end, start it again when it is time; return True on a change."""
         if "waiting" in one.state and time.monotonic() >= one.again:
             one.restarts += 1
             return self._start(one, volumes)
@@ -273,7 +273,7 @@ class PodLife(threading.Thread):
     # --------------------------------------------------------------------------------------- ending
 
     def _stop_processes(self) -> None:
-        """SIGTERM, the grace, SIGKILL."""
+        """Send SIGTERM, wait for the grace period, send SIGKILL."""
         alive = [o.process for o in [*self.inits, *self.ones] if o.process]
         end = time.monotonic() + (0.0 if self._end or self.gone.is_set() else self.grace or 0.0)
         for process in alive:
@@ -290,7 +290,7 @@ class PodLife(threading.Thread):
                 one.process.process.wait(timeout=20)
 
     def kill_containers(self, reason: str) -> None:
-        """SIGKILL to all containers, as the kernel does when memory is short (`OOMKilled`)."""
+        """Send SIGKILL to all containers, as the kernel does if memory is short (`OOMKilled`)."""
         for one in self.ones:
             if one.process:
                 one.process.kill(reason)
@@ -303,7 +303,7 @@ class PodLife(threading.Thread):
         self._put(phase, reason=reason, message=message)
 
     def _finalise(self) -> None:
-        """Report the end and remove the object, as a kubelet does once the grace is over."""
+        """Report the end and remove the object, like a kubelet once the grace period is over."""
         asked = min(self.behaviour.stop_after, self.grace or 0.0)
         if (
             not self.gone.wait(asked)

@@ -1,4 +1,4 @@
-"""What a kubelet writes into the status of a pod: documents, decided by nothing but arguments."""
+"""Status documents that a kubelet writes for a pod: pure functions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PREFIX = "lab/"
 
 @dataclass(frozen=True, slots=True)
 class LabImage:
-    """What stands for a container image.
+    """Substitute for a container image.
 
-    `root`: a directory whose `bin` comes first in PATH, a virtual environment for instance; None:
-    only what the host has. `uid`: the image's user. `digest`: what imageID tells; by default it
+    `root`: a directory whose `bin` comes first in PATH, such as a virtual environment; None: only
+    what the host has. `uid`: the image's user. `digest`: what imageID reports; by default it
     follows from the reference.
     """
 
@@ -28,7 +28,7 @@ class LabImage:
     uid: int = 50000
 
     def image_id(self, reference: str) -> str:
-        """What the runtime reports for a container of this image."""
+        """Return what the runtime reports for a container of this image."""
         repository, _, pinned = reference.partition("@")
         head, _, tail = repository.rpartition("/")
         name = tail.partition(":")[0]
@@ -38,12 +38,11 @@ class LabImage:
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How a pod behaves. Its template asks for it by annotations `lab/<field>` (`lab/ready-after`).
+    """Behaviour of a pod, set by its template's annotations `lab/<field>` (`lab/ready-after`).
 
     mode: ok, notready (runs, never ready), crashloop, imagepull, configerror, failed (ends with
-    `exit_code` after `ready_after` seconds), hang (no kubelet takes it up), run (the command really
-    runs; Jobs always do). `crashing`: an init container that crashes
-    instead of the others.
+    `exit_code` after `ready_after` seconds), hang (no kubelet handles it), run (the command really
+    runs; Jobs always do). `crashing`: an init container that crashes instead of the others.
     """
 
     mode: str = "ok"
@@ -57,7 +56,7 @@ class Behaviour:
 
     @classmethod
     def of(cls, pod: Mapping[str, Any]) -> Behaviour:
-        """What a pod's annotations ask for."""
+        """Return the behaviour requested by a pod's annotations."""
         meta = pod["metadata"]
         asked = {
             key.removeprefix(PREFIX).replace("-", "_"): value
@@ -72,22 +71,22 @@ class Behaviour:
 
 
 def now() -> str:
-    """The present moment as the API writes it."""
+    """Return the current time as the API writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def running() -> Json:
-    """State of a container that runs since now."""
+    """Return the state of a container that runs since now."""
     return {"running": {"startedAt": now()}}
 
 
 def waiting(reason: str, message: str = "") -> Json:
-    """State of a container that has not started, or not again."""
+    """Return the state of a container that has not started, or not again."""
     return {"waiting": {"reason": reason, **({"message": message} if message else {})}}
 
 
 def terminated(code: int, reason: str = "", message: str = "", since: str = "") -> Json:
-    """State of a container that has ended."""
+    """Return the state of a container that has ended."""
     found: Json = {
         "exitCode": code, "reason": reason or ("Error" if code else "Completed"),
         "startedAt": since or now(), "finishedAt": now(),
@@ -99,7 +98,7 @@ def container(
     spec: Mapping[str, Any], image_id: str, state: Json, *,
     ready: bool = False, restarts: int = 0, last: Json | None = None,
 ) -> Json:  # fmt: skip
-    """One of containerStatuses."""
+    """Return an item of containerStatuses."""
     started = "waiting" not in state
     found: Json = {
         "name": spec["name"], "image": spec["image"], "imageID": image_id if started else "",
@@ -114,7 +113,7 @@ def container(
 
 
 class Conditions:
-    """The conditions of one pod; a transition time changes only with the status."""
+    """Conditions of one pod; a transition time changes only with the status."""
 
     def __init__(self) -> None:
         self._last: dict[str, Json] = {}
@@ -131,7 +130,7 @@ class Conditions:
         return found
 
     def document(self, phase: str, *, ready: bool, initialized: bool) -> list[Json]:
-        """All of them for a pod in that phase."""
+        """Return all conditions of a pod in that phase."""
         over = phase in {"Succeeded", "Failed"}
         why = "" if ready else {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(
             phase, "ContainersNotReady")  # fmt: skip
@@ -144,6 +143,6 @@ class Conditions:
 
 
 def address(uid: str) -> str:
-    """A pod's address; nothing answers there."""
+    """Return a pod's address, at which nothing listens."""
     number = int(uid[:8], 16)
     return f"10.244.{number % 256}.{number // 256 % 254 + 1}"

@@ -1,4 +1,4 @@
-"""A pod's volumes as host directories, and what a container's environment says."""
+"""Volumes of a pod as host directories, and the environment of its containers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Json = dict[str, Any]
 
 
 class MountError(Exception):
-    """A volume or a value cannot be had (yet); the kubelet tries again."""
+    """A volume or a value is not available (yet); the kubelet tries again."""
 
 
 class Volumes:
-    """The volumes of one pod below `root`; `nfs` names the directory behind `server:path`."""
+    """Volumes of one pod below `root`; `nfs` maps `server:path` to a directory."""
 
     def __init__(self, api: Api, pod: Json, root: Path, nfs: Mapping[str, Path]) -> None:
         self._api, self._pod, self._root, self._nfs = api, pod, root, nfs
@@ -26,7 +26,7 @@ class Volumes:
         self._by_name = {v["name"]: v for v in pod["spec"].get("volumes") or []}
 
     def mounts(self, container: Mapping[str, Any]) -> list[tuple[Path, Path, bool]]:
-        """(host directory or file, path in the container, read-only), outermost first."""
+        """Return (host directory or file, path in the container, read-only), outermost first."""
         found = []
         for mount in container.get("volumeMounts") or []:
             volume = self._by_name[mount["name"]]
@@ -40,7 +40,7 @@ class Volumes:
         return sorted(found, key=lambda one: len(one[1].parts))
 
     def directory(self, volume: Mapping[str, Any]) -> tuple[Path, bool]:
-        """Where a volume is on the host, and whether all of it is read-only."""
+        """Return the path of a volume on the host, and whether all of it is read-only."""
         own = self._root / volume["name"]
         if "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]
@@ -107,7 +107,7 @@ class Volumes:
         return {key: value.encode() for key, value in data.items()}
 
     def field(self, path: str) -> str:
-        """A field of the pod, as the downward API names it."""
+        """Return a field of the pod, as named by the downward API."""
         meta, spec = self._pod["metadata"], self._pod["spec"]
         if match := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
             return str((meta.get(match[1]) or {}).get(match[2], ""))
@@ -120,7 +120,7 @@ class Volumes:
         return str(known[path])
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
-        """The variables of a container's spec."""
+        """Return the variables of a container's spec."""
         found: dict[str, str] = {}
         for source in container.get("envFrom") or []:
             kind, name = ("secret", "secretRef") if "secretRef" in source else (
@@ -149,7 +149,7 @@ class Volumes:
 
 
 def expand(word: str, variables: Mapping[str, str]) -> str:
-    """A word with its `$(NAME)` filled in; unknown names stay as they are, `$$(` is an escape."""
+    """Return a word with `$(NAME)` expanded; unknown names stay as they are, `$$(` is an escape."""
     return re.sub(
         r"\$\$\(|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)",
         lambda m: "$(" if m[1] is None else variables.get(m[1], m[0]),

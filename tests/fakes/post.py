@@ -1,4 +1,4 @@
-"""What leaves a daemon for people and forges: events in a real store, and time as it is told."""
+"""Outgoing messages of a daemon: events in a real store, and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 class Post:
-    """A store with events, secret files, and a notifier over both."""
+    """Store with events, secret files, and a notifier over both."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -31,7 +31,7 @@ class Post:
         self.start()
 
     def start(self, **settings: Any) -> None:
-        """A daemon that starts anew, with other settings if any are given."""
+        """Restart the daemon, with other settings if any are given."""
         self.settings |= settings
         self.notifier = Notifier(self.store, self.root / "secrets", **self.settings)
 
@@ -66,7 +66,7 @@ def routes(*found: RouteSettings, **more: Any) -> NotifySettings:
 
 
 def dead_address() -> str:
-    """An address on which nobody listens."""
+    """Return an address on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/services/s3cret-address"

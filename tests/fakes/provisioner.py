@@ -1,4 +1,4 @@
-"""A default storage class for the laboratory: every claim of it gets a directory of its own."""
+"""Default storage class for the laboratory: every claim of it gets its own directory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASS = "lab"
 
 
 class Provisioner:
-    """A context manager; binds claims that name no other class, as StatefulSets make them."""
+    """Context manager that binds claims that name no other class, as StatefulSets create them."""
 
     def __init__(self, api: Api, root: Path) -> None:
         self._api, self._root = api, root
@@ -38,7 +38,7 @@ class Provisioner:
         name = f"pvc-{meta['uid']}"
         directory = self._root / name
         directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(ApiError):  # it is there already
+        with contextlib.suppress(ApiError):  # it already exists
             self._api.create("persistentvolumes", "", {
                 "metadata": {"name": name},
                 "spec": {

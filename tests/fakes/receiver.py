@@ -1,7 +1,7 @@
-"""A receiver on loopback: a webhook, or a forge, that answers as it is told and keeps all it got.
+"""Receiver on loopback: a webhook or a forge with scripted answers, which keeps all requests.
 
-It stands for Slack, a JSON webhook, GitHub's and GitLab's commit status endpoints. The paths and
-bodies of the forges are those that PyGithub and python-gitlab really send.
+It stands in for Slack, a JSON webhook, and GitHub's and GitLab's commit status endpoints. The paths
+and bodies of the forges are those that PyGithub and python-gitlab really send.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Got:
-    """One request: what was asked for, and whether it was taken."""
+    """Request with its response code."""
 
     method: str
     path: str
@@ -31,7 +31,7 @@ class Got:
 
 @dataclass
 class Said:
-    """One answer to give."""
+    """Response to give."""
 
     code: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Said:
 
 
 class Receiver:
-    """Answers with `answers`, one each; when they are used up, with `answer`."""
+    """Receiver that gives each of `answers` once, and then `answer`."""
 
     def __init__(self, answer: Callable[[str, str, bytes], Said] | None = None) -> None:
         self.answers: list[Said] = []
@@ -49,7 +49,7 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
+                """Log nothing."""
 
             def _serve(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -78,7 +78,7 @@ class Receiver:
 
     @property
     def taken(self) -> list[Any]:
-        """The JSON bodies that were taken."""
+        """Return the JSON bodies that were accepted."""
         return [g.json for g in self.got if 200 <= g.code < 300 and g.body]
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Receiver:
 
 
 def github(method: str, path: str, body: bytes) -> Said:
-    """GitHub's `POST /repos/{owner}/{repo}/statuses/{sha}`, and the commit that is read for it."""
+    """Answer GitHub's `POST /repos/{owner}/{repo}/statuses/{sha}`, and the read of its commit."""
     if method == "POST" and "/statuses/" in path:
         status = json.loads(body)
         return Said(201, JSON, json.dumps({"id": 1, "url": "", **status}))
@@ -97,7 +97,7 @@ def github(method: str, path: str, body: bytes) -> Said:
 
 
 def gitlab(method: str, path: str, body: bytes) -> Said:
-    """GitLab's `POST /api/v4/projects/{id}/statuses/{sha}`."""
+    """Answer GitLab's `POST /api/v4/projects/{id}/statuses/{sha}`."""
     if method == "POST" and "/statuses/" in path:
         status = json.loads(body)
         return Said(201, JSON, json.dumps({"id": 1, "status": status["state"], **status}))

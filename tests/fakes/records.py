@@ -1,4 +1,4 @@
-"""What tests of the store write: a record of an environment, and an event."""
+"""Records and events that tests of the store write."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Releases of Airflow as the official Helm chart renders them, as far as anybody outside can tell.
+"""Releases of Airflow as the official Helm chart renders them, seen from outside.
 
 Names, kinds, labels, containers, security contexts and update strategies are the chart's (1.16 to
-1.18: `useStandardNaming` off; sets of workers as newer ones make them); probes, secrets and
-configuration are left out. Every pod template may be given annotations, by which the laboratory's
-kubelet is told how its pods behave.
+1.18: `useStandardNaming` off; sets of workers as newer ones create them); probes, secrets and
+configuration are left out. Every pod template may be given annotations that tell the laboratory's
+kubelet how its pods behave.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SERVING = {"webserver", "api-server"}
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One Helm release.
+    """Helm release.
 
-    `persistence`: workers and the triggerer keep their logs on volumes, which makes StatefulSets of
-    them (the chart's default), and of the scheduler with LocalExecutor. `groomers`: whether
-    containers that remove old logs are there. `git_sync`: DAGs come from git, by containers of
-    another image. `grace`: seconds that pods get to end, for all. `volumes` and `mounts` are those
-    of the chart, which reach every Airflow container. `sets`: names of `workers.celery.sets`, whose
-    workloads stand beside that of the default workers and are of the same component.
+    `persistence`: workers and the triggerer keep their logs on volumes, which makes them
+    StatefulSets (the chart's default), as well as the scheduler with LocalExecutor. `groomers`:
+    whether containers that remove old logs exist. `git_sync`: DAGs come from git, by containers of
+    another image. `grace`: termination grace period in seconds, for all. `volumes` and `mounts` are
+    those of the chart, which reach every Airflow container. `sets`: names of `workers.celery.sets`,
+    whose workloads are in addition to that of the default workers and have the same component.
     `annotations`: by component.
     """
 
@@ -56,7 +56,7 @@ class Release:
 
     @property
     def components(self) -> dict[str, str]:
-        """Kind of workload by component, without statsd and redis."""
+        """The kind of workload by component, without statsd and redis."""
         local = self.executor == LOCAL
         lasting = "StatefulSet" if self.persistence else "Deployment"
         found = {"scheduler": lasting if local else "Deployment", "triggerer": lasting}
@@ -70,12 +70,12 @@ class Release:
 
     @property
     def workloads(self) -> list[tuple[str, str]]:
-        """(kind, name) of what runs Airflow's components."""
+        """The (kind, name) of the workloads of Airflow's components."""
         found = [(kind, f"{self.name}-{name}") for name, kind in self.components.items()]
         return found + [(self.components["worker"], f"{self.name}-worker-{s}") for s in self.sets]
 
     def manifests(self, namespace: str) -> list[Json]:
-        """Everything of the release that runs, with its service accounts."""
+        """Return everything in the release that runs, with its service accounts."""
         found = [self._workload(kind, name) for name, kind in self.components.items()]
         found += [self._workload(self.components["worker"], "worker", s) for s in self.sets]
         if self.statsd:
@@ -95,7 +95,7 @@ class Release:
         return [*accounts, *found]
 
     def task_pod(self, namespace: str, name: str, annotations: Mapping[str, str]) -> Json:
-        """A pod in which KubernetesExecutor runs one task."""
+        """Return a pod in which KubernetesExecutor runs one task."""
         labels = {
             "tier": "airflow", "component": "worker", "release": self.name,
             "kubernetes_executor": "True", "airflow-worker": "7", "airflow_version": self.version,
@@ -117,7 +117,7 @@ class Release:
         return {"tier": "airflow", "component": component, "release": self.name}
 
     def _workload(self, kind: str, component: str, worker_set: str = "") -> Json:
-        """One of Airflow's own components, or one set of its workers."""
+        """Return one of Airflow's own components, or one set of its workers."""
         verb = {"worker": "celery worker"}.get(component, component)
         containers = [self._airflow_container(component, ["bash", "-c", f"exec airflow {verb}"])]
         if component not in SERVING and self.groomers:
@@ -150,7 +150,7 @@ class Release:
         return found
 
     def _plain(self, kind: str, component: str, image: str) -> Json:
-        """A part of the release that is not Airflow."""
+        """Return a part of the release that is not Airflow."""
         container = {"name": component, "image": image, "imagePullPolicy": "IfNotPresent"}
         return self._shell(kind, component, {
             "serviceAccountName": f"{self.name}-{component}", "containers": [container],

@@ -1,4 +1,4 @@
-"""The local driver and an instance of it, whose Airflow is a fake and whose commands are real."""
+"""Local driver with an instance, whose Airflow is a fake and whose commands are real."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OK, NOT_YET, FAILED = StepResult(Verdict.OK), Verdict.NOT_YET, Verdict.FAILED
 
 
 class Rig:
-    """A driver, an instance and an activation of it, step by step."""
+    """Driver with an instance and an activation, carried out step by step."""
 
     def __init__(self, airflow: FakeAirflow, root: Path) -> None:
         self.airflow = airflow
@@ -58,12 +58,12 @@ class Rig:
         return result
 
     def restart(self) -> None:
-        """A restart of everything that works."""
+        """Restart everything that works."""
         self.activation = replace(self.activation, restarted_at=time.time())
         assert self.do(Step.RESTART) == OK
 
     def component(self, name: str, **changes: tuple[str, ...]) -> None:
-        """Change how a component is restarted, or asked how it is."""
+        """Change how a component is restarted, or how its status is checked."""
         assert self.instance.local is not None
         parts = [
             replace(c, **changes) if c.name == name else c for c in self.instance.local.components

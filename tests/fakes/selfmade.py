@@ -1,4 +1,4 @@
-"""A TLS server with a certificate of its own making, which nobody vouches for."""
+"""TLS server with a self-signed certificate."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Selfmade:
-    """Its address, and the file of the one authority that vouches for it: itself."""
+    """URL of the server, and the file of the only authority that trusts it: itself."""
 
     url: str
     certificate: Path
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Whoever gets past the certificate is told 501: nothing is implemented."""
+    """Handler that answers 501 to clients that accept the certificate: nothing is implemented."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    """A TLS server that does not complain of those who hang up."""
+    """TLS server that does not complain about clients that hang up."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A refused handshake is what is wanted here."""
+        """Ignore a failed handshake, which is expected here."""
 
 
 @contextmanager

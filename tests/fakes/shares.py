@@ -1,4 +1,4 @@
-"""Builds on a share with as little in them as will do, and the interpreters that are here."""
+"""Minimal builds on a share, and the interpreters on this machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def point(share: Share, build: str | None, load_into: tuple[str, ...] = ("schedu
 
 
 def abi_of(python: str) -> str:
-    """What packages of an interpreter are compiled for, as a build names it."""
+    """Return the ABI of an interpreter's packages, in the form used in a build."""
     words = "import sys,os; u=os.uname(); print('cp%d%d-%s_%s' % (*sys.version_info[:2],"
     words += " u.sysname.lower(), u.machine))"
     return subprocess.run(

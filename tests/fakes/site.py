@@ -1,4 +1,4 @@
-"""A whole site on one machine: an environments repo, a share, a daemon, and a fake Airflow.
+"""Complete site on one machine: an environments repo, a share, a daemon, and a fake Airflow.
 
 Real git, real uv, the real loader and the real daemon as a process; only Airflow is a fake.
 """
@@ -31,7 +31,7 @@ IDENTITY = ["-c", "user.name=A. Author", "-c", "user.email=author@example.com"]
 
 
 class Site:
-    """Everything below `root`; the same root can be put back to a kept state."""
+    """Everything below `root`; the same root can be reset to a saved state."""
 
     def __init__(self, root: Path, airflow: FakeAirflow, poll_interval: float = 1.0) -> None:
         self.root = root
@@ -66,7 +66,7 @@ class Site:
         )
 
     def instance(self, name: str = INSTANCE) -> dict[str, Any]:
-        """The definition of the fake Airflow as an instance."""
+        """Return the definition of the fake Airflow as an instance."""
         loader = self.root / "share" / "instances" / name / "loader"
         words = ["/usr/bin/env", f"PYTHONPATH={loader}", self.python, "-m", "airflow"]
         return {
@@ -91,7 +91,7 @@ class Site:
         }
 
     def commit(self, version: str, text: str = GOOD, **spec: Any) -> str:
-        """Ask for `acme` of this version with this module; returns the revision."""
+        """Require `acme` in this version with this module; return the revision."""
         package = self.repo / "teams" / TEAM / "packages" / "acme"
         shutil.rmtree(package, ignore_errors=True)
         modules = {"acme/__init__.py": text, "acme/late.py": 'version = "{version}"\n'}
@@ -111,7 +111,7 @@ class Site:
         return self.save(f"acme {version}")
 
     def save(self, message: str) -> str:
-        """Commit all that is in the repo's directory."""
+        """Commit everything in the repo's directory; return the revision."""
         self._git("add", "-A")
         self._git(*IDENTITY, "commit", "-q", "-m", message)
         return self._git("rev-parse", "HEAD").strip()
@@ -128,12 +128,12 @@ class Site:
     # ---------------------------------------------------------------------------------- running
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The environment of the daemon's process."""
+        """Return the environment of the daemon's process."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")}
         return {**kept, "GROUNDCREW_CONFIG": str(self.config), **more}
 
     def run(self, *words: str, timeout: float = 120, **variables: str) -> tuple[int, str]:
-        """Run a command of `groundcrew`; (exit code, standard output and error)."""
+        """Run a command of `groundcrew`; return (exit code, standard output and error)."""
         done = subprocess.run(
             [sys.executable, "-m", "reconciler.cli", *words],
             env=self.environment(**variables),
@@ -146,24 +146,24 @@ class Site:
         return done.returncode, done.stdout
 
     def once(self, **variables: str) -> tuple[int, str]:
-        """One run of the daemon until nothing is left to do."""
+        """Run the daemon once until nothing is left to do."""
         return self.run("run", "--once", **variables)
 
     def status(self) -> dict[str, Any]:
-        """The document of `groundcrew status -o json`."""
+        """Return the document of `groundcrew status -o json`."""
         code, output = self.run("status", "-o", "json")
         assert code == 0, output
         document: dict[str, Any] = json.loads(output)
         return document
 
     def store(self) -> Store:
-        """The records."""
+        """Return the records."""
         return Store(self.database)
 
     # ---------------------------------------------------------------------------------- keeping
 
     def keep(self) -> Path:
-        """A copy of everything that changes, to be put back by `put_back`."""
+        """Save a copy of everything that changes, for `put_back`."""
         kept = self.root.with_name(self.root.name + ".kept")
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir()
@@ -172,7 +172,7 @@ class Site:
         return kept
 
     def put_back(self, kept: Path) -> None:
-        """Everything as it was when it was kept."""
+        """Restore everything to the saved state."""
         for part in ("environments", "share", "state"):
             shutil.rmtree(self.root / part, ignore_errors=True)
             shutil.copytree(kept / part, self.root / part, symlinks=True)

@@ -1,8 +1,8 @@
-"""Slack's chat.postMessage and auth.test on loopback, as its documentation has them.
+"""Fake of Slack's chat.postMessage and auth.test on loopback, as documented.
 
-https://docs.slack.dev/reference/methods/chat.postMessage: `ok: false` comes with 200, the
-limit on requests with 429 and Retry-After. What a message answers is shown in its `thread_ts`.
-An answer to a message that was deleted becomes a message of the channel, without one.
+https://docs.slack.dev/reference/methods/chat.postMessage: `ok: false` comes with 200, the limit on
+requests with 429 and Retry-After. A reply has the message that it answers in its `thread_ts`. A
+reply to a message that was deleted becomes a message of the channel, without one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHANNEL = "C0123456789"
 
 @dataclass(frozen=True)
 class Posted:
-    """A message in the channel; `thread` is the one that it answers, `shown` in the channel too."""
+    """Message in the channel; `thread` is the one that it answers, `shown` in the channel too."""
 
     ts: str
     text: str
@@ -30,11 +30,11 @@ class Posted:
 
 @dataclass
 class Slack:
-    """One workspace with one channel and one bot in it."""
+    """Workspace with one channel and one bot in it."""
 
     posted: list[Posted] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
-    errors: list[str] = field(default_factory=list)  # to say next, one each
+    errors: list[str] = field(default_factory=list)  # to return next, one each
 
     def __post_init__(self) -> None:
         self.receiver = Receiver(self._answer)

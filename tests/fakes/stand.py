@@ -1,4 +1,4 @@
-"""A release on the laboratory's cluster, and a driver with the rights that the chart grants."""
+"""Release on the laboratory's cluster, and a driver with the permissions that the chart grants."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BEHAVIOURS: dict[str, dict[str, dict[str, str]]] = {}  # by namespace and compo
 def rights(
     lab: Administration, airflow: Iterable[str], builds: str, home: str = ""
 ) -> tuple[str, str]:
-    """(user, token) of a daemon's account with the roles that the chart renders."""
+    """Return (user, token) of a daemon's account with the roles that the chart renders."""
     home = home or lab.namespace("home")
     own = {"airflowNamespaces": list(airflow), "builds": {"namespace": builds}}
     values = merged(example("small"), own)
@@ -43,7 +43,7 @@ Rights = dict[tuple[str, str, str], set[str]]
 
 
 def used(lab: Lab, user: str) -> Rights:
-    """What a user did, by (group, resource, subresource); none of it may have been refused."""
+    """Return a user's requests by (group, resource, subresource). None may have been refused."""
     found: Rights = {}
     for event in lab.plane.audit(user):
         about = event.get("objectRef")
@@ -57,7 +57,7 @@ def used(lab: Lab, user: str) -> Rights:
 
 @dataclass
 class Stand:
-    """A release in a namespace of its own, and a driver for it."""
+    """Release in its own namespace, and a driver for it."""
 
     lab: Lab
     space: str
@@ -88,7 +88,7 @@ class Stand:
             self.lab.rolled_out(kind.lower() + "s", self.space, name)
 
     def activation(self, step: Step = Step.RESTART) -> Activation:
-        """An activation that is at a step now."""
+        """Return an activation that is at a step now."""
         now = time.time()
         return Activation(
             "a1", None, "b" * 16, Trigger.COMMIT, "r", self.instance.load_into,
@@ -96,7 +96,7 @@ class Stand:
         )  # fmt: skip
 
     def perform(self, activation: Activation, seconds: float = 40) -> StepResult:
-        """A step, looked at until it has an end."""
+        """Repeat a step until it has ended; return its result."""
         end = time.monotonic() + seconds
         while True:
             found = self.driver.perform(activation.step, self.instance, activation, time.time())
@@ -105,7 +105,7 @@ class Stand:
             assert time.monotonic() < end, found.problem
 
     def change(self, component: str, annotations: dict[str, str], **spec: Any) -> None:
-        """What the next pods of a component do, or of a set of workers; restarts nothing."""
+        """Change what the next pods of a component or set of workers do; restarts nothing."""
         name = f"{self.release.name}-{component}"
         (kind,) = (k.lower() + "s" for k, known in self.release.workloads if known == name)
         self.behaviours[component] = annotations
@@ -114,13 +114,13 @@ class Stand:
 
     @property
     def behaviours(self) -> dict[str, dict[str, str]]:
-        """Behaviour of pods that start from now on, by component, or by set of workers."""
+        """Return the behaviour of pods that start from now on, by component or set of workers."""
         return _BEHAVIOURS.setdefault(self.space, {})
 
 
 @contextmanager
 def standing(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
-    """A stand that is taken down at the end."""
+    """Yield a stand, and take it down at the end."""
     space = lab.namespace("driver")
     secret = tmp_path / "secrets" / "red" / "airflow"
     secret.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""A real Prometheus and a real Alertmanager on loopback, and a sink for what they send.
+"""Real Prometheus and real Alertmanager on loopback, and a sink for what they send.
 
-They read the rules and the examples of `deploy/prometheus` as they are; only addresses, the name of
-a team and the intervals are put in.
+They read the rules and the examples of `deploy/prometheus` unchanged, except for addresses, the
+name of a team and the intervals.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ import yaml
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 PROGRAMS = ("prometheus", "prometheus-alertmanager")
-PATIENCE = 120  # seconds that a program or a fact is waited for
+PATIENCE = 120  # seconds to wait for a program or an observation
 QUICK = "1s"
-NAMESPACE = "groundcrew"  # of the daemon that is scraped
+NAMESPACE = "groundcrew"  # of the scraped daemon
 
 
 def missing() -> list[str]:
-    """The programs that are not on this machine."""
+    """Return the programs that are not on this machine."""
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
 def until(what: Callable[[], object], words: str) -> Any:
-    """The first true result of `what`; AssertionError when there is none in time."""
+    """Return the first true result of `what`. Raises AssertionError if there is none in time."""
     deadline = time.monotonic() + PATIENCE
     while not (found := what()):
         assert time.monotonic() < deadline, f"{words}: not in {PATIENCE} s"
@@ -44,7 +44,7 @@ def until(what: Callable[[], object], words: str) -> Any:
 
 
 class Sink:
-    """What webhooks were sent: (path, document), oldest first."""
+    """Webhooks that were received: (path, document), oldest first."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, dict[str, Any]]] = []
@@ -52,7 +52,7 @@ class Sink:
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
+                """Log nothing."""
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -66,7 +66,7 @@ class Sink:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def alerts(self, path: str, name: str, status: str) -> list[dict[str, Any]]:
-        """The alerts of a name and status ("firing", "resolved") that came to a path."""
+        """Return the alerts of a name and status ("firing", "resolved") received at a path."""
         return [
             alert
             for where, document in list(self.received)
@@ -82,18 +82,18 @@ class Sink:
 
 @dataclass
 class Watch:
-    """A running Prometheus, with an Alertmanager that sends to `sink`."""
+    """Running Prometheus, with an Alertmanager that sends to `sink`."""
 
     url: str
     sink: Sink
     logs: list[Path] = field(default_factory=list)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression finds now."""
+        """Return the current series of an expression."""
         return self._ask("query", query=expression)
 
     def query_range(self, expression: str, seconds: float, step: float) -> list[dict[str, Any]]:
-        """The series that an expression finds in the last `seconds`."""
+        """Return the series of an expression in the last `seconds`."""
         now = time.time()
         return self._ask("query_range", query=expression, start=now - seconds, end=now, step=step)
 
@@ -148,7 +148,7 @@ def _configure_prometheus(path: Path, target: str, alertmanager: int) -> None:
     document["global"] = {"scrape_interval": QUICK, "evaluation_interval": QUICK}
     document["rule_files"] = [str(DEPLOY / "rules.yaml")]
     (configured,) = document["scrape_configs"]
-    labels = {"namespace": NAMESPACE}  # as the chart's ServiceMonitor brings it
+    labels = {"namespace": NAMESPACE}  # as the chart's ServiceMonitor adds it
     configured["static_configs"][0] |= {"targets": [target], "labels": labels}
     (managers,) = document["alerting"]["alertmanagers"]
     managers["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]

@@ -1,7 +1,7 @@
-"""Wheels and sdists made by hand, and a real pypiserver on 127.0.0.1 that serves a folder of them.
+"""Handmade wheels and sdists, and a real pypiserver on 127.0.0.1 that serves a folder of them.
 
 They are a few hundred bytes each, so that a resolution and a build take a moment, and they can be
-made wrong on purpose.
+made invalid on purpose.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _bottle_range = bottle._file_iter_range
 
 
 def _range(file: BinaryIO, *rest: int) -> Iterator[bytes]:
-    """A part of a file, which bottle forgets to close."""
+    """Yield a part of a file, which bottle forgets to close."""
     with file:
         yield from _bottle_range(file, *rest)
 
@@ -57,7 +57,7 @@ def make_wheel(
     """Write a wheel; `files` default to one module of the distribution's name.
 
     `metadata` is added to METADATA, `links` are symlinks (path → target), and with `bad_record` the
-    RECORD has other hashes than the files.
+    RECORD has different hashes than the files.
     """
     stem = name.replace("-", "_")
     info = f"{stem}-{version}.dist-info"
@@ -116,13 +116,13 @@ def make_sdist(
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    """Answers several requests at once."""
+    """Server that handles several requests at once."""
 
     daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
-    """Keeps what was asked instead of printing it."""
+    """Handler that records requests instead of printing them."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         server = self.server
@@ -131,7 +131,7 @@ class _Quiet(WSGIRequestHandler):
 
 
 class IndexServer:
-    """A pypiserver; with `auth` (user, password), listing and downloading need basic auth."""
+    """Running pypiserver; with `auth` (user, password), it requires basic auth."""
 
     def __init__(self, folder: Path, auth: tuple[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class IndexServer:
         self.url = f"http://{self.host}/simple/"
 
     def downloads(self) -> list[str]:
-        """Names of the files that were fetched."""
+        """Return the names of the files that were downloaded."""
         return [path.rsplit("/", 1)[1] for path in self.asked if path.startswith("/packages/")]
 
     def __enter__(self) -> Self:

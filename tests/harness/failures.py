@@ -1,4 +1,4 @@
-"""What failed in a run of the tests, written for `scripts.rerun_failed`."""
+"""Failures in a run of the tests, written for `scripts.rerun_failed`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 VARIABLE = "GROUNDCREW_TEST_FAILURES"
-"""Names the file that a run writes; without it nothing is written."""
+"""Variable with the name of the file that a run writes; without it nothing is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How a run ended. All but `exit_code` are ids of tests; `properties` are also in `failed`."""
+    """Result of a run: exit code and ids of tests; `properties` are also in `failed`."""
 
     exit_code: int
     failed: list[str] = field(default_factory=list)
@@ -22,17 +22,17 @@ class Failures:
     skipped: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the result as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
     def read(cls, path: Path) -> Failures:
-        """Read what `write` wrote; raises OSError, ValueError or TypeError for anything else."""
+        """Read what `write` wrote. Raises OSError, ValueError or TypeError for anything else."""
         return cls(**json.loads(path.read_text()))
 
 
 class Recorder:
-    """Collects the reports of a run, those of other processes included."""
+    """Collector of the reports of a run, including those of other processes."""
 
     def __init__(self) -> None:
         self._failed: dict[str, bool] = {}
@@ -46,6 +46,6 @@ class Recorder:
             self.skipped.append(report.nodeid)
 
     def failures(self, exit_code: int) -> Failures:
-        """Return all that was collected."""
+        """Return everything that was collected."""
         properties = [name for name, is_property in self._failed.items() if is_property]
         return Failures(exit_code, list(self._failed), properties, self.skipped)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL that a test may stop and start."""
+"""Real PostgreSQL that a test may stop and start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Postgres:
-    """A server of its own below `folder`; `url` is its database."""
+    """Separate server below `folder`; `url` is its database."""
 
     def __init__(self, folder: str) -> None:
         with warnings.catch_warnings():
@@ -34,7 +34,7 @@ class Postgres:
         )
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it: `fast` ends the connections, `immediate` is a crash."""
+        """Stop the server: `fast` ends the connections, `immediate` is a crash."""
         self._control("-m", mode, "stop")
 
     def start(self) -> None:

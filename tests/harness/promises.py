@@ -1,4 +1,4 @@
-"""The promises, checked on a site: those that hold at any moment, and those that hold at rest."""
+"""Checks of the promises on a site: those that hold at any moment, and those that hold at rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDS = {"ActivationActive", "RolledBack", "ActivationAborted"}
 
 
 class Asked(StrEnum):
-    """The fate of the version that was committed last."""
+    """Fate of the version that was committed last."""
 
     GOOD = "good"
     FAILS_LIVE = "fails on the live instance"
@@ -25,7 +25,7 @@ class Asked(StrEnum):
 
 
 def pointed_build(site: Site) -> str | None:
-    """Return the build that the pointer names; a pointer that is there can be read."""
+    """Return the build that the pointer names; an existing pointer must be readable."""
     pointer = site.share.pointer(INSTANCE)
     if pointer is None:
         assert not (site.share.instance_path(INSTANCE) / "pointer.json").exists()
@@ -37,7 +37,7 @@ def check_always(site: Site, records: Records) -> None:
     """Check what holds at any moment, while no daemon runs.
 
     The records can be read; the pointer names a complete and verified build, and one that is in
-    quarantine only until the activation that put it there has gone back.
+    quarantine only until the activation that put it there has rolled back.
     """
     assert not records.unreadable, records.unreadable
     build, record = pointed_build(site), records.instances[INSTANCE]
@@ -53,7 +53,7 @@ def check_at_rest(
 ) -> None:
     """Check what holds once nothing is left to do; `before` is the build before the commit.
 
-    `restarted`: whether components have told what they loaded.
+    `restarted`: whether components have reported what they loaded.
     """
     assert INSTANCE in records.instances, "the instance is not recorded"
     record, build = records.instances[INSTANCE], pointed_build(site)
@@ -91,7 +91,7 @@ def check_history(events: Sequence[Event]) -> None:
 
 
 def check_secrets(places: Iterable[Path]) -> None:
-    """Check that the password of Airflow's API is in no file of these places."""
+    """Check that the password of Airflow's API is in no file below these paths."""
     secret = PASSWORD.encode()
     for top in places:
         files = [top] if top.is_file() else top.rglob("*")

@@ -1,1 +1,1 @@
-"""A real Kubernetes node on this machine: kubelet, containerd, runc and kube-proxy."""
+"""Real Kubernetes node on this machine: kubelet, containerd, runc and kube-proxy."""

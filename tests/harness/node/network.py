@@ -1,4 +1,4 @@
-"""The node's network: a namespace of its own, joined to this machine by one pair of interfaces."""
+"""Network of the node: its own namespace, joined to this machine by one pair of interfaces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tests.fakes.controlplane import SERVICES
 
-HOST = "10.213.0.1"  # this machine, as the node and its pods see it
+HOST = "10.213.0.1"  # this machine, as seen from the node and its pods
 NODE = "10.213.0.2"
 PODS = "10.214.0.0/24"
 NAMESPACE = "groundcrew-node"
@@ -15,7 +15,7 @@ HOST_LINK, NODE_LINK = "gcnode-host", "gcnode-node"
 
 
 class Network:
-    """A context manager. Pods reach this machine and each other, and nothing else."""
+    """Context manager. Pods reach this machine and each other, and nothing else."""
 
     def __enter__(self) -> Network:
         self._remove()
@@ -48,11 +48,11 @@ class Network:
 
     @property
     def inside(self) -> list[str]:
-        """The words before a command that runs in the node's network."""
+        """The prefix of a command that runs in the node's network."""
         return ["nsenter", f"--net=/run/netns/{NAMESPACE}"]
 
     def _remove(self) -> None:
-        """Remove what is there, also of a run that was killed; routes go with their interface."""
+        """Remove what exists, including what a killed run left; routes go with their interface."""
         _ip("link", "del", HOST_LINK, check=False)
         _ip("netns", "del", NAMESPACE, check=False)
 

@@ -1,4 +1,4 @@
-"""A cluster of one real node: the control plane, and a kubelet that runs pods in containers."""
+"""Cluster of one real node: the control plane, and a kubelet that runs pods in containers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CRASHES = 3  # so many restarts are no accident
 
 
 class Node(Administration):
-    """A context manager; `plane` is its control plane, `api` the administrator's view."""
+    """Context manager; `plane` is its control plane, `api` the administrator's client."""
 
     def __init__(self, root: Path, programs: Programs) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""The programs of a node, and what this machine lacks to run one."""
+"""Programs of a node, and what this machine lacks to run one."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def cache() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Where the programs are."""
+    """Paths of the programs."""
 
     plane: dict[str, Path]
-    folder: Path  # of those that `make node` builds
+    folder: Path  # for those that `make node` builds
     cni: Path
 
 
 def missing() -> list[str]:
-    """Return what this machine lacks to run a node, in words."""
+    """Return what this machine lacks to run a node."""
     lacking = []
     if os.geteuid() != 0:
         lacking.append("root: a node makes namespaces, mounts and control groups")
@@ -60,7 +60,7 @@ def missing() -> list[str]:
 
 
 def programs() -> Programs:
-    """Return the programs; all of them must be there (see `missing`)."""
+    """Return the programs; all of them must exist (see `missing`)."""
     plane, cni = assets(), _cni()
     assert plane is not None, missing()
     assert cni is not None, missing()
@@ -75,7 +75,7 @@ def _cni() -> Path | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a program to end, and kill it when it has not within 20 s."""
+    """Ask a program to end, and kill it if it has not within 20 s."""
     process.terminate()
     try:
         process.wait(20)

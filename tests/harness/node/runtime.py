@@ -1,4 +1,4 @@
-"""The node's container runtime: containerd with runc, and the images that it has."""
+"""Container runtime of the node: containerd with runc, and its images."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Runtime:
             shutil.rmtree(RUN, ignore_errors=True)
 
     def images(self) -> set[str]:
-        """Return the names of the images that are there."""
+        """Return the names of the existing images."""
         return set(self.ctr("images", "ls", "-q").split())
 
     def load(self, archive: Path) -> None:
@@ -156,7 +156,7 @@ def _pod_network() -> dict[str, Any]:
 
 
 def _shims() -> list[int]:
-    """Return the processes that stand between this node's containerd and its containers."""
+    """Return the processes between this node's containerd and its containers."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
