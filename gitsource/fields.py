@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from gitsource.requirement_lines import Kind, advice, shown
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION_LIMIT = 1000  # characters
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
 SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 SIZE = re.compile(r"([1-9][0-9]{0,8})(Ki|Mi|Gi)")
@@ -44,9 +45,15 @@ PACKAGINGS = ("jar", "bundle", "pom", "war", "zip", "maven-plugin")  # as in Mav
 
 
 def _duration(value: object) -> float:
-    if not isinstance(value, str) or not DURATION.fullmatch(value):
+    if not isinstance(value, str) or not DURATION.fullmatch(value[: DURATION_LIMIT + 1]):
         raise ValueError("write a duration such as 30s, 10m or 1h30m")
-    seconds = sum(float(n) * UNITS[unit] for n, unit in re.findall(r"([0-9]+)([smhd])", value))
+    seconds, number = 0.0, ""
+    for character in value:
+        if character in UNITS:
+            seconds += float(number) * UNITS[character]
+            number = ""
+        else:
+            number += character
     if seconds > LONGEST:
         raise ValueError(f"write a shorter duration, of at most {LONGEST / UNITS['d']:.0f}d")
     return seconds

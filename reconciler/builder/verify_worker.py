@@ -24,7 +24,7 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
-IN_ENTRY = re.compile(r"/([0-9a-f]{64})(?:-[0-9a-f]{16})?[^/]*/((?:lib|bin|data)/.+)$")
+IN_ENTRY = re.compile(r"/([0-9a-f]{64})(?:-[0-9a-f]{16})?[^/]*/((?:lib|bin|data)/.+)", re.DOTALL)
 NOT_CODE = ("docs", "examples", "test", "tests")  # folders that some wheels contain
 ASIDE = {
     "alembic",
@@ -41,7 +41,8 @@ ASIDE = {
     "tests",
 }  # parts of a module's name that show that no DAG imports it
 JINJA = re.compile(r"\{\{|\{%")
-REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)[^;]*;.*\bextra\s*==\s*['\"]([^'\"]+)")
+REQUIRED = re.compile(r"[A-Za-z0-9][\w.-]*")
+EXTRA = re.compile(r"\bextra\s*==\s*['\"]([^'\"]+)")
 POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_SIZES = range(100, 1025)  # bytes that a Git LFS pointer may have
 PROBLEMS_LIMIT = 1000  # of each kind in a report
@@ -223,10 +224,11 @@ def _extra_of(dist: importlib.metadata.Distribution, module: str) -> str:
     """Return a text about the extra of a distribution that would install a module, or ""."""
     top = re.sub(r"[-_.]+", "-", module.split(".")[0]).lower()
     for text in dist.requires or ():
-        found = REQUIREMENT.match(text)
-        name = re.sub(r"[-_.]+", "-", found[1]).lower() if found else ""
-        if found and len(top) > 2 and (top in name or name in top):
-            return f"it needs {found[1]}, of the extra {found[2]}, which is not asked for"
+        requirement, _, marker = text.partition(";")
+        found, extra = REQUIRED.match(requirement.strip()), EXTRA.search(marker)
+        name = re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""
+        if found and extra and len(top) > 2 and (top in name or name in top):
+            return f"it needs {found[0]}, of the extra {extra[1]}, which is not asked for"
     return ""
 
 

@@ -49,7 +49,7 @@ def reference() -> str:
         line = f"* [`{name}`](#groundcrew-{name}): {first}"
         escaped = line.replace("\\", "\\\\")
         text = re.sub(rf"^\* `{name}`: .*$", escaped, text, flags=re.MULTILINE)
-    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).rstrip()
+    text = "\n".join(line.rstrip() for line in text.splitlines()).rstrip()
     return f"{HEAD}\n**Usage**{text}\n"
 
 

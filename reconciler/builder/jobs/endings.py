@@ -5,7 +5,6 @@ An ending that would happen again is Stalled and names the setting; everything e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from reconciler.builder.jobs.manifest import CONTAINER
@@ -15,7 +14,6 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.settings import JobSettings
 
 RETRY = "then `groundcrew retry` the environment"
-TOO_MUCH_DISK = re.compile(r"exceed(s|ed)\b.*\blimit", re.IGNORECASE)  # text of the kubelet
 EARLY = 2.0  # seconds by which Kubernetes may end a Job before its deadline: it keeps whole seconds
 NO_NODE = "Unschedulable"  # while a cluster grows, that resolves by itself
 
@@ -33,7 +31,7 @@ def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> Grou
             f"Job {name} was ended: {ending(worker)}; raise kubernetes.jobs.memory (now "
             f"{settings.memory}) or let the build need less, {RETRY}",
         )
-    if status.get("reason") == "Evicted" and TOO_MUCH_DISK.search(said):
+    if status.get("reason") == "Evicted" and _exceeds_limit(said):
         return Stalled(
             "JobOutOfDisk",
             f"Job {name} was ended: {said}; raise kubernetes.jobs.scratch (now "
@@ -49,6 +47,12 @@ def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> Grou
         return Retryable("JobLost", f"Job {name} was deleted; building in a new one")
     words = said or (ending(worker) if terminated else "its pod has ended")
     return Retryable("JobLost", f"Job {name} was lost ({words}); building anew")
+
+
+def _exceeds_limit(message: str) -> bool:
+    """Return True if the kubelet says that a limit was exceeded."""
+    _, verb, rest = message.lower().partition(" exceed")
+    return bool(verb) and " limit" in rest
 
 
 def hindrance(pod: Json | None, events: Iterable[Json]) -> tuple[str, str]:
