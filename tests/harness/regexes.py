@@ -42,13 +42,13 @@ GROWTH = 3 * LARGER  # of the time of a larger attack; quadratic work grows by L
 class Regex:
     """A pattern, where it is written, and how it is applied."""
 
-    place: str
+    location: str
     pattern: str | bytes
     method: str
     flags: int = 0
 
     def __str__(self) -> str:
-        return f"{self.place} {self.method}"
+        return f"{self.location} {self.method}"
 
 
 # ------------------------------------------------------------------------------------ found
@@ -64,7 +64,7 @@ def sources() -> list[tuple[Path, ast.Module]]:
 def regexes() -> list[Regex]:
     """Return every use of the module re; raises ValueError for a pattern that nobody can tell."""
     methods = _methods()
-    found = []
+    uses = []
     for path, tree in sources():
         names = {id(n.value): _target(n) for n in ast.walk(tree) if isinstance(n, ast.Assign)}
         constants = _constants(tree)
@@ -72,14 +72,14 @@ def regexes() -> list[Regex]:
             if not (isinstance(call, ast.Call) and _is_re(call.func)):
                 continue
             assert isinstance(call.func, ast.Attribute)
-            place = f"{path.relative_to(ROOT)}:{call.lineno}"
-            pattern = _text(call.args[0], constants, place)
+            location = f"{path.relative_to(ROOT)}:{call.lineno}"
+            pattern = _text(call.args[0], constants, location)
             name = names.get(id(call), "")
             method = call.func.attr
             used = sorted(methods[name]) or ["search"] if method == "compile" else [method]
             flags = _flags(call)
-            found += [Regex(place, pattern, WHOLE.get(one, one), flags) for one in used]
-    return found
+            uses += [Regex(location, pattern, WHOLE.get(one, one), flags) for one in used]
+    return uses
 
 
 def _is_re(function: ast.expr) -> bool:
@@ -93,14 +93,14 @@ def _is_re(function: ast.expr) -> bool:
 
 def _methods() -> Mapping[str, set[str]]:
     """Return the methods that are called on each name, wherever in the product."""
-    found: dict[str, set[str]] = defaultdict(set)
+    methods: dict[str, set[str]] = defaultdict(set)
     for _, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in FUNCTIONS - {"compile"}:
                 owner = node.value
                 name = getattr(owner, "id", getattr(owner, "attr", ""))
-                found[name].add(node.attr)
-    return found
+                methods[name].add(node.attr)
+    return methods
 
 
 def _target(assign: ast.Assign) -> str:
@@ -110,17 +110,17 @@ def _target(assign: ast.Assign) -> str:
 
 def _constants(tree: ast.Module) -> Mapping[str, object]:
     """Return the module's texts by name, those that it imports included."""
-    found: dict[str, object] = {}
+    constants: dict[str, object] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            found[_target(node)] = node.value.value
+            constants[_target(node)] = node.value.value
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
             module = importlib.import_module(str(node.module))
-            found |= {a.asname or a.name: getattr(module, a.name, None) for a in node.names}
-    return found
+            constants |= {a.asname or a.name: getattr(module, a.name, None) for a in node.names}
+    return constants
 
 
-def _text(node: ast.expr, constants: Mapping[str, object], place: str) -> str | bytes:
+def _text(node: ast.expr, constants: Mapping[str, object], location: str) -> str | bytes:
     if isinstance(node, ast.Name) and isinstance(constants.get(node.id), str):
         return str(constants[node.id])
     if isinstance(node, ast.JoinedStr):
@@ -130,7 +130,7 @@ def _text(node: ast.expr, constants: Mapping[str, object], place: str) -> str | 
         )
     if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
         return node.value
-    raise ValueError(f"{place}: write the pattern as a literal, so that it can be tested")
+    raise ValueError(f"{location}: write the pattern as a literal, so that it can be tested")
 
 
 def _flags(call: ast.Call) -> int:

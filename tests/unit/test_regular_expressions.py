@@ -16,9 +16,9 @@ ALL = regexes()
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     """Processes that can be killed: an exponential pattern ends there."""
-    found = Pool(Limits(cpu=10))
-    yield found
-    found.close()
+    pool = Pool(Limits(cpu=10))
+    yield pool
+    pool.close()
 
 
 @pytest.mark.parametrize("regex", ALL, ids=str)
