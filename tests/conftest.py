@@ -1,4 +1,4 @@
-"""For every test: a real PostgreSQL, ids of their own; a strict run fails where one is skipped."""
+"""Fixtures and checks for all tests: a real PostgreSQL, unique ids, no skips in a strict run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from tests.harness.failures import VARIABLE, Recorder
 
 # Programs that only some tests start, with the Debian package of each. `scripts/install-test-tools`
-# installs them; a test that starts one that is missing is skipped, never failed.
+# installs them; a test that starts a missing one is skipped, never failed.
 PACKAGES = {
     "amtool": "prometheus-alertmanager",
     "buildah": "buildah",
@@ -42,19 +42,19 @@ PACKAGES = {
 _recorder = Recorder()
 
 
-# What each test would wait for otherwise; those that are about it ask for more.
+# Limits that each test would otherwise wait for; tests that are about them set their own.
 os.environ.setdefault("GROUNDCREW_ACTIVATION__SETTLE", "0")
 os.environ.setdefault("GROUNDCREW_ACTIVATION__WATCH", "0")
 
 
 def pytest_configure() -> None:
-    """Where a shell runs the tests in the background, commands that they start take Ctrl-C too."""
+    """Let commands that tests start handle Ctrl-C, even if the tests run in the background."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests of one id: where they are spread over processes, one of them would be run."""
+    """Refuse tests with the same id: if they are spread over processes, only one would be run."""
     twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
         raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
@@ -102,10 +102,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """URL of a real PostgreSQL of our own, without a database name.
+    """Yield the URL of a real PostgreSQL for this run, without a database name.
 
-    Not below pytest's own folder: another run of pytest closes that to other users, of which the
-    server is one.
+    It is not below pytest's own folder: another run of pytest closes that to other users, and the
+    server runs as one.
     """
     with tempfile.TemporaryDirectory(prefix="groundcrew-pg-") as folder:
         with warnings.catch_warnings():
@@ -122,7 +122,7 @@ def postgresql() -> Iterator[str]:
 
 @pytest.fixture
 def postgresql_url(postgresql: str) -> str:
-    """URL of an empty PostgreSQL database."""
+    """Yield the URL of an empty PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
     try:

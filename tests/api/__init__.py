@@ -1,1 +1,1 @@
-"""The API under /api/v1, its OpenAPI document, access, and event streams."""
+"""Tests of the API under /api/v1, its OpenAPI document, access, and event streams."""

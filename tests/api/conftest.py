@@ -1,4 +1,4 @@
-"""A fleet behind the HTTP server."""
+"""Fleet behind the HTTP server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.pages import Served
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Twelve instances, every state among them."""
+    """Yield twelve instances, in every state."""
     found = Served(tmp_path_factory.mktemp("served"), 12)
     yield found
     found.stop()
@@ -20,12 +20,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def url(served: Served) -> str:
-    """Where it is served."""
+    """Return the URL of the server."""
     return served.start()
 
 
 @pytest.fixture
 def http(url: str) -> Iterator[httpx.Client]:
-    """A client that presents nothing."""
+    """Yield a client without credentials."""
     with httpx.Client(base_url=url, timeout=20) as client:
         yield client

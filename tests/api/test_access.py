@@ -1,4 +1,4 @@
-"""Who may read, who may operate, and what a browser can be made to do by another site."""
+"""Permissions to read and operate, and protection against requests from other sites."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Serve = Callable[..., tuple[Served, httpx.Client]]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Serves a fleet with the settings that are asked for."""
+    """Yield a function that serves a fleet with the given settings."""
     made: list[tuple[Served, httpx.Client]] = []
 
     def start(**settings: Any) -> tuple[Served, httpx.Client]:
@@ -41,12 +41,12 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def sign_in(client: httpx.Client, token: str) -> httpx.Response:
-    """As a browser does it: load the form, send it."""
+    """Sign in like a browser: load the form, send it."""
     return client.post("/login", data={"csrf": secret(client), "token": token, "next": "/events"})
 
 
 def secret(client: httpx.Client, page: str = "/login") -> str:
-    """What the forms of a page repeat."""
+    """Return the secret in the forms of a page."""
     found = re.search(r'name="csrf" value="([^"]+)"', client.get(page).text)
     assert found is not None
     return found[1]
@@ -56,7 +56,7 @@ def secret(client: httpx.Client, page: str = "/login") -> str:
 
 
 def test_with_tokens_nobody_reads_without_one(serve: Serve) -> None:
-    """No token, a wrong one, one that was taken out: 401 from the API, the form from pages."""
+    """No token, a wrong one, a removed one: 401 from the API, the form on pages."""
     served, client = serve()
     for path in ("/api/v1/status", "/stream"):
         assert client.get(path).status_code == 401
@@ -71,7 +71,7 @@ def test_with_tokens_nobody_reads_without_one(serve: Serve) -> None:
 
 
 def test_a_reader_reads_and_an_operator_operates(serve: Serve) -> None:
-    """403 with who is meant; the operator's request is queued under the operator's name."""
+    """403 with a reason; the operator's request is queued under the operator's name."""
     served, client = serve()
     refused = client.post("/api/v1/requests", json=ASK, headers=bearer(READER))
     assert refused.status_code == 403
@@ -102,7 +102,7 @@ def test_a_reader_reads_and_an_operator_operates(serve: Serve) -> None:
     ],
 )
 def test_what_makes_no_sense_is_not_queued(asked: object, code: int, serve: Serve) -> None:
-    """An unknown object, the wrong kind, nothing to go back to, an unknown verb, further fields."""
+    """An unknown object, the wrong kind, no previous build, an unknown verb, extra fields."""
     served, client = serve()
     answer = client.post("/api/v1/requests", json=asked, headers=bearer(OPERATOR))
     assert answer.status_code == code
@@ -111,7 +111,7 @@ def test_what_makes_no_sense_is_not_queued(asked: object, code: int, serve: Serv
 
 
 def test_the_cookie_is_not_good_for_the_api(serve: Serve) -> None:
-    """A browser sends cookies by itself: another site could make it ask for a rollback."""
+    """A browser sends cookies by itself: another site could make it request a rollback."""
     served, client = serve()
     assert sign_in(client, OPERATOR).status_code == 303
     assert client.post("/api/v1/requests", json=ASK).status_code == 401
@@ -133,7 +133,7 @@ def test_without_tokens_everybody_on_the_machine_reads_and_nobody_operates(serve
 
 
 def test_another_name_for_this_machine_opens_nothing(serve: Serve) -> None:
-    """A site whose name leads to loopback (DNS rebinding) gets to read nothing."""
+    """A site whose name leads to loopback (DNS rebinding) cannot read anything."""
     _, client = serve(tokens=False)
     assert client.get("/api/v1/status", headers={"Host": "evil.example"}).status_code == 401
     assert client.get("/", headers={"Host": "evil.example:8085"}).status_code == 401
@@ -156,7 +156,7 @@ def test_beyond_loopback_reading_needs_a_token_or_the_setting(serve: Serve) -> N
 
 
 def test_metrics_name_objects_and_are_read_like_pages(serve: Serve) -> None:
-    """No token or a foreign Host: 401 with none of the metrics; the setting opens them alone."""
+    """No token or a foreign Host: 401 without any metrics; the setting opens only them."""
     _, closed = serve()
     refused = closed.get("/metrics")
     assert refused.status_code == 401
@@ -177,7 +177,7 @@ def test_metrics_name_objects_and_are_read_like_pages(serve: Serve) -> None:
 
 
 def test_signing_in_keeps_the_token_where_no_script_gets_it(serve: Serve) -> None:
-    """HttpOnly, SameSite=Lax; a wrong token sets nothing; signing out takes it away."""
+    """HttpOnly, SameSite=Lax; a wrong token sets nothing; signing out deletes it."""
     _, client = serve()
     wrong = sign_in(client, "wrong")
     assert wrong.status_code == 401
@@ -193,7 +193,7 @@ def test_signing_in_keeps_the_token_where_no_script_gets_it(serve: Serve) -> Non
 
 
 def test_an_operator_acts_by_form(serve: Serve) -> None:
-    """Queued, and back on the object's page, which says that it waits."""
+    """Queued, and back on the object's page, which says that it is waiting."""
     served, client = serve()
     sign_in(client, OPERATOR)
     page = f"/instances/{name_of(0)}"
@@ -209,7 +209,7 @@ def test_an_operator_acts_by_form(serve: Serve) -> None:
 
 @pytest.mark.parametrize("token", [READER, OPERATOR])
 def test_a_forged_form_does_nothing(token: str, serve: Serve) -> None:
-    """Without the secret, with another, from another origin, from another site: 403, all of it."""
+    """Without the secret, with another, from another origin, from another site: always 403."""
     served, client = serve()
     sign_in(client, token)
     good = secret(client, "/login")
@@ -231,7 +231,7 @@ def test_a_forged_form_does_nothing(token: str, serve: Serve) -> None:
 
 
 def test_a_readers_form_is_refused(serve: Serve) -> None:
-    """The right form with the wrong role; no form is offered to begin with."""
+    """The right form with the wrong role; no form is offered in the first place."""
     served, client = serve()
     sign_in(client, READER)
     assert 'action="/act"' not in client.get(f"/instances/{name_of(0)}").text
@@ -244,7 +244,7 @@ def test_a_readers_form_is_refused(serve: Serve) -> None:
 
 @pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", ""])
 def test_signing_in_leads_to_no_other_site(back: str, serve: Serve) -> None:
-    """`next` is a path of ours or nothing."""
+    """`next` is one of our paths or ignored."""
     _, client = serve()
     data = {"csrf": secret(client), "token": READER, "next": back}
     assert client.post("/login", data=data).headers["location"] == "/"
@@ -254,7 +254,7 @@ def test_signing_in_leads_to_no_other_site(back: str, serve: Serve) -> None:
 
 
 def test_a_users_header_is_believed_from_a_trusted_proxy_only(serve: Serve) -> None:
-    """Off by default; from an address that is not listed it counts for nothing."""
+    """Off by default; from an address that is not listed it is ignored."""
     user = {"X-Forwarded-User": "ada"}
     _, off = serve()
     assert off.get("/api/v1/status", headers=user).status_code == 401
@@ -268,7 +268,7 @@ def test_a_users_header_is_believed_from_a_trusted_proxy_only(serve: Serve) -> N
 
 
 def test_users_of_a_proxy_read_and_the_listed_ones_operate(serve: Serve) -> None:
-    """By form only, with its secret; the API takes no request on a header's word."""
+    """Only by form, with its secret; the API accepts no request on the basis of a header."""
     served, client = serve(user_header="X-Forwarded-User", operators=("ada",))
     page = f"/instances/{name_of(0)}"
     for user, code in (("bob", 403), ("ada", 303)):

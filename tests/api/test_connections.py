@@ -1,4 +1,4 @@
-"""Real sockets that send nothing, too little or too much: whoever asks for health is answered."""
+"""Real sockets that send nothing, too little or too much: health checks are still answered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def opened(url: str, sent: bytes = b"") -> socket.socket:
-    """A connection on which no more than this is sent."""
+    """Return a connection on which no more than this is sent."""
     host, _, port = url.removeprefix("http://").partition(":")
     found = socket.create_connection((host, int(port)), timeout=20)
     found.sendall(sent)
@@ -34,7 +34,7 @@ def opened(url: str, sent: bytes = b"") -> socket.socket:
 
 
 def ended(connection: socket.socket) -> bool:
-    """Does the other side close it within the socket's timeout."""
+    """Return True if the other side closes it within the socket's timeout."""
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -44,7 +44,7 @@ def ended(connection: socket.socket) -> bool:
 def test_connections_that_send_nothing_leave_room_for_health(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More of them than are kept: /healthz, /readyz and the API are answered all the while."""
+    """More of them than are kept: /healthz, /readyz and the API are answered all the time."""
     monkeypatch.setattr(connections, "CONNECTIONS", 200)
     with ExitStack() as stack:
         silent = [stack.enter_context(opened(url)) for _ in range(420)]
@@ -68,7 +68,7 @@ def test_connections_that_send_nothing_leave_room_for_health(
 def test_a_connection_without_a_whole_request_is_let_go(
     sent: bytes, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some seconds, whatever drips in meanwhile."""
+    """After some seconds, whatever arrives meanwhile."""
     monkeypatch.setattr(connections, "SILENCE", 1.0)
     with opened(url, sent) as connection:
         if sent.endswith(b"GET /"):
@@ -84,7 +84,7 @@ def test_a_connection_without_a_whole_request_is_let_go(
 def test_a_connection_that_asks_again_and_again_is_kept(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The patience is for each request, not for the connection."""
+    """The limit is for each request, not for the connection."""
     monkeypatch.setattr(connections, "SILENCE", 1.0)
     with httpx.Client(base_url=url, timeout=20) as client:
         for _ in range(4):
@@ -97,7 +97,7 @@ def test_a_connection_that_asks_again_and_again_is_kept(
 def test_too_many_open_requests_are_refused_but_for_health(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 in words with Retry-After, until one of them ends."""
+    """503 with a message and Retry-After, until one of them ends."""
     monkeypatch.setattr(connections, "REQUESTS", 1)
     read = {"Authorization": f"Bearer {READER}"}
     with httpx.stream("GET", f"{url}/stream", headers=read, timeout=20) as stream:
@@ -114,7 +114,7 @@ def test_too_many_open_requests_are_refused_but_for_health(
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/instances", "/history", "/metrics", "/no/such"])
 def test_a_long_address_is_refused_unread(path: str, url: str) -> None:
-    """Without a token too: parsing tens of thousands of parameters once held the daemon."""
+    """Without a token too: parsing tens of thousands of parameters once blocked the daemon."""
     many = "&".join(f"p{number}=" for number in range(1500))
     refused = httpx.get(f"{url}{path}?{many}", timeout=20)
     assert refused.status_code == 414
@@ -122,7 +122,7 @@ def test_a_long_address_is_refused_unread(path: str, url: str) -> None:
 
 
 def test_a_long_head_ends_its_connection(url: str) -> None:
-    """A request whose line and headers have no end is not kept in memory."""
+    """A request with an endless line and headers is not kept in memory."""
     line = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "
     with opened(url, line + b"a" * (2 * connections.HEAD_LIMIT)) as connection:
         answer = connection.recv(64)

@@ -1,4 +1,4 @@
-"""The API keeps to its OpenAPI document, whatever it is asked."""
+"""The API conforms to its OpenAPI document, whatever is requested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ schema = schemathesis.openapi.from_path(Path(openapi.FILE))
     suppress_health_check=list(HealthCheck),
 )
 def test_the_api_keeps_to_its_document(case: schemathesis.Case, url: str) -> None:
-    """Schemathesis finds no 5xx, no undocumented answer, no refused good input or the reverse."""
+    """Schemathesis finds no 5xx, no undocumented response, and no wrong validation."""
     case.call_and_validate(base_url=url, headers=OPERATE)
 
 
@@ -59,14 +59,14 @@ def test_the_document_that_is_checked_in_is_the_one_that_is_served(http: httpx.C
     ],
 )
 def test_every_document_is_of_its_shape(path: str, kind: type, http: httpx.Client) -> None:
-    """No field too many, none too few, in any state that an object can have."""
+    """No field too many, none too few, in any state of an object."""
     answer = http.get(f"/api/v1{path}", headers=READ)
     assert answer.status_code == 200, answer.text
     TypeAdapter(kind).validate_json(answer.content)
 
 
 def test_status_is_what_the_command_line_prints(served: Served, http: httpx.Client) -> None:
-    """The same document, but for the moment at which it was looked at."""
+    """The same document, except for the time at which it was computed."""
     printed = status_document(status(None, served.store.load(), AT))
     found = http.get("/api/v1/status", headers=READ).json()
     assert _timeless(found) == _timeless(json.loads(json.dumps(printed)))
@@ -81,7 +81,7 @@ def _timeless(document: dict[str, list[dict[str, list[dict[str, object]]]]]) -> 
 
 
 def test_filters_and_search_narrow_the_lists(http: httpx.Client) -> None:
-    """By team, health and words; all that are given have to hold."""
+    """By team, health and words; all given conditions have to hold."""
 
     def names(query: str) -> list[str]:
         found = http.get(f"/api/v1/instances?{query}", headers=READ).json()
@@ -96,7 +96,7 @@ def test_filters_and_search_narrow_the_lists(http: httpx.Client) -> None:
 
 
 def test_history_is_read_forwards_from_an_id(http: httpx.Client) -> None:
-    """`after` gives what came since, oldest first: a follower misses nothing."""
+    """`after` returns what came since, oldest first: a follower misses nothing."""
     newest = http.get("/api/v1/history?limit=3", headers=READ).json()
     ids = [e["id"] for e in newest]
     assert ids == sorted(ids, reverse=True)

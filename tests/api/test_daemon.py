@@ -1,4 +1,4 @@
-"""Pages and API of a real daemon: what is asked over HTTP is done, and history says by whom."""
+"""Pages and API of a real daemon: HTTP requests are carried out and appear in the history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AUTHORIZED = {"Authorization": f"Bearer {OPERATOR}"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site with two versions that became active one after the other."""
+    """Yield a site with two versions that became active one after the other."""
     with FakeAirflow() as airflow:
         found = Site(tmp_path_factory.mktemp("pages") / "site", airflow)
         for version in ("1.0", "2.0"):
@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def http(site: Site) -> Iterator[httpx.Client]:
-    """The daemon as a process, and a client that presents nothing."""
+    """Yield a client without credentials, and run the daemon as a process."""
     log = site.root / "daemon.log"
     with log.open("wb") as out:
         daemon = subprocess.Popen(
@@ -97,7 +97,7 @@ def happened(http: httpx.Client, kind: str, name: str = TARGET) -> list[dict[str
 
 
 def test_what_the_api_asks_for_is_done_by_whoever_leads(http: httpx.Client) -> None:
-    """Suspend and resume: taken up, shown, and in history under the token's name."""
+    """Suspend and resume: carried out, shown, and in history under the token's name."""
     for verb, kind, suspended in (("suspend", "Suspended", True), ("resume", "Resumed", False)):
         asked = http.post(
             "/api/v1/requests", json={"verb": verb, "target": TARGET}, headers=AUTHORIZED
@@ -118,7 +118,7 @@ def test_what_the_api_asks_for_is_done_by_whoever_leads(http: httpx.Client) -> N
 
 
 def test_a_rollback_from_the_page_goes_all_the_way(site: Site, http: httpx.Client) -> None:
-    """The form, the activation back, the pointer, and the page that says so."""
+    """The form, the rollback, the pointer, and the page that shows it."""
     page = f"/instances/{INSTANCE}"
     with httpx.Client(base_url=http.base_url, timeout=20) as person:
         login = person.get("/login").text
@@ -173,7 +173,7 @@ def test_a_real_build_is_shown_with_all_that_it_has(http: httpx.Client) -> None:
 
 
 def test_no_secret_is_on_any_page(site: Site, http: httpx.Client) -> None:
-    """Neither the Airflow password nor a token is in what anybody gets to see."""
+    """Neither the Airflow password nor a token is visible to anybody."""
     build = http.get(f"/api/v1/environments/{ENVIRONMENT}", headers=AUTHORIZED).json()["builds"][0]
     for path in (
         "/", "/environments", "/events", f"/instances/{INSTANCE}", f"/environments/{ENVIRONMENT}",

@@ -1,4 +1,4 @@
-"""Event streams: what they tell, and what a hundred of them or a slow reader cost the others."""
+"""Event streams: their messages, and the cost of a hundred of them or of a slow reader."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def site(tmp_path: Path) -> Iterator[tuple[Served, str]]:
 
 
 class Stream:
-    """An open stream, read message by message."""
+    """Open stream, read message by message."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
         self._lines = answer.iter_lines()
 
     def next(self, kind: str) -> tuple[str, object]:
-        """(id, data) of the next message of this kind."""
+        """Return (id, data) of the next message of this kind."""
         fields: dict[str, str] = {}
         for line in self._lines:
             name, _, value = line.partition(": ")
@@ -58,7 +58,7 @@ def opened(url: str, path: str = "/stream", **headers: str) -> Iterator[Stream]:
 
 
 def happen(served: Served, message: str = "something") -> int:
-    """Write an event; returns its id."""
+    """Write an event; return its id."""
     lease = served.store.acquire("test", 60.0)
     assert lease is not None
     told = Event(time.time(), "Told", f"instance/{name_of(0)}", "red", "Told", message)
@@ -67,7 +67,7 @@ def happen(served: Served, message: str = "something") -> int:
 
 
 def test_a_change_is_told_to_every_open_page(site: tuple[Served, str]) -> None:
-    """At once what is, then each change with the id of the newest event."""
+    """The current state at once, then each change with the id of the newest event."""
     served, url = site
     with opened(url) as one, opened(url) as two:
         newest = served.store.last_event_id()
@@ -79,7 +79,7 @@ def test_a_change_is_told_to_every_open_page(site: tuple[Served, str]) -> None:
 
 
 def test_a_hundred_open_streams_leave_room_for_pages(site: tuple[Served, str]) -> None:
-    """Each is told of a change, pages and the API are answered, and stopping takes seconds."""
+    """Each is notified of a change, pages and the API respond, and stopping takes seconds."""
     served, url = site
     with ExitStack() as stack:
         many = [stack.enter_context(opened(url)) for _ in range(100)]
@@ -121,7 +121,7 @@ def test_too_many_streams_are_refused_in_words(
 def test_a_reader_that_takes_nothing_is_let_go_and_holds_up_nobody(
     site: tuple[Served, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It never reads a log that grows by megabytes; others read on, and its stream ends."""
+    """It never reads a log that grows by megabytes; others continue, and its stream ends."""
     served, url = site
     monkeypatch.setattr(streams, "PATIENCE", 1.0)
     monkeypatch.setattr(streams, "BEHIND", 1 << 40)
@@ -146,7 +146,7 @@ def test_a_reader_that_takes_nothing_is_let_go_and_holds_up_nobody(
 
 
 def test_a_log_is_followed_as_it_grows_and_to_its_end(site: tuple[Served, str]) -> None:
-    """From where the page stopped, over a character that was cut in two, until the build ended."""
+    """From where the page stopped, across a split character, until the build ended."""
     served, url = site
     log = served.logs / f"{BUILDING.key}.log"
     log.write_bytes(b"resolving\n")
@@ -179,7 +179,7 @@ def test_a_log_is_followed_as_it_grows_and_to_its_end(site: tuple[Served, str]) 
 
 
 def test_the_log_of_an_ended_build_ends(site: tuple[Served, str]) -> None:
-    """What there is, then `end`."""
+    """The existing log, then `end`."""
     _, url = site
     with opened(url, f"/stream/builds/{builds(0)[0].key}") as stream:
         assert stream.next("text")[1] == "resolved 3 packages\nverified\n"

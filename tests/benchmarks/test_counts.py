@@ -1,7 +1,7 @@
 """A short run of each benchmark: its counts, which hold on every machine; no seconds.
 
-What imports ask a slow share for is in tests/integration/test_import_trips.py, what a commit costs
-on a cluster in tests/kubernetes/test_counts.py.
+Requests of imports to a slow share are in tests/integration/test_import_trips.py, the cost of a
+commit on a cluster in tests/kubernetes/test_counts.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FUSE = {"publish"}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALL if name not in ELSEWHERE])
 def test_the_counts_of_a_short_run_are_within_their_limits(name: str) -> None:
-    """More round trips, statements, builds or bytes than is said is a failure, not a figure."""
+    """More round trips, statements, builds or bytes than the limit is a failure, not a figure."""
     if name in FUSE and (not os.access("/dev/fuse", os.W_OK) or not shutil.which("fusermount3")):
         pytest.skip("needs FUSE: /dev/fuse, fuse3, libfuse3-dev, pkg-config, cc")
     rows = ALL[name].short()

@@ -1,4 +1,4 @@
-"""results.json and RESULTS.md: what a run replaces, and what is in them."""
+"""Files results.json and RESULTS.md: what a run replaces, and their contents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_run_replaces_its_own_rows_and_keeps_the_others(tmp_path: Path) -> Non
 
 
 def test_a_row_tells_the_ratio_to_the_peer_and_to_the_limit() -> None:
-    """Ten times better than the peer, with half of the limit used; and what is missed is first."""
+    """Ten times better than the peer, with half of the limit used; missed targets come first."""
     assert MET.cells() == ("one", "round trips", "5", "pip", "50", "10×", "≤ 10", "0.50", "yes")
     assert MISSED.cells()[-2:] == ("1.75", "NO")
     assert TOLD.cells() == ("two", "disk", "1,234 MiB", "–", "–", "–", "–", "–", "–")
@@ -49,7 +49,7 @@ def test_a_row_tells_the_ratio_to_the_peer_and_to_the_limit() -> None:
 
 
 def test_the_kept_results_are_those_of_these_benchmarks_and_name_no_machine() -> None:
-    """What is in the repository was written by the benchmarks that are in it."""
+    """The results in the repository were written by the benchmarks in it."""
     runs = read()
     assert list(runs) == [name for name in ALL if name in runs]
     written = (FOLDER / "RESULTS.md").read_text()

@@ -1,1 +1,1 @@
-"""The command line: doctor, init, what a terminal shows, and the reference of commands."""
+"""Tests of the command line: doctor, init, terminal output, and the reference of commands."""

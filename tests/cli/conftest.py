@@ -1,4 +1,4 @@
-"""A site that has lived, with its Airflow; its settings and secrets are a test's to change."""
+"""Site with a history and its Airflow; a test may change its settings and secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def airflow() -> Iterator[FakeAirflow]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, airflow: FakeAirflow) -> Site:
-    """Its environment is active and healthy."""
+    """Return the site; its environment is active and healthy."""
     found = Site(tmp_path_factory.mktemp("cli") / "site", airflow)
     (found.root / "home").mkdir()
     found.commit("1.0")
@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, airflow: FakeAirflow) -> Site
 
 @pytest.fixture
 def config(site: Site, tmp_path: Path) -> Iterator[Path]:
-    """The site's settings, which are as before when the test ends."""
+    """Yield the site's settings, which are restored when the test ends."""
     kept = site.config.read_text()
     yield site.config
     site.config.write_text(kept)

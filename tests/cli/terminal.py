@@ -1,4 +1,4 @@
-"""Commands run on a terminal of their own, as a person would see them."""
+"""Commands run on a separate terminal, as a person would see them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 class Terminal:
-    """What a running command has shown so far."""
+    """Output of a running command so far."""
 
     def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
         self._master = master
@@ -21,7 +21,7 @@ class Terminal:
         self.shown = ""
 
     def read(self, seconds: float) -> bool:
-        """Read what comes within so many seconds; False when the command has closed its side."""
+        """Read what arrives within so many seconds; return False if the command closed its side."""
         if not select.select([self._master], [], [], seconds)[0]:
             return True
         try:
@@ -32,7 +32,7 @@ class Terminal:
         return bool(data)
 
     def until(self, words: str, seconds: float = 60) -> str:
-        """All that was shown, once `words` are among it."""
+        """Return everything that was shown, once it contains `words`."""
         end = time.monotonic() + seconds
         while words not in self.shown:
             assert time.monotonic() < end, self.shown
@@ -40,7 +40,7 @@ class Terminal:
         return self.shown
 
     def end(self, seconds: float = 60) -> int:
-        """The exit code, once the command has ended."""
+        """Return the exit code, once the command has ended."""
         end = time.monotonic() + seconds
         while self.read(0.2):
             assert time.monotonic() < end, self.shown

@@ -1,4 +1,4 @@
-"""What `--wait` says of a request, read off the history."""
+"""Output of `--wait` for a request, derived from the history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler.store.store import Store
 
 
 def history(tmp_path: Path, *events: Event) -> Store:
-    """A store with these events."""
+    """Return a store with these events."""
     store = Store(f"sqlite:///{tmp_path}/db")
     store.migrate()
     lease = store.acquire("me", 60)
@@ -41,6 +41,6 @@ def test_a_request_was_refused_whatever_the_words(
 def test_the_refusal_of_another_request_is_not_this_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two people ask for the same at once."""
+    """Two people make the same request at once."""
     _say_end(history(tmp_path, refusal(6, "confirm-prune: no")), 7, "", "confirm-prune", 0)
     assert "confirm-prune: done" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`groundcrew doctor` on a real site: what it finds, what it says, and what it leaves as it was."""
+"""Command `groundcrew doctor` on a real site: findings, messages, and no changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEYS = {"check", "object", "level", "reason", "message", "mend"}
 
 
 def doctor(site: Site, *checks: str) -> tuple[int, list[Row]]:
-    """(exit code, findings)."""
+    """Return (exit code, findings)."""
     code, output = site.run("doctor", *checks, "-o", "json")
     assert PASSWORD not in output
     found: list[Row] = json.loads(output)
@@ -32,14 +32,14 @@ def doctor(site: Site, *checks: str) -> tuple[int, list[Row]]:
 
 
 def only(found: list[Row], check: str) -> Row:
-    """The one finding of a check."""
+    """Return the only finding of a check."""
     (row,) = [row for row in found if row["check"] == check]
     return row
 
 
 @pytest.fixture
 def airflow_state(airflow: FakeAirflow) -> Iterator[State]:
-    """What a test makes of Airflow is undone."""
+    """Yield Airflow's state, and undo a test's changes."""
     kept = replace(airflow.state, heartbeats=dict(airflow.state.heartbeats))
     yield airflow.state
     airflow.state = kept
@@ -47,7 +47,7 @@ def airflow_state(airflow: FakeAirflow) -> Iterator[State]:
 
 @pytest.fixture
 def secret(site: Site) -> Iterator[Path]:
-    """The secret of Airflow's API; as before when the test ends."""
+    """Yield the secret of Airflow's API, which is restored when the test ends."""
     folder = site.root / "secrets" / TEAM / "airflow"
     kept = {path: path.read_text() for path in folder.iterdir()}
     yield folder
@@ -77,7 +77,7 @@ def test_a_sound_site_is_all_ok_and_stays_as_it_was(site: Site, airflow: FakeAir
 
 
 def test_the_table_says_what_to_mend(site: Site, secret: Path) -> None:
-    """A line for each finding, and below it what to do."""
+    """A line for each finding, and the advice below it."""
     (secret / "password").write_text("another")
     code, output = site.run("doctor", "airflow")
     assert code == 1
@@ -87,7 +87,7 @@ def test_the_table_says_what_to_mend(site: Site, secret: Path) -> None:
 
 
 def test_just_the_named_checks_are_shown(site: Site) -> None:
-    """In their own order; a name that is nearly one is answered with it."""
+    """In their own order; a misspelt name gets a suggestion."""
     code, found = doctor(site, "airflow", "share")
     assert code == 0
     assert [row["check"] for row in found] == ["share", "airflow"]
@@ -119,7 +119,7 @@ def test_credentials_that_are_missing(site: Site, secret: Path) -> None:
 
 
 def test_credentials_that_may_only_read(site: Site, airflow_state: State) -> None:
-    """Everything can be read, but pools cannot be changed: found without changing one."""
+    """Everything can be read, but pools cannot be changed: detected without changing one."""
     airflow_state.fault, airflow_state.fault_on = "403", "groundcrew-doctor"
     code, found = doctor(site, "airflow")
     row = only(found, "airflow")
@@ -136,14 +136,14 @@ def test_credentials_that_may_only_read(site: Site, airflow_state: State) -> Non
 def test_an_airflow_that_does_not_answer_well(
     fault: str, reason: str, code: int, site: Site, airflow_state: State
 ) -> None:
-    """Not reached is 3; answered by something else is 1."""
+    """Unreachable is 3; an unexpected answer is 1."""
     airflow_state.fault = fault
     found_code, found = doctor(site, "airflow")
     assert (found_code, only(found, "airflow")["reason"]) == (code, reason)
 
 
 def test_an_airflow_that_is_sick_is_a_warning(site: Site, airflow_state: State) -> None:
-    """Exit 0: it is Airflow's own trouble, and told."""
+    """Exit 0: it is Airflow's own problem, and reported."""
     airflow_state.unhealthy = {"scheduler"}
     code, found = doctor(site, "airflow")
     row = only(found, "airflow")
@@ -152,7 +152,7 @@ def test_an_airflow_that_is_sick_is_a_warning(site: Site, airflow_state: State) 
 
 
 def test_a_clock_of_airflow_that_is_ahead(site: Site, airflow_state: State) -> None:
-    """Its newest heartbeat lies in the future; told as the clock's."""
+    """Its newest heartbeat is in the future; reported as a clock problem."""
     airflow_state.heartbeats["scheduler"] += 1e6
     code, found = doctor(site)
     wrong = [row for row in found if row["level"] == "wrong"]
@@ -172,7 +172,7 @@ def test_an_airflow_2(tmp_path: Path) -> None:
 
 
 def test_executables_that_the_settings_do_not_allow(site: Site, config: Path) -> None:
-    """Told with the file that asks for them."""
+    """Reported with the file that names them."""
     config.write_text(config.read_text().replace('"/usr/bin/env", ', ""))
     code, found = doctor(site, "local")
     row = only(found, "local")
@@ -184,14 +184,14 @@ def test_executables_that_the_settings_do_not_allow(site: Site, config: Path) ->
 
 
 def git_url(config: Path, site: Site, url: str, more: str = "") -> None:
-    """Let the settings name another repo."""
+    """Make the settings name another repo."""
     text = config.read_text().replace(f'url = "{site.repo}"', f'url = "{url}"\n{more}')
     assert url in text
     config.write_text(text)
 
 
 def test_a_repo_that_is_not_reached_is_3(site: Site, config: Path) -> None:
-    """And the instances of the records are looked at all the same."""
+    """And the instances in the records are still checked."""
     git_url(config, site, "https://127.0.0.1:9/environments.git")
     code, found = doctor(site)
     assert (code, only(found, "git")["reason"]) == (3, "SourceUnreachable")
@@ -222,7 +222,7 @@ def test_no_repo_in_the_settings(site: Site, config: Path) -> None:
 
 
 def test_mistakes_in_definitions_are_a_warning(tmp_path: Path, airflow: FakeAirflow) -> None:
-    """The file is named; an instance in another file is looked at all the same."""
+    """The file is named; an instance in another file is still checked."""
     site = Site(tmp_path / "site", airflow)
     site.commit("1.0", BAD_IMPORT, requirements=["acme @ ./packages/nowhere"])
     code, found = doctor(site, "git", "airflow")
@@ -233,7 +233,7 @@ def test_mistakes_in_definitions_are_a_warning(tmp_path: Path, airflow: FakeAirf
 
 
 def test_an_index_without_its_credentials(tmp_path: Path, airflow: FakeAirflow) -> None:
-    """Wrong until the secret is there."""
+    """Wrong until the secret exists."""
     site = Site(tmp_path / "site", airflow)
     index: dict[str, Any] = {
         "name": "corp", "url": "https://pypi.corp.example/simple/", "packages": ["acme-*"],

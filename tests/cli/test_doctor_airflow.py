@@ -1,4 +1,4 @@
-"""What the doctor finds out about rights in real Airflows: without a pool being made or changed."""
+"""The doctor's check of permissions in real Airflows, without creating or changing a pool."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PASSWORD = "pa55-w0rd-of-the-test"
 
 @dataclass
 class Real:
-    """An Airflow with users of several roles."""
+    """Airflow with users of several roles."""
 
     bed: Bed
     secrets: Path
 
     def look(self, user: str, password: str) -> list[tuple[str, str]]:
-        """What the doctor says when it has that user's credentials."""
+        """Return the doctor's findings with that user's credentials."""
         secret = self.secrets / "t" / user
         secret.mkdir(parents=True, exist_ok=True)
         (secret / "username").write_text(user)
@@ -51,7 +51,7 @@ def real(
     bed = Bed(root / "bed", request.param, root / "share", "x", team="t", secrets=secrets)
     bed.install(CACHE)
     bed.configure()
-    bed.write_dag("hello", DAG)  # without any, the dag-processor of 2.11 ends at once
+    bed.write_dag("hello", DAG)  # without any DAG, the dag-processor of 2.11 ends at once
     _users(bed)
     try:
         bed.start()
@@ -61,9 +61,9 @@ def real(
 
 
 def _users(bed: Bed) -> None:
-    """Users beside the administrator, before Airflow starts."""
+    """Create users in addition to the administrator, before Airflow starts."""
     if bed.airflow != "3":
-        bed._airflow("sync-perm", "--verbose")  # makes the roles
+        bed._airflow("sync-perm", "--verbose")  # creates the roles
         for name, role in ROLES.items():
             bed._airflow(
                 "users", "create", "--username", name, "--password", PASSWORD, "--role", role,
@@ -79,7 +79,7 @@ def _users(bed: Bed) -> None:
 
 
 def test_roles_are_told_apart(real: Real) -> None:
-    """An administrator and Op may do all; Viewer reads; a wrong password is refused."""
+    """An administrator and Op may do everything; Viewer reads; a wrong password is refused."""
     before = real.bed.pools()
     assert real.look(USER, real.bed.password_file.read_text()) == [("ok", "Good")]
     assert real.look("op", PASSWORD) == [("ok", "Good")]

@@ -1,4 +1,4 @@
-"""What the doctor says of databases, receivers of messages and forges; nothing is sent to them."""
+"""The doctor's checks of databases, message receivers and forges; nothing is sent to them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def reasons(found: list[Finding]) -> list[tuple[str, str]]:
 
 
 def look(url: str, state: Path) -> list[Finding]:
-    """What is said of a database."""
+    """Return the findings about a database."""
     return list(records.look_database(Settings(database=url, state_dir=state)))
 
 
 def test_postgresql_before_and_after_its_first_daemon(postgresql_url: str, tmp_path: Path) -> None:
-    """Without tables it is not in use yet, and none are made; then good, and the clocks agree."""
+    """Without tables it is not in use yet, and none are created; then good, and clocks agree."""
     found = look(postgresql_url, tmp_path)
     assert reasons(found) == [("off", "NotUsed"), ("ok", "Good")]
     store = Store(postgresql_url)
@@ -55,7 +55,7 @@ def test_postgresql_before_and_after_its_first_daemon(postgresql_url: str, tmp_p
 
 
 def test_postgresql_that_refuses(postgresql_url: str, tmp_path: Path) -> None:
-    """A database that is not there is wrong; a server that is not there is not reached."""
+    """A missing database is wrong; a missing server is unreachable."""
     url = make_url(postgresql_url)
     gone = url.set(database="nowhere", password="pa55word").render_as_string(hide_password=False)
     found = look(gone, tmp_path)
@@ -66,7 +66,7 @@ def test_postgresql_that_refuses(postgresql_url: str, tmp_path: Path) -> None:
 
 
 def test_postgresql_that_takes_no_writes(postgresql_url: str, tmp_path: Path) -> None:
-    """As a standby does."""
+    """Like a standby."""
     name = make_url(postgresql_url).database
     engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -78,7 +78,7 @@ def test_postgresql_that_takes_no_writes(postgresql_url: str, tmp_path: Path) ->
 def test_a_clock_that_differs(
     postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By how much, and which way."""
+    """The amount and the direction are reported."""
     monkeypatch.setattr(records, "time", SimpleNamespace(time=lambda: time.time() + 60))
     (*_, clock) = look(postgresql_url, tmp_path)
     assert (clock.check, clock.reason) == (Check.CLOCK, "ClockSkew")
@@ -86,7 +86,7 @@ def test_a_clock_that_differs(
 
 
 def test_sqlite_that_is_missing_damaged_or_newer(tmp_path: Path) -> None:
-    """None is made by looking; the others are told."""
+    """The check creates none; the others are reported."""
     settings = Settings(state_dir=tmp_path / "state")
     assert reasons(list(records.look_database(settings))) == [("off", "NotUsed")]
     assert not (tmp_path / "state").exists()
@@ -104,7 +104,7 @@ def test_sqlite_that_is_missing_damaged_or_newer(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
-    """Without repeating it: it may hold a password."""
+    """The address is not repeated: it may contain a password."""
     found = look("postgres-at-home:pa55word", tmp_path)
     assert reasons(found) == [("wrong", "DatabaseUnknown")]
     assert "pa55word" not in found[0].message
@@ -115,13 +115,13 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 
 @pytest.fixture
 def selfmade(tmp_path: Path) -> Iterator[Selfmade]:
-    """A server with a certificate of its own making."""
+    """Yield a server with a self-signed certificate."""
     with serving(tmp_path) as found:
         yield found
 
 
 def route(secrets: Path, url: str | None) -> list[Finding]:
-    """What is said of a route whose secret is `url`."""
+    """Return the findings about a route whose secret is `url`."""
     if url is not None:
         (secrets / "ops").mkdir(parents=True, exist_ok=True)
         (secrets / "ops" / "url").write_text(url)
@@ -162,7 +162,7 @@ def test_an_address_that_cannot_be_one(url: str, tmp_path: Path) -> None:
 
 
 def test_a_route_without_its_secret(tmp_path: Path) -> None:
-    """Wrong when the settings name the route; the one of the defaults is just not in use."""
+    """Wrong if the settings name the route; the default one is just not in use."""
     found = route(tmp_path, None)
     assert reasons(found) == [("wrong", "SecretMissing")]
     assert str(tmp_path / "ops" / "url") in found[0].message
@@ -174,7 +174,7 @@ def test_a_route_without_its_secret(tmp_path: Path) -> None:
 def test_through_the_proxy_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is reached is the proxy, and it is told so."""
+    """The proxy is reached, and the message says so."""
     receiver = Receiver()
     monkeypatch.setenv("http_proxy", receiver.root)
     monkeypatch.setenv("no_proxy", "localhost")
@@ -189,7 +189,7 @@ def test_through_the_proxy_of_the_environment(
 
 
 def ask(kind: str, said: Said, secrets: Path, token: str = TOKEN) -> list[Finding]:
-    """What is said of a forge that answers so; it is only asked, and never told."""
+    """Return the findings about a forge with this answer; only reading requests are made."""
     receiver = Receiver(lambda method, path, body: said)
     (secrets / "forge").mkdir(exist_ok=True)
     (secrets / "forge" / "token").write_text(token)
@@ -206,14 +206,14 @@ def ask(kind: str, said: Said, secrets: Path, token: str = TOKEN) -> list[Findin
 
 
 def github(push: bool, scopes: str | None) -> Said:
-    """GitHub's `GET /repos/{owner}/{repo}`."""
+    """Answer GitHub's `GET /repos/{owner}/{repo}`."""
     body = {"full_name": "acme/environments", "permissions": {"pull": True, "push": push}}
     headers = {**JSON, **({"X-OAuth-Scopes": scopes} if scopes is not None else {})}
     return Said(200, headers, json.dumps(body))
 
 
 def gitlab(level: int) -> Said:
-    """GitLab's `GET /projects/{id}`."""
+    """Answer GitLab's `GET /projects/{id}`."""
     rights = {"project_access": {"access_level": level}, "group_access": None}
     return Said(200, JSON, json.dumps({"id": 1, "permissions": rights}))
 
@@ -243,7 +243,7 @@ def test_what_a_forge_says(
 
 
 def test_a_forge_without_token_or_project(tmp_path: Path) -> None:
-    """And without a forge nothing is asked."""
+    """And without a forge nothing is requested."""
     assert reasons(ask("github", Said(), tmp_path, "")) == [("wrong", "SecretMissing")]
     statuses = StatusSettings(forge="github")
     found = list(forge.look(Settings(secrets_dir=tmp_path, commit_status=statuses)))
@@ -255,7 +255,7 @@ def test_a_forge_without_token_or_project(tmp_path: Path) -> None:
 def test_a_forge_with_a_certificate_of_a_company(
     kind: str, selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told, and SSL_CERT_FILE mends it: then the forge answers, here that it cannot."""
+    """It is reported, and SSL_CERT_FILE fixes it: then the forge answers, here 501."""
     (tmp_path / "forge").mkdir()
     (tmp_path / "forge" / "token").write_text(TOKEN)
     settings = Settings(

@@ -1,6 +1,6 @@
-"""What the doctor says of a share that does not keep what publishing relies on, and one that hangs.
+"""The doctor's checks of an unsuitable share, and of one that hangs.
 
-Each fault is one call that answers as a bad file system would; nothing stays behind on the share.
+Each fault is one call that behaves as on a bad file system; nothing stays behind on the share.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def fails(code: int) -> Callable[..., Any]:
-    """A call that always fails."""
+    """Return a call that always fails."""
 
     def call(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -76,7 +76,7 @@ FAULTS: dict[str, tuple[Patch, str]] = {
 
 
 def test_a_sound_directory_is_good(tmp_path: Path) -> None:
-    """One finding, with the room that is left; nothing stays behind."""
+    """One finding, with the free space; nothing stays behind."""
     tmp_path.chmod(0o755)
     (found,) = share.look(tmp_path)
     assert (found.level, found.check) == (Level.OK, Check.SHARE)
@@ -88,7 +88,7 @@ def test_a_sound_directory_is_good(tmp_path: Path) -> None:
 def test_what_a_file_system_does_not_keep(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is wrong, has a name and words, and nothing stays behind."""
+    """Each is wrong, has a name and a message, and nothing stays behind."""
     patch, reason = FAULTS[fault]
     with monkeypatch.context() as patched:
         patch(patched)
@@ -99,7 +99,7 @@ def test_what_a_file_system_does_not_keep(
 
 
 def test_a_share_that_is_not_there_or_read_only(tmp_path: Path) -> None:
-    """A mount that is missing, and one that takes no writes: /sys takes none of anyone."""
+    """A missing mount, and one that is not writable: /sys is not writable for anyone."""
     (found,) = share.look(tmp_path / "nowhere")
     assert (found.level, found.reason) == (Level.WRONG, "ShareMissing")
     (found,) = share.look(Path("/sys"))
@@ -116,13 +116,13 @@ def test_a_share_that_others_may_not_enter(tmp_path: Path) -> None:
     ("free", "level"), [(100, None), (10, None), (9, Level.WARNING), (2, Level.WRONG)]
 )
 def test_how_full_it_may_be(free: int, level: Level | None) -> None:
-    """As the alert on the share has it."""
+    """The same limits as in the alert about the share."""
     found = share.space(Check.SHARE, "/share", 100, free)
     assert [f.level for f in found] == ([level] if level else [])
 
 
 def test_a_server_whose_clock_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the time that it gives a new file."""
+    """It is seen in the time of a new file."""
     later = SimpleNamespace(time=lambda: time.time() - 3600)
     monkeypatch.setattr(share, "time", later)
     skew = [f for f in share.look(tmp_path) if f.check is Check.CLOCK]
@@ -131,7 +131,7 @@ def test_a_server_whose_clock_differs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_sqlite_on_a_network_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its locks may not hold there; PostgreSQL's state may lie anywhere."""
+    """Its locks may not work there; PostgreSQL's state may be anywhere."""
     monkeypatch.setattr(records, "mounted", lambda _: ("nfs4", ("rw",)))
     settings = Settings(state_dir=tmp_path)
     assert [f.reason for f in records.look_state(settings)] == ["StateRemote"]
@@ -147,12 +147,12 @@ def task(look: Callable[[], Any], seconds: float = 30.0) -> Task:
 
 
 def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
-    """It hangs in the kernel, as on a dead mount; it is told, and all others are there."""
+    """It hangs in the kernel, as on a dead mount; it is reported, and all others finish."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
 
     def hangs() -> Iterator[Finding]:
-        with fifo.open():  # until someone writes
+        with fifo.open():  # until something writes
             yield good(Check.SHARE, "it", "opened")
 
     tasks = [task(hangs, 0.2) for _ in range(20)]
@@ -162,11 +162,11 @@ def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
     assert [f.reason for f in found] == ["TimedOut"] * 20 + ["Good"]
     assert {f.level for f in found[:20]} == {Level.UNREACHABLE}
     assert sorted(map(id, ended)) == sorted(map(id, tasks))
-    os.close(os.open(fifo, os.O_RDWR))  # lets every thread that waits for a writer end
+    os.close(os.open(fifo, os.O_RDWR))  # ends every thread that waits for a writer
 
 
 def test_an_error_of_a_check_is_a_finding() -> None:
-    """Ours by its reason, the system's by its words, a bug by its name alone."""
+    """Ours by its reason, the system's by its text, a bug by its name alone."""
 
     def raising(error: Exception) -> Task:
         def look() -> list[Finding]:

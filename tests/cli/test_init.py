@@ -1,4 +1,4 @@
-"""`groundcrew init`: what it writes is accepted, and nothing is overwritten."""
+"""Command `groundcrew init`: its output is valid, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def init(directory: Path, *words: str) -> tuple[int, str]:
-    """(exit code, what was said)."""
+    """Return (exit code, output)."""
     done = subprocess.run(
         [sys.executable, "-m", "reconciler.cli", "init", str(directory), *words],
         capture_output=True, text=True, timeout=60,
@@ -28,7 +28,7 @@ def init(directory: Path, *words: str) -> tuple[int, str]:
 
 
 def files(directory: Path) -> set[str]:
-    """The files, without git's own."""
+    """Return the files, without git's own."""
     found = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
     return {str(p) for p in found if p.parts[0] != ".git"}
 
@@ -61,7 +61,7 @@ def test_what_is_written_is_accepted(on: str, team: str, tmp_path: Path) -> None
      ("none", set())],
 )  # fmt: skip
 def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path) -> None:
-    """And the README speaks of that one only."""
+    """And the README mentions only that one."""
     code, _ = init(tmp_path / "repo", "--ci", ci)
     written = files(tmp_path / "repo")
     assert code == 0
@@ -73,7 +73,7 @@ def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path
 
 
 def test_it_is_a_git_repository_ready_to_commit(tmp_path: Path) -> None:
-    """On branch main, nothing committed, nothing ignored; the steps that follow are told."""
+    """On branch main, nothing committed, nothing ignored; the next steps are printed."""
     repo = tmp_path / "repo"
     code, said = init(repo)
     assert code == 0
@@ -92,7 +92,7 @@ def test_it_is_a_git_repository_ready_to_commit(tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    """A directory with a file in it is left as it is; an empty one and a fresh clone are taken."""
+    """A directory with a file is left alone; an empty one and a fresh clone are accepted."""
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine").write_text("mine")
@@ -117,7 +117,7 @@ def test_a_team_that_cannot_be_one(team: str, tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
-    """Words, not a traceback."""
+    """A message, not a traceback."""
     (tmp_path / "file").write_text("")
     code, said = init(tmp_path / "file" / "repo")
     assert code == 3
@@ -136,7 +136,7 @@ print(example.__file__)
 
 
 def test_the_wheel_brings_the_example(tmp_path: Path) -> None:
-    """Outside a checkout, init and the demo write from it what they write in one."""
+    """Outside a checkout, init and the demo write the same from it as in one."""
     site = tmp_path / "site"
     subprocess.run(
         [uv_path(), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal, and what a program gets that reads a pipe."""
+"""Output on a terminal, and output in a pipe for programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def test_watch_shows_what_changes(site: Site) -> None:
-    """On a terminal, in place, in colours, until Ctrl-C, which is no mistake."""
+    """On a terminal, in place, in colours, until Ctrl-C, which is no error."""
     with terminal(site.environment(), "status", "--watch", "--interval", "0.2") as screen:
         screen.until("Healthy")
         assert COLOUR.search(screen.shown)
@@ -43,7 +43,7 @@ def test_watch_shows_what_changes(site: Site) -> None:
 
 
 def test_watch_in_a_pipe_is_a_document_a_line(site: Site) -> None:
-    """One for each change and none without; `--check` ends it when all is well."""
+    """One for each change and none without; `--check` ends it when everything is healthy."""
     command = [sys.executable, "-m", "reconciler.cli", "status", "--watch", "--interval=0.2"]
     with subprocess.Popen(
         [*command, "-o", "json"], env=site.environment(), stdout=subprocess.PIPE, text=True
@@ -73,7 +73,7 @@ def test_watch_in_a_pipe_is_a_document_a_line(site: Site) -> None:
 
 
 def test_watch_without_records_says_so(site: Site, tmp_path: Path) -> None:
-    """As status does."""
+    """Like status."""
     code, output = site.run(
         "status", "--watch", timeout=60, GROUNDCREW_STATE_DIR=str(tmp_path / "none")
     )
@@ -82,7 +82,7 @@ def test_watch_without_records_says_so(site: Site, tmp_path: Path) -> None:
 
 
 def test_watch_waits_for_the_first_records(site: Site, tmp_path: Path) -> None:
-    """A daemon that is just starting: told, then shown."""
+    """A daemon that is just starting: reported, then shown."""
     (tmp_path / "groundcrew.db").touch()
     with subprocess.Popen(
         [sys.executable, "-m", "reconciler.cli", "status", "--watch", "--interval=0.2"],
@@ -117,7 +117,7 @@ def test_colours_are_for_terminals(words: list[str], site: Site) -> None:
 
 
 def test_long_work_shows_how_far_it_is(site: Site) -> None:
-    """The doctor says what it has looked at; the line goes away, and the findings stay."""
+    """The doctor shows what it has checked; the line disappears, and the findings stay."""
     with terminal(site.environment(), "doctor") as screen:
         assert screen.end() == 0
     assert "looking at everything" in screen.shown
@@ -154,7 +154,7 @@ def test_waiting_for_the_daemon_is_shown(site: Site) -> None:
     ids=str,
 )
 def test_a_name_that_is_nearly_right(words: list[str], meant: str, site: Site) -> None:
-    """Exit 2, and the name that is meant."""
+    """Exit 2, and a suggestion."""
     code, output = site.run(*words)
     assert code == 2
     told = rf"(did you mean|Did you mean|Possible options:).*{re.escape(meant)}"
@@ -163,7 +163,7 @@ def test_a_name_that_is_nearly_right(words: list[str], meant: str, site: Site) -
 
 
 def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
-    """In the file and in a variable's section: refused; a whole variable: told."""
+    """In the file and in a variable's section: refused; a whole variable: reported."""
     config.write_text(config.read_text().replace("poll_interval", "pol_interval"))
     code, output = site.run("status")
     assert code == 2
@@ -181,7 +181,7 @@ def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
 
 
 def test_variables_of_others_are_left_alone() -> None:
-    """What Kubernetes sets for a Service of that name, and what is no setting of the daemon."""
+    """Variables that Kubernetes sets for a Service of that name, and others without a setting."""
     others = [
         "GROUNDCREW_SERVICE_HOST", "GROUNDCREW_SERVICE_PORT_HTTP", "GROUNDCREW_PORT",
         "GROUNDCREW_PORT_8085_TCP_ADDR", "GROUNDCREW_CONFIG", "GROUNDCREW_TOKEN",
@@ -202,7 +202,7 @@ def test_variables_of_others_are_left_alone() -> None:
 
 
 def completed(site: Site, *words: str) -> list[str]:
-    """What bash is offered for the last of the words."""
+    """Return bash's completions for the last word."""
     code = "import sys; sys.argv[0] = 'groundcrew'; from reconciler.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
@@ -232,12 +232,12 @@ def completed(site: Site, *words: str) -> list[str]:
     ids=str,
 )
 def test_the_shell_completes_names(words: list[str], offered: list[str], site: Site) -> None:
-    """Commands, and the names of what is recorded."""
+    """Commands, and the names of recorded objects."""
     assert completed(site, *words) == offered
 
 
 def test_completion_never_complains(site: Site, config: Path) -> None:
-    """Wrong settings, or none: nothing is offered and nothing is said."""
+    """With wrong settings, or none, nothing is offered and nothing is printed."""
     config.write_text("nonsense = [")
     assert completed(site, "rollback", "") == []
 
@@ -246,7 +246,7 @@ def test_completion_never_complains(site: Site, config: Path) -> None:
 
 
 def test_the_reference_is_current_and_whole() -> None:
-    """docs/cli.md is what `make generate` writes; every command is in it with all its words."""
+    """docs/cli.md is what `make generate` writes; it contains every command with all texts."""
     text = REFERENCE.read_text()
     assert text == reference()
     for command in app.registered_commands:

@@ -1,4 +1,4 @@
-"""What a person is told who means something else, or looks in the wrong place."""
+"""Messages for misspelt names and for requests in the wrong place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLEET = 30
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The records of a fleet, as on a machine where no daemon has built anything."""
+    """Return the records of a fleet, as on a machine where no daemon has built anything."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("GROUNDCREW_SHARE", str(tmp_path / "share"))
@@ -38,7 +38,7 @@ def test_an_unknown_name_lists_some_of_the_others(capsys: pytest.CaptureFixture[
 
 
 def test_a_log_is_found_on_the_share(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the daemon that made the build is on another machine; of a failed one it says where."""
+    """If another machine's daemon made the build; for a failed one the message says where."""
     place_builds(Share(root / "share"), 1)
     assert main(["logs", name_of(0)]) == 0
     assert capsys.readouterr().out == "resolved 3 packages\nverified\n"
@@ -60,7 +60,7 @@ def test_a_log_is_found_on_the_share(root: Path, capsys: pytest.CaptureFixture[s
 def test_it_says_what_to_do_instead(
     command: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, with the exit code that it belongs to."""
+    """In one line, with the corresponding exit code."""
     assert main(command) == code
     assert words in capsys.readouterr().err
 
@@ -69,7 +69,7 @@ def test_it_says_what_to_do_instead(
 def test_an_address_that_can_be_none_of_a_repo_is_misuse(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not something that could not be reached, and no credentials that were refused."""
+    """It is neither unreachable nor a refusal of credentials."""
     monkeypatch.setenv("GROUNDCREW_GIT__URL", url)
     assert main(["plan"]) == 2
     assert "[SourceUnknown]" in capsys.readouterr().err
@@ -78,7 +78,7 @@ def test_an_address_that_can_be_none_of_a_repo_is_misuse(
 
 
 def test_a_collection_leaves_no_watch_behind(root: Path) -> None:
-    """It asks the clusters what still runs, and ends its connections to them."""
+    """It asks the clusters what still runs, and closes its connections to them."""
     Share(root / "share").prepare()
     main(["gc", "--dry-run"])
     deadline = time.monotonic() + 10
@@ -101,7 +101,7 @@ def test_a_collection_leaves_no_watch_behind(root: Path) -> None:
 def test_wrong_settings_say_where(
     text: str, words: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file by its name; a section without all that is in it."""
+    """The file by its name; a section without its contents."""
     (root / "groundcrew.toml").write_text(text)
     assert main(["status"]) == 2
     assert words in capsys.readouterr().err

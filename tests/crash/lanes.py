@@ -1,4 +1,4 @@
-"""Sites that are killed and started over and over, and a task that runs through all of it."""
+"""Sites that are killed and restarted repeatedly, and a task that runs through all of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(json.dumps([os.environ["GROUNDCREW_BUILD"], late.version]), flush=True)
 
 
 class Task:
-    """A process that began with one build, and imports more of it only when it ends."""
+    """Process that began with one build, and imports more of it only when it ends."""
 
     def __init__(self, site: Site) -> None:
         loader = site.root / "share" / "instances" / INSTANCE / "loader"
@@ -56,12 +56,12 @@ class Task:
         self.kill()
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it, whatever it does."""
         self.process.kill()
         self.process.communicate(timeout=10)
 
     def end(self) -> list[str]:
-        """Let it import the rest; (build, version) as it then sees them."""
+        """Let it import the rest; return (build, version) as it then sees them."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -71,7 +71,7 @@ class Task:
 
 
 class Lane:
-    """A site on version 1.0 with another version asked for, to be started over and over."""
+    """Site on version 1.0 with another version requested, to be restarted repeatedly."""
 
     def __init__(self, root: Path, airflow: FakeAirflow, version: str, text: str) -> None:
         self.site = Site(root / "site", airflow)

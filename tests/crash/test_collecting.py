@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a collection of garbage, while a task runs on an old build."""
+"""Kill -9 during garbage collection, while a task runs on an old build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_GRACE = {"GROUNDCREW_GC__GRACE": "0", "GROUNDCREW_GC__KEEP": "1"}
 
 
 def age(share: Path) -> None:
-    """Nothing on the share is new any more."""
+    """Make everything on the share old."""
     then = time.time() - 86400.0
     for top in (share / "builds", share / "store" / "sha256"):
         for path in sorted(top.rglob("*"), reverse=True):
@@ -24,12 +24,12 @@ def age(share: Path) -> None:
 
 
 def builds(lane: Lane) -> set[str]:
-    """What is on the share, whole or not."""
+    """Return the builds on the share, complete or not."""
     return {path.name for path in (lane.site.root / "share" / "builds").glob("[0-9a-f]*")}
 
 
 def collected(lane: Lane, **variables: str) -> int:
-    """One `groundcrew gc`; its exit code."""
+    """Run `groundcrew gc`; return its exit code."""
     age(lane.site.root / "share")
     code, output = lane.site.run("gc", **NO_GRACE, **variables)
     assert "Traceback" not in output
@@ -38,15 +38,15 @@ def collected(lane: Lane, **variables: str) -> int:
 
 @pytest.mark.slow
 def test_a_collection_that_is_killed_takes_nothing_from_a_running_task(tmp_path: Path) -> None:
-    """The task's build stays while it runs, whoever was killed; what nobody can use goes."""
+    """The task's build stays while it runs, whatever is killed; unusable builds are removed."""
     with FakeAirflow() as airflow:
         lane = Lane(tmp_path, airflow, "2.0", GOOD)
         assert lane.run() == 0
         second = lane.pointed()
-        time.sleep(1.5)  # the kernel gives the start of a process by whole seconds of its boot
+        time.sleep(1.5)  # the kernel reports the start of a process in whole seconds since boot
         with Task(lane.site) as task:
             assert task.began == [second, "2.0"]
-            for version in ("3.0", "4.0"):  # then neither current nor the one before
+            for version in ("3.0", "4.0"):  # then it is neither current nor the previous one
                 lane.site.commit(version)
                 assert lane.run() == 0, lane.log.read_text()[-3000:]
             assert lane.first in builds(lane)

@@ -1,6 +1,6 @@
-"""kill -9 of the daemon at every failpoint on the way, and again while it recovers.
+"""Kill -9 of the daemon at every failpoint on the way, and again while it recovers.
 
-A task that began before is there all the time: it is neither killed nor sees a second build.
+A task that began before runs all the time: it is neither killed nor sees a second build.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tests.fakes.site import BAD_LIVE, GOOD
 
 KILLED = 137
 LANES = 2
-OFTEN = 4  # passes from which on a failpoint is also tried in the middle of them
-ENOUGH = {  # what the enumeration must at least have found, whatever else there is
+OFTEN = 4  # number of passes from which a failpoint is also tried in the middle of them
+ENOUGH = {  # minimum that the enumeration must have found
     "store.before-commit", "daemon.recorded", "builder.resolved",
     "share.put_whole.before-rename", "share.put_build.before-rename",
     "share.spread.before-copy", "share.spread.before-rename", "share.pack.before-rename",
@@ -40,7 +40,7 @@ def lanes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Lane]
 
 
 def enumerate_points(lane: Lane, rolled_back: bool) -> Counter[str]:
-    """Every failpoint on the way, in the order in which each is first passed, and how often."""
+    """Return every failpoint on the way in order of its first pass, with its number of passes."""
     lane.start_over()
     code = lane.run(listing=str(lane.listing))
     assert code == (1 if rolled_back else 0), lane.log.read_text()[-3000:]
@@ -49,14 +49,14 @@ def enumerate_points(lane: Lane, rolled_back: bool) -> Counter[str]:
 
 
 def often(points: Counter[str]) -> list[str]:
-    """What is passed again and again, once in the middle: another state than the first time."""
+    """Return a pass in the middle for failpoints that are passed often: the state differs there."""
     return [f"{name}:{times // 2 + 1}" for name, times in points.items() if times >= OFTEN]
 
 
 def kill_at(lane: Lane, point: str, rolled_back: bool) -> None:
     """Kill at a point, kill there again while recovering, then let it end.
 
-    A task that began before has all the time what it began with.
+    A task that began before keeps what it began with all the time.
     """
     lane.start_over()
     with Task(lane.site) as task:
@@ -73,7 +73,7 @@ def kill_at(lane: Lane, point: str, rolled_back: bool) -> None:
 
 
 def kill_at_each(lanes: list[Lane], points: list[str], rolled_back: bool) -> None:
-    """Share the points out among the lanes."""
+    """Distribute the points among the lanes."""
     todo: SimpleQueue[str] = SimpleQueue()
     for point in points:
         todo.put(point)
@@ -96,7 +96,7 @@ def kill_at_each(lanes: list[Lane], points: list[str], rolled_back: bool) -> Non
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("lanes", [("2.0", GOOD)], indirect=True, ids=["to a new version"])
 def test_a_kill_anywhere_on_the_way_to_a_new_version_loses_nothing(lanes: list[Lane]) -> None:
-    """Wherever it is killed, and killed again, the next start goes on to the new version."""
+    """Wherever it is killed, and killed again, the next start continues to the new version."""
     points = enumerate_points(lanes[0], rolled_back=False)
     assert set(points) >= ENOUGH
     kill_at_each(lanes, [*points, *often(points)], rolled_back=False)
@@ -106,7 +106,7 @@ def test_a_kill_anywhere_on_the_way_to_a_new_version_loses_nothing(lanes: list[L
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("lanes", [("5.0", BAD_LIVE)], indirect=True, ids=["and back"])
 def test_a_kill_anywhere_on_the_way_back_loses_nothing(lanes: list[Lane]) -> None:
-    """Wherever a rollback is killed, it ends on the build that was there before."""
+    """Wherever a rollback is killed, it ends on the previous build."""
     points = [p for p in enumerate_points(lanes[0], rolled_back=True) if "back" in p]
     assert set(points) >= BACK
     kill_at_each(lanes, [*points, "share.point.after-rename:2"], rolled_back=True)

@@ -1,1 +1,1 @@
-"""What is installed on a cluster: the chart, its manifests, the values for Airflow."""
+"""Tests of the chart, its manifests, and the values for Airflow."""

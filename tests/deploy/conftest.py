@@ -1,4 +1,4 @@
-"""A chart that a test may change."""
+"""Chart that a test may change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scripts import manifests
 
 @pytest.fixture
 def chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the chart without rules and dashboards, which is rendered instead."""
+    """Return a copy of the chart without rules and dashboards, which is rendered instead."""
     found = tmp_path / "groundcrew"
     shutil.copytree(manifests.CHART, found)
     for folder in manifests.COPIES:

@@ -1,4 +1,4 @@
-"""What the chart renders with the examples, and how the tests find their way in it."""
+"""Rendered chart of the examples, and functions to find documents in it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 
 
 def home(name: str) -> str:
-    """The namespace that an example is for."""
+    """Return the namespace of an example."""
     return NAMESPACES.get(name, "groundcrew")
 
 
 def release(name: str) -> list[Json]:
-    """The documents of an example."""
+    """Return the documents of an example."""
     return list(render(example(name), home(name)))
 
 
 def one(documents: list[Json], kind: str, name: str = "", namespace: str = "") -> Json:
-    """The only document of a kind (of a name, in a namespace)."""
+    """Return the only document of a kind (of a name, in a namespace)."""
     (found,) = (
         document
         for document in documents
@@ -40,13 +40,13 @@ def one(documents: list[Json], kind: str, name: str = "", namespace: str = "") -
 
 
 def pod_of(documents: list[Json]) -> Json:
-    """The pod of the daemon."""
+    """Return the pod of the daemon."""
     pod: Json = one(documents, "Deployment")["spec"]["template"]["spec"]
     return pod
 
 
 def job_of(documents: list[Json]) -> Json:
-    """A Job as the daemon creates it with the settings that were rendered."""
+    """Return a Job as the daemon creates it with the rendered settings."""
     settings = Settings(**tomllib.loads(text_of(documents)))
     share = settings.share
     image = Image("in-cluster", "example.test/airflow@sha256:" + "0" * 64, "id", 50000, 0)
@@ -58,12 +58,12 @@ def job_of(documents: list[Json]) -> Json:
 
 
 def text_of(documents: list[Json]) -> str:
-    """The groundcrew.toml of a release."""
+    """Return the groundcrew.toml of a release."""
     return str(one(documents, "ConfigMap", "groundcrew")["data"]["groundcrew.toml"])
 
 
 def merged(values: Json, more: Json) -> Json:
-    """Values with others above them, as Helm merges files."""
+    """Return values overridden by others, as Helm merges files."""
     found = dict(values)
     for key, value in more.items():
         both = isinstance(value, dict) and isinstance(found.get(key), dict)

@@ -1,4 +1,4 @@
-"""`groundcrew airflow-values`: what is set once in a release of the official chart."""
+"""Command `groundcrew airflow-values`: one-time values of a release of the official chart."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VALUES = {
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of an environments repo; no settings are to be found."""
+    """Return a checkout of an environments repo; there are no settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
     found = tmp_path / "repo"
@@ -112,7 +112,7 @@ def test_pods_unpack_where_they_are_told(
 def test_a_place_that_is_none_is_refused(
     repo: Path, capsys: pytest.CaptureFixture[str], local: str
 ) -> None:
-    """With what may be given instead."""
+    """The message lists valid values."""
     command = ["airflow-values", "analytics-prod", "--definitions", str(repo), "--local", local]
     assert main(command) == 2
     assert "disk, memory, off or the absolute path" in capsys.readouterr().err
@@ -121,7 +121,7 @@ def test_a_place_that_is_none_is_refused(
 def test_they_are_printed_for_what_the_daemon_knows(
     repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a checkout the records say which there are, and whether it is an Airflow 2."""
+    """Without a checkout, the records have the instances and whether one is an Airflow 2."""
     (tmp_path / "state").mkdir()
     store = Store(f"sqlite:///{tmp_path / 'state' / 'groundcrew.db'}")
     store.migrate()
@@ -152,7 +152,7 @@ def test_they_are_printed_for_what_the_daemon_knows(
 def test_what_cannot_be_connected_is_told_in_words(
     repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A local instance, one that is not there, one with a mistake, a directory that is no repo."""
+    """A local instance, a missing one, one with a mistake, and a directory that is no repo."""
     command = ["airflow-values", "analytics-prod", "--definitions"]
     local = INSTANCE.replace(
         "kubernetes: {namespace: airflow-analytics, release: airflow}",

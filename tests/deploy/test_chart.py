@@ -1,4 +1,4 @@
-"""The chart by Helm's own engine: what it renders, what it refuses, what fits together."""
+"""The chart rendered by Helm's own engine: its output, refusals, and consistency."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NFS: Json = {"persistentVolume": {"nfs": {"server": "nfs.example.com", "path": "
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each of deploy/helm/examples."""
+    """Return each of deploy/helm/examples."""
     return str(request.param)
 
 
@@ -43,14 +43,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_lint_finds_nothing(name: str) -> None:
-    """Strictly, with each example; only the icon that it recommends is not there."""
+    """Strictly, with each example; only the recommended icon is missing."""
     found = helm_python.lint(CHART, example(name), strict=True, namespace="groundcrew")
     assert found["errors"] == []
     assert [m["error"] for m in found["messages"]] == ["icon is recommended"]
 
 
 def test_every_kubernetes_takes_every_document(name: str) -> None:
-    """The schemas of all releases from 1.29 on, strictly; custom kinds are tested in the lab."""
+    """The strict schemas of all releases from 1.29 on; custom kinds are tested in the lab."""
     documents = [d for d in release(name) if d["kind"] not in CUSTOM]
     assert len(documents) > 3
     for version in VERSIONS:
@@ -59,7 +59,7 @@ def test_every_kubernetes_takes_every_document(name: str) -> None:
 
 
 def test_the_newest_schemas_are_used() -> None:
-    """None that kubernetes-validate has is left out."""
+    """No schema of kubernetes-validate is left out."""
     newest = kubernetes_validate.latest_version()
     assert VERSIONS[-1] == ".".join(newest.split(".")[:2])
 
@@ -67,7 +67,7 @@ def test_the_newest_schemas_are_used() -> None:
 def test_the_settings_are_what_the_daemon_reads(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rendered file is read by the settings' own code, and says where things are mounted."""
+    """The settings' own code reads the rendered file, which says where things are mounted."""
     documents = release(name)
     path = tmp_path / "groundcrew.toml"
     path.write_text(text_of(documents))
@@ -90,7 +90,7 @@ def test_the_settings_are_what_the_daemon_reads(
 
 
 def test_values_of_the_users_settings_arrive() -> None:
-    """Whole numbers stay whole, large ones and lists too."""
+    """Whole numbers stay whole, including large ones, and lists too."""
     settings = Settings(**tomllib.loads(text_of(release("large"))))
     assert settings.git.poll_interval == 5
     assert settings.builder.memory_bytes == 8 << 30
@@ -108,7 +108,7 @@ def test_values_of_the_users_settings_arrive() -> None:
 
 
 def test_secrets_are_laid_out_as_the_daemon_looks_for_them() -> None:
-    """`<team>/<name>`, `git`, `slack`, `hooks`, `api`, `forge`; read-only, a kubeconfig beside."""
+    """`<team>/<name>`, `git`, `slack`, `hooks`, `api`, `forge`; read-only, and a kubeconfig."""
     pod = pod_of(release("large"))
     (container,) = pod["containers"]
     names = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
@@ -127,7 +127,7 @@ def test_secrets_are_laid_out_as_the_daemon_looks_for_them() -> None:
 
 
 def test_one_daemon_is_replaced_and_several_roll() -> None:
-    """SQLite's volume is for one at a time; with PostgreSQL nothing is kept in the pod."""
+    """SQLite's volume is for one at a time; with PostgreSQL nothing is stored in the pod."""
     small, large = release("small"), release("large")
     assert one(small, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
     state = next(v for v in pod_of(small)["volumes"] if v["name"] == "state")
@@ -144,7 +144,7 @@ def test_one_daemon_is_replaced_and_several_roll() -> None:
 
 
 def test_the_daemon_is_restarted_when_its_settings_change() -> None:
-    """And only then: another render of the same values is the same."""
+    """And only then: another rendering of the same values is identical."""
     values = example("small")
     slower = merged(values, {"config": {"git": {"poll_interval": 30}}})
     marks = [
@@ -158,7 +158,7 @@ def test_the_daemon_is_restarted_when_its_settings_change() -> None:
 
 
 def test_each_namespace_gets_the_share_and_airflow_cannot_write_it() -> None:
-    """A claim is one namespace's alone, so there is a volume and a claim for each."""
+    """A claim belongs to one namespace, so each has a volume and a claim."""
     documents = release("large")
     volumes = [d for d in documents if d["kind"] == "PersistentVolume"]
     found = {}
@@ -187,7 +187,7 @@ def test_what_airflow_and_the_records_live_on_outlives_the_release(name: str) ->
 
 
 def test_roles_hold_just_the_verbs_used() -> None:
-    """No wildcard, no secrets, nothing of the whole cluster; each Airflow namespace the same."""
+    """No wildcard, no secrets, nothing cluster-wide; each Airflow namespace the same."""
     documents = release("large")
     roles = {d["metadata"]["namespace"]: d for d in documents if d["kind"] == "Role"}
     assert set(roles) == {"airflow-analytics", "airflow-science", "groundcrew-builds"}
@@ -251,7 +251,7 @@ def test_values_that_do_not_fit_together_are_refused_in_words(case: str) -> None
 
 
 def test_sqlite_is_refused_for_two(chart: Path) -> None:
-    """By the schema, and in words where there is none."""
+    """By the schema, and with a message if there is no schema."""
     values = {**GIT, "share": NFS, "replicas": 2}
     with pytest.raises(helm_python.HelmError, match="existingSecret"):
         list(render(values))
@@ -274,13 +274,13 @@ MISTAKES: dict[str, Json] = {
 
 @pytest.mark.parametrize("key", MISTAKES)
 def test_mistakes_are_found_by_the_schema(key: str) -> None:
-    """Settings included, whose schema is that of the daemon's own model."""
+    """Including settings, whose schema is that of the daemon's own model."""
     with pytest.raises(helm_python.HelmError, match=key):
         list(render(merged(example("small"), MISTAKES[key])))
 
 
 def test_every_value_is_told_in_values_yaml() -> None:
-    """What the schema takes is there with its default, and no other."""
+    """What the schema accepts is there with its default, and nothing else."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     with helm_python.Chart.load(CHART) as chart:
         schema = chart.schema or {}
@@ -296,7 +296,7 @@ def test_every_value_is_told_in_values_yaml() -> None:
 
 
 def flat(values: Json, prefix: str, schema: Json) -> Iterator[tuple[str, object]]:
-    """Dotted keys of values, as deep as the schema names them."""
+    """Yield dotted keys of values, as deep as the schema names them."""
     for key, value in values.items():
         yield f"{prefix}{key}", value
         part = schema["properties"].get(key, {})
@@ -308,7 +308,7 @@ def flat(values: Json, prefix: str, schema: Json) -> Iterator[tuple[str, object]
 
 
 class Answers(BaseHTTPRequestHandler):
-    """A daemon that is ready or not."""
+    """Daemon that is ready or not."""
 
     ready = True
 
@@ -320,12 +320,12 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_helm_test_asks_the_daemon(ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its command is run as it stands, with another address; it asks the service's."""
+    """Its command is run unchanged, except for the address, which is the service's."""
     with helm_python.Chart.load(CHART) as chart:
         found = chart.render(example("small"), name="groundcrew", namespace="groundcrew")
     pod = yaml.safe_load(found["groundcrew/templates/tests/daemon.yaml"])

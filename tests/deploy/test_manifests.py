@@ -1,4 +1,4 @@
-"""What the chart takes from other files, and the manifests for people without Helm."""
+"""Files that the chart copies, and the manifests for people without Helm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.deploy.rendered import CUSTOM, merged, one, release
 
 
 def test_without_rules_and_dashboards_there_are_none(chart: Path) -> None:
-    """Switched on or not."""
+    """Whether or not they are enabled."""
     kinds = {d["kind"] for d in release("large")}
     assert "ServiceMonitor" in kinds
     assert "PrometheusRule" not in kinds
@@ -55,7 +55,7 @@ def test_rules_and_dashboards_are_taken_as_they_are(chart: Path) -> None:
 def test_what_is_not_current_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By `--check`: a changed file, one too many; what was just written is current."""
+    """By `--check`: a changed file and a surplus one; what was just written is current."""
     deploy = tmp_path / "deploy"
     shutil.copytree(manifests.DEPLOY, deploy)
     for name in ("DEPLOY", "CHART", "EXAMPLES", "MANIFESTS", "SCHEMA"):
@@ -78,7 +78,7 @@ def test_what_is_not_current_is_named(
 
 
 def test_the_manifests_need_no_helm_and_no_custom_kinds() -> None:
-    """Namespaces come first; what needs the Prometheus operator is in a directory of its own."""
+    """Namespaces come first; what needs the Prometheus operator is in a separate directory."""
     paths = sorted(MANIFESTS.glob("*.yaml"))
     documents = [d for p in paths for d in yaml.safe_load_all(p.read_text())]
     assert [d["kind"] for d in documents[:2]] == ["Namespace", "Namespace"]
@@ -102,14 +102,14 @@ def test_the_manifests_need_no_helm_and_no_custom_kinds() -> None:
 
 
 def blocks() -> list[str]:
-    """The YAML of docs/kubernetes.md."""
+    """Return the YAML of docs/kubernetes.md."""
     text = (manifests.ROOT / "docs" / "kubernetes.md").read_text()
     found = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(body) for _, body in found]
 
 
 def test_the_docs_values_are_taken() -> None:
-    """The first one installs, and each other part does with it."""
+    """The first block installs, and so does each other part with it."""
     first, *others = [b for b in blocks() if "apiVersion" not in b and "PYTHONPATH" not in b]
     values = yaml.safe_load(first)
     assert len(list(render(values))) > 10
@@ -120,7 +120,7 @@ def test_the_docs_values_are_taken() -> None:
 
 
 def test_the_docs_instance_is_connected_as_they_say(tmp_path: Path) -> None:
-    """The definition is good, and `groundcrew airflow-values` prints what is shown."""
+    """The definition is valid, and `groundcrew airflow-values` prints what is shown."""
     (instance,) = (b for b in blocks() if "kind: Instance" in b)
     (connect,) = (b for b in blocks() if "PYTHONPATH" in b)
     (tmp_path / "instances").mkdir()

@@ -1,4 +1,4 @@
-"""Who reaches whom by what the chart renders: services and network policies."""
+"""Network access in the rendered chart: services and network policies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.deploy.rendered import NAMES, Json, job_of, one, pod_of, release, tex
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each of deploy/helm/examples."""
+    """Return each of deploy/helm/examples."""
     return str(request.param)
 
 
 def selects(selector: Json, labels: Json) -> bool:
-    """Whether matchLabels select something with these labels."""
+    """Return True if matchLabels select something with these labels."""
     return bool(selector.get("matchLabels", {}).items() <= labels.items())
 
 
@@ -52,14 +52,14 @@ def test_jobs_reach_the_indexes_and_nothing_else(name: str) -> None:
 
 
 def test_the_daemon_reaches_names_on_openshift_too() -> None:
-    """A policy is asked about the port of the name server's pod, which is 5353 there."""
+    """A policy applies to the port of the name server's pod, which is 5353 there."""
     rules = one(release("small"), "NetworkPolicy", "groundcrew")["spec"]["egress"]
     ports = {(p["port"], p["protocol"]) for r in rules if "to" not in r for p in r["ports"]}
     assert ports >= {(port, kind) for port in (53, 5353) for kind in ("UDP", "TCP")}
 
 
 def test_the_service_leads_to_the_daemon_alone(name: str) -> None:
-    """Its selector fits the daemon's pods, and neither the test's pod nor a Job's."""
+    """Its selector matches the daemon's pods, and neither the test's pod nor a Job's."""
     documents = release(name)
     selector = {"matchLabels": one(documents, "Service", "groundcrew")["spec"]["selector"]}
     assert selects(selector, one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"])
@@ -67,7 +67,7 @@ def test_the_service_leads_to_the_daemon_alone(name: str) -> None:
 
 
 def test_a_further_clusters_jobs_reach_the_port_that_they_are_told() -> None:
-    """A Service for it has the daemon's own port, which is in the address that Jobs get."""
+    """A Service for it has the daemon's own port, which is in the URL that Jobs get."""
     documents = release("clusters")
     settings = Settings(**tomllib.loads(text_of(documents)))
     assert settings.kubernetes.cluster("west").index_host == "groundcrew-indexes.example.com"

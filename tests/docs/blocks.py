@@ -1,8 +1,8 @@
-"""The fenced blocks of the docs, and what is said about each of them.
+"""Fenced blocks of the docs, and the marks on them.
 
-A shell block has a comment in front of it, which readers do not see: `<!-- run -->`, and the
-tests run it; or `<!-- not run: why; what checks it instead -->`. A block with `title="path"` is
-written to that path before what follows it is run.
+A shell block has a comment in front of it, which readers do not see: `<!-- run -->`, and the tests
+run it; or `<!-- not run: why; what checks it instead -->`. A block with `title="path"` is written
+to that path before the following block is run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MARK = re.compile(r"<!-- ((?:(?!-->).)*) -->\s*\Z", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fenced block; `line` counts from 1, `mark` is the comment in front of it."""
+    """Fenced block; `line` counts from 1, `mark` is the comment in front of it."""
 
     page: str
     line: int
@@ -35,18 +35,18 @@ class Block:
 
     @property
     def reason(self) -> str:
-        """Why it is not run, and what checks it; empty when it is run or nothing is said."""
+        """Return why it is not run, and what checks it; "" if it is run or has no mark."""
         return self.mark.removeprefix("not run: ") if self.mark.startswith("not run: ") else ""
 
 
 def pages() -> list[Path]:
-    """Every page that people read."""
+    """Return every page that people read."""
     docs = sorted((ROOT / "docs").rglob("*.md"))
     return [ROOT / "README.md", ROOT / "environments.example" / "README.md", *docs]
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page, in order."""
+    """Return the blocks of a page, in order."""
     text = page.read_text()
     found = []
     for match in FENCE.finditer(text):
@@ -65,12 +65,12 @@ def blocks(page: Path) -> list[Block]:
 
 
 def every() -> list[Block]:
-    """The blocks of all pages."""
+    """Return the blocks of all pages."""
     return [block for page in pages() for block in blocks(page)]
 
 
 def commands(text: str) -> list[str]:
-    """The lines of a shell text, continued ones as one, without comments."""
+    """Return the lines of a shell text, with continuation lines joined, without comments."""
     joined = re.sub(r"\\\n\s*", "", text)
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in joined.splitlines())
     return [line for line in lines if line]

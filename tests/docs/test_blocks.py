@@ -1,4 +1,4 @@
-"""No command of the docs is left out: it is run, or it says why not and what checks it."""
+"""Every command in the docs is run, or says why not and what checks it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ CHECKS = re.compile(r"(tests/[\w/]+\.py)::(\w+)|(\.ci/run)")
 
 
 def shells() -> list[Block]:
-    """Every block of commands that people are meant to type."""
+    """Return every block of commands that people should type."""
     return [b for b in every() if b.language in SHELL and b.page != GENERATED]
 
 
 @pytest.mark.parametrize("block", shells(), ids=str)
 def test_each_is_run_or_says_why_not(block: Block) -> None:
-    """And names a test that is there."""
+    """It also names an existing test."""
     if block.mark == "run":
         return
     assert block.reason, f"{block}: put <!-- run --> or <!-- not run: why; test --> before it"
@@ -47,7 +47,7 @@ def test_each_page_with_marked_blocks_is_followed() -> None:
 
 
 def test_no_command_hides_in_another_block() -> None:
-    """A block without a language, or of another, holds no commands."""
+    """A block without a language, or of another, contains no commands."""
     others = [b for b in every() if b.language not in SHELL]
     assert [str(b) for b in others if PROGRAMS.search(b.text)] == []
 
@@ -56,7 +56,7 @@ def test_no_command_hides_in_another_block() -> None:
 
 
 def said() -> Iterator[tuple[str, str]]:
-    """(page, command) of every `groundcrew …` and `make …`, in blocks and in sentences."""
+    """Yield (page, command) of every `groundcrew …` and `make …`, in blocks and in sentences."""
     for block in shells():
         for line in commands(block.text):
             for part in re.split(r"\s*(?:&&|\|\||[|;>])\s*", line):
@@ -70,7 +70,7 @@ def said() -> Iterator[tuple[str, str]]:
 
 
 def targets() -> set[str]:
-    """The targets of the Makefile."""
+    """Return the targets of the Makefile."""
     return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""docs/events.md against the code: its kinds, and the keys of their data."""
+"""Page docs/events.md compared with the code: its kinds, and the keys of their data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes.house import House
 
 
 def recorded() -> set[str]:
-    """Kinds of events in the code: whatever is the first argument of `.event(`."""
+    """Return the kinds of events in the code: the first arguments of `.event(`."""
     kinds: set[str] = set()
     for path in sorted((ROOT / "reconciler").rglob("*.py")):
         text = path.read_text()
@@ -32,7 +32,7 @@ def recorded() -> set[str]:
 
 
 def test_every_kind_of_event_is_told() -> None:
-    """Page and list to choose from have just the kinds that the code records; keys have words."""
+    """Page and filter have exactly the kinds that the code records; keys have a text."""
     assert recorded() == set(events.KINDS)
     assert recorded() == set(words.EVENTS)
     used = {key for kind in events.KINDS.values() for key in kind.data}
@@ -40,7 +40,7 @@ def test_every_kind_of_event_is_told() -> None:
 
 
 def history() -> House:
-    """A house in which everything has happened that the core tells of."""
+    """Return a house in which everything has happened that the core reports."""
     house = House()
     house.instances["a"], house.airflow["a"] = instance("a"), Airflow()
     for serial, kind in enumerate("ggrvlg"):
@@ -73,7 +73,7 @@ def ask_for(house: House, digest: str) -> None:
 
 
 def turn(house: House, times: int = 40, seconds: float = 1.0) -> None:
-    """Go on, whatever fails."""
+    """Continue, whatever fails."""
     for _ in range(times):
         house.cycle()
         for key in list(house.under_way):
@@ -82,7 +82,7 @@ def turn(house: House, times: int = 40, seconds: float = 1.0) -> None:
 
 
 def trouble(house: House) -> None:
-    """A build that a newer one replaces, an index that is away, tasks without end, no way back."""
+    """Cause a superseded build, an unavailable index, endless tasks, and no way back."""
     ask_for(house, "g6")
     house.faults.add("build")
     turn(house, 4)
@@ -99,7 +99,7 @@ def trouble(house: House) -> None:
 
 
 def source(house: House) -> None:
-    """The repo is away and comes back, with a mistake that is mended."""
+    """Make the repo unavailable and available again, with a mistake that is corrected."""
     for what in (lambda d: source_failed(d, Problem("SourceDenied", "no")), source_recovered):
         draft = Draft(house.world())
         what(draft)

@@ -1,4 +1,4 @@
-"""Commands that need a cluster, as far as they can be checked without one."""
+"""Commands that need a cluster, checked as far as possible without one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scripts.manifests import ROOT, render
 from tests.docs.blocks import Block, blocks, commands, every
 
 READ = {"username", "password", "token", "url", "key", "ssh-privatekey", "known_hosts"}
-"""Files of a secret that the daemon looks for."""
+"""Files of a secret that the daemon reads."""
 
 
 def lines(*programs: str) -> list[tuple[Block, list[str]]]:
-    """The words of every line of the docs that begins with one of the programs."""
+    """Return the words of every line of the docs that begins with one of the programs."""
     return [
         (block, shlex.split(line.partition(" > ")[0]))
         for block in every()
@@ -24,7 +24,7 @@ def lines(*programs: str) -> list[tuple[Block, list[str]]]:
 
 
 def test_secrets_are_made_as_the_daemon_reads_them() -> None:
-    """Each key is a file that the daemon looks for, and the values name the secrets."""
+    """Each key is a file that the daemon reads, and the values name the secrets."""
     made = {}
     for block, words in lines("kubectl"):
         if "create" in words and "generic" in words:

@@ -75,7 +75,7 @@ def test_a_private_index_is_used(tmp_path: Path) -> None:
 
 
 def test_a_canary_goes_first(tmp_path: Path) -> None:
-    """The second wave waits on the soak, as the page says; holding it by hand is in history."""
+    """The second wave waits for the soak, as the page says; the manual hold is in the history."""
     with world(tmp_path / "world") as found:
         found.prepare()
         with found.daemon():
@@ -113,7 +113,7 @@ def test_one_goes_back(tmp_path: Path) -> None:
 
 
 def test_airflow_is_upgraded(tmp_path: Path) -> None:
-    """Another base between two blocks: seen, built for, and active."""
+    """Another base between two blocks: detected, built for, and active."""
     with world(tmp_path / "world") as found:
         found.prepare()
         with found.daemon():
@@ -129,7 +129,7 @@ def test_airflow_is_upgraded(tmp_path: Path) -> None:
 
 
 def upgrade(found: World) -> None:
-    """Another Airflow in the interpreter of the development instance."""
+    """Install another Airflow in the interpreter of the development instance."""
     known = len(found.history("RuntimeChanged"))
     (site,) = found.path("/opt/airflow").glob("lib/python3*/site-packages")
     (info,) = site.glob("apache_airflow-*.dist-info")
@@ -175,6 +175,6 @@ def test_rules_get_the_addresses_of_runbooks(tmp_path: Path) -> None:
     "page", sorted((ROOT / "docs" / "howto").glob("*.md")), ids=lambda p: p.stem
 )
 def test_every_howto_is_followed_by_a_test(page: Path) -> None:
-    """A new page gets a test of its own."""
+    """A new page needs a test of its own."""
     assert f'"howto/{page.name}"' in Path(__file__).read_text()
     assert "git" in SETTINGS

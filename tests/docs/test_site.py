@@ -1,4 +1,4 @@
-"""The site that is made of docs/: nothing leads nowhere, and what a page shows is accepted."""
+"""The site built from docs/: no broken links, and examples that are valid."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built without a warning."""
+    """Return the site, built without a warning."""
     out = tmp_path_factory.mktemp("docs") / "site"
     done = build(ROOT, out)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -58,12 +58,12 @@ def test_files_outside_have_pages(site: Path) -> None:
     assert 'href="panels.py.html"' in listing
     for page in site.rglob("*.html"):
         for link in re.findall(r'href="([^"#?:]+)(?:#[^"]*)?"', page.read_text()):
-            if not link.startswith("/"):  # the page for what is not found is served from anywhere
+            if not link.startswith("/"):  # the not-found page is served from anywhere
                 assert (page.parent / link).resolve().is_relative_to(site), f"{page}: {link}"
 
 
 def test_lists_count_on(site: Path) -> None:
-    """What is inside a step is indented by four, or the site's next step would be 1 again."""
+    """Text inside a step is indented by four, or the site's next step would be 1 again."""
     for page in sorted((ROOT / "docs").rglob("*.md")):
         name = page.relative_to(ROOT / "docs").as_posix().replace("README.md", "index.md")
         made = (site / (name.removesuffix(".md") + ".html")).read_text().count("<ol>")
@@ -81,7 +81,7 @@ def test_no_page_asks_another_server(site: Path) -> None:
 
 @pytest.mark.parametrize("link", ["nowhere.md", "../deploy/nowhere.yaml", "settings.md#nowhere"])
 def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, link: str) -> None:
-    """And is named."""
+    """It is also named."""
     for name in ("docs", "deploy", "environments.example", "scripts/docs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
@@ -112,19 +112,19 @@ def _of(language: str) -> list[Block]:
 
 @pytest.mark.parametrize("block", _of("toml"), ids=str)
 def test_settings_that_are_shown_are_settings(block: Block) -> None:
-    """Every TOML block that is not a package's is taken by the daemon."""
+    """Every TOML block that is not a package's is accepted by the daemon."""
     if not block.title.endswith("pyproject.toml"):
         Settings(**tomllib.loads(block.text))
 
 
 @pytest.mark.parametrize("block", _of("yaml"), ids=str)
 def test_yaml_that_is_shown_is_yaml(block: Block) -> None:
-    """Whatever it is for."""
+    """Whatever its purpose."""
     assert list(yaml.safe_load_all(block.text))
 
 
 def test_every_setting_is_told() -> None:
-    """Its name and what it means; the model describes all of them."""
+    """Its name and its meaning; the model describes all of them."""
     text = (ROOT / "docs" / "settings.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert len(rows) > 60

@@ -1,7 +1,7 @@
-"""A world in which the docs' own commands can be run, with the docs' own names and paths.
+"""World in which the docs' own commands can be run, with the docs' own names and paths.
 
-Real git, uv, package indexes, daemon and loader; Airflow is the fake one. Absolute paths and
-addresses of the docs are led below `root`, and nothing else of a block is changed.
+Real git, uv, package indexes, daemon and loader; Airflow is the fake one. Absolute paths and URLs
+of the docs are redirected below `root`, and nothing else of a block is changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.fakes.base import make_base
 from tests.fakes.wheels import IndexServer, make_wheel
 
 INDEX_USER, INDEX_PASSWORD = "index-user", "index-pa55word"
-SECONDS = 120.0  # that anything may take
+SECONDS = 120.0  # limit for everything
 WHEELS = (("humanize", "4.9.0"), ("humanize", "4.12.0"), ("tabulate", "0.9.0"))
 HOMES = {"analytics-dev": "/opt/airflow", "analytics-prod": "/opt/airflow-prod"}
 SUPERVISORCTL = """\
@@ -83,7 +83,7 @@ class World:
         self.root, self.here = root, root / "work"
         self.variables: dict[str, str] = {}
         self.http = "http://127.0.0.1:8085"
-        self.config: Path | None = None  # else groundcrew.toml where the blocks are run
+        self.config: Path | None = None  # otherwise groundcrew.toml where the blocks are run
         self.here.mkdir(parents=True)
         self.airflows = {name: stack.enter_context(FakeAirflow()) for name in HOMES}
         self.public = stack.enter_context(IndexServer(root / "public"))
@@ -100,7 +100,7 @@ class World:
         self._programs()
 
     def _machine(self, name: str, home: str) -> None:
-        """An Airflow as an interpreter, and what restarts it."""
+        """Create an Airflow as an interpreter, and the command that restarts it."""
         python = make_base(self.path(home))
         self.path(f"{home}/home").mkdir()
         script = self.path(f"{home}/bin/supervisorctl")
@@ -110,7 +110,7 @@ class World:
         script.chmod(0o755)
 
     def _programs(self) -> None:
-        """`groundcrew` as it would be installed."""
+        """Install `groundcrew` as a user would have it."""
         place = self.root / "bin"
         place.mkdir()
         program = place / "groundcrew"
@@ -118,11 +118,11 @@ class World:
         program.chmod(0o755)
 
     def path(self, absolute: str) -> Path:
-        """Where a path of the docs is in this world."""
+        """Return the path in this world of a path in the docs."""
         return self.root / absolute.lstrip("/")
 
     def led(self, text: str) -> str:
-        """A text of the docs with its paths and addresses led into this world."""
+        """Return a text of the docs with its paths and URLs redirected into this world."""
         changes = {
             "https://pypi.corp.example/simple/": self.private.url,
             "http://127.0.0.1:8085": self.http,
@@ -139,7 +139,7 @@ class World:
     # ---------------------------------------------------------------------------------- running
 
     def environment(self) -> dict[str, str]:
-        """The variables of a reader's shell."""
+        """Return the variables of a reader's shell."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GROUNDCREW_", "GIT_"))}
         people = {
             f"GIT_{who}_{what}": value
@@ -164,7 +164,7 @@ class World:
         }
 
     def shell(self, text: str) -> str:
-        """Run a text; fails with what was printed unless it ends with 0."""
+        """Run a text; fail with its output unless it ends with 0."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self.here,
@@ -179,7 +179,7 @@ class World:
         return done.stdout
 
     def take(self, block: Block) -> str:
-        """Write or run a block, as a reader would; what was printed."""
+        """Write or run a block, as a reader would; return its output."""
         if block.title:
             path = self.here / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ class World:
     # ---------------------------------------------------------- what stands when a page begins
 
     def prepare(self) -> None:
-        """An environments repo with two instances, a checkout of it, settings and secrets."""
+        """Create an environments repo with two instances, a checkout, settings and secrets."""
         bare = self.path("/srv/git/environments")
         self.shell(f"git init --quiet --bare --initial-branch=main {bare}")
         self.shell(f"git clone --quiet {bare} environments 2>&1")
@@ -210,13 +210,13 @@ class World:
         self.shell("git push --quiet --set-upstream origin main")
 
     def write(self, path: str, text: str) -> None:
-        """A file of the checkout."""
+        """Write a file of the checkout."""
         (self.here / path).parent.mkdir(parents=True, exist_ok=True)
         (self.here / path).write_text(textwrap.dedent(text))
 
     @contextmanager
     def daemon(self) -> Iterator[None]:
-        """The daemon, as it runs on the machine; its end is a good one."""
+        """Run the daemon as on the machine, and check that it ends well."""
         log = self.root / "daemon.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -240,17 +240,17 @@ class World:
             process.wait(timeout=60)
 
     def status(self) -> dict[str, Any]:
-        """The document of `groundcrew status -o json`."""
+        """Return the document of `groundcrew status -o json`."""
         settings = Settings(state_dir=self.path("/var/lib/groundcrew"))
         return status_document(status(None, current(settings), time.time()))
 
     def instance(self, name: str) -> dict[str, Any]:
-        """An instance of that document."""
+        """Return an instance of that document."""
         (found,) = (i for i in self.status()["instances"] if i["name"] == name)
         return dict(found)
 
     def settled(self) -> dict[str, Any]:
-        """Wait until the newest revision is in force, or what is not waits for somebody."""
+        """Wait until the newest revision is in force, or the rest waits for a person."""
         bare = self.path("/srv/git/environments")
         head = self.shell(f"git -C {bare} rev-parse main").strip()
         deadline, calm = time.monotonic() + SECONDS, 0
@@ -263,12 +263,12 @@ class World:
         return found
 
     def history(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one kind."""
+        """Return the events of one kind."""
         found: list[dict[str, Any]] = json.loads(self.shell("groundcrew history -n 1000 -o json"))
         return [event for event in found if event["kind"] == kind]
 
     def installed(self, name: str) -> list[str]:
-        """Distributions in the build that an instance's pointer names."""
+        """Return the distributions in the build that an instance's pointer names."""
         pointer = json.loads(
             self.path(f"/srv/groundcrew/instances/{name}/pointer.json").read_text()
         )
@@ -290,7 +290,7 @@ def _rests(status: dict[str, Any]) -> bool:
 
 @contextmanager
 def world(root: Path) -> Iterator[World]:
-    """A world whose servers end with it."""
+    """Yield a world whose servers end with it."""
     with ExitStack() as stack:
         yield World(root, stack)
         shutil.rmtree(root / "var", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The fake Airflow of the tests answers as real ones do: same statuses, same keys, same kinds."""
+"""The tests' fake Airflow answers like real ones: same statuses, same keys, same types."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Acme(AirflowPlugin):
 
 
 class Pair:
-    """A real Airflow and a fake one in the same state, asked the same questions."""
+    """Real Airflow and a fake one in the same state, with the same requests."""
 
     def __init__(self, bed: Bed, fake: FakeAirflow) -> None:
         self.bed = bed
@@ -51,7 +51,7 @@ class Pair:
         )
 
     def same(self, method: str, path: str, access: str = "right", **arguments: Any) -> None:
-        """The fake's answer has the real one's status and kind, and no key of its own."""
+        """Check that the fake's status and type equal the real one's, and that it adds no key."""
         real, made = (s.ask(method, path, access, **arguments) for s in (self.real, self.made))
         asked = f"{method} {path} {access} {arguments}"
         assert made.status_code == real.status_code, f"{asked}: {real.text[:500]}"
@@ -83,7 +83,7 @@ def kind(answer: httpx.Response) -> str:
 
 
 def shape(document: object, at: str = "") -> set[str]:
-    """Every key on the way to a value, with the value's type; rows of a listing are alike."""
+    """Return every path of keys to a value, with the value's type; rows of a listing are alike."""
     if isinstance(document, dict):
         return {part for key, value in document.items() for part in shape(value, f"{at}.{key}")}
     if isinstance(document, list):
@@ -168,7 +168,7 @@ def test_refusals_are_alike(pair: Pair) -> None:
 
 
 def test_versions_health_and_unknown_paths_are_alike(pair: Pair) -> None:
-    """What tells one Airflow from another, and what answers for any path."""
+    """The differences between Airflow versions, and responses for unknown paths."""
     for path in ("/api/v1/version", "/api/v2/version", "/health", "/api/v2/monitor/health"):
         pair.same("GET", path, "none")
     for path in ("/no/such/path", "/nope", "/api/v1/nope", "/api/v2/nope"):
@@ -177,7 +177,7 @@ def test_versions_health_and_unknown_paths_are_alike(pair: Pair) -> None:
 
 
 def test_changes_of_pools_are_alike(pair: Pair) -> None:
-    """Which bodies are taken, for the default pool, another, one with a slash and none."""
+    """Accepted bodies, for the default pool, another, one with a slash and none."""
     mask = {"update_mask": "slots"}
     for name in ("default_pool", "small", "a/b", "gone"):
         path = f"{pair.prefix}/pools/{name.replace('/', '%2F')}"
@@ -208,7 +208,7 @@ def test_the_client_understands_the_real_one(pair: Pair) -> None:
 
 
 def test_a_pool_keeps_all_but_its_slots(pair: Pair) -> None:
-    """Pausing and restoring a pool of a team changes nothing else of it."""
+    """Pausing and restoring a team's pool changes nothing else of it."""
     path = f"{pair.prefix}/pools/small"
     before = pair.real.ask("GET", path, "right").json()
     with Api(pair.bed.url, pair.bed.password_file.parent) as api:
@@ -222,7 +222,7 @@ def test_a_pool_keeps_all_but_its_slots(pair: Pair) -> None:
 
 
 def test_pools_without_limit_are_alike(pair: Pair) -> None:
-    """3.x lists them; 2.x fails at it, and the client says what to do."""
+    """3.x lists them; 2.x fails, and the client says what to do."""
     mask = {"update_mask": "slots"}
     body = {"name": "small", "slots": -1, "include_deferred": True}
     try:

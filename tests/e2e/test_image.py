@@ -1,7 +1,7 @@
-"""The container image, really built and run: read-only, as its user, without any capability.
+"""Container image, really built and run: read-only, as its user, without any capability.
 
-`scripts/image` builds it from nothing but Debian's and Python's package indexes; bubblewrap runs
-its file system as a container runtime would.
+`scripts/image` builds it from only Debian's and Python's package indexes; bubblewrap runs its file
+system as a container runtime would.
 """
 
 from __future__ import annotations
@@ -62,35 +62,35 @@ pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
 @dataclass(frozen=True)
 class Image:
-    """What `scripts/image` wrote: the archive for `docker load`, and the same unpacked."""
+    """Output of `scripts/image`: the archive for `docker load`, and the same unpacked."""
 
     archive: Path
     rootfs: Path
     config: dict[str, Any]
 
     def files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Every file and directory of the image, by its path inside, links not followed."""
+        """Yield every file and directory of the image, by its path inside, not following links."""
         for here, directories, names in os.walk(self.rootfs):
             for name in (*directories, *names):
                 path = Path(here) / name
                 yield Path("/") / path.relative_to(self.rootfs), path.lstat()
 
     def container(self, **more: Any) -> Container:
-        """A container of it."""
+        """Return a container of it."""
         return Container(self, **more)
 
 
 @dataclass(frozen=True)
 class Container:
-    """How to run the image; `binds` are directories mounted at the same or another path."""
+    """Options for running the image; `binds` are directories mounted at these paths."""
 
     image: Image
     binds: dict[Path | str, Path | str] = field(default_factory=dict)  # inside → outside
     variables: dict[str, str] = field(default_factory=dict)
-    network: bool = False  # the machine's; else a loopback of its own
+    network: bool = False  # the machine's; otherwise a separate loopback
 
     def command(self, *words: str) -> list[str]:
-        """The command line: read-only root, no capabilities, the user and variables as told."""
+        """Return the command line: read-only root, no capabilities, given user and variables."""
         uid, gid = self.image.config["User"].split(":")
         told = dict(pair.split("=", 1) for pair in self.image.config["Env"])
         command = ["bwrap", "--die-with-parent", "--unshare-ipc", "--unshare-uts"]
@@ -126,14 +126,14 @@ class Container:
         )
 
     def say(self, *words: str) -> str:
-        """What a command that succeeds says."""
+        """Return the output of a command that succeeds."""
         done = self.run(*words)
         assert done.returncode == 0, done.stdout
         return done.stdout.strip()
 
     @contextmanager
     def started(self, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-        """The image's own command, as process 1; (its process, that one's id out here)."""
+        """Run the image's own command as process 1; yield (its process, that one's id out here)."""
         words = [*self.image.config["Entrypoint"], *self.image.config["Cmd"]]
         ours, theirs = os.pipe()
         command = self.command(*words)
@@ -152,7 +152,7 @@ class Container:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The image, built once; what was built is removed in the end."""
+    """Yield the image, built once, and remove it at the end."""
     if os.geteuid() != 0 or not all(map(shutil.which, NEEDED)):
         pytest.skip(MISSING)
     with tempfile.TemporaryDirectory(prefix="groundcrew-image-") as place:
@@ -168,13 +168,13 @@ def image() -> Iterator[Image]:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory below /tmp, which is a place inside the image too."""
+    """Return a directory below /tmp, which exists inside the image too."""
     with tempfile.TemporaryDirectory(prefix="groundcrew-site-", dir="/tmp") as found:
         yield Path(found)
 
 
 def give(root: Path) -> None:
-    """Everything below `root` belongs to the image's user."""
+    """Give everything below `root` to the image's user."""
     for here, directories, names in os.walk(root):
         os.chown(here, UID, GID)
         for name in (*directories, *names):
@@ -185,7 +185,7 @@ def give(root: Path) -> None:
 
 
 def test_the_image_says_how_it_is_run(image: Image) -> None:
-    """User, command, signal, health check, volumes and labels; the archive is one to load."""
+    """User, command, signal, health check, volumes and labels; the archive can be loaded."""
     config = image.config
     assert config["User"] == f"{UID}:{GID}"
     assert (config["Entrypoint"], config["Cmd"]) == (["groundcrew"], ["run"])
@@ -207,7 +207,7 @@ def test_the_image_says_how_it_is_run(image: Image) -> None:
 def test_nothing_in_it_gives_rights_or_is_left_over(
     image: Image, record_property: Callable[[str, object], None]
 ) -> None:
-    """No setuid, nothing of the build, nothing that all may write but what is for that."""
+    """No setuid, nothing of the build, and nothing world-writable except where intended."""
     rights, writable, left, size = [], [], [], 0
     for path, found in image.files():
         if stat.S_ISREG(found.st_mode):
@@ -242,7 +242,7 @@ def test_it_keeps_nothing_of_the_machine_that_built_it(image: Image) -> None:
 
 
 def test_bytecode_is_there_and_is_not_compared_with_its_source(image: Image) -> None:
-    """On a read-only root what is missing or outdated would be compiled at every start."""
+    """On a read-only root, missing or outdated bytecode would be compiled at every start."""
     library = image.rootfs / "opt" / "groundcrew" / "lib" / "python3.11" / "site-packages"
     sources = list((library / "reconciler").rglob("*.py"))
     assert sources
@@ -273,7 +273,7 @@ def test_its_user_can_run_everything_and_change_nothing(image: Image) -> None:
 
 
 def test_who_requires_a_sandbox_is_told_that_there_is_none(image: Image, place: Path) -> None:
-    """The image has no bubblewrap: a daemon that must have it says so and does not start."""
+    """The image has no bubblewrap: a daemon that requires it says so and does not start."""
     give(place)
     variables = {
         "GROUNDCREW_BUILDER__SANDBOX": "require",
@@ -287,13 +287,13 @@ def test_who_requires_a_sandbox_is_told_that_there_is_none(image: Image, place: 
 
 
 def test_every_module_imports(image: Image) -> None:
-    """Nothing that the project imports was left out of the image."""
+    """Nothing that the project imports is missing from the image."""
     names = image.container().say("python", "-c", IMPORT_ALL)
     assert int(names) > 50
 
 
 def test_a_commit_is_built_and_becomes_active(image: Image, place: Path) -> None:
-    """Real git, real uv, the real daemon, all of the image; only Airflow is a fake."""
+    """Real git, real uv, the real daemon, all from the image; only Airflow is a fake."""
     with FakeAirflow() as airflow:
         site = Site(place / "site", airflow)
         site.commit("1.0")
@@ -322,7 +322,7 @@ def test_a_commit_is_built_and_becomes_active(image: Image, place: Path) -> None
 
 
 def test_it_is_healthy_while_it_runs_and_stops_when_told(image: Image, place: Path) -> None:
-    """The image's own command with its own directories: the health check sees it come and go."""
+    """The image's own command with its own directories: the health check sees it start and stop."""
     with FakeAirflow() as airflow:
         site = Site(place / "site", airflow)
         site.commit("1.0")
@@ -352,5 +352,5 @@ def test_it_is_healthy_while_it_runs_and_stops_when_told(image: Image, place: Pa
 
 
 def _with(image: Image, words: list[str]) -> list[str]:
-    """A command with the image's variables and no other."""
+    """Return a command with the image's variables and no others."""
     return ["env", "-i", *image.config["Env"], *words]

@@ -20,7 +20,7 @@ if os.environ.get("AIRFLOW__CORE__FERNET_KEY"):
 
 
 def breaks_under_the_live_configuration(stage: Stage) -> None:
-    """A module that raises only with the live configuration: the gate sees the import error."""
+    """Return a module that raises only with the live configuration, which the gate detects."""
     good = stage.watch.instance("analytics-dev").current
     (stage.repo.path / MODULE / "plugin.py").unlink()
     project, _, _ = stage.repo.read(PACKAGE / "pyproject.toml").partition("\n[project.entry-points")

@@ -1,4 +1,4 @@
-"""One real node for all tests of a session; `make node` makes what it needs."""
+"""One real node for all tests of a session; `make node` builds what it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A good build is not marked for what others did: the share, credentials, an outage, a clock."""
+"""A good build is not blamed for others' faults: the share, credentials, an outage, a clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.properties.test_cut_short import begin, change
 
 
 def until(house: House, step: Step) -> House:
-    """Go on until the activation is at a step, whose effect is under way."""
+    """Continue until the activation is at a step, whose effect is in progress."""
     for _ in range(100):
         house.cycle()
         activation = house.records.instances["a"].activation
@@ -27,7 +27,7 @@ def until(house: House, step: Step) -> House:
 
 
 def last(house: House, turns: int = 20, seconds: float = 61.0) -> None:
-    """What is broken stays so."""
+    """Continue while all faults persist."""
     for _ in range(turns):
         house.cycle()
         for key in list(house.under_way):
@@ -83,7 +83,7 @@ def clock_set(house: House) -> None:
     ids=lambda f: f.__name__,
 )  # fmt: skip
 def test_a_fault_that_is_not_the_builds_leaves_no_mark(fault: Callable[[House], None]) -> None:
-    """Once it is over the build is active, whatever was done about it meanwhile."""
+    """Once the fault is over the build is active, whatever was done about it meanwhile."""
     house = begin("g1")
     change(house, "g2")
     fault(house)
@@ -94,7 +94,7 @@ def test_a_fault_that_is_not_the_builds_leaves_no_mark(fault: Callable[[House], 
 
 
 def test_an_airflow_that_stays_silent_is_the_builds_fault() -> None:
-    """What was looked at for as long as the probe allows, and never answered, is marked."""
+    """A build that was observed for the whole limit without a response is quarantined."""
     house = begin("g1")
     change(house, "g2")
     until(house, Step.PROBE).faults.add("api")
@@ -108,7 +108,7 @@ def test_an_airflow_that_stays_silent_is_the_builds_fault() -> None:
 
 
 def test_what_fails_both_ways_is_tried_with_growing_pauses_and_stays_degraded() -> None:
-    """Nobody hammers an instance that goes neither forward nor back; it is told as what it is."""
+    """An instance that works neither forward nor back is not retried rapidly, and is reported."""
     house = begin("g1")
     change(house, "g2")
     until(house, Step.RESTART).faults.add("forbidden")

@@ -1,4 +1,4 @@
-"""Every sequence cut short after each of its moves, and in the middle of each, ends the same."""
+"""Every sequence that is cut short after or within any of its moves ends the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.house import House
 
 
 def begin(digest: str) -> House:
-    """One environment on one instance, settled on `digest`."""
+    """Return one environment on one instance, settled on `digest`."""
     house = House()
     house.join(instance("a"))
     house.environments["one"] = environment("one", digest, (Wave(("a",)),))
@@ -62,7 +62,7 @@ SCENARIOS = [
 
 
 def moves(house: House) -> Iterator[str]:
-    """One move at a time: a cycle, or one effect; until a while after nothing happens."""
+    """Yield one move at a time, a cycle or an effect, until nothing has happened for a while."""
     for _ in range(40):
         yield "cycle"
         for _ in list(house.under_way):
@@ -71,14 +71,14 @@ def moves(house: House) -> Iterator[str]:
 
 
 def outcome(house: House) -> tuple[object, ...]:
-    """What there is to see at the end."""
+    """Return what is visible at the end."""
     record, real = house.records.instances["a"], house.airflow["a"]
     marks = tuple(q.build_id for q in record.quarantines)
     return record.current, real.pointer, real.running, tuple(real.pools.items()), marks
 
 
 def play(scenario: Callable[[House], None], cut: int, how: str) -> tuple[House, bool]:
-    """Play a scenario, cut at its `cut`-th move; False once there is no such move."""
+    """Play a scenario, cut at its `cut`-th move; return False once there is no such move."""
     house = begin("g1")
     scenario(house)
     reached = False
@@ -113,6 +113,6 @@ def test_cut_short_anywhere_it_ends_the_same(scenario: Callable[[House], None], 
         assert house.records.instances["a"].activation is None
         assert real.pools == POOLS
         assert real.running == real.pointer
-        if scenario is not restart_fails:  # there the fault is over at another moment
+        if scenario is not restart_fails:  # its fault is over at another moment
             assert outcome(house) == outcome(whole), f"cut at move {cut}"
     raise AssertionError("the scenario does not end")

@@ -1,4 +1,4 @@
-"""Whatever one file of the environments repo holds, every other file is read."""
+"""Whatever one file of the environments repo contains, every other file is read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ FILES = st.one_of(
 
 
 class Held:
-    """A tree that is held in memory."""
+    """Tree in memory."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
@@ -85,7 +85,7 @@ class Held:
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(FILES)
 def test_one_file_never_stops_another(text: bytes) -> None:
-    """The good team is always read; the bad file is told by its place, or can be recorded."""
+    """The good team is always read; the bad file is reported with its place, or is recordable."""
     definitions = assemble(Held({**GOOD, BAD: text}), Commit("r1"))
     assert definitions.environments["good"].recipe.requirements
     assert "dev" in definitions.instances

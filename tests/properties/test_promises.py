@@ -1,4 +1,4 @@
-"""The promises, under thousands of random histories of commits, faults, crashes and clocks."""
+"""Promises, with thousands of random histories of commits, faults, crashes and clocks."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Promises(RuleBasedStateMachine):
                 assert record.current == pointers.get(record.current_runtime)
 
     def teardown(self) -> None:
-        """Once faults stop, every instance reaches what the newest good revision asks for."""
+        """Check that once faults stop, all instances reach what the newest good revision wants."""
         house = self.house
         for name in ENVIRONMENTS:
             house.ask(Verb.RESUME, f"environment/{name}")
@@ -226,7 +226,7 @@ class Promises(RuleBasedStateMachine):
             assert wanted in marked or waits, record
 
     def _refused(self, instance: str, digest: str, runtime_key: str) -> bool:
-        """Is a build that is sound over its environment's limit; then it is Failed, else Ready."""
+        """Return True if a sound build exceeds its environment's limit and is therefore Failed."""
         (name,) = (name for name, names in ENVIRONMENTS.items() if instance in names)
         build = self.house.records.builds[build_key(name, digest, runtime_key)]
         limits = self.house.environments[name].recipe.checks.budget
@@ -246,14 +246,14 @@ def _histories(number: int) -> settings:
 
 
 class TestPromises(Promises.TestCase):
-    """Some histories, to be told soon."""
+    """Some histories, for a quick result."""
 
     settings = _histories(200)
 
 
 @pytest.mark.slow
 class TestPromisesAtLength(Promises.TestCase):
-    """As many as find what is rare."""
+    """Enough histories to find rare cases."""
 
     settings = _histories(int(os.environ.get("GROUNDCREW_HISTORIES", "2000")))
 

@@ -1,4 +1,4 @@
-"""What of an address people see, in messages, in logs and on pages."""
+"""Addresses as people see them, in messages, in logs and on pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reconciler.core.addresses import shown
 
 
 def logged(text: str) -> str:
-    """The text as a build's log has it."""
+    """Return the text as it appears in a build's log."""
     return Job("key", "one", "red", "r1", Path("unused"), Event()).clean(text)
 
 
@@ -39,13 +39,13 @@ def logged(text: str) -> str:
     ],
 )
 def test_no_password_is_shown(say: Callable[[str], str], words: str, told: str) -> None:
-    """An ssh user is no secret, and what looks like user info in a path is none."""
+    """An ssh user is not masked, nor is a part of a path that looks like user info."""
     assert say(words) == told
 
 
 @pytest.mark.parametrize("words", ["://a:b", "://a:b?", "://a" + ":" * 99, "ssh", "://a:x@/"])
 def test_a_text_made_to_take_long_does_not(words: str) -> None:
-    """A build may print whatever it likes, also a megabyte without a space."""
+    """A build may print anything, including a megabyte without a space."""
     before = time.process_time()
     shown(words * (1_000_000 // len(words)))
     assert time.process_time() - before < 5

@@ -1,4 +1,4 @@
-"""The import budget: what a report tells, what is over a limit, what has grown, in which words."""
+"""Import budget: costs in a report, exceeded limits, increases, and their texts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def limit(measure: Measure, most: float, line: int = 12) -> ImportLimit:
     ],
 )
 def test_a_report_that_lies_about_its_types_tells_nothing(report: dict[str, object]) -> None:
-    """The build's own code writes it: only sound figures are taken."""
+    """The build's own code writes the report: only valid figures are accepted."""
     assert measured(report) == ImportCost()
 
 
 def test_a_cost_at_its_limit_is_within_it() -> None:
-    """One more is over, in each measure."""
+    """One more exceeds it, in each measure."""
     for measure in Measure:
         cost = COST.of(measure)
         assert cost is not None
@@ -41,7 +41,7 @@ def test_a_cost_at_its_limit_is_within_it() -> None:
 
 
 def test_only_time_is_measured_again() -> None:
-    """Files are the same on every machine; what was not recorded is no pass either."""
+    """Files are the same on every machine; a measure that was not recorded is not a pass."""
     time, files = limit(Measure.SECONDS, 1.0), limit(Measure.FILES, 100.0)
     assert must_measure([time], COST)
     assert not must_measure([files], COST)
@@ -52,7 +52,7 @@ def test_only_time_is_measured_again() -> None:
 
 
 def test_a_refusal_says_which_where_what_and_what_to_do() -> None:
-    """Every limit that is passed has its own place; the problem's is the first."""
+    """Every exceeded limit has its own place; the problem's place is that of the first."""
     over = [limit(Measure.FILES, 300.0), limit(Measure.BYTES, float(16 << 20), 13)]
     packages = {"small": ImportCost(2, None, 10), "pandas": ImportCost(300, None, 30 << 20)}
     problem = refusal(over, COST, packages)
@@ -67,7 +67,7 @@ def test_a_refusal_says_which_where_what_and_what_to_do() -> None:
 
 
 def test_a_regression_is_a_quarter_more_and_enough_to_be_felt() -> None:
-    """Small builds may double, large ones grow a little; a slow machine is no regression."""
+    """Small builds may double, large ones may grow a little; a slow machine is no regression."""
     assert [str(g) for g in growth(COST, ImportCost(980, 3000, 40 << 20, 2.0))] == [
         "412 files → 980 files (+138 %)", "1300 opens → 3000 opens (+131 %)",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What describes a build, what belongs together, and what is written down on the way."""
+"""Documents that describe a build, grouping of wheels, and a job's log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def entry(root: Path, digest: str, *files: str, text: str = "") -> Path:
-    """A store entry with these files in lib/."""
+    """Return a store entry with these files in lib/."""
     for name in files:
         path = root / digest / "lib" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def entry(root: Path, digest: str, *files: str, text: str = "") -> Path:
 
 
 def test_wheels_of_their_own_stay_apart(tmp_path: Path) -> None:
-    """Each has its directory, in the lock's order; metadata is no overlap."""
+    """Each has its own directory, in the lock's order; metadata does not count as an overlap."""
     entries = {
         "a": entry(tmp_path, "a", "a/__init__.py", "a-1.dist-info/METADATA"),
         "b": entry(tmp_path, "b", "b.py", "__pycache__/b.pyc"),
@@ -67,7 +67,7 @@ def test_wheels_of_their_own_stay_apart(tmp_path: Path) -> None:
 
 
 def test_wheels_that_fill_one_regular_package_belong_together(tmp_path: Path) -> None:
-    """Also when only one of them brings its __init__, and whatever is between them."""
+    """Even if only one of them has the __init__, and other wheels are between them."""
     entries = {
         "a": entry(tmp_path, "a", "family/one.py"),
         "b": entry(tmp_path, "b", "b.py"),
@@ -81,7 +81,7 @@ def test_wheels_that_fill_one_regular_package_belong_together(tmp_path: Path) ->
 
 
 def test_belonging_together_is_passed_on(tmp_path: Path) -> None:
-    """If a shares with b and b with c, all three are one directory."""
+    """If a shares with b and b with c, all three are in one directory."""
     entries = {
         "a": entry(tmp_path, "a", "x.py"),
         "b": entry(tmp_path, "b", "x.py", "y.py"),
@@ -94,7 +94,7 @@ def test_belonging_together_is_passed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "__path__ = __import__('pkgutil').extend_path(x, y)\n"])
 def test_namespace_packages_may_be_split(tmp_path: Path, text: str) -> None:
-    """Without an __init__, or with one that looks at the whole path, nothing is hidden."""
+    """Without an __init__, or with one that searches the whole path, nothing is hidden."""
     init = ("space/__init__.py",) if text else ()
     entries = {
         "a": entry(tmp_path, "a", "space/one.py", *init, text=text),
@@ -122,7 +122,7 @@ def test_the_later_wheel_wins_where_both_have_a_file(tmp_path: Path) -> None:
 
 
 def test_build_json_is_relative_to_the_share(tmp_path: Path, job: Job) -> None:
-    """Another machine mounts the share elsewhere: no path names this one's."""
+    """Another machine may mount the share elsewhere: no path contains this machine's."""
     share = Share(tmp_path)
     first, files = "a" * 64, "b" * 64
     lib = share.entry(first) / "lib"
@@ -147,7 +147,7 @@ def test_build_json_is_relative_to_the_share(tmp_path: Path, job: Job) -> None:
 
 
 def test_an_sbom_is_the_same_every_time() -> None:
-    """Neither a clock nor a random number is in it; every package has its hash."""
+    """It contains neither a time nor a random number; every package has its hash."""
     wheels = [Wheel(n, "1.0", "x.whl", "c" * 64) for n in ("alpha", "beta")]
     first = sbom("0" * 16, wheels)
     assert first == sbom("0" * 16, wheels)
@@ -165,7 +165,7 @@ def test_an_sbom_made_of_parts_is_what_the_library_makes_at_once(names: list[str
 
 
 def test_a_build_id_changes_with_all_that_a_build_consists_of() -> None:
-    """Lock, trees, made wheels, files, variables, checks, runtime: each makes another build."""
+    """Lock, trees, built wheels, files, variables, checks and runtime each change the build."""
     recipe = Recipe("d")
     package = SourcePackage("p", "teams/red/p", "tree", Place("f"))
     others = [
@@ -187,7 +187,7 @@ def test_a_build_id_changes_with_all_that_a_build_consists_of() -> None:
 
 
 def test_the_base_has_stand_ins_of_its_versions(tmp_path: Path) -> None:
-    """One wheel for each version that can be read, local ones too, made once."""
+    """There is one wheel for each readable version, including local ones, created once."""
     folder = stand_ins(RUNTIME, tmp_path)
     (wheel,) = folder.iterdir()
     assert wheel.name == "acme_core-2.0+corp-py3-none-any.whl"
@@ -202,7 +202,7 @@ def test_the_base_has_stand_ins_of_its_versions(tmp_path: Path) -> None:
 
 
 def test_a_log_has_no_secrets_and_no_colours(job: Job) -> None:
-    """Known secrets and credentials in addresses are masked as they are written."""
+    """Known secrets and credentials in addresses are masked when they are written."""
     job.secrets.add("pass-word")
     job.say("\x1b[31mred\x1b[0m pass-word https://user:other@host/simple/")
     assert job.log.read_text() == "red *** https://***@host/simple/\n"
@@ -217,13 +217,13 @@ def test_a_log_has_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(job: Job) -> None:
-    """What fails a build is its own work, not its diary."""
+    """A build fails because of its own work, not because of its log."""
     job.log.parent.parent.joinpath("logs").write_text("a file where the folder should be")
     job.say("lost")
 
 
 def test_a_cancelled_job_says_so(job: Job) -> None:
-    """Between its steps a job looks whether it is still wanted."""
+    """Between its steps a job checks whether it was cancelled."""
     job.check()
     job.cancelled.set()
     with pytest.raises(Cancelled):
@@ -249,7 +249,7 @@ def test_a_stack_trace_is_read_for_its_line_and_words() -> None:
 def placing(
     job: Job, tmp_path: Path, *paths: str, mode: int = 0o644, data: bytes = b"x", url: str = ""
 ) -> None:
-    """Place one file that was fetched before at each of the paths."""
+    """Publish one file that was fetched before at each of the paths."""
     (tmp_path / "cache" / "files").mkdir(parents=True)
     (tmp_path / "cache" / "files" / "0").write_bytes(data)
     (tmp_path / "share").mkdir()
@@ -268,7 +268,7 @@ def placing(
 
 @pytest.mark.parametrize("path", ["OUTSIDE", "../../outside", "a/../../../outside"])
 def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, path: str) -> None:
-    """Whatever path a record holds, nothing is written outside of the build's files."""
+    """Whatever path a record contains, nothing is written outside the build's files."""
     outside = tmp_path / "outside"
     with pytest.raises(Stalled) as caught:
         placing(job, tmp_path, path.replace("OUTSIDE", str(outside)))
@@ -277,13 +277,13 @@ def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, pa
 
 
 def test_a_file_without_any_permission_is_placed(job: Job, tmp_path: Path) -> None:
-    """The share gives its own permissions: a mode of 0000 is no trouble of the disk."""
+    """The share sets its own permissions: a mode of 0000 is not a disk error."""
     placing(job, tmp_path, "data/x", mode=0)
     assert (tmp_path / "work" / "files-entry" / "files" / "data" / "x").stat().st_mode & 0o400
 
 
 def test_a_program_can_be_started_whatever_its_mode(job: Job, tmp_path: Path) -> None:
-    """On the share, too, which has modes of its own."""
+    """Also on the share, which sets its own modes."""
     placing(job, tmp_path, "bin/x", "data/x", mode=0o600)
     (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")
     assert os.access(entry.parent / "files/bin/x", os.X_OK)
@@ -298,7 +298,7 @@ def _tar(kind: int) -> bytes:
 
 
 def words_of(value: object) -> str:
-    """Name a parameter; packed data has the time in it, and test ids must be the same each time."""
+    """Return a parameter's name; archives contain the time, but test ids must be stable."""
     return value if isinstance(value, str) else "data"
 
 
@@ -325,7 +325,7 @@ def _zip() -> bytes:
 def test_an_archive_is_no_program(
     job: Job, tmp_path: Path, url: str, data: bytes, words: str
 ) -> None:
-    """It would fail when the first task starts it; elsewhere it is taken as it is."""
+    """It would fail when the first task starts it; as any other file it is kept unchanged."""
     with pytest.raises(Stalled, match=words) as caught:
         placing(job, tmp_path, "bin/tool", data=data, url=f"https://h/{url}")
     assert caught.value.reason == "NotAProgram"
@@ -345,7 +345,7 @@ def test_an_archive_is_no_program(
     ids=words_of,
 )
 def test_what_is_a_program_is_taken(job: Job, tmp_path: Path, path: str, data: bytes) -> None:
-    """A program that is packed alone is unpacked; one that is an archive beside is one still."""
+    """A compressed single program is decompressed; a program that is also an archive stays."""
     placing(job, tmp_path, path, data=data, url="https://h/tool.gz")
     (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")
     assert (entry.parent / "files" / path).read_bytes() == gzip.decompress(data)

@@ -1,4 +1,4 @@
-"""What a failed resolution means, told from uv's words."""
+"""Meaning of a failed resolution, derived from uv's output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFLICT = """
 
 
 def recipe(*texts: str) -> Recipe:
-    """A recipe with requirements at lines 7, 8 and so on."""
+    """Return a recipe with requirements at lines 7, 8 and so on."""
     return Recipe("x", tuple(Requirement(t, Place(FILE, n)) for n, t in enumerate(texts, 7)))
 
 
@@ -44,14 +44,14 @@ def recipe(*texts: str) -> Recipe:
     ],
 )
 def test_uvs_words_have_a_kind_and_a_reason(output: str, kind: type, reason: str) -> None:
-    """What heals by itself is tried again, what a person has to change is not."""
+    """Errors that resolve by themselves are retried, those that a person has to correct are not."""
     error = explain(output, recipe("alpha"), RUNTIME, {})
     assert type(error) is kind
     assert error.reason == reason
 
 
 def test_the_drawing_is_taken_out_of_the_words() -> None:
-    """Lines, crosses and arrows of a terminal do not reach a message."""
+    """Lines, crosses and arrows of a terminal do not get into a message."""
     error = explain(CONFLICT, recipe("alpha"), RUNTIME, {})
     assert error.message.startswith("No solution found")
     assert "your requirements are unsatisfiable." in error.message
@@ -59,7 +59,7 @@ def test_the_drawing_is_taken_out_of_the_words() -> None:
 
 
 def test_the_first_requirement_that_is_named_is_blamed() -> None:
-    """The place is where the words begin, whatever the order of the file."""
+    """It is the first one in the text, whatever the order of the file."""
     assert explain(CONFLICT, recipe("beta>1", "Alpha[x]>=1"), RUNTIME, {}).place == Place(FILE, 8)
 
 
@@ -70,26 +70,26 @@ def test_a_name_within_a_name_is_not_blamed() -> None:
 
 
 def test_a_pin_against_the_base_is_told_as_such() -> None:
-    """Asking for what the base has in another version is the conflict that people understand."""
+    """Requiring another version of a package in the base is the conflict that people understand."""
     error = explain("× Because …", recipe("alpha", "flask>=3"), RUNTIME, {})
     assert error.place == Place(FILE, 8)
     assert "the base (Airflow 3.3.2) has flask 2.2.5" in error.message
 
 
 def test_a_base_with_an_unreadable_version_explains_too() -> None:
-    """A broken version in the base is passed over."""
+    """A broken version in the base is ignored."""
     assert explain("× …", recipe("odd>=1"), RUNTIME, {}).reason == "ResolutionConflict"
 
 
 def test_denied_credentials_come_before_everything() -> None:
-    """The resolver only says that it found nothing; the index that denied it is the reason."""
+    """The resolver only says that it found nothing; the index that denied access is the reason."""
     error = explain("× alpha was not found because …", recipe("alpha"), RUNTIME, {"alpha": "corp"})
     assert (error.reason, error.place) == ("IndexDenied", Place(FILE, 7))
     assert "corp" in error.message
 
 
 def test_a_package_of_sdists_only_says_what_to_do() -> None:
-    """It is refused only when the words are about it."""
+    """It is refused only if the text is about it."""
     found = explain("× Because delta was not found …", recipe("delta"), RUNTIME, {}, ["delta"])
     assert found.reason == "SourceBuildRefused"
     other = explain("× Because alpha was not found …", recipe("alpha"), RUNTIME, {}, ["delta"])
@@ -97,7 +97,7 @@ def test_a_package_of_sdists_only_says_what_to_do() -> None:
 
 
 def test_words_have_a_limit() -> None:
-    """An explanation of megabytes becomes one that can be read."""
+    """An explanation of megabytes is shortened to a readable one."""
     assert len(explain("× " + "because " * 100_000, recipe(), RUNTIME, {}).message) < 4000
 
 
@@ -106,7 +106,7 @@ def test_words_have_a_limit() -> None:
     ["Alpha_One", "alpha.one>=2", "alpha-one[x]; os_name=='a'", "alpha-one @ ./a", " alpha-one"],
 )
 def test_a_requirement_is_found_by_its_package(text: str) -> None:
-    """However it is written, its line is the package's place."""
+    """However the requirement is written, its line is the package's place."""
     asked = recipe("alpha", text)
     assert place_of("alpha-one", asked) == Place(FILE, 8)
     assert name_of(asked.requirements[1])

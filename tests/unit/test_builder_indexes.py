@@ -1,4 +1,4 @@
-"""Which index a name comes from, and what is known about it."""
+"""Choice of the index for a name, and credentials of indexes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reconciler.outgoing import Client
 def opened(
     *indexes: Index, secrets: Path = Path("/nowhere"), default: str = ""
 ) -> Iterator[Indexes]:
-    """The indexes of a recipe, closed in the end."""
+    """Yield the indexes of a recipe, and close them at the end."""
     found = Indexes(Recipe("x", indexes=indexes), "red", secrets, default)
     yield found
     found.close()
@@ -33,7 +33,7 @@ def opened(
     ],
 )  # fmt: skip
 def test_a_name_comes_from_one_index(name: str, index: str) -> None:
-    """Names are compared in their normal form, and the first index whose globs match has it."""
+    """Names are compared in normal form, and the first index whose globs match has the name."""
     corp = Index("corp", "https://corp.example/simple/", ("ACME_*",))
     gpu = Index("gpu", "https://gpu.example/", ("torch", "acme-*"))
     with opened(corp, gpu) as indexes:
@@ -41,7 +41,7 @@ def test_a_name_comes_from_one_index(name: str, index: str) -> None:
 
 
 def test_credentials_are_for_their_own_origin() -> None:
-    """A file that an index keeps elsewhere is fetched without them."""
+    """A file that an index stores elsewhere is fetched without them."""
     with Client(timeout=5) as client:
         corp = Upstream("corp", "https://corp.example/simple/", (), client, Reach(""), ("u", "p"))
         assert corp.auth_for("https://corp.example/files/x.whl") is not None
@@ -51,7 +51,7 @@ def test_credentials_are_for_their_own_origin() -> None:
 
 
 def test_a_secret_is_a_token_or_a_name_and_a_password(tmp_path: Path) -> None:
-    """Both forms are read without their line ends; an empty one is missing."""
+    """Both forms are read without their line ends; an empty file counts as missing."""
     folder = tmp_path / "red" / "corp"
     folder.mkdir(parents=True)
     (folder / "token").write_text("t\n")
@@ -67,7 +67,7 @@ def test_a_secret_is_a_token_or_a_name_and_a_password(tmp_path: Path) -> None:
 
 
 def test_an_address_is_shown_without_its_credentials() -> None:
-    """What was in it is used, with its escapes undone."""
+    """The credentials in it are used, with their escapes undone."""
     assert without_credentials("https://h/simple/") == ("https://h/simple/", None)
     found = without_credentials("https://u%40x:p%3Aw@h:8443/simple/?a=1")
     assert found == ("https://h:8443/simple/?a=1", ("u@x", "p:w"))
@@ -77,7 +77,7 @@ def test_an_address_is_shown_without_its_credentials() -> None:
 
 
 def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
-    """A broken caBundle names its index."""
+    """A broken caBundle is reported with its index."""
     index = Index("corp", "https://corp.example/", ("a",), ca_bundle="no PEM")
     with pytest.raises(Stalled, match="index corp") as caught:
         Indexes(Recipe("x", indexes=(index,)), "red", tmp_path, "")

@@ -1,4 +1,4 @@
-"""Pages of package indexes: whatever real servers send is read as pip and uv read it."""
+"""Pages of package indexes: responses of real servers are read as pip and uv read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def urls(page: str) -> list[object]:
 
 
 def test_an_html_page_keeps_what_decides() -> None:
-    """Hashes, required Pythons, yanked files and metadata survive the way through."""
+    """Hashes, required Pythons, yanked files and metadata are preserved."""
     page = (
         '<a href="../../p/a-1-py3-none-any.whl#sha256=ab" '
         'data-requires-python="&gt;=3.9" data-yanked="bad"\n'
@@ -63,12 +63,12 @@ def test_an_html_page_keeps_what_decides() -> None:
     ],
 )
 def test_the_name_comes_from_the_address(link: str) -> None:
-    """Whatever is shown, however it is written, and whatever stands around it."""
+    """Whatever the text, the spelling, and the surrounding markup."""
     assert [file["filename"] for file in html(f"<!DOCTYPE html><html><body>{link}")] == [WHEEL]
 
 
 def test_a_raw_greater_than_is_part_of_a_value() -> None:
-    """Only the newest file has one: it must not be lost for it."""
+    """Only the newest file has one, and it must not be lost."""
     page = '<a href="a-1.tar.gz">a</a><a href="a-2.tar.gz" data-requires-python=">=3.9,<4">a</a>'
     assert html(page)[1]["requires-python"] == ">=3.9,<4"
 
@@ -88,21 +88,21 @@ def test_links_are_relative_to_the_pages_base() -> None:
      "a" * 300 + ".whl", "", "#x", "mailto:a@b.whl"],
 )  # fmt: skip
 def test_links_that_lead_nowhere_are_left_out(href: str) -> None:
-    """The others of the page are still there."""
+    """The other links of the page are kept."""
     page = f'<a href="{href}">x</a><a href="{WHEEL}">x</a>'
     assert [file["filename"] for file in html(page)] == [WHEEL]
 
 
 @pytest.mark.parametrize("charset", ["iso-8859-1", "nonsense", "utf-16", ""])
 def test_other_character_sets_are_read(charset: str) -> None:
-    """One that nobody knows is taken for UTF-8."""
+    """An unknown one is read as UTF-8."""
     known = charset if charset not in ("nonsense", "") else "utf-8"
     page = f'<p>Bücher</p><a href="{WHEEL}">x</a>'.encode(known)
     assert len(files_of("text/html", page, BASE, charset or None)) == 1
 
 
 def test_an_empty_page_has_no_files() -> None:
-    """It is how some servers say that there is nothing."""
+    """Some servers report an empty project this way."""
     assert html("") == html("  ") == html("<!-- nothing -->") == []
 
 
@@ -112,7 +112,7 @@ def test_an_empty_page_has_no_files() -> None:
      {"filename": "x.whl", "url": ["y"]}, {"filename": "../x.whl", "url": "y"}],
 )  # fmt: skip
 def test_a_wrong_row_of_json_costs_itself(row: object) -> None:
-    """A page of thousands of files is good for all others."""
+    """All other rows of a page with thousands of files are kept."""
     good = {"filename": WHEEL, "url": WHEEL, "hashes": {"sha256": "ab"}, "size": 5}
     page = json.dumps({"files": [row, good], "meta": {"api-version": "1.9"}}).encode()
     assert files_of("application/vnd.pypi.simple.v1+json", page, BASE) == [
@@ -121,7 +121,7 @@ def test_a_wrong_row_of_json_costs_itself(row: object) -> None:
 
 
 def test_fields_of_the_wrong_kind_are_left_out() -> None:
-    """What is optional is not worth a file."""
+    """An invalid optional field does not discard the file."""
     wrong = {"requires-python": 3, "yanked": [], "size": "x", "hashes": [], "core-metadata": None}
     page = json.dumps({"files": [{"filename": WHEEL, "url": WHEEL, **wrong}]}).encode()
     assert files_of("application/json", page, BASE) == [
@@ -138,14 +138,14 @@ FORGERIES = [
 
 @pytest.mark.parametrize("page", FORGERIES, ids=lambda page: repr(page[:30]))
 def test_json_that_is_no_page_is_said_in_words(page: bytes) -> None:
-    """Never another exception, and never the content."""
+    """There is never another exception, and never the content in the message."""
     with pytest.raises(Malformed, match=r"the page https://index\.example") as caught:
         files_of("application/json", page, BASE)
     assert len(str(caught.value)) < 500
 
 
 def test_what_is_hostile_is_read_in_linear_time() -> None:
-    """Each megabyte takes a moment; in quadratic time all would take hours."""
+    """Each megabyte takes a moment; with quadratic time all would take hours."""
     pieces = ["<!--", "<a ", "<a href=", "<![CDATA[", "<a href=x>", "</x", "<div><p>", "&"]
     for piece in pieces:
         with suppress(Malformed):  # too many links
@@ -153,7 +153,7 @@ def test_what_is_hostile_is_read_in_linear_time() -> None:
 
 
 def test_an_index_is_asked_for_a_page_within_bounds() -> None:
-    """A small answer that unpacks to a page of any size is not unpacked beyond the limit."""
+    """A small response that decompresses to any size is not read beyond the limit."""
     bomb = gzip.compress(bytes(PAGE_LIMIT + (1 << 20)))
     assert len(bomb) < 1 << 20
     with Answers(bomb, {"Content-Encoding": "gzip", "Content-Type": "text/html"}) as server:

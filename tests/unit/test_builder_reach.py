@@ -1,4 +1,4 @@
-"""Where a build's requests may lead: not to the daemon's machine, nor from outside to within."""
+"""Network policy of a build: no access to the daemon's machine or into the company's network."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ WITHIN = "words from within"
 
 @pytest.fixture
 def within() -> Iterator[Served]:
-    """A service that is none of a definition's business."""
+    """Yield a service that a definition must not reach."""
     with served({"/": WITHIN, "/x": WITHIN}) as found:
         yield found
 
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the environment has."""
+    """Remove proxies from the environment."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
 
 def read(it: Reach, url: str) -> str:
-    """What is read at an address."""
+    """Return what is read at a URL."""
     with httpx.Client(timeout=10) as client, it.open(client, url) as answer:
         return answer.read().decode()
 
 
 def refusal(it: Reach, url: str) -> str:
-    """Why an address is not read."""
+    """Return the reason why a URL is not read."""
     with pytest.raises(Stalled) as caught:
         read(it, url)
     assert caught.value.reason == "AddressRefused"
@@ -68,12 +68,12 @@ def refusal(it: Reach, url: str) -> str:
     ],
 )  # fmt: skip
 def test_an_address_is_what_it_stands_for(address: str, kind: str) -> None:
-    """Also in the forms in which IPv6 carries an IPv4 address."""
+    """Also in the forms in which IPv6 embeds an IPv4 address."""
     assert kind_of(address) == kind
 
 
 def test_a_loopback_address_is_read_only_if_the_operator_chose_it(within: Served) -> None:
-    """By the index's own address in the settings, or by a host that they allow; nothing is sent."""
+    """By the index's own URL in the settings, or by an allowed host; otherwise nothing is sent."""
     words = refusal(Reach(within.url), within.url + "/")
     assert f"{within.url}/ is not read" in words
     assert "127.0.0.1 is 127.0.0.1, a loopback address" in words
@@ -86,7 +86,7 @@ def test_a_loopback_address_is_read_only_if_the_operator_chose_it(within: Served
 
 
 def test_a_redirect_leads_to_no_other_service_of_the_machine(within: Served) -> None:
-    """Each hop is judged, by its port too; one within the index's own address is followed."""
+    """Each hop is checked, including its port; one within the index's own origin is followed."""
     with served({"/a": "→ /b", "/b": f"→ {within.url}/x", "/c": "→ /d", "/d": "here"}) as index:
         it = Reach(index.url, operator=True)
         assert read(it, index.url + "/c") == "here"
@@ -97,7 +97,7 @@ def test_a_redirect_leads_to_no_other_service_of_the_machine(within: Served) -> 
 def test_a_name_is_judged_by_the_address_that_is_connected_to(
     within: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that resolves to a public address first and to loopback then gains nothing."""
+    """A name that first resolves to a public address and then to loopback gains nothing."""
     real = reach.socket.getaddrinfo
     port = int(within.host.split(":")[1])
     answers = iter(["151.101.0.223"])
@@ -117,12 +117,12 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
 def test_a_public_index_leads_to_nothing_private_and_a_private_one_does(
     within: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A company's index keeps its files beside it; who is outside must not point within."""
+    """A company's index stores its files beside it; outsiders must not point inside."""
     kinds = {"127.0.0.1": reach.PRIVATE, "127.0.0.2": ""}
     monkeypatch.setattr(reach, "kind_of", kinds.get)
     with served({"/a": f"→ {within.url}/x"}, "127.0.0.2") as public:
         it = Reach(public.url)
-        assert "a private address" in refusal(it, within.url + "/x")  # nothing answered yet
+        assert "a private address" in refusal(it, within.url + "/x")  # nothing has answered yet
         assert "a private address" in refusal(it, public.url + "/a")
         kinds["127.0.0.2"] = reach.PRIVATE  # it resolves to another address from now on
         with httpx.Client() as client, it.open(client, public.url + "/nothing"):
@@ -134,7 +134,7 @@ def test_a_public_index_leads_to_nothing_private_and_a_private_one_does(
 
 
 def test_redirects_end_and_do_not_leave_https() -> None:
-    """A chain without end, and one to plain http, are refused in words."""
+    """An endless chain, and one to plain http, are refused with a message."""
     with served({"/a": "→ /a"}) as index:
         it = Reach(index.url, operator=True)
         assert "more than 5 redirects" in refusal(it, index.url + "/a")
@@ -148,7 +148,7 @@ def test_redirects_end_and_do_not_leave_https() -> None:
 def test_behind_a_proxy_the_name_is_judged_and_the_proxy_is_not(
     within: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy on loopback is the operator's; it is not asked for what is refused."""
+    """A proxy on loopback is the operator's; it is not used for refused URLs."""
     with served({"http://files.invalid/x": "by the proxy"}) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         it = Reach("http://index.invalid/")
@@ -175,7 +175,7 @@ def fetched(tmp_path: Path, url: str, *allow: str) -> None:
 
 
 def test_a_file_is_fetched_from_where_a_definition_may_lead(tmp_path: Path, within: Served) -> None:
-    """Neither its address nor a redirect reads a service of the machine, and no digest is told."""
+    """Neither its URL nor a redirect reads a local service, and no digest is revealed."""
     with served({"/a": f"→ {within.url}/x"}) as files:
         for url, allowed in ((within.url + "/x", []), (files.url + "/a", [files.host])):
             with pytest.raises(Stalled, match=within.url) as caught:

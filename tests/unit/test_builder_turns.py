@@ -1,4 +1,4 @@
-"""What many builds want at the same time is made once."""
+"""Concurrent builds create what they have in common only once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wheels: which one fits, which are refused, and what their entries are called."""
+"""Wheels: the choice of the best one, refused ones, and the names of their entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAGS = ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py3-non
 
 
 def files(*names: str) -> list[dict[str, object]]:
-    """Locked files of these names."""
+    """Return locked files with these names."""
     return [{"url": f"https://x/{name}"} for name in names]
 
 
@@ -57,7 +57,7 @@ def test_the_best_wheel_that_fits_is_chosen() -> None:
 
 
 def test_no_wheel_fits_another_platform() -> None:
-    """Foreign wheels and names that are no wheels are passed over."""
+    """Foreign wheels and names that are not wheels are skipped."""
     assert choose(files("a-1-cp311-cp311-win_amd64.whl", "a-1.tar.gz", "x.whl"), TAGS) is None
 
 
@@ -72,7 +72,7 @@ def test_an_entry_is_named_by_wheel_and_python() -> None:
     ["../x", "a/../../x", "/etc/x", "\\x", "a\\..\\x", "C:x", "..", "a/.."],
 )
 def test_members_outside_are_refused(tmp_path: Path, name: str) -> None:
-    """Whatever way a name leaves the folder, on any system's path."""
+    """In whatever way a name leaves the folder, with any system's path syntax."""
     path = tmp_path / "a-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         info = zipfile.ZipInfo("x")
@@ -104,7 +104,7 @@ def test_bombs_are_refused_before_they_are_unpacked(
 
 
 def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
-    """A member that unpacks to more than its header says does not get through."""
+    """A member that decompresses to more than its header says is refused."""
     wheel = make_wheel(tmp_path, "a", files={"a.py": "#" * 5000})
     data = wheel.read_bytes().replace((5000).to_bytes(4, "little"), (50).to_bytes(4, "little"))
     wheel.write_bytes(data)
@@ -114,7 +114,7 @@ def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
 
 
 def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:
-    """An HTML page under a wheel's name is told as such."""
+    """An HTML page with a wheel's name is reported as such."""
     path = tmp_path / "a-1.0-py3-none-any.whl"
     path.write_text("<html>")
     with pytest.raises(Stalled, match="not a zip file"):
@@ -123,7 +123,7 @@ def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", ["a/unlisted.py", "a-1.0.data/scripts/unlisted"])
 def test_a_file_that_the_record_does_not_list_is_installed(tmp_path: Path, member: str) -> None:
-    """As pip and uv do; it is told, and listed in what is installed."""
+    """Like pip and uv do; it is reported, and listed among the installed files."""
     wheel, told = make_wheel(tmp_path, "a"), list[str]()
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(member, "x = 1\n")
@@ -135,7 +135,7 @@ def test_a_file_that_the_record_does_not_list_is_installed(tmp_path: Path, membe
 
 @pytest.mark.parametrize("line", ["{info}/METADATA,sha256=AAAA,1", "{info}/METADATA,md5=,x", '"'])
 def test_a_wrong_line_in_the_record_is_a_warning(tmp_path: Path, line: str) -> None:
-    """The wheel is the one that was locked; the record that is installed is right."""
+    """The wheel is the one that was locked; the RECORD that is installed is correct."""
     wheel, told, info = make_wheel(tmp_path, "a"), list[str](), "a-1.0.dist-info"
     rewrite(wheel, {f"{info}/RECORD": f"a.py,,\n{line.format(info=info)}\n"})
     unpack(wheel, "a", tmp_path / "staged", told.append)
@@ -146,7 +146,7 @@ def test_a_wrong_line_in_the_record_is_a_warning(tmp_path: Path, line: str) -> N
 
 
 def test_a_wheel_without_a_record_is_refused(tmp_path: Path) -> None:
-    """Whatever it is, it is no wheel."""
+    """It is not a wheel."""
     wheel = make_wheel(tmp_path, "a")
     rewrite(wheel, {"a-1.0.dist-info/RECORD": None})
     with pytest.raises(Stalled, match="has no RECORD"):
@@ -156,8 +156,8 @@ def test_a_wheel_without_a_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        ("a.py",),  # as a member that is there already
-        ("a-1.0.data/purelib/a.py",),  # by another way to the same place
+        ("a.py",),  # like a member that exists already
+        ("a-1.0.data/purelib/a.py",),  # the same place by another path
         ("b", "b/c.py"),  # a file and a folder
         ("x" * 256 + ".py",),
         ("ü" * 128 + ".py",),  # bytes count, not characters
@@ -168,7 +168,7 @@ def test_a_wheel_without_a_record_is_refused(tmp_path: Path) -> None:
 def test_names_that_no_disk_takes_are_the_wheels_fault(
     tmp_path: Path, members: tuple[str, ...]
 ) -> None:
-    """A person must know that the wheel is wrong: the disk is not, and trying again is no use."""
+    """A person must learn that the wheel is invalid: the disk is fine, and a retry is useless."""
     wheel = make_wheel(tmp_path, "a")
     with warnings.catch_warnings(), zipfile.ZipFile(wheel, "a") as archive:
         warnings.simplefilter("ignore")
@@ -181,7 +181,7 @@ def test_names_that_no_disk_takes_are_the_wheels_fault(
 
 
 def test_members_that_cannot_be_unpacked_in_bounds_are_refused(tmp_path: Path) -> None:
-    """A few bytes of bzip2 unpack to any size at once."""
+    """A few bytes of bzip2 decompress to any size at once."""
     wheel = make_wheel(tmp_path, "a")
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("bomb", bytes(1 << 20), zipfile.ZIP_BZIP2)
@@ -198,7 +198,7 @@ def test_members_that_cannot_be_unpacked_in_bounds_are_refused(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
-    """The name is a path in the cache: a build tag may hold anything, as far as its rules go."""
+    """The name becomes a path in the cache: a build tag may contain almost anything."""
     package = {
         "name": "a", "version": "1",
         "wheels": [{"name": name, "url": "https://x/a", "hashes": {"sha256": "0" * 64}}],
@@ -258,7 +258,7 @@ def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_
 
 
 def test_a_full_disk_is_told_from_a_broken_one() -> None:
-    """Both are tried again; only one is healed by making room."""
+    """Both are retried; only one is solved by freeing space."""
     full, broken = disk_error(OSError(28, "No space left")), disk_error(OSError(5, "I/O error"))
     assert (full.reason, broken.reason) == ("DiskFull", "DiskError")
     assert isinstance(full, Retryable)

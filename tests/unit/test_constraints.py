@@ -1,4 +1,4 @@
-"""Constraint files: what is read of a line, in time that grows with the file and no faster."""
+"""Constraint files: the contents of a line, read in linear time."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_a_line_that_is_too_long_is_refused_before_it_is_parsed() -> None:
 
 
 ENDLESS = {"spaces": " " * 1_000_000 + "x", "signs": "#" * 1_000_000, "words": "a#" * 500_000}
-CPU_LIMIT = 30  # seconds; what is linear needs less than one, what is quadratic needs hours
+CPU_LIMIT = 30  # seconds; linear time needs less than one, quadratic time needs hours
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_long_line_costs_no_more_than_its_length(kind: str, tmp_path: Path) -> None:
-    """In a process that the kernel ends at its limit: one file once held the daemon for hours."""
+    """Run in a process that the kernel ends at its limit: one file once took hours."""
     file = tmp_path / "constraints.txt"
     file.write_text(ENDLESS[kind])
     code = (

@@ -1,4 +1,4 @@
-"""Which builds the core makes, how many at once, and which are refused for what they import."""
+"""Builds in the core: which are made, how many at once, and which exceed an import budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.waves import ask_for, house_of, turn
 
 
 def test_a_newer_revision_cancels_the_build_of_the_older() -> None:
-    """Only the newest revision's build goes on."""
+    """Only the newest revision's build continues."""
     house = house_of("dev")
     turn(house, 2)
     ask_for(house, "g2")
@@ -23,7 +23,7 @@ def test_a_newer_revision_cancels_the_build_of_the_older() -> None:
 
 
 def test_a_build_that_is_tried_again_says_why() -> None:
-    """A failure that may pass is told while it lasts, and no longer once the build is made."""
+    """A temporary failure is reported while it lasts, and no longer once the build is made."""
     house = house_of("dev")
     house.faults.add("build")
     for _ in range(3):
@@ -41,7 +41,7 @@ def test_a_build_that_is_tried_again_says_why() -> None:
 
 
 def test_builds_are_bounded_and_fair_between_teams() -> None:
-    """A team with many builds does not keep another from its first."""
+    """A team with many builds does not delay another team's first one."""
     house = House()
     for number in range(4):
         name = f"red{number}"
@@ -60,7 +60,7 @@ def test_builds_are_bounded_and_fair_between_teams() -> None:
 
 
 def test_what_many_environments_ask_for_alike_is_built_once_and_found_by_the_others() -> None:
-    """One of them is built; meanwhile the others take no place, then all go on at once."""
+    """One of them is built; meanwhile the others use no slot, then all continue at once."""
     house = House()
     for number in range(6):
         name = f"red{number}"
@@ -100,7 +100,7 @@ def builds_of(house: House) -> dict[str, BuildPhase]:
 
 
 def test_a_build_over_the_limit_touches_nothing_live() -> None:
-    """It fails at the limit's line; the instance runs what it had; a raised limit heals it."""
+    """It fails at the limit's line; the instance keeps its build; a raised limit resolves it."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g5")
@@ -117,7 +117,7 @@ def test_a_build_over_the_limit_touches_nothing_live() -> None:
 
 
 def test_a_lowered_limit_refuses_an_active_build_and_leaves_it_running() -> None:
-    """The commit of the limit is what failed; nothing goes back, and no other build is made."""
+    """The commit of the limit failed; nothing is rolled back, and no other build is made."""
     house = house_of("dev")
     ask_for(house, "g5")
     house.settle()
@@ -139,7 +139,7 @@ def test_a_lowered_limit_refuses_an_active_build_and_leaves_it_running() -> None
 
 
 def test_a_limit_that_is_kept_starts_nothing() -> None:
-    """What was measured is enough: no build is queued, and nothing is said of one."""
+    """The recorded measurement suffices: no build is queued, and no event is recorded."""
     house = house_of("dev")
     ask_for(house, "g5")
     house.settle()
@@ -165,7 +165,7 @@ def test_one_recipe_is_taken_by_one_environment_and_refused_by_another() -> None
 
 
 def test_a_regression_is_marked_against_the_build_before() -> None:
-    """Of the same environment and runtime; the first of a new runtime has nothing to compare."""
+    """It is one of the same environment and runtime; a new runtime's first has none."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g4")
@@ -187,7 +187,7 @@ def test_a_regression_is_marked_against_the_build_before() -> None:
 
 
 def test_less_is_no_regression_and_failed_builds_are_no_measure() -> None:
-    """What was refused was never the build before."""
+    """A refused build never counts as the previous one."""
     house = house_of("dev")
     ask_for(house, "g4")
     house.settle()

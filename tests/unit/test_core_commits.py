@@ -1,4 +1,4 @@
-"""The commit that a build or activation is blamed on: the one that asked for it."""
+"""The commit of a build or activation is the one that requested it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def told(house: House, kind: str) -> list[tuple[str, object]]:
 
 
 def cycle_until_activation_step(house: House, step: Step) -> None:
-    """Carry out whatever the house decides until its activation has reached a step."""
+    """Carry out all effects until the house's activation has reached a step."""
     for _ in range(200):
         record = house.records.instances.get("dev")
         activation = record.activation if record is not None else None
@@ -43,7 +43,7 @@ def test_two_commits_in_quick_succession_name_their_own_authors() -> None:
 
 
 def test_a_revert_during_an_activation_is_the_reverting_commits() -> None:
-    """The activation under way stays its own commit's; the way back is the revert's."""
+    """The activation in progress keeps its own commit; the way back belongs to the revert."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g2")
@@ -62,7 +62,7 @@ def test_a_revert_during_an_activation_is_the_reverting_commits() -> None:
 
 
 def test_a_rollback_after_a_deletion_is_told() -> None:
-    """Another rollback to the same build, for the same reason, is still another fact."""
+    """Another rollback to the same build, for the same reason, is a separate fact."""
 
     def rolled_back(number: int, **data: object) -> Event:
         return Event(
@@ -77,7 +77,7 @@ def test_a_rollback_after_a_deletion_is_told() -> None:
 
 
 def test_records_of_an_earlier_version_have_no_commit_and_name_no_other() -> None:
-    """They are read as before; no author is better than the wrong one."""
+    """They are read as before; no author is better than a wrong one."""
     house = house_of("dev")
     cycle_until_activation_step(house, Step.RESTART)
     build = next(iter(house.records.builds.values()))

@@ -1,4 +1,4 @@
-"""What the core decides: waves, windows, suspension, quarantine, rollbacks, patched bases."""
+"""Decisions of the core: waves, windows, suspension, quarantine, rollbacks, patched bases."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_wave_that_failed_holds_the_next() -> None:
 
 
 def test_a_window_holds_an_activation_until_it_opens() -> None:
-    """Nothing is drained before the window, and the plan says when to look again."""
+    """Nothing is drained before the window, and the plan contains the time of the next decision."""
     house = house_of("dev")
     windowed = replace(house.instances["dev"], window=Window("0 2 * * *", 3600.0))
     house.instances["dev"] = windowed
@@ -57,7 +57,7 @@ def test_a_window_holds_an_activation_until_it_opens() -> None:
 
 
 def test_a_record_that_waits_is_written_once() -> None:
-    """Soak, window and retry: as time passes and nothing happens, no row changes and no words."""
+    """Soak, window and retry: while time passes and nothing happens, no row and no text changes."""
     soaks = house_of("dev", "prod", soak=36000.0)
     turn(soaks)
     retries = house_of("dev")
@@ -75,7 +75,7 @@ def test_a_record_that_waits_is_written_once() -> None:
 
 
 def test_a_shut_window_is_told_in_its_own_time_and_once() -> None:
-    """By the wall clock of its zone; the record that says so is not written a second time."""
+    """By the wall clock of its zone; the record of that is not written a second time."""
     house = house_of("dev")
     window = Window("0 2 * * *", 3600.0, "Europe/Berlin")
     house.instances["dev"] = replace(house.instances["dev"], window=window)
@@ -90,7 +90,7 @@ def test_a_shut_window_is_told_in_its_own_time_and_once() -> None:
 
 
 def test_a_suspended_environment_is_left_alone_and_its_builds_too() -> None:
-    """Suspend stops builds and activations; resume lets them go on."""
+    """Suspend stops builds and activations; resume continues them."""
     house = house_of("dev")
     house.settle()
     house.ask(Verb.SUSPEND, "environment/one")
@@ -104,7 +104,7 @@ def test_a_suspended_environment_is_left_alone_and_its_builds_too() -> None:
 
 
 def test_an_environment_whose_instance_is_suspended_is_suspended() -> None:
-    """Not of unknown health: someone said so."""
+    """Its health is not unknown, because a person suspended it."""
     house = house_of("dev", "prod")
     house.settle()
     house.ask(Verb.SUSPEND, "instance/dev")
@@ -128,7 +128,7 @@ def test_a_condition_that_holds_tells_of_nothing_wrong() -> None:
 
 
 def test_suspending_in_the_drain_gives_the_pools_back() -> None:
-    """Before the switch a suspension ends the activation with nothing changed."""
+    """Before the switch, a suspension ends the activation with nothing changed."""
     house = house_of("dev")
     house.settle()
     house.airflow["dev"].tasks.append("g1@cp311-linux-1")
@@ -144,7 +144,7 @@ def test_suspending_in_the_drain_gives_the_pools_back() -> None:
 
 
 def test_a_build_is_not_blamed_for_an_image_that_cannot_be_pulled() -> None:
-    """The instance goes back, and the same build is tried again by itself after a while."""
+    """The instance is rolled back, and the same build is retried by itself after a while."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g2")
@@ -178,7 +178,7 @@ def test_what_a_step_waits_for_is_told() -> None:
 
 
 def test_a_quarantine_lasts_until_the_definition_changes_or_someone_retries() -> None:
-    """A quarantined build is not tried again by itself; a retry tries it once more."""
+    """A quarantined build is not retried by itself; an operator's retry tries it once more."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "l2")
@@ -196,7 +196,7 @@ def test_a_quarantine_lasts_until_the_definition_changes_or_someone_retries() ->
 
 
 def test_an_operators_rollback_goes_to_the_previous_build_and_stays() -> None:
-    """`rollback` returns to what was active before, and the newest is not tried again."""
+    """`rollback` returns to what was active before, and the newest is not retried."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g2")
@@ -209,7 +209,7 @@ def test_an_operators_rollback_goes_to_the_previous_build_and_stays() -> None:
 
 
 def test_a_second_rollback_is_refused_and_leaves_the_packages() -> None:
-    """What page and CLI name is where it goes; past a build in quarantine there is no way."""
+    """Pages and CLI name the build that it returns to; a quarantined build blocks the way back."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g2")
@@ -229,7 +229,7 @@ def test_a_second_rollback_is_refused_and_leaves_the_packages() -> None:
 
 
 def test_a_rollback_never_ends_on_the_bare_base() -> None:
-    """Neither from the first build, nor when the build before fails: it stays as it was."""
+    """Neither from the first build, nor if the previous build fails: it stays where it was."""
     house = house_of("dev")
     house.settle()
     house.ask(Verb.ROLLBACK, "instance/dev")
@@ -248,7 +248,7 @@ def test_a_rollback_never_ends_on_the_bare_base() -> None:
 
 
 def test_a_rollback_does_not_go_forward() -> None:
-    """While a newer build waits for its turn, a rollback would take that: it is refused."""
+    """While a newer build waits for its turn, a rollback would move to it, so it is refused."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g2")
@@ -264,7 +264,7 @@ def test_a_rollback_does_not_go_forward() -> None:
 
 
 def test_every_answer_to_a_request_has_its_number() -> None:
-    """Carried out or refused: whoever waits for it need not read the words."""
+    """For a request that was carried out or refused, nobody has to parse the text."""
     house = house_of("a")
     house.settle()
     before = len(house.events)
@@ -287,7 +287,7 @@ def test_a_new_base_is_resolved_anew_and_activated() -> None:
 
 
 def test_a_build_for_another_base_is_none_to_go_back_to() -> None:
-    """What ran on the base before is no build for this one: a rollback to it is refused."""
+    """The build of the previous base is not for this one: a rollback to it is refused."""
     house = house_of("dev")
     house.settle()
     house.airflow["dev"].patch()
@@ -302,7 +302,7 @@ def test_a_build_for_another_base_is_none_to_go_back_to() -> None:
 
 
 def test_a_patched_base_goes_on_with_its_build_until_it_has_one_of_its_own() -> None:
-    """A failed activation there ends on the build before, not on the bare base."""
+    """A failed activation there ends on the previous build, not on the bare base."""
     house = house_of("dev")
     house.settle()
     house.airflow["dev"].patch()
@@ -321,7 +321,7 @@ def test_a_patched_base_goes_on_with_its_build_until_it_has_one_of_its_own() -> 
 
 
 def test_a_patched_base_whose_environment_is_deleted_is_left_bare() -> None:
-    """Though nothing was built for it yet: it still loads the build of the base before."""
+    """Although nothing was built for it yet: it still loads the build of the previous base."""
     house = house_of("dev")
     house.settle()
     house.airflow["dev"].patch()
@@ -334,7 +334,7 @@ def test_a_patched_base_whose_environment_is_deleted_is_left_bare() -> None:
 
 
 def test_degraded_is_said_once_and_healed_by_a_new_revision() -> None:
-    """When going back fails too it is Degraded, tried again, and left by a newer good build."""
+    """If rolling back fails too it is Degraded, retried, and left by a newer good build."""
     house = house_of("dev")
     house.settle()
     ask_for(house, "g2")

@@ -1,4 +1,4 @@
-"""Instances that going back did not heal, and those beside them."""
+"""Instances that rolling back did not repair, and others beside them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.house import POLICY, House
 
 
 def house_of(*names: str, load_into: tuple[str, ...] = ("scheduler",)) -> House:
-    """Instances in waves of their own, under one environment, settled on `g1`."""
+    """Return instances in separate waves, in one environment, settled on `g1`."""
     house = House()
     for name in names:
         house.join(replace(instance(name), load_into=load_into))
@@ -31,7 +31,7 @@ def ask_for(house: House, digest: str) -> None:
 
 
 def go_on(house: House, times: int = 60, seconds: float = 30.0) -> None:
-    """Go on with whatever fails."""
+    """Continue with all faults."""
     for _ in range(times):
         house.cycle()
         for key in list(house.under_way):
@@ -40,7 +40,7 @@ def go_on(house: House, times: int = 60, seconds: float = 30.0) -> None:
 
 
 def degraded(house: House, digest: str) -> None:
-    """A build on which no restart works, nor on the one before."""
+    """Return a build on which no restart works, nor on the previous one."""
     ask_for(house, digest)
     house.faults.add("restart")
     go_on(house)
@@ -62,7 +62,7 @@ def test_a_broken_build_that_is_left_may_still_be_loaded_and_is_kept_for_that() 
 
 
 def test_what_loaded_a_broken_build_is_restarted_when_that_is_left() -> None:
-    """Also a component that loads neither the build before nor the newer one; it loads nothing."""
+    """Also a component that loads neither the previous build nor the newer one."""
     house = house_of("dev")
     house.instances["dev"] = replace(house.instances["dev"], load_into=("scheduler", "api-server"))
     degraded(house, "g2")
@@ -77,7 +77,7 @@ def test_what_loaded_a_broken_build_is_restarted_when_that_is_left() -> None:
 
 
 def test_a_degraded_instance_that_is_suspended_only_goes_back() -> None:
-    """No newer build comes to it until it is resumed."""
+    """No newer build is activated until it is resumed."""
     house = house_of("dev")
     degraded(house, "g2")
     house.ask(Verb.SUSPEND, "instance/dev")
@@ -90,7 +90,7 @@ def test_a_degraded_instance_that_is_suspended_only_goes_back() -> None:
 
 
 def test_a_degraded_instance_of_a_later_wave_waits_for_the_earlier() -> None:
-    """It does not try a newer build before the instances that are to try it first."""
+    """It does not try a newer build before the instances that must try it first."""
     house = house_of("dev", "prod")
     ask_for(house, "g2")
     while of(house, "prod").activation is None:
@@ -109,7 +109,7 @@ def test_a_degraded_instance_of_a_later_wave_waits_for_the_earlier() -> None:
 
 
 class Needy(Airflow):
-    """Its DAGs need the team's packages: it is not healthy on the bare base."""
+    """Airflow whose DAGs need the team's packages: it is not healthy on the bare base."""
 
     def start(self) -> None:
         super().start()
@@ -117,7 +117,7 @@ class Needy(Airflow):
 
 
 def test_a_degraded_instance_whose_airflow_is_upgraded_gets_a_build_for_that() -> None:
-    """Its base is looked at though an activation is not over: going back can never heal it."""
+    """Its base is inspected during the activation: rolling back can never repair it."""
     house = house_of("dev")
     real = house.airflow["dev"] = Needy(**vars(house.airflow["dev"]))
     degraded(house, "g2")
@@ -130,7 +130,7 @@ def test_a_degraded_instance_whose_airflow_is_upgraded_gets_a_build_for_that() -
 
 
 def test_a_degraded_instance_whose_base_is_patched_goes_back_to_its_build() -> None:
-    """Not to the build that failed, nor to the bare base, where nothing can be built."""
+    """Neither to the build that failed, nor to the bare base, where nothing can be built."""
     house = house_of("dev")
     real = house.airflow["dev"] = Needy(**vars(house.airflow["dev"]))
     degraded(house, "g2")
@@ -155,7 +155,7 @@ def other_teams_instance(house: House, digest: str) -> None:
 
 
 def crowd(house: House) -> None:
-    """As many instances of one team as may be activated at once, all asked for anew."""
+    """Return the maximum number of instances of one team in activation, all changed again."""
     for number in range(POLICY.parallel_activations):
         name = f"red{number}"
         house.join(instance(name))
@@ -164,7 +164,7 @@ def crowd(house: House) -> None:
 
 
 def test_degraded_instances_take_no_place_of_others() -> None:
-    """However many are tried again and again, another team's instance is activated."""
+    """However often they are retried, another team's instance is activated."""
     house = House()
     crowd(house)
     house.faults.add("restart")
@@ -177,7 +177,7 @@ def test_degraded_instances_take_no_place_of_others() -> None:
 
 
 def test_instances_whose_pools_cannot_be_given_back_take_no_place_of_others() -> None:
-    """Their Airflow is silent at the last step, for as long as it likes."""
+    """Their Airflow is silent at the last step, for any length of time."""
     house = House()
     crowd(house)
     for _ in range(30):

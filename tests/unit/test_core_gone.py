@@ -1,4 +1,4 @@
-"""What is gone or cannot be read: it is deleted if that is meant, and left alone if it is not."""
+"""Missing or unreadable objects: deleted if that is intended, otherwise left alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_deleted_environment_returns_its_instances_to_the_bare_base() -> None:
 
 
 def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
-    """The prune guard holds a revision that removes most objects; a confirmation lets it pass."""
+    """The prune guard holds a revision that removes most objects; a confirmation releases it."""
     house = house_of("a", "b", "c")
     house.settle()
     kept = dict(house.environments), dict(house.instances)
@@ -47,7 +47,7 @@ def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
 
 
 def test_losing_all_environments_is_held_however_many_instances_there_are() -> None:
-    """What is left of one kind does not outweigh the loss of the other; one object may go."""
+    """Many objects of one kind do not outweigh the loss of the other; one object may be removed."""
     house = house_of("a", "b", "c", "d", "e")
     house.environments["one"] = environment("one", "g1", (Wave(("a", "b", "c")),))
     house.environments["two"] = environment("two", "g1", (Wave(("d", "e")),))
@@ -69,7 +69,7 @@ def test_losing_all_environments_is_held_however_many_instances_there_are() -> N
 
 
 def test_a_confirmation_waits_until_something_is_read() -> None:
-    """Asked while no daemon ran: the first cycle of the next has read nothing yet."""
+    """If requested while no daemon ran, the first cycle of the next has read nothing yet."""
     house = house_of("a")
     house.settle()
     house.crash()
@@ -83,7 +83,7 @@ def test_a_confirmation_waits_until_something_is_read() -> None:
 
 
 def test_a_broken_file_keeps_what_was_accepted() -> None:
-    """An object whose file is broken is Stalled and stays as it is, never taken for deleted."""
+    """An object whose file is broken is Stalled and kept as it is, never treated as deleted."""
     house = house_of("dev")
     house.settle()
     place = Place("teams/red/one.yaml", 4, 7)
@@ -97,9 +97,9 @@ def test_a_broken_file_keeps_what_was_accepted() -> None:
 
 
 def renamed_badly(house: House, name: str) -> None:
-    """The next revision has the environment's and the instance's files renamed, with mistakes.
+    """Rename the files of the environment and the instance in the next revision, with mistakes.
 
-    `name` is what the mistakes call them: "one" and "dev", or nothing when no name can be read.
+    `name` is the name in the mistakes: "one" and "dev", or nothing if no name can be read.
     """
     kinds = (("teams/red/new.yaml", "Environment/one"), ("instances/new.yaml", "Instance/dev"))
     house.findings = tuple(
@@ -112,7 +112,7 @@ def renamed_badly(house: House, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["its name", ""], ids=["named", "of which no name can be read"])
 def test_a_file_that_is_renamed_with_a_mistake_deletes_nothing(name: str) -> None:
-    """Where the objects of a broken file were recorded from another, they are kept all the same."""
+    """Objects of a broken file are kept even if they were recorded from another file."""
     house = house_of("dev", "test", "prod")
     house.settle()
     kept = dict(house.environments), dict(house.instances)
@@ -133,7 +133,7 @@ def test_a_file_that_is_renamed_with_a_mistake_deletes_nothing(name: str) -> Non
 
 
 def test_a_mistake_in_a_file_keeps_no_other_object_from_being_deleted() -> None:
-    """An unreadable file that is known to hold one object is not taken for one that is gone."""
+    """An unreadable file that is known to contain one object does not stand for another one."""
     house = house_of("dev", "prod")
     house.environments["one"] = environment("one", "g1", (Wave(("dev",)),))
     house.environments["two"] = environment("two", "g2", (Wave(("prod",)),))
@@ -154,7 +154,7 @@ def test_a_mistake_in_a_file_keeps_no_other_object_from_being_deleted() -> None:
 
 
 def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None:
-    """They are not taken to the bare base, and nothing is written in its place."""
+    """They are not moved to the bare base, and nothing is written in its place."""
     house = house_of("a", "b")
     turn(house)
     before = house.records
@@ -176,7 +176,7 @@ def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None
 
 
 def test_an_instance_that_cannot_be_read_holds_only_those_behind_it() -> None:
-    """Its environment goes on elsewhere; it is neither added anew nor passed over in its wave."""
+    """Its environment continues elsewhere; it is neither added again nor skipped in its wave."""
     house = house_of("a", "b", "c")
     turn(house)
     before = house.records

@@ -1,4 +1,4 @@
-"""An instance that is defined to be another Airflow while an activation is under way."""
+"""Instances that are redefined to be another Airflow during an activation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def of(house: House) -> InstanceRecord:
 
 
 def under_way(step: Step) -> House:
-    """An instance on `g1` whose activation of `g2` is at a step."""
+    """Return an instance on `g1` whose activation of `g2` is at a step."""
     house = House()
     house.join(instance("dev"))
     house.environments["one"] = environment("one", "g1", (Wave(("dev",)),))
@@ -47,7 +47,7 @@ def aim(house: House) -> None:
 
 
 def to_its_end(house: House) -> InstanceRecord:
-    """The record as it was last while the activation was under way; it never aims elsewhere."""
+    """Return the last record before the activation ended; it never changed its target."""
     house.cycle()
     last = of(house)
     while of(house).activation is not None:
@@ -67,7 +67,7 @@ def to_its_end(house: House) -> InstanceRecord:
 
 @pytest.mark.parametrize("step", [Step.OBSERVE, Step.PAUSE, Step.DRAIN])
 def test_what_was_not_switched_is_given_up_on_the_airflow_where_it_began(step: Step) -> None:
-    """Its pools come back before anything is done on the other."""
+    """Its pools are restored before anything is done on the other Airflow."""
     house = under_way(step)
     aim(house)
     last = to_its_end(house)
@@ -78,7 +78,7 @@ def test_what_was_not_switched_is_given_up_on_the_airflow_where_it_began(step: S
 
 @pytest.mark.parametrize("step", [Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE])
 def test_what_was_switched_is_ended_on_the_airflow_where_it_began(step: Step) -> None:
-    """The rest of a new definition counts at once, the other Airflow afterwards."""
+    """The rest of a new definition applies at once, the other Airflow afterwards."""
     house = under_way(step)
     aim(house)
     house.cycle()
@@ -88,7 +88,7 @@ def test_what_was_switched_is_ended_on_the_airflow_where_it_began(step: Step) ->
 
 
 def test_an_airflow_that_is_gone_holds_nothing_up() -> None:
-    """Where pools cannot be given back, the other one is taken: that may be how it is mended."""
+    """If pools cannot be restored, the other Airflow is used: that may be the repair."""
     house = under_way(Step.RELEASE)
     house.faults.add("api")
     for key in list(house.under_way):

@@ -1,4 +1,4 @@
-"""An instance has at most one environment, whatever is broken when it goes from one to another."""
+"""An instance has at most one environment, even if files break while it moves to another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEV, PROD = (Wave((name,)) for name in ("dev", "prod"))
 
 
 def house_of_two() -> House:
-    """`one` has dev on `g1`, `two` has prod on `g2`."""
+    """Return a house where `one` has dev on `g1`, and `two` has prod on `g2`."""
     house = House()
     for name in ("dev", "prod"):
         house.join(instance(name))
@@ -37,7 +37,7 @@ def names(house: House) -> dict[str, list[str]]:
 
 
 def test_an_instance_goes_over_though_the_file_that_lets_it_go_has_a_mistake() -> None:
-    """Both files are of one commit; the broken one keeps whatever nobody else names."""
+    """Both files are in one commit; the broken one keeps instances that nobody else names."""
     house = house_of_two()
     house.environments["one"] = environment("one", "g1", (DEV, PROD))
     broken(house, "two")
@@ -50,7 +50,7 @@ def test_an_instance_goes_over_though_the_file_that_lets_it_go_has_a_mistake() -
 
 
 def test_an_instance_that_moves_to_another_team_has_that_teams_environment() -> None:
-    """The old team's file, which names what is not its own any more, no longer has a say."""
+    """The old team's file, which names an instance that is no longer its own, has no effect."""
     house = house_of_two()
     house.instances["prod"] = instance("prod", "blue")
     house.environments["blue"] = environment("blue", "g3", (PROD,), "blue")
@@ -62,7 +62,7 @@ def test_an_instance_that_moves_to_another_team_has_that_teams_environment() -> 
 
 
 def test_a_mended_file_has_again_what_nobody_else_names() -> None:
-    """What it was kept without comes back with the file itself."""
+    """The instances that it was kept without return with the file itself."""
     house = house_of_two()
     house.environments["one"] = environment("one", "g1", (DEV, PROD))
     broken(house, "two")

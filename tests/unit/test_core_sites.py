@@ -1,4 +1,4 @@
-"""Clusters have places of their own, and share them fairly between teams."""
+"""Clusters have separate slots, and share them fairly between teams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def on(context: str | None, name: str, team: str) -> Instance:
 
 
 def house_of(*instances: Instance) -> House:
-    """One environment for each instance, every base inspected, every build queued."""
+    """Return one environment for each instance, every base inspected, every build queued."""
     house = House()
     for one in instances:
         house.join(one)
@@ -33,7 +33,7 @@ def house_of(*instances: Instance) -> House:
 
 
 def started(house: House, policy: Policy) -> Counter[str]:
-    """Builds that a decision starts, by instance, once every base is known."""
+    """Return the builds that a decision starts, by instance, once every base is known."""
     for _ in range(10):
         house.cycle()
         for key in [k for k in house.under_way if k[0] == "inspect"]:
@@ -45,7 +45,7 @@ def started(house: House, policy: Policy) -> Counter[str]:
 
 
 def test_each_cluster_fills_its_own_places() -> None:
-    """A cluster whose builds hang takes no place of another, nor of this machine."""
+    """A cluster whose builds hang uses no slot of another, nor of this machine."""
     house = house_of(
         *(on("east", f"e{n}", "red") for n in range(5)),
         *(on(None, f"i{n}", "red") for n in range(5)),
@@ -56,7 +56,7 @@ def test_each_cluster_fills_its_own_places() -> None:
 
 
 def test_a_clusters_places_are_shared_between_teams() -> None:
-    """One team's many builds leave a place for another team's only one."""
+    """One team's many builds leave a slot for another team's only one."""
     house = house_of(*(on("east", f"many{n}", "red") for n in range(6)), on("east", "only", "blue"))
     assert "only" in started(house, PER_CLUSTER)
 

@@ -1,4 +1,4 @@
-"""Builds that can serve nobody as they are: they give up their places, and are made anew."""
+"""Builds that have become useless: they release their slots, and are made again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.waves import house_of, turn
 
 
 def test_a_build_for_a_base_that_nobody_has_any_more_gives_its_place_up() -> None:
-    """After an upgrade amid the builds, those for the new base are made all the same."""
+    """After an upgrade during the builds, those for the new base are still made."""
     house = House()
     for number in range(3):
         name = f"dev{number}"
@@ -25,7 +25,7 @@ def test_a_build_for_a_base_that_nobody_has_any_more_gives_its_place_up() -> Non
     house.cycle()
     under_way = [b.key for b in house.records.builds.values() if b.phase in RUNNING]
     assert len(under_way) == POLICY.parallel_builds
-    house.under_way.clear()  # the daemon carries nothing out for a base that it finds nowhere
+    house.under_way.clear()  # the daemon carries out nothing for a base that it finds nowhere
     for real in house.airflow.values():
         real.upgrade()
     house.cycle()
@@ -58,7 +58,7 @@ def test_what_one_teams_secrets_brought_is_made_anew_for_another(ready: bool) ->
 
 
 def test_a_suspended_environment_that_moves_takes_no_build_with_it() -> None:
-    """What is under way for the old team ends; it is begun for the new one when it goes on."""
+    """What is in progress for the old team ends; it starts for the new one once resumed."""
     house = house_of("dev")
     turn(house, 3)
     house.ask(Verb.SUSPEND, "environment/one")

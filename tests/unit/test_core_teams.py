@@ -1,4 +1,4 @@
-"""What one team does to names and counts concerns that team alone."""
+"""Names and counts of one team affect that team alone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RED, BLUE = Wave(("red-dev",)), Wave(("blue-dev",))
 
 
 class Contested(House):
-    """A house in whose repo two files define `one`."""
+    """House in whose repo two files define `one`."""
 
     rivals: tuple[Environment, ...] = ()
 
     def definitions(self) -> Definitions | None:
-        """The revision that was read, with the names that several files claim."""
+        """Return the revision that was read, with the names that several files claim."""
         found = super().definitions()
         if found is None or not self.rivals:
             return found
@@ -33,7 +33,7 @@ class Contested(House):
 
 
 def house_of_two_teams() -> Contested:
-    """Team red has `one`, team blue has `two`; each on an instance of its own."""
+    """Return a house where red has `one` and blue has `two`, each on its own instance."""
     house = Contested()
     for team in ("red", "blue"):
         house.join(instance(f"{team}-dev", team))
@@ -68,7 +68,7 @@ def test_a_name_that_nobody_had_goes_to_nobody() -> None:
 
 
 def test_the_reader_tells_which_files_claim_a_name(tmp_path: Path) -> None:
-    """With a finding for each of them, as long as it does not know whose the name is."""
+    """Each of them has a finding until it is known who owns the name."""
     for team in ("red", "blue"):
         file = tmp_path / "teams" / team / "one.yaml"
         file.parent.mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_the_reader_tells_which_files_claim_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("confirmed", [False, True])
 def test_a_teams_loss_holds_that_team_only(confirmed: bool) -> None:
-    """Eight environments that come and go with their team's guard leave all others at work."""
+    """While the guard holds one team's eight environments back, all others keep working."""
     house = house_of_two_teams()
     for number in range(8):
         name = f"empty-{number}"

@@ -1,4 +1,4 @@
-"""Durations, sizes and times are in the same words on the command line, on pages and in Slack."""
+"""Durations, sizes and times have the same format on the command line, pages and in Slack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.core.words import age, iso, moment, size, span
      (273_600, "3d 4h"), (-5, "0s")],
 )  # fmt: skip
 def test_durations_in_two_units(seconds: float, said: str) -> None:
-    """The two largest, and tenths below ten seconds."""
+    """The two largest units, and tenths below ten seconds."""
     assert span(seconds) == said
 
 
@@ -24,12 +24,12 @@ def test_durations_in_two_units(seconds: float, said: str) -> None:
      (5000 << 40, "5000 TiB")],
 )  # fmt: skip
 def test_sizes(number: int, said: str) -> None:
-    """Three digits, where the unit has no larger one four."""
+    """Three digits, or four if the unit has no larger one."""
     assert size(number) == said
 
 
 def test_times() -> None:
-    """In UTC, and as whole seconds from now; what is yet to come is now."""
+    """In UTC, and as whole seconds from now; a future time counts as now."""
     assert moment(1_795_631_600.567) == "2026-11-25 18:33:20 UTC"
     assert iso(1_795_631_600.567) == "2026-11-25T18:33:20.567Z"
     assert (age(100, 105.7), age(100, 90)) == ("5s", "0s")

@@ -1,4 +1,4 @@
-"""A step of an activation is late once this process has looked at it for so long."""
+"""A step of an activation is overdue once this process has observed it for the whole limit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ BEGUN = 1000.0
 
 
 class Silent:
-    """A driver whose Airflow does not answer; keeps since when each look thinks the step is.
+    """Driver whose Airflow does not respond; records the start of the step at each check.
 
-    Each look takes `takes` seconds of the clock that is read by `tick`.
+    Each check takes `takes` seconds of the clock that is read by `tick`.
     """
 
     def __init__(self, takes: float) -> None:
@@ -38,7 +38,7 @@ class Silent:
 
 
 def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], list[float]]:
-    """Where looks at these times leave an activation that restarts, and how late each was."""
+    """Return the steps of a restarting activation after checks at these times, and the delays."""
     activation = Activation(
         "id", "a", "b", Trigger.COMMIT, "r1", (), (), Step.RESTART, PHASE_OF[Step.RESTART], BEGUN,
         BEGUN, phases=(("Restarting", BEGUN),),
@@ -58,12 +58,12 @@ def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], lis
 
 
 def test_the_first_look_of_a_process_is_never_late() -> None:
-    """However long ago the step began: nobody looked since."""
+    """However long ago the step began: nothing has observed it since."""
     assert steps_after([BEGUN + 1e6, BEGUN + 1e6 + 5]) == ([Step.RESTART] * 2, [0.0, 5.0])
 
 
 def test_looking_for_the_whole_limit_is_late() -> None:
-    """The limit is kept by a process that looks again and again."""
+    """The limit applies to a process that checks repeatedly."""
     looks = [BEGUN + 5.0 * n for n in range(int(STEP_LIMIT / 5) + 2)]
     steps, since = steps_after(looks)
     assert steps == [Step.RESTART] * (len(looks) - 1) + [Step.SWITCH_BACK]
@@ -71,13 +71,13 @@ def test_looking_for_the_whole_limit_is_late() -> None:
 
 
 def test_a_gap_of_any_length_counts_ten_seconds_at_most() -> None:
-    """Nobody looked while the daemon was stopped or starved; that makes no step late."""
+    """Nothing was observed while the daemon was stopped or starved; that does not count."""
     looks = [BEGUN, BEGUN + 1e6, BEGUN + 2e6, BEGUN + 3e6]
     assert steps_after(looks) == ([Step.RESTART] * 4, [0.0, 10.0, 20.0, 30.0])
 
 
 def test_a_look_that_takes_long_counts_up_to_a_minute() -> None:
-    """An Airflow that hangs is given up no later because each look at it takes long."""
+    """An Airflow that hangs is given up no later because each check takes long."""
     looks = [BEGUN, BEGUN + 31, BEGUN + 62]
     assert steps_after(looks, takes=30.0)[1] == [0.0, 31.0, 62.0]
     assert steps_after([BEGUN, BEGUN + 1e6], takes=1e6 - 1)[1] == [0.0, 61.0]

@@ -38,7 +38,7 @@ def test_the_timezone_decides_and_not_the_machine() -> None:
 
 
 def test_a_night_without_two_oclock_still_opens_and_closes() -> None:
-    """On the night of the change to summer time 02:00 does not exist in Berlin."""
+    """On the night of the change to summer time, 02:00 does not exist in Berlin."""
     opened = [
         window_state(NIGHT, at("2026-03-29T00:30:00") + minutes * 60).is_open
         for minutes in range(0, 240, 10)
@@ -48,7 +48,7 @@ def test_a_night_without_two_oclock_still_opens_and_closes() -> None:
 
 
 def test_a_clock_that_is_set_back_into_a_window_finds_it_open() -> None:
-    """What was worked out for the next opening says nothing of an hour that comes again."""
+    """The computed next opening does not apply to an hour that occurs again."""
     record = InstanceRecord("a", "red", replace(instance("a"), window=NIGHT))
     records = Records(instances={"a": record})
     looking = Looking(lambda _: "", lambda *_: True)

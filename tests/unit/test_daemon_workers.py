@@ -1,4 +1,4 @@
-"""Workers: one effect per key, each reporting once, stoppable."""
+"""Workers: one effect per key, each reporting once, and stoppable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_two_effects_of_one_key_never_run_at_once() -> None:
 
 
 def test_an_effect_is_not_done_again_before_its_report_is_taken() -> None:
-    """What the loop decided meanwhile rests on records that do not know of its end."""
+    """A decision made meanwhile is based on records without its outcome."""
     ended = threading.Event()
     workers: Workers[str] = Workers(ended.set, {"p": 2})
     assert workers.start("p", ("build", "a"), lambda _: "done")

@@ -1,4 +1,4 @@
-"""What a definition may not hold: each is a finding with its place, and nothing else stops."""
+"""Invalid definitions: each is a finding with its place, and nothing else stops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHA = "0" * 64
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
-    """A repo with an instance and the environment of another team."""
+    """Return a repo with an instance and the environment of another team."""
     write(tmp_path, "instances/dev.yaml", INSTANCE)
     write(tmp_path, "teams/blue/good.yaml", ENVIRONMENT.replace("one", "good"))
     return tmp_path
@@ -34,7 +34,7 @@ def write(repo: Path, name: str, text: str | bytes) -> None:
 
 
 def refused(repo: Path, text: str | bytes, file: str = "teams/red/one.yaml") -> Finding:
-    """The first finding of a file that must not be taken; everything else is."""
+    """Return the first finding of a file that must be refused while everything else is accepted."""
     write(repo, file, text)
     definitions, findings = validate(repo)
     assert "good" in definitions.environments
@@ -45,7 +45,7 @@ def refused(repo: Path, text: str | bytes, file: str = "teams/red/one.yaml") -> 
 
 
 def taken(repo: Path, spec: str) -> Definitions:
-    """The definitions with `spec` in the environment, which must be without a finding."""
+    """Return the definitions with `spec` in the environment, which must have no finding."""
     write(repo, "teams/red/one.yaml", ENVIRONMENT + spec)
     definitions, findings = validate(repo)
     assert findings == []
@@ -72,7 +72,7 @@ OUTSIDE = [
     ids=["files", "constraints", "dags", "caBundle"],
 )
 def test_a_path_that_is_not_below_its_folder_is_refused(repo: Path, spec: str, path: str) -> None:
-    """No path leaves its folder, is empty or has a name that no file can have."""
+    """No path leaves its folder, is empty or has an impossible file name."""
     found = refused(repo, ENVIRONMENT + spec.replace("PATH", path))
     assert found.place.line == 6
     assert "write " in found.message or "remove it" in found.message
@@ -87,7 +87,7 @@ def test_a_leading_dot_is_no_part_of_a_path(repo: Path) -> None:
 
 @pytest.mark.parametrize("other", ["a", "a/b", "a/b/c/d", "jars/x-1.jar", "jars"])
 def test_files_that_cannot_be_side_by_side_are_refused(repo: Path, other: str) -> None:
-    """Two files of one path, or one below another, are told before anything is fetched."""
+    """Two files at one path, or one below another, are reported before anything is fetched."""
     spec = (
         f'  files:\n    - {{url: "https://h.example/x", sha256: "{SHA}", path: a/b/c}}\n'
         f'    - {{jar: "g:x:1", sha256: "{SHA}"}}\n'
@@ -100,7 +100,7 @@ def test_files_that_cannot_be_side_by_side_are_refused(repo: Path, other: str) -
 
 
 def test_a_file_that_a_fragment_has_too_counts_once(repo: Path) -> None:
-    """A team may name a jar that its fragment names just so."""
+    """A team may name a jar exactly as its fragment does."""
     jar = f'  files: [{{jar: "g:x:1", sha256: "{SHA}"}}]\n'
     fragment = "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: base}\nspec:\n"
     write(repo, "shared/base.yaml", fragment + jar)
@@ -128,14 +128,14 @@ def test_a_file_that_a_fragment_has_too_counts_once(repo: Path) -> None:
     ],
 )
 def test_numbers_have_bounds(repo: Path, spec: str, words: str) -> None:
-    """No number of a definition is too large to be recorded, and the bound is told."""
+    """No number in a definition is too large to be recorded, and the bound is reported."""
     found = refused(repo, ENVIRONMENT + spec)
     assert found.place.line == 6
     assert words in found.message
 
 
 def test_the_longest_duration_is_taken(repo: Path) -> None:
-    """A year and a day is not refused."""
+    """A year and a day is accepted."""
     checks = taken(repo, "  checks: {timeout: 366d}\n").environments["one"].recipe.checks
     assert checks.timeout == 366 * 86400.0
 
@@ -165,7 +165,7 @@ BAD: list[tuple[str, str | bytes, int]] = [
 def test_a_malformed_file_is_its_own_finding(
     repo: Path, file: str, what: str, text: str | bytes, line: int
 ) -> None:
-    """Whatever one file holds, it is told with its line, and every other file is read."""
+    """Whatever one file contains, it is reported with its line, and every other file is read."""
     found = refused(repo, text, file)
     assert found.place.file == file, what
     assert found.place.line == line
@@ -173,19 +173,19 @@ def test_a_malformed_file_is_its_own_finding(
 
 
 def test_a_name_that_is_too_long_for_the_history_is_not_told(repo: Path) -> None:
-    """A finding about a name of any length is called by its file."""
+    """A finding about an overlong name is attributed to its file."""
     found = refused(repo, ENVIRONMENT.replace("{name: one}", f"{{name: {'a' * 5000}}}"))
     assert found.object == "teams/red/one.yaml"
 
 
 def test_a_teams_folder_is_called_like_a_team(repo: Path) -> None:
-    """What no team can be called is a finding at its first file."""
+    """An invalid team name is a finding at the team's first file."""
     found = refused(repo, ENVIRONMENT, f"teams/{'r' * 100}/one.yaml")
     assert "team's folder" in found.message
 
 
 def test_no_team_is_called_packages(repo: Path) -> None:
-    """A team's CI says what the daemon would: it reads nothing below packages/."""
+    """A team's CI reports what the daemon would: it reads nothing below packages/."""
     found = refused(repo, ENVIRONMENT, "teams/packages/one.yaml")
     assert "no team is called packages" in found.message
 
@@ -193,7 +193,7 @@ def test_no_team_is_called_packages(repo: Path) -> None:
 def test_what_nobody_foresaw_is_the_finding_of_its_file(
     repo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bug that one file wakes stops only that file, and the log has its traceback."""
+    """A bug triggered by one file stops only that file, and the log has its traceback."""
     parse = reading.parse
 
     def broken(path: str, text: str) -> object:
@@ -243,7 +243,7 @@ NO_CONSTRAINT = [
 
 @pytest.mark.parametrize(("line", "words"), NO_CONSTRAINT)
 def test_a_constraints_file_holds_versions_only(repo: Path, line: str, words: str) -> None:
-    """Options, addresses, extras and the like are told with the file's line."""
+    """Options, URLs, extras and the like are reported with the file's line."""
     write(repo, "teams/red/c.txt", f"# ours\nnumpy<2  # for now\n\n{line}\nb<2\n")
     found = refused(repo, ENVIRONMENT + "  constraints: [c.txt]\n")
     assert found.message.startswith("teams/red/c.txt:4: ")
@@ -252,14 +252,14 @@ def test_a_constraints_file_holds_versions_only(repo: Path, line: str, words: st
 
 
 def test_constraints_are_taken_as_they_were_parsed(repo: Path) -> None:
-    """Comments and blank lines go nowhere."""
+    """Comments and blank lines are dropped."""
     write(repo, "teams/red/c.txt", "# ours\r\nnumpy < 2  # for now\n\n  b>=1;python_version<'4'\n")
     recipe = taken(repo, "  constraints: [c.txt]\n").environments["one"].recipe
     assert recipe.constraints == (("teams/red/c.txt", 'numpy<2\nb>=1; python_version < "4"'),)
 
 
 def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
-    """What takes in a fragment with a mistake stays as it was accepted: its own file is broken."""
+    """An environment with an invalid fragment stays as accepted, like one with a broken file."""
     fragment = "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: base}\nspec:\n"
     write(repo, "shared/base.yaml", fragment + "  constraints: [none.txt]\n")
     found = refused(repo, ENVIRONMENT + "  extends: [base]\n")
@@ -279,12 +279,12 @@ def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
      "PYTHONHOME", "GROUNDCREW_BUILD", "A=B", "", "A B", "A\\n"],
 )  # fmt: skip
 def test_a_variable_that_changes_python_or_airflow_is_refused(repo: Path, name: str) -> None:
-    """A team's variables are its own; where code, configuration and homes are is the base's."""
+    """A team's variables are its own; code, configuration and homes belong to the base."""
     assert refused(repo, ENVIRONMENT + f'  env: {{"{name}": "x"}}\n').place.line == 6
 
 
 def test_variables_that_no_process_could_start_with_are_refused(repo: Path) -> None:
-    """Together they are bounded: a child of Airflow could not be started otherwise."""
+    """Their total size is limited: otherwise a child of Airflow could not be started."""
     spec = "  env:\n" + "".join(f"    A{n}: {'x' * 7000}\n" for n in range(10))
     found = refused(repo, ENVIRONMENT + spec)
     assert (found.reason, found.place.line) == ("TooLarge", 7)
@@ -343,7 +343,7 @@ SAID = [
 
 @pytest.mark.parametrize(("spec", "words"), SAID)
 def test_a_finding_says_what_to_write_instead(repo: Path, spec: str, words: str) -> None:
-    """In words of definitions, not of the library that reads them."""
+    """In terms of the definition, not of the library that reads it."""
     refused(repo, ENVIRONMENT.split("spec:")[0] + spec)
     message = "\n".join(found.message for found in validate(repo)[1])
     assert words in message
@@ -369,7 +369,7 @@ def test_the_words_for_an_instance(repo: Path) -> None:
 def test_a_definition_where_none_is_read_is_told(
     repo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`validate` says so, and where it belongs; any other YAML is nobody's affair."""
+    """`validate` says so, and where it belongs; any other YAML is ignored."""
     write(repo, "teams/red/prod/one.yaml", ENVIRONMENT)
     write(repo, "instances/eu/dev.yaml", INSTANCE)
     write(repo, "teams/red/dags/settings.yaml", "a: 1\n")
@@ -381,7 +381,7 @@ def test_a_definition_where_none_is_read_is_told(
 
 
 def test_packages_are_called_as_their_authors_spell_them(repo: Path) -> None:
-    """Capitals, dots and underscores are as good as what an index makes of them."""
+    """Capitals, dots and underscores are as valid as the normalised name."""
     spec = "  sourceBuilds: [SQLObject, ruamel.yaml.clib, jaraco_text, A.-_b]\n"
     recipe = taken(repo, spec).environments["one"].recipe
     assert recipe.source_builds == ("a-b", "jaraco-text", "ruamel-yaml-clib", "sqlobject")
@@ -398,7 +398,7 @@ JARS = [
 
 @pytest.mark.parametrize(("jar", "address"), JARS)
 def test_a_jar_may_have_a_classifier(repo: Path, jar: str, address: str | None) -> None:
-    """Its file is called by it, in the repository and on the share."""
+    """The classifier is part of its file's name, in the repository and on the share."""
     spec = f"  files: [{{jar: '{jar}', sha256: '{SHA}'}}]\n"
     if address is None:
         assert "group:artifact:version:classifier" in refused(repo, ENVIRONMENT + spec).message
@@ -421,7 +421,7 @@ def test_a_jar_may_have_a_classifier(repo: Path, jar: str, address: str | None) 
     ],
 )
 def test_an_archive_is_no_program(repo: Path, url: str, path: str, refusal: str) -> None:
-    """It is told at its line, before anything is fetched; elsewhere it is kept as it is."""
+    """It is reported at its line, before anything is fetched; elsewhere it is kept as it is."""
     spec = f"  files:\n    - {{url: '{url}', sha256: '{SHA}', path: {path}}}\n"
     if not refusal:
         taken(repo, spec)
@@ -436,7 +436,7 @@ def test_an_archive_is_no_program(repo: Path, url: str, path: str, refusal: str)
     [("acme @ ./packages/acme", "acme"), ("Acme[X_y, a]@./packages/acme", "Acme[a,x-y]")],
 )
 def test_an_own_package_has_extras(repo: Path, text: str, extras: str) -> None:
-    """They are part of what is asked for, in one spelling."""
+    """They are part of the requirement, in one spelling."""
     write(repo, "teams/red/packages/acme/pyproject.toml", "")
     more = f"  requirements: ['{text}']\n"
     spec = ENVIRONMENT.replace("  requirements: [humanize]\n", more)
@@ -460,13 +460,13 @@ def test_an_own_package_has_extras(repo: Path, text: str, extras: str) -> None:
 def test_a_finding_says_what_it_is_about_and_whose_it_is(
     file: str, object_: str, subject: str, team: str
 ) -> None:
-    """History and metrics name it alike; a file keeps its name as it is written."""
+    """History and metrics name it alike; a file's name is not changed."""
     finding = Finding(Place(file), object_, "Unreadable", "words")
     assert (finding.subject, finding.team) == (subject, team)
 
 
 def test_every_pattern_of_a_field_has_words_for_people() -> None:
-    """Else a value that does not fit it would be a bug in Groundcrew, and stop its reader."""
+    """Otherwise an invalid value would be a bug in Groundcrew, and stop its reader."""
     assert set(_patterns(schema.schema())) - set(fields.WRITE) == set()
 
 
@@ -482,7 +482,7 @@ def _patterns(found: object) -> Iterator[str]:
 
 
 def test_every_list_of_a_definition_has_a_length() -> None:
-    """Else a short file could name the same things over and over, and stand for much work."""
+    """Otherwise a short file could repeat the same items and cause much work."""
     endless = {
         (title, key)
         for title, model in schema.schema()["$defs"].items()

@@ -28,7 +28,7 @@ def write(repo: Path, definition: bytes, constraints: bytes) -> None:
 def test_a_byte_order_mark_and_crlf_change_nothing(
     tmp_path: Path, mark: bytes, newline: str
 ) -> None:
-    """The mark and the line ends of Windows editors are no part of the text."""
+    """The mark and the line ends of Windows editors are not part of the text."""
     texts = (CONSTRAINED, "numpy<2\n# pinned\npandas<3\n")
     write(tmp_path, *(mark + text.replace("\n", newline).encode() for text in texts))
     definitions, findings = validate(tmp_path)
@@ -39,7 +39,7 @@ def test_a_byte_order_mark_and_crlf_change_nothing(
 
 @pytest.mark.parametrize("encoding", OTHERS)
 def test_another_encoding_of_a_definition_is_named(tmp_path: Path, encoding: str) -> None:
-    """With or without a byte order mark, in words, at the file's first line."""
+    """With or without a byte order mark, in the message, at the file's first line."""
     write(tmp_path, CONSTRAINED.encode(encoding), b"")
     _, [finding] = validate(tmp_path)
     assert (finding.place.file, finding.place.line) == (DEFINITION, 1)
@@ -48,7 +48,7 @@ def test_another_encoding_of_a_definition_is_named(tmp_path: Path, encoding: str
 
 @pytest.mark.parametrize("encoding", OTHERS)
 def test_another_encoding_of_a_constraints_file_is_named(tmp_path: Path, encoding: str) -> None:
-    """The finding stands at the entry that names the file, and says which file and line."""
+    """The finding is at the entry that names the file, and gives the file and line."""
     write(tmp_path, CONSTRAINED.encode(), "numpy<2\n".encode(encoding))
     _, [finding] = validate(tmp_path)
     assert finding.place.file == DEFINITION

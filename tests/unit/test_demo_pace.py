@@ -1,4 +1,4 @@
-"""The demo's limits: what is enough on a quiet machine, and longer while the machine is busy."""
+"""Time limits of the demo: sufficient on an idle machine, and longer while it is busy."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -13,7 +13,7 @@ from reconciler.store.store import Store
 
 
 def seconds_waited(pace: Pace, limit: float) -> float:
-    """Seconds after which a wait of `limit` is over, by a clock that goes on by one per look."""
+    """Return the seconds until a wait of `limit` is over; the clock advances by one per check."""
     ticks: Iterator[int] = count()
     wait = Limit(pace, limit, clock=lambda: float(next(ticks)))
     for waited in range(1, 100_000):
@@ -48,7 +48,7 @@ def test_no_wait_is_without_end() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """An empty store."""
+    """Return an empty store."""
     made = Store(f"sqlite:///{tmp_path / 'groundcrew.db'}")
     made.migrate()
     return made

@@ -20,7 +20,7 @@ SECRET = "hunter2-hunter2"
 
 @contextmanager
 def captured(formatter: logging.Formatter) -> Iterator[StringIO]:
-    """Collect what the fact log writes."""
+    """Collect the output of the fact log."""
     stream = StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
@@ -49,7 +49,7 @@ def failure() -> Event:
 
 
 def test_a_fact_is_one_line_of_text_without_secrets(tmp_path: Path) -> None:
-    """A line break in a message begins no line of its own."""
+    """A line break in a message does not start a new line."""
     with captured(TextLines()) as stream:
         factlog.log_facts([failure()], scrubber(tmp_path).clean)
     (line,) = stream.getvalue().splitlines()
@@ -60,7 +60,7 @@ def test_a_fact_is_one_line_of_text_without_secrets(tmp_path: Path) -> None:
 
 
 def test_a_fact_has_its_fields_in_json(tmp_path: Path) -> None:
-    """Whoever collects logs can select by object, build and commit."""
+    """Log collectors can select by object, build and commit."""
     with captured(JsonLines()) as stream:
         factlog.log_facts([failure()], scrubber(tmp_path).clean)
     (line,) = stream.getvalue().splitlines()
@@ -79,7 +79,7 @@ def test_a_fact_has_its_fields_in_json(tmp_path: Path) -> None:
 
 
 def test_a_build_and_an_activation_are_logged_with_build_commit_and_duration() -> None:
-    """Not their phases, which would be most of the log."""
+    """Phases are not logged, because they would be most of the log."""
     house = house_of("dev")
     house.settle()
     with captured(JsonLines()) as stream:

@@ -1,4 +1,4 @@
-"""The locks of the container image: whole, hashed, and in step with pyproject.toml."""
+"""Locks of the container image: complete, hashed, and in step with pyproject.toml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RENEW = "run `make lock`"
 
 
 def pins(name: str) -> dict[str, str]:
-    """Project → version, of a lock."""
+    """Return the version of each project in a lock."""
     return dict(PIN.findall((LOCKS / name).read_text()))
 
 
@@ -32,7 +32,7 @@ def pins(name: str) -> dict[str, str]:
     ids=["runtime", "postgresql", "forges", "build"],
 )
 def test_a_lock_has_all_that_the_project_asks_for(lock: str, wanted: list[str]) -> None:
-    """A requirement that is new or was changed is not forgotten in the image."""
+    """A new or changed requirement is not forgotten in the image."""
     found = pins(lock)
     for requirement in map(Requirement, wanted):
         assert requirement.name in found, f"{requirement.name} is not in {lock}: {RENEW}"
@@ -42,7 +42,7 @@ def test_a_lock_has_all_that_the_project_asks_for(lock: str, wanted: list[str]) 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "build.lock"])
 def test_every_pin_has_hashes_and_no_place(lock: str) -> None:
-    """What is installed is what was locked, from whichever index it is read."""
+    """What is installed is what was locked, whichever index it comes from."""
     text = (LOCKS / lock).read_text()
     blocks = re.split(r"\n(?=[a-z0-9])", text)[1:]
     assert len(blocks) == len(pins(lock)) > 3
@@ -52,6 +52,6 @@ def test_every_pin_has_hashes_and_no_place(lock: str) -> None:
 
 
 def test_what_builds_the_image_is_what_the_project_asks_for() -> None:
-    """`build.in` is a copy for the resolver, which reads no `build-system`."""
+    """`build.in` is a copy for the resolver, which does not read `build-system`."""
     asked = (LOCKS / "build.in").read_text().split()
     assert asked == PROJECT["build-system"]["requires"]

@@ -1,4 +1,4 @@
-"""Real worker processes: what takes too much is killed, and nothing else notices."""
+"""Real worker processes: one that uses too much is killed, and nothing else is affected."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_crashes_the_process_is_refused_for_good(pool: Pool) -> None:
 
 
 def test_a_process_that_is_killed_from_outside_is_no_fault_of_what_it_reads(pool: Pool) -> None:
-    """The kernel may kill it where the machine has no memory left, for instance."""
+    """For example, the kernel may kill it if the machine runs out of memory."""
     with pytest.raises(Retryable, match="SIGKILL"):
         pool.call(end_by, signal.SIGKILL)
     assert pool.call(pid)
@@ -97,7 +97,7 @@ def test_a_call_runs_elsewhere_and_the_next_finds_the_same_process(pool: Pool) -
 
 
 def test_what_takes_too_long_costs_its_caller_alone(pool: Pool) -> None:
-    """Threads here go on while a worker is deep in C, and the next call has a worker again."""
+    """Threads here continue while a worker is deep in C, and the next call gets a new worker."""
     turns: list[float] = []
     stop = threading.Event()
 
@@ -134,7 +134,7 @@ def test_no_more_processes_than_the_pool_has(pool: Pool) -> None:
 
 
 def test_limits_are_of_each_call(pool: Pool) -> None:
-    """A worker that has used two seconds over many calls is not killed for it."""
+    """A worker that has used two seconds over many calls is not killed for that."""
     first = pool.call(pid)
     for _ in range(6):
         pool.call(burn, 0.4)

@@ -1,4 +1,4 @@
-"""The Job of a build may do as little as possible."""
+"""The Job of a build has as few permissions as possible."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pod_of(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
 def test_kubernetes_takes_it(version: str) -> None:
-    """The schema of the oldest and the newest release that we name holds, strictly."""
+    """The strict schema of the oldest and the newest supported release accepts it."""
     full = manifest(
         jobs={
             "pull_secrets": ["pull"], "node_selector": {"disk": "fast"},
@@ -58,13 +58,13 @@ def test_it_has_no_rights() -> None:
 
 
 def test_a_namespace_may_say_who_it_runs_as() -> None:
-    """As OpenShift does, which refuses a user of another namespace's range; never root."""
+    """OpenShift does that and refuses users of another namespace's range; it is never root."""
     context = pod_of(manifest(jobs={"run_as": "namespace"}))["securityContext"]
     assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_it_writes_to_its_own_folder_only() -> None:
-    """The share is read-only but for one subPath; no secret and no host path is mounted."""
+    """The share is read-only except for one subPath; no secret and no host path is mounted."""
     pod = pod_of(manifest())
     mounts = {m["mountPath"]: m for m in pod["containers"][0]["volumeMounts"]}
     assert mounts.keys() == {"/srv/groundcrew", "/srv/groundcrew/staging/one", "/tmp"}
@@ -75,7 +75,7 @@ def test_it_writes_to_its_own_folder_only() -> None:
 
 
 def test_kubernetes_ends_it_and_forgets_it_and_never_retries() -> None:
-    """Deadline, time to live and no retries: the daemon decides what is done again."""
+    """Deadline, time to live and no retries: the daemon decides what is repeated."""
     spec = manifest(jobs={"deadline": 120, "ttl": 60})["spec"]
     assert spec["activeDeadlineSeconds"] == 120
     assert spec["ttlSecondsAfterFinished"] == 60
@@ -83,7 +83,7 @@ def test_kubernetes_ends_it_and_forgets_it_and_never_retries() -> None:
 
 
 def test_it_runs_where_the_daemons_uv_runs() -> None:
-    """Nodes of another architecture are none for it, whatever else they must be."""
+    """Nodes of another architecture are excluded, whatever the other constraints are."""
     for jobs in ({}, {"node_selector": {"disk": "fast"}}):
         pod = pod_of(manifest(jobs=jobs))
         arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
@@ -91,7 +91,7 @@ def test_it_runs_where_the_daemons_uv_runs() -> None:
 
 
 def test_it_asks_for_little_local_disk() -> None:
-    """The limit of local disk is no request: nodes need not have all of it free."""
+    """The limit of local disk is not a request: nodes need not have all of it free."""
     (container,) = pod_of(manifest())["containers"]
     assert container["resources"]["limits"]["ephemeral-storage"] == "8Gi"
     assert container["resources"]["requests"]["ephemeral-storage"] == "64Mi"

@@ -1,4 +1,4 @@
-"""Room for Jobs in a cluster: bounded and fair."""
+"""Slots for Jobs in a cluster: limited and fair."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PATIENCE = 20.0  # seconds
 
 
 def nothing() -> None:
-    """Never cancelled."""
+    """Do nothing: never cancelled."""
 
 
 def take_later(places: Places, place: Place, order: list[str]) -> threading.Thread:
-    """Ask for a place in a thread, which is in the queue when this returns."""
+    """Request a slot in a thread, which is in the queue when this returns."""
     waiting = len(places._waiting)
 
     def take() -> None:
@@ -47,7 +47,7 @@ def take_later(places: Places, place: Place, order: list[str]) -> threading.Thre
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_builds_that_take_turns_all_end(limit: int) -> None:
-    """Twelve builds that give up one Job before they ask for the next: none waits for ever."""
+    """Twelve builds that give up one Job before they ask for the next: none waits forever."""
     places, lock = Places(limit), threading.Lock()
     now = most = 0
 
@@ -71,7 +71,7 @@ def test_builds_that_take_turns_all_end(limit: int) -> None:
 
 
 def test_a_team_with_less_comes_first() -> None:
-    """Many inspections of one team wait; another team's only one is next all the same."""
+    """Many inspections of one team wait; another team's only one is still next."""
     places, order = Places(2), list[str]()
     running = [Place(f"red{n}", "red") for n in range(2)]
     for place in running:
@@ -84,7 +84,7 @@ def test_a_team_with_less_comes_first() -> None:
 
 
 def test_who_is_cancelled_waits_no_more() -> None:
-    """A build that is superseded while it waits for room leaves the queue."""
+    """A build that is superseded while it waits for a slot leaves the queue."""
     places = Places(1)
     places.take(Place("one", "red"), nothing)
 
@@ -97,7 +97,7 @@ def test_who_is_cancelled_waits_no_more() -> None:
 
 
 def test_commands_of_two_kinds_never_run_at_once() -> None:
-    """A build's harmless commands wait for those that run the team's code, and the other way."""
+    """A build's harmless commands wait for those that run the team's code, and vice versa."""
     slot, lock = JobSlot(), threading.Lock()
     running, mixed, side_by_side = Counter[bool](), 0, 0
 
@@ -135,7 +135,7 @@ def test_a_cancelled_command_waits_for_no_other_kind() -> None:
 
 
 def test_a_place_is_given_back_when_its_job_is_never_made(tmp_path: Path) -> None:
-    """A build that is cancelled between its place and its Job holds up nobody afterwards."""
+    """A build that is cancelled between its slot and its Job delays nobody afterwards."""
     places = Places(1)
     cluster: Any = SimpleNamespace(
         mirror=lambda *_: SimpleNamespace(synced=lambda _: None),

@@ -1,4 +1,4 @@
-"""What people are told: facts out of events, and their layout within Slack's limits."""
+"""Messages for people: facts made from events, and their layout within Slack's limits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fact(*arguments: Any, **changes: Any) -> Fact:
 
 
 def check_limits(payload: dict[str, Any]) -> None:
-    """Slack's own limits, in characters and blocks."""
+    """Check Slack's own limits, in characters and blocks."""
     assert 0 < len(payload["text"]) <= 40_000
     assert 1 <= len(payload["blocks"]) <= 50
     for block in payload["blocks"]:
@@ -70,7 +70,7 @@ def words(payload: dict[str, Any]) -> str:
 
 
 def test_a_message_says_what_changed_for_whom_by_whom_and_how_long_it_took() -> None:
-    """All the facts of an activation are in its one message."""
+    """All the facts of an activation are in its only message."""
     payload = message(fact())
     check_limits(payload)
     said = words(payload)
@@ -84,7 +84,7 @@ def test_a_message_says_what_changed_for_whom_by_whom_and_how_long_it_took() -> 
 
 
 def test_a_message_says_when_imports_cost_more() -> None:
-    """Beside the packages that changed; nothing is said where nothing grew."""
+    """Beside the packages that changed; nothing is reported if nothing increased."""
     payload = message(fact(data={"imports_grown": ["412 files → 980 files (+138 %)"]}))
     check_limits(payload)
     assert "*Imports cost more* 412 files → 980 files (+138 %)" in words(payload)
@@ -135,7 +135,7 @@ def test_a_failure_says_why_where_what_to_do_and_the_last_lines() -> None:
 def test_whatever_a_commit_holds_the_message_is_within_slacks_limits(
     kind: str, letter: str
 ) -> None:
-    """Every text is as long as it can be, and of letters that grow when they are escaped."""
+    """Every text has the maximum length, and contains letters that grow when escaped."""
     long = letter * 60_000
     names = [f"{letter * 150}{n} 1.0" for n in range(2000)]
     made = fact(
@@ -156,7 +156,7 @@ def test_whatever_a_commit_holds_the_message_is_within_slacks_limits(
 
 
 def test_no_mention_link_or_markup_comes_out_of_a_commit() -> None:
-    """Angle brackets of a repo never reach Slack as such, nor do characters that turn text."""
+    """Angle brackets from a repo never reach Slack unescaped, nor do direction characters."""
     evil = "<!channel> <https://evil.example|click> *bold* \u202egnp.exe\x1b[31m\x00"
     payload = message(
         fact(message=evil, data={"subject": evil, "author": evil, "packages_added": [evil]})
@@ -170,7 +170,7 @@ def test_no_mention_link_or_markup_comes_out_of_a_commit() -> None:
 
 
 def test_credentials_in_an_address_are_not_told() -> None:
-    """`https://user:password@host` loses its middle; a secret's value becomes ***."""
+    """`https://user:password@host` loses its credentials; a secret's value becomes ***."""
     told = event(
         "SourceFailed", object="repo", message="https://me:hunter22@git.example and t0psecret"
     )
@@ -181,7 +181,7 @@ def test_credentials_in_an_address_are_not_told() -> None:
 
 
 def test_a_cut_never_leaves_half_an_escape() -> None:
-    """Whatever the limit, the text is whole escapes and an ellipsis."""
+    """Whatever the limit, the text consists of whole escapes and an ellipsis."""
     for limit in range(1, 40):
         shown = fit("a&b<c>d" * 20, limit)
         assert len(shown) <= limit
@@ -200,7 +200,7 @@ def test_what_changes_nothing_is_not_told() -> None:
 
 
 def test_what_was_taken_back_says_what_it_was_to_change() -> None:
-    """An activation's end has the packages, commit and author of its own beginning, no other's."""
+    """An activation's end has the packages, commit and author of its own start, no other's."""
     begun = event("ActivationStarted", 1)
     gone = event("RolledBack", 3, data={})
     gone = replace(gone, data={"from": "2" * 16, "to": "1" * 16, "seconds": 9.0})
@@ -214,7 +214,7 @@ def test_what_was_taken_back_says_what_it_was_to_change() -> None:
 
 
 def test_the_same_fact_is_news_only_after_something_else() -> None:
-    """A retry that gives up on a drain every half hour is told once; a request makes it news."""
+    """A retry that gives up on a drain every half hour is reported once; a request resets that."""
     started = event("ActivationStarted", 1)
     given_up = event("ActivationAborted", 2, reason="DrainTimeout", message="after 900 s", data={})
     again = event("ActivationAborted", 4, reason="DrainTimeout", message="after 901 s", data={})
@@ -295,7 +295,7 @@ def test_events_become_statuses_on_their_commit() -> None:
 def test_the_commits_page_is_found_from_the_repos_address(
     address: str, project: str, page: str
 ) -> None:
-    """Without credentials or ports, and only where the forge is known."""
+    """Without credentials or ports, and only if the forge is known."""
     assert project_of(address) == project
     assert commit_url_of(address) == page
 
@@ -304,7 +304,7 @@ def test_the_commits_page_is_found_from_the_repos_address(
 
 
 def on_its_second_build() -> House:
-    """An instance that a commit took from one build to another."""
+    """Return an instance that a commit moved from one build to another."""
     house = House()
     house.instances["dev"], house.airflow["dev"] = instance("dev"), Airflow()
     for recipe in ("g1", "g2"):
@@ -315,7 +315,7 @@ def on_its_second_build() -> House:
 
 
 def rolled_back_by_hand(fails: bool = False) -> list[Event]:
-    """The events of an operator's rollback on a commit's instance, as the core records them."""
+    """Return the events of an operator's rollback on a commit's instance, as the core does."""
     house = on_its_second_build()
     before = len(house.events)
     if fails:
@@ -327,7 +327,7 @@ def rolled_back_by_hand(fails: bool = False) -> list[Event]:
 
 
 def test_an_operators_rollback_is_no_success_of_the_commit() -> None:
-    """It is told as what it is, by whom, and without the commit that it turns its back on."""
+    """It is reported as such, with the operator, and without the commit that it leaves."""
     facts = [made for e in rolled_back_by_hand() if (made := make_fact(e, LINKS))]
     assert [f.title for f in facts] == [
         "dev: being rolled back by someone", "dev: rolled back by someone",
@@ -343,7 +343,7 @@ def test_an_operators_rollback_is_no_success_of_the_commit() -> None:
 
 
 def test_a_rollback_that_fails_is_not_the_commits_failure() -> None:
-    """Neither in words nor as a status of the commit."""
+    """Neither in the text nor as a status of the commit."""
     events = rolled_back_by_hand(fails=True)
     assert [e.kind for e in events] == ["ActivationStarted", "RolledBack"]
     made = make_fact(events[-1], LINKS)
@@ -353,7 +353,7 @@ def test_a_rollback_that_fails_is_not_the_commits_failure() -> None:
 
 
 def test_a_rollback_that_is_given_up_leaves_the_commits_status_alone() -> None:
-    """Its drain took too long: nobody would ever settle a status that is pending."""
+    """Its drain took too long: nothing would ever settle a status that is pending."""
     house = on_its_second_build()
     house.ask(Verb.ROLLBACK, "instance/dev")
     for _ in range(40):
@@ -369,14 +369,14 @@ def test_a_rollback_that_is_given_up_leaves_the_commits_status_alone() -> None:
 
 
 def test_a_deleted_environment_is_told_as_such() -> None:
-    """Nobody's commit made the bare base active."""
+    """No commit made the bare base active."""
     made = fact(data={"trigger": "deletion", "to": ""})
     assert made.title == "prod: on the bare base, as no environment names it"
     assert made.author == ""
 
 
 def test_versions_that_do_not_grow_are_not_called_upgraded() -> None:
-    """Upgraded and downgraded where it is clear, changed where it is not."""
+    """Upgraded and downgraded if it is clear, otherwise changed."""
     made = fact(
         data={
             "packages_changed": [

@@ -84,7 +84,7 @@ def test_every_package_of_a_skip_is_installed_by_the_script() -> None:
 
 
 def test_script_and_node_build_agree_on_packages() -> None:
-    """What `make node` refuses to do without is in the script's list."""
+    """Packages that `make node` requires are in the script's list."""
     lines = (ROOT / "scripts" / "node" / "build").read_text().splitlines()
     (needed,) = (line for line in lines if line.startswith("packages="))
     assert set(needed.removeprefix("packages=").strip('"').split()) <= installed_packages()

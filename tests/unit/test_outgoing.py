@@ -1,4 +1,4 @@
-"""What other servers answer stays within bounds, however it is packed."""
+"""Responses of other servers stay within limits, however they are compressed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_bomb_is_one() -> None:
 
 @pytest.mark.parametrize("coding", ["gzip, gzip", "br", "deflate", "zstd", "gzip,br", "x"])
 def test_only_one_layer_of_gzip_is_read(coding: str) -> None:
-    """Whatever else was not asked for."""
+    """Everything else was not requested."""
     with (
         Answers(BOMB, {"Content-Encoding": coding}) as server,
         Client(timeout=20) as client,
@@ -43,7 +43,7 @@ def test_only_one_layer_of_gzip_is_read(coding: str) -> None:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_an_answer_that_is_read_whole_has_a_limit(packed: bool) -> None:
-    """Counted after unpacking; memory stays near the limit."""
+    """The limit applies after decompression; memory stays near it."""
     body = bytes(64 << 20)
     headers = {"Content-Encoding": "gzip"} if packed else {}
     with (
@@ -59,7 +59,7 @@ def test_an_answer_that_is_read_whole_has_a_limit(packed: bool) -> None:
 
 
 def test_a_streamed_answer_comes_in_steps() -> None:
-    """Its reader can stop after any of them."""
+    """Its reader can stop after any step."""
     body = bytes(range(256)) * (5 * STEP // 256)
     with (
         Answers(gzip.compress(body), {"Content-Encoding": "gzip"}) as server,
@@ -81,7 +81,7 @@ def test_a_streamed_answer_comes_in_steps() -> None:
     ],
 )
 def test_gzip_may_have_several_members(body: bytes) -> None:
-    """As the format allows."""
+    """The format allows that."""
     with Answers(body, {"Content-Encoding": "gzip"}) as server, Client(timeout=20) as client:
         assert client.get(server.url).text == "abbbbb"
 
@@ -90,7 +90,7 @@ def test_gzip_may_have_several_members(body: bytes) -> None:
     "body", [gzip.compress(b"a" * 9, mtime=0)[:-4], b"no gzip", b"\x1f\x8b\x08"]
 )
 def test_broken_gzip_is_told(body: bytes) -> None:
-    """Cut off, or none at all."""
+    """Truncated, or not gzip at all."""
     with (
         Answers(body, {"Content-Encoding": "gzip"}) as server,
         Client(timeout=20) as client,
@@ -100,7 +100,7 @@ def test_broken_gzip_is_told(body: bytes) -> None:
 
 
 def test_redirects_are_not_followed() -> None:
-    """Httpx would read the answer before it is bounded; whoever follows does so by hand."""
+    """Httpx would read the response before it is limited; callers follow redirects themselves."""
     with (
         Answers(b"", {"Location": "http://127.0.0.1:1/"}, 302) as server,
         Client(timeout=20) as client,

@@ -1,4 +1,4 @@
-"""What pages say of an instance, in one sentence."""
+"""Sentence about an instance on its page."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def said(house: House) -> str:
 
 
 def rolled_back(house: House) -> int:
-    """How many series say that an operator took the instance back."""
+    """Return how many series report that an operator rolled the instance back."""
     found = standing(status(None, house.records, house.now), house.records, house.now)
     (metric,) = [m for m in found if m.name == "groundcrew_instance_rolled_back"]
     return len(metric.samples)
 
 
 def test_a_rollback_by_hand_is_said_until_it_is_over() -> None:
-    """Who did it and what ends it; then a new definition, or a retry, and not a word more."""
+    """The text names the operator and what ends it; a new definition or a retry removes it."""
     house = on_the_second_build()
     assert rolled_back(house) == 0
     house.ask(Verb.ROLLBACK, "instance/dev")
@@ -60,7 +60,7 @@ def test_a_rollback_by_hand_is_said_until_it_is_over() -> None:
 
 
 def test_a_rollback_that_failed_is_not_the_wanted_builds_failure() -> None:
-    """It runs the build that it was to leave, and the page says so."""
+    """It runs the build that it was meant to leave, and the page says so."""
     house = on_the_second_build()
     house.complete["g1@cp311-linux-1"].clear()
     house.ask(Verb.ROLLBACK, "instance/dev")

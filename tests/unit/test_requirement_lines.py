@@ -1,4 +1,4 @@
-"""Lines that people paste from a requirements.txt or a pyproject.toml, and the answers to them."""
+"""Advice for lines copied from a requirements.txt or a pyproject.toml."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_line_is_answered_with_what_to_write(line: str, words: str) -> None:
 
 @pytest.mark.parametrize(("line", "requirement"), VERSIONS)
 def test_versions_of_other_tools_are_translated(line: str, requirement: str) -> None:
-    """The answer is a requirement that is taken."""
+    """The answer is a valid requirement."""
     answer = advice(line, Kind.REQUIREMENT)
     assert answer.removesuffix(" alone") == f"write {requirement}"
     assert advice(requirement, Kind.REQUIREMENT) == ""
@@ -123,7 +123,7 @@ def test_a_sound_requirement_needs_no_answer(line: str) -> None:
 
 @pytest.mark.parametrize("line", [line for line, _ in (*OPTIONS, *DECORATED, *SOURCES, *HOPELESS)])
 def test_a_constraint_is_never_any_of_these(line: str) -> None:
-    """Comments apart, which a constraints file has."""
+    """Except comments, which are allowed in a constraints file."""
     if "#" not in line:
         assert advice(line, Kind.CONSTRAINT)
 
@@ -148,7 +148,7 @@ CPU_LIMIT = 30  # seconds; all of them together need less than one
 
 
 def test_no_line_costs_more_than_its_length(tmp_path: Path) -> None:
-    """In a process that the kernel ends at its limit."""
+    """Run in a process that the kernel ends at its limit."""
     file = tmp_path / "lines"
     file.write_text("\n".join(ENDLESS))
     code = (

@@ -1,4 +1,4 @@
-"""A second try for tests of real servers: when there is one, and what counts as passed."""
+"""A second try for tests of real servers: when it happens, and what counts as passed."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""How far a restart is, by what pods say of themselves."""
+"""Progress of a restart, as reported by pods."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATER = "2026-01-01T10:15:00Z"
 
 
 def pod(ready: str, since: str) -> dict[str, Any]:
-    """A restarted pod that is ready ("True") or not, since then."""
+    """Return a restarted pod that is ready ("True") or not, since that time."""
     conditions = [
         {"type": "Initialized", "status": "True", "lastTransitionTime": STAMP},
         {"type": "Ready", "status": ready, "lastTransitionTime": since},
@@ -30,7 +30,7 @@ def pod(ready: str, since: str) -> dict[str, Any]:
 
 
 def test_a_pod_that_was_ready_has_its_time_again_when_it_no_longer_is() -> None:
-    """Others still restart: a moment in which it is not ready is no restart that hangs."""
+    """Others still restart: a moment in which it is not ready is not a hanging restart."""
     assert moved([pod("True", READY)], STAMP) == seconds(READY)
     assert moved([pod("False", LATER)], STAMP) == seconds(LATER)
     assert moved([pod("False", STAMP)], STAMP) == seconds(STAMP)
@@ -64,7 +64,7 @@ def test_a_crash_of_airflows_own_image_goes_before_others(down: set[str], reason
 
 
 def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build() -> None:
-    """The pod is told, not that the restart took too long."""
+    """The pod is reported, not that the restart took too long."""
     begun = seconds(READY)
     left = pod("False", STAMP)
     left["metadata"] |= {"name": "airflow-worker-0", "namespace": "n", "deletionTimestamp": READY}
@@ -85,7 +85,7 @@ def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build(
 def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
     waits: float, reason: str | None
 ) -> None:
-    """One event counts on for days: only how long the pod has been missing now tells."""
+    """One event is counted for days: only the time for which the pod is missing now matters."""
     begun = seconds(READY)
     event = {
         "firstTimestamp": STAMP, "lastTimestamp": READY,
@@ -109,7 +109,7 @@ def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
 
 
 def test_a_component_must_stay_up_before_its_instance_is_healthy() -> None:
-    """The youngest container counts: each crash begins the time anew."""
+    """The youngest container counts: each crash restarts the time."""
     starts = {"scheduler": 100.0, "triggerer": 80.0}
     assert unsettled(starts, 110.0, 0.0) == ""
     assert unsettled(starts, 110.0, 20.0) == "scheduler has been up for 10 of 20 s"
@@ -118,7 +118,7 @@ def test_a_component_must_stay_up_before_its_instance_is_healthy() -> None:
 
 
 def test_a_container_that_crashes_once_a_minute_is_in_a_loop_while_it_is_ready() -> None:
-    """It is ready most of the time: the count of its restarts tells, not a moment."""
+    """It is ready most of the time: the count of its restarts decides, not its current state."""
     found = diagnose({
         "metadata": {"name": "s", "labels": {"component": "scheduler"}},
         "spec": {"containers": [{"name": "scheduler", "image": "airflow:3"}]},

@@ -1,4 +1,4 @@
-"""What is read of secret files, by all who log in somewhere."""
+"""Contents of secret files, for all that log in somewhere."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from reconciler.settings import StatusSettings
 def test_a_token_comes_before_a_password(
     files: dict[str, bytes], found: Login | None, tmp_path: Path
 ) -> None:
-    """White space around is nothing; what is no text is no error: it is refused elsewhere."""
+    """Surrounding white space is removed; invalid text is no error: it is refused elsewhere."""
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     assert login(tmp_path) == found
 
 
 def test_what_cannot_be_read_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that is too long is cut; one that is a folder is told in the log."""
+    """A file that is too long is cut; a folder is reported in the log."""
     (tmp_path / "long").write_text("x" * (LIMIT + 1))
     assert len(read(tmp_path / "long")) == LIMIT
     assert read(tmp_path / "long" / "token") == ""
@@ -46,7 +46,7 @@ def test_what_cannot_be_read_is_not_there(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_a_secret_that_is_no_text_ends_no_effect(tmp_path: Path) -> None:
-    """Git and an index are asked with it, and refuse it; a forge is not even asked."""
+    """Git and an index are tried with it, and refuse it; a forge is not even contacted."""
     secret = tmp_path / "red" / "corp"
     secret.mkdir(parents=True)
     (secret / "token").write_bytes(b"t-\xff\xfe")

@@ -1,4 +1,4 @@
-"""Logs of failed builds on the share: bounded, found in the right order, collected."""
+"""Logs of failed builds on the share: limited, found in the right order, collected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def share(tmp_path: Path) -> Share:
 
 
 def test_the_end_of_a_long_log_is_kept(share: Share, tmp_path: Path) -> None:
-    """What is on the share is bounded, and the newest of it; a later try takes its place."""
+    """The share keeps a limited, newest part; a later attempt replaces it."""
     log = tmp_path / "log"
     log.write_bytes(b"x" * KEPT + b"the end")
     keep_log(share, KEYS[0], log)
@@ -40,7 +40,7 @@ def test_the_end_of_a_long_log_is_kept(share: Share, tmp_path: Path) -> None:
 
 
 def test_logs_go_with_their_builds(share: Share, tmp_path: Path) -> None:
-    """A build that is recorded keeps its log; of others it goes after the grace."""
+    """A recorded build keeps its log; others lose it after the grace period."""
     log = tmp_path / "log"
     log.write_text("words")
     for key in KEYS:
@@ -56,7 +56,7 @@ def test_logs_go_with_their_builds(share: Share, tmp_path: Path) -> None:
 
 
 def test_a_build_that_was_made_after_all_shows_its_own_log(share: Share) -> None:
-    """The log of an earlier try comes first only while the build is not made."""
+    """The log of an earlier attempt comes first only until the build is made."""
     made = builds(0)[0]
     assert made.phase is BuildPhase.READY
     assert [p.name for p in kept_logs(share, made)] == ["build.log", f"{made.key}.log"]

@@ -1,4 +1,4 @@
-"""Heads of packs that something else has written: an error of the share, whatever they hold."""
+"""Heads of packs written by something else: an error of the share, whatever they contain."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_index_that_is_none_is_a_broken_pack(index: bytes, tmp_path: Path) ->
 
 
 def test_a_pack_of_ours_is_read(tmp_path: Path) -> None:
-    """What is written is what the shape allows."""
+    """Our own packs match the model."""
     source = tmp_path / "source"
     (source / "lib").mkdir(parents=True)
     (source / "lib" / "a.py").write_text("x = 1\n")

@@ -1,4 +1,4 @@
-"""The words for what an activation waits on, and the labels that they begin with."""
+"""Texts for what an activation waits for, and the labels that they begin with."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_a_text_begins_with_what_it_is_about(text: str, on: WaitOn) -> None:
 
 
 def test_every_label_has_a_text() -> None:
-    """And what no text here begins with is none."""
+    """An unknown beginning has no label."""
     assert set(TEXTS.values()) == set(WaitOn)
     assert waits_on("words of another version") is None

@@ -1,4 +1,4 @@
-"""A house with one environment, and what may happen to it next."""
+"""House with one environment, and steps to drive it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.fakes.house import House
 
 
 def house_of(*names: str, soak: float = 0.0) -> House:
-    """Instances in waves of their own, under one environment on `g1`; nothing has happened yet."""
+    """Return instances in separate waves, in one environment on `g1`; nothing has happened yet."""
     house = House()
     for name in names:
         house.join(instance(name))
@@ -25,7 +25,7 @@ def ask_for(house: House, digest: str) -> None:
 
 
 def turn(house: House, times: int = 30) -> None:
-    """Go on without letting time pass to the next appointment."""
+    """Continue without letting time pass to the next scheduled time."""
     for _ in range(times):
         house.cycle()
         for key in list(house.under_way):
