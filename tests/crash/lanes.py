@@ -103,7 +103,7 @@ class Lane:
             store.close()
 
     def told(self) -> str:
-        """Check what holds at any moment; `point` is told when it does not."""
+        """Return what the records hold and the end of the log, for the message of a failure."""
         store = self.site.store()
         try:
             records = store.load()
