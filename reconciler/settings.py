@@ -81,6 +81,12 @@ class BuilderSettings(Section):
     build_timeout: float = Field(900.0, gt=0, description="seconds to build one wheel from source")
     verify_timeout: float = Field(600.0, gt=0, description="seconds of one verification")
     memory_bytes: int = Field(4 << 30, gt=0, description="limit of one build process")
+    processes: int = Field(
+        1024,
+        gt=0,
+        description="processes and threads of one confined build command; when the daemon is root, "
+        "of all that `user` runs",
+    )
     file_bytes: int = Field(2 << 30, gt=0, description="largest file a build may write")
     cache_dir: Path | None = Field(None, description="default: <state_dir>/cache")
 

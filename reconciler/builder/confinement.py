@@ -28,6 +28,7 @@ MASKED = (  # of /proc: the kernel's memory, symbols, keys and timers
     "kcore", "kallsyms", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "sysrq-trigger",
 )  # fmt: skip
 SETUP = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # needed to become another user
+PRLIMIT = "prlimit"  # of util-linux; without it nothing limits what a command uses
 PROBE_TIMEOUT = 20.0  # seconds
 
 
@@ -123,7 +124,7 @@ class Confinement:
         """Return why commands cannot be confined here, or ""."""
         missing = [
             name
-            for name in ("bwrap", *(() if self.user is None else ("setpriv",)))
+            for name in ("bwrap", PRLIMIT, *(() if self.user is None else ("setpriv",)))
             if shutil.which(name) is None
         ]
         if missing:

@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 
 from reconciler.builder import mounts
-from reconciler.builder.confinement import confinement_for
+from reconciler.builder.confinement import PRLIMIT, confinement_for
 from reconciler.builder.job import Job
 from reconciler.builder.proxy import INSIDE_PORT, Indexes
 from reconciler.builder.uv import uv_path
@@ -173,16 +173,22 @@ class Sandbox:
                 _open_to_readers(path)
 
     def _limits(self, timeout: float) -> list[str]:
-        if shutil.which("prlimit") is None:
+        """Return the words that limit what a command uses.
+
+        Processes are counted for a user, or for a user namespace. An unconfined command has the
+        daemon's own user, whose other processes would count too.
+        """
+        if shutil.which(PRLIMIT) is None:
             return []
-        return [
-            "prlimit",
+        limits = [
             f"--as={self._settings.memory_bytes}",
             f"--fsize={self._settings.file_bytes}",
             f"--cpu={int(timeout * 4) + 1}",
             "--core=0",
-            "--",
         ]
+        if self.wrapped:
+            limits.append(f"--nproc={self._settings.processes}")
+        return [PRLIMIT, *limits, "--"]
 
 
 def unconfined_because(settings: BuilderSettings) -> str:

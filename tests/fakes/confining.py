@@ -1,7 +1,7 @@
 """Run one command in a sandbox as the current user, and print its output.
 
-`python -m tests.fakes.confining <folder> <network: 0 or 1> <command>…` uses the folder as a daemon
-uses its state folder.
+`python -m tests.fakes.confining <folder> <settings as JSON> <network: 0 or 1> <command>…` uses the
+folder as a daemon uses its state folder. The settings are those of `builder`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ ORDINARY = 61234  # no user of this machine has it
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def confine(folder: Path, user: int, command: list[str], *, network: bool = False) -> str:
-    """Return what a command prints in the sandbox of a daemon with this user."""
-    words = [sys.executable, "-m", "tests.fakes.confining", str(folder), str(int(network))]
-    return run_as(user, [*words, *command])
+def confine(
+    folder: Path, user: int, command: list[str], *, network: bool = False, **settings: object
+) -> str:
+    """Return what a command prints in the sandbox of a daemon that runs as a user."""
+    words = [sys.executable, "-m", "tests.fakes.confining", str(folder), json.dumps(settings)]
+    return run_as(user, [*words, str(int(network)), *command])
 
 
 def run_as(user: int, command: list[str]) -> str:
-    """Return what a command prints that runs as a user; root becomes that user."""
-    words = command if user == os.geteuid() else [*_as_another(user), *command]
+    """Return what a command prints that a user runs; root becomes that user."""
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        words_as(user, command), capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
         env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def words_as(user: int, command: list[str]) -> list[str]:
+    """Return the command that runs a command as a user, which root becomes."""
+    return command if user == os.geteuid() else [*_as_another(user), *command]
 
 
 def _as_another(user: int) -> list[str]:
@@ -62,12 +68,14 @@ def _as_another(user: int) -> list[str]:
 
 
 def _main() -> None:
-    folder, network, *command = sys.argv[1:]
+    folder, settings, network, *command = sys.argv[1:]
     root = Path(folder)
     work = root / "cache" / "work" / "one"
     work.mkdir(parents=True, exist_ok=True)
     sandbox = Sandbox(
-        BuilderSettings(sandbox="require"), root / "cache", [root / "secrets", root / "cache"]
+        BuilderSettings(**{"sandbox": "require", **json.loads(settings)}),
+        root / "cache",
+        [root / "secrets", root / "cache"],
     )
     job = Job("k", "one", "red", "r", root / "log", threading.Event())
     ended = sandbox.run(job, command, work=work, timeout=60, network=network == "1")

@@ -7,8 +7,10 @@ known to be one; and in the real one, where it must achieve nothing.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from reconciler.builder.seccomp import DENIED
@@ -156,3 +159,34 @@ def test_no_attempt_achieves_anything(machine: Machine) -> None:
 def test_a_resolver_with_the_network_has_that_and_no_more(machine: Machine) -> None:
     """It reads the public index by itself; services that listen on sockets are not the index."""
     assert machine.attempt(network=True) == {"network": "connected"}
+
+
+BOMB = """
+import os, subprocess, time
+living = 0
+while living < 400:
+    try:
+        subprocess.Popen(["sleep", "300"], start_new_session=True)
+    except OSError as error:
+        print(living, os.strerror(error.errno))
+        break
+    living += 1
+else:
+    print(living, "no limit")
+"""
+
+
+def test_a_fork_bomb_ends_at_its_limit_and_with_its_command(machine: Machine) -> None:
+    """Processes of sessions of their own end too, as their namespace ends."""
+    limit = 60
+    words = [sys.executable, "-c", BOMB]
+    output = confine(machine.folder, machine.user, words, processes=limit)
+    count, _, reason = output.strip().partition(" ")
+    assert reason == os.strerror(errno.EAGAIN), output
+    assert 0 < int(count) < limit
+    user = machine.user or pwd.getpwnam("nobody").pw_uid
+    assert user not in {
+        process.info["uids"].real
+        for process in psutil.process_iter(["cmdline", "uids"])
+        if process.info["cmdline"] == ["sleep", "300"]
+    }
