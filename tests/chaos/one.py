@@ -199,7 +199,7 @@ class OneDaemonOnABadClock(OneDaemon):
 
         jump(0.0)
         variables = {
-            "LD_PRELOAD": _libfaketime(),
+            "LD_PRELOAD": f"{self._sleep_library()} {_libfaketime()}",
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -209,6 +209,14 @@ class OneDaemonOnABadClock(OneDaemon):
             yield variables, jump
         finally:
             self.airflow.clock = time.time
+
+    def _sleep_library(self) -> Path:
+        """Compile what keeps Python's sleeping apart from the changed clock."""
+        library = self.root / "sleep.so"
+        if not library.is_file():
+            source = Path(__file__).with_name("sleep.c")
+            subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+        return library
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
