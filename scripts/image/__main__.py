@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import machine
+import machine  # type: ignore[import-not-found]  # the folder is run as a program
 
 HERE = Path(__file__).resolve().parents[2]
 DEBIAN = "http://deb.debian.org/debian"

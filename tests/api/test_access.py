@@ -138,7 +138,7 @@ def test_another_name_for_this_machine_opens_nothing(serve: Serve) -> None:
     assert client.get("/api/v1/status", headers={"Host": "evil.example"}).status_code == 401
     assert client.get("/", headers={"Host": "evil.example:8085"}).status_code == 401
     for odd in ("evil_site.example", "[::", "a b", "127.0.0.1.evil.example", "::1", "é"):
-        answer = client.get("/", headers={"Host": odd.encode()})
+        answer = client.get("/", headers=[(b"Host", odd.encode())])
         assert answer.status_code in (400, 401), odd
     for ours in ("localhost:8085", "127.0.0.1", "[::1]:8085"):
         assert client.get("/", headers={"Host": ours}).status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ schema = schemathesis.openapi.from_path(Path(openapi.FILE))
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
-def test_the_api_keeps_to_its_document(case: schemathesis.Case, url: str) -> None:
+def test_the_api_keeps_to_its_document(case: schemathesis.Case[Any], url: str) -> None:
     """Schemathesis finds no 5xx, no undocumented response, and no wrong validation."""
     case.call_and_validate(base_url=url, headers=OPERATE)
 

@@ -110,7 +110,7 @@ def test_what_the_api_asks_for_is_done_by_whoever_leads(http: httpx.Client) -> N
         assert data.pop("request") > 0
         assert data == {"who": "On-call engineer (HTTP)"}
         _until(
-            lambda wanted=suspended: (  # type: ignore[misc]
+            lambda wanted=suspended: (
                 http.get(f"/api/v1/instances/{INSTANCE}", headers=AUTHORIZED).json()["suspended"]
                 is wanted
             )

@@ -74,9 +74,7 @@ def test_watch_in_a_pipe_is_a_document_a_line(site: Site) -> None:
 
 def test_watch_without_records_says_so(site: Site, tmp_path: Path) -> None:
     """Like status."""
-    code, output = site.run(
-        "status", "--watch", timeout=60, GROUNDCREW_STATE_DIR=str(tmp_path / "none")
-    )
+    code, output = site.run("status", "--watch", GROUNDCREW_STATE_DIR=str(tmp_path / "none"))
     assert code == 3
     assert "NoRecords" in output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,7 +26,7 @@ spec:
   kubernetes: {namespace: airflow-analytics, release: airflow}
   api: {url: "http://airflow-api-server:8080", credentials: analytics-airflow}
 """
-VALUES = {
+VALUES: dict[str, Any] = {
     "volumes": [
         {
             "name": "groundcrew",

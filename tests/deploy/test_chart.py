@@ -171,7 +171,8 @@ def test_each_namespace_gets_the_share_and_airflow_cannot_write_it() -> None:
         assert spec["persistentVolumeReclaimPolicy"] == "Retain"
         assert spec["csi"]["volumeHandle"] == f"groundcrew-{namespace}"
         found[namespace] = (spec["accessModes"], spec.get("mountOptions", []))
-    ours, airflows = (["ReadWriteMany"], []), (["ReadOnlyMany"], ["ro"])
+    ours: tuple[list[str], list[str]] = (["ReadWriteMany"], [])
+    airflows = (["ReadOnlyMany"], ["ro"])
     assert found == {
         "groundcrew": ours, "groundcrew-builds": ours,
         "airflow-analytics": airflows, "airflow-science": airflows,

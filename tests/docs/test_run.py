@@ -16,7 +16,7 @@ from tests.fakes.base import VERSION
 pytestmark = pytest.mark.slow
 
 
-def follow(world: World, page: str, after: Callable[[int], None] = lambda _: None) -> list[str]:
+def follow(world: World, page: str, after: Callable[[int], object] = lambda _: None) -> list[str]:
     """Take every block of a page in order; `after` is called with the number of each that ran."""
     printed = []
     for block in blocks(ROOT / "docs" / page):

@@ -176,7 +176,7 @@ class Bench:
         self.share.spread_build(built.build_id, lambda: None)  # as verification does
         document = self.share.build(built.build_id)
         assert document is not None, "a build is complete"
-        found = {}
+        found: dict[str, str] = {}
         for row in document["paths"]:  # type: ignore[attr-defined]
             lib = self.share.root / row["path"]
             found |= {f.relative_to(lib).as_posix(): f.read_text() for f in lib.rglob("*.py")}

@@ -8,6 +8,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reconciler.builder.wheels import entry_digest
 from reconciler.core import waits
@@ -182,7 +183,10 @@ def instance(number: int) -> InstanceRecord:
         active_since=AT + 70,
         last=activation(number, Step.DONE, *there, P.ACTIVE),
     )  # fmt: skip
-    older = {"current": build_id(number, 1), "current_digest": digest("before", number)}
+    older: dict[str, Any] = {
+        "current": build_id(number, 1),
+        "current_digest": digest("before", number),
+    }
     mark = Quarantine(build_id(number), digest(number), wrong.reason, wrong.message, AT + 90)
     match state:
         case "draining":

@@ -58,7 +58,7 @@ class Repo:
 
 def source(tmp_path: Path, url: str, **settings: object) -> Source:
     (tmp_path / "secrets").mkdir(exist_ok=True)
-    made = GitSettings(url=url, **settings)  # type: ignore[arg-type]
+    made = GitSettings(url=url, **settings)
     return Source(made, tmp_path / "state", tmp_path / "secrets", tuple)  # like the daemon's
 
 

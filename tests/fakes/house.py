@@ -304,8 +304,8 @@ class House:
             case Step.DRAIN | Step.DRAIN_BACK:
                 if real.tasks:
                     late = self.now - activation.step_since > record.definition.drain_timeout
-                    words = Problem("DrainTimeout", "tasks still run")
-                    return StepResult(Verdict.FAILED if late else Verdict.NOT_YET, words, 2.0)
+                    problem = Problem("DrainTimeout", "tasks still run")
+                    return StepResult(Verdict.FAILED if late else Verdict.NOT_YET, problem, 2.0)
             case Step.SWITCH | Step.SWITCH_BACK | Step.SWITCH_SERVERS_BACK | Step.WITHDRAW:
                 return self._switch(record, activation, real)
             case Step.RESTART_SERVERS_BACK:
@@ -318,8 +318,8 @@ class House:
                 if "forbidden" in self.faults:
                     return StepResult(Verdict.FAILED, Problem("NotAllowed", "no such command"))
                 if "image" in self.faults and activation.step is Step.RESTART:
-                    words = "the registry does not answer"
-                    return StepResult(Verdict.FAILED, Problem("ImagePull", words))
+                    problem = Problem("ImagePull", "the registry does not answer")
+                    return StepResult(Verdict.FAILED, problem)
                 real.start()
             case Step.PROBE | Step.PROBE_BACK:
                 if "shut" in self.faults and step is Step.PROBE:

@@ -99,7 +99,11 @@ class KubeSite:
         for place in self.places.values():
             mine = place.namespace == meta["namespace"] and place.release.name == labels["release"]
             if mine and labels.get("component") in place.release.components:
-                said = (f"/_fake/restart/{labels['component']}", {}, b"{}")
+                said: tuple[str, dict[str, str], bytes] = (
+                    f"/_fake/restart/{labels['component']}",
+                    {},
+                    b"{}",
+                )
                 threading.Timer(0.5, place.airflow.answer, ("POST", *said)).start()
 
     # ------------------------------------------------------------------------------- releases
@@ -236,7 +240,9 @@ class KubeSite:
 
     def settings(self, state: str = "state", **sections: Any) -> Path:
         """Write the settings of a daemon with its own state directory."""
-        clusters = {"clusters": {"lab": {}}} if "kubernetes" not in self.more else {}
+        clusters: dict[str, Any] = (
+            {"clusters": {"lab": {}}} if "kubernetes" not in self.more else {}
+        )
         document: dict[str, Any] = {
             "state_dir": str(self.root / state),
             "share": str(self.share.root),

@@ -78,7 +78,7 @@ class PodLife(threading.Thread):
         spec = pod["spec"]
         self.inits = [self._one(c) for c in spec.get("initContainers") or []]
         self.ones = [self._one(c) for c in spec["containers"]]
-        self.home = node.work / self.uid
+        self.home: Path = node.work / self.uid
         self.phase = "Pending"
 
     def _one(self, spec: Json) -> One:

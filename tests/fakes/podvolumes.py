@@ -129,9 +129,9 @@ class Volumes:
             for key, value in self._data(kind, ref["name"], bool(ref.get("optional"))).items():
                 found[source.get("prefix", "") + key] = value.decode()
         for variable in container.get("env") or []:
-            value = self._value(variable)
-            if value is not None:
-                found[variable["name"]] = expand(value, found)
+            text = self._value(variable)
+            if text is not None:
+                found[variable["name"]] = expand(text, found)
         return found
 
     def _value(self, variable: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reconciler.airflow.local import LocalDriver
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
@@ -62,7 +63,7 @@ class Rig:
         self.activation = replace(self.activation, restarted_at=time.time())
         assert self.do(Step.RESTART) == OK
 
-    def component(self, name: str, **changes: tuple[str, ...]) -> None:
+    def component(self, name: str, **changes: Any) -> None:
         """Change how a component is restarted, or how its status is checked."""
         assert self.instance.local is not None
         parts = [

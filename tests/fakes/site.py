@@ -132,7 +132,7 @@ class Site:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")}
         return {**kept, "GROUNDCREW_CONFIG": str(self.config), **more}
 
-    def run(self, *words: str, timeout: float = 120, **variables: str) -> tuple[int, str]:
+    def run(self, *words: str, **variables: str) -> tuple[int, str]:
         """Run a command of `groundcrew`; return (exit code, standard output and error)."""
         done = subprocess.run(
             [sys.executable, "-m", "reconciler.cli", *words],
@@ -140,7 +140,7 @@ class Site:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout,
+            timeout=120,
             check=False,
         )
         return done.returncode, done.stdout

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from gitsource.assemble import assemble
 from gitsource.constraints import constraints_of
 from gitsource.tree import Entry
+from gitsource.worktree import is_pointer
 from reconciler.api.hooks import Hooks
 from reconciler.builder.contents import unpack_wheel
 from reconciler.builder.pages import files_of
@@ -55,6 +56,9 @@ class MemoryTree:
 
     def read(self, entry: Entry) -> bytes:
         return self._files[entry.path]
+
+    def is_pointer(self, entry: Entry) -> bool:
+        return is_pointer(self.read(entry))
 
     def tree_id(self, path: str) -> str:
         return hashlib.sha256(path.encode()).hexdigest()

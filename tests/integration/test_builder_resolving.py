@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -
     {"provides_extra": ("all !", "good")},
     {"name": "-odd"},
 ])  # fmt: skip
-def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, object]) -> None:
+def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, Any]) -> None:
     """What a resolver cannot read of what is installed is left out, and stops nothing."""
     (other,) = (d for d in bench.runtime.base if d.name == "old-lib")
     base = (*bench.runtime.base, replace(other, **{"name": "odd", **odd}))

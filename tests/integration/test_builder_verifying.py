@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield bench
 
 
-def verify(bench: Bench, recipe: Recipe) -> dict[str, object]:
+def verify(bench: Bench, recipe: Recipe) -> dict[str, Any]:
     """Build and verify; what was seen."""
     job = bench.job()
     built = bench.build(recipe, job)
@@ -114,7 +115,7 @@ def test_a_broken_submodule_of_a_third_party_package_is_a_warning(bench: Bench) 
             "alpha-1.0.dist-info/entry_points.txt": "[acme.things]\nx = alpha.extra\n",
         },
     )
-    (warning,) = verify(bench, bench.recipe("alpha"))["warnings"]  # type: ignore[misc, attr-defined]
+    (warning,) = verify(bench, bench.recipe("alpha"))["warnings"]
     assert "not_there" in warning
 
 
@@ -228,7 +229,7 @@ def test_one_build_is_refused_for_one_environment_and_taken_by_another(bench: Be
     free = bench.recipe(*wanted)
     built = bench.build(free)
 
-    def verify_by(checks: Checks) -> tuple[dict[str, object], str]:
+    def verify_by(checks: Checks) -> tuple[dict[str, Any], str]:
         recipe = bench.recipe(*wanted, checks=checks)
         assert bench.build(recipe).build_id == built.build_id
         job = bench.job("blue")
@@ -241,7 +242,7 @@ def test_one_build_is_refused_for_one_environment_and_taken_by_another(bench: Be
     again, log = verify_by(limits(files=500.0, opens=100_000.0, bytes=1e9, seconds=500.0))
     assert "was verified" in log
     assert {k: again[k] for k in first} == first
-    (_, files, size), (name, *_) = again["packages"]  # type: ignore[misc, attr-defined]
+    (_, files, size), (name, *_) = again["packages"]
     assert (name, files + 2, size < again["bytes"]) == ("beta", again["files"], True)
 
 
@@ -313,7 +314,8 @@ def test_packages_of_a_namespace_are_imported(bench: Bench) -> None:
     built = bench.build(recipe, job)
     verified = bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
     assert verified.report["modules"] == 2
-    (warning,) = verified.report["warnings"]  # type: ignore[misc]
+    warnings: Any = verified.report["warnings"]
+    (warning,) = warnings
     assert "corp.broken" in warning
     (hot,) = verified.hot.values()
     assert {p for p in hot if p.endswith(".py")} == {

@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.builder.build import Built
 from reconciler.core.model import InstanceRecord, Records, StepResult
-from reconciler.core.phases import Step, Verdict
+from reconciler.core.phases import ActivationPhase, Step, Verdict
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, World
 from reconciler.daemon import effects as effects_module
@@ -115,7 +115,7 @@ def test_what_was_just_put_stays_without_a_grace(bench: Bench) -> None:
 def switching(bench: Bench, build_id: str) -> InstanceRecord:
     """An instance that is about to be pointed at a build."""
     activation = replace(
-        fleet.activation(0, Step.SWITCH, fleet.ActivationPhase.SWITCHING), to_build=build_id
+        fleet.activation(0, Step.SWITCH, ActivationPhase.SWITCHING), to_build=build_id
     )
     record = fleet.instance(0)
     return replace(record, runtime=bench.runtime, activation=activation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ def test_a_step_that_outlasts_the_stop_keeps_the_lease_and_ends_with_the_process
         stopping = threading.Thread(target=stop)
         stopping.start()
         monkeypatch.setattr(daemon_module, "Daemon", lambda _: daemon)
-        monkeypatch.setattr(running.os, "_exit", ended)
+        monkeypatch.setattr(os, "_exit", ended)
         with pytest.raises((SystemExit, typer.Exit)):
             running.run(once=False)
         stopping.join(60)

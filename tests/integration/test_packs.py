@@ -8,6 +8,7 @@ import json
 import lzma
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,12 @@ def test_a_folder_that_imports_look_into_is_local_and_leads_to_what_it_holds(sit
 @pytest.mark.parametrize("method", ["zlib", "xz", ""])
 def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_path: Path) -> None:
     """A file would be cut short, or another one's bytes taken for its own."""
-    pack = {"zlib": zlib.compress, "xz": lzma.compress, "": bytes}[method](b"three")
+    methods: dict[str, Callable[[bytes], bytes]] = {
+        "zlib": zlib.compress,
+        "xz": lzma.compress,
+        "": bytes,
+    }
+    pack = methods[method](b"three")
     path = tmp_path / "block"
     path.write_bytes(pack)
     block = {"packed": len(pack), "sha256": hashlib.sha256(pack).hexdigest()}

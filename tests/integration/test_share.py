@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import time
@@ -211,7 +212,7 @@ def test_a_lock_that_the_share_refuses_is_the_shares_trouble(
     def refuse(_handle: int, _kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(Retryable, match="locking the share") as caught, share.making():
         raise AssertionError("nobody holds a lock")
     assert caught.value.reason == "ShareUnreachable"

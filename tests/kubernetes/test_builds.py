@@ -7,10 +7,11 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> No
 @pytest.mark.parametrize("end", ["memory", "disk", "deadline"])
 def test_what_would_end_every_job_is_for_a_person(lab: Lab, tmp_path: Path, end: str) -> None:
     """Short of memory or disk, or too slow: the build fails and names the setting."""
-    settings = {"deadline": 40} if end == "deadline" else {}
+    settings: dict[str, Any] = {"deadline": 40} if end == "deadline" else {}
     with JobBench(lab, tmp_path, **settings) as bench:
         own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW), bench.job()
         thread = build_in_thread(bench, own, job)
@@ -224,7 +225,8 @@ def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
         with _counting(bench) as counted, ThreadPoolExecutor(6) as pool:
             builds = [pool.submit(_whole_build, bench, one) for one in own]
             asked = [pool.submit(bench.images.inspect, image, "blue") for image in images]
-            for future in (*builds, *asked):
+            futures: list[Future[Any]] = [*builds, *asked]
+            for future in futures:
                 future.result(240)
         assert len(counted.names) >= 9
         assert counted.most == 1

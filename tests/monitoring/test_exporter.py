@@ -130,7 +130,8 @@ def test_a_build_that_is_tried_again_is_told_apart(house: House) -> None:
     house.commit()
     house.faults.add("build")
     for _ in range(4):
-        for key in list(house.cycle() and house.under_way):
+        house.cycle()
+        for key in list(house.under_way):
             house.act(key)
         house.now += 1
     house.cycle()

@@ -6,11 +6,12 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Change, Event, Problem, Verb
@@ -64,7 +65,7 @@ def add_long_names(served: Served) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
 def test_every_page_meets_wcag_aa_and_fits(
-    scheme: str, width: int, browser: Browser, served: Served, url: str
+    scheme: Literal["light", "dark"], width: int, browser: Browser, served: Served, url: str
 ) -> None:
     """Axe finds nothing on any page, in light and dark; nothing is wider than the screen."""
     add_long_names(served)
@@ -259,7 +260,12 @@ def test_a_build_shows_its_budget_and_why_it_failed(page: Page) -> None:
 def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
     """A commit message, a package name, an error, a log: shown as written, run nowhere."""
     ran: list[str] = []
-    page.on("dialog", lambda d: (ran.append(d.message), d.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        ran.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     records = served.store.load()
     environment = records.environments[name_of(0)]
     build = records.builds[READY.key]
@@ -304,9 +310,15 @@ def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
     ],
 )
 def test_the_pictures_of_the_manual_can_be_taken(
-    name: str, path: str, scheme: str, width: int, browser: Browser, url: str, tmp_path: Path,
+    name: str,
+    path: str,
+    scheme: Literal["light", "dark"],
+    width: int,
+    browser: Browser,
+    url: str,
+    tmp_path: Path,
     pytestconfig: pytest.Config,
-) -> None:  # fmt: skip
+) -> None:
     """Each page paints; with GROUNDCREW_PICTURES they become those in docs/img."""
     folder = Path(pytestconfig.rootpath, "docs", "img")
     with browser.new_context(

@@ -39,9 +39,9 @@ def http(served: Served) -> Iterator[httpx.Client]:
         yield client
 
 
-def of(package: str | None = None, build: BuildRecord = READY, **more: object) -> str:
+def of(package: str | None = None, build: BuildRecord = READY, **more: Any) -> str:
     """The address of the files, below the API's root or the pages'."""
-    given = {"package": package, **more}
+    given: dict[str, Any] = {"package": package, **more}
     return f"/builds/{build.key}/files?{httpx.QueryParams({k: v for k, v in given.items() if v})}"
 
 
@@ -99,7 +99,7 @@ def test_a_real_wheel_is_listed_packed_spread_and_merged(
     ):
         name = wheel.name.partition("-")[0]
         folders.append(tmp_path / name)
-        unpack(wheel, name, folders[-1], str)
+        unpack(wheel, name, folders[-1], lambda _: None)
     with (folders[0] / "lib/real-1.0.dist-info/RECORD").open("a") as record:
         record.write('"real/a, ""b"" <b>.txt",sha256=x,5\r\n')
     digests = [entry_digest(digest(name), "cp311") for name in ("real", "other")]

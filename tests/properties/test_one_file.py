@@ -14,7 +14,8 @@ from gitsource.tree import Entry
 from gitsource.worktree import is_pointer
 from reconciler.core.definitions import Commit
 from reconciler.store.codec import dump, parse
-from tests.unit.test_definitions import ENVIRONMENT, INSTANCE
+from tests.fakes.gitrepo import INSTANCE
+from tests.fakes.gitrepo import NOWHERE as ENVIRONMENT
 
 BAD = "teams/red/bad.yaml"
 GOOD = {

@@ -245,14 +245,14 @@ def _histories(number: int) -> settings:
     )
 
 
-class TestPromises(Promises.TestCase):
+class TestPromises(Promises.TestCase):  # type: ignore[misc, valid-type]
     """Some histories, for a quick result."""
 
     settings = _histories(200)
 
 
 @pytest.mark.slow
-class TestPromisesAtLength(Promises.TestCase):
+class TestPromisesAtLength(Promises.TestCase):  # type: ignore[misc, valid-type]
     """Enough histories to find rare cases."""
 
     settings = _histories(int(os.environ.get("GROUNDCREW_HISTORIES", "2000")))

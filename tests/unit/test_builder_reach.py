@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
 from reconciler.builder import reach
@@ -16,6 +17,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.reach import Reach, kind_of
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.outgoing import Client
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 from tests.fakes.addresses import Served, served
@@ -40,7 +42,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(it: Reach, url: str) -> str:
     """Return what is read at a URL."""
-    with httpx.Client(timeout=10) as client, it.open(client, url) as answer:
+    with Client(timeout=10) as client, it.open(client, url) as answer:
         return answer.read().decode()
 
 
@@ -98,16 +100,16 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
     within: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that first resolves to a public address and then to loopback gains nothing."""
-    real = reach.socket.getaddrinfo
+    real: Any = socket.getaddrinfo
     port = int(within.host.split(":")[1])
     answers = iter(["151.101.0.223"])
 
     def turning(host: str, *rest: object, **more: object) -> object:
         if host != "turning.example":
-            return real(host, *rest, **more)  # type: ignore[arg-type]
-        return real(next(answers, "127.0.0.1"), *rest, **more)  # type: ignore[arg-type]
+            return real(host, *rest, **more)
+        return real(next(answers, "127.0.0.1"), *rest, **more)
 
-    monkeypatch.setattr(reach.socket, "getaddrinfo", turning)
+    monkeypatch.setattr(socket, "getaddrinfo", turning)
     assert reach._resolved("turning.example") == {"151.101.0.223"}
     words = refusal(Reach("http://x.example/"), f"http://turning.example:{port}/x")
     assert "turning.example is 127.0.0.1" in words
@@ -125,7 +127,7 @@ def test_a_public_index_leads_to_nothing_private_and_a_private_one_does(
         assert "a private address" in refusal(it, within.url + "/x")  # nothing has answered yet
         assert "a private address" in refusal(it, public.url + "/a")
         kinds["127.0.0.2"] = reach.PRIVATE  # it resolves to another address from now on
-        with httpx.Client() as client, it.open(client, public.url + "/nothing"):
+        with Client(timeout=10) as client, it.open(client, public.url + "/nothing"):
             pass
         assert "a private address" in refusal(it, within.url + "/x")
         assert within.asked == []

@@ -13,7 +13,8 @@ from reconciler.core.errors import Cancelled
 
 
 def test_of_many_that_want_the_same_one_makes_it() -> None:
-    turns, made, waited = Turns(), [], threading.Barrier(8)
+    turns, waited = Turns(), threading.Barrier(8)
+    made: list[int] = []
 
     def want(number: int) -> None:
         waited.wait()

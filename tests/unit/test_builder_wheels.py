@@ -109,7 +109,7 @@ def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
     data = wheel.read_bytes().replace((5000).to_bytes(4, "little"), (50).to_bytes(4, "little"))
     wheel.write_bytes(data)
     with pytest.raises(Stalled) as caught:
-        unpack(wheel, "a", tmp_path / "staged", str)
+        unpack(wheel, "a", tmp_path / "staged", lambda _: None)
     assert caught.value.reason == "InvalidWheel"
 
 
@@ -150,7 +150,7 @@ def test_a_wheel_without_a_record_is_refused(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, "a")
     rewrite(wheel, {"a-1.0.dist-info/RECORD": None})
     with pytest.raises(Stalled, match="has no RECORD"):
-        unpack(wheel, "a", tmp_path / "staged", str)
+        unpack(wheel, "a", tmp_path / "staged", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_names_that_no_disk_takes_are_the_wheels_fault(
         for member in members:
             archive.writestr(member, "x = 1\n")
     with pytest.raises(Stalled, match=re.escape(wheel.name)) as caught:
-        unpack(wheel, "a", tmp_path / "staged", str)
+        unpack(wheel, "a", tmp_path / "staged", lambda _: None)
     assert caught.value.reason == "InvalidWheel"
     assert "disk" not in caught.value.message
 
@@ -211,7 +211,7 @@ def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
 def test_another_packages_wheel_is_refused(tmp_path: Path) -> None:
     """An index cannot serve one package under another's name."""
     with pytest.raises(Stalled, match="is not a wheel of b"):
-        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged", str)
+        unpack(make_wheel(tmp_path, "a"), "b", tmp_path / "staged", lambda _: None)
 
 
 def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
         tmp_path, "a", files={"a.py": "", "a-1.0.dist-info/entry_points.txt": points}
     )
     staged = tmp_path / "staged"
-    unpack(wheel, "a", staged, str)
+    unpack(wheel, "a", staged, lambda _: None)
     assert (staged / "lib" / "a.py").is_file()
     assert (staged / "lib/a-1.0.dist-info/INSTALLER").read_text() == "groundcrew\n"
     assert (staged / "bin" / "acme").stat().st_mode & 0o111
@@ -239,7 +239,7 @@ def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_
         },
     )  # fmt: skip
     staged = tmp_path / "staged"
-    unpack(wheel, "a", staged, str)
+    unpack(wheel, "a", staged, lambda _: None)
     record = (staged / "lib/a-1.0.dist-info/RECORD").read_text()
     digest = hashlib.sha256((staged / "bin" / program).read_bytes()).digest()
     assert base64.urlsafe_b64encode(digest).decode().rstrip("=") in record

@@ -90,7 +90,9 @@ def test_records_of_an_earlier_version_have_no_commit_and_name_no_other() -> Non
     record = parse(InstanceRecord, json.dumps(row))
     assert record.activation is not None
     assert record.activation.commit is None
-    house.records.instances["dev"] = record
+    instances = house.records.instances
+    assert isinstance(instances, dict)
+    instances["dev"] = record
     ask_for(house, "g2")
     house.settle()
     assert told(house, "ActivationActive") == [("r1", None), ("r2", "author of r2")]

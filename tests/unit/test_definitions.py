@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gitsource import assemble, fields, reading, schema
+from gitsource import assemble, fields, reading, recipe, schema, strictyaml
 from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
@@ -194,7 +194,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
     repo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A bug triggered by one file stops only that file, and the log has its traceback."""
-    parse = reading.parse
+    parse = strictyaml.parse
 
     def broken(path: str, text: str) -> object:
         if path == "teams/red/one.yaml":
@@ -207,7 +207,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
     assert found.reason == "ReadFailed"
     assert "of the test" in caplog.text
     monkeypatch.undo()
-    real = assemble.merge
+    real = recipe.merge
 
     def failing(tree: Tree, read: reading.ReadFile, *more: object) -> object:
         if read.path == "teams/red/one.yaml":

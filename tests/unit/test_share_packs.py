@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def part(*values: object) -> dict[str, object]:
     return {**SOUND, "blocks": [block]}
 
 
-FOREIGN = [
+FOREIGN: list[Any] = [
     [], None, 1, "x", {}, {"blocks": 1}, {**SOUND, "blocks": [1]}, {**SOUND, "blocks": [{}]},
     {**SOUND, "folders": [1]}, {**SOUND, "folders": ["../x"]}, {**SOUND, "folders": ["/x"]},
     {**SOUND, "facts": []}, part("lib/a", 0, 1), part("lib/a", "0", 1, 420), part(1, 0, 1, 420),
