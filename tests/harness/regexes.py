@@ -252,7 +252,8 @@ def _example_of(node: Any) -> str:
     kind, value = str(node[0]), node[1]
     match kind:
         case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
-            return _example(list(value[2])) * max(1, min(value[0], 64))
+            repeats: int = max(1, min(value[0], 64))
+            return _example(list(value[2])) * repeats
         case "BRANCH":
             return _example(list(value[1][0]))
         case "SUBPATTERN" | "ATOMIC_GROUP":
