@@ -1,4 +1,4 @@
-"""Real servers, and what several modules of the integration tests begin with."""
+"""Real servers and the fixtures that several modules of the integration tests share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.rig import Rig
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of an empty database, once of each kind."""
+    """Yield the URL of an empty database; tests run once for each kind of database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/groundcrew.db"
         return
@@ -52,7 +52,7 @@ def share(tmp_path: Path) -> Share:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """A share with a build that has packs, and an interpreter beside it."""
+    """Return a share with a build that has packs, and an interpreter beside it."""
     return Site(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The local driver against the fake Airflow, 2.x and 3.x, up to the gate; its commands are real."""
+"""The local driver against the fake Airflow 2.x and 3.x, except the gate; its commands are real."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.fakes.rig import FAILED, NOT_YET, OK, Rig, problem, python
 
 
 def test_observing_reports_everything_page_by_page(rig: Rig) -> None:
-    """Pools, broken files and DAGs are all reported when the API gives three at a time."""
+    """Pools, broken files and DAGs are all reported, even if the API returns three at a time."""
     rig.airflow.page = 3
     state = rig.airflow.state
     state.pools = {f"pool {n}/é": n for n in range(7)}
@@ -38,7 +38,7 @@ def test_observing_reports_everything_page_by_page(rig: Rig) -> None:
 
 
 def test_observing_changes_nothing(rig: Rig) -> None:
-    """What must be recorded before the first change is found out without one."""
+    """An observation returns what must be recorded before the first change, and changes nothing."""
     rig.do(Step.OBSERVE)
     assert rig.airflow.state.patched == []
 
@@ -63,7 +63,7 @@ STEPS = (Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.RELEASE)
 def test_every_fault_of_the_api_is_retryable_in_words(
     rig: Rig, step: Step, fault: str, reason: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the API does, a step says so with a reason and without the password."""
+    """Whatever the API does, a step reports it with a reason and without the password."""
     rig.do(Step.OBSERVE)
     if fault == "slow":
         make = rest.Api
@@ -80,7 +80,7 @@ def test_every_fault_of_the_api_is_retryable_in_words(
 
 @pytest.mark.parametrize("fault", ["drop", "html", "500", "429"])
 def test_a_fault_of_every_path_is_retryable(rig: Rig, fault: str) -> None:
-    """Even asking which Airflow it is may fail, and that is retried."""
+    """Even the request for the Airflow version may fail; that is retried."""
     rig.airflow.state.fault = fault
     with pytest.raises(Retryable):
         rig.do(Step.OBSERVE)
@@ -94,7 +94,7 @@ def test_an_airflow_that_is_gone_is_retryable(three: Rig) -> None:
 
 
 def test_an_unlimited_pool_that_2x_cannot_list_is_told(tmp_path: Path) -> None:
-    """Airflow 2.x answers 500 while a pool has no limit: the message says what to change."""
+    """Airflow 2.x answers 500 if a pool has no limit: the message says what to change."""
     with FakeAirflow("2") as airflow:
         airflow.state.pools["endless"] = -1
         with pytest.raises(Retryable, match="no limit"):
@@ -106,7 +106,7 @@ def test_an_unlimited_pool_that_2x_cannot_list_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["username", "password"])
 def test_wrong_credentials_are_denied(rig: Rig, name: str) -> None:
-    """The message names the secret and tells none of it; and what a 2.x wants besides."""
+    """The message names the secret, shows none of it, and says what else Airflow 2.x needs."""
     (rig.secret / name).write_text("wr0ng-s3cret")
     with pytest.raises(Retryable, match="refuses the credentials") as caught:
         rig.do(Step.OBSERVE)
@@ -118,7 +118,7 @@ def test_wrong_credentials_are_denied(rig: Rig, name: str) -> None:
 
 @pytest.mark.parametrize("fault", ["400", "422", "500"])
 def test_a_login_that_repeats_what_it_was_sent_tells_no_password(three: Rig, fault: str) -> None:
-    """Validation errors of Airflow 3.x have the whole input in them; the message does not."""
+    """Validation errors of Airflow 3.x contain the whole input; the message does not."""
     three.airflow.state.fault, three.airflow.state.fault_on = fault, "/auth/token"
     with pytest.raises(Retryable) as caught:
         three.do(Step.OBSERVE)
@@ -127,7 +127,7 @@ def test_a_login_that_repeats_what_it_was_sent_tells_no_password(three: Rig, fau
 
 @pytest.mark.parametrize("token", [b"t0p-secret\nof two lines", b"t0p-secret-\xff\xfe"])
 def test_a_token_that_fits_no_header_is_denied(three: Rig, token: bytes) -> None:
-    """The error of the HTTP library would have the token in it."""
+    """The error of the HTTP library would contain the token."""
     (three.secret / "token").write_bytes(token)
     with pytest.raises(Retryable) as caught:
         three.do(Step.OBSERVE)
@@ -143,7 +143,7 @@ def test_a_ready_token_is_used(three: Rig) -> None:
 
 
 def test_a_token_that_ended_is_renewed_once(three: Rig) -> None:
-    """A 401 in the middle of a step leads to another login, not to a failure."""
+    """A 401 in the middle of a step causes another login, not a failure."""
     with rest.Api(three.airflow.url, three.secret) as api:
         api.pools()
         three.airflow.state.token = "a-newer-token"
@@ -151,7 +151,7 @@ def test_a_token_that_ended_is_renewed_once(three: Rig) -> None:
 
 
 def test_an_executable_that_is_not_allowed_is_stalled(three: Rig) -> None:
-    """Whoever writes definitions runs nothing that the settings do not hold."""
+    """Authors of definitions can only run commands that are in the settings."""
     three.component("scheduler", restart=("/bin/sh", "-c", "true"))
     with pytest.raises(Stalled, match=r"local\.allow"):
         three.do(Step.RESTART)
@@ -159,7 +159,7 @@ def test_an_executable_that_is_not_allowed_is_stalled(three: Rig) -> None:
 
 @pytest.mark.parametrize("step", [Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT])
 def test_pools_come_back_though_a_command_is_no_longer_allowed(three: Rig, step: Step) -> None:
-    """What is forbidden while the drain waits ends the drain, and the pools are restored."""
+    """If a command is forbidden during the drain, the drain ends and the pools are restored."""
     before = dict(three.airflow.state.pools)
     three.do(Step.OBSERVE)
     three.do(Step.PAUSE)
@@ -175,7 +175,7 @@ def test_pools_come_back_though_a_command_is_no_longer_allowed(three: Rig, step:
 
 
 def test_pools_are_paused_and_restored_exactly(rig: Rig) -> None:
-    """Pools come back as they were, those at 0 before stay at 0."""
+    """Pools get their earlier values back; those that were at 0 stay at 0."""
     before = {"default_pool": 128, "small": 3, "closed": 0}
     rig.airflow.state.pools = dict(before)
     rig.do(Step.OBSERVE)
@@ -197,7 +197,7 @@ def test_an_unlimited_pool_comes_back_unlimited(three: Rig) -> None:
 
 
 def test_a_pool_that_a_person_changed_meanwhile_is_left(rig: Rig) -> None:
-    """Someone's decision during the drain is not overwritten, and a deleted pool is no error."""
+    """A person's change during the drain is not overwritten, and a deleted pool is no error."""
     rig.airflow.state.pools |= {"gone": 2}
     rig.do(Step.OBSERVE)
     rig.do(Step.PAUSE)
@@ -208,7 +208,7 @@ def test_a_pool_that_a_person_changed_meanwhile_is_left(rig: Rig) -> None:
 
 
 def test_a_pool_made_after_the_observation_is_not_paused(rig: Rig) -> None:
-    """Nobody would know what to restore it to."""
+    """Nobody would know which value to restore."""
     rig.do(Step.OBSERVE)
     rig.airflow.state.pools["new"] = 5
     rig.do(Step.PAUSE)
@@ -216,7 +216,7 @@ def test_a_pool_made_after_the_observation_is_not_paused(rig: Rig) -> None:
 
 
 def test_pausing_and_releasing_twice_is_harmless(rig: Rig) -> None:
-    """After a crash a step is simply done again."""
+    """After a crash a step is simply repeated."""
     rig.do(Step.OBSERVE)
     for step in (Step.PAUSE, Step.PAUSE, Step.RELEASE, Step.RELEASE):
         assert rig.do(step) == OK
@@ -224,7 +224,7 @@ def test_pausing_and_releasing_twice_is_harmless(rig: Rig) -> None:
 
 
 def test_the_drain_waits_for_running_tasks(rig: Rig) -> None:
-    """Not yet while tasks run, with their number; done when none does."""
+    """The step is unfinished, and gives their number, while tasks run; done when none does."""
     rig.airflow.state.busy = 2
     result = rig.do(Step.DRAIN, after=59)
     assert (result.verdict, problem(result).message) == (NOT_YET, "2 tasks still run")
@@ -234,7 +234,7 @@ def test_the_drain_waits_for_running_tasks(rig: Rig) -> None:
 
 @pytest.mark.parametrize("down", [False, True])
 def test_at_its_deadline_the_drain_is_given_up_or_goes_on(rig: Rig, down: bool) -> None:
-    """`abort` gives up in words, `proceed` goes on; the same when Airflow stopped answering."""
+    """`abort` gives up with a message, `proceed` continues, also if Airflow no longer answers."""
     rig.airflow.state.busy = 2
     rig.airflow.state.fault = "drop" if down else ""
     result = rig.do(Step.DRAIN, after=61)
@@ -249,7 +249,7 @@ def test_at_its_deadline_the_drain_is_given_up_or_goes_on(rig: Rig, down: bool) 
 
 
 def test_only_components_that_load_a_build_are_restarted_the_server_last(three: Rig) -> None:
-    """The others go on undisturbed, and the API answers while the workers start."""
+    """The other components keep running, and the API answers while the workers start."""
     names = ("scheduler", "api-server")
     three.activation = replace(three.activation, load_into=names, from_load_into=("scheduler",))
     assert three.do(Step.RESTART) == OK
@@ -257,7 +257,7 @@ def test_only_components_that_load_a_build_are_restarted_the_server_last(three: 
 
 
 def test_a_restart_command_that_fails_is_told_in_words(three: Rig) -> None:
-    """The component, the exit code and what the command said."""
+    """The message has the component, the exit code and the command's output."""
     three.component("triggerer", restart=python("import sys; sys.exit('no such unit')"))
     result = three.do(Step.RESTART)
     assert result.verdict is FAILED
@@ -267,7 +267,7 @@ def test_a_restart_command_that_fails_is_told_in_words(three: Rig) -> None:
 
 
 def test_a_restart_command_that_is_gone_is_told_in_words(three: Rig, tmp_path: Path) -> None:
-    """A command that was removed from the machine is named."""
+    """The message names a command that was removed from the machine."""
     gone = str(tmp_path / "gone")
     three.driver = LocalDriver(LocalSettings(allow=("*",)), tmp_path / "secrets")
     three.component("triggerer", restart=(gone,))
@@ -277,7 +277,7 @@ def test_a_restart_command_that_is_gone_is_told_in_words(three: Rig, tmp_path: P
 def test_a_restart_command_that_hangs_is_ended_with_all_it_started(
     three: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails in words, and nothing of it stays behind to act later."""
+    """The step fails with a message, and no process of the command survives."""
     monkeypatch.setattr(commands, "COMMAND_TIMEOUT", 3.0)
     three.activation = replace(three.activation, load_into=("scheduler",), from_load_into=())
     pid = tmp_path / "pid"
@@ -296,7 +296,7 @@ def test_a_restart_command_that_hangs_is_ended_with_all_it_started(
 
 
 def test_a_restart_command_may_leave_its_component_running(three: Rig, tmp_path: Path) -> None:
-    """A process in the background that still holds the command's output does not hold us up."""
+    """A background process that still holds the command's output does not delay the step."""
     pid = tmp_path / "pid"
     three.component(
         "scheduler",
@@ -312,7 +312,7 @@ def test_a_restart_command_may_leave_its_component_running(three: Rig, tmp_path:
 
 
 def _ended(pid: int, patience: float = 10.0) -> bool:
-    """Has a process ended; a zombie that nobody waits for has."""
+    """Return True if a process has ended or is a zombie."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -329,14 +329,14 @@ def _ended(pid: int, patience: float = 10.0) -> bool:
 # --------------------------------------------------------------------------------- its processes
 
 
-NAME = "holds-builds"  # of no instance of another test, which may run side by side
+NAME = "holds-builds"  # of no other test's instance, as tests may run in parallel
 
 
 @pytest.mark.parametrize(("share", "counts"), [("ours", True), ("other", False), ("unseen", True)])
 def test_a_process_holds_the_builds_of_its_own_share(
     tmp_path: Path, share: str, *, counts: bool
 ) -> None:
-    """An instance of that name may be on another share, too; a path not seen here may be ours."""
+    """An instance of that name may be on another share; an unknown path may be on ours."""
     for name in ("ours", "other"):
         (tmp_path / name / "instances" / NAME / "loader").mkdir(parents=True)
     driver = LocalDriver(LocalSettings(allow=("*",)), tmp_path, share=tmp_path / "ours")

@@ -1,4 +1,4 @@
-"""When the local driver believes that a restart worked: the gate, against the fake Airflow."""
+"""The gate of the local driver, which decides if a restart worked, against the fake Airflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.rig import FAILED, NOT_YET, OK, Rig, problem, python
 
 
 def test_after_a_restart_that_worked_the_gate_is_open(rig: Rig) -> None:
-    """Fresh heartbeats, DAGs parsed again, no new error."""
+    """Heartbeats are fresh, DAGs were parsed again, and there is no new error."""
     rig.do(Step.OBSERVE)
     rig.restart()
     assert rig.do(Step.PROBE) == OK
@@ -29,7 +29,7 @@ def test_after_a_restart_that_worked_the_gate_is_open(rig: Rig) -> None:
 
 
 def test_a_clock_that_is_set_back_while_probing_does_not_close_the_gate(rig: Rig) -> None:
-    """Reports are newer than when this process began to look, if not than the recorded restart."""
+    """Reports that are newer than the first probe count, even if the recorded time is later."""
     rig.do(Step.OBSERVE)
     rig.restart()
     rig.activation = replace(rig.activation, restarted_at=time.time() + 3600)
@@ -38,7 +38,7 @@ def test_a_clock_that_is_set_back_while_probing_does_not_close_the_gate(rig: Rig
 
 @pytest.mark.parametrize("component", ["scheduler", "triggerer", "dag-processor"])
 def test_heartbeats_older_than_the_restart_are_not_healthy(rig: Rig, component: str) -> None:
-    """A green health page that tells of the old process does not open the gate."""
+    """A healthy report about the old process does not open the gate."""
     rig.airflow.state.restarts[component] = "silent"
     rig.restart()
     result = rig.do(Step.PROBE)
@@ -48,7 +48,7 @@ def test_heartbeats_older_than_the_restart_are_not_healthy(rig: Rig, component: 
 
 @pytest.mark.parametrize("section", ["metadatabase", "scheduler", "triggerer", "dag_processor"])
 def test_never_healthy_is_a_gate_timeout(rig: Rig, section: str) -> None:
-    """Not yet until the deadline, then a failure that names the section."""
+    """The step is unfinished until the deadline, then fails with the section's name."""
     rig.restart()
     rig.airflow.state.unhealthy = {section}
     assert rig.do(Step.PROBE, after=59).verdict is NOT_YET
@@ -61,7 +61,7 @@ def test_never_healthy_is_a_gate_timeout(rig: Rig, section: str) -> None:
 
 @pytest.mark.parametrize("fault", ["drop", "401", "html", "500"])
 def test_an_api_that_stays_away_is_a_gate_timeout(rig: Rig, fault: str) -> None:
-    """While it starts an API may do anything; at the deadline the last fault is told."""
+    """An API may do anything while it starts; at the deadline the last fault is reported."""
     rig.restart()
     rig.airflow.state.fault = fault
     assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
@@ -73,7 +73,7 @@ def test_an_api_that_stays_away_is_a_gate_timeout(rig: Rig, fault: str) -> None:
 
 
 def test_refused_credentials_say_nothing_about_the_build(rig: Rig) -> None:
-    """Not a GateTimeout, which would mark it: they stay the reason at the deadline, in words."""
+    """They are no GateTimeout, which would mark the build: they are the reason at the deadline."""
     rig.restart()
     (rig.secret / "password").write_text("of last year")
     assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
@@ -84,7 +84,7 @@ def test_refused_credentials_say_nothing_about_the_build(rig: Rig) -> None:
 
 
 def test_a_dag_that_is_not_parsed_again_keeps_the_gate_closed(rig: Rig) -> None:
-    """Until every DAG that was there has been parsed since the restart, health proves nothing."""
+    """Health proves nothing until every known DAG has been parsed since the restart."""
     rig.airflow.state.dags = {"hello": 1.0, "world": 1.0}
     rig.do(Step.OBSERVE)
     rig.restart()
@@ -95,7 +95,7 @@ def test_a_dag_that_is_not_parsed_again_keeps_the_gate_closed(rig: Rig) -> None:
 
 
 def test_a_dag_that_was_deleted_meanwhile_is_not_waited_for(rig: Rig) -> None:
-    """Teams go on editing their DAGs during an activation."""
+    """Teams keep editing their DAGs during an activation."""
     rig.airflow.state.dags = {"hello": 1.0, "world": 1.0}
     rig.do(Step.OBSERVE)
     rig.restart()
@@ -105,12 +105,12 @@ def test_a_dag_that_was_deleted_meanwhile_is_not_waited_for(rig: Rig) -> None:
 
 
 def dag_file(rig: Rig, name: str) -> str:
-    """How Airflow names the file of a DAG that does not parse."""
+    """Return the name that Airflow gives to the file of a DAG that does not parse."""
     return f"{name}.py" if rig.airflow.airflow == "3" else f"/dags/{name}.py"
 
 
 def test_a_new_import_error_fails_the_gate_at_once(rig: Rig) -> None:
-    """The file and the trace's last line are told, and how many more there are."""
+    """The message has the file, the trace's last line and the number of further errors."""
     rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", 1.0)}
     rig.do(Step.OBSERVE)
     rig.restart()
@@ -126,7 +126,7 @@ def test_a_new_import_error_fails_the_gate_at_once(rig: Rig) -> None:
 
 
 def test_what_was_broken_before_does_not_close_the_gate(rig: Rig) -> None:
-    """Neither its error, told anew, nor its DAG, which is listed on and never parsed."""
+    """Neither its error, reported again, nor its DAG, which stays listed but is never parsed."""
     rig.airflow.state.dags = {"hello": 1.0, "old": 1.0}
     rig.airflow.state.errors = {dag_file(rig, "old"): ("boom", 1.0)}
     rig.do(Step.OBSERVE)
@@ -137,7 +137,7 @@ def test_what_was_broken_before_does_not_close_the_gate(rig: Rig) -> None:
 
 
 def test_a_file_of_the_same_name_in_another_bundle_is_another_file(three: Rig) -> None:
-    """A file broken before in one bundle does not excuse that of another team's bundle."""
+    """A file that was broken before in one bundle does not excuse the file of another bundle."""
     three.airflow.state.errors = {"etl.py": ("boom", 1.0)}
     three.do(Step.OBSERVE)
     three.restart()
@@ -146,7 +146,7 @@ def test_a_file_of_the_same_name_in_another_bundle_is_another_file(three: Rig) -
 
 
 def test_a_component_that_stays_down_fails(rig: Rig) -> None:
-    """Its status command's words are told; just after the restart it may still be starting."""
+    """The status command's output is reported; right after the restart it may still be starting."""
     rig.restart()
     rig.component("scheduler", status=python("import sys; sys.exit('scheduler FATAL')"))
     looks = [rig.do(Step.PROBE) for _ in range(DOWN_LOOKS)]
@@ -156,7 +156,7 @@ def test_a_component_that_stays_down_fails(rig: Rig) -> None:
 
 
 def test_time_in_which_nobody_looked_takes_no_component_down(rig: Rig, tmp_path: Path) -> None:
-    """Looks in a row count, however much time lies between them; one that finds it up ends it."""
+    """Consecutive bad checks count, not the time between them; a good one resets the count."""
     rig.restart()
     mark = tmp_path / "down"
     program = f"import pathlib, sys; sys.exit(pathlib.Path({str(mark)!r}).exists())"
@@ -171,7 +171,7 @@ def test_time_in_which_nobody_looked_takes_no_component_down(rig: Rig, tmp_path:
 def test_a_status_command_without_an_answer_says_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a busy machine it may take too long; only the gate's time limit ends that."""
+    """It may take too long on a busy machine; only the gate's time limit ends that."""
     monkeypatch.setattr(local, "STATUS_TIMEOUT", 0.05)
     rig.restart()
     rig.component("scheduler", status=python("import time; time.sleep(30)"))
@@ -188,7 +188,7 @@ def test_a_status_command_without_an_answer_says_nothing(
 def test_what_the_old_process_reports_while_it_ends_is_not_believed(
     three: Rig, tmp_path: Path
 ) -> None:
-    """The old dag-processor goes on for a moment; only the word of the new one counts."""
+    """The old dag-processor still reports for a moment; only reports of the new one count."""
     three.do(Step.OBSERVE)
     three.activation = replace(three.activation, restarted_at=time.time())
     time.sleep(0.2)
@@ -217,7 +217,7 @@ def test_what_the_old_process_reports_while_it_ends_is_not_believed(
 
 
 def test_declared_providers_and_plugins_must_be_loaded(rig: Rig, tmp_path: Path) -> None:
-    """The gate stays closed until the API server has loaded what the build declares."""
+    """The gate stays closed until the API server has loaded the plugins that the build declares."""
     wanted = Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
     rig.driver = LocalDriver(
         LocalSettings(allow=(sys.executable,)),
@@ -238,7 +238,7 @@ def test_declared_providers_and_plugins_must_be_loaded(rig: Rig, tmp_path: Path)
 def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
     rig: Rig, tmp_path: Path
 ) -> None:
-    """With loadInto the scheduler alone, the API server has nothing of the build."""
+    """If only the scheduler loads the build, the API server has nothing of it."""
     rig.driver = LocalDriver(
         LocalSettings(allow=(sys.executable,)),
         tmp_path / "secrets",
@@ -250,7 +250,7 @@ def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
 
 
 def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None:
-    """Entry points of Airflow's two groups, by distribution; other groups do not matter."""
+    """The entry points of Airflow's two groups are read by distribution; others are ignored."""
     for stem, group in (
         ("Acme_Provider", "apache_airflow_provider"),
         ("acme_plugin", "airflow.plugins"),

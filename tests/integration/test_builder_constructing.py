@@ -1,4 +1,4 @@
-"""From a lock to a build on the share: what is fetched, checked, refused and used again."""
+"""From a lock to a build on the share: downloads, checks, refusals and reuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes.wheels import make_sdist, make_wheel
 
 
 def refused(bench: Bench, lock: str, *wanted: str, **more: object) -> Stalled:
-    """How a construction is refused; nothing of it is on the share."""
+    """Return the error that refuses a construction; nothing of the build is on the share."""
     with pytest.raises(Stalled) as caught:
         bench.builder.construct(bench.job(), bench.recipe(*wanted, **more), bench.runtime, lock)
     assert bench.on_share() == []
@@ -27,7 +27,7 @@ def refused(bench: Bench, lock: str, *wanted: str, **more: object) -> Stalled:
 
 
 def test_a_build_holds_its_packages_lock_sbom_and_log(bench: Bench) -> None:
-    """What the loader, an auditor and a person need lies together on the share."""
+    """The files for the loader, for an auditor and for a person are together on the share."""
     make_wheel(bench.public.folder, "alpha", requires=("beta",))
     make_wheel(bench.public.folder, "beta", "2.0")
     recipe = bench.recipe("alpha", env=(("ACME_REGION", "eu"),))
@@ -55,7 +55,7 @@ def test_bytecode_is_compiled_once_and_holds_wherever_it_is_copied(bench: Bench)
 
 
 def test_tests_inside_of_packages_are_not_compiled(bench: Bench) -> None:
-    """Nobody imports them on an instance; a package of that name, and alike ones, are compiled."""
+    """Instances never import them; modules in packages with that or a similar name are compiled."""
     names = ("alpha/one.py", "alpha/tests/two.py", "alpha/sub/tests/deep/three.py",
              "alpha/testing/four.py", "alpha/tests.py", "tests/five.py")  # fmt: skip
     make_wheel(bench.public.folder, "alpha", files=dict.fromkeys(names, "X = 1\n"))
@@ -65,7 +65,7 @@ def test_tests_inside_of_packages_are_not_compiled(bench: Bench) -> None:
 
 
 def test_the_largest_wheels_are_placed_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes longest is not left for the end; packages keep the lock's order."""
+    """The wheels that take longest come first; packages keep the lock's order."""
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     noise = "".join(chr(33 + n * n % 89) for n in range(50_000))
     make_wheel(bench.public.folder, "alpha", requires=("beta", "gamma"))
@@ -80,7 +80,7 @@ def test_the_largest_wheels_are_placed_first(bench: Bench, monkeypatch: pytest.M
 
 
 def test_the_same_lock_twice_builds_nothing_new(bench: Bench) -> None:
-    """A second construction fetches, places and changes nothing, even by another process."""
+    """A second construction downloads, places and changes nothing, even in another process."""
     make_wheel(bench.public.folder, "alpha")
     recipe = bench.recipe("alpha")
     lock = bench.lock(recipe)
@@ -92,7 +92,7 @@ def test_the_same_lock_twice_builds_nothing_new(bench: Bench) -> None:
 
 
 def test_a_wheel_that_many_builds_want_at_once_is_fetched_and_made_once(bench: Bench) -> None:
-    """Eight builds begin together; each wheel that they share costs one download and one entry."""
+    """If eight builds start together, each shared wheel costs one download and one entry."""
     shared = [f"common{number}" for number in range(4)]
     for name in (*shared, *(f"own{number}" for number in range(8))):
         make_wheel(bench.public.folder, name)
@@ -100,7 +100,7 @@ def test_a_wheel_that_many_builds_want_at_once_is_fetched_and_made_once(bench: B
     jobs = [bench.job(f"team{number}") for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         locks = list(pool.map(bench.lock, recipes, jobs))
-        bench.public.asked.clear()  # resolving reads metadata; now only wheels are fetched
+        bench.public.asked.clear()  # resolution reads metadata; from here on only wheels
         together = threading.Barrier(8)
 
         def construct(job: Job, recipe: Recipe, lock: str) -> Built:
@@ -116,7 +116,7 @@ def test_a_wheel_that_many_builds_want_at_once_is_fetched_and_made_once(bench: B
 
 
 def test_a_second_team_uses_the_entries_of_the_first(bench: Bench) -> None:
-    """What one team's build brought is neither fetched nor written again for another's."""
+    """What one team's build needed is neither downloaded nor written again for another team."""
     make_wheel(bench.public.folder, "alpha")
     make_wheel(bench.public.folder, "beta")
     bench.paths(bench.build(bench.recipe("alpha")))
@@ -131,7 +131,7 @@ def test_a_second_team_uses_the_entries_of_the_first(bench: Bench) -> None:
 
 
 def test_a_wheel_that_was_replaced_on_the_index_is_refused(bench: Bench) -> None:
-    """The lock's hash decides, and the words say what happened and what to do."""
+    """The lock's hash decides, and the message says what happened and what to do."""
     make_wheel(bench.public.folder, "alpha")
     lock = bench.lock(bench.recipe("alpha"))
     make_wheel(bench.public.folder, "alpha", files={"alpha.py": "import os\n"})
@@ -145,7 +145,7 @@ def test_a_wheel_that_was_replaced_on_the_index_is_refused(bench: Bench) -> None
 def test_what_an_index_sends_has_an_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, most: int, seconds: float
 ) -> None:
-    """A wheel that is too large, or does not come to its end in time, is not fetched further."""
+    """A wheel that is too large, or takes too long, is not downloaded further."""
     make_wheel(bench.public.folder, "alpha")
     recipe = bench.recipe("alpha")
     lock = bench.lock(recipe)
@@ -157,7 +157,7 @@ def test_what_an_index_sends_has_an_end(
 
 
 def test_a_wheel_that_vanished_from_the_index_is_tried_again_later(bench: Bench) -> None:
-    """An index that answers 404 may recover; nothing is on the share."""
+    """An index that answers 404 may recover; nothing is left on the share."""
     wheel = make_wheel(bench.public.folder, "alpha")
     lock = bench.lock(bench.recipe("alpha"))
     wheel.unlink()
@@ -168,7 +168,7 @@ def test_a_wheel_that_vanished_from_the_index_is_tried_again_later(bench: Bench)
 
 @pytest.mark.parametrize("name", ["../../escaped.py", "/tmp/escaped.py", "alpha/../../x.py"])
 def test_a_wheel_that_leaves_its_folder_is_refused(bench: Bench, name: str) -> None:
-    """A member that points outside is refused before anything is unpacked."""
+    """A member with a path outside is refused before anything is unpacked."""
     make_wheel(bench.public.folder, "alpha", files={"alpha.py": "", name: "x = 1\n"})
     error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
     assert error.reason == "UnsafeWheel"
@@ -177,7 +177,7 @@ def test_a_wheel_that_leaves_its_folder_is_refused(bench: Bench, name: str) -> N
 
 
 def test_a_wheel_whose_record_is_wrong_is_installed_with_a_warning(bench: Bench) -> None:
-    """Its own hash is the lock's: it is what was resolved, as for pip and uv."""
+    """Its own hash matches the lock, so it is what was resolved, as for pip and uv."""
     make_wheel(bench.public.folder, "alpha", bad_record=True)
     built = bench.build(bench.recipe("alpha"))
     assert set(bench.paths(built)) == {"alpha.py"}
@@ -187,7 +187,7 @@ def test_a_wheel_whose_record_is_wrong_is_installed_with_a_warning(bench: Bench)
 
 
 def test_a_wheel_that_no_disk_takes_is_refused_for_good(bench: Bench) -> None:
-    """It is the wheel that is wrong, and not the build disk."""
+    """The wheel is at fault, not the build disk."""
     make_wheel(bench.public.folder, "alpha", files={"x" * 253 + ".py": "", "alpha.py": ""})
     error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
     assert error.reason == "InvalidWheel"
@@ -202,7 +202,7 @@ def test_a_wheel_that_no_disk_takes_is_refused_for_good(bench: Bench) -> None:
 def test_a_page_that_is_none_is_said_in_words(
     bench: Bench, answer: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The index is named; nothing of it is printed past the log."""
+    """The message names the index; only the log shows anything of the page."""
     with Answers(answer.encode(), {"Content-Type": "application/json"}) as server:
         host = server.url.removeprefix("http://")
         bench.builder = bench.make_builder(allow_hosts=[host])
@@ -214,7 +214,7 @@ def test_a_page_that_is_none_is_said_in_words(
 
 
 def test_wheels_that_share_a_package_become_one_directory(bench: Bench) -> None:
-    """Two wheels that fill one regular package import together."""
+    """Two wheels that both have files of one regular package can be imported together."""
     files = {"family/__init__.py": "", "family/one.py": "", "bin_one.py": ""}
     make_wheel(bench.public.folder, "family-one", files=files)
     make_wheel(bench.public.folder, "family-two", files={"family/two.py": "import family.one\n"})
@@ -230,7 +230,7 @@ def test_wheels_that_share_a_package_become_one_directory(bench: Bench) -> None:
 
 
 def test_index_credentials_are_nowhere_but_in_their_secret(bench: Bench) -> None:
-    """No log, cache, build file or error holds the password, in the clear or as basic auth."""
+    """No log, cache, build file or error contains the password, in clear text or as basic auth."""
     make_wheel(bench.private.folder, "acme-tools")
     spy = "import os, pathlib\n" + (
         "pathlib.Path('acme_own/seen.py').write_text(repr(dict(os.environ)))\n"
@@ -248,7 +248,7 @@ def test_index_credentials_are_nowhere_but_in_their_secret(bench: Bench) -> None
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_credentials_in_the_default_indexs_address_stay_there(bench: Bench, indexed: bool) -> None:
-    """A password in the operator's settings is used, and is in no lock, log or cache."""
+    """A password in the operator's settings is used, and appears in no lock, log or cache."""
     make_wheel(bench.private.folder, "alpha")
     url = bench.private.url.replace("://", f"://{USER}:{PASSWORD}@")
     bench.builder = bench.make_builder(default_index=url)
@@ -259,7 +259,7 @@ def test_credentials_in_the_default_indexs_address_stay_there(bench: Bench, inde
 
 
 def test_credentials_in_what_a_build_prints_are_masked(bench: Bench) -> None:
-    """Even a secret that a build script knows and prints does not reach its log or its error."""
+    """A secret that a build script knows and prints appears neither in its log nor in its error."""
     loud = f"print('it is {PASSWORD}')\nraise SystemExit('http://u:{PASSWORD}@host/')\n"
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=loud)
     job = bench.job()
@@ -273,7 +273,7 @@ def test_credentials_in_what_a_build_prints_are_masked(bench: Bench) -> None:
 
 
 def test_a_named_sdist_is_built_in_the_sandbox(bench: Bench) -> None:
-    """It is fetched, checked by its hash, built without a network, and placed like any wheel."""
+    """It is downloaded, checked by its hash, built without a network and placed like a wheel."""
     make_sdist(bench.public.folder, "delta", "3.1", requires=("beta",))
     make_wheel(bench.public.folder, "beta")
     recipe = bench.recipe("delta", source_builds=("delta",))
@@ -286,7 +286,7 @@ def test_a_named_sdist_is_built_in_the_sandbox(bench: Bench) -> None:
 
 
 def test_a_wheel_is_preferred_to_an_sdist_that_may_be_built(bench: Bench) -> None:
-    """Naming a package allows building it, it does not ask for it."""
+    """To name a package permits building it, but does not require that."""
     make_sdist(bench.public.folder, "delta", preamble="raise SystemExit('built')\n")
     make_wheel(bench.public.folder, "delta")
     built = bench.build(bench.recipe("delta", source_builds=("delta",)))
@@ -294,7 +294,7 @@ def test_a_wheel_is_preferred_to_an_sdist_that_may_be_built(bench: Bench) -> Non
 
 
 def test_a_private_sdist_is_built_with_its_index(bench: Bench) -> None:
-    """An sdist behind credentials is fetched with them, and is built without them."""
+    """An sdist behind credentials is downloaded with them and built without them."""
     make_sdist(bench.private.folder, "acme-delta")
     recipe = bench.recipe(
         "acme-delta", source_builds=("acme-delta",), indexes=(bench.corp("acme-*"),)
@@ -304,7 +304,7 @@ def test_a_private_sdist_is_built_with_its_index(bench: Bench) -> None:
 
 
 def test_an_sdist_is_built_once_for_a_team(bench: Bench) -> None:
-    """Another recipe of the same team finds the wheel; another team builds its own."""
+    """Another recipe of the same team reuses the wheel; another team builds its own."""
     make_sdist(bench.public.folder, "delta")
     make_wheel(bench.public.folder, "alpha")
     counts = []
@@ -317,7 +317,7 @@ def test_an_sdist_is_built_once_for_a_team(bench: Bench) -> None:
 
 
 def test_an_sdist_that_was_replaced_is_refused_and_not_built(bench: Bench) -> None:
-    """The sdist's hash is checked before a line of it runs."""
+    """The sdist's hash is checked before any of its code runs."""
     make_sdist(bench.public.folder, "delta")
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     make_sdist(bench.public.folder, "delta", preamble="print('it ran')\n")
@@ -326,7 +326,7 @@ def test_an_sdist_that_was_replaced_is_refused_and_not_built(bench: Bench) -> No
 
 
 def test_an_sdist_in_a_lock_that_is_no_longer_named_is_refused(bench: Bench) -> None:
-    """A kept lock allows nothing that the definition does not."""
+    """A kept lock permits nothing that the definition does not permit."""
     make_sdist(bench.public.folder, "delta")
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     error = refused(bench, lock, "delta")
@@ -335,7 +335,7 @@ def test_an_sdist_in_a_lock_that_is_no_longer_named_is_refused(bench: Bench) -> 
 
 
 def test_an_sdist_that_does_not_build_says_why_at_its_line(bench: Bench) -> None:
-    """The build's last words reach the person who asked for the package."""
+    """The person who asked for the package sees the end of the build's output."""
     make_sdist(bench.public.folder, "delta", preamble="raise SystemExit('no compiler here')\n")
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     error = refused(bench, lock, "delta", source_builds=("delta",))

@@ -1,7 +1,7 @@
-"""Nothing gets out of the sandbox, whoever the daemon runs as: root, or an ordinary user.
+"""Attempts to break out of the sandbox, with the daemon as root and as an ordinary user.
 
-Each attempt is made twice: in a sandbox that hides nothing, where it must succeed, so that it is
-known to be one; and in the real one, where it must achieve nothing.
+Each attempt is made twice: in a sandbox that hides nothing, where it must succeed, which proves
+that it is a real attempt; and in the real one, where it must achieve nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.fakes.confining import ORDINARY, confine, run_as
 CODE = Path(escapes.__file__).read_text()
 USERS = [0, ORDINARY] if os.geteuid() == 0 else [os.geteuid()]
 
-# An earlier release's sandbox: everything of the machine, read-only. bwrap leaves root its rights.
+# The sandbox of an earlier release: the whole machine, read-only. With bwrap root keeps its rights.
 WEAK = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev"]
 ANYBODYS = {
     "nested user namespace", "cloned user namespace", "another team's token",
@@ -44,13 +44,13 @@ ROOTS = {
     "capabilities", "root", "mount", "unmount", "remount", "chroot", "make a device", "trace",
     "new privileges",
 }  # fmt: skip
-# What no plain sandbox gives, or what this machine may not have: stopped all the same.
+# Not possible in any plain sandbox, or missing on this machine: stopped in any case.
 NOWHERE = {"devices", "sockets to the hypervisor", "sockets to the kernel's ciphers"}
-# Any bubblewrap stops these for some users: that they can succeed is seen without it.
+# Any bubblewrap stops these for some users; they are shown to succeed without it.
 BARE = {
     "new privileges", "write outside", "trace", "root directory of a process", "processes outside",
 }  # fmt: skip
-UNTRIED = {"vhangup"}  # would end the terminal of whoever runs the tests
+UNTRIED = {"vhangup"}  # would end the terminal of the user who runs the tests
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Machine:
     places: dict[str, Any]
 
     def attempt(self, *, network: bool = False) -> dict[str, str]:
-        """Make every attempt in the sandbox; returns those that achieved something."""
+        """Make every attempt in the sandbox; return those that achieved something."""
         command = [sys.executable, "-c", CODE, json.dumps(self.places)]
         return _achieved(confine(self.folder, self.user, command, network=network))
 
     def attempt_weakly(self, *, bare: bool) -> dict[str, str]:
-        """Make the attempts in a sandbox that hides nothing, or without any."""
+        """Make the attempts in a sandbox that hides nothing, or without a sandbox."""
         names = BARE if bare else [n for n in escapes.ESCAPES if n not in BARE]
         words = [sys.executable, "-c", CODE, json.dumps(self.places), *names]
         work = str(self.folder / "weak")
@@ -152,12 +152,12 @@ def test_every_attempt_is_one(machine: Machine) -> None:
 
 
 def test_no_attempt_achieves_anything(machine: Machine) -> None:
-    """A build script, a backend or a module that is imported has no way out."""
+    """A build script, a build backend or an imported module cannot break out."""
     assert machine.attempt() == {}
 
 
 def test_a_resolver_with_the_network_has_that_and_no_more(machine: Machine) -> None:
-    """It reads the public index by itself; services that listen on sockets are not the index."""
+    """It reads the public index by itself; services on local sockets are not the index."""
     assert machine.attempt(network=True) == {"network": "connected"}
 
 

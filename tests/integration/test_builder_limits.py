@@ -1,4 +1,4 @@
-"""What ends a build before it is done: an operator, a limit of time or memory, a full disk."""
+"""Builds that end early: cancelled, over a limit of time or memory, or out of disk space."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ time.sleep(3600)
 
 
 def living(mark: str) -> list[int]:
-    """Processes whose command line holds a mark, wherever they went."""
+    """Return the processes whose command line contains a mark, wherever they are."""
     return [
         process.pid
         for process in psutil.process_iter(["cmdline"])
@@ -36,7 +36,7 @@ def living(mark: str) -> list[int]:
 
 
 def gone(mark: str) -> bool:
-    """Wait for the kernel to have ended what was killed."""
+    """Wait until the kernel has ended the killed processes; return True if it did."""
     for _ in range(200):
         if not living(mark):
             return True
@@ -45,7 +45,7 @@ def gone(mark: str) -> bool:
 
 
 def test_a_cancelled_build_ends_with_all_its_processes(bench: Bench) -> None:
-    """Cancelling mid-build stops it at once, also what it started in a session of its own."""
+    """A cancelled build stops at once, with processes that it started in other sessions."""
     mark = f"mark-{time.monotonic_ns()}"
     code = SLEEP.format(mark=mark)
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
@@ -68,7 +68,7 @@ def test_a_cancelled_build_ends_with_all_its_processes(bench: Bench) -> None:
 
 
 def test_a_build_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> None:
-    """The time limit ends all processes of a build; the message is at the package."""
+    """The time limit ends all processes of a build; the message points to the package."""
     mark = f"mark-{time.monotonic_ns()}"
     with Bench(tmp_path, build_timeout=1.5) as bench:
         code = SLEEP.format(mark=mark)
@@ -81,7 +81,7 @@ def test_a_build_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> Non
 
 
 def test_a_resolution_that_takes_too_long_says_what_to_do(tmp_path: Path) -> None:
-    """The resolver's time limit is a verdict on the requirements."""
+    """If the resolver reaches its time limit, the requirements are to blame."""
     with Bench(tmp_path, resolve_timeout=0.001) as bench:
         make_wheel(bench.public.folder, "alpha")
         with pytest.raises(Stalled, match="narrow the requirements") as caught:
@@ -90,7 +90,7 @@ def test_a_resolution_that_takes_too_long_says_what_to_do(tmp_path: Path) -> Non
 
 
 def test_a_build_cannot_use_more_memory_than_is_allowed(tmp_path: Path) -> None:
-    """A build script that takes gigabytes fails by itself, and nothing else does."""
+    """A build script that uses gigabytes of memory fails, and nothing else does."""
     with Bench(tmp_path, memory_bytes=2 << 30) as bench:
         code = "hoard = bytearray(3 << 30)\n"
         own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
@@ -103,13 +103,13 @@ def test_a_build_cannot_use_more_memory_than_is_allowed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Bench]:
-    """A bench whose state is on a real file system of 24 MB."""
+    """Yield a bench whose state is on a real file system of 24 MB."""
     with small_disk(tmp_path / "state", "24m"), Bench(tmp_path) as bench:
         yield bench
 
 
 def fill(bench: Bench, leave: int) -> Path:
-    """Fill the state's disk but for so many bytes."""
+    """Fill the disk of the state up to `leave` free bytes."""
     filler = bench.state / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(bench.state).free - leave))
     return filler
@@ -117,7 +117,7 @@ def fill(bench: Bench, leave: int) -> Path:
 
 @pytest.mark.parametrize("leave", [0, 40 << 10])
 def test_a_full_disk_while_resolving_is_tried_again_later(small: Bench, leave: int) -> None:
-    """No room is nobody's mistake: the words are about the disk, and it works once there is."""
+    """A full disk is nobody's mistake: the message says so, and a later try succeeds."""
     make_wheel(small.public.folder, "alpha", files={"alpha.py": "#" * 200_000})
     filler = fill(small, leave)
     with pytest.raises(Retryable, match="local build disk is full") as caught:
@@ -131,7 +131,7 @@ def test_a_full_disk_while_resolving_is_tried_again_later(small: Bench, leave: i
 def test_a_full_disk_while_constructing_leaves_nothing_on_the_share(
     small: Bench, leave: int
 ) -> None:
-    """Wherever the room ends, there is no entry and no build, and it works once there is room."""
+    """Whenever space runs out, no entry and no build is left, and a later try succeeds."""
     make_wheel(small.public.folder, "alpha", files={"alpha.py": "x = '" + "#" * 200_000 + "'"})
     recipe = small.recipe("alpha")
     lock = small.lock(recipe)
@@ -146,7 +146,7 @@ def test_a_full_disk_while_constructing_leaves_nothing_on_the_share(
 
 
 def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small: Bench) -> None:
-    """A build script that runs out of disk is tried again later."""
+    """A build script that runs out of disk space is tried again later."""
     code = "open('large', 'wb').write(bytes(64 << 20))\n"
     own = small.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
     with pytest.raises(Retryable, match="local build disk is full"):

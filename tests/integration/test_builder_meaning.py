@@ -1,4 +1,4 @@
-"""What verification makes of a build that imports: is it what was meant, for this instance."""
+"""Verification of builds that import: whether they are what was meant, and fit the instance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def verify(bench: Bench, recipe: Recipe) -> list[Any]:
-    """Build and verify; the warnings."""
+    """Build and verify; return the warnings."""
     job = bench.job()
     built = bench.build(recipe, job)
     verified = bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
@@ -43,7 +43,7 @@ def verify(bench: Bench, recipe: Recipe) -> list[Any]:
 
 
 def refused(bench: Bench, recipe: Recipe) -> Stalled:
-    """How the verification of a build fails."""
+    """Return the error with which the verification of a build fails."""
     with pytest.raises(Stalled) as caught:
         verify(bench, recipe)
     assert caught.value.reason == "VerificationFailed"
@@ -62,7 +62,7 @@ def refused(bench: Bench, recipe: Recipe) -> Stalled:
     ],
 )
 def test_a_module_that_the_base_has_too_is_refused(bench: Bench, files: dict[str, str]) -> None:
-    """The base's would be loaded: both distributions are named, and what to do."""
+    """The base's module would be loaded: the message names both distributions and what to do."""
     make_wheel(bench.public.folder, "other", files=files)
     error = refused(bench, bench.recipe("acme-core>=1", "other==1.0"))
     assert "acme_core would be loaded from acme-core 2.0 of the base" in error.message
@@ -71,27 +71,27 @@ def test_a_module_that_the_base_has_too_is_refused(bench: Bench, files: dict[str
 
 
 def test_a_shadowed_module_may_be_accepted(bench: Bench) -> None:
-    """By its name, whoever wants the base's."""
+    """A definition may accept it by name, if the base's module is wanted."""
     make_wheel(bench.public.folder, "other", files={"acme_core.py": "X = 1\n", "fine.py": ""})
     assert verify(bench, bench.recipe("other", checks=Checks(exclude=("acme_core",)))) == []
 
 
 def test_an_own_package_is_not_shadowed_either(bench: Bench) -> None:
-    """Its line in the definition is named."""
+    """The message points to its line in the definition."""
     own = bench.package("acme-own", {"acme_core/__init__.py": ""})
     error = refused(bench, bench.recipe(own))
     assert "of the base, and not from acme-own of this build" in error.message
 
 
 def test_modules_that_stand_for_others_are_as_meant(bench: Bench) -> None:
-    """A package may put the base's module in the place of one of its own."""
+    """A package may replace one of its own modules with the base's."""
     text = "import sys, acme_core\nsys.modules[__name__] = acme_core\n"
     make_wheel(bench.public.folder, "other", files={"other.py": text})
     assert verify(bench, bench.recipe("other")) == []
 
 
 def test_files_of_the_data_scheme_lie_where_modules_look_for_them(bench: Bench) -> None:
-    """In one prefix with the modules of all wheels that have such files."""
+    """They are in one prefix with the modules of all wheels that have such files."""
     site = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     make_wheel(
         bench.public.folder, "engine",
@@ -123,7 +123,7 @@ def test_files_of_the_data_scheme_lie_where_modules_look_for_them(bench: Bench) 
 
 
 def test_modules_that_no_dag_imports_are_warnings(bench: Bench) -> None:
-    """Migrations, templates, tests and parts for an extra, each told with its reason."""
+    """Migrations, templates, tests and modules for an extra are each reported with a reason."""
     own = bench.package(
         "acme-own",
         {
@@ -153,13 +153,13 @@ def test_modules_that_no_dag_imports_are_warnings(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("acme_own/__init__.py", "import pyspark\n"),  # nothing of it imports then
-        ("acme_own/deep.py", "import undeclared\n"),  # of no extra
+        ("acme_own/__init__.py", "import pyspark\n"),  # so nothing of it can be imported
+        ("acme_own/deep.py", "import undeclared\n"),  # part of no extra
         ("acme_own/deep.py", "x = \n"),
     ],
 )
 def test_what_is_wrong_is_not_taken_for_optional(bench: Bench, module: str, text: str) -> None:
-    """Only what an extra explains is."""
+    """Only what an extra explains is optional."""
     own = bench.package(
         "acme-own", {"acme_own/__init__.py": "", module: text},
         requires=("pyspark>=3.5; extra == 'spark'",),
@@ -168,7 +168,7 @@ def test_what_is_wrong_is_not_taken_for_optional(bench: Bench, module: str, text
 
 
 def test_an_optional_module_that_is_asked_for_must_import(bench: Bench) -> None:
-    """checks.imports says that somebody needs it."""
+    """checks.imports says that the module is needed."""
     own = bench.package(
         "acme-own", {"acme_own/__init__.py": "", "acme_own/spark.py": "import pyspark\n"},
         requires=("pyspark; extra == 'spark'",),
@@ -179,7 +179,7 @@ def test_an_optional_module_that_is_asked_for_must_import(bench: Bench) -> None:
 
 @pytest.mark.parametrize("glob", ["acme_own.old", "acme_own.old.*", "*.old", "acme_own.o*"])
 def test_modules_that_are_excluded_are_not_imported(bench: Bench, glob: str) -> None:
-    """Globs of their names, with all that is in them; other modules are looked at."""
+    """Globs of their names exclude them and all that is in them; others are checked."""
     modules = {"acme_own/__init__.py": "", "acme_own/old/x.py": "raise SystemExit\n"}
     own = bench.package("acme-own", modules)
     assert verify(bench, bench.recipe(own, checks=Checks(exclude=(glob,)))) == []
@@ -187,7 +187,7 @@ def test_modules_that_are_excluded_are_not_imported(bench: Bench, glob: str) -> 
 
 
 def test_a_module_nobody_imports_cannot_spoil_the_report(bench: Bench) -> None:
-    """It ends the process: what was seen before counts."""
+    """If it ends the process, the results until then still count."""
     own = bench.package(
         "acme-own",
         {"acme_own/__init__.py": "", "acme_own/tests/test_x.py": "import os\nos._exit(3)\n"},
@@ -199,7 +199,7 @@ def test_a_module_nobody_imports_cannot_spoil_the_report(bench: Bench) -> None:
 
 
 def test_a_pointer_of_lfs_instead_of_data_is_refused_in_an_own_package(bench: Bench) -> None:
-    """At its file, as it is in the repo."""
+    """The error points to the file in the repo."""
     own = bench.package("acme-own", {"acme_own/__init__.py": "", "acme_own/weights.bin": POINTER})
     error = refused(bench, bench.recipe(own))
     assert "acme_own/weights.bin is a Git LFS pointer" in error.message
@@ -208,14 +208,14 @@ def test_a_pointer_of_lfs_instead_of_data_is_refused_in_an_own_package(bench: Be
 
 
 def test_a_pointer_in_somebody_elses_wheel_is_a_warning(bench: Bench) -> None:
-    """Whoever installs it cannot change it."""
+    """The person who installs the wheel cannot change it."""
     make_wheel(bench.public.folder, "other", files={"other/__init__.py": "", "other/w": POINTER})
     (warning,) = verify(bench, bench.recipe("other"))
     assert "other/w" in warning
 
 
 def with_program(bench: Bench, data: bytes) -> Recipe:
-    """A recipe with a program that a server has."""
+    """Return a recipe with a program as a server has it."""
     digest = hashlib.sha256(data).hexdigest()
     with Answers(data, {}) as server:
         host = server.url.removeprefix("http://")
@@ -237,7 +237,7 @@ def with_program(bench: Bench, data: bytes) -> Recipe:
     ],
 )
 def test_a_program_that_cannot_start_is_refused(bench: Bench, data: bytes, words: str) -> None:
-    """Before a task needs it."""
+    """The build is refused before a task needs the program."""
     error = refused(bench, with_program(bench, data))
     assert "the program tool cannot be started" in error.message
     assert words in error.message
@@ -245,7 +245,7 @@ def test_a_program_that_cannot_start_is_refused(bench: Bench, data: bytes, words
 
 @pytest.mark.parametrize("data", [b"#!/bin/sh\nexit 0\n", b"#!/bin/sh\nexit 2\n"])
 def test_a_program_that_starts_is_fine(bench: Bench, data: bytes) -> None:
-    """Whatever it says of what it is asked; it needs no mode in the definition."""
+    """Its output does not matter, and the definition need not give it a mode."""
     assert verify(bench, with_program(bench, data)) == []
 
 
@@ -253,7 +253,7 @@ def test_a_program_that_starts_is_fine(bench: Bench, data: bytes) -> None:
 
 
 def activate(bench: Bench, recipe: Recipe) -> None:
-    """Build, verify and point the instance to it."""
+    """Build, verify and activate the build on the instance."""
     built = bench.build(recipe)
     job, instance, runtime = bench.job(), bench.instance(), bench.runtime
     bench.builder.verify(job, recipe, runtime, instance, built.build_id)
@@ -264,7 +264,7 @@ def activate(bench: Bench, recipe: Recipe) -> None:
 
 
 def test_a_module_that_dags_need_is_missed_before_anything_live_is_touched(bench: Bench) -> None:
-    """A renamed module fails on the bare base too: it is the active build that it is held to."""
+    """A renamed module also fails on the bare base, so the comparison is with the active build."""
     old = bench.package("acme-own", {"acme_own/__init__.py": "", "acme_own/old.py": ""})
     new = bench.package("acme-own", {"acme_own/__init__.py": "", "acme_own/new.py": ""})
     bench.instance()
@@ -280,7 +280,7 @@ def test_a_module_that_dags_need_is_missed_before_anything_live_is_touched(bench
 
 
 def test_dags_are_parsed_again_with_a_build_that_was_verified_before(bench: Bench) -> None:
-    """A way back to an older build, after DAGs have come to need the newer one."""
+    """An older build may no longer fit, if DAGs meanwhile need the newer one."""
     old = bench.package("acme-own", {"acme_own/__init__.py": ""})
     new = bench.package("acme-own", {"acme_own/__init__.py": "", "acme_own/new.py": ""})
     activate(bench, bench.recipe(old))
@@ -292,7 +292,7 @@ def test_dags_are_parsed_again_with_a_build_that_was_verified_before(bench: Benc
 
 
 def test_an_own_module_that_imports_too_slowly_is_refused(bench: Bench) -> None:
-    """Every DAG that imports it would be past the instance's limit."""
+    """Every DAG that imports it would exceed the instance's limit."""
     own = bench.package(
         "acme-own", {"acme_own/__init__.py": "", "acme_own/slow.py": "import time\ntime.sleep(1)\n"}
     )
@@ -330,7 +330,7 @@ FORGERIES = [
 
 
 def test_a_forged_report_is_a_reason_in_words(bench: Bench) -> None:
-    """The build's own code can write what it likes: it is refused, and never a bug of ours."""
+    """A build's code can write any report: that refuses the build, and is no bug of Groundcrew."""
     text = (
         "import os, sys\n"
         "if 'imports' in sys.argv:\n"
@@ -345,13 +345,13 @@ def test_a_forged_report_is_a_reason_in_words(bench: Bench) -> None:
 
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda text: repr(text[:40]))
 def test_every_forgery_is_told(forgery: str) -> None:
-    """One of each kind, by the reader alone."""
+    """One report of each kind is given to the reader alone."""
     with pytest.raises(Malformed, match="the report"):
         parse(Report, forgery, "the report")
 
 
 def test_a_report_with_endless_wrong_rows_is_told_at_the_first() -> None:
-    """Errors of millions of rows would take gigabytes."""
+    """An error for each of millions of rows would take gigabytes."""
     for row in ("1", "{}", "[]"):
         text = f'{{"fatal": [{",".join([row] * 1_000_000)}]}}'
         with pytest.raises(Malformed, match=r"fatal\.0"):
@@ -359,5 +359,5 @@ def test_a_report_with_endless_wrong_rows_is_told_at_the_first() -> None:
 
 
 def test_a_sound_report_is_read() -> None:
-    """With what a later release may add."""
+    """It may contain what a later release adds."""
     assert parse(Report, json.dumps({**SOUND, "more": 1}), "the report").modules == 1

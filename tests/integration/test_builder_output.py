@@ -1,4 +1,4 @@
-"""What commands print, and what they leave behind: both end, whatever a build script does."""
+"""Output and leftover processes of commands: both are limited, whatever a build script does."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def job(tmp_path: Path) -> Job:
 
 
 def sandbox(tmp_path: Path) -> tuple[Sandbox, Path]:
-    """A sandbox without bubblewrap, which would end all that is in it; and a folder to work in."""
+    """Return a sandbox without bubblewrap, which would end all processes in it, and a folder."""
     work = tmp_path / "work"
     work.mkdir()
     return Sandbox(BuilderSettings(sandbox="off"), tmp_path / "cache", []), work
 
 
 def test_a_line_without_an_end_is_told_in_pieces_as_it_comes(job: Job, tmp_path: Path) -> None:
-    """Nobody holds all of it: its beginning is in the log while the rest is not yet printed."""
+    """It is never kept whole in memory: its start is in the log before its rest is printed."""
     box, work = sandbox(tmp_path)
 
     def cancel() -> None:
@@ -51,7 +51,7 @@ def test_a_line_without_an_end_is_told_in_pieces_as_it_comes(job: Job, tmp_path:
 
 
 def test_a_process_that_is_left_behind_holds_nothing(job: Job, tmp_path: Path) -> None:
-    """A command ends when it ends itself, with what it has printed."""
+    """The command ends when its own process ends, with what that has printed."""
     box, work = sandbox(tmp_path)
     begun = time.monotonic()
     ended = box.run(job, ["sh", "-c", "sleep 60 & echo done"], work=work, timeout=30)
@@ -60,7 +60,7 @@ def test_a_process_that_is_left_behind_holds_nothing(job: Job, tmp_path: Path) -
 
 
 def test_a_process_that_left_its_group_holds_no_place(job: Job, tmp_path: Path) -> None:
-    """Without bubblewrap it lives on; but the build goes on, too."""
+    """Without bubblewrap it stays alive, but the build continues."""
     box, work = sandbox(tmp_path)
     begun = time.monotonic()
     ended = box.run(job, ["sh", "-c", "setsid sleep 25 & echo done"], work=work, timeout=60)
@@ -69,7 +69,7 @@ def test_a_process_that_left_its_group_holds_no_place(job: Job, tmp_path: Path) 
 
 
 def answer_of(folder: Path, script: str, *results: Path) -> dict[str, Any]:
-    """What the program in a Job's pod answers to one command, a Python script."""
+    """Return the answer of the program in a Job's pod to one command, a Python script."""
     command = Command([sys.executable, "-c", script], folder, {}, 30, True, results)
     (folder / "ask-0.json").write_text(json.dumps(command.document(1)))
     with subprocess.Popen([sys.executable, str(WORKER), str(folder), "1", "30"]) as process:
@@ -91,7 +91,7 @@ def test_a_line_without_an_end_is_told_in_pieces_by_a_pod(tmp_path: Path) -> Non
 
 
 def test_results_are_read_only_as_the_pod_described_them(tmp_path: Path) -> None:
-    """Until the share shows all of a file, it is missing; what was not declared never counts."""
+    """A file that the share does not show completely is missing; undeclared files never count."""
     out = tmp_path / "out"
     script = (
         "import os, pathlib; os.mkdir('out'); pathlib.Path('out/a').write_text('x' * 300_000); "
@@ -111,7 +111,7 @@ def test_results_are_read_only_as_the_pod_described_them(tmp_path: Path) -> None
 
 
 def test_an_answer_with_another_digest_is_not_complete(tmp_path: Path) -> None:
-    """What a share shows halfway is read again."""
+    """A file that the share shows only partly is read again."""
     answer_of(tmp_path, "print('one')")
     path = tmp_path / "answer-0.json"
     assert read_answer(path, 1) is not None

@@ -1,4 +1,4 @@
-"""Resolving with real uv and real indexes: what a lock holds, and what a refusal says."""
+"""Resolution with real uv and real indexes: contents of the lock, and messages of refusals."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def refused(bench: Bench, *wanted: str | SourcePackage, **more: object) -> GroundcrewError:
-    """How a resolution is refused."""
+    """Return the error that refuses a resolution."""
     with pytest.raises(GroundcrewError) as caught:
         bench.lock(bench.recipe(*wanted, **more))
     return caught.value
 
 
 def test_only_what_the_base_lacks_is_locked(bench: Bench) -> None:
-    """The base's packages are no part of the lock, and their own requirements are not either."""
+    """Neither the base's packages nor their requirements are part of the lock."""
     make_wheel(bench.public.folder, "alpha", requires=("acme-core>=1", "beta", "apache-airflow"))
     make_wheel(bench.public.folder, "beta")
     make_wheel(bench.public.folder, "acme-core", "2.0")
@@ -47,7 +47,7 @@ def test_only_what_the_base_lacks_is_locked(bench: Bench) -> None:
 
 
 def test_the_base_decides_which_version_is_chosen(bench: Bench) -> None:
-    """A newer version that needs another version of the base's package gives way to an older."""
+    """A newer version that needs another version of a base package is passed over."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
     make_wheel(bench.public.folder, "alpha", "2.0", requires=("acme-core>=3",))
     make_wheel(bench.public.folder, "alpha", "1.0", requires=("acme-core<3",))
@@ -55,14 +55,14 @@ def test_the_base_decides_which_version_is_chosen(bench: Bench) -> None:
 
 
 def test_a_base_with_versions_of_its_own_resolves(bench: Bench) -> None:
-    """What the image's makers built themselves is on no index, and that is no obstacle."""
+    """Versions that the image's authors built themselves are on no index; that does not matter."""
     make_wheel(bench.public.folder, "alpha", requires=("old-lib>=1", "acme-core"))
     make_wheel(bench.public.folder, "old-lib", "9.0")
     assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
 
 
 def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -> None:
-    """A base with a broken version string still gets its delta."""
+    """A base with an invalid version string can still be resolved for."""
     with Bench(tmp_path, {"strange": "unknown-dirty"}) as bench:
         make_wheel(bench.public.folder, "alpha")
         assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
@@ -78,7 +78,7 @@ def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -
     {"name": "-odd"},
 ])  # fmt: skip
 def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, Any]) -> None:
-    """What a resolver cannot read of what is installed is left out, and stops nothing."""
+    """Metadata that the resolver cannot read is left out, and stops nothing."""
     (other,) = (d for d in bench.runtime.base if d.name == "old-lib")
     base = (*bench.runtime.base, replace(other, **{"name": "odd", **odd}))
     bench.runtime = replace(bench.runtime, key=f"{bench.runtime.key}-odd", base=base)
@@ -87,7 +87,7 @@ def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, Any])
 
 
 def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench) -> None:
-    """The message names the base's version, the resolver's words and the requirement's line."""
+    """The message has the base's version, the resolver's words and the requirement's line."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
     make_wheel(bench.public.folder, "alpha")
     error = refused(bench, "alpha", "acme-core>=3")
@@ -99,7 +99,7 @@ def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench)
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_a_package_of_the_repo_replaces_none_of_the_base(tmp_path: Path, version: str) -> None:
-    """Whatever the version that the base has: its own would be loaded."""
+    """Any version in the base prevents it, as the repo's package would be loaded."""
     with Bench(tmp_path, {"acme-own": version}) as bench:
         own = bench.package("acme-own", {"acme_own/__init__.py": ""})
         error = refused(bench, own)
@@ -108,7 +108,7 @@ def test_a_package_of_the_repo_replaces_none_of_the_base(tmp_path: Path, version
 
 
 def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench) -> None:
-    """A conflict deep in the tree is at the line of the requirement that brings it."""
+    """A conflict deep in the tree is reported at the line of the requirement that causes it."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
     make_wheel(bench.public.folder, "beta")
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
@@ -119,7 +119,7 @@ def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench)
 
 
 def test_requirements_that_exclude_each_other_stall(bench: Bench) -> None:
-    """Two requirements without a common version are a conflict, in the resolver's words."""
+    """Two requirements without a common version are a conflict, with the resolver's message."""
     for version in ("1.0", "2.0"):
         make_wheel(bench.public.folder, "gamma", version)
     make_wheel(bench.public.folder, "alpha", requires=("gamma<2",))
@@ -130,7 +130,7 @@ def test_requirements_that_exclude_each_other_stall(bench: Bench) -> None:
 
 
 def test_a_constraint_of_the_team_binds(bench: Bench) -> None:
-    """A constraints file limits what is chosen, though it asks for nothing itself."""
+    """A constraints file limits the choice of versions, but requires nothing itself."""
     for version in ("1.0", "2.0"):
         make_wheel(bench.public.folder, "gamma", version)
     limits = (("teams/red/constraints.txt", "gamma<2\nnever-asked-for==1\n"),)
@@ -138,7 +138,7 @@ def test_a_constraint_of_the_team_binds(bench: Bench) -> None:
 
 
 def test_a_name_that_does_not_exist_is_not_found(bench: Bench) -> None:
-    """A misspelt requirement is told as such, at its line."""
+    """A misspelt requirement is reported as such, at its line."""
     make_wheel(bench.public.folder, "alpha")
     error = refused(bench, "alpha", "alhpa")
     assert (error.reason, error.place) == ("NotFound", Place(FILE, 8))
@@ -147,7 +147,7 @@ def test_a_name_that_does_not_exist_is_not_found(bench: Bench) -> None:
 
 @pytest.mark.parametrize("indexed", [False, True])
 def test_an_sdist_that_is_not_named_is_refused_in_words(bench: Bench, indexed: bool) -> None:
-    """A package without a wheel says what may be done about it, whatever the indexes are."""
+    """The message for a package without a wheel says what to do, whatever the indexes are."""
     make_sdist(bench.public.folder, "delta")
     more = {"indexes": (bench.corp(),)} if indexed else {}
     error = refused(bench, "delta", **more)
@@ -157,7 +157,7 @@ def test_an_sdist_that_is_not_named_is_refused_in_words(bench: Bench, indexed: b
 
 
 def test_naming_one_sdist_does_not_allow_another(bench: Bench) -> None:
-    """`sourceBuilds` is about the packages that it names and about no other."""
+    """`sourceBuilds` permits only the packages that it names."""
     make_sdist(bench.public.folder, "delta")
     make_sdist(bench.public.folder, "epsilon")
     error = refused(bench, "delta", "epsilon", source_builds=("delta",))
@@ -166,7 +166,7 @@ def test_naming_one_sdist_does_not_allow_another(bench: Bench) -> None:
 
 
 def test_the_private_index_wins_over_a_higher_public_version(bench: Bench) -> None:
-    """A name that matches the index's globs is never taken from the public index."""
+    """A name that matches the index's globs is never downloaded from the public index."""
     make_wheel(bench.private.folder, "acme-tools", "1.0")
     make_wheel(bench.public.folder, "acme-tools", "99.0")
     make_wheel(bench.public.folder, "alpha", requires=("acme.tools",))
@@ -184,7 +184,7 @@ def test_the_private_index_wins_over_a_higher_public_version(bench: Bench) -> No
     "address", ["/f/acme_gpu-2.0%2Bcu118-py3-none-any.whl", "/get?file=7", '/"\\/a.whl']
 )
 def test_a_wheel_has_its_name_whatever_its_address_is(bench: Bench, address: str) -> None:
-    """It may be quoted, or say nothing at all; the lock can be read and the wheel is found."""
+    """An address may be quoted or say nothing at all; the lock is readable, the wheel is found."""
     name = "acme_gpu-2.0+cu118-py3-none-any.whl"
     href = address.replace('"', "&quot;")
     page = f'<a href="{href}#sha256={"0" * 64}" data-core-metadata="true">{name}</a>'
@@ -202,7 +202,7 @@ def test_a_wheel_has_its_name_whatever_its_address_is(bench: Bench, address: str
 
 
 def test_a_private_name_that_is_missing_fails_rather_than_falls_through(bench: Bench) -> None:
-    """When the private index lacks a name, the public one is not even asked."""
+    """If the private index lacks a name, the public one is not even asked."""
     make_wheel(bench.private.folder, "acme-other")
     make_wheel(bench.public.folder, "acme-tools", "99.0")
     error = refused(bench, "acme-tools", indexes=(bench.corp(),))
@@ -212,7 +212,7 @@ def test_a_private_name_that_is_missing_fails_rather_than_falls_through(bench: B
 
 
 def test_wrong_credentials_name_the_index_and_not_the_password(bench: Bench) -> None:
-    """An index that refuses is retried, and the words say which secret to renew."""
+    """If an index refuses, it is tried again, and the message says which secret to renew."""
     (bench.secrets / "red" / "corp" / "password").write_text("expired-" + PASSWORD)
     make_wheel(bench.private.folder, "acme-tools")
     error = refused(bench, "acme-tools", indexes=(bench.corp(),))
@@ -223,14 +223,14 @@ def test_wrong_credentials_name_the_index_and_not_the_password(bench: Bench) -> 
 
 
 def test_a_missing_secret_says_where_it_belongs(bench: Bench) -> None:
-    """A secret of another team is not used: the team's own folder is named."""
+    """A secret of another team is not used: the message names the team's own folder."""
     with pytest.raises(Stalled, match="secret corp of team blue") as caught:
         bench.lock(bench.recipe("acme-tools", indexes=(bench.corp(),)), bench.job("blue"))
     assert caught.value.reason == "SecretMissing"
 
 
 def test_an_index_that_is_down_is_tried_again_later(tmp_path: Path) -> None:
-    """No answer is no verdict: the error is one that a retry may heal."""
+    """No answer means nothing about the requirements: the error can be retried."""
     with Bench(tmp_path, default_index="http://127.0.0.1:9/simple/") as bench:
         error = refused(bench, "alpha")
     assert isinstance(error, Retryable)
@@ -238,7 +238,7 @@ def test_an_index_that_is_down_is_tried_again_later(tmp_path: Path) -> None:
 
 
 def test_what_is_cached_of_one_index_is_not_taken_for_anothers(bench: Bench) -> None:
-    """Two recipes with other indexes never share what uv remembers of a name and version."""
+    """Two recipes with different indexes never share what uv has cached for a name and version."""
     make_wheel(bench.private.folder, "acme-tools", "1.0", requires=("acme-private",))
     make_wheel(bench.private.folder, "acme-private")
     make_wheel(bench.public.folder, "acme-tools", "1.0", requires=("alpha",))
@@ -255,7 +255,7 @@ def test_what_is_cached_of_one_index_is_not_taken_for_anothers(bench: Bench) -> 
 
 @pytest.mark.parametrize("team", ["red", "blue"])
 def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team: str) -> None:
-    """Also of an environment that was accepted before: the daemon's own builder looks at use."""
+    """Environments accepted earlier are included: the daemon's builder checks at each use."""
     make_wheel(bench.private.folder, "acme-tools")
     settings = Settings(
         state_dir=bench.state, secrets_dir=bench.secrets, share=bench.share.root,
@@ -272,7 +272,7 @@ def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team
                 rooms.builder.resolve(bench.job(), recipe, bench.runtime)
             assert caught.value.reason == "CredentialsTaken"
             assert bench.private.asked == []
-        else:  # another team's secret of the same name is another
+        else:  # a secret of the same name, but of another team
             assert rooms.builder.resolve(bench.job(), recipe, bench.runtime).packages
     finally:
         rooms.store.close()
@@ -283,7 +283,7 @@ def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team
     ["-r FILE", "--index-url URL", "--find-links FOLDER", "gamma @ URL", "-c FILE", "a\x0b-r FILE"],
 )
 def test_a_constraint_is_never_handed_on_as_it_is_written(bench: Bench, text: str) -> None:
-    """Whatever a record holds, uv reads no file and asks no address for it."""
+    """Whatever a record contains, uv reads no file and requests no address because of it."""
     secret = bench.root / "secret"
     secret.write_text("S3cret line of the daemon\n")
     make_wheel(bench.private.folder, "gamma")
@@ -300,7 +300,7 @@ def test_a_constraint_is_never_handed_on_as_it_is_written(bench: Bench, text: st
 
 @pytest.mark.parametrize("address", ["https://127.0.0.1:9/x-1-py3-none-any.whl", "file:///etc/x"])
 def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: str) -> None:
-    """It is told at the package's requirement, before anything is asked for."""
+    """It is reported at the package's requirement, before any request is made."""
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, (f"gamma @ {address}",))
     error = refused(bench, own)
     assert (error.reason, error.place) == ("NotAllowed", own.place)
@@ -308,7 +308,7 @@ def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: s
 
 
 def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> None:
-    """Asked for or not, as with any package of an index."""
+    """An extra has the same effect as in any package of an index."""
     make_wheel(bench.public.folder, "beta")
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("beta; extra == 'io'",))
     recipe = bench.recipe(own)
@@ -348,10 +348,10 @@ SPOILED = [
 def test_a_wheel_that_a_backend_spoils_is_refused_in_words(
     bench: Bench, member: str, whole: str, words: str
 ) -> None:
-    """Whatever a team's backend writes is its own mistake: told at its line, not read whole."""
+    """Whatever a build backend writes is its team's mistake: shown at its line, not read whole."""
     preamble = SPOILING.format(member=member, whole=whole)
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=preamble)
-    for _ in range(2):  # made, and then from the cache
+    for _ in range(2):  # built first, then from the cache
         error = refused(bench, own)
         assert isinstance(error, Stalled)
         assert error.reason == ("UnsafeWheel" if "outside" in words else "InvalidWheel")
@@ -375,7 +375,7 @@ def test_a_wheel_that_a_backend_spoils_is_refused_in_words(
     ],
 )
 def test_a_lock_that_names_an_address_is_not_built(bench: Bench, row: str) -> None:
-    """A row that is from no index and not from the repo has words of its own."""
+    """A row that is neither from an index nor from the repo has a message of its own."""
     lock = f'lock-version = "1.0"\n[[packages]]\nname = "gamma"\nversion = "1.0"\n{row}\n'
     with pytest.raises(Stalled) as caught:
         bench.builder.construct(bench.job(), bench.recipe("gamma"), bench.runtime, lock)

@@ -1,4 +1,4 @@
-"""What a team's code may do while it is built and verified: nothing but its own work."""
+"""The limits on a team's code while it is built and verified."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ STOPPED = {
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """A service of the machine, as a database or a container engine would listen."""
+    """Yield the socket of a service of the machine, like that of a database or container engine."""
     place = Path(f"/run/groundcrew-test-{time.monotonic_ns()}.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         try:
@@ -72,7 +72,7 @@ def listening() -> Iterator[str]:
 
 
 def probes(bench: Bench, listening: str) -> str:
-    """Code that tries what is forbidden; its findings are in `found`."""
+    """Return code that tries forbidden things; its results are in `found`."""
     (bench.state / "groundcrew.db").write_text("records of every team")
     places = {
         "outside": str(bench.root / "evil"),
@@ -88,7 +88,7 @@ def probes(bench: Bench, listening: str) -> str:
 
 
 def stopped(found: dict[str, object]) -> dict[str, object]:
-    """The findings that have one right value."""
+    """Return the findings that have one correct value."""
     return {key: found[key] for key in STOPPED}
 
 
@@ -126,7 +126,7 @@ print(json.dumps(found))
 
 @pytest.fixture
 def elsewhere() -> Iterator[Path]:
-    """A folder that is in no temporary folder and in no home."""
+    """Yield a folder that is in no temporary folder and in no home."""
     place = Path(f"/opt/groundcrew-test-{time.monotonic_ns()}")
     try:
         place.mkdir()
@@ -139,7 +139,7 @@ def elsewhere() -> Iterator[Path]:
 def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
     bench: Bench, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Settings, secrets, records, homes, keys, temporary folders, and sockets in these."""
+    """Settings, secrets, records, homes, keys and temporary folders, with all sockets in them."""
     monkeypatch.setenv("HOME", str(elsewhere / "home"))
     monkeypatch.setenv("KUBECONFIG", str(elsewhere / "kube.yaml"))
     monkeypatch.setenv("GROUNDCREW_CONFIG", str(elsewhere / "groundcrew.toml"))
@@ -194,7 +194,7 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
 def test_an_interpreter_in_a_hidden_folder_is_there_without_the_folder(
     bench: Bench, tmp_path: Path
 ) -> None:
-    """A venv by a link, its base elsewhere, and what a .pth names; nothing beside them."""
+    """A venv behind a link, its base and what a .pth file names are visible; nothing else is."""
     place = tmp_path / "people" / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     checkout = tmp_path / "people" / "checkout"
@@ -230,7 +230,7 @@ def test_an_interpreter_in_a_hidden_folder_is_there_without_the_folder(
 def test_a_package_is_stopped_at_every_border_when_it_is_verified(
     bench: Bench, listening: str
 ) -> None:
-    """Importing it happens behind the same borders as building it."""
+    """It is imported in the same sandbox in which it was built."""
     code = probes(bench, listening) + (
         "import json\n"
         "if 'GROUNDCREW_BUILD' in os.environ:\n"
@@ -251,7 +251,7 @@ def test_a_package_is_stopped_at_every_border_when_it_is_verified(
     ["SECRETS/blue", "SECRETS", "LINK", "STATE/cache", "/", "/proc/self", "/tmp", "/run"],
 )
 def test_an_airflow_cfg_opens_no_hidden_place(bench: Bench, folder: str) -> None:
-    """Whatever it names as dags_folder: no code of the build's or the DAGs' own is run with it."""
+    """Whatever its dags_folder is: no code of the build or the DAGs runs with access to it."""
     (bench.secrets / "blue").mkdir()
     (bench.secrets / "blue" / "dag.py").write_text("raise RuntimeError(open(__file__).read())\n")
     instance = bench.instance()
@@ -274,7 +274,7 @@ def test_an_airflow_cfg_opens_no_hidden_place(bench: Bench, folder: str) -> None
 
 
 def test_what_a_build_script_leaves_behind_leads_nowhere(bench: Bench) -> None:
-    """Links to others' files in place of its folder's are neither written to nor read."""
+    """Links to other files, in place of files in its folder, are neither written to nor read."""
     victim = bench.root / "victim"
     victim.write_text("untouched")
     forged = bench.root / "report.json"
@@ -307,7 +307,7 @@ for folder in pathlib.Path.cwd(), pathlib.Path(os.environ["HOME"]), *pathlib.Pat
 
 
 def test_one_teams_build_is_not_what_another_team_gets(bench: Bench) -> None:
-    """The same tree is built for each team by itself: what one's cache makes of it is its own."""
+    """The same tree is built for each team separately: its cache only affects that team."""
     caches = bench.state / "cache" / "uv-teams"
     leave = f"import pathlib\npathlib.Path({str(caches / 'blue' / 'mark')!r}).write_text('')\n"
     left = bench.package("acme-left", {"acme_left/__init__.py": ""}, preamble=leave)
@@ -332,7 +332,7 @@ def test_one_teams_build_is_not_what_another_team_gets(bench: Bench) -> None:
 
 
 def test_without_a_sandbox_everything_else_still_holds(tmp_path: Path) -> None:
-    """`sandbox: off` builds with private indexes and keeps their credentials to itself."""
+    """`sandbox: off` builds with private indexes and keeps their credentials secret."""
     with Bench(tmp_path, sandbox="off") as bench:
         make_wheel(bench.private.folder, "acme-tools")
         own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("acme-tools",))

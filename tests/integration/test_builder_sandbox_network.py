@@ -1,4 +1,4 @@
-"""What a team's code reaches of a network while it is built: files of its indexes, and no more."""
+"""Network access of a team's code while it is built: files of its indexes and nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ index = next(w for w in words if w.endswith("/simple/") and "8400" in w)"""
 def test_a_proxys_password_is_for_what_has_the_network(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A build script has no use for a proxy; uv by itself has."""
+    """A build script does not need a proxy; uv does."""
     proxy = "http://user:word@127.0.0.1:9/"
     monkeypatch.setenv("https_proxy", proxy)
     monkeypatch.setenv("http_proxy", proxy)
@@ -72,7 +72,7 @@ pathlib.Path("acme_own/seen.py").write_text(json.dumps(found))
 def test_the_index_in_the_sandbox_leads_to_no_service_of_the_machine(
     bench: Bench, *, redirected: bool
 ) -> None:
-    """What a team's own index lists, or redirects to, is not read from the daemon's loopback."""
+    """Addresses on the daemon's loopback that a team's index lists or redirects to are not read."""
     code = f"""{FIND_INDEX}
 def ask(url):
     try:
@@ -102,7 +102,7 @@ pathlib.Path("acme_own/seen.py").write_text(ask(file["url"]))
 
 
 def test_a_teams_index_is_no_service_of_the_machine_itself(bench: Bench) -> None:
-    """An index on loopback that only a definition names is not asked anything."""
+    """An index on loopback that only a definition names gets no request."""
     with served({"/simple/acme-lib/": "words"}) as within:
         index = Index("corp", f"{within.url}/simple/", ("acme-*",))
         with pytest.raises(Stalled, match="a loopback address"):
@@ -111,7 +111,7 @@ def test_a_teams_index_is_no_service_of_the_machine_itself(bench: Bench) -> None
 
 
 def test_build_requirements_come_from_the_index(bench: Bench) -> None:
-    """Without a network, a package's build still gets what its `requires` asks for."""
+    """A package's build gets what its `requires` asks for, without a network."""
     make_wheel(bench.public.folder, "tool", files={"tool.py": "word = 'from the index'\n"})
     code = "import pathlib, tool\npathlib.Path('acme_own/seen.py').write_text(tool.word)\n"
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)

@@ -1,4 +1,4 @@
-"""What teams share and what they do not: locks and builds, when a wheel was made from source."""
+"""Sharing of locks and builds between teams, if a wheel was built from source."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def asking_for(bench: Bench, package: SourcePackage, tool: str) -> SourcePackage:
-    """The package with a build requirement, whose `needs` are what its wheel requires."""
+    """Return the package with a build requirement; `tool.needs` adds requirements to its wheel."""
     folder = bench.root / "trees" / package.tree
     project = folder / "pyproject.toml"
     project.write_text(project.read_text().replace("requires = []", f'requires = ["{tool}"]'))
@@ -43,13 +43,13 @@ def asking_for(bench: Bench, package: SourcePackage, tool: str) -> SourcePackage
 
 
 def common(bench: Bench) -> SourcePackage:
-    """A package of which `seen.py` says what its build requirement said."""
+    """Return a package whose `seen.py` shows the build requirement that it was built with."""
     own = bench.package("acme-common", {"acme_common/__init__.py": ""}, preamble=SEEN)
     return asking_for(bench, replace(own, path="shared/packages/common"), "tool")
 
 
 def poison(bench: Bench, team: str, needs: str = "") -> None:
-    """Let a package of a team change what uv has cached for that team: it may write there."""
+    """Let a package of a team change uv's cache for that team, which it may write."""
     cache = bench.state / "cache" / "uv-teams" / team
     code = (
         "import pathlib, tool\n"
@@ -66,7 +66,7 @@ def seen(bench: Bench, built: Built) -> str:
 
 
 def test_a_teams_own_index_shapes_nobody_elses_build(bench: Bench) -> None:
-    """One tree, built by a team with an index that replaces what builds it, and by another team."""
+    """One tree is built by a team whose index replaces the build tool, and by another team."""
     own = common(bench)
     with IndexServer(bench.root / "evil") as evil:
         make_wheel(evil.folder, "tool", files={"tool.py": TOOL.format("evil", "")})
@@ -82,7 +82,7 @@ def test_a_teams_own_index_shapes_nobody_elses_build(bench: Bench) -> None:
 
 
 def test_what_a_team_does_to_its_cache_reaches_no_other_team(bench: Bench) -> None:
-    """Build scripts of a team replace what uv has cached for it; that team alone gets it."""
+    """Build scripts of a team replace entries in uv's cache for it; only that team gets them."""
     own = common(bench)
     poison(bench, "blue")
     recipe = bench.recipe(own)
@@ -96,7 +96,7 @@ def test_what_a_team_does_to_its_cache_reaches_no_other_team(bench: Bench) -> No
 
 
 def test_an_sdists_wheel_is_part_of_what_a_build_is(bench: Bench) -> None:
-    """What a third-party sdist becomes in one team's cache is not what another team gets."""
+    """The wheel built from a third-party sdist in one team's cache is not given to another team."""
     caches = bench.state / "cache" / "uv-teams"
     code = (
         f"import pathlib\nmarks = list(pathlib.Path({str(caches)!r}).rglob('mark'))\n"
@@ -113,7 +113,7 @@ def test_an_sdists_wheel_is_part_of_what_a_build_is(bench: Bench) -> None:
 
 
 def test_the_same_environment_is_one_build_for_two_teams(bench: Bench) -> None:
-    """Each team makes the wheel by itself; the same bytes are the same build, published once."""
+    """Each team builds the wheel itself; the same bytes are the same build, published once."""
     recipe = bench.recipe(common(bench))
     jobs = [bench.job("red"), bench.job("blue")]
     one, two = (bench.build(recipe, job) for job in jobs)
@@ -126,15 +126,15 @@ def test_the_same_environment_is_one_build_for_two_teams(bench: Bench) -> None:
 
 
 class Kept(dict[tuple[str, str], str]):
-    """Locks as the records keep them."""
+    """A store of locks with the interface of the records."""
 
     def lock(self, recipe_digest: str, runtime_key: str) -> str | None:
-        """The kept lock."""
+        """Return the kept lock."""
         return self.get((recipe_digest, runtime_key))
 
 
 def resolve(bench: Bench, kept: Kept, team: str, recipe: Recipe) -> tuple[str, Job]:
-    """Resolve as the daemon does; the lock's text, and a job whose log says what was done."""
+    """Resolve as the daemon does; return the lock's text and a job whose log shows the steps."""
     job = bench.job(team)
     build = BuildRecord(
         job.key, "one", team, recipe.digest, bench.runtime.key, "", BuildPhase.RESOLVING, 0.0
@@ -148,7 +148,7 @@ def resolve(bench: Bench, kept: Kept, team: str, recipe: Recipe) -> tuple[str, J
 
 
 def test_a_lock_is_shared_by_teams_whose_wheels_are_the_same(bench: Bench) -> None:
-    """The second team makes its wheel, and then takes the lock of the first."""
+    """The second team builds its wheel, and then uses the lock of the first."""
     kept, recipe = Kept(), bench.recipe(common(bench))
     one, _ = resolve(bench, kept, "red", recipe)
     two, job = resolve(bench, kept, "blue", recipe)
@@ -158,7 +158,7 @@ def test_a_lock_is_shared_by_teams_whose_wheels_are_the_same(bench: Bench) -> No
 
 
 def test_a_lock_of_other_wheels_is_not_shared(bench: Bench) -> None:
-    """What a team's wheel asks for because of that team's cache is in that team's lock alone."""
+    """Requirements that a wheel has because of a team's cache are in that team's lock only."""
     make_wheel(bench.public.folder, "unwanted")
     kept, recipe = Kept(), bench.recipe(common(bench))
     poison(bench, "blue", "Requires-Dist: unwanted\n")
@@ -169,7 +169,7 @@ def test_a_lock_of_other_wheels_is_not_shared(bench: Bench) -> None:
 
 
 def test_a_lock_without_anything_made_is_every_teams(bench: Bench) -> None:
-    """Of index wheels alone one resolution serves all, and it needs no code of a team."""
+    """If all wheels are from indexes, one resolution serves all teams and runs no team's code."""
     kept, recipe = Kept(), bench.recipe("tool")
     one, _ = resolve(bench, kept, "red", recipe)
     two, job = resolve(bench, kept, "blue", recipe)
@@ -178,7 +178,7 @@ def test_a_lock_without_anything_made_is_every_teams(bench: Bench) -> None:
 
 
 def test_no_build_script_writes_where_locks_for_all_come_from(bench: Bench) -> None:
-    """Of a definition with an index, the resolver's cache is not the one that build scripts use."""
+    """If a definition has an index, build scripts do not write to the resolver's cache."""
     with IndexServer(bench.root / "more") as more:
         make_wheel(more.folder, "alpha")
         bench.builder = bench.make_builder(allow_hosts=[more.host])

@@ -1,4 +1,4 @@
-"""Verifying a build with the base's interpreter and the real loader: what stops it, and where."""
+"""Verification of a build with the base's interpreter and the real loader."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ OWN = "teams/red/packages/acme-own"
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    # a path with /lib/ in it, as below /var/lib
+    # a path that contains /lib/, like those below /var/lib
     with Bench(tmp_path / "lib" / "groundcrew", {"acme-core": "2.0"}) as bench:
         yield bench
 
 
 def verify(bench: Bench, recipe: Recipe) -> dict[str, Any]:
-    """Build and verify; what was seen."""
+    """Build and verify; return the results."""
     job = bench.job()
     built = bench.build(recipe, job)
     verified = bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
@@ -36,7 +36,7 @@ def verify(bench: Bench, recipe: Recipe) -> dict[str, Any]:
 
 
 def refused(bench: Bench, recipe: Recipe) -> Stalled:
-    """How the verification of a build fails; it is not marked as verified."""
+    """Return the error with which the verification fails; the build is not marked as verified."""
     job = bench.job()
     built = bench.build(recipe, job)
     with pytest.raises(Stalled) as caught:
@@ -47,7 +47,7 @@ def refused(bench: Bench, recipe: Recipe) -> Stalled:
 
 
 def test_a_sound_build_is_verified_and_counted(bench: Bench) -> None:
-    """Its modules import beside the base's, and what the imports cost is reported."""
+    """Its modules import beside the base's, and the cost of the imports is reported."""
     own = bench.package(
         "acme-own", {"acme_own/__init__.py": "import acme_core\n", "acme_own/deep.py": ""}
     )
@@ -77,7 +77,7 @@ def test_a_verified_build_is_not_verified_again(bench: Bench) -> None:
 def test_an_import_failure_is_at_its_line_in_the_repo(
     bench: Bench, text: str, line: int, words: str
 ) -> None:
-    """A module of an in-repo package that does not import is told by file and line."""
+    """A module of an in-repo package that does not import is reported with file and line."""
     own = bench.package("acme-own", {"acme_own/__init__.py": "", "acme_own/deep/er.py": text})
     error = refused(bench, bench.recipe(own))
     assert error.place == Place(f"{OWN}/acme_own/deep/er.py", line)
@@ -85,7 +85,7 @@ def test_an_import_failure_is_at_its_line_in_the_repo(
 
 
 def test_an_import_failure_without_a_cache_is_at_its_package(bench: Bench) -> None:
-    """A build that another machine made is verified here, and still has a place."""
+    """A build of another machine is verified here, and the error still has a place."""
     own = bench.package("acme-own", {"acme_own/__init__.py": "import not_there\n"})
     recipe = bench.recipe(own)
     built = bench.build(recipe)
@@ -96,7 +96,7 @@ def test_an_import_failure_without_a_cache_is_at_its_package(bench: Bench) -> No
 
 
 def test_a_third_party_module_that_does_not_import_is_at_its_requirement(bench: Bench) -> None:
-    """The place is the line that asks for that very package, not for one whose name begins so."""
+    """The place is the line that asks for that very package, not one with the same prefix."""
     make_wheel(bench.public.folder, "alphabet")
     make_wheel(bench.public.folder, "alpha", files={"alpha.py": "import not_there\n"})
     error = refused(bench, bench.recipe("alphabet", "Alpha>=1"))
@@ -105,7 +105,7 @@ def test_a_third_party_module_that_does_not_import_is_at_its_requirement(bench: 
 
 
 def test_a_broken_submodule_of_a_third_party_package_is_a_warning(bench: Bench) -> None:
-    """Optional parts that need what is not installed are common, and no reason to stop."""
+    """Optional modules that need packages which are not installed are common, and no failure."""
     broken = {"alpha/__init__.py": "", "alpha/extra.py": "import not_there\n"}
     make_wheel(
         bench.public.folder,
@@ -120,7 +120,7 @@ def test_a_broken_submodule_of_a_third_party_package_is_a_warning(bench: Bench) 
 
 
 def test_an_airflow_plugin_that_does_not_load_stops_the_build(bench: Bench) -> None:
-    """Airflow would load that entry point at its start."""
+    """Airflow would load that entry point when it starts."""
     points = "[airflow.plugins]\nacme = alpha.extra\n"
     files = {"alpha/__init__.py": "", "alpha-1.0.dist-info/entry_points.txt": points}
     make_wheel(bench.public.folder, "alpha", files=files)
@@ -128,7 +128,7 @@ def test_an_airflow_plugin_that_does_not_load_stops_the_build(bench: Bench) -> N
 
 
 def test_a_declared_import_that_fails_is_found_in_the_right_package(bench: Bench) -> None:
-    """Of several in-repo packages, the place is in the one whose line it is."""
+    """With several in-repo packages, the place is in the one that has the line."""
     first = bench.package("acme-first", {"acme_first/__init__.py": ""})
     text = "import os\nif 'GROUNDCREW_BUILD' in os.environ:\n    assert 'never' in os.environ\n"
     second = bench.package("acme-own", {"acme_own/__init__.py": "", "acme_own/_x.py": text})
@@ -139,7 +139,7 @@ def test_a_declared_import_that_fails_is_found_in_the_right_package(bench: Bench
 
 
 def test_a_declared_dag_that_does_not_parse_is_at_its_line(bench: Bench) -> None:
-    """The team's smoke DAG is read by Airflow with the build, and its own line is named."""
+    """Airflow parses the team's smoke DAG with the build; the message has the DAG's own line."""
     make_wheel(bench.public.folder, "alpha")
     dag = ("teams/red/dags/smoke.py", "import alpha\n\nalpha.nothing_such\n")
     error = refused(bench, bench.recipe("alpha", checks=Checks(dags=(dag,))))
@@ -148,7 +148,7 @@ def test_a_declared_dag_that_does_not_parse_is_at_its_line(bench: Bench) -> None
 
 
 def test_only_what_the_build_breaks_is_held_against_it(bench: Bench) -> None:
-    """A DAG that fails on the bare base too is known; one that fails with the build is not."""
+    """DAGs that also fail on the bare base do not count; those that only fail with the build do."""
     make_wheel(bench.public.folder, "alpha")
     dags = bench.root / "airflow" / "dags"
     dags.mkdir(parents=True)
@@ -163,7 +163,7 @@ def test_only_what_the_build_breaks_is_held_against_it(bench: Bench) -> None:
 
 
 def test_a_broken_dag_hides_no_other_of_the_same_name(bench: Bench) -> None:
-    """Files are known by their path in the DAG folder: a name may be there twice."""
+    """Files are identified by their path in the DAG folder, as a name may occur twice."""
     make_wheel(bench.public.folder, "alpha")
     guarded = "try:\n    import alpha\nexcept ImportError:\n    alpha = None\n"
     broken = {"one": "import not_there\n", "two": f"{guarded}if alpha:\n    alpha.nothing_such\n"}
@@ -175,7 +175,7 @@ def test_a_broken_dag_hides_no_other_of_the_same_name(bench: Bench) -> None:
 
 
 def test_imports_that_never_end_are_ended(bench: Bench) -> None:
-    """The definition's own limit holds for what it asks to be verified."""
+    """The definition's own time limit applies to what it asks to verify."""
     own = bench.package("acme-own", {"acme_own/__init__.py": "import time\ntime.sleep(3600)\n"})
     error = refused(bench, bench.recipe(own, checks=Checks(timeout=1.0)))
     assert "took too long" in error.message
@@ -185,7 +185,7 @@ def test_imports_that_never_end_are_ended(bench: Bench) -> None:
 
 
 def limits(**most: float) -> Checks:
-    """Limits as at lines 21, 22, … of the definition."""
+    """Return limits as they would be at lines 21, 22, … of the definition."""
     return Checks(
         budget=tuple(
             ImportLimit(Measure(name), value, Place(FILE, line, 9))
@@ -195,7 +195,7 @@ def limits(**most: float) -> Checks:
 
 
 def heavy(bench: Bench) -> tuple[str, ...]:
-    """Two packages: one of 30 modules that its import reads, one of one."""
+    """Return two packages: one whose import reads 30 modules, and one of one module."""
     modules = {f"alpha/m{n}.py": "VALUE = 1\n" * 400 for n in range(30)}
     start = "".join(f"import alpha.m{n}\n" for n in range(30))
     make_wheel(bench.public.folder, "alpha", files={"alpha/__init__.py": start, **modules})
@@ -204,7 +204,7 @@ def heavy(bench: Bench) -> tuple[str, ...]:
 
 
 def test_a_build_over_a_limit_is_refused_with_the_limits_line(bench: Bench) -> None:
-    """Which, where it is set, what was measured, what costs most; it is sound all the same."""
+    """The message has the limit, its place, the measured value and the largest parts."""
     recipe = bench.recipe(*heavy(bench), checks=limits(bytes=90_000.0, files=40.0))
     built, job = bench.build(recipe), bench.job()
     with pytest.raises(Stalled) as caught:
@@ -224,7 +224,7 @@ def test_a_build_over_a_limit_is_refused_with_the_limits_line(bench: Bench) -> N
 
 
 def test_one_build_is_refused_for_one_environment_and_taken_by_another(bench: Bench) -> None:
-    """The limit is the definition's: it shapes no build, and what was measured is enough."""
+    """The limit is the definition's: the build is the same, and its measured figures suffice."""
     wanted = heavy(bench)
     free = bench.recipe(*wanted)
     built = bench.build(free)
@@ -247,7 +247,7 @@ def test_one_build_is_refused_for_one_environment_and_taken_by_another(bench: Be
 
 
 def test_a_time_over_its_limit_is_measured_again_before_it_refuses(bench: Bench) -> None:
-    """What a busy machine measured once does not refuse a build for ever."""
+    """A single measurement on a busy machine does not refuse a build for ever."""
     recipe = bench.recipe(*heavy(bench), checks=limits(seconds=500.0))
     built = bench.build(recipe)
     args = (recipe, bench.runtime, bench.instance(), built.build_id)
@@ -265,7 +265,7 @@ def test_a_time_over_its_limit_is_measured_again_before_it_refuses(bench: Bench)
 
 
 def test_a_mark_without_figures_is_no_pass(bench: Bench) -> None:
-    """A build that was verified before imports were counted is measured for the one who asks."""
+    """If a build was verified before imports were counted, they are measured on demand."""
     recipe = bench.recipe(*heavy(bench), checks=limits(files=40.0))
     built = bench.build(bench.recipe("alpha", "beta"))
     bench.share.mark_verified(built.build_id, bench.runtime.key, {"modules": 32, "seconds": 1.0})
@@ -274,14 +274,14 @@ def test_a_mark_without_figures_is_no_pass(bench: Bench) -> None:
 
 
 def test_a_build_that_is_gone_is_told_as_missing(bench: Bench) -> None:
-    """Nothing is verified that is not whole on the share; it is built anew, as the words say."""
+    """Only a build that is whole on the share is verified; the message says it is built again."""
     with pytest.raises(Retryable, match="it is built anew") as caught:
         bench.builder.verify(bench.job(), bench.recipe(), bench.runtime, bench.instance(), "0" * 16)
     assert caught.value.reason == "BuildMissing"
 
 
 def test_an_interpreter_without_airflow_is_no_base(bench: Bench, tmp_path: Path) -> None:
-    """What cannot be inspected is told in words: no interpreter, no Airflow, no answer."""
+    """A failed inspection has a message: no interpreter, no Airflow, or no answer."""
     import subprocess
     import sys
 
@@ -297,7 +297,7 @@ def test_an_interpreter_without_airflow_is_no_base(bench: Bench, tmp_path: Path)
 
 
 def test_packages_of_a_namespace_are_imported(bench: Bench) -> None:
-    """Their outermost ones; what is broken there is a warning, tests that came along are left."""
+    """Their outermost packages are; errors there are warnings, and tests are skipped."""
     make_wheel(
         bench.public.folder,
         "corp-alpha",
@@ -324,7 +324,7 @@ def test_packages_of_a_namespace_are_imported(bench: Bench) -> None:
 
 
 def test_what_parsing_dags_opens_is_packed_too(bench: Bench) -> None:
-    """It lies ready where tasks run, and the import budget is that of the imports alone."""
+    """It is available locally where tasks run, but the import budget only counts imports."""
     make_wheel(
         bench.public.folder,
         "alpha",

@@ -1,6 +1,6 @@
-"""The example CI files of an environments repo: valid by their forges' schemas, and really run.
+"""The example CI files of an environments repo, checked by their schemas and really run.
 
-`gh` and `pip` are stand-ins that note how they are called; git, groundcrew and python-gitlab are
+`gh` and `pip` are stand-ins that record their arguments; git, groundcrew and python-gitlab are
 real.
 """
 
@@ -37,7 +37,7 @@ NOTED = '#!/bin/sh\necho "$(basename "$0") $*" >> "$NOTES"\n{more}\n'
     ids=["github", "gitlab"],
 )
 def test_the_file_is_what_its_forge_takes(file: Path, schema: list[str]) -> None:
-    """Checked with the forge's published schema."""
+    """The forge's published schema accepts it."""
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", *schema, str(file)],
         capture_output=True, text=True, timeout=60, check=False,
@@ -46,7 +46,7 @@ def test_the_file_is_what_its_forge_takes(file: Path, schema: list[str]) -> None
 
 
 class Runner:
-    """A checkout of a pull request that changes the example, and a shell as the forges' have it."""
+    """A checkout of a pull request that changes the example, and a shell as on the forges."""
 
     def __init__(self, root: Path) -> None:
         self.repo = root / "repo"
@@ -107,7 +107,7 @@ def runner(tmp_path: Path) -> Runner:
 
 
 def step(name: str) -> str:
-    """The script of a step of the GitHub workflow."""
+    """Return the script of a step of the GitHub workflow."""
     steps: list[dict[str, Any]] = yaml.safe_load(GITHUB.read_text())["jobs"]["plan"]["steps"]
     (found,) = [s["run"] for s in steps if s.get("name") == name]
     return str(found)
@@ -117,7 +117,7 @@ ADDRESS = "groundcrew @ git+https://git.example.com/platform/groundcrew@v0.1.0"
 
 
 def test_only_the_platform_teams_groundcrew_is_installed(runner: Runner) -> None:
-    """What has that name on the public index is another project: without an address a job ends."""
+    """The public index has another project of that name: without an index address the job fails."""
     gitlab = yaml.safe_load(GITLAB.read_text())["plan"]["script"][0]
     for script, name in ((step("Install"), "PACKAGE"), (gitlab, "GROUNDCREW_PACKAGE")):
         refused = runner.run(script)
@@ -145,7 +145,7 @@ def test_no_page_installs_by_name_alone() -> None:
 
 
 def github_plan(runner: Runner) -> str:
-    """Run the workflow's plan; the exit code that it notes."""
+    """Run the workflow's plan; return the exit code that it records."""
     summary, output = runner.repo.parent / "summary", runner.repo.parent / "output"
     done = runner.run(
         step("Plan"), BASE="origin/main", RUNTIMES="", GROUNDCREW_TOKEN="",
@@ -174,7 +174,7 @@ def test_githubs_workflow_comments_and_warns_when_something_is_not_known(runner:
 
 
 def test_githubs_workflow_renews_its_comment_and_fails_for_a_mistake(runner: Runner) -> None:
-    """The earlier comment is found by its mark; the check ends with 1."""
+    """The earlier comment is found by its marker; the check ends with 1."""
     runner.definition("timeout: 5m", "timeout: soon")
     code = github_plan(runner)
     assert code == "1"
@@ -188,7 +188,7 @@ def test_githubs_workflow_renews_its_comment_and_fails_for_a_mistake(runner: Run
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first", "again"])
 def test_gitlabs_job_writes_one_note(runner: Runner, earlier: bool) -> None:
-    """The real python-gitlab lists the notes, and makes one or renews its own."""
+    """The real python-gitlab lists the notes, and creates one or updates its own."""
     runner.definition("humanize>=4.9,<5", "humanize>=4.10,<5")
     kept = [{"id": 5, "body": "a human's"}]
     kept += [{"id": 6, "body": f"{MARK}\nold"}] if earlier else []

@@ -1,4 +1,4 @@
-"""Garbage is collected while builds are made again and instances are switched back to them."""
+"""Garbage collection while builds are made again and instances are switched back to them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def age(bench: Bench, *, seconds: float = DAY) -> None:
 
 
 def old_build(bench: Bench) -> Built:
-    """A verified build that nothing asks for any more."""
+    """Return a verified build that nothing asks for any more."""
     recipe = bench.recipe("alpha")
     built = bench.build(recipe)
     bench.builder.verify(bench.job(), recipe, bench.runtime, bench.instance(), built.build_id)
@@ -53,7 +53,7 @@ def old_build(bench: Bench) -> Built:
 def collect(
     bench: Bench, during: Callable[[], None] = lambda: None, grace: float = 1.0
 ) -> Collected:
-    """Collect; `during` runs once, when it is decided what goes and nothing has gone yet."""
+    """Collect, and call `during` once, between the decision and the first removal."""
     once = threading.Lock()
 
     def go_on() -> bool:
@@ -68,12 +68,12 @@ def collect(
 
 
 def meanwhile(bench: Bench, act: Callable[[], None]) -> Collected:
-    """Start `act` in the middle of a collection, and wait for the end of both."""
+    """Start `act` in the middle of a collection, and wait until both have ended."""
     thread = threading.Thread(target=act)
 
     def during() -> None:
         thread.start()
-        thread.join(0.5)  # as far as it comes
+        thread.join(0.5)  # it runs as far as it can
 
     done = collect(bench, during)
     thread.join(60)
@@ -82,7 +82,7 @@ def meanwhile(bench: Bench, act: Callable[[], None]) -> Collected:
 
 
 def test_a_build_that_is_wanted_again_is_whole_after_a_collection(bench: Bench) -> None:
-    """It was decided to go: then it is made anew, and is never found while it is removed."""
+    """If its removal was decided, it is made again, and never found while it is removed."""
     old = old_build(bench)
     recipe, found = bench.recipe("alpha"), []
     done = meanwhile(bench, lambda: found.append(bench.build(recipe)))
@@ -94,7 +94,7 @@ def test_a_build_that_is_wanted_again_is_whole_after_a_collection(bench: Bench) 
 
 @pytest.mark.parametrize("grace", [0.0, 60.0])
 def test_a_build_that_was_found_again_is_not_collected_next(bench: Bench, grace: float) -> None:
-    """The records that are collected by may be from before: the build counts as new."""
+    """The records that the collection uses may be older: the build counts as new."""
     old_build(bench)
     built = bench.build(bench.recipe("alpha"))
     assert collect(bench, grace=grace).builds == ()
@@ -102,7 +102,7 @@ def test_a_build_that_was_found_again_is_not_collected_next(bench: Bench, grace:
 
 
 def test_what_was_just_put_stays_without_a_grace(bench: Bench) -> None:
-    """With `gc.grace = 0` a build of which no record says anything yet is left alone."""
+    """With `gc.grace = 0` a build that is in no record yet is not collected."""
     built = bench.build(bench.recipe("alpha"))
     age(bench, seconds=5.0)
     assert collect(bench, grace=0.0) == Collected((), (), 0)
@@ -113,7 +113,7 @@ def test_what_was_just_put_stays_without_a_grace(bench: Bench) -> None:
 
 
 def switching(bench: Bench, build_id: str) -> InstanceRecord:
-    """An instance that is about to be pointed at a build."""
+    """Return an instance that is about to be pointed at a build."""
     activation = replace(
         fleet.activation(0, Step.SWITCH, ActivationPhase.SWITCHING), to_build=build_id
     )
@@ -122,7 +122,7 @@ def switching(bench: Bench, build_id: str) -> InstanceRecord:
 
 
 def switch(bench: Bench, record: InstanceRecord, monkeypatch: pytest.MonkeyPatch) -> StepResult:
-    """Carry the step out as the daemon does."""
+    """Perform the step as the daemon does."""
     results: list[StepResult] = []
 
     def take(_draft: Draft, _name: str, _step: Step, result: StepResult) -> None:
@@ -141,7 +141,7 @@ def switch(bench: Bench, record: InstanceRecord, monkeypatch: pytest.MonkeyPatch
 def test_a_switch_in_the_middle_of_a_collection_never_names_what_goes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the end, and then is told that the build is not there."""
+    """It waits for the end, and then reports that the build does not exist."""
     old = old_build(bench)
     record, results = switching(bench, old.build_id), []
     meanwhile(bench, lambda: results.append(switch(bench, record, monkeypatch)))
@@ -157,7 +157,7 @@ def test_a_switch_in_the_middle_of_a_collection_never_names_what_goes(
 def test_a_switch_tells_what_the_pointer_left_out_and_that_is_retired(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a kill right after the pointer was written: the step is carried out again."""
+    """The same holds after a kill right after the pointer was written: the step is repeated."""
     record = switching(bench, old_build(bench).build_id)
     for number in range(4):
         bench.share.point(
@@ -178,7 +178,7 @@ def test_a_switch_tells_what_the_pointer_left_out_and_that_is_retired(
 def test_a_switch_before_a_collection_keeps_its_build(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pointer that it leaves is seen by the collector, whatever the records say."""
+    """The collector sees the pointer that it leaves, whatever the records say."""
     old = old_build(bench)
     record = switching(bench, old.build_id)
     assert switch(bench, record, monkeypatch).verdict is Verdict.OK

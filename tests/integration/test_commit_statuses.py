@@ -1,4 +1,4 @@
-"""Facts on their way to forges, as statuses of commits that the real clients post."""
+"""Facts that the real clients post to forges, as statuses of commits."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_gitlab_gets_the_outcome_of_a_commit(post: Post, receiver: Callable[...,
 def test_only_the_newest_state_is_sent_after_an_outage(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """The forge is away while a commit goes from pending to failure: it hears of the failure."""
+    """The forge is down while a commit goes from pending to failure: it only gets the failure."""
     forge = receiver(github)
     forge.answer = lambda *_: Said(502, JSON, "{}")
     post.secret("forge", token="ghp_t0ken")
@@ -97,7 +97,7 @@ def test_a_forge_that_says_no_is_asked_again_only_when_that_can_help(
     answer: Said, left: str, post: Post, receiver: Callable[..., Receiver],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """A limit or a bad token waits, an unknown commit does not; the token is in no log."""
+    """After a limit or a bad token it waits, after an unknown commit not; no log has the token."""
     forge = receiver(lambda *_: answer)
     post.secret("forge", token="ghp_t0ken")
     post.start(
@@ -120,7 +120,7 @@ def test_a_forge_that_says_no_is_asked_again_only_when_that_can_help(
 def test_gitlabs_rate_limit_does_not_keep_the_delivery(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """429 with a long Retry-After: one request, and the status waits in the outbox."""
+    """After 429 with a long Retry-After there is one request; the status waits in the outbox."""
     forge = receiver(lambda *_: Said(429, {"Retry-After": "3000"}, "{}"))
     post.secret("forge", token="glpat-t0ken")
     post.start(
@@ -137,7 +137,7 @@ def test_gitlabs_rate_limit_does_not_keep_the_delivery(
 def test_a_gitlab_status_that_stands_already_is_done(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """GitLab answers 400 to a state that the commit has; that is no failure."""
+    """GitLab answers 400 to a state that the commit has already; that is no failure."""
     words = {"message": "Cannot transition status via :run from :running"}
     forge = receiver(lambda *_: Said(400, JSON, json.dumps(words)))
     post.secret("forge", token="glpat-t0ken")

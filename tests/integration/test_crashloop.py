@@ -1,4 +1,4 @@
-"""A component that its supervisor starts again and again, on real processes."""
+"""A component that its supervisor starts again and again, with real processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def activation() -> Activation:
 
 
 def start(instance: Instance, share: Path, name: str = "scheduler") -> subprocess.Popen[bytes]:
-    """A process of a component with the loader on `share`; it is what its command line says."""
+    """Return a process of a component with the loader on `share`, with the command line of one."""
     loader = share / "instances" / instance.name / "loader"
     loader.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
@@ -56,7 +56,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def start_and_stop(starts: Starts, instance: Instance, activation: Activation, share: Path) -> str:
-    """One more short life of the scheduler; what is said while it lives."""
+    """Start and end the scheduler once more; return the message while it runs."""
     process = start(instance, share)
     try:
         return starts.look(instance, activation)
@@ -67,7 +67,7 @@ def start_and_stop(starts: Starts, instance: Instance, activation: Activation, s
 def test_the_third_start_is_a_loop(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
-    """Two starts may happen; the third is told in words, naming the component."""
+    """Two starts are allowed; the third is reported with the component's name."""
     starts = Starts(tmp_path)
     said = [start_and_stop(starts, instance, activation, tmp_path) for _ in range(STARTS)]
     assert said[:-1] == [""] * (STARTS - 1)
@@ -77,7 +77,7 @@ def test_the_third_start_is_a_loop(
 def test_another_restart_counts_anew(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
-    """What was seen before a later restart, on the way back, is not held against it."""
+    """Starts before a later restart, on the way back, do not count."""
     starts = Starts(tmp_path)
     for _ in range(STARTS):
         start_and_stop(starts, instance, activation, tmp_path)
@@ -88,7 +88,7 @@ def test_another_restart_counts_anew(
 def test_an_instance_of_the_same_name_on_another_share_does_not_count(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
-    """However often that one's components are started on this machine."""
+    """However often that instance's components are started on this machine."""
     starts = Starts(tmp_path / "ours")
     (tmp_path / "ours" / "instances" / instance.name / "loader").mkdir(parents=True)
     process = start(instance, tmp_path / "ours")
@@ -107,7 +107,7 @@ def test_an_instance_of_the_same_name_on_another_share_does_not_count(
 def test_what_repeated_restarts_left_behind_is_no_loop(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
-    """A daemon killed while it restarted repeats that; the earlier processes end one by one."""
+    """A daemon killed during a restart repeats it; the earlier processes end one by one."""
     starts = Starts(tmp_path)
     living = [start(instance, tmp_path) for _ in range(STARTS + 1)]
     try:
@@ -123,7 +123,7 @@ def test_what_repeated_restarts_left_behind_is_no_loop(
 def test_processes_that_come_one_by_one_are_no_loop(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
-    """Several workers of one component that start slowly: none of them has ended."""
+    """Several workers of one component start slowly: none of them has ended."""
     starts, living = Starts(tmp_path), []
     try:
         for _ in range(STARTS + 1):
@@ -137,7 +137,7 @@ def test_processes_that_come_one_by_one_are_no_loop(
 def test_a_clock_that_is_set_starts_nothing(
     instance: Instance, activation: Activation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All start times move with it, and it is still the same process."""
+    """All start times move with it, but the process is the same."""
     starts, process = Starts(tmp_path), start(instance, tmp_path)
     booted = psutil.boot_time()
     try:

@@ -1,4 +1,4 @@
-"""A database that is locked, away or restarted: the daemon waits for it and goes on."""
+"""A database that is locked, down or restarted: the daemon waits for it and continues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEASE_TTL = 2.0
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Definitions that ask for nothing, and a lease that runs out soon."""
+    """Yield a site whose definitions ask for nothing, with a lease of short duration."""
     with FakeAirflow() as airflow:
         site = Site(tmp_path / "site", airflow, poll_interval=0.3)
         site.save("one instance")
@@ -46,7 +46,7 @@ def until(true: Callable[[], bool]) -> None:
 
 @contextmanager
 def running(daemon: Daemon) -> Iterator[list[int]]:
-    """Run the daemon in a thread; the list gets its exit code."""
+    """Run the daemon in a thread; yield a list that gets its exit code."""
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(daemon.run()))
     thread.start()
@@ -70,7 +70,7 @@ def goes_on(daemon: Daemon) -> bool:
 def test_a_locked_database_stops_the_work_and_not_the_daemon(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another program holds SQLite's lock for longer than the lease: a backup, or a shell."""
+    """Another program, like a backup or a shell, holds SQLite's lock for longer than the lease."""
     monkeypatch.setattr(engine_module, "BUSY", 0.3)
     caplog.set_level(logging.WARNING)
     daemon = Daemon(Settings())
@@ -102,7 +102,7 @@ def test_a_restarted_server_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Away when the daemon starts, and again while it leads, for less than its lease lasts."""
+    """It is down when the daemon starts, and again for a moment while the daemon leads."""
     monkeypatch.setenv("GROUNDCREW_DATABASE", postgres.url)
     monkeypatch.setenv("GROUNDCREW_LEASE_TTL", "60")
     caplog.set_level(logging.WARNING)
@@ -127,7 +127,7 @@ def test_a_server_that_goes_as_the_daemon_begins_to_lead_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It has the lease, and has not read the records yet."""
+    """The daemon has the lease, and has not read the records yet."""
     monkeypatch.setenv("GROUNDCREW_DATABASE", postgres.url)
     monkeypatch.setenv("GROUNDCREW_LEASE_TTL", "60")
     caplog.set_level(logging.WARNING)
@@ -152,7 +152,7 @@ def test_a_server_that_goes_as_the_daemon_begins_to_lead_is_waited_for(
 
 
 def test_readers_that_take_every_connection_do_not_hold_up_the_lease(tmp_path: Path) -> None:
-    """More of them at once than the pool has: the lease is renewed all the same."""
+    """There are more readers than connections in the pool, and yet the lease is renewed."""
     settings = Settings(state_dir=tmp_path / "state", share=tmp_path, lease_ttl=LEASE_TTL)
     settings.state_dir.mkdir()
     store = Store(settings.database_url)

@@ -1,4 +1,4 @@
-"""Builds that the records do not know of, and that a process may have started with all the same."""
+"""Builds that are in no record, but that a running process may have loaded."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.fakes.definitions import instance
 from tests.fakes.house import stored
 
 DAY = 86400.0
-NAME = "forgotten-builds"  # of no instance of another test, which may run side by side
+NAME = "forgotten-builds"  # of no other test's instance, as tests may run in parallel
 OURS, OTHERS = herd.build_id(0, 0), herd.build_id(1, 0)
 
 
 @pytest.fixture
 def rooms(tmp_path: Path) -> Iterator[Rooms]:
-    """A share with an old build of each of two teams."""
+    """Yield a share with an old build of each of two teams."""
     found = Rooms(herd.settings(tmp_path))
     found.prepare()
     place(found, OURS, "red", age=30 * DAY)
@@ -39,7 +39,7 @@ def rooms(tmp_path: Path) -> Iterator[Rooms]:
 
 
 def place(rooms: Rooms, build: str, team: str, *, age: float) -> None:
-    """Put a build on the share that was made so many seconds ago."""
+    """Put a build on the share that was made `age` seconds ago."""
     herd.place_build(rooms.share, build, team)
     then = time.time() - age
     for path in (rooms.share.build_path(build) / "build.json", rooms.share.build_path(build)):
@@ -48,7 +48,7 @@ def place(rooms: Rooms, build: str, team: str, *, age: float) -> None:
 
 @contextmanager
 def task(rooms: Rooms) -> Iterator[None]:
-    """A process of the instance lives; nobody knows which build it started with."""
+    """Run a process of the instance; which build it loaded is unknown."""
     loader = rooms.share.instance_path(NAME) / "loader"
     with subprocess.Popen(["sleep", "60"], env={**os.environ, "PYTHONPATH": str(loader)}) as one:
         yield
@@ -56,7 +56,7 @@ def task(rooms: Rooms) -> Iterator[None]:
 
 
 def accepted(records: Records, at: float, *instances: Instance) -> Records:
-    """The records once these are all instances that are defined."""
+    """Return the records after these were accepted as all defined instances."""
     defined = Definitions(Commit("r1"), {}, {one.name: one for one in instances}, ())
     return stored(records, decide(World(at, records, defined)).change)
 
@@ -66,7 +66,7 @@ def removable(rooms: Rooms, records: Records, now: float) -> set[str]:
 
 
 def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Rooms) -> None:
-    """As after a loss of the database: until the grace is over and no process is as old."""
+    """As after a loss of the database: until the grace period is over and no older process runs."""
     with task(rooms):
         known = time.time() + 1
         records = accepted(Records(), known, instance(NAME))
@@ -79,7 +79,7 @@ def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Ro
 
 
 def test_an_instance_that_is_removed_keeps_its_teams_builds_for_the_grace(rooms: Rooms) -> None:
-    """Nothing is known any more of what runs there; it may come back, too."""
+    """Nothing is known any more about what runs there, and it may come back."""
     now = time.time()
     records = accepted(Records(), now - 9 * DAY, instance(NAME))
     assert removable(rooms, records, now) == {OURS, OTHERS}

@@ -1,4 +1,4 @@
-"""The files of the environments repo: what is a mistake, where it is found, and what it stops."""
+"""The files of the environments repo: mistakes, their places, and what they stop."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
 def test_a_mistake_is_found_at_its_line(
     what: str, old: str, new: str, line: int, words: str, repo: Repo
 ) -> None:
-    """Each mistake stops its own object only, with the place and what to write instead."""
+    """Each mistake only stops its own object, with the place and what to write instead."""
     repo.write("teams/red/one.yaml", ENVIRONMENT.replace(old, new, 1))
     definitions, findings = validate(repo.path)
     assert findings, what
@@ -67,7 +67,7 @@ def test_a_mistake_is_found_at_its_line(
 
 
 def test_plain_words_and_numbers_are_what_they_look_like(repo: Repo) -> None:
-    """`true` is a boolean; what stands in quotes, and a mode or a version, stays text."""
+    """`true` is a boolean; quoted text, a file mode and a version stay text."""
     more = 'spec:\n  suspend: true\n  env: {A: "true", B: "7", C: 1.2.3, D: 0755, E: 2026-01-01}\n'
     repo.write("teams/red/one.yaml", ENVIRONMENT.replace("spec:\n", more))
     definitions, findings = validate(repo.path)
@@ -79,7 +79,7 @@ def test_plain_words_and_numbers_are_what_they_look_like(repo: Repo) -> None:
 
 
 def test_limits_have_places_and_are_no_part_of_the_recipe(repo: Repo) -> None:
-    """A team's limit goes before a fragment's; neither makes another build wanted."""
+    """A team's limit overrides a fragment's; neither causes another build."""
     plain = validate(repo.path)[0].environments["one"].recipe
     text = "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: base}\nspec:\n  checks:\n"
     repo.write("shared/base.yaml", text + "    importBudget: {files: 900, bytes: 200Mi}\n")
@@ -98,7 +98,7 @@ def test_limits_have_places_and_are_no_part_of_the_recipe(repo: Repo) -> None:
 
 
 def test_an_instance_of_another_team_is_refused(repo: Repo) -> None:
-    """A team cannot roll out to what is not its own."""
+    """A team cannot roll out to instances of another team."""
     repo.write("teams/blue/two.yaml", ENVIRONMENT.replace("{name: one}", "{name: two}"))
     (repo.path / "teams/red/one.yaml").unlink()
     found = only(validate(repo.path)[1])
@@ -114,7 +114,7 @@ def test_two_environments_cannot_name_one_instance(repo: Repo) -> None:
 
 
 def test_the_secret_of_an_airflow_api_is_sent_to_no_index(repo: Repo) -> None:
-    """A team may not have the platform's credentials sent where it likes; its own it may."""
+    """A team may not send the platform's credentials to an index, but it may send its own."""
     api = '"http://127.0.0.1:8080"'
     repo.write("instances/dev.yaml", INSTANCE.replace(api, f"{api}, credentials: red-airflow"))
     for secret in ("red-airflow", "red-pypi"):
@@ -132,7 +132,7 @@ def test_the_secret_of_an_airflow_api_is_sent_to_no_index(repo: Repo) -> None:
 
 
 def test_an_alias_bomb_ends_at_once(repo: Repo) -> None:
-    """Aliases are refused before they can grow."""
+    """Aliases are refused before they can multiply."""
     lines = ["a: &a [x, x]"] + [
         f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]" for n in range(9)
     ]
@@ -141,7 +141,7 @@ def test_an_alias_bomb_ends_at_once(repo: Repo) -> None:
 
 
 def test_links_and_submodules_are_refused(repo: Repo, tmp_path: Path) -> None:
-    """Neither is followed: each is a finding, and the rest goes on."""
+    """Neither is followed: each is a finding, and the rest is read."""
     (repo.path / "teams/red/two.yaml").symlink_to("/etc/passwd")
     repo.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},teams/red/sub.yaml")
     repo.git("add", "-A", "--", "instances", "teams/red/one.yaml", "teams/red/two.yaml")
@@ -157,7 +157,7 @@ OWN = ENVIRONMENT.replace("[humanize]", '["own @ ./packages/own"]')
 
 
 def both(repo: Repo, tmp_path: Path) -> list[Finding]:
-    """The findings of `validate`, which must be the daemon's, too."""
+    """Return the findings of `validate`, after checking that the daemon has the same."""
     found = sorted(validate(repo.path)[1], key=str)
     assert sorted(read(repo, tmp_path).findings, key=str) == found
     return found
@@ -165,7 +165,7 @@ def both(repo: Repo, tmp_path: Path) -> list[Finding]:
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_pointer_of_lfs_is_refused_at_its_line(repo: Repo, tmp_path: Path, marked: bool) -> None:
-    """With or without attributes, and alike in a checkout and in the daemon."""
+    """With and without attributes, in a checkout and in the daemon."""
     repo.write("teams/red/one.yaml", OWN)
     repo.write("teams/red/packages/own/pyproject.toml", "")
     repo.write("teams/red/packages/own/own/table.parquet", POINTER)
@@ -178,7 +178,7 @@ def test_a_pointer_of_lfs_is_refused_at_its_line(repo: Repo, tmp_path: Path, mar
 
 @pytest.mark.parametrize("file", ["constraints.txt", "dags/one.py", "ca.pem"])
 def test_a_pointer_of_lfs_is_no_text_either(repo: Repo, tmp_path: Path, file: str) -> None:
-    """Every file that a definition names is looked at."""
+    """Every file that a definition names is checked."""
     repo.write(f"teams/red/{file}", POINTER)
     more = {
         "constraints.txt": "  constraints: [constraints.txt]\n",
@@ -190,14 +190,14 @@ def test_a_pointer_of_lfs_is_no_text_either(repo: Repo, tmp_path: Path, file: st
 
 
 def test_a_definition_that_lfs_keeps_elsewhere_is_told(repo: Repo, tmp_path: Path) -> None:
-    """Its own file is the place then."""
+    """The place is the definition's own file."""
     repo.write("teams/red/two.yaml", POINTER)
     found = only(both(repo, tmp_path))
     assert (found.reason, found.place.file) == ("LfsPointerRefused", "teams/red/two.yaml")
 
 
 def test_what_lfs_has_checked_out_is_a_pointer_to_everybody_else(repo: Repo) -> None:
-    """A checkout may hold the file itself: git and the daemon have the pointer."""
+    """A checkout may have the file itself, but git and the daemon have the pointer."""
     repo.write("teams/red/one.yaml", OWN)
     repo.write("teams/red/packages/own/pyproject.toml", "")
     repo.write("teams/red/packages/own/own/model.bin", POINTER)
@@ -210,7 +210,7 @@ def test_what_lfs_has_checked_out_is_a_pointer_to_everybody_else(repo: Repo) -> 
 
 
 def test_what_git_ignores_is_no_part_of_a_package(repo: Repo, tmp_path: Path) -> None:
-    """A virtual environment inside of one is full of links, and nobody's affair."""
+    """A virtual environment in a package is full of links, and does not matter."""
     repo.write("teams/red/one.yaml", OWN)
     repo.write(".gitignore", ".venv/\n*.cache\n")
     repo.write("teams/red/packages/own/pyproject.toml", "")
@@ -226,7 +226,7 @@ def test_what_git_ignores_is_no_part_of_a_package(repo: Repo, tmp_path: Path) ->
 def test_a_link_or_a_repository_inside_of_a_package_is_told_alike(
     repo: Repo, tmp_path: Path
 ) -> None:
-    """What is not ignored is what a commit would hold."""
+    """A file that is not ignored would be part of a commit."""
     repo.write("teams/red/one.yaml", OWN)
     repo.write("teams/red/packages/own/pyproject.toml", "")
     (repo.path / "teams/red/packages/own/data").symlink_to("../../../../instances")
@@ -238,14 +238,14 @@ def test_a_link_or_a_repository_inside_of_a_package_is_told_alike(
 
 
 def test_a_file_that_was_deleted_is_gone_before_the_commit(repo: Repo) -> None:
-    """What git still knows and is not there any more is not read."""
+    """A deleted file that git still tracks is not read."""
     repo.commit()
     (repo.path / "teams/red/one.yaml").unlink()
     assert validate(repo.path)[0].environments == {}
 
 
 def test_a_folder_that_git_knows_nothing_of_is_read_as_it_is(repo: Repo, tmp_path: Path) -> None:
-    """An archive of a repo has no history; one below an ignored folder of another is its own."""
+    """An archive of a repo has no history; a folder that another repo ignores stands alone."""
     files = tmp_path / "outer" / "ignored" / "files"
     files.parent.mkdir(parents=True)
     shutil.copytree(repo.path, files, ignore=shutil.ignore_patterns(".git"))
@@ -256,7 +256,7 @@ def test_a_folder_that_git_knows_nothing_of_is_read_as_it_is(repo: Repo, tmp_pat
 
 
 def test_nothing_of_a_checkouts_configuration_is_run(repo: Repo, tmp_path: Path) -> None:
-    """`validate` may be asked of a checkout that somebody else has made."""
+    """`validate` may be called on a checkout that somebody else made."""
     mark = tmp_path / "mark"
     repo.git("config", "core.fsmonitor", f"touch {mark}; false")
     repo.git("config", "filter.lfs.clean", f"touch {mark}; cat")
@@ -275,7 +275,7 @@ def test_a_file_over_the_limit_is_refused(repo: Repo, tmp_path: Path) -> None:
 
 
 def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) -> None:
-    """What the mirror does not read for a definition is a finding, and the rest goes on."""
+    """A definition in a place that the mirror does not read is a finding, and the rest is read."""
     repo.write("teams/red/packages/x/dag.py", "")
     more = "spec:\n  checks: {dags: [packages/x/dag.py]}\n"
     bad = ENVIRONMENT.replace("spec:\n", more).replace("{name: one}", "{name: two}")
@@ -289,7 +289,7 @@ def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) 
 def test_a_team_called_packages_stops_nobody_else(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reserved: str
 ) -> None:
-    """Its file is a finding; also where only the mirror would refuse to read it."""
+    """Its file is a finding, even where only the mirror would refuse to read it."""
     monkeypatch.setattr("gitsource.objects.RESERVED", reserved)
     repo.write("teams/packages/two.yaml", ENVIRONMENT.replace("{name: one}", "{name: two}"))
     found = read(repo, tmp_path)
@@ -301,7 +301,7 @@ def test_a_team_called_packages_stops_nobody_else(
 
 
 def test_the_schema_and_the_reference_are_current() -> None:
-    """What is checked in is what the models say."""
+    """The files in the repository are what the models generate."""
     assert json.loads(SCHEMA.read_text()) == json.loads(json.dumps(schema()))
     assert REFERENCE.read_text() == reference()
 

@@ -1,4 +1,4 @@
-"""The mirror of the environments repo: really damaged in every way, and after many revisions."""
+"""The mirror of the environments repo: damaged in every way, and after many revisions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fakes.gitrepo import ENVIRONMENT, Repo, source
 
 
 def emptied(mirror: Path, *patterns: str) -> None:
-    """What a power loss leaves of files that were written last: their names."""
+    """Empty the files that match, as a power loss does to files that were written last."""
     files = [file for pattern in patterns for file in mirror.glob(pattern) if file.is_file()]
     assert files, patterns
     for file in files:
@@ -26,7 +26,7 @@ def emptied(mirror: Path, *patterns: str) -> None:
 
 
 def locked(mirror: Path) -> None:
-    """A git that was killed has left its lock."""
+    """Leave the lock of a git process that was killed."""
     lock = mirror / "refs/heads/main.lock"
     lock.touch()
     os.utime(lock, (1.0, 1.0))
@@ -46,7 +46,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def test_a_damaged_mirror_is_fetched_anew(
     damage: str, restarted: bool, repo: Repo, tmp_path: Path
 ) -> None:
-    """At the next start, and at the next revision while it runs; the remote is not blamed."""
+    """It happens at the next start or the next revision; the remote is not blamed."""
     repo.commit()
     one = source(tmp_path, str(repo.path))
     one.poll()
@@ -54,7 +54,7 @@ def test_a_damaged_mirror_is_fetched_anew(
     subprocess.run(["git", "-C", str(mirror), "gc", "-q"], check=True)
     DAMAGES[damage](mirror)
     repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
-    if not restarted or damage == "a lock":  # which stands in the way of what is new only
+    if not restarted or damage == "a lock":  # it only stands in the way of new objects
         repo.commit()
     if restarted:
         (tmp_path / "state" / "definitions.db").unlink()
@@ -69,7 +69,7 @@ def test_a_damaged_mirror_is_fetched_anew(
 def test_a_package_that_the_mirror_lost_is_there_after_the_next_poll(
     repo: Repo, tmp_path: Path
 ) -> None:
-    """Where nothing was pushed meanwhile, too: exporting it is what finds the damage."""
+    """It is there even if nothing was pushed: the export finds the damage."""
     repo.write("teams/red/packages/x/x.py", "X = 1\n")
     repo.commit()
     one = source(tmp_path, str(repo.path))
@@ -85,7 +85,7 @@ def test_a_package_that_the_mirror_lost_is_there_after_the_next_poll(
 
 
 def test_a_sound_mirror_outlives_a_remote_that_fails(repo: Repo, tmp_path: Path) -> None:
-    """A fetch that the remote breaks off costs nothing that was fetched before."""
+    """A fetch that the remote breaks off loses nothing that was fetched before."""
     repo.commit()
     one = source(tmp_path, str(repo.path))
     one.poll()
@@ -102,7 +102,7 @@ def test_a_sound_mirror_outlives_a_remote_that_fails(repo: Repo, tmp_path: Path)
 def test_a_mirror_that_could_not_be_fetched_anew_is_fetched_at_the_next_poll(
     repo: Repo, tmp_path: Path
 ) -> None:
-    """A remote that fails just then, and has nothing new later, leaves nobody without a mirror."""
+    """If the remote fails just then, and has nothing new later, the mirror is still made again."""
     repo.commit()
     one = source(tmp_path, str(repo.path))
     one.poll()
@@ -123,7 +123,7 @@ def test_a_mirror_that_could_not_be_fetched_anew_is_fetched_at_the_next_poll(
 def test_a_check_that_takes_too_long_is_no_damage(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large mirror on a slow disk is not thrown away because git fsck did not come to its end."""
+    """A large mirror on a slow disk is not deleted because git fsck took too long."""
     repo.commit()
     one = source(tmp_path, str(repo.path), timeout=3.0)
     one.poll()
@@ -140,7 +140,7 @@ def test_a_check_that_takes_too_long_is_no_damage(
 
 
 def bomb(repo: Repo, folder: str) -> None:
-    """Commit a folder of ten objects, which stand for a thousand million files."""
+    """Commit a folder of ten objects, which represent a billion files."""
     blob = repo.git("rev-parse", "HEAD:instances/dev.yaml")
     rows = "".join(f"100644 blob {blob}\tf{number}\n" for number in range(10))
     for _ in range(9):
@@ -159,7 +159,7 @@ def bomb(repo: Repo, folder: str) -> None:
 def test_endless_files_are_refused_and_what_comes_after_is_read(
     known: bool, repo: Repo, tmp_path: Path
 ) -> None:
-    """A few objects that stand for more files than any memory holds: it is told, and passes."""
+    """A few objects that represent more files than fit into memory are refused with a message."""
     before = repo.commit()
     one = source(tmp_path, str(repo.path))
     if known:
@@ -178,7 +178,7 @@ def test_endless_files_are_refused_and_what_comes_after_is_read(
 
 
 def test_files_that_are_not_read_are_no_matter(repo: Repo, tmp_path: Path) -> None:
-    """However many there are; and a commit without any definition is no empty one."""
+    """Any number of them is allowed; and a commit without definitions is not an empty one."""
     repo.commit()
     one = source(tmp_path, str(repo.path))
     one.poll()
@@ -198,7 +198,7 @@ def test_files_that_are_not_read_are_no_matter(repo: Repo, tmp_path: Path) -> No
 def test_the_mirror_stays_small_and_keeps_what_records_name(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After many revisions old ones are let go, but for one that was rewritten and is in use."""
+    """Old revisions are removed after a while, except one that was rewritten but is in use."""
     monkeypatch.setattr("gitsource.source.TIDY_AFTER", 8)
     monkeypatch.setattr("gitsource.source.KEPT", 3)
     named = repo.commit()
@@ -227,11 +227,11 @@ def test_the_mirror_stays_small_and_keeps_what_records_name(
 def test_who_only_reads_leaves_the_daemons_mirror_as_it_is(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str | None
 ) -> None:
-    """`groundcrew plan` tidies no ref away and throws no damaged mirror away under the daemon."""
+    """`groundcrew plan` removes no ref of the daemon, and deletes no damaged mirror."""
     monkeypatch.setattr("gitsource.source.TIDY_AFTER", 2)
     monkeypatch.setattr("gitsource.source.KEPT", 1)
     one = source(tmp_path, str(repo.path))
-    monkeypatch.setattr(one, "_tidy", lambda: None)  # there are as many refs as it will find
+    monkeypatch.setattr(one, "_tidy", lambda: None)  # it must find as many refs as there are
     for _ in range(3):
         repo.commit()
         one.poll()
@@ -257,7 +257,7 @@ def test_who_only_reads_leaves_the_daemons_mirror_as_it_is(
 
 
 def raw_commit(repo: Repo, author: str) -> str:
-    """Make a commit object as it stands, which git itself would not write, the branch's newest."""
+    """Write a commit object as given, which git would refuse, and make it the branch's newest."""
     tree, parent = repo.git("rev-parse", "HEAD^{tree}"), repo.git("rev-parse", "HEAD")
     text = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {author}\n\nodd\n"
     made = subprocess.run(
@@ -280,7 +280,7 @@ ODD_AUTHORS = {
 
 @pytest.mark.parametrize("author", ODD_AUTHORS.values(), ids=ODD_AUTHORS.keys())
 def test_an_odd_commit_stops_nobody(author: str, repo: Repo, tmp_path: Path) -> None:
-    """History cannot be changed: one team's odd commit would block the repository for all teams."""
+    """History cannot be changed: one odd commit would block the repository for all teams."""
     repo.commit()
     odd = raw_commit(repo, author)
     one = source(tmp_path, str(repo.path))
@@ -292,7 +292,7 @@ def test_an_odd_commit_stops_nobody(author: str, repo: Repo, tmp_path: Path) -> 
 
 
 def test_a_harmful_object_is_refused_in_words(repo: Repo, tmp_path: Path) -> None:
-    """A tree with a .git folder; what it is and what to do about it is said."""
+    """The message explains a tree with a .git folder, and what to do."""
     repo.commit()
     blob = repo.git("rev-parse", "HEAD:instances/dev.yaml")
     rows = f"040000 tree {repo.git('rev-parse', 'HEAD:instances')}\tinstances\n"

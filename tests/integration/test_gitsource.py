@@ -1,4 +1,4 @@
-"""The environments repo on real git: how it is reached, and what becomes of every trouble."""
+"""The environments repo on real git: access, and the handling of every fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKEN = "t0ken-of-the-test"
 
 
 def test_an_unchanged_repo_is_read_once(repo: Repo, tmp_path: Path) -> None:
-    """A second poll finds nothing, and leaves no new process behind."""
+    """A second poll finds nothing, and leaves no process behind."""
     repo.commit()
     one = source(tmp_path, str(repo.path))
     assert one.poll() is not None
@@ -76,7 +76,7 @@ def test_a_scheme_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
 def test_a_secret_in_the_address_is_refused_and_not_shown(
     url: str, file: str, tmp_path: Path
 ) -> None:
-    """The words name the file to use instead; the token is neither there nor in a log of git's."""
+    """The message names the file to use instead; no log of git's has the token."""
     with pytest.raises(Stalled) as caught:
         source(tmp_path, url).poll()
     assert caught.value.reason == "SourceUnknown"
@@ -92,12 +92,12 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(
     ["https://h.example:8443/a@b.git", "ssh://git@h.example/x", "git@h.example:x", "file:///a@b"],
 )
 def test_an_address_without_a_secret_is_taken(words: str) -> None:
-    """An ssh user is no secret, and what looks like user info in a path is none."""
+    """An ssh user is no secret, nor is a path that only looks like user info."""
     check_url(words, ("https", "ssh", "file"))
 
 
 def test_a_remote_that_is_down_or_hangs_ends_in_time(tmp_path: Path) -> None:
-    """A closed port and a server that never answers are both something to try again."""
+    """After a closed port, or a server that never answers, a later try makes sense."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -130,7 +130,7 @@ def test_hooks_and_the_users_configuration_are_ignored(
 
 
 def test_a_commit_in_a_local_repo_wakes_at_once(repo: Repo) -> None:
-    """The watcher calls when a ref changes."""
+    """The watcher calls back when a ref changes."""
     repo.commit()
     woken = threading.Event()
     watcher = watch(str(repo.path), woken.set)
@@ -147,14 +147,14 @@ def test_a_commit_in_a_local_repo_wakes_at_once(repo: Repo) -> None:
 
 @pytest.fixture
 def served(repo: Repo) -> Iterator[tuple[str, Callable[[], list[str]]]]:
-    """The repo behind `git http-backend` with basic auth; its URL, and the users that came."""
+    """Serve the repo by `git http-backend` with basic auth; yield its URL and the users seen."""
     repo.commit()
     wanted = "Basic " + b64encode(f"git:{TOKEN}".encode()).decode()
     seen: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
+            """Log nothing."""
 
         def _serve(self) -> None:
             given = self.headers.get("Authorization", "")
@@ -201,7 +201,7 @@ def served(repo: Repo) -> Iterator[tuple[str, Callable[[], list[str]]]]:
 def test_a_token_opens_the_repo_and_is_kept_nowhere(
     served: tuple[str, Callable[[], list[str]]], tmp_path: Path
 ) -> None:
-    """The token comes from its file; it is neither in the mirror nor in a message."""
+    """The token comes from its file; neither the mirror nor a message has it."""
     url, _ = served
     secret = tmp_path / "secrets" / "git"
     secret.mkdir(parents=True)

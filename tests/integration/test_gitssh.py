@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass
 class Server:
-    """A server that lets `key` in, for the repo at `url`; `known` is its line of known_hosts."""
+    """A server that admits `key`, for the repo at `url`; `known` is its line of known_hosts."""
 
     repo: Repo
     url: str
@@ -46,7 +46,7 @@ class Server:
 
 
 def make_key(path: Path) -> Path:
-    """A new pair of keys."""
+    """Create a new pair of keys."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True, timeout=60)
     return path
@@ -54,7 +54,7 @@ def make_key(path: Path) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A real sshd as a process of this user."""
+    """Yield a real sshd as a process of this user."""
     repo = Repo(tmp_path / "environments")
     repo.commit()
     root = tmp_path / "sshd"
@@ -66,7 +66,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         port = free.getsockname()[1]
     (root / "config").write_text(CONFIG.format(port=port, root=root))
     if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where root's sshd separates its privileges
+        Path("/run/sshd").mkdir(exist_ok=True)  # the directory for root's privilege separation
     log = root / "log"
     with log.open("wb") as out:
         command = [str(SSHD), "-D", "-e", "-f", str(root / "config")]
@@ -87,7 +87,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def secrets(tmp_path: Path, key: Path, known: str) -> Path:
-    """The secret files of the environments repo."""
+    """Create the secret files of the environments repo."""
     found = tmp_path / "secrets" / "git"
     found.mkdir(parents=True, exist_ok=True)
     shutil.copy(key, found / "ssh-privatekey")
@@ -97,7 +97,7 @@ def secrets(tmp_path: Path, key: Path, known: str) -> Path:
 
 
 def test_the_right_key_opens_the_repo_and_is_kept_nowhere(server: Server, tmp_path: Path) -> None:
-    """It is fetched with git's own program over ssh, and a later revision too."""
+    """The repo, and a later revision, is fetched by git's own program over ssh."""
     secrets(tmp_path, server.key, server.known)
     one = source(tmp_path, server.url)
     found = one.poll()
@@ -113,7 +113,7 @@ def test_the_right_key_opens_the_repo_and_is_kept_nowhere(server: Server, tmp_pa
 
 
 def test_a_key_that_is_not_let_in_is_refused_credentials(server: Server, tmp_path: Path) -> None:
-    """The words say where the key is; the right one put there is used at once."""
+    """The message says where the key is; the right one in that place is used at once."""
     found = secrets(tmp_path, make_key(tmp_path / "wrong"), server.known)
     one = source(tmp_path, server.url)
     with pytest.raises(Retryable) as caught:
@@ -129,7 +129,7 @@ def test_a_key_that_is_not_let_in_is_refused_credentials(server: Server, tmp_pat
 def test_a_host_key_that_is_not_known_is_not_trusted(
     known: str, server: Server, tmp_path: Path
 ) -> None:
-    """Neither a host that nobody has named nor one with another key; nothing is asked or learnt."""
+    """Neither an unknown host nor one with another key; no prompt appears, no key is stored."""
     where = server.known.split()[0]
     other = make_key(tmp_path / "other").with_suffix(".pub").read_text()
     line = "" if known == "unknown" else f"{where} {other}"
@@ -142,7 +142,7 @@ def test_a_host_key_that_is_not_known_is_not_trusted(
 
 
 def test_a_key_that_others_may_read_is_told(server: Server, tmp_path: Path) -> None:
-    """It is ignored by ssh; the words carry what ssh says about its mode."""
+    """The program ignores such a key; the message has what ssh says about its mode."""
     found = secrets(tmp_path, server.key, server.known)
     (found / "ssh-privatekey").chmod(0o644)
     with pytest.raises(Retryable) as caught:

@@ -1,4 +1,4 @@
-"""Files that take long to read cost their own team, and what a team may commit has an end."""
+"""Files that take long to read only delay their own team, and a team's commits have limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ read_texts, read_constraints = parsing.read_texts, parsing.read_constraints
 
 
 def slow_texts(texts: Sequence[Text]) -> list[Timed]:
-    """Read as usual, but for what stands for the next quadratic surprise."""
+    """Read as usual, but slowly for a text that represents the next quadratic surprise."""
     spin(any(ENDLESS.encode() in text.data for text in texts))
     return read_texts(texts)
 
@@ -80,7 +80,7 @@ def reasons(found: Definitions) -> dict[str, str]:
 
 
 def test_a_file_that_takes_too_long_is_the_only_one_that_is_not_read(repo: Repo) -> None:
-    """Read in one batch with files of its own team and of another."""
+    """It is read in one batch with files of its own team and of another."""
     bad = repo.write("red", "bad", ENDLESS)
     repo.write("red", "good")
     repo.write("blue", "other")
@@ -90,7 +90,7 @@ def test_a_file_that_takes_too_long_is_the_only_one_that_is_not_read(repo: Repo)
 
 
 def test_a_team_has_so_much_time_for_a_revision(repo: Repo) -> None:
-    """Beyond that its files are not read; the next revision looks at those again."""
+    """Files beyond that time are not read; the next revision tries those again."""
     bad = [repo.write("red", f"bad-{number}", ENDLESS) for number in range(4)]
     good = repo.write("red", "late")
     repo.write("blue", "other")
@@ -118,7 +118,7 @@ def test_constraints_that_take_too_long_are_a_finding(repo: Repo) -> None:
 
 
 def test_a_team_has_so_many_environments(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those beyond are not read, and nothing of the folder counts as deleted for it."""
+    """Further ones are not read, and nothing in the folder counts as deleted because of that."""
     monkeypatch.setattr(assembling, "TEAM_FILES", 3)
     paths = [repo.write("red", f"e{number}") for number in range(5)]
     repo.write("blue", "other")
@@ -135,7 +135,7 @@ def test_a_team_has_so_many_environments(repo: Repo, monkeypatch: pytest.MonkeyP
 
 
 def test_the_texts_of_an_environment_have_an_end_together(repo: Repo) -> None:
-    """One file that is named many times counts each time."""
+    """A file that is named many times counts each time."""
     (repo.root / "teams" / "red").mkdir(parents=True)
     (repo.root / "teams" / "red" / "dag.py").write_text("#" * (900 << 10))
     bad = repo.write("red", "bad", spec=f"  checks: {{dags: [{', '.join(['dag.py'] * 3)}]}}\n")

@@ -1,4 +1,4 @@
-"""Pages, wheels and reports that take too long to read cost the build that asked for them."""
+"""Pages, wheels and reports that take long to read only cost the build that asked for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDLESS = "endless-1.0-py3-none-any.whl"
 
 
 def slow_page(page: Page, name: str, ours: str, sources: bool) -> Served:
-    """Read as usual, but for what stands for the next quadratic surprise."""
+    """Read as usual, but slowly for a page that represents the next quadratic surprise."""
     while ENDLESS.encode() in page.body:
         time.process_time()
     return serve_page(page, name, ours, sources)
@@ -49,7 +49,7 @@ def page_of(*names: str) -> bytes:
 
 
 def asked(body: bytes, team: str = "red") -> tuple[httpx.Response, Indexes]:
-    """Ask a team's indexes for the page of a project that their server answers so."""
+    """Ask a team's indexes for a project's page to which their server answers `body`."""
     with Answers(body, {"Content-Type": JSON}) as upstream:
         indexes = Indexes(Recipe("x"), team, Path("/nowhere"), f"{upstream.url}/simple/")
         with indexes.serve(None) as url:
@@ -79,7 +79,7 @@ def test_a_page_names_so_many_files() -> None:
 
 @pytest.mark.usefixtures("pool")
 def test_a_report_has_so_many_rows() -> None:
-    """What the daemon keeps of a report is bounded, whatever the build's code wrote."""
+    """A report with more rows than the limit is refused, as the daemon would keep them all."""
     plain = {"modules": 1, "seconds": 1.0, "opens": 1, "files": 1, "fatal": [], "warnings": []}
     problem = {
         "kind": "import", "what": "a", "distribution": "", "error": "", "file": "", "line": 0,
@@ -106,7 +106,7 @@ def test_what_airflow_printed_is_read_elsewhere() -> None:
 
 
 def test_metadata_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    """It is read whole, and packs well: 64 kB stand for as many megabytes."""
+    """It is read whole, and compresses well: 64 kB can expand to as many megabytes."""
     wheel = make_wheel(tmp_path, "a")
     with (
         zipfile.ZipFile(wheel, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,

@@ -17,7 +17,7 @@ MODULES = 60
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site with 1.0 active, then a 2.0 that imports 60 modules more."""
+    """Yield a site with 1.0 active, and then a 2.0 that imports 60 more modules."""
     with FakeAirflow() as airflow:
         found = Site(tmp_path_factory.mktemp("budget") / "site", airflow)
         found.commit("1.0")
@@ -42,7 +42,7 @@ def history(site: Site) -> list[dict[str, Any]]:
 
 
 def test_history_shows_a_regression(site: Site) -> None:
-    """As text and as JSON: how many files the build before needed, and how many this one does."""
+    """As text and as JSON: the number of files of the build before, and of this one."""
     first, second = [e for e in history(site) if e["kind"] == "BuildReady"]
     assert (first["reason"], first["data"]["import_before"]) == ("BuildReady", None)
     assert second["reason"] == "ImportRegression"
@@ -61,7 +61,7 @@ def test_history_shows_a_regression(site: Site) -> None:
 
 
 def test_a_limit_refuses_the_build_and_a_higher_one_takes_it(site: Site) -> None:
-    """Live goes on with what it had; the commit that raises the limit is all that is needed."""
+    """The live build stays; the commit that raises the limit is enough."""
     (instance,) = site.status()["instances"]
     running = instance["build"]
     path = site.repo / "teams" / TEAM / f"{ENVIRONMENT}.yaml"

@@ -1,4 +1,4 @@
-"""What the start of a process costs on a slow share, in round trips: the stable measure."""
+"""The cost of a process's start on a slow share, in round trips, which is a stable measure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CODE = "import importlib; [importlib.import_module(f'wide.m{n}') for n in range(
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """A build with a package of many modules, half of what it brings is never imported."""
+    """Return a build with a package of many modules, half of which are never imported."""
     if not os.access("/dev/fuse", os.W_OK) or shutil.which("fusermount3") is None:
         pytest.skip("needs FUSE: /dev/fuse, fuse3, libfuse3-dev, pkg-config, cc")
     site = Site(tmp_path)
@@ -38,9 +38,9 @@ def site(tmp_path: Path) -> Site:
 
 
 def trips(site: Site, local: str, starts: int) -> list[list[str]]:
-    """What each of some starts after another asks a fresh mount for.
+    """Return the requests of each of several consecutive starts to a fresh mount.
 
-    The last one begins when the client's attributes have run out.
+    The last start comes when the client's cached attributes have expired.
     """
     at = site.root / "mnt"
     found: list[list[str]] = []
@@ -62,7 +62,7 @@ def trips(site: Site, local: str, starts: int) -> list[list[str]]:
 
 
 def test_a_start_costs_few_round_trips(site: Site) -> None:
-    """The first process of a machine reads packs, every further one next to nothing."""
+    """The first process of a machine reads packs, every later one almost nothing."""
     first, *further = trips(site, str(site.local), 3)
     (folder,) = trips(site, "off", 1)
     assert len(first) <= 45, f"the loader, three documents and one pack: {first}"

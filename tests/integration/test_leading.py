@@ -1,4 +1,4 @@
-"""When a leader ceases to lead: nothing of it acts any more once another may."""
+"""The end of leadership: a leader does nothing more once another one may act."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def wait_for(what: threading.Event) -> None:
 def test_a_leader_whose_lease_another_has_stops_before_its_own_has_run_out(
     store: Store, settings: Settings
 ) -> None:
-    """By the database's clock it was over earlier: the first refused renewal says so."""
+    """By the database's clock it ended earlier, as the first refused renewal shows."""
     with Leadership(store, settings, threading.Event()) as leadership:
         assert store.acquire("other", 60.0, force=True) is not None
         until = time.monotonic() + 60
@@ -57,7 +57,7 @@ def test_a_leader_whose_lease_another_has_stops_before_its_own_has_run_out(
 
 
 def test_who_has_given_the_lease_back_may_do_nothing_more(store: Store, settings: Settings) -> None:
-    """Whatever thread of it is left."""
+    """No remaining thread of it may."""
     with Leadership(store, settings, threading.Event()) as leadership:
         leadership.check()
     assert store.leader() is None
@@ -69,7 +69,7 @@ def test_who_has_given_the_lease_back_may_do_nothing_more(store: Store, settings
 def test_a_step_that_outlasts_the_stop_keeps_the_lease_and_ends_with_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may change nothing more, and nobody leads before the lease has run out."""
+    """It may change nothing more, and nobody leads before the lease has expired."""
     monkeypatch.setattr(daemon_module, "STOP_WAIT", 0.2)
     begun, let_go, refused = threading.Event(), threading.Event(), threading.Event()
     ends: list[int] = []

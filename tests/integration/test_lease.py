@@ -1,4 +1,4 @@
-"""Who has lost the lease changes nothing outside: not the cluster, not Airflow, not the share."""
+"""Loss of the lease: without it nothing outside changes, in the cluster, Airflow or the share."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ BUILD = "b" * 16
 
 
 class Server:
-    """Stands for an API server: notes what comes, and answers 200, or first what `answers` says."""
+    """A stand-in for an API server that records requests, and answers `answers` first, then 200."""
 
     def __init__(self) -> None:
         self.came: list[str] = []
-        self.answers: list[int] = []  # a status, or 0 for a connection that is cut
+        self.answers: list[int] = []  # HTTP statuses, or 0 for a connection that is cut
         handler = type("Handler", (_Handler,), {"server_": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_: Server
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
+        """Log nothing."""
 
     def _any(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Rig:
-    """The daemon's own rooms, wired as it wires them, with something outside for each effect."""
+    """The daemon's own components, wired as it does, with a target for each effect."""
 
     def __init__(self, root: Path, airflow: FakeAirflow, server: Server) -> None:
         self.airflow, self.server, self.root = airflow, server, root
@@ -107,7 +107,7 @@ class Rig:
         return self.rooms.clusters().clusters.of("one")
 
     def state(self) -> tuple[object, ...]:
-        """All that an effect could have changed."""
+        """Return all that an effect could have changed."""
         return (
             [method for method in self.server.came if method != "GET"],
             list(self.airflow.state.patched), self.restarted.exists(),
@@ -165,7 +165,7 @@ def lost() -> None:
 
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
 def test_without_the_lease_no_effect_goes_out(rig: Rig, effect: Callable[[Rig], object]) -> None:
-    """Each that a daemon has outside; with the lease the same one changes something."""
+    """Nothing changes for any kind of effect; with the lease the same effect changes something."""
     before = rig.state()
     rig.rooms.check = lost
     with pytest.raises(Retryable) as caught:
@@ -182,7 +182,7 @@ def test_without_the_lease_no_effect_goes_out(rig: Rig, effect: Callable[[Rig], 
 def test_a_change_is_not_sent_again_once_the_lease_is_lost(
     rig: Rig, name: str, answer: int
 ) -> None:
-    """The server was busy or the connection was cut, and the lease ran out meanwhile."""
+    """The server was busy or the connection was cut, and the lease expired meanwhile."""
     rig.server.answers = [answer, 404] if name == "create" and not answer else [answer]
     sent = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}[name]
 

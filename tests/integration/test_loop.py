@@ -1,4 +1,4 @@
-"""The loop: when it looks, when it polls, and when it rests."""
+"""The loop of the daemon: when it decides, when it polls, and when it rests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def until(true: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    """One that polls every 0.3 s."""
+    """Yield a daemon that polls every 0.3 s."""
     with FakeAirflow() as airflow:
         site = Site(tmp_path / "site", airflow, poll_interval=0.3)
         site.commit("1.0")
@@ -51,7 +51,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
 def test_the_loop_rests_while_a_poll_takes_long(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Longer than two polls are apart, and with a webhook that came meanwhile: that is heard."""
+    """The poll takes longer than two intervals; a webhook that comes meanwhile is honoured."""
     polls: list[float] = []
     cycles: list[float] = []
     answered = threading.Event()
@@ -82,7 +82,7 @@ def test_the_loop_rests_while_a_poll_takes_long(
 def test_a_clock_that_is_set_back_delays_no_poll(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Polls go by a clock that nobody sets."""
+    """Polls are timed by a monotonic clock."""
     polls: list[float] = []
     poll = Source.poll
 

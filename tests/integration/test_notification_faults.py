@@ -1,4 +1,4 @@
-"""Facts that cannot be told at once: limits, outages, wrong addresses, kills; none is lost."""
+"""Facts that cannot be sent at once: limits, outages, wrong addresses, kills; none is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.receiver import Receiver, Said
 def test_a_rate_limit_is_obeyed_for_as_long_as_it_says(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """429 with Retry-After: nothing at all is sent before, everything is after."""
+    """After 429 with Retry-After nothing is sent before that time, and everything after it."""
     slack = receiver()
     slack.answers = [Said(429, {"Retry-After": "120"})]
     post.secret("slack", url=slack.url)
@@ -36,7 +36,7 @@ def test_a_rate_limit_is_obeyed_for_as_long_as_it_says(
 
 
 def test_a_rate_limit_may_name_a_date(post: Post, receiver: Callable[..., Receiver]) -> None:
-    """Retry-After as an HTTP date is obeyed until then, not for the longest that is allowed."""
+    """A Retry-After that is an HTTP date is obeyed, instead of the longest allowed pause."""
     slack = receiver()
     slack.answers = [Said(429, {"Retry-After": formatdate(time.time() + 120, usegmt=True)})]
     post.secret("slack", url=slack.url)
@@ -72,7 +72,7 @@ def test_a_server_error_delays_and_loses_nothing(
 def test_an_hours_outage_ends_in_one_digest_and_nothing_is_lost(
     post: Post, receiver: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody listens for an hour, and the daemon is restarted meanwhile; then all of it is told."""
+    """Nobody listens for an hour, and the daemon is restarted meanwhile; then all of it is sent."""
     post.secret("slack", url=dead_address())
     for minute in range(60):
         post.happens("ActivationStarted", f"instance/i{minute}")
@@ -89,7 +89,7 @@ def test_an_hours_outage_ends_in_one_digest_and_nothing_is_lost(
     post.deliver(MINUTE)
     (told,) = slack.taken
     assert told["text"].startswith("60 changes: 60 active")
-    assert post.counts() == {"sent": 60, "skipped": 60}  # skipped: told with their outcomes
+    assert post.counts() == {"sent": 60, "skipped": 60}  # skipped: their outcomes were sent
     assert "s3cret-address" not in caplog.text
     assert len([r for r in caplog.records if r.name == "metrics.routes"]) < 30
 
@@ -98,7 +98,7 @@ def test_an_hours_outage_ends_in_one_digest_and_nothing_is_lost(
 def test_a_wrong_address_waits_for_its_mending_for_a_day(
     code: int, post: Post, receiver: Callable[..., Receiver], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A revoked webhook is asked seldom; when its file is mended, all is sent at once."""
+    """A revoked webhook is tried rarely; when its file is corrected, all is sent at once."""
     wrong, right = receiver(lambda *_: Said(code, body="no_service")), receiver()
     post.secret("slack", url=wrong.url)
     post.happens("ActivationActive", "instance/a")
@@ -122,7 +122,7 @@ def test_a_wrong_address_waits_for_its_mending_for_a_day(
 def test_an_address_that_is_none_breaks_nothing(
     kind: Any, url: str, post: Post, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is skipped or waits; no error gets out, no address gets into a log."""
+    """The message is skipped or waits; no error escapes, and no log has the address."""
     post.secret("slack", url=url)
     post.start(notify=routes(RouteSettings(name="x", kind=kind)))
     post.happens("ActivationActive")
@@ -133,7 +133,7 @@ def test_an_address_that_is_none_breaks_nothing(
 
 @pytest.mark.slow
 def test_a_dead_route_holds_up_no_other(post: Post, receiver: Callable[..., Receiver]) -> None:
-    """More messages wait for one team's webhook than are read at once; another's arrive."""
+    """More messages wait for one team's webhook than one read returns; another team's arrive."""
     well = receiver()
     post.secret("dead", url=dead_address())
     post.secret("well", url=well.url)
@@ -154,7 +154,7 @@ def test_a_dead_route_holds_up_no_other(post: Post, receiver: Callable[..., Rece
 def test_a_receiver_that_never_ends_its_answer_holds_up_no_other(
     post: Post, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A webhook that hangs is left to itself, and asked nothing more until it has ended."""
+    """A webhook that hangs is left alone, and gets nothing more until it has ended."""
     hung = threading.Event()
     monkeypatch.setattr("metrics.notifier.PATIENCE", 0.5)
 
@@ -190,7 +190,7 @@ def test_a_receiver_that_never_ends_its_answer_holds_up_no_other(
 def test_blocks_that_slack_refuses_become_plain_text(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """400 invalid_blocks: the same facts without blocks; a second no is noted as failed."""
+    """After 400 invalid_blocks the same facts go without blocks; a second refusal is a failure."""
     slack = receiver()
     slack.answers = [Said(400, body="invalid_blocks")]
     post.secret("slack", url=slack.url)
@@ -206,7 +206,7 @@ def test_blocks_that_slack_refuses_become_plain_text(
 def test_a_kill_between_the_answer_and_its_note_sends_once_more_and_loses_nothing(
     post: Post, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least once: the webhook's facts carry an id, by which the second is known."""
+    """Delivery is at least once: the webhook's facts have an id that identifies the second one."""
     hook = receiver()
     post.secret("hook", url=hook.url)
     post.start(notify=routes(RouteSettings(name="hook", kind="webhook", secret="hook")))

@@ -1,4 +1,4 @@
-"""Facts on their way to people: HTTP on loopback, a real store, time as it is told."""
+"""Delivery of facts to people: HTTP on loopback, a real store, and a clock of the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes.receiver import Receiver, github
 def test_facts_go_by_team_and_severity_and_to_nobody_else(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """A team hears its own, the pager what is critical, the platform what is of no team."""
+    """A team gets its own facts, the pager critical ones, the platform those without a team."""
     red, pager, everything = receiver(), receiver(), receiver()
     post.secret("red/slack", url=red.url)
     post.secret("pager", url=pager.url, key="sh4red-key")
@@ -48,7 +48,7 @@ def test_facts_go_by_team_and_severity_and_to_nobody_else(
 def test_a_webhook_gets_the_same_facts_signed(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """The body is the documented JSON, and its HMAC is over just these bytes."""
+    """The body is the documented JSON, and its HMAC is computed over exactly these bytes."""
     hook = receiver()
     post.secret("hook", url=hook.url, key="sh4red-key")
     post.start(
@@ -76,7 +76,7 @@ def test_a_webhook_gets_the_same_facts_signed(
 def test_a_fact_is_told_once_however_often_it_comes(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """Drains that are given up again and again are one message; so is a build for two runtimes."""
+    """Drains that fail again and again are one message; so is a build for two runtimes."""
     slack = receiver()
     post.secret("slack", url=slack.url)
     for _ in range(20):
@@ -96,7 +96,7 @@ def test_a_fact_is_told_once_however_often_it_comes(
 def test_many_changes_at_once_are_one_message_and_a_critical_one_stands_alone(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """A hundred instances activate within minutes: a digest now, and one a minute after that."""
+    """If 100 instances activate within minutes, there is a digest now, then one a minute."""
     slack = receiver()
     post.secret("slack", url=slack.url)
     for n in range(40):
@@ -117,7 +117,7 @@ def test_many_changes_at_once_are_one_message_and_a_critical_one_stands_alone(
 
 
 def test_few_changes_are_told_one_by_one(post: Post, receiver: Callable[..., Receiver]) -> None:
-    """Up to the limit each fact has a message of its own, also when the next come later."""
+    """Up to the limit each fact has a message of its own, also if further ones come later."""
     slack = receiver()
     post.secret("slack", url=slack.url)
     for n in range(12):
@@ -129,7 +129,7 @@ def test_few_changes_are_told_one_by_one(post: Post, receiver: Callable[..., Rec
 def test_a_route_that_is_gone_leaves_nothing_waiting(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
-    """Messages for a route that the settings no longer have are skipped, others are not."""
+    """Messages for a route that the settings no longer have are skipped; others are not."""
     slack = receiver()
     post.secret("old", url=dead_address())
     post.start(notify=routes(RouteSettings(name="old", secret="old"), RouteSettings(name="slack")))
@@ -144,7 +144,7 @@ def test_a_route_that_is_gone_leaves_nothing_waiting(
 
 
 def test_no_secret_is_told_to_anyone(post: Post, receiver: Callable[..., Receiver]) -> None:
-    """A secret that found its way into a message, a log, a subject or a status leaves as ***."""
+    """A secret in a message, a log, a subject or a status is sent as ***."""
     slack, hook, forge = receiver(), receiver(), receiver(github)
     post.secret("slack", url=slack.url)
     post.secret("hook", url=hook.url)
@@ -178,7 +178,7 @@ def test_no_secret_is_told_to_anyone(post: Post, receiver: Callable[..., Receive
 def test_routes_are_read_from_the_settings_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settings of the manual are what the model takes; names are unique, paths stay inside."""
+    """The model accepts the settings in the manual; names are unique, paths stay inside."""
     path = tmp_path / "groundcrew.toml"
     monkeypatch.setenv("GROUNDCREW_CONFIG", str(path))
     path.write_text(

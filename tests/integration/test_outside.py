@@ -1,4 +1,4 @@
-"""What people and machines see: command line, HTTP, metrics, Slack; on a site that has lived."""
+"""The interfaces to people and machines, on a real site: command line, HTTP, metrics, Slack."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOOK, TOKEN = "hook-secret-of-the-test", "api-token-of-the-test"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site with 1.0 active and a 2.0 that failed to import."""
+    """Yield a site with 1.0 active and a 2.0 that failed to import."""
     with FakeAirflow() as airflow:
         found = Site(tmp_path_factory.mktemp("outside") / "site", airflow)
         found.commit("1.0")
@@ -48,7 +48,7 @@ def document(site: Site, *words: str) -> object:
 
 
 def test_status_is_a_stable_document(site: Site) -> None:
-    """The keys that the design promises, and what really is."""
+    """It has the keys that the design promises, and the site's real state."""
     found = site.status()
     assert set(found) >= {"revision", "environments", "instances"}
     (instance,) = found["instances"]
@@ -82,7 +82,7 @@ def test_the_log_of_a_failed_build_is_not_on_one_machine_only(site: Site) -> Non
 
 
 def test_validate_needs_a_checkout_only(site: Site, tmp_path: Path) -> None:
-    """Exit 0 and an empty list; exit 1 and findings with places; exit codes as promised."""
+    """Exit 0 and an empty list, or exit 1 and findings with places."""
     command = [sys.executable, "-m", "reconciler.cli", "validate", str(site.repo), "-o", "json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
@@ -116,7 +116,7 @@ def test_validate_needs_a_checkout_only(site: Site, tmp_path: Path) -> None:
 def test_every_command_ends_with_its_code_and_no_traceback(
     words: list[str], code: int, site: Site
 ) -> None:
-    """Misuse is 2, something wrong 1; nobody is shown a traceback or a secret."""
+    """Wrong usage is 2, a failure 1; nobody sees a traceback or a secret."""
     found, output = site.run(*words)
     assert found == code, output
     assert "Traceback" not in output
@@ -124,13 +124,13 @@ def test_every_command_ends_with_its_code_and_no_traceback(
 
 
 def test_a_mistyped_name_is_answered_with_the_near_one(site: Site) -> None:
-    """`red-dve` is told of `red-dev`."""
+    """The message for `red-dve` suggests `red-dev`."""
     _, output = site.run("rollback", "red-dve")
     assert INSTANCE in output
 
 
 def test_requests_are_carried_out_by_the_daemon(site: Site) -> None:
-    """Suspend shows in the status after the next run; resume takes it back."""
+    """A suspension shows in the status after the next run; a resumption removes it."""
     assert site.run("suspend", f"instance/{INSTANCE}")[0] == 0
     site.once()
     assert site.status()["instances"][0]["suspended"] is True
@@ -157,7 +157,7 @@ def test_settings_that_are_wrong_say_which(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("words", ["status", "plan", "run"])
 def test_a_database_that_is_none_is_misuse(words: str, url: str, site: Site) -> None:
-    """The setting is named and not repeated, as a password may be in it."""
+    """The message names the setting and not its value, which may contain a password."""
     code, output = site.run(*words.split(), GROUNDCREW_DATABASE=url)
     assert code == 2, output
     assert "GROUNDCREW_DATABASE" in output
@@ -173,7 +173,7 @@ READING = ["status", "plan", "history", "logs one", "gc --dry-run", "runtimes", 
 def test_a_command_that_reads_makes_no_records(
     words: str, given: bool, site: Site, tmp_path: Path
 ) -> None:
-    """Without records it ends with 3; before the daemon has run, only a plan needs none."""
+    """Without records it ends with 3; before the daemon's first run only a plan works."""
     file = tmp_path / "state" / "groundcrew.db"
     variables = {"GROUNDCREW_STATE_DIR": str(file.parent)}
     if given:
@@ -194,7 +194,7 @@ def test_a_command_that_reads_makes_no_records(
 
 @pytest.fixture(scope="module")
 def http(site: Site) -> Iterator[httpx.Client]:
-    """The daemon's HTTP side, with the daemon as a process."""
+    """Yield a client of the daemon's HTTP side, with the daemon as a process."""
     for path, text in (
         ("hooks/github", HOOK),
         ("hooks/gitlab", HOOK),
@@ -229,7 +229,7 @@ def http(site: Site) -> Iterator[httpx.Client]:
 
 
 def test_the_metrics_of_the_design_are_scraped(http: httpx.Client) -> None:
-    """Prometheus's own parser reads the page; every promised name that applies is on it."""
+    """Prometheus's own parser reads the page, which has every promised name that applies."""
     assert http.get("/metrics").status_code == 401  # it names objects, as pages do
     page = http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
     families = {f.name: f for f in text_string_to_metric_families(page)}
@@ -249,7 +249,7 @@ def test_the_metrics_of_the_design_are_scraped(http: httpx.Client) -> None:
 
 
 def test_health_answers_without_a_token_and_the_api_does_not(http: httpx.Client) -> None:
-    """Probes are open, records are for holders of a token."""
+    """Probes need no token; records do."""
     assert http.get("/healthz").status_code == 200
     assert http.get("/api/v1/status").status_code == 401
     wrong = http.get("/api/v1/status", headers={"Authorization": "Bearer wrong"})
@@ -279,7 +279,7 @@ def test_a_webhook_is_believed_only_with_its_signature(http: httpx.Client) -> No
 
 
 class Slack:
-    """An incoming webhook that answers as it is told."""
+    """An incoming webhook with given answers."""
 
     def __init__(self) -> None:
         self.answers: list[int] = []
@@ -288,7 +288,7 @@ class Slack:
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
+                """Log nothing."""
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -316,7 +316,7 @@ def slack() -> Iterator[Slack]:
 
 
 def notifier(tmp_path: Path, url: str) -> tuple[Store, Notifier]:
-    """A notifier over a store with one failed build to tell of."""
+    """Return a notifier over a store with one failed build to report."""
     store = Store(f"sqlite:///{tmp_path}/db")
     store.migrate()
     secret = tmp_path / "secrets" / "slack"
@@ -365,7 +365,7 @@ def test_a_refusal_that_passes_is_tried_again(code: int, slack: Slack, tmp_path:
 def test_a_dead_webhook_never_stops_anything_and_tells_no_address(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A closed port leaves the message pending; its secret address is in no log nor record."""
+    """After a closed port the message is pending; no log or record has the secret address."""
     store, made = notifier(tmp_path, "http://127.0.0.1:1/services/s3cret")
     made.deliver(time.time())
     assert store.message_counts() == {"pending": 1}

@@ -1,4 +1,4 @@
-"""Packs: what is in them, how it is packed, and what the loader of a real interpreter takes."""
+"""Packs: their contents, their compression, and what the loader of a real interpreter uses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = {"lib/acme_mod.py": b"X = 1\n" * 100, "lib/acme_pkg/__init__.py": b""}
 
 
 def _small(site: Site) -> Path:
-    """The pack of build B, which is small; the pointer names that build."""
+    """Return the pack of build B, which is small; the pointer names that build."""
     site.add(B, OTHER, SMALL)
     site.share.put_packs(B, {OTHER: SMALL.keys()})
     site.share.point(
@@ -36,7 +36,7 @@ def _small(site: Site) -> Path:
 
 @pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
 def test_a_small_pack_is_packed_by_xz(python: str, tmp_path: Path) -> None:
-    """It is smaller so, is read on every interpreter, and is nothing for earlier loaders."""
+    """It is smaller, readable by every interpreter, and ignored by earlier loaders."""
     site = Site(tmp_path, python)
     path = _small(site)
     pack, index = read_head(path)
@@ -49,7 +49,7 @@ def test_a_small_pack_is_packed_by_xz(python: str, tmp_path: Path) -> None:
 
 
 def test_a_python_without_xz_uses_the_share(site: Site) -> None:
-    """It waits for nobody, and takes nothing from the others: neither packs nor what is noted."""
+    """It waits for nobody, and removes neither packs nor notes of other processes."""
     site.run(WHERE)
     (note,) = site.local.glob("*/*/.build-*")
     unpacked = site.data()
@@ -57,7 +57,7 @@ def test_a_python_without_xz_uses_the_share(site: Site) -> None:
     module = site.loader / "groundcrew_local.py"
     module.write_text(module.read_text() + "\nsys.modules['_lzma'] = None\n")
     with (note.parent / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another one unpacks
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process is unpacking
         limit = str(site.share.packs(A)[DIGEST].bytes)
         at = site.run(WHERE, GROUNDCREW_LOCAL_LIMIT=limit)
     assert at.startswith(str(site.share.root))
@@ -69,14 +69,14 @@ def test_a_python_without_xz_uses_the_share(site: Site) -> None:
 
 
 def test_a_daemon_without_xz_makes_packs(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small ones are then packed by zlib, too."""
+    """Small packs are then compressed with zlib, too."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert _small(site).read_bytes()[:8] == b"GCPACK1\n"
     assert site.run(WHERE).startswith(str(site.local)), site.said
 
 
 def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:
-    """The pack names it and holds nothing of it; what is unpacked is the same to the last byte."""
+    """The pack names it but has nothing of it; the unpacked file is the same to the last byte."""
     _, index = read_head(site.pack)
     apart = [block for block in index["blocks"] if block.get("apart")]
     assert {block["parts"][0][0] for block in apart} == {LIBRARY}
@@ -93,7 +93,7 @@ def test_a_large_file_is_local_and_lies_on_the_share_once(site: Site) -> None:
 
 
 def test_a_large_file_that_is_not_what_it_was_is_not_taken(site: Site) -> None:
-    """A changed byte, an end that is missing, no file: told, and the share is used."""
+    """A changed byte, a missing end or no file is reported, and the share is used."""
     library = site.share.entry(DIGEST) / LIBRARY
     library.chmod(0o644)
     for damaged in (HUGE[:-1] + b"!", HUGE[:-1], HUGE[: 3 << 20], b"", None):
@@ -110,7 +110,7 @@ def test_a_large_file_that_is_not_what_it_was_is_not_taken(site: Site) -> None:
 
 
 def test_a_build_without_packs_is_loaded_from_the_share(site: Site) -> None:
-    """As builds of earlier releases are, and all where GROUNDCREW_LOCAL is off."""
+    """Builds of earlier releases are, and all builds if GROUNDCREW_LOCAL is off."""
     assert site.run(WHERE, GROUNDCREW_LOCAL="off").startswith(str(site.share.root))
     assert not site.local.exists()
     (site.share.build_path(A) / "hot.json").unlink()
@@ -122,7 +122,7 @@ def test_a_build_without_packs_is_loaded_from_the_share(site: Site) -> None:
 def test_a_build_is_loaded_from_whole_packs_until_it_has_hot_ones(
     named_by: str, site: Site
 ) -> None:
-    """And nothing is noted of them, as they go; builds of earlier releases name them elsewhere."""
+    """Nothing is recorded about these, as they will go; earlier releases name them elsewhere."""
     staged = site.root / "staged"
     for name, data in SMALL.items():
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def test_a_build_is_loaded_from_whole_packs_until_it_has_hot_ones(
 
 
 def test_a_folder_that_imports_look_into_is_local_and_leads_to_what_it_holds(site: Site) -> None:
-    """Those that were listed, and one of a module's name beside it; others are links as a whole."""
+    """Listed folders and folders beside a module of that name are local; others are links."""
     files = {
         "lib/space/listed/rare.py": b"X = 1\n",
         "lib/space/module.py": b"Y = 2\n",
@@ -173,7 +173,7 @@ def test_a_folder_that_imports_look_into_is_local_and_leads_to_what_it_holds(sit
 
 @pytest.mark.parametrize("method", ["zlib", "xz", ""])
 def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_path: Path) -> None:
-    """A file would be cut short, or another one's bytes taken for its own."""
+    """A file would be cut short, or would contain bytes of another one."""
     methods: dict[str, Callable[[bytes], bytes]] = {
         "zlib": zlib.compress,
         "xz": lzma.compress,
@@ -198,13 +198,13 @@ def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_p
 
 
 def _files(site: Site, pack: Pack) -> set[str]:
-    """The files that a pack of the entry holds."""
+    """Return the files that a pack of the entry contains."""
     found = held(read_head(pack_path(site.share.entry(DIGEST), pack.sha256))[1])
     return {path for path in found if not path.endswith("/")}
 
 
 def test_a_pack_that_will_do_is_used_again(site: Site) -> None:
-    """Packs are made for what is not yet in one, and not for fewer files of a small one."""
+    """A pack is made again for files that it lacks, but not to drop some files of a small one."""
     first = site.share.packs(A)
     site.add(B, DIGEST, FILES)
     needs = site.share.put_packs(B, {DIGEST: HOT - {"lib/acme_mod.py"}})
@@ -220,7 +220,7 @@ def test_a_pack_that_will_do_is_used_again(site: Site) -> None:
 
 
 def test_hot_paths_are_names_only(site: Site, tmp_path: Path) -> None:
-    """A report made by a team's code takes nothing into a pack that is not the entry's."""
+    """A report that a team's code made adds nothing to a pack that is not in the entry."""
     (tmp_path / "secret").write_text("s3cret")
     told = {"lib/acme_mod.py", "../../../../secret", str(tmp_path / "secret"), "entry.json", "lib"}
     site.add(B, DIGEST, FILES)
@@ -231,7 +231,7 @@ def test_hot_paths_are_names_only(site: Site, tmp_path: Path) -> None:
 
 
 def test_packs_go_with_the_last_build_that_names_them(site: Site) -> None:
-    """A pack that no build names goes, also where its entry stays; others stay."""
+    """A pack that no build names is removed, also if its entry stays; others stay."""
     kept = site.pack
     site.add(B, DIGEST, FILES)
     site.share.put_packs(B, {DIGEST: {"lib/acme_mod.py"}})
@@ -255,7 +255,7 @@ def test_packs_go_with_the_last_build_that_names_them(site: Site) -> None:
 
 
 def test_one_file_of_a_pack_is_read_without_the_others(site: Site) -> None:
-    """One of several blocks, one of a few bytes, one that is not there; a spoiled block is told."""
+    """A file of several blocks, a tiny one, a missing one; a spoiled block is reported."""
     _, index = read_head(site.pack)
     assert read_member(site.pack, index, "lib/acme_pkg/table.bin") == BIG
     assert read_member(site.pack, index, "lib/acme_mod.py") == b"X = 1\n"

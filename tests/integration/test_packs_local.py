@@ -1,4 +1,4 @@
-"""Packs on a machine's own disk: who unpacks them, what is trusted there, and what goes again."""
+"""Packs on a machine's own disk: unpacking, trust and eviction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fakes.shares import DIGEST, INTERPRETERS, A, B
 
 @pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))
 def test_hot_files_are_local_and_nothing_is_missing(python: str, tmp_path: Path) -> None:
-    """On every interpreter: what is hot is a file of this machine, the rest leads to the share."""
+    """On every interpreter hot files are local, and the rest are links to the share."""
     site = Site(tmp_path, python)
     code = """
 import acme_mod, acme_pkg, acme_pkg.rare, json, os, hashlib, importlib.metadata as m
@@ -43,7 +43,7 @@ print(json.dumps([acme_mod.__file__, os.path.realpath(acme_mod.__file__),
 
 
 def test_a_further_process_asks_the_share_for_two_documents(site: Site) -> None:
-    """The loader and the pointer: what the first process noted tells where its packs are."""
+    """It reads the loader and the pointer: notes of the first process say where its packs are."""
     first = site.run(WHERE)
     hot = site.share.build_path(A) / "hot.json"
     module = site.loader / "groundcrew_local.py"
@@ -58,7 +58,7 @@ def test_a_further_process_asks_the_share_for_two_documents(site: Site) -> None:
 def test_what_was_noted_of_a_build_is_not_trusted_further_than_it_holds(
     harm: str, site: Site
 ) -> None:
-    """Without its note, or where a pack is no longer there, a process begins anew."""
+    """Without its note, or if a pack is missing, a process starts from the beginning."""
     first = site.run(WHERE)
     (note,) = site.local.glob("*/*/.build-*")
     match harm:
@@ -69,7 +69,7 @@ def test_what_was_noted_of_a_build_is_not_trusted_further_than_it_holds(
             note.write_text("[")
         case "gone":
             note.unlink()
-        case "another build.json":  # it is taken, whatever was noted
+        case "another build.json":  # it is used, whatever the note says
             document = site.share.build_path(A) / "build.json"
             kept = json.loads(document.read_text())
             replace_file(document, json.dumps({**kept, "env": {"TOLD": "anew"}}).encode(), "test")
@@ -86,7 +86,7 @@ def _flip(path: Path, at: int) -> None:
 
 @pytest.mark.parametrize("harm", ["head", "block", "short", "gone", "empty"])
 def test_a_spoiled_pack_is_not_used(harm: str, site: Site) -> None:
-    """Whatever is wrong with a pack: the share's own files are used, and it is said."""
+    """Whatever is wrong with a pack, the share's own files are used, with a message."""
     size = site.pack.stat().st_size
     match harm:
         case "head":
@@ -105,7 +105,7 @@ def test_a_spoiled_pack_is_not_used(harm: str, site: Site) -> None:
 
 
 def test_processes_that_start_together_unpack_once(site: Site) -> None:
-    """One takes the lock, the others wait and use what it made."""
+    """One takes the lock; the others wait and use its result."""
     running = [site.begin(WHERE) for _ in range(8)]
     found = {process.communicate(timeout=60)[0] for process in running}
     assert len(found) == 1
@@ -114,7 +114,7 @@ def test_processes_that_start_together_unpack_once(site: Site) -> None:
 
 
 def test_who_only_waited_takes_no_notes_away(site: Site) -> None:
-    """Another process has unpacked all meanwhile: what it noted of other builds stays."""
+    """If another process unpacked everything meanwhile, its notes on other builds stay."""
     site.run(WHERE)
     (note,) = site.local.glob("*/*/.build-*")
     (link,) = note.parent.glob(f"{DIGEST}-*")
@@ -134,13 +134,13 @@ def test_who_only_waited_takes_no_notes_away(site: Site) -> None:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):  # of a file that is closed just now
+    with contextlib.suppress(FileNotFoundError):  # a file that was closed just now
         return any(fd.readlink() == path for fd in Path(f"/proc/{pid}/fd").iterdir())
     return False
 
 
 def test_a_killed_process_leaves_nothing_in_the_way(site: Site) -> None:
-    """Cut short while it unpacks: the next one cleans up and unpacks anew."""
+    """After a kill during unpacking, the next process cleans up and unpacks again."""
     module = site.loader / "groundcrew_local.py"
     module.write_text(module.read_text() + "\nos.pwrite = lambda *_: os._exit(9)\n")
     process = site.begin(WHERE)
@@ -155,19 +155,19 @@ def test_a_killed_process_leaves_nothing_in_the_way(site: Site) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of four mebibytes."""
+    """Yield a real file system of four mebibytes."""
     with small_disk(tmp_path / "small", "4m") as folder:
         yield folder
 
 
 def test_a_full_local_disk_means_the_share(site: Site, small: Path) -> None:
-    """Nothing is begun where there is no room for all of it."""
+    """Nothing is unpacked unless there is space for all of it."""
     assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
     assert [p for p in small.rglob("*") if p.is_file() and p.name != ".lock"] == []
 
 
 def test_a_read_only_local_disk_means_the_share_or_the_next_folder(site: Site, small: Path) -> None:
-    """The first folder of the list that can be written is taken."""
+    """The first writable folder of the list is used."""
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
     both = f"{small}:{site.local}"
@@ -175,7 +175,7 @@ def test_a_read_only_local_disk_means_the_share_or_the_next_folder(site: Site, s
 
 
 def test_a_folder_that_cannot_serve_shared_objects_is_not_taken(site: Site, small: Path) -> None:
-    """Where programs may not run, no shared object can be loaded."""
+    """A shared object cannot be loaded from a file system that forbids execution."""
     subprocess.run(["mount", "-o", "remount,noexec,size=512m", str(small)], check=True)
     assert site.run(WHERE, GROUNDCREW_LOCAL=str(small)).startswith(str(site.share.root))
     subprocess.run(["mount", "-o", "remount,exec", str(small)], check=True)
@@ -197,7 +197,7 @@ def test_the_local_folder_is_used_under_any_umask(site: Site, umask: int) -> Non
 
 
 def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
-    """Somebody else could have put code there."""
+    """Another user could have put code there."""
     folder = site.local / f"groundcrew-{os.getuid()}"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
@@ -208,12 +208,12 @@ def test_a_folder_that_others_may_write_is_not_trusted(site: Site) -> None:
 
 
 def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
-    """A process whose packs go goes on with the same paths, which now lead to the share."""
+    """A process whose packs are evicted keeps the same paths, which then lead to the share."""
     size = 3 * len(BIG) + len(HUGE)
     files = {"lib/other_mod.py": b"Z = 3\n", "lib/other.bin": os.urandom(size)}
     site.add(B, OTHER, files)
     site.share.put_packs(B, {OTHER: set(files)})
-    limit = str(size + 100_000)  # room for one of them
+    limit = str(size + 100_000)  # space for one of them
     code = (
         "import sys, acme_mod; print('up', flush=True); sys.stdin.readline();"
         "import acme_pkg, acme_pkg.rare, os;"
@@ -242,13 +242,13 @@ def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
 
 
 def test_a_pack_larger_than_the_limit_is_left_on_the_share(site: Site) -> None:
-    """The limit holds whatever is asked for."""
+    """The limit always holds."""
     assert site.run(WHERE, GROUNDCREW_LOCAL_LIMIT="1000").startswith(str(site.share.root))
     assert site.data() == []
 
 
 def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
-    """Files that a crash of the machine may have cut short are not those of this boot."""
+    """Files that a crash of the machine may have cut short belong to another boot."""
     site.run(WHERE)
     (place,) = site.local.glob("*/*")
     old = place.with_name(f"{place.name.split('-')[0]}-0ldb00t0")
@@ -258,7 +258,7 @@ def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
 
 
 def test_a_umask_that_lets_the_group_write_changes_nothing(site: Site) -> None:
-    """The official Airflow image sets 0002; the folders are ours alone all the same, and used."""
+    """The official Airflow image sets 0002; the folders are private all the same, and used."""
     before = os.umask(0o002)
     try:
         found = site.run(WHERE)

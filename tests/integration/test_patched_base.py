@@ -1,4 +1,4 @@
-"""A base that changes beside the same Airflow: which build it is on, and where it goes back to."""
+"""A base that changes while Airflow's version stays: its build, and the one it goes back to."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.fakes.shares import DIGEST, A, B
 
 
 class BaseOnly:
-    """What an inspection asks of a driver, for an interpreter of this machine."""
+    """A driver that supports inspection only, for an interpreter of this machine."""
 
     def fingerprint(self, _instance: object) -> str:
         return "mark"
 
     def permit(self, _instance: object) -> None:
-        """Everything is permitted."""
+        """Permit everything."""
 
     def base(self, _instance: object) -> None:
-        """`Bases` inspects itself."""
+        """Return None, as `Bases` inspects itself."""
 
 
 class Patched:
-    """An instance on build A whose base was patched since; B is built for that."""
+    """An instance on build A whose base was patched since; B is built for the new base."""
 
     def __init__(self, tmp_path: Path) -> None:
         share = Share(tmp_path / "share")
@@ -56,13 +56,13 @@ class Patched:
         self.inspect()
 
     def inspect(self) -> None:
-        """The base is inspected, and what is found recorded."""
+        """Inspect the base and record the result."""
         draft = Draft(World(100.0, Records(instances={"dev": self.record})))
         self.effects.inspect(self.record).apply(draft)
         self.record = draft.instances["dev"]
 
     def switch(self, step: Step, to_build: str | None) -> None:
-        """A step that moves the pointer, on the way from what is current."""
+        """Perform a step that moves the pointer, away from the current build."""
         activation = Activation(
             "id", self.record.current, to_build, Trigger.COMMIT, "r1", ("scheduler",),
             ("scheduler",), step, ActivationPhase.SWITCHING, 100.0, 100.0,
@@ -82,7 +82,7 @@ def patched(tmp_path: Path) -> Patched:
 
 
 def test_a_patched_base_is_recorded_on_the_build_that_it_goes_on_with(patched: Patched) -> None:
-    """Nothing was built for it yet: its processes load the build of the base before."""
+    """Nothing was built for it yet: its processes load the build of the earlier base."""
     record = patched.record
     assert record.runtime is not None
     assert record.runtime.key != patched.before.key
@@ -91,7 +91,7 @@ def test_a_patched_base_is_recorded_on_the_build_that_it_goes_on_with(patched: P
 
 
 def test_going_back_on_a_patched_base_is_to_the_build_that_ran_there(patched: Patched) -> None:
-    """Not to the bare base: the pointer says nothing of the new base again."""
+    """It does not go back to the bare base: the pointer just loses its entry for the new base."""
     patched.switch(Step.SWITCH, B)
     assert patched.site.loaded() == B
     for _ in range(2):  # as after a kill
@@ -100,7 +100,7 @@ def test_going_back_on_a_patched_base_is_to_the_build_that_ran_there(patched: Pa
 
 
 def test_a_patched_base_can_be_left_bare(patched: Patched) -> None:
-    """When the environment is deleted before anything was built for it, it loads nothing."""
+    """If the environment is deleted before anything was built for it, it loads nothing."""
     patched.switch(Step.SWITCH, None)
     assert patched.site.loaded() == "none"
     patched.record = replace(patched.record, runtime=None)

@@ -1,4 +1,4 @@
-"""`groundcrew plan --base`: a real git repository, real uv, real indexes; no daemon anywhere."""
+"""`groundcrew plan --base` with a real git repository, uv and indexes, and without a daemon."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WINDOW = '  maintenance: {window: {cron: "0 2 29 2 *", duration: 1m, timezone: E
 
 
 class Repo:
-    """A checkout of an environments repo with branch main, and what `plan` is told."""
+    """A checkout of an environments repo with branch main, and the inputs of `plan`."""
 
     def __init__(self, root: Path, bench: Bench) -> None:
         self.root = root
@@ -131,7 +131,7 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_a_pull_request_shows_packages_and_what_waits(
     repo: Repo, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A requirement more, one less, and a new version: for whom, and in which wave and window."""
+    """An added, a removed and a changed requirement: for which instances, wave and window."""
     make_wheel(bench.public.folder, "alpha", "2.0", requires=("delta",))
     make_wheel(bench.public.folder, "delta", "1.0")
     repo.git("checkout", "--quiet", "main")
@@ -168,7 +168,7 @@ def test_a_pull_request_shows_packages_and_what_waits(
 def test_a_conflict_with_the_base_is_told_at_its_line(
     repo: Repo, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The base's version, the requirement and its line; and the command ends with 1."""
+    """The message has the base's version, the requirement and its line; the command ends with 1."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
     repo.environment("alpha", "acme-core>=3")
     repo.commit("newer core")
@@ -185,7 +185,7 @@ def test_a_conflict_with_the_base_is_told_at_its_line(
 def test_only_what_the_pull_request_changes_is_shown(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What main got meanwhile, other people's mistakes, and comments are no part of it."""
+    """Newer commits of main, mistakes of other people and comments are not part of it."""
     repo.write("README.md", "words\n")
     place = repo.root / "teams/red/one.yaml"
     place.write_text(f"# a comment\n{place.read_text()}")
@@ -205,7 +205,7 @@ def test_only_what_the_pull_request_changes_is_shown(
 def test_a_mistake_that_it_brings_ends_with_1(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The finding is told with its line, and the instances are kept as they are."""
+    """The finding has its line, and the instances stay as they are."""
     repo.write("teams/red/one.yaml", "apiVersion: groundcrew/v1\nkind: Environment\nmetadata: 3\n")
     repo.commit("oops")
     assert repo.plan("-o", "json") == 1
@@ -221,7 +221,7 @@ def test_a_mistake_that_it_brings_ends_with_1(
 def test_a_file_that_is_renamed_with_a_mistake_is_kept_as_it_is(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing goes back to the bare base while a mistake names what was renamed."""
+    """Nothing goes back to the bare base while a mistake names a renamed file."""
     repo.git("mv", "teams/red/one.yaml", "teams/red/new.yaml")
     text = (repo.root / "teams/red/new.yaml").read_text()
     repo.write("teams/red/new.yaml", text.replace("spec:\n", "spec:\n  sspend: true\n", 1))
@@ -235,7 +235,7 @@ def test_a_file_that_is_renamed_with_a_mistake_is_kept_as_it_is(
 def test_deleting_most_of_it_says_that_it_will_be_held(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The daemon's prune guard is foretold by its own rule."""
+    """The daemon's own rule predicts the prune guard."""
     shutil.rmtree(repo.root / "teams/red")
     (repo.root / "instances/prod.yaml").unlink()
     repo.commit("away with it")
@@ -250,7 +250,7 @@ def test_deleting_most_of_it_says_that_it_will_be_held(
 def test_without_runtimes_it_says_what_is_asked_for_and_what_is_missing(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The lines of the definition are shown instead of packages, and the command ends with 3."""
+    """It shows lines of the definition instead of packages, and ends with 3."""
     repo.environment("alpha", "gamma>=1")
     repo.commit("gamma")
     told = ["plan", "--base", "main", "--path", str(repo.root), "--advisories", "off"]
@@ -263,7 +263,7 @@ def test_without_runtimes_it_says_what_is_asked_for_and_what_is_missing(
 def test_an_in_repo_package_is_resolved_from_the_checkout(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its requirements are part of the difference; both sides have their own source of it."""
+    """Its requirements are part of the difference; each side has its own source of it."""
     package = "teams/red/packages/acme-tools"
     write_package(repo.root / package, "acme-tools", "1.0", {"acme_tools": ""}, ("gamma",))
     repo.environment("alpha", "acme-tools @ ./packages/acme-tools")
@@ -279,7 +279,7 @@ def test_an_in_repo_package_is_resolved_from_the_checkout(
 def test_advisories_are_asked_by_name_but_never_for_private_names(
     repo: Repo, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """OSV hears of public packages only; what is new with the change is told as new."""
+    """OSV only gets names of public packages; advisories new in the change are marked as new."""
     make_wheel(bench.public.folder, "acme-secret", "1.0")
 
     def osv(method: str, path: str, body: bytes) -> Said:
@@ -312,7 +312,7 @@ def test_advisories_are_asked_by_name_but_never_for_private_names(
 def test_nothing_in_a_pull_request_becomes_markup_or_a_mention(
     repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Names and messages of the pull request are shown as they are, and do nothing."""
+    """Names and messages of the pull request are shown literally, without effect."""
     evil = "<img src=x> @everyone [click](https://evil.example) `code` | cell"
     repo.write("teams/red/evil.yaml", f'apiVersion: groundcrew/v1\nkind: "{evil}"\n')
     repo.environment("alpha", '"nosuch @ https://evil.example/@everyone|x"')
@@ -336,7 +336,7 @@ def test_nothing_in_a_pull_request_becomes_markup_or_a_mention(
 def test_what_is_asked_wrongly_is_said_in_words(
     arguments: list[str], words: str, repo: Repo, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 2, and what to do."""
+    """The command ends with 2, and says what to do."""
     assert main(["plan", "--path", str(repo.root), *arguments]) == 2
     assert words in capsys.readouterr().err
 
@@ -344,7 +344,7 @@ def test_what_is_asked_wrongly_is_said_in_words(
 def test_a_shallow_clone_says_that_history_is_missing(
     repo: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two commits without a common ancestor: the words name the CI's setting."""
+    """Two commits have no common ancestor: the message names the CI's setting."""
     repo.git("checkout", "--quiet", "--orphan", "other")
     repo.commit("unrelated")
     assert main(["plan", "--path", str(repo.root), "--base", "main"]) == 2
@@ -354,7 +354,7 @@ def test_a_shallow_clone_says_that_history_is_missing(
 def test_a_very_large_change_still_fits_into_a_comment(
     repo: Repo, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Hundreds of instances: the comment stays below GitHub's 65,536 characters."""
+    """With hundreds of instances the comment stays below GitHub's 65,536 characters."""
     names = [f"instance-with-a-rather-long-name-{n:03}" for n in range(300)]
     for name in names:
         repo.write(f"instances/{name}.yaml", INSTANCE.format(name=name, more=WINDOW))

@@ -23,7 +23,7 @@ def note(tmp_path: Path) -> Path:
 
 
 def command(journal: Path, seconds: float) -> tuple[str, ...]:
-    """A restart that says when it begins and ends."""
+    """Return a restart that records its beginning and its end."""
     script = f'echo begun >> "{journal}"; sleep {seconds}; echo ended >> "{journal}"'
     return ("/bin/sh", "-c", script)
 
@@ -36,14 +36,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def kill_daemon_in(argv: tuple[str, ...], note: Path, journal: Path) -> None:
-    """Run a restart in a daemon of its own, and kill that as soon as the restart has begun."""
+    """Run a restart in a separate daemon, and kill that as soon as the restart has begun."""
     with subprocess.Popen([sys.executable, "-c", DAEMON, str(note), *argv]) as daemon:
         wait_until(journal.exists)
         daemon.kill()
 
 
 def test_a_restart_waits_for_the_one_of_a_killed_daemon(note: Path, tmp_path: Path) -> None:
-    """Never two at a time."""
+    """There are never two at a time."""
     journal = tmp_path / "journal"
     kill_daemon_in(command(journal, 1.5), note, journal)
     assert note.exists()
@@ -55,7 +55,7 @@ def test_a_restart_waits_for_the_one_of_a_killed_daemon(note: Path, tmp_path: Pa
 def test_one_that_never_ends_is_ended(
     note: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets as long as a restart gets, and is then killed with all it started."""
+    """It gets the usual time of a restart, and is then killed with all its processes."""
     journal = tmp_path / "journal"
     kill_daemon_in(command(journal, 3600), note, journal)
     pid = int(note.read_text().split()[0])
@@ -66,7 +66,7 @@ def test_one_that_never_ends_is_ended(
 
 
 def test_a_command_whose_process_was_not_noted_never_runs(tmp_path: Path) -> None:
-    """The daemon was killed in between: what nobody knows of does nothing."""
+    """If the daemon was killed before the note, the unknown command does nothing."""
     journal = tmp_path / "journal"
     held = ["/bin/sh", "-c", HELD, "restart", *command(journal, 0)]
     done = subprocess.run(held, stdin=subprocess.DEVNULL, check=False, timeout=60)
@@ -75,7 +75,7 @@ def test_a_command_whose_process_was_not_noted_never_runs(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("text", ["", "x y z", "{pid}", "{pid} 1 of-another-boot"])
 def test_a_note_of_no_running_command_is_passed_over(note: Path, text: str) -> None:
-    """A process of another boot may have the number, and is left alone."""
+    """A process of another boot may have the same number, and is left alone."""
     with subprocess.Popen(["sleep", "60"]) as other:
         note.parent.mkdir()
         note.write_text(text.format(pid=other.pid))
@@ -85,7 +85,7 @@ def test_a_note_of_no_running_command_is_passed_over(note: Path, text: str) -> N
 
 
 def test_what_a_command_says_and_its_code_are_told(note: Path, tmp_path: Path) -> None:
-    """Also those of one that is not there, and of one that hangs."""
+    """The same holds for a missing command and for one that hangs."""
     assert restart(("/bin/sh", "-c", "echo no such unit >&2; exit 5"), note) == (5, "no such unit")
     code, output = restart((str(tmp_path / "gone"),), note)
     assert code == 127
@@ -93,7 +93,7 @@ def test_what_a_command_says_and_its_code_are_told(note: Path, tmp_path: Path) -
 
 
 def test_a_command_that_hangs_is_ended(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And its note is taken away with it."""
+    """Its note is removed, too."""
     monkeypatch.setattr(commands, "COMMAND_TIMEOUT", 0.3)
     assert restart(("/bin/sleep", "60"), note)[0] == TIMED_OUT
     assert not note.exists()

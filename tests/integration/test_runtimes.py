@@ -1,4 +1,4 @@
-"""What `groundcrew plan --runtimes` takes: a running daemon's address, or a file; and what not."""
+"""The values of `groundcrew plan --runtimes`: the address of a running daemon, or a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Seven instances, the last of which has no runtime yet; it wants a token."""
+    """Yield a server with seven instances, the last without a runtime; it requires a token."""
     found = Served(tmp_path_factory.mktemp("served"), 7)
     yield found
     found.stop()
@@ -42,7 +42,7 @@ def url(served: Served) -> str:
 
 @pytest.fixture
 def other() -> Iterator[Receiver]:
-    """Any server."""
+    """Yield any other server."""
     found = Receiver()
     yield found
     found.close()
@@ -54,7 +54,7 @@ def expected() -> Runtimes:
 
 @pytest.mark.parametrize("path", ["", "/", PATH])
 def test_a_daemons_address_gives_them(path: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a reader's token; the instance whose base was never looked at is not in it."""
+    """A reader's token is enough; an instance whose base was never inspected is left out."""
     monkeypatch.setenv("GROUNDCREW_TOKEN", READER)
     found = read(url + path)
     assert found == expected()
@@ -66,7 +66,7 @@ def test_the_command_prints_what_the_daemon_serves_and_a_file_of_it_is_taken(
     served: Served, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """One document in three places; no path of the daemon's side is in it."""
+    """One document appears in three places, without a path of the daemon's machine."""
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(served.root / "state"))
     assert main(["runtimes"]) == 0
     printed = capsys.readouterr().out
@@ -81,7 +81,7 @@ def test_the_command_prints_what_the_daemon_serves_and_a_file_of_it_is_taken(
 def test_a_token_comes_from_a_file(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line's end is no part of it; a file that is not there is told."""
+    """The newline at its end is no part of it; a missing file is reported."""
     file = tmp_path / "token"
     file.write_text(f"{READER}\n")
     monkeypatch.setenv("GROUNDCREW_TOKEN_FILE", str(file))
@@ -95,7 +95,7 @@ def test_a_token_comes_from_a_file(
 def test_without_a_good_token_it_says_what_is_needed(
     token: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """401, in words."""
+    """The message explains the status 401."""
     monkeypatch.setenv("GROUNDCREW_TOKEN", token)
     with pytest.raises(Retryable, match="role read in GROUNDCREW_TOKEN"):
         read(url)
@@ -105,7 +105,7 @@ def test_without_a_good_token_it_says_what_is_needed(
 def test_what_is_no_token_is_not_sent_and_not_shown(
     token: str, other: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a whole file of something else."""
+    """It may be the contents of some other file."""
     monkeypatch.setenv("GROUNDCREW_TOKEN", token)
     with pytest.raises(Misuse, match="GROUNDCREW_TOKEN is no token") as caught:
         read(other.root)
@@ -129,7 +129,7 @@ def test_what_is_no_token_is_not_sent_and_not_shown(
 def test_an_answer_that_is_none_is_told_in_words(
     said: Said, words: str, other: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong and what to do; no token or password is shown, no redirect is followed."""
+    """The message says what to do, without token or password; redirects are not followed."""
     monkeypatch.setenv("GROUNDCREW_TOKEN", "t0ken-of-mine")
     other.answer = lambda *_: said
     with pytest.raises((Misuse, Retryable)) as caught:
@@ -142,7 +142,7 @@ def test_an_answer_that_is_none_is_told_in_words(
 
 
 def test_a_newer_daemon_may_say_more(other: Receiver, served: Served) -> None:
-    """Keys may be added within v1: those that are not known are passed over."""
+    """Keys may be added within v1: unknown ones are ignored."""
     document = runtimes_document(served.store.load())
     more = json.loads(json.dumps(document))
     more["more"] = more["runtimes"][RUNTIME.key]["more"] = 1
@@ -161,6 +161,6 @@ def test_a_newer_daemon_may_say_more(other: Receiver, served: Served) -> None:
     ],
 )
 def test_an_address_that_leads_nowhere_is_told(address: str, words: str) -> None:
-    """Nobody listens; not an address at all."""
+    """Nobody listens there, or it is no address at all."""
     with pytest.raises((Misuse, Retryable), match=words):
         read(address)

@@ -1,4 +1,4 @@
-"""What a cycle, a start and a collection cost grows with what changes, not with what there is."""
+"""The cost of a cycle, a start and a collection: it grows with the changes, not with the fleet."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
-    """A daemon that leads and has read everything; its loop is turned by hand."""
+    """Yield a daemon that leads and has read everything; tests run its loop step by step."""
     made = Daemon(herd.settings(root))
     made.rooms.prepare()
     with Leadership(made.rooms.store, made.settings, threading.Event()) as leadership:
@@ -60,7 +60,7 @@ def source(root: Path) -> Source:
 
 
 class Counted:
-    """Counts the statements that a store's database is given."""
+    """A counter of the statements that a store's database receives."""
 
     def __init__(self, store: Store) -> None:
         self.statements: list[str] = []
@@ -81,7 +81,7 @@ def test_a_cycle_without_change_reads_no_record_and_decides_nothing(
     plan = one._cycle(leadership)
     assert one._cycle(leadership) is plan
     assert one.records is records
-    assert len(counted.statements) == 4  # per cycle: the count of writes, and the open requests
+    assert len(counted.statements) == 4  # per cycle: the number of writes, and the open requests
     assert not [s for s in counted.statements if "builds" in s or "environments" in s]
 
 
@@ -151,7 +151,7 @@ def test_a_reader_that_is_told_what_was_written_holds_what_a_fresh_one_reads(roo
     told = reader.load()
     assert len(counted.statements) == 1
     assert told == store.load() == Reader(store).load() == reader.load(whole=True)
-    reader.wrote(change, count + 7)  # writes of others came in between: nothing is taken in
+    reader.wrote(change, count + 7)  # others wrote in between: nothing is taken over
     assert reader.load() == store.load()
     store.close()
 
@@ -242,7 +242,7 @@ def test_one_changed_file_makes_one_environment_anew(root: Path) -> None:
 
 
 def share_of(path: Path, teams: dict[str, str]) -> Share:
-    """A share with a build for each team: its own entry, and one that all share."""
+    """Return a share with a build for each team: its own entry, and one shared by all."""
     share = Share(path)
     share.prepare()
     for number, (team, own) in enumerate(teams.items()):
@@ -276,7 +276,7 @@ def test_a_collection_that_is_stopped_says_so_and_the_next_one_ends_it(tmp_path:
     first = collect_garbage(share, **common, dry_run=False, go_on=lambda: next(turns, False))  # type: ignore[arg-type]
     assert not first.complete
     assert len(first.builds) == 1
-    assert first.entries == ()  # a build that is still there names its entry
+    assert first.entries == ()  # a build that still exists names its entry
     second = collect_garbage(share, **common, dry_run=False)  # type: ignore[arg-type]
     assert second.complete
     assert set(first.builds) | set(second.builds) == {herd.build_id(1, 0), herd.build_id(2, 0)}

@@ -1,4 +1,4 @@
-"""The share: publishing, faults of the disk, garbage."""
+"""The share: publishing, faults of the disk, garbage collection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_entry_is_published_once_and_world_readable(share: Share, tmp_path: P
 
 
 def test_a_link_in_an_entry_is_refused(share: Share, tmp_path: Path) -> None:
-    """Nothing on the share leads out of it."""
+    """No link on the share may lead out of it."""
     staged = stage(tmp_path)
     (staged / "lib" / "link").symlink_to("/etc/passwd")
     with pytest.raises(Stalled):
@@ -52,7 +52,7 @@ def test_a_link_in_an_entry_is_refused(share: Share, tmp_path: Path) -> None:
 def test_sweeping_passes_over_what_another_writer_has_published_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Entries are placed side by side: a name may be gone when one looks at it."""
+    """Entries are placed in parallel: a listed name may be gone a moment later."""
     (tmp_path / ".tmp-gone").write_text("")
     (tmp_path / ".tmp-left").write_text("")
     listed = list(os.scandir(tmp_path))
@@ -63,7 +63,7 @@ def test_sweeping_passes_over_what_another_writer_has_published_meanwhile(
 
 
 def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:
-    """Without build.json there is no build, and nothing that is not verified counts as such."""
+    """Without build.json a build does not exist; without the mark it does not count as verified."""
     with pytest.raises((GroundcrewError, AssertionError, KeyError)):
         share.put_build(A, {"pylock.toml": b"x"})
     assert share.build(A) is None
@@ -76,7 +76,7 @@ def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:
 
 
 def test_a_pointer_without_a_listing_is_written_anew(share: Share) -> None:
-    """A switch to the build that an earlier version has pointed at brings the listing."""
+    """A switch to the build that an earlier version pointed at adds the listing."""
     words: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
     share.point("dev", RUNTIME, A, **words)
     assert share.points("dev", RUNTIME, A, **words)
@@ -86,7 +86,7 @@ def test_a_pointer_without_a_listing_is_written_anew(share: Share) -> None:
 
 
 def test_a_pointer_names_builds_of_the_newest_bases_only(share: Share) -> None:
-    """With an image of each week it would grow for ever; what it leaves out it tells."""
+    """It would otherwise grow with each week's image; it lists the builds that it dropped."""
     words: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
     names = [f"{number:016x}" for number in range(6)]
     for name in names:
@@ -107,7 +107,7 @@ def test_a_pointer_names_builds_of_the_newest_bases_only(share: Share) -> None:
 
 
 def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:
-    """Switching one runtime leaves the entries of others; None takes the entry away."""
+    """A switch for one runtime keeps the entries of others; None removes the entry."""
     share.point("dev", "old", A, abi="cp310-x", airflow="2.11.2", load_into=["worker"])
     point(share, B)
     pointer = share.pointer("dev")
@@ -121,7 +121,7 @@ def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of one mebibyte."""
+    """Yield a real file system of one mebibyte."""
     with small_disk(tmp_path / "small", "1m") as folder:
         yield folder
 
@@ -129,7 +129,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_while_publishing_leaves_the_state_before(
     small: Path, tmp_path: Path
 ) -> None:
-    """The error says that the share is full; neither entry, build nor pointer is half there."""
+    """The error says that the share is full; no entry, build or pointer is incomplete."""
     share = Share(small)
     share.prepare()
     publish(share, A)
@@ -152,7 +152,7 @@ def test_a_disk_that_fills_while_publishing_leaves_the_state_before(
 
 
 def test_a_read_only_share_says_so(small: Path) -> None:
-    """The daemon does not start on a share that it cannot write."""
+    """The daemon does not start with a share that it cannot write."""
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     with pytest.raises(Stalled) as caught:
         Share(small).prepare()
@@ -169,7 +169,7 @@ def garbage(share: Share, now: float, *held: Held, roots: set[str]) -> tuple[str
 
 
 def test_what_may_still_be_loaded_stays(share: Share) -> None:
-    """Roots, pointed builds, and whatever was current since the oldest process started."""
+    """Roots, pointed builds, and all that was current since the oldest process started."""
     now = time.time() + 1000
     for build in (A, B, C):
         publish(share, build)
@@ -196,7 +196,7 @@ def test_entries_go_with_the_last_build_that_names_them(share: Share, tmp_path: 
 
 
 def test_nothing_is_collected_while_a_build_is_placed(share: Share) -> None:
-    """The collector gives way, and the builder does not start in the middle of a collection."""
+    """The collector waits, and the builder does not start in the middle of a collection."""
     with share.making(), pytest.raises(Retryable) as caught:
         garbage(share, time.time(), roots=set())
     assert caught.value.reason == "BuildsRunning"
@@ -207,7 +207,7 @@ def test_nothing_is_collected_while_a_build_is_placed(share: Share) -> None:
 def test_a_lock_that_the_share_refuses_is_the_shares_trouble(
     share: Share, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not a bug, nor a build's fault: it is waited for."""
+    """It is neither a bug nor a build's fault: the daemon waits."""
 
     def refuse(_handle: int, _kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

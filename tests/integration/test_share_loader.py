@@ -1,4 +1,4 @@
-"""The loader on real interpreters: what it gives a process, which build, and where it keeps out."""
+"""The loader on real interpreters: what it adds, for which build, and when it does nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOADER = Path(__file__).parents[2] / "reconciler" / "share" / "loader" / "sitecu
 
 
 def test_a_variable_that_cannot_be_set_stops_no_other(share: Share, tmp_path: Path) -> None:
-    """What would change Python or Airflow is passed over, and so is what no process can hold."""
+    """Variables that would change Python or Airflow are skipped, as are impossible values."""
     site = Site(tmp_path, share, sys.executable)
     code = f"import os, json; print(json.dumps({{n: os.environ.get(n) for n in {list(ENV)!r}}}))"
     seen = json.loads(site.run(code))
@@ -30,7 +30,7 @@ def test_a_variable_that_cannot_be_set_stops_no_other(share: Share, tmp_path: Pa
 
 
 def test_the_loader_and_the_definitions_refuse_the_same_variables() -> None:
-    """What a definition may not set, the loader does not set either."""
+    """A variable that a definition may not set is never set by the loader either."""
     told: dict[str, object] = {}
     for node in ast.parse(LOADER.read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
@@ -48,7 +48,7 @@ PIN = "import os; print(os.environ.get('GROUNDCREW_BUILD'))"
 def test_the_loader_gives_the_build_and_the_base_wins(
     python: str, share: Share, tmp_path: Path
 ) -> None:
-    """On every interpreter: packages, programs, jars and variables; what the base has stays its."""
+    """On every interpreter: packages, programs, jars and variables; the base's own come first."""
     site = Site(tmp_path, share, python)
     seen = json.loads(
         site.run(
@@ -64,7 +64,7 @@ def test_the_loader_gives_the_build_and_the_base_wins(
 
 
 def test_the_loader_keeps_out_where_it_has_no_business(share: Share, tmp_path: Path) -> None:
-    """No Airflow, another component, isolated mode, a pin to none: nothing is loaded."""
+    """Without Airflow, in another component, isolated, or pinned to none, nothing is loaded."""
     site = Site(tmp_path, share, sys.executable)
     assert site.run(HAS) == "True"
     assert site.run(HAS, component="api-server") == "False"
@@ -75,7 +75,7 @@ def test_the_loader_keeps_out_where_it_has_no_business(share: Share, tmp_path: P
 
 
 def test_a_pin_wins_over_the_pointer(share: Share, tmp_path: Path) -> None:
-    """A child of a running task stays on its build after a switch."""
+    """A child of a running task keeps its build after a switch."""
     site = Site(tmp_path, share, sys.executable)
     point(share, None)
     assert site.run(HAS) == "False"
@@ -86,7 +86,7 @@ def test_a_pin_wins_over_the_pointer(share: Share, tmp_path: Path) -> None:
 def test_each_base_of_one_airflow_loads_its_own_build(
     python: str, share: Share, tmp_path: Path
 ) -> None:
-    """After an installation the new base loads its build, and processes of the old one theirs."""
+    """After an installation the new base loads its build, processes of the old one theirs."""
     site = Bases(tmp_path, share, python)
     old = site.point(A)
     assert site.loaded() == A
@@ -104,7 +104,7 @@ def test_each_base_of_one_airflow_loads_its_own_build(
 def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
     share: Share, tmp_path: Path
 ) -> None:
-    """The loader sees the listing that the daemon's isolated inspection of a venv has seen."""
+    """The loader sees the same listing as the daemon's isolated inspection of a venv."""
     python = make_base(tmp_path / "base", {"more": "1.0"})
     abi, loader = abi_of(python), share.install_loader("dev")
     runtime = inspect_base(python)
@@ -123,7 +123,7 @@ def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
 def test_the_newest_entry_is_taken_where_none_says_which_base_it_is_for(
     share: Share, tmp_path: Path
 ) -> None:
-    """A pointer of an earlier release: the build that was pointed at last, never an older one."""
+    """From a pointer of an earlier release the newest build is taken, never an older one."""
     site = Bases(tmp_path, share, sys.executable)
     site.point(A, marked=False)
     site.install("more", "1.0")
@@ -137,7 +137,7 @@ def test_the_newest_entry_is_taken_where_none_says_which_base_it_is_for(
 def test_a_base_that_went_back_to_bare_does_not_load_an_older_ones_build(
     share: Share, tmp_path: Path
 ) -> None:
-    """The pointer still names a build for the base before; this one is bare all the same."""
+    """The pointer still has a build for the base before; this one is bare all the same."""
     site = Bases(tmp_path, share, sys.executable)
     site.point(A)
     site.install("more", "1.0")
@@ -166,7 +166,7 @@ def test_a_pointer_that_is_none_never_stops_an_interpreter(
 def test_a_process_that_fell_back_pins_its_children_to_the_base(
     text: str | None, share: Share, tmp_path: Path
 ) -> None:
-    """The build is readable again when the child starts; parent and child still agree."""
+    """If the build becomes readable before the child starts, parent and child still agree."""
     site = Site(tmp_path, share, sys.executable)
     manifest = share.root / "builds" / A / "build.json"
     good = manifest.read_text()
@@ -189,7 +189,7 @@ def test_a_process_that_fell_back_pins_its_children_to_the_base(
 
 
 def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> None:
-    """Another sitecustomize further down the path is run after the loader."""
+    """Another sitecustomize further down the path runs after the loader."""
     site = Site(tmp_path, share, sys.executable)
     (site.site / "sitecustomize.py").write_text("import os; os.environ['SHADOWED'] = 'ran'\n")
     assert site.run("import os; print(os.environ.get('SHADOWED'))") == "ran"

@@ -1,4 +1,4 @@
-"""A whole site: what happens when records are lost, and when an instance's definition changes."""
+"""A whole site: after records are lost, and after an instance's definition changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_lost_records_are_adopted_from_the_share(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
-    """A build's is made anew without a restart; an instance's is told, and it is left as it is."""
+    """A build's row is made again without a restart; an instance's is reported and left alone."""
     with FakeAirflow() as airflow:
         site = Site(tmp_path / "site", airflow)
         site.commit("1.0")
@@ -102,7 +102,7 @@ def test_a_changed_load_into_restarts_what_it_concerns(tmp_path: Path) -> None:
 def test_once_does_not_end_before_it_has_decided_on_what_it_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A poll that ends while the daemon looks around is decided on, however slow the machine."""
+    """The result of a poll that ends during a cycle is decided on, however slow the machine is."""
     with FakeAirflow() as airflow:
         site = Site(tmp_path / "site", airflow)
         site.commit("1.0")

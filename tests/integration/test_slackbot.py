@@ -1,4 +1,4 @@
-"""Slack by a bot's token: one thread for each activation, over restarts and mishaps."""
+"""Slack with a bot's token: one thread for each activation, across restarts and failures."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def post(tmp_path: Path, slack: Slack) -> Iterator[Post]:
 
 
 def tell(post: Post, *kinds: str, name: str = "prod") -> None:
-    """Events of one instance, each delivered by itself."""
+    """Send events of one instance, each in its own delivery."""
     for kind in kinds:
         post.happens(kind, f"instance/{name}")
         post.deliver(HOUR)
 
 
 def test_an_activation_is_one_thread_over_restarts(post: Post, slack: Slack) -> None:
-    """The first message opens it; a daemon that started anew answers there too."""
+    """The first message opens it; a daemon that was restarted answers in it."""
     tell(post, "ActivationStarted")
     post.start()
     tell(post, "ActivationActive")
@@ -59,14 +59,14 @@ def test_an_activation_is_one_thread_over_restarts(post: Post, slack: Slack) -> 
 
 
 def test_what_failed_is_shown_in_the_channel_too(post: Post, slack: Slack) -> None:
-    """Degraded and rolled back: in the thread, and for those who do not look into it."""
+    """Degraded and rolled back: in the thread, and for readers of the channel."""
     tell(post, "ActivationStarted", "Degraded", "RolledBack")
     first, *others = slack.posted
     assert [(p.thread, p.shown) for p in others] == [(first.ts, True)] * 2
 
 
 def test_each_activation_has_its_own_thread(post: Post, slack: Slack) -> None:
-    """Another instance, and the same one again after a retry; builds are in none."""
+    """Another instance, and the same one after a retry, has its own; builds are in none."""
     tell(post, "ActivationStarted")
     tell(post, "ActivationStarted", name="dev")
     tell(post, "RolledBack")
@@ -81,7 +81,7 @@ def test_each_activation_has_its_own_thread(post: Post, slack: Slack) -> None:
 
 
 def test_an_end_whose_beginning_is_not_told_opens_the_thread(post: Post, slack: Slack) -> None:
-    """A route for what is wrong alone: the first of it opens, the next one answers."""
+    """On a route for failures only, the first message opens it and the next one answers."""
     post.start(notify=routes(replace_severities("warning", "critical")))
     tell(post, "ActivationStarted", "Degraded", "RolledBack")
     first, second = slack.posted
@@ -93,7 +93,7 @@ def replace_severities(*severities: str) -> RouteSettings:
 
 
 def test_a_digest_is_in_no_thread(post: Post, slack: Slack) -> None:
-    """It tells of many; single messages of before keep their threads."""
+    """It covers many activations; single messages keep their threads."""
     tell(post, "ActivationStarted")
     post.start(notify=routes(ROUTE, digest_above=1))
     post.happens("ActivationActive", "instance/prod")
@@ -107,7 +107,7 @@ def test_a_digest_is_in_no_thread(post: Post, slack: Slack) -> None:
 def test_a_thread_whose_first_message_was_deleted_is_opened_anew(
     error: str, post: Post, slack: Slack
 ) -> None:
-    """Slack says no, or puts the answer into the channel: that is where it goes on."""
+    """If Slack refuses, or puts the answer into the channel, the thread continues there."""
     tell(post, "ActivationStarted")
     slack.deleted.add(slack.posted[0].ts)
     slack.errors += [error] if error else []
@@ -118,7 +118,7 @@ def test_a_thread_whose_first_message_was_deleted_is_opened_anew(
 
 
 def test_another_channel_has_threads_of_its_own(post: Post, slack: Slack) -> None:
-    """A thread of one channel is none in another."""
+    """A thread of one channel is not used in another."""
     threads = Threads(post.store, "threads:slack:C1")
     threads.keep(7, "1.0")
     assert Threads(post.store, "threads:slack:C1").of(7) == "1.0"
@@ -135,7 +135,7 @@ def test_only_so_many_threads_are_remembered(post: Post, monkeypatch: pytest.Mon
 
 
 def test_the_rate_limit_is_obeyed(post: Post, slack: Slack) -> None:
-    """429 with Retry-After: nothing before that, nothing lost after it, in the same thread."""
+    """After 429 with Retry-After nothing is sent early, nothing is lost or leaves its thread."""
     tell(post, "ActivationStarted")
     slack.receiver.answers = [
         Said(429, {"Retry-After": "120"}, '{"ok":false,"error":"ratelimited"}')
@@ -152,7 +152,7 @@ def test_the_rate_limit_is_obeyed(post: Post, slack: Slack) -> None:
 def test_an_error_that_passes_delays_and_loses_nothing(
     error: str, post: Post, slack: Slack
 ) -> None:
-    """Also where Slack says it with 200."""
+    """The same holds for errors that Slack reports with status 200."""
     slack.errors = [error] * 3
     post.happens("ActivationActive")
     for _ in range(5):
@@ -173,7 +173,7 @@ def test_an_error_that_passes_delays_and_loses_nothing(
 def test_a_refusal_is_told_in_words_and_waits_for_its_mending(
     error: str, words: str, post: Post, slack: Slack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the daemon's log, without the token; at once when the token's file changes."""
+    """The daemon's log has it without the token; a changed token file is tried at once."""
     slack.errors = [error]
     post.happens("ActivationActive")
     post.deliver()
@@ -191,7 +191,7 @@ def test_a_refusal_is_told_in_words_and_waits_for_its_mending(
 def test_blocks_that_slack_refuses_become_plain_text_in_the_thread(
     post: Post, slack: Slack
 ) -> None:
-    """The same facts without their layout; a second no is given up."""
+    """The same facts go without their layout; after a second refusal the message is given up."""
     tell(post, "ActivationStarted")
     slack.errors = ["invalid_blocks"]
     tell(post, "Degraded")
@@ -208,7 +208,7 @@ def test_blocks_that_slack_refuses_become_plain_text_in_the_thread(
     ids=["page", "empty", "list", "502", "binary"],
 )  # fmt: skip
 def test_an_answer_that_is_not_slacks_loses_nothing(said: Said, post: Post, slack: Slack) -> None:
-    """A proxy's page is not taken for a yes."""
+    """A proxy's page is not taken for success."""
     slack.receiver.answers = [said]
     post.happens("ActivationActive")
     post.deliver()
@@ -220,7 +220,7 @@ def test_an_answer_that_is_not_slacks_loses_nothing(said: Said, post: Post, slac
 def test_the_token_is_in_no_log_and_no_record(
     post: Post, slack: Slack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong: a token that is none, a no, a closed port."""
+    """Whatever goes wrong: an invalid token, a refusal, a closed port."""
     caplog.set_level(logging.DEBUG)
     post.happens("ActivationStarted")
     post.secret("slack", token=f"{TOKEN}\nsecond line")
@@ -263,7 +263,7 @@ def happened(number: int, kind: str, revision: str = "r1", **more: object) -> Ev
 
 
 def test_an_activation_is_known_by_the_beginning_that_was_told() -> None:
-    """One that gave up and began again is the same news; another commit or a retry is not."""
+    """An attempt that began again is the same news; another commit or a retry is not."""
     story = [
         happened(1, "ActivationActive"), happened(2, "ActivationStarted", "r2"),
         happened(3, "ActivationAborted", "r2"), happened(4, "ActivationStarted", "r2"),
@@ -287,7 +287,7 @@ def test_an_activation_is_known_by_the_beginning_that_was_told() -> None:
 def test_the_doctor_asks_slack_for_the_token(
     token: str, errors: list[str], expected: tuple[str, str], slack: Slack, tmp_path: Path
 ) -> None:
-    """No message is sent, and the token is not repeated."""
+    """No message is sent, and the token is not shown."""
     (tmp_path / "slack").mkdir()
     (tmp_path / "slack" / "token").write_text(token)
     slack.errors = errors
@@ -299,7 +299,7 @@ def test_the_doctor_asks_slack_for_the_token(
 
 
 def test_a_channel_is_for_slack_alone() -> None:
-    """The settings say so, and so they do of a channel that cannot be one."""
+    """The settings refuse any other use, and a value that cannot be a channel."""
     with pytest.raises(ValueError, match="only a route of kind slack has a channel: hook"):
         routes(RouteSettings(name="hook", kind="webhook", channel=CHANNEL))
     with pytest.raises(ValueError, match="channel"):

@@ -1,4 +1,4 @@
-"""The records, on SQLite and on a real PostgreSQL alike."""
+"""The records, on SQLite and on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.records import happened, record
 
 
 def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -> None:
-    """A whole history's records survive the way to the database and back."""
+    """All records of a long history can be written to the database and read back."""
     house = House()
     house.instances["a"], house.airflow["a"] = instance("a"), Airflow()
     house.environments["one"] = environment("one", "g1", (Wave(("a",), 5.0),))
@@ -51,7 +51,7 @@ def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -
 
 
 def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Lease) -> None:
-    """What could never be read again is refused before anything is written; words are none."""
+    """A value that could never be read again is refused; text like "NaN" is not affected."""
     endless = replace(record(), definition=environment("one", "g1", (Wave(("a",), float("inf")),)))
     with pytest.raises(ValueError, match="Infinity"):
         store.write(lease, Change(environments=(record("two"), endless)))
@@ -62,7 +62,7 @@ def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Le
 
 
 def test_an_activation_of_an_earlier_version_is_read(store: Store, lease: Lease) -> None:
-    """Its baseline was pairs, and a field is gone: an error of before is no reason to go back."""
+    """Its baseline was pairs, and it has a former field: an old error is no reason to go back."""
     house = House()
     house.instances["a"], house.airflow["a"] = instance("a"), Airflow()
     house.environments["one"] = environment("one", "g1", (Wave(("a",), 5.0),))
@@ -88,7 +88,7 @@ def test_an_activation_of_an_earlier_version_is_read(store: Store, lease: Lease)
 def test_a_row_that_cannot_be_read_stops_no_other(
     store: Store, lease: Lease, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is named, and told in the log; all others are read, and itself once it is mended."""
+    """It is named and logged; all others are read, and so is this one after its repair."""
     reader = Reader(store)
     store.write(lease, Change(environments=(record("one"), record("two"))))
     assert reader.load().environments.keys() == {"one", "two"}
@@ -129,7 +129,7 @@ def test_history_cannot_be_changed(store: Store, lease: Lease) -> None:
 
 
 def test_history_is_found_by_object_and_kind_in_both_directions(store: Store, lease: Lease) -> None:
-    """What history and the metrics read: by object, by kind, after an id, newest first."""
+    """History and metrics read by object, by kind, after an id, and newest first."""
     store.write(lease, Change(events=(happened("A"), happened("B", "instance/b"), happened("C"))))
     everything = store.events()
     assert [e.kind for e in everything] == ["A", "B", "C"]
@@ -141,7 +141,7 @@ def test_history_is_found_by_object_and_kind_in_both_directions(store: Store, le
 
 
 def test_an_event_about_something_with_a_long_name_is_kept(store: Store, lease: Lease) -> None:
-    """A file's path may be longer than the history's columns; the whole write would fail."""
+    """A file's path may be longer than the history's columns, which would fail the whole write."""
     event = Event(1.0, "ObjectStalled", "o" * 400, "t" * 100, "r" * 100, "words", "r1")
     store.write(lease, Change(events=(event,)))
     (kept,) = store.events()
@@ -149,7 +149,7 @@ def test_an_event_about_something_with_a_long_name_is_kept(store: Store, lease: 
 
 
 def test_a_request_is_carried_out_once(store: Store, lease: Lease) -> None:
-    """An operator's request is there until the change that carries it out is written."""
+    """An operator's request exists until the change that carries it out is written."""
     number = store.submit("someone", Verb.RETRY, "instance/a", 5.0)
     (request,) = store.requests()
     assert (request.id, request.verb, request.target) == (number, Verb.RETRY, "instance/a")
@@ -184,7 +184,7 @@ def test_a_fact_is_told_once(store: Store) -> None:
 
 
 def test_each_route_has_its_own_messages(store: Store) -> None:
-    """One route's messages hide no other's; names that begin alike are not mixed up."""
+    """One route's messages do not hide another's; names with the same prefix stay apart."""
     many = {f"red:event-{n}": "{}" for n in range(60)}
     store.enqueue(1, many | {"red-2:event-1": "{}", "r_d:event-1": "{}"})
     assert len(store.pending(0.0, 100, "red")) == 60
@@ -199,7 +199,7 @@ def test_each_route_has_its_own_messages(store: Store) -> None:
 
 
 def test_instances_can_be_dropped(store: Store, lease: Lease) -> None:
-    """What a change drops is gone."""
+    """A dropped instance is gone from the store."""
     one = InstanceRecord("a", "red", instance("a"))
     store.write(lease, Change(instances=(one,)))
     store.write(lease, Change(drop_instances=("a",)))

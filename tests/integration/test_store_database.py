@@ -1,4 +1,4 @@
-"""The database itself: its tables are made once, and one that cannot be used says so."""
+"""The database itself: tables that are made once, and messages if it cannot be used."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.fakes.site import Site
 
 
 def test_the_migration_makes_the_tables_that_the_code_speaks_of(store: Store) -> None:
-    """Migrating an empty database leads to exactly the metadata, and twice is once."""
+    """The migration of an empty database creates exactly the metadata; a second changes nothing."""
     store.migrate()
     with store.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
 
 
 def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
-    """An old Groundcrew does not touch what a newer one has made."""
+    """An old Groundcrew does not touch the database of a newer one."""
     with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Stalled) as caught:
@@ -35,7 +35,7 @@ def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
 
 
 def test_a_database_that_is_not_there_says_so() -> None:
-    """A dead server is something to try again, in words."""
+    """If the server is down, a later try makes sense, and the message says so."""
     store = Store("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
     with pytest.raises(Retryable) as caught:
         store.load()
@@ -53,7 +53,7 @@ def test_before_the_tables_are_made_commands_say_so(
     command: list[str], database_url: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    """A daemon that is just starting for the first time: words, not a table that is missing."""
+    """If the daemon is just starting for the first time, the message says so."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDCREW_DATABASE", database_url)
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
@@ -76,7 +76,7 @@ def test_before_the_tables_are_made_commands_say_so(
 
 
 def test_before_the_tables_are_made_all_of_a_plan_is_new(database_url: str, tmp_path: Path) -> None:
-    """An empty database is as good as none; one of an earlier version is not empty."""
+    """An empty database counts as none; one of an earlier version does not."""
     with FakeAirflow() as airflow:
         site = Site(tmp_path / "site", airflow)
         site.commit("1.0")
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
 
 
 def test_replicas_that_start_together_make_the_tables_once(postgresql_url: str) -> None:
-    """All of them find a database that they can use."""
+    """All of them end up with a usable database."""
     stores = [Store(postgresql_url) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda store: store.migrate(), stores))

@@ -1,4 +1,4 @@
-"""Several processes at one database: versions, the lease, and words to the leader."""
+"""Several processes at one database: versions, the lease, and messages to the leader."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.records import happened, record
 
 
 def test_a_stale_version_is_a_conflict_and_writes_nothing(store: Store, lease: Lease) -> None:
-    """Of two writers that read the same row only the first writes, the second nothing."""
+    """If two writers read the same row, only the first writes."""
     store.write(lease, Change(environments=(record(),)))
     read = store.load().environments["one"]
     store.write(lease, Change(environments=(replace(read, seen_at=1.0),)))
@@ -34,7 +34,7 @@ def test_a_stale_version_is_a_conflict_and_writes_nothing(store: Store, lease: L
 
 
 def test_writers_side_by_side_lose_no_update(store: Store, lease: Lease, database_url: str) -> None:
-    """Every increment that was accepted is there, however many threads write."""
+    """Every accepted increment is there, however many threads write."""
     store.write(lease, Change(environments=(record(),)))
     accepted: list[int] = []
 
@@ -80,7 +80,7 @@ def test_only_one_of_many_gets_the_lease(store: Store, database_url: str) -> Non
 
 
 def test_a_deposed_leader_writes_nothing(store: Store, lease: Lease) -> None:
-    """Whoever slept past its lease is fenced off by the epoch, even after the other let go."""
+    """A leader that lost its lease is fenced off by the epoch, even after the other let go."""
     other = store.acquire("other", 60.0, force=True)
     assert other is not None
     assert other.epoch == lease.epoch + 1
@@ -94,7 +94,7 @@ def test_a_deposed_leader_writes_nothing(store: Store, lease: Lease) -> None:
 
 
 def test_a_lease_that_ran_out_writes_nothing_and_can_be_taken(store: Store) -> None:
-    """By the database's clock. Its holder may renew it, as long as nobody has taken it."""
+    """By the database's clock. The holder may renew it until somebody else takes it."""
     mine = store.acquire("me", 0.3)
     assert mine is not None
     assert store.acquire("other", 60.0) is None
@@ -112,14 +112,14 @@ def test_a_lease_that_ran_out_writes_nothing_and_can_be_taken(store: Store) -> N
 
 
 def test_a_released_lease_is_free_at_once(store: Store, lease: Lease) -> None:
-    """A daemon that stops cleanly keeps nobody waiting."""
+    """A daemon that stops cleanly delays nobody."""
     store.release(lease)
     assert store.leader() is None
     assert store.acquire("other", 60.0) is not None
 
 
 def test_a_leader_that_freezes_inside_a_transaction_is_succeeded(postgresql_url: str) -> None:
-    """It holds the lease's row; the server ends its session, and what it does later is refused."""
+    """It holds the lease's row; the server ends its session, and its later writes are refused."""
     one, two = Store(postgresql_url), Store(postgresql_url)
     one.migrate()
     lease = one.acquire("one", 2.0)
@@ -135,7 +135,7 @@ def test_a_leader_that_freezes_inside_a_transaction_is_succeeded(postgresql_url:
 
     def succeed() -> Lease:
         while True:
-            with suppress(Retryable):  # it waits no longer for the lock
+            with suppress(Retryable):  # it no longer waits for the lock
                 if (found := two.acquire("two", 60.0)) is not None:
                     return found
             time.sleep(0.1)
@@ -155,7 +155,7 @@ def test_a_leader_that_freezes_inside_a_transaction_is_succeeded(postgresql_url:
 
 
 def test_a_word_is_heard_by_the_leader(postgresql_url: str) -> None:
-    """By LISTEN and NOTIFY; a word that was told before may have been missed, so it looks."""
+    """It uses LISTEN and NOTIFY, and polls once at the start, as it may have missed a message."""
     store, stop, heard = Store(postgresql_url), threading.Event(), queue.SimpleQueue[str]()
     thread = threading.Thread(target=wakes.listen, args=(store.engine, heard.put, stop))
     thread.start()

@@ -1,4 +1,4 @@
-"""Components that were started without the loader, on real processes."""
+"""Components that were started without the loader, with real processes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LIVE = "print(flush=True); import time; time.sleep(60)"
 
 @contextmanager
 def component(home: Path, *words: str, loader: Path | None = None) -> Iterator[int]:
-    """A process of the instance's interpreter; its pid."""
+    """Run a process of the instance's interpreter; yield its pid."""
     variables = {"AIRFLOW_HOME": str(home)} | ({"PYTHONPATH": str(loader)} if loader else {})
     command = [sys.executable, "-Sc", LIVE, *(words or ("airflow", "scheduler"))]
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # now it is what its command line says
+        process.stdout.readline()  # now its command line is final
         try:
             yield process.pid
         finally:
@@ -40,7 +40,7 @@ def component(home: Path, *words: str, loader: Path | None = None) -> Iterator[i
 def test_a_component_without_the_loader_fails_the_probe(
     rig: Rig, tmp_path: Path, loader: str
 ) -> None:
-    """Named, with what to set, however healthy Airflow is; the build is not to blame."""
+    """The message says what to set, however healthy Airflow is; the build is not to blame."""
     rig.restart()
     with component(tmp_path, loader=Path(loader) if loader else None) as pid:
         result = rig.do(Step.PROBE)
@@ -51,14 +51,14 @@ def test_a_component_without_the_loader_fails_the_probe(
 
 
 def test_with_the_loader_the_gate_opens(rig: Rig, tmp_path: Path) -> None:
-    """The same process with PYTHONPATH set."""
+    """The same process has PYTHONPATH set."""
     rig.restart()
     with component(tmp_path, loader=tmp_path / "instances" / "red-dev" / "loader"):
         assert rig.do(Step.PROBE) == OK
 
 
 def test_the_way_back_and_the_bare_base_need_no_loader(rig: Rig, tmp_path: Path) -> None:
-    """What worked without it before works so again; the bare base has nothing to load."""
+    """A build that worked without it works again; the bare base has nothing to load."""
     rig.restart()
     with component(tmp_path):
         assert rig.do(Step.PROBE_BACK) == OK
@@ -67,7 +67,7 @@ def test_the_way_back_and_the_bare_base_need_no_loader(rig: Rig, tmp_path: Path)
 
 
 def test_only_components_that_load_the_build_need_it(rig: Rig, tmp_path: Path) -> None:
-    """With loadInto the triggerer alone, a scheduler without it is as it should be."""
+    """If only the triggerer loads the build, a scheduler without the loader is correct."""
     rig.restart()
     rig.activation = replace(rig.activation, load_into=("triggerer",))
     with component(tmp_path):
@@ -89,7 +89,7 @@ def test_other_processes_are_not_taken_for_components(rig: Rig, tmp_path: Path) 
 
 
 def test_the_doctor_says_so_before_the_first_build(rig: Rig, tmp_path: Path) -> None:
-    """By what runs now; with the loader set, all is well."""
+    """It checks the running processes; with the loader set, all is well."""
     settings = Settings(
         share=tmp_path / "share",
         secrets_dir=tmp_path / "secrets",

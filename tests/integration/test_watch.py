@@ -1,4 +1,4 @@
-"""The watch after an activation, with the local driver and an Airflow that is a fake."""
+"""The watch after an activation, with the local driver and a fake Airflow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_a_healthy_instance_is_active_after_the_time_of_the_watch(rig: Rig) -> None:
-    """Before, it says for how long it has been healthy."""
+    """Until then the message says for how long it has been healthy."""
     result = rig.do(Step.WATCH, after=WATCH - 5)
     assert result.verdict is NOT_YET
     assert problem(result).reason == "Watching"
@@ -43,7 +43,7 @@ def test_a_healthy_instance_is_active_after_the_time_of_the_watch(rig: Rig) -> N
 
 
 def test_a_component_that_goes_down_ends_the_watch(rig: Rig) -> None:
-    """As it ends probing: at once, without the rest of the time."""
+    """It ends at once, as in probing, without the rest of the time."""
     rig.component("scheduler", status=python("raise SystemExit('killed by signal 9')"))
     results = [rig.do(Step.WATCH, after=WATCH / 2) for _ in range(DOWN_LOOKS)]
     assert results[-1].verdict is FAILED
@@ -51,14 +51,14 @@ def test_a_component_that_goes_down_ends_the_watch(rig: Rig) -> None:
 
 
 def test_an_airflow_that_stays_away_has_the_limit_of_a_probe(rig: Rig) -> None:
-    """From the end of the watch on."""
+    """The limit counts from the end of the watch."""
     rig.instance = replace(rig.instance, api=Api("http://127.0.0.1:1", "airflow"))
     assert rig.do(Step.WATCH, after=WATCH + 59).verdict is NOT_YET
     assert rig.do(Step.WATCH, after=WATCH + 61).verdict is FAILED
 
 
 def test_without_a_time_nothing_is_looked_at(rig: Rig, tmp_path: Path) -> None:
-    """`activation.watch: 0` turns it off."""
+    """`activation.watch: 0` disables it."""
     rig.driver = LocalDriver(LocalSettings(allow=(sys.executable,)), tmp_path / "secrets")
     rig.component("scheduler", status=python("raise SystemExit(1)"))
     assert rig.do(Step.WATCH, after=10) == OK
@@ -66,7 +66,7 @@ def test_without_a_time_nothing_is_looked_at(rig: Rig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [Step.PAUSE_BACK, Step.DRAIN_BACK])
 def test_going_back_does_not_wait_for_an_airflow_that_is_silent(rig: Rig, step: Step) -> None:
-    """The build may be why; its servers go back first."""
+    """The build may be the cause; its servers go back first."""
     rig.instance = replace(rig.instance, api=Api("http://127.0.0.1:1", "airflow"))
     with pytest.raises(Retryable):
         rig.do(step, after=59)
@@ -74,7 +74,7 @@ def test_going_back_does_not_wait_for_an_airflow_that_is_silent(rig: Rig, step: 
 
 
 def test_only_servers_are_restarted_while_tasks_may_run(rig: Rig, tmp_path: Path) -> None:
-    """The scheduler of a LocalExecutor would take its tasks with it."""
+    """The scheduler of a LocalExecutor would take its tasks down with it."""
     for name in ("scheduler", "dag-processor", "triggerer"):
         rig.component(name, restart=python("raise SystemExit(1)"))
     rig.component("api-server", restart=python(f"open({str(tmp_path / 'restarted')!r}, 'w')"))
@@ -83,7 +83,7 @@ def test_only_servers_are_restarted_while_tasks_may_run(rig: Rig, tmp_path: Path
 
 
 def test_tasks_of_a_failed_build_are_waited_for(rig: Rig) -> None:
-    """Without an end, in words, unless the instance says to proceed."""
+    """The wait has no limit, and a message, unless the instance's setting is `proceed`."""
     rig.airflow.state.busy = 2
     late = rig.do(Step.DRAIN_BACK, after=61)
     assert late.verdict is NOT_YET

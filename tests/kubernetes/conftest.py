@@ -1,4 +1,4 @@
-"""One real control plane for all tests of a session; each test takes namespaces of its own."""
+"""One real control plane for all tests of a session; each test uses its own namespaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MISSING = "no Kubernetes control plane on this machine: `make envtest` makes one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests here need the control plane, which takes its time."""
+    """Mark all tests here as slow, since they need the control plane."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.kubernetes)
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Without a control plane all of them are told in one line, wherever they are."""
+    """Report a missing control plane in one line for all tests here."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple) and MISSING in report.longrepr[2]:
         report.longrepr = (str(HERE), 0, report.longrepr[2])
@@ -34,7 +34,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Control plane, nodes and kubelets."""
+    """Yield the laboratory: control plane, nodes and kubelets."""
     programs = assets()
     if programs is None:
         pytest.skip(MISSING)
@@ -50,7 +50,7 @@ def bench(lab: Lab, tmp_path: Path) -> Iterator[JobBench]:
 
 @pytest.fixture
 def space(lab: Lab) -> Iterator[str]:
-    """A namespace of the test's own."""
+    """Yield a namespace for this test only."""
     name = lab.namespace("lab")
     yield name
     lab.drop(name)

@@ -1,7 +1,7 @@
-"""The Prometheus operator's kinds as far as the chart writes them, for the laboratory.
+"""The Prometheus operator's kinds, for the laboratory, with the fields that the chart writes.
 
-Field names and types are those of the operator's API reference; a field that is not listed here is
-refused by the API server's strict validation.
+Field names and types are those of the operator's API reference; the API server's strict validation
+refuses a field that is not listed here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NUMBER_OR_TEXT: Json = {"x-kubernetes-int-or-string": True}
 
 
 def record(required: tuple[str, ...] = (), **properties: Json) -> Json:
-    """An object of just these fields."""
+    """Return the schema of an object with exactly these fields."""
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
 def listed(items: Json) -> Json:
-    """A list."""
+    """Return the schema of a list."""
     return {"type": "array", "items": items}
 
 
@@ -53,7 +53,7 @@ SPECS = {
 
 
 def install(lab: Lab) -> None:
-    """Define the kinds, once in a laboratory."""
+    """Define the kinds, once per laboratory."""
     for (kind, plural), spec in SPECS.items():
         name = f"{plural}.{GROUP}"
         document = {

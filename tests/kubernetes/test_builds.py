@@ -1,4 +1,4 @@
-"""Builds in Jobs of the instance's image, through a real API server and real controllers."""
+"""Builds in Jobs of the instance's image, with a real API server and real controllers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_whole_way_of_a_build(bench: JobBench) -> None:
 
 
 def test_the_inventory_is_the_images_and_asked_once(bench: JobBench) -> None:
-    """The runtime is that of the interpreter in the pod; an image that is known starts no Job."""
+    """The runtime is that of the interpreter in the pod; a known image starts no Job."""
     assert bench.runtime.image == bench.image
     assert Path(bench.runtime.python).parent == Path(bench.python).parent
     assert bench.runtime.airflow_version
@@ -55,7 +55,7 @@ def test_the_inventory_is_the_images_and_asked_once(bench: JobBench) -> None:
 
 
 def test_a_job_has_no_secret_and_writes_to_its_folder_only(bench: JobBench) -> None:
-    """A build script finds neither credentials nor a token, and cannot write beside its folder."""
+    """A build script finds neither credentials nor a token, and cannot write outside its folder."""
     make_wheel(bench.private.folder, "acme-lib", "1.0", {"acme_lib.py": ""})
     share = bench.share.root
     probe = (
@@ -83,7 +83,7 @@ def test_a_job_has_no_secret_and_writes_to_its_folder_only(bench: JobBench) -> N
 
 @pytest.mark.parametrize("loss", ["job", "pod", "evicted", "node"])
 def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> None:
-    """Whoever ends a Job in the middle: the build says so, and the same build then succeeds."""
+    """Whoever ends a running Job: the build reports that, and the same build then succeeds."""
     marker = bench.share.root / "slow"
     marker.touch()
     once = (
@@ -106,7 +106,7 @@ def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> No
 
 @pytest.mark.parametrize("end", ["memory", "disk", "deadline"])
 def test_what_would_end_every_job_is_for_a_person(lab: Lab, tmp_path: Path, end: str) -> None:
-    """Short of memory or disk, or too slow: the build fails and names the setting."""
+    """If it lacks memory, disk space or time, the build fails and names the setting."""
     settings: dict[str, Any] = {"deadline": 40} if end == "deadline" else {}
     with JobBench(lab, tmp_path, **settings) as bench:
         own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW), bench.job()
@@ -128,7 +128,7 @@ def test_what_would_end_every_job_is_for_a_person(lab: Lab, tmp_path: Path, end:
 
 @pytest.mark.parametrize("behaviour", [Behaviour("imagepull"), Behaviour("configerror")])
 def test_a_pod_that_cannot_start_says_why(lab: Lab, tmp_path: Path, behaviour: Behaviour) -> None:
-    """Its image cannot be pulled, or a secret is missing: told early, in the kubelet's words."""
+    """An image that cannot be pulled, or a missing secret, is reported early in kubelet's words."""
     lab.kubelet.behave = lambda pod: behaviour
     begun = time.monotonic()
     try:
@@ -144,7 +144,7 @@ def test_a_pod_that_cannot_start_says_why(lab: Lab, tmp_path: Path, behaviour: B
 
 @pytest.mark.parametrize("refusal", ["quota", "policy"])
 def test_a_pod_that_is_refused_says_why(lab: Lab, tmp_path: Path, refusal: str) -> None:
-    """A quota that is used up, a limit range: told early, in the words of the Job's event."""
+    """A used-up quota or a limit range is reported early, in the words of the Job's event."""
     space: dict[str, Json] = {
         "quota": {"kind": "resourcequotas", "spec": {"hard": {"pods": "0"}}},
         "policy": {
@@ -175,7 +175,7 @@ def test_a_pod_that_is_refused_says_why(lab: Lab, tmp_path: Path, refusal: str) 
 
 
 def test_one_job_answers_all_that_ask_for_an_image(bench: JobBench) -> None:
-    """Ten instances of the same image at once: each gets the inventory, from a single Job."""
+    """Ten instances with the same image get the inventory from a single Job."""
     shutil.rmtree(bench.images.cache / "inventories")
     with _counting(bench) as counted, ThreadPoolExecutor(10) as pool:
         found = list(pool.map(lambda _: bench.images.inspect(bench.image, "red"), range(10)))
@@ -218,7 +218,7 @@ def test_an_inventory_of_an_earlier_version_is_asked_for_anew(bench: JobBench) -
 
 
 def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
-    """Builds with commands of both kinds and inspections, with room for one Job: all end."""
+    """Builds with commands of both kinds, and inspections, all finish with space for one Job."""
     with JobBench(lab, tmp_path, limits={"parallel_builds": 1}) as bench:
         own = [bench.package(f"acme-{n}", {f"acme_{n}.py": ""}) for n in range(3)]
         images = [replace(bench.image, id=f"another-{n}") for n in range(3)]
@@ -233,7 +233,7 @@ def test_jobs_at_once_are_bounded(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> None:
-    """A command of the one Job takes longer than `idle`: the build's other Job is not ended."""
+    """One Job's command takes longer than `idle`: the build's other Job is not ended."""
     with JobBench(lab, tmp_path, idle=6) as bench:
         slow = "import time; time.sleep(15)\n"
         own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=slow), bench.job()
@@ -259,7 +259,7 @@ def test_a_new_leader_ends_the_jobs_of_the_old(bench: JobBench) -> None:
     own = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW)
     thread = build_in_thread(bench, own, job)
     wait_for(lambda: "half way" in text(job.log), 60, "the build script to run")
-    bench.sessions._stop.set()  # as if killed: it beats no more and forgets what it had
+    bench.sessions._stop.set()  # as if killed: no more heartbeats, and no memory of its Jobs
     left, bench.sessions._open = dict(bench.sessions._open), {}
     assert left
     forgotten = bench.share.root / "staging" / "groundcrew-whose-job-is-gone"
@@ -273,7 +273,7 @@ def test_a_new_leader_ends_the_jobs_of_the_old(bench: JobBench) -> None:
 
 
 def test_a_job_ends_by_itself_without_its_daemon(lab: Lab, tmp_path: Path) -> None:
-    """When nothing is heard of the daemon the worker ends, and Kubernetes forgets the Job."""
+    """Without a sign of the daemon the worker ends, and Kubernetes removes the Job."""
     with JobBench(lab, tmp_path, idle=2, ttl=0) as bench:
         bench.sessions._stop.set()
         job = bench.job()
@@ -302,7 +302,7 @@ def _lose(bench: JobBench, loss: str) -> None:
 
 @dataclass
 class _Counted:
-    """Jobs that a server had: all of them, and the most at once."""
+    """The Jobs seen on a server: all of them, and the largest number at once."""
 
     names: set[str] = field(default_factory=set)
     most: int = 0
@@ -310,7 +310,7 @@ class _Counted:
 
 @contextmanager
 def _counting(bench: JobBench) -> Iterator[_Counted]:
-    """Count the Jobs on the API server while the block goes on."""
+    """Count the Jobs on the API server during the block."""
     counted, over = _Counted(), threading.Event()
 
     def look() -> None:

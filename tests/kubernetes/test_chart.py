@@ -1,4 +1,4 @@
-"""The chart on a real API server: every document is taken, its rights are enough and no more."""
+"""The chart on a real API server: every document is accepted, and its rights suffice exactly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STRICT = "?dryRun=All&fieldValidation=Strict&fieldManager=helm&force=true"
 
 @pytest.fixture(scope="module")
 def server(lab: Lab) -> Lab:
-    """The laboratory with the Prometheus operator's kinds."""
+    """Return the laboratory with the Prometheus operator's kinds."""
     customs.install(lab)
     return lab
 
@@ -43,14 +43,14 @@ def dry_run(lab: Lab, document: Json) -> Json:
 
 
 def namespaces(lab: Lab, documents: list[Json]) -> None:
-    """Make the namespaces that documents lie in: a dry run leaves none behind."""
+    """Create the namespaces of the documents, as a dry run creates none."""
     for name in {d["metadata"].get("namespace") for d in documents} - {None}:
         lab.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_server_takes_every_document(server: Lab, name: str) -> None:
-    """Server-side dry run of what each example renders, unknown fields refused."""
+    """A server-side dry run accepts each example's output, with unknown fields refused."""
     documents = release(name)
     namespaces(server, documents)
     for document in documents:
@@ -83,7 +83,7 @@ def test_the_server_takes_every_kind_of_volume(server: Lab, kind: str) -> None:
 
 
 def test_the_server_takes_the_plain_manifests(server: Lab) -> None:
-    """Monitoring included."""
+    """Monitoring is included."""
     paths = sorted(MANIFESTS.rglob("*.yaml"))
     documents = [d for p in paths for d in yaml.safe_load_all(p.read_text())]
     assert {d["kind"] for d in documents} >= {"Namespace", "Deployment", "ServiceMonitor"}
@@ -93,7 +93,7 @@ def test_the_server_takes_the_plain_manifests(server: Lab) -> None:
 
 
 def test_the_dry_run_finds_mistakes(server: Lab) -> None:
-    """An unknown field, in a kind of Kubernetes and in one of the operator's."""
+    """An unknown field is found in a kind of Kubernetes and in one of the operator's."""
     documents = release("large")
     namespaces(server, documents)
     for kind in ("Deployment", "ServiceMonitor"):
@@ -105,7 +105,7 @@ def test_the_dry_run_finds_mistakes(server: Lab) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pods_are_allowed_where_they_run(lab: Lab, name: str) -> None:
-    """A Job's where builds run, as that is labelled; the daemon's in a restricted namespace."""
+    """A Job's pod where builds run, with its label; the daemon's pod in a restricted namespace."""
     documents = release(name)
     labels = next(
         (d["metadata"]["labels"] for d in documents if d["kind"] == "Namespace"), RESTRICTED
@@ -119,9 +119,9 @@ def test_pods_are_allowed_where_they_run(lab: Lab, name: str) -> None:
         try_pod(lab, space, job)
         with pytest.raises(ApiError, match="violates PodSecurity"):
             try_pod(lab, space, {**job, "hostNetwork": True})
-    finally:  # it is in no namespace: a release that brings its own could not be installed
+    finally:  # cluster-wide: a release that creates its own could not be installed
         lab.api.delete("priorityclasses", "", priority["metadata"]["name"])
-    if name != "volume":  # its NFS source is why it says baseline
+    if name != "volume":  # its NFS source is why its label says baseline
         daemon = {**pod_of(documents), "serviceAccountName": "default"}
         daemon.pop("priorityClassName", None)
         try_pod(lab, lab.namespace("daemon", RESTRICTED), daemon)
@@ -131,7 +131,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def try_pod(lab: Lab, namespace: str, spec: Json) -> None:
-    """Ask for a pod without having it; ApiError where admission refuses it."""
+    """Ask for a pod in a dry run; raise ApiError if admission refuses it."""
     pod = {"metadata": {"name": "tried"}, "spec": spec}
     lab.api.call("POST", path_of("pods", namespace) + "?dryRun=All&fieldValidation=Strict", pod)
 
@@ -162,7 +162,7 @@ OTHERS = (
 
 
 def test_the_service_account_may_do_just_that(lab: Lab) -> None:
-    """Asked of the server, verb by verb, for the two kinds of namespace and for one beside them."""
+    """The server is asked for each verb, in the two kinds of namespace and in another one."""
     home, airflow, builds, other = (lab.namespace(n) for n in ("home", "airflow", "builds", "else"))
     values = merged(
         example("small"), {"airflowNamespaces": [airflow], "builds": {"namespace": builds}}
@@ -180,7 +180,7 @@ def test_the_service_account_may_do_just_that(lab: Lab) -> None:
 
 
 def may(api: Api, namespace: str, verb: str, group: str, resource: str, sub: str) -> bool:
-    """Whether the server would let this user do something."""
+    """Return True if the server permits the action for this user."""
     attributes = {
         "namespace": namespace, "verb": verb, "group": group, "resource": resource,
         "subresource": sub,
@@ -198,7 +198,7 @@ def may(api: Api, namespace: str, verb: str, group: str, resource: str, sub: str
 
 @pytest.fixture
 def airflow(lab: Lab) -> Iterator[str]:
-    """A namespace for a release of Airflow."""
+    """Yield a namespace for a release of Airflow."""
     name = lab.namespace("airflow")
     yield name
     lab.drop(name)
@@ -206,7 +206,7 @@ def airflow(lab: Lab) -> Iterator[str]:
 
 @pytest.mark.parametrize("executor", [KUBERNETES, CELERY])
 def test_a_release_runs_with_the_printed_values(lab: Lab, airflow: str, executor: str) -> None:
-    """Shaped as the official chart renders it: all components run, and those of tasks would."""
+    """In the shape of the official chart: all components run, and pods of tasks would."""
     values = chart_values(Settings(), "analytics-prod")
     found = Release(
         executor=executor, volumes=tuple(values["volumes"]),
@@ -227,9 +227,9 @@ def test_a_release_runs_with_the_printed_values(lab: Lab, airflow: str, executor
 
 
 def test_install_upgrade_go_back_and_uninstall(lab: Lab, airflow: str, tmp_path: Path) -> None:
-    """By real Helm. What Airflow lives on is bound all the time; Airflow's pods are never touched.
+    """With real Helm, volumes of Airflow stay bound, and its pods are never touched.
 
-    Installed again under the same name the release takes over what was kept.
+    If it is installed again with the same name, the release adopts what was kept.
     """
     space, builds = lab.namespace("groundcrew"), f"{airflow}-builds"
     values = merged(
@@ -273,7 +273,7 @@ def test_install_upgrade_go_back_and_uninstall(lab: Lab, airflow: str, tmp_path:
 
 
 def bound(lab: Lab, *spaces: str) -> None:
-    """The share's claim is bound in each namespace."""
+    """Assert that the share's claim is bound in each namespace."""
 
     def all_are() -> bool:
         claims = [lab.api.get("persistentvolumeclaims", s, "groundcrew-share") for s in spaces]
@@ -283,5 +283,5 @@ def bound(lab: Lab, *spaces: str) -> None:
 
 
 def uids(lab: Lab, namespace: str) -> set[str]:
-    """The pods of a namespace."""
+    """Return the uids of the pods in a namespace."""
     return {pod["metadata"]["uid"] for pod in lab.pods(namespace)}

@@ -1,4 +1,4 @@
-"""What a commit costs on a cluster, in Jobs: the short run of that benchmark."""
+"""The number of Jobs that a commit costs on a cluster: the short run of that benchmark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.fakes.lab import Lab
 
 
 def test_a_commit_takes_few_jobs(lab: Lab, tmp_path: Path) -> None:
-    """The benchmark's own counts, on the control plane of these tests."""
+    """The benchmark's own counts are checked, on the control plane of these tests."""
     rows = kubernetes.short(lab, tmp_path)
     assert rows
     for row in rows:

@@ -19,7 +19,7 @@ RULES = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
 
 
 def revoked(lab: Lab, space: str, token: str) -> str:
-    """A new token of the account, once the server refuses the one before."""
+    """Return a new token of the account, once the server refuses the previous one."""
     lab.api.delete("serviceaccounts", space, "daemon")
 
     def refused() -> bool:
@@ -37,7 +37,7 @@ def revoked(lab: Lab, space: str, token: str) -> str:
 def works_after(
     lab: Lab, space: str, token: str, cluster: Cluster, put: Callable[[str], object]
 ) -> None:
-    """The old token is refused; once the new one is in its file, requests and watches get on."""
+    """Check that requests and watches continue with the new token in the file, after a refusal."""
     mirror = cluster.mirror("pods", space)
     mirror.synced(20)
     assert cluster.list("pods", space) == []
@@ -47,14 +47,14 @@ def works_after(
     assert caught.value.reason == "ClusterDenied"
     put(fresh)
     assert cluster.list("pods", space) == []
-    lab.plane.restart_apiserver()  # ends the watch, which was let in by the old token
+    lab.plane.restart_apiserver()  # ends the watch, which was opened with the old token
     pod = {"metadata": {"name": "one"}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
     lab.api.create("pods", space, pod)
     wait_for(lambda: [p["metadata"]["name"] for p in mirror.items()] == ["one"], 40, "the pod")
 
 
 def test_a_kubeconfig_is_read_again_when_its_token_is_refused(lab: Lab, tmp_path: Path) -> None:
-    """A token that the server no longer takes is replaced by the one in the file now."""
+    """A token that the server no longer accepts is replaced by the current one in the file."""
     space = lab.namespace("credentials")
     token = lab.account(space, "daemon", {space: RULES})
     path = tmp_path / "kubeconfig"
@@ -72,7 +72,7 @@ def test_a_kubeconfig_is_read_again_when_its_token_is_refused(lab: Lab, tmp_path
 def test_a_daemon_in_a_pod_uses_the_pods_account(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Address, certificate and token as a pod has them; a token that was replaced is read again."""
+    """Address, certificate and token are those of a pod; a replaced token is read again."""
     space = lab.namespace("credentials")
     token = lab.account(space, "daemon", {space: RULES})
     place = tmp_path / "token"

@@ -1,4 +1,4 @@
-"""`groundcrew doctor` on a real API server: rights, releases, and a cluster that is away."""
+"""`groundcrew doctor` on a real API server: rights, releases, and a cluster that is down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.kubernetes.test_chart import GRANTED
 
 
 def settings_of(stand: Stand, **more: Any) -> Settings:
-    """Settings of the stand's daemon."""
+    """Return settings of the stand's daemon."""
     kubernetes = {"kubeconfig": stand.root / "kubeconfig", "clusters": {"lab": {}}, **more}
     return Settings(
         share=stand.root / "share",
@@ -38,13 +38,13 @@ def reasons(found: list[Finding]) -> list[tuple[str, str]]:
 
 
 def test_the_rights_asked_for_are_those_of_the_chart() -> None:
-    """Verb by verb; the chart's are held equal to what the daemon uses."""
+    """Compare verb by verb; another test keeps the chart's rights equal to the daemon's use."""
     assert {key: set(verbs) for key, verbs in AIRFLOW.items()} == GRANTED["airflow"]
     assert {key: set(verbs) for key, verbs in BUILDS.items()} == GRANTED["builds"]
 
 
 def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_path: Path) -> None:
-    """In both kinds of namespace; elsewhere each missing verb is named, and what grants it."""
+    """In both kinds of namespace; elsewhere each missing verb is named, with its remedy."""
     with standing(lab, tmp_path) as stand:
         cluster = stand.clusters.of("lab")
         for rules, setting in ((AIRFLOW, "airflowNamespaces"), (BUILDS, "builds.namespace")):
@@ -60,7 +60,7 @@ def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_pa
 
 
 def test_one_verb_that_is_missing_is_named(lab: Lab, tmp_path: Path) -> None:
-    """A Role without `patch deployments`, which a restart needs."""
+    """The Role lacks `patch deployments`, which a restart needs."""
     home, space = lab.namespace("home"), lab.namespace("airflow")
     rules = [
         {"apiGroups": [group], "resources": ["/".join(p for p in (kind, sub) if p)],
@@ -77,7 +77,7 @@ def test_one_verb_that_is_missing_is_named(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) -> None:
-    """Another name is told; then the share that is not mounted; then the loader that is not set."""
+    """First a wrong name is reported, then a share that is not mounted, then a missing loader."""
     with standing(lab, tmp_path) as stand:
         cluster, settings = stand.clusters.of("lab"), settings_of(stand)
         stand.install()
@@ -103,7 +103,7 @@ def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) ->
 
 
 def rights(stand: Stand) -> list[tuple[str, str]]:
-    """What is said of the rights in the stand's namespace, by a connection of its own."""
+    """Return the messages on rights in the stand's namespace, from a separate connection."""
     clusters = Clusters(settings_of(stand).kubernetes)
     look = partial(look_rights, clusters.of("lab"), stand.space, AIRFLOW, "airflowNamespaces")
     found = examine([Task(Check.KUBERNETES, "lab", look)])
@@ -112,7 +112,7 @@ def rights(stand: Stand) -> list[tuple[str, str]]:
 
 
 def test_a_cluster_that_is_away_or_refuses(lab: Lab, tmp_path: Path) -> None:
-    """Not reached, refused, and a context that is not there; each with what to do."""
+    """Unreachable, refused, or with an unknown context: each message says what to do."""
     with standing(lab, tmp_path) as stand:
         config = stand.root / "kubeconfig"
         lab.plane.kubeconfig(config, url="https://127.0.0.1:9")

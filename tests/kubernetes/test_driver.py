@@ -1,4 +1,4 @@
-"""The Kubernetes driver against a real API server: order, patience, and failures in words."""
+"""The Kubernetes driver with a real API server: order, patience, and messages of failures."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_restart_done_again_changes_nothing(stand: Stand) -> None:
 def test_a_pod_that_will_not_run_fails_the_restart_early(
     stand: Stand, asked: dict[str, str], reason: str, words: str
 ) -> None:
-    """In words, long before any deadline."""
+    """The message comes long before any deadline."""
     stand.install()
     stand.up()
     stand.change("scheduler", asked)
@@ -88,7 +88,7 @@ def test_a_pod_that_will_not_run_fails_the_restart_early(
 
 
 def test_a_crash_looping_pod_of_a_statefulset_is_healed_on_the_way_back(stand: Stand) -> None:
-    """Its controller would wait for it for ever; it is deleted and comes up anew."""
+    """Its controller would wait for it for ever; it is deleted and starts again."""
     stand.install(Release(executor=CELERY, replicas={"worker": 2}))
     stand.up()
     stand.change("worker", {"mode": "crashloop", "log": "boom\n"})
@@ -100,7 +100,7 @@ def test_a_crash_looping_pod_of_a_statefulset_is_healed_on_the_way_back(stand: S
 
 
 def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
-    """A cluster may grow; then it is told what the scheduler says."""
+    """A cluster may grow; after a while the scheduler's message is reported."""
     stand.install()
     stand.up()
     container = {"name": "scheduler", "resources": {"requests": {"cpu": "1000"}}}
@@ -112,7 +112,7 @@ def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
 
 
 def test_a_container_beside_airflow_that_crashes_is_not_the_builds_fault(stand: Stand) -> None:
-    """The DAGs' repo may be back in a moment; then it is told what git-sync says."""
+    """The DAGs' repo may soon be back; after a while git-sync's message is reported."""
     stand.install(Release(git_sync=True, groomers=False, persistence=False))
     stand.up()
     crash = {"mode": "crashloop", "crashing": "git-sync-init", "log": "no route to git\n"}
@@ -130,7 +130,7 @@ def test_a_container_beside_airflow_that_crashes_is_not_the_builds_fault(stand: 
 
 
 def test_a_quota_is_told(stand: Stand) -> None:
-    """The Deployment says so, the driver repeats it."""
+    """The Deployment has the message, and the driver repeats it."""
     stand.install()
     stand.up()
     pods = len(stand.lab.pods(stand.space))
@@ -159,7 +159,7 @@ def test_a_progress_deadline_is_told(stand: Stand) -> None:
 
 
 def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand) -> None:
-    """Pods that run and never become ready."""
+    """Its pods run and never become ready."""
     stand.install()
     stand.up()
     stand.change("triggerer", {"mode": "notready"})
@@ -178,7 +178,7 @@ def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand)
 def test_what_cannot_be_restarted_is_refused_before_anything_changes(
     stand: Stand, lab: Lab
 ) -> None:
-    """A StatefulSet that waits for its pods to be deleted, and a role that is too small."""
+    """A StatefulSet that waits until its pods are deleted, and a Role with too few rights."""
     stand.install(Release(executor=CELERY))
     body = {"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": None}}}
     lab.api.patch("statefulsets", stand.space, "airflow-worker", body)
@@ -211,7 +211,7 @@ def test_what_cannot_be_restarted_is_refused_before_anything_changes(
 
 
 def test_the_base_is_the_image_of_the_running_pods(stand: Stand) -> None:
-    """By digest; several at once are waited for; a change wakes the daemon."""
+    """It is read by digest; the driver waits if there are several; a change wakes the daemon."""
     with pytest.raises(Retryable) as missing:
         stand.driver.base(stand.instance)
     assert missing.value.reason == "ReleaseMissing"
@@ -241,7 +241,7 @@ def test_the_base_is_the_image_of_the_running_pods(stand: Stand) -> None:
 
 
 def test_an_upgrade_is_seen_before_its_first_pod_runs(stand: Stand) -> None:
-    """A pod with another image counts from its creation on: while it is pulled, say."""
+    """A pod with another image counts from its creation on, even while the image is pulled."""
     stand.install()
     stand.up()
     mark = wait_for(lambda: stand.driver.fingerprint(stand.instance), 10, "the fingerprint")
@@ -257,7 +257,7 @@ def test_an_upgrade_is_seen_before_its_first_pod_runs(stand: Stand) -> None:
 
 
 def test_the_oldest_process_is_the_oldest_pod_even_a_tasks(stand: Stand) -> None:
-    """What it started with must stay; an ended one holds nothing, nor one without Airflow."""
+    """The build that it loaded must stay; a finished pod or one without Airflow holds nothing."""
     parts = stand.release.manifests(stand.space)
     stand.lab.apply([part for part in parts if part["metadata"]["name"] == "airflow-statsd"])
     stand.lab.rolled_out("deployments", stand.space, "airflow-statsd")
@@ -269,7 +269,7 @@ def test_the_oldest_process_is_the_oldest_pod_even_a_tasks(stand: Stand) -> None
     time.sleep(1.1)
     stand.install()
     stand.up()
-    stand.driver.fingerprint(stand.instance)  # begins to watch
+    stand.driver.fingerprint(stand.instance)  # starts the watch
     now = time.time()
     wait_for(lambda: stand.driver.oldest_process(stand.instance, now), 10, "the mirror")
     found = stand.lab.api.get("pods", stand.space, "task-one")

@@ -1,4 +1,4 @@
-"""An API server that refuses, hangs, cuts and forgets: nothing is lost and nothing done twice."""
+"""An API server that refuses, hangs, cuts connections and forgets: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.fakes.stand import Stand, rights, standing
 FAULTS: dict[str, tuple[int | str, ...]] = {
     "refused": (409, 429, 500, 401), "hang": ("hang",), "cut": ("cut",), "lost": ("lost",),
 }  # fmt: skip
-PATIENCE = 300.0  # seconds: an error when it is reached, however slow the machine
+PATIENCE = 300.0  # seconds; reaching it is an error, however slow the machine is
 
 
 @pytest.fixture(autouse=True)
 def _asked_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that hung is left alone for a moment only: there are many faults here."""
+    """Shorten the pause after a request that hung, as there are many faults here."""
     monkeypatch.setattr(connection, "DOWN", 0.5)
 
 
@@ -43,7 +43,7 @@ def proxy(lab: Lab) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
-    """A stand whose driver goes through the proxy."""
+    """Yield a stand whose driver uses the proxy."""
     with standing(lab, tmp_path) as stand:
         user, token = rights(lab, [stand.space], stand.space)
         settings = KubernetesSettings.model_validate({
@@ -60,7 +60,7 @@ def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
 
 
 def perform(stand: Stand, activation: Activation) -> StepResult:
-    """Perform the step once as the daemon does: what may pass is tried again."""
+    """Perform the step once as the daemon does, with its retries."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
@@ -83,7 +83,7 @@ def restart(stand: Stand, activation: Activation) -> None:
 
 
 def generations(stand: Stand) -> dict[str, int]:
-    """How often each workload's specification was changed."""
+    """Return the number of changes of each workload's specification."""
     return {
         one["metadata"]["name"]: one["metadata"]["generation"]
         for kind in ("deployments", "statefulsets")
@@ -96,7 +96,7 @@ def generations(stand: Stand) -> dict[str, int]:
 def test_a_restart_gets_through(
     stand: Stand, proxy: FaultProxy, faults: tuple[int | str, ...]
 ) -> None:
-    """A fault at the first list, watch and patch of each kind: every workload changes just once."""
+    """After a fault at the first list, watch and patch of each kind, each workload changes once."""
     before = generations(stand)
     for fault in faults:
         for kind in ("deployments", "statefulsets"):
@@ -111,7 +111,7 @@ def test_a_restart_gets_through(
 
 @pytest.mark.parametrize("fault", ["gone", "half"])
 def test_a_watch_that_forgets_is_begun_anew(stand: Stand, proxy: FaultProxy, fault: str) -> None:
-    """A 410 lists anew; an event that is cut in the middle is seen by the next watch."""
+    """A 410 lists again; an event that is cut in the middle is seen by the next watch."""
     for kind in ("pods", "deployments", "statefulsets"):
         proxy.spoil(fault, "watch", kind, times=2)
     restart(stand, stand.activation())
@@ -119,8 +119,8 @@ def test_a_watch_that_forgets_is_begun_anew(stand: Stand, proxy: FaultProxy, fau
 
 
 def test_a_server_that_is_down_for_a_while(stand: Stand) -> None:
-    """Its connections are cut in the middle of a rollout, and it comes back."""
-    stand.change("scheduler", {"ready-after": "8"})  # more than one look at it waits
+    """Its connections are cut in the middle of a rollout, and then it comes back."""
+    stand.change("scheduler", {"ready-after": "8"})  # it takes several calls of the step
     activation = stand.activation()
     before = generations(stand)
     assert perform(stand, activation).verdict is Verdict.NOT_YET
@@ -134,7 +134,7 @@ def test_a_server_that_is_down_for_a_while(stand: Stand) -> None:
 def test_a_build_makes_one_job_of_each_kind(
     lab: Lab, tmp_path: Path, proxy: FaultProxy, faults: tuple[int | str, ...]
 ) -> None:
-    """Whatever becomes of the answers."""
+    """It is one, whatever happens to the answers."""
     with JobBench(lab, tmp_path) as bench:
         token = lab.plane.token_for(bench.user.split(":")[2], "groundcrew")
         lab.plane.kubeconfig(tmp_path / "kubeconfig", token=token, url=proxy.url)

@@ -1,6 +1,6 @@
-"""Instances on Kubernetes, the whole way: a commit, Jobs, rollouts, the gate, and back.
+"""Instances on Kubernetes from end to end: a commit, Jobs, rollouts, the gate, and the way back.
 
-The daemon is a process of its own; API server, controllers and scheduler are real; pods of releases
+The daemon is a separate process; API server, controllers and scheduler are real; pods of releases
 run a small stand-in for Airflow under the real loader.
 """
 
@@ -50,8 +50,8 @@ def test_from_commit_to_active_and_back(site: KubeSite) -> None:
             wanted = everything | dict.fromkeys(more, "1.0")
             wait_for(lambda n=name, w=wanted: site.loaded(n) == w, 60, "all to say it")  # type: ignore[misc]
         paused = {name for name, slots in red.airflow.state.patched if slots == 0}
-        assert paused == {"default_pool", "small"}  # Celery's tasks run in what is restarted
-        assert not blue.airflow.state.patched  # tasks have pods of their own
+        assert paused == {"default_pool", "small"}  # Celery's tasks run in components that restart
+        assert not blue.airflow.state.patched  # tasks have their own pods
         assert red.airflow.state.pools["default_pool"] == 128
 
         starts = len(blue.airflow.state.loaded)
@@ -66,13 +66,13 @@ def test_from_commit_to_active_and_back(site: KubeSite) -> None:
         assert set(site.loaded("red-dev").values()) == {"1.0"}
         assert red.airflow.state.pools["default_pool"] == 128
         assert site.record("blue-dev") is not None
-        assert len(blue.airflow.state.loaded) == starts  # nobody restarted the other team
+        assert len(blue.airflow.state.loaded) == starts  # the other team's did not restart
     wait_for(lambda: not site.lab.api.list("jobs", site.builds), 30, "no Job is left")
-    assert ("apps", "deployments", "") in used(site.lab, site.user)  # and nothing was refused
+    assert ("apps", "deployments", "") in used(site.lab, site.user)  # and no request was refused
 
 
 def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
-    """Seen by watch; the pointer then has builds for both; what no longer fits is told."""
+    """The watch sees it; the pointer then has builds for both, and misfits are reported."""
     place = site.instance("blue-dev", "blue", Release(version="3.1.0"))
     site.environment("blue", "blue-dev", version="1.0")
     site.commit()
@@ -99,7 +99,7 @@ def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
         upgrade(site, place, "example.test/blue-dev:unfit", site.root / "unfit")
         wait_for(lambda: unfit_words(site), 60, "what no longer fits")
         assert "9.0" in unfit_words(site)
-        assert site.share.pointer("blue-dev") == pointer  # what is there stays
+        assert site.share.pointer("blue-dev") == pointer  # the existing pointer stays
 
 
 def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSite) -> None:
@@ -129,32 +129,32 @@ def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSi
 
 
 def older(site: KubeSite, version: str) -> set[str | None]:
-    """The builds of an earlier version, of whatever runtime."""
+    """Return the builds of an earlier version, of any runtime."""
     builds = site.store().load().builds.values()
     return {b.build_id for b in builds if ("acme", version) in b.packages}
 
 
 def unfit_words(site: KubeSite) -> str:
-    """Why a build failed."""
+    """Return the reason why a build failed."""
     failed = [b for b in site.store().load().builds.values() if b.phase is BuildPhase.FAILED]
     return failed[0].problem.message if failed and failed[0].problem else ""
 
 
 def image_of(record: InstanceRecord) -> str:
-    """The reference of the image that a record knows."""
+    """Return the reference of the image in a record."""
     image = record.runtime.image if record.runtime else None
     return image.reference if image else ""
 
 
 def upgrade(site: KubeSite, place: Place, reference: str, base: Path) -> None:
-    """Somebody upgrades the release to another image."""
+    """Upgrade the release to another image, as a person would."""
     site.image(reference, base)
     place.release = replace(place.release, image=reference)
     site.lab.apply(place.release.manifests(place.namespace))
 
 
 def test_a_cluster_that_is_away_delays_only_its_own_instances(site: KubeSite) -> None:
-    """Its instances say so; the others become active."""
+    """Its instances report that; the others become active."""
     site.instance("red-dev", "red", Release(version="3.1.0"))
     away = site.definition(site.places["red-dev"])
     away["metadata"]["name"] = "blue-far"
@@ -183,7 +183,7 @@ def test_a_cluster_that_is_away_delays_only_its_own_instances(site: KubeSite) ->
 
 
 def test_a_daemon_killed_in_the_middle_of_a_build(site: KubeSite) -> None:
-    """The next one ends the Job that was left, and builds in a new one."""
+    """The next one ends the remaining Job, and builds in a new one."""
     site.instance("red-dev", "red", Release(version="3.1.0"))
     site.environment("red", "red-dev", version="1.0", preamble=SLOW)
     site.commit()
@@ -200,12 +200,12 @@ def test_a_daemon_killed_in_the_middle_of_a_build(site: KubeSite) -> None:
 
 
 def building(site: KubeSite) -> str:
-    """What the logs of builds say."""
+    """Return the text of all build logs."""
     return "".join(path.read_text() for path in (site.root / "state" / "logs").glob("*.log"))
 
 
 def test_a_namespace_that_goes_in_the_middle_and_comes_back(lab: Lab, tmp_path: Path) -> None:
-    """The other instance goes on; the lost one is activated once its release is there again."""
+    """The other instance continues; the lost one is activated once its release is back."""
     with KubeSite(lab, tmp_path, played=True) as site:
         lost = site.instance("red-lost", "red", Release(version="3.1.0"))
         site.instance("red-kept", "red", Release(version="2.11.0"))
@@ -227,7 +227,7 @@ def test_a_namespace_that_goes_in_the_middle_and_comes_back(lab: Lab, tmp_path: 
 
 @pytest.mark.timeout(1200)
 def test_a_hundred_instances_roll_within_the_limit(lab: Lab, tmp_path: Path) -> None:
-    """One commit for all of them; never more than the limit at once; one build."""
+    """One commit for all of them causes one build, and never more activations than the limit."""
     with KubeSite(lab, tmp_path, played=True) as site, FakeAirflow("2") as airflow:
         space = lab.namespace("many")
         names = [f"red-{number:03}" for number in range(100)]

@@ -1,4 +1,4 @@
-"""Logs of Jobs, through a real API server: live, cut in the middle, silent, and quiet ones."""
+"""Logs of Jobs, with a real API server: live, cut in the middle, silent and quiet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.lab import Lab
 
 
 def test_the_log_is_followed_while_the_build_runs(bench: JobBench) -> None:
-    """What a build prints is in its log before the build has ended."""
+    """The output of a build is in its log before the build has ended."""
     own = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW)
     job = bench.job()
     thread = build_in_thread(bench, own, job)
@@ -29,7 +29,7 @@ def test_the_log_is_followed_while_the_build_runs(bench: JobBench) -> None:
 
 
 def test_a_log_that_was_cut_is_followed_again(bench: JobBench) -> None:
-    """The API server restarts in the middle: what is printed later is live too, nothing twice."""
+    """The API server restarts in the middle: later lines are live too, and none comes twice."""
     lines = "import time\nfor n in range(999): print('line', n, flush=True); time.sleep(0.5)\n"
     own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=lines), bench.job()
     thread = build_in_thread(bench, own, job)
@@ -45,7 +45,7 @@ def test_a_log_that_was_cut_is_followed_again(bench: JobBench) -> None:
 
 
 def _follow(cluster: Cluster, namespace: str, pod: str) -> list[str]:
-    """Its log until it ends; what is refused at first is asked for again, as a session does."""
+    """Return its log up to the end; retry what is refused at first, as a session does."""
     for _ in range(20):
         with suppress(Stalled):
             return list(cluster.follow(namespace, pod, "main"))
@@ -54,7 +54,7 @@ def _follow(cluster: Cluster, namespace: str, pod: str) -> list[str]:
 
 
 def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path: Path) -> None:
-    """Its first byte takes longer than any other answer may; other requests go on meanwhile."""
+    """Its first byte takes longer than any other answer may; other requests continue meanwhile."""
     with JobBench(lab, tmp_path, {"request_timeout": 5.0}) as bench:
         spec = {"containers": [{"name": "main", "image": bench.image.reference}]}
         lab.api.create("pods", bench.namespace, {"metadata": {"name": "quiet"}, "spec": spec})
@@ -73,7 +73,7 @@ def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path
 
 
 def test_a_quiet_jobs_log_begins_at_once(bench: JobBench) -> None:
-    """The worker says a line before any command does, by which its log is answered."""
+    """The worker prints a line before any command, so that the log request is answered."""
     job, workshop = bench.job(), JobWorkshop(bench.sessions, bench.image)
     folder = workshop.scratch(job, harmless=True)
     workshop.run(job, ["true"], work=folder, timeout=20, harmless=True, quiet=True)

@@ -1,4 +1,4 @@
-"""The laboratory is true: what other tests take for a cluster behaves as one."""
+"""Checks that the laboratory behaves like a real cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESTART = "kubectl.kubernetes.io/restartedAt"
 
 
 def workload(kind: str, replicas: int = 1, **annotations: str) -> Json:
-    """A workload `web` whose pods behave as the annotations say."""
+    """Return a workload `web` whose pods behave as the annotations say."""
     lab_annotations = {f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()}
     return {
         "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "web"},
@@ -34,7 +34,7 @@ def workload(kind: str, replicas: int = 1, **annotations: str) -> Json:
 
 
 def restart(lab: Lab, kind: str, space: str, **annotations: str) -> None:
-    """What `kubectl rollout restart` does, with other annotations if any are given."""
+    """Do the same as `kubectl rollout restart`, with other annotations if any are given."""
     meta = {"annotations": {RESTART: str(time.time_ns()), **{
         f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()}}}  # fmt: skip
     lab.api.patch(kind, space, "web", {"spec": {"template": {"metadata": meta}}})
@@ -45,7 +45,7 @@ def restart(lab: Lab, kind: str, space: str, **annotations: str) -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 def test_a_restart_replaces_every_pod(lab: Lab, space: str, kind: str) -> None:
-    """By the real controllers, the real scheduler and the played kubelet."""
+    """The real controllers, the real scheduler and the simulated kubelet do it."""
     plural = kind.lower() + "s"
     lab.apply([workload(kind, replicas=2)], space)
     lab.rolled_out(plural, space, "web")
@@ -60,7 +60,7 @@ def test_a_restart_replaces_every_pod(lab: Lab, space: str, kind: str) -> None:
 
 
 def test_a_crash_looping_pod_of_a_statefulset_outlives_the_way_back(lab: Lab, space: str) -> None:
-    """The reverted template reaches it only once somebody deletes it."""
+    """The reverted template only reaches it once somebody deletes it."""
     lab.apply([workload("StatefulSet")], space)
     lab.rolled_out("statefulsets", space, "web")
     restart(lab, "statefulsets", space, mode="crashloop", log="Traceback: no such table\n")
@@ -77,7 +77,7 @@ def test_a_crash_looping_pod_of_a_statefulset_outlives_the_way_back(lab: Lab, sp
     assert status["restartCount"] == 3
     assert status["lastState"]["terminated"]["exitCode"] == 1
     restart(lab, "statefulsets", space, mode="ok")
-    time.sleep(2)  # the controller has had time to replace it, and does not
+    time.sleep(2)  # the controller has had time to replace it, but does not
     still = crashed()
     assert still is not None
     assert still["metadata"]["uid"] == pod["metadata"]["uid"]
@@ -86,7 +86,7 @@ def test_a_crash_looping_pod_of_a_statefulset_outlives_the_way_back(lab: Lab, sp
 
 
 def test_a_pod_that_fits_no_node_is_said_to_be_unschedulable(lab: Lab, space: str) -> None:
-    """By the real scheduler, in the condition PodScheduled."""
+    """The real scheduler says so, in the condition PodScheduled."""
     found = workload("Deployment")
     found["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "none"}
     lab.apply([found], space)
@@ -99,7 +99,7 @@ def test_a_pod_that_fits_no_node_is_said_to_be_unschedulable(lab: Lab, space: st
 
 
 def test_images_have_the_digest_that_the_table_says(lab: Lab, space: str) -> None:
-    """And imageID names the repository, as containerd does."""
+    """The imageID also has the repository, as with containerd."""
     lab.kubelet.images["example/web:1"] = LabImage(digest="sha256:" + "a" * 64)
     lab.apply([workload("Deployment")], space)
     lab.rolled_out("deployments", space, "web")
@@ -122,7 +122,7 @@ def test_a_rollout_that_cannot_end_does_not(lab: Lab, space: str, mode: str) -> 
 
 
 def test_a_lost_nodes_pods_are_evicted_and_run_elsewhere(lab: Lab, space: str) -> None:
-    """The controllers evict what it had, which stays until it is back."""
+    """The controllers evict its pods, which stay until it is back."""
     lab.apply([workload("Deployment")], space)
     lab.rolled_out("deployments", space, "web")
     first = lab.pods(space)[0]
@@ -144,7 +144,7 @@ def test_a_lost_nodes_pods_are_evicted_and_run_elsewhere(lab: Lab, space: str) -
 
 
 def ready(pod: Json) -> bool:
-    """Whether the pod is Ready."""
+    """Return True if the pod is Ready."""
     conditions = pod["status"].get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
@@ -155,7 +155,7 @@ def ready(pod: Json) -> bool:
 def test_a_token_may_do_what_its_role_says_and_the_audit_log_tells_what_it_did(
     lab: Lab, space: str
 ) -> None:
-    """RBAC denies the rest with 403; verbs are told by user and namespace."""
+    """RBAC denies the rest with 403; verbs are recorded by user and namespace."""
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
     api = lab.plane.client(token=lab.account(space, "reader", {space: [rule]}))
     assert api.list("pods", space) == []
@@ -181,7 +181,7 @@ def test_nobody_is_nobody(lab: Lab, space: str) -> None:
 
 
 def test_pod_security_and_quota_are_admitted_for_real(lab: Lab) -> None:
-    """A restricted namespace refuses a pod that is not; a quota one that is too many."""
+    """A restricted namespace refuses an unsuitable pod; a quota refuses one too many."""
     label = {"pod-security.kubernetes.io/enforce": "restricted"}
     restricted, counted = lab.namespace("restricted", label), lab.namespace("counted")
     pod = {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "x", "image": "x"}]}}
@@ -196,13 +196,13 @@ def test_pod_security_and_quota_are_admitted_for_real(lab: Lab) -> None:
 
 
 def quota_counts(lab: Lab, space: str) -> bool | None:
-    """Whether the controller has taken the quota up."""
+    """Return True if the controller has processed the quota, otherwise None."""
     found = lab.api.get("resourcequotas", space, "none")
     return "hard" in (found or {}).get("status", {}) or None
 
 
 def test_the_api_server_restarts_with_all_that_it_had(lab: Lab, space: str) -> None:
-    """And kubelets, controllers and scheduler go on."""
+    """Kubelets, controllers and scheduler continue."""
     lab.apply([workload("Deployment")], space)
     lab.rolled_out("deployments", space, "web")
     lab.plane.restart_apiserver()

@@ -1,4 +1,4 @@
-"""The laboratory's Jobs are true: their commands see, write, say and end as in a cluster."""
+"""Checks that the laboratory's Jobs see, write, print and end as in a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.podstatus import LabImage
 
 @pytest.fixture
 def share(lab: Lab, space: str, tmp_path: Path) -> Path:
-    """A directory that is the claim `share` of the namespace."""
+    """Return a directory that backs the claim `share` of the namespace."""
     found = tmp_path / "share"
     (found / "staging" / "one").mkdir(parents=True)
     (found / "staging" / "two").mkdir()
@@ -25,7 +25,7 @@ def share(lab: Lab, space: str, tmp_path: Path) -> Path:
 
 
 def job(script: str, **spec: Any) -> Json:
-    """A Job `work` of one shell script, with the share as the loader's pods have it."""
+    """Return a Job `work` of one shell script, with the share mounted as in the loader's pods."""
     mounts = spec.pop("mounts", [])
     seconds = spec.pop("deadline", 60)
     return {
@@ -47,14 +47,14 @@ def job(script: str, **spec: Any) -> Json:
 
 
 def phase(lab: Lab, space: str, labels: str = "job-name=work") -> Json | None:
-    """The first pod, once it has ended."""
+    """Return the first pod, once it has ended."""
     pods = lab.pods(space, labels)
     over = pods and pods[0].get("status", {}).get("phase") in {"Succeeded", "Failed"}
     return pods[0] if over else None
 
 
 def ended(lab: Lab, space: str) -> tuple[str, str]:
-    """The phase in which the Job's pod ended, and its log."""
+    """Return the phase in which the Job's pod ended, and its log."""
     pod = wait_for(lambda: phase(lab, space), 30, "the Job's pod to end")
     return pod["status"]["phase"], lab.log(space, pod)
 
@@ -62,7 +62,7 @@ def ended(lab: Lab, space: str) -> tuple[str, str]:
 def test_a_job_writes_where_its_subpath_is_and_nowhere_else(
     lab: Lab, space: str, share: Path
 ) -> None:
-    """The share is read-only below it, the root too; the emptyDir is its own."""
+    """The share is read-only outside of it, and so is the root; the emptyDir is writable."""
     at = "/srv/groundcrew-lab"
     script = f"""
         echo fine > {at}/staging/one/result && echo staged
@@ -89,7 +89,7 @@ def test_a_job_writes_where_its_subpath_is_and_nowhere_else(
 def test_a_job_has_its_own_variables_and_its_images_programs(
     lab: Lab, space: str, tmp_path: Path
 ) -> None:
-    """None of the machine's, and the image's `bin` first in PATH."""
+    """It has none of the machine's, and the image's `bin` is first in PATH."""
     program = tmp_path / "image" / "bin" / "python3"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho the interpreter of the image\n")
@@ -114,7 +114,7 @@ def test_a_job_has_its_own_variables_and_its_images_programs(
 
 
 def test_a_failing_command_fails_its_job(lab: Lab, space: str) -> None:
-    """With its exit code in the terminated state."""
+    """The terminated state has its exit code."""
     lab.apply([job("exit 7")], space)
     assert ended(lab, space)[0] == "Failed"
     state = lab.pods(space)[0]["status"]["containerStatuses"][0]["state"]
@@ -123,7 +123,7 @@ def test_a_failing_command_fails_its_job(lab: Lab, space: str) -> None:
 
 
 def job_condition(lab: Lab, space: str) -> str:
-    """The last condition of the Job."""
+    """Return the last condition of the Job."""
     found = lab.api.get("jobs", space, "work")
     conditions = (found or {}).get("status", {}).get("conditions", [])
     return str(conditions[-1]["type"]) if conditions else ""
@@ -147,7 +147,7 @@ def test_logs_can_be_followed(lab: Lab, space: str, tmp_path: Path) -> None:
 
 
 def running(lab: Lab, space: str) -> Json:
-    """The Job's pod once its command runs."""
+    """Return the Job's pod once its command runs."""
 
     def found() -> Json | None:
         pods = lab.pods(space, "job-name=work")
@@ -157,7 +157,7 @@ def running(lab: Lab, space: str) -> Json:
 
 
 def no_process(lab: Lab, pid: int) -> Callable[[], bool | None]:
-    """Whether the process is gone."""
+    """Return a check that is true once the process is gone."""
     return lambda: not Path(f"/proc/{pid}").exists() or None
 
 
@@ -165,7 +165,7 @@ STUBBORN = "trap '' TERM; echo up; while true; do sleep 0.1; done"
 
 
 def test_a_deleted_jobs_process_ends(lab: Lab, space: str) -> None:
-    """Even one that ignores SIGTERM, after its grace; then the pod is gone."""
+    """It ends even if it ignores SIGTERM, after its grace period; then the pod is gone."""
     lab.apply([job(STUBBORN)], space)
     running(lab, space)
     pids = lab.kubelet.processes(space)
@@ -187,7 +187,7 @@ def test_a_process_that_is_asked_to_end_can_say_goodbye(lab: Lab, space: str) ->
 
 
 def test_a_job_past_its_deadline_is_ended(lab: Lab, space: str) -> None:
-    """By the real Job controller, with the reason DeadlineExceeded."""
+    """The real Job controller does it, with the reason DeadlineExceeded."""
     lab.apply([job(STUBBORN, deadline=2)], space)
     running(lab, space)
     pids = lab.kubelet.processes(space)
@@ -199,7 +199,7 @@ def test_a_job_past_its_deadline_is_ended(lab: Lab, space: str) -> None:
 
 
 def test_an_evicted_pod_has_failed_and_its_process_is_gone(lab: Lab, space: str) -> None:
-    """With the reason Evicted, which the Job counts as a failure."""
+    """The reason is Evicted, which the Job counts as a failure."""
     lab.apply([job(STUBBORN)], space)
     pod, pids = running(lab, space), lab.kubelet.processes(space)
     lab.kubelet.evict(space, pod["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""Two replicas on PostgreSQL: one leads, one takes over, and a late leader changes nothing."""
+"""Two replicas on PostgreSQL: one leads, the other takes over, and a late leader has no effect."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def site(lab: Lab, tmp_path: Path, postgresql_url: str) -> Iterator[KubeSite]:
 
 
 def leading(site: KubeSite, process: subprocess.Popen[bytes]) -> bool:
-    """Does a process hold the lease."""
+    """Return True if a process holds the lease."""
     try:
         return (site.store().leader() or "").endswith(f":{process.pid}")
     except (Retryable, DBAPIError):  # there are no tables yet
@@ -46,7 +46,7 @@ def leading(site: KubeSite, process: subprocess.Popen[bytes]) -> bool:
 
 
 def test_another_takes_over_from_a_leader_that_was_killed(site: KubeSite) -> None:
-    """In the middle of an activation; what it had begun is finished, and once."""
+    """It is killed in the middle of an activation, which is then finished, exactly once."""
     with site.daemon("one") as first:
         site.active("red-dev", "1.0", seconds=120)
         with site.daemon("two") as second:
@@ -63,7 +63,7 @@ def test_another_takes_over_from_a_leader_that_was_killed(site: KubeSite) -> Non
 
 
 def test_a_leader_that_was_frozen_changes_nothing(site: KubeSite) -> None:
-    """It wakes after its lease has run out, and ends; the other has done all of it, once."""
+    """It wakes after its lease has expired, and ends; the other did all of the work, once."""
     with site.daemon("one") as first:
         site.active("red-dev", "1.0", seconds=120)
         with site.daemon("two") as second:
@@ -94,7 +94,7 @@ def test_a_leader_that_was_frozen_changes_nothing(site: KubeSite) -> None:
 def test_a_leader_that_was_frozen_right_before_an_effect_does_not_do_it(
     site: KubeSite, point: str
 ) -> None:
-    """The other has gone on to the next version meanwhile; the late change would undo its state."""
+    """The other is at the next version meanwhile; the late change would undo its state."""
     with site.daemon("one"):
         site.active("red-dev", "1.0", seconds=120)
     with site.daemon("one", freeze=point) as first:
@@ -120,7 +120,7 @@ def test_a_leader_that_was_frozen_right_before_an_effect_does_not_do_it(
 
 
 def test_a_standby_serves_and_wakes_the_leader(site: KubeSite) -> None:
-    """Pages and metrics say that it does not lead; a webhook to it is a webhook to the leader."""
+    """Pages and metrics say that it does not lead; a webhook to it reaches the leader."""
     hooks = site.root / "secrets" / "hooks"
     hooks.mkdir(parents=True)
     (hooks / "github").write_text("hook-secret")
@@ -139,13 +139,13 @@ def test_a_standby_serves_and_wakes_the_leader(site: KubeSite) -> None:
                 time.sleep(2.0)
                 found = site.record("red-dev")
                 assert found is not None
-                assert found.activation is None  # nobody polls for ten minutes
+                assert found.activation is None  # there is no poll for ten minutes
                 assert _hook(port, b"{}", "hook-secret") == 202
                 site.active("red-dev", "2.0", seconds=60)
 
 
 def test_a_leader_that_is_stopped_gives_the_lease_back(site: KubeSite) -> None:
-    """The other leads at once, long before the lease would run out."""
+    """The other leads at once, long before the lease would expire."""
     site.more["lease_ttl"] = 300.0
     with site.daemon("one") as first:
         wait_for(lambda: leading(site, first), 30, "the first to lead")
@@ -172,7 +172,7 @@ def _generations(site: KubeSite) -> dict[str, int]:
 
 
 class _git_daemon:  # noqa: N801 - used as a function
-    """Serves the repository by git's own protocol, so that nobody sees its files change."""
+    """A server of the repository with git's own protocol, so that nobody watches its files."""
 
     def __init__(self, site: KubeSite) -> None:
         self._site, self._port = site, _free_port()

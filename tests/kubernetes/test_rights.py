@@ -1,4 +1,4 @@
-"""Least privilege: what the chart grants is what the daemon uses, by the server's audit log."""
+"""Least privilege: the server's audit log shows that the daemon uses all that the chart grants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.kubernetes.test_chart import GRANTED
 
 
 def test_everything_granted_in_airflows_namespaces_is_used(lab: Lab, tmp_path: Path) -> None:
-    """A restart that fails with a log, a way back that deletes a pod, one that hangs."""
+    """A restart that fails with a log, a way back that deletes a pod, and one that hangs."""
     with standing(lab, tmp_path) as stand:
         stand.install(Release(executor=CELERY))
         stand.up()
@@ -37,7 +37,7 @@ def test_everything_granted_in_airflows_namespaces_is_used(lab: Lab, tmp_path: P
 
 
 def test_everything_granted_for_builds_is_used(lab: Lab, tmp_path: Path) -> None:
-    """A build whose Job is taken away, and the Jobs of an earlier daemon."""
+    """A build whose Job is deleted, and the Jobs of an earlier daemon."""
     with JobBench(lab, tmp_path) as bench:
         own = bench.package("acme-own", {"acme_own.py": ""})
         bench.lock(bench.recipe(own))

@@ -1,4 +1,4 @@
-"""Rollouts as real controllers make them: whose pod is whose, who waits for whom, how long."""
+"""Rollouts by real controllers: ownership of pods, order, and time limits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def stand(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
 
 
 def back(stand: Stand) -> Activation:
-    """The restart on the way back, which bears a stamp of its own."""
+    """Return the restart on the way back, which has a stamp of its own."""
     return replace(stand.activation(Step.RESTART_BACK), restarted_at=time.time() + 1)
 
 
 def stamps(stand: Stand, prefix: str) -> set[str]:
-    """What restarts the pods of a workload bear."""
+    """Return the restart stamps of a workload's pods."""
     return {
         pod["metadata"]["annotations"].get(RESTARTED_AT, "")
         for pod in stand.lab.pods(stand.space)
@@ -43,7 +43,7 @@ def stamps(stand: Stand, prefix: str) -> set[str]:
 
 @pytest.mark.parametrize("persistence", [True, False], ids=["StatefulSets", "Deployments"])
 def test_sets_of_workers_are_workloads_of_their_own(stand: Stand, persistence: bool) -> None:
-    """Restarted; a broken set fails it, and is told by its name; the way back heals both."""
+    """They are restarted; a broken set is named in the failure; the way back repairs both."""
     stand.install(replace(SETS, persistence=persistence, replicas={"worker-heavy": 2}))
     stand.up()
     assert stand.perform(stand.activation()).verdict is Verdict.OK
@@ -68,7 +68,7 @@ def test_sets_of_workers_are_workloads_of_their_own(stand: Stand, persistence: b
 def test_a_pod_of_a_statefulset_that_hangs_is_healed_on_the_way_back(
     stand: Stand, mode: str
 ) -> None:
-    """Nothing tells what is wrong with it, and its controller would wait for it for ever."""
+    """Nothing shows what is wrong with it, and its controller would wait for it for ever."""
     stand.install(Release(executor=CELERY, groomers=False, grace=1, replicas={"worker": 2}))
     stand.up()
     stand.change("worker", {"mode": mode})
@@ -82,7 +82,7 @@ def test_a_pod_of_a_statefulset_that_hangs_is_healed_on_the_way_back(
 
 
 def test_a_ready_pod_is_left_to_its_controller(stand: Stand) -> None:
-    """It may run tasks: workers are replaced one after the other, by whoever owns them."""
+    """It may run tasks: its owner replaces workers one after the other."""
     stand.install(Release(executor=CELERY, groomers=False, grace=1, replicas={"worker": 3}))
     stand.up()
     assert stand.perform(back(stand)).verdict is Verdict.OK
@@ -95,7 +95,7 @@ def test_a_ready_pod_is_left_to_its_controller(stand: Stand) -> None:
 
 
 def test_a_rollout_that_never_ends_is_told_by_its_own_events(stand: Stand) -> None:
-    """How far it is comes first; no warning of a neighbour, nor one from before the restart."""
+    """Its progress comes first; no warning of a neighbour or from before the restart is shown."""
     stand.install(SETS)
     stand.up()
     (worker,) = [p for p in stand.lab.pods(stand.space)
@@ -122,7 +122,7 @@ def test_a_rollout_that_never_ends_is_told_by_its_own_events(stand: Stand) -> No
 
 
 def test_a_rollout_gets_its_time_from_when_it_last_got_on(stand: Stand) -> None:
-    """Workers that start slowly one after the other take longer than the limit of one pod."""
+    """Workers that start slowly one after the other take longer than the limit for one pod."""
     stand.install(Release(executor=CELERY, groomers=False, grace=1, replicas={"worker": 4}))
     stand.up()
     stand.change("worker", {"ready-after": "3"})
@@ -134,21 +134,21 @@ def test_a_rollout_gets_its_time_from_when_it_last_got_on(stand: Stand) -> None:
 
 
 def test_time_in_which_nobody_could_look_does_not_count(stand: Stand) -> None:
-    """The daemon or the cluster's API was away for longer than a pod has; then it goes on."""
+    """The daemon or the cluster's API was down for longer than a pod's limit; then it continues."""
     stand.install()
     stand.up()
     stand.change("scheduler", {"ready-after": "20"})
     stand.instance = replace(stand.instance, probe_timeout=12.0)
     activation = stand.activation()
     stand.driver.perform(activation.step, stand.instance, activation, time.time())
-    stand.clusters.close()  # its mirrors are made anew when it is asked again
+    stand.clusters.close()  # its caches are made again at the next request
     time.sleep(max(0.0, activation.restarted_at + 14.0 - time.time()))
     found = stand.perform(activation, 60)
     assert found.verdict is Verdict.OK, found.problem
 
 
 def test_a_quota_on_a_statefulset_is_told_early(stand: Stand) -> None:
-    """Only its events say so; a grace of ten minutes a pod does not make anybody wait for it."""
+    """Only its events show it; a grace period of ten minutes per pod delays nobody."""
     stand.install(Release(executor=CELERY, groomers=False, replicas={"worker": 3}))
     stand.up()
     stand.instance = replace(stand.instance, probe_timeout=600.0)
@@ -215,12 +215,12 @@ def test_a_partition_is_refused_before_anything_changes(stand: Stand) -> None:
 
 
 def test_a_pod_that_a_dead_node_keeps_stops_an_activation_before_it_begins(stand: Stand) -> None:
-    """Nothing would ever restart completely beside it; its node and what to do are told."""
+    """No restart would ever finish because of it; the message has its node and what to do."""
     stand.install(SETS)
     stand.up()
     (pod,) = [p for p in stand.lab.pods(stand.space)
               if p["metadata"]["name"] == "airflow-worker-0"]  # fmt: skip
-    node, late = pod["spec"]["nodeName"], time.time() + 90  # its grace is a second
+    node, late = pod["spec"]["nodeName"], time.time() + 90  # its grace period is a second
     stand.lab.kubelet.lose(node)
     try:
         stand.lab.api.delete("pods", stand.space, "airflow-worker-0")
@@ -261,7 +261,7 @@ def test_pods_that_tasks_make_are_no_components(stand: Stand) -> None:
 
 
 def test_a_tasks_pod_without_the_charts_labels_holds_its_build(stand: Stand) -> None:
-    """A template of one's own need not have them; the executor's label is always there."""
+    """A custom template may lack them; the executor's label is always there."""
     stand.lab.api.create("serviceaccounts", stand.space, {"metadata": {"name": "airflow-worker"}})
     task = stand.release.task_pod(stand.space, "task-one", {"lab/mode": "ok"})
     for label in ("tier", "component", "release"):
@@ -278,7 +278,7 @@ def test_a_tasks_pod_without_the_charts_labels_holds_its_build(stand: Stand) -> 
 
 
 def test_one_digest_from_several_registries_is_one_image(stand: Stand) -> None:
-    """Nodes may pull through different mirrors, and name the image by theirs."""
+    """Nodes may pull through different mirrors, and name the image after their mirror."""
     digest = "sha256:" + "a" * 64
     stand.install(replace(stand.release, image=f"apache/airflow@{digest}"))
     newer = replace(stand.release, image=f"mirror.test/apache/airflow@{digest}")
@@ -295,7 +295,7 @@ def test_one_digest_from_several_registries_is_one_image(stand: Stand) -> None:
 
 
 def warn(stand: Stand, pod: Json, reason: str, message: str, at: float | None = None) -> None:
-    """An event as a kubelet writes it."""
+    """Create an event like a kubelet."""
     meta = pod["metadata"]
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at or time.time()))
     stand.lab.api.create("events", stand.space, {

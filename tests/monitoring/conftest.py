@@ -1,4 +1,4 @@
-"""A daemon that has seen good and bad commits, watched by a real Prometheus and Alertmanager."""
+"""A daemon after good and bad commits, monitored by a real Prometheus and Alertmanager."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROLLOUT = [{"instances": [INSTANCE], "soak": "1h"}, {"instances": [SECOND]}]
 
 @dataclass
 class Scene:
-    """What the tests look at."""
+    """The objects that the tests examine."""
 
     site: Site
     watch: Watch
@@ -32,7 +32,7 @@ class Scene:
 
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """1.0 and 1.1 were activated, 2.0 was taken back, 3.0 cannot be imported; 1.0 unwatched."""
+    """Yield a scene: 1.0 (before monitoring) and 1.1 were activated, 2.0 was rolled back."""
     if missing():
         pytest.skip(f"not on this machine: {', '.join(missing())}")
     root = tmp_path_factory.mktemp("scene")
@@ -59,7 +59,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture(scope="session")
 def failed(scene: Scene) -> Scene:
-    """The scene once 3.0, which cannot be imported, has failed."""
+    """Return the scene once 3.0, which cannot be imported, has failed."""
     commit(scene.site, "3.0", BAD_IMPORT)
     until(
         lambda: scene.watch.query('groundcrew_object_problem{source="build"}'),
@@ -76,7 +76,7 @@ def commit(site: Site, *words: str) -> None:
 
 @contextmanager
 def running(site: Site) -> Iterator[str]:
-    """The daemon as a process; yields host:port of its HTTP side."""
+    """Run the daemon as a process; yield host:port of its HTTP side."""
     log: Path = site.root / "daemon.log"
     with log.open("wb") as out:
         daemon = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A certificate that nobody vouches for has a reason of its own, so that an alert can tell it."""
+"""Untrusted certificates: each kind has a reason of its own, which an alert can match."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.fakes.selfmade import Selfmade, serving
 
 @pytest.fixture
 def selfmade(tmp_path: Path) -> Iterator[Selfmade]:
-    """A server with a certificate of its own making."""
+    """Yield a server with a self-signed certificate."""
     with serving(tmp_path) as found:
         yield found
 
 
 def test_of_the_environments_repo(selfmade: Selfmade, tmp_path: Path) -> None:
-    """Git's complaint becomes SourceCertificate."""
+    """Git's error becomes SourceCertificate."""
     settings = GitSettings(url=f"{selfmade.url}/environments.git")
     with pytest.raises(Retryable) as caught:
         Source(settings, tmp_path / "state", tmp_path / "secrets").poll()
@@ -41,7 +41,7 @@ def test_of_the_environments_repo(selfmade: Selfmade, tmp_path: Path) -> None:
 def test_of_the_environments_repo_once_it_is_vouched_for(
     selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Git takes SSL_CERT_FILE, whatever its library: the server is asked, and has no repo."""
+    """Git uses SSL_CERT_FILE, whatever its library: the server is asked, and has no repo."""
     monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(selfmade.certificate))
     settings = GitSettings(url=f"{selfmade.url}/environments.git")
@@ -55,7 +55,7 @@ def test_of_the_environments_repo_once_it_is_vouched_for(
 def test_of_who_is_told(
     kind: str, selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A forge and a webhook have words of their own for it, and take SSL_CERT_FILE."""
+    """A forge and a webhook have their own messages for it, and use SSL_CERT_FILE."""
     (tmp_path / "forge").mkdir()
     (tmp_path / "forge" / "token").write_text("t0ken")
     (tmp_path / "url").write_text(selfmade.url)
@@ -76,7 +76,7 @@ def test_of_who_is_told(
 
 
 def test_of_an_airflow(selfmade: Selfmade) -> None:
-    """A handshake that fails becomes AirflowCertificate, with the address."""
+    """A failed handshake becomes AirflowCertificate, with the address."""
     with Api(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
         api.pools()
     assert caught.value.reason == "AirflowCertificate"
@@ -86,7 +86,7 @@ def test_of_an_airflow(selfmade: Selfmade) -> None:
 def test_of_an_airflow_that_is_vouched_for_later(
     selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The authorities of SSL_CERT_FILE are read anew when they are replaced, without a restart."""
+    """The authorities in SSL_CERT_FILE are read again if they are replaced, without a restart."""
     file = tmp_path / "authorities.pem"
     shutil.copy(certifi.where(), file)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
@@ -101,7 +101,7 @@ def test_of_an_airflow_that_is_vouched_for_later(
 
 
 def test_of_a_file(selfmade: Selfmade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a definition's `files` names becomes FileCertificate, and takes SSL_CERT_FILE."""
+    """An address in a definition's `files` gives FileCertificate, and uses SSL_CERT_FILE."""
     item = FileItem("0" * 64, url=f"{selfmade.url}/x", path="bin/x")
     with Bench(tmp_path / "bench", allow_hosts=["localhost"]) as bench:
         recipe = replace(bench.recipe(), files=(item,))
@@ -123,7 +123,7 @@ def test_of_a_private_index(selfmade: Selfmade, tmp_path: Path) -> None:
 
 
 def test_of_the_index_that_uv_asks_itself(selfmade: Selfmade, tmp_path: Path) -> None:
-    """Uv's own complaint becomes IndexCertificate too."""
+    """The error of uv itself becomes IndexCertificate, too."""
     with (
         Bench(
             tmp_path / "bench", default_index=f"{selfmade.url}/simple/", resolve_timeout=60

@@ -1,4 +1,4 @@
-"""The dashboards as they are checked in: current, and fit to be found and read."""
+"""The dashboards in the repository: current, easy to find and readable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def documents() -> list[dict[str, Any]]:
 
 
 def test_there_are_three_and_they_are_current() -> None:
-    """What is checked in is what the code makes."""
+    """The files in the repository are what the code generates."""
     assert {path.name: path.read_text() for path in FILES} == dict(grafana.dashboards())
     assert sorted(d["uid"] for d in documents()) == [
         "groundcrew-daemon", "groundcrew-fleet", "groundcrew-instance",
@@ -29,7 +29,7 @@ def test_there_are_three_and_they_are_current() -> None:
 def test_a_difference_is_found_and_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--check` names a changed, a missing and a left-over file; without it all is as it should."""
+    """`--check` names a changed, a missing and a left-over file; without it all are corrected."""
     for path in FILES:
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(grafana, "HERE", tmp_path)
@@ -47,7 +47,7 @@ def test_a_difference_is_found_and_mended(
 
 @pytest.mark.parametrize("document", documents(), ids=lambda document: str(document["uid"]))
 def test_a_panel_can_be_found_and_understood(document: dict[str, Any]) -> None:
-    """Titles and ids are unique, every panel has words, each query the source and job chosen."""
+    """Titles and ids are unique, every panel has a description, each query the source and job."""
     panels = [p for p in document["panels"] if p["type"] != "row"]
     assert len({p["id"] for p in document["panels"]}) == len(document["panels"])
     assert len({p["title"] for p in panels}) == len(panels)
@@ -59,7 +59,7 @@ def test_a_panel_can_be_found_and_understood(document: dict[str, Any]) -> None:
 
 
 def test_colours_tell_when_something_is_wrong() -> None:
-    """No leader is red as two are, one is green; a share is orange and then red as it fills."""
+    """No leader is red, as are two; one is green; a share turns orange and then red as it fills."""
     panels = {p["title"]: p for document in documents() for p in document["panels"]}
 
     def colour(title: str, value: float) -> str:
@@ -72,7 +72,7 @@ def test_colours_tell_when_something_is_wrong() -> None:
 
 
 def test_a_count_and_its_table_are_about_the_same_teams() -> None:
-    """The number of objects with problems sends its reader to a table: both obey the filter."""
+    """The number of objects with problems links to a table; both are limited to the same teams."""
     (fleet,) = [d for d in documents() if d["uid"] == "groundcrew-fleet"]
     panels = {p["title"]: p["targets"][0]["expr"] for p in fleet["panels"] if "targets" in p}
     for title in ("Objects with problems", "Problems"):
@@ -92,7 +92,7 @@ def test_panels_do_not_lie_on_one_another(document: dict[str, Any]) -> None:
 
 
 def test_the_runbooks_name_panels_that_there_are() -> None:
-    """A page that sends its reader to a panel sends them to one that exists."""
+    """Every panel that a page names exists."""
     root = grafana.HERE.parents[1]
     titles = {d["title"]: {p["title"] for p in d["panels"]} for d in documents()}
     named = 0

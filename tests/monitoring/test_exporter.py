@@ -1,4 +1,4 @@
-"""What the exporter says of records and history, without a daemon around it."""
+"""The exporter's metrics for given records and history, without a daemon."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
 
 class History:
-    """Events in memory, read in pages as the store gives them."""
+    """Events in memory, read in pages like those of the store."""
 
     def __init__(self, events: list[Event]) -> None:
         self.kept = [replace(event, id=number) for number, event in enumerate(events, start=1)]
@@ -39,7 +39,7 @@ class History:
 
 
 def exporter(house: House, *, leads: bool = True) -> Exporter:
-    """An exporter of a house's records and events."""
+    """Return an exporter of a house's records and events."""
     return Exporter(
         History(house.events),
         lambda: house.records,
@@ -50,7 +50,7 @@ def exporter(house: House, *, leads: bool = True) -> Exporter:
 
 
 def samples(found: Exporter) -> Samples:
-    """Values by metric and labels, as Prometheus would read them."""
+    """Return values by metric and labels, as Prometheus reads them."""
     page = generate_latest(found.registry).decode()
     result: Samples = {}
     for family in text_string_to_metric_families(page):
@@ -60,13 +60,13 @@ def samples(found: Exporter) -> Samples:
 
 
 def labelled(found: Samples, name: str) -> list[dict[str, str]]:
-    """The label sets of a metric whose value is not 0."""
+    """Return the label sets of a metric whose value is not 0."""
     return [dict(labels) for labels, value in found.get(f"groundcrew_{name}", {}).items() if value]
 
 
 @pytest.fixture
 def house() -> House:
-    """Instance a of team red with environment one, active."""
+    """Return a house whose instance a of team red is active with environment one."""
     found = House()
     found.join(instance("a"))
     ask_for(found, "g1")
@@ -74,7 +74,7 @@ def house() -> House:
 
 
 def ask_for(house: House, digest: str) -> None:
-    """A commit that asks for another recipe, taken to its end."""
+    """Commit another recipe, and run until all is settled."""
     house.environments["one"] = environment("one", digest, (Wave(("a",)),))
     house.commit()
     house.settle()
@@ -85,7 +85,7 @@ def problems(house: House) -> list[dict[str, str]]:
 
 
 def test_a_healthy_house_has_no_problem(house: House) -> None:
-    """Active, in sync, nothing waits, nothing is wrong."""
+    """It is active and in sync, nothing waits, and nothing is wrong."""
     found = samples(exporter(house))
     (info,) = labelled(found, "instance_info")
     assert (info["sync_status"], info["health_status"]) == ("Synced", "Healthy")
@@ -97,7 +97,7 @@ def test_a_healthy_house_has_no_problem(house: House) -> None:
 
 
 def test_a_rollback_is_told_as_such(house: House) -> None:
-    """Phase, source and quarantine; not as if the instance itself were stalled."""
+    """Phase, source and quarantine show it; the instance itself does not look stalled."""
     ask_for(house, "l2")
     found = samples(exporter(house))
     (phase,) = labelled(found, "instance_phase")
@@ -125,7 +125,7 @@ def test_a_failed_build_is_its_environments(house: House) -> None:
 
 
 def test_a_build_that_is_tried_again_is_told_apart(house: House) -> None:
-    """While the index is away the source is build-retry; once it is back nothing is wrong."""
+    """While the index is down the source is build-retry; once it is back nothing is wrong."""
     house.environments["one"] = environment("one", "g2", (Wave(("a",)),))
     house.commit()
     house.faults.add("build")
@@ -142,7 +142,7 @@ def test_a_build_that_is_tried_again_is_told_apart(house: House) -> None:
 
 
 def test_an_aborted_drain_is_the_activations(house: House) -> None:
-    """Tasks that never end: the activation was given up, nothing was switched."""
+    """Tasks never end: the activation was aborted, and nothing was switched."""
     house.records = replace(
         house.records,
         instances={
@@ -161,7 +161,7 @@ def test_an_aborted_drain_is_the_activations(house: House) -> None:
 
 
 def test_findings_go_to_the_team_whose_file_it_is(house: House) -> None:
-    """A team's file is the team's, one below instances/ is nobody's; the repo has its own."""
+    """A team's file belongs to the team, one below instances/ to nobody; the repo has its own."""
     house.records = replace(
         house.records,
         findings=(
@@ -180,7 +180,7 @@ def test_findings_go_to_the_team_whose_file_it_is(house: House) -> None:
 
 
 def test_what_an_activation_waits_on_is_one_of_a_few_words(house: House) -> None:
-    """Never the whole sentence, which has names and numbers in it."""
+    """It is never the whole sentence, which contains names and numbers."""
     house.ask(Verb.SUSPEND, "instance/a")
     ask_for(house, "g2")
     found = labelled(samples(exporter(house)), "instance_waiting")
@@ -194,7 +194,7 @@ def test_what_an_activation_waits_on_is_one_of_a_few_words(house: House) -> None
 
 
 def test_a_standby_shows_itself_and_no_object(house: House) -> None:
-    """Two replicas never tell of one instance twice, and a standby's polls are no alert."""
+    """Two replicas never report the same instance, and a standby's polls are no alert."""
     found = samples(exporter(house, leads=False))
     assert found["groundcrew_leader"][()] == 0
     assert "groundcrew_reconcile_duration_seconds_count" in found
@@ -203,7 +203,7 @@ def test_a_standby_shows_itself_and_no_object(house: House) -> None:
 
 
 def test_series_of_deleted_objects_disappear(house: House) -> None:
-    """Gauges and counters of an instance end with its definition; a team's with its last object."""
+    """An instance's gauges and counters end with its definition; a team's with its last object."""
     ask_for(house, "l2")
     house.environments["two"] = environment("two", "g9", (), "blue")
     found = exporter(house)
@@ -220,7 +220,7 @@ def test_series_of_deleted_objects_disappear(house: House) -> None:
 
 
 def test_messages_and_share_are_told(house: House) -> None:
-    """Known results begin at 0; what waits is a gauge of its own."""
+    """Known results start at 0; waiting messages have a gauge of their own."""
     made = exporter(house)
     history = made._tally._history
     assert isinstance(history, History)
@@ -234,7 +234,7 @@ def test_messages_and_share_are_told(house: House) -> None:
 
 
 def test_what_imports_cost_is_told_and_a_regression_until_the_next_build(house: House) -> None:
-    """The newest build's figures; the ratio is 1 unless something clearly grew."""
+    """The figures are the newest build's; the ratio is 1 unless something clearly grew."""
     ratio, label = "groundcrew_import_regression_ratio", (("environment", "one"),)
     found = samples(exporter(house))
     assert found["groundcrew_import_files"] == {label: 100}
@@ -263,7 +263,7 @@ def test_what_imports_cost_is_told_and_a_regression_until_the_next_build(house: 
 
 
 def multiplied(house: House, count: int, teams: int) -> tuple[Records, list[Event]]:
-    """The records and events of `count` instances that have all lived as instance a has."""
+    """Return records and events of `count` instances with the same history as instance a."""
     old, made = house.records.instances["a"], house.records.environments["one"]
     instances, environments, builds, events = {}, {}, {}, []
     for number in range(count):
@@ -287,7 +287,7 @@ def multiplied(house: House, count: int, teams: int) -> tuple[Records, list[Even
 
 
 def test_cardinality_at_a_thousand_instances_is_as_stated(house: House) -> None:
-    """Each with an environment of its own, a rollback behind it and a failed build: the worst."""
+    """In the worst case each has its own environment, a rollback and a failed build."""
     ask_for(house, "l2")
     ask_for(house, "r3")
     house.records, house.events = multiplied(house, 1000, 50)

@@ -1,4 +1,4 @@
-"""Real parts, end to end: a daemon, a Prometheus that scrapes it, an Alertmanager that tells.
+"""A real daemon, a Prometheus that scrapes it, and an Alertmanager that notifies.
 
 Tests run in the order of this file: an alert that fires must clear before the last ones.
 """
@@ -18,7 +18,7 @@ from tests.fakes.site import ENVIRONMENT, INSTANCE, TEAM
 from tests.fakes.watch import NAMESPACE, until
 from tests.monitoring.conftest import SECOND, Scene, commit
 
-pytestmark = pytest.mark.slow  # the scene needs a minute and more
+pytestmark = pytest.mark.slow  # the scene needs more than a minute
 GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 CHOICES = {
     "$job": "groundcrew", "$namespace": NAMESPACE, "$team": ".*", "$environment": ENVIRONMENT,
@@ -28,7 +28,7 @@ LOOKED_BACK, STEP = 600, 2  # seconds of a graph
 
 
 def expressions() -> list[tuple[str, str, bool]]:
-    """(dashboard/panel/legend, expression, instant) of every query of every dashboard."""
+    """Return (dashboard/panel/legend, expression, instant) of all queries of all dashboards."""
     found = []
     for path in sorted(GRAFANA.glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
@@ -42,7 +42,7 @@ QUERIES = expressions()
 
 
 def has_data(scene: Scene, expression: str, *, instant: bool) -> bool:
-    """Does the expression find a number for one of the instances that there are."""
+    """Return True if the expression has a number for one of the existing instances."""
     for instance in (INSTANCE, SECOND):
         asked = expression.replace("$instance", instance)
         for name, value in CHOICES.items():
@@ -61,7 +61,7 @@ def has_data(scene: Scene, expression: str, *, instant: bool) -> bool:
 
 
 def test_an_alert_goes_all_the_way_to_its_team(scene: Scene) -> None:
-    """The rollback is told to the team's receiver, with words and the runbook, and to no other."""
+    """The team's receiver alone gets the rollback, with text and the runbook's link."""
     name = "GroundcrewActivationRolledBack"
     (alert, *_) = until(
         lambda: scene.watch.sink.alerts(f"/{TEAM}", name, "firing"), "the alert is told"
@@ -76,7 +76,7 @@ def test_an_alert_goes_all_the_way_to_its_team(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("name", "expression", "instant"), QUERIES, ids=[q[0] for q in QUERIES])
 def test_every_panel_has_data(failed: Scene, name: str, expression: str, *, instant: bool) -> None:
-    """No panel asks for a metric, a label or a value that is not there."""
+    """No panel asks for a metric, a label or a value that does not exist."""
     until(lambda: has_data(failed, expression, instant=instant), f"{name} has data: {expression}")
 
 
@@ -98,7 +98,7 @@ def test_every_choice_of_a_dashboard_has_values(failed: Scene) -> None:
 
 
 def test_every_rule_is_evaluated_without_an_error(failed: Scene) -> None:
-    """Prometheus itself says of each rule that it is healthy; every recording rule has series."""
+    """Prometheus reports each rule as healthy; every recording rule has series."""
     document = httpx.get(f"{failed.watch.url}/api/v1/rules", timeout=20).json()
     rules = [rule for group in document["data"]["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}, [
@@ -109,7 +109,7 @@ def test_every_rule_is_evaluated_without_an_error(failed: Scene) -> None:
 
 
 def test_promtool_has_nothing_against_the_metrics(failed: Scene) -> None:
-    """`promtool check metrics` reads the page of a daemon with everything on it, and is silent."""
+    """`promtool check metrics` accepts the full page of a daemon without any message."""
     page = httpx.get(f"http://{failed.target}/metrics", timeout=20).text
     assert "groundcrew_rollback_total{" in page
     assert "process_cpu_seconds_total " in page
@@ -132,7 +132,7 @@ def test_the_alert_clears_all_the_way(failed: Scene) -> None:
 
 
 def test_series_of_a_deleted_instance_disappear(failed: Scene) -> None:
-    """What is no longer defined is in no new sample, counters included."""
+    """New samples, including counters, lack objects that are no longer defined."""
     (failed.site.repo / "instances" / f"{SECOND}.yaml").unlink()
     rollout: dict[str, Any] = {"rollout": [{"instances": [INSTANCE]}]}
     failed.site.commit("1.3", **rollout)

@@ -1,4 +1,4 @@
-"""The rules by themselves: sound, tested one by one, and each with a page that says what to do."""
+"""The rules themselves: valid, each one tested, and each with a page that says what to do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SECTIONS = ["## What it means", "## What to look at", "## What to do", "## When 
 
 
 def alerts() -> list[dict[str, Any]]:
-    """Every alerting rule."""
+    """Return every alerting rule."""
     groups = yaml.safe_load(RULES.read_text())["groups"]
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 def run(*words: str | Path) -> str:
-    """Run a program of Prometheus's; its output, when it is content."""
+    """Run a program of Prometheus; return its output if it succeeds."""
     done = subprocess.run(
         list(map(str, words)), capture_output=True, text=True, timeout=120, check=False
     )
@@ -36,14 +36,14 @@ NAMES = sorted({rule["alert"] for rule in alerts()})
 
 
 def test_promtool_finds_the_rules_sound() -> None:
-    """`promtool check rules`, its lint included."""
+    """`promtool check rules` accepts them, including its lint."""
     output = run("promtool", "check", "rules", "--lint-fatal", RULES)
     assert "SUCCESS" in output
 
 
 @pytest.mark.parametrize("tests", TESTS, ids=lambda path: path.stem)
 def test_every_alert_fires_and_clears(tests: Path) -> None:
-    """`promtool test rules`: labels, times and words as written down."""
+    """`promtool test rules` checks labels, times and texts."""
     assert "SUCCESS" in run("promtool", "test", "rules", tests)
 
 
@@ -67,7 +67,7 @@ def test_an_alert_is_tested_to_fire_and_then_to_clear(name: str) -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: str(rule["alert"]))
 def test_an_alert_can_be_routed_and_understood(rule: dict[str, Any]) -> None:
-    """Severity; a team in the labels, or kept from the series; words; a page that is there."""
+    """It has a severity, a team (or none, on purpose), a text and an existing page."""
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
     of_series = re.search(r"by \([^)]*\bteam\b[^)]*\)", rule["expr"]) is not None
     recorded = "instance:groundcrew_out_of_sync:max" in rule["expr"]
@@ -79,7 +79,7 @@ def test_an_alert_can_be_routed_and_understood(rule: dict[str, Any]) -> None:
 
 
 def test_each_alert_has_its_page_and_each_page_its_alert() -> None:
-    """Pages are named for their alerts; the index names all of them."""
+    """Pages are named after their alerts; the index names all of them."""
     pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
     assert pages == set(NAMES)
     index = (RUNBOOKS / "README.md").read_text()
@@ -88,14 +88,14 @@ def test_each_alert_has_its_page_and_each_page_its_alert() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_answers_the_same_questions(name: str) -> None:
-    """Meaning, where to look, what to do, when it clears; in this order."""
+    """Meaning, where to look, what to do and when it clears, in this order."""
     lines = (RUNBOOKS / f"{name}.md").read_text().splitlines()
     assert lines[0] == f"# {name}"
     assert [line for line in lines if line.startswith("## ")] == SECTIONS
 
 
 def test_reasons_in_the_rules_are_given_by_the_code() -> None:
-    """A reason that no code gives would never fire."""
+    """A reason that the code never gives would never fire."""
     found = re.findall(r'reason=~?"([A-Za-z|]+)"', RULES.read_text())
     reasons = {reason for group in found for reason in group.split("|")}
     assert len(reasons) > 5
@@ -108,14 +108,14 @@ def test_reasons_in_the_rules_are_given_by_the_code() -> None:
 
 
 def test_the_examples_are_configurations_that_start() -> None:
-    """Prometheus and Alertmanager accept what is given as examples."""
+    """Prometheus and Alertmanager accept the example configurations."""
     examples = ROOT / "deploy" / "prometheus" / "examples"
     assert "SUCCESS" in run("promtool", "check", "config", examples / "prometheus.yaml")
     assert "SUCCESS" in run("amtool", "check-config", examples / "alertmanager.yaml")
 
 
 def test_whoever_scrapes_honors_the_labels() -> None:
-    """`instance` is a Groundcrew Instance: the example and the chart's ServiceMonitor say so."""
+    """`instance` is a Groundcrew Instance in the example and in the chart's ServiceMonitor."""
     example = yaml.safe_load((ROOT / "deploy/prometheus/examples/prometheus.yaml").read_text())
     assert [c["honor_labels"] for c in example["scrape_configs"]] == [True]
     monitors = [

@@ -1,4 +1,4 @@
-"""What is wrong with an activation under way: told once it lasts, and until it is over."""
+"""Problems of an activation in progress, which are reported if they last, and until they end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes.house import House
 
 @pytest.fixture
 def house() -> House:
-    """Instance a of team red with environment one, active."""
+    """Return a house whose instance a of team red is active with environment one."""
     found = House()
     found.join(instance("a"))
     begin(found, "g1")
@@ -25,7 +25,7 @@ def house() -> House:
 
 
 def told(house: House) -> set[tuple[str, str]]:
-    """Source and reason of all problems, by the house's clock."""
+    """Return source and reason of all problems, by the house's clock."""
     found = problems(status(None, house.records, house.now), house.records, house.now)
     return {(source, reason) for _, _, source, reason in found}
 
@@ -41,7 +41,7 @@ def go_on(house: House, seconds: float) -> None:
 
 
 def begin(house: House, digest: str) -> None:
-    """A commit that asks for another recipe; nothing of it is done yet."""
+    """Commit another recipe, without any further step."""
     house.environments["one"] = environment("one", digest, (Wave(("a",)),))
     house.commit()
 
@@ -52,7 +52,7 @@ def phase_of(house: House) -> str | None:
 
 
 def test_what_holds_an_activation_up_is_told_after_a_minute(house: House) -> None:
-    """A share that does not answer at the switch; not what passes by itself within the minute."""
+    """A share does not answer at the switch; an obstacle that ends within a minute is not shown."""
     begin(house, "g2")
     house.faults.add("share")
     go_on(house, 40)
@@ -64,7 +64,7 @@ def test_what_holds_an_activation_up_is_told_after_a_minute(house: House) -> Non
 
 
 def test_what_holds_a_way_back_up_is_told_as_such(house: House) -> None:
-    """Beside the reason of going back."""
+    """It appears beside the reason of the way back."""
     begin(house, "l2")
     while phase_of(house) != "Probing":
         go_on(house, 2)
@@ -75,7 +75,7 @@ def test_what_holds_a_way_back_up_is_told_as_such(house: House) -> None:
 
 
 def test_an_ordinary_wait_is_nothing_wrong(house: House) -> None:
-    """However long tasks take to end, within the limit."""
+    """It may take as long as tasks need to end, within the limit."""
     begin(house, "g2")
     while phase_of(house) is None:
         go_on(house, 2)
@@ -88,7 +88,7 @@ def test_an_ordinary_wait_is_nothing_wrong(house: House) -> None:
 
 
 def test_what_ended_a_try_is_told_until_the_next_is_past_it(house: House) -> None:
-    """Credentials that Airflow refuses: at each try, and in between, until they are let in."""
+    """Airflow refuses credentials: shown at each attempt and in between, until it accepts them."""
     begin(house, "g2")
     house.faults.add("credentials")
     go_on(house, 90)

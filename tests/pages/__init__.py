@@ -1,1 +1,1 @@
-"""The status pages: what they say, and how they behave in a real browser."""
+"""The status pages: their contents, and their behaviour in a real browser."""

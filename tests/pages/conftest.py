@@ -19,7 +19,7 @@ FLAGS = (
 
 @pytest.fixture
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Twelve instances, every state among them; everybody on this machine may read."""
+    """Yield a server of twelve instances in all states; everybody on this machine may read."""
     found = Served(tmp_path_factory.mktemp("served"), 12, read="anyone")
     yield found
     found.stop()
@@ -27,13 +27,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def url(served: Served) -> str:
-    """Where it is served."""
+    """Return the address of the served fleet."""
     return served.start()
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, headless."""
+    """Yield Debian's Chromium, headless."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if path is None:
         pytest.skip("no chromium; apt-get install chromium, or set CHROMIUM to its path")
@@ -45,7 +45,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
-    """A fresh profile; whatever the browser complains about fails the test."""
+    """Yield a new profile; any error in the browser's console fails the test."""
     with browser.new_context(base_url=url) as found:
         wrong: list[str] = []
         found.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
@@ -58,12 +58,12 @@ def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """A page of it."""
+    """Return a page of the profile."""
     return context.new_page()
 
 
 def sign_in(page: Page, token: str = OPERATOR) -> None:
-    """Through the form."""
+    """Sign in through the form."""
     page.goto("/login")
     page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in").click()

@@ -1,4 +1,4 @@
-"""In a real browser: filters, what pages say, keyboard, phone, light and dark, WCAG AA."""
+"""Pages in a real browser: filters, texts, keyboard, phone, light and dark, WCAG AA."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WCAG = {
 
 
 def add_long_names(served: Served) -> None:
-    """A team, an environment and an instance, with a build that failed and a wait."""
+    """Add a team, an environment and an instance, with a failed build and a wait."""
     asked, record = environment(8), instance(2)
     wanted = replace(
         asked.definition, name=LONG, team=LONG, rollout=(Wave((LONG, name_of(0)), 600.0),)
@@ -114,7 +114,7 @@ def test_the_keyboard_alone_reaches_a_rollback(
 
 
 def reach(page: Page, selector: str) -> None:
-    """Press Tab until this has the focus, and is seen to have it."""
+    """Press Tab until the element has the focus, visibly."""
     wanted = page.locator(selector).first
     for _ in range(80):
         page.keyboard.press("Tab")
@@ -128,7 +128,7 @@ def reach(page: Page, selector: str) -> None:
 
 
 def test_without_javascript_everything_is_there_to_read(browser: Browser, url: str) -> None:
-    """Filters by their button, links, the log, and operating by form."""
+    """Filters have a button; links, the log and forms of operators work."""
     with browser.new_context(base_url=url, java_script_enabled=False) as context:
         page = context.new_page()
         sign_in(page)
@@ -142,7 +142,7 @@ def test_without_javascript_everything_is_there_to_read(browser: Browser, url: s
 
 
 def test_search_narrows_the_table_as_one_types(page: Page) -> None:
-    """Without a click, with an address that can be shared."""
+    """No click is needed, and the address can be shared."""
     page.goto("/")
     expect(page.get_by_role("row")).to_have_count(13)
     page.get_by_label("Search").press_sequentially("rolled", delay=20)
@@ -155,7 +155,7 @@ def test_search_narrows_the_table_as_one_types(page: Page) -> None:
 
 
 def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
-    """Why it went back, the quarantine, what the packages changed, how long each phase took."""
+    """Why it went back, the quarantine, changes in packages, and the time of each phase."""
     page.goto(f"/instances/{name_of(3)}")
     main = page.locator("main")
     expect(main).to_contain_text("it went back to the build before")
@@ -178,7 +178,7 @@ def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
 
 
 def test_a_build_that_is_not_ready_is_told_where_it_is_waited_for(page: Page) -> None:
-    """In the fleet, what failed among the first; at the instance, with the resolver's words."""
+    """In the fleet it is among the first failures; the instance has the resolver's message."""
     page.goto("/")
     row = page.get_by_role("row").filter(has_text=name_of(8))
     expect(row).to_contain_text(f"next {FAILED.key}")
@@ -199,7 +199,7 @@ def test_a_build_that_is_not_ready_is_told_where_it_is_waited_for(page: Page) ->
 
 
 def test_only_what_runs_looks_as_if_it_ran(page: Page) -> None:
-    """A phase that ended has no colour of one that goes on."""
+    """A phase that ended does not have the colour of a running one."""
     page.goto(f"/builds/{READY.key}")
     expect(page.locator(".timeline .state.busy")).to_have_count(0)
     page.goto(f"/builds/{BUILDING.key}")
@@ -207,7 +207,7 @@ def test_only_what_runs_looks_as_if_it_ran(page: Page) -> None:
 
 
 def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Page) -> None:
-    """An instance that was never looked at claims no build; a filter that nothing fits says so."""
+    """An instance that was never inspected shows no build; a filter without results says so."""
     page.goto(f"/instances/{name_of(6)}")
     main = page.locator("main")
     expect(main).to_contain_text("It has not been looked at yet.")
@@ -224,7 +224,7 @@ def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Pag
 
 
 def test_a_build_id_stays_in_one_piece(served: Served, page: Page) -> None:
-    """In the table of environments, whatever else is long, at a desk and on a phone."""
+    """In the table of environments, on a desktop and on a phone, whatever else is long."""
     add_long_names(served)
     page.goto("/environments")
     for width in (1280, 800, 390):
@@ -236,7 +236,7 @@ def test_a_build_id_stays_in_one_piece(served: Served, page: Page) -> None:
 
 
 def test_a_refusal_knows_who_is_signed_in(page: Page) -> None:
-    """The name and the way out stand there, as on any page."""
+    """The name and the sign-out are there, as on any page."""
     sign_in(page, READER)
     page.goto("/instances/none")
     expect(page.locator("header")).to_contain_text("Team reader")
@@ -245,7 +245,7 @@ def test_a_refusal_knows_who_is_signed_in(page: Page) -> None:
 
 
 def test_a_build_shows_its_budget_and_why_it_failed(page: Page) -> None:
-    """Import budget, jars and documents; the resolver's words with the place."""
+    """Import budget, jars and documents; the resolver's message with the place."""
     page.goto(f"/builds/{READY.key}")
     expect(page.locator(".facts")).to_contain_text(
         "1.9s for all 812 modules, 1904 files in 2310 opens"
@@ -258,7 +258,7 @@ def test_a_build_shows_its_budget_and_why_it_failed(page: Page) -> None:
 
 
 def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
-    """A commit message, a package name, an error, a log: shown as written, run nowhere."""
+    """Commit messages, package names, errors and logs are shown literally, and never run."""
     ran: list[str] = []
 
     def dismiss(dialog: Dialog) -> None:
@@ -319,7 +319,7 @@ def test_the_pictures_of_the_manual_can_be_taken(
     tmp_path: Path,
     pytestconfig: pytest.Config,
 ) -> None:
-    """Each page paints; with GROUNDCREW_PICTURES they become those in docs/img."""
+    """Each page is drawn; with GROUNDCREW_PICTURES set, the pictures go to docs/img."""
     folder = Path(pytestconfig.rootpath, "docs", "img")
     with browser.new_context(
         base_url=url, color_scheme=scheme, viewport={"width": width, "height": 800}

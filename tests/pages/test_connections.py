@@ -1,4 +1,4 @@
-"""In a real browser: what open pages keep of its few connections, and how they come back."""
+"""Connections of open pages in a real browser: they use few of them, and reconnect."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ addEventListener("test:hidden", (event) => {
   document.dispatchEvent(new Event("visibilitychange"));
 });
 """
-"""Headless, every tab counts as looked at; with this, as with a window, only those that show()."""
+"""Script that lets a test hide a tab: in a headless browser every tab counts as visible."""
 
 
 @pytest.fixture
 def tabs(browser: Browser, url: str) -> Iterator[BrowserContext]:
-    """A fresh profile whose pages can be hidden; the browser may complain about refusals."""
+    """Yield a new profile whose pages can be hidden; the console may report refusals."""
     with browser.new_context(base_url=url) as found:
         found.set_default_timeout(15_000)
         found.add_init_script(HIDDEN)
@@ -36,12 +36,12 @@ def tabs(browser: Browser, url: str) -> Iterator[BrowserContext]:
 
 
 def hide(page: Page, hidden: bool = True) -> None:
-    """What a browser tells a page when another tab is chosen, or this one again."""
+    """Send the page the event that a browser sends if another tab, or this one, is chosen."""
     page.evaluate("h => dispatchEvent(new CustomEvent('test:hidden', {detail: h}))", hidden)
 
 
 def change(served: Served, wait: str) -> None:
-    """What a daemon would write."""
+    """Write a change as a daemon would."""
     lease = served.store.acquire("test", 60.0)
     assert lease is not None
     record = replace(served.store.load().instances[name_of(1)], activation=None, wait=wait)
@@ -51,7 +51,7 @@ def change(served: Served, wait: str) -> None:
 def test_eight_open_tabs_load_and_only_the_one_looked_at_is_connected(
     served: Served, tabs: BrowserContext
 ) -> None:
-    """A browser has six connections; a tab that was away shows what has happened meanwhile."""
+    """A browser has six connections; a tab that was hidden then shows what happened meanwhile."""
     pages: list[Page] = []
     for n in range(8):
         if pages:
@@ -73,7 +73,7 @@ def test_eight_open_tabs_load_and_only_the_one_looked_at_is_connected(
 def test_a_log_goes_on_where_it_stopped_when_its_tab_is_looked_at_again(
     served: Served, tabs: BrowserContext
 ) -> None:
-    """Every line once."""
+    """Every line appears once."""
     log = served.logs / f"{BUILDING.key}.log"
     log.write_text("one\n")
     page = tabs.new_page()
@@ -91,9 +91,9 @@ def test_a_log_goes_on_where_it_stopped_when_its_tab_is_looked_at_again(
 def test_a_stream_that_was_refused_once_is_tried_again(
     served: Served, tabs: BrowserContext
 ) -> None:
-    """After a 503 the page says that it is not live, then is again, and shows changes."""
+    """After a 503 the page says that it is not live, then is live again, and shows changes."""
     page = tabs.new_page()
-    answers = iter([503, 503])  # to the stream, and to the question why
+    answers = iter([503, 503])  # to the stream, and to the request for the reason
 
     def refuse(route: Route) -> None:
         status = next(answers, None)
@@ -112,7 +112,7 @@ def test_a_stream_that_was_refused_once_is_tried_again(
 
 
 def test_a_login_that_ended_is_told(browser: Browser, tmp_path: Path) -> None:
-    """The token is taken away: the page asks to sign in again, and does not say it connects."""
+    """After the token is revoked, the page asks to sign in, and does not say it is connecting."""
     other = Served(tmp_path, 3, read="token")
     try:
         with browser.new_context(base_url=other.start()) as context:

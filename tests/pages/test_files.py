@@ -1,4 +1,4 @@
-"""The files of a build: every one is found, however many, wherever its package lies."""
+"""The files of a build: all are found, however many there are, wherever their package is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
 
 
 def of(package: str | None = None, build: BuildRecord = READY, **more: Any) -> str:
-    """The address of the files, below the API's root or the pages'."""
+    """Return the address of the files, relative to the root of the API or of the pages."""
     given: dict[str, Any] = {"package": package, **more}
     return f"/builds/{build.key}/files?{httpx.QueryParams({k: v for k, v in given.items() if v})}"
 
@@ -54,7 +54,7 @@ def asked(http: httpx.Client, path: str) -> dict[str, Any]:
 
 @contextmanager
 def rebuilt(share: Share, **changes: object) -> Iterator[None]:
-    """Another build.json for READY, for a while."""
+    """Replace the build.json of READY for a while."""
     path = share.build_path(str(READY.build_id)) / "build.json"
     before = path.read_text()
     path.write_text(json.dumps({**json.loads(before), **changes}))
@@ -65,7 +65,7 @@ def rebuilt(share: Share, **changes: object) -> Iterator[None]:
 
 
 def test_every_package_leads_to_its_files(http: httpx.Client) -> None:
-    """Each name on the build's page is a link; what is listed is what the RECORD says."""
+    """Each name on the build's page is a link; the list is that of the RECORD."""
     page = http.get(f"/builds/{READY.key}").text
     for name, _ in PACKAGES:
         assert f'href="{of(name)}"' in page
@@ -77,7 +77,7 @@ def test_every_package_leads_to_its_files(http: httpx.Client) -> None:
 
 
 def test_the_definitions_own_files_are_listed(http: httpx.Client, served: Served) -> None:
-    """A jar with its size; where it lies on the share."""
+    """A jar has its size, and its place on the share."""
     assert f'href="/builds/{READY.key}/files"' in http.get(f"/builds/{READY.key}").text
     found = asked(http, of())
     assert found["files"] == [{"path": "jars/postgresql-42.7.4.jar", "bytes": 1_000_000}]
@@ -88,7 +88,7 @@ def test_the_definitions_own_files_are_listed(http: httpx.Client, served: Served
 def test_a_real_wheel_is_listed_packed_spread_and_merged(
     http: httpx.Client, served: Served, tmp_path: Path
 ) -> None:
-    """The same files in each state of its store entry; a program, a comma and markup in names."""
+    """The files are the same in each state of the store entry; names have odd characters."""
     share, odd = served.share, 'real/a, "b" <b>.txt'
     files = {"real/__init__.py": "x = 1\n", "real/<script>.py": ""}
     files["real-1.0.data/scripts/real-tool"] = "#!python\n"
@@ -159,7 +159,7 @@ def test_twenty_thousand_files_are_turned_page_by_page(http: httpx.Client, serve
 def test_what_there_is_not_is_said_in_words(
     package: str, build: BuildRecord, words: str, http: httpx.Client
 ) -> None:
-    """An unknown package, a build that is not ready, one that was collected: 404."""
+    """An unknown package, a build that is not ready, and a collected build give 404."""
     for root in ("", "/api/v1"):
         answer = http.get(root + of(package, build))
         assert answer.status_code == 404
@@ -169,7 +169,7 @@ def test_what_there_is_not_is_said_in_words(
 
 
 def test_a_store_entry_that_is_missing_is_said_in_words(http: httpx.Client, served: Served) -> None:
-    """404 for its files; the build's page goes on."""
+    """Its files give 404; the build's page still works."""
     entry = entry_digest(digest("duckdb"), "cp311")
     place = served.share.entry(entry)
     place.rename(place.with_name("away"))
@@ -192,7 +192,7 @@ def test_a_store_entry_that_is_missing_is_said_in_words(http: httpx.Client, serv
 def test_a_broken_build_json_is_no_error_of_ours(
     broken: dict[str, object], http: httpx.Client, served: Served
 ) -> None:
-    """Words instead of a 500, on the build's page too."""
+    """There is a message instead of a 500, on the build's page too."""
     with rebuilt(served.share, **broken):
         assert http.get(f"/builds/{READY.key}").status_code == 200
         assert http.get(of("pandas")).status_code in (200, 404)

@@ -1,4 +1,4 @@
-"""In a real browser: pages follow what a daemon records, and operators ask for more."""
+"""Live pages in a real browser: they follow the daemon's records, and operators act on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILDING = builds(7)[0]
 
 
 def test_the_fleet_is_live(served: Served, page: Page) -> None:
-    """What a daemon records appears by itself, where the reader is."""
+    """Records of a daemon appear without a reload, and the reader's place is kept."""
     page.goto("/")
     expect(page.locator("#pulse")).to_have_text("live")
     row = page.get_by_role("row").filter(has_text=name_of(1))
@@ -31,7 +31,7 @@ def test_the_fleet_is_live(served: Served, page: Page) -> None:
 
 
 def test_an_open_form_is_not_taken_away(served: Served, page: Page) -> None:
-    """While someone is about to roll back nothing moves; afterwards it does."""
+    """Nothing moves while someone is about to roll back; afterwards it does."""
     sign_in(page)
     page.goto(f"/instances/{name_of(0)}")
     expect(page.locator("#pulse")).to_have_text("live")
@@ -47,7 +47,7 @@ def test_an_open_form_is_not_taken_away(served: Served, page: Page) -> None:
 
 
 def test_a_log_is_followed_live_and_ends(served: Served, page: Page) -> None:
-    """Lines appear as they are written, as text; when the build ends, so does the following."""
+    """Lines appear as they are written, as text; updates stop when the build ends."""
     log = served.logs / f"{BUILDING.key}.log"
     log.write_text("resolving\n")
     page.goto(f"/builds/{BUILDING.key}")
@@ -65,7 +65,7 @@ def test_a_log_is_followed_live_and_ends(served: Served, page: Page) -> None:
 
 
 def test_operating_is_offered_to_operators_only(served: Served, page: Page) -> None:
-    """A reader sees no action; an operator suspends, and sees it taken up."""
+    """A reader sees no action; an operator suspends, and sees the result."""
     sign_in(page, READER)
     page.goto(f"/instances/{name_of(0)}")
     expect(page.get_by_role("heading", name="Actions")).to_have_count(0)

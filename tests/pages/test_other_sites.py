@@ -1,4 +1,4 @@
-"""A link on another site's page, as messages and commit statuses have them, in a real browser."""
+"""A link on another site's page, as in messages and commit statuses, in a real browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.pages.conftest import sign_in
 def test_a_link_from_another_site_finds_one_signed_in(
     served: Served, url: str, page: Page, context: BrowserContext
 ) -> None:
-    """It leads where it says, and the forms of a tab that was open before still work."""
+    """It leads to its target, and the forms of a tab that was open before still work."""
     link = f'<link rel="icon" href="data:,"><a href="{url}/instances/{name_of(0)}">see</a>'
     chat = Receiver(lambda method, path, body: Said(200, {"Content-Type": "text/html"}, link))
     sign_in(page)

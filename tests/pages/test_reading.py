@@ -1,4 +1,4 @@
-"""What the pages answer to odd requests, large logs, and stores and shares that do not answer."""
+"""Answers of pages to odd requests, large logs, and stores and shares that do not answer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def http(served: Served) -> Iterator[httpx.Client]:
     ],
 )  # fmt: skip
 def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Client) -> None:
-    """A page, with nothing of the request in it but as text."""
+    """The answer is a page in which parts of the request only appear as text."""
     answer = http.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
@@ -73,12 +73,12 @@ def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Clien
     ],
 )  # fmt: skip
 def test_odd_queries_break_nothing(path: str, code: int, http: httpx.Client) -> None:
-    """A page all the same, or a refusal in words."""
+    """The answer is a page all the same, or a refusal with a message."""
     assert http.get(path).status_code == code
 
 
 def test_forms_of_the_wrong_kind_are_refused(http: httpx.Client) -> None:
-    """Too large, another type, no form at all, far too many fields."""
+    """Too large, of another type, no form at all, or with far too many fields."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     for content, headers in (
         (b"x" * 9000, form), (b"{}", {"content-type": "application/json"}), (b"", {}),
@@ -129,7 +129,7 @@ def test_the_log_of_a_running_build_is_said_to_be_where_the_leader_is(
 
 
 def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client) -> None:
-    """The page shows its last lines; the whole is sent in pieces, and `tail` sends its end."""
+    """The page shows its last lines; the whole log is sent in pieces, and `tail` sends its end."""
     log = served.logs / f"{READY.key}.log"
     with log.open("wb") as file:
         for _ in range(200):
@@ -153,7 +153,7 @@ def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client
 
 
 def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(served: Served) -> None:
-    """As much as there was at first, no more; less is not made up."""
+    """Only the part that existed at first is sent; a shorter file is not padded."""
     log = served.logs / f"{READY.key}.log"
     reading = Shelf(served.share, lambda key: log)
 
@@ -170,7 +170,7 @@ def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(served: Serv
             file.write(b"y" * 100_000)
 
     log.write_bytes(b"x" * 2 * MIB)
-    with ThreadPoolExecutor(1) as thread:  # this one may have a loop: the browser's
+    with ThreadPoolExecutor(1) as thread:  # this thread may have a loop: the browser's
         assert thread.submit(asyncio.run, sent(grow)).result() == b"x" * 2 * MIB
         shrinking = sent(lambda: log.write_bytes(b""))
         assert thread.submit(asyncio.run, shrinking).result() == b"x" * shelf.CHUNK
@@ -178,7 +178,7 @@ def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(served: Serv
 
 
 def test_the_last_lines_are_whole_ones(tmp_path: Path) -> None:
-    """Cut at a line's begin; one endless line is cut anywhere; bytes that are no text show so."""
+    """The cut is at the start of a line; one endless line is cut anywhere; odd bytes are shown."""
     log = tmp_path / "log"
     log.write_bytes(b"one\ntwo\nthree\n")
     assert shown(log, 100) == ("one\ntwo\nthree\n", 14, False)
@@ -190,7 +190,7 @@ def test_the_last_lines_are_whole_ones(tmp_path: Path) -> None:
 
 
 def shown(log: Path, most: int) -> tuple[str, int, bool]:
-    """(what a page shows of a log, where that ends, was something left out)."""
+    """Return (what a page shows of a log, where that ends, True if something was left out)."""
     found = part(log, -most, most)
     assert found is not None
     text, cut = last_lines(found)
@@ -204,7 +204,7 @@ def shown(log: Path, most: int) -> tuple[str, int, bool]:
 def test_a_share_that_hangs_while_logs_are_read_holds_up_nobody_else(
     path: str, served: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """45 requests wait for the share: health, metrics and the fleet are answered as ever."""
+    """45 requests wait for the share: health, metrics and the fleet are answered as usual."""
     answers = threading.Event()
     whole = Path.open
 
@@ -241,7 +241,7 @@ def test_a_share_that_hangs_while_logs_are_read_holds_up_nobody_else(
 def test_a_share_that_hangs_costs_its_own_pages_only(
     served: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Builds say that the share does not answer; other pages go on, and so do builds later."""
+    """Builds say that the share does not answer; other pages work, and later builds do, too."""
     answers = threading.Event()
     monkeypatch.setattr(shelf, "PATIENCE", 0.2)
     monkeypatch.setattr(shelf, "_read", lambda path: answers.wait(30) and None)
@@ -262,7 +262,7 @@ def test_a_share_that_hangs_costs_its_own_pages_only(
 def test_a_database_that_does_not_answer_is_told_and_passes(
     served: Served, http: httpx.Client
 ) -> None:
-    """503 in words with Retry-After, to people and to programs; then all is as before."""
+    """People and programs get 503 with Retry-After and a message; then all is as before."""
     with served.store.engine.connect() as connection:
         connection.exec_driver_sql("ALTER TABLE instances RENAME TO gone")
     for path in ("/", "/api/v1/instances"):
@@ -285,7 +285,7 @@ def test_nothing_is_recorded_yet(tmp_path: Path) -> None:
 
 
 def test_passwords_in_addresses_are_not_shown(served: Served, http: httpx.Client) -> None:
-    """An index's address, or a requirement's, has a mask for its user part."""
+    """The user part of an index's or a requirement's address is masked."""
     record = environment(0)
     recipe = record.definition.recipe
     leaky = replace(
@@ -309,7 +309,7 @@ def test_passwords_in_addresses_are_not_shown(served: Served, http: httpx.Client
 
 
 def test_times_are_told_from_now() -> None:
-    """Whole seconds; what is yet to come is just now."""
+    """They are in whole seconds; future times are "just now"."""
     assert (ago(100, 100.5), ago(100, 105.7), ago(100, 90)) == ("just now", "5s ago", "just now")
 
 
@@ -319,5 +319,5 @@ def test_times_are_told_from_now() -> None:
      ("/\\x", "/"), ("/a\nb", "/")],
 )  # fmt: skip
 def test_only_paths_of_ours_are_led_back_to(path: str, found: str) -> None:
-    """Anything else is the first page."""
+    """Anything else leads to the first page."""
     assert local(path) == found

@@ -1,4 +1,4 @@
-"""Records are read again: what is found is what is stored, and many who ask look once."""
+"""Repeated reads of the records: results match the store, and many readers share one read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(store: Store, change: Change) -> None:
 
 
 def test_what_is_read_again_is_what_a_fresh_look_finds(store: Store) -> None:
-    """After a change, a deletion, an addition; unchanged records are the very same objects."""
+    """After a change, a deletion and an addition; unchanged records are the very same objects."""
     reader = Reader(store)
     first = reader.load()
     assert first == store.load()
@@ -54,7 +54,7 @@ def test_what_is_read_again_is_what_a_fresh_look_finds(store: Store) -> None:
 
 
 def test_a_row_made_anew_with_its_old_version_is_seen_by_a_whole_look(store: Store) -> None:
-    """Deleted and made again between two looks: the same key, the same version, other content."""
+    """A row is deleted and made again between two reads: same key and version, other content."""
     reader = Reader(store)
     reader.load()
     write(store, Change(drop_instances=(name_of(0),)))
@@ -64,7 +64,7 @@ def test_a_row_made_anew_with_its_old_version_is_seen_by_a_whole_look(store: Sto
 
 
 def test_many_askers_look_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within a second everybody is shown the same look; after it, one asker looks again."""
+    """Within a second everybody gets the same result; after it, one reader reads again."""
     looks = 0
     load = Reader.load
 
