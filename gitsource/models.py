@@ -221,6 +221,43 @@ class MaintenanceModel(Model):
     window: WindowModel | None = Field(None, description="any time when absent")
 
 
+class DagsGitModel(Model):
+    """DAGs that a container of the release's own pods fetches from git, as git-sync does."""
+
+    container: Name = Field(description="its name; git-sync's are found without")
+    path: AbsolutePath | None = Field(None, description="the DAG folder, if Airflow does not say")
+
+
+class DagsModel(Model):
+    """Where the DAGs of a release are, for where its pods do not show it; exactly one of these."""
+
+    claim: Name | None = Field(None, description="a claim in the release's namespace")
+    subPath: RepoPath | None = Field(None, description="the folder in the claim")  # noqa: N815
+    path: AbsolutePath | None = Field(
+        None, description="the DAG folder, where the claim is mounted; Airflow's own when absent"
+    )
+    image: AbsolutePath | None = Field(None, description="a folder of the Airflow image")
+    git: DagsGitModel | None = Field(None, description="a container that fetches them")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(one is not None for one in (self.claim, self.image, self.git)) != 1:
+            raise ValueError("write exactly one of claim, image and git")
+        if self.claim is None and (self.subPath is not None or self.path is not None):
+            raise ValueError("subPath and path belong to claim")
+        return self
+
+
+class InstanceChecksModel(Model):
+    """How the DAGs of a release are parsed before the switch."""
+
+    runAs: Literal["isolated", "release"] = Field(  # noqa: N815
+        "isolated",
+        description="`release`: with the release's own variables, secrets and volumes, so that "
+        "DAGs that read a variable or connection can be judged",
+    )
+
+
 class InstanceSpec(Model):
     """Airflow deployment; exactly one of `kubernetes`, `local`."""
 
@@ -235,11 +272,19 @@ class InstanceSpec(Model):
     maintenance: MaintenanceModel = Field(
         default_factory=MaintenanceModel, description="how it is taken to another build"
     )
+    dags: DagsModel | None = Field(
+        None, description="where a release's DAGs are; found in its pods when absent"
+    )
+    checks: InstanceChecksModel = Field(
+        default_factory=InstanceChecksModel, description="how its DAGs are parsed before the switch"
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
         if (self.kubernetes is None) == (self.local is None):
             raise ValueError("write exactly one of kubernetes and local")
+        if self.local is not None and (self.dags is not None or self.checks.runAs == "release"):
+            raise ValueError("dags and checks are for kubernetes: airflowHome says it for local")
         return self
 
 

@@ -7,13 +7,14 @@ import re
 from collections.abc import Container, Mapping
 
 from gitsource.fields import NAME
-from gitsource.models import InstanceModel, KubernetesModel, LocalModel
+from gitsource.models import DagsModel, InstanceModel, KubernetesModel, LocalModel
 from gitsource.reading import ReadFile
 from gitsource.tree import Entry, Tree
 from gitsource.worktree import LFS_POINTER
 from reconciler.core.definitions import (
     Api,
     Component,
+    DagOrigin,
     Finding,
     Instance,
     KubernetesTarget,
@@ -106,7 +107,21 @@ def instance_of(read: ReadFile) -> Instance | None:
         probe_timeout=spec.maintenance.probe.timeout,
         window=Window(window.cron, window.duration, window.timezone) if window else None,
         suspend=spec.suspend,
+        dags=_origin(spec.dags) if spec.dags else None,
+        checks_as_release=spec.checks.runAs == "release",
         **extra,
+    )
+
+
+def _origin(dags: DagsModel) -> DagOrigin:
+    git = dags.git
+    path = git.path if git is not None else dags.path
+    return DagOrigin(
+        claim=dags.claim or "",
+        sub_path=dags.subPath or "",
+        image=dags.image or "",
+        container=git.container if git is not None else "",
+        path=path or "",
     )
 
 

@@ -161,6 +161,11 @@ class KubernetesSettings(Section):
         description="the share as a Kubernetes volume source, in every namespace",
     )
     jobs: JobSettings = JobSettings()
+    verify_dags: bool = Field(
+        True,
+        description="parse each release's DAGs with a build before the switch, in a Job in the "
+        "release's namespace",
+    )
 
     def cluster(self, context: str | None) -> ClusterSettings:
         """Return the limits of a cluster; None is the daemon's own."""

@@ -32,7 +32,7 @@ Json = dict[str, Any]
 COPIES = {"prometheus": "*.yaml", "grafana": "*.json"}
 OWN = {  # settings that the chart derives from other values: not allowed in `config`
     "Settings": ["share", "state_dir", "secrets_dir", "database", "http"],
-    "KubernetesSettings": ["kubeconfig", "volume"],
+    "KubernetesSettings": ["kubeconfig", "volume", "verify_dags"],
     "JobSettings": ["namespace", "index_port", "priority_class"],
     "GitSettings": [],
 }

@@ -172,8 +172,33 @@ class Environment(Shape):
     conditions: list[Condition]
 
 
+class UnjudgedDag(Shape):
+    """A DAG file of which nothing is known, and why."""
+
+    file: str
+    why: str
+
+
+class Dags(Shape):
+    """Which DAG files were parsed with the wanted build before the switch.
+
+    `seen` counts them, and `names` are the first; `failing` fail without that build too. `unseen`
+    says why DAGs were not seen; empty where all were.
+    """
+
+    source: str
+    seen: int
+    names: list[str]
+    failing: list[str]
+    unjudged: list[UnjudgedDag]
+    unseen: str
+
+
 class Instance(Shape):
-    """Status of an instance; `since` is when its phase began, `wanted` the build it should have."""
+    """Status of an instance; `since` is when its phase began, `wanted` the build it should have.
+
+    `dags` is null while the wanted build has not been verified for this instance.
+    """
 
     name: str
     team: str
@@ -189,6 +214,7 @@ class Instance(Shape):
     quarantined: list[str]
     revision: str
     conditions: list[Condition]
+    dags: Dags | None = None
 
 
 class Finding(Shape):

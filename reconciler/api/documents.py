@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reconciler.core.definitions import Finding
 from reconciler.core.model import (
     BuildRecord,
+    DagCheck,
     Event,
     Problem,
     Records,
@@ -120,6 +121,20 @@ def instance_document(instance: InstanceStatus) -> Document:
         "quarantined": list(instance.quarantined),
         "revision": instance.revision,
         "conditions": [_condition(c) for c in instance.conditions],
+        "dags": _dags(instance.dags),
+    }
+
+
+def _dags(check: DagCheck | None) -> Document | None:
+    if check is None:
+        return None
+    return {
+        "source": check.source,
+        "seen": check.seen,
+        "names": list(check.names),
+        "failing": list(check.failing),
+        "unjudged": [{"file": file, "why": why} for file, why in check.unjudged],
+        "unseen": check.unseen,
     }
 
 

@@ -37,7 +37,7 @@ from reconciler.builder.locking import (
 from reconciler.builder.making import WheelMaker
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.placing import Entry
-from reconciler.builder.proving import Proven, Prover
+from reconciler.builder.proving import Proven, Prover, ReleaseDags
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.sdists import Sdists
 from reconciler.builder.turns import MAKING
@@ -54,6 +54,7 @@ from reconciler.builder.wheels import (
 from reconciler.builder.workshop import Workshop
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.model import DagCheck
 from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
 from reconciler.isolation import TooExpensive, shared_pool
@@ -95,6 +96,7 @@ class Builder:
     """Builder, whose methods may run in several threads at once.
 
     `reserved` returns a team's secrets that belong to the platform: they are not sent to any index.
+    `releases` parses the DAGs of instances on Kubernetes.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Builder:
         secrets_dir: Path,
         workshop: Workshop,
         reserved: Callable[[str], Collection[str]] = lambda _: (),
+        releases: ReleaseDags | None = None,
     ) -> None:
         self._settings = settings
         self._share = share
@@ -118,7 +121,7 @@ class Builder:
         self._in_repo = InRepo(maker, export, cache_dir)
         self._sdists = Sdists(maker, cache_dir)
         verifier = Verifier(self._workshop, self._in_repo, settings.verify_timeout, cache_dir)
-        self._prover = Prover(share, verifier, self._work, cache_dir)
+        self._prover = Prover(share, verifier, self._work, cache_dir, releases)
 
     # -------------------------------------------------------------------------------- inspect
 
@@ -351,6 +354,12 @@ class Builder:
     ) -> Verified:
         """Verify a build for an instance's runtime. Raises what `Prover.verify` raises."""
         return self._prover.verify(job, recipe, runtime, instance, build_id)
+
+    def check_dags(
+        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+    ) -> DagCheck:
+        """Parse an instance's DAGs with a verified build; see `Prover.check_dags`."""
+        return self._prover.check_dags(job, recipe, runtime, instance, build_id)
 
     # ---------------------------------------------------------------------------------- parts
 

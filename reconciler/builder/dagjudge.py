@@ -1,21 +1,23 @@
 """Judgement of DAG import errors: which of them a new build causes.
 
-A DAG counts against a build if it parses with what the instance runs now: on the base alone, or
-with the active build. The second detects a module that the new build renames or removes.
+A DAG counts against a build if it parses with what the instance runs now: the active build, or the
+base alone where none is active.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconciler.builder.candidate import LOCAL, Candidate
-from reconciler.builder.dags import LIVE, Clean, DagParser, declared_name
+from reconciler.builder.dagpods.judge import NAMES, needs_values
+from reconciler.builder.dags import LIVE, Clean, DagParser, dags_folder, declared_name
 from reconciler.builder.job import Job
 from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.model import DagCheck
 from reconciler.core.runtime import Runtime
 
 
@@ -39,19 +41,18 @@ class DagJudge:
         if not errors:
             return
         self._judge_declared(errors)
-        known = self.dags.baseline(
-            self.job, self.runtime, self.instance, self.candidate, self.clean
-        )
-        for file, error in errors.items():
-            if file not in known:
-                raise self._refusal(file, error, "parses on the base alone")
         active = self.candidate.active
         if active is None:
-            return
-        with_active = self._with_active(active, work)
+            otherwise = "parses on the base alone"
+            known: Collection[str] = self.dags.baseline(
+                self.job, self.runtime, self.instance, self.candidate, self.clean
+            )
+        else:
+            otherwise = f"parses with the active build {active}"
+            known = self._with_active(active, work)
         for file, error in errors.items():
-            if file not in with_active:
-                raise self._refusal(file, error, f"parses with the active build {active}")
+            if file not in known:
+                raise self._refusal(file, error, otherwise)
 
     def _judge_declared(self, errors: Mapping[str, str]) -> None:
         for number, (path, _) in enumerate(self.recipe.checks.dags):
@@ -81,6 +82,30 @@ class DagJudge:
             f"the instance's DAG {name} {otherwise}, but not with this build: {last_line(error)}",
             self.recipe.requirements[0].place if self.recipe.requirements else None,
         )
+
+
+def dag_check(instance: Instance, errors: Mapping[str, str]) -> DagCheck:
+    """Return which DAG files of a local instance were parsed; `errors` are known ones by file."""
+    folder = dags_folder(instance)
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py"))
+    known = {
+        file.removeprefix(f"{LIVE}/"): error
+        for file, error in errors.items()
+        if file.startswith(f"{LIVE}/")
+    }
+    needy = {file for file, error in known.items() if needs_values(error)}
+    return DagCheck(
+        instance.name,
+        source=str(folder),
+        seen=len(names),
+        names=tuple(names[:NAMES]),
+        failing=tuple(sorted(known.keys() - needy)[:NAMES]),
+        unjudged=tuple(
+            (file, f"it needs a variable or connection: {last_line(known[file])}")
+            for file in sorted(needy)[:NAMES]
+        ),
+        unseen="" if names else f"there is no DAG file in {folder}",
+    )
 
 
 def last_line(error: str) -> str:

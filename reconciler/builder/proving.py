@@ -7,6 +7,7 @@ that environment's own limits each time, from the mark's report if that suffices
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -14,20 +15,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from reconciler.builder.candidate import Candidate, Hot
+from reconciler.builder.dagjudge import dag_check
 from reconciler.builder.dags import dags_folder, folder_mark
 from reconciler.builder.job import Job
 from reconciler.builder.verify import Verified, Verifier
 from reconciler.builder.wheels import entry_digest
 from reconciler.core.budget import exceeded, measured, must_measure, refusal
-from reconciler.core.definitions import Instance, Recipe
+from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.core.model import ImportCost
+from reconciler.core.model import DagCheck, ImportCost
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Document, Malformed, Rows, check
 from reconciler.faults import failpoint
+
+_CHECKS = TypeAdapter(DagCheck)
 
 
 class Need(Protocol):
@@ -109,11 +113,33 @@ class Work(Protocol):
         """Yield a separate folder."""
 
 
+class ReleaseDags(Protocol):
+    """Parses the DAGs of releases on Kubernetes."""
+
+    def check(
+        self,
+        job: Job,
+        runtime: Runtime,
+        instance: Instance,
+        candidate: Candidate,
+        place: Place | None,
+    ) -> DagCheck:
+        """Say which DAGs were seen; raises Stalled("VerificationFailed")."""
+
+
 class Prover:
     """Verification of builds that are on the share."""
 
-    def __init__(self, share: Proven, verifier: Verifier, work: Work, cache: Path) -> None:
+    def __init__(
+        self,
+        share: Proven,
+        verifier: Verifier,
+        work: Work,
+        cache: Path,
+        releases: ReleaseDags | None = None,
+    ) -> None:
         self._cache = cache
+        self._releases = releases
         self._share = share
         self._verifier = verifier
         self._work = work
@@ -130,13 +156,29 @@ class Prover:
         if report is not None and not must_measure(recipe.checks.budget, measured(report)):
             job.say(f"build {build_id} was verified for {runtime.key} before")
             verified = Verified(report)
-            self._parse_dags(job, recipe, runtime, instance, build_id)
+            if instance.local is not None:
+                self._check_local(job, recipe, runtime, instance, build_id)
         else:
             if report is not None:
                 job.say("the build was verified before; its imports are measured again")
             verified = self._prove(job, recipe, runtime, instance, build_id)
         _judge(job, recipe, verified.report)
         return verified
+
+    def check_dags(
+        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+    ) -> DagCheck:
+        """Parse an instance's DAGs with a verified build, unless that was done, and say which.
+
+        Raises Stalled("VerificationFailed") for a DAG that breaks with it.
+        """
+        if instance.local is not None:
+            return self._check_local(job, recipe, runtime, instance, build_id)
+        if self._releases is None:
+            return DagCheck(instance.name, unseen="DAGs of releases are not parsed here")
+        candidate, _ = self._candidate(instance, runtime, build_id)
+        place = recipe.requirements[0].place if recipe.requirements else None
+        return self._releases.check(job, runtime, instance, candidate, place)
 
     def _prove(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
@@ -148,6 +190,7 @@ class Prover:
         verified.
         """
         candidate, rows = self._candidate(instance, runtime, build_id)
+        kept = self._kept_check(runtime, instance, candidate)
         spread = self._share.is_spread_build(build_id)
 
         def once(*, packed: bool) -> Verified:
@@ -179,6 +222,8 @@ class Prover:
             "packages": _packages(rows, runtime, needs),
         }
         self._share.mark_verified(build_id, runtime.key, report)
+        if instance.local is not None:
+            _keep(kept, dag_check(instance, verified.errors))
         return Verified(report, verified.hot)
 
     def _candidate(
@@ -207,29 +252,50 @@ class Prover:
         )
         return candidate, described.distributions
 
-    def _parse_dags(
+    def _check_local(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
-    ) -> None:
-        """Parse an instance's DAGs with a build that was already verified, maybe for another one.
+    ) -> DagCheck:
+        """Parse a local instance's DAGs with a build that was already verified.
 
         This is done once for the same DAGs and the same active build.
         """
         folder = dags_folder(instance)
         if not folder.is_dir() or not any(folder.rglob("*.py")):
-            return
+            return dag_check(instance, {})
         candidate, _ = self._candidate(instance, runtime, build_id)
-        words = (build_id, runtime.key, candidate.active or "", folder_mark(folder))
-        mark = hashlib.sha256("\0".join(words).encode()).hexdigest()
-        kept = self._cache / "parsed" / mark
-        if kept.is_file():
-            return
+        kept = self._kept_check(runtime, instance, candidate)
+        known = _read_kept(kept)
+        if known is not None:
+            return replace(known, instance=instance.name)
         with self._work(job) as work:
-            self._verifier.parse_dags(
+            errors = self._verifier.parse_dags(
                 job, recipe, runtime, instance, candidate, work,
                 lambda: self._work(job, harmless=True),
             )  # fmt: skip
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.touch()
+        found = dag_check(instance, errors)
+        _keep(kept, found)
+        return found
+
+    def _kept_check(self, runtime: Runtime, instance: Instance, candidate: Candidate) -> Path:
+        """Where the result for these DAGs is kept, with this build and this active one."""
+        words = [candidate.build_id, runtime.key, candidate.active or ""]
+        words.append(folder_mark(dags_folder(instance)))
+        mark = hashlib.sha256("\0".join(words).encode()).hexdigest()
+        return self._cache / "parsed" / f"{mark}.json"
+
+
+def _keep(path: Path, check: DagCheck) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".tmp-{os.urandom(6).hex()}")
+    temp.write_bytes(_CHECKS.dump_json(check))
+    temp.rename(path)
+
+
+def _read_kept(path: Path) -> DagCheck | None:
+    try:
+        return _CHECKS.validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _packages(

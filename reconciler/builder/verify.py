@@ -42,12 +42,14 @@ class Verified:
     """Results: numbers of modules, files, opens and bytes, and the seconds of the imports.
 
     `hot` are the paths in store entries that imports need, `parsed` those that parsing DAGs needed.
-    The build's own code reports them, so they are only names.
+    The build's own code reports them, so they are only names. `errors` are the import errors of
+    DAGs, by file, that the build does not cause.
     """
 
     report: Mapping[str, object]
     hot: Hot = field(default_factory=dict)
     parsed: Hot = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
 
 
 class Verifier:
@@ -84,7 +86,7 @@ class Verifier:
         job.say(f"verified: {report.modules} modules in {report.seconds:.1f} s")
         told = report.model_dump(include={"modules", "seconds", "opens", "files"})
         told["warnings"] = [f"{w.what}: {w.error}"[:WORDS_LIMIT] for w in report.warnings[:100]]
-        return Verified(told, report.paths(), parsed.hot)
+        return Verified(told, report.paths(), parsed.hot, parsed.errors)
 
     def _imports(
         self,
@@ -140,16 +142,18 @@ class Verifier:
     def parse_dags(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, candidate: Candidate,
         work: Path, clean: Clean,
-    ) -> None:  # fmt: skip
+    ) -> Mapping[str, str]:  # fmt: skip
         """Parse an instance's DAGs with a build that was verified before, for another instance.
 
-        Raises Stalled("VerificationFailed") as `verify` does.
+        Returns the errors, by file, that are not the build's fault. Raises
+        Stalled("VerificationFailed") as `verify` does.
         """
         (work / LOCAL).mkdir(mode=0o700)
         scratch = self._dags.prepare(job, runtime, candidate, clean)
         parsed = self._dags.parse(job, recipe, runtime, instance, candidate, work, scratch)
         judge = DagJudge(self._dags, job, recipe, runtime, instance, candidate, clean)
         judge.judge(parsed.errors, work / "active")
+        return parsed.errors
 
     # ------------------------------------------------------------------------------- judging
 

@@ -116,7 +116,12 @@ def _environment_row(environment: EnvironmentStatus) -> list[str]:
 
 
 def _problems(found: Status) -> list[str]:
-    """Return the problems as text: the repo, stalled or retried objects, mistakes in the repo."""
+    """Return the problems as text: the repo, stalled or retried objects, mistakes in the repo.
+
+    And which DAGs were parsed before the switch.
+    """
+    from reconciler.core.dagchecks import dag_words
+
     lines = []
     if found.problem is not None:
         lines.append(f"repo: [{found.problem.reason}] {found.problem.message}")
@@ -132,6 +137,11 @@ def _problems(found: Status) -> list[str]:
         for e in found.environments
         for c in e.conditions
         if c.type == "Reconciling" and c.message
+    ]
+    lines += [
+        f"instance/{i.name}: DAGs: {dag_words(i.dags)}"
+        for i in found.instances
+        if i.dags is not None
     ]
     lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
     return lines

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.core import budget
+from reconciler.core.dagchecks import tell_dags
 from reconciler.core.model import (
     BuildRecord,
+    DagCheck,
     EnvironmentRecord,
     ImportCost,
     InstanceRecord,
@@ -173,10 +175,17 @@ def maker(
     build: BuildRecord, environment: EnvironmentRecord, instances: Mapping[str, InstanceRecord]
 ) -> InstanceRecord | None:
     """Return the instance that a build is made for: after each failure the next of its runtime."""
+    fit = users(build, environment, instances)
+    return fit[build.attempts % len(fit)] if fit else None
+
+
+def users(
+    build: BuildRecord, environment: EnvironmentRecord, instances: Mapping[str, InstanceRecord]
+) -> list[InstanceRecord]:
+    """Return the instances that a build is for: those of the rollout that have its runtime."""
     names = [n for wave in environment.definition.rollout for n in wave.instances]
     records = [instances[n] for n in names if n in instances]
-    fit = [r for r in records if r.runtime is not None and r.runtime.key == build.runtime_key]
-    return fit[build.attempts % len(fit)] if fit else None
+    return [r for r in records if r.runtime is not None and r.runtime.key == build.runtime_key]
 
 
 def _site(draft: Draft, build: BuildRecord) -> str:
@@ -285,7 +294,8 @@ class BuildOutcome:
 
     `retry_after` is None for a problem that a person must correct, else the minimum wait in seconds
     (0: the usual back-off). `cancelled`: the daemon stopped it. For a verification, `cost` is the
-    cost of the imports, and `limits` are those that it was judged by.
+    cost of the imports, `limits` are those that it was judged by, and `dags` says which DAGs were
+    parsed.
     """
 
     kind: EffectKind
@@ -296,6 +306,7 @@ class BuildOutcome:
     packages: tuple[tuple[str, str], ...] | None = None
     cost: ImportCost | None = None
     limits: tuple[tuple[str, float], ...] = ()
+    dags: tuple[DagCheck, ...] = ()
 
 
 def record_build(draft: Draft, key: str, outcome: BuildOutcome) -> None:
@@ -373,8 +384,12 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
             **commit_data(draft.environments.get(build.environment), build.commit, build.revision),
         },
     )
+    for check in outcome.dags:
+        tell_dags(draft, build, check)
     measured = Measured(build.build_id, cost, draft.now) if outcome.cost else build.measured
-    return replace(build, problem=None, attempts=0, refresh=False, measured=measured)
+    return replace(
+        build, problem=None, attempts=0, refresh=False, measured=measured, dags=outcome.dags
+    )
 
 
 def _timing(build: BuildRecord) -> dict[str, object]:

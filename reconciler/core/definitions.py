@@ -209,6 +209,21 @@ class KubernetesTarget:
     context: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DagOrigin:
+    """Where the DAGs of a release are, where its pods do not show it.
+
+    One of `claim` (in the release's namespace, mounted at `path`), `image` (a folder of it) and
+    `container` (which fetches them from git) is set; `path` is the DAG folder.
+    """
+
+    claim: str = ""
+    sub_path: str = ""
+    image: str = ""
+    container: str = ""
+    path: str = ""
+
+
 IN_CLUSTER = "in-cluster"  # the site of instances in the daemon's own cluster
 
 
@@ -230,6 +245,8 @@ class Instance:
     probe_timeout: float = 300.0
     window: Window | None = None
     suspend: bool = False
+    dags: DagOrigin | None = None
+    checks_as_release: bool = False  # its DAGs are parsed with the release's own variables
 
     @property
     def site(self) -> str:

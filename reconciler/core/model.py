@@ -53,13 +53,34 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class DagCheck:
+    """Which DAG files of an instance were parsed with a build before anything live was touched.
+
+    `source` says in words where they came from, `seen` counts them, and `mark` changes with their
+    contents ("" where that is not known). `failing` are those that do not parse with the build
+    that the instance runs either, `unjudged` (file, why) those that cannot be judged there.
+    `unseen` says why DAGs were not seen, with what to do about it. Names are the first of each
+    kind.
+    """
+
+    instance: str
+    source: str = ""
+    seen: int = 0
+    names: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
+    unjudged: tuple[tuple[str, str], ...] = ()
+    unseen: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BuildRecord:
     """Build of (environment, recipe digest, runtime). `key` is 16 digits of their digest.
 
     `build_id` is known from the end of Building on. `phases` holds (phase, started at), oldest
     first, for durations. `attempts` counts failures that a retry may resolve, `not_before` is when
     the next attempt may start. `limits` are the definition's limits by which its verification was
-    judged: (measure, maximum).
+    judged: (measure, maximum). `dags` says for each instance which DAGs were parsed with it.
     """
 
     key: str
@@ -79,6 +100,7 @@ class BuildRecord:
     refresh: bool = False  # resolve again instead of using the saved lock
     measured: Measured | None = None
     limits: tuple[tuple[str, float], ...] = ()
+    dags: tuple[DagCheck, ...] = ()
     commit: Commit | None = None  # the requesting commit; None in records of an earlier version
     version: int = 0  # row version for compare-and-swap; 0: not stored yet
 

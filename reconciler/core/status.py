@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from reconciler.core.accept import acceptable
 from reconciler.core.activations import WayBack, at_target, suspended_by, target_of, way_back
 from reconciler.core.builds import OPEN, ready_build
+from reconciler.core.dagchecks import Checks, checks_of
 from reconciler.core.definitions import Definitions, Finding
 from reconciler.core.model import (
     ROLLED_BACK,
     BuildRecord,
+    DagCheck,
     EnvironmentRecord,
     InstanceRecord,
     Problem,
@@ -57,7 +59,8 @@ class InstanceStatus:
     """Status of one instance; `since` is when `phase` began, `wanted` the build it should have.
 
     `back` is what a rollback requested now would do; `rolled_back_by` is who requested the last
-    one, while that is the reason why the instance does not have the wanted build.
+    one, while that is the reason why the instance does not have the wanted build. `dags` says which
+    DAGs were parsed with the wanted build before the switch, if that is known.
     """
 
     name: str
@@ -76,6 +79,7 @@ class InstanceStatus:
     revision: str
     back: WayBack
     rolled_back_by: str
+    dags: DagCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,8 @@ class Status:
 def status(definitions: Definitions | None, records: Records, now: float) -> Status:
     """Return the status; `definitions` is used only for newer findings."""
     draft = Draft(World(now, records))
-    instances = {i.name: _instance(draft, i) for i in records.instances.values()}
+    checks = checks_of(records.builds.values())
+    instances = {i.name: _instance(draft, i, checks) for i in records.instances.values()}
     return Status(
         revision=records.accepted_revision,
         environments=tuple(
@@ -105,7 +110,7 @@ def status(definitions: Definitions | None, records: Records, now: float) -> Sta
     )
 
 
-def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
+def _instance(draft: Draft, record: InstanceRecord, checks: Checks) -> InstanceStatus:
     environment = environment_of(draft, record.name)
     target = target_of(draft, record)
     activation = record.activation
@@ -141,6 +146,7 @@ def _instance(draft: Draft, record: InstanceRecord) -> InstanceStatus:
         revision=revision,
         back=way_back(draft, record),
         rolled_back_by=_rolled_back_by(draft, record),
+        dags=checks.get((record.name, target.build if target else record.current)),
     )
 
 

@@ -16,13 +16,17 @@ from pathlib import Path
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.driver import Driver
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.airflow.kubernetes.release import Release
 from reconciler.builder.build import Builder
+from reconciler.builder.dagpods.runner import DagPods, sweep
 from reconciler.builder.inrepo import Export
 from reconciler.builder.jobs.gateway import Gateway
 from reconciler.builder.jobs.images import Images
 from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
 from reconciler.builder.uv import uv_path
 from reconciler.cluster.clusters import Clusters
+from reconciler.cluster.connection import Json
+from reconciler.core.definitions import Instance, KubernetesTarget
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.runtime import Image, Runtime
 from reconciler.settings import Settings
@@ -79,10 +83,12 @@ class ClusterRooms:
                 with (
                     resources.as_file(jobs / "jobs" / "worker.py") as worker,
                     resources.as_file(jobs / "inspect_base.py") as inspect,
+                    resources.as_file(jobs / "dagpods" / "dagpod.py") as dags,
                 ):
-                    tools = self._share.put_tools(
-                        {"worker.py": worker, "inspect_base.py": inspect, "uv": Path(uv_path())}
-                    )
+                    tools = self._share.put_tools({
+                        "worker.py": worker, "inspect_base.py": inspect, "dagpod.py": dags,
+                        "uv": Path(uv_path()),
+                    })  # fmt: skip
                 kubernetes = self._settings.kubernetes
                 self._sessions = Sessions(
                     self.clusters, kubernetes, self._settings.share, tools,
@@ -96,16 +102,29 @@ class ClusterRooms:
 
     def builder(self, image: Image) -> Builder:
         """Return a builder whose commands run in Jobs of an image."""
-        settings = self._settings
+        settings, sessions = self._settings, self.sessions()
         return Builder(
             settings.builder,
             self._share,
             self._export,
             cache_dir=self._cache,
             secrets_dir=settings.secrets_dir,
-            workshop=JobWorkshop(self.sessions(), image),
+            workshop=JobWorkshop(sessions, image),
             reserved=self._reserved,
+            releases=DagPods(
+                sessions,
+                self._parser_of,
+                settings.builder.verify_timeout,
+                enabled=settings.kubernetes.verify_dags,
+            ),
         )
+
+    def _parser_of(self, instance: Instance) -> tuple[str, Json]:
+        """The component of a release that parses its DAGs, and its pod template."""
+        assert instance.kubernetes is not None, "a release is on Kubernetes"
+        release = Release(self.clusters.of(instance.kubernetes.context), instance)
+        release.synced()
+        return release.parser()
 
     def inspect(self, image: Image, team: str) -> Runtime:
         """Return the runtime of an image: what is installed in it."""
@@ -113,9 +132,11 @@ class ClusterRooms:
         assert self._images is not None, "they come with the Jobs"
         return replace(self._images.inspect(image, team), image=image)
 
-    def sweep(self, contexts: set[str | None]) -> None:
+    def sweep(self, targets: Collection[KubernetesTarget]) -> None:
         """End an earlier leader's Jobs and remove their folders, even if a cluster is away."""
-        for context in contexts:
+        if self._settings.kubernetes.verify_dags:
+            sweep(self.sessions(), {(t.context, t.namespace) for t in targets}, log.warning)
+        for context in {target.context for target in targets}:
             try:
                 self.sessions().sweep(context)
             except GroundcrewError as error:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TypeVar
 
 from reconciler.core.accept import source_failed, source_recovered
-from reconciler.core.builds import maker
+from reconciler.core.builds import maker, users
 from reconciler.core.definitions import Definitions, Instance
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.focus import NOTHING, Decider
@@ -364,6 +364,7 @@ class Daemon:
             record.runtime,
             lock_key(environment.definition),
             self.rooms.log_of(key),
+            tuple(r.definition for r in users(build, environment, self._records.instances)),
         )
 
     def _poll_if_due(self) -> None:

@@ -81,6 +81,7 @@ class BuildTask:
     runtime: Runtime
     lock_key: str
     log: Path
+    users: tuple[Instance, ...] = ()  # all instances that the build is for
 
 
 class BuildEffects:
@@ -170,10 +171,13 @@ class BuildEffects:
                 return BuildOutcome(kind, build_id=built.build_id, packages=built.packages)
             case "verify":
                 assert task.build.build_id is not None, "a build is verified after it was built"
-                report = builder.verify(
-                    job, recipe, runtime, task.instance, task.build.build_id
-                ).report
-                return BuildOutcome(kind, cost=measured(report))
+                build_id = task.build.build_id
+                report = builder.verify(job, recipe, runtime, task.instance, build_id).report
+                dags = tuple(
+                    builder.check_dags(job, recipe, runtime, instance, build_id)
+                    for instance in task.users
+                )
+                return BuildOutcome(kind, cost=measured(report), dags=dags)
             case _:
                 raise AssertionError(f"{kind} is no build effect")
 

@@ -184,9 +184,9 @@ class Rooms:
     def sweep(self) -> None:
         """End Jobs that an earlier leader left behind; without clusters there are none."""
         found = [r.definition.kubernetes for r in self.store.load().instances.values()]
-        contexts = {target.context for target in found if target is not None}
-        if contexts:
-            self.clusters().sweep(contexts)
+        targets = [target for target in found if target is not None]
+        if targets:
+            self.clusters().sweep(targets)
 
     def close(self) -> None:
         """End the Jobs and close the connections to clusters."""

@@ -54,6 +54,48 @@ else:
 '''
 
 
+LIBRARY = {
+    "configuration.py": """
+import os
+
+class conf:
+    @staticmethod
+    def getboolean(section, key):
+        return True
+
+    @staticmethod
+    def getfloat(section, key):
+        return float(os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}", "30"))
+""",
+    "utils/file.py": """
+import os
+
+def list_py_file_paths(directory, safe_mode=True):
+    found = []
+    for here, _, names in os.walk(directory, followlinks=True):
+        found += [os.path.join(here, name) for name in sorted(names) if name.endswith(".py")]
+    return found
+""",
+    "models/dagbag.py": """
+import importlib.util, traceback
+
+class DagBag:
+    def __init__(self, dag_folder=None, collect_dags=True):
+        self.import_errors = {}
+
+    def process_file(self, path, only_if_updated=True, safe_mode=True):
+        if not path.endswith(".py"):
+            return
+        spec = importlib.util.spec_from_file_location("dag", path)
+        try:
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        except Exception:
+            self.import_errors[path] = traceback.format_exc()
+""",
+}
+"""What of Airflow the program that parses DAGs in a pod imports."""
+
+
 def make_base(directory: Path, others: dict[str, str] | None = None) -> str:
     """Create a base below `directory`; return the path of its interpreter.
 
@@ -69,6 +111,9 @@ def make_base(directory: Path, others: dict[str, str] | None = None) -> str:
     package.mkdir()
     (package / "__init__.py").write_text(f'__version__ = "{VERSION}"\n')
     (package / "__main__.py").write_text(MAIN)
+    for name, text in LIBRARY.items():
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text(text)
     needs = "".join(f"Requires-Dist: {name}\n" for name in others or {})
     for name, version in {"apache-airflow": VERSION, **(others or {})}.items():
         stem = name.replace("-", "_")

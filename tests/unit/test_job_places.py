@@ -17,7 +17,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.jobs.exchange import Command
 from reconciler.builder.jobs.places import Place, Places
 from reconciler.builder.jobs.session import Session
-from reconciler.builder.jobs.slot import JobSlot
+from reconciler.builder.jobs.slot import JobSlot, Kind
 from reconciler.core.errors import Cancelled
 from reconciler.settings import JobSettings
 
@@ -96,18 +96,18 @@ def test_who_is_cancelled_waits_no_more() -> None:
     assert not places._waiting
 
 
-def test_commands_of_two_kinds_never_run_at_once() -> None:
-    """A build's harmless commands wait for those that run the team's code, and vice versa."""
+def test_commands_of_different_kinds_never_run_at_once() -> None:
+    """A build's harmless commands, those that run the team's code and its DAG Job take turns."""
     slot, lock = JobSlot(), threading.Lock()
-    running, mixed, side_by_side = Counter[bool](), 0, 0
+    running, mixed, side_by_side = Counter[Kind](), 0, 0
 
     def command(number: int) -> None:
         nonlocal mixed, side_by_side
-        kind = number % 2 == 0
-        with slot.use(harmless=kind, check=nothing):
+        kind = [*Kind][number % 3]
+        with slot.use(kind, nothing):
             with lock:
                 running[kind] += 1
-                mixed += running[not kind] > 0
+                mixed += any(running[other] for other in Kind if other is not kind)
                 side_by_side += running[kind] > 1
             time.sleep(0.005)
             with lock:
@@ -127,9 +127,9 @@ def test_a_cancelled_command_waits_for_no_other_kind() -> None:
 
     slot = JobSlot()
     with (
-        slot.use(harmless=True, check=nothing),
+        slot.use(Kind.HARMLESS, nothing),
         pytest.raises(Cancelled),
-        slot.use(harmless=False, check=check),
+        slot.use(Kind.OWN, check),
     ):
         pytest.fail("it ran beside the other kind")
 

@@ -21,6 +21,7 @@ TIER = "tier=airflow"
 TASKS = "kubernetes_executor=True"  # on every pod that the executor creates, whatever its template
 COMPONENTS = ("scheduler", "dag-processor", "triggerer", "worker", "webserver", "api-server")
 FOREIGN = ("pgbouncer", "redis", "statsd")  # of the chart, in images without Airflow
+PARSERS = ("dag-processor", "scheduler")  # the first that a release has parses its DAGs
 KINDS = ("deployments", "statefulsets")
 KUBERNETES_EXECUTOR = "KubernetesExecutor"
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
@@ -76,6 +77,19 @@ class Release:
                 self._instance.place,
             )
         return found
+
+    def parser(self) -> tuple[str, Json]:
+        """Return the component that parses DAGs, and its pod template; raises Away."""
+        found = {component_of(item): item["spec"]["template"] for _, item in self.workloads()}
+        for component in PARSERS:
+            if component in found:
+                return component, found[component]
+        raise Away(
+            "ReleaseMissing",
+            f"instance {self._instance.name}: release {self.name} in {self.namespace} has neither "
+            f"a dag-processor nor a scheduler",
+            self._instance.place,
+        )
 
     def components(self) -> frozenset[str]:
         """Return the components that the release has, without those scaled to zero."""

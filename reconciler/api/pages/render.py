@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from reconciler.api.pages import words
 from reconciler.api.people import CSRF, SESSION_SECONDS, People, Person, form_secret
 from reconciler.core.addresses import shown
+from reconciler.core.dagchecks import dag_words
 from reconciler.core.words import moment, size, span
 
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -36,7 +37,7 @@ class Renderer:
         )
         filters: dict[str, Any] = {
             "tone": words.tone, "sign": words.sign, "span": span, "exact": moment,
-            "machine": words.machine, "address": shown, "size": size,
+            "machine": words.machine, "address": shown, "size": size, "dags": dag_words,
         }  # fmt: skip
         self._templates.filters.update(filters)
         self._templates.globals["asset"] = {

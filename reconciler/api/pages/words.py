@@ -30,7 +30,7 @@ EVENTS = (
     "BuildRetry", "BuildCancelled", "ActivationStarted", "ActivationPhase", "ActivationActive",
     "ActivationAborted", "RolledBack", "Quarantined", "Degraded", "Suspended", "Resumed",
     "RetryRequested", "RefreshRequested", "RollbackRequested", "RollbackRefused", "RequestRefused",
-    "GarbageCollected", "GarbageFailed",
+    "DagsParsed", "DagsNotSeen", "GarbageCollected", "GarbageFailed",
 )  # fmt: skip
 """Kinds of events, for the filter."""
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}

@@ -23,9 +23,9 @@ from reconciler.builder.job import Job
 from reconciler.builder.jobs.exchange import Command
 from reconciler.builder.jobs.gateway import Gateway
 from reconciler.builder.jobs.manifest import FOLDER_LABEL, MANAGED, Order, job_manifest, user_of
-from reconciler.builder.jobs.places import Places
+from reconciler.builder.jobs.places import Place, Places
 from reconciler.builder.jobs.session import LANES, Session, clear
-from reconciler.builder.jobs.slot import JobSlot
+from reconciler.builder.jobs.slot import JobSlot, Kind
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.workshop import Ended
 from reconciler.cluster.clusters import Clusters
@@ -53,6 +53,7 @@ class Sessions:
     tools: Path
     gateway: Gateway
     _open: dict[Key, Session] = field(default_factory=dict)
+    _apart: set[str] = field(default_factory=set)  # names of Jobs outside the sessions
     _slots: dict[str, JobSlot] = field(default_factory=dict)
     _places: dict[str | None, Places] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -75,14 +76,50 @@ class Sessions:
     @contextlib.contextmanager
     def working(self, job: Job, image: Image, *, harmless: bool) -> Iterator[Session]:
         """Yield the session of a build for one command; the build's other Job has ended."""
-        with self._lock:
-            slot = self._slots.setdefault(job.key, JobSlot())
-        with slot.use(harmless=harmless, check=job.check):
+        with self._slot(job).use(Kind.of(harmless=harmless), job.check):
             with self._lock:
                 other = self._open.get((job.key, not harmless))
             if other is not None:
                 other.rest()
             yield self.session(job, image, harmless=harmless)
+
+    @contextlib.contextmanager
+    def apart(self, job: Job, image: Image, name: str) -> Iterator[None]:
+        """Room for a Job of a build outside its sessions; the build has no other Job meanwhile.
+
+        The folder `name` on the share says that the Job is this daemon's; see `left_by_another`.
+        """
+        with self._slot(job).use(Kind.DAGS, job.check):
+            with self._lock:
+                sessions = [self._open.get((job.key, harmless)) for harmless in (True, False)]
+            for session in sessions:
+                if session is not None:
+                    session.rest()
+            places, place = self._places_of(image.context), Place(job.key, job.team)
+            places.take(place, job.check)
+            folder = self.share / STAGING / name
+            try:
+                with self._lock:
+                    self._apart.add(name)
+                folder.mkdir(parents=True)
+                yield
+            finally:
+                clear(folder, 0.0)
+                with self._lock:
+                    self._apart.discard(name)
+                places.leave(place)
+
+    def left_by_another(self, name: str) -> bool:
+        """Return True if a Job is on this share, but not of this daemon: an earlier one left it."""
+        return name not in self._mine() and (self.share / STAGING / name).is_dir()
+
+    def _slot(self, job: Job) -> JobSlot:
+        with self._lock:
+            return self._slots.setdefault(job.key, JobSlot())
+
+    def _places_of(self, context: str | None) -> Places:
+        limit = self.settings.cluster(context).parallel_builds
+        return self._places.setdefault(context, Places(limit))
 
     def _make(self, job: Job, image: Image) -> Session:
         name = f"groundcrew-{job.key}-{secrets.token_hex(3)}"
@@ -96,10 +133,7 @@ class Sessions:
             order = Order(job_name, job.team, job.key, image, self.share, folder, command)
             return job_manifest(order, self.settings)
 
-        places = self._places.get(image.context)
-        if places is None:
-            limit = self.settings.cluster(image.context).parallel_builds
-            places = self._places[image.context] = Places(limit)
+        places = self._places_of(image.context)
         return Session(
             self.clusters.of(image.context), places, self.settings.jobs, manifest, folder
         )
@@ -139,7 +173,7 @@ class Sessions:
         for found in cluster.list("jobs", namespace, MANAGED):
             name = str(found["metadata"]["name"])
             folder = found["metadata"].get("labels", {}).get(FOLDER_LABEL, name)
-            if folder not in self._mine() and (self.share / STAGING / folder).is_dir():
+            if self.left_by_another(folder):
                 log.info("ending Job %s of an earlier daemon", name)
                 cluster.delete("jobs", namespace, name)
 
@@ -156,7 +190,7 @@ class Sessions:
 
     def _mine(self) -> set[str]:
         with self._lock:
-            return {session.folder.name for session in self._open.values()}
+            return {session.folder.name for session in self._open.values()} | self._apart
 
     def close(self) -> None:
         """End every Job."""

@@ -92,6 +92,7 @@ capabilities:
   "secrets_dir" "/etc/groundcrew/secrets"
   "kubernetes" (dict
     "volume" (include "groundcrew.shareSource" . | fromJson)
+    "verify_dags" .Values.verifyDags
     "jobs" (dict
       "namespace" .Values.builds.namespace
       "index_port" (int .Values.indexPort)

@@ -32,6 +32,13 @@
   verbs: [list]
 {{- end }}
 
+{{/* In the namespace of an Airflow release: for the Jobs that parse its DAGs. */}}
+{{- define "groundcrew.rulesForDags" -}}
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [create, get, list, delete]
+{{- end }}
+
 {{/* A Role and its binding. Takes root, namespace, name and rules (text). */}}
 {{- define "groundcrew.role" -}}
 apiVersion: rbac.authorization.k8s.io/v1

@@ -1,0 +1,1 @@
+"""Parsing the DAGs of a release on Kubernetes with a candidate build, before the switch."""

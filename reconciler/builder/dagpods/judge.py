@@ -1,0 +1,131 @@
+"""Judgement of parsed DAGs: what breaks with a build that works without it. Pure.
+
+A file counts against a build only if it works with what it is compared to (the active build, or the
+base alone where none is active), in the same pod and under the same conditions. A file that asks
+for a Variable or Connection, which the pod has none of, is not judged; but if it gets that far
+without the build, and does not even import with it, then it counts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from reconciler.builder.dagpods.report import Outcome, Report, Row
+from reconciler.core.model import DagCheck
+
+NAMES = 10  # first names that are told
+WORDS_LIMIT = 300  # characters of an error in a message
+WORKS = frozenset({"ok", "forks"})
+
+_NEEDS = re.compile(
+    r"Variable .{0,200} does not exist|VARIABLE_NOT_FOUND|CONNECTION_NOT_FOUND"
+    r"|AirflowNotFoundException|The conn_id .{0,200} isn't defined|SUPERVISOR_COMMS"
+    r"|no such table|unable to open database file|OperationalError|UnmappedInstanceError"
+)
+_IMPORT = re.compile(r"(ModuleNotFoundError|ImportError|SyntaxError|AttributeError|NameError)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What counts against the build, as (file, words, error), and what was seen."""
+
+    against: tuple[tuple[str, str, str], ...]
+    check: DagCheck
+
+
+def judge(report: Report, instance: str, source: str, reference: str) -> Judgement:
+    """Judge a report; `reference` says in words what the candidate was compared to."""
+    against: list[tuple[str, str, str]] = []
+    failing: list[str] = []
+    unjudged: list[tuple[str, str]] = []
+    if report.failed and not report.reference_failed and report.count:
+        words = f"Airflow does not start with this build, but does {reference}"
+        against.append(("", words, report.failed))
+    for row in report.rows:
+        if words := _against(row, reference):
+            against.append((row.file, words, row.candidate.error))
+        elif reason := _unjudged(row, compared=not report.reference_failed):
+            unjudged.append((row.file, reason))
+        else:
+            failing.append(row.file)
+    seen = 0 if report.failed else report.count - report.late
+    check = DagCheck(
+        instance,
+        source=f"{source} at {report.commit[:10]}" if report.commit else source,
+        seen=seen,
+        names=tuple(report.files[:NAMES]),
+        failing=tuple(failing[:NAMES]),
+        unjudged=tuple(unjudged[:NAMES]),
+        unseen="; ".join(_unseen(report)),
+        mark=report.mark,
+    )
+    return Judgement(tuple(against), check)
+
+
+def _against(row: Row, reference: str) -> str:
+    """Return why a file counts against the build; "" if it does not."""
+    other = row.reference
+    if other is None:
+        return ""
+    kind = kind_of(row.candidate)
+    last = last_line(row.candidate.error)
+    if other.kind in WORKS:
+        match kind:
+            case "error":
+                return f"parses {reference}, but not with this build: {last}"
+            case "hung":
+                return f"parses {reference}, but does not end with this build"
+            case "died":
+                return f"parses {reference}, but ends its process with this build: {last}"
+    if kind_of(other) == "needs" and kind == "error" and _IMPORT.search(last):
+        return f"gets as far as its variables {reference}, but not with this build: {last}"
+    return ""
+
+
+def _unjudged(row: Row, *, compared: bool) -> str:
+    """Return why nothing is known of a file; "" if it fails without the build too."""
+    match kind_of(row.candidate):
+        case "needs":
+            return f"it needs a variable or connection: {last_line(row.candidate.error)}"
+        case "hung":
+            return "it does not end in time, without this build either"
+        case "died":
+            return "it ends its own process, without this build either"
+        case "forks":
+            return "it leaves processes behind; it parses"
+        case _:
+            return "" if compared and row.reference is not None else last_line(row.candidate.error)
+
+
+def _unseen(report: Report) -> list[str]:
+    """Return why DAGs were not seen."""
+    words = list(report.unseen)
+    if report.failed and report.reference_failed:
+        words.append(f"Airflow does not start in the pod: {last_line(report.failed)}")
+    if report.late:
+        words.append(
+            f"the time was over before {report.late} files were parsed; raise "
+            f"builder.verify_timeout"
+        )
+    if not report.count and not words:
+        words.append(f"there is no DAG file in {', '.join(report.folders)}")
+    return words
+
+
+def needs_values(error: str) -> bool:
+    """Return True for an error for want of a variable, a connection or Airflow's database."""
+    return _NEEDS.search(error) is not None
+
+
+def kind_of(outcome: Outcome) -> str:
+    """Return the kind of an outcome; `needs` is an error for want of variables or connections."""
+    if outcome.kind == "error" and needs_values(outcome.error):
+        return "needs"
+    return outcome.kind
+
+
+def last_line(error: str) -> str:
+    """Return the line of a stack trace that says what is wrong."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return lines[-1][:WORDS_LIMIT] if lines else "unknown"

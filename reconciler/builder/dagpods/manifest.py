@@ -1,0 +1,227 @@
+"""The Job that parses a release's DAGs: it may do as little as possible.
+
+It runs in the release's own namespace, since that is where the DAGs can be mounted, but it is put
+together anew from an allow-list: no service account token, no variable or secret of the release
+(unless the Instance says `checks: {runAs: release}`), nothing writable but local disk. Only the
+container that fetches from git has the credentials for git, and only the one that copies settings
+sees the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.builder.dagpods.source import Source
+from reconciler.builder.jobs.manifest import (
+    CONTAINER,
+    FOLDER_LABEL,
+    SCRATCH_REQUEST,
+    user_of,
+)
+from reconciler.core.runtime import Runtime
+from reconciler.settings import JobSettings
+
+Json = dict[str, Any]
+
+COMPONENT = "dags"
+INSTANCE_LABEL = "groundcrew.io/instance"
+NETWORK_LABEL = "groundcrew.io/network"  # network policies go by it: none, or git
+SCRATCH, CONFIG, FETCHING = "groundcrew-scratch", "groundcrew-config", "groundcrew-git"
+TMP = "/tmp"  # noqa: S108 - in the pod, its own
+CONFIG_FOLDER = "/groundcrew-config"
+SETTINGS = f"{TMP}/settings.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DagOrder:
+    """What one Job is for; `program` is on the share, `reference` is a build or "none"."""
+
+    name: str
+    namespace: str
+    team: str
+    key: str
+    instance: str
+    component: str
+    release: str
+    candidate: str
+    reference: str
+    loader: Path
+    program: Path
+    timeout: float
+    as_release: bool = False
+
+
+def dag_job(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> Json:
+    """Return the Job's document."""
+    labels = {
+        "app.kubernetes.io/managed-by": "groundcrew",
+        "app.kubernetes.io/component": COMPONENT,
+        "groundcrew.io/team": order.team,
+        "groundcrew.io/build": order.key,
+        INSTANCE_LABEL: order.instance,
+        FOLDER_LABEL: order.name,
+        NETWORK_LABEL: "git" if source.sync else "release" if order.as_release else "none",
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": order.name, "namespace": order.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": int(order.timeout + settings.start_timeout + 60),
+            "ttlSecondsAfterFinished": settings.ttl,
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": _pod(order, source, runtime, settings),
+            },
+        },
+    }
+
+
+def _pod(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> Json:
+    assert runtime.image is not None, "a release runs an image"
+    user = user_of(runtime.image, settings)
+    security: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if user is not None:
+        security |= {"runAsUser": user, "runAsGroup": runtime.image.group or 0}
+    group = source.pod.get("fsGroup")
+    if group is not None and source.sync:  # a secret's files are readable for that group
+        security |= {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
+    elif group is not None:
+        security["supplementalGroups"] = [group]
+    pod: Json = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": security,
+        "affinity": _beside(order),
+        "initContainers": _before(order, source, runtime, settings),
+        "containers": [_main(order, source, runtime, settings)],
+        "volumes": _volumes(source, settings),
+    }
+    if settings.priority_class:
+        pod["priorityClassName"] = settings.priority_class
+    kept = ("nodeSelector", "tolerations", "imagePullSecrets")
+    return {**pod, **{key: source.pod[key] for key in kept if key in source.pod}}
+
+
+def _main(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> Json:
+    """The container that runs the DAGs."""
+    assert runtime.image is not None, "a release runs an image"
+    request = {
+        "candidate": order.candidate,
+        "reference": order.reference,
+        "folder": source.folder,
+        "home": source.home,
+        "airflow": runtime.airflow_version,
+        "loader": str(order.loader),
+        "timeout": order.timeout,
+        "settings": SETTINGS,
+        "as_release": order.as_release,
+    }
+    own = {"PYTHONDONTWRITEBYTECODE": "1", "GROUNDCREW_DAGS": json.dumps(request)}
+    given = {str(one["name"]): one for one in source.environment} | {
+        name: {"name": name, "value": value} for name, value in source.variables.items()
+    }
+    variables = given | {name: {"name": name, "value": value} for name, value in own.items()}
+    found = {
+        **_container(CONTAINER, runtime.image.reference, settings),
+        "command": [runtime.python, "-I", str(order.program), "check"],
+        "env": [v for name, v in variables.items() if name != "GROUNDCREW_BUILD"],
+        "volumeMounts": [*source.mounts, {"name": SCRATCH, "mountPath": TMP}],
+    }
+    if source.environment_from:
+        found["envFrom"] = list(source.environment_from)
+    return found
+
+
+def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> list[Json]:
+    """The containers that run before it: one fetches from git, one copies settings."""
+    assert runtime.image is not None, "a release runs an image"
+    found: list[Json] = []
+    if source.sync is not None:
+        own = {key: value for key, value in source.sync.items() if key != "user"}
+        container = {
+            **_container("git-sync", str(source.sync["image"]), settings),
+            **own,
+            "volumeMounts": [
+                *source.sync["volumeMounts"], {"name": FETCHING, "mountPath": TMP},
+            ],
+        }  # fmt: skip
+        if settings.run_as != "namespace":
+            container["securityContext"] = {
+                **container["securityContext"], "runAsUser": source.sync["user"],
+            }  # fmt: skip
+        found.append(container)
+    if source.config:
+        share = [m for m in source.mounts if _holds(m, order.program)]
+        found.append({
+            **_container("settings", runtime.image.reference, settings),
+            "command": [
+                runtime.python, "-I", str(order.program), "settings",
+                f"{CONFIG_FOLDER}/airflow.cfg", SETTINGS,
+            ],
+            "volumeMounts": [
+                *share, {"name": SCRATCH, "mountPath": TMP},
+                {"name": CONFIG, "mountPath": CONFIG_FOLDER, "readOnly": True},
+            ],
+        })  # fmt: skip
+    return found
+
+
+def _holds(mount: Mapping[str, Any], path: Path) -> bool:
+    return path.is_relative_to(str(mount["mountPath"]))
+
+
+def _container(name: str, image: str, settings: JobSettings) -> Json:
+    limits = {
+        "cpu": settings.cpu,
+        "memory": settings.memory,
+        "ephemeral-storage": settings.scratch,
+    }
+    requests = {
+        "cpu": settings.cpu_request,
+        "memory": settings.memory_request,
+        "ephemeral-storage": SCRATCH_REQUEST,
+    }
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "workingDir": TMP,
+        "resources": {"requests": requests, "limits": limits},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _volumes(source: Source, settings: JobSettings) -> list[Json]:
+    found = [*source.volumes]
+    names = {volume["name"] for volume in found}
+    found += [volume for volume in source.sync_volumes if volume["name"] not in names]
+    found.append({"name": SCRATCH, "emptyDir": {"sizeLimit": settings.scratch}})
+    if source.sync is not None:
+        found.append({"name": FETCHING, "emptyDir": {"sizeLimit": settings.scratch}})
+    if source.config:
+        only = [{"key": "airflow.cfg", "path": "airflow.cfg"}]
+        config = {"name": source.config, "items": only, "optional": True}
+        found.append({"name": CONFIG, "configMap": config})
+    return found
+
+
+def _beside(order: DagOrder) -> Json:
+    """Beside the component's own pod if there is room: a claim may be mounted on one node only."""
+    labels = {"tier": "airflow", "component": order.component, "release": order.release}
+    term = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}

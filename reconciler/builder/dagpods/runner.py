@@ -1,0 +1,260 @@
+"""Runs the Jobs that parse the DAGs of releases, and says what they have shown.
+
+What only this instance's release or cluster stands in the way of (no right to make Jobs, no room,
+DAGs in a place that cannot be mounted) leaves its DAGs unseen, in words: the build goes on, and
+the probe after the switch still guards the instance. What may pass by itself is Retryable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from reconciler.builder.candidate import NO_BUILD, Candidate
+from reconciler.builder.dagpods.dagpod import PREFIX
+from reconciler.builder.dagpods.judge import Judgement, judge
+from reconciler.builder.dagpods.manifest import COMPONENT, DagOrder, dag_job
+from reconciler.builder.dagpods.report import Report, read_report
+from reconciler.builder.dagpods.source import Source, Unseen, source_of
+from reconciler.builder.job import Job
+from reconciler.builder.jobs.endings import NO_NODE, hindrance, lost
+from reconciler.builder.jobs.manifest import CONTAINER, MANAGED
+from reconciler.builder.jobs.workshop import Sessions
+from reconciler.cluster.cluster import Cluster
+from reconciler.core.definitions import Instance, KubernetesTarget, Place
+from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
+from reconciler.core.model import DagCheck
+from reconciler.core.runtime import Runtime
+from reconciler.documents import Malformed
+
+PODS = f"{MANAGED},app.kubernetes.io/component={COMPONENT}"
+POLL_INTERVAL = 0.5
+START_PATIENCE = 10.0  # seconds in which what keeps a pod from starting may pass by itself
+GONE_INTERVAL = 5.0  # seconds between two questions about a Job that has no pod
+LOG_LINES = 5000
+
+Json = dict[str, Any]
+
+
+class Parsers(Protocol):
+    """Where the pod template of the component that parses DAGs is looked up."""
+
+    def __call__(self, instance: Instance) -> tuple[str, Json]:
+        """Return (component, pod template) of a release; raises Retryable."""
+
+
+@dataclass(frozen=True, slots=True)
+class DagPods:
+    """Parses DAGs of releases; `program` is its own, on the share."""
+
+    sessions: Sessions
+    parser_of: Parsers
+    timeout: float
+    program: str = "dagpod.py"
+    enabled: bool = True
+
+    def check(
+        self,
+        job: Job,
+        runtime: Runtime,
+        instance: Instance,
+        candidate: Candidate,
+        place: Place | None,
+    ) -> DagCheck:
+        """Parse the DAGs of an instance with a candidate, and say which were seen.
+
+        `place` is where the build is asked for. Raises Stalled("VerificationFailed") for a DAG that
+        breaks with it, Retryable where the Job is lost.
+        """
+        try:
+            found, source = self._parse(job, runtime, instance, candidate)
+        except Unseen as error:
+            job.say(f"the DAGs of {instance.name} were not seen: {error.words}")
+            return DagCheck(instance.name, unseen=error.words)
+        active = candidate.active
+        reference = f"with the active build {active}" if active else "on the base alone"
+        judgement = judge(found, instance.name, source.words, reference)
+        _tell(job, judgement)
+        for file, words, traceback in judgement.against:
+            job.say(traceback)
+            what = f"the DAG {file} of instance {instance.name} {words}" if file else words
+            raise Stalled("VerificationFailed", what, place)
+        return judgement.check
+
+    def _parse(
+        self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate
+    ) -> tuple[Report, Source]:
+        target = instance.kubernetes
+        assert target is not None, "a release is on Kubernetes"
+        if not self.enabled:
+            raise Unseen("kubernetes.verify_dags is off in the daemon's settings")
+        component, template = self.parser_of(instance)
+        source = source_of(
+            template, component, str(self.sessions.share), instance.dags,
+            as_release=instance.checks_as_release,
+        )  # fmt: skip
+        name = f"groundcrew-dags-{job.key}-{secrets.token_hex(3)}"
+        order = DagOrder(
+            name, target.namespace, job.team, job.key, instance.name, component, target.release,
+            candidate.build_id, candidate.active or NO_BUILD, candidate.loader,
+            self.sessions.tools / self.program, self.timeout, instance.checks_as_release,
+        )  # fmt: skip
+        manifest = dag_job(order, source, runtime, self.sessions.settings.jobs)
+        job.say(f"parsing the DAGs of {instance.name} from {source.words}")
+        assert runtime.image is not None, "a release runs an image"
+        with self.sessions.apart(job, runtime.image, name):
+            cluster = self.sessions.clusters.of(target.context)
+            lines = _Run(cluster, self.sessions, target, name, job).run(manifest)
+        for line in lines:
+            if not line.startswith(PREFIX):
+                job.say(line)
+        try:
+            return read_report(lines), source
+        except Malformed as error:
+            tail = " ".join(line for line in lines if not line.startswith(PREFIX))[-300:]
+            raise Unseen(f"{error}: {tail}" if tail else str(error)) from error
+
+
+@dataclass(slots=True)
+class _Run:
+    """One Job, from its creation to the lines of its log."""
+
+    cluster: Cluster
+    sessions: Sessions
+    target: KubernetesTarget
+    name: str
+    job: Job
+    begun: float = field(default_factory=time.monotonic)
+    seen: bool = False
+    asked: float = 0.0
+    hindered: float = 0.0
+    refused: list[Json] = field(default_factory=list)
+
+    def run(self, manifest: Json) -> list[str]:
+        """Return the log of the Job; raises Unseen or Retryable. The Job is gone afterwards."""
+        namespace = self.target.namespace
+        mirror = self.cluster.mirror("pods", namespace, PODS)
+        mirror.synced(self.cluster.limits.request_timeout)
+        self.begun = time.monotonic()
+        try:
+            self.cluster.create("jobs", namespace, manifest)
+        except Away as error:
+            if error.reason != "Forbidden":
+                raise
+            raise Unseen(
+                f"the daemon may not make Jobs in namespace {namespace}: leave verifyDags of the "
+                f"Helm chart on and upgrade it, or grant it ({error.message})"
+            ) from error
+        except Stalled as error:
+            raise Unseen(f"Kubernetes refuses the Job: {error.message}") from error
+        try:
+            return self._watch()
+        finally:
+            with contextlib.suppress(GroundcrewError):
+                self.cluster.delete("jobs", namespace, self.name)
+
+    def _watch(self) -> list[str]:
+        while True:
+            pod = self._pod()
+            phase = ((pod or {}).get("status") or {}).get("phase")
+            if pod is not None and phase in ("Succeeded", "Failed"):
+                return self._ended(pod)
+            if pod is not None and pod["metadata"].get("deletionTimestamp"):
+                raise Retryable("JobLost", f"Job {self.name} was lost; parsing the DAGs anew")
+            if self.seen and pod is None:
+                raise Retryable("JobLost", f"Job {self.name} was deleted; parsing the DAGs anew")
+            self.seen = self.seen or pod is not None
+            if phase != "Running":
+                self._wait(pod)
+            if self.job.cancelled.wait(POLL_INTERVAL):
+                self.job.check()
+
+    def _ended(self, pod: Json) -> list[str]:
+        name, namespace = str(pod["metadata"]["name"]), self.target.namespace
+        statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
+        broken = next(
+            (
+                s
+                for s in statuses
+                if ((s.get("state") or {}).get("terminated") or {}).get("exitCode")
+            ),
+            None,
+        )
+        container = str(broken["name"]) if broken is not None else CONTAINER
+        lines = self.cluster.logs(namespace, name, container, tail=LOG_LINES).splitlines()
+        if broken is not None:
+            said = " ".join(lines[-5:])[-300:]
+            raise Unseen(f"the container {container} of the pod that parses DAGs failed: {said}")
+        if any(line.startswith(PREFIX) for line in lines):
+            return lines
+        error = lost(self.name, pod, self.sessions.settings.jobs, time.monotonic() - self.begun)
+        tail = " ".join(lines[-5:])[-300:]
+        if isinstance(error, Stalled):
+            raise Unseen(error.message)
+        if (pod.get("status") or {}).get("reason"):  # evicted, or its node went
+            raise error
+        raise Unseen(f"the pod that parses DAGs gave no report: {tail}")
+
+    def _wait(self, pod: Json | None) -> None:
+        """Raise Unseen when a pod that does not run yet has had its time."""
+        now = time.monotonic()
+        waited = now - self.begun
+        if pod is None and waited > GONE_INTERVAL and now - self.asked > GONE_INTERVAL:
+            self.asked = now
+            self._look_for_refusals()
+        reason, words = hindrance(pod, self.refused)
+        if not reason:
+            self.hindered = 0.0
+        elif not self.hindered:
+            self.hindered = now
+        limits = self.cluster.limits
+        patience = limits.schedule_timeout if reason == NO_NODE else START_PATIENCE
+        late = waited > self.sessions.settings.jobs.start_timeout
+        if late or (self.hindered and now - self.hindered > patience):
+            words = words or ("its pod is pending" if pod is not None else "it has no pod")
+            raise Unseen(f"Job {self.name} did not start within {waited:.0f} s: {words}")
+
+    def _look_for_refusals(self) -> None:
+        namespace = self.target.namespace
+        if self.cluster.get("jobs", namespace, self.name) is None:
+            raise Retryable("JobLost", f"Job {self.name} was deleted; parsing the DAGs anew")
+        about = f"involvedObject.kind=Job,involvedObject.name={self.name},reason=FailedCreate"
+        with contextlib.suppress(GroundcrewError):
+            self.refused = self.cluster.list("events", namespace, fields=about)
+
+    def _pod(self) -> Json | None:
+        mirror = self.cluster.mirror("pods", self.target.namespace, PODS)
+        for pod in mirror.items():
+            labels = pod["metadata"].get("labels") or {}
+            if labels.get("batch.kubernetes.io/job-name") == self.name:
+                return dict(pod)
+        return None
+
+
+def sweep(
+    sessions: Sessions, namespaces: Iterable[tuple[str | None, str]], say: Callable[[str], None]
+) -> None:
+    """End the Jobs that an earlier daemon has left in namespaces of releases."""
+    for context, namespace in sorted(namespaces, key=str):
+        try:
+            for found in sessions.clusters.of(context).list("jobs", namespace, PODS):
+                name = str(found["metadata"]["name"])
+                if sessions.left_by_another(name):
+                    sessions.clusters.of(context).delete("jobs", namespace, name)
+        except GroundcrewError as error:
+            say(f"Jobs of an earlier daemon in {namespace}: {error}")
+
+
+def _tell(job: Job, judgement: Judgement) -> None:
+    check = judgement.check
+    job.say(f"parsed {check.seen} DAG files of {check.instance} from {check.source}")
+    for file in check.failing:
+        job.say(f"{file} does not parse without this build either")
+    for file, why in check.unjudged:
+        job.say(f"{file} is not judged: {why}")
+    if check.unseen:
+        job.say(f"not seen: {check.unseen}")

@@ -1,0 +1,63 @@
+"""Which DAGs were parsed with a build before the switch: in history, and in words.
+
+Called when a verification has ended, and by `status`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from reconciler.core.model import BuildRecord, DagCheck
+from reconciler.core.world import Draft
+
+Checks = Mapping[tuple[str, str | None], DagCheck]  # by instance and build id
+
+NAMES = 3  # DAG files that are named where all are counted
+
+
+def tell_dags(draft: Draft, build: BuildRecord, check: DagCheck) -> None:
+    """Add to an instance's history which of its DAGs were parsed with a build."""
+    draft.event(
+        "DagsParsed" if check.seen else "DagsNotSeen",
+        (f"instance/{check.instance}", build.team),
+        dag_words(check),
+        revision=build.revision,
+        data={
+            "build": build.build_id or "",
+            "source": check.source,
+            "seen": check.seen,
+            "failing": list(check.failing),
+            "unjudged": [list(pair) for pair in check.unjudged],
+            "unseen": check.unseen,
+            "mark": check.mark,
+        },
+    )
+
+
+def dag_words(check: DagCheck) -> str:
+    """Return in words which DAGs were parsed before the switch, and which were not."""
+    parts = []
+    if check.seen:
+        names = ", ".join(check.names[:NAMES])
+        more = f" and {check.seen - NAMES} more" if check.seen > NAMES else ""
+        parts.append(f"{check.seen} DAG files parsed from {check.source}: {names}{more}")
+    if check.failing:
+        parts.append(f"failing already: {', '.join(check.failing[:NAMES])}")
+    if check.unjudged:
+        named = ", ".join(f"{file} ({why})" for file, why in check.unjudged[:NAMES])
+        parts.append(f"not judged: {named}")
+    if check.unseen:
+        parts.append(f"not seen: {check.unseen}")
+    return "; ".join(parts)
+
+
+def checks_of(builds: Iterable[BuildRecord]) -> Checks:
+    """Return what is known of the DAGs of each instance with each build: the newest of each."""
+    found: dict[tuple[str, str | None], DagCheck] = {}
+    for build in sorted((b for b in builds if b.dags), key=_verified_at):
+        found.update({(check.instance, build.build_id): check for check in build.dags})
+    return found
+
+
+def _verified_at(build: BuildRecord) -> float:
+    return build.phases[-1][1] if build.phases else build.created_at
