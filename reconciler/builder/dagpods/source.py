@@ -141,7 +141,7 @@ def _variables(main: Json) -> dict[str, str]:
     return {
         str(one["name"]): str(one["value"])
         for one in main.get("env") or []
-        if one["name"] in VARIABLES and one.get("value")
+        if one["name"] in VARIABLES and one.get("value") and "$(" not in str(one["value"])
     }
 
 
