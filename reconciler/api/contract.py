@@ -180,7 +180,7 @@ class UnjudgedDag(Shape):
 
 
 class Dags(Shape):
-    """Which DAG files were parsed with the wanted build before the switch.
+    """DAG files that were parsed with the wanted build before the switch.
 
     `seen` counts them, and `names` are the first; `failing` fail without that build too. `unseen`
     says why DAGs were not seen; empty where all were.

@@ -277,7 +277,7 @@ class Prover:
         return found
 
     def _kept_check(self, runtime: Runtime, instance: Instance, candidate: Candidate) -> Path:
-        """Where the result for these DAGs is kept, with this build and this active one."""
+        """Return the path of the result for these DAGs with this build and this active one."""
         words = [candidate.build_id, runtime.key, candidate.active or ""]
         words.append(folder_mark(dags_folder(instance)))
         mark = hashlib.sha256("\0".join(words).encode()).hexdigest()

@@ -143,8 +143,22 @@ def _ensure(
             revision=environment.commit.revision,
             commit=environment.commit,
         )
+    elif build.phase is BuildPhase.READY and _has_unchecked_user(draft, build, environment):
+        draft.builds[key] = requeue(build, draft.now)
     elif build.limits != budget.demanded(environment.definition.recipe.checks.budget):
         draft.builds[key] = _under_other_limits(build, environment, draft.now)
+
+
+def _has_unchecked_user(draft: Draft, build: BuildRecord, environment: EnvironmentRecord) -> bool:
+    """Return True if an instance joined the rollout after the build was verified.
+
+    The build is verified again, so that the instance's DAGs are parsed before it gets the build.
+    Builds of an earlier version were checked for no instance and stay as they are.
+    """
+    checked = {check.instance for check in build.dags}
+    return bool(checked) and any(
+        user.name not in checked for user in users(build, environment, draft.instances)
+    )
 
 
 def _under_other_limits(

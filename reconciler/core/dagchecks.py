@@ -1,4 +1,4 @@
-"""Which DAGs were parsed with a build before the switch: in history, and in words.
+"""DAGs that were parsed with a build before the switch: in history, and in words.
 
 Called when a verification has ended, and by `status`.
 """
@@ -17,21 +17,19 @@ NAMES = 3  # DAG files that are named where all are counted
 
 def tell_dags(draft: Draft, build: BuildRecord, check: DagCheck) -> None:
     """Add to an instance's history which of its DAGs were parsed with a build."""
-    draft.event(
-        "DagsParsed" if check.seen else "DagsNotSeen",
-        (f"instance/{check.instance}", build.team),
-        dag_words(check),
-        revision=build.revision,
-        data={
-            "build": build.build_id or "",
-            "source": check.source,
-            "seen": check.seen,
-            "failing": list(check.failing),
-            "unjudged": [list(pair) for pair in check.unjudged],
-            "unseen": check.unseen,
-            "mark": check.mark,
-        },
-    )
+    parsed = check.seen > 0
+    kind = "DagsParsed" if parsed else "DagsNotSeen"
+    subject = (f"instance/{check.instance}", build.team)
+    data: dict[str, object] = {
+        "build": build.build_id or "",
+        "source": check.source,
+        "seen": check.seen,
+        "failing": list(check.failing),
+        "unjudged": [list(pair) for pair in check.unjudged],
+        "unseen": check.unseen,
+        "mark": check.mark,
+    }
+    draft.event(kind, subject, dag_words(check), revision=build.revision, data=data)
 
 
 def dag_words(check: DagCheck) -> str:
@@ -53,10 +51,10 @@ def dag_words(check: DagCheck) -> str:
 
 def checks_of(builds: Iterable[BuildRecord]) -> Checks:
     """Return what is known of the DAGs of each instance with each build: the newest of each."""
-    found: dict[tuple[str, str | None], DagCheck] = {}
+    checks: dict[tuple[str, str | None], DagCheck] = {}
     for build in sorted((b for b in builds if b.dags), key=_verified_at):
-        found.update({(check.instance, build.build_id): check for check in build.dags})
-    return found
+        checks.update({(check.instance, build.build_id): check for check in build.dags})
+    return checks
 
 
 def _verified_at(build: BuildRecord) -> float:

@@ -211,7 +211,7 @@ class KubernetesTarget:
 
 @dataclass(frozen=True, slots=True)
 class DagOrigin:
-    """Where the DAGs of a release are, where its pods do not show it.
+    """Location of the DAGs of a release whose pods do not show it.
 
     One of `claim` (in the release's namespace, mounted at `path`), `image` (a folder of it) and
     `container` (which fetches them from git) is set; `path` is the DAG folder.

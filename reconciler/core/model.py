@@ -54,7 +54,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class DagCheck:
-    """Which DAG files of an instance were parsed with a build before anything live was touched.
+    """DAG files of an instance that were parsed with a build before anything live was touched.
 
     `source` says in words where they came from, `seen` counts them, and `mark` changes with their
     contents ("" where that is not known). `failing` are those that do not parse with the build

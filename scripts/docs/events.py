@@ -15,6 +15,12 @@ DATA = {
     "key": "text: the build's key in the records",
     "build": "text: the build's id, empty until it is known",
     "place": "text: `file:line:column` in the environments repo, or empty",
+    "source": "text: where the DAGs come from",
+    "seen": "number: DAG files that were parsed",
+    "failing": "list of text: the first DAG files that fail without the build too",
+    "unjudged": "list of (file, reason): the first DAG files that cannot be judged",
+    "unseen": "text: why DAGs were not seen, or empty",
+    "mark": "text: changes with the contents of the DAG files; empty where that is not known",
     "phase": "text: the phase that was left",
     "seconds": "number: seconds in that phase, or of the whole",
     "phases": "table: seconds by phase",
@@ -49,6 +55,7 @@ IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
 TIMING = ("seconds", "phases")
 REQUEST = ("request", "who")
 BUILD = ("key", "build")
+DAGS = ("build", "source", "seen", "failing", "unjudged", "unseen", "mark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,15 @@ TABLES: dict[str, dict[str, Kind]] = {
             (*BUILD, "place", "phase", *TIMING, *COMMIT),
         ),
         "BuildRetry": Kind("something that may pass was in the way; it is tried again", BUILD),
+        "DagsParsed": Kind(
+            "an instance's DAGs were parsed with the build before the switch; the message names "
+            "those that fail already, cannot be judged or were not seen",
+            DAGS,
+        ),
+        "DagsNotSeen": Kind(
+            "none of them could be parsed before the switch; the message says why and what to do",
+            DAGS,
+        ),
         "BuildCancelled": Kind("a newer revision took its place", BUILD),
     },
     "Activations": {

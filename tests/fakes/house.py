@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from reconciler.airflow.steps import gate_timeout
 from reconciler.core.budget import demanded, exceeded, refusal
-from reconciler.core.builds import BuildOutcome, record_build
+from reconciler.core.builds import BuildOutcome, record_build, users
 from reconciler.core.decide import decide, record_inspection
 from reconciler.core.definitions import Commit, Definitions, Environment, Finding, Instance
 from reconciler.core.focus import Decider
@@ -21,6 +21,7 @@ from reconciler.core.model import (
     Activation,
     BuildRecord,
     Change,
+    DagCheck,
     Event,
     ImportCost,
     InstanceRecord,
@@ -282,7 +283,16 @@ class House:
         found = cost(build.recipe_digest)
         over = exceeded(limits, found)
         problem = refusal(over, found, {}) if over else None
-        return BuildOutcome(effect.kind, problem, cost=found, limits=demanded(limits))
+        return BuildOutcome(
+            effect.kind, problem, cost=found, limits=demanded(limits), dags=self._dags(build)
+        )
+
+    def _dags(self, build: BuildRecord) -> tuple[DagCheck, ...]:
+        """Return which DAGs were parsed: none with a build whose digest ends with an odd number."""
+        environment = self.records.environments[build.environment]
+        seen = int(build.recipe_digest[-1:] not in "13579")
+        instances = users(build, environment, self.records.instances)
+        return tuple(DagCheck(one.name, seen=seen) for one in instances)
 
     def _step(self, record: InstanceRecord, activation: Activation, halfway: bool) -> StepResult:  # noqa: C901 - one arm a step
         real = self.airflow[record.name]

@@ -24,10 +24,10 @@ def test_a_name_that_a_build_drops_is_found_in_a_live_dag(release: DagBench) -> 
     (release.dags / "good.py").write_text("from airflow import __version__\n")
     (release.dags / "daily.py").write_text(DAG.format(name="old_name"))
     first = release.made(old_name="1")
-    found = release.check(first)
-    assert (found.seen, found.failing, found.unjudged, found.unseen) == (2, (), (), "")
-    assert found.names == ("daily.py", "good.py")
-    assert "airflow-dags" in found.source
+    check = release.check(first)
+    assert (check.seen, check.failing, check.unjudged, check.unseen) == (2, (), (), "")
+    assert check.names == ("daily.py", "good.py")
+    assert "airflow-dags" in check.source
     release.activate(first)
     second = release.made(new_name="1")
     with pytest.raises(Stalled) as caught:
@@ -51,10 +51,10 @@ def test_what_fails_already_or_cannot_be_judged_is_told_apart(release: DagBench)
     }
     for name, text in texts.items():
         (release.dags / name).write_text(text)
-    found = release.check(release.made(old_name="1"))
-    assert found.seen == 5
-    assert found.failing == ("gone.py",)
-    why = dict(found.unjudged)
+    check = release.check(release.made(old_name="1"))
+    assert check.seen == 5
+    assert check.failing == ("gone.py",)
+    why = dict(check.unjudged)
     assert why.keys() == {"needs.py", "hangs.py", "dies.py", "forks.py"}
     assert "variable" in why["needs.py"]
     assert "does not end" in why["hangs.py"]

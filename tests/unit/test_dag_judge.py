@@ -1,4 +1,4 @@
-"""What counts against a build of DAGs that were parsed in a pod, and the report that tells it."""
+"""Judgement of DAGs that were parsed in a pod, and the report about them."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def test_what_fails_without_it_too_does_not(
     candidate: tuple[str, str], reference: tuple[str, str] | None, why: str | None
 ) -> None:
     """It is named: as failing already, or with why it cannot be judged."""
-    found = judged(candidate, reference)
-    assert not found.against
+    judgement = judged(candidate, reference)
+    assert not judgement.against
     if why is None:
-        assert found.check.failing == ("daily.py",)
+        assert judgement.check.failing == ("daily.py",)
     else:
-        ((file, said),) = found.check.unjudged
+        ((file, said),) = judgement.check.unjudged
         assert file == "daily.py"
         assert why in said
 
@@ -96,21 +96,21 @@ def test_what_fails_without_it_too_does_not(
 def test_an_airflow_that_starts_without_the_build_only_counts() -> None:
     """It starts in neither case: nothing was seen, and no build is to blame."""
     broken = {"failed": "Traceback\nImportError: x", "rows": []}
-    found = judge(report(OK, None, **broken), "red-dev", "the claim", "on the base alone")
-    assert "Airflow does not start with this build" in found.against[0][1]
+    judgement = judge(report(OK, None, **broken), "red-dev", "the claim", "on the base alone")
+    assert "Airflow does not start with this build" in judgement.against[0][1]
     broken["reference_failed"] = "ImportError: x"
-    found = judge(report(OK, None, **broken), "red-dev", "the claim", "on the base alone")
-    assert not found.against
-    assert found.check.seen == 0
-    assert "Airflow does not start in the pod: ImportError: x" in found.check.unseen
+    judgement = judge(report(OK, None, **broken), "red-dev", "the claim", "on the base alone")
+    assert not judgement.against
+    assert judgement.check.seen == 0
+    assert "Airflow does not start in the pod: ImportError: x" in judgement.check.unseen
 
 
 def test_files_that_there_was_no_time_for_are_told() -> None:
     """They count as not seen, with the setting."""
-    found = judge(report(OK, None, rows=[], count=9, late=4), "red-dev", "the claim", "")
-    assert found.check.seen == 5
-    assert "4 files" in found.check.unseen
-    assert "verify_timeout" in found.check.unseen
+    judgement = judge(report(OK, None, rows=[], count=9, late=4), "red-dev", "the claim", "")
+    assert judgement.check.seen == 5
+    assert "4 files" in judgement.check.unseen
+    assert "verify_timeout" in judgement.check.unseen
 
 
 def test_a_report_comes_back_whole() -> None:
@@ -118,8 +118,8 @@ def test_a_report_comes_back_whole() -> None:
     rows = [{"file": f"{n}.py", "candidate": {"kind": "error", "error": "x" * 5000},
              "reference": None} for n in range(300)]  # fmt: skip
     lines = packed(document(rows=rows))
-    found = read_report(["a line", *lines[:1], "another", *lines[1:]])
-    assert (len(found.rows), found.more) == (200, 100)
+    report_read = read_report(["a line", *lines[:1], "another", *lines[1:]])
+    assert (len(report_read.rows), report_read.more) == (200, 100)
     assert max(map(len, lines)) < 2100
 
 
@@ -152,11 +152,11 @@ dag_bundle_config_list = [{"name": "dags-folder", "kwargs": {},
 
 
 def test_few_options_of_the_configuration_are_copied(tmp_path: Path) -> None:
-    """Where DAGs are, and nothing else, however the file is written."""
+    """Only where DAGs are, however the file is written."""
     (tmp_path / "airflow.cfg").write_text(CONFIG)
-    found = read_settings(str(tmp_path / "airflow.cfg"))
-    assert found.keys() == {"dags_folder", "dag_bundle_config_list"}
-    assert "hunter2" not in json.dumps(found)
+    options = read_settings(str(tmp_path / "airflow.cfg"))
+    assert options.keys() == {"dags_folder", "dag_bundle_config_list"}
+    assert "hunter2" not in json.dumps(options)
     (tmp_path / "airflow.cfg").write_text("no [section\n\0")
     assert read_settings(str(tmp_path / "airflow.cfg")) == {}
     assert read_settings(str(tmp_path / "nowhere")) == {}
@@ -171,12 +171,12 @@ def test_local_bundles_are_parsed_and_others_are_told() -> None:
     ]
     request = {"home": "/opt/airflow", "folder": "", "airflow": "3.2.2"}
     settings = {"dag_bundle_config_list": json.dumps(bundles)}
-    found, unseen = folders_of(request, settings)
-    assert found == [("own", "/dags/own"), ("folder", "/opt/airflow/dags")]
-    (words,) = unseen
-    assert "far (GitDagBundle)" in words
+    folders, unseen = folders_of(request, settings)
+    assert folders == [("own", "/dags/own"), ("folder", "/opt/airflow/dags")]
+    (message,) = unseen
+    assert "far (GitDagBundle)" in message
     assert folders_of({**request, "airflow": "2.11.2"}, settings) == (
         [("", "/opt/airflow/dags")], [],
     )  # fmt: skip
-    found, unseen = folders_of(request, {"dag_bundle_config_list": "{"})
+    folders, unseen = folders_of(request, {"dag_bundle_config_list": "{"})
     assert unseen

@@ -1,4 +1,4 @@
-"""What a pod that parses DAGs is given of a release's pod template, and what it never is."""
+"""Contents of the pod that parses a release's DAGs, made from the release's pod template."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_claim_is_mounted_where_the_release_has_it() -> None:
     source, pod = read(CLAIM)
     (main,) = pod["containers"]
     (settings,) = pod["initContainers"]
-    assert source.words == "the claim airflow-dags"
+    assert source.description == "the claim airflow-dags"
     assert {**DAGS_MOUNT, "readOnly": True} in main["volumeMounts"]
     assert [m["name"] for m in settings["volumeMounts"]] == [
         "groundcrew", "groundcrew-scratch", "groundcrew-config",
@@ -170,7 +170,7 @@ def test_git_is_fetched_once_by_the_container_that_has_its_credentials() -> None
     assert fetching["securityContext"]["runAsUser"] == 65533
     assert "git-sync-ssh-key" in json.dumps(fetching)
     assert not [word for word in ("git-sync-ssh-key", "git-credentials") if word in str(main)]
-    assert source.words == "git, https://git.example.com/dags.git"
+    assert source.description == "git, https://git.example.com/dags.git"
     assert pod["securityContext"]["fsGroup"] == 0
 
 
@@ -203,7 +203,7 @@ def test_what_the_instance_says_comes_before_what_the_template_shows() -> None:
     assert source.folder == "/dags"
     assert "airflow-dags" not in json.dumps(pod)
     source, pod = read(CLAIM, DagOrigin(image="/opt/dags"))
-    assert (source.folder, source.words) == ("/opt/dags", "the image, /opt/dags")
+    assert (source.folder, source.description) == ("/opt/dags", "the image, /opt/dags")
 
 
 def test_the_release_gives_all_it_has_where_its_instance_says_so() -> None:
@@ -239,7 +239,7 @@ def test_dags_that_cannot_be_mounted_are_unseen_in_words(template: Json, words: 
     """The words say what to do."""
     with pytest.raises(Unseen) as caught:
         read(template)
-    assert words in caught.value.words
+    assert words in caught.value.message
 
 
 def test_a_sync_container_with_hooks_is_not_run() -> None:

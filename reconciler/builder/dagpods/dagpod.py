@@ -88,11 +88,11 @@ def folders_of(request: Any, settings: Any) -> Any:
         return [("", usual)], []
     try:
         bundles = json.loads(_option("dag_bundle_config_list", settings, "[]"))
-        found, unseen = [], []
+        folders, unseen = [], []
         for bundle in bundles:
             if bundle["classpath"] == LOCAL_BUNDLE:
                 path = (bundle.get("kwargs") or {}).get("path") or usual
-                found.append((str(bundle["name"]), str(path)))
+                folders.append((str(bundle["name"]), str(path)))
             else:
                 unseen.append(
                     f"the DAG bundle {bundle['name']} ({bundle['classpath'].rpartition('.')[2]}) "
@@ -100,7 +100,7 @@ def folders_of(request: Any, settings: Any) -> Any:
                 )
     except (ValueError, TypeError, KeyError, AttributeError):
         return [("", usual)], ["dag_bundle_config_list is not a list of bundles"]
-    return (found, unseen) if bundles else ([("", usual)], [])
+    return (folders, unseen) if bundles else ([("", usual)], [])
 
 
 # --------------------------------------------------------------------------------------- check
@@ -164,30 +164,30 @@ class Check:
         }  # fmt: skip
         if not self.folders:
             return report
-        found = self._parse(self.request["candidate"], None)
-        report["failed"] = found["failed"]
-        files = found["files"]
-        wrong = [name for name, row in found["rows"].items() if row["kind"] != "ok"]
+        parsed = self._parse(self.request["candidate"], None)
+        report["failed"] = parsed["failed"]
+        files = parsed["files"]
+        wrong = [name for name, row in parsed["rows"].items() if row["kind"] != "ok"]
         compared: Any = {"rows": {}, "failed": ""}
-        unlike = [name for name in wrong if found["rows"][name]["kind"] != "forks"]
-        if unlike or found["failed"]:
+        unlike = [name for name in wrong if parsed["rows"][name]["kind"] != "forks"]
+        if unlike or parsed["failed"]:
             compared = self._parse(self.request["reference"], unlike or None)
             files = files or compared["files"]
             report["reference_failed"] = compared["failed"]
-        again = [n for n in unlike if found["rows"][n]["kind"] in ("hung", "died")
+        again = [n for n in unlike if parsed["rows"][n]["kind"] in ("hung", "died")
                  and compared["rows"].get(n, {}).get("kind") == "ok"]  # fmt: skip
         if again:  # a busy node is no reason to refuse a build
-            found["rows"].update(self._parse(self.request["candidate"], again)["rows"])
+            parsed["rows"].update(self._parse(self.request["candidate"], again)["rows"])
         rows = [
             {
                 "file": name,
-                "candidate": found["rows"][name],
+                "candidate": parsed["rows"][name],
                 "reference": compared["rows"].get(name),
             }
             for name in wrong
         ]
         return {
-            **report, "files": files, "late": found["late"], "mark": found["mark"], "rows": rows,
+            **report, "files": files, "late": parsed["late"], "mark": parsed["mark"], "rows": rows,
         }  # fmt: skip
 
     def _parse(self, build: str, only: Any) -> Any:
@@ -219,12 +219,12 @@ class Check:
             if line.startswith("groundcrew: "):  # the loader's own
                 _say(line)
         try:
-            found = json.loads(Path(result).read_text())
+            parsed = json.loads(Path(result).read_text())
         except (OSError, ValueError):
-            words = f"exit code {code}: {tail}"
-            return {"failed": words, "files": [], "rows": {}, "late": 0, "mark": ""}
-        _say(f"parsed {len(found['rows'])} files with {build}")
-        return {"failed": "", **found}
+            message = f"exit code {code}: {tail}"
+            return {"failed": message, "files": [], "rows": {}, "late": 0, "mark": ""}
+        _say(f"parsed {len(parsed['rows'])} files with {build}")
+        return {"failed": "", **parsed}
 
 
 def _commit(folders: Any) -> str:
@@ -277,12 +277,12 @@ def _list_files(folders: Any, *, safe_mode: bool) -> Any:
     """Return {name: path} of the files that Airflow would parse."""
     from airflow.utils.file import list_py_file_paths  # type: ignore[import-not-found]
 
-    found = {}
+    paths = {}
     for bundle, folder in folders:
         before = f"{bundle}/" if len(folders) > 1 else ""
         for path in list_py_file_paths(folder, safe_mode=safe_mode):
-            found[before + os.path.relpath(path, folder)] = str(path)
-    return found
+            paths[before + os.path.relpath(path, folder)] = str(path)
+    return paths
 
 
 def _look(bag_class: Any, path: str, *, safe_mode: bool) -> str:
@@ -373,13 +373,13 @@ def _row(answer: str, status: int, *, late: bool, left_some: bool) -> Any:
 
 def _mark(files: Any) -> str:
     """Return a digest of the DAG files' names and contents."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(files):
-        found.update(name.encode(errors="replace") + b"\0")
+        digest.update(name.encode(errors="replace") + b"\0")
         with contextlib.suppress(OSError), open(files[name], "rb") as file:
             for chunk in iter(lambda: file.read(1 << 20), b""):
-                found.update(chunk)
-    return found.hexdigest()
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _parse_all(request_path: str, result_path: str) -> None:
@@ -404,10 +404,10 @@ def _parse_all(request_path: str, result_path: str) -> None:
         os.path.dirname(result_path), limit, until,
     )  # fmt: skip
     parser.run(wanted)
-    found = {
+    parsed = {
         "files": sorted(files), "rows": parser.rows, "late": parser.late, "mark": _mark(files),
     }  # fmt: skip
-    Path(result_path + ".new").write_text(json.dumps(found))
+    Path(result_path + ".new").write_text(json.dumps(parsed))
     os.rename(result_path + ".new", result_path)
 
 
@@ -421,13 +421,13 @@ def _check_all() -> None:
 
 
 def _main() -> None:
-    mode, *words = sys.argv[1:]
+    mode, *arguments = sys.argv[1:]
     if mode == "settings":
-        Path(words[1]).write_text(json.dumps(read_settings(words[0])))
+        Path(arguments[1]).write_text(json.dumps(read_settings(arguments[0])))
     elif mode == "check":
         _check_all()
     else:
-        _parse_all(*words)
+        _parse_all(*arguments)
 
 
 if __name__ == "__main__":

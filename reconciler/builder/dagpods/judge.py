@@ -28,7 +28,7 @@ _IMPORT = re.compile(r"(ModuleNotFoundError|ImportError|SyntaxError|AttributeErr
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What counts against the build, as (file, words, error), and what was seen."""
+    """Files that count against the build, as (file, message, error), and what was seen."""
 
     against: tuple[tuple[str, str, str], ...]
     check: DagCheck
@@ -40,11 +40,11 @@ def judge(report: Report, instance: str, source: str, reference: str) -> Judgeme
     failing: list[str] = []
     unjudged: list[tuple[str, str]] = []
     if report.failed and not report.reference_failed and report.count:
-        words = f"Airflow does not start with this build, but does {reference}"
-        against.append(("", words, report.failed))
+        message = f"Airflow does not start with this build, but does {reference}"
+        against.append(("", message, report.failed))
     for row in report.rows:
-        if words := _against(row, reference):
-            against.append((row.file, words, row.candidate.error))
+        if message := _against(row, reference):
+            against.append((row.file, message, row.candidate.error))
         elif reason := _unjudged(row, compared=not report.reference_failed):
             unjudged.append((row.file, reason))
         else:
@@ -100,17 +100,17 @@ def _unjudged(row: Row, *, compared: bool) -> str:
 
 def _unseen(report: Report) -> list[str]:
     """Return why DAGs were not seen."""
-    words = list(report.unseen)
+    messages = list(report.unseen)
     if report.failed and report.reference_failed:
-        words.append(f"Airflow does not start in the pod: {last_line(report.failed)}")
+        messages.append(f"Airflow does not start in the pod: {last_line(report.failed)}")
     if report.late:
-        words.append(
+        messages.append(
             f"the time was over before {report.late} files were parsed; raise "
             f"builder.verify_timeout"
         )
-    if not report.count and not words:
-        words.append(f"there is no DAG file in {', '.join(report.folders)}")
-    return words
+    if not report.count and not messages:
+        messages.append(f"there is no DAG file in {', '.join(report.folders)}")
+    return messages
 
 
 def needs_values(error: str) -> bool:

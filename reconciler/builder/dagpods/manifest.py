@@ -38,7 +38,7 @@ SETTINGS = f"{TMP}/settings.json"
 
 @dataclass(frozen=True, slots=True)
 class DagOrder:
-    """What one Job is for; `program` is on the share, `reference` is a build or "none"."""
+    """Purpose of one Job; `program` is on the share, `reference` is a build or "none"."""
 
     name: str
     namespace: str
@@ -131,21 +131,21 @@ def _main(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettin
         name: {"name": name, "value": value} for name, value in source.variables.items()
     }
     variables = given | {name: {"name": name, "value": value} for name, value in own.items()}
-    found = {
+    container = {
         **_container(CONTAINER, runtime.image.reference, settings),
         "command": [runtime.python, "-I", str(order.program), "check"],
         "env": [v for name, v in variables.items() if name != "GROUNDCREW_BUILD"],
         "volumeMounts": [*source.mounts, {"name": SCRATCH, "mountPath": TMP}],
     }
     if source.environment_from:
-        found["envFrom"] = list(source.environment_from)
-    return found
+        container["envFrom"] = list(source.environment_from)
+    return container
 
 
 def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> list[Json]:
     """The containers that run before it: one fetches from git, one copies settings."""
     assert runtime.image is not None, "a release runs an image"
-    found: list[Json] = []
+    containers: list[Json] = []
     if source.sync is not None:
         own = {key: value for key, value in source.sync.items() if key != "user"}
         container = {
@@ -159,10 +159,10 @@ def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
             container["securityContext"] = {
                 **container["securityContext"], "runAsUser": source.sync["user"],
             }  # fmt: skip
-        found.append(container)
+        containers.append(container)
     if source.config:
         share = [m for m in source.mounts if _holds(m, order.program)]
-        found.append({
+        containers.append({
             **_container("settings", runtime.image.reference, settings),
             "command": [
                 runtime.python, "-I", str(order.program), "settings",
@@ -173,7 +173,7 @@ def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
                 {"name": CONFIG, "mountPath": CONFIG_FOLDER, "readOnly": True},
             ],
         })  # fmt: skip
-    return found
+    return containers
 
 
 def _holds(mount: Mapping[str, Any], path: Path) -> bool:
@@ -206,17 +206,17 @@ def _container(name: str, image: str, settings: JobSettings) -> Json:
 
 
 def _volumes(source: Source, settings: JobSettings) -> list[Json]:
-    found = [*source.volumes]
-    names = {volume["name"] for volume in found}
-    found += [volume for volume in source.sync_volumes if volume["name"] not in names]
-    found.append({"name": SCRATCH, "emptyDir": {"sizeLimit": settings.scratch}})
+    volumes = [*source.volumes]
+    names = {volume["name"] for volume in volumes}
+    volumes += [volume for volume in source.sync_volumes if volume["name"] not in names]
+    volumes.append({"name": SCRATCH, "emptyDir": {"sizeLimit": settings.scratch}})
     if source.sync is not None:
-        found.append({"name": FETCHING, "emptyDir": {"sizeLimit": settings.scratch}})
+        volumes.append({"name": FETCHING, "emptyDir": {"sizeLimit": settings.scratch}})
     if source.config:
         only = [{"key": "airflow.cfg", "path": "airflow.cfg"}]
         config = {"name": source.config, "items": only, "optional": True}
-        found.append({"name": CONFIG, "configMap": config})
-    return found
+        volumes.append({"name": CONFIG, "configMap": config})
+    return volumes
 
 
 def _beside(order: DagOrder) -> Json:

@@ -26,7 +26,7 @@ Kind = Literal["ok", "forks", "error", "hung", "died"]
 
 
 class Outcome(Document):
-    """How one file parsed with one build."""
+    """Result of parsing one file with one build."""
 
     kind: Kind
     error: str
@@ -44,7 +44,7 @@ class Row(Document):
 
 
 class Report(Document):
-    """What parsing all DAGs has shown.
+    """Result of parsing all DAGs.
 
     `files` are their names, the first of `count`; `late` were left out when the time was over;
     `failed` says why nothing at all could be parsed with the candidate, `reference_failed` with

@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 
 class Parsers(Protocol):
-    """Where the pod template of the component that parses DAGs is looked up."""
+    """Lookup of the pod template of the component that parses DAGs."""
 
     def __call__(self, instance: Instance) -> tuple[str, Json]:
         """Return (component, pod template) of a release; raises Retryable."""
@@ -71,17 +71,17 @@ class DagPods:
         breaks with it, Retryable where the Job is lost.
         """
         try:
-            found, source = self._parse(job, runtime, instance, candidate)
+            report, source = self._parse(job, runtime, instance, candidate)
         except Unseen as error:
-            job.say(f"the DAGs of {instance.name} were not seen: {error.words}")
-            return DagCheck(instance.name, unseen=error.words)
+            job.say(f"the DAGs of {instance.name} were not seen: {error.message}")
+            return DagCheck(instance.name, unseen=error.message)
         active = candidate.active
         reference = f"with the active build {active}" if active else "on the base alone"
-        judgement = judge(found, instance.name, source.words, reference)
+        judgement = judge(report, instance.name, source.description, reference)
         _tell(job, judgement)
-        for file, words, traceback in judgement.against:
+        for file, verdict, traceback in judgement.against:
             job.say(traceback)
-            what = f"the DAG {file} of instance {instance.name} {words}" if file else words
+            what = f"the DAG {file} of instance {instance.name} {verdict}" if file else verdict
             raise Stalled("VerificationFailed", what, place)
         return judgement.check
 
@@ -104,7 +104,7 @@ class DagPods:
             self.sessions.tools / self.program, self.timeout, instance.checks_as_release,
         )  # fmt: skip
         manifest = dag_job(order, source, runtime, self.sessions.settings.jobs)
-        job.say(f"parsing the DAGs of {instance.name} from {source.words}")
+        job.say(f"parsing the DAGs of {instance.name} from {source.description}")
         assert runtime.image is not None, "a release runs an image"
         with self.sessions.apart(job, runtime.image, name):
             cluster = self.sessions.clusters.of(target.context)
@@ -206,7 +206,7 @@ class _Run:
         if pod is None and waited > GONE_INTERVAL and now - self.asked > GONE_INTERVAL:
             self.asked = now
             self._look_for_refusals()
-        reason, words = hindrance(pod, self.refused)
+        reason, message = hindrance(pod, self.refused)
         if not reason:
             self.hindered = 0.0
         elif not self.hindered:
@@ -215,8 +215,8 @@ class _Run:
         patience = limits.schedule_timeout if reason == NO_NODE else START_PATIENCE
         late = waited > self.sessions.settings.jobs.start_timeout
         if late or (self.hindered and now - self.hindered > patience):
-            words = words or ("its pod is pending" if pod is not None else "it has no pod")
-            raise Unseen(f"Job {self.name} did not start within {waited:.0f} s: {words}")
+            message = message or ("its pod is pending" if pod is not None else "it has no pod")
+            raise Unseen(f"Job {self.name} did not start within {waited:.0f} s: {message}")
 
     def _look_for_refusals(self) -> None:
         namespace = self.target.namespace
@@ -241,8 +241,8 @@ def sweep(
     """End the Jobs that an earlier daemon has left in namespaces of releases."""
     for context, namespace in sorted(namespaces, key=str):
         try:
-            for found in sessions.clusters.of(context).list("jobs", namespace, PODS):
-                name = str(found["metadata"]["name"])
+            for document in sessions.clusters.of(context).list("jobs", namespace, PODS):
+                name = str(document["metadata"]["name"])
                 if sessions.left_by_another(name):
                     sessions.clusters.of(context).delete("jobs", namespace, name)
         except GroundcrewError as error:

@@ -1,4 +1,4 @@
-"""Where a release's DAGs come from, read off the pod template of the component that parses them.
+"""Sources of a release's DAGs, read off the pod template of the component that parses them.
 
 Pure. A source is put together from what is known to carry DAGs; whatever else the template has
 (variables, secrets, other volumes, its service account) never gets into it.
@@ -43,11 +43,11 @@ _ONE_TIME = ("GITSYNC_ONE_TIME", "GIT_SYNC_ONE_TIME")  # of versions 4 and 3
 
 
 class Unseen(Exception):
-    """Why DAGs cannot be parsed before the switch, with what to do about it."""
+    """Reason why DAGs cannot be parsed before the switch, with what to do about it."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        self.words = words
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Source:
     `environment_from` are the release's own, whole, for `checks: {runAs: release}` only.
     """
 
-    words: str
+    description: str
     folder: str
     home: str
     volumes: tuple[Json, ...]
@@ -90,27 +90,27 @@ def source_of(
     shares = _share_mounts(main, volumes, share, component)
     config = _config_map(main, volumes)
     if origin is not None and (origin.claim or origin.image):
-        found = _named(origin, told or f"{home}/dags", config)
+        carrier = _named(origin, told or f"{home}/dags", config)
     else:
-        found = _template_source(spec, main, volumes, home, told, origin, config)
-    mounts = _merged((*shares, *found.mounts, *_plugins(main, volumes, home, variables)))
+        carrier = _template_source(spec, main, volumes, home, told, origin, config)
+    mounts = _merged((*shares, *carrier.mounts, *_plugins(main, volumes, home, variables)))
     if as_release:
         mounts = _merged((*mounts, *_all_mounts(main, volumes)))
     wanted = {str(m["name"]) for m in mounts}
     kept = [_plain(v, (*CARRIERS, "emptyDir")) for n, v in volumes.items() if n in wanted]
     if as_release:
         kept = [v for n, v in volumes.items() if n in wanted]
-    kept += [v for v in found.volumes if v["name"] not in volumes]
+    kept += [v for v in carrier.volumes if v["name"] not in volumes]
     return Source(
-        found.words,
-        found.folder,
+        carrier.description,
+        carrier.folder,
         home,
         tuple(kept),
         mounts,
         variables,
         config,
-        found.sync,
-        found.sync_volumes,
+        carrier.sync,
+        carrier.sync_volumes,
         tuple(main.get("env") or ()) if as_release else (),
         tuple(main.get("envFrom") or ()) if as_release else (),
         _scheduling(spec),
@@ -118,10 +118,10 @@ def source_of(
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What carries the DAGs."""
+class _Carrier:
+    """Containers, volumes and mounts that carry the DAGs."""
 
-    words: str
+    description: str
     folder: str
     mounts: tuple[Json, ...] = ()
     volumes: tuple[Json, ...] = ()
@@ -131,10 +131,10 @@ class _Found:
 
 def _main(spec: Json, component: str) -> Json:
     containers = list(spec.get("containers") or [])
-    found = next((c for c in containers if c["name"] == component), None)
-    if found is None and not containers:
+    container = next((c for c in containers if c["name"] == component), None)
+    if container is None and not containers:
         raise Unseen(f"the pod template of the {component} has no container")
-    return dict(found or containers[0])
+    return dict(container or containers[0])
 
 
 def _variables(main: Json) -> dict[str, str]:
@@ -145,17 +145,17 @@ def _variables(main: Json) -> dict[str, str]:
     }
 
 
-def _named(origin: DagOrigin, usual: str, config: str) -> _Found:
+def _named(origin: DagOrigin, usual: str, config: str) -> _Carrier:
     """The source that the Instance names: a claim, or a folder of the image."""
     if origin.image:
-        return _Found(f"the image, {origin.image}", origin.image)
+        return _Carrier(f"the image, {origin.image}", origin.image)
     folder = origin.path or usual
     mount: Json = {"name": "groundcrew-dags", "mountPath": folder, "readOnly": True}
     if origin.sub_path:
         mount["subPath"] = origin.sub_path
     claim = {"persistentVolumeClaim": {"claimName": origin.claim}}
     del config
-    return _Found(
+    return _Carrier(
         f"the claim {origin.claim}", folder, (mount,), ({"name": "groundcrew-dags", **claim},)
     )
 
@@ -168,7 +168,7 @@ def _template_source(
     told: str,
     origin: DagOrigin | None,
     config: str,
-) -> _Found:
+) -> _Carrier:
     """The source that the template shows: volumes, git-sync, or else the image."""
     folder = (origin.path if origin is not None else "") or told
     usual = folder or f"{home}/dags"
@@ -190,17 +190,17 @@ def _template_source(
             )
     if not mounts:
         folder = folder or ("" if config else usual)
-        return _Found(f"the image{f', {folder}' if folder else ''}", folder)
+        return _Carrier(f"the image{f', {folder}' if folder else ''}", folder)
     names = sorted({_words(volumes[m["name"]]) for m in mounts})
     if not folder and not config:
         folder = str(mounts[0]["mountPath"])
-    return _Found(", ".join(names), folder, tuple(_reading(m) for m in mounts))
+    return _Carrier(", ".join(names), folder, tuple(_reading(m) for m in mounts))
 
 
 def _synced(
     spec: Json, volumes: Mapping[str, Json], mounts: Sequence[Json], folder: str,
     origin: DagOrigin | None,
-) -> _Found:  # fmt: skip
+) -> _Carrier:  # fmt: skip
     """DAGs that a container of the pod fetches from git."""
     wanted = origin.container if origin is not None else ""
     names = {str(m["name"]) for m in mounts}
@@ -219,8 +219,8 @@ def _synced(
     sync, extra = _sync_container(fits[0], volumes, names)
     values = {v["name"]: v.get("value", "") for v in sync["env"]}
     repo = values.get("GITSYNC_REPO") or values.get("GIT_SYNC_REPO") or ""
-    words = f"git{f', {_without_user(repo)}' if repo else ''}"
-    return _Found(words, folder, tuple(_reading(m) for m in mounts), (), sync, extra)
+    description = f"git{f', {_without_user(repo)}' if repo else ''}"
+    return _Carrier(description, folder, tuple(_reading(m) for m in mounts), (), sync, extra)
 
 
 def _sync_container(
@@ -247,7 +247,7 @@ def _sync_container(
             mounts.append(_reading(mount))
             extra[mount["name"]] = _plain(volume, CREDENTIALS)
     security = given.get("securityContext") or {}
-    found = {
+    container = {
         "name": "git-sync",
         "image": given["image"],
         "imagePullPolicy": given.get("imagePullPolicy", "IfNotPresent"),
@@ -257,15 +257,15 @@ def _sync_container(
     }
     for key in ("command", "args"):
         if given.get(key):
-            found[key] = list(given[key])
-    return found, tuple(extra.values())
+            container[key] = list(given[key])
+    return container, tuple(extra.values())
 
 
 def _variable(given: Json) -> Json:
-    found = _fields(given, "name", "value")
+    variable = _fields(given, "name", "value")
     keys = ("secretKeyRef", "configMapKeyRef")
     refers = _fields(given.get("valueFrom") or {}, *keys)
-    return {**found, "valueFrom": refers} if refers else found
+    return {**variable, "valueFrom": refers} if refers else variable
 
 
 def _share_mounts(
@@ -306,19 +306,19 @@ def _config_map(main: Json, volumes: Mapping[str, Json]) -> str:
     """The ConfigMap whose key airflow.cfg is the release's configuration; "" without."""
     for mount in main.get("volumeMounts") or []:
         if mount.get("subPath") == CONFIG:
-            found = volumes.get(mount["name"], {}).get("configMap") or {}
-            return "" if found.get("items") else str(found.get("name") or "")
+            config = volumes.get(mount["name"], {}).get("configMap") or {}
+            return "" if config.get("items") else str(config.get("name") or "")
     return ""
 
 
 def _scheduling(spec: Json) -> Json:
-    """Where the release's pods may run, and how their images are pulled."""
+    """Return where the release's pods may run, and how their images are pulled."""
     kept = ("nodeSelector", "tolerations", "imagePullSecrets")
-    found = {key: spec[key] for key in kept if spec.get(key)}
+    scheduling = {key: spec[key] for key in kept if spec.get(key)}
     security = spec.get("securityContext") or {}
     if security.get("fsGroup") is not None:
-        found["fsGroup"] = security["fsGroup"]
-    return found
+        scheduling["fsGroup"] = security["fsGroup"]
+    return scheduling
 
 
 def _reading(mount: Json) -> Json:
