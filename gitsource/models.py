@@ -229,7 +229,7 @@ class DagsGitModel(Model):
 
 
 class DagsModel(Model):
-    """Where the DAGs of a release are, for where its pods do not show it; exactly one of these."""
+    """Location of the DAGs of a release whose pods do not show it; exactly one of these."""
 
     claim: Name | None = Field(None, description="a claim in the release's namespace")
     subPath: RepoPath | None = Field(None, description="the folder in the claim")  # noqa: N815
@@ -249,7 +249,7 @@ class DagsModel(Model):
 
 
 class InstanceChecksModel(Model):
-    """How the DAGs of a release are parsed before the switch."""
+    """Parsing of a release's DAGs before the switch."""
 
     runAs: Literal["isolated", "release"] = Field(  # noqa: N815
         "isolated",
