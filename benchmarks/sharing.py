@@ -175,7 +175,7 @@ def _lock(url: str, wheels: Iterable[Path]) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------------ ours
+# ------------------------------------------------------------------------------------ Groundcrew
 
 
 def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ...]) -> Ours:

@@ -313,7 +313,7 @@ class Assembly:
             tuple(findings),
         )
 
-    # --------------------------------------------------------------------------------- together
+    # --------------------------------------------------------------------------------- assembly
 
     def _definitions(self, commit: Commit) -> Definitions:
         """Combine everything: names are unique, and an instance has at most one environment."""

@@ -190,7 +190,7 @@ OPTIONS: Mapping[str, Callable[[str, Kind], str]] = {
 }
 
 
-# ---------------------------------------------------------------- what stands around a requirement
+# ----------------------------------------------------------------------- text around a requirement
 
 
 def _decoration(text: str, kind: Kind) -> str:

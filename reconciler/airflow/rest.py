@@ -92,7 +92,7 @@ class Api:
     ) -> None:
         self._http.close()
 
-    # ----------------------------------------------------------------------------- questions
+    # ------------------------------------------------------------------------------- queries
 
     def pools(self) -> dict[str, int]:
         """Return every pool and its slots; -1 means unlimited."""

@@ -155,7 +155,7 @@ class Verifier:
         judge.judge(parsed.errors, work / "active")
         return parsed.errors
 
-    # ------------------------------------------------------------------------------- judging
+    # ---------------------------------------------------------------------------- assessment
 
     def _judge_imports(self, job: Job, recipe: Recipe, runtime: Runtime, report: Report) -> None:
         for problem in report.warnings:

@@ -199,7 +199,7 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
     return replace(record, wait="") if record.wait else record
 
 
-# ------------------------------------------------------------------------------- may it start?
+# ------------------------------------------------------------------------- conditions to start
 
 
 def suspended_by(draft: Draft, record: InstanceRecord) -> str:

@@ -165,7 +165,7 @@ def between(old: BuildRecord | None, new: BuildRecord | None) -> tuple[Growth, .
     return growth(*costs) if len(costs) == 2 else ()
 
 
-# ----------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------- messages
 
 
 def words(grown: Sequence[Growth]) -> list[str]:

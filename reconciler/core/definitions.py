@@ -23,7 +23,7 @@ class Place:
         return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
 
 
-# --------------------------------------------------------------------------- what a team asks for
+# ------------------------------------------------------------------------- requirements of a team
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Focus:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to record, run and stop, and the latest time of the next decision."""
+    """Records to write, effects to start or stop, and the latest time of the next decision."""
 
     change: Change
     effects: tuple[Effect, ...]

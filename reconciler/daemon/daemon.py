@@ -89,7 +89,7 @@ class Daemon:
         self.ended = True  # set by `run`; False: what may still run must end with the process
         self._looked = 0.0
 
-    # ------------------------------------------------------------------------------ outside
+    # ------------------------------------------------------------------------------- public
 
     def wake(self) -> None:
         """Wake the loop at once."""

@@ -118,7 +118,7 @@ def test_the_cookie_is_not_good_for_the_api(serve: Serve) -> None:
     assert served.store.requests() == []
 
 
-# ---------------------------------------------------------------------------------------- without
+# --------------------------------------------------------------------------------- without tokens
 
 
 def test_without_tokens_everybody_on_the_machine_reads_and_nobody_operates(serve: Serve) -> None:

@@ -1,1 +1,1 @@
-"""A soak: versions are committed while the daemon is killed and its surroundings fail."""
+"""Soak test: versions are committed while the daemon is killed and its environment fails."""

@@ -1,6 +1,6 @@
-"""`python -m tests.chaos --minutes 5 [--seed N]`: what `make chaos` runs. Needs root.
+"""Command `python -m tests.chaos --minutes 5 [--seed N]` of `make chaos`. Needs root.
 
-Ends with 1 at the first broken promise, and leaves that lane's folder to be looked at.
+It exits with 1 at the first broken promise, and keeps that lane's folder for inspection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPORT_INTERVAL = 60.0  # seconds
 
 
 class Soak:
-    """Lanes side by side until the time is over or one has found a broken promise."""
+    """Lanes that run in parallel until the time is over or one of them finds a broken promise."""
 
     def __init__(self, root: Path, seed: int, minutes: float) -> None:
         self.counts = Counts()
@@ -70,13 +70,13 @@ class Soak:
 
 
 def _keep(root: Path) -> None:
-    """Copy what is in a lane's file systems, which go with the lane."""
+    """Copy the contents of a lane's file systems, which disappear with the lane."""
     with suppress(shutil.Error):  # sockets
         shutil.copytree(root, root.with_name(f"{root.name}-kept"), symlinks=True)
 
 
 def main() -> int:
-    """Run the soak and print what was done."""
+    """Run the soak test and print the counts."""
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=None, help="repeat the choices of a run")

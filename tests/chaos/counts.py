@@ -1,15 +1,15 @@
-"""Counts of what was done to the daemons of all lanes."""
+"""Counts of the faults that the daemons of all lanes were exposed to."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
 
-KILLED = 137  # exit code of a daemon that a failpoint has killed
+KILLED = 137  # exit code of a daemon that a failpoint killed
 
 
 class Counts:
-    """Kills, other faults and rounds by kind; lanes count side by side."""
+    """Kills, other faults and rounds by kind; lanes count in parallel."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

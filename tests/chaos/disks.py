@@ -12,7 +12,7 @@ FILLER = "filler"
 
 
 class Disk:
-    """A file system of its own at `path`, in memory; it goes with `close`. Needs root."""
+    """Separate file system at `path`, in memory, until `close`. Needs root."""
 
     def __init__(self, path: Path, megabytes: int) -> None:
         self.path = path
@@ -20,7 +20,7 @@ class Disk:
         _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path))
 
     def close(self) -> None:
-        """Remove the file system, whoever still uses it."""
+        """Remove the file system, even if it is in use."""
         _run("umount", "--lazy", str(self.path))
 
     @contextmanager
@@ -40,7 +40,7 @@ class Disk:
     def read_only(self) -> Iterator[None]:
         """Refuse everything that is written by name.
 
-        A file system with open files cannot be made read-only; one that lies over it can.
+        A file system with open files cannot be made read-only; one that is mounted over it can.
         """
         _run("mount", "--bind", str(self.path), str(self.path))
         try:

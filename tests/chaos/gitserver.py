@@ -1,4 +1,4 @@
-"""A git server whose connections can be cut in the middle of what it sends."""
+"""Git server whose connections can be cut in the middle of a response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START_TIMEOUT = 30.0  # seconds
 
 
 class GitServer:
-    """Serves one repository at `url` while entered; `cut_after` spoils the next connections."""
+    """Server of one repository at `url` while entered; `cut_after` spoils the next connections."""
 
     def __init__(self, repo: Path) -> None:
         self._repo = repo
@@ -49,7 +49,7 @@ class GitServer:
         self._git.wait(30)
 
     def cut_after(self, *sizes: int) -> None:
-        """Cut the next connections, each after so many bytes that the server has sent."""
+        """Cut the next connections, each after the server has sent that number of bytes."""
         self._left = list(sizes)
 
     def _connect(self) -> socket.socket:

@@ -1,4 +1,4 @@
-"""A site on which one version after another is asked for while something fails."""
+"""Site on which one version after another is committed while something fails."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from tests.harness.promises import (
 TEXTS = {Asked.GOOD: GOOD, Asked.FAILS_LIVE: BAD_LIVE, Asked.FAILS_VERIFICATION: BAD_IMPORT}
 OFTEN = {Asked.GOOD: 3, Asked.FAILS_LIVE: 2, Asked.FAILS_VERIFICATION: 1}
 DISK = 128  # megabytes of each file system
-PATIENCE = 300.0  # seconds in which a site is at rest again, however busy the machine is
-LOG_LIMIT = 1 << 20  # bytes of a lane's log, of which the newest part is kept
+PATIENCE = 300.0  # seconds until a site must be at rest again, however busy the machine is
+LOG_LIMIT = 1 << 20  # bytes of a lane's log; the newest part is kept
 DAY = 86400.0
 
 
 class Lane(ABC):
-    """Plays rounds: commit a version, let something fail, wait until nothing is left to do, check.
+    """Lane that plays rounds: commit a version, let something fail, wait until all is done, check.
 
-    All choices come from `seed`. `close` it in any case.
+    All choices come from `seed`. `close` must always be called.
     """
 
     def __init__(self, root: Path, seed: str, counts: Counts) -> None:
@@ -47,7 +47,7 @@ class Lane(ABC):
         self.counts = counts
         self.root = root
         self.log = root / "log"
-        self.now = "setting up"  # what is being done, for a report
+        self.now = "setting up"  # the current action, for a report
         self._version = 0
         self._closing = ExitStack()
         root.mkdir(parents=True)
@@ -70,7 +70,7 @@ class Lane(ABC):
         return disk
 
     def close(self) -> None:
-        """End what runs, and remove the file systems."""
+        """End all processes, and remove the file systems."""
         if self._old_task is not None:
             self._old_task.kill()
         self._closing.close()
@@ -83,7 +83,7 @@ class Lane(ABC):
 
     @abstractmethod
     def disturb(self, asked: Asked) -> None:
-        """Let something fail while daemons bring the version that was just committed."""
+        """Let something fail while daemons deliver the version that was just committed."""
 
     @abstractmethod
     def go_on(self) -> None:
@@ -94,12 +94,12 @@ class Lane(ABC):
         """End the daemons that still run."""
 
     def round(self) -> None:
-        """Play one round; raises AssertionError when a promise is broken."""
+        """Play one round. Raises AssertionError if a promise is broken."""
         (asked,) = self.random.choices(list(OFTEN), list(OFTEN.values()))
         self.play(asked, lambda: self.disturb(asked))
 
     def play(self, asked: Asked, disturb: Callable[[], object]) -> None:
-        """Commit a version, disturb its way, wait until it is at rest, and check the promises."""
+        """Commit a version, disturb its way, wait until the site is at rest, check the promises."""
         before = pointed_build(self.site)
         self.airflow.state.patched.clear()
         loaded = len(self.airflow.state.loaded)
@@ -124,7 +124,7 @@ class Lane(ABC):
         self.site.commit(f"{self._version}.0", TEXTS[asked])
 
     def settle(self, asked: Asked, before: str | None) -> None:
-        """Wait until the site is at rest where it must be."""
+        """Wait until the site is at rest in the state that it must reach."""
         deadline = time.monotonic() + PATIENCE
         while True:
             self.go_on()
@@ -145,11 +145,11 @@ class Lane(ABC):
             store.close()
 
     def store(self) -> Store:
-        """The records of this lane's daemons."""
+        """Return the records of this lane's daemons."""
         return Store(self.variables.get("GROUNDCREW_DATABASE", self.site.database))
 
     def check_now(self) -> None:
-        """Check what holds at any moment; no daemon runs."""
+        """Check the promises that hold at any moment; no daemon runs."""
         check_always(self.site, self.records())
 
     # ------------------------------------------------------------------------------- checks
@@ -164,7 +164,7 @@ class Lane(ABC):
             self.log.write_text(self.log.read_text(errors="replace")[-LOG_LIMIT // 4 :])
 
     def _turn_old_task(self) -> None:
-        """A task that runs through several rounds keeps its build, whatever is collected."""
+        """Let a task run through several rounds; it must keep its build, whatever is collected."""
         if self._old_task is not None and self.random.random() < 0.7:
             return
         if self._old_task is not None:

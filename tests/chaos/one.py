@@ -1,4 +1,4 @@
-"""One daemon with its records in SQLite: killed at every step, on disks and clocks that fail."""
+"""One daemon with its records in SQLite: killed at every step, with failing disks and clocks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tests.chaos.lane import Lane
 from tests.fakes.forked import Run, end, start
 from tests.harness.promises import Asked
 
-LEFT = (0, 4 << 10, 40 << 10, 300 << 10)  # bytes that a full disk still takes
-CUTS = (0, 4, 60, 200, 500, 1000, 3000)  # bytes of git's answer before it ends
+LEFT = (0, 4 << 10, 40 << 10, 300 << 10)  # free bytes on a full disk
+CUTS = (0, 4, 60, 200, 500, 1000, 3000)  # bytes of git's response before it ends
 JUMPS = (-7200.0, -90.0, 45.0, 1000.0, 7200.0)  # seconds
-AIMED = 12  # kills on the way to one version
-LONGEST_RUN = 3.0  # seconds after which a daemon has usually done its work
+AIMED = 12  # kills during the delivery of one version
+LONGEST_RUN = 3.0  # seconds after which a daemon usually has nothing left to do
 SOURCE = Path(__file__).resolve().parents[2]
 
 
 class OneDaemon(Lane):
-    """A daemon that ends when nothing is left to do, and is started again."""
+    """Daemon that ends if nothing is left to do, and is then started again."""
 
     COLLECTS = True
 
     def prepare(self) -> None:
-        """Learn the failpoints that lead to each kind of version, in the order they are passed."""
-        if self.COLLECTS:  # whatever may go goes at once
+        """Record the failpoints that lead to each kind of version, in the order they are passed."""
+        if self.COLLECTS:  # all that may be collected goes at once
             self.variables |= {
                 "GROUNDCREW_GC__INTERVAL": "1",
                 "GROUNDCREW_GC__GRACE": "0",
@@ -48,12 +48,12 @@ class OneDaemon(Lane):
             self.points[asked] = Counter(listing.read_text().split())
 
     def start(self, failpoint: str = "", listing: str = "") -> int:
-        """Run a daemon until it ends; returns its exit code."""
+        """Run a daemon until it ends; return its exit code."""
         run = Run(failpoint=failpoint, listing=listing, variables=self.variables)
         return end(start(self.site.config, self.log, run), self.log)
 
     def run(self, failpoint: str = "", listing: str = "") -> bool:
-        """Run a daemon until it ends; returns True if it was killed at the failpoint."""
+        """Run a daemon until it ends; return True if it was killed at the failpoint."""
         killed = self.start(failpoint, listing) == KILLED
         if killed:
             self.counts.killed(failpoint.partition(":")[0])
@@ -65,18 +65,18 @@ class OneDaemon(Lane):
         self.run()
 
     def rest(self) -> None:
-        """Let garbage be collected in the next round; daemons have ended by themselves."""
+        """Let garbage be collected in the next round; the daemons have already ended."""
         if self.COLLECTS:
             self.age_share()
 
     def disturb(self, asked: Asked) -> None:
-        """Kill it, or let something around it fail."""
+        """Kill the daemon, or let something in its environment fail."""
         choices: list[Callable[[Asked], None]] = [self._kill_aimed] * 3
         choices += [self._kill_at_random, *self.faults()]
         self.random.choice(choices)(asked)
 
     def faults(self) -> list[Callable[[Asked], None]]:
-        """Return what may fail around it."""
+        """Return the faults that may happen in its environment."""
         return [self._disk_full, self._disk_read_only, self._git_cut]
 
     # -------------------------------------------------------------------------------- kills
@@ -127,7 +127,7 @@ class OneDaemon(Lane):
             self.counts.failed("git: cut in the middle")
 
     def _fail(self, name: str, fault: AbstractContextManager[None]) -> None:
-        """Let something fail for a while in which a daemon works, and perhaps is killed."""
+        """Let something fail for a while in which a daemon works, and perhaps kill the daemon."""
         delay = self.random.choice([0.0, self.random.uniform(0.0, LONGEST_RUN)])
         seconds, kill = self.random.uniform(0.3, 3.0), self.random.random() < 0.3
         self.now = f"{name} after {delay:.2f} s, for {seconds:.2f} s" + (", killed" if kill else "")
@@ -147,15 +147,15 @@ class OneDaemon(Lane):
 
 
 class OneDaemonOnABadClock(OneDaemon):
-    """The same while the machine's clock jumps, which Airflow on the same machine sees too.
+    """Daemon on a machine whose clock jumps, which Airflow on the same machine also sees.
 
-    Builds stay for `gc.grace`, within which clocks must agree.
+    Builds are kept for `gc.grace`, within which clocks must agree.
     """
 
     COLLECTS = False
 
     def faults(self) -> list[Callable[[Asked], None]]:
-        """Let only the clock fail."""
+        """Return faults of the clock only."""
         return [self._clock_jumps] * 4
 
     def _clock_jumps(self, asked: Asked) -> None:
@@ -188,7 +188,7 @@ class OneDaemonOnABadClock(OneDaemon):
 
     @contextmanager
     def _fake_clock(self) -> Iterator[tuple[dict[str, str], Callable[[float], None]]]:
-        """Give the variables of a process whose clock jumps, and what lets it jump."""
+        """Yield the variables of a process whose clock jumps, and a function that lets it jump."""
         file = self.root / "clock"
 
         def jump(offset: float) -> None:
@@ -211,7 +211,7 @@ class OneDaemonOnABadClock(OneDaemon):
             self.airflow.clock = time.time
 
     def _sleep_library(self) -> Path:
-        """Compile what keeps Python's sleeping apart from the changed clock."""
+        """Compile the library that keeps Python's sleep independent of the changed clock."""
         library = self.root / "sleep.so"
         if not library.is_file():
             source = Path(__file__).with_name("sleep.c")
@@ -227,7 +227,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _libfaketime() -> str:
-    """Return where Debian and Ubuntu put it."""
+    """Return the path of libfaketime on Debian and Ubuntu."""
     files = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert files, "libfaketime is not installed: apt-get install libfaketime"
     return os.fspath(files[0])

@@ -21,8 +21,8 @@ from tests.harness.promises import Asked
 
 LEASE_TTL = 4.0  # seconds; on a busy machine a shorter lease is lost without any fault
 LEASE_LOST = 3  # exit code
-LOOK = 0.5  # seconds between two looks at the records
-POINTS = (  # where a leader is killed or frozen, right before or after it has changed something
+LOOK = 0.5  # seconds between two checks of the records
+POINTS = (  # where a leader is killed or frozen, right before or after a change
     "daemon.decided", "daemon.recorded", "daemon.outcome.before", "store.before-commit",
     "store.after-commit", "builder.resolved", "share.put_build.before-rename",
     "share.mark_verified.before-rename", "airflow.pause.pool", "share.point.before-rename",
@@ -32,7 +32,7 @@ POINTS = (  # where a leader is killed or frozen, right before or after it has c
 
 
 class Replicas(Lane):
-    """Both run all the time; whoever ended is started again before the next round."""
+    """Two replicas that always run; one that ended is started again before the next round."""
 
     def prepare(self) -> None:
         """Start the database and bring the site to rest."""
@@ -52,7 +52,7 @@ class Replicas(Lane):
         self.rest()
 
     def _begin(self, failpoint: str = "", *, freezes: bool = False) -> None:
-        """Start both, which die or freeze at the failpoint."""
+        """Start both; they die or freeze at the failpoint."""
         self.daemons = [self._start(n, failpoint, freezes) for n in range(2)]
 
     def _start(self, number: int, failpoint: str = "", freezes: bool = False) -> ForkServerProcess:
@@ -66,7 +66,7 @@ class Replicas(Lane):
         return start(self.site.config, self.log, run)
 
     def go_on(self) -> None:
-        """Start whoever has ended; both work while this waits."""
+        """Start replicas that have ended; both work while this waits."""
         for number, daemon in enumerate(self.daemons):
             if not daemon.is_alive():
                 self.daemons[number] = self._start(number)
@@ -75,7 +75,7 @@ class Replicas(Lane):
         time.sleep(LOOK)
 
     def rest(self) -> None:
-        """Kill both: the next round begins with a lease that nobody has given back."""
+        """Kill both: the next round begins with a lease that was not released."""
         for daemon in self.daemons:
             if daemon.is_alive():
                 daemon.kill()
@@ -84,7 +84,7 @@ class Replicas(Lane):
         self.daemons = []
 
     def disturb(self, asked: Asked) -> None:
-        """Kill, freeze or cut off whoever leads."""
+        """Kill, freeze or cut off the leader."""
         del asked
         self.random.choice([
             self._kill, self._kill_at_a_point, self._freeze, self._freeze_at_a_point,
@@ -104,7 +104,7 @@ class Replicas(Lane):
         self.counts.killed("the leader, at random")
 
     def _kill_at_a_point(self) -> None:
-        """Whoever takes over is killed at the same point."""
+        """Kill the leader at a failpoint, and its successor at the same one."""
         point = self.random.choice(POINTS)
         self.now = f"kill -9 of each leader at {point}"
         self._begin(point)
@@ -117,7 +117,7 @@ class Replicas(Lane):
         self._replace_armed()
 
     def _replace_armed(self) -> None:
-        """Kill who still waits at a failpoint, so that only daemons without one go on."""
+        """Kill replicas that still wait at a failpoint, so that only others continue."""
         for daemon in self.daemons:
             if daemon.is_alive():
                 daemon.kill()
@@ -136,7 +136,7 @@ class Replicas(Lane):
         self._thaw(leader)
 
     def _freeze_at_a_point(self) -> None:
-        """The other one has no failpoint."""
+        """Freeze the leader at a failpoint; the other replica has none."""
         point = self.random.choice(POINTS)
         self.now = f"freeze the leader at {point}"
         frozen = self._start(0, point, freezes=True)
@@ -154,7 +154,7 @@ class Replicas(Lane):
             self.counts.killed("at random")
 
     def _thaw(self, leader: ForkServerProcess) -> None:
-        """Freeze a leader until another leads; it may do nothing more and ends."""
+        """Freeze a leader until another one leads; then it must do nothing more, and end."""
         assert leader.pid is not None
         with suppress(ProcessLookupError):
             os.kill(leader.pid, signal.SIGSTOP)
@@ -169,7 +169,7 @@ class Replicas(Lane):
         self.counts.failed("the leader: frozen until another leads")
 
     def _leader(self, but: ForkServerProcess | None = None) -> ForkServerProcess:
-        """Wait until one leads."""
+        """Wait until one leads, and return it."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             holder = self._holder()

@@ -1,4 +1,4 @@
-"""The checks of the soak: each of them fails where its promise is broken."""
+"""Tests of the soak test's checks: each one fails if its promise is broken."""
 
 from __future__ import annotations
 

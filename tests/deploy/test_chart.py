@@ -281,7 +281,7 @@ def test_mistakes_are_found_by_the_schema(key: str) -> None:
 
 
 def test_every_value_is_told_in_values_yaml() -> None:
-    """What the schema accepts is there with its default, and nothing else."""
+    """All values that the schema accepts are there with their defaults, and no others."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     with helm_python.Chart.load(CHART) as chart:
         schema = chart.schema or {}
@@ -305,7 +305,7 @@ def flat(values: Json, prefix: str, schema: Json) -> Iterator[tuple[str, object]
             yield from flat(value, f"{prefix}{key}.", part)
 
 
-# ------------------------------------------------------------------------------------ the own test
+# ---------------------------------------------------------------------------- the chart's own test
 
 
 class Answers(BaseHTTPRequestHandler):

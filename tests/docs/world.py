@@ -187,7 +187,7 @@ class World:
             return ""
         return self.shell(self.led(block.text)) if block.mark == "run" else ""
 
-    # ---------------------------------------------------------- what stands when a page begins
+    # ----------------------------------------------------------------- initial states of pages
 
     def prepare(self) -> None:
         """Create an environments repo with two instances, a checkout, settings and secrets."""

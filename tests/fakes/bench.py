@@ -107,7 +107,7 @@ class Bench:
             workshop=Sandbox(settings, self.state / "cache", [self.secrets, self.state]),
         )
 
-    # ---------------------------------------------------------------------------------- asking for
+    # -------------------------------------------------------------------------------------- inputs
 
     def _export(self, tree: str, directory: Path) -> None:
         shutil.copytree(self._trees[tree], directory)
@@ -154,7 +154,7 @@ class Bench:
         log = self.state / "logs" / f"{self._jobs}.log"
         return Job(f"job{self._jobs}", "one", team, "0" * 40, log, threading.Event())
 
-    # --------------------------------------------------------------------------------------- doing
+    # ------------------------------------------------------------------------------------- actions
 
     def lock(self, recipe: Recipe, job: Job | None = None) -> str:
         """Resolve; return the lock's text."""
@@ -169,7 +169,7 @@ class Bench:
         job = job or self.job()
         return self.builder.construct(job, recipe, self.runtime, self.lock(recipe, job))
 
-    # -------------------------------------------------------------------------------------- seeing
+    # ------------------------------------------------------------------------------------- results
 
     def paths(self, built: Built) -> dict[str, str]:
         """Return the text of every Python file that a build puts on sys.path, by import path."""

@@ -389,7 +389,7 @@ class House:
         self.switched += 1
         return StepResult(Verdict.OK)
 
-    # ----------------------------------------------------------------------------------- to the end
+    # -------------------------------------------------------------------------------------- running
 
     def settle(self, limit: int = 400) -> None:
         """Remove all faults, and continue until nothing is left to do."""

@@ -84,7 +84,7 @@ class PodLife(threading.Thread):
     def _one(self, spec: Json) -> One:
         return One(spec, self.node.images.get(spec["image"], LabImage()))
 
-    # ------------------------------------------------------------------------- told by the kubelet
+    # ------------------------------------------------------------------- requests from the kubelet
 
     def delete(self, grace: float) -> None:
         """Note that deletion was requested."""
@@ -117,7 +117,7 @@ class PodLife(threading.Thread):
         """Return the log of one run of a container."""
         return self.home / "logs" / f"{one.name}.{one.restarts if run is None else run}"
 
-    # -------------------------------------------------------------------------------------- playing
+    # ----------------------------------------------------------------------------------- simulation
 
     def run(self) -> None:
         """Live from bound to gone."""

@@ -47,7 +47,7 @@ class Site:
         self._git("init", "-q", "-b", "main")
         self.write(f"instances/{INSTANCE}.yaml", yaml.safe_dump(self.instance()))
 
-    # ---------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------ definitions
 
     def _secrets(self) -> None:
         secret = self.root / "secrets" / TEAM / "airflow"
@@ -125,7 +125,7 @@ class Site:
             ["git", *words], cwd=self.repo, check=True, capture_output=True, text=True, timeout=60
         ).stdout
 
-    # ---------------------------------------------------------------------------------- running
+    # -------------------------------------------------------------------------------- processes
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of the daemon's process."""
@@ -160,7 +160,7 @@ class Site:
         """Return the records."""
         return Store(self.database)
 
-    # ---------------------------------------------------------------------------------- keeping
+    # ----------------------------------------------------------------------------------- copies
 
     def keep(self) -> Path:
         """Save a copy of everything that changes, for `put_back`."""

@@ -1,1 +1,1 @@
-"""Fuzzing of everything that parses what others wrote."""
+"""Fuzzing of everything that parses input from outside."""

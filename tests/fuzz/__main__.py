@@ -1,7 +1,7 @@
-"""`python -m tests.fuzz [--seconds 30] [targets]`: what `make fuzz` runs, two targets at a time.
+"""Command `python -m tests.fuzz [--seconds 30] [targets]` of `make fuzz`; runs two at a time.
 
 An input that breaks a target is written to tests/fuzz/crashes/<target>/, where the tests find it.
-What fuzzing learned is kept in .cache/fuzz, so that the next run goes on from there.
+The collected inputs are kept in .cache/fuzz, so that the next run continues from there.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CRASHES = Path(__file__).with_name("crashes")
 CORPUS = ROOT / ".cache" / "fuzz"
 JOBS = 2
 LONGEST_INPUT = 20_000  # bytes
-SLOWEST_INPUT = 60  # seconds: an error when it is reached, however busy the machine is
+SLOWEST_INPUT = 60  # seconds; reaching it is an error, however busy the machine is
 MEMORY = 2048  # megabytes
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s+(\d+)")
 
 
 def fuzz(target: str, seconds: int, inputs: list[bytes]) -> tuple[int, str]:
-    """Fuzz a target; returns the exit code, and what happened."""
+    """Fuzz a target; return the exit code and a message."""
     corpus, crashes = CORPUS / target, CRASHES / target
     for folder in (corpus, crashes):
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def fuzz(target: str, seconds: int, inputs: list[bytes]) -> tuple[int, str]:
 
 
 def main() -> int:
-    """Fuzz the targets; 1 if one was broken."""
+    """Fuzz the targets; return 1 if one was broken."""
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("--seconds", type=int, default=30, help="for each target")
     parser.add_argument("targets", nargs="*", metavar="target", help=", ".join(TARGETS))

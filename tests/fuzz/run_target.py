@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz.run_target <target> <libFuzzer's options>`: fuzzes one target."""
+"""Command `python -m tests.fuzz.run_target <target> <libFuzzer's options>`: fuzzes one target."""
 
 from __future__ import annotations
 

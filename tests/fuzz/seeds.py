@@ -1,4 +1,4 @@
-"""Inputs that fuzzing starts from: one of each kind that the product takes, and some it refuses."""
+"""Start inputs of the fuzzing: one of each kind that the product accepts, and some it refuses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Fuzz targets: each takes any bytes, and raises only when the product is wrong.
+"""Fuzz targets: each takes any bytes, and only raises if the product is wrong.
 
-Nothing but the errors that the product names for such input is caught here.
+Only errors that the product documents for such input are caught here.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class MemoryTree:
 
 
 def definitions(data: bytes) -> None:
-    """A file of one team: the other team's environment is there all the same.
+    """Read a file of one team: the other team's environment must always be there.
 
-    The first byte says which file it is.
+    The first byte selects the file.
     """
     path = PATHS[data[0] % len(PATHS)] if data else PATHS[0]
     files = {
@@ -86,7 +86,7 @@ def definitions(data: bytes) -> None:
 
 
 def constraints(data: bytes) -> None:
-    """A constraints file: each line is a constraint by itself, or told as wrong."""
+    """Read a constraints file: each line must be a single constraint or a finding."""
     for _, constraint, wrong in constraints_of(data.decode(errors="replace")):
         assert bool(constraint) is not bool(wrong)
         assert "\n" not in constraint
@@ -94,7 +94,7 @@ def constraints(data: bytes) -> None:
 
 
 def index_page(data: bytes) -> None:
-    """A project's page, HTML or JSON by the first byte: only web addresses come out of it."""
+    """Read a project's page, HTML or JSON by the first byte: only web URLs may come out of it."""
     kind = "text/html" if data[:1] < b"\x80" else "application/vnd.pypi.simple.v1+json"
     with suppress(Malformed):
         for file in files_of(kind, data[1:], "https://index.example/simple/acme/"):
@@ -105,7 +105,7 @@ def index_page(data: bytes) -> None:
 
 
 def wheel(data: bytes) -> None:
-    """A wheel: nothing is written outside of its folder, and nothing in it is a link."""
+    """Unpack a wheel: nothing may be written outside of its folder, and nothing may be a link."""
     with tempfile.TemporaryDirectory(prefix="groundcrew-fuzz-") as folder:
         path = Path(folder, "acme-1.0-py3-none-any.whl")
         path.write_bytes(data)
@@ -116,7 +116,7 @@ def wheel(data: bytes) -> None:
 
 
 def pack(data: bytes) -> None:
-    """A pack, as the daemon and as the loader read it."""
+    """Read a pack with the daemon's and with the loader's code."""
     with tempfile.TemporaryDirectory(prefix="groundcrew-fuzz-") as folder:
         path = Path(folder, "entry.pack")
         path.write_bytes(data)
@@ -137,7 +137,7 @@ def _read_as_the_loader(path: Path, digest: str) -> None:
         return
     try:
         for block in index["blocks"]:
-            with suppress(Exception):  # the loader takes any for a spoiled pack
+            with suppress(Exception):  # the loader treats any as a spoiled pack
                 groundcrew_packs.read_block(handle, block, offset, head)
             offset += block["packed"]
     finally:
@@ -145,9 +145,9 @@ def _read_as_the_loader(path: Path, digest: str) -> None:
 
 
 def loader(data: bytes) -> None:
-    """A pointer and a build.json, divided by a zero byte: the interpreter always starts.
+    """Load a pointer and a build.json, separated by a zero byte: the interpreter must start.
 
-    The base's own import paths stay the first, and the process's build is pinned.
+    The base's own import paths must stay first, and the process's build must be pinned.
     """
     from reconciler.share.loader import sitecustomize
 
@@ -177,7 +177,7 @@ def loader(data: bytes) -> None:
 
 @contextmanager
 def _kept_process() -> Iterator[None]:
-    """Undo what a loader does to its process."""
+    """Undo a loader's changes to its process."""
     path, variables = list(sys.path), dict(os.environ)
     os.environ.pop("GROUNDCREW_BUILD", None)
     try:
@@ -189,9 +189,9 @@ def _kept_process() -> Iterator[None]:
 
 
 def webhook(data: bytes) -> None:
-    """A header line and a body: only the right signature of that very body is accepted.
+    """Read a header line and a body: only the correct signature of that body may be accepted.
 
-    The first byte says whether it comes from GitHub or from GitLab.
+    The first byte selects GitHub or GitLab.
     """
     source, header = ("github", "x-hub-signature-256")
     if data[:1] >= b"\x80":
@@ -218,7 +218,7 @@ def webhook(data: bytes) -> None:
 
 
 def report(data: bytes) -> None:
-    """A report of a verification, and the list of DAG errors that Airflow prints."""
+    """Read a report of a verification, and the list of DAG errors that Airflow prints."""
     with suppress(Malformed):
         parsed = parse(Report, data, "the report")
         for problem in (*parsed.fatal, *parsed.warnings):

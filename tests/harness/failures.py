@@ -27,7 +27,7 @@ class Failures:
 
     @classmethod
     def read(cls, path: Path) -> Failures:
-        """Read what `write` wrote. Raises OSError, ValueError or TypeError for anything else."""
+        """Read the output of `write`. Raises OSError, ValueError or TypeError for anything else."""
         return cls(**json.loads(path.read_text()))
 
 
@@ -39,7 +39,7 @@ class Recorder:
         self.skipped: list[str] = []
 
     def add(self, report: pytest.TestReport) -> None:
-        """Remember a report of something that failed or was skipped."""
+        """Remember the report of a test that failed or was skipped."""
         if report.failed:
             self._failed[report.nodeid] = "hypothesis" in report.keywords
         if report.skipped:

@@ -34,7 +34,7 @@ def pointed_build(site: Site) -> str | None:
 
 
 def check_always(site: Site, records: Records) -> None:
-    """Check what holds at any moment, while no daemon runs.
+    """Check the promises that hold at any moment, while no daemon runs.
 
     The records can be read; the pointer names a complete and verified build, and one that is in
     quarantine only until the activation that put it there has rolled back.
@@ -51,9 +51,9 @@ def check_always(site: Site, records: Records) -> None:
 def check_at_rest(
     site: Site, records: Records, asked: Asked, before: str | None, restarted: bool = True
 ) -> None:
-    """Check what holds once nothing is left to do; `before` is the build before the commit.
+    """Check the promises that hold once nothing is left to do; `before` is the previous build.
 
-    `restarted`: whether components have reported what they loaded.
+    `restarted`: True if components have reported the builds that they loaded.
     """
     assert INSTANCE in records.instances, "the instance is not recorded"
     record, build = records.instances[INSTANCE], pointed_build(site)

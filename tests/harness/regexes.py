@@ -1,4 +1,4 @@
-"""Regular expressions of the product: found in its source, and timed on input made against them."""
+"""Regular expressions of the product: found in its source, and timed with hostile input."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ FUNCTIONS = {
     "subn",
 }
 WHOLE = {"finditer": "findall", "split": "findall", "sub": "findall", "subn": "findall"}
-SAMPLE = "sample-1.0"  # stands for what an f-string puts into a pattern
+SAMPLE = "sample-1.0"  # replaces the variable part of a pattern in an f-string
 SIZE = 4000  # characters of an attack
-LARGER = 8  # times that, where an attack seems to work
+LARGER = 8  # times that, if an attack seems to work
 REFERENCE = re.compile(r"(?:ab|a|[^\x00])*")  # takes a few steps for each character
-ODD = 10  # times the reference: looked at again
+ODD = 10  # times the reference: measured again
 SLOW = 0.05  # seconds of a larger attack: linear work takes a few milliseconds
 COARSE = 0.02  # seconds
 GROWTH = 3 * LARGER  # of the time of a larger attack; quadratic work grows by LARGER ** 2
@@ -40,7 +40,7 @@ GROWTH = 3 * LARGER  # of the time of a larger attack; quadratic work grows by L
 
 @dataclass(frozen=True, slots=True)
 class Regex:
-    """A pattern, where it is written, and how it is applied."""
+    """A pattern, its place in the source, and the way it is applied."""
 
     location: str
     pattern: str | bytes
@@ -51,7 +51,7 @@ class Regex:
         return f"{self.location} {self.method}"
 
 
-# ------------------------------------------------------------------------------------ found
+# ----------------------------------------------------------------------------------- search
 
 
 @cache
@@ -62,7 +62,7 @@ def sources() -> list[tuple[Path, ast.Module]]:
 
 
 def regexes() -> list[Regex]:
-    """Return every use of the module re; raises ValueError for a pattern that nobody can tell."""
+    """Return every use of the module re. Raises ValueError for a pattern that is not constant."""
     methods = _methods()
     uses = []
     for path, tree in sources():
@@ -92,7 +92,7 @@ def _is_re(function: ast.expr) -> bool:
 
 
 def _methods() -> Mapping[str, set[str]]:
-    """Return the methods that are called on each name, wherever in the product."""
+    """Return the methods that are called on each name, anywhere in the product."""
     methods: dict[str, set[str]] = defaultdict(set)
     for _, tree in sources():
         for node in ast.walk(tree):
@@ -109,7 +109,7 @@ def _target(assign: ast.Assign) -> str:
 
 
 def _constants(tree: ast.Module) -> Mapping[str, object]:
-    """Return the module's texts by name, those that it imports included."""
+    """Return the module's string constants by name, including imported ones."""
     constants: dict[str, object] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
@@ -144,11 +144,11 @@ def _flags(call: ast.Call) -> int:
     return flags
 
 
-# ------------------------------------------------------------------------------------ timed
+# ----------------------------------------------------------------------------------- timing
 
 
 def slowest(regex: Regex, size: int = SIZE) -> str:
-    """Return what shows that a pattern takes more than linear time; "" if nothing does."""
+    """Return evidence that a pattern takes more than linear time, or "" if there is none."""
     apply = getattr(re.compile(regex.pattern, regex.flags), regex.method)
     encode = isinstance(regex.pattern, bytes)
     reference = _seconds(REFERENCE.match, "ab" * (size // 2))
@@ -165,9 +165,9 @@ def slowest(regex: Regex, size: int = SIZE) -> str:
 
 
 def _seconds(apply: Any, text: str | bytes, times: int = 4) -> float:
-    """Return the shortest of some measurements, as others use the machine too.
+    """Return the shortest of several measurements, as others use the machine too.
 
-    The clock of CPU time may be coarse: it is for what takes long.
+    CPU time may have a coarse clock: it is only used for long measurements.
     """
 
     def once() -> float:
@@ -180,7 +180,7 @@ def _seconds(apply: Any, text: str | bytes, times: int = 4) -> float:
 
 
 def attacks(regex: Regex) -> Iterator[tuple[str, str, str]]:
-    """Yield (prefix, what is repeated, suffix): made of what parts of the pattern match."""
+    """Yield attacks (prefix, repeated text, suffix) of texts that parts of the pattern match."""
     parser = importlib.import_module("re._parser")
     nodes = list(parser.parse(regex.pattern, regex.flags))
     prefixes = {"": None} | {_example(nodes[:n]): None for n in range(1, len(nodes) + 1)}
@@ -194,7 +194,7 @@ def attacks(regex: Regex) -> Iterator[tuple[str, str, str]]:
 
 
 def _pumps(nodes: list[Any]) -> Iterator[str]:
-    """Yield what each part of the pattern matches, the smallest parts included."""
+    """Yield texts that parts of the pattern match, down to the smallest parts."""
     for node in nodes:
         yield _example([node])
         for inner in _bodies(node):
@@ -226,7 +226,7 @@ def _example(nodes: list[Any]) -> str:
 
 
 def _character(kind: str, value: Any) -> str:
-    """Return a character that a part matches; "" for a part that is more, or none."""
+    """Return a character that a part matches, or "" if it matches longer texts or none."""
     match kind:
         case "LITERAL":
             return chr(value)

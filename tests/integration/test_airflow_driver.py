@@ -326,7 +326,7 @@ def _ended(pid: int, patience: float = 10.0) -> bool:
         time.sleep(0.02)
 
 
-# --------------------------------------------------------------------------------- its processes
+# ------------------------------------------------------------------------------------- processes
 
 
 NAME = "holds-builds"  # of no other test's instance, as tests may run in parallel

@@ -116,7 +116,7 @@ def test_a_wheel_that_many_builds_want_at_once_is_fetched_and_made_once(bench: B
 
 
 def test_a_second_team_uses_the_entries_of_the_first(bench: Bench) -> None:
-    """What one team's build needed is neither downloaded nor written again for another team."""
+    """Nothing that one team's build needed is downloaded or written again for another team."""
     make_wheel(bench.public.folder, "alpha")
     make_wheel(bench.public.folder, "beta")
     bench.paths(bench.build(bench.recipe("alpha")))

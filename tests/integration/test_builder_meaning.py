@@ -50,7 +50,7 @@ def refused(bench: Bench, recipe: Recipe) -> Stalled:
     return caught.value
 
 
-# --------------------------------------------------------------------------- whose module it is
+# ----------------------------------------------------------------------------- shadowed modules
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_files_of_the_data_scheme_lie_where_modules_look_for_them(bench: Bench) 
     assert (bench.share.root / programs / "user-tool").is_file()
 
 
-# ------------------------------------------------------------------- what need not be importable
+# ------------------------------------------------------------------------------ optional modules
 
 
 def test_modules_that_no_dag_imports_are_warnings(bench: Bench) -> None:
@@ -249,7 +249,7 @@ def test_a_program_that_starts_is_fine(bench: Bench, data: bytes) -> None:
     assert verify(bench, with_program(bench, data)) == []
 
 
-# --------------------------------------------------------------------- what the instance needs
+# ----------------------------------------------------------------------- needs of the instance
 
 
 def activate(bench: Bench, recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from reconciler.settings import RouteSettings, Settings, StatusSettings
 from tests.fakes.post import MINUTE, SHA, Post, dead_address, routes
 from tests.fakes.receiver import Receiver, github
 
-# ---------------------------------------------------------------------------------- who is told
+# --------------------------------------------------------------------------------------- routes
 
 
 def test_facts_go_by_team_and_severity_and_to_nobody_else(

@@ -193,7 +193,7 @@ def may(api: Api, namespace: str, verb: str, group: str, resource: str, sub: str
     return bool(answer["status"]["allowed"])
 
 
-# ------------------------------------------------------------------------------------- a whole life
+# ---------------------------------------------------------------------------- install and uninstall
 
 
 @pytest.fixture

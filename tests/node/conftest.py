@@ -1,4 +1,4 @@
-"""One real node for all tests of a session; `make node` builds what it needs."""
+"""One real node for all tests of a session; `make node` builds its prerequisites."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
-    """Return the node; pods see its folders, so those are not below pytest's own."""
+    """Yield the node; its folders are visible to pods, and so cannot be below pytest's own."""
     lacking = missing()
     if lacking:
         pytest.fail("this machine cannot run a node:\n" + "\n".join(lacking), pytrace=False)

@@ -34,7 +34,7 @@ uses_acme()
 
 @pytest.fixture(scope="module")
 def site(node: Node) -> Iterator[NodeSite]:
-    """An Airflow 3 release whose pods run the image of 300 distributions."""
+    """Yield an Airflow 3 release whose pods run the image of 300 distributions."""
     image = AirflowImage("3.2.2", "3.12")
     with (
         tempfile.TemporaryDirectory(prefix="groundcrew-site-") as folder,

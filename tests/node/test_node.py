@@ -1,4 +1,4 @@
-"""The node is real: containers of an image, exit codes and logs from the API server."""
+"""Checks that the node is real: containers of an image, exit codes and logs from the API server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _ended(node: Node, space: str) -> Json | None:
 
 
 def test_a_jobs_command_runs_in_a_container(node: Node) -> None:
-    """As its user, alone in its namespaces, on a read-only root."""
+    """It runs as the image's user, alone in its namespaces, on a read-only root."""
     if DEBIAN not in node.runtime.images():
         node.runtime.load(write_image(cache() / "debian.tar", DEBIAN, debian(), {}))
     space = node.namespace("work")

@@ -155,7 +155,7 @@ def test_search_narrows_the_table_as_one_types(page: Page) -> None:
 
 
 def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
-    """Why it went back, the quarantine, changes in packages, and the time of each phase."""
+    """It shows why it went back, the quarantine, changes in packages, and each phase's time."""
     page.goto(f"/instances/{name_of(3)}")
     main = page.locator("main")
     expect(main).to_contain_text("it went back to the build before")

@@ -197,7 +197,7 @@ def shown(log: Path, most: int) -> tuple[str, int, bool]:
     return text, found.end, cut
 
 
-# ------------------------------------------------------------------------------ what may not answer
+# ---------------------------------------------------------------------------- unresponsive services
 
 
 @pytest.mark.parametrize("path", ["/builds/{}", "/builds/{}/log", "/api/v1/builds/{}/log"])
@@ -305,7 +305,7 @@ def test_passwords_in_addresses_are_not_shown(served: Served, http: httpx.Client
     assert "s3cret" not in page
 
 
-# -------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- texts
 
 
 def test_times_are_told_from_now() -> None:

@@ -198,7 +198,7 @@ def test_the_base_has_stand_ins_of_its_versions(tmp_path: Path) -> None:
     assert [d.name for d in usable(RUNTIME)] == ["acme-core"]
 
 
-# -------------------------------------------------------------------------------- logs and words
+# ----------------------------------------------------------------------------- logs and messages
 
 
 def test_a_log_has_no_secrets_and_no_colours(job: Job) -> None:

@@ -28,7 +28,7 @@ def test_waves_go_one_after_the_other_and_soak() -> None:
 
 
 def test_a_wave_that_failed_holds_the_next() -> None:
-    """What fails on dev never reaches prod."""
+    """A build that fails on dev never reaches prod."""
     house = house_of("dev", "prod")
     house.settle()
     ask_for(house, "l2")

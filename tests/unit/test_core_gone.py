@@ -150,7 +150,7 @@ def test_a_mistake_in_a_file_keeps_no_other_object_from_being_deleted() -> None:
     assert house.airflow["prod"].running == "g2@cp311-linux-1"
 
 
-# --------------------------------------------------------------------------- what cannot be read
+# ------------------------------------------------------------------------------ unreadable files
 
 
 def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None:

@@ -58,7 +58,7 @@ def test_what_one_teams_secrets_brought_is_made_anew_for_another(ready: bool) ->
 
 
 def test_a_suspended_environment_that_moves_takes_no_build_with_it() -> None:
-    """What is in progress for the old team ends; it starts for the new one once resumed."""
+    """The old team's build is cancelled; the new team's starts once the environment is resumed."""
     house = house_of("dev")
     turn(house, 3)
     house.ask(Verb.SUSPEND, "environment/one")

@@ -52,7 +52,7 @@ def taken(repo: Path, spec: str) -> Definitions:
     return definitions
 
 
-# ------------------------------------------------------------------------------------- the paths
+# ----------------------------------------------------------------------------------------- paths
 
 OUTSIDE = [
     "/etc/x", ".//etc/x", "./", ".", "..", "./../x", "a/../../x", "a//b", "a/", "a/./b", "././x",
@@ -108,7 +108,7 @@ def test_a_file_that_a_fragment_has_too_counts_once(repo: Path) -> None:
     assert [file.target for file in recipe.files] == ["jars/x-1.jar"]
 
 
-# ----------------------------------------------------------------------------------- the numbers
+# --------------------------------------------------------------------------------------- numbers
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_longest_duration_is_taken(repo: Path) -> None:
     assert checks.timeout == 366 * 86400.0
 
 
-# ----------------------------------------------------------------- one file never stops the others
+# --------------------------------------------------------------------- mistakes stay in their file
 
 BAD: list[tuple[str, str | bytes, int]] = [
     ("a kind that is a list", ENVIRONMENT.replace("kind: Environment", "kind: [Environment]"), 2),
@@ -218,7 +218,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
     assert refused(repo, ENVIRONMENT).object == "Environment/one"
 
 
-# --------------------------------------------------------------------------------- the constraints
+# ------------------------------------------------------------------------------------- constraints
 
 NO_CONSTRAINT = [
     ("-r /etc/passwd", "name /etc/passwd in the key `constraints`, too"),
@@ -270,7 +270,7 @@ def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
     assert broken.by(known) == found, "so it is not deleted"
 
 
-# -------------------------------------------------------------------------------- the environment
+# -------------------------------------------------------------------------- environment variables
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_variables_of_the_teams_own_programs_are_taken(repo: Path) -> None:
     assert dict(taken(repo, spec).environments["one"].recipe.env).keys() == set(names)
 
 
-# -------------------------------------------------------------------------------------- the words
+# --------------------------------------------------------------------------------------- messages
 
 SAID = [
     ("spec: 7", "spec: write keys with values below it, such as `key: value`, not 7"),

@@ -42,7 +42,7 @@ def test_a_lock_has_all_that_the_project_asks_for(lock: str, wanted: list[str]) 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "build.lock"])
 def test_every_pin_has_hashes_and_no_place(lock: str) -> None:
-    """What is installed is what was locked, whichever index it comes from."""
+    """The installed packages are the locked ones, whichever index they come from."""
     text = (LOCKS / lock).read_text()
     blocks = re.split(r"\n(?=[a-z0-9])", text)[1:]
     assert len(blocks) == len(pins(lock)) > 3

@@ -300,7 +300,7 @@ def test_the_commits_page_is_found_from_the_repos_address(
     assert commit_url_of(address) == page
 
 
-# ------------------------------------------------------------------------- what no commit asked for
+# ------------------------------------------------------------------------- changes without a commit
 
 
 def on_its_second_build() -> House:

@@ -15,7 +15,7 @@ ALL = regexes()
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    """Processes that can be killed: an exponential pattern ends there."""
+    """Yield processes that can be killed, to end exponential patterns."""
     pool = Pool(Limits(cpu=10))
     yield pool
     pool.close()

@@ -35,7 +35,7 @@ exec airflow "$@"
 # of that time too, and with later ones of FastAPI the API server of 3.2.2 does not start.
 RELEASED = {"3.2.2": "2026-05-29", "3.3.2": "2026-09-17"}
 HOME = Path("home/airflow/.local")
-REVISION = 4  # to be raised when images are made differently
+REVISION = 4  # increase it if images are made differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class AirflowImage:
         _run("chown", "-R", "50000:0", str(root / "home/airflow"), str(root / "opt/airflow"))
 
     def _relocate(self, root: Path, venv: Path) -> None:
-        """Rewrite the environment's paths to where it will be in the image."""
+        """Rewrite the environment's paths to its future ones in the image."""
         own = f"/{HOME}/bin/python"
         for script in (venv / "bin").iterdir():
             if script.is_file() and not script.is_symlink():
@@ -147,4 +147,4 @@ def _run(*words: str) -> None:
     assert done.returncode == 0, f"{words[:4]}: {done.stdout[-500:]}{done.stderr[-2000:]}"
 
 
-ALWAYS = (AirflowImage("3.2.2", "3.12"),)  # what `make node` makes
+ALWAYS = (AirflowImage("3.2.2", "3.12"),)  # images that `make node` makes

@@ -1,7 +1,7 @@
-"""An Airflow 3 release as the official chart renders it for the KubernetesExecutor.
+"""Airflow 3 release as the official chart renders it for the KubernetesExecutor.
 
-The same kinds, names, labels, containers, commands and mounts; the share and the loader are set as
-`groundcrew airflow-values` says. Probes are those that need no process of their own.
+It has the same kinds, names, labels, containers, commands and mounts; the share and the loader are
+set as `groundcrew airflow-values` says. Probes are those that need no separate process.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) -> Path:
-    """Write an image with one layer, the folder `root`; returns the archive."""
+    """Write an image with one layer, the folder `root`; return the archive."""
     layer = archive.with_suffix(".layer")
     subprocess.run(
         ["tar", "-C", str(root), "--numeric-owner", "--exclude=./proc/*", "--exclude=./sys/*",
@@ -51,7 +51,7 @@ def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) ->
 
 
 def debian() -> Path:
-    """Return a small Debian; makes it where there is none."""
+    """Return a small Debian; make it first if there is none."""
     found = cache() / "debian"
     if not found.exists():
         with tempfile.TemporaryDirectory(dir=cache()) as folder:

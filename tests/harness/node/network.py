@@ -52,7 +52,7 @@ class Network:
         return ["nsenter", f"--net=/run/netns/{NAMESPACE}"]
 
     def _remove(self) -> None:
-        """Remove what exists, including what a killed run left; routes go with their interface."""
+        """Remove what exists, also leftovers of a killed run; routes go with their interface."""
         _ip("link", "del", HOST_LINK, check=False)
         _ip("netns", "del", NAMESPACE, check=False)
 

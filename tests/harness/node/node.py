@@ -18,7 +18,7 @@ from tests.harness.node.programs import Programs, end
 from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
 
 NAME = "node-0"
-CRASHES = 3  # so many restarts are no accident
+CRASHES = 3  # more restarts are no accident
 
 
 class Node(Administration):

@@ -15,7 +15,7 @@ PASSWORD = "airflow"
 
 @contextmanager
 def postgresql(address: str, port: int, clients: Sequence[str]) -> Iterator[str]:
-    """Run a server with an empty database `airflow`; yields its URL without a driver."""
+    """Run a server with an empty database `airflow`; yield its URL without a driver."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     assert programs, "PostgreSQL is not installed: apt-get install postgresql"
     folder = Path(tempfile.mkdtemp(prefix="groundcrew-node-pg-"))

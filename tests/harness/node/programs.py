@@ -1,4 +1,4 @@
-"""Programs of a node, and what this machine lacks to run one."""
+"""Programs of a node, and a check that this machine can run one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Programs:
 
 
 def missing() -> list[str]:
-    """Return what this machine lacks to run a node."""
+    """Return the prerequisites of a node that this machine lacks."""
     lacking = []
     if os.geteuid() != 0:
         lacking.append("root: a node makes namespaces, mounts and control groups")
@@ -75,7 +75,7 @@ def _cni() -> Path | None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a program to end, and kill it if it has not within 20 s."""
+    """Ask a program to end, and kill it if it still runs after 20 s."""
     process.terminate()
     try:
         process.wait(20)

@@ -49,7 +49,7 @@ disabled_plugins = [
 
 
 class Runtime:
-    """A context manager: containerd, whose images are kept between runs."""
+    """Context manager for containerd, whose images are kept between runs."""
 
     def __init__(self, programs: Programs, network: Network) -> None:
         self._programs, self._network = programs, network
@@ -114,7 +114,7 @@ class Runtime:
         return False
 
     def _clear(self) -> None:
-        """End every container: those of this run, or what a killed run has left."""
+        """End every container: those of this run, and those that a killed run left."""
         for task in self.ctr("tasks", "ls", "-q").split():
             with contextlib.suppress(AssertionError):
                 self.ctr("tasks", "kill", "-s", "SIGKILL", task)

@@ -1,4 +1,4 @@
-"""An Airflow release on the node, a share, an environments repo, and a daemon on this machine."""
+"""Airflow release on the node, with a share, an environments repo, and a daemon on this machine."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.harness.node.postgresql import postgresql
 
 INSTANCE, TEAM = "red-dev", "red"
 SERVICE = "10.255.0.80"
-GIVE_UP = 600.0  # seconds: a node on a loaded machine takes its time
+GIVE_UP = 600.0  # seconds; a node on a loaded machine is slow
 
 
 class NodeSite:
-    """Everything below `root`; a context manager."""
+    """Context manager for a site, of which everything is below `root`."""
 
     def __init__(self, node: Node, root: Path, image: AirflowImage) -> None:
         self.node, self.root, self.image = node, root, image
@@ -85,7 +85,7 @@ class NodeSite:
         return bool((job or {}).get("status", {}).get("succeeded"))
 
     def rest(self, method: str, path: str, body: Json | None = None) -> Json:
-        """Ask Airflow's REST API."""
+        """Send a request to Airflow's REST API."""
         url = f"http://{SERVICE}:8080"
         with httpx.Client(timeout=60) as client:
             login = client.post(f"{url}/auth/token", json={"username": ADMIN, "password": ADMIN})
@@ -97,7 +97,7 @@ class NodeSite:
             return document
 
     def run_dag(self, dag: str) -> tuple[str, str]:
-        """Run a DAG once it is known; return its state and what its tasks logged."""
+        """Run a DAG once Airflow knows it; return its state and the logs of its tasks."""
 
         def known() -> bool:
             try:
@@ -131,7 +131,7 @@ class NodeSite:
         })  # fmt: skip
 
     def commit(self, version: str, text: str = '__version__ = "{version}"\n') -> None:
-        """Ask for `acme` in this version."""
+        """Commit a definition that asks for `acme` in this version."""
         folder = self.repo / "teams" / TEAM / "packages" / "acme"
         modules = {"acme/__init__.py": text.format(version=version)}
         write_package(folder, "acme", version, modules)
