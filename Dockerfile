@@ -1,12 +1,12 @@
 # Groundcrew's daemon and command line. Build it with scripts/image, docker, podman or buildah;
-# docs/image.md says how to run it, docs/adr/0013-image.md why it is as it is.
+# docs/image.md explains its use, docs/adr/0013-image.md its design.
 
-# The tag is of one day. A digest or a mirror of one's own: --build-arg BASE=…
+# The tag is that of one day. For a digest or your own mirror: --build-arg BASE=…
 ARG BASE=docker.io/library/debian:bookworm-20260824-slim
 
 # ------------------------------------------------------------------------------------------ build
 # /opt/groundcrew becomes a virtual environment without pip; nothing else leaves this stage.
-# What a build network needs comes in as secrets, which no layer keeps: all of them are optional.
+# Settings of the build network are passed as secrets, which no layer keeps: all are optional.
 FROM ${BASE} AS build
 
 SHELL ["/bin/sh", "-eu", "-c"]
@@ -31,8 +31,8 @@ RUN --mount=type=secret,id=pip,mode=0444 --mount=type=secret,id=ca,mode=0444 \
     /opt/build/bin/pip --python /opt/groundcrew/bin/python install -r /src/requirements.lock
 
 COPY . /src
-# kubernetes/aio is the client once more for asyncio, 68 MB that nothing here imports. Bytecode is
-# never compared with its source: the file system is read-only, and a copy may have other times.
+# kubernetes/aio is a second client, for asyncio: 68 MB that nothing here imports. Bytecode is
+# never compared with its source: the file system is read-only, and a copy may have other dates.
 RUN export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INDEX=1 PIP_QUIET=1; \
     /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /src/wheels /src; \
     /opt/build/bin/pip --python /opt/groundcrew/bin/python \
@@ -68,7 +68,7 @@ RUN --mount=type=secret,id=apt,mode=0444 --mount=type=secret,id=sources,mode=044
 
 COPY --from=build /opt/groundcrew /opt/groundcrew
 
-# The address and the port are those that the health check asks.
+# The health check uses this address and port.
 ENV PATH=/opt/groundcrew/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     LANG=C.UTF-8 \
     HOME=/var/lib/groundcrew \

@@ -1,4 +1,4 @@
-# Groundcrew. `make help` lists what there is.
+# Groundcrew. `make help` lists the targets.
 
 PYTHON ?= python3
 AIRFLOW ?= 3
@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTS ?= tests
-# Tests wait more than they compute: three files at a time. JOBS=0 for one process (--pdb, say).
+# Tests wait more than they compute: three files run at a time. JOBS=0 uses one process (for --pdb).
 JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -53,7 +53,7 @@ test: test-tools setup ## All tests, the whole way on real Airflow included (TES
 test-fast: test-tools setup ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
-# In namespaces of its own: what it mounts and starts ends with it, and it sees no other daemon's Airflow.
+# In separate namespaces: its mounts and processes end with it, and it sees no other daemon's Airflow.
 chaos: setup ## Kill the daemon and break what is around it, over and over (root; MINUTES=5 SEED=…)
 	scripts/install-test-tools
 	unshare --mount --pid --fork --kill-child --mount-proc \
@@ -81,7 +81,7 @@ fix: setup ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Its makers announce a successor on every build; what they say is not about this site.
+# The theme announces its successor on every build, which does not matter here.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 docs: setup ## Build the docs as a site in build/site; a warning is an error
 	$(MKDOCS)
@@ -105,7 +105,7 @@ wheel: setup ## Build Groundcrew's own wheel in dist, for a CI that plans
 image: ## Build the container image with buildah (BASE=debootstrap where no registry is reached)
 	$(PYTHON) scripts/image --base $(BASE)
 
-# Pins that are there are kept; UPGRADE=1 takes the newest that pyproject.toml allows.
+# Existing pins are kept; UPGRADE=1 takes the newest versions that pyproject.toml allows.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 lock: setup ## Lock what the image installs, with hashes (UPGRADE=1 for newer versions)

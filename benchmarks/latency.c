@@ -1,10 +1,10 @@
-/* A directory that costs what one on a share costs: every lookup, getattr, open, close, read, listing
- * and change is one round trip, and bytes take their time on one link. The kernel caches names and
- * attributes as an NFS client does; opening asks again. Counts are written as JSON at the end.
+/* File system that makes a directory as slow as one on a share: every lookup, getattr, open, close,
+ * read, listing and change is one round trip, and bytes share one link. The kernel caches names and
+ * attributes like an NFS client; open asks again. Counts are written as JSON at the end.
  *
  * latency SOURCE MOUNTPOINT ROUND_TRIP_US MB_PER_S COUNTS_FILE [LOG_FILE]
  *
- * The log has a line for each round trip: its kind and its path, where the kernel tells one.
+ * The log has a line for each round trip: its kind and its path, if the kernel gives one.
  */
 #define FUSE_USE_VERSION 35
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
-/* Sleeps by the kernel's clock. libfaketime takes the absolute times of the monotonic clock, by which
- * Python sleeps, for times of the clock that it has changed, and refuses them after a jump. */
+/* Sleep by the kernel's clock. libfaketime interprets the absolute times of the monotonic clock, by
+ * which Python sleeps, as times of the clock that it changed, and refuses them after a jump. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/syscall.h>

@@ -56,7 +56,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* The namespaces that need the share, as a JSON list: the daemon's first, each once. */}}
+{{/* The namespaces that need the share, as a JSON list without duplicates, the daemon's first. */}}
 {{- define "groundcrew.shareNamespaces" -}}
 {{- concat (list .Release.Namespace .Values.builds.namespace) .Values.airflowNamespaces | uniq | toJson }}
 {{- end }}
@@ -70,7 +70,7 @@ capabilities:
 {{- end }}
 {{- end }}
 
-{{/* The PriorityClass of the Jobs; "" for that of their namespace's default. */}}
+{{/* The PriorityClass of the Jobs; "" for the cluster's default. */}}
 {{- define "groundcrew.priorityClass" -}}
 {{- $class := .Values.builds.priorityClass }}
 {{- if $class.name }}
@@ -84,7 +84,7 @@ capabilities:
 {{- default (printf "%s-state" (include "groundcrew.fullname" .)) .Values.state.existingClaim }}
 {{- end }}
 
-{{/* The settings as groundcrew.toml: the user's, and above them what follows from other values. */}}
+{{/* The settings as groundcrew.toml: the user's, overridden by those that other values imply. */}}
 {{- define "groundcrew.settings" -}}
 {{- $own := dict
   "share" .Values.share.path
@@ -101,11 +101,11 @@ capabilities:
 {{- if .Values.kubeconfig.existingSecret }}
 {{- $_ := set $own.kubernetes "kubeconfig" "/etc/groundcrew/kubeconfig/config" }}
 {{- end }}
-{{- /* Values come as floats; whole numbers are written as such. */}}
+{{- /* Helm passes numbers as floats; whole ones are written as integers. */}}
 {{- regexReplaceAll "(?m)= (-?[0-9]+)\\.0$" (mergeOverwrite (deepCopy .Values.config) $own | toToml) "= ${1}" }}
 {{- end }}
 
-{{/* Stops with words where values do not fit together. */}}
+{{/* Fails with a message if values contradict each other. */}}
 {{- define "groundcrew.check" -}}
 {{- $share := .Values.share }}
 {{- if not (dig "git" "url" "" .Values.config) }}

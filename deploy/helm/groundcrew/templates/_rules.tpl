@@ -1,6 +1,6 @@
-{{/* What the daemon may do, and nothing else: each verb here is one that it uses. */}}
+{{/* The daemon's rights: each verb here is one that it uses. */}}
 
-{{/* In the namespace of an Airflow release. */}}
+{{/* Rights in the namespace of an Airflow release. */}}
 {{- define "groundcrew.rulesForAirflow" -}}
 - apiGroups: [""]
   resources: [pods]
@@ -16,7 +16,7 @@
   verbs: [list, watch, patch]
 {{- end }}
 
-{{/* In the namespace of the Jobs of builds. */}}
+{{/* Rights in the namespace of the build Jobs. */}}
 {{- define "groundcrew.rulesForBuilds" -}}
 - apiGroups: [batch]
   resources: [jobs]

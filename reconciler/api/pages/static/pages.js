@@ -1,13 +1,13 @@
-// Live updates. Without this script the pages show what was true when they were loaded.
+// Live updates. Without this script the pages show the state at the time of loading.
 "use strict";
 (() => {
   const PAUSE = 2000; // milliseconds between two updates of a page
-  const KEPT = 1 << 20; // characters of a log that are kept on the page
+  const KEPT = 1 << 20; // characters of a log kept on the page
   const LONGEST = 60000; // milliseconds between two attempts to connect
   const pulse = document.getElementById("pulse");
   const say = (text) => { if (pulse && pulse.textContent !== text) pulse.textContent = text; };
 
-  // A form that is open, or a text that is being selected, is not taken away.
+  // An open form or a text selection is never replaced.
   const busy = () =>
     document.hidden ||
     document.querySelector("#live .act[open]") !== null ||
@@ -24,7 +24,7 @@
   setInterval(update, 500);
 
   // A browser has six connections to a server for all its tabs, and an open stream is one of them:
-  // only the tab that is looked at keeps its own. `address` is asked anew for each connection.
+  // only the visible tab keeps its stream. `address` is called again for each connection.
   const follow = (address, events, tell) => {
     let source = null;
     let failures = 0;
@@ -34,8 +34,8 @@
       if (source) source.close();
       source = null;
     };
-    // The browser connects again after a loss, but gives up after any answer that is no stream, and
-    // does not say which it was.
+    // The browser reconnects after a loss, but gives up after any response that is no stream, and
+    // does not say which response it was.
     const refused = async () => {
       close();
       const stop = new AbortController();
@@ -70,7 +70,7 @@
 
   const stream = document.body.dataset.stream;
   if (stream && document.querySelector("#live[hx-get]")) {
-    let first = true; // the page itself is as new as what its first connection tells
+    let first = true; // the page itself is as new as its first message
     const changed = () => {
       due = due || !first;
       first = false;
