@@ -39,6 +39,7 @@ from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.placing import Entry
 from reconciler.builder.proving import Proven, Prover, ReleaseDags
 from reconciler.builder.proxy import Indexes
+from reconciler.builder.resolver import Setup
 from reconciler.builder.sdists import Sdists
 from reconciler.builder.turns import MAKING
 from reconciler.builder.verify import Verified, Verifier
@@ -159,10 +160,11 @@ class Builder:
             self._workshop.serving(indexes, work) as url,
             self._work(job, harmless=not recipe.source_builds) as place,
         ):
-            return make_lock(
-                job, recipe, runtime, wheels, indexes, workshop=self._workshop,
-                settings=self._settings, work=place, served=work, cache=self._cache, index=url,
+            setup = Setup(
+                self._workshop, self._settings, place, work, self._cache, url,
+                self._workshop.direct(indexes),
             )  # fmt: skip
+            return make_lock(job, recipe, runtime, wheels, indexes, setup)
 
     # ------------------------------------------------------------------------------ construct
 

@@ -17,20 +17,17 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.explain import blamed, explain, place_of, refuse_replacing, untrusted
+from reconciler.builder.asked import asked_of
+from reconciler.builder.diagnosis import Diagnosis
+from reconciler.builder.explain import place_of, refuse_replacing
 from reconciler.builder.job import Job
-from reconciler.builder.metadata import is_name, metadata, usable
 from reconciler.builder.proxy import Indexes
-from reconciler.builder.standins import stand_ins
+from reconciler.builder.resolver import Answer, Question, Resolver, Setup
 from reconciler.builder.wheels import Wheel, disk_full, ran_out_of_disk
-from reconciler.builder.workshop import Workshop, read_result
-from reconciler.core.definitions import Place, Recipe
+from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
-from reconciler.settings import BuilderSettings
-
-LOCK_LIMIT = 16 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,108 +56,49 @@ def make_lock(
     runtime: Runtime,
     wheels: Sequence[InRepoWheel],
     indexes: Indexes,
-    *,
-    workshop: Workshop,
-    settings: BuilderSettings,
-    work: Path,
-    served: Path,
-    cache: Path,
-    index: str,
+    setup: Setup,
 ) -> Lock:
-    """Resolve a recipe for a runtime; `index` is the URL of the indexes, served from `served`.
+    """Resolve a recipe for a runtime.
 
     Raises Stalled (ResolutionConflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the
     place of the requirement to blame, or Retryable (IndexUnreachable).
     """
     refuse_replacing(recipe.packages, runtime)
-    place = work / "resolve"
-    place.mkdir()
-    _write_inputs(place, recipe, runtime, wheels)
-    files = stand_ins(runtime, cache)
-    direct = workshop.direct(indexes)
-    # A team's build scripts can put anything into the team's cache; a lock may serve others too.
-    own = workshop.cache_of(job.team if recipe.source_builds else "")
-    command = [
-        workshop.uv(), "pip", "compile", "requirements.in",
-        "--format", "pylock.toml", "--generate-hashes", "--no-header", "--no-annotate",
-        "--output-file", "pylock.toml", "--constraints", "constraints.txt",
-        "--python", runtime.python, "--config-file", "uv.toml", "--color", "never",
-        "--cache-dir", str(own), "--index-strategy", "first-index", "--no-progress",
-        "--find-links", str(files),
-    ]  # fmt: skip
-    if not recipe.source_builds:
-        command += ["--only-binary", ":all:"]
-    base = {d.name for d in runtime.base if is_name(d.name)}
-    for name in sorted(base | {w.name for w in wheels}):
-        command += ["--no-emit-package", name]
-    if not direct or settings.default_index:
-        command += ["--default-index", settings.default_index if direct else index]
-    job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
-    ended = workshop.run(
+    resolver = Resolver(
         job,
-        command,
-        work=place,
-        timeout=settings.resolve_timeout,
-        writable=[own],
-        readable=[files, *(w.path.parent for w in wheels)],
-        index=None if direct else served,
-        network=direct,
-        harmless=not recipe.source_builds,
-        quiet=True,
-        results=[place / "pylock.toml"],
+        runtime,
+        setup,
+        recipe.source_builds,
+        tuple(wheel.path.parent for wheel in wheels),
+        tuple(wheel.name for wheel in wheels),
     )
-    found = read_result(place / "pylock.toml", LOCK_LIMIT)
-    lock = found.decode(errors="replace") if found is not None else ""
-    job.say(ended.output.replace(lock, "").rstrip())  # uv also prints the lock that it writes
+    local = {w.repo_path: w for w in wheels}
+    lines = [_line(r.text, local[r.package]) if r.package else r.text for r in recipe.requirements]
+    own = [(path, line) for path, text in recipe.constraints for line in _constraints(path, text)]
+    job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
+    ended, lock = resolver.lock(Question(tuple(lines), tuple(line for _, line in own)))
+    output = ended.output.replace(lock or "", "")  # uv prints the lock that it writes, too
+    job.say(output.rstrip())
     failpoint("builder.resolved")
     if ended.timed_out:
         raise Stalled(
             "ResolveTimeout",
-            f"no solution was found within {settings.resolve_timeout:.0f} s; narrow the "
+            f"no solution was found within {setup.settings.resolve_timeout:.0f} s; narrow the "
             f"requirements (an unsatisfiable set can take very long)",
             recipe.requirements[0].place if recipe.requirements else None,
         )
     if ran_out_of_disk(ended):
         raise disk_full()
     if ended.code != 0:
-        _refuse_indexes(indexes, blamed(ended.output, recipe))
-        raise explain(ended.output, recipe, runtime, indexes.refused, sorted(indexes.sources_only))
-    if found is None:
+        asked = asked_of(recipe, lines)
+        diagnosis = Diagnosis(recipe, runtime, asked, tuple(own), indexes, resolver.ask)
+        raise diagnosis.error(Answer(ended.code, output))
+    if lock is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)
     packages = tomllib.loads(text).get("packages", [])
     refuse_addresses(packages, recipe)
     return Lock(text, packages_of(packages))
-
-
-def _refuse_indexes(indexes: Indexes, place: Place | None) -> None:
-    """Raise the error that is known about indexes that could not be used."""
-    if indexes.distrusted:
-        raise untrusted(min(indexes.distrusted))
-    if indexes.unreadable:
-        words = f"{min(indexes.unreadable)}; have the index repaired"
-        raise Retryable("IndexUnreadable", words, place)
-    if indexes.astray:
-        raise Stalled("AddressRefused", min(indexes.astray), place)
-
-
-def _write_inputs(
-    work: Path, recipe: Recipe, runtime: Runtime, wheels: Sequence[InRepoWheel]
-) -> None:
-    local = {w.repo_path: w for w in wheels}
-    lines = [_line(r.text, local[r.package]) if r.package else r.text for r in recipe.requirements]
-    (work / "requirements.in").write_text("\n".join(lines) + "\n")
-    base = [f"{d.name}=={d.version}" for d in usable(runtime)]
-    own = [line for path, text in recipe.constraints for line in _constraints(path, text)]
-    (work / "constraints.txt").write_text("\n".join([*base, *own]) + "\n")
-    parts = []
-    for dist in usable(runtime):
-        body = "\n".join(
-            f"{key} = {json.dumps(value, ensure_ascii=False)}"
-            for key, value in metadata(dist).items()
-        )
-        parts.append(f"[[dependency-metadata]]\n{body}\n")
-    (work / "uv.toml").write_text("\n".join(parts))
 
 
 def _line(text: str, wheel: InRepoWheel) -> str:

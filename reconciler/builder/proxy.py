@@ -28,10 +28,11 @@ import httpx
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.carry import SOCKET
+from reconciler.builder.offers import Offer, read_offer
 from reconciler.builder.pages import JSON, Served, decode, fetch_page, serve_page
 from reconciler.builder.reach import Reach
 from reconciler.core.definitions import Index, Recipe
-from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.documents import Malformed
 from reconciler.isolation import Failed, TooExpensive, read_for
 from reconciler.outgoing import Client
@@ -87,10 +88,12 @@ class _OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 class Indexes:
     """Indexes of one recipe, which `serve` presents as one index.
 
-    `refused` maps names to the index that denied them, `sources_only` contains names for which the
-    index has only sdists that may not be built, `distrusted` the indexes whose certificate is not
-    trusted, `astray` texts about refused addresses to which they led, `unreadable` texts about
-    their invalid pages. `allow` are hosts that the operator allows, see `Reach`.
+    `refused` maps names to the index that denied them, `missing` to the one that lacks them,
+    `unreachable` indexes to what went wrong. `sources_only` holds names of which the index has
+    nothing but sdists that may not be built, `distrusted` the indexes whose certificate is not
+    trusted, `astray` says in words which addresses they led to that may not be read,
+    `unreadable` which of their pages are none.
+    `allow` are hosts that the operator allows, see `Reach`.
     """
 
     def __init__(
@@ -116,7 +119,11 @@ class Indexes:
         mark = json.dumps([team, address, described, recipe.source_builds])
         self._mark = hashlib.sha256(mark.encode()).hexdigest()[:12]
         self._known: dict[str, frozenset[str]] = {}
-        self.refused: dict[str, str] = {}
+        self.unreachable: dict[str, str] = {}
+        self._denied: dict[str, str] = {}
+        self._forbidden: dict[str, str] = {}
+        self._lacking: dict[str, str] = {}
+        self._readable: set[str] = set()
         self.sources_only: set[str] = set()
         self.distrusted: set[str] = set()
         self.astray: set[str] = set()
@@ -267,14 +274,14 @@ class Indexes:
         upstream = self.of(name)
         try:
             page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
-        except httpx.ConnectError as error:
+        except httpx.HTTPError as error:
             if distrusts(error):
                 self.distrusted.add(upstream.name)
+            self.unreachable[upstream.name] = str(error) or type(error).__name__
             raise
-        if page.status in (401, 403):
-            self.refused[name] = upstream.name
-        if page.status != 200:
-            return page.status, None
+        status = self._note(name, upstream, page.status)
+        if status != 200:
+            return status, None
         served = read_for(
             self._team,
             serve_page,
@@ -289,6 +296,50 @@ class Indexes:
             self._known.clear()  # they are read again when they are requested
         self._known[name] = served.urls
         return 200, served
+
+    def _note(self, name: str, upstream: Upstream, status: int) -> int:
+        """Remember an index's answer for a name; return the status that the resolver gets.
+
+        Some indexes answer 403 for a name that they lack. That is so where no credentials were
+        given, or where they were taken for another name.
+        """
+        if status >= 500 or status == 429:
+            self.unreachable[upstream.name] = f"it answers {status}"
+            return status
+        self.unreachable.pop(upstream.name, None)
+        if status == 401:
+            self._denied[name] = upstream.name
+        elif status == 403 and upstream.auth is not None:
+            self._forbidden[name] = upstream.name
+        elif status != 200:
+            self._lacking[name] = upstream.name
+            return 404
+        else:
+            self._readable.add(upstream.name)
+        return status
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Names that an index refused to show, with the index."""
+        forbidden = {n: i for n, i in self._forbidden.items() if i not in self._readable}
+        return {**self._denied, **forbidden}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Names that an index does not have, with the index."""
+        hidden = {n: i for n, i in self._forbidden.items() if i in self._readable}
+        return {**self._lacking, **hidden}
+
+    def offer(self, name: str) -> Offer | None:
+        """Return the files that an index has for a name; None where that cannot be found out."""
+        upstream = self.of(name)
+        try:
+            page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
+            if self._note(name, upstream, page.status) != 200:
+                return None
+            return read_for(self._team, read_offer, page, name, upstream.name)
+        except (httpx.HTTPError, OSError, ValueError, GroundcrewError, Failed):
+            return None
 
     def _file(self, handler: BaseHTTPRequestHandler, name: str, url: str, filename: str) -> None:
         if url not in self._known.get(name, ()):

@@ -24,8 +24,10 @@ class Served:
 
 
 @contextmanager
-def served(pages: Mapping[str, str] | None = None, address: str = "127.0.0.1") -> Iterator[Served]:
-    """Serve pages on a free port of an address."""
+def served(
+    pages: Mapping[str, str] | None = None, address: str = "127.0.0.1", missing: int = 404
+) -> Iterator[Served]:
+    """Serve pages on a free port of an address; `missing` is the status of any other page."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -34,7 +36,7 @@ def served(pages: Mapping[str, str] | None = None, address: str = "127.0.0.1") -
             found.asked.append(self.path)
             body = found.pages.get(self.path)
             redirect = body is not None and body.startswith("→ ")
-            self.send_response(404 if body is None else 302 if redirect else 200)
+            self.send_response(missing if body is None else 302 if redirect else 200)
             if redirect and body:
                 self.send_header("Location", body[2:])
                 body = ""

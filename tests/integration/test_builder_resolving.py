@@ -87,14 +87,13 @@ def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, Any])
 
 
 def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench) -> None:
-    """The message has the base's version, the resolver's words and the requirement's line."""
+    """The message names the base's version, at the requirement's line."""
     make_wheel(bench.public.folder, "acme-core", "3.0")
     make_wheel(bench.public.folder, "alpha")
     error = refused(bench, "alpha", "acme-core>=3")
     assert isinstance(error, Stalled)
     assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
     assert "the base (Airflow 3.3.2) has acme-core 2.0" in error.message
-    assert "unsatisfiable" in error.message
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
