@@ -37,6 +37,14 @@ class Space:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Sandboxing:
+    """Whether builds on this machine are confined, and the setting that asks for it."""
+
+    setting: str
+    confined: bool
+
+
 class Exporter(Collector):
     """Collector of all metrics at each scrape; /metrics exports its `registry`.
 
@@ -53,7 +61,9 @@ class Exporter(Collector):
         space: Callable[[], Space | None] = lambda: None,
         team_bytes: Callable[[], Mapping[str, int]] = dict,
         poll_interval: float = 0.0,
+        sandbox: Sandboxing | None = None,
     ) -> None:
+        self._sandbox = sandbox
         self._poll_interval = poll_interval
         self._team_bytes = team_bytes
         self._shown: tuple[Records, Status] | None = None
@@ -105,6 +115,14 @@ class Exporter(Collector):
         found = self._shown[1]
         self._tally.read()
         yield from standing(found, records, time.time())
+        if self._sandbox is not None and _has_local(records):
+            yield gauges(
+                "groundcrew_builds_confined",
+                "1 while builds for local instances run in the sandbox, 0 while nothing confines "
+                "them.",
+                ["setting"],
+                [([self._sandbox.setting], int(self._sandbox.confined))],
+            )
         teams = {e.team for e in found.environments} | {i.team for i in found.instances}
         yield from self._tally.collect(
             teams, {i.name for i in found.instances}, records.environments.keys()
@@ -163,3 +181,7 @@ def _version() -> str:
         return version("groundcrew")
     except PackageNotFoundError:
         return "unknown"
+
+
+def _has_local(records: Records) -> bool:
+    return any(record.definition.local is not None for record in records.instances.values())

@@ -41,10 +41,13 @@ def status(
     """
     from reconciler.api.documents import status_document
     from reconciler.core.status import status as read
-    from reconciler.daemon.reading import current
+    from reconciler.daemon.reading import current, unconfined_builds
     from reconciler.settings import Settings
 
     settings = Settings()
+    unconfined = unconfined_builds(settings) if output is Format.TABLE else ""
+    if unconfined:
+        say(f"builds for local instances are not confined: {unconfined}")
     if watch:
         from reconciler.cli.watching import watch as go_on
 

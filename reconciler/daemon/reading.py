@@ -10,6 +10,9 @@ from reconciler.core.model import Records
 from reconciler.settings import Settings
 from reconciler.store.store import Store
 
+UNCONFINED = "builds-unconfined"
+"""Named text of the records: why the daemon's builds are not confined, or empty."""
+
 
 def open_store(settings: Settings) -> Store:
     """Return the store, for reading and for queueing requests.
@@ -38,5 +41,16 @@ def current(settings: Settings) -> Records:
     store = open_store(settings)
     try:
         return store.load()
+    finally:
+        store.close()
+
+
+def unconfined_builds(settings: Settings) -> str:
+    """Return why nothing confines builds for local instances; empty where they are confined."""
+    store = open_store(settings)
+    try:
+        if any(r.definition.local is not None for r in store.load().instances.values()):
+            return store.named(UNCONFINED) or ""
+        return ""
     finally:
         store.close()

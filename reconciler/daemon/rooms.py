@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitsource.source import Source
-from metrics.exporter import Exporter, Space
+from metrics.exporter import Exporter, Sandboxing, Space
 from metrics.notifier import Notifier
 from reconciler.airflow.declared import Declarations
 from reconciler.airflow.driver import Driver
@@ -23,6 +23,7 @@ from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
 from reconciler.daemon.policy import policy_of
+from reconciler.daemon.reading import UNCONFINED
 from reconciler.settings import Settings
 from reconciler.share.logs import keep_log
 from reconciler.share.share import Share
@@ -49,13 +50,15 @@ class Rooms:
         )
         self.check: Callable[[], None] = lambda: None  # raises if this daemon may not act
         self.share.check = self._may_act
+        sandbox = Sandbox(settings.builder, settings.cache_dir, settings.hidden)
+        self._unconfined = sandbox.unconfined
         self.builder = Builder(
             settings.builder,
             self.share,
             self.source.export,
             cache_dir=settings.cache_dir,
             secrets_dir=settings.secrets_dir,
-            workshop=Sandbox(settings.builder, settings.cache_dir, settings.hidden),
+            workshop=sandbox,
             reserved=self.api_secrets,
         )
         declared = Declarations(settings.share, self.share.build)
@@ -86,6 +89,7 @@ class Rooms:
             team_bytes=lambda: self.sizes.teams,
             space=lambda: self.space,
             poll_interval=settings.git.poll_interval,
+            sandbox=Sandboxing(settings.builder.sandbox, not sandbox.unconfined),
         )
         self.records: Callable[[], Records] = self.store.load
         self.leading = False
@@ -139,6 +143,8 @@ class Rooms:
                 f"or set GROUNDCREW_STATE_DIR",
             ) from error
         self.store.migrate()
+        if (self.store.named(UNCONFINED) or "") != self._unconfined:
+            self.store.name(UNCONFINED, self._unconfined)
         self.share.prepare()
 
     @property

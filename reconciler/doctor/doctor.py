@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 from reconciler.airflow.rest import TIMEOUT
-from reconciler.doctor import airflow, forge, messages, records, share
+from reconciler.doctor import airflow, forge, messages, records, sandbox, share
 from reconciler.doctor.examine import Task, examine
 from reconciler.doctor.finding import Check, Finding, off
 from reconciler.doctor.repo import Known, Repo
 from reconciler.settings import Settings
 
-OF_OBJECTS = (Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW)
+OF_OBJECTS = (Check.SANDBOX, Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW)
 MARGIN = 15.0  # seconds in addition to a check's own time limit
 REQUESTS = 10  # made by an Airflow check, each with its own time limit
 
@@ -79,6 +79,8 @@ def _objects(settings: Settings, known: Known, wanted: Collection[Check]) -> lis
         tasks.append(Task(Check.AIRFLOW, about, look, REQUESTS * TIMEOUT + MARGIN))
         if one.local is not None:
             tasks.append(Task(Check.LOCAL, about, partial(airflow.look_local, settings, one)))
+    if any(one.local is not None for one in known.instances):
+        tasks.append(Task(Check.SANDBOX, "local builds", partial(sandbox.look, settings.builder)))
     if Check.KUBERNETES in wanted:
         tasks += _clusters(settings, known)
     return [task for task in tasks if task.check in wanted]

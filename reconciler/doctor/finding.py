@@ -16,6 +16,7 @@ class Check(StrEnum):
     GIT = "git"
     DATABASE = "database"
     CLOCK = "clock"
+    SANDBOX = "sandbox"
     INDEX = "index"
     KUBERNETES = "kubernetes"
     LOCAL = "local"

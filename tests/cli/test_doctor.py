@@ -68,7 +68,7 @@ def test_a_sound_site_is_all_ok_and_stays_as_it_was(site: Site, airflow: FakeAir
     assert code == 0, found
     assert {row["level"] for row in found} == {"ok", "off"}
     looked = {row["check"] for row in found if row["level"] == "ok"}
-    assert looked == {"state", "share", "git", "database", "clock", "local", "airflow"}
+    assert looked == {"state", "share", "git", "database", "clock", "sandbox", "local", "airflow"}
     assert airflow.state.patched == patched
     assert "groundcrew-doctor-there-is-no-such-pool" not in airflow.state.pools
     assert sorted(site.share.root.rglob("*")) == share

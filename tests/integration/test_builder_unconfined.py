@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -12,13 +13,21 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
+from metrics.exporter import Exporter, Sandboxing
 from reconciler.builder.job import Job
 from reconciler.builder.sandbox import Sandbox
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
+from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.confining import ORDINARY, ROOT, words_as
+from tests.fakes.definitions import instance
+from tests.fakes.house import House
+from tests.fakes.site import Site
+from tests.monitoring.test_exporter import History
 
+COMPLETE_PATH = os.environ["PATH"]
 NEEDED = ("git", "sh", "env", "sleep", "python3", "uname", "setpriv")
 SANDBOX = """
 import sys, threading
@@ -92,3 +101,43 @@ def test_a_kernel_that_refuses_user_namespaces_is_told(setting: str) -> None:
     assert process.returncode == 0
     assert "bubblewrap may not confine a command here" in output
     assert output.startswith("SandboxMissing") is (setting == "require")
+
+
+def test_a_daemon_without_a_sandbox_is_told_by_doctor_status_and_metric(
+    tmp_path: Path, without_bubblewrap: str
+) -> None:
+    """It is loud where people look, and gone from there once the sandbox is back."""
+    with FakeAirflow() as airflow:
+        site = Site(tmp_path / "site", airflow)
+        site.commit("1.0")
+        code, output = site.once(PATH=without_bubblewrap)
+        assert code == 0, output
+        told = "builds for local instances are not confined: bwrap and prlimit not found"
+        assert told in site.run("status")[1]
+        code, output = site.run("doctor", "sandbox", "-o", "json")
+        (finding,) = json.loads(output)
+        assert (code, finding["level"], finding["reason"]) == (1, "wrong", "SandboxMissing")
+        assert "with all rights of the daemon's user" in finding["message"]
+        code, output = site.once(GROUNDCREW_BUILDER__SANDBOX="require")
+        assert code == 1
+        assert "SandboxMissing" in output or "builder.sandbox is `require`" in output
+        code, output = site.once(PATH=COMPLETE_PATH)
+        assert code == 0, output
+        assert "not confined" not in site.run("status", PATH=COMPLETE_PATH)[1]
+        code, output = site.run("doctor", "sandbox", "-o", "json", PATH=COMPLETE_PATH)
+        (finding,) = json.loads(output)
+        assert (code, finding["level"]) == (0, "ok")
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_the_metric_says_whether_builds_are_confined(confined: bool) -> None:
+    """For daemons with local instances only: no other one runs builds on its machine."""
+    house = House()
+    history = History(house.events)
+    exporter = Exporter(history, lambda: house.records, sandbox=Sandboxing("auto", confined))
+    assert "groundcrew_builds_confined" not in generate_latest(exporter.registry).decode()
+    house.join(instance("a"))
+    house.commit()
+    house.cycle()
+    page = generate_latest(exporter.registry).decode()
+    assert f'groundcrew_builds_confined{{setting="auto"}} {float(confined)}' in page
