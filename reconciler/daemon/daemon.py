@@ -157,7 +157,7 @@ class Daemon:
             self.rooms.leading = True
             self.rooms.check = leadership.check
             self._workers.start("other", ("gc", "size"), lambda _: self._measure())
-            self._workers.start("other", ("gc", "sweep"), lambda _: self.rooms.sweep())
+            self._workers.start("other", ("gc", "sweep"), lambda _: self._sweep())
             service = Service(self, self.rooms)
             try:
                 if not once:
@@ -411,6 +411,12 @@ class Daemon:
         self._next_gc = time.monotonic() + self.settings.gc.interval
         records = self._records
         self._workers.start("other", ("gc", ""), lambda _: self._collect(records))
+
+    def _sweep(self) -> None:
+        try:
+            self._retry(self.rooms.sweep, wait=True)
+        except GroundcrewError as error:
+            log.warning("Jobs of an earlier leader may still run: %s", error)
 
     def _measure(self) -> None:
         try:

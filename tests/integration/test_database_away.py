@@ -151,6 +151,37 @@ def test_a_server_that_goes_as_the_daemon_begins_to_lead_is_waited_for(
     assert tries[0], "the records were read whole"
 
 
+def test_jobs_of_an_earlier_leader_are_ended_once_the_server_is_back(
+    site: Site,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server goes before the new leader has read where such Jobs may be."""
+    monkeypatch.setenv("GROUNDCREW_DATABASE", postgres.url)
+    monkeypatch.setenv("GROUNDCREW_LEASE_TTL", "60")
+    daemon = Daemon(Settings())
+    sweep = daemon.rooms.sweep
+    begun, ended = threading.Event(), threading.Event()
+
+    def stop_and_sweep() -> None:
+        if not begun.is_set():
+            until(lambda: bool(daemon.records.instances))
+            postgres.stop()
+            begun.set()
+        sweep()
+        ended.set()
+
+    monkeypatch.setattr(daemon.rooms, "sweep", stop_and_sweep)
+    with running(daemon) as codes:
+        assert begun.wait(60)
+        until(lambda: "trying again" in caplog.text)
+        assert codes == []
+        postgres.start()
+        assert ended.wait(60)
+    assert "nobody expected" not in caplog.text
+
+
 def test_readers_that_take_every_connection_do_not_hold_up_the_lease(tmp_path: Path) -> None:
     """There are more readers than connections in the pool, and yet the lease is renewed."""
     settings = Settings(state_dir=tmp_path / "state", share=tmp_path, lease_ttl=LEASE_TTL)
