@@ -19,7 +19,7 @@ JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo envtest node node-test test-tools test test-fast chaos fuzz check fix docs generate manifests bench wheel image lock clean
+.PHONY: help setup demo envtest node node-test test-tools test test-fast chaos fuzz audit check fix docs generate manifests bench wheel image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ chaos: setup ## Kill the daemon and break what is around it, over and over (root
 
 fuzz: setup ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some of them)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+audit: setup ## Compare what the image installs with advisories and with the index's own releases
+	$(BIN)/python -m scripts.audit
 
 check: setup ## Format, ruff, plain names and docstrings, mypy strict, layers, Dockerfile, generated files, docs
 	$(BIN)/ruff format --check .
