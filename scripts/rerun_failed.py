@@ -1,9 +1,9 @@
-"""Run the few tests of real servers that failed in a busy moment once more, each by itself.
+"""Second try of the few tests of real servers that failed in a busy moment.
 
-`python -m scripts.rerun_failed FILE`, where FILE is what a run of pytest wrote because the variable
-GROUNDCREW_TEST_FAILURES named it. Ends with 0 and says `flaky: N` with the names if all of them
-pass now. Ends with 1 if one fails again, if more than three had failed, or if one of them starts no
-server: unit and property tests must not fail by chance.
+`python -m scripts.rerun_failed FILE` runs each of them alone, where FILE is the one that a run of
+pytest wrote because of the variable GROUNDCREW_TEST_FAILURES. It exits with 0 and prints `flaky: N`
+with the names if all of them pass now. It exits with 1 if one fails again, if more than three had
+failed, or if one of them starts no server: unit and property tests must not fail by chance.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from tests.harness.failures import Failures
 
-MOST = 3  # tests that may be flaky in one run
+MOST = 3  # largest number of flaky tests in one run
 CERTAIN = ("tests/unit/", "tests/properties/")  # tests that start no servers
 TESTS_FAILED = 1  # pytest's exit code of a complete run
 
 
 def refusal(run: Failures) -> str:
-    """Return why the run stays failed whatever a second try shows; "" if it does not."""
+    """Return the reason why the run has failed in any case, or ""."""
     if run.exit_code != TESTS_FAILED or not run.failed:
         return f"the tests did not come to an end (exit code {run.exit_code})"
     if run.skipped:
@@ -35,7 +35,7 @@ def refusal(run: Failures) -> str:
 
 
 def rerun(run: Failures, passes: Callable[[str], bool]) -> tuple[int, str]:
-    """Return the exit code and the closing line; `passes` runs one test."""
+    """Return the exit code and the last line of output; `passes` runs one test."""
     if why := refusal(run):
         return 1, f"not tried again: {why}"
     again = [name for name in run.failed if not passes(name)]
@@ -50,7 +50,7 @@ def _passes(name: str) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit code."""
+    """Run the failed tests again; return the exit code."""
     try:
         run = Failures.read(Path(arguments[0]))
     except (OSError, ValueError, TypeError):

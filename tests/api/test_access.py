@@ -268,7 +268,7 @@ def test_a_users_header_is_believed_from_a_trusted_proxy_only(serve: Serve) -> N
 
 
 def test_users_of_a_proxy_read_and_the_listed_ones_operate(serve: Serve) -> None:
-    """Only by form, with its secret; the API accepts no request on the basis of a header."""
+    """They operate by form with its secret; the API accepts no request because of a header."""
     served, client = serve(user_header="X-Forwarded-User", operators=("ada",))
     page = f"/instances/{name_of(0)}"
     for user, code in (("bob", 403), ("ada", 303)):

@@ -68,7 +68,7 @@ def test_connections_that_send_nothing_leave_room_for_health(
 def test_a_connection_without_a_whole_request_is_let_go(
     sent: bytes, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After some seconds, whatever arrives meanwhile."""
+    """The server closes it after some seconds, whatever arrives meanwhile."""
     monkeypatch.setattr(connections, "SILENCE", 1.0)
     with opened(url, sent) as connection:
         if sent.endswith(b"GET /"):
@@ -114,7 +114,7 @@ def test_too_many_open_requests_are_refused_but_for_health(
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/instances", "/history", "/metrics", "/no/such"])
 def test_a_long_address_is_refused_unread(path: str, url: str) -> None:
-    """Without a token too: parsing tens of thousands of parameters once blocked the daemon."""
+    """Parsing tens of thousands of parameters once blocked the daemon, even without a token."""
     many = "&".join(f"p{number}=" for number in range(1500))
     refused = httpx.get(f"{url}{path}?{many}", timeout=20)
     assert refused.status_code == 414

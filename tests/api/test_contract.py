@@ -82,7 +82,7 @@ def _timeless(document: dict[str, list[dict[str, list[dict[str, object]]]]]) -> 
 
 
 def test_filters_and_search_narrow_the_lists(http: httpx.Client) -> None:
-    """By team, health and words; all given conditions have to hold."""
+    """They filter by team, health and text; all given conditions have to hold."""
 
     def names(query: str) -> list[str]:
         found = http.get(f"/api/v1/instances?{query}", headers=READ).json()

@@ -146,7 +146,7 @@ def test_a_reader_that_takes_nothing_is_let_go_and_holds_up_nobody(
 
 
 def test_a_log_is_followed_as_it_grows_and_to_its_end(site: tuple[Served, str]) -> None:
-    """From where the page stopped, across a split character, until the build ended."""
+    """It continues where the page stopped, across a split character, until the build ends."""
     served, url = site
     log = served.logs / f"{BUILDING.key}.log"
     log.write_bytes(b"resolving\n")

@@ -87,7 +87,7 @@ def test_the_table_says_what_to_mend(site: Site, secret: Path) -> None:
 
 
 def test_just_the_named_checks_are_shown(site: Site) -> None:
-    """In their own order; a misspelt name gets a suggestion."""
+    """They keep their own order; a misspelt name gets a suggestion."""
     code, found = doctor(site, "airflow", "share")
     assert code == 0
     assert [row["check"] for row in found] == ["share", "airflow"]
@@ -160,7 +160,7 @@ def test_a_clock_of_airflow_that_is_ahead(site: Site, airflow_state: State) -> N
 
 
 def test_an_airflow_2(tmp_path: Path) -> None:
-    """Basic authentication and /health."""
+    """It has basic authentication and /health."""
     with FakeAirflow("2") as airflow:
         site = Site(tmp_path / "site", airflow)
         (site.root / "home").mkdir()
@@ -191,7 +191,7 @@ def git_url(config: Path, site: Site, url: str, more: str = "") -> None:
 
 
 def test_a_repo_that_is_not_reached_is_3(site: Site, config: Path) -> None:
-    """And the instances in the records are still checked."""
+    """The instances in the records are still checked."""
     git_url(config, site, "https://127.0.0.1:9/environments.git")
     code, found = doctor(site)
     assert (code, only(found, "git")["reason"]) == (3, "SourceUnreachable")

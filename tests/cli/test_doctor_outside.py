@@ -66,7 +66,7 @@ def test_postgresql_that_refuses(postgresql_url: str, tmp_path: Path) -> None:
 
 
 def test_postgresql_that_takes_no_writes(postgresql_url: str, tmp_path: Path) -> None:
-    """Like a standby."""
+    """A standby, for example, is read-only."""
     name = make_url(postgresql_url).database
     engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -238,12 +238,12 @@ def gitlab(level: int) -> Said:
 def test_what_a_forge_says(
     kind: str, said: Said, expected: tuple[str, str], tmp_path: Path
 ) -> None:
-    """By the real client libraries."""
+    """The real client libraries ask it."""
     assert reasons(ask(kind, said, tmp_path)) == [expected]
 
 
 def test_a_forge_without_token_or_project(tmp_path: Path) -> None:
-    """And without a forge nothing is requested."""
+    """Both are findings; without a forge nothing is requested."""
     assert reasons(ask("github", Said(), tmp_path, "")) == [("wrong", "SecretMissing")]
     statuses = StatusSettings(forge="github")
     found = list(forge.look(Settings(secrets_dir=tmp_path, commit_status=statuses)))

@@ -61,7 +61,7 @@ def test_what_is_written_is_accepted(on: str, team: str, tmp_path: Path) -> None
      ("none", set())],
 )  # fmt: skip
 def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path) -> None:
-    """And the README mentions only that one."""
+    """The README also mentions only that one."""
     code, _ = init(tmp_path / "repo", "--ci", ci)
     written = files(tmp_path / "repo")
     assert code == 0
@@ -73,7 +73,7 @@ def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path
 
 
 def test_it_is_a_git_repository_ready_to_commit(tmp_path: Path) -> None:
-    """On branch main, nothing committed, nothing ignored; the next steps are printed."""
+    """It is on branch main, without commits or ignored files; the next steps are printed."""
     repo = tmp_path / "repo"
     code, said = init(repo)
     assert code == 0

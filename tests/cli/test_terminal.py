@@ -27,7 +27,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def test_watch_shows_what_changes(site: Site) -> None:
-    """On a terminal, in place, in colours, until Ctrl-C, which is no error."""
+    """A terminal shows them in place, in colours, until Ctrl-C, which is no error."""
     with terminal(site.environment(), "status", "--watch", "--interval", "0.2") as screen:
         screen.until("Healthy")
         assert COLOUR.search(screen.shown)
@@ -73,7 +73,7 @@ def test_watch_in_a_pipe_is_a_document_a_line(site: Site) -> None:
 
 
 def test_watch_without_records_says_so(site: Site, tmp_path: Path) -> None:
-    """Like status."""
+    """The message is that of `status`."""
     code, output = site.run("status", "--watch", GROUNDCREW_STATE_DIR=str(tmp_path / "none"))
     assert code == 3
     assert "NoRecords" in output
@@ -124,7 +124,7 @@ def test_long_work_shows_how_far_it_is(site: Site) -> None:
 
 
 def test_waiting_for_the_daemon_is_shown(site: Site) -> None:
-    """Until --timeout; no daemon runs here, so the exit code is 3 and the request stays queued."""
+    """It ends at --timeout; without a daemon the exit code is 3 and the request stays queued."""
     words = ("suspend", f"instance/{INSTANCE}", "--wait", "--timeout", "1")
     with terminal(site.environment(), *words) as screen:
         assert screen.end() == 3
@@ -161,7 +161,7 @@ def test_a_name_that_is_nearly_right(words: list[str], meant: str, site: Site) -
 
 
 def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
-    """In the file and in a variable's section: refused; a whole variable: reported."""
+    """A key in the file or in a variable's section is refused; a whole variable is reported."""
     config.write_text(config.read_text().replace("poll_interval", "pol_interval"))
     code, output = site.run("status")
     assert code == 2

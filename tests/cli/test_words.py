@@ -30,7 +30,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_unknown_name_lists_some_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    """Not a thousand of them."""
+    """The message never lists a thousand of them."""
     assert main(["logs", "nosuch"]) == 2
     said = capsys.readouterr().err
     assert said.count("environment/") == 12
@@ -60,7 +60,7 @@ def test_a_log_is_found_on_the_share(root: Path, capsys: pytest.CaptureFixture[s
 def test_it_says_what_to_do_instead(
     command: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, with the corresponding exit code."""
+    """The message is one line, with the corresponding exit code."""
     assert main(command) == code
     assert words in capsys.readouterr().err
 

@@ -99,7 +99,7 @@ def test_pods_unpack_where_they_are_told(
     volume: dict[str, object] | None,
     variable: str,
 ) -> None:
-    """In memory, in a folder of the node, or nowhere: then the share is read directly."""
+    """They use memory, a folder of the node, or nothing: then the share is read directly."""
     command = ["airflow-values", "analytics-prod", "--definitions", str(repo), "--local", local]
     assert main(command) == 0
     found = yaml.safe_load(capsys.readouterr().out)

@@ -144,7 +144,7 @@ def test_one_daemon_is_replaced_and_several_roll() -> None:
 
 
 def test_the_daemon_is_restarted_when_its_settings_change() -> None:
-    """And only then: another rendering of the same values is identical."""
+    """It is only restarted then: another rendering of the same values is identical."""
     values = example("small")
     slower = merged(values, {"config": {"git": {"poll_interval": 30}}})
     marks = [
@@ -252,7 +252,7 @@ def test_values_that_do_not_fit_together_are_refused_in_words(case: str) -> None
 
 
 def test_sqlite_is_refused_for_two(chart: Path) -> None:
-    """By the schema, and with a message if there is no schema."""
+    """The schema refuses it, and so does a message if there is no schema."""
     values = {**GIT, "share": NFS, "replicas": 2}
     with pytest.raises(helm_python.HelmError, match="existingSecret"):
         list(render(values))

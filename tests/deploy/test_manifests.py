@@ -55,7 +55,7 @@ def test_rules_and_dashboards_are_taken_as_they_are(chart: Path) -> None:
 def test_what_is_not_current_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By `--check`: a changed file and a surplus one; what was just written is current."""
+    """`--check` names a changed file and a surplus one; files just written are current."""
     deploy = tmp_path / "deploy"
     shutil.copytree(manifests.DEPLOY, deploy)
     for name in ("DEPLOY", "CHART", "EXAMPLES", "MANIFESTS", "SCHEMA"):

@@ -46,7 +46,7 @@ def test_secrets_are_made_as_the_daemon_reads_them() -> None:
 
 
 def test_charts_and_files_that_are_named_are_there() -> None:
-    """Of `helm`: the chart in the project, a values file that a page shows, a namespace."""
+    """For `helm` these are the chart in the project, a values file on a page, and a namespace."""
     found = lines("helm")
     assert len(found) > 4
     for block, words in found:

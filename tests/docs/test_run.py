@@ -30,7 +30,7 @@ def follow(world: World, page: str, after: Callable[[int], object] = lambda _: N
 
 
 def test_the_ten_minute_start_ends_with_an_active_instance(tmp_path: Path) -> None:
-    """From nothing; the page's own settings, repo and secrets."""
+    """It starts from nothing, with the page's own settings, repo and secrets."""
     with world(tmp_path / "world") as found:
         found.path("/srv/git/environments").symlink_to(found.here / "environments")
         printed = follow(found, "start.md")
@@ -46,7 +46,7 @@ def test_the_ten_minute_start_ends_with_an_active_instance(tmp_path: Path) -> No
 
 
 def test_a_package_is_added(tmp_path: Path) -> None:
-    """From an index, planned before; then one of the team's own."""
+    """The first is from an index, and is planned before; the second is the team's own."""
     with world(tmp_path / "world") as found:
         found.prepare()
         with found.daemon():
@@ -88,7 +88,7 @@ def test_a_canary_goes_first(tmp_path: Path) -> None:
 
 
 def test_one_goes_back(tmp_path: Path) -> None:
-    """By git, then on one instance by hand, and forward again."""
+    """The reader uses git, then one instance by hand, and goes forward again."""
     with world(tmp_path / "world") as found:
         found.prepare()
         with found.daemon():
@@ -160,7 +160,7 @@ def test_a_token_is_made_and_used(tmp_path: Path) -> None:
 
 
 def test_rules_get_the_addresses_of_runbooks(tmp_path: Path) -> None:
-    """In a checkout of the project."""
+    """The commands run in a checkout of the project."""
     with world(tmp_path / "world") as found:
         found.here = ROOT
         (rules,) = follow(found, "runbooks/README.md")

@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_on_the_site_and_in_its_navigation(site: Path) -> None:
-    """Also those that came after the navigation was written."""
+    """Pages that were added after the navigation was written are included."""
     start = (site / "index.html").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
         name = page.relative_to(ROOT / "docs").as_posix().replace("README.md", "index.md")
@@ -72,7 +72,7 @@ def test_lists_count_on(site: Path) -> None:
 
 
 def test_no_page_asks_another_server(site: Path) -> None:
-    """Neither for fonts nor for scripts."""
+    """Fonts and scripts come from the site itself."""
     for page in site.rglob("*.html"):
         loaded = re.findall(r'<(?:script|img)[^>]* src="(\w+:[^"]+)"', page.read_text())
         linked = re.findall(r'<link[^>]* href="(https?:[^"]+)"', page.read_text())
@@ -81,7 +81,7 @@ def test_no_page_asks_another_server(site: Path) -> None:
 
 @pytest.mark.parametrize("link", ["nowhere.md", "../deploy/nowhere.yaml", "settings.md#nowhere"])
 def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, link: str) -> None:
-    """It is also named."""
+    """The error names the link."""
     for name in ("docs", "deploy", "environments.example", "scripts/docs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
@@ -95,7 +95,7 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, link: str) -> Non
 def test_generated_pages_that_are_not_current_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By `--check`; what was just written is current."""
+    """`--check` names them; pages just written are current."""
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(generated, "ROOT", tmp_path)
     for arguments in ([], ["--check"]):
@@ -119,7 +119,7 @@ def test_settings_that_are_shown_are_settings(block: Block) -> None:
 
 @pytest.mark.parametrize("block", _of("yaml"), ids=str)
 def test_yaml_that_is_shown_is_yaml(block: Block) -> None:
-    """Whatever its purpose."""
+    """It can be parsed, whatever its purpose."""
     assert list(yaml.safe_load_all(block.text))
 
 

@@ -158,7 +158,7 @@ def test_listings_are_alike(pair: Pair) -> None:
 
 
 def test_refusals_are_alike(pair: Pair) -> None:
-    """Without credentials and with wrong ones, for a listing, a change and the log-in."""
+    """They are without credentials and with wrong ones, for a listing, a change and the log-in."""
     for access in ("none", "wrong"):
         for listing in LISTINGS:
             pair.same("GET", f"{pair.prefix}/{listing}", access)

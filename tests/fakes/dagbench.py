@@ -1,4 +1,4 @@
-"""A release with DAGs on the laboratory's cluster, and a builder that parses them in its pods."""
+"""Release with DAGs on the laboratory's cluster, and a builder that parses them in its pods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAG = (
 
 
 class DagBench(JobBench):
-    """A bench whose instance has DAGs; its pods run in a namespace beside that of builds."""
+    """Bench whose instance has DAGs; its pods run in another namespace than builds."""
 
     def __init__(self, lab: Lab, root: Path, *, granted: bool = True, **jobs: Any) -> None:
         super().__init__(lab, root, **jobs)
@@ -46,7 +46,7 @@ class DagBench(JobBench):
         self.lab.drop(self.airflow)
 
     def make_builder(self, **more: object) -> Builder:
-        """A builder that parses the release's DAGs."""
+        """Return a builder that parses the release's DAGs."""
         plain = super().make_builder(**more)
         self.sessions.tools = self.share.put_tools({
             **{path.name: path for path in self.sessions.tools.iterdir()},
@@ -65,14 +65,14 @@ class DagBench(JobBench):
         )  # fmt: skip
 
     def instance(self) -> Instance:
-        """A release in its own namespace."""
+        """Return the instance of a release in its own namespace."""
         target = KubernetesTarget(self.airflow, "airflow", "lab")
         return replace(super().instance(), kubernetes=target, **self.spec)
 
     def chart_template(self, *volumes: Json, mounts: tuple[Json, ...] = ()) -> Json:
-        """The dag-processor's pod template as the official chart renders it: DAGs on a claim.
+        """Return the dag-processor's pod template as in the official chart, with DAGs on a claim.
 
-        Other volumes may stand in the claim's place.
+        Other volumes may replace the claim.
         """
         share = {"persistentVolumeClaim": {"claimName": "groundcrew-share", "readOnly": True}}
         dags = {"name": "dags", "persistentVolumeClaim": {"claimName": "airflow-dags"}}
@@ -105,7 +105,7 @@ class DagBench(JobBench):
         return {"metadata": {"labels": {"tier": "airflow"}}, "spec": spec}
 
     def made(self, **names: str) -> str:
-        """The id of a verified build whose package `acme_own` has these names."""
+        """Return the id of a verified build whose package `acme_own` has these names."""
         text = "".join(f"{name} = {value!r}\n" for name, value in names.items())
         recipe = self.recipe(self.package("acme-own", {"acme_own/__init__.py": text}))
         self._recipes = {**getattr(self, "_recipes", {})}
@@ -117,7 +117,7 @@ class DagBench(JobBench):
         return built.build_id
 
     def activate(self, build_id: str) -> None:
-        """Let the instance's pointer name a build, as an activation does."""
+        """Point the instance to a build, as an activation does."""
         runtime = self.runtime
         self.share.point(
             "red-dev", runtime.key, build_id, abi=f"{runtime.python_tag}-{runtime.platform}",
@@ -135,5 +135,5 @@ class DagBench(JobBench):
             self.builder.leave(job)
 
     def dag_jobs(self) -> list[str]:
-        """Names of the Jobs in the release's namespace."""
+        """Return the names of the Jobs in the release's namespace."""
         return [str(j["metadata"]["name"]) for j in self.lab.api.list("jobs", self.airflow)]

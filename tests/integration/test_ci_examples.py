@@ -130,7 +130,7 @@ def test_only_the_platform_teams_groundcrew_is_installed(runner: Runner) -> None
 
 
 def test_no_page_installs_by_name_alone() -> None:
-    """Neither with an extra nor without."""
+    """An extra does not help: every page gives an address."""
     root = EXAMPLE.parent
     named = re.compile(r"""pip install[^\n`]*[\s'"]groundcrew(\[|['"\s`]|$)""", re.MULTILINE)
     texts = [

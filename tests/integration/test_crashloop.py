@@ -88,7 +88,7 @@ def test_another_restart_counts_anew(
 def test_an_instance_of_the_same_name_on_another_share_does_not_count(
     instance: Instance, activation: Activation, tmp_path: Path
 ) -> None:
-    """However often that instance's components are started on this machine."""
+    """Its components may be started any number of times on this machine."""
     starts = Starts(tmp_path / "ours")
     (tmp_path / "ours" / "instances" / instance.name / "loader").mkdir(parents=True)
     process = start(instance, tmp_path / "ours")

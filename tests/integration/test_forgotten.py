@@ -66,7 +66,7 @@ def removable(rooms: Rooms, records: Records, now: float) -> set[str]:
 
 
 def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Rooms) -> None:
-    """As after a loss of the database: until the grace period is over and no older process runs."""
+    """After the database is lost, say, until the grace period is over and no older process runs."""
     with task(rooms):
         known = time.time() + 1
         records = accepted(Records(), known, instance(NAME))

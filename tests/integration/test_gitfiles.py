@@ -165,7 +165,7 @@ def both(repo: Repo, tmp_path: Path) -> list[Finding]:
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_pointer_of_lfs_is_refused_at_its_line(repo: Repo, tmp_path: Path, marked: bool) -> None:
-    """With and without attributes, in a checkout and in the daemon."""
+    """The finding is the same with and without attributes, in a checkout and in the daemon."""
     repo.write("teams/red/one.yaml", OWN)
     repo.write("teams/red/packages/own/pyproject.toml", "")
     repo.write("teams/red/packages/own/own/table.parquet", POINTER)

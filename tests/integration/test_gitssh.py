@@ -129,7 +129,7 @@ def test_a_key_that_is_not_let_in_is_refused_credentials(server: Server, tmp_pat
 def test_a_host_key_that_is_not_known_is_not_trusted(
     known: str, server: Server, tmp_path: Path
 ) -> None:
-    """Neither an unknown host nor one with another key; no prompt appears, no key is stored."""
+    """An unknown host is refused, as is another key; no prompt appears, no key is stored."""
     where = server.known.split()[0]
     other = make_key(tmp_path / "other").with_suffix(".pub").read_text()
     line = "" if known == "unknown" else f"{where} {other}"

@@ -42,7 +42,7 @@ def history(site: Site) -> list[dict[str, Any]]:
 
 
 def test_history_shows_a_regression(site: Site) -> None:
-    """As text and as JSON: the number of files of the build before, and of this one."""
+    """Text and JSON have the number of files of the build before, and of this one."""
     first, second = [e for e in history(site) if e["kind"] == "BuildReady"]
     assert (first["reason"], first["data"]["import_before"]) == ("BuildReady", None)
     assert second["reason"] == "ImportRegression"

@@ -242,7 +242,7 @@ def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
 
 
 def test_a_pack_larger_than_the_limit_is_left_on_the_share(site: Site) -> None:
-    """The limit always holds."""
+    """The limit holds even if there is no other pack."""
     assert site.run(WHERE, GROUNDCREW_LOCAL_LIMIT="1000").startswith(str(site.share.root))
     assert site.data() == []
 

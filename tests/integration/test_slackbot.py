@@ -220,7 +220,7 @@ def test_an_answer_that_is_not_slacks_loses_nothing(said: Said, post: Post, slac
 def test_the_token_is_in_no_log_and_no_record(
     post: Post, slack: Slack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever goes wrong: an invalid token, a refusal, a closed port."""
+    """No failure reveals it: an invalid token, a refusal, a closed port."""
     caplog.set_level(logging.DEBUG)
     post.happens("ActivationStarted")
     post.secret("slack", token=f"{TOKEN}\nsecond line")

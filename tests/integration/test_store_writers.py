@@ -94,7 +94,7 @@ def test_a_deposed_leader_writes_nothing(store: Store, lease: Lease) -> None:
 
 
 def test_a_lease_that_ran_out_writes_nothing_and_can_be_taken(store: Store) -> None:
-    """By the database's clock. The holder may renew it until somebody else takes it."""
+    """The database's clock counts. The holder may renew it until somebody else takes it."""
     mine = store.acquire("me", 0.3)
     assert mine is not None
     assert store.acquire("other", 60.0) is None

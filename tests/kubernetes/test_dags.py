@@ -1,4 +1,4 @@
-"""DAGs of a release are parsed with a build before the switch, in a pod of its own namespace."""
+"""Parsing of a release's DAGs with a build before the switch, in a pod of its own namespace."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_the_rights_asked_for_are_those_of_the_chart() -> None:
 
 
 def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_path: Path) -> None:
-    """In both kinds of namespace; elsewhere each missing verb is named, with its remedy."""
+    """Its rights suffice in both kinds of namespace; elsewhere each missing verb is named."""
     with standing(lab, tmp_path) as stand:
         cluster = stand.clusters.of("lab")
         for rules, setting in ((AIRFLOW, "airflowNamespaces"), (BUILDS, "builds.namespace")):

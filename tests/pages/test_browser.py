@@ -224,7 +224,7 @@ def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Pag
 
 
 def test_a_build_id_stays_in_one_piece(served: Served, page: Page) -> None:
-    """In the table of environments, on a desktop and on a phone, whatever else is long."""
+    """The table of environments never breaks it, on a desktop or a phone, whatever else is long."""
     add_long_names(served)
     page.goto("/environments")
     for width in (1280, 800, 390):

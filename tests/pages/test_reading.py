@@ -78,7 +78,7 @@ def test_odd_queries_break_nothing(path: str, code: int, http: httpx.Client) -> 
 
 
 def test_forms_of_the_wrong_kind_are_refused(http: httpx.Client) -> None:
-    """Too large, of another type, no form at all, or with far too many fields."""
+    """They are too large, of another type, no form at all, or have far too many fields."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     for content, headers in (
         (b"x" * 9000, form), (b"{}", {"content-type": "application/json"}), (b"", {}),

@@ -67,7 +67,7 @@ def test_wheels_of_their_own_stay_apart(tmp_path: Path) -> None:
 
 
 def test_wheels_that_fill_one_regular_package_belong_together(tmp_path: Path) -> None:
-    """Even if only one of them has the __init__, and other wheels are between them."""
+    """It is enough if one of them has the __init__; other wheels may be between them."""
     entries = {
         "a": entry(tmp_path, "a", "family/one.py"),
         "b": entry(tmp_path, "b", "b.py"),
@@ -107,7 +107,7 @@ def test_namespace_packages_may_be_split(tmp_path: Path, text: str) -> None:
 
 
 def test_the_later_wheel_wins_where_both_have_a_file(tmp_path: Path) -> None:
-    """As an installer would do it, and the digest depends on the order."""
+    """An installer would do the same; the digest depends on the order."""
     entries = {
         "a": entry(tmp_path, "a", "x.py", "only.py", text="a"),
         "b": entry(tmp_path, "b", "x.py", text="b"),
@@ -283,7 +283,7 @@ def test_a_file_without_any_permission_is_placed(job: Job, tmp_path: Path) -> No
 
 
 def test_a_program_can_be_started_whatever_its_mode(job: Job, tmp_path: Path) -> None:
-    """Also on the share, which sets its own modes."""
+    """The share sets its own modes, which also do not matter."""
     placing(job, tmp_path, "bin/x", "data/x", mode=0o600)
     (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")
     assert os.access(entry.parent / "files/bin/x", os.X_OK)

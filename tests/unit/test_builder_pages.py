@@ -63,7 +63,7 @@ def test_an_html_page_keeps_what_decides() -> None:
     ],
 )
 def test_the_name_comes_from_the_address(link: str) -> None:
-    """Whatever the text, the spelling, and the surrounding markup."""
+    """The link's text, the spelling and the surrounding markup do not matter."""
     assert [file["filename"] for file in html(f"<!DOCTYPE html><html><body>{link}")] == [WHEEL]
 
 

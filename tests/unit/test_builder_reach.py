@@ -70,12 +70,12 @@ def refusal(it: Reach, url: str) -> str:
     ],
 )  # fmt: skip
 def test_an_address_is_what_it_stands_for(address: str, kind: str) -> None:
-    """Also in the forms in which IPv6 embeds an IPv4 address."""
+    """The forms in which IPv6 embeds an IPv4 address are resolved."""
     assert kind_of(address) == kind
 
 
 def test_a_loopback_address_is_read_only_if_the_operator_chose_it(within: Served) -> None:
-    """By the index's own URL in the settings, or by an allowed host; otherwise nothing is sent."""
+    """The settings must have the index's URL or an allowed host; otherwise nothing is sent."""
     words = refusal(Reach(within.url), within.url + "/")
     assert f"{within.url}/ is not read" in words
     assert "127.0.0.1 is 127.0.0.1, a loopback address" in words

@@ -72,7 +72,7 @@ def test_an_entry_is_named_by_wheel_and_python() -> None:
     ["../x", "a/../../x", "/etc/x", "\\x", "a\\..\\x", "C:x", "..", "a/.."],
 )
 def test_members_outside_are_refused(tmp_path: Path, name: str) -> None:
-    """In whatever way a name leaves the folder, with any system's path syntax."""
+    """No name may leave the folder, in any system's path syntax."""
     path = tmp_path / "a-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         info = zipfile.ZipInfo("x")
@@ -123,7 +123,7 @@ def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", ["a/unlisted.py", "a-1.0.data/scripts/unlisted"])
 def test_a_file_that_the_record_does_not_list_is_installed(tmp_path: Path, member: str) -> None:
-    """Like pip and uv do; it is reported, and listed among the installed files."""
+    """As with pip and uv it is installed; it is also reported and listed."""
     wheel, told = make_wheel(tmp_path, "a"), list[str]()
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(member, "x = 1\n")

@@ -75,7 +75,7 @@ def test_a_record_that_waits_is_written_once() -> None:
 
 
 def test_a_shut_window_is_told_in_its_own_time_and_once() -> None:
-    """By the wall clock of its zone; the record of that is not written a second time."""
+    """The message has the wall clock of its zone; the record is not written a second time."""
     house = house_of("dev")
     window = Window("0 2 * * *", 3600.0, "Europe/Berlin")
     house.instances["dev"] = replace(house.instances["dev"], window=window)
@@ -163,7 +163,7 @@ def test_a_build_is_not_blamed_for_an_image_that_cannot_be_pulled() -> None:
 
 
 def test_what_a_step_waits_for_is_told() -> None:
-    """In the Reconciling condition, until the next step begins."""
+    """The Reconciling condition has it until the next step begins."""
     house = house_of("dev")
     house.settle()
     house.airflow["dev"].tasks.append("g1@cp311-linux-1")
@@ -229,7 +229,7 @@ def test_a_second_rollback_is_refused_and_leaves_the_packages() -> None:
 
 
 def test_a_rollback_never_ends_on_the_bare_base() -> None:
-    """Neither from the first build, nor if the previous build fails: it stays where it was."""
+    """The instance stays where it was, on its first build or if the previous build fails."""
     house = house_of("dev")
     house.settle()
     house.ask(Verb.ROLLBACK, "instance/dev")

@@ -51,7 +51,7 @@ def of(house: House, name: str = "dev") -> InstanceRecord:
 
 
 def test_a_broken_build_that_is_left_may_still_be_loaded_and_is_kept_for_that() -> None:
-    """Left for a newer one, it counts as retired then: what started with it may be alive."""
+    """It counts as retired from then on, as processes that loaded it may be alive."""
     house = house_of("dev")
     degraded(house, "g2")
     begun = house.now
@@ -62,7 +62,7 @@ def test_a_broken_build_that_is_left_may_still_be_loaded_and_is_kept_for_that() 
 
 
 def test_what_loaded_a_broken_build_is_restarted_when_that_is_left() -> None:
-    """Also a component that loads neither the previous build nor the newer one."""
+    """A component that loads neither the previous build nor the newer one is included."""
     house = house_of("dev")
     house.instances["dev"] = replace(house.instances["dev"], load_into=("scheduler", "api-server"))
     degraded(house, "g2")
@@ -130,7 +130,7 @@ def test_a_degraded_instance_whose_airflow_is_upgraded_gets_a_build_for_that() -
 
 
 def test_a_degraded_instance_whose_base_is_patched_goes_back_to_its_build() -> None:
-    """Neither to the build that failed, nor to the bare base, where nothing can be built."""
+    """It returns neither to the failed build, nor to the bare base, where nothing can be built."""
     house = house_of("dev")
     real = house.airflow["dev"] = Needy(**vars(house.airflow["dev"]))
     degraded(house, "g2")
@@ -164,7 +164,7 @@ def crowd(house: House) -> None:
 
 
 def test_degraded_instances_take_no_place_of_others() -> None:
-    """However often they are retried, another team's instance is activated."""
+    """Another team's instance is activated, however often they are retried."""
     house = House()
     crowd(house)
     house.faults.add("restart")

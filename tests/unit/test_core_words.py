@@ -29,7 +29,7 @@ def test_sizes(number: int, said: str) -> None:
 
 
 def test_times() -> None:
-    """In UTC, and as whole seconds from now; a future time counts as now."""
+    """They are in UTC, and whole seconds from now; a future time counts as now."""
     assert moment(1_795_631_600.567) == "2026-11-25 18:33:20 UTC"
     assert iso(1_795_631_600.567) == "2026-11-25T18:33:20.567Z"
     assert (age(100, 105.7), age(100, 90)) == ("5s", "0s")

@@ -58,7 +58,7 @@ def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], lis
 
 
 def test_the_first_look_of_a_process_is_never_late() -> None:
-    """However long ago the step began: nothing has observed it since."""
+    """It does not matter how long ago the step began: nothing has observed it since."""
     assert steps_after([BEGUN + 1e6, BEGUN + 1e6 + 5]) == ([Step.RESTART] * 2, [0.0, 5.0])
 
 

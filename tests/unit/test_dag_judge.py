@@ -23,7 +23,7 @@ VALUE = "Traceback\nValueError: a new check"
 
 
 def document(**more: Any) -> dict[str, Any]:
-    """A report as the pod makes it, before it is packed."""
+    """Return a report as the pod makes it, before it is packed."""
     return {
         "folders": ["/opt/airflow/dags"], "unseen": [], "files": ["daily.py"], "late": 0,
         "mark": "m", "commit": "", "rows": [], "failed": "", "reference_failed": "", **more,
@@ -31,7 +31,7 @@ def document(**more: Any) -> dict[str, Any]:
 
 
 def report(candidate: tuple[str, str], reference: tuple[str, str] | None, **more: Any) -> Report:
-    """A report with one row."""
+    """Return a report with one row."""
     other = Outcome(kind=reference[0], error=reference[1]) if reference else None  # type: ignore[arg-type]
     one = Outcome(kind=candidate[0], error=candidate[1])  # type: ignore[arg-type]
     row = Row(file="daily.py", candidate=one, reference=other)
@@ -39,7 +39,7 @@ def report(candidate: tuple[str, str], reference: tuple[str, str] | None, **more
 
 
 def judged(candidate: tuple[str, str], reference: tuple[str, str] | None) -> Judgement:
-    """The judgement of one row."""
+    """Return the judgement of one row."""
     return judge(report(candidate, reference), "red-dev", "the claim", "with the active build")
 
 
@@ -60,7 +60,7 @@ OK = ("ok", "")
 def test_what_works_without_the_build_counts(
     candidate: tuple[str, str], reference: tuple[str, str], words: str
 ) -> None:
-    """It parses with what the instance runs now, or gets as far as what the pod cannot have."""
+    """It parses with the instance's current build, or gets up to what the pod cannot have."""
     ((file, said, _),) = judged(candidate, reference).against
     assert file == "daily.py"
     assert words in said
@@ -82,7 +82,7 @@ def test_what_works_without_the_build_counts(
 def test_what_fails_without_it_too_does_not(
     candidate: tuple[str, str], reference: tuple[str, str] | None, why: str | None
 ) -> None:
-    """It is named: as failing already, or with why it cannot be judged."""
+    """It is named: as failing already, or with the reason why it cannot be judged."""
     judgement = judged(candidate, reference)
     assert not judgement.against
     if why is None:
@@ -106,7 +106,7 @@ def test_an_airflow_that_starts_without_the_build_only_counts() -> None:
 
 
 def test_files_that_there_was_no_time_for_are_told() -> None:
-    """They count as not seen, with the setting."""
+    """They count as unseen, and the message has the setting."""
     judgement = judge(report(OK, None, rows=[], count=9, late=4), "red-dev", "the claim", "")
     assert judgement.check.seen == 5
     assert "4 files" in judgement.check.unseen
@@ -114,7 +114,7 @@ def test_files_that_there_was_no_time_for_are_told() -> None:
 
 
 def test_a_report_comes_back_whole() -> None:
-    """From the lines of a log, with those of others between them."""
+    """Its lines are read from a log that has other lines between them."""
     rows = [{"file": f"{n}.py", "candidate": {"kind": "error", "error": "x" * 5000},
              "reference": None} for n in range(300)]  # fmt: skip
     lines = packed(document(rows=rows))
@@ -124,7 +124,7 @@ def test_a_report_comes_back_whole() -> None:
 
 
 def test_a_report_that_others_wrote_is_refused() -> None:
-    """Cut, changed, of another shape, or huge once it is unpacked."""
+    """It is cut, changed, of another shape, or huge after unpacking."""
 
     def lines_of(text: bytes) -> list[str]:
         data = base64.b64encode(gzip.compress(text)).decode()
@@ -152,7 +152,7 @@ dag_bundle_config_list = [{"name": "dags-folder", "kwargs": {},
 
 
 def test_few_options_of_the_configuration_are_copied(tmp_path: Path) -> None:
-    """Only where DAGs are, however the file is written."""
+    """Only the places of DAGs are, whatever the format of the file."""
     (tmp_path / "airflow.cfg").write_text(CONFIG)
     options = read_settings(str(tmp_path / "airflow.cfg"))
     assert options.keys() == {"dags_folder", "dag_bundle_config_list"}

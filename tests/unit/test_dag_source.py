@@ -21,7 +21,7 @@ SECRETS = ("airflow-metadata", "airflow-fernet-key", "of-the-release", "airflow-
 
 
 def chart(*volumes: Json, mounts: tuple[Json, ...] = (), **more: Any) -> Json:
-    """The dag-processor's pod template in the shape of the official chart 1.22."""
+    """Return the dag-processor's pod template in the shape of the official chart 1.22."""
 
     def secret(name: str, key: str) -> Json:
         return {"secretKeyRef": {"name": name, "key": key}}
@@ -74,7 +74,7 @@ CLAIM = chart(
 
 
 def sync(name: str, **more: Any) -> Json:
-    """A git-sync container of the chart."""
+    """Return a git-sync container of the chart."""
     env = {
         "GITSYNC_REPO": "https://robot:hunter2@git.example.com/dags.git", "GITSYNC_REF": "main",
         "GITSYNC_DEPTH": "1", "GITSYNC_ROOT": "/git", "GITSYNC_LINK": "repo",
@@ -106,7 +106,7 @@ SYNCED = chart(
 def read(
     template: Json, origin: DagOrigin | None = None, *, as_release: bool = False
 ) -> tuple[Source, Json]:
-    """The source of a template, and the pod that comes of it."""
+    """Return the source of a template, and the pod that is made from it."""
     source = source_of(template, "dag-processor", SHARE, origin, as_release=as_release)
     image = Image("lab", "airflow@sha256:1", "sha256:1", 50000, 0)
     runtime = Runtime("k", "/usr/python", "3.12.1", "cp312", "linux_x86_64", "3.2.2", (), (), image)
@@ -120,7 +120,7 @@ def read(
 
 @pytest.mark.parametrize("template", [CLAIM, SYNCED, chart()], ids=["claim", "git", "image"])
 def test_no_secret_of_the_release_reaches_the_pod(template: Json) -> None:
-    """Not its variables, its volumes, its service account or its token, wherever the DAGs are."""
+    """It gets no variable, volume, service account or token of it, wherever the DAGs are."""
     _, pod = read(template)
     text = json.dumps(pod)
     assert not [name for name in SECRETS if name in text]
@@ -136,7 +136,7 @@ def test_no_secret_of_the_release_reaches_the_pod(template: Json) -> None:
 
 @pytest.mark.parametrize("template", [CLAIM, SYNCED, chart()], ids=["claim", "git", "image"])
 def test_nothing_but_local_disk_is_writable(template: Json) -> None:
-    """The share and the DAGs are read-only; git-sync alone writes the DAGs that it fetches."""
+    """The share and the DAGs are read-only; only git-sync writes the DAGs that it fetches."""
     _, pod = read(template)
     (main,) = pod["containers"]
     writable = [m["name"] for m in main["volumeMounts"] if not m.get("readOnly")]
@@ -145,7 +145,7 @@ def test_nothing_but_local_disk_is_writable(template: Json) -> None:
 
 
 def test_a_claim_is_mounted_where_the_release_has_it() -> None:
-    """Its folder is read off airflow.cfg in the pod, by a container that runs no DAG."""
+    """A container that runs no DAG reads its folder from airflow.cfg in the pod."""
     source, pod = read(CLAIM)
     (main,) = pod["containers"]
     (settings,) = pod["initContainers"]
@@ -159,7 +159,7 @@ def test_a_claim_is_mounted_where_the_release_has_it() -> None:
 
 
 def test_git_is_fetched_once_by_the_container_that_has_its_credentials() -> None:
-    """No hook, no period; the container that runs the DAGs does not see the credentials."""
+    """It has no hook and no period; the container that runs the DAGs lacks the credentials."""
     source, pod = read(SYNCED)
     fetching, _ = pod["initContainers"]
     (main,) = pod["containers"]
@@ -175,7 +175,7 @@ def test_git_is_fetched_once_by_the_container_that_has_its_credentials() -> None
 
 
 def test_only_known_variables_with_plain_values_are_taken() -> None:
-    """A DAG folder that a variable says is known beforehand; what refers to others is left out."""
+    """A DAG folder in a variable is known beforehand; references to other objects are left out."""
     env = (
         {"name": "AIRFLOW__CORE__DAGS_FOLDER", "value": "/data/dags"},
         {"name": "AIRFLOW__CORE__PLUGINS_FOLDER", "value": "$(SOMEWHERE)/plugins"},
@@ -192,7 +192,7 @@ def test_only_known_variables_with_plain_values_are_taken() -> None:
 
 
 def test_what_the_instance_says_comes_before_what_the_template_shows() -> None:
-    """A claim with a folder in it, or a folder of the image."""
+    """It may be a claim with a folder in it, or a folder of the image."""
     origin = DagOrigin(claim="team-dags", sub_path="prod", path="/dags")
     source, pod = read(CLAIM, origin)
     (main,) = pod["containers"]
@@ -207,7 +207,7 @@ def test_what_the_instance_says_comes_before_what_the_template_shows() -> None:
 
 
 def test_the_release_gives_all_it_has_where_its_instance_says_so() -> None:
-    """Variables, secrets and volumes, but neither its account nor a token."""
+    """The pod gets variables, secrets and volumes, but neither its account nor a token."""
     _, pod = read(CLAIM, as_release=True)
     (main,) = pod["containers"]
     assert "airflow-metadata" in json.dumps(main["env"])
@@ -236,14 +236,14 @@ def test_the_release_gives_all_it_has_where_its_instance_says_so() -> None:
     ],
 )
 def test_dags_that_cannot_be_mounted_are_unseen_in_words(template: Json, words: str) -> None:
-    """The words say what to do."""
+    """The message says what to do."""
     with pytest.raises(Unseen) as caught:
         read(template)
     assert words in caught.value.message
 
 
 def test_a_sync_container_with_hooks_is_not_run() -> None:
-    """Hooks run programs and call addresses: that is nothing for a verification."""
+    """Hooks run programs and call URLs, which a verification must not do."""
     hooked = sync("git-sync", args=["--exechook-command=/hook"])
     template = chart({"name": "dags", "emptyDir": {}}, mounts=(DAGS_MOUNT,), containers=(hooked,))
     with pytest.raises(Unseen, match="hooks"):

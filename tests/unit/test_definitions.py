@@ -343,7 +343,7 @@ SAID = [
 
 @pytest.mark.parametrize(("spec", "words"), SAID)
 def test_a_finding_says_what_to_write_instead(repo: Path, spec: str, words: str) -> None:
-    """In terms of the definition, not of the library that reads it."""
+    """It uses the terms of the definition, not of the library that reads it."""
     refused(repo, ENVIRONMENT.split("spec:")[0] + spec)
     message = "\n".join(found.message for found in validate(repo)[1])
     assert words in message

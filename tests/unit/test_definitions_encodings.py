@@ -39,7 +39,7 @@ def test_a_byte_order_mark_and_crlf_change_nothing(
 
 @pytest.mark.parametrize("encoding", OTHERS)
 def test_another_encoding_of_a_definition_is_named(tmp_path: Path, encoding: str) -> None:
-    """With or without a byte order mark, in the message, at the file's first line."""
+    """The message names it at the file's first line, with or without a byte order mark."""
     write(tmp_path, CONSTRAINED.encode(encoding), b"")
     _, [finding] = validate(tmp_path)
     assert (finding.place.file, finding.place.line) == (DEFINITION, 1)

@@ -202,7 +202,7 @@ def test_a_team_uses_half_of_the_workers_at_a_time(pool: Pool, tmp_path: Path) -
 
 
 def test_a_worker_ends_soon_after_its_parent() -> None:
-    """Also in the middle of a call: nothing writes to a folder whose daemon is gone."""
+    """It ends even in the middle of a call: nothing writes to a folder whose daemon is gone."""
     code = (
         "from tests.unit.test_isolation import *\n"
         "pool = Pool()\nprint(pool.call(pid), flush=True)\npool.call(wait_for, '/nowhere/x')\n"

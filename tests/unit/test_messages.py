@@ -84,7 +84,7 @@ def test_a_message_says_what_changed_for_whom_by_whom_and_how_long_it_took() -> 
 
 
 def test_a_message_says_when_imports_cost_more() -> None:
-    """Beside the packages that changed; nothing is reported if nothing increased."""
+    """They are next to the changed packages; nothing is reported if nothing increased."""
     payload = message(fact(data={"imports_grown": ["412 files → 980 files (+138 %)"]}))
     check_limits(payload)
     assert "*Imports cost more* 412 files → 980 files (+138 %)" in words(payload)
@@ -295,7 +295,7 @@ def test_events_become_statuses_on_their_commit() -> None:
 def test_the_commits_page_is_found_from_the_repos_address(
     address: str, project: str, page: str
 ) -> None:
-    """Without credentials or ports, and only if the forge is known."""
+    """Credentials and ports are removed; only known forges have a page."""
     assert project_of(address) == project
     assert commit_url_of(address) == page
 
@@ -343,7 +343,7 @@ def test_an_operators_rollback_is_no_success_of_the_commit() -> None:
 
 
 def test_a_rollback_that_fails_is_not_the_commits_failure() -> None:
-    """Neither in the text nor as a status of the commit."""
+    """Neither the text nor the commit's status says so."""
     events = rolled_back_by_hand(fails=True)
     assert [e.kind for e in events] == ["ActivationStarted", "RolledBack"]
     made = make_fact(events[-1], LINKS)

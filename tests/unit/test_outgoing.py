@@ -131,7 +131,7 @@ def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:
     ["httpx.Client()", "httpx.get('x')", "httpx.stream('GET', 'x')", "httpx.request('GET', 'x')"],
 )
 def test_a_client_of_another_kind_is_found(line: str) -> None:
-    """By ruff, in any module of the product."""
+    """The rule of ruff finds it in any module of the product."""
     found = subprocess.run(
         [ROOT / ".venv/bin/ruff", "check", "--select", "TID251", "--stdin-filename",
          "reconciler/airflow/other.py", "-"],

@@ -41,7 +41,7 @@ def pack(path: Path, index: bytes) -> Path:
 
 @pytest.mark.parametrize("index", FOREIGN, ids=lambda index: json.dumps(index)[:60])
 def test_a_foreign_index_is_a_broken_pack(index: object, tmp_path: Path) -> None:
-    """For the reader and for whatever unpacks; nothing is written."""
+    """The reader and the unpacking code refuse it; nothing is written."""
     path = pack(tmp_path / "x.all", zlib.compress(json.dumps(index).encode()))
     with pytest.raises(OSError, match="a broken pack"):
         read_head(path)
@@ -56,7 +56,7 @@ def test_a_foreign_index_is_a_broken_pack(index: object, tmp_path: Path) -> None
     ids=["empty", "unpacked", "cut", "deep", "binary"],
 )
 def test_an_index_that_is_none_is_a_broken_pack(index: bytes, tmp_path: Path) -> None:
-    """However it is broken."""
+    """Every kind of damage is detected."""
     with pytest.raises(OSError, match="a broken pack"):
         read_head(pack(tmp_path / "x.all", index))
 

@@ -1,1 +1,1 @@
-"""Parsing the DAGs of a release on Kubernetes with a candidate build, before the switch."""
+"""Checks of a release's DAGs on Kubernetes: parsed with a candidate build before the switch."""

@@ -1,14 +1,14 @@
-"""Runs in a pod of a release's namespace: parses the release's DAGs, and tells the log how it went.
+"""Program of a pod in a release's namespace: parses the release's DAGs and logs a report.
 
-    dagpod.py settings <airflow.cfg> <settings.json>   in an init container
-    dagpod.py check                                    asked by the variable GROUNDCREW_DAGS
-    dagpod.py parse <request.json> <result.json>       started by `check`, once for each build
+dagpod.py settings <airflow.cfg> <settings.json>   in an init container
+dagpod.py check                                    with its request in GROUNDCREW_DAGS
+dagpod.py parse <request.json> <result.json>       started by `check`, once for each build
 
 `settings` copies the few options that parsing needs, so that the container that runs the DAGs never
 sees the configuration itself. `parse` imports Airflow once and forks for each file, so that a file
-that hangs, kills its process or leaves others behind is told by name. The report is a JSON document
-in the log, packed, in short lines with a prefix, and a digest at the end: the share is read-only
-here. Standard library and the image's Airflow only, Python 3.9 and newer.
+that hangs, kills its process or leaves others behind can be named. The report is a JSON document in
+the log: compressed, in short lines with a prefix, and a digest at the end, because the share is
+read-only here. Standard library and the image's Airflow only, Python 3.9 and newer.
 """
 
 import base64
@@ -30,7 +30,7 @@ from typing import Any
 
 PREFIX = "groundcrew-dags"
 LINE_LENGTH = 2000
-REPORT_LIMIT = 600_000  # characters of the packed report: a log is asked for 1 MiB
+REPORT_LIMIT = 600_000  # characters of the packed report: at most 1 MiB of a log is read
 ERROR_LIMIT = 3000  # characters of one error
 ROWS_LIMIT = 200
 NAMES_LIMIT = 1000
@@ -38,7 +38,7 @@ LANES = 2
 POLL_INTERVAL = 0.02
 GRACE = 30.0  # seconds in which a process for one build writes its result after its time limit
 DEFAULT_TIMEOUT = 30.0  # of Airflow, for the import of one file
-UNLIMITED = 300.0  # seconds for one file where the release sets no limit
+UNLIMITED = 300.0  # seconds for one file if the release sets no limit
 
 OPTIONS = {
     "dags_folder": ("core", "dags_folder"),
@@ -56,7 +56,7 @@ LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
 
 
 def read_settings(path: str) -> Any:
-    """Return the options that parsing needs from an airflow.cfg; {} where it cannot be read."""
+    """Return the options that parsing needs from an airflow.cfg; {} if it cannot be read."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read(path, encoding="utf-8")
@@ -80,7 +80,7 @@ def _option(name: str, settings: Any, default: str = "") -> str:
 
 
 def folders_of(request: Any, settings: Any) -> Any:
-    """Return ([(name, folder)] of the DAGs, [why some are not seen])."""
+    """Return ([(name, folder)] of the DAGs, [reasons why some are not seen])."""
     home = request["home"]
     usual = request["folder"] or _option("dags_folder", settings, os.path.join(home, "dags"))
     usual = os.path.expanduser(os.path.expandvars(usual.replace("{AIRFLOW_HOME}", home)))
@@ -144,7 +144,7 @@ def _environment(request: Any, settings: Any, build: str, home: str, folder: str
 
 
 class Check:
-    """The parsing of all DAGs, with the candidate and with what it is compared to."""
+    """Parsing of all DAGs, with the candidate and with the build that it is compared to."""
 
     def __init__(self, request: Any, settings: Any) -> None:
         self.request, self.settings = request, settings
@@ -191,7 +191,7 @@ class Check:
         }  # fmt: skip
 
     def _parse(self, build: str, only: Any) -> Any:
-        """Return how each file parses with a build, in a process that loads it."""
+        """Return the result of each file with a build, in a process that loads it."""
         self._passes += 1
         home = os.path.join(tempfile.gettempdir(), f"home-{self._passes}")
         os.makedirs(home)
@@ -216,7 +216,7 @@ class Check:
             said.seek(max(0, said.seek(0, os.SEEK_END) - ERROR_LIMIT))
             tail = said.read().decode(errors="replace")
         for line in tail.splitlines():
-            if line.startswith("groundcrew: "):  # the loader's own
+            if line.startswith("groundcrew: "):  # a line of the loader
                 _say(line)
         try:
             parsed = json.loads(Path(result).read_text())
@@ -228,7 +228,7 @@ class Check:
 
 
 def _commit(folders: Any) -> str:
-    """Return the commit that git-sync has checked out, which names the folder; "" without one."""
+    """Return the commit that git-sync checked out, from the folder's name; "" if there is none."""
     for _, folder in folders:
         for name in reversed(Path(folder).resolve().parts):
             part = name.removeprefix("rev-")  # version 3 of git-sync
@@ -238,7 +238,7 @@ def _commit(folders: Any) -> str:
 
 
 def packed(report: Any) -> Any:
-    """Return the lines of a report; what is too long for a log is cut."""
+    """Return the lines of a report; parts that are too long for a log are cut."""
     for rows, size in ((ROWS_LIMIT, ERROR_LIMIT), (ROWS_LIMIT, 500), (20, 500)):
         text = json.dumps({**report, "files": report["files"][:NAMES_LIMIT],
                            "count": len(report["files"]),
@@ -293,7 +293,7 @@ def _look(bag_class: Any, path: str, *, safe_mode: bool) -> str:
 
 
 class Parser:
-    """Forks for each file, a few at a time."""
+    """Parser that forks for each file, a few at a time."""
 
     def __init__(self, look: Any, folder: str, limit: float, until: float) -> None:
         self._look, self._folder, self._limit, self._until = look, folder, limit, until
@@ -326,7 +326,7 @@ class Parser:
                 error = self._look(path)
             except BaseException as raised:
                 error = f"{type(raised).__name__}: {raised}"
-            if os.getpid() == mine:  # the file may have forked, and the copy comes here too
+            if os.getpid() == mine:  # the file may have forked, and its copy also arrives here
                 with open(answer + ".new", "w", errors="replace") as file:
                     file.write(error[-ERROR_LIMIT:])
                 os.rename(answer + ".new", answer)
@@ -334,7 +334,7 @@ class Parser:
         self._running[pid] = (name, answer, time.monotonic())
 
     def _watch(self, pid: int) -> None:
-        """Take note of a file's process if it has ended, or end it."""
+        """Record the result of a file's process if it has ended, or end it."""
         name, answer, begun = self._running[pid]
         ended, status = os.waitpid(pid, os.WNOHANG)
         late = time.monotonic() - begun > self._limit
@@ -393,7 +393,7 @@ def _parse_all(request_path: str, result_path: str) -> None:
     safe_mode = conf.getboolean("core", "dag_discovery_safe_mode")
     one = conf.getfloat("core", "dagbag_import_timeout")
     limit = 2 * one + 10 if one > 0 else UNLIMITED
-    _look(bag_class, os.devnull, safe_mode=safe_mode)  # what fails here is no file's fault
+    _look(bag_class, os.devnull, safe_mode=safe_mode)  # an error here is no file's fault
     files = _list_files(request["folders"], safe_mode=safe_mode)
     wanted = files if request["only"] is None else {
         name: files[name] for name in request["only"] if name in files

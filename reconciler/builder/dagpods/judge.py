@@ -1,9 +1,9 @@
-"""Judgement of parsed DAGs: what breaks with a build that works without it. Pure.
+"""Judgement of parsed DAGs: files that break with a build but work without it. Pure.
 
-A file counts against a build only if it works with what it is compared to (the active build, or the
-base alone where none is active), in the same pod and under the same conditions. A file that asks
-for a Variable or Connection, which the pod has none of, is not judged; but if it gets that far
-without the build, and does not even import with it, then it counts.
+A file counts against a build only if it works with the reference (the active build, or the base
+alone if none is active), in the same pod and under the same conditions. A file that asks for a
+Variable or Connection, of which the pod has none, is not judged; but it counts if it gets that far
+without the build, and cannot even do its imports with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from reconciler.builder.dagpods.report import Outcome, Report, Row
 from reconciler.core.model import DagCheck
 
-NAMES = 10  # first names that are told
+NAMES = 10  # files that a message names
 WORDS_LIMIT = 300  # characters of an error in a message
 WORKS = frozenset({"ok", "forks"})
 
@@ -28,14 +28,14 @@ _IMPORT = re.compile(r"(ModuleNotFoundError|ImportError|SyntaxError|AttributeErr
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Files that count against the build, as (file, message, error), and what was seen."""
+    """Files that count against the build, as (file, message, error), and the check's results."""
 
     against: tuple[tuple[str, str, str], ...]
     check: DagCheck
 
 
 def judge(report: Report, instance: str, source: str, reference: str) -> Judgement:
-    """Judge a report; `reference` says in words what the candidate was compared to."""
+    """Judge a report; `reference` describes the build that the candidate was compared to."""
     against: list[tuple[str, str, str]] = []
     failing: list[str] = []
     unjudged: list[tuple[str, str]] = []
@@ -64,7 +64,7 @@ def judge(report: Report, instance: str, source: str, reference: str) -> Judgeme
 
 
 def _against(row: Row, reference: str) -> str:
-    """Return why a file counts against the build; "" if it does not."""
+    """Return the reason why a file counts against the build, or ""."""
     other = row.reference
     if other is None:
         return ""
@@ -84,7 +84,7 @@ def _against(row: Row, reference: str) -> str:
 
 
 def _unjudged(row: Row, *, compared: bool) -> str:
-    """Return why nothing is known of a file; "" if it fails without the build too."""
+    """Return the reason why a file cannot be judged; "" if it also fails without the build."""
     match kind_of(row.candidate):
         case "needs":
             return f"it needs a variable or connection: {last_line(row.candidate.error)}"
@@ -99,7 +99,7 @@ def _unjudged(row: Row, *, compared: bool) -> str:
 
 
 def _unseen(report: Report) -> list[str]:
-    """Return why DAGs were not seen."""
+    """Return the reasons why DAGs were not seen."""
     messages = list(report.unseen)
     if report.failed and report.reference_failed:
         messages.append(f"Airflow does not start in the pod: {last_line(report.failed)}")
@@ -114,18 +114,18 @@ def _unseen(report: Report) -> list[str]:
 
 
 def needs_values(error: str) -> bool:
-    """Return True for an error for want of a variable, a connection or Airflow's database."""
+    """Return True for an error caused by a missing variable, connection or Airflow database."""
     return _NEEDS.search(error) is not None
 
 
 def kind_of(outcome: Outcome) -> str:
-    """Return the kind of an outcome; `needs` is an error for want of variables or connections."""
+    """Return the kind of an outcome; `needs` is an error for want of a variable or connection."""
     if outcome.kind == "error" and needs_values(outcome.error):
         return "needs"
     return outcome.kind
 
 
 def last_line(error: str) -> str:
-    """Return the line of a stack trace that says what is wrong."""
+    """Return the line of a stack trace that has the error."""
     lines = [line.strip() for line in error.splitlines() if line.strip()]
     return lines[-1][:WORDS_LIMIT] if lines else "unknown"

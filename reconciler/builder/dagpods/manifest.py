@@ -1,10 +1,10 @@
-"""The Job that parses a release's DAGs: it may do as little as possible.
+"""Job that parses a release's DAGs with as few rights as possible.
 
-It runs in the release's own namespace, since that is where the DAGs can be mounted, but it is put
-together anew from an allow-list: no service account token, no variable or secret of the release
-(unless the Instance says `checks: {runAs: release}`), nothing writable but local disk. Only the
-container that fetches from git has the credentials for git, and only the one that copies settings
-sees the configuration.
+It runs in the release's own namespace, since only there can the DAGs be mounted, but its pod is
+made from an allow-list: no service account token, no variable or secret of the release (unless the
+Instance has `checks: {runAs: release}`), and only local disk is writable. Only the container that
+fetches from git has the git credentials, and only the one that copies settings sees the
+configuration.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 COMPONENT = "dags"
 INSTANCE_LABEL = "groundcrew.io/instance"
-NETWORK_LABEL = "groundcrew.io/network"  # network policies go by it: none, or git
+NETWORK_LABEL = "groundcrew.io/network"  # label that network policies select: none, or git
 SCRATCH, CONFIG, FETCHING = "groundcrew-scratch", "groundcrew-config", "groundcrew-git"
 TMP = "/tmp"  # noqa: S108 - in the pod, its own
 CONFIG_FOLDER = "/groundcrew-config"
@@ -91,7 +91,7 @@ def _pod(order: DagOrder, source: Source, runtime: Runtime, settings: JobSetting
     if user is not None:
         security |= {"runAsUser": user, "runAsGroup": runtime.image.group or 0}
     group = source.pod.get("fsGroup")
-    if group is not None and source.sync:  # a secret's files are readable for that group
+    if group is not None and source.sync:  # a secret's files are readable by that group
         security |= {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
     elif group is not None:
         security["supplementalGroups"] = [group]
@@ -113,7 +113,7 @@ def _pod(order: DagOrder, source: Source, runtime: Runtime, settings: JobSetting
 
 
 def _main(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> Json:
-    """The container that runs the DAGs."""
+    """Return the container that runs the DAGs."""
     assert runtime.image is not None, "a release runs an image"
     request = {
         "candidate": order.candidate,
@@ -143,7 +143,7 @@ def _main(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettin
 
 
 def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> list[Json]:
-    """The containers that run before it: one fetches from git, one copies settings."""
+    """Return the containers that run before it: one fetches from git, one copies settings."""
     assert runtime.image is not None, "a release runs an image"
     containers: list[Json] = []
     if source.sync is not None:
@@ -220,7 +220,7 @@ def _volumes(source: Source, settings: JobSettings) -> list[Json]:
 
 
 def _beside(order: DagOrder) -> Json:
-    """Beside the component's own pod if there is room: a claim may be mounted on one node only."""
+    """Return a preference for the component's node: some claims are mounted on one node only."""
     labels = {"tier": "airflow", "component": order.component, "release": order.release}
     term = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
     preferred = [{"weight": 100, "podAffinityTerm": term}]

@@ -1,7 +1,7 @@
-"""The report of a pod that parsed DAGs, as it comes out of the pod's log.
+"""Report of a pod that parsed DAGs, as read from the pod's log.
 
-DAGs and the candidate's code run beside the program that writes it, so it is taken as anybody's
-text: sizes are limited before and after unpacking, and its shape is checked.
+DAGs and the candidate's code run beside the program that writes it, so it is untrusted: its size is
+limited before and after unpacking, and its shape is checked.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Outcome(Document):
 
 
 class Row(Document):
-    """A file that does not simply parse with the candidate; `reference` is what it is compared to.
+    """A file that does not simply parse with the candidate; `reference` is the result to compare.
 
-    That is the active build, or the base alone.
+    That is the result with the active build, or with the base alone.
     """
 
     file: str
@@ -46,9 +46,9 @@ class Row(Document):
 class Report(Document):
     """Result of parsing all DAGs.
 
-    `files` are their names, the first of `count`; `late` were left out when the time was over;
-    `failed` says why nothing at all could be parsed with the candidate, `reference_failed` with
-    the other.
+    `files` are the first names, of `count` in total; `late` were left out when the time was over;
+    `failed` says why nothing could be parsed with the candidate, and `reference_failed` with the
+    reference.
     """
 
     folders: Rows[str]
@@ -65,7 +65,7 @@ class Report(Document):
 
 
 def read_report(lines: Iterable[str]) -> Report:
-    """Return the report in a log; raises Malformed where it has none that is whole."""
+    """Return the report in a log. Raises Malformed if it is missing or incomplete."""
     pieces: dict[int, str] = {}
     digest = ""
     for line in lines:

@@ -1,8 +1,9 @@
-"""Runs the Jobs that parse the DAGs of releases, and says what they have shown.
+"""Execution of the Jobs that parse the DAGs of releases.
 
-What only this instance's release or cluster stands in the way of (no right to make Jobs, no room,
-DAGs in a place that cannot be mounted) leaves its DAGs unseen, in words: the build goes on, and
-the probe after the switch still guards the instance. What may pass by itself is Retryable.
+If only this instance's release or cluster prevents the check (no right to create Jobs, no space,
+DAGs in a place that cannot be mounted), its DAGs stay unseen, with a message: the build continues,
+and the probe after the switch still guards the instance. An obstacle that may disappear by itself
+is Retryable.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from reconciler.documents import Malformed
 
 PODS = f"{MANAGED},app.kubernetes.io/component={COMPONENT}"
 POLL_INTERVAL = 0.5
-START_PATIENCE = 10.0  # seconds in which what keeps a pod from starting may pass by itself
-GONE_INTERVAL = 5.0  # seconds between two questions about a Job that has no pod
+START_PATIENCE = 10.0  # seconds in which an obstacle to a pod's start may disappear by itself
+GONE_INTERVAL = 5.0  # seconds between two checks of a Job that has no pod
 LOG_LINES = 5000
 
 Json = dict[str, Any]
@@ -44,12 +45,12 @@ class Parsers(Protocol):
     """Lookup of the pod template of the component that parses DAGs."""
 
     def __call__(self, instance: Instance) -> tuple[str, Json]:
-        """Return (component, pod template) of a release; raises Retryable."""
+        """Return (component, pod template) of a release. Raises Retryable."""
 
 
 @dataclass(frozen=True, slots=True)
 class DagPods:
-    """Parses DAGs of releases; `program` is its own, on the share."""
+    """Parser of the DAGs of releases; `program` is its own, on the share."""
 
     sessions: Sessions
     parser_of: Parsers
@@ -65,10 +66,10 @@ class DagPods:
         candidate: Candidate,
         place: Place | None,
     ) -> DagCheck:
-        """Parse the DAGs of an instance with a candidate, and say which were seen.
+        """Parse the DAGs of an instance with a candidate; return the result and which were seen.
 
-        `place` is where the build is asked for. Raises Stalled("VerificationFailed") for a DAG that
-        breaks with it, Retryable where the Job is lost.
+        `place` is the place that asks for the build. Raises Stalled("VerificationFailed") for a DAG
+        that breaks with it, Retryable if the Job is lost.
         """
         try:
             report, source = self._parse(job, runtime, instance, candidate)
@@ -135,7 +136,7 @@ class _Run:
     refused: list[Json] = field(default_factory=list)
 
     def run(self, manifest: Json) -> list[str]:
-        """Return the log of the Job; raises Unseen or Retryable. The Job is gone afterwards."""
+        """Return the log of the Job, which is gone afterwards. Raises Unseen or Retryable."""
         namespace = self.target.namespace
         mirror = self.cluster.mirror("pods", namespace, PODS)
         mirror.synced(self.cluster.limits.request_timeout)
@@ -195,12 +196,12 @@ class _Run:
         tail = " ".join(lines[-5:])[-300:]
         if isinstance(error, Stalled):
             raise Unseen(error.message)
-        if (pod.get("status") or {}).get("reason"):  # evicted, or its node went
+        if (pod.get("status") or {}).get("reason"):  # evicted, or its node is lost
             raise error
         raise Unseen(f"the pod that parses DAGs gave no report: {tail}")
 
     def _wait(self, pod: Json | None) -> None:
-        """Raise Unseen when a pod that does not run yet has had its time."""
+        """Raise Unseen if a pod has not started in time."""
         now = time.monotonic()
         waited = now - self.begun
         if pod is None and waited > GONE_INTERVAL and now - self.asked > GONE_INTERVAL:
@@ -238,7 +239,7 @@ class _Run:
 def sweep(
     sessions: Sessions, namespaces: Iterable[tuple[str | None, str]], say: Callable[[str], None]
 ) -> None:
-    """End the Jobs that an earlier daemon has left in namespaces of releases."""
+    """End the Jobs that an earlier daemon left in namespaces of releases."""
     for context, namespace in sorted(namespaces, key=str):
         try:
             for document in sessions.clusters.of(context).list("jobs", namespace, PODS):

@@ -1,7 +1,7 @@
-"""Sources of a release's DAGs, read off the pod template of the component that parses them.
+"""Sources of a release's DAGs, read from the pod template of the component that parses them.
 
-Pure. A source is put together from what is known to carry DAGs; whatever else the template has
-(variables, secrets, other volumes, its service account) never gets into it.
+Pure. A source contains only the parts that are known to carry DAGs, and nothing else from the
+template (variables, secrets, other volumes, the service account).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from reconciler.core.definitions import DagOrigin
 
 Json = dict[str, Any]
 
-HOME = "/opt/airflow"  # the official image's
+HOME = "/opt/airflow"  # that of the official image
 CHART_VOLUME = "dags"  # the official chart's volume with the DAGs, wherever it is mounted
 CONFIG = "airflow.cfg"
-SYNC = "git-sync"  # the official chart's containers that fetch DAGs begin with this
-SYNC_USER = 65533  # git-sync's own
+SYNC = "git-sync"  # prefix of the containers of the official chart that fetch DAGs
+SYNC_USER = 65533  # the user of git-sync
 CARRIERS = ("persistentVolumeClaim", "hostPath", "nfs", "configMap", "image", "csi")
 SHARES = ("persistentVolumeClaim", "hostPath", "nfs", "csi")
 CREDENTIALS = ("secret", "configMap")
@@ -31,7 +31,7 @@ VARIABLES = frozenset({
     "AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX", "AIRFLOW__CORE__DEFAULT_TIMEZONE",
     "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",
 })  # fmt: skip
-"""Variables of the release that parsing needs; only those with a literal value are taken."""
+"""Variables of the release that parsing needs; only literal values are used."""
 
 _SYNC_VARIABLE = re.compile(
     r"(GITSYNC|GIT_SYNC|GIT)_(REPO|BRANCH|REV|REF|DEPTH|SUBMODULES|ROOT|DEST|LINK|ADD_USER|USERNAME"
@@ -54,9 +54,9 @@ class Unseen(Exception):
 class Source:
     """A release's DAGs, and what a pod needs to read them.
 
-    `folder` is "" where only the release's airflow.cfg says it: that is then read in the pod, from
-    the ConfigMap `config`. `sync` is a container that fetches the DAGs first. `environment`,
-    `environment_from` are the release's own, whole, for `checks: {runAs: release}` only.
+    `folder` is "" if only the release's airflow.cfg has it: then it is read in the pod, from the
+    ConfigMap `config`. `sync` is a container that fetches the DAGs first. `environment` and
+    `environment_from` are those of the release, complete, only for `checks: {runAs: release}`.
     """
 
     description: str
@@ -76,10 +76,10 @@ class Source:
 def source_of(
     template: Json, component: str, share: str, origin: DagOrigin | None, *, as_release: bool
 ) -> Source:
-    """Return where the DAGs of a release are; raises Unseen.
+    """Return the place of a release's DAGs. Raises Unseen.
 
     `template` is the pod template of `component`, `share` the folder in which Groundcrew's share is
-    mounted, `origin` what the Instance says.
+    mounted, `origin` the Instance's own statement.
     """
     spec = template.get("spec") or {}
     main = _main(spec, component)
@@ -146,7 +146,7 @@ def _variables(main: Json) -> dict[str, str]:
 
 
 def _named(origin: DagOrigin, usual: str, config: str) -> _Carrier:
-    """The source that the Instance names: a claim, or a folder of the image."""
+    """Return the source that the Instance names: a claim, or a folder of the image."""
     if origin.image:
         return _Carrier(f"the image, {origin.image}", origin.image)
     folder = origin.path or usual
@@ -169,7 +169,7 @@ def _template_source(
     origin: DagOrigin | None,
     config: str,
 ) -> _Carrier:
-    """The source that the template shows: volumes, git-sync, or else the image."""
+    """Return the source that the template shows: volumes, git-sync, or else the image."""
     folder = (origin.path if origin is not None else "") or told
     usual = folder or f"{home}/dags"
     mounts = [
@@ -201,7 +201,7 @@ def _synced(
     spec: Json, volumes: Mapping[str, Json], mounts: Sequence[Json], folder: str,
     origin: DagOrigin | None,
 ) -> _Carrier:  # fmt: skip
-    """DAGs that a container of the pod fetches from git."""
+    """Return DAGs that a container of the pod fetches from git."""
     wanted = origin.container if origin is not None else ""
     names = {str(m["name"]) for m in mounts}
     known = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
@@ -226,7 +226,7 @@ def _synced(
 def _sync_container(
     given: Json, volumes: Mapping[str, Json], dags: set[str]
 ) -> tuple[Json, tuple[Json, ...]]:
-    """A container that fetches once, with its git credentials and nothing else."""
+    """Return a container that fetches once, with its git credentials and nothing else."""
     arguments = [str(word) for word in given.get("args") or []]
     if any("hook" in word for word in arguments):
         raise Unseen(
@@ -294,7 +294,7 @@ def _plugins(
 
 
 def _all_mounts(main: Json, volumes: Mapping[str, Json]) -> tuple[Json, ...]:
-    """All that the release's container mounts, but for tokens of its service account."""
+    """Return all mounts of the release's container, except tokens of its service account."""
     return tuple(
         _reading(m)
         for m in main.get("volumeMounts") or []
@@ -303,7 +303,7 @@ def _all_mounts(main: Json, volumes: Mapping[str, Json]) -> tuple[Json, ...]:
 
 
 def _config_map(main: Json, volumes: Mapping[str, Json]) -> str:
-    """The ConfigMap whose key airflow.cfg is the release's configuration; "" without."""
+    """Return the ConfigMap whose key airflow.cfg is the release's configuration, or ""."""
     for mount in main.get("volumeMounts") or []:
         if mount.get("subPath") == CONFIG:
             config = volumes.get(mount["name"], {}).get("configMap") or {}
@@ -312,7 +312,7 @@ def _config_map(main: Json, volumes: Mapping[str, Json]) -> str:
 
 
 def _scheduling(spec: Json) -> Json:
-    """Return where the release's pods may run, and how their images are pulled."""
+    """Return the scheduling of the release's pods, and how their images are pulled."""
     kept = ("nodeSelector", "tolerations", "imagePullSecrets")
     scheduling = {key: spec[key] for key in kept if spec.get(key)}
     security = spec.get("securityContext") or {}
@@ -339,7 +339,7 @@ def _fields(given: Mapping[str, Any], *names: str) -> Json:
 
 
 def _merged(mounts: Sequence[Json]) -> tuple[Json, ...]:
-    """Mounts without a second one at the same path."""
+    """Return the mounts without a second one at the same path."""
     return tuple({str(m["mountPath"]): m for m in reversed(mounts)}.values())[::-1]
 
 
