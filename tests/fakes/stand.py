@@ -42,12 +42,14 @@ def rights(
 Rights = dict[tuple[str, str, str], set[str]]
 
 
-def used(lab: Lab, user: str) -> Rights:
+def used(lab: Lab, user: str, namespace: str = "") -> Rights:
     """Return a user's requests by (group, resource, subresource). None may have been refused."""
     found: Rights = {}
     for event in lab.plane.audit(user):
         about = event.get("objectRef")
         if not about or "resource" not in about:
+            continue
+        if namespace and about.get("namespace") != namespace:
             continue
         assert event.get("responseStatus", {}).get("code") != 403, event
         key = (about.get("apiGroup", ""), about["resource"], about.get("subresource", ""))

@@ -147,6 +147,7 @@ GRANTED = {
         ("apps", "deployments", ""): {"list", "watch", "patch"},
         ("apps", "statefulsets", ""): {"list", "watch", "patch"},
     },
+    "dags": {("batch", "jobs", ""): {"create", "get", "list", "delete"}},
     "builds": {
         ("batch", "jobs", ""): {"create", "get", "list", "delete"},
         ("", "pods", ""): {"list", "watch"},
@@ -171,7 +172,8 @@ def test_the_service_account_may_do_just_that(lab: Lab) -> None:
     lab.apply(d for d in documents if d["kind"] in ("ServiceAccount", "Role", "RoleBinding"))
     account = lab.plane.client(token=lab.plane.token_for(home, "groundcrew"))
     for namespace, granted in (
-        (airflow, GRANTED["airflow"]), (builds, GRANTED["builds"]), (home, {}), (other, {}),
+        (airflow, GRANTED["airflow"] | GRANTED["dags"]), (builds, GRANTED["builds"]),
+        (home, {}), (other, {}),
         ("", {}),
     ):  # fmt: skip
         for resource in {*OTHERS, *GRANTED["airflow"], *GRANTED["builds"]}:

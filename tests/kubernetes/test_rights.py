@@ -7,8 +7,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from reconciler.builder.dagpods.runner import sweep
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.phases import Step, Verdict
+from tests.fakes.dagbench import DagBench
 from tests.fakes.jobbench import JobBench
 from tests.fakes.kubeapi import wait_for
 from tests.fakes.lab import Lab
@@ -34,6 +36,26 @@ def test_everything_granted_in_airflows_namespaces_is_used(lab: Lab, tmp_path: P
             lambda: used(lab, stand.user) == GRANTED["airflow"] or None, 20,
             f"{used(lab, stand.user)} to be what is granted",
         )  # fmt: skip
+
+
+def test_everything_granted_for_parsing_dags_is_used(lab: Lab, tmp_path: Path) -> None:
+    """A Job that is refused a pod and one that ends, and the Jobs of an earlier daemon."""
+    with DagBench(lab, tmp_path) as bench:
+        build_id = bench.made(name="1")
+        (bench.dags / "good.py").write_text("import acme_own\n")
+        assert bench.check(build_id).seen == 1
+        quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+        lab.api.create("resourcequotas", bench.airflow, quota)
+        wait_for(
+            lambda: (lab.api.get("resourcequotas", bench.airflow, "none") or {}).get("status"),
+            20, "the quota to be counted",
+        )  # fmt: skip
+        assert "exceeded quota" in bench.check(build_id).unseen
+        sweep(bench.sessions, [("lab", bench.airflow)], print)
+        there = used(lab, bench.user, bench.airflow)
+        jobs = ("batch", "jobs", "")
+        assert there.pop(jobs) == GRANTED["dags"][jobs]
+        assert all(verbs <= GRANTED["airflow"][key] for key, verbs in there.items())
 
 
 def test_everything_granted_for_builds_is_used(lab: Lab, tmp_path: Path) -> None:
