@@ -31,6 +31,7 @@ from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import DagCheck
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Malformed
+from reconciler.isolation import TooExpensive, read_for
 
 PODS = f"{MANAGED},app.kubernetes.io/component={COMPONENT}"
 POLL_INTERVAL = 0.5
@@ -114,8 +115,8 @@ class DagPods:
             if not line.startswith(PREFIX):
                 job.say(line)
         try:
-            return read_report(lines), source
-        except Malformed as error:
+            return read_for(job.team, read_report, lines), source
+        except (Malformed, TooExpensive) as error:
             tail = " ".join(line for line in lines if not line.startswith(PREFIX))[-300:]
             raise Unseen(f"{error}: {tail}" if tail else str(error)) from error
 
