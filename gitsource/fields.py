@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import posixpath
 import re
 from typing import Annotated
@@ -41,6 +42,17 @@ ENV_INSTEAD = (
     ("GROUNDCREW_", "remove it: these names belong to Groundcrew"),
 )
 """Alternatives to setting a refused variable, by the prefix of its name."""
+BUILD_VARIABLES = (
+    "CFLAGS", "CXXFLAGS", "CPPFLAGS", "FFLAGS", "LDFLAGS", "RUSTFLAGS", "CC", "CXX", "FC",
+    "*_CFLAGS", "*_CXXFLAGS", "*_LDFLAGS", "*_LIBS", "CMAKE_ARGS", "CMAKE_BUILD_*",
+    "CMAKE_PREFIX_PATH",
+    "SKBUILD_*", "NPY_*", "CYTHON_*", "MATURIN_*", "MAX_JOBS", "PKG_CONFIG_PATH", "JAVA_HOME",
+    "SETUPTOOLS_SCM_PRETEND_VERSION*", "VCS_VERSIONING_PRETEND_VERSION*", "PDM_BUILD_*",
+    "PBR_VERSION", "HATCH_BUILD_*", "POETRY_DYNAMIC_VERSIONING_*", "UV_DYNAMIC_VERSIONING_BYPASS",
+    "*_NO_EXTENSIONS", "GRPC_PYTHON_BUILD_*", "BUILD_*", "WITH_*", "USE_*", "ENABLE_*", "DISABLE_*",
+)  # fmt: skip
+"""Globs of the variables that `build.env` may set: what compilers and build backends read. None of
+them changes what uv, Python or the sandbox do."""
 PACKAGINGS = ("jar", "bundle", "pom", "war", "zip", "maven-plugin")  # as in Maven's coordinates
 
 
@@ -180,6 +192,24 @@ def _target(value: str) -> str:
     return _inside(value)
 
 
+def _build_variable(value: str) -> str:
+    if not ENV_NAME.fullmatch(value):
+        raise ValueError("write a name of letters, digits and _")
+    if not any(fnmatch.fnmatchcase(value, glob) for glob in BUILD_VARIABLES):
+        allowed = ", ".join(BUILD_VARIABLES)
+        raise ValueError(f"{value} may not be set for builds; write one of {allowed}")
+    return value
+
+
+def _build_constraint(value: str) -> str:
+    if not any(sign in value for sign in "<>=~!@; "):
+        return _inside(value)
+    answer = advice(value, Kind.CONSTRAINT)
+    if answer:
+        raise ValueError(f"{shown(LOGIN.sub('//', value))}: {answer}")
+    return value
+
+
 def _mode(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"0[0-7]{3}", value):
         return value
@@ -221,6 +251,10 @@ RequirementText = Annotated[
     str, StringConstraints(min_length=1, max_length=1000), AfterValidator(_requirement)
 ]
 EnvName = Annotated[str, AfterValidator(_environment_name)]
+BuildVariable = Annotated[str, AfterValidator(_build_variable)]
+BuildConstraint = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_build_constraint)
+]
 Count = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_count)]
 Mode = Annotated[str, BeforeValidator(_mode)]
 Sha256 = Annotated[str, StringConstraints(pattern=SHA256)]

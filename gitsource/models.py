@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gitsource.fields import (
     AbsolutePath,
     ApiUrl,
+    BuildConstraint,
+    BuildVariable,
     ComponentName,
     Count,
     Cron,
@@ -114,6 +116,19 @@ class ChecksModel(Model):
     )
 
 
+class BuildModel(Model):
+    """Inputs of building from source: for in-repo packages and `sourceBuilds`."""
+
+    constraints: Few[BuildConstraint] = Field(
+        default_factory=list,
+        description="versions of build requirements: lines such as setuptools<80, or files of them",
+    )
+    env: Annotated[dict[BuildVariable, str], Field(max_length=100)] = Field(
+        default_factory=dict,
+        description="variables of compilers and build backends, by an allow-list of names",
+    )
+
+
 class WaveModel(Model):
     """Instances that activate together."""
 
@@ -139,6 +154,9 @@ class FragmentSpec(Model):
     )
     sourceBuilds: Some[PackageName] = Field(  # noqa: N815
         default_factory=list, description="third-party packages that may be built from source"
+    )
+    build: BuildModel = Field(
+        default_factory=BuildModel, description="what building from source is given"
     )
     files: Some[FileModel] = Field(default_factory=list, description="jars and programs")
     env: Annotated[dict[EnvName, str], Field(max_length=500)] = Field(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from urllib.parse import urlsplit
 
+from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
 from gitsource.encodings import NotUtf8, decode_text
@@ -83,6 +84,8 @@ class Merge:
     env: dict[str, str] = field(default_factory=dict)
     imports: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+    build_constraints: list[str] = field(default_factory=list)
+    build_env: dict[str, str] = field(default_factory=dict)
     dags: dict[str, str] = field(default_factory=dict)
     budget: dict[Measure, ImportLimit] = field(default_factory=dict)
     needs: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -104,10 +107,14 @@ class Merge:
         for i, text in enumerate(spec.requirements):
             self._requirement(text, folder, part.place("spec", "requirements", i))
         for i, name in enumerate(spec.constraints):
-            self._constraints(folder, name, part.place("spec", "constraints", i))
+            lines = self._constraints(folder, name, part.place("spec", "constraints", i))
+            self.constraints[posixpath.join(folder, name)] = "\n".join(lines)
         for i, index in enumerate(spec.indexes):
             self._index(index, folder, part, i)
         self.source_builds += [canonicalize_name(n) for n in spec.sourceBuilds]
+        for i, text in enumerate(spec.build.constraints):
+            self._build_constraint(text, folder, part.place("spec", "build", "constraints", i))
+        self.build_env.update(spec.build.env)
         for i, item in enumerate(spec.files):
             self._file(item, part.place("spec", "files", i))
         self.env.update(spec.env)
@@ -191,25 +198,35 @@ class Merge:
 
     def check_env(self) -> None:
         """Limit the size of the environment variables: beyond it, no program could be started."""
-        size = sum(len(f"{name}={value}\0".encode()) for name, value in self.env.items())
-        if size > ENV_LIMIT:
-            words = f"env has {size} bytes; it may have {ENV_LIMIT}: put what is long into a file"
-            self.wrong(self.read.place("spec", "env"), "TooLarge", words)
+        for key, variables in ((("env",), self.env), (("build", "env"), self.build_env)):
+            size = sum(len(f"{name}={value}\0".encode()) for name, value in variables.items())
+            if size > ENV_LIMIT:
+                message = (
+                    f"env has {size} bytes; it may have {ENV_LIMIT}: put what is long in a file"
+                )
+                self.wrong(self.read.place("spec", *key), "TooLarge", message)
 
-    def _constraints(self, folder: str, name: str, place: Place) -> None:
-        """Add a file's constraints as parsed: its text itself is not used."""
+    def _build_constraint(self, text: str, folder: str, place: Place) -> None:
+        """Add a constraint, or those of a file, for what builds need."""
+        if any(sign in text for sign in "<>=~!@; "):
+            self.build_constraints.append(str(Parsed(text)))
+        else:
+            self.build_constraints += self._constraints(folder, text, place)
+
+    def _constraints(self, folder: str, name: str, place: Place) -> list[str]:
+        """Return a file's constraints as parsed: its text itself is not used."""
         path, lines, problems = posixpath.join(folder, name), [], 0
         try:
             found = self.parser.constraints(path, self._text(folder, name, place))
         except TooExpensive as error:
             self.wrong(place, error.reason, error.message)
-            return
+            return []
         for number, constraint, words in found:
             if not words:
                 lines.append(constraint)
             elif (problems := problems + 1) <= FINDINGS:
                 self.wrong(place, "NotAllowed", f"{path}:{number}: {words}")
-        self.constraints[path] = "\n".join(lines)
+        return lines
 
     def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:
         bundle = None
@@ -261,6 +278,8 @@ class Merge:
                 tuple(self.budget[m] for m in Measure if m in self.budget),
                 tuple(sorted(set(self.exclude))),
             ),
+            build_constraints=tuple(dict.fromkeys(self.build_constraints)),
+            build_env=tuple(sorted(self.build_env.items())),
         )
         return Recipe(
             **{
@@ -278,6 +297,9 @@ def recipe_digest(recipe: Recipe) -> str:
     del document["digest"], document["checks"]["budget"]
     if not document["checks"]["exclude"]:  # so that a default changes nothing
         del document["checks"]["exclude"]
+    for key in ("build_constraints", "build_env"):
+        if not document[key]:
+            del document[key]
     for item in (*document["requirements"], *document["packages"]):
         del item["place"]
     document["requirements"] = sorted(document["requirements"], key=lambda r: r["text"])

@@ -24,6 +24,7 @@ from reconciler.builder.asked import (
     listed,
     parsed_of,
 )
+from reconciler.builder.buildlog import causes
 from reconciler.builder.explain import place_of, untrusted, without_hints
 from reconciler.builder.markers import environment_of
 from reconciler.builder.proxy import Indexes
@@ -63,6 +64,7 @@ class Diagnosis:
             or self._of_chance(again)
             or self._of_names()
             or self._of_offers()
+            or self._of_sources(question, first)
             or self._of_base(question)
             or self._of_each_other(question, first)
         )
@@ -186,6 +188,17 @@ class Diagnosis:
                 message = f"{one.requirement.text}: {problem.message}"
                 return Stalled(problem.reason, message, one.requirement.place)
         return None
+
+    def _of_sources(self, question: Question, first: Answer) -> GroundcrewError | None:
+        """Return packages that are built from source to learn what they need, and do not build."""
+        names = self._cause(set(self.recipe.source_builds), question)
+        if not names:
+            return None
+        return Stalled(
+            "PackageBuildFailed",
+            f"{listed(sorted(names))} does not build from source: {causes(first.output)}",
+            place_of(min(names), self.recipe),
+        )
 
     # ------------------------------------------------------------------------------- the base
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +17,22 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from reconciler.builder.contents import refuse_unsafe
 from reconciler.builder.job import Job
 from reconciler.builder.locking import InRepoWheel
-from reconciler.builder.making import WheelMaker, keep
+from reconciler.builder.making import FAILED, Source, WheelMaker, keep
 from reconciler.builder.turns import MAKING
 from reconciler.builder.wheels import disk_error, sha256_of
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.runtime import Runtime
-from reconciler.isolation import read_for
+from reconciler.isolation import TooExpensive, read_for
 
 Export = Callable[[str, Path], None]
 
+PYPROJECT_LIMIT = 256 << 10  # bytes
+VERSION_VARIABLES = (
+    "SETUPTOOLS_SCM_PRETEND_VERSION", "VCS_VERSIONING_PRETEND_VERSION", "PDM_BUILD_SCM_VERSION",
+    "PBR_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS", "UV_DYNAMIC_VERSIONING_BYPASS",
+)  # fmt: skip
+"""Variables by which build backends are told a version that they would take from git."""
 METADATA_LIMIT = 1 << 20  # bytes
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # these decompress no more than requested
 
@@ -91,7 +98,7 @@ class InRepo:
         folder = self.folder(job.team, recipe, package, runtime)
         with MAKING.of(str(folder), job.check):
             if not folder.is_dir():
-                self._build(job, package, runtime, work, index, folder)
+                self._build(job, recipe, package, runtime, work, index, folder)
         found = self.kept(job.team, recipe, package, runtime)
         assert found is not None, "nothing removes wheels from the cache"
         return found
@@ -99,6 +106,7 @@ class InRepo:
     def _build(
         self,
         job: Job,
+        recipe: Recipe,
         package: SourcePackage,
         runtime: Runtime,
         work: Path,
@@ -110,7 +118,21 @@ class InRepo:
         self.export(package.tree, source)
         files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
         place = Place(f"{package.path}/pyproject.toml", 1)
-        wheel = self.maker.make(job, runtime, source, work, index, package.path, place)
+        own_version = _states_version(job.team, source / "pyproject.toml")
+        try:
+            made = Source(source, package.path, place)
+            wheel = self.maker.make(job, recipe, runtime, made, work, index)
+        except Stalled as error:
+            if own_version or error.reason != FAILED:
+                raise
+            version = f"0.0+g{package.tree[:10]}"
+            job.say(f"{package.path} may take its version from git; building it as {version}")
+            self.export(package.tree, source)
+            made = Source(source, package.path, place, dict.fromkeys(VERSION_VARIABLES, version))
+            try:
+                wheel = self.maker.make(job, recipe, runtime, made, work, index)
+            except Stalled:
+                raise error from None  # it was not the version
         keep(wheel, folder, {"sources.json": json.dumps(files)})
 
     def repo_place(
@@ -132,6 +154,24 @@ class InRepo:
             if source == file or source.endswith(f"/{file}"):
                 return Place(f"{package.path}/{source}", line)
         return None
+
+
+def _states_version(team: str, pyproject: Path) -> bool:
+    """Return True if a package's own file says its version, so that none is taken from git."""
+    try:
+        with pyproject.open("rb") as file:
+            data = file.read(PYPROJECT_LIMIT)
+        return read_for(team, _has_version, data)
+    except (OSError, TooExpensive):
+        return False
+
+
+def _has_version(data: bytes) -> bool:
+    try:
+        project = tomllib.loads(data.decode()).get("project", {})
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(project, dict) and isinstance(project.get("version"), str)
 
 
 def _refuse(wheel: Path, package: SourcePackage) -> None:

@@ -68,7 +68,7 @@ def make_lock(
         job,
         runtime,
         setup,
-        recipe.source_builds,
+        recipe,
         tuple(wheel.path.parent for wheel in wheels),
         tuple(wheel.name for wheel in wheels),
     )

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from reconciler.builder.buildlog import causes
 from reconciler.builder.job import Job
 from reconciler.builder.wheels import disk_full, ran_out_of_disk
 from reconciler.builder.workshop import Workshop
@@ -18,7 +20,20 @@ from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 
-TAIL = 12  # lines of a failed build that its message shows
+FAILED = "PackageBuildFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source directory or sdist, with its name for people and its place in the repo.
+
+    `variables` are defaults for its backend; those of the definition go first.
+    """
+
+    path: Path
+    name: str
+    place: Place | None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +44,32 @@ class WheelMaker:
     settings: BuilderSettings
 
     def folder(self, cache: Path, team: str, recipe: Recipe, runtime: Runtime, source: str) -> Path:
-        """Return the folder for a source's wheel, shared by recipes with team and indexes."""
+        """Return the folder for a source's wheel, for all of a team that asks for the same."""
         asked = [asdict(index) for index in recipe.indexes]
-        words = json.dumps([self.settings.default_index, asked, recipe.source_builds, source])
-        name = hashlib.sha256(words.encode()).hexdigest()[:24]
+        shaping: list[object] = [self.settings.default_index, asked, recipe.source_builds, source]
+        if recipe.build_constraints or recipe.build_env:
+            shaping += [recipe.build_constraints, recipe.build_env]
+        name = hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:24]
         return cache / team / f"{name}-{runtime.python_tag}-{runtime.platform}"
 
     def make(
-        self,
-        job: Job,
-        runtime: Runtime,
-        source: Path,
-        work: Path,
-        index: str,
-        what: str,
-        place: Place | None,
+        self, job: Job, recipe: Recipe, runtime: Runtime, source: Source, work: Path, index: str
     ) -> Path:
-        """Build and return the wheel of a source directory or sdist, which is moved.
+        """Build and return the wheel of a source, which is moved.
 
         Its build requirements come from `index`. Raises Stalled("PackageBuildFailed") with the
         build's last lines, or Retryable("DiskFull").
         """
         own = Path(tempfile.mkdtemp(prefix="make-", dir=work))
-        source = source.rename(own / source.name)
-        out = own / "out"
+        path = source.path.rename(own / source.path.name)
+        out, constraints = own / "out", own / "build-constraints.txt"
+        constraints.write_text("".join(f"{line}\n" for line in recipe.build_constraints))
         cache = self.workshop.cache_of(job.team)
         command = [
             self.workshop.uv(), "build", "--wheel", "--out-dir", str(out),
-            "--python", runtime.python,
+            "--python", runtime.python, "--build-constraints", str(constraints),
             "--cache-dir", str(cache), "--no-config", "--color", "never", "--no-progress",
-            "--no-create-gitignore", "--default-index", index, str(source),
+            "--no-create-gitignore", "--default-index", index, str(path),
         ]  # fmt: skip
         ended = self.workshop.run(
             job,
@@ -66,6 +77,7 @@ class WheelMaker:
             work=own,
             timeout=self.settings.build_timeout,
             writable=[cache],
+            environment={**source.variables, **dict(recipe.build_env)},
             index=work,
             results=[out],
         )
@@ -73,14 +85,12 @@ class WheelMaker:
             raise disk_full()
         wheels = [] if out.is_symlink() else [*out.glob("*.whl")]
         wheels = [p for p in wheels if p.is_file() and not p.is_symlink()]
+        if ended.timed_out:
+            message = f"it took longer than {self.settings.build_timeout:g} s"
+            raise Stalled(FAILED, f"{source.name} does not build a wheel: {message}", source.place)
         if ended.code != 0 or len(wheels) != 1:
-            tail = "\n".join(ended.output.strip().splitlines()[-TAIL:])
-            seconds = f"it took longer than {self.settings.build_timeout:g} s"
-            raise Stalled(
-                "PackageBuildFailed",
-                f"{what} does not build a wheel: {seconds if ended.timed_out else tail}",
-                place,
-            )
+            message = f"{source.name} does not build a wheel: {causes(ended.output)}"
+            raise Stalled(FAILED, message, source.place)
         return wheels[0]
 
 

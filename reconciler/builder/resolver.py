@@ -18,6 +18,7 @@ from reconciler.builder.job import Job
 from reconciler.builder.metadata import is_name, metadata, usable
 from reconciler.builder.standins import stand_ins
 from reconciler.builder.workshop import Ended, Workshop, read_result
+from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 
@@ -78,7 +79,7 @@ class Resolver:
     job: Job
     runtime: Runtime
     setup: Setup
-    sources: tuple[str, ...]  # names that may be built from source
+    recipe: Recipe
     readable: tuple[Path, ...] = ()  # folders of in-repo wheels
     own: tuple[str, ...] = ()  # names of in-repo packages
     _runs: int = 0
@@ -122,16 +123,17 @@ class Resolver:
     ) -> Ended:
         setup = self.setup
         # Of a team's cache its build scripts can make what they like; a lock may serve others too.
-        own = setup.workshop.cache_of(self.job.team if self.sources else "")
+        own = setup.workshop.cache_of(self.job.team if self.recipe.source_builds else "")
         files = stand_ins(self.runtime, setup.cache)
         command = [
             setup.workshop.uv(), "pip", "compile", "requirements.in", "--no-header",
             "--output-file", output, "--constraints", "constraints.txt",
-            "--overrides", "overrides.txt", "--python", self.runtime.python,
+            "--overrides", "overrides.txt", "--build-constraints", "build-constraints.txt",
+            "--python", self.runtime.python,
             "--config-file", "uv.toml", "--color", "never", "--cache-dir", str(own),
             "--index-strategy", "first-index", "--no-progress", "--find-links", str(files), *more,
         ]  # fmt: skip
-        if not self.sources:
+        if not self.recipe.source_builds:
             command += ["--only-binary", ":all:"]
         return setup.workshop.run(
             self.job,
@@ -140,9 +142,10 @@ class Resolver:
             timeout=timeout,
             writable=[own],
             readable=[files, *self.readable],
+            environment=dict(self.recipe.build_env),
             index=None if direct else setup.served,
             network=direct,
-            harmless=not self.sources,
+            harmless=not self.recipe.source_builds,
             quiet=True,
             results=[folder / output],
         )
@@ -156,6 +159,8 @@ class Resolver:
         pins = [f"{d.name}=={d.version}" for d in usable(self.runtime)] if question.base else []
         lines = [*pins, *question.constraints]
         (folder / "constraints.txt").write_text("".join(f"{line}\n" for line in lines))
+        building = "".join(f"{line}\n" for line in self.recipe.build_constraints)
+        (folder / "build-constraints.txt").write_text(building)
         removed = [f"{name} ; python_version < '1'\n" for name in sorted(question.without)]
         (folder / "overrides.txt").write_text("".join(removed))
         parts = []

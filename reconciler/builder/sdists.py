@@ -12,7 +12,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from reconciler.builder.explain import place_of
 from reconciler.builder.filenames import refuse_file_name
 from reconciler.builder.job import Job
-from reconciler.builder.making import WheelMaker, keep
+from reconciler.builder.making import Source, WheelMaker, keep
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.turns import MAKING
 from reconciler.builder.wheels import Wheel, fetch
@@ -53,13 +53,14 @@ class Sdists:
         folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
         with MAKING.of(str(folder), job.check):
             if not folder.is_dir():
-                self._build(job, runtime, wanted, indexes, work, index, place, folder)
+                self._build(job, recipe, runtime, wanted, indexes, work, index, place, folder)
         (path,) = folder.glob("*.whl")
         return path
 
     def _build(
         self,
         job: Job,
+        recipe: Recipe,
         runtime: Runtime,
         wanted: Wheel,
         indexes: Indexes,
@@ -69,11 +70,12 @@ class Sdists:
         folder: Path,
     ) -> None:
         upstream = indexes.of(wanted.name)
-        source = fetch(job, wanted, upstream, self.cache, self.maker.settings.file_bytes)
+        fetched = fetch(job, wanted, upstream, self.cache, self.maker.settings.file_bytes)
         job.say(f"building {wanted.filename}")
         copy = work / wanted.filename
-        shutil.copyfile(source, copy)
-        made = self.maker.make(job, runtime, copy, work, index, wanted.filename, place)
+        shutil.copyfile(fetched, copy)
+        source = Source(copy, wanted.filename, place)
+        made = self.maker.make(job, recipe, runtime, source, work, index)
         try:
             found, version, _, _ = parse_wheel_filename(made.name)
         except InvalidWheelFilename as error:

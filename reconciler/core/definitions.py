@@ -136,6 +136,8 @@ class Recipe:
     files: tuple[FileItem, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     checks: Checks = Checks()
+    build_constraints: tuple[str, ...] = ()  # PEP 508, for what building wheels needs
+    build_env: tuple[tuple[str, str], ...] = ()  # variables of build backends
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,3 +341,92 @@ def test_an_sdist_that_does_not_build_says_why_at_its_line(bench: Bench) -> None
     error = refused(bench, lock, "delta", source_builds=("delta",))
     assert (error.reason, error.place) == ("PackageBuildFailed", Place(FILE, 7))
     assert "no compiler here" in error.message
+
+
+# ------------------------------------------------------------------------- what builds are given
+
+SEEN = """
+import os
+seen = {k: v for k, v in os.environ.items() if k in ("CFLAGS", "MAX_JOBS")}
+open("acme_own/seen.py", "w").write(f"SEEN = {seen!r}")
+"""
+
+
+def test_variables_of_a_build_reach_its_backend_and_a_change_builds_again(bench: Bench) -> None:
+    """They are in no instance's environment."""
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=SEEN)
+    for value in ("-O0", "-O1"):
+        recipe = bench.recipe(own, build_env=(("CFLAGS", value),))
+        built = bench.build(recipe)
+        assert bench.paths(built)["acme_own/seen.py"] == f"SEEN = {{'CFLAGS': '{value}'}}"
+    assert "CFLAGS" not in json.dumps(bench.share.build(built.build_id))
+
+
+def test_constraints_of_a_build_choose_what_its_backend_requires(bench: Bench) -> None:
+    """For own packages and for sdists, when it is resolved and when it is built."""
+    for version in ("1.0", "2.0"):
+        make_wheel(bench.public.folder, "helper", version)
+    written = 'import helper; open("acme_own/seen.py", "w").write(helper.__version__)\n'
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=written)
+    project = bench._trees[own.tree] / "pyproject.toml"
+    project.write_text(project.read_text().replace("requires = []", 'requires = ["helper"]'))
+    newest = bench.build(bench.recipe(own))
+    assert bench.paths(newest)["acme_own/seen.py"] == "2.0"
+    pinned = bench.build(bench.recipe(own, build_constraints=("helper<2",)))
+    assert bench.paths(pinned)["acme_own/seen.py"] == "1.0"
+
+
+VERSIONED = """
+import os
+VERSION = os.environ.get("SETUPTOOLS_SCM_PRETEND_VERSION")
+if VERSION is None:
+    raise LookupError("unable to detect version for this tree")
+"""
+
+
+def test_a_version_that_git_would_give_is_made_of_the_tree(bench: Bench) -> None:
+    """A package that says no version gets one that changes with its source, or the team's own."""
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=VERSIONED)
+    folder = bench._trees[own.tree]
+    project, backend = folder / "pyproject.toml", folder / "backend.py"
+    project.write_text(project.read_text().replace('version = "1.0"', 'dynamic = ["version"]'))
+    backend.write_text(backend.read_text().replace('"acme-own", "1.0"', '"acme-own", VERSION'))
+    assert bench.names(bench.recipe(own)) == (("acme-own", f"0.0+g{own.tree[:10]}"),)
+    said = (("SETUPTOOLS_SCM_PRETEND_VERSION", "1.4"),)
+    assert bench.names(bench.recipe(own, build_env=said)) == (("acme-own", "1.4"),)
+
+
+def test_a_package_that_states_its_version_is_built_once(bench: Bench) -> None:
+    """Its mistake is told as it is."""
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=VERSIONED)
+    job = bench.job()
+    with pytest.raises(Stalled, match="LookupError: unable to detect version"):
+        bench.lock(bench.recipe(own), job)
+    assert "0.0+g" not in job.log.read_text()
+
+
+NOISE = "import sys; print('cc -c ext.c -o ext.o\\\\n' * 60, file=sys.stderr)\n"
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_the_line_that_says_what_is_missing_is_in_the_message(bench: Bench, dynamic: bool) -> None:
+    """However much a compiler prints after it, and also when it is built to learn what it needs."""
+    missing = "print('ext.c:3:10: fatal error: acme.h: No such file or directory', file=sys.stderr)"
+    preamble = f"import sys\n{missing}\n{NOISE}sys.exit(1)\n"
+    sdist = make_sdist(bench.public.folder, "delta", preamble=preamble)
+    if dynamic:
+        folder = bench.root / "unpacked"
+        shutil.unpack_archive(sdist, folder, filter="data")
+        project = folder / "delta-1.0" / "pyproject.toml"
+        project.write_text(
+            project.read_text().replace("dependencies = []", 'dynamic = ["dependencies"]')
+        )
+        (folder / "delta-1.0" / "PKG-INFO").unlink()
+        sdist.unlink()
+        shutil.make_archive(str(sdist).removesuffix(".tar.gz"), "gztar", folder, "delta-1.0")
+    make_wheel(bench.public.folder, "beta")
+    with pytest.raises(Stalled) as caught:
+        bench.build(bench.recipe("beta", "delta", source_builds=("delta",)))
+    error = caught.value
+    assert (error.reason, error.place) == ("PackageBuildFailed", Place(FILE, 8))
+    assert "ext.c:3:10: fatal error: acme.h: No such file or directory" in error.message

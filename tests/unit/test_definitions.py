@@ -508,3 +508,50 @@ def test_a_list_that_is_too_long_is_told_where_it_begins(repo: Path, spec: str, 
     found = refused(repo, ENVIRONMENT + spec)
     assert (found.place.line, found.reason) == (6, "InvalidValue")
     assert words in found.message
+
+
+# ---------------------------------------------------------------------------- building from source
+
+
+def test_what_builds_are_given_is_part_of_the_recipe(repo: Path) -> None:
+    """Lines and files of constraints, and variables; without them a recipe keeps its digest."""
+    plain = taken(repo, "").environments["one"].recipe
+    empty = taken(repo, "  build: {}\n").environments["one"].recipe
+    assert empty.digest == plain.digest
+    write(repo, "teams/red/build.txt", "cython<3.1  # for now\nwheel\n")
+    spec = "  build: {constraints: ['setuptools < 80', build.txt], env: {CFLAGS: -O1}}\n"
+    recipe = taken(repo, spec).environments["one"].recipe
+    assert recipe.build_constraints == ("setuptools<80", "cython<3.1", "wheel")
+    assert recipe.build_env == (("CFLAGS", "-O1"),)
+    other = taken(repo, spec.replace("O1", "O2")).environments["one"].recipe
+    assert len({plain.digest, recipe.digest, other.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY",
+     "SSL_CERT_FILE", "GIT_SSH_COMMAND", "TMPDIR", "AWS_SECRET_ACCESS_KEY", "NETRC", "BASH_ENV"],
+)  # fmt: skip
+def test_a_variable_that_no_compiler_reads_is_refused_for_builds(repo: Path, name: str) -> None:
+    """Names come from an allow-list, which is told."""
+    found = refused(repo, ENVIRONMENT + f"  build: {{env: {{{name}: x}}}}\n")
+    assert f"{name} may not be set for builds; write one of CFLAGS, " in found.message
+
+
+def test_variables_of_compilers_and_backends_are_taken(repo: Path) -> None:
+    """Flags, versions that would come from git, and choices of a package's build."""
+    names = ["CC", "MYSQLCLIENT_LDFLAGS", "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ACME", "MAX_JOBS",
+             "YARL_NO_EXTENSIONS", "PDM_BUILD_SCM_VERSION", "USE_CUDA"]  # fmt: skip
+    spec = f"  build: {{env: {{{', '.join(f'{name}: x' for name in names)}}}}}\n"
+    assert [n for n, _ in taken(repo, spec).environments["one"].recipe.build_env] == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [("'-c x.txt'", "constraints: [x.txt]"), ("'a @ https://h/a.whl'", "write a==version"),
+     ("../x.txt", "without .."), ("none.txt", "is not in the repo")],
+)  # fmt: skip
+def test_a_constraint_of_a_build_is_a_version_or_a_file(repo: Path, line: str, part: str) -> None:
+    """Nothing that leads uv away gets into it."""
+    found = refused(repo, ENVIRONMENT + f"  build: {{constraints: [{line}]}}\n")
+    assert part in found.message
