@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from metrics.exporter import Exporter, Space
+from metrics.exporter import Exporter, Sandboxing, Space
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Event, Problem, Records, Verb
 from reconciler.core.world import build_key
@@ -46,6 +46,7 @@ def exporter(house: House, *, leads: bool = True) -> Exporter:
         leader=lambda: leads,
         store_bytes=lambda: 7.0,
         space=lambda: Space(1000.0, 400.0, 5.0),
+        sandbox=Sandboxing("auto", confined=True),
     )
 
 
