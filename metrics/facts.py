@@ -211,14 +211,25 @@ def with_beginning(event: Event, earlier: Iterable[Event]) -> Event:
     """Return the event with the planned changes of its activation; `earlier` as for `is_news`."""
     if event.kind not in UNFINISHED:
         return event
-    for other in earlier:
+    began = _start_of(event, earlier)
+    return event if began is None else replace(event, data={**began.data, **event.data})
+
+
+def _start_of(event: Event, earlier: Iterable[Event]) -> Event | None:
+    """Return the event that started the event's activation, known by the activation's id.
+
+    Events of an earlier version have no id: their start is the newest of the same revision.
+    """
+    for other in (event, *earlier):
         if other.kind == "ActivationStarted":
-            if other.revision != event.revision:
-                break
-            return replace(event, data={**other.data, **event.data})
-        if other.kind == "ActivationActive":
-            break
-    return event
+            if "activation" in event.data:
+                if other.data.get("activation") == event.data["activation"]:
+                    return other
+            else:
+                return other if other.revision == event.revision else None
+        elif other.kind == "ActivationActive" and other is not event:
+            return None
+    return None
 
 
 def activation_of(event: Event, earlier: Iterable[Event]) -> int:
@@ -229,18 +240,15 @@ def activation_of(event: Event, earlier: Iterable[Event]) -> int:
     """
     if not event.kind.startswith("Activation") and event.kind not in UNFINISHED:
         return 0
-    began: Event | None = None
-    for other in (event, *earlier):
-        if began is None:
-            if other.kind == "ActivationStarted":
-                began = other
-            elif other.kind == "ActivationActive" and other is not event:
-                return 0
-        elif identity(other) == identity(began):
+    began = _start_of(event, earlier)
+    if began is None:
+        return 0
+    for other in (one for one in earlier if one.id < began.id):
+        if identity(other) == identity(began):
             began = other
         elif other.kind in NEWS or (other.kind in KINDS and other.kind not in REPEATABLE):
             break
-    return began.id if began is not None else 0
+    return began.id
 
 
 def make_fact(

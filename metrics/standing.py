@@ -12,6 +12,7 @@ from reconciler.core.builds import OPEN
 from reconciler.core.definitions import Finding
 from reconciler.core.model import Activation, InstanceRecord, Problem, Records
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
+from reconciler.core.states import OF_BUILDS
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
 from reconciler.core.steps import ORDINARY
 from reconciler.core.waits import waits_on
@@ -160,14 +161,14 @@ def _of_instance(instance: InstanceStatus, record: InstanceRecord, now: float) -
     if record.activation is not None:
         found = _under_way(record.activation, record.last, now)
         return {(name, team, source, problem.reason) for source, problem in found}
-    if record.problem is None:
+    if not instance.is_wrong or instance.state in OF_BUILDS:
         return set()
     source = "instance"
     if instance.phase == ActivationPhase.ROLLED_BACK:
         source = "rollback"
     elif record.last is not None and record.last.problem == record.problem:
         source = "activation"
-    return {(name, team, source, record.problem.reason)}
+    return {(name, team, source, instance.reason)}
 
 
 def _under_way(

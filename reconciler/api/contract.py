@@ -98,7 +98,7 @@ class Problem(Shape):
 
 
 class Condition(Shape):
-    """Condition `Ready`, `Reconciling` or `Stalled`; `at` is when it was computed."""
+    """Condition `Ready`, `Reconciling` or `Stalled`; `at` is when `status` last changed."""
 
     type: Literal["Ready", "Reconciling", "Stalled"]
     status: bool
@@ -166,6 +166,8 @@ class Environment(Shape):
     recipe: str
     sync: Sync
     health: Health
+    reason: str
+    message: str
     suspended: bool
     instances: list[str]
     builds: list[Build]
@@ -209,6 +211,8 @@ class Instance(Shape):
     since: Moment
     sync: Sync
     health: Health
+    reason: str
+    message: str
     suspended: bool
     waits_on: str
     quarantined: list[str]

@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import completing
+from reconciler.cli import completing, settle
 from reconciler.cli.failing import Exit, Misuse
 from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
 from reconciler.cli.output import say, warn
-from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
     from reconciler.core.model import Records
     from reconciler.settings import Settings
-    from reconciler.store.store import Store
 
-LOOK = 0.25  # seconds between two checks of a request that is waited for
-REFUSALS = ("RequestRefused", "RollbackRefused")
+WAIT = 1800.0  # seconds that --wait waits, unless it is told otherwise
 
 Object = Annotated[
     str,
@@ -36,7 +33,9 @@ Object = Annotated[
         autocompletion=completing.objects,
     ),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Until the daemon has carried it out.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Until its object is settled; exit 1 if that ended badly.")
+]
 Timeout = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds that --wait waits at most.")
 ]
@@ -47,36 +46,29 @@ def rollback(
         str, typer.Argument(metavar="INSTANCE", autocompletion=completing.instances)
     ],
     wait: Wait = False,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = WAIT,
 ) -> None:
     """Roll an instance back to the previous build, and quarantine the current one there."""
 
     def meant(records: Records) -> str:
-        from reconciler.core.status import status
-
         target = _meant("rollback", instance, (INSTANCE,), records)
-        name = target.partition("/")[2]
-        found = next(i for i in status(None, records, time.time()).instances if i.name == name)
-        if found.back.refused:
-            warn(f"rollback {target}: refused: {found.back.refused}")
-            raise typer.Exit(Exit.WRONG)
-        say(f"rollback {target}: to {found.back.build}")
+        say(f"rollback {target}: to {_way_back(records, target)}")
         return target
 
     _submit("rollback", meant, wait, timeout)
 
 
-def suspend(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
+def suspend(object: Object, wait: Wait = False, timeout: Timeout = WAIT) -> None:  # noqa: A002
     """Suspend an environment or an instance: start nothing new; what runs now finishes."""
     _ask("suspend", object, (ENVIRONMENT, INSTANCE), wait, timeout)
 
 
-def resume(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
+def resume(object: Object, wait: Wait = False, timeout: Timeout = WAIT) -> None:  # noqa: A002
     """Resume a suspended environment or instance."""
     _ask("resume", object, (ENVIRONMENT, INSTANCE), wait, timeout)
 
 
-def retry(object: Object, wait: Wait = False, timeout: Timeout = 60.0) -> None:  # noqa: A002
+def retry(object: Object, wait: Wait = False, timeout: Timeout = WAIT) -> None:  # noqa: A002
     """Retry what failed: lift quarantines and back-off."""
     _ask("retry", object, (ENVIRONMENT, INSTANCE), wait, timeout)
 
@@ -86,13 +78,13 @@ def refresh(
         str, typer.Argument(metavar="ENVIRONMENT", autocompletion=completing.environments)
     ],
     wait: Wait = False,
-    timeout: Timeout = 60.0,
+    timeout: Timeout = WAIT,
 ) -> None:
     """Resolve an environment again: newer versions within its requirements."""
     _ask("refresh", environment, (ENVIRONMENT,), wait, timeout)
 
 
-def confirm_prune(wait: Wait = False, timeout: Timeout = 60.0) -> None:
+def confirm_prune(wait: Wait = False, timeout: Timeout = WAIT) -> None:
     """Confirm that the newest revision loses most definitions; exit 1 if none is held back."""
 
     def held(records: Records) -> str:
@@ -126,7 +118,9 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
     settings = Settings()
     store = open_store(settings)
     try:
-        target = meant(store.load())
+        records = store.load()
+        target = meant(records)
+        back = _way_back(records, target) if verb == "rollback" else ""
         before = store.last_event_id()
         number = store.submit(who(), Verb(verb), target, time.time())
         _wake(settings)
@@ -137,10 +131,21 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
         if not wait:
             say(f"{words}: queued as request {number}")
             return
-        _wait(store, number, words, timeout)
-        _say_end(store, number, target, words, before)
+        settle.wait(store, settle.Waited(number, Verb(verb), target, before, timeout, back))
     finally:
         store.close()
+
+
+def _way_back(records: Records, target: str) -> str:
+    """Return the build that a rollback leads to; exit 1 if it would be refused."""
+    from reconciler.core.status import status
+
+    name = target.partition("/")[2]
+    instance = next(i for i in status(None, records, time.time()).instances if i.name == name)
+    if instance.back.refused:
+        warn(f"rollback {target}: refused: {instance.back.refused}")
+        raise typer.Exit(Exit.WRONG)
+    return instance.back.build
 
 
 def who() -> str:
@@ -161,26 +166,3 @@ def _wake(settings: Settings) -> None:
         (settings.state_dir / "wake").touch()
     except OSError as error:
         warn(f"the daemon could not be woken ({error.strerror}); it looks by itself before long")
-
-
-def _wait(store: Store, number: int, words: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    with working(f"{words}: waiting for the daemon"):
-        _until_taken(store, number, words, deadline, timeout)
-
-
-def _until_taken(store: Store, number: int, words: str, deadline: float, timeout: float) -> None:
-    while any(request.id == number for request in store.requests()):
-        if time.monotonic() > deadline:
-            warn(f"{words}: request {number} still waits after {timeout:g} s; it stays queued")
-            raise typer.Exit(Exit.UNREACHABLE)
-        time.sleep(LOOK)
-
-
-def _say_end(store: Store, number: int, target: str, words: str, before: int) -> None:
-    """Print that the request is done, or why it was refused."""
-    for event in store.events(after_id=before, object=target or "repo"):
-        if event.kind in REFUSALS and event.data.get("request") == number:
-            warn(f"{words}: refused: {event.message}")
-            raise typer.Exit(Exit.WRONG)
-    say(f"{words}: done")

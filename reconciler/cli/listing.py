@@ -70,7 +70,9 @@ def _all_well(found: Status) -> bool:
     from reconciler.core.phases import Health, Sync
 
     objects: list[InstanceStatus | EnvironmentStatus] = [*found.instances, *found.environments]
-    good = all(o.sync is Sync.SYNCED and o.health is Health.HEALTHY for o in objects)
+    good = all(
+        o.sync is Sync.SYNCED and o.health is Health.HEALTHY and not o.is_wrong for o in objects
+    )
     return good and found.problem is None and not found.findings
 
 
@@ -119,27 +121,25 @@ def _environment_row(environment: EnvironmentStatus) -> list[str]:
 
 
 def _problems(found: Status) -> list[str]:
-    """Return the problems as text: the repo, stalled or retried objects, mistakes in the repo.
+    """Return what is wrong: the repo, each object once, mistakes in the repo.
 
     And which DAGs were parsed before the switch.
     """
     from reconciler.core.dagchecks import dag_words
+    from reconciler.core.states import OF_BUILDS, State
 
     lines = []
     if found.problem is not None:
         lines.append(f"repo: [{found.problem.reason}] {found.problem.message}")
-    for kind, objects in (("environment", found.environments), ("instance", found.instances)):
-        lines += [
-            f"{kind}/{o.name}: [{c.reason}] {c.message}"
-            for o in objects
-            for c in o.conditions
-            if c.type == "Stalled" and c.status
-        ]
     lines += [
-        f"environment/{e.name}: {c.message}"
+        f"environment/{e.name}: [{e.reason}] {e.message}"
         for e in found.environments
-        for c in e.conditions
-        if c.type == "Reconciling" and c.message
+        if e.state is State.INVALID or (e.is_wrong and e.state in OF_BUILDS)
+    ]
+    lines += [
+        f"instance/{i.name}: [{i.reason}] {i.message}"
+        for i in found.instances
+        if i.is_notable and i.state not in OF_BUILDS  # those are told of the environment
     ]
     lines += [
         f"instance/{i.name}: DAGs: {dag_words(i.dags)}"

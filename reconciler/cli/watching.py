@@ -6,14 +6,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import TypeVar
 
 from reconciler.cli.output import Format, warn
 from reconciler.core.errors import Retryable
-from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
-
-T = TypeVar("T", InstanceStatus, EnvironmentStatus)
+from reconciler.core.status import Status
 
 CLEAR = "\x1b[2J\x1b[3J\x1b[H"
 
@@ -50,7 +46,7 @@ def watch(
 
 
 def _changes(read: Callable[[float], Status], interval: float, *, every: bool) -> Iterator[Status]:
-    last: object = None
+    last: Status | None = None
     away = ""
     while True:
         try:
@@ -61,22 +57,7 @@ def _changes(read: Callable[[float], Status], interval: float, *, every: bool) -
             away = error.message
         else:
             away = ""
-            standing = _timeless(found)
-            if every or standing != last:
+            if every or found != last:
                 yield found
-            last = standing
+            last = found
         time.sleep(interval)
-
-
-def _timeless(found: Status) -> Status:
-    """Return the status without the time of its conditions, which is when they were computed."""
-    return replace(
-        found,
-        environments=tuple(_at_no_time(e) for e in found.environments),
-        instances=tuple(_at_no_time(i) for i in found.instances),
-    )
-
-
-def _at_no_time(one: T) -> T:
-    conditions = tuple(replace(condition, at=0.0) for condition in one.conditions)
-    return replace(one, conditions=conditions)

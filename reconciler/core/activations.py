@@ -273,10 +273,14 @@ def _begin(draft: Draft, record: InstanceRecord, target: Target) -> InstanceReco
     return _started(draft, record, activation, target)
 
 
-def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
+def _activation_id(draft: Draft, record: InstanceRecord, target: Target) -> str:
     seed = f"{record.name}\0{target.build}\0{draft.now!r}"
+    return hashlib.sha256(seed.encode()).hexdigest()[:16]
+
+
+def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
     return Activation(
-        id=hashlib.sha256(seed.encode()).hexdigest()[:16],
+        id=_activation_id(draft, record, target),
         from_build=record.current,
         to_build=target.build,
         trigger=target.trigger,
@@ -325,11 +329,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
                 draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
             ))  # fmt: skip
         if target.build != activation.to_build:
-            activation = replace(
-                activation, to_build=target.build, revision=target.revision,
-                trigger=target.trigger, who=target.who, commit=target.commit,
-            )  # fmt: skip
-            return replace(record, activation=activation)
+            return _aim_anew(draft, record, activation, target)
     elif activation.step is Step.DEGRADED:
         due = activation.not_before <= draft.now
         newer = target is not None and (due or target.build != activation.to_build)
@@ -339,6 +339,34 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
             return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
         draft.wake(activation.not_before)
     return record
+
+
+def _aim_anew(
+    draft: Draft, record: InstanceRecord, activation: Activation, target: Target
+) -> InstanceRecord:
+    """Replace an activation that has switched nothing by one for another build.
+
+    It goes on where the other was, with its pools and its drain. In the history they are two, each
+    with its own commit.
+    """
+    draft.event(
+        "ActivationAborted",
+        record,
+        f"{target.build or 'the bare base'} is wanted instead",
+        reason=SUPERSEDED,
+        revision=activation.revision,
+        data=asked_by(draft, record, activation),
+    )
+    fresh = replace(
+        activation,
+        id=_activation_id(draft, record, target),
+        to_build=target.build,
+        revision=target.revision,
+        trigger=target.trigger,
+        who=target.who,
+        commit=target.commit,
+    )
+    return _started(draft, record, fresh, target)
 
 
 def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:

@@ -15,6 +15,7 @@ from reconciler.core.model import InstanceRecord, Problem
 from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
 from reconciler.core.runtime import Runtime
+from reconciler.core.situation import note_changes
 from reconciler.core.steps import quarantined, retire
 from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment_of
 
@@ -27,6 +28,7 @@ def decide(world: World, focus: Focus | None = None) -> Plan:
     _decide_inspections(draft)
     decide_builds(draft, start=accepted)
     decide_activations(draft, start=accepted)
+    note_changes(draft)
     return draft.plan()
 
 

@@ -192,7 +192,7 @@ class InstanceRecord:
     dropped once its activation has ended. `retired` holds (build id, when it stopped being
     current), for garbage collection; builds that ran before `since`, when this record began, are
     unknown (0.0: there were none). `wait` is a text about what an activation waits for ("" if it
-    does not wait).
+    does not wait). `changes` holds (condition, its status, since when).
     """
 
     name: str
@@ -219,6 +219,7 @@ class InstanceRecord:
     not_before: float = 0.0  # after an aborted drain or a failed inspection
     wait: str = ""
     problem: Problem | None = None
+    changes: tuple[tuple[str, bool, float], ...] = ()
     version: int = 0
 
     @property
@@ -243,7 +244,10 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentRecord:
-    """Last accepted state of one environment; `commit` is the one that last changed it."""
+    """Last accepted state of one environment; `commit` is the one that last changed it.
+
+    `changes` holds (condition, its status, since when).
+    """
 
     name: str
     team: str
@@ -252,6 +256,7 @@ class EnvironmentRecord:
     seen_at: float = 0.0
     suspended: bool = False
     problem: Problem | None = None
+    changes: tuple[tuple[str, bool, float], ...] = ()
     version: int = 0
 
     @property

@@ -18,7 +18,7 @@ LOOK = 60.0  # maximum seconds counted of one observation
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    step: tuple[str, Step, float]
+    step: tuple[float, Step, float]
     seconds: float
     began: float
     ended: float | None = None
@@ -36,7 +36,7 @@ class Patience:
 
     def look(self, name: str, activation: Activation, now: float, tick: float) -> Activation:
         """Return the activation for an observation now, with `step_since` by the observed time."""
-        step = activation.id, activation.step, activation.step_since
+        step = activation.started_at, activation.step, activation.step_since
         last = self._looked.get(name)
         seconds = 0.0
         if last is not None and last.step == step:

@@ -192,10 +192,7 @@ class Daemon:
 
     def _verdict(self) -> int:
         found = self.status()
-        conditions = [c for e in found.environments for c in e.conditions]
-        conditions += [c for i in found.instances for c in i.conditions]
-        stalled = any(c.type == "Stalled" and c.status for c in conditions)
-        return 1 if found.problem or found.findings or stalled else 0
+        return 1 if found.problem or found.findings or found.is_wrong else 0
 
     # --------------------------------------------------------------------------------- loop
 

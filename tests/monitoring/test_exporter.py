@@ -149,6 +149,8 @@ def test_an_aborted_drain_is_the_activations(house: House) -> None:
         instances={
             "a": replace(
                 house.records.instances["a"],
+                current="g0@cp311-linux-1",
+                wait="retry at 10:00 after: tasks still run",
                 problem=Problem("DrainTimeout", "tasks still run"),
                 last=replace(
                     house.records.instances["a"].last,  # type: ignore[type-var]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from reconciler.core.builds import RUNNING
 from reconciler.core.definitions import Wave
-from reconciler.core.phases import BuildPhase, Health
+from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.states import State
 from reconciler.core.status import status
 from tests.fakes.definitions import environment, instance, limited
 from tests.fakes.house import House
@@ -127,8 +128,9 @@ def test_a_lowered_limit_refuses_an_active_build_and_leaves_it_running() -> None
     assert builds_of(house) == {"g5": BuildPhase.FAILED}
     (failed,) = [e for e in house.events if e.kind == "BuildFailed"]
     assert failed.revision == f"r{house.revision}"
-    found = status(None, house.records, house.now)
-    assert found.environments[0].health is Health.DEGRADED
+    (found,) = status(None, house.records, house.now).environments
+    assert (found.state, found.sync) == (State.BUILD_FAILED, Sync.OUT_OF_SYNC)
+    assert found.health is Health.HEALTHY, "what runs is as healthy as before"
     assert house.airflow["dev"].running == "g5@cp311-linux-1"
     assert house.switched == switched
     limit_to(house, 0)

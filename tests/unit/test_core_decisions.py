@@ -116,17 +116,6 @@ def test_an_environment_whose_instance_is_suspended_is_suspended() -> None:
     assert status(None, house.records, house.now).environments[0].health is Health.HEALTHY
 
 
-def test_a_condition_that_holds_tells_of_nothing_wrong() -> None:
-    """After a rollback an instance is ready, and stalled with the reason."""
-    house = house_of("dev")
-    house.settle()
-    ask_for(house, "l2")
-    house.settle()
-    (found,) = status(None, house.records, house.now).instances
-    told = {c.type: (c.status, bool(c.message)) for c in found.conditions}
-    assert told == {"Ready": (True, False), "Reconciling": (False, False), "Stalled": (True, True)}
-
-
 def test_suspending_in_the_drain_gives_the_pools_back() -> None:
     """Before the switch, a suspension ends the activation with nothing changed."""
     house = house_of("dev")

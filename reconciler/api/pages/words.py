@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from reconciler.core.model import BuildRecord
+from reconciler.core.model import BuildRecord, Trigger
 from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.states import HEALTHS, State
 from reconciler.core.status import InstanceStatus
 from reconciler.core.words import age
 
-TROUBLE = (
-    Health.DEGRADED, Health.MISSING, Health.PROGRESSING, Health.UNKNOWN, Health.SUSPENDED,
-    Health.HEALTHY,
-)  # fmt: skip
-"""States, the worst first."""
+TROUBLE = HEALTHS
+"""The worst first."""
 
 GOOD, BAD, BUSY, CALM = "good", "bad", "busy", "calm"
 TONES = {
@@ -56,45 +54,81 @@ def machine(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-PHASES = {
-    "Degraded": "Going back failed as well: it needs a person now.",
-    "RolledBack": "The wanted build failed here, and it went back to the build before.",
-    "RollingBack": "The new build failed, and it is going back to the build before.",
-    "Draining": "A new build is on its way: running tasks are left to end first.",
-    "Switching": "A new build is being activated.",
-    "Restarting": "A new build is being activated: its components are restarted.",
-    "Probing": "A new build is being activated: it has to prove that it is healthy.",
-    "Watching": "A new build is live, tasks included; it goes back if it does not stay healthy.",
+COURSES = {
+    "Draining": ": running tasks are left to end first.",
+    "Switching": ".",
+    "Restarting": ": its components are restarted.",
+    "Probing": ": it has to prove that it is healthy.",
+    "Watching": ": it has to stay healthy for a while, tasks included.",
 }
+"""Ends of the sentence about an activation, by its phase."""
 
 
 def sentence(one: InstanceStatus, coming: BuildRecord | None = None) -> str:
     """Return an instance's state as a sentence; `coming` is its next build, if not ready."""
-    said = _taken_back(one) or PHASES.get(one.phase) or _resting(one, coming)
+    said = _sentence(one, coming)
     return f"{said} It is suspended: nothing new is started." if one.suspended else said
 
 
-def _taken_back(one: InstanceStatus) -> str:
-    """Return the state of an operator's rollback, or "" if it does not explain the state."""
-    who, leaves = one.rolled_back_by, one.build in one.quarantined
-    if not who or one.phase not in ("Active", "Waiting", "RolledBack"):
-        return ""
-    if leaves and one.waits_on:
-        return f"It is to be rolled back for {who}, which waits on: {one.waits_on}."
-    if leaves:
-        return f"The rollback that {who} asked for failed: it runs the build that it was to leave."
-    return (
-        f"It was rolled back by {who}; it stays so until the definition changes or someone says "
-        "retry."
-    )
+def _sentence(one: InstanceStatus, coming: BuildRecord | None) -> str:
+    match one.state:
+        case State.ACTIVATING | State.WITHDRAWING | State.ROLLING_BACK | State.DEGRADED:
+            return _under_way(one)
+        case State.ROLLED_BACK if one.rolled_back_by:
+            return (
+                f"The rollback that {one.rolled_back_by} asked for failed: it runs the build that "
+                "it was to leave."
+            )
+        case State.ROLLED_BACK:
+            return "The wanted build failed here, and it went back to the build before."
+        case State.HELD_BACK:
+            return (
+                f"It was rolled back by {one.rolled_back_by}; it stays so until the definition "
+                "changes or someone says retry."
+            )
+        case State.NOT_INSPECTED:
+            return "It has not been looked at yet."
+        case State.NOT_READABLE | State.BASE_CHANGING:
+            return "It cannot be looked at."
+    return _resting(one, coming)
+
+
+def _under_way(one: InstanceStatus) -> str:
+    """Return the sentence about an activation: what it is for, and how far it is."""
+    activation = one.activation
+    assert activation is not None, "its state is that of an activation"
+    operator = activation.who or "an operator"
+    by_operator = activation.trigger is Trigger.OPERATOR
+    if one.state is State.DEGRADED:
+        return "Going back failed as well: it needs a person now."
+    if one.state is State.ROLLING_BACK and by_operator:
+        return (
+            f"The rollback that {operator} asked for failed, and it is going back to the build "
+            "that it was to leave."
+        )
+    if one.state is State.ROLLING_BACK:
+        return "The new build failed, and it is going back to the build before."
+    if one.state is State.WITHDRAWING:
+        return "The activation is given up: nothing was restarted."
+    aim = "A new build is being activated"
+    if by_operator:
+        aim = f"It is being rolled back for {operator}"
+    elif activation.to_build is None:
+        aim = "It is being returned to the bare base"
+    elif activation.to_build == activation.from_build:
+        aim = "It is being started anew on its present build"
+    return aim + COURSES.get(one.phase, ".")
 
 
 def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
+    if one.waits_on and one.rolled_back_by and one.build in one.quarantined:
+        return f"It is to be rolled back for {one.rolled_back_by}, which waits on: {one.waits_on}."
+    if one.waits_on and one.wanted is None:
+        return f"It is to be returned to the bare base, which waits on: {one.waits_on}."
     if one.waits_on:
         return f"A new build is ready and waits on: {one.waits_on}."
     if one.health in (Health.UNKNOWN, Health.MISSING):
-        stalled = any(c.type == "Stalled" and c.status for c in one.conditions)
-        return "It cannot be looked at." if stalled else "It has not been looked at yet."
+        return "It has not been looked at yet."
     if one.environment is None:
         return "No environment names it: it runs the bare base."
     if one.sync is not Sync.SYNCED:
