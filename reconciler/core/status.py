@@ -182,6 +182,7 @@ def _instance(
         reason=situation.reason,
         message=situation.message,
         activation=activation,
+        dags=checks.get((record.name, target.build if target else record.current)),
     )
 
 
