@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.fakes.airflow_rest import FakeAirflow, State
 from tests.fakes.site import BAD_LIVE, ENVIRONMENT, GOOD, INSTANCE, TEAM, Site
@@ -191,19 +191,20 @@ def test_a_refresh_is_waited_for(live: Live) -> None:
 
 def test_a_confirmed_loss_is_waited_for(live: Live) -> None:
     """Until the instance is on the bare base."""
+    folder = live.site.repo / "teams" / TEAM
+    document = yaml.safe_load((folder / f"{ENVIRONMENT}.yaml").read_text())
+    for name in ("two", "three"):
+        other = {**document, "metadata": {"name": name}, "spec": {"requirements": []}}
+        live.site.write(f"teams/{TEAM}/{name}.yaml", yaml.safe_dump(other))
     live.activate("6.0")
-    path = live.site.repo / "teams" / TEAM / f"{ENVIRONMENT}.yaml"
-    _remove(path)
+    for path in folder.glob("*.yaml"):
+        path.unlink()
     live.site.save("no environment is left")
     (live.site.root / "state" / "wake").touch()
     deadline = time.monotonic() + PATIENCE
-    while live.site.status()["problem"] is None and live.instance()["environment"]:
+    while live.site.status()["problem"] is None:
         assert time.monotonic() < deadline
         time.sleep(0.3)
     done = live.wait_for("confirm-prune")
     assert done.returncode == 0, done
     assert live.instance()["build"] is None
-
-
-def _remove(path: Path) -> None:
-    path.unlink()
