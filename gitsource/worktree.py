@@ -58,7 +58,7 @@ def is_pointer(content: bytes) -> bool:
 
 
 def _staged(root: Path) -> dict[str, str]:
-    """Return git's ids of the files that it knows, by path."""
+    """Return git's ids of the files that it tracks, by path."""
     _, output = _git(root, "ls-files", "-z", "--stage")
     blobs = {}
     for row in _split(output):

@@ -1,6 +1,6 @@
-"""DAGs that were parsed with a build before the switch: in history, and in words.
+"""DAGs that were parsed with a build before the switch, for the history and as messages.
 
-Called when a verification has ended, and by `status`.
+It is called after a verification, and by `status`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from reconciler.core.world import Draft
 
 Checks = Mapping[tuple[str, str | None], DagCheck]  # by instance and build id
 
-NAMES = 3  # DAG files that are named where all are counted
+NAMES = 3  # number of DAG files that a message names
 
 
 def tell_dags(draft: Draft, build: BuildRecord, check: DagCheck) -> None:
@@ -33,7 +33,7 @@ def tell_dags(draft: Draft, build: BuildRecord, check: DagCheck) -> None:
 
 
 def dag_words(check: DagCheck) -> str:
-    """Return in words which DAGs were parsed before the switch, and which were not."""
+    """Return a text about the DAGs that were parsed before the switch, and those that were not."""
     parts = []
     if check.seen:
         names = ", ".join(check.names[:NAMES])
@@ -50,7 +50,7 @@ def dag_words(check: DagCheck) -> str:
 
 
 def checks_of(builds: Iterable[BuildRecord]) -> Checks:
-    """Return what is known of the DAGs of each instance with each build: the newest of each."""
+    """Return the newest check of the DAGs of each instance with each build."""
     checks: dict[tuple[str, str | None], DagCheck] = {}
     for build in sorted((b for b in builds if b.dags), key=_verified_at):
         checks.update({(check.instance, build.build_id): check for check in build.dags})

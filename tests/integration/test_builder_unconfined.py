@@ -45,7 +45,7 @@ except Stalled as error:
 
 @pytest.fixture
 def without_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let PATH have the programs that a daemon needs, without bwrap and prlimit; returns it."""
+    """Set PATH to the programs that a daemon needs, without bwrap and prlimit; return it."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in NEEDED:
@@ -82,8 +82,8 @@ def test_auto_goes_on_without_bubblewrap_and_says_so(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may map users into a namespace")
 @pytest.mark.parametrize("setting", ["require", "auto"])
 def test_a_kernel_that_refuses_user_namespaces_is_told(setting: str) -> None:
-    """The number of user namespaces is limited to none, as on hardened machines."""
-    wait = 'read -r _ && exec "$@"'  # what is executed as root of the namespace has its rights
+    """The number of user namespaces is limited to 0, as on hardened machines."""
+    wait = 'read -r _ && exec "$@"'  # programs run by root of the namespace have its rights
     refuse = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
     daemon = words_as(ORDINARY, [sys.executable, "-c", SANDBOX, setting])
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A new build is watched after its pools are restored; it goes back if it does not stay healthy."""
+"""The watch of a new build after its pools are restored: it goes back unless it stays healthy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def of(house: House) -> InstanceRecord:
 
 
 def steps(house: House) -> Iterator[Step]:
-    """Play cycles, and yield each step of the instance's activation before it is carried out."""
+    """Run cycles, and yield each step of the instance's activation before it is performed."""
     for _ in range(3000):
         house.cycle()
         activation = of(house).activation
@@ -49,7 +49,7 @@ def watched(recipe: str = "w2") -> tuple[House, Iterator[Step]]:
 
 
 def test_tasks_run_while_it_is_watched_and_it_is_not_active_yet() -> None:
-    """Its pools are as they were, and it takes no place of other activations."""
+    """Its pools have their earlier values, and it uses no slot of other activations."""
     house, _ = watched()
     activation = of(house).activation
     assert activation is not None
@@ -81,7 +81,7 @@ def test_it_goes_back_once_its_tasks_have_ended() -> None:
 
 
 def test_an_airflow_that_is_silent_gets_its_servers_back_first() -> None:
-    """Nobody can pause it or count its tasks before; none of them is killed for that."""
+    """Until then nobody can pause it or count its tasks; none of them is killed because of that."""
     house, history = watched()
     real = house.airflow["dev"]
     real.tasks.append(NEW)
@@ -98,7 +98,7 @@ def test_an_airflow_that_is_silent_gets_its_servers_back_first() -> None:
 
 
 def test_an_operators_rollback_ends_the_watch() -> None:
-    """It need not wait until the watch itself sees what the operator has seen."""
+    """It need not wait until the watch itself notices the problem."""
     house, _ = watched("g2")
     house.ask(Verb.ROLLBACK, "instance/dev")
     house.settle()
@@ -110,7 +110,7 @@ def test_an_operators_rollback_ends_the_watch() -> None:
 
 
 def test_a_newer_commit_waits_for_the_end_of_the_watch() -> None:
-    """So what one goes back to has always stayed healthy for its time."""
+    """The build to go back to has therefore always stayed healthy for the full time."""
     house, history = watched()
     house.environments["one"] = environment("one", "g3", WAVES)
     house.commit()

@@ -35,7 +35,7 @@ def pid() -> int:
 
 
 def backtrack(length: int) -> bool:
-    """Match for as many steps as 2 to the power of `length`, in one call into C."""
+    """Match with 2 to the power of `length` steps, in one call into C."""
     return re.match(r"(a+)+$", "a" * length + "b") is not None
 
 

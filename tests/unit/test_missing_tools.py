@@ -1,4 +1,4 @@
-"""Tests that start a program which is not installed are skipped, and say what to install."""
+"""Tests whose program is not installed: they are skipped, and say what to install."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_test_without_its_program_is_skipped_with_the_package(tmp_path: Path) ->
 
 
 def test_program_missing_midway_is_a_skip_too(tmp_path: Path) -> None:
-    """A test that has run promtool is skipped when it comes to amtool."""
+    """A test that has already run promtool is skipped when it reaches amtool."""
     fake(tmp_path, "promtool", "echo SUCCESS")
     done = rules_tests(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,7 +65,7 @@ def test_program_missing_midway_is_a_skip_too(tmp_path: Path) -> None:
 
 
 def test_strict_run_fails_without_a_program(tmp_path: Path) -> None:
-    """Nothing is skipped unnoticed where everything has to run."""
+    """Nothing is skipped unnoticed if everything has to run."""
     done = rules_tests(tmp_path, strict="1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "skipped, and that is not allowed here" in done.stdout

@@ -123,7 +123,7 @@ def test_a_sound_requirement_needs_no_answer(line: str) -> None:
 
 @pytest.mark.parametrize("line", [line for line, _ in (*OPTIONS, *DECORATED, *SOURCES, *HOPELESS)])
 def test_a_constraint_is_never_any_of_these(line: str) -> None:
-    """Except comments, which are allowed in a constraints file."""
+    """Comments are an exception, as a constraints file may have them."""
     if "#" not in line:
         assert advice(line, Kind.CONSTRAINT)
 
@@ -148,7 +148,7 @@ CPU_LIMIT = 30  # seconds; all of them together need less than one
 
 
 def test_no_line_costs_more_than_its_length(tmp_path: Path) -> None:
-    """Run in a process that the kernel ends at its limit."""
+    """The test runs in a process that the kernel ends at its limit."""
     file = tmp_path / "lines"
     file.write_text("\n".join(ENDLESS))
     code = (

@@ -1,4 +1,4 @@
-"""A second try for tests of real servers: when it happens, and what counts as passed."""
+"""Second try of tests of real servers: its conditions, and its result."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def test_one_that_fails_again_fails_the_run() -> None:
         (Failures(1, ["tests/properties/test_plan.py::test_it"]), "do not fail by chance"),
         (Failures(1, [SERVER], properties=[SERVER]), "do not fail by chance"),
         (Failures(1, [SERVER], skipped=["tests/e2e/test_a.py::test_b"]), "were skipped"),
-        (Failures(1), "did not come to an end"),  # only what a strict run forbids
+        (Failures(1), "did not come to an end"),  # nothing failed but what a strict run forbids
         (Failures(2, [SERVER]), "did not come to an end"),  # interrupted, or not collected
         (Failures(3, [SERVER]), "did not come to an end"),
     ],
