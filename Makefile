@@ -3,6 +3,7 @@
 PYTHON ?= python3
 AIRFLOW ?= 3
 KEEP ?=
+ALL ?=
 NAME ?=
 MINUTES ?= 5
 SEED ?=
@@ -40,8 +41,9 @@ node: envtest ## Build a real Kubernetes node for the tests, once (root, Go, Deb
 	scripts/node/build
 	$(BIN)/python -m tests.harness.node
 
-node-test: node ## Tests on a real node, with a kubelet and containers
-	$(BIN)/pytest -n 0 tests/node
+node-test: node ## Tests on a real node, with a kubelet and containers (ALL=1 for those of nights too)
+	$(if $(ALL),GROUNDCREW_NODE_RESULTS=tests/node/results.md) \
+	  $(BIN)/pytest -n 0 $(if $(ALL),,-m "not nightly") tests/node
 
 test-tools: ## Install the packages that the tests use, as far as this user may
 	scripts/install-test-tools

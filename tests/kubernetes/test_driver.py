@@ -99,6 +99,23 @@ def test_a_crash_looping_pod_of_a_statefulset_is_healed_on_the_way_back(stand: S
     stand.up()
 
 
+def test_a_pod_that_begins_to_crash_ends_the_watch(stand: Stand) -> None:
+    """The pools are restored by then; what the pod said last is told."""
+    stand.install()
+    stand.up()
+    stand.driver = KubernetesDriver(stand.clusters, stand.root / "secrets", watch=600.0)
+    activation = stand.activation()
+    assert stand.perform(activation).verdict is Verdict.OK
+    stand.change("scheduler", {"mode": "crashloop", "log": "ValueError: no such task\n"})
+    for pod in stand.lab.pods(stand.space, "component=scheduler"):
+        stand.lab.api.delete("pods", stand.space, pod["metadata"]["name"])
+    watched = stand.perform(replace(activation, step=Step.WATCH), 60)
+    assert watched.verdict is Verdict.FAILED
+    assert watched.problem is not None
+    assert watched.problem.reason == "CrashLoop"
+    assert "ValueError: no such task" in watched.problem.message
+
+
 def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
     """A cluster may grow; after a while the scheduler's message is reported."""
     stand.install()

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.node import Node
 from tests.harness.node.programs import missing, programs
+from tests.harness.node.results import Results
+from tests.harness.node.site import NodeSite
 
 HERE = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Write the results to a file if the environment names one."""
+    if path := os.environ.get("GROUNDCREW_NODE_RESULTS"):
+        config.pluginmanager.register(Results(Path(path)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,3 +44,13 @@ def node() -> Iterator[Node]:
         Node(Path(folder), programs()) as node,
     ):
         yield node
+
+
+@pytest.fixture(scope="session")
+def site(node: Node) -> Iterator[NodeSite]:
+    """Return an Airflow 3 release whose pods run the image of 310 distributions."""
+    with (
+        tempfile.TemporaryDirectory(prefix="groundcrew-site-") as folder,
+        NodeSite(node, Path(folder), AirflowImage("3.2.2", "3.12")) as site,
+    ):
+        yield site

@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.harness.node.airflow_image import AirflowImage
-from tests.harness.node.node import Node
 from tests.harness.node.site import NodeSite
 
-DAG = """\
-from airflow.sdk import dag, task
+
+def _imported(version: str) -> str:
+    """Return the pattern of what a task logs that has a version from a build."""
+    return rf"began with {re.escape(version)} in \S+/lib/acme/__init__\.py"
 
 
-@dag(schedule=None, is_paused_upon_creation=False)
-def uses_acme():
-    @task
-    def show():
-        import acme
-
-        print("acme is", acme.__version__, "in", acme.__file__)
-
-    show()
-
-
-uses_acme()
-"""
-
-
-@pytest.fixture(scope="module")
-def site(node: Node) -> Iterator[NodeSite]:
-    """Yield an Airflow 3 release whose pods run the image of 300 distributions."""
-    image = AirflowImage("3.2.2", "3.12")
-    with (
-        tempfile.TemporaryDirectory(prefix="groundcrew-site-") as folder,
-        NodeSite(node, Path(folder), image) as site,
-    ):
-        yield site
-
-
-def test_a_commit_is_built_activated_and_imported_by_a_task_pod(site: NodeSite) -> None:
+def test_from_a_commit_to_a_task_that_imports_it(site: NodeSite) -> None:
     """Inspection, build, activation and gate in real pods; then a task pod has the package."""
-    (site.dags / "uses_acme.py").write_text(DAG)
+    site.let_tasks_end()
     with site.daemon():
-        site.commit("1.0")
-        site.wait_active("1.0")
-        state, log = site.run_dag("uses_acme")
-        assert state == "success", log
-        assert re.search(r"acme is 1\.0 in \S+/lib/acme/__init__\.py", log), log[-4000:]
+        version = site.reach_a_version()
+        log = site.finish_run("uses_acme", site.start_run("uses_acme"))
+        assert re.search(_imported(version), log), log[-4000:]
+
+
+@pytest.mark.nightly
+def test_a_task_that_runs_stays_on_its_build(site: NodeSite) -> None:
+    """The next build is activated meanwhile; tasks that start then have that."""
+    site.hold_tasks()
+    with site.daemon():
+        first = site.reach_a_version()
+        run = site.start_run("uses_acme")
+        site.wait_log("uses_acme", run, _imported(first))
+        second = site.next_version()
+        site.commit(second)
+        site.wait_active(second)
+        assert "ended with" not in site.task_log("uses_acme", run)
+        site.let_tasks_end()
+        assert f"ended with {first}" in site.finish_run("uses_acme", run)
+        later = site.finish_run("uses_acme", site.start_run("uses_acme"))
+        assert re.search(_imported(second), later), later[-4000:]

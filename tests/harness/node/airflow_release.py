@@ -1,7 +1,8 @@
 """Airflow 3 release as the official chart renders it for the KubernetesExecutor.
 
-It has the same kinds, names, labels, containers, commands and mounts; the share and the loader are
-set as `groundcrew airflow-values` says. Probes are those that need no separate process.
+Kinds, names, labels, commands and mounts are those of chart 1.22.0; the share and the loader are
+set as `groundcrew airflow-values` says. Left out is what only costs time here: log groomers, init
+containers that wait for the migration, and probes that start a process of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ execution_api_server_url = http://{address}:8080/execution/
 executor = KubernetesExecutor
 load_examples = False
 [dag_processor]
-min_file_process_interval = 5
+min_file_process_interval = 20
 refresh_interval = 5
 [fab]
 enable_proxy_fix = True
@@ -34,6 +35,8 @@ namespace = {namespace}
 pod_template_file = /opt/airflow/pod_templates/pod_template_file.yaml
 worker_container_repository = {repository}
 worker_container_tag = {tag}
+[workers]
+execution_api_timeout = 60
 [logging]
 colored_console_log = False
 """
@@ -59,8 +62,10 @@ class AirflowRelease:
                 "-e admin@example.com -f admin -l user"  # fmt: skip
         job: Json = {
             "apiVersion": "batch/v1", "kind": "Job",
-            "metadata": {"name": f"{self.name}-run-airflow-migrations"},
-            "spec": {"template": {"spec": {
+            "metadata": {"name": f"{self.name}-run-airflow-migrations",
+                         "labels": self._labels("run-airflow-migrations")},
+            "spec": {"template": {"metadata": {"labels": self._labels("run-airflow-migrations")},
+                                  "spec": {
                 "restartPolicy": "OnFailure",
                 "securityContext": {"runAsUser": USER},
                 "containers": [self._container("run-airflow-migrations", command)],
@@ -95,6 +100,7 @@ class AirflowRelease:
 
     def _controller(self, kind: str, component: str, **more: Json) -> Json:
         labels = self._labels(component)
+        own = {"executor": "KubernetesExecutor"} if component == "scheduler" else {}
         pod: Json = {
             "serviceAccountName": f"{self.name}-{component}",
             "securityContext": {"runAsUser": USER, "fsGroup": 0},
@@ -111,7 +117,8 @@ class AirflowRelease:
         return {
             "apiVersion": "apps/v1", "kind": kind, "spec": spec,
             "metadata": {"name": f"{self.name}-{component}",
-                         "labels": {**labels, "chart": "airflow-1.22.0", "heritage": "Helm"}},
+                         "labels": {**labels, **own, "chart": "airflow-1.22.0",
+                                    "heritage": "Helm"}},
         }  # fmt: skip
 
     def _container(self, name: str, words: str, **more: Json) -> Json:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +18,10 @@ import httpx
 import tomli_w
 import yaml
 
-from reconciler.core.model import InstanceRecord
+from reconciler.core.model import Event, InstanceRecord
 from reconciler.store.store import Store
 from tests.fakes.base import write_package
-from tests.fakes.kubeapi import Json, wait_for
+from tests.fakes.kubeapi import Json, path_of, wait_for
 from tests.fakes.site import IDENTITY
 from tests.fakes.stand import rights
 from tests.harness.node.airflow_image import AirflowImage
@@ -27,10 +29,37 @@ from tests.harness.node.airflow_release import ADMIN, USER, AirflowRelease
 from tests.harness.node.network import HOST, NODE, PODS
 from tests.harness.node.node import Node
 from tests.harness.node.postgresql import postgresql
+from tests.harness.node.programs import end
 
 INSTANCE, TEAM = "red-dev", "red"
 SERVICE = "10.255.0.80"
-GIVE_UP = 600.0  # seconds; a node on a loaded machine is slow
+MIGRATION = "airflow-run-airflow-migrations"
+GIVE_UP = 600.0  # seconds: a node on a loaded machine takes its time
+
+DAG = """\
+import time
+from pathlib import Path
+
+import acme
+from airflow.sdk import dag, task
+
+
+@dag(schedule=None, is_paused_upon_creation=False)
+def uses_acme():
+    @task
+    def show():
+        print("began with", acme.__version__, "in", acme.__file__)
+        while not Path("/opt/airflow/logs/go-on").exists():
+            time.sleep(0.5)
+        from acme import late
+
+        print("ended with", late.version)
+
+    show()
+
+
+uses_acme()
+"""
 
 
 class NodeSite:
@@ -42,12 +71,16 @@ class NodeSite:
         self.dags, self.logs = root / "dags", root / "logs"
         self._stack = ExitStack()
         self._store: Store | None = None
+        self._token = ""
+        self._versions = itertools.count(1)
+        self.watch = 10.0  # seconds that the daemon watches an instance
 
     def __enter__(self) -> Self:
         for folder in (self.share, self.repo, self.dags, self.logs):
             folder.mkdir()
             folder.chmod(0o755)
         os.chown(self.logs, USER, 0)
+        (self.dags / "uses_acme.py").write_text(DAG)
         with ExitStack() as stack:
             self.image.load(self.node.runtime)
             clients = (f"{HOST}/24", PODS)
@@ -80,8 +113,20 @@ class NodeSite:
         for name in ("api-server", "scheduler", "dag-processor"):
             self.node.rolled_out("deployments", self.airflow, f"airflow-{name}", GIVE_UP)
 
+    def upgrade(self, image: AirflowImage) -> None:
+        """Give the release another image, as an upgrade of the chart does."""
+        image.load(self.node.runtime)
+        self.release = replace(self.release, image=image.reference)
+        jobs = path_of("jobs", self.airflow, MIGRATION)
+        self.node.api.raw("DELETE", jobs, {"propagationPolicy": "Background"})
+        wait_for(
+            lambda: self.node.api.get("jobs", self.airflow, MIGRATION) is None,
+            GIVE_UP, "the end of the last migration's Job",
+        )  # fmt: skip
+        self._install()
+
     def _migrated(self) -> bool:
-        job = self.node.api.get("jobs", self.airflow, "airflow-run-airflow-migrations")
+        job = self.node.api.get("jobs", self.airflow, MIGRATION)
         return bool((job or {}).get("status", {}).get("succeeded"))
 
     def rest(self, method: str, path: str, body: Json | None = None) -> Json:
@@ -96,25 +141,57 @@ class NodeSite:
             document: Json = answer.json()
             return document
 
-    def run_dag(self, dag: str) -> tuple[str, str]:
-        """Run a DAG once Airflow knows it; return its state and the logs of its tasks."""
+    def hold_tasks(self) -> None:
+        """Keep tasks of `uses_acme` that start from now on until `let_tasks_end`."""
+        (self.logs / "go-on").unlink(missing_ok=True)
 
-        def known() -> bool:
+    def let_tasks_end(self) -> None:
+        """Let tasks of `uses_acme` end that run or that start from now on."""
+        (self.logs / "go-on").touch()
+
+    def start_run(self, dag: str) -> str:
+        """Start a run of a DAG once Airflow knows it; return the run's id."""
+
+        def is_known() -> bool:
             try:
                 return not self.rest("GET", f"/dags/{dag}")["is_paused"]
             except httpx.HTTPError:
                 return False
 
-        wait_for(known, GIVE_UP, f"the DAG {dag}")
-        run = self.rest("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"]
+        wait_for(is_known, GIVE_UP, f"the DAG {dag}")
+        return str(self.rest("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"])
 
-        def ended() -> str:
-            state = self.rest("GET", f"/dags/{dag}/dagRuns/{run}")["state"]
+    def finish_run(self, dag: str, run: str) -> str:
+        """Wait until a run has succeeded; return what its tasks logged."""
+
+        def final_state() -> str:
+            state = self._state(dag, run)
             return state if state in ("success", "failed") else ""
 
-        state = wait_for(ended, GIVE_UP, f"the run of {dag}")
+        state, log = wait_for(final_state, GIVE_UP, f"the run of {dag}"), self.task_log(dag, run)
+        assert state == "success", log[-4000:]
+        return log
+
+    def wait_log(self, dag: str, run: str, pattern: str) -> None:
+        """Wait until the tasks of a run have logged something."""
+
+        def is_logged() -> bool:
+            log = self.task_log(dag, run)
+            assert self._state(dag, run) != "failed", log[-4000:]
+            return re.search(pattern, log) is not None
+
+        wait_for(is_logged, GIVE_UP, f"{pattern} of {dag}")
+
+    def _state(self, dag: str, run: str) -> str:
+        try:
+            return str(self.rest("GET", f"/dags/{dag}/dagRuns/{run}")["state"])
+        except httpx.HTTPError:  # the API server may be restarted just now
+            return ""
+
+    def task_log(self, dag: str, run: str) -> str:
+        """Return what the tasks of a run have logged so far."""
         logs = sorted(self.logs.glob(f"dag_id={dag}/run_id={run}/**/*.log"))
-        return state, "\n".join(log.read_text() for log in logs)
+        return "\n".join(log.read_text() for log in logs)
 
     # ------------------------------------------------------------------- environments repo, daemon
 
@@ -130,16 +207,30 @@ class NodeSite:
             "maintenance": {"probe": {"timeout": "10m"}},
         })  # fmt: skip
 
-    def commit(self, version: str, text: str = '__version__ = "{version}"\n') -> None:
-        """Commit a definition that asks for `acme` in this version."""
+    def next_version(self) -> str:
+        """Return a version of `acme` that nothing has asked for yet."""
+        return f"{next(self._versions)}.0"
+
+    def reach_a_version(self) -> str:
+        """Return the version that the instance is active on; commit one if none was before."""
+        if not (self.repo / "teams").exists():
+            self.commit(self.next_version())
+        return wait_for(self.version, GIVE_UP, f"{INSTANCE} to be active on a version of acme")
+
+    def commit(self, version: str, text: str = "") -> str:
+        """Ask for a version of `acme`, whose module has `text` too; return the revision."""
         folder = self.repo / "teams" / TEAM / "packages" / "acme"
-        modules = {"acme/__init__.py": text.format(version=version)}
+        modules = {
+            "acme/__init__.py": f"__version__ = {version!r}\n{text}",
+            "acme/late.py": f"version = {version!r}\n",
+        }
         write_package(folder, "acme", version, modules)
         self._write(f"teams/{TEAM}/{TEAM}.yaml", "Environment", TEAM, {
             "requirements": ["acme @ ./packages/acme"], "rollout": [{"instances": [INSTANCE]}],
         })  # fmt: skip
         self._git("add", "-A")
         self._git(*IDENTITY, "commit", "-q", "-m", f"acme {version}")
+        return self._git("rev-parse", "HEAD").strip()
 
     def _write(self, path: str, kind: str, name: str, spec: Json) -> None:
         document = {
@@ -148,33 +239,22 @@ class NodeSite:
         (self.repo / path).parent.mkdir(parents=True, exist_ok=True)
         (self.repo / path).write_text(yaml.safe_dump(document))
 
-    def _git(self, *words: str) -> None:
-        subprocess.run(
-            ["git", *words], cwd=self.repo, check=True, capture_output=True, timeout=60
-        )  # fmt: skip
+    def _git(self, *words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=self.repo, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
 
     @contextmanager
-    def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a daemon with the rights that the chart grants; its log is shown on a failure."""
-        _, token = rights(self.node, [self.airflow], self.builds)
-        config, log = self.root / "groundcrew.toml", self.root / "groundcrew.log"
-        kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=token)
-        settings: dict[str, Any] = {
-            "state_dir": str(self.root / "state"), "share": str(self.share),
-            "secrets_dir": str(self.root / "secrets"),
-            "git": {"url": str(self.repo), "poll_interval": 1.0}, "http": {"enabled": False},
-            "activation": {"watch": 10.0},
-            "kubernetes": {
-                "kubeconfig": str(kubeconfig), "clusters": {"lab": {}},
-                "jobs": {"namespace": self.builds, "index_port": 0, "cpu": "1"},
-            },
-        }  # fmt: skip
-        config.write_text(tomli_w.dumps(settings))
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")}
+    def daemon(self, **jobs: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a daemon with the rights that the chart grants; show its log if the block fails.
+
+        `jobs` are settings of its Jobs.
+        """
+        log, config = self.root / "groundcrew.log", self._configure(jobs)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "reconciler.cli", "run"], stdout=output, stderr=output,
-                env={**kept, "GROUNDCREW_CONFIG": str(config), "POD_IP": HOST},
+                env=_environment(config, POD_IP=HOST),
             )  # fmt: skip
         try:
             yield process
@@ -182,12 +262,33 @@ class NodeSite:
             sys.stderr.write(log.read_text()[-8000:] + self.describe())
             raise
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(45)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
+
+    def _configure(self, jobs: Mapping[str, str]) -> Path:
+        if not self._token:
+            _, self._token = rights(self.node, [self.airflow], self.builds)
+        path = self.root / "groundcrew.toml"
+        kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=self._token)
+        settings: dict[str, Any] = {
+            "state_dir": str(self.root / "state"), "share": str(self.share),
+            "secrets_dir": str(self.root / "secrets"),
+            "git": {"url": str(self.repo), "poll_interval": 1.0}, "http": {"enabled": False},
+            "activation": {"watch": self.watch, "retry_first": 1.0},
+            "kubernetes": {
+                "kubeconfig": str(kubeconfig), "clusters": {"lab": {}},
+                "jobs": {"namespace": self.builds, "index_port": 0, "cpu": "1", **jobs},
+            },
+        }  # fmt: skip
+        path.write_text(tomli_w.dumps(settings))
+        return path
+
+    def groundcrew(self, *command: str) -> None:
+        """Run a command of `groundcrew` with the daemon's settings."""
+        done = subprocess.run(
+            [sys.executable, "-m", "reconciler.cli", *command], capture_output=True, text=True,
+            timeout=300, check=False, env=_environment(self.root / "groundcrew.toml"),
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     def record(self) -> InstanceRecord | None:
         """Return the instance's record, or None before there is one."""
@@ -200,19 +301,29 @@ class NodeSite:
         except Exception:  # the daemon has not made its tables yet
             return None
 
-    def wait_active(self, version: str) -> InstanceRecord:
+    def version(self) -> str:
+        """Return the version of `acme` that the instance is active on, or ""."""
+        record = self.record()
+        if record is None or record.activation is not None or self._store is None:
+            return ""
+        builds = self._store.load().builds.values()
+        packages = {b.build_id: dict(b.packages) for b in builds}
+        return str(packages.get(record.current or "", {}).get("acme", ""))
+
+    def wait_active(self, version: str) -> None:
         """Wait until the instance is active on a version of `acme`."""
+        wait_for(lambda: self.version() == version, GIVE_UP, f"{INSTANCE} to be on acme {version}")
 
-        def active() -> InstanceRecord | None:
-            record = self.record()
-            if record is None or record.activation is not None or self._store is None:
+    def wait_event(self, kind: str, revision: str = "") -> Event:
+        """Wait for an event, about a revision if one is given."""
+
+        def newest() -> Event | None:
+            if self.record() is None or self._store is None:
                 return None
-            builds = self._store.load().builds.values()
-            packages = {b.build_id: dict(b.packages) for b in builds}
-            there = packages.get(record.current or "", {}).get("acme")
-            return record if there == version else None
+            events = self._store.events(kinds=[kind], limit=200, newest_first=True)
+            return next((e for e in events if revision in ("", e.revision)), None)
 
-        return wait_for(active, GIVE_UP, f"{INSTANCE} to be active on acme {version}")
+        return wait_for(newest, GIVE_UP, f"{kind} of {revision or 'any revision'}")
 
     def describe(self) -> str:
         """Return the newest events of the records and all pods, for a failure's report."""
@@ -224,3 +335,9 @@ class NodeSite:
                 lines.append(f"{pod['metadata']['name']} {pod['status'].get('phase')} "
                              f"{pod['status'].get('containerStatuses')}")  # fmt: skip
         return "\n".join(lines) + "\n"
+
+
+def _environment(config: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a process of Groundcrew with these settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GROUNDCREW_")}
+    return {**kept, "GROUNDCREW_CONFIG": str(config), **variables}

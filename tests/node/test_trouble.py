@@ -1,0 +1,170 @@
+"""Faults on a real node: of builds, live instances, the daemon, Jobs and the share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.kubeapi import Json, path_of, wait_for
+from tests.harness.node.airflow_image import AirflowImage
+from tests.harness.node.site import GIVE_UP, NodeSite
+
+pytestmark = pytest.mark.nightly
+
+# DAG files import `acme`; the processor's own pod alone cannot, so no verification sees it.
+FAILS_LIVE = """\
+import os
+if os.environ.get("HOSTNAME", "").startswith("airflow-dag-processor"):
+    raise RuntimeError("not in this pod")
+"""
+# The processor dies whenever it is older than its pod has to stay up for the gate.
+CRASHES_LATER = """\
+import os
+import time
+if os.environ.get("HOSTNAME", "").startswith("airflow-dag-processor"):
+    if time.time() - os.stat("/proc/1").st_ctime > 45:
+        os.kill(1, 9)
+        os.kill(os.getppid(), 9)
+"""
+
+
+def _pod_of_a_build(site: NodeSite) -> Json:
+    """Wait until the pod of a build's Job runs, and return it."""
+
+    def running() -> Json | None:
+        pods = site.node.pods(site.builds)
+        return next((p for p in pods if p["status"].get("phase") == "Running"), None)
+
+    return wait_for(running, GIVE_UP, "the pod of a build")
+
+
+def test_a_package_that_does_not_import_is_refused(site: NodeSite) -> None:
+    """Nothing live is touched, and the message has the error."""
+    with site.daemon():
+        before = site.reach_a_version()
+        revision = site.commit(site.next_version(), "raise ImportError('no such thing')\n")
+        failed = site.wait_event("BuildFailed", revision)
+        assert "no such thing" in failed.message
+        assert site.version() == before
+
+
+def test_an_operators_rollback(site: NodeSite) -> None:
+    """Tasks have the build before again."""
+    with site.daemon():
+        before = site.reach_a_version()
+        after = site.next_version()
+        site.commit(after)
+        site.wait_active(after)
+        site.groundcrew("rollback", "red-dev")
+        site.wait_active(before)
+        site.let_tasks_end()
+        assert f"began with {before}" in site.finish_run("uses_acme", site.start_run("uses_acme"))
+
+
+def test_a_failure_of_live_dags_is_rolled_back(site: NodeSite) -> None:
+    """The processor cannot import a DAG any more: the build before comes back."""
+    with site.daemon():
+        before = site.reach_a_version()
+        revision = site.commit(site.next_version(), FAILS_LIVE)
+        back = site.wait_event("RolledBack", revision)
+        assert back.reason == "NewImportErrors", back
+        assert "not in this pod" in back.message
+        assert site.version() == before
+
+
+def test_a_crash_once_the_gate_is_passed_is_rolled_back(site: NodeSite) -> None:
+    """The watch sees it."""
+    site.watch = 240.0
+    try:
+        with site.daemon():
+            before = site.reach_a_version()
+            revision = site.commit(site.next_version(), CRASHES_LATER)
+            back = site.wait_event("RolledBack", revision)
+            assert back.reason == "CrashLoop", back
+            assert "Watching" in str(back.data["phases"])
+            assert site.version() == before
+    finally:
+        site.watch = 10.0
+
+
+def test_a_daemon_that_is_killed_goes_on(site: NodeSite) -> None:
+    """Once while a Job of its build runs, and once in the activation."""
+    with site.daemon() as process:
+        site.reach_a_version()
+        version = site.next_version()
+        revision = site.commit(version)
+        _pod_of_a_build(site)
+        process.kill()
+    with site.daemon() as process:
+        site.wait_event("ActivationStarted", revision)
+        process.kill()
+    with site.daemon():
+        site.wait_active(version)
+
+
+@pytest.mark.parametrize("way", ["deleted", "evicted"])
+def test_a_build_survives_the_loss_of_its_pod(site: NodeSite, way: str) -> None:
+    """It is tried again by itself."""
+    with site.daemon():
+        site.reach_a_version()
+        version = site.next_version()
+        site.commit(version)
+        name = _pod_of_a_build(site)["metadata"]["name"]
+        if way == "deleted":
+            site.node.api.delete("pods", site.builds, name)
+        else:
+            body = {
+                "apiVersion": "policy/v1", "kind": "Eviction",
+                "metadata": {"name": name, "namespace": site.builds},
+            }  # fmt: skip
+            site.node.api.raw("POST", path_of("pods", site.builds, name, "eviction"), body)
+        site.wait_active(version)
+
+
+def test_a_build_that_needs_more_memory_than_its_job_has_says_so(site: NodeSite) -> None:
+    """And succeeds once it has enough."""
+    with site.daemon():
+        site.reach_a_version()
+    version = site.next_version()
+    with site.daemon(memory="64Mi", memory_request="64Mi"):
+        site.commit(version)
+
+        def told() -> bool:
+            site.record()
+            log = (site.root / "groundcrew.log").read_text()
+            return "memory" in log.rpartition(f"acme {version}")[2]
+
+        wait_for(told, GIVE_UP, "that the Job had too little memory")
+    with site.daemon():
+        site.wait_active(version)
+
+
+def test_a_share_that_goes_and_comes_back(site: NodeSite) -> None:
+    """A commit of that time is activated afterwards."""
+    with site.daemon():
+        site.reach_a_version()
+        away = site.share.with_name("share-away")
+        site.share.rename(away)
+        try:
+            version = site.next_version()
+            revision = site.commit(version)
+            site.wait_event("EnvironmentAccepted", revision)
+        finally:
+            away.rename(site.share)
+        site.wait_active(version)
+
+
+def test_an_image_with_another_airflow_and_another_python(site: NodeSite) -> None:
+    """The environment is active on it. This is the last test: the database stays upgraded."""
+    with site.daemon():
+        before = site.reach_a_version()
+        site.upgrade(AirflowImage("3.3.2", "3.13"))
+
+        def is_moved() -> bool:
+            record = site.record()
+            key = record.runtime.key if record is not None and record.runtime is not None else ""
+            return "cp313" in key and record is not None and record.current_runtime == key
+
+        wait_for(is_moved, GIVE_UP, "a build for the new runtime to be active")
+        site.wait_active(before)
+        site.let_tasks_end()
+        assert f"began with {before}" in site.finish_run("uses_acme", site.start_run("uses_acme"))
