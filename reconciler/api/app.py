@@ -111,6 +111,7 @@ def create_app(deps: Deps) -> Starlette:
         shelf.close()
 
     app.state.close = close
+    app.state.is_proxy = people.is_proxy
     app.state.streams = streams
     return app
 

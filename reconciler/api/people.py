@@ -111,8 +111,12 @@ class People:
 
     def from_proxy(self, request: HTTPConnection) -> bool:
         """Return True if the request came directly from a trusted proxy."""
+        return self.is_proxy(request.client.host if request.client else "")
+
+    def is_proxy(self, address: str) -> bool:
+        """Return True if an address is that of a trusted proxy."""
         try:
-            peer = ipaddress.ip_address(request.client.host if request.client else "")
+            peer = ipaddress.ip_address(address)
         except ValueError:
             return False
         return any(peer in network for network in self._networks)

@@ -29,7 +29,7 @@ class Server:
         self.port = port
         self._server = uvicorn.Server(
             uvicorn.Config(
-                Bounded(app),
+                Bounded(app, getattr(app.state, "is_proxy", lambda _: False)),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
