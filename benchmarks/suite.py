@@ -12,6 +12,7 @@ from benchmarks import (
     builds,
     fragment,
     garbage,
+    hostile,
     imports,
     kubernetes,
     overhead,
@@ -31,5 +32,6 @@ ALL: dict[str, ModuleType] = {
     "garbage": garbage,
     "overhead": overhead,
     "pages": pages,
+    "hostile": hostile,
     "kubernetes": kubernetes,
 }

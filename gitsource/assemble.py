@@ -7,6 +7,7 @@ that has changed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -229,7 +230,9 @@ class Assembly:
             else:
                 unread[path] = entry
         for read in self._read(tree, unread.values()):
+            begun = time.thread_time()
             self._keep(self._made_of(tree, read, unread[read.path], before.get(read.path)))
+            self._parser.charge(read.path, time.thread_time() - begun)
 
     def _forget(self, path: str) -> Made | None:
         old = self._made.pop(path, None)

@@ -56,6 +56,9 @@ class Parser(Protocol):
     def begin(self) -> None:
         """Begin a revision: reset the limits."""
 
+    def charge(self, path: str, seconds: float) -> None:
+        """Count CPU time that the daemon itself spent on a file."""
+
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Parse each file; mistakes become findings."""
 
@@ -67,6 +70,9 @@ class DirectParser:
     """Parser in this process."""
 
     def begin(self) -> None:
+        """Do nothing, because nothing is limited."""
+
+    def charge(self, path: str, seconds: float) -> None:
         """Do nothing, because nothing is limited."""
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
@@ -117,7 +123,7 @@ class IsolatedParser:
             yield from (self._single(text) for text in batch)
             return
         for text, (found, seconds) in zip(batch, results, strict=True):
-            self._charge(text.path, seconds)
+            self.charge(text.path, seconds)
             yield _settled(text, found)
 
     def _single(self, text: Text) -> ReadFile:
@@ -126,9 +132,9 @@ class IsolatedParser:
         try:
             ((found, seconds),) = self.pool.call(read_texts, [text])
         except TooExpensive as error:
-            self._charge(text.path, self.pool.limits.cpu)
+            self.charge(text.path, self.pool.limits.cpu)
             return _unread(text, error.reason, f"{error.message}; make it smaller or simpler")
-        self._charge(text.path, seconds)
+        self.charge(text.path, seconds)
         return _settled(text, found)
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
@@ -136,19 +142,20 @@ class IsolatedParser:
         if path not in self._known:
             if not self._has_time(path):
                 raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
-            self._charge(path, self.pool.limits.cpu)  # its cost if it fails
+            self.charge(path, self.pool.limits.cpu)  # its cost if it fails
             try:
                 found, seconds = self.pool.call(read_constraints, text)
             except TooExpensive as error:
                 raise TooExpensive(f"{path}: {error.message}") from error
-            self._charge(path, seconds - self.pool.limits.cpu)
+            self.charge(path, seconds - self.pool.limits.cpu)
             self._known[path] = found
         return self._known[path]
 
     def _has_time(self, path: str) -> bool:
         return self._spent.get(team_of(path), 0.0) < self.team_seconds
 
-    def _charge(self, path: str, seconds: float) -> None:
+    def charge(self, path: str, seconds: float) -> None:
+        """Count CPU time against the team's limit for this revision."""
         team = team_of(path)
         self._spent[team] = self._spent.get(team, 0.0) + seconds
 

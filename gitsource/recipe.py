@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
+from pydantic import TypeAdapter
 
 from gitsource.encodings import NotUtf8, decode_text
 from gitsource.models import (
@@ -48,6 +49,7 @@ It is ("file", path, blob), ("tree", folder, id), ("fragment", name, "") or ("in
 team); the last item is "" if the input did not exist.
 """
 
+RECIPE = TypeAdapter(Recipe)
 ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux allows 128 KiB for a single one
 FINDINGS = 20  # per constraints file
 ARCHIVES = (
@@ -293,7 +295,7 @@ class Merge:
 
 def recipe_digest(recipe: Recipe) -> str:
     """Return the SHA-256 of what determines the build, without places, which do not matter."""
-    document = asdict(recipe)
+    document = RECIPE.dump_python(recipe)  # many times as fast as dataclasses.asdict
     del document["digest"], document["checks"]["budget"]
     if not document["checks"]["exclude"]:  # so that a default changes nothing
         del document["checks"]["exclude"]

@@ -83,9 +83,11 @@ class Admission:
         if not self._open[client]:
             del self._open[client]
 
-    def take(self, client: str, now: float) -> bool:
-        """Return False if a client, or all together, ask too often."""
-        return (not client or self._bucket(client, now).take(now)) and self._all.take(now)
+    def take(self, client: str, now: float, *, spared: bool = False) -> bool:
+        """Return False if a client asks too often, or all together do and it is not spared."""
+        if client and not self._bucket(client, now).take(now):
+            return False
+        return spared or self._all.take(now)
 
     def _bucket(self, client: str, now: float) -> Bucket:
         bucket = self._buckets.get(client)

@@ -138,9 +138,9 @@ class Bounded:
 
     async def _admitted(self, scope: Scope, client: str) -> ASGIApp:
         """Return the application, or a refusal, late, if too much is asked in a short time."""
-        if self._admission.take(client, time.monotonic()):
-            return self._app
         spared = scope["path"] in SPARED
+        if self._admission.take(client, time.monotonic(), spared=spared):
+            return self._app
         await asyncio.sleep(SPARED_PAUSE if spared else PAUSE)
         if spared:
             return self._app
