@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from reconciler.builder.workshop import read_result
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Distribution, Image, Runtime
+from reconciler.documents import Document, Malformed, Rows, parse
 
 INVENTORY_LIMIT = 16 << 20  # bytes
+
+Word = Annotated[str, Field(max_length=300)]
+
+
+class InventoryRow(Document):
+    """A distribution that is installed in a base."""
+
+    name: Word
+    version: Word | None  # None: its metadata is broken
+    requires: Annotated[Rows[str], Field(max_length=5000)]
+    provides_extra: Annotated[Rows[str], Field(max_length=5000)]
+    requires_python: str | None
+
+
+class Inventory(Document):
+    """An interpreter and all that is installed for it, as it says itself."""
+
+    python: Annotated[str, Field(max_length=4096)]
+    python_version: Word
+    python_tag: Word
+    platform: Word
+    tags: Annotated[Rows[Word], Field(max_length=10_000)]
+    base: Annotated[Rows[InventoryRow], Field(max_length=20_000)]
+    listing: Word | None = None  # None: an earlier version's
 
 
 def inspect_base(python: str) -> Runtime:
@@ -32,27 +58,28 @@ def inspect_base(python: str) -> Runtime:
                 env={"PATH": os.defpath, "LANG": "C.UTF-8"},
                 cwd="/",
             )
-            found = json.loads(read_result(answer, INVENTORY_LIMIT) or b"")
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            data = read_result(answer, INVENTORY_LIMIT) or b""
+            inventory = parse(Inventory, data, "its inventory")
+    except (OSError, Malformed, subprocess.TimeoutExpired) as error:
         raise Stalled(
             "BaseUnreadable",
             f"{python} cannot be inspected ({type(error).__name__}); is it the interpreter "
             f"of an Airflow installation?",
         ) from error
-    return runtime_of(found, python)
+    return runtime_of(inventory, python)
 
 
-def runtime_of(found: Any, python: str, image: Image | None = None) -> Runtime:
+def runtime_of(inventory: Inventory, python: str, image: Image | None = None) -> Runtime:
     """Return the runtime of an inventory. Raises Stalled("BaseUnreadable") without Airflow."""
     base = tuple(
         Distribution(
-            d["name"],
-            d["version"],
-            tuple(d["requires"]),
-            tuple(d["provides_extra"]),
-            d["requires_python"],
+            row.name,
+            str(row.version),
+            tuple(row.requires),
+            tuple(row.provides_extra),
+            row.requires_python,
         )
-        for d in found["base"]
+        for row in inventory.base
     )
     versions = {d.name: d.version for d in base}
     airflow = versions.get("apache-airflow") or versions.get("apache-airflow-core")
@@ -61,18 +88,18 @@ def runtime_of(found: Any, python: str, image: Image | None = None) -> Runtime:
         raise Stalled(
             "BaseUnreadable", f"{place} has no Airflow; give the interpreter or image that runs it"
         )
-    inventory = "\n".join(f"{d.name}=={d.version}" for d in base)
-    mark = hashlib.sha256(inventory.encode()).hexdigest()[:12]
-    tag, platform = found["python_tag"], found["platform"]
+    pins = "\n".join(f"{d.name}=={d.version}" for d in base)
+    mark = hashlib.sha256(pins.encode()).hexdigest()[:12]
+    tag, platform = inventory.python_tag, inventory.platform
     return Runtime(
         key=f"{tag}-{platform}-airflow{airflow}-{mark}",
         python=python,
-        python_version=found["python_version"],
+        python_version=inventory.python_version,
         python_tag=tag,
         platform=platform,
         airflow_version=airflow,
-        tags=tuple(found["tags"]),
+        tags=tuple(inventory.tags),
         base=base,
         image=image,
-        listing=str(found.get("listing", "")),
+        listing=inventory.listing or "",
     )

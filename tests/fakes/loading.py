@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
 
-from reconciler.builder.inspection import inspect_base, runtime_of
+from reconciler.builder.inspection import Inventory, inspect_base, runtime_of
 from reconciler.core.runtime import Runtime
+from reconciler.documents import parse
 from reconciler.share.share import Share
 from tests.fakes.shares import DIGEST, RUNTIME, A, B, abi_of, publish
 
@@ -89,7 +89,7 @@ class Bases(Site):
             env={"PATH": os.defpath, "PYTHONPATH": str(self.site)},
             capture_output=True, timeout=60, check=True,
         )  # fmt: skip
-        return runtime_of(json.loads(answer.read_text()), self.python)
+        return runtime_of(parse(Inventory, answer.read_bytes(), "inventory"), self.python)
 
     def point(self, build: str | None, *, marked: bool = True) -> Runtime:
         """Point the base in its current state to a build; `marked`: as this release writes it."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from reconciler.builder.inspection import INVENTORY_LIMIT, runtime_of
+from reconciler.builder.inspection import INVENTORY_LIMIT, Inventory, runtime_of
 from reconciler.builder.job import Job
 from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
 from reconciler.builder.workshop import read_result
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Image, Runtime
+from reconciler.documents import Malformed, parse
 
 TIMEOUT = 120.0  # seconds that the inventory may take in a running pod
 
@@ -34,7 +33,7 @@ class Images:
     sessions: Sessions
     cache: Path
     logs: Path
-    _asked: dict[Asked, Future[dict[str, Any]]] = field(default_factory=dict)
+    _asked: dict[Asked, Future[Inventory]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def inspect(self, image: Image, team: str) -> Runtime:
@@ -53,23 +52,23 @@ class Images:
             finally:
                 with self._lock:
                     del self._asked[asked]
-        found = answer.result()
-        return runtime_of(found, str(found["python"]), image)
+        inventory = answer.result()
+        return runtime_of(inventory, inventory.python, image)
 
-    def _found(self, image: Image, team: str) -> dict[str, Any]:
+    def _found(self, image: Image, team: str) -> Inventory:
         """Return the cached inventory, or else the image's answer."""
         mark = hashlib.sha256(image.id.encode()).hexdigest()[:16]
         kept = self.cache / "inventories" / f"{mark}.json"
-        found = _parsed(read_result(kept, INVENTORY_LIMIT))
-        if found is None or "listing" not in found:  # written by an earlier version
-            found = self._ask(image, team, f"inspect-{mark}")
+        inventory = _parsed(read_result(kept, INVENTORY_LIMIT))
+        if inventory is None or inventory.listing is None:  # written by an earlier version
+            inventory = self._ask(image, team, f"inspect-{mark}")
             kept.parent.mkdir(parents=True, exist_ok=True)
             temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
-            temp.write_text(json.dumps(found))
+            temp.write_text(inventory.model_dump_json())
             temp.rename(kept)
-        return found
+        return inventory
 
-    def _ask(self, image: Image, team: str, name: str) -> dict[str, Any]:
+    def _ask(self, image: Image, team: str, name: str) -> Inventory:
         key = f"{name}-{secrets.token_hex(3)}"  # another cluster may be queried at the same time
         job = Job(key, name, team, "", self.logs / f"{name}.log", threading.Event())
         workshop = JobWorkshop(self.sessions, image)
@@ -85,21 +84,20 @@ class Images:
                 quiet=True,
                 results=[answer],
             )
-            found = _parsed(read_result(answer, INVENTORY_LIMIT))
+            inventory = _parsed(read_result(answer, INVENTORY_LIMIT))
         finally:
             workshop.leave(job)
-        if ended.code != 0 or found is None or "python" not in found:
+        if ended.code != 0 or inventory is None:
             tail = " ".join(ended.output.split())[-300:]
             raise Stalled(
                 "BaseUnreadable",
                 f"the image {image.reference} cannot be inspected; is it one of Airflow? {tail}",
             )
-        return found
+        return inventory
 
 
-def _parsed(data: bytes | None) -> dict[str, Any] | None:
+def _parsed(data: bytes | None) -> Inventory | None:
     try:
-        found = json.loads(data or b"")
-    except ValueError:
+        return parse(Inventory, data or b"", "the inventory")
+    except Malformed:
         return None
-    return found if isinstance(found, dict) else None
