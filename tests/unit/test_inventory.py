@@ -12,7 +12,7 @@ from reconciler.builder.inspection import Inventory, inspect_base, runtime_of
 from reconciler.core.errors import Stalled
 from reconciler.documents import Malformed, parse
 
-ROW = {
+ROW: dict[str, Any] = {
     "name": "apache-airflow", "version": "3.0.0", "requires": [], "provides_extra": [],
     "requires_python": None,
 }  # fmt: skip
