@@ -318,6 +318,22 @@ def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> No
     assert found == (("acme-own", "1.0"), ("beta", "1.0"))
 
 
+def test_a_sibling_of_a_workspace_is_named_and_asked_of_no_index(bench: Bench) -> None:
+    """An internal name could belong to anybody on a public index; listed, both are built."""
+    make_wheel(bench.public.folder, "acme-base", "99.0")
+    sibling = bench.package("acme-base", {"acme_base/__init__.py": ""})
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("acme-base",))
+    project = bench._trees[own.tree] / "pyproject.toml"
+    sources = "[tool.uv.sources]\nacme_base = {workspace = true}\nother = {path = '../other'}\n"
+    project.write_text(project.read_text() + sources)
+    error = refused(bench, own)
+    assert (error.reason, error.place) == ("NotFound", own.place)
+    assert "needs acme-base from its own workspace" in error.message
+    assert not [path for path in bench.public.asked if "acme-base" in path]
+    assert bench.names(bench.recipe(own, sibling)) == (("acme-base", "1.0"), ("acme-own", "1.0"))
+    assert refused(bench, own).message == error.message, "its wheel is in the cache now"
+
+
 SPOILING = """
 import pathlib, zipfile
 
