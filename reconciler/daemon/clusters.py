@@ -120,7 +120,7 @@ class ClusterRooms:
         )
 
     def _parser_of(self, instance: Instance) -> tuple[str, Json]:
-        """The component of a release that parses its DAGs, and its pod template."""
+        """Return the component of a release that parses its DAGs, and its pod template."""
         assert instance.kubernetes is not None, "a release is on Kubernetes"
         release = Release(self.clusters.of(instance.kubernetes.context), instance)
         release.synced()
