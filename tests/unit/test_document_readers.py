@@ -31,8 +31,12 @@ ALLOWED = {
     "reconciler/api/v1.py": (Counter(loads=1), TYPED),
     "reconciler/builder/build.py": (Counter(loads=1), OURS),
     "reconciler/builder/contents.py": (Counter(ZipFile=2), "runs in a worker process"),
+    "reconciler/builder/dagpods/dagpod.py": (Counter(loads=5), "runs in the pod"),
     "reconciler/builder/dags.py": (Counter(loads=1), OURS),
-    "reconciler/builder/inrepo.py": (Counter(loads=1, ZipFile=1), "runs in a worker process"),
+    "reconciler/builder/inrepo.py": (
+        Counter(loads=2, ZipFile=1),
+        "its own cache; the wheel in a worker process",
+    ),
     "reconciler/builder/jobs/exchange.py": (Counter(loads=1), SHAPE),
     "reconciler/builder/jobs/worker.py": (Counter(loads=1), "runs in the pod"),
     "reconciler/builder/locking.py": (Counter(loads=1), "uv's own output"),
