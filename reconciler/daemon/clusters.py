@@ -122,9 +122,7 @@ class ClusterRooms:
     def _parser_of(self, instance: Instance) -> tuple[str, Json]:
         """Return the component of a release that parses its DAGs, and its pod template."""
         assert instance.kubernetes is not None, "a release is on Kubernetes"
-        release = Release(self.clusters.of(instance.kubernetes.context), instance)
-        release.synced()
-        return release.parser()
+        return Release(self.clusters.of(instance.kubernetes.context), instance).parser()
 
     def inspect(self, image: Image, team: str) -> Runtime:
         """Return the runtime of an image: what is installed in it."""

@@ -160,12 +160,16 @@ class KubeSite:
             groomers=self.played,
             grace=5,  # a signal that comes before a handler is there is lost
             volumes=(
+                *place.release.volumes,
                 {
                     "name": "groundcrew",
                     "persistentVolumeClaim": {"claimName": "groundcrew-share", "readOnly": True},
                 },
             ),
-            mounts=({"name": "groundcrew", "mountPath": share, "readOnly": True},),
+            mounts=(
+                *place.release.mounts,
+                {"name": "groundcrew", "mountPath": share, "readOnly": True},
+            ),
             env=(
                 {"name": "PYTHONPATH", "value": f"{share}/instances/{place.name}/loader"},
                 {"name": "REPORT", "value": place.airflow.restart_url},

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.errors import Stalled
+from reconciler.core.phases import BuildPhase
+from reconciler.core.status import status
 from tests.fakes.dagbench import DAG, DagBench
 from tests.fakes.kubeapi import wait_for
+from tests.fakes.kubesite import GOOD, KubeSite
 from tests.fakes.lab import Lab
+from tests.fakes.releases import Release
 
 
 @pytest.fixture
@@ -60,3 +64,40 @@ def test_what_fails_already_or_cannot_be_judged_is_told_apart(release: DagBench)
     assert "does not end" in why["hangs.py"]
     assert "ends its own process" in why["dies.py"]
     assert "leaves processes" in why["forks.py"]
+
+
+def test_a_commit_that_breaks_a_live_dag_touches_nothing(lab: Lab, tmp_path: Path) -> None:
+    """The whole way: the build fails by the DAG's name, and the release is not restarted."""
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "daily.py").write_text("from acme import old_name\n")
+    release = Release(
+        version="3.1.0",
+        volumes=({"name": "dags", "hostPath": {"path": str(dags)}},),
+        mounts=({"name": "dags", "mountPath": "/opt/airflow/dags"},),
+    )
+    (tmp_path / "site").mkdir()
+    with KubeSite(lab, tmp_path / "site") as site:
+        place = site.instance("red-dev", "red", release)
+        site.environment("red", "red-dev", version="1.0", text=GOOD + "old_name = 1\n")
+        site.commit()
+        with site.daemon():
+            first = site.active("red-dev", "1.0", seconds=120)
+            starts = len(place.airflow.state.loaded)
+            site.environment("red", "red-dev", version="2.0")
+            site.commit()
+
+            def failed() -> str:
+                builds = site.store().load().builds.values()
+                refused = [b.problem for b in builds if b.phase is BuildPhase.FAILED and b.problem]
+                return refused[0].message if refused else ""
+
+            message = wait_for(failed, 90, "the build to be refused")
+            assert "daily.py of instance red-dev parses with the active build" in message
+            (instance,) = status(None, site.store().load(), 0.0).instances
+            assert site.record("red-dev") is not None
+            assert instance.build == first.current
+            assert instance.dags is not None
+            assert instance.dags.names == ("daily.py",)
+            assert len(place.airflow.state.loaded) == starts
+        assert "DagsParsed instance/red-dev" in site.events()

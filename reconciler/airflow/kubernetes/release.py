@@ -79,11 +79,19 @@ class Release:
         return found
 
     def parser(self) -> tuple[str, Json]:
-        """Return the component that parses DAGs, and its pod template; raises Away."""
-        found = {component_of(item): item["spec"]["template"] for _, item in self.workloads()}
+        """Return the component that parses DAGs, and its pod template; raises Away.
+
+        The cluster is asked: mirrors leave out variables and volumes.
+        """
+        labels = f"{TIER},release={self.name}"
+        templates = {
+            component_of(item): item["spec"]["template"]
+            for kind in KINDS
+            for item in self.cluster.list(kind, self.namespace, labels)
+        }
         for component in PARSERS:
-            if component in found:
-                return component, found[component]
+            if component in templates:
+                return component, templates[component]
         raise Away(
             "ReleaseMissing",
             f"instance {self._instance.name}: release {self.name} in {self.namespace} has neither "
