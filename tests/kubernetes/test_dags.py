@@ -78,12 +78,12 @@ def test_a_commit_that_breaks_a_live_dag_touches_nothing(lab: Lab, tmp_path: Pat
     )
     (tmp_path / "site").mkdir()
     with KubeSite(lab, tmp_path / "site") as site:
-        place = site.instance("red-dev", "red", release)
+        target = site.instance("red-dev", "red", release)
         site.environment("red", "red-dev", version="1.0", text=GOOD + "old_name = 1\n")
         site.commit()
         with site.daemon():
             first = site.active("red-dev", "1.0", seconds=120)
-            starts = len(place.airflow.state.loaded)
+            starts = len(target.airflow.state.loaded)
             site.environment("red", "red-dev", version="2.0")
             site.commit()
 
@@ -99,5 +99,5 @@ def test_a_commit_that_breaks_a_live_dag_touches_nothing(lab: Lab, tmp_path: Pat
             assert instance.build == first.current
             assert instance.dags is not None
             assert instance.dags.names == ("daily.py",)
-            assert len(place.airflow.state.loaded) == starts
+            assert len(target.airflow.state.loaded) == starts
         assert "DagsParsed instance/red-dev" in site.events()
