@@ -66,6 +66,31 @@ KINDS: Mapping[str, Kind] = {
         "Going back failed too, and is tried again. Look at that Airflow now; "
         "`groundcrew status` says how it stands.",
     ),
+    "Drifted": Kind(
+        Severity.WARNING,
+        "changed on the share by somebody else",
+        "Pointer and loader are written again as they are recorded; a lost build is made again if "
+        "the definition still asks for it. Find out who writes to the share.",
+    ),
+    "DriftStays": Kind(
+        Severity.WARNING,
+        "what was changed on the share cannot be put right",
+        "It is tried again by itself. `groundcrew status` says what is in the way.",
+    ),
+    "DriftHealed": Kind(Severity.INFO, "the share is as recorded again"),
+    "BuildNotLoaded": Kind(
+        Severity.CRITICAL,
+        "not running its build",
+        "A component runs on the bare base or on another build. It is restarted as soon as that is "
+        "allowed; fix what the message says, mostly the share's mount. `groundcrew airflow-values "
+        "{name}` prints what connects a release.",
+    ),
+    "ShareMissing": Kind(
+        Severity.CRITICAL,
+        "the share is not there",
+        "Nothing is built or activated until it is mounted again; what runs goes on.",
+    ),
+    "ShareBack": Kind(Severity.INFO, "the share is there again"),
     "ObjectStalled": Kind(
         Severity.WARNING, "stalled", "This object is left as it is until the file is mended."
     ),

@@ -12,7 +12,7 @@ from reconciler.core.builds import OPEN
 from reconciler.core.definitions import Finding
 from reconciler.core.model import Activation, InstanceRecord, Problem, Records
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
-from reconciler.core.states import OF_BUILDS
+from reconciler.core.states import OF_BUILDS, STRAYS
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
 from reconciler.core.steps import ORDINARY
 from reconciler.core.waits import waits_on
@@ -29,7 +29,7 @@ Labels = tuple[str, str, str, str]  # object, team, source, reason
 def standing(status: Status, records: Records, now: float) -> Iterator[Metric]:
     """Yield every gauge about objects; `status` must have been derived from `records`."""
     yield from _environments(status)
-    yield from _instances(status)
+    yield from _instances(status, records)
     yield from _builds(records)
     yield gauges(
         "groundcrew_object_problem",
@@ -56,7 +56,7 @@ def _environments(status: Status) -> Iterator[Metric]:
     )
 
 
-def _instances(status: Status) -> Iterator[Metric]:
+def _instances(status: Status, records: Records) -> Iterator[Metric]:
     yield gauges(
         "groundcrew_instance_info",
         "An instance and how it stands; always 1.",
@@ -95,6 +95,20 @@ def _instances(status: Status) -> Iterator[Metric]:
         (([i.name, i.team], 1) for i in status.instances if i.rolled_back_by),
     )
     yield gauges(
+        "groundcrew_instance_processes",
+        "Processes of components that have proven what they have loaded; `local`: whether they "
+        "read it from folders of their own machine.",
+        ["instance", "team", "local"],
+        (
+            ([name, record.team, _flag(is_local)], count)
+            for name, record in sorted(records.instances.items())
+            for is_local, count in (
+                (True, record.processes.local),
+                (False, record.processes.count - record.processes.local),
+            )
+        ),
+    )
+    yield gauges(
         "groundcrew_quarantined_builds",
         "Builds that failed on the instance, or were rolled back, and are not tried again there.",
         ["instance", "team"],
@@ -121,14 +135,17 @@ def _builds(records: Records) -> Iterator[Metric]:
 def problems(status: Status, records: Records, now: float) -> set[Labels]:
     """Return (object, team, source, reason) of everything that is wrong now.
 
-    Sources: `repo`, `definition` (a mistake in a file), `build` (it failed), `build-retry` (it is
-    retried automatically), `instance`, `activation` (an attempt was given up and the next one is
-    not yet past the step where it failed, or an activation in progress has a problem) and
-    `rollback` (in progress, done, or failed). Reasons are those in the code.
+    Sources: `repo`, `share` (it is missing, or not as recorded), `processes` (components run
+    something else than what is recorded), `definition` (a mistake in a file), `build` (it failed),
+    `build-retry` (it is retried automatically), `instance`, `activation` (an attempt was given up
+    and the next one is not yet past the step where it failed, or an activation in progress has a
+    problem) and `rollback` (in progress, done, or failed). Reasons are those in the code.
     """
     found: set[Labels] = {_of_finding(f) for f in status.findings}
-    if status.problem is not None:
-        found.add(("repo", "", "repo", status.problem.reason))
+    if records.source_problem is not None:
+        found.add(("repo", "", "repo", records.source_problem.reason))
+    if records.share_problem is not None:
+        found.add(("repo", "", "share", records.share_problem.reason))
     for environment in status.environments:
         found |= _of_environment(environment, records)
     for instance in status.instances:
@@ -161,14 +178,19 @@ def _of_instance(instance: InstanceStatus, record: InstanceRecord, now: float) -
     if record.activation is not None:
         found = _under_way(record.activation, record.last, now)
         return {(name, team, source, problem.reason) for source, problem in found}
-    if not instance.is_wrong or instance.state in OF_BUILDS:
-        return set()
+    strays: set[Labels] = set()
+    if record.drift is not None:
+        strays.add((name, team, "share", "Drifted"))
+    if record.processes.problem is not None:
+        strays.add((name, team, "processes", record.processes.problem.reason))
+    if not instance.is_wrong or instance.state in OF_BUILDS | STRAYS:
+        return strays
     source = "instance"
     if instance.phase == ActivationPhase.ROLLED_BACK:
         source = "rollback"
     elif record.last is not None and record.last.problem == record.problem:
         source = "activation"
-    return {(name, team, source, instance.reason)}
+    return strays | {(name, team, source, instance.reason)}
 
 
 def _under_way(

@@ -13,7 +13,7 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from metrics.families import Histogram, Labels, gauge, gauges
-from reconciler.core.model import Event
+from reconciler.core.model import DriftKind, Event
 
 BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 PAGE = 5000
@@ -68,7 +68,7 @@ class Tally:
             if len(events) < PAGE:
                 return
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:  # noqa: C901 - one short case for each kind
         name = event.object.partition("/")[2]
         seconds = _number(event.data.get("seconds"))
         match event.kind:
@@ -88,12 +88,19 @@ class Tally:
                 self._counts["activation"][name, "aborted"] += 1
             case "Degraded":
                 self._counts["activation"][name, "degraded"] += 1
+            case "Drifted":
+                self._take_drift(event, name)
             case "RollbackRequested":
                 self._counts["rollback"][name, "Operator"] += 1
             case "ActivationPhase":
                 self._time("activation", (str(event.data.get("phase", "")),), seconds)
             case _:
                 pass
+
+    def _take_drift(self, event: Event, name: str) -> None:
+        kinds = event.data.get("kinds")
+        for kind in kinds if isinstance(kinds, list) else ():
+            self._counts["drift"][name, str(kind)] += 1
 
     def _take_ready(self, event: Event, name: str, seconds: float | None) -> None:
         self._counts["build"][event.team, "ready", ""] += 1
@@ -140,6 +147,13 @@ class Tally:
         yield self._counter(
             "rollback", "groundcrew_rollback", "Rollbacks, and what set them off.",
             ("instance", "trigger"), instances, {},
+        )  # fmt: skip
+        drifts: dict[Labels, int] = {
+            (name, str(kind)): 0 for name in instances for kind in DriftKind
+        }
+        yield self._counter(
+            "drift", "groundcrew_drift", "What was found changed on the share, by what it was.",
+            ("instance", "kind"), instances, drifts,
         )  # fmt: skip
         yield from self._histograms(teams)
         yield from self._messages()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from reconciler.core.definitions import Instance
+from reconciler.core.loaded import Loaded
 from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Step
 from reconciler.core.runtime import Base
@@ -29,6 +31,14 @@ class Driver(Protocol):
 
         Deadlines count from `activation.step_since`, which is specific to this process; see
         `Patience`.
+        """
+
+    def processes(
+        self, instance: Instance, load_into: Collection[str]
+    ) -> tuple[Loaded, ...] | None:
+        """Return what running processes of these components have loaded, as far as that is certain.
+
+        None while nothing can be seen.
         """
 
     def oldest_process(self, instance: Instance, now: float) -> float | None:

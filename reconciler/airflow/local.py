@@ -19,11 +19,12 @@ from reconciler.airflow.commands import STATUS_TIMEOUT, TIMED_OUT, restart, run
 from reconciler.airflow.crashloop import Starts
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
+from reconciler.airflow.local_proofs import loaded
 from reconciler.airflow.processes import has_loader
 from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
-from reconciler.airflow.unloaded import unloaded
 from reconciler.core.definitions import Component, Instance
 from reconciler.core.errors import Stalled
+from reconciler.core.loaded import Loaded, disagreement
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.runtime import Base
@@ -125,6 +126,21 @@ class LocalDriver:
         """Return True if a process may have an instance's loader, as far as can be seen."""
         return has_loader(pid, python_path, self._share, name) is not False
 
+    def processes(
+        self, instance: Instance, load_into: Collection[str], since: float = 0.0
+    ) -> tuple[Loaded, ...]:
+        """Return what processes of these components have loaded, as far as that is certain.
+
+        Only processes that started after `since` are looked at.
+        """
+        assert instance.local is not None, "this driver gets local instances only"
+        own = {component.name for component in instance.local.components}.intersection(load_into)
+
+        def loads(pid: int, python_path: str) -> bool:
+            return self._may_load(pid, python_path, instance.name)
+
+        return loaded(instance.local, own, loads, since)
+
     def unloaded(
         self, instance: Instance, names: Collection[str], since: float = 0.0
     ) -> Problem | None:
@@ -132,17 +148,14 @@ class LocalDriver:
 
         Only processes that started after `since` are considered.
         """
-        assert instance.local is not None, "this driver gets local instances only"
-        own = {component.name for component in instance.local.components}.intersection(names)
+        return self._missing(instance, self.processes(instance, names, since))
 
-        def loads(pid: int, python_path: str) -> bool:
-            return self._may_load(pid, python_path, instance.name)
-
-        found = unloaded(instance.local, own, loads, since)
-        if not found:
+    def _missing(self, instance: Instance, found: Collection[Loaded]) -> Problem | None:
+        missing = {f"{one.component} ({one.process})" for one in found if not one.proven}
+        if not missing:
             return None
         loader = f"{self._share or '<share>'}/instances/{instance.name}/loader"
-        told = ", ".join(f"{name} (pid {pid})" for name, pid in sorted(found.items()))
+        told = ", ".join(sorted(missing))
         words = (
             f"running without the loader, and so without any build: {told}; "
             f"set PYTHONPATH={loader} for it and restart it"
@@ -202,10 +215,9 @@ class LocalDriver:
     def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
         if activation.step is Step.PROBE and activation.to_build is not None:
-            since = activation.restarted_at
-            missing = self.unloaded(instance, activation.load_into, since)
-            if missing is not None:  # not the build's fault, whatever else fails without the loader
-                return StepResult(Verdict.FAILED, missing)
+            unproven = self._unproven(instance, activation, activation.to_build)
+            if unproven is not None:  # not the build's fault, whatever else fails without it
+                return StepResult(Verdict.FAILED, unproven)
         problem, times = self._down.look(instance, activation)
         if problem is not None:
             if times >= DOWN_LOOKS:
@@ -222,6 +234,12 @@ class LocalDriver:
             declared=self._wanted(instance, activation),
         )
         return self._rest.probe(instance, activation, now, gate.look)
+
+    def _unproven(self, instance: Instance, activation: Activation, build: str) -> Problem | None:
+        """Return why a restarted component does not run the build; None if none is known not to."""
+        found = self.processes(instance, activation.load_into, activation.restarted_at)
+        problems = (disagreement(one, build) for one in found if one.proven)
+        return self._missing(instance, found) or next(filter(None, problems), None)
 
     def _wanted(self, instance: Instance, activation: Activation) -> Declared:
         """Return what the API server must have loaded: the build's declarations, or nothing."""

@@ -38,6 +38,7 @@ class Candidate:
         return {
             "PYTHONPATH": str(self.loader),
             "GROUNDCREW_BUILD": pin,
+            "GROUNDCREW_PROOF": "off",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -154,6 +154,37 @@ def gc(
         say("more can go: run it again")
 
 
+def adopt_share(
+    empty: Annotated[
+        bool, typer.Option("--empty", help="It is a new and empty share: all is built again.")
+    ] = False,
+) -> None:
+    """Let the records belong to the share that is mounted now; stop the daemon first.
+
+    For a share that was restored or moved, or records that were restored beside another one.
+    """
+    from reconciler.core.errors import Stalled
+    from reconciler.daemon.reading import open_store
+    from reconciler.daemon.share import SHARE
+    from reconciler.settings import Settings
+    from reconciler.share import marker
+
+    settings = Settings()
+    store = open_store(settings)
+    try:
+        if not empty and not marker.is_used(settings.share):
+            raise Stalled(
+                "ShareMissing",
+                f"{settings.share} has nothing on it: see that the share is mounted; for a new "
+                f"share add --empty",
+            )
+        share = marker.read(settings.share) or marker.create(settings.share)
+        store.name(SHARE, share)
+    finally:
+        store.close()
+    say(f"the records belong to the share {share[:8]} at {settings.share} now")
+
+
 class DemoAirflow(StrEnum):
     """Version of Airflow that the demo runs."""
 

@@ -129,6 +129,12 @@ class Cluster:
         data = self._connection.read("GET", f"{_path('pods', namespace, pod)}/log", query)
         return (data or b"").decode(errors="replace")
 
+    def log_head(self, namespace: str, pod: str, container: str, limit: int) -> str:
+        """Return the first `limit` bytes of a container's log, with a time before each line."""
+        query = {"container": container, "limitBytes": limit, "timestamps": "true"}
+        data = self._connection.read("GET", f"{_path('pods', namespace, pod)}/log", query)
+        return (data or b"").decode(errors="replace")
+
     def follow(self, namespace: str, pod: str, container: str) -> Iterator[str]:
         """Yield a container's log line by line as it is written, until it ends.
 

@@ -166,6 +166,8 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
         draft.instances[record.name] = _rest(record, target)
         return
     wait = _waits_on(draft, record, target) if start else waits.for_confirmation()
+    if draft.repo.share_problem is not None:
+        wait = waits.for_share(draft.repo.share_problem.message)
     draft.instances[record.name] = (
         replace(record, wait=wait) if wait else _begin(draft, record, target)
     )

@@ -82,7 +82,10 @@ def wanted_builds(draft: Draft) -> dict[str, tuple[EnvironmentRecord, InstanceRe
 
 
 def decide_builds(draft: Draft, *, start: bool) -> None:
-    """Cancel superseded builds, queue wanted ones, and start as many as the limits allow."""
+    """Cancel superseded builds, queue wanted ones, and start as many as the limits allow.
+
+    Without a share nothing starts, and no build counts as lost.
+    """
     for build in draft.near_builds():
         why = _superseded(draft, build)
         if build.phase in OPEN and why:
@@ -92,10 +95,11 @@ def decide_builds(draft: Draft, *, start: bool) -> None:
     wanted = wanted_builds(draft)
     for key, (environment, instance) in wanted.items():
         _ensure(draft, key, environment, instance)
-    if start:
+    has_share = draft.repo.share_problem is None
+    if start and has_share:
         _start(draft)
     for build in draft.near_builds():
-        if build.phase in RUNNING:
+        if build.phase in RUNNING and has_share:
             draft.effects.append(Effect(EFFECT[build.phase], build.key))
     _forget(draft, wanted)
 
@@ -135,7 +139,7 @@ def _ensure(
     elif (
         build.phase is BuildPhase.CANCELLED
         or build.team != environment.team  # what another team's secrets fetched is not this team's
-        or (build.phase is BuildPhase.READY and build.build_id in draft.world.missing_builds)
+        or _is_lost(draft, build)
     ):
         draft.builds[key] = replace(
             requeue(build, draft.now),
@@ -159,6 +163,13 @@ def _has_unchecked_user(draft: Draft, build: BuildRecord, environment: Environme
     return bool(checked) and any(
         user.name not in checked for user in users(build, environment, draft.instances)
     )
+
+
+def _is_lost(draft: Draft, build: BuildRecord) -> bool:
+    """Return True if a finished build is not on the share any more, though the share is there."""
+    if build.phase is not BuildPhase.READY or draft.repo.share_problem is not None:
+        return False
+    return build.build_id in draft.world.missing_builds
 
 
 def _under_other_limits(

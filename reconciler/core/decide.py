@@ -11,6 +11,7 @@ from dataclasses import replace
 from reconciler.core.accept import accept
 from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
+from reconciler.core.drift import decide_healing, note_lost_builds
 from reconciler.core.model import InstanceRecord, Problem
 from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
@@ -25,9 +26,12 @@ def decide(world: World, focus: Focus | None = None) -> Plan:
     draft = Draft(world, focus)
     apply_requests(draft)
     accepted = accept(draft)
-    _decide_inspections(draft)
+    if draft.repo.share_problem is None:  # what the share says of an instance would be wrong
+        _decide_inspections(draft)
+    note_lost_builds(draft)
     decide_builds(draft, start=accepted)
     decide_activations(draft, start=accepted)
+    decide_healing(draft)
     note_changes(draft)
     return draft.plan()
 

@@ -81,6 +81,7 @@ class Decider:
             or last.definitions is None
             or world.records.held is not None
             or last.records.held is not None
+            or world.records.share_problem != last.records.share_problem
         ):
             self._owners = owned(new.environments.values())
             return None
@@ -154,6 +155,7 @@ def _unsettled(record: InstanceRecord, world: World, last: float) -> bool:
         or record.removed
         or record.runtime is None
         or record.not_before > last
+        or record.drift is not None
         or (mark is not None and mark != record.fingerprint)
     )
 

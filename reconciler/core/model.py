@@ -179,6 +179,51 @@ class Quarantine:
     who: str = ""
 
 
+class DriftKind(StrEnum):
+    """Part of an instance on the share that is not as it is recorded."""
+
+    POINTER = "pointer"
+    LOADER = "loader"
+    BUILD = "build"  # the active one is not complete on the share
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A difference between the share and the records, until it is put right.
+
+    `failures` counts attempts to do so that failed, `not_before` is when the next one is due.
+    """
+
+    kinds: tuple[DriftKind, ...]
+    message: str
+    since: float
+    failures: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Summary of what the running components of an instance have loaded, by their proofs.
+
+    `count` processes have left a proof, `local` of these read the build from local folders; `why`
+    is what the loader of another one said. `problem` is why one of them does not run what is
+    recorded.
+    """
+
+    count: int = 0
+    local: int = 0
+    why: str = ""
+    problem: Problem | None = None
+
+    @property
+    def remote(self) -> str:
+        """In words, how many processes read their build from the share, and why; "" for none."""
+        if self.local == self.count:
+            return ""
+        why = f": {self.why}" if self.why else ""
+        return f"{self.count - self.local} of {self.count} processes read it from the share{why}"
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
     """State of one instance, and its activation in progress.
@@ -220,6 +265,8 @@ class InstanceRecord:
     wait: str = ""
     problem: Problem | None = None
     changes: tuple[tuple[str, bool, float], ...] = ()
+    drift: Drift | None = None
+    processes: Processes = Processes()
     version: int = 0
 
     @property
@@ -278,6 +325,7 @@ class RepoState:
     source_problem: Problem | None = None
     findings: tuple[Finding, ...] = ()
     removals: tuple[tuple[str, float], ...] = ()
+    share_problem: Problem | None = None
 
     @property
     def held(self) -> Problem | None:
@@ -292,9 +340,10 @@ class Records:
 
     `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed` is
     the revision for which an operator confirmed the loss of most definitions. `removals` holds
-    (team, when an instance of it was last removed), for garbage collection. `unreadable` names
-    recorded objects that cannot be read ("environment/x", "instance/x", "build/<key>"): their state
-    is unknown, so they are left as they are.
+    (team, when an instance of it was last removed), for garbage collection. `share_problem` says
+    why the share cannot be used (None: it can). `unreadable` names recorded objects that cannot be
+    read ("environment/x", "instance/x", "build/<key>"): their state is unknown, so they are left as
+    they are.
     """
 
     environments: Mapping[str, EnvironmentRecord] = field(default_factory=dict)
@@ -306,6 +355,7 @@ class Records:
     findings: tuple[Finding, ...] = ()  # of the newest revision read
     removals: tuple[tuple[str, float], ...] = ()
     unreadable: frozenset[str] = frozenset()
+    share_problem: Problem | None = None
 
     @property
     def repo(self) -> RepoState:
@@ -316,6 +366,7 @@ class Records:
             self.source_problem,
             self.findings,
             self.removals,
+            self.share_problem,
         )
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.activations import Target, at_target, suspended_by, target_of
 from reconciler.core.builds import OPEN, ready_build
+from reconciler.core.drift import HEALED, RESTARTABLE
 from reconciler.core.model import (
     ROLLED_BACK,
     Activation,
@@ -31,6 +32,7 @@ from reconciler.core.states import (
     Next,
     Rollback,
     State,
+    Stray,
     environment_health,
     environment_state,
     environment_sync,
@@ -93,6 +95,7 @@ def instance_situation(draft: Draft, record: InstanceRecord) -> InstanceSituatio
         waits=bool(record.wait),
         failed=record.problem is not None,
         next=_next(build),
+        stray=_stray(record),
     )
     state = instance_state(facts)
     reason, message = _instance_words(record, state, build, operator)
@@ -105,6 +108,15 @@ def _inspection(record: InstanceRecord) -> Inspection:
     if record.runtime is None:
         return Inspection.PENDING if record.problem is None else Inspection.FAILED
     return Inspection.DONE if record.failed_mark is None else Inspection.OUTDATED
+
+
+def _stray(record: InstanceRecord) -> Stray:
+    drift, problem = record.drift, record.processes.problem
+    if drift is not None and (drift.failures or not HEALED.issuperset(drift.kinds)):
+        return Stray.DRIFTED
+    if problem is not None:
+        return Stray.MISLOADED if problem.reason in RESTARTABLE else Stray.DRIFTED
+    return Stray.HEALING if drift is not None else Stray.NONE
 
 
 def _course(activation: Activation | None) -> Course:
@@ -166,7 +178,6 @@ def _next(build: BuildRecord | None) -> Next:
 
 
 MESSAGES = {
-    State.ACTIVE: "",
     State.SUSPENDED: "",
     State.NO_BUILD: "no build is ready for it yet",
     State.NOT_INSPECTED: "it has not been inspected yet",
@@ -189,6 +200,12 @@ def _instance_words(
         case State.HELD_BACK:
             stays = "it stays so until the definition changes or someone retries it"
             return state, f"rolled back by {operator}; {stays}"
+        case State.HEALING | State.MISLOADED | State.DRIFTED:
+            drift = record.drift
+            problem = Problem("Drifted", drift.message) if drift else record.processes.problem
+            return _told(problem, state)
+        case State.ACTIVE:
+            return state, record.processes.remote if record.current else ""
         case State.WAITING:
             return state, record.wait
         case State.SUSPENDED_BEHIND:

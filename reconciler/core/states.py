@@ -43,6 +43,9 @@ class State(StrEnum):
     BUILD_RETRYING = "BuildRetrying"
     BUILD_FAILED = "BuildFailed"
     NO_BUILD = "NoBuild"
+    HEALING = "Healing"  # the share is not as recorded, and is written again
+    MISLOADED = "Misloaded"  # a component has loaded something else; it is restarted
+    DRIFTED = "Drifted"  # that, or the share, cannot be put right by itself
     INVALID = "Invalid"  # a mistake in an environment's file, or its removal is held
     NO_INSTANCE = "NoInstance"
 
@@ -84,6 +87,9 @@ TABLE: dict[State, Row] = {
     State.BUILD_RETRYING: Row(Health.HEALTHY, Held.RECONCILING, is_wrong=True),
     State.BUILD_FAILED: Row(Health.HEALTHY, Held.STALLED, is_wrong=True),
     State.NO_BUILD: Row(Health.HEALTHY, Held.RECONCILING),
+    State.HEALING: Row(Health.PROGRESSING, Held.RECONCILING),
+    State.MISLOADED: Row(Health.MISSING, Held.RECONCILING, is_wrong=True),
+    State.DRIFTED: Row(Health.MISSING, Held.STALLED, is_wrong=True),
     State.INVALID: Row(Health.HEALTHY, Held.STALLED, is_wrong=True),
     State.NO_INSTANCE: Row(Health.MISSING, Held.NONE),
 }
@@ -129,6 +135,15 @@ class Rollback(StrEnum):
     DONE = "done"
 
 
+class Stray(StrEnum):
+    """Difference of the share or of running components from what is recorded."""
+
+    NONE = "none"
+    HEALING = "healing"
+    MISLOADED = "misloaded"
+    DRIFTED = "drifted"
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
     """Facts on which the state of an instance depends.
@@ -147,6 +162,7 @@ class InstanceFacts:
     waits: bool = False
     failed: bool = False
     next: Next = Next.READY
+    stray: Stray = Stray.NONE
 
 
 COURSES = {
@@ -164,6 +180,14 @@ NEXTS = {
 }
 
 
+STRAY_STATES = {
+    Stray.HEALING: State.HEALING,
+    Stray.MISLOADED: State.MISLOADED,
+    Stray.DRIFTED: State.DRIFTED,
+}
+STRAYS = frozenset(STRAY_STATES.values())
+
+
 def instance_state(facts: InstanceFacts) -> State:
     """Return the state of an instance: the first of these that applies."""
     if facts.course is not Course.NONE:
@@ -177,6 +201,15 @@ def instance_state(facts: InstanceFacts) -> State:
         return State.NOT_READABLE
     if facts.inspection is Inspection.OUTDATED:
         return State.BASE_CHANGING
+    return _settled_state(facts)
+
+
+def _settled_state(facts: InstanceFacts) -> State:
+    """Return the state of an instance whose base is known, and that no activation changes."""
+    if facts.stray is Stray.DRIFTED and facts.waits:  # what it waits for may put that right
+        return State.MISLOADED
+    if facts.stray is not Stray.NONE:
+        return STRAY_STATES[facts.stray]
     if facts.at_target:
         return State.ACTIVE
     if facts.waits:
@@ -213,10 +246,11 @@ OF_BUILDS = frozenset({State.BUILDING, State.BUILD_RETRYING, State.BUILD_FAILED}
 """States about a build, which an environment and its instances share."""
 
 URGENCY = (
-    State.DEGRADED, State.ROLLED_BACK, State.ROLLING_BACK, State.RETRYING, State.NOT_READABLE,
-    State.BASE_CHANGING, State.ACTIVATING, State.WITHDRAWING, State.WAITING, State.BUILD_FAILED,
-    State.BUILD_RETRYING, State.BUILDING, State.NO_BUILD, State.NOT_INSPECTED, State.HELD_BACK,
-    State.SUSPENDED_BEHIND, State.SUSPENDED, State.ACTIVE,
+    State.DEGRADED, State.DRIFTED, State.MISLOADED, State.ROLLED_BACK, State.ROLLING_BACK,
+    State.RETRYING, State.NOT_READABLE, State.BASE_CHANGING, State.ACTIVATING, State.WITHDRAWING,
+    State.WAITING, State.BUILD_FAILED, State.BUILD_RETRYING, State.HEALING, State.BUILDING,
+    State.NO_BUILD, State.NOT_INSPECTED, State.HELD_BACK, State.SUSPENDED_BEHIND, State.SUSPENDED,
+    State.ACTIVE,
 )  # fmt: skip
 """States of instances, the one first that says most about their environment."""
 

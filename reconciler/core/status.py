@@ -151,7 +151,7 @@ def status(definitions: Definitions | None, records: Records, now: float) -> Sta
         ),
         instances=tuple(instances[name] for name in sorted(instances)),
         findings=acceptable(definitions, records).findings if definitions else records.findings,
-        problem=records.source_problem,
+        problem=records.share_problem or records.source_problem,
     )
 
 

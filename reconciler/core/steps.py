@@ -45,8 +45,8 @@ RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
 BLAMELESS = frozenset({
     "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
     "PodsRefused", "PodStuck", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
-    "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed", "GarbageCollection",
-    "LoaderMissing",
+    "ShareMissing", "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed",
+    "GarbageCollection", "LoaderMissing", "LoaderFellBack", "OtherBuildLoaded",
 })  # fmt: skip
 """Reasons for a failed activation that are not its build's fault: it is retried after a while."""
 

@@ -23,6 +23,7 @@ class WaitOn(StrEnum):
     WINDOW = "window"
     ANOTHER = "another"
     CONFIRMATION = "confirmation"
+    SHARE = "share"
 
 
 def waits_on(text: str) -> WaitOn | None:
@@ -71,6 +72,11 @@ def for_window(window: WindowState | None) -> str:
 def for_another(running: int) -> str:
     """Return the text for the limit of parallel activations."""
     return f"{WaitOn.ANOTHER} activation: {running} run, the limit"
+
+
+def for_share(why: str) -> str:
+    """The share is not there."""
+    return f"{WaitOn.SHARE}: {why}"
 
 
 def for_confirmation() -> str:

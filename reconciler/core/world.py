@@ -95,7 +95,7 @@ class World:
 
 T = TypeVar("T")
 
-EffectKind = Literal["inspect", "resolve", "construct", "verify", "perform"]
+EffectKind = Literal["inspect", "resolve", "construct", "verify", "perform", "heal"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ class ClusterRooms:
             wake=wake,
             settle=settings.activation.settle,
             watch=settings.activation.watch,
+            loader_since=share.loader_since,
         )
 
     @property

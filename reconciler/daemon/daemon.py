@@ -21,6 +21,7 @@ from typing import TypeVar
 from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.builds import maker, users
 from reconciler.core.definitions import Definitions, Instance
+from reconciler.core.drift import Sight, record_share, record_sights
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.focus import NOTHING, Decider
 from reconciler.core.model import Change, Records
@@ -32,6 +33,7 @@ from reconciler.daemon.garbage import collect_and_measure
 from reconciler.daemon.leadership import Leadership
 from reconciler.daemon.lockkeys import lock_key
 from reconciler.daemon.looking import Looking
+from reconciler.daemon.outside import Outside
 from reconciler.daemon.rooms import Rooms
 from reconciler.daemon.service import Service
 from reconciler.daemon.workers import Workers
@@ -51,6 +53,7 @@ LONGEST_SLEEP = 60.0
 DATABASE_RETRY = 2.0  # seconds between two attempts to reach the database at the start
 GC_AGAIN = 30.0  # seconds until an incomplete collection continues
 POLL = ("poll", "")
+LOOK = ("look", "")
 QUIET = ("poll", "gc", "look")  # effects that do not count as work in progress
 
 
@@ -63,10 +66,7 @@ class Daemon:
         self.rooms.wake = self._changed_outside
         self._reader = Reader(self.rooms.store)
         self._decider = Decider()
-        self._looking = Looking(
-            lambda instance: self.rooms.driver(instance).fingerprint(instance),
-            self.rooms.share.verified,
-        )
+        self._looking = Looking(Outside(self.rooms))
         self.rooms.records = lambda: self._records
         self.definitions: Definitions | None = None
         self._wakeup = threading.Event()
@@ -82,6 +82,8 @@ class Daemon:
         self._next_poll = 0.0  # monotonic time, like the following
         self._next_gc = time.monotonic() + settings.gc.interval
         self._polled = False
+        self._is_looking = False  # a first look outside has begun
+        self._has_looked = False  # and what it saw is in the records
         self._decided = False  # using the result of the first poll
         self._wake_at: float | None = None
         self._records = Records()
@@ -232,13 +234,17 @@ class Daemon:
 
     def _finished(self, plan: Plan) -> bool:
         """Return True if everything was read and nothing is in progress or about to start."""
-        busy = any(key[0] not in QUIET for key in self._workers.busy())
+        busy = any(key[0] not in QUIET for key in self._workers.unfinished())
+        if not self._has_looked:
+            return False
         active = any(i.activation is not None for i in self._records.instances.values())
         retrying = any(b.phase is BuildPhase.QUEUED for b in self._records.builds.values())
         return self._decided and not (busy or active or retrying or plan.effects)
 
     def _cycle(self, leadership: Leadership) -> Plan:
+        has_looked = self._is_looking and LOOK not in self._workers.busy()  # its report is there
         self._take_reports(leadership)
+        self._has_looked = self._has_looked or has_looked
         self._poll_if_due()
         polled = self._polled  # before observing: a poll that ends later is for the next decision
         world = self._observe()
@@ -322,7 +328,14 @@ class Daemon:
 
     def _start(self, effect: Effect) -> None:
         records = self._records
-        if effect.kind == "inspect":
+        if effect.kind == "heal":
+            record = records.instances[effect.key]
+            self._workers.start(
+                _pool("activation", record.definition),
+                ("perform", effect.key),  # never beside a step of an activation
+                lambda _: self.rooms.instance_effects.heal(record),
+            )
+        elif effect.kind == "inspect":
             record = records.instances[effect.key]
             self._workers.start(
                 _pool("other", record.definition),
@@ -393,14 +406,30 @@ class Daemon:
     def _look_if_due(self) -> None:
         if self._looking.due():
             records = self._records
-            self._workers.start("other", ("look", ""), lambda _: self._look(records))
+            self._is_looking |= self._workers.start("other", LOOK, lambda _: self._look(records))
 
-    def _look(self, records: Records) -> None:
+    def _look(self, records: Records) -> Report | None:
+        """Look outside; the report says only what the records do not say yet."""
+        problem, sights = None, dict[str, Sight]()
         try:
-            if self._looking.look(records):
-                self.wake()
+            seen = self._looking.look(records)
         except GroundcrewError as error:
-            log.warning("%s", error)
+            if error.reason != "ShareMissing":
+                log.warning("%s", error)
+                return None
+            problem = problem_of(error)
+        else:
+            sights = dict(seen.sights)
+            if seen.changed:
+                self.wake()
+
+        def apply(draft: Draft) -> None:
+            record_share(draft, problem)
+            record_sights(draft, sights)
+
+        draft = Draft(World(time.time(), records, policy=self.rooms.policy))
+        apply(draft)
+        return Report(apply) if draft.plan().change != NOTHING else None
 
     def _collect_if_due(self) -> None:
         if time.monotonic() < self._next_gc:

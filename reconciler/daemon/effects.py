@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -22,10 +23,12 @@ from reconciler.core.budget import demanded, measured
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
 from reconciler.core.definitions import Environment, Instance
+from reconciler.core.drift import record_healing
 from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import (
     Activation,
     BuildRecord,
+    DriftKind,
     InstanceRecord,
     Problem,
     StepResult,
@@ -36,6 +39,7 @@ from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption
+from reconciler.daemon.deviations import base_of
 from reconciler.daemon.lockkeys import shared_key
 from reconciler.faults import failpoint
 from reconciler.share.share import Share
@@ -233,9 +237,10 @@ class InstanceEffects:
                 driver.base(record.definition)
                 mark = driver.fingerprint(record.definition)
             driver.permit(record.definition)
+            self._share.require()  # what an empty mount point says is not what the pointer says
             runtime = self._inspect(driver.base(record.definition), record.team)
             pointer = self._share.pointer(name)
-            pointed = pointer.loaded(*_base(runtime)) if pointer is not None else None
+            pointed = pointer.loaded(*base_of(runtime)) if pointer is not None else None
         except GroundcrewError as error:
             problem = problem_of(error)
             return Report(lambda draft: record_inspection(draft, name, mark, None, problem))
@@ -284,7 +289,7 @@ class InstanceEffects:
         inherits = record.inherits and (not forward or wanted == record.current)
         made_for = record.current_runtime if inherits else runtime.key
         name = record.name
-        key, abi, airflow, listing = _base(runtime)
+        key, abi, airflow, listing = base_of(runtime)
         if self._share.points(
             name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
             listing=listing, inherits=inherits,
@@ -303,13 +308,52 @@ class InstanceEffects:
             )  # fmt: skip
         return self._switched(name)
 
+    def heal(self, record: InstanceRecord) -> Report:
+        """Write the pointer and the loader again as they are recorded."""
+        name = record.name
+        try:
+            done = self._write_again(record)
+        except GroundcrewError as error:
+            problem = problem_of(error)
+            return Report(lambda draft: record_healing(draft, name, "", problem))
+        except Exception as error:
+            log.exception("healing %s", name)
+            problem = problem_of(error)
+            return Report(lambda draft: record_healing(draft, name, "", problem))
+        failpoint("daemon.heal.done")
+        return Report(lambda draft: record_healing(draft, name, done, None))
+
+    def _write_again(self, record: InstanceRecord) -> str:
+        """Write what has drifted; return what was done, in words."""
+        runtime, drift = record.runtime, record.drift
+        assert runtime is not None, "what drifts is known"
+        assert drift is not None, "what drifts is known"
+        key, abi, airflow, listing = base_of(runtime)
+        build, made_for = record.current, record.current_runtime
+        load_into = record.current_load_into or record.definition.load_into
+        done = []
+        with self._share.making():  # nothing is collected between the look and the pointer
+            if DriftKind.LOADER in drift.kinds:
+                self._share.install_loader(record.name)
+                done.append("the loader was put back")
+            if DriftKind.POINTER in drift.kinds:
+                if build is not None and not self._share.verified(build, made_for or key):
+                    raise Retryable(
+                        "BuildMissing",
+                        f"the pointer cannot be put right: build {build} is not complete and "
+                        f"verified on the share",
+                    )
+                failpoint("daemon.heal.before-pointer")
+                write = partial(
+                    self._share.point, record.name, abi=abi, airflow=airflow, load_into=load_into
+                )
+                write(key, build, listing=listing, inherits=record.inherits)
+                if record.inherits and made_for is not None:
+                    write(made_for, build)
+                done.append(f"the pointer names {build or 'the bare base'} again")
+        return "; ".join(done)
+
     def _switched(self, name: str) -> StepResult:
         """Return what the pointer left out, read from the pointer so that a kill loses nothing."""
         pointer = self._share.pointer(name)
         return StepResult(Verdict.OK, dropped=pointer.dropped if pointer is not None else ())
-
-
-def _base(runtime: Runtime) -> tuple[str, str, str, str]:
-    """Return a runtime in a pointer's form: key, Python's ABI, Airflow's version and listing."""
-    abi = f"{runtime.python_tag}-{runtime.platform}"
-    return runtime.key, abi, runtime.airflow_version, runtime.listing

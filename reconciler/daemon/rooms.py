@@ -24,6 +24,7 @@ from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
 from reconciler.daemon.policy import policy_of
 from reconciler.daemon.reading import UNCONFINED
+from reconciler.daemon.share import prepare_share
 from reconciler.settings import Settings
 from reconciler.share.logs import keep_log
 from reconciler.share.share import Share
@@ -145,7 +146,7 @@ class Rooms:
         self.store.migrate()
         if (self.store.named(UNCONFINED) or "") != self._unconfined:
             self.store.name(UNCONFINED, self._unconfined)
-        self.share.prepare()
+        prepare_share(self.share, self.store)
 
     @property
     def logs(self) -> Path:

@@ -80,6 +80,11 @@ class Workers(Generic[R]):
         with self._lock:
             return frozenset(self._running)
 
+    def unfinished(self) -> frozenset[Key]:
+        """Keys of the effects under way, and of those whose report is not taken yet."""
+        with self._lock:
+            return frozenset(self._running.keys() | self._untaken)
+
     def reports(self) -> list[R]:
         """Return all reports since the last call."""
         found: list[R] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from reconciler.airflow.rest import TIMEOUT
@@ -12,7 +12,9 @@ from reconciler.doctor.finding import Check, Finding, off
 from reconciler.doctor.repo import Known, Repo
 from reconciler.settings import Settings
 
-OF_OBJECTS = (Check.SANDBOX, Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW)
+OF_OBJECTS = (
+    Check.SANDBOX, Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW, Check.PROCESSES,
+)  # fmt: skip
 MARGIN = 15.0  # seconds in addition to a check's own time limit
 REQUESTS = 10  # made by an Airflow check, each with its own time limit
 
@@ -56,7 +58,7 @@ def _own(settings: Settings) -> list[Task]:
     database = "database" if settings.database else settings.database_url
     tasks = [
         Task(Check.STATE, str(settings.state_dir), partial(records.look_state, settings)),
-        Task(Check.SHARE, str(settings.share), partial(share.look, settings.share)),
+        Task(Check.SHARE, str(settings.share), _share(settings)),
         Task(Check.DATABASE, database, partial(records.look_database, settings)),
         Task(Check.FORGE, "commit_status", partial(forge.look, settings), 60.0),
     ]
@@ -65,6 +67,10 @@ def _own(settings: Settings) -> list[Task]:
         for route in settings.notify.routes
     ]
     return tasks
+
+
+def _share(settings: Settings) -> Callable[[], Iterator[Finding]]:
+    return partial(share.look, settings.share, partial(records.known_share_id, settings))
 
 
 def _objects(settings: Settings, known: Known, wanted: Collection[Check]) -> list[Task]:
@@ -77,6 +83,8 @@ def _objects(settings: Settings, known: Known, wanted: Collection[Check]) -> lis
         about = f"instance/{one.name}"
         look = partial(airflow.look_api, settings, one)
         tasks.append(Task(Check.AIRFLOW, about, look, REQUESTS * TIMEOUT + MARGIN))
+        seen = partial(records.look_instance, settings, one.name)
+        tasks.append(Task(Check.PROCESSES, about, seen))
         if one.local is not None:
             tasks.append(Task(Check.LOCAL, about, partial(airflow.look_local, settings, one)))
     if any(one.local is not None for one in known.instances):

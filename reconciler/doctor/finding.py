@@ -21,6 +21,7 @@ class Check(StrEnum):
     KUBERNETES = "kubernetes"
     LOCAL = "local"
     AIRFLOW = "airflow"
+    PROCESSES = "processes"
     NOTIFY = "notify"
     FORGE = "forge"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from reconciler.airflow.kubernetes.loader import loaderless
 from reconciler.airflow.kubernetes.release import KINDS, TIER, component_of, labels_of
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
@@ -92,15 +93,9 @@ def _connected(
         component = component_of(workload)
         containers = workload["spec"]["template"]["spec"].get("containers") or []
         mounts = {m.get("mountPath") for c in containers for m in c.get("volumeMounts") or []}
-        paths = [
-            str(e.get("value", "")).split(":")
-            for c in containers
-            for e in c.get("env") or []
-            if e.get("name") == "PYTHONPATH"
-        ]
         if share not in mounts:
             unmounted.add(component)
-        elif not any(loader in path for path in paths):
+        if loaderless(workload, instance.name, share):
             unset.add(component)
     mend = f"upgrade the release with what `groundcrew airflow-values {instance.name}` prints"
     if unmounted:
@@ -108,10 +103,11 @@ def _connected(
             Check.KUBERNETES, about, Level.WARNING, "ShareNotMounted",
             f"nothing is mounted at {share} in {', '.join(sorted(unmounted))}", mend,
         )  # fmt: skip
-    if unset:
+    if unset:  # a hint: an image may bring it, and an activation asks the pods for a proof
+        words = f"the pod templates do not set PYTHONPATH to {loader} in {', '.join(sorted(unset))}"
         yield Finding(
             Check.KUBERNETES, about, Level.WARNING, "LoaderNotSet",
-            f"PYTHONPATH does not name {loader} in {', '.join(sorted(unset))}", mend,
+            f"{words}; unless its image does, no build is loaded there", mend,
         )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.daemon.reading import current, open_store
+from reconciler.daemon.share import SHARE
 from reconciler.doctor.finding import Check, Finding, Level, failed, good, off
 from reconciler.doctor.share import NETWORK, mounted, space
 from reconciler.settings import Settings
@@ -125,3 +127,46 @@ def _time(about: str, clock: float, began: float, ended: float) -> Finding:
         f"the database's clock differs by {skew:+.1f} s from this machine's",
         "let both machines keep time by NTP; times of windows and heartbeats are compared",
     )  # fmt: skip
+
+
+def known_share_id(settings: Settings) -> str:
+    """Return the id of the share that the records belong to, "" if they know none."""
+    try:
+        store = open_store(settings)
+    except GroundcrewError:  # said by the check of the database
+        return ""
+    try:
+        return store.named(SHARE) or ""
+    finally:
+        store.close()
+
+
+def look_instance(settings: Settings, name: str) -> Iterator[Finding]:
+    """Check what the daemon has seen of an instance's processes and of its part of the share."""
+    about = f"instance/{name}"
+    try:
+        record = current(settings).instances.get(name)
+    except GroundcrewError:  # said by the check of the database
+        record = None
+    if record is None:
+        yield off(Check.PROCESSES, about, "the daemon has not seen it yet")
+        return
+    troubles = []
+    if record.drift is not None:
+        troubles.append(("Drifted", record.drift.message))
+    if record.processes.problem is not None:
+        troubles.append((record.processes.problem.reason, record.processes.problem.message))
+    for reason, message in troubles:
+        mend = "see the runbook GroundcrewDrifted"
+        yield Finding(Check.PROCESSES, about, Level.WRONG, reason, message, mend)
+    remote = record.processes.remote if record.current is not None else ""
+    if remote:
+        yield Finding(
+            Check.PROCESSES, about, Level.WARNING, "ReadFromShare", remote,
+            "give them a folder for packs on a local disk, see GROUNDCREW_LOCAL in docs/share.md",
+        )  # fmt: skip
+    if not troubles and not record.processes.count:
+        yield off(Check.PROCESSES, about, "no component has proven yet what it has loaded")
+    elif not troubles and not remote:
+        words = f"{record.processes.count} processes have proven that they run what is recorded"
+        yield good(Check.PROCESSES, about, words)

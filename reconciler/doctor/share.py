@@ -6,12 +6,13 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
 from reconciler.doctor.finding import Check, Finding, Level, failed, good
+from reconciler.share import marker
 from reconciler.share.atomic import (
     DENIED,
     sync_directory,
@@ -28,13 +29,24 @@ GIB = 1 << 30
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "glusterfs", "fuse.glusterfs", "9p")
 
 
-def look(root: Path) -> Iterator[Finding]:
-    """Check the share at `root`; the files written for that are removed again."""
+def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]:
+    """Check the share at `root`; the files written for that are removed again.
+
+    `known` returns the id of the share that the records belong to, "" if they know none.
+    """
     about = str(root)
     if not root.is_dir():
         yield _wrong(
             about, "ShareMissing", "it is no directory",
             "mount the share there, or set share (GROUNDCREW_SHARE)",
+        )  # fmt: skip
+        return
+    recorded = known()
+    if recorded and marker.read(root) != recorded:  # nothing is written to an empty mount point
+        yield _wrong(
+            about, "ShareMissing",
+            f"its marker {marker.FILE} is missing or of another share than the records belong to",
+            "mount the share there; if it was restored or moved: `groundcrew adopt-share`",
         )  # fmt: skip
         return
     folder = temporary(root / "doctor")

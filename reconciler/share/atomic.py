@@ -43,11 +43,19 @@ def translating(what: str) -> Iterator[None]:
         raise translated(error, what) from error
 
 
-def make_directory(path: Path) -> None:
-    """Create a world-readable directory and its parents, whatever the umask."""
+def make_directory(path: Path, root: Path | None = None) -> None:
+    """Create a world-readable directory and its parents, whatever the umask.
+
+    With `root`, a share, its top-level folders are never created: if they are missing, so is the
+    share.
+    """
     if path.is_dir():
         return
-    make_directory(path.parent)
+    if root is not None and path.parent == root:
+        raise FileNotFoundError(
+            errno.ENOENT, "it is not there; see that the share is mounted", path
+        )
+    make_directory(path.parent, root)
     try:
         path.mkdir()
     except FileExistsError:

@@ -93,7 +93,7 @@ class Store:
         path = whole_path(self.entry(digest))
         with translating(f"writing store entry {digest[:12]}"):
             files = files_of(staged)
-            make_directory(path.parent)
+            make_directory(path.parent, self.root)
             sweep(path.parent)
             temp = temporary(path)
             try:
@@ -159,7 +159,7 @@ class Store:
         """Fill the folder of an entry, then rename it; `fill` returns (files, bytes)."""
         path = self.entry(digest)
         with translating(f"writing store entry {digest[:12]}"):
-            make_directory(path.parent)
+            make_directory(path.parent, self.root)
             sweep(path.parent)
             if path.exists() and not self.is_spread(digest):  # not complete, and not created here
                 shutil.rmtree(path)

@@ -78,6 +78,7 @@ def collect_garbage(
     to leave the rest for another time. Raises Retryable if the share cannot be read, since nothing
     is removed on a guess, and while a build is being put on the share.
     """
+    share.require()
     with collecting(share.root):
         sizes = sizes or Sizes(share)
         keep = roots | _in_use(held, now, grace) | _pointed(share)

@@ -31,7 +31,7 @@ def keep_log(share: Share, key: str, log: Path) -> None:
         return
     share.check()
     with translating("keeping the log of a build"):
-        make_directory(share.root / "logs")
+        make_directory(share.root / "logs", share.root)
     replace_file(share.root / "logs" / f"{key}.log", data, "share.keep_log")
 
 

@@ -15,13 +15,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from reconciler.core.errors import Stalled
 from reconciler.faults import failpoint
-from reconciler.share import locks
+from reconciler.share import locks, marker
 from reconciler.share.atomic import (
     make_directory,
     publish_directory,
@@ -37,7 +38,8 @@ from reconciler.share.hot import HOT, Need, hot_json, hot_packs, pack_entry
 from reconciler.share.packs import Pack
 
 PACKERS = 4  # entries packed at once
-LOADER = ("groundcrew_packs.py", "groundcrew_local.py", "sitecustomize.py")
+PROVES = "groundcrew_proof.py"  # the part of the loader that leaves proofs
+LOADER = ("groundcrew_packs.py", "groundcrew_local.py", PROVES, "sitecustomize.py")
 BASES = 4  # bases of one instance for which its pointer has entries: the newest
 BARE = "none"  # the bare base, instead of a build id
 BUILD_ID = re.compile(r"^[0-9a-f]{16}$")
@@ -88,14 +90,17 @@ class Share(Store):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.check: Callable[[], None] = lambda: None  # raises if this daemon may not act
+        self.id = ""  # of its marker, once `prepare` has read it
 
-    def prepare(self) -> None:
+    def prepare(self, known: marker.Known = marker.Known()) -> None:  # noqa: B008 - it is frozen
         """Create the layout and remove what killed writers left.
 
-        Raises Stalled("ShareUnwritable") if that fails.
+        Raises Stalled("ShareMissing") if it is not the share that the records belong to,
+        Stalled("ShareUnwritable") if it cannot be written.
         """
         try:
-            for part in ("store/sha256", "builds", "instances"):
+            self.id = marker.recognise(self.root, known)
+            for part in ("store/sha256", "builds", "instances", "logs", "tools"):
                 make_directory(self.root / part)
             probe = temporary(self.root / "probe")
             write_file(probe, b"")
@@ -111,12 +116,22 @@ class Share(Store):
 
     def space(self) -> tuple[int, int]:
         """Return the file system's (size, space for the daemon) in bytes; may hang."""
+        self.require()
         with translating("looking how full the share is"):
             found = os.statvfs(self.root)
         return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
+    def require(self) -> None:
+        """Raise Retryable("ShareMissing") if the prepared share is not there any more."""
+        if self.id:
+            marker.require(self.root, self.id)
+
     def making(self) -> AbstractContextManager[None]:
-        """Hold off the garbage collector while a build is put on the share; see `locks`."""
+        """Hold off the garbage collector while a build is put on the share; see `locks`.
+
+        Raises Retryable, such as ShareMissing.
+        """
+        self.require()
         return locks.making(self.root)
 
     # --------------------------------------------------------------------------------- builds
@@ -148,7 +163,7 @@ class Share(Store):
             if path.exists():
                 shutil.rmtree(path)
             temp = temporary(path)
-            make_directory(temp)
+            make_directory(temp, self.root)
             try:
                 for name in sorted(files, key=lambda name: name == "build.json"):
                     failpoint(f"share.put_build.{name}")
@@ -219,13 +234,20 @@ class Share(Store):
         """Record that a build was verified for a runtime, with the verification's report."""
         folder = self.build_path(build_id) / "verified"
         with translating(f"marking build {build_id} as verified"):
-            make_directory(folder)
+            make_directory(folder, self.root)
             text = json.dumps({"schema": 1, "runtime": runtime_key, **report}, sort_keys=True)
             replace_file(folder / f"{runtime_key}.json", text.encode(), "share.mark_verified")
 
     def verified(self, build_id: str, runtime_key: str) -> bool:
         """Return True if the build is complete, and verified for this runtime."""
         return self.report(build_id, runtime_key) is not None
+
+    def is_present(self, build_id: str, runtime_key: str) -> bool:
+        """Return True if a build seems to be complete and verified: its marks are there."""
+        folder = self.build_path(build_id)
+        with translating(f"looking for build {build_id}"):
+            marks = (folder / "build.json", folder / "verified" / f"{runtime_key}.json")
+            return all(mark.is_file() for mark in marks)
 
     def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
         """Return the verification report of a complete build for this runtime, or None.
@@ -261,7 +283,7 @@ class Share(Store):
         if path.is_dir():
             return path
         with translating("placing the tools of Jobs"):
-            make_directory(path.parent)
+            make_directory(path.parent, self.root)
             temp = temporary(path)
             make_directory(temp)
             try:
@@ -284,14 +306,26 @@ class Share(Store):
         """Install the loader, once per version of it; return its directory."""
         folder = self.instance_path(instance) / "loader"
         with translating(f"installing the loader of {instance}"):
-            make_directory(folder)
-            for name in LOADER:  # in the order of their dependencies
-                source = resources.files("reconciler.share") / "loader" / name
-                data = source.read_bytes()
+            make_directory(folder, self.root)
+            for name, data in loader_files().items():  # in the order of their dependencies
                 path = folder / name
                 if not path.is_file() or path.read_bytes() != data:
                     replace_file(path, data, "share.install_loader")
         return folder
+
+    def instances_with_loader(self) -> list[str]:
+        """Return the instances that have a loader, whatever release installed it."""
+        with translating("listing the instances"):
+            folders = [Path(entry.path) for entry in os.scandir(self.root / "instances")]
+            return sorted(f.name for f in folders if NAME.match(f.name) and (f / "loader").is_dir())
+
+    def loader_since(self, instance: str) -> float | None:
+        """Return since when an instance's loader leaves proofs; None if it does not."""
+        with translating(f"looking at the loader of {instance}"):
+            try:
+                return (self.instance_path(instance) / "loader" / PROVES).stat().st_mtime
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def pointer(self, instance: str) -> Pointer | None:
         """Return an instance's pointer, or None if it is missing or invalid."""
@@ -368,10 +402,17 @@ class Share(Store):
         }
         folder = self.instance_path(instance)
         with translating(f"switching {instance}"):
-            make_directory(folder)
+            make_directory(folder, self.root)
             sweep(folder)
         self.check()
         replace_file(folder / "pointer.json", json.dumps(document).encode(), "share.point")
+
+
+@cache
+def loader_files() -> Mapping[str, bytes]:
+    """Return the files of this release's loader by their names, in the order to write them."""
+    folder = resources.files("reconciler.share") / "loader"
+    return {name: (folder / name).read_bytes() for name in LOADER}
 
 
 def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[str, Named]:

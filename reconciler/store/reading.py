@@ -89,6 +89,7 @@ class Reader:
             accepted_revision=state.accepted_revision,
             prune_confirmed=state.prune_confirmed,
             source_problem=state.source_problem,
+            share_problem=state.share_problem,
             findings=state.findings,
             removals=state.removals,
             unreadable=rows.named(

@@ -254,6 +254,7 @@ class Store(Outbox):
                 accepted_revision=state.accepted_revision,
                 prune_confirmed=state.prune_confirmed,
                 source_problem=state.source_problem,
+                share_problem=state.share_problem,
                 findings=state.findings,
                 removals=state.removals,
             )

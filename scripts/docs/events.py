@@ -45,6 +45,7 @@ DATA = {
     "packages_removed": "list of text: `name version`",
     "packages_changed": "list of text: `name old → new`",
     "commit_to_active": "number: seconds from seeing the commit; only where a commit asked",
+    "kinds": "list of text: what has changed: `pointer`, `loader`, `build`",
     "builds": "number: builds deleted",
     "bytes": "number: bytes freed",
 }
@@ -140,6 +141,20 @@ TABLES: dict[str, dict[str, Kind]] = {
         "RequestRefused": Kind("there is no such object", REQUEST),
     },
     "The share": {
+        "ShareMissing": Kind("the share is not mounted, or is another one; nothing begins"),
+        "ShareBack": Kind("it is there again"),
+        "Drifted": Kind(
+            "what lies on the share for an instance is not as it is recorded: somebody else has "
+            "changed it",
+            ("kinds",),
+        ),
+        "DriftHealed": Kind("it is as recorded again; the message says what was written"),
+        "DriftStays": Kind("it could not be put right; that is tried again"),
+        "BuildNotLoaded": Kind(
+            "a component runs on the bare base or another build; the reason is `LoaderFellBack`, "
+            "`LoaderMissing` or `OtherBuildLoaded`, and the message has its loader's words"
+        ),
+        "BuildLoaded": Kind("all components run what is recorded again"),
         "GarbageCollected": Kind(
             "what no process can load any more was deleted", ("builds", "bytes")
         ),

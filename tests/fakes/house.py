@@ -69,6 +69,7 @@ def stored(records: Records, change: Change) -> Records:
     return Records(
         environments, instances, builds, repo.accepted_revision, repo.prune_confirmed,
         repo.source_problem, repo.findings, repo.removals, records.unreadable,
+        repo.share_problem,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ and really runs the commands of a Job's pods. A test may change while it runs:
 - `images[reference] = LabImage(root=venv, digest="sha256:…")`
 - `nfs["server:/path"] = directory`, `hidden.add("/directory/of/the/host")`
 - `behave`: a function that may return another Behaviour for a pod at its start
+- `prove`: a function that returns what the loader writes into the log of a played container
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ class Kubelet:
         self.nfs: dict[str, Path] = {}
         self.hidden: set[str] = set(HIDDEN)
         self.behave: Callable[[Json], Behaviour | None] = lambda pod: None
+        self.prove: Callable[[Json, Json], str] = lambda pod, container: ""
         self.nodes = {
-            name: Node(name, api, work, self.images, self.nfs, self.hidden) for name in nodes
+            name: Node(name, api, work, self.images, self.nfs, self.hidden, self._proof)
+            for name in nodes
         }
         self._lives: dict[str, PodLife] = {}
         self._lock = threading.Lock()
@@ -205,6 +208,9 @@ class Kubelet:
             life = self._lives.pop(pod["metadata"]["uid"], None)
         if life is not None:
             life.vanish()
+
+    def _proof(self, pod: Json, container: Json) -> str:
+        return self.prove(pod, container)
 
     def _find_log(
         self, namespace: str, pod: str, container: str, previous: bool

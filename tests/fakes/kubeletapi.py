@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -65,9 +66,12 @@ def _handler(find: Find) -> type[BaseHTTPRequestHandler]:
             self.send_header("Transfer-Encoding", "chunked")
             follow = asked.get("follow") == "true"
             tail = int(asked["tailLines"]) if "tailLines" in asked else None
+            timed = asked.get("timestamps") == "true"
             try:
                 begun = False  # a kubelet sends its headers with the first byte
                 for chunk in _chunks(path, tail, follow, ended):
+                    if timed:  # those of a followed log would have to be of each line's writing
+                        chunk = _timed(chunk, path)
                     if not begun:
                         self.end_headers()
                         begun = True
@@ -80,6 +84,12 @@ def _handler(find: Find) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
 
     return Handler
+
+
+def _timed(chunk: bytes, path: Path) -> bytes:
+    """Lines as a kubelet sends them with their times: here, all at the file's birth."""
+    moment = datetime.fromtimestamp(path.stat().st_ctime, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ ")
+    return b"".join(moment.encode() + line for line in chunk.splitlines(keepends=True))
 
 
 def _chunks(

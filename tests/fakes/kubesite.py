@@ -31,7 +31,7 @@ from tests.fakes.lab import Lab
 from tests.fakes.podstatus import LabImage
 from tests.fakes.releases import Release
 from tests.fakes.site import BAD_LIVE, GOOD, IDENTITY
-from tests.fakes.stand import rights
+from tests.fakes.stand import proof_line, rights
 
 COMMAND = """#!{python}
 import os, signal, subprocess, sys
@@ -82,11 +82,12 @@ class KubeSite:
 
     def __enter__(self) -> Self:
         if self.played:
-            self.lab.kubelet.behave = self._behave
+            self.lab.kubelet.behave, self.lab.kubelet.prove = self._behave, self._prove
         return self
 
     def __exit__(self, *_: object) -> None:
         self.lab.kubelet.behave = lambda pod: None
+        self.lab.kubelet.prove = lambda pod, container: ""
         if self._store is not None:
             self._store.close()
         self._stack.close()
@@ -105,6 +106,18 @@ class KubeSite:
                     b"{}",
                 )
                 threading.Timer(0.5, place.airflow.answer, ("POST", *said)).start()
+
+    def _prove(self, pod: Json, container: Json) -> str:
+        """A played pod has loaded what its instance's pointer names."""
+        path = next(
+            (e["value"] for e in container.get("env") or [] if e["name"] == "PYTHONPATH"), ""
+        )
+        component = (pod["metadata"].get("labels") or {}).get("component", "")
+        if container["name"] != component or not path:
+            return ""
+        pointer = self.share.pointer(Path(path).parent.name)
+        builds = [named.build for named in pointer.entries.values()] if pointer else []
+        return proof_line(component, build=(builds or ["none"])[-1])
 
     # ------------------------------------------------------------------------------- releases
 

@@ -30,6 +30,7 @@ class Node:
     images: Mapping[str, LabImage]
     nfs: Mapping[str, Path]
     hidden: set[str]
+    prove: Callable[[Json, Json], str]
     lost: threading.Event = field(default_factory=threading.Event)
 
 
@@ -191,7 +192,7 @@ class PodLife(threading.Thread):
             one.state, one.ready = state or one.state, ready
             if "running" in one.state:
                 with self.log(one).open("a") as file:
-                    file.write(log if state else "")
+                    file.write(self.node.prove(self.pod, one.spec) + log if state else "")
 
     # -------------------------------------------------------------------------------------- running
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
+from reconciler.airflow.proof import MARK
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.core.model import Activation, StepResult, Trigger
@@ -24,6 +26,7 @@ from tests.fakes.lab import Administration, Lab
 from tests.fakes.podstatus import Behaviour
 from tests.fakes.releases import Release
 
+_PROOFS: dict[str, dict[str, dict[str, Any]]] = {}  # by namespace and component
 _BEHAVIOURS: dict[str, dict[str, dict[str, str]]] = {}  # by namespace and component
 
 
@@ -79,9 +82,13 @@ class Stand:
             probe_timeout=20.0,
         )  # fmt: skip
 
-    def install(self, release: Release | None = None) -> None:
-        """Apply the release, and wait until it is up."""
+    def install(self, release: Release | None = None, *, connected: bool = True) -> None:
+        """Apply the release, with PYTHONPATH set to the loader if it has no variables."""
         self.release = release or self.release
+        if connected and not self.release.env:
+            value = f"/srv/groundcrew/instances/{self.instance.name}/loader"
+            env = ({"name": "PYTHONPATH", "value": value},)
+            self.release = replace(self.release, env=env)
         self.lab.apply(self.release.manifests(self.space))
 
     def up(self) -> None:
@@ -115,6 +122,11 @@ class Stand:
             self.lab.api.patch(kind, self.space, name, {"spec": spec})
 
     @property
+    def proofs(self) -> dict[str, dict[str, Any]]:
+        """Changes to the proofs of pods that start from now on."""
+        return _PROOFS.setdefault(self.space, {})
+
+    @property
     def behaviours(self) -> dict[str, dict[str, str]]:
         """Return the behaviour of pods that start from now on, by component or set of workers."""
         return _BEHAVIOURS.setdefault(self.space, {})
@@ -134,13 +146,29 @@ def standing(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
         "clusters": {"lab": {"schedule_timeout": 3}},
     })  # fmt: skip
     clusters = Clusters(settings)
-    lab.kubelet.behave = _behave
+    lab.kubelet.behave, lab.kubelet.prove = _behave, _prove
     with FakeAirflow("3") as airflow:
         release = Release(groomers=False, persistence=False)
         yield Stand(lab, space, tmp_path, airflow, release, clusters, threading.Event(), user)
     clusters.close()
-    lab.kubelet.behave = lambda pod: None
+    lab.kubelet.behave, lab.kubelet.prove = lambda pod: None, lambda pod, container: ""
     lab.drop(space)
+
+
+def _prove(pod: Json, container: Json) -> str:
+    """Return what a container's loader says: all is well, unless a test says otherwise."""
+    paths = [e["value"] for e in container.get("env") or [] if e["name"] == "PYTHONPATH"]
+    component = (pod["metadata"].get("labels") or {}).get("component", "")
+    if container["name"] != component or not any(p.endswith("/loader") for p in paths):
+        return ""
+    told = _PROOFS.get(pod["metadata"]["namespace"], {}).get(component, {})
+    return proof_line(component, **{"build": "b" * 16, **told})
+
+
+def proof_line(component: str, build: str, *, said: str = "", pinned: bool = False) -> str:
+    """A line that a loader leaves."""
+    proof = {"component": component, "build": build, "pinned": pinned, "local": False, "said": said}
+    return f"{MARK}{json.dumps(proof)}\n"
 
 
 def _behave(pod: Json) -> Behaviour | None:

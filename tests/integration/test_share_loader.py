@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from gitsource.fields import ENV_REFUSED, ENV_REFUSED_PREFIXES
+from reconciler.airflow.proof import MARK, find, parse
 from reconciler.builder.inspection import inspect_base
+from reconciler.core.loaded import Loaded
 from reconciler.share.share import Share
 from tests.fakes.base import VERSION, make_base
 from tests.fakes.loading import ENV, Bases, Site
@@ -186,6 +189,100 @@ def test_a_process_that_fell_back_pins_its_children_to_the_base(
     )
     assert site.run(child).split() == ["False", "False"]
     assert site.run(HAS) == "True"
+
+
+COMMANDS = [
+    (("airflow", "scheduler"), "scheduler"),
+    (("/opt/bin/airflow", "celery", "worker", "-q", "x"), "worker"),
+    (("airflow", "tasks", "run", "x"), ""),
+    (("airflow", "db", "check"), ""),
+    (("airflow.sdk.execution_time.execute_workload",), ""),
+    ((), ""),
+]
+
+
+@pytest.mark.parametrize(("words", "component"), COMMANDS, ids=str)
+def test_a_component_leaves_a_proof_and_nothing_else_does(
+    words: tuple[str, ...], component: str, share: Share, tmp_path: Path
+) -> None:
+    """One line on stderr, and a file of the same; its children and tasks leave none."""
+    site = Site(tmp_path, share, sys.executable)
+    child = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', '', 'airflow', 'triggerer'])"
+    )
+    left = _proofs(site, tmp_path, child if component else "", *words)
+    assert [proof.component for proof in left] == ([component] if component else [])
+    for proof in left:
+        loads = component == "scheduler"  # the only one that the pointer says
+        assert (proof.build, proof.pinned, proof.local) == (A if loads else None, False, False)
+        assert proof.said.startswith("'WITH_NUL' is not set" if loads else "")
+
+
+def test_a_proof_says_what_went_wrong(share: Share, tmp_path: Path) -> None:
+    """The build is gone, its document is broken, or somebody pinned another one."""
+    site = Site(tmp_path, share, sys.executable)
+    document = share.build_path(A) / "build.json"
+    whole = document.read_text()
+    document.write_text("{")
+    (broken,) = _proofs(site, tmp_path, "", "airflow", "scheduler")
+    assert broken.build is None
+    assert broken.said.startswith("the bare base, because: JSONDecodeError")
+    document.unlink()
+    (gone,) = _proofs(site, tmp_path, "", "airflow", "scheduler")
+    assert gone.said == f"build {A} is not on the share; going on with the bare base"
+    document.write_text(whole.replace(abi_of(sys.executable), "cp27-other"))
+    (other,) = _proofs(site, tmp_path, "", "airflow", "scheduler")
+    assert "is not for cp3" in other.said
+    (pinned,) = _proofs(site, tmp_path, "", "airflow", "scheduler", GROUNDCREW_BUILD="none")
+    assert (pinned.build, pinned.pinned) == (None, True)
+
+
+def test_proofs_of_ended_processes_go_and_others_folders_are_not_used(
+    share: Share, tmp_path: Path
+) -> None:
+    """A folder that anybody may write to holds no proof; the line is there all the same."""
+    site = Site(tmp_path, share, sys.executable)
+    folder = tmp_path / "temp" / f"groundcrew-{os.getuid()}" / "proofs"
+    _proofs(site, tmp_path, "", "airflow", "scheduler")
+    (first,) = folder.iterdir()
+    _proofs(site, tmp_path, "", "airflow", "scheduler")
+    (second,) = folder.iterdir()
+    assert first != second
+    folder.parent.chmod(0o777)
+    done = _started(site, tmp_path, "", "airflow", "scheduler")
+    assert find(done.stderr, "x") is not None
+    assert list(folder.iterdir()) == [second]
+
+
+def test_on_kubernetes_the_log_is_enough(share: Share, tmp_path: Path) -> None:
+    """The first process of a container counts whatever its name is; nothing is written to disk."""
+    site = Site(tmp_path, share, sys.executable)
+    done = _started(site, tmp_path, "", "airflow", "scheduler", KUBERNETES_SERVICE_HOST="10.0.0.1")
+    assert find(done.stderr, "x") is not None
+    assert not (tmp_path / "temp").exists()
+
+
+def _started(
+    site: Site, tmp_path: Path, code: str, *words: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [site.python, "-c", code, *words],
+        env={
+            "PATH": os.defpath, "PYTHONPATH": f"{site.loader}:{site.site}",
+            "TMPDIR": str(tmp_path / "temp"), **env,
+        },
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+
+
+def _proofs(site: Site, tmp_path: Path, code: str, *words: str, **env: str) -> list[Loaded]:
+    """The proofs on stderr, which the files must say too."""
+    done = _started(site, tmp_path, code, *words, **env)
+    lines = [line for line in done.stderr.splitlines() if MARK in line]
+    folder = tmp_path / "temp" / f"groundcrew-{os.getuid()}" / "proofs"
+    files = [path.read_text() for path in folder.iterdir()] if folder.is_dir() else []
+    assert [line.partition(MARK)[2] for line in lines] == files
+    return [proof for line in files if (proof := parse(line, "x")) is not None]
 
 
 def test_a_shadowed_sitecustomize_still_runs(share: Share, tmp_path: Path) -> None:

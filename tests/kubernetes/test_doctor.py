@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,9 @@ def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) ->
     """First a wrong name is reported, then a share that is not mounted, then a missing loader."""
     with standing(lab, tmp_path) as stand:
         cluster, settings = stand.clusters.of("lab"), settings_of(stand)
-        stand.install()
+        stand.install(connected=False)
         found = list(look_release(cluster, settings, stand.instance))
-        assert reasons(found) == [("warning", "ShareNotMounted")]
+        assert reasons(found) == [("warning", "ShareNotMounted"), ("warning", "LoaderNotSet")]
         assert "scheduler" in found[0].message
         assert "groundcrew airflow-values red-dev" in found[0].mend
         elsewhere = Instance(
@@ -97,7 +98,11 @@ def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) ->
             volumes=({"name": "groundcrew", "emptyDir": {}},),
             mounts=({"name": "groundcrew", "mountPath": str(settings.share)},),
         )  # fmt: skip
-        stand.install(mounted)
+        stand.install(mounted, connected=False)
+        found = list(look_release(cluster, settings, stand.instance))
+        assert reasons(found) == [("warning", "LoaderNotSet")]
+        path = {"name": "PYTHONPATH", "value": "/elsewhere/instances/red-dev/loader"}
+        stand.install(replace(mounted, env=(path,)))
         found = list(look_release(cluster, settings, stand.instance))
         assert reasons(found) == [("warning", "LoaderNotSet")]
 

@@ -23,6 +23,7 @@ from reconciler.core.states import (
     Next,
     Rollback,
     State,
+    Stray,
     environment_health,
     environment_state,
     environment_sync,
@@ -41,7 +42,7 @@ MAYBE_SYNCED = {Sync.SYNCED, Sync.OUT_OF_SYNC}
 
 
 def every_instance() -> list[InstanceFacts]:
-    facts = product(Inspection, Course, BOTH, BOTH, BOTH, Rollback, BOTH, BOTH, Next)
+    facts = product(Inspection, Course, BOTH, BOTH, BOTH, Rollback, BOTH, BOTH, Next, Stray)
     return [InstanceFacts(*one) for one in facts]
 
 
@@ -145,7 +146,7 @@ def test_every_combination_of_facts_gives_an_environment_one_consistent_state() 
         ), facts
         if TABLE[state].condition is Held.STALLED:
             assert invalid or Next.FAILED in of_builds or {
-                State.ROLLED_BACK, State.BUILD_FAILED
+                State.ROLLED_BACK, State.BUILD_FAILED, State.DRIFTED
             } & {one for one, _ in group}, facts  # fmt: skip
         if TABLE[state].condition is Held.READY and not suspended:
             assert {one for one, _ in group} <= {State.ACTIVE, State.SUSPENDED}, facts

@@ -18,6 +18,7 @@ TEXTS = {
     waits.for_window(None): WaitOn.WINDOW,
     waits.for_window(WindowState(False, 60.0)): WaitOn.WINDOW,
     waits.for_another(8): WaitOn.ANOTHER,
+    waits.for_share("it is not mounted"): WaitOn.SHARE,
     waits.for_confirmation(): WaitOn.CONFIRMATION,
 }
 

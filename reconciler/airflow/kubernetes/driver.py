@@ -7,12 +7,13 @@ nothing else. A GitOps tool that manages the release must ignore that annotation
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from reconciler.airflow.declared import Declared
 from reconciler.airflow.gate import Gate
 from reconciler.airflow.kubernetes import events, rollout
+from reconciler.airflow.kubernetes.proofs import Proofs
 from reconciler.airflow.kubernetes.release import Release, component_of, mark_of, replicas_of
 from reconciler.airflow.rest import Api
 from reconciler.airflow.steps import SERVERS, RestSteps, served
@@ -21,6 +22,7 @@ from reconciler.cluster.clusters import Clusters
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
+from reconciler.core.loaded import Loaded
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.runtime import Base
@@ -41,7 +43,8 @@ class KubernetesDriver:
     `declared` returns the providers and plugins of a build; `check` raises if this daemon may not
     act; `wake` wakes the loop when an image has changed. `settle` is the number of seconds that
     each restarted pod must stay up before the gate is passed, `watch` the number of seconds that
-    the instance must stay healthy after its pools are restored.
+    the instance must stay healthy after its pools are restored. `loader_since` returns when an
+    instance's loader began to leave proofs.
     """
 
     def __init__(
@@ -54,7 +57,9 @@ class KubernetesDriver:
         wake: Callable[[], None] = lambda: None,
         settle: float = 0.0,
         watch: float = 0.0,
+        loader_since: Callable[[str], float | None] = lambda _: None,
     ) -> None:
+        self._proofs = Proofs(loader_since)
         self._settle = settle
         self._clusters = clusters
         self._rest = RestSteps(secrets_dir, check, watch)
@@ -89,6 +94,15 @@ class KubernetesDriver:
         release = self._release(instance)
         release.pods_mirror.listen(self._looked)
         return release.mark()
+
+    def processes(
+        self, instance: Instance, load_into: Collection[str]
+    ) -> tuple[Loaded, ...] | None:
+        """Return what the pods of these components have loaded, by their logs."""
+        release = self._release(instance)
+        if not release.pods_mirror.fresh:
+            return None
+        return self._proofs.processes(release, instance, load_into)
 
     def oldest_process(self, instance: Instance, now: float) -> float | None:
         """Return when the oldest pod was created, of components and of tasks."""
@@ -150,6 +164,7 @@ class KubernetesDriver:
                 if error.reason == "Forbidden":  # nothing is started that could not be finished
                     raise Stalled(error.reason, error.message) from error
                 raise
+        self._proofs.require(release, instance, activation)
         seen = self._rest.observe(instance)
         if not release.tasks_apart():
             return seen
@@ -312,6 +327,9 @@ class KubernetesDriver:
             if problem is not None:
                 return StepResult(Verdict.FAILED, problem)
             starts[component] = max(starts.get(component, 0.0), rollout.started(pods))
+        unproven = self._proofs.verdict(release, instance, activation, now)
+        if unproven is not None:
+            return unproven
         components = release.components()
         build, loads = served(activation)
         wanted = build is not None and loads and components & {*SERVERS}

@@ -28,7 +28,8 @@ EVENTS = (
     "BuildRetry", "BuildCancelled", "ActivationStarted", "ActivationPhase", "ActivationActive",
     "ActivationAborted", "RolledBack", "Quarantined", "Degraded", "Suspended", "Resumed",
     "RetryRequested", "RefreshRequested", "RollbackRequested", "RollbackRefused", "RequestRefused",
-    "DagsParsed", "DagsNotSeen", "GarbageCollected", "GarbageFailed",
+    "DagsParsed", "DagsNotSeen", "ShareMissing", "ShareBack", "Drifted", "DriftHealed",
+    "DriftStays", "BuildNotLoaded", "BuildLoaded", "GarbageCollected", "GarbageFailed",
 )  # fmt: skip
 """Kinds of events, for the filter."""
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}

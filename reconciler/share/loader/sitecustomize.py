@@ -9,6 +9,9 @@ Environment: GROUNDCREW_BUILD pins a build id ("none": the bare base) and overri
 GROUNDCREW_COMPONENT names the Airflow component if the command line does not show it;
 GROUNDCREW_LOCAL and GROUNDCREW_LOCAL_LIMIT say where packs are unpacked (see groundcrew_local). It
 sets GROUNDCREW_BUILD for its children, and GROUNDCREW_PYTHON, with which programs of a build start.
+
+The first process of a component leaves a proof of what it has loaded (see groundcrew_proof);
+GROUNDCREW_PROOF tells its children that this is done.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ _COMMANDS = {
     "worker": "worker",
     "tasks": "worker",
 }
+_said = []  # type: ignore[var-annotated]  # what this start had to tell
 _REFUSED = ("PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG")
 _REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
 
@@ -55,10 +59,17 @@ def _airflow() -> tuple | None:  # type: ignore[type-arg]
 
 def _component() -> str:
     """Return the Airflow component that this process is, or "" if it is none."""
-    named = os.environ.get("GROUNDCREW_COMPONENT", "")
-    if named:
-        return named
-    words = list(getattr(sys, "orig_argv", None) or getattr(sys, "argv", None) or [])
+    return os.environ.get("GROUNDCREW_COMPONENT", "") or _commanded()
+
+
+def _words() -> list:  # type: ignore[type-arg]
+    """Return the command line of this process."""
+    return list(getattr(sys, "orig_argv", None) or getattr(sys, "argv", None) or [])
+
+
+def _commanded() -> str:
+    """Return the Airflow component that the command line starts, tasks included, or ""."""
+    words = _words()
     for index, word in enumerate(words):
         name = os.path.basename(word)
         module = index > 0 and words[index - 1] == "-m" and word == "airflow"
@@ -111,18 +122,21 @@ def _chosen(here: str, abi: str, airflow: str, listing: str) -> str | None:
     return None if build == "none" else build
 
 
-def _load(here: str) -> None:
-    """Find this process's build, pin it for the children, and load it."""
+def _load(here: str) -> bool:
+    """Find this process's build, pin it for the children, and load it.
+
+    Return True if it is read from local folders, at least in part.
+    """
     found = _airflow()
     if found is None:
-        return
+        return False
     system = os.uname()
     version = sys.version_info
     abi = "cp%d%d-%s_%s" % (version[0], version[1], system.sysname.lower(), system.machine)
     build = _chosen(here, abi, *found)
     if not build or not build.isalnum():
         os.environ["GROUNDCREW_BUILD"] = "none"
-        return
+        return False
     os.environ["GROUNDCREW_BUILD"] = build
     os.environ["GROUNDCREW_PYTHON"] = sys.executable or "python3"
     root = os.path.dirname(os.path.dirname(os.path.dirname(here)))
@@ -137,10 +151,13 @@ def _load(here: str) -> None:
     else:
         manifest = noted[0]
     if manifest is None or manifest.get("abi") != abi:
-        _say("build %s is not for %s; going on with the bare base" % (build, abi))
+        why = "is not on the share" if manifest is None else "is not for %s" % abi
+        _say("build %s %s; going on with the bare base" % (build, why))
         os.environ["GROUNDCREW_BUILD"] = "none"
-        return
-    _apply(root, manifest, _local(root, build, manifest, mark) if noted is None else noted[1])
+        return False
+    local = _local(root, build, manifest, mark) if noted is None else noted[1]
+    _apply(root, manifest, local)
+    return bool(local)
 
 
 def _mark(path: str) -> list:  # type: ignore[type-arg]
@@ -181,6 +198,7 @@ def _noted(root: str, build: str) -> tuple | None:  # type: ignore[type-arg]
 def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: ignore[type-arg]
     """Return local folders of store entries by digest; if anything fails, the share is used."""
     if os.environ.get("GROUNDCREW_LOCAL") == "off":
+        _said.append("GROUNDCREW_LOCAL is off")
         return {}
     try:
         hot = _read(os.path.join(root, "builds", build, "hot.json"))
@@ -195,6 +213,8 @@ def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: 
             root, place, packs, ".build-" + build if lasting else "",
             {"manifest": manifest, "mark": mark},
         )  # fmt: skip
+        if not found:
+            _said.append("no pack was unpacked into %s: there is no room for it" % place)
         return found
     except Exception as error:
         _say("using the share as it is: %s: %s" % (type(error).__name__, error))
@@ -208,18 +228,14 @@ def _place(root: str, note: str = "") -> str | None:
     """
     import zlib
 
-    named = os.environ.get("GROUNDCREW_LOCAL", "")
-    temp = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a folder of our own in it, which is checked
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read(8)
     except OSError:
         boot = "noboot"
     name = "%08x-%s" % (zlib.crc32(root.encode()), boot)
-    for top in [p for p in named.split(os.pathsep) if p] or [temp]:
+    for top in _tops(root):
         top = os.path.join(top, "groundcrew-%d" % os.getuid())  # an emptyDir is writable by all
-        if os.path.realpath(top).startswith(os.path.join(os.path.realpath(root), "")):
-            continue  # on the share itself: nothing would be gained
         folder = os.path.join(top, name)
         try:
             if note:
@@ -232,9 +248,20 @@ def _place(root: str, note: str = "") -> str | None:
             runs = not os.statvfs(folder).f_flag & os.ST_NOEXEC  # shared objects need that
             if runs and _ours(top) and _ours(folder) and os.access(folder, os.W_OK):
                 return folder
-        except OSError:
-            continue
+            _said.append("%s takes no packs: it is noexec, read-only or open to others" % folder)
+        except OSError as error:
+            if not note:
+                _said.append("%s takes no packs: %s" % (folder, error.strerror or error))
     return None
+
+
+def _tops(root: str) -> list:  # type: ignore[type-arg]
+    """Folders that may take what this machine keeps of ours, in order; none is on the share."""
+    named = os.environ.get("GROUNDCREW_LOCAL", "")
+    temp = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a folder of our own in it, which is checked
+    found = [p for p in named.split(os.pathsep) if p and p != "off"] or [temp]
+    share = os.path.join(os.path.realpath(root), "")
+    return [p for p in found if not os.path.join(os.path.realpath(p), "").startswith(share)]
 
 
 def _make(folder: str, mode: int) -> None:
@@ -290,6 +317,7 @@ def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type
 
 
 def _say(words: str) -> None:
+    _said.append(words)
     try:
         sys.stderr.write("groundcrew: %s\n" % words)
     except Exception:
@@ -309,15 +337,56 @@ def _shadowed() -> None:
     spec.loader.exec_module(module)
 
 
+def _service() -> str:
+    """The name of the long-running service that this process starts, or "" for anything else.
+
+    An Airflow component by its command line. A script may hide that: whatever a container or an
+    init system starts directly counts too. Tasks do not.
+    """
+    words = _words()
+    component = _commanded()
+    if component and not ("tasks" in words or any(w.startswith("airflow.") for w in words)):
+        return component
+    if os.getpid() == 1 or os.getppid() == 1:
+        return _component() or os.path.basename(words[0] if words else "python")
+    return ""
+
+
+def _prove(here: str, pinned: str, local: bool) -> None:
+    """Leave a proof of what the first process of a service has loaded, see groundcrew_proof."""
+    told = os.environ.get("GROUNDCREW_PROOF", "")
+    service = _service() if told in ("", str(os.getpid())) else ""
+    if not service:
+        return
+    os.environ["GROUNDCREW_PROOF"] = str(os.getpid())
+    import groundcrew_proof  # type: ignore[import-not-found]  # beside this file
+
+    proof = {
+        "component": service,
+        "build": os.environ.get("GROUNDCREW_BUILD", "none"),
+        "pinned": bool(pinned),
+        "local": local,
+        "said": "; ".join(_said),
+    }
+    root = os.path.dirname(os.path.dirname(os.path.dirname(here)))
+    groundcrew_proof.leave(proof, _tops(root), _make, _ours)
+
+
 def _start() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     base = list(sys.path)
+    pinned = os.environ.get("GROUNDCREW_BUILD", "")
+    local = False
     try:
-        _load(here)
+        local = _load(here)
     except Exception as error:
         sys.path[:] = base
         os.environ["GROUNDCREW_BUILD"] = "none"  # children stay on the base like this process
         _say("the bare base, because: %s: %s" % (type(error).__name__, error))
+    try:
+        _prove(here, pinned, local)
+    except Exception:  # without it the build is loaded all the same
+        pass
     sys.path[:] = [p for p in sys.path if os.path.abspath(p or ".") != here]
     try:
         _shadowed()
