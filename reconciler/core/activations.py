@@ -149,10 +149,8 @@ def decide_activations(draft: Draft, *, start: bool) -> None:
         name = record.name
         if record.activation is None or record.activation.step is Step.DEGRADED:
             continue
-        if record.activation.not_before <= draft.now:
+        if not draft.waits_until(record.activation.not_before):
             draft.effects.append(Effect("perform", name))
-        else:
-            draft.wake(record.activation.not_before)
 
 
 def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
@@ -221,8 +219,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
         return suspended
     if is_base_moved(draft, record):
         return waits.for_base(record.problem.message if record.problem else "")
-    if record.not_before > draft.now:
-        draft.wake(record.not_before)
+    if draft.waits_until(record.not_before):
         why = record.problem.message if record.problem else "an earlier failure"
         return waits.for_retry(record.not_before, why)
     wave = _waits_on_wave(draft, record, target)
@@ -333,13 +330,12 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         if target.build != activation.to_build:
             return _aim_anew(draft, record, activation, target)
     elif activation.step is Step.DEGRADED:
-        due = activation.not_before <= draft.now
+        due = not draft.waits_until(activation.not_before)
         newer = target is not None and (due or target.build != activation.to_build)
         if target is not None and newer and _may_go_forward(draft, record, activation, target):
             return _leave_degraded(draft, record, activation, target)
         if due:
             return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
-        draft.wake(activation.not_before)
     return record
 
 

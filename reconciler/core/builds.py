@@ -244,12 +244,10 @@ def _start(draft: Draft) -> None:
     teams = Counter(b.team for b in running)
     places = Counter(sites[b.key] for b in running)
     queued = [b for b in near if b.phase is BuildPhase.QUEUED]
-    for build in queued:
-        if build.not_before > draft.now:
-            draft.wake(build.not_before)
     policy = draft.policy
     ready = sorted(
-        (b for b in queued if b.not_before <= draft.now), key=lambda b: (b.created_at, b.key)
+        (b for b in queued if not draft.waits_until(b.not_before)),
+        key=lambda b: (b.created_at, b.key),
     )
     ready = _firsts(draft, [b for b in ready if _is_base_known(draft, b)], running)
     waiting: dict[tuple[str, str], deque[BuildRecord]] = {}
@@ -360,6 +358,7 @@ def _failed(
     build = replace(build, attempts=build.attempts + 1, problem=problem)
     if outcome.retry_after is not None:
         wait = max(outcome.retry_after, draft.policy.backoff(build.attempts))
+        wait = min(wait, draft.policy.longest_wait)
         draft.event("BuildRetry", build, problem.message, reason=problem.reason)
         return replace(_queue_again(build, draft.now), not_before=draft.now + wait)
     failed = enter(build, BuildPhase.FAILED, draft.now)

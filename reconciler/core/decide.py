@@ -49,9 +49,7 @@ def _decide_inspections(draft: Draft) -> None:
         if record.runtime is not None and (mark is None or mark == record.fingerprint):
             continue
         changed_since = record.failed_mark is not None and (mark or "") != record.failed_mark
-        if record.not_before > draft.now and not changed_since:
-            draft.wake(record.not_before)
-        else:
+        if changed_since or not draft.waits_until(record.not_before):
             draft.effects.append(Effect("inspect", name))
 
 

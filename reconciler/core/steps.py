@@ -147,6 +147,7 @@ def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activatio
     failed = result.verdict is Verdict.FAILED
     failures = activation.failures + 1 if failed else 0
     wait = draft.policy.backoff(failures) if failed else (result.after or STEP_RETRY)
+    wait = min(wait, draft.policy.longest_wait)
     return replace(
         activation,
         failures=failures,

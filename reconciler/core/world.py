@@ -27,6 +27,10 @@ REPO = ("repo", "")
 """Subject of events about the environments repo as a whole."""
 
 
+LONGEST_ASKED = 3600.0
+"""Seconds of the longest wait that another server may ask for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Limits from the settings; durations in seconds.
@@ -56,6 +60,11 @@ class Policy:
         """Return the number of parallel activations on a site; "" is this machine."""
         unnamed = self.cluster_activations if site else self.parallel_activations
         return self.activations_at.get(site, unnamed)
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest wait for a retry that is ever recorded, whoever asks for it."""
+        return max(self.retry_most, LONGEST_ASKED)
 
     def backoff(self, failures: int) -> float:
         """Return the wait after the n-th failure in a row (from 1): doubled each time, bounded."""
@@ -190,6 +199,17 @@ class Draft:
     def definitions_changed(self) -> None:
         """Compute again who owns what, because the environments have changed."""
         self._owners = None
+
+    def waits_until(self, not_before: float) -> bool:
+        """Return True if a recorded retry is not due yet, and make the next decision then.
+
+        No wait is longer than `Policy.longest_wait`. A time beyond that was recorded while the
+        clock was wrong, so it is due now.
+        """
+        if not self.now < not_before <= self.now + self.policy.longest_wait:
+            return False
+        self.wake(not_before)
+        return True
 
     def wake(self, at: float) -> None:
         """Make the next decision at `at`, or earlier."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Window
-from reconciler.core.model import Problem, Verb
-from reconciler.core.phases import Health, Step, Sync
+from reconciler.core.model import Problem, Records, Verb
+from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
-from reconciler.core.world import WindowState
+from reconciler.core.world import Draft, Policy, WindowState, World
 from reconciler.daemon.windows import window_state
 from tests.fakes.house import stored
 from tests.unit.waves import ask_for, house_of, turn
@@ -341,3 +343,35 @@ def test_degraded_is_said_once_and_healed_by_a_new_revision() -> None:
     ask_for(house, "g3")
     house.settle()
     assert house.airflow["dev"].running == "g3@cp311-linux-1"
+
+
+def test_a_time_beyond_the_longest_wait_is_due_now() -> None:
+    """Nobody records such a time, unless the clock was wrong."""
+    draft = Draft(World(1000.0, Records()))
+    assert not draft.waits_until(1000.0 + 7200.0)
+    assert not draft.waits_until(1000.0)
+    assert draft.wake_at is None
+    assert draft.waits_until(1060.0)
+    assert draft.wake_at == 1060.0
+    patient = Draft(World(1000.0, Records(), policy=Policy(retry_most=10_000.0)))
+    assert patient.waits_until(1000.0 + 7200.0)
+
+
+@pytest.mark.parametrize(("ahead", "is_due"), [(600.0, False), (7200.0, True)])
+def test_what_waits_for_a_clock_that_was_set_back_goes_on(ahead: float, is_due: bool) -> None:
+    """Builds and instances alike: their retries were recorded while the clock was ahead."""
+    house = house_of("dev")
+    house.faults.add("build")
+    turn(house, 4)
+    (build,) = house.records.builds.values()
+    assert build.phase is BuildPhase.QUEUED, "a retry is recorded"
+    builds = {build.key: replace(build, not_before=house.now + ahead)}
+    plan = decide(replace(house.world(), records=replace(house.records, builds=builds)))
+    assert bool([e for e in plan.effects if e.key == build.key]) is is_due
+    house.settle()
+    instances = house.records.instances
+    assert isinstance(instances, dict)
+    instances["dev"] = replace(instances["dev"], not_before=house.now + ahead)
+    ask_for(house, "g2")
+    turn(house)
+    assert (house.airflow["dev"].running == "g2@cp311-linux-1") is is_due
