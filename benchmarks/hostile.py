@@ -43,7 +43,7 @@ MIB = 1 << 20
 
 
 def run() -> list[Row]:
-    """The rows of this benchmark."""
+    """Return the rows of this benchmark."""
     return [
         _worst("one commit of one team", _commits()),
         _worst("one answer of an index", _answers()),
@@ -53,7 +53,7 @@ def run() -> list[Row]:
 
 
 def short() -> list[Row]:
-    """Requests of one client that are worked on, of many at once."""
+    """Return how many of one client's simultaneous requests are served."""
     with _served() as (_, url), _client(url) as client:
         total = int(CLIENT_BURST) + 40
         sockets = [client() for _ in range(total // 20)]

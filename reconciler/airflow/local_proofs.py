@@ -62,7 +62,7 @@ def loaded(
 
 
 def _components(local: LocalTarget, names: Collection[str], since: float) -> Iterator[_Component]:
-    """The processes that run a component, without those that such a process has forked."""
+    """Yield the processes that run a component, without those that such a process has forked."""
     components: dict[int, _Component] = {}
     for process in psutil.process_iter(["pid", "cmdline", "create_time"]):
         name = _named(process.info["cmdline"] or [], local, names)
@@ -123,7 +123,7 @@ def _proof(component: _Component) -> Loaded | None:
 
 
 def _folders(component: _Component) -> list[Path]:
-    """The folders for proofs that the loader tries, as seen by the process."""
+    """Return the folders for proofs that the loader tries, as seen by the process."""
     named = component.variables.get("GROUNDCREW_LOCAL", "")
     temp = component.variables.get("TMPDIR") or ALL_READ_WRITE
     tops = [p for p in named.split(os.pathsep) if p and p != "off"] or [temp]

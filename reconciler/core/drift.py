@@ -24,10 +24,10 @@ from reconciler.core.phases import BuildPhase
 from reconciler.core.world import REPO, Draft, Effect, is_base_moved
 
 HEALED = frozenset({DriftKind.POINTER, DriftKind.LOADER})
-"""What the heal effect writes again."""
+"""Parts that the heal effect writes again."""
 
 RESTARTABLE = frozenset({"LoaderFellBack", "OtherBuildLoaded"})
-"""What a restart may change: the loader is there, and loads something else than is recorded."""
+"""Reasons that a restart may remove: the loader loads something else than is recorded."""
 
 
 @dataclass(frozen=True, slots=True)

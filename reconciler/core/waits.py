@@ -75,7 +75,7 @@ def for_another(running: int) -> str:
 
 
 def for_share(why: str) -> str:
-    """The share is not there."""
+    """Return the wait for a share that is missing."""
     return f"{WaitOn.SHARE}: {why}"
 
 

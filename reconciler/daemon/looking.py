@@ -39,7 +39,7 @@ class Outside(Protocol):
     """Source of observations; every method may raise GroundcrewError."""
 
     def mark(self, instance: Instance) -> str:
-        """The driver's fingerprint of an instance's base, "" when unknown."""
+        """Return the driver's fingerprint of an instance's base, or "" if it is unknown."""
 
     def is_verified(self, build: str, runtime_key: str) -> bool:
         """Return True if the share holds a build complete and verified for a runtime."""
@@ -231,7 +231,7 @@ def _current(records: Records) -> frozenset[Wanted]:
 
 
 def _wanted(records: Records) -> frozenset[Wanted]:
-    """Builds to look at: active, or Ready and asked for; not those that are being made again."""
+    """Return the builds to look at: active, or Ready and asked for, unless being built again."""
     environments = records.environments
     making = {(b.build_id, b.runtime_key) for b in records.builds.values() if b.phase in OPEN}
     return (_current(records) - making) | frozenset(

@@ -27,7 +27,7 @@ class Outside:
         self._is_installed = False
 
     def mark(self, instance: Instance) -> str:
-        """The driver's fingerprint of an instance's base, "" when unknown."""
+        """Return the driver's fingerprint of an instance's base, or "" if it is unknown."""
         return self._rooms.driver(instance).fingerprint(instance)
 
     def is_verified(self, build: str, runtime_key: str) -> bool:

@@ -108,7 +108,7 @@ class KubeSite:
                 threading.Timer(0.5, place.airflow.answer, ("POST", *said)).start()
 
     def _prove(self, pod: Json, container: Json) -> str:
-        """A played pod has loaded what its instance's pointer names."""
+        """Return the proof of a simulated pod: it has loaded what its instance's pointer names."""
         path = next(
             (e["value"] for e in container.get("env") or [] if e["name"] == "PYTHONPATH"), ""
         )

@@ -166,7 +166,7 @@ def _prove(pod: Json, container: Json) -> str:
 
 
 def proof_line(component: str, build: str, *, said: str = "", pinned: bool = False) -> str:
-    """A line that a loader leaves."""
+    """Return the line that a loader leaves."""
     proof = {"component": component, "build": build, "pinned": pinned, "local": False, "said": said}
     return f"{MARK}{json.dumps(proof)}\n"
 

@@ -25,7 +25,7 @@ def once(site: Site, **variables: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Path]]:
-    """A site that is active on the second of two builds, and a copy of it to put back."""
+    """Yield a site that is active on the second of two builds, and a copy of it."""
     with FakeAirflow() as airflow:
         site = Site(tmp_path_factory.mktemp("drift") / "site", airflow)
         for version in ("1.0", "2.0"):
@@ -55,7 +55,7 @@ def record(site: Site) -> InstanceRecord:
 
 
 def history(site: Site, *kinds: str) -> list[Event]:
-    """The events of these kinds, oldest first."""
+    """Return the events of these kinds, oldest first."""
     store = site.store()
     try:
         return [e for e in store.events(limit=1000) if e.kind in kinds]
@@ -64,7 +64,7 @@ def history(site: Site, *kinds: str) -> list[Event]:
 
 
 def named(site: Site) -> set[str]:
-    """The builds that the pointer names."""
+    """Return the builds that the pointer names."""
     target = site.share.pointer(INSTANCE)
     return {n.build for n in target.entries.values()} if target else set()
 

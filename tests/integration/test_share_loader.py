@@ -276,7 +276,7 @@ def _started(
 
 
 def _proofs(site: Site, tmp_path: Path, code: str, *words: str, **env: str) -> list[Loaded]:
-    """The proofs on stderr, which the files must say too."""
+    """Return the proofs on stderr; the files must have the same."""
     done = _started(site, tmp_path, code, *words, **env)
     lines = [line for line in done.stderr.splitlines() if MARK in line]
     folder = tmp_path / "temp" / f"groundcrew-{os.getuid()}" / "proofs"

@@ -32,7 +32,7 @@ def stand(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
 
 
 def restarted(stand: Stand) -> Activation:
-    """An activation that has restarted every pod and probes now."""
+    """Return an activation that has restarted every pod and probes now."""
     stand.up()
     activation = stand.activation()
     assert stand.perform(activation).verdict is Verdict.OK

@@ -248,7 +248,7 @@ class Told(RuleBasedStateMachine):
                 assert identity(event) in told, event
 
     def teardown(self) -> None:
-        """The rest of the history, with nothing broken any more."""
+        """Finish the history, with nothing broken any more."""
         self.house.faults.clear()
         for real in self.house.airflow.values():
             real.tasks.clear()

@@ -64,7 +64,7 @@ def see(
 
 
 def effects(house: House) -> set[str]:
-    """The kinds of effects that the next cycle wants for the instance."""
+    """Return the kinds of effects that the next cycle wants for the instance."""
     return {e.kind for e in house.cycle().effects if e.key == "dev"}
 
 

@@ -338,7 +338,7 @@ def _shadowed() -> None:
 
 
 def _service() -> str:
-    """The name of the long-running service that this process starts, or "" for anything else.
+    """Return the name of the long-running service that this process starts, or "".
 
     An Airflow component by its command line. A script may hide that: whatever a container or an
     init system starts directly counts too. Tasks do not.
