@@ -14,6 +14,7 @@ from reconciler.cli.output import Format, ago, first_line, print_json, print_tab
 if TYPE_CHECKING:
     from reconciler.core.model import Event
     from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+    from reconciler.settings import Settings
     from reconciler.store.store import Store
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print it.")]
@@ -41,19 +42,21 @@ def status(
     """
     from reconciler.api.documents import status_document
     from reconciler.core.status import status as read
-    from reconciler.daemon.reading import current, unconfined_builds
+    from reconciler.daemon.reading import current
     from reconciler.settings import Settings
 
     settings = Settings()
-    unconfined = unconfined_builds(settings) if output is Format.TABLE else ""
-    if unconfined:
-        say(f"builds for local instances are not confined: {unconfined}")
+
+    def show(shown: Status, now: float) -> None:
+        _show_unconfined(settings)
+        _show_status(shown, now)
+
     if watch:
         from reconciler.cli.watching import watch as go_on
 
         go_on(
             lambda now: read(None, current(settings), now),
-            _show_status, output, interval, lambda found: check and _all_well(found),
+            show, output, interval, lambda found: check and _all_well(found),
         )  # fmt: skip
         return
     now = time.time()
@@ -61,9 +64,22 @@ def status(
     if output is Format.JSON:
         print_json(status_document(found))
     else:
-        _show_status(found, now)
+        show(found, now)
     if check and not _all_well(found):
         raise typer.Exit(Exit.WRONG)
+
+
+def _show_unconfined(settings: Settings) -> None:
+    """Warn if nothing confines the builds for local instances, as far as that can be read."""
+    from reconciler.core.errors import Retryable
+    from reconciler.daemon.reading import unconfined_builds
+
+    try:
+        reason = unconfined_builds(settings)
+    except Retryable:  # the status could be read, and is worth more than this line
+        return
+    if reason:
+        say(f"builds for local instances are not confined: {reason}")
 
 
 def _all_well(found: Status) -> bool:
