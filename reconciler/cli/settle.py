@@ -214,11 +214,20 @@ def _of_object(one: InstanceStatus | EnvironmentStatus) -> Outcome | None:
         case Held.READY:
             return Outcome(is_good=True, message="")
         case Held.RECONCILING:
-            return None
+            return _of_scheduled(one) if isinstance(one, InstanceStatus) else None
         case Held.STALLED:
             return Outcome(is_good=False, message=message)
         case Held.NONE:
             return Outcome(is_good=one.state is State.HELD_BACK, message=message)
+
+
+def _of_scheduled(one: InstanceStatus) -> Outcome | None:
+    """Return the outcome for an instance that does nothing before a time that is set."""
+    from reconciler.core.waits import WaitOn, waits_on
+
+    if one.activation is None and waits_on(one.waits_on) in (WaitOn.SOAK, WaitOn.WINDOW):
+        return Outcome(is_good=True, message=f"{one.name} waits on {one.waits_on}")
+    return None
 
 
 def _of_suspended(one: InstanceStatus) -> Outcome | None:
@@ -237,6 +246,8 @@ def _of_rollback(waited: Waited, one: InstanceStatus) -> Outcome | None:
         return Outcome(is_good=True, message=f"{one.name} runs {one.build}")
     if one.activation is None and one.state is State.SUSPENDED_BEHIND:
         return Outcome(is_good=False, message=f"{one.name}: it waits on: {one.message}")
+    if scheduled := _of_scheduled(one):
+        return scheduled
     outcome = _of_object(one)
     if outcome is not None and outcome.is_good:  # something else came first
         return Outcome(is_good=False, message=f"{one.name} runs {one.build or 'the bare base'}")

@@ -30,6 +30,7 @@ from reconciler.core.definitions import (
 )
 from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
+from reconciler.share import marker
 from reconciler.share.share import Share
 from tests.fakes.base import make_base, write_package
 from tests.fakes.wheels import IndexServer
@@ -183,9 +184,9 @@ class Bench:
         return found
 
     def on_share(self) -> list[str]:
-        """Return every file on the share except those of the layout."""
+        """Return every file on the share except its marker and those of the layout."""
         found = [p.relative_to(self.share.root).as_posix() for p in files(self.share.root)]
-        return [p for p in found if not p.startswith(".")]
+        return [p for p in found if not p.startswith(".") and p != marker.FILE]
 
 
 def files(folder: Path) -> list[Path]:
