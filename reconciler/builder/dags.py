@@ -128,8 +128,7 @@ class DagParser:
             words.append("--local")
         pin = NO_BUILD if alone else candidate.build_id
         shown = _live(instance)
-        for folder in shown:
-            self._refuse_hidden(instance, folder)
+        self.refuse_hidden(instance)
         ended = self._workshop.run(
             job,
             words,
@@ -149,17 +148,22 @@ class DagParser:
         errors = {_where(file, home / "dags", live): error for file, error in printed.items()}
         return errors, _opened(job.team, opened)
 
-    def _refuse_hidden(self, instance: Instance, folder: Path) -> None:
-        """Refuse a hidden folder: the author of an airflow.cfg must not choose what builds read."""
-        if not self._workshop.may_show(folder):
-            raise Stalled(
-                "NotAllowed",
-                f"{folder}, of instance {instance.name}, has something in it or around it that no "
-                f"build may read (secrets, the daemon's state, homes); keep its DAGs and its "
-                f"AIRFLOW_HOME in folders of their own, and say so in dags_folder in its "
-                f"airflow.cfg",
-                instance.place,
-            )
+    def refuse_hidden(self, instance: Instance) -> None:
+        """Refuse folders of a local instance that no build may read.
+
+        The author of an airflow.cfg must not choose what builds read, or what the daemon walks
+        through. Raises Stalled("NotAllowed").
+        """
+        for folder in _live(instance):
+            if not self._workshop.may_show(folder):
+                raise Stalled(
+                    "NotAllowed",
+                    f"{folder}, of instance {instance.name}, has something in it or around it that "
+                    f"no build may read (secrets, the daemon's state, homes); keep its DAGs and "
+                    f"its AIRFLOW_HOME in folders of their own, and say so in dags_folder in its "
+                    f"airflow.cfg",
+                    instance.place,
+                )
 
 
 def _opened(team: str, answer: Path) -> Hot:
@@ -248,6 +252,10 @@ def folder_mark(folder: Path) -> str:
     lines = []
     for here, _, names in os.walk(folder):
         for name in sorted(names):
-            info = (Path(here) / name).stat()
+            try:
+                info = (Path(here) / name).stat()
+            except OSError:  # removed meanwhile, or a link to nothing
+                lines.append(f"{here}/{name}")
+                continue
             lines.append(f"{here}/{name} {info.st_size} {info.st_mtime_ns}")
     return "\n".join(sorted(lines))

@@ -189,6 +189,7 @@ class Prover:
         meanwhile: the folders that every process can fall back to exist before the build counts as
         verified.
         """
+        self._verifier.refuse_hidden(instance)
         candidate, rows = self._candidate(instance, runtime, build_id)
         kept = self._kept_check(runtime, instance, candidate)
         spread = self._share.is_spread_build(build_id)
@@ -259,6 +260,7 @@ class Prover:
 
         This is done once for the same DAGs and the same active build.
         """
+        self._verifier.refuse_hidden(instance)
         folder = dags_folder(instance)
         if not folder.is_dir() or not any(folder.rglob("*.py")):
             return dag_check(instance, {})

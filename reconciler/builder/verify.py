@@ -139,6 +139,10 @@ class Verifier:
                 f"what they do when they are imported",
             ) from error
 
+    def refuse_hidden(self, instance: Instance) -> None:
+        """Refuse folders of a local instance that no build may read; see DagParser."""
+        self._dags.refuse_hidden(instance)
+
     def parse_dags(
         self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, candidate: Candidate,
         work: Path, clean: Clean,
