@@ -49,7 +49,7 @@ class InRepo:
         return f"{self.name}[{','.join(self.extras)}]" if self.extras else self.name
 
 
-NAMED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[([^\[\]]*)\])?\s*")
+NAMED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?) ?(?:\[([^\[\]]*)\])? ?")
 EXTRA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\{\{|%\(")
 INSTALL = re.compile(r"(?:python3? -m )?(?:uv )?(?:pip3?|poetry|conda|uv) (?:install|add) +")
@@ -59,10 +59,15 @@ SCHEMES = ("git+", "hg+", "svn+", "bzr+", "http://", "https://", "ssh://", "file
 ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
 
 
+def _spaced(text: str) -> str:
+    """Return a text with single spaces, on which the patterns here are linear."""
+    return " ".join(text.split())
+
+
 def in_repo(text: str) -> InRepo | None:
     """Return the in-repo package that a requirement names, or None for any other requirement."""
     name, at, path = text.partition("@")
-    match = NAMED.fullmatch(name.strip())
+    match = NAMED.fullmatch(_spaced(name))
     path = path.strip()
     if not at or match is None or not path.startswith("."):
         return None
@@ -255,7 +260,7 @@ def _named_place(text: str) -> tuple[str, str, str]:
     A path may be written as for pip, after `file:`.
     """
     head, at, source = text.partition("@")
-    match = NAMED.fullmatch(head.strip())
+    match = NAMED.fullmatch(_spaced(head))
     if text.startswith((".", "/")) or text.lower().startswith(SCHEMES) or _is_archive(text):
         name, listed, source = "", "", text
     elif not at or match is None:
@@ -323,6 +328,7 @@ def _bare(address: str) -> str:
 
 def _specifier(text: str, kind: Kind) -> str:
     """Return advice for a line that begins like a requirement and has versions of another tool."""
+    text = _spaced(text)
     match = NAMED.match(text)
     if match is None:
         return f"it is not a {_noun(kind)}; write for example {kind.value}"
@@ -355,7 +361,7 @@ def _versions(text: str) -> str | None:
         return ""
     if CARET.fullmatch(text):
         return _caret(text)
-    parts = re.split(r"\s*,\s*|\s+(?=[<>=!~^])", text)
+    parts = re.split(r" ?, ?| (?=[<>=!~^])", _spaced(text))
     sound = []
     for part in parts[:20]:
         part = part.replace("=>", ">=").replace("=<", "<=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from gitsource.parsing import IsolatedParser, Text
 from gitsource.reading import ReadFile
 from gitsource.source import Source
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Change
+from reconciler.core.model import Change, InstanceRecord
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import Draft, World
 from reconciler.daemon.daemon import Daemon
@@ -39,6 +40,21 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def _settle(daemon: Daemon, leadership: Leadership) -> None:
+    """Run cycles until the pointers, which the herd does not have, were written and looked at."""
+    deadline = time.monotonic() + 60
+    active: list[InstanceRecord] = []
+    while not active or not all(
+        record.drift is None and daemon.rooms.share.pointer(record.name) for record in active
+    ):
+        assert time.monotonic() < deadline, active
+        daemon._cycle(leadership)
+        active = [r for r in daemon.records.instances.values() if r.current and r.runtime]
+        time.sleep(0.05)
+    for _ in range(3):
+        daemon._cycle(leadership)
+
+
 @pytest.fixture
 def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
     """Yield a daemon that leads and has read everything; tests run its loop step by step."""
@@ -48,8 +64,7 @@ def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
         made.rooms.check = leadership.check
         made._next_poll = float("inf")
         made._poll()
-        for _ in range(3):
-            made._cycle(leadership)
+        _settle(made, leadership)
         yield made, leadership
         made._workers.stop(lambda _: True, 10.0)
 
@@ -125,7 +140,10 @@ def test_a_build_that_the_share_lost_is_built_anew_before_it_is_activated(
     build = one.rooms.share.build_path(herd.build_id(10, 0))
     (build / "build.json").unlink()
     one.rooms.store.write(leadership.lease, Change(instances=(behind,)))
-    plan = one._cycle(leadership)
+    deadline = time.monotonic() + 60
+    while not (plan := one._cycle(leadership)).effects:  # the share is looked at meanwhile
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert [e.kind for e in plan.effects] == ["resolve"]
     assert BuildPhase.RESOLVING in {b.phase for b in one.records.builds.values()}
 

@@ -33,9 +33,10 @@ ALLOWED = {
     "reconciler/builder/contents.py": (Counter(ZipFile=2), "runs in a worker process"),
     "reconciler/builder/dagpods/dagpod.py": (Counter(loads=5), "runs in the pod"),
     "reconciler/builder/dags.py": (Counter(loads=1), OURS),
+    "reconciler/airflow/proof.py": (Counter(loads=1), SHAPE),
     "reconciler/builder/inrepo.py": (
-        Counter(loads=2, ZipFile=1),
-        "its own cache; the wheel in a worker process",
+        Counter(loads=3, ZipFile=1),
+        "its own cache; the wheel and pyproject.toml in a worker process",
     ),
     "reconciler/builder/jobs/exchange.py": (Counter(loads=1), SHAPE),
     "reconciler/builder/jobs/worker.py": (Counter(loads=1), "runs in the pod"),
