@@ -8,7 +8,6 @@ Airflow of the same interpreter, is passed over.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from reconciler.airflow.proof import LIMIT, parse
 from reconciler.core.definitions import LocalTarget
 from reconciler.core.loaded import Loaded
 
-DUE = 30.0  # seconds after its start in which a component has left its proof
 ALL_READ_WRITE = "/tmp"  # noqa: S108 - where the loader writes if nothing else is said
 
 
@@ -56,8 +54,7 @@ def loaded(
         proof = _proof(component)
         if proof is not None:
             processes.append(replace(proof, component=component.name))
-        elif time.time() - component.started > DUE and _could_prove(component):
-            processes.append(who)
+        # A process without a proof is passed over: others may have removed the file.
     return tuple(processes)
 
 
@@ -131,19 +128,3 @@ def _folders(component: _Component) -> list[Path]:
     root = root if root.is_dir() else Path("/")
     own = f"groundcrew-{component.uid}"
     return [root / top.lstrip("/") / own / "proofs" for top in tops]
-
-
-def _could_prove(component: _Component) -> bool:
-    """Return True if a loader in this process could certainly have written its proof."""
-    try:
-        return any(_is_writable(folder, component.uid) for folder in _folders(component))
-    except OSError:  # it has ended
-        return False
-
-
-def _is_writable(folder: Path, uid: int) -> bool:
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
-    status, space = there.stat(), os.statvfs(there)
-    if space.f_flag & os.ST_RDONLY or not space.f_bavail:
-        return False
-    return uid == 0 or bool(status.st_mode & (0o200 if status.st_uid == uid else 0o002))
