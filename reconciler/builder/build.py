@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from packaging.utils import canonicalize_name
 
@@ -37,7 +37,7 @@ from reconciler.builder.locking import (
 from reconciler.builder.making import WheelMaker
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.placing import Entry
-from reconciler.builder.proving import Proven, Prover, ReleaseDags
+from reconciler.builder.proving import Proven, Prover
 from reconciler.builder.proxy import Indexes
 from reconciler.builder.resolver import Setup
 from reconciler.builder.sdists import Sdists
@@ -60,6 +60,9 @@ from reconciler.core.runtime import Runtime
 from reconciler.faults import failpoint
 from reconciler.isolation import TooExpensive, shared_pool
 from reconciler.settings import BuilderSettings
+
+if TYPE_CHECKING:
+    from reconciler.builder.dagpods.runner import DagPods
 
 DOWNLOADS = 8  # parallel, per build
 
@@ -110,7 +113,7 @@ class Builder:
         secrets_dir: Path,
         workshop: Workshop,
         reserved: Callable[[str], Collection[str]] = lambda _: (),
-        releases: ReleaseDags | None = None,
+        releases: DagPods | None = None,
     ) -> None:
         self._settings = settings
         self._share = share

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field, TypeAdapter
 
@@ -24,12 +24,15 @@ from reconciler.builder.job import Job
 from reconciler.builder.verify import Verified, Verifier
 from reconciler.builder.wheels import entry_digest
 from reconciler.core.budget import exceeded, measured, must_measure, refusal
-from reconciler.core.definitions import Instance, Place, Recipe
+from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import DagCheck, ImportCost
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Document, Malformed, Rows, check
 from reconciler.faults import failpoint
+
+if TYPE_CHECKING:
+    from reconciler.builder.dagpods.runner import DagPods
 
 _CHECKS = TypeAdapter(DagCheck)
 
@@ -113,20 +116,6 @@ class Work(Protocol):
         """Yield a separate folder."""
 
 
-class ReleaseDags(Protocol):
-    """Parses the DAGs of releases on Kubernetes."""
-
-    def check(
-        self,
-        job: Job,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        place: Place | None,
-    ) -> DagCheck:
-        """Say which DAGs were seen; raises Stalled("VerificationFailed")."""
-
-
 class Prover:
     """Verification of builds that are on the share."""
 
@@ -136,7 +125,7 @@ class Prover:
         verifier: Verifier,
         work: Work,
         cache: Path,
-        releases: ReleaseDags | None = None,
+        releases: DagPods | None = None,
     ) -> None:
         self._cache = cache
         self._releases = releases

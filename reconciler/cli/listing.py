@@ -12,7 +12,7 @@ from reconciler.cli.failing import Exit
 from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Event
+    from reconciler.core.model import Event, Records
     from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
     from reconciler.settings import Settings
     from reconciler.store.store import Store
@@ -41,26 +41,33 @@ def status(
     With --watch and -o json each line is one document.
     """
     from reconciler.api.documents import status_document
+    from reconciler.core.model import Records
     from reconciler.core.status import status as read
     from reconciler.daemon.reading import current
     from reconciler.settings import Settings
 
     settings = Settings()
 
+    records = Records()
+
+    def look(now: float) -> Status:
+        nonlocal records
+        records = current(settings)
+        return read(None, records, now)
+
     def show(shown: Status, now: float) -> None:
-        _show_unconfined(settings)
+        _show_unconfined(settings, records)
         _show_status(shown, now)
 
     if watch:
         from reconciler.cli.watching import watch as go_on
 
         go_on(
-            lambda now: read(None, current(settings), now),
-            show, output, interval, lambda found: check and _all_well(found),
+            look, show, output, interval, lambda found: check and _all_well(found),
         )  # fmt: skip
         return
     now = time.time()
-    found = read(None, current(settings), now)
+    found = look(now)
     if output is Format.JSON:
         print_json(status_document(found))
     else:
@@ -69,13 +76,13 @@ def status(
         raise typer.Exit(Exit.WRONG)
 
 
-def _show_unconfined(settings: Settings) -> None:
+def _show_unconfined(settings: Settings, records: Records) -> None:
     """Warn if nothing confines the builds for local instances, as far as that can be read."""
     from reconciler.core.errors import Retryable
     from reconciler.daemon.reading import unconfined_builds
 
     try:
-        reason = unconfined_builds(settings)
+        reason = unconfined_builds(settings, records)
     except Retryable:  # the status could be read, and is worth more than this line
         return
     if reason:

@@ -162,10 +162,8 @@ def decide_healing(draft: Draft) -> None:
             draft.instances[record.name] = replace(record, drift=drift)
         if drift is None or not HEALED & set(drift.kinds) or not is_comparable(record):
             continue
-        if drift.not_before <= draft.now:
+        if not draft.waits_until(drift.not_before):
             draft.effects.append(Effect("heal", record.name))
-        else:
-            draft.wake(drift.not_before)
 
 
 def record_healing(draft: Draft, name: str, done: str, problem: Problem | None) -> None:

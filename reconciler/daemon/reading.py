@@ -45,12 +45,12 @@ def current(settings: Settings) -> Records:
         store.close()
 
 
-def unconfined_builds(settings: Settings) -> str:
+def unconfined_builds(settings: Settings, records: Records) -> str:
     """Return why nothing confines builds for local instances; empty where they are confined."""
+    if all(r.definition.local is None for r in records.instances.values()):
+        return ""
     store = open_store(settings)
     try:
-        if any(r.definition.local is not None for r in store.load().instances.values()):
-            return store.named(UNCONFINED) or ""
-        return ""
+        return store.named(UNCONFINED) or ""
     finally:
         store.close()

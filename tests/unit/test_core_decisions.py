@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from reconciler.core import decide as decide_module
 from reconciler.core.decide import decide
 from reconciler.core.definitions import Window
 from reconciler.core.model import Problem, Records, Verb
@@ -375,3 +378,15 @@ def test_what_waits_for_a_clock_that_was_set_back_goes_on(ahead: float, is_due: 
     ask_for(house, "g2")
     turn(house)
     assert (house.airflow["dev"].running == "g2@cp311-linux-1") is is_due
+
+
+def test_only_the_draft_compares_recorded_retries_with_the_clock() -> None:
+    """Any other comparison would wait for hours after the clock was set back."""
+    core = Path(decide_module.__file__).parent
+    compared = {
+        path.name
+        for path in core.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and "not_before" in ast.unparse(node)
+    }
+    assert compared == {"world.py", "focus.py"}, "use Draft.waits_until (focus only looks again)"

@@ -19,8 +19,10 @@ from reconciler.builder.dagpods.source import Source
 from reconciler.builder.jobs.manifest import (
     CONTAINER,
     FOLDER_LABEL,
-    SCRATCH_REQUEST,
-    user_of,
+    TMP,
+    confined_container,
+    confined_pod,
+    job_document,
 )
 from reconciler.core.runtime import Runtime
 from reconciler.settings import JobSettings
@@ -31,7 +33,6 @@ COMPONENT = "dags"
 INSTANCE_LABEL = "groundcrew.io/instance"
 NETWORK_LABEL = "groundcrew.io/network"  # label that network policies select: none, or git
 SCRATCH, CONFIG, FETCHING = "groundcrew-scratch", "groundcrew-config", "groundcrew-git"
-TMP = "/tmp"  # noqa: S108 - in the pod, its own
 CONFIG_FOLDER = "/groundcrew-config"
 SETTINGS = f"{TMP}/settings.json"
 
@@ -66,48 +67,26 @@ def dag_job(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
         FOLDER_LABEL: order.name,
         NETWORK_LABEL: "git" if source.sync else "release" if order.as_release else "none",
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": order.name, "namespace": order.namespace, "labels": labels},
-        "spec": {
-            "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
-            "activeDeadlineSeconds": int(order.timeout + settings.start_timeout + 60),
-            "ttlSecondsAfterFinished": settings.ttl,
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": _pod(order, source, runtime, settings),
-            },
-        },
-    }
+    deadline = int(order.timeout + settings.start_timeout + 60)
+    pod = _pod(order, source, runtime, settings)
+    return job_document(order.name, order.namespace, labels, deadline, settings, pod)
 
 
 def _pod(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettings) -> Json:
     assert runtime.image is not None, "a release runs an image"
-    user = user_of(runtime.image, settings)
-    security: Json = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    if user is not None:
-        security |= {"runAsUser": user, "runAsGroup": runtime.image.group or 0}
+    pod = confined_pod(runtime.image, settings)
+    security = pod["securityContext"]
     group = source.pod.get("fsGroup")
     if group is not None and source.sync:  # a secret's files are readable by that group
         security |= {"fsGroup": group, "fsGroupChangePolicy": "OnRootMismatch"}
     elif group is not None:
         security["supplementalGroups"] = [group]
-    pod: Json = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 5,
-        "securityContext": security,
+    pod |= {
         "affinity": _beside(order),
         "initContainers": _before(order, source, runtime, settings),
         "containers": [_main(order, source, runtime, settings)],
         "volumes": _volumes(source, settings),
     }
-    if settings.priority_class:
-        pod["priorityClassName"] = settings.priority_class
     kept = ("nodeSelector", "tolerations", "imagePullSecrets")
     return {**pod, **{key: source.pod[key] for key in kept if key in source.pod}}
 
@@ -132,7 +111,7 @@ def _main(order: DagOrder, source: Source, runtime: Runtime, settings: JobSettin
     }
     variables = given | {name: {"name": name, "value": value} for name, value in own.items()}
     container = {
-        **_container(CONTAINER, runtime.image.reference, settings),
+        **confined_container(CONTAINER, runtime.image.reference, settings),
         "command": [runtime.python, "-I", str(order.program), "check"],
         "env": [v for name, v in variables.items() if name != "GROUNDCREW_BUILD"],
         "volumeMounts": [*source.mounts, {"name": SCRATCH, "mountPath": TMP}],
@@ -149,7 +128,7 @@ def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
     if source.sync is not None:
         own = {key: value for key, value in source.sync.items() if key != "user"}
         container = {
-            **_container("git-sync", str(source.sync["image"]), settings),
+            **confined_container("git-sync", str(source.sync["image"]), settings),
             **own,
             "volumeMounts": [
                 *source.sync["volumeMounts"], {"name": FETCHING, "mountPath": TMP},
@@ -163,7 +142,7 @@ def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
     if source.config:
         share = [m for m in source.mounts if _holds(m, order.program)]
         containers.append({
-            **_container("settings", runtime.image.reference, settings),
+            **confined_container("settings", runtime.image.reference, settings),
             "command": [
                 runtime.python, "-I", str(order.program), "settings",
                 f"{CONFIG_FOLDER}/airflow.cfg", SETTINGS,
@@ -178,31 +157,6 @@ def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
 
 def _holds(mount: Mapping[str, Any], path: Path) -> bool:
     return path.is_relative_to(str(mount["mountPath"]))
-
-
-def _container(name: str, image: str, settings: JobSettings) -> Json:
-    limits = {
-        "cpu": settings.cpu,
-        "memory": settings.memory,
-        "ephemeral-storage": settings.scratch,
-    }
-    requests = {
-        "cpu": settings.cpu_request,
-        "memory": settings.memory_request,
-        "ephemeral-storage": SCRATCH_REQUEST,
-    }
-    return {
-        "name": name,
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "workingDir": TMP,
-        "resources": {"requests": requests, "limits": limits},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
 
 
 def _volumes(source: Source, settings: JobSettings) -> list[Json]:

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from reconciler.builder.candidate import NO_BUILD, Candidate
 from reconciler.builder.dagpods.dagpod import PREFIX
@@ -42,11 +42,11 @@ LOG_LINES = 5000
 Json = dict[str, Any]
 
 
-class Parsers(Protocol):
-    """Lookup of the pod template of the component that parses DAGs."""
+Parsers = Callable[[Instance], tuple[str, Json]]
+"""Returns (component, pod template) of the component that parses an instance's DAGs.
 
-    def __call__(self, instance: Instance) -> tuple[str, Json]:
-        """Return (component, pod template) of a release. Raises Retryable."""
+Raises Retryable.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # names used by nodes
 SCRATCH_REQUEST = "64Mi"  # of local disk; without it, all of the limit would be requested
 NOBODYS_USER = 50000  # the official Airflow image's own, if nothing else is known
 CONTAINER = "worker"
+TMP = "/tmp"  # noqa: S108 - in the pod, its own
 MANAGED = "app.kubernetes.io/managed-by=groundcrew"
 FOLDER_LABEL = "groundcrew.io/folder"  # the Job's own folder below staging/ on the share
 
@@ -50,30 +52,37 @@ def job_manifest(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
         "groundcrew.io/build": order.build,
         FOLDER_LABEL: order.folder.name,
     }
+    return job_document(
+        order.name, jobs.namespace, labels, int(jobs.deadline), jobs, _pod(order, settings)
+    )
+
+
+def job_document(
+    name: str,
+    namespace: str,
+    labels: Mapping[str, str],
+    deadline: int,
+    jobs: JobSettings,
+    pod: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the document of a Job that runs `pod` once, for at most `deadline` seconds."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": order.name, "namespace": jobs.namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
         "spec": {
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "activeDeadlineSeconds": int(jobs.deadline),
+            "activeDeadlineSeconds": deadline,
             "ttlSecondsAfterFinished": jobs.ttl,
-            "template": {"metadata": {"labels": labels}, "spec": _pod(order, settings)},
+            "template": {"metadata": {"labels": dict(labels)}, "spec": dict(pod)},
         },
     }
 
 
-def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
-    jobs = settings.jobs
-    share, own = str(order.share), str(order.folder)
-    limits = {"cpu": jobs.cpu, "memory": jobs.memory, "ephemeral-storage": jobs.scratch}
-    requests = {
-        "cpu": jobs.cpu_request,
-        "memory": jobs.memory_request,
-        "ephemeral-storage": SCRATCH_REQUEST,
-    }
+def confined_pod(image: Image, jobs: JobSettings) -> dict[str, Any]:
+    """Return the specification of a pod without rights; it lacks containers and volumes."""
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -83,41 +92,62 @@ def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [
+    }
+    user = user_of(image, jobs)
+    if user is not None:
+        pod["securityContext"] |= {"runAsUser": user, "runAsGroup": image.group or 0}
+    if jobs.priority_class:
+        pod["priorityClassName"] = jobs.priority_class
+    return pod
+
+
+def confined_container(name: str, image: str, jobs: JobSettings) -> dict[str, Any]:
+    """Return a container without rights and with limits; it lacks a command and mounts."""
+    limits = {"cpu": jobs.cpu, "memory": jobs.memory, "ephemeral-storage": jobs.scratch}
+    requests = {
+        "cpu": jobs.cpu_request,
+        "memory": jobs.memory_request,
+        "ephemeral-storage": SCRATCH_REQUEST,
+    }
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "workingDir": TMP,
+        "resources": {"requests": requests, "limits": limits},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _pod(order: Order, settings: KubernetesSettings) -> dict[str, Any]:
+    jobs = settings.jobs
+    share, own = str(order.share), str(order.folder)
+    container = {
+        **confined_container(CONTAINER, order.image.reference, jobs),
+        "command": list(order.command),
+        "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
+        "volumeMounts": [
+            {"name": "share", "mountPath": share, "readOnly": True},
             {
-                "name": CONTAINER,
-                "image": order.image.reference,
-                "imagePullPolicy": "IfNotPresent",
-                "command": list(order.command),
-                "workingDir": "/tmp",  # noqa: S108 - the pod's own
-                "env": [{"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
-                "resources": {"requests": requests, "limits": limits},
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
-                "volumeMounts": [
-                    {"name": "share", "mountPath": share, "readOnly": True},
-                    {
-                        "name": "share",
-                        "mountPath": own,
-                        "subPath": order.folder.relative_to(order.share).as_posix(),
-                    },
-                    {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
-                ],
-            }
+                "name": "share",
+                "mountPath": own,
+                "subPath": order.folder.relative_to(order.share).as_posix(),
+            },
+            {"name": "scratch", "mountPath": TMP},
         ],
+    }
+    pod: dict[str, Any] = {
+        **confined_pod(order.image, jobs),
+        "containers": [container],
         "volumes": [
             {"name": "share", **settings.volume},
             {"name": "scratch", "emptyDir": {"sizeLimit": jobs.scratch}},
         ],
     }
-    user = user_of(order.image, jobs)
-    if user is not None:
-        pod["securityContext"] |= {"runAsUser": user, "runAsGroup": order.image.group or 0}
-    if jobs.priority_class:
-        pod["priorityClassName"] = jobs.priority_class
     if jobs.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in jobs.pull_secrets]
     pod["nodeSelector"] = {**jobs.node_selector, ARCHITECTURE: architecture()}
