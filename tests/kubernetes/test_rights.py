@@ -69,5 +69,5 @@ def test_everything_granted_for_builds_is_used(lab: Lab, tmp_path: Path) -> None
         with contextlib.suppress(GroundcrewError):
             bench.lock(bench.recipe(own))
         assert session._over()
-        assert session._refusals() == []
+        assert session._startup._query_refusals() == []
         assert used(lab, bench.user) == GRANTED["builds"]

@@ -22,8 +22,9 @@ from reconciler.builder.dagpods.manifest import COMPONENT, DagOrder, dag_job
 from reconciler.builder.dagpods.report import Report, read_report
 from reconciler.builder.dagpods.source import Source, Unseen, source_of
 from reconciler.builder.job import Job
-from reconciler.builder.jobs.endings import NO_NODE, hindrance, lost
+from reconciler.builder.jobs.endings import lost
 from reconciler.builder.jobs.manifest import CONTAINER, MANAGED
+from reconciler.builder.jobs.startup import Startup
 from reconciler.builder.jobs.workshop import Sessions
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.definitions import Instance, KubernetesTarget, Place
@@ -35,8 +36,6 @@ from reconciler.isolation import TooExpensive, read_for
 
 PODS = f"{MANAGED},app.kubernetes.io/component={COMPONENT}"
 POLL_INTERVAL = 0.5
-START_PATIENCE = 10.0  # seconds in which an obstacle to a pod's start may disappear by itself
-GONE_INTERVAL = 5.0  # seconds between two checks of a Job that has no pod
 LOG_LINES = 5000
 
 Json = dict[str, Any]
@@ -132,9 +131,6 @@ class _Run:
     job: Job
     begun: float = field(default_factory=time.monotonic)
     seen: bool = False
-    asked: float = 0.0
-    hindered: float = 0.0
-    refused: list[Json] = field(default_factory=list)
 
     def run(self, manifest: Json) -> list[str]:
         """Return the log of the Job, which is gone afterwards. Raises Unseen or Retryable."""
@@ -160,8 +156,10 @@ class _Run:
                 self.cluster.delete("jobs", namespace, self.name)
 
     def _watch(self) -> list[str]:
+        timeout = self.sessions.settings.jobs.start_timeout
+        startup = Startup(self.cluster, self.target.namespace, PODS, self.name, timeout)
         while True:
-            pod = self._pod()
+            pod = startup.pod()
             phase = ((pod or {}).get("status") or {}).get("phase")
             if pod is not None and phase in ("Succeeded", "Failed"):
                 return self._ended(pod)
@@ -171,7 +169,9 @@ class _Run:
                 raise Retryable("JobLost", f"Job {self.name} was deleted; parsing the DAGs anew")
             self.seen = self.seen or pod is not None
             if phase != "Running":
-                self._wait(pod)
+                why = startup.late(pod, time.monotonic() - self.begun, self._require_job)
+                if why:
+                    raise Unseen(why)
             if self.job.cancelled.wait(POLL_INTERVAL):
                 self.job.check()
 
@@ -201,40 +201,9 @@ class _Run:
             raise error
         raise Unseen(f"the pod that parses DAGs gave no report: {tail}")
 
-    def _wait(self, pod: Json | None) -> None:
-        """Raise Unseen if a pod has not started in time."""
-        now = time.monotonic()
-        waited = now - self.begun
-        if pod is None and waited > GONE_INTERVAL and now - self.asked > GONE_INTERVAL:
-            self.asked = now
-            self._look_for_refusals()
-        reason, message = hindrance(pod, self.refused)
-        if not reason:
-            self.hindered = 0.0
-        elif not self.hindered:
-            self.hindered = now
-        limits = self.cluster.limits
-        patience = limits.schedule_timeout if reason == NO_NODE else START_PATIENCE
-        late = waited > self.sessions.settings.jobs.start_timeout
-        if late or (self.hindered and now - self.hindered > patience):
-            message = message or ("its pod is pending" if pod is not None else "it has no pod")
-            raise Unseen(f"Job {self.name} did not start within {waited:.0f} s: {message}")
-
-    def _look_for_refusals(self) -> None:
-        namespace = self.target.namespace
-        if self.cluster.get("jobs", namespace, self.name) is None:
+    def _require_job(self) -> None:
+        if self.cluster.get("jobs", self.target.namespace, self.name) is None:
             raise Retryable("JobLost", f"Job {self.name} was deleted; parsing the DAGs anew")
-        about = f"involvedObject.kind=Job,involvedObject.name={self.name},reason=FailedCreate"
-        with contextlib.suppress(GroundcrewError):
-            self.refused = self.cluster.list("events", namespace, fields=about)
-
-    def _pod(self) -> Json | None:
-        mirror = self.cluster.mirror("pods", self.target.namespace, PODS)
-        for pod in mirror.items():
-            labels = pod["metadata"].get("labels") or {}
-            if labels.get("batch.kubernetes.io/job-name") == self.name:
-                return dict(pod)
-        return None
 
 
 def sweep(

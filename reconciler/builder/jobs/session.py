@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.builder.job import Job
-from reconciler.builder.jobs.endings import NO_NODE, hindrance, lost
+from reconciler.builder.jobs.endings import lost
 from reconciler.builder.jobs.exchange import (
     Answer,
     Command,
@@ -33,6 +33,7 @@ from reconciler.builder.jobs.exchange import (
 )
 from reconciler.builder.jobs.manifest import CONTAINER, MANAGED
 from reconciler.builder.jobs.places import Place, Places
+from reconciler.builder.jobs.startup import Startup
 from reconciler.builder.workshop import Ended
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.errors import Cancelled, GroundcrewError, Retryable
@@ -45,8 +46,6 @@ Manifest = Callable[[str, Path], dict[str, Any]]
 LANES = 4  # parallel commands of one build
 LOOK = 0.05  # seconds between two checks for an answer
 LOOK_AT_POD = 1.0
-ASK = 3.0  # seconds between two queries about a Job that has no pod
-HOPE = 10.0  # seconds in which an obstacle to a Job's start may resolve by itself
 SLACK = 30.0  # seconds beyond a command's time limit in which its answer must arrive
 PATIENCE = 3.0  # seconds in which the pod of an ended Job stops writing
 LOG_LAG = 2.0  # seconds by which the log may arrive after the answer
@@ -86,9 +85,7 @@ class Session:
         self._opening = threading.Lock()
         self._opened = 0.0  # when the Job was requested
         self._seen = False  # its pod existed
-        self._asked = 0.0  # when the server was last queried about a Job without a pod
-        self._refused: list[dict[str, Any]] = []  # events that say why it has none
-        self._hindered = 0.0  # since when something keeps it from starting
+        self._startup = self._new_startup()
         self.closed = False
         self._running = 0
         for lane in range(LANES):
@@ -154,7 +151,7 @@ class Session:
     def _look(self, waited: float) -> bool:
         """Return True if the pod runs. Raises Retryable or Stalled if it will not or has ended."""
         self._check()
-        pod = self._pod()
+        pod = self._startup.pod()
         self._seen = self._seen or pod is not None
         status = (pod or {}).get("status", {})
         leaving = pod is not None and pod["metadata"].get("deletionTimestamp")
@@ -171,32 +168,19 @@ class Session:
 
     def _wait(self, pod: dict[str, Any] | None, waited: float) -> None:
         """Wait for the pod. Raises Retryable once it has had its time."""
-        now = time.monotonic()
-        if pod is None and waited > ASK and now - self._asked > ASK:
-            self._asked = now
-            if self._over():
-                raise self._lost(None)
-            self._refused = self._refusals()
-        reason, words = hindrance(pod, self._refused)
-        if not reason:
-            self._hindered = 0.0
-        elif not self._hindered:
-            self._hindered = now
-        hope = self._cluster.limits.schedule_timeout if reason == NO_NODE else HOPE
-        late = waited > self._settings.start_timeout
-        if late or (self._hindered and now - self._hindered > hope):
-            words = words or ("its pod is pending" if pod is not None else "it has no pod")
-            raise Retryable(
-                "JobNotStarted", f"Job {self.name} did not start within {waited:.0f} s: {words}"
-            )
+        why = self._startup.late(pod, waited, self._require_job)
+        if why:
+            raise Retryable("JobNotStarted", why)
 
-    def _refusals(self) -> list[dict[str, Any]]:
-        """Return events of the Job that say why it gets no pod."""
-        about = f"involvedObject.kind=Job,involvedObject.name={self.name},reason=FailedCreate"
-        try:
-            return self._cluster.list("events", self._settings.namespace, fields=about)
-        except GroundcrewError:
-            return []  # the wait ends without them, too
+    def _require_job(self) -> None:
+        if self._over():
+            raise self._lost(None)
+
+    def _new_startup(self) -> Startup:
+        settings = self._settings
+        return Startup(
+            self._cluster, settings.namespace, MANAGED, self.name, settings.start_timeout
+        )
 
     def _check(self) -> None:
         """Raise Retryable if the session was ended."""
@@ -210,14 +194,6 @@ class Session:
             self._answered, self._heard = answered, time.monotonic()
         if time.monotonic() - self._heard > self._settings.idle:
             raise Retryable("JobSilent", f"Job {self.name} is silent; building in a new one")
-
-    def _pod(self) -> dict[str, Any] | None:
-        mirror = self._cluster.mirror("pods", self._settings.namespace, MANAGED)
-        pods: list[dict[str, Any]] = mirror.items()
-        for pod in pods:
-            if pod["metadata"].get("labels", {}).get("batch.kubernetes.io/job-name") == self.name:
-                return pod
-        return None
 
     def _over(self) -> bool:
         """Return True if the Job is gone or has ended."""
@@ -270,7 +246,7 @@ class Session:
             (self._control / f"ask-{lane}.json").write_text("{}")
             (self._control / f"answer-{lane}.json").write_text("{}")
         (self._control / "here.json").write_text("{}")
-        self._seen, self._refused, self._hindered = False, [], 0.0
+        self._seen, self._startup = False, self._new_startup()
         self._answered, self._heard = 0, 0.0
         self._write_beat()
 
@@ -282,7 +258,7 @@ class Session:
         """
         heard = 0
         while self._opened and self.name == name:
-            pod = self._pod()
+            pod = self._startup.pod()
             phase = (pod or {}).get("status", {}).get("phase")
             if pod is None or phase in (None, "Pending"):
                 time.sleep(0.2)
