@@ -61,8 +61,8 @@ chaos: setup ## Kill the daemon and break what is around it, over and over (root
 	unshare --mount --pid --fork --kill-child --mount-proc \
 	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-fuzz: setup ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some of them)
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+fuzz: setup ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some, SEED=…)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 audit: setup ## Compare what the image installs with advisories and with the index's own releases
 	$(BIN)/python -m scripts.audit

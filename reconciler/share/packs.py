@@ -157,6 +157,8 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
     try:
         unpacker = zlib.decompressobj()
         written = unpacker.decompress(text, UNPACKED_INDEX_LIMIT)
+        if not unpacker.eof or unpacker.unused_data:
+            raise ValueError("its index is cut short, too large, or followed by something else")
         parse(_Index, written, "the index")
         index = json.loads(written)
     except (ValueError, zlib.error) as error:

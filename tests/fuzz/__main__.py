@@ -27,8 +27,8 @@ MEMORY = 2048  # megabytes
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s+(\d+)")
 
 
-def fuzz(target: str, seconds: int, inputs: list[bytes]) -> tuple[int, str]:
-    """Fuzz a target; return the exit code and a message."""
+def fuzz(target: str, seconds: int, seed: int, inputs: list[bytes]) -> tuple[int, str]:
+    """Fuzz a target; return the exit code and a message. Seed 0 is another one each time."""
     corpus, crashes = CORPUS / target, CRASHES / target
     for folder in (corpus, crashes):
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,8 @@ def fuzz(target: str, seconds: int, inputs: list[bytes]) -> tuple[int, str]:
         (corpus / f"seed-{number}").write_bytes(data)
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.run_target", target, f"-max_total_time={seconds}",
-         f"-max_len={LONGEST_INPUT}", f"-timeout={SLOWEST_INPUT}", f"-rss_limit_mb={MEMORY}",
+         f"-seed={seed}", f"-max_len={LONGEST_INPUT}",
+         f"-timeout={SLOWEST_INPUT}", f"-rss_limit_mb={MEMORY}",
          f"-artifact_prefix={crashes}/", "-print_final_stats=1", str(corpus), str(crashes)],
         cwd=ROOT, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
@@ -52,6 +53,7 @@ def main() -> int:
     """Fuzz the targets; return 1 if one was broken."""
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("--seconds", type=int, default=30, help="for each target")
+    parser.add_argument("--seed", type=int, default=0, help="repeats a run, as far as time allows")
     parser.add_argument("targets", nargs="*", metavar="target", help=", ".join(TARGETS))
     given = parser.parse_args()
     if find_spec("atheris") is None:
@@ -60,7 +62,8 @@ def main() -> int:
     inputs, broken = seeds(), False
     with ThreadPoolExecutor(JOBS) as pool:
         names = given.targets or list(TARGETS)
-        for code, message in pool.map(lambda n: fuzz(n, given.seconds, inputs[n]), names):
+        seconds, seed = given.seconds, given.seed
+        for code, message in pool.map(lambda n: fuzz(n, seconds, seed, inputs[n]), names):
             broken = broken or code != 0
             sys.stdout.write(message + "\n")
             sys.stdout.flush()

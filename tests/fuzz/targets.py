@@ -137,7 +137,7 @@ def _read_as_the_loader(path: Path, digest: str) -> None:
         return
     try:
         for block in index["blocks"]:
-            with suppress(Exception):  # the loader treats any as a spoiled pack
+            with suppress(OSError, groundcrew_packs.Spoiled):
                 groundcrew_packs.read_block(handle, block, offset, head)
             offset += block["packed"]
     finally:

@@ -203,6 +203,22 @@ def _files(site: Site, pack: Pack) -> set[str]:
     return {path for path in found if not path.endswith("/")}
 
 
+@pytest.mark.parametrize("method", ["zlib", "xz"])
+def test_a_block_that_cannot_be_decompressed_is_spoiled(method: str, tmp_path: Path) -> None:
+    """The digest is correct: whoever wrote the pack wrote something else than its method."""
+    data, path = b"neither", tmp_path / "block"
+    path.write_bytes(data)
+    block = {
+        "packed": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "zlib": method == "zlib",
+        "xz": method == "xz",
+        "parts": [["acme.py", 0, 7, 0o644]],
+    }
+    with path.open("rb") as file, pytest.raises(Spoiled, match="cannot be decompressed"):
+        read_block(file.fileno(), block, 0)
+
+
 def test_a_pack_that_will_do_is_used_again(site: Site) -> None:
     """A pack is made again for files that it lacks, but not to drop some files of a small one."""
     first = site.share.packs(A)

@@ -28,6 +28,7 @@ def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any], memoryv
     """Return (handle, offset of the first block, index, bytes read) of the pack with this SHA-256.
 
     It is read past the page cache if possible: once, in as few requests as the share allows.
+    Raises OSError, or Spoiled if it is no pack, is damaged or has another digest.
     """
     for flags in (getattr(os, "O_DIRECT", 0), 0):
         try:
@@ -46,7 +47,10 @@ def open_pack(path: str, digest: str) -> tuple[int, int, dict[str, Any], memoryv
 
 
 def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any], memoryview]:
-    """Return (offset of the first block, index, bytes read) of an open pack with this SHA-256."""
+    """Return (offset of the first block, index, bytes read) of an open pack with this SHA-256.
+
+    Raises OSError or Spoiled.
+    """
     import hashlib
     import json
     import zlib
@@ -59,7 +63,11 @@ def read_index(handle: int, digest: str) -> tuple[int, dict[str, Any], memoryvie
         head = read_range(handle, 0, size)
     if len(head) < size or hashlib.sha256(head[:size]).hexdigest() != digest:
         raise Spoiled("its index has another digest")
-    return size, json.loads(zlib.decompress(head[12:size])), head
+    try:
+        index = json.loads(zlib.decompress(head[12:size]))
+    except (ValueError, zlib.error) as error:
+        raise Spoiled("its index cannot be read") from error
+    return size, index, head
 
 
 def read_block(
@@ -68,7 +76,8 @@ def read_block(
     """Return a block of an open pack or of an open file of the entry, checked and decompressed.
 
     `head` is what was already read of the file: it contains small packs as a whole. Raises
-    ImportError if the block is compressed by xz and this Python was built without.
+    OSError, Spoiled, and ImportError if the block is compressed by xz and this Python was built
+    without.
     """
     import hashlib
 
@@ -82,16 +91,27 @@ def read_block(
     if len(data) < block["packed"] or hashlib.sha256(data).hexdigest() != block["sha256"]:
         raise Spoiled("a block has another digest")
     size = sum(part[2] for part in block["parts"])
+    data = _decompress(data, block, size)
+    if len(data) != size:
+        raise Spoiled("a block is not as large as its parts")
+    return data
+
+
+def _decompress(data: bytes | memoryview, block: dict[str, Any], size: int) -> bytes | memoryview:
     if block.get("xz"):
         import lzma
 
-        data = lzma.decompress(data)
-    elif block["zlib"]:
+        try:
+            return lzma.decompress(data)
+        except lzma.LZMAError as error:
+            raise Spoiled("a block cannot be decompressed") from error
+    if block["zlib"]:
         import zlib
 
-        data = zlib.decompress(data, bufsize=max(1, size))
-    if len(data) != size:
-        raise Spoiled("a block is not as large as its parts")
+        try:
+            return zlib.decompress(data, bufsize=max(1, size))
+        except zlib.error as error:
+            raise Spoiled("a block cannot be decompressed") from error
     return data
 
 
