@@ -112,7 +112,7 @@ class Gate:
             ("provider", self._declared.providers, api.providers),
             ("plugin", self._declared.plugins, api.plugins),
         ):
-            missing = sorted(declared - ask()) if declared else []
+            missing = sorted(declared.difference(ask())) if declared else []
             words += [f"the {kind} of {name}" for name in missing[:NAMED]]
         return f"the API server has not loaded {', '.join(words)}" if words else ""
 

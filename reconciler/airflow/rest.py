@@ -163,10 +163,13 @@ class Api:
         sources = [str(p.get("source") or "") for p in self._all("plugins", "plugins")]
         return {canonicalize_name(s.partition("==")[0]) for s in sources if "==" in s}
 
-    def providers(self) -> set[str]:
-        """Return the normalised names of the provider packages that the API server knows."""
+    def providers(self) -> dict[str, str]:
+        """Return the version of each provider package that the API server knows.
+
+        Keys are normalised names.
+        """
         found = self._all("providers", "providers")
-        return {canonicalize_name(str(p["package_name"])) for p in found}
+        return {canonicalize_name(str(p["package_name"])): str(p.get("version")) for p in found}
 
     # ------------------------------------------------------------------------------ requests
 

@@ -16,6 +16,12 @@ from reconciler.faults import failpoint
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
 WATCH_INTERVAL = 5.0  # seconds between two checks while a healthy instance is watched
 SERVERS = ("webserver", "api-server")
+CANNOT_ADOPT = ("apache-airflow-providers-cncf-kubernetes", "10.17.1")
+"""Provider with which a scheduler ends at each start while tasks of the last one are under way.
+
+Its executor closes the session in which the scheduler adopts them: DetachedInstanceError, until
+they have ended. That is the provider in the official image of Airflow 3.2.2.
+"""
 
 
 class RestSteps:
@@ -48,6 +54,12 @@ class RestSteps:
             baseline=tuple(sorted({e.file for e in errors})),
             expected_dags=tuple(sorted(d.id for d in dags)),
         )
+
+    def adopts_tasks(self, instance: Instance) -> bool:
+        """Return True if a scheduler may be restarted while tasks run in pods of their own."""
+        name, version = CANNOT_ADOPT
+        with self.api(instance) as api:
+            return api.providers().get(name) != version
 
     def pause(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         """Set the recorded pools to 0 slots: running tasks finish, new ones wait."""

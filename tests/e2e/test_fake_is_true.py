@@ -142,7 +142,7 @@ def _same_state(pair: Pair) -> None:
     state = pair.fake.state
     state.pools = pools
     state.errors = {"bad.py" if pair.three else "/dags/bad.py": ("boom", 1.0)}
-    state.plugins, state.providers = ["acme-plugin"], ["apache-airflow-providers-common-io"]
+    state.plugins, state.providers = ["acme-plugin"], {"apache-airflow-providers-common-io": "1.0"}
 
 
 LISTINGS = ("pools", "dags", "importErrors", "plugins", "providers")

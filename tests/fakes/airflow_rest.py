@@ -47,7 +47,7 @@ class State:
     restarts: dict[str, str] = field(default_factory=dict)  # component → "refused" or "silent"
     loaded: list[dict[str, str]] = field(default_factory=list)  # reports of started components
     plugins: list[str] = field(default_factory=list)
-    providers: list[str] = field(default_factory=list)
+    providers: dict[str, str] = field(default_factory=dict)  # name → version
     patched: list[tuple[str, int]] = field(default_factory=list)
     fault: str = ""  # "drop", "slow", "html", "not-json", or a status: "401", "422", "500", …
     fault_on: str = ""  # only requests whose path contains this
@@ -259,7 +259,10 @@ class FakeAirflow:
             ),
             "/providers": (
                 "providers",
-                [{"package_name": n, "description": n, "version": "1.0"} for n in state.providers],
+                [
+                    {"package_name": name, "description": name, "version": version}
+                    for name, version in state.providers.items()
+                ],
             ),
         }
 

@@ -18,7 +18,7 @@ from reconciler.core.steps import BLAMELESS
 from reconciler.settings import KubernetesSettings
 from tests.fakes.kubeapi import Json, wait_for
 from tests.fakes.lab import Lab
-from tests.fakes.releases import CELERY, Release
+from tests.fakes.releases import CELERY, KUBERNETES, Release
 from tests.fakes.stand import Stand, standing
 
 
@@ -190,6 +190,28 @@ def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand)
     assert found.problem is not None
     assert found.problem.reason == "RolloutTimeout"
     assert "triggerer" in found.problem.message
+
+
+@pytest.mark.parametrize(("version", "drained"), [("10.17.1", True), ("10.18.0", False)])
+def test_tasks_in_pods_are_waited_for_where_a_new_scheduler_cannot_adopt_them(
+    stand: Stand, version: str, *, drained: bool
+) -> None:
+    """One release of the provider ends the scheduler at each start until they have ended."""
+    stand.install(Release(executor=KUBERNETES))
+    stand.up()
+    airflow = stand.airflow.state
+    airflow.providers = {"apache-airflow-providers-cncf-kubernetes": version}
+    airflow.busy, pools = 1, dict(airflow.pools)
+    seen = stand.perform(stand.activation(Step.OBSERVE))
+    assert dict(seen.pools or ()) == (pools if drained else {})
+    activation = replace(stand.activation(Step.PAUSE), pools=seen.pools or ())
+    assert stand.perform(activation).verdict is Verdict.OK
+    assert set(airflow.pools.values()) == ({0} if drained else set(pools.values()))
+    activation = replace(activation, step=Step.DRAIN)
+    found = stand.driver.perform(Step.DRAIN, stand.instance, activation, time.time())
+    assert found.verdict is (Verdict.NOT_YET if drained else Verdict.OK)
+    airflow.busy = 0
+    assert stand.perform(activation).verdict is Verdict.OK
 
 
 def test_what_cannot_be_restarted_is_refused_before_anything_changes(

@@ -130,7 +130,7 @@ class KubernetesDriver:
                 return self._observe(release, instance, activation, now)
             case Step.PAUSE | Step.PAUSE_BACK:
                 return rest.pause(instance, activation, now)
-            case Step.DRAIN | Step.DRAIN_BACK if release.tasks_apart():
+            case Step.DRAIN | Step.DRAIN_BACK if not activation.pools and release.tasks_apart():
                 return StepResult(Verdict.OK)
             case Step.DRAIN | Step.DRAIN_BACK:
                 return rest.drain(instance, activation, now)
@@ -166,9 +166,9 @@ class KubernetesDriver:
                 raise
         self._proofs.require(release, instance, activation)
         seen = self._rest.observe(instance)
-        if not release.tasks_apart():
+        if not (release.tasks_apart() and self._rest.adopts_tasks(instance)):
             return seen
-        return StepResult(  # tasks run in separate pods: nothing has to be paused
+        return StepResult(  # tasks run in separate pods: nothing has to be paused or drained
             Verdict.OK, pools=(), baseline=seen.baseline, expected_dags=seen.expected_dags
         )
 
