@@ -110,6 +110,9 @@ def _clusters(settings: Settings, known: Known) -> list[Task]:
         about = f"{cluster.context}/{namespace}"
         seconds = 2 * cluster.limits.request_timeout + MARGIN
         tasks.append(Task(Check.KUBERNETES, about, look, seconds))
+        if settings.kubernetes.verify_dags and not builds:
+            look = partial(k8s.look_dag_rights, cluster, namespace)
+            tasks.append(Task(Check.KUBERNETES, about, look, seconds))
     for one in known.instances:
         if one.kubernetes is not None:
             cluster = clusters.of(one.kubernetes.context)

@@ -1,7 +1,8 @@
 """Checks of the daemon's permissions in each cluster, and of each release's share and loader.
 
-`AIRFLOW` and `BUILDS` are the rules of the chart (deploy/helm/groundcrew/templates/_rules.tpl); a
-test keeps them equal. The server itself is asked about each verb.
+`AIRFLOW`, `DAGS` and `BUILDS` are the rules of the chart, which are in
+deploy/helm/groundcrew/templates/_rules.tpl; a test keeps them equal. The server itself is asked
+about each verb.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ AIRFLOW: Rules = {
     ("apps", "deployments", ""): ("list", "watch", "patch"),
     ("apps", "statefulsets", ""): ("list", "watch", "patch"),
 }
+DAGS: Rules = {("batch", "jobs", ""): ("create", "get", "list", "delete")}
 BUILDS: Rules = {
     ("batch", "jobs", ""): ("create", "get", "list", "delete"),
     ("", "pods", ""): ("list", "watch"),
@@ -36,23 +38,41 @@ BUILDS: Rules = {
 
 def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) -> Iterator[Finding]:
     """Check every verb of `rules` in a namespace; `setting` is the chart's value that grants it."""
-    about = f"{cluster.context}/{namespace}"
+    about, missing = f"{cluster.context}/{namespace}", _missing(cluster, namespace, rules)
+    if not missing:
+        count = sum(len(verbs) for verbs in rules.values())
+        yield good(Check.KUBERNETES, about, f"the daemon has its {count} rights there")
+        return
+    yield Finding(
+        Check.KUBERNETES, about, Level.WRONG, "RightsMissing", f"the daemon may not: {missing}",
+        f"list {namespace} in the chart's {setting} and upgrade the release of Groundcrew, or "
+        f"grant what deploy/manifests/03-access.yaml grants",
+    )  # fmt: skip
+
+
+def look_dag_rights(cluster: Cluster, namespace: str) -> Iterator[Finding]:
+    """Check the rights to parse DAGs in a release's namespace; without them builds go on."""
+    about, missing = f"{cluster.context}/{namespace}", _missing(cluster, namespace, DAGS)
+    if not missing:
+        yield good(Check.KUBERNETES, about, "the daemon may parse DAGs there before a switch")
+        return
+    yield Finding(
+        Check.KUBERNETES, about, Level.WARNING, "RightsMissing",
+        f"DAGs are not parsed before a switch: the daemon may not: {missing}",
+        f"set verifyDags in the chart, list {namespace} in its airflowNamespaces and upgrade the "
+        f"release of Groundcrew; or set kubernetes.verify_dags to false",
+    )  # fmt: skip
+
+
+def _missing(cluster: Cluster, namespace: str, rules: Rules) -> str:
+    """Return the verbs of `rules` that the daemon may not use in a namespace, or ""."""
     missing: dict[str, list[str]] = {}
     for (group, resource, sub), verbs in rules.items():
         name = "/".join(part for part in (resource, sub) if part)
         for verb in verbs:
             if not cluster.may(namespace, verb, group, resource, sub):
                 missing.setdefault(f"{name}.{group}" if group else name, []).append(verb)
-    if not missing:
-        count = sum(len(verbs) for verbs in rules.values())
-        yield good(Check.KUBERNETES, about, f"the daemon has its {count} rights there")
-        return
-    words = "; ".join(f"{', '.join(verbs)} {name}" for name, verbs in missing.items())
-    yield Finding(
-        Check.KUBERNETES, about, Level.WRONG, "RightsMissing", f"the daemon may not: {words}",
-        f"list {namespace} in the chart's {setting} and upgrade the release of Groundcrew, or "
-        f"grant what deploy/manifests/03-access.yaml grants",
-    )  # fmt: skip
+    return "; ".join(f"{', '.join(verbs)} {name}" for name, verbs in missing.items())
 
 
 def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ class DagBench(JobBench):
         self.dags.mkdir()
         lab.claim(self.airflow, "groundcrew-share", self.share.root)
         lab.claim(self.airflow, "airflow-dags", self.dags)
-        self.user, token = rights(lab, [self.airflow] if granted else [], self.namespace)
+        self.user, token = rights(lab, [self.airflow], self.namespace, dags=granted)
         config = lab.plane.kubeconfig(root / "kubeconfig", token=token)
         self.kubernetes = self.kubernetes.model_copy(update={"kubeconfig": config})
         self.clusters = Clusters(self.kubernetes)

@@ -31,11 +31,20 @@ _BEHAVIOURS: dict[str, dict[str, dict[str, str]]] = {}  # by namespace and compo
 
 
 def rights(
-    lab: Administration, airflow: Iterable[str], builds: str, home: str = ""
+    lab: Administration,
+    airflow: Iterable[str],
+    builds: str,
+    home: str = "",
+    *,
+    dags: bool = True,
 ) -> tuple[str, str]:
-    """Return (user, token) of a daemon's account with the roles that the chart renders."""
+    """Return (user, token) of a daemon's account with the roles that the chart renders.
+
+    `dags` is the chart's `verifyDags`.
+    """
     home = home or lab.namespace("home")
-    own = {"airflowNamespaces": list(airflow), "builds": {"namespace": builds}}
+    namespaces = {"airflowNamespaces": list(airflow), "builds": {"namespace": builds}}
+    own = {**namespaces, "verifyDags": dags}
     values = merged(example("small"), own)
     kinds = ("ServiceAccount", "Role", "RoleBinding")
     lab.apply(d for d in render(values, home) if d["kind"] in kinds)

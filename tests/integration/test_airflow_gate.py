@@ -231,7 +231,8 @@ def test_declared_providers_and_plugins_must_be_loaded(rig: Rig, tmp_path: Path)
         "the API server has not loaded the provider of acme-provider, the plugin of acme-plugin"
     )
     assert rig.do(Step.PROBE_BACK) == OK
-    rig.airflow.state.providers, rig.airflow.state.plugins = {"acme_provider": "1.0"}, ["Acme.Plugin"]
+    rig.airflow.state.providers = {"acme_provider": "1.0"}
+    rig.airflow.state.plugins = ["Acme.Plugin"]
     assert rig.do(Step.PROBE) == OK
 
 

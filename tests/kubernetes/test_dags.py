@@ -66,6 +66,19 @@ def test_what_fails_already_or_cannot_be_judged_is_told_apart(release: DagBench)
     assert "leaves processes" in why["forks.py"]
 
 
+def test_without_the_right_to_make_jobs_dags_stay_unseen_and_the_build_goes_on(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """The result says what to do; no Job was made."""
+    with DagBench(lab, tmp_path, granted=False) as bench:
+        (bench.dags / "daily.py").write_text("import nowhere_to_be_found\n")
+        check = bench.check(bench.made(old_name="1"))
+        assert check.seen == 0
+        assert f"may not make Jobs in namespace {bench.airflow}" in check.unseen
+        assert "verifyDags" in check.unseen
+        assert not bench.dag_jobs()
+
+
 def test_a_commit_that_breaks_a_live_dag_touches_nothing(lab: Lab, tmp_path: Path) -> None:
     """The whole way: the build fails by the DAG's name, and the release is not restarted."""
     dags = tmp_path / "dags"

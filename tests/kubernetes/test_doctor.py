@@ -14,7 +14,15 @@ from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.doctor.doctor import diagnose
 from reconciler.doctor.examine import Task, examine
 from reconciler.doctor.finding import Check, Finding, Level
-from reconciler.doctor.kubernetes import AIRFLOW, BUILDS, look_release, look_rights, spaces
+from reconciler.doctor.kubernetes import (
+    AIRFLOW,
+    BUILDS,
+    DAGS,
+    look_dag_rights,
+    look_release,
+    look_rights,
+    spaces,
+)
 from reconciler.settings import KubernetesSettings, Settings
 from tests.fakes.kubesite import KubeSite
 from tests.fakes.lab import Lab
@@ -41,6 +49,7 @@ def reasons(found: list[Finding]) -> list[tuple[str, str]]:
 def test_the_rights_asked_for_are_those_of_the_chart() -> None:
     """Compare verb by verb; another test keeps the chart's rights equal to the daemon's use."""
     assert {key: set(verbs) for key, verbs in AIRFLOW.items()} == GRANTED["airflow"]
+    assert {key: set(verbs) for key, verbs in DAGS.items()} == GRANTED["dags"]
     assert {key: set(verbs) for key, verbs in BUILDS.items()} == GRANTED["builds"]
 
 
@@ -51,12 +60,17 @@ def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_pa
         for rules, setting in ((AIRFLOW, "airflowNamespaces"), (BUILDS, "builds.namespace")):
             found = list(look_rights(cluster, stand.space, rules, setting))
             assert reasons(found) == [("ok", "Good")]
+        assert reasons(list(look_dag_rights(cluster, stand.space))) == [("ok", "Good")]
         other = lab.namespace("other")
         (found_there,) = look_rights(cluster, other, AIRFLOW, "airflowNamespaces")
         assert (found_there.level, found_there.reason) == (Level.WRONG, "RightsMissing")
         assert "list, watch, delete pods;" in found_there.message
         assert "list, watch, patch statefulsets.apps" in found_there.message
         assert other in found_there.mend
+        (unseen,) = look_dag_rights(cluster, other)  # builds go on without it
+        assert (unseen.level, unseen.reason) == (Level.WARNING, "RightsMissing")
+        assert unseen.message.endswith("may not: create, get, list, delete jobs.batch")
+        assert "verifyDags" in unseen.mend
         lab.drop(other)
 
 
