@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from gitsource import projects
 from gitsource.models import EnvironmentModel
 from gitsource.objects import (
     instance_of,
@@ -266,6 +267,8 @@ class Assembly:
                 found = entry.blob if entry is not None and entry.mode[:3] == "100" else ""
             elif kind == "tree":
                 found = tree.tree_id(name)
+            elif kind == "packages":
+                found = projects.fingerprint(tree, name)
             elif kind == "fragment":
                 found = self._fragments[name].blob if name in self._fragments else ""
             else:
@@ -363,7 +366,9 @@ def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
     """Yield the needs that files at these paths may satisfy: as a file, and as part of folders."""
     for path in paths:
         yield ("file", path)
-        folder = path.rpartition("/")[0]
+        folder, _, name = path.rpartition("/")
+        if name in projects.FILES:
+            yield ("packages", folder.rpartition("/")[0])
         while folder:
             yield ("tree", folder)
             folder = folder.rpartition("/")[0]

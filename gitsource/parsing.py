@@ -18,6 +18,7 @@ from typing import Protocol
 
 from gitsource.constraints import Constraint, constraints_of
 from gitsource.encodings import NotUtf8, decode_text
+from gitsource.projects import Project, Source, read_projects, unread
 from gitsource.reading import ReadFile, read_file
 from gitsource.worktree import LFS_POINTER, is_pointer
 from reconciler.core.definitions import Finding, Place
@@ -65,6 +66,9 @@ class Parser(Protocol):
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Parse the lines of a constraints file. Raises TooExpensive."""
 
+    def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
+        """Parse the project files of the packages in a folder."""
+
 
 class DirectParser:
     """Parser in this process."""
@@ -86,6 +90,11 @@ class DirectParser:
         del path
         return list(constraints_of(text))
 
+    def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
+        """Parse the project files of the packages in a folder."""
+        del folder
+        return read_projects(given)
+
 
 @dataclass(slots=True)
 class IsolatedParser:
@@ -95,11 +104,13 @@ class IsolatedParser:
     team_seconds: float = TEAM_SECONDS
     _spent: dict[str, float] = field(default_factory=dict)
     _known: dict[str, list[Constraint]] = field(default_factory=dict)
+    _projects: dict[str, list[Project]] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Begin a revision: reset every team's time."""
         self._spent.clear()
         self._known.clear()
+        self._projects.clear()
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Parse each file, in parallel with the use of earlier results."""
@@ -150,6 +161,20 @@ class IsolatedParser:
             self.charge(path, seconds - self.pool.limits.cpu)
             self._known[path] = found
         return self._known[path]
+
+    def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
+        """Parse the project files of a folder, once for all environments that name it.
+
+        Where that takes too long, packages are known by the names of their folders.
+        """
+        if folder not in self._projects:
+            try:
+                projects = self.pool.call(read_projects, given) if self._has_time(folder) else None
+            except TooExpensive:
+                projects = None
+                self.charge(folder, self.pool.limits.cpu)
+            self._projects[folder] = unread(given) if projects is None else projects
+        return self._projects[folder]
 
     def _has_time(self, path: str) -> bool:
         return self._spent.get(team_of(path), 0.0) < self.team_seconds

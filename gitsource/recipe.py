@@ -24,8 +24,10 @@ from gitsource.models import (
 )
 from gitsource.objects import wrong_content, wrong_entry
 from gitsource.parsing import Parser
+from gitsource.projects import Project, fingerprint, sources
 from gitsource.reading import ReadFile
 from gitsource.requirement_lines import in_repo
+from gitsource.siblings import UNLISTED, Siblings
 from gitsource.tree import Entry, Tree, below
 from reconciler.core.definitions import (
     Checks,
@@ -45,8 +47,8 @@ from reconciler.isolation import TooExpensive
 Need = tuple[str, str, str]
 """Input of a recipe.
 
-It is ("file", path, blob), ("tree", folder, id), ("fragment", name, "") or ("instance", name,
-team); the last item is "" if the input did not exist.
+It is ("file", path, blob), ("tree", folder, id), ("packages", folder, fingerprint), ("fragment",
+name, "") or ("instance", name, team); the last item is "" if the input did not exist.
 """
 
 RECIPE = TypeAdapter(Recipe)
@@ -90,6 +92,7 @@ class Merge:
     build_env: dict[str, str] = field(default_factory=dict)
     dags: dict[str, str] = field(default_factory=dict)
     budget: dict[Measure, ImportLimit] = field(default_factory=dict)
+    internal: dict[str, str] = field(default_factory=dict)
     needs: dict[tuple[str, str], str] = field(default_factory=dict)
     text_bytes: int = 0
 
@@ -254,6 +257,20 @@ class Merge:
             )
         self.files.setdefault(found, place)
 
+    def check_siblings(self, folder: str) -> None:
+        """Refuse what only an index could serve, although the repo has a package of that name."""
+        projects: dict[str, Project] = {}
+        beside = [posixpath.dirname(path) for path in self.packages]
+        for parent in dict.fromkeys([*beside, f"{folder}/packages", "shared/packages"]):
+            self.needs["packages", parent] = fingerprint(self.tree, parent)
+            for project in self.parser.projects(parent, sources(self.tree, parent)):
+                projects[project.path] = project
+        globs = [glob for index in self.indexes.values() for glob in index.packages]
+        siblings = Siblings(projects, self.packages, globs, folder)
+        for place, message in siblings.mistakes(self.requirements):
+            self.wrong(place, UNLISTED, message)
+        self.internal = siblings.internal
+
     def check_files(self) -> None:
         """Refuse a file at the path of another, or below one."""
         ordered = sorted(self.files, key=lambda item: f"{item.target}/")
@@ -282,6 +299,7 @@ class Merge:
             ),
             build_constraints=tuple(dict.fromkeys(self.build_constraints)),
             build_env=tuple(sorted(self.build_env.items())),
+            internal=tuple(sorted(self.internal.items())),
         )
         return Recipe(
             **{
@@ -296,7 +314,7 @@ class Merge:
 def recipe_digest(recipe: Recipe) -> str:
     """Return the SHA-256 of what determines the build, without places, which do not matter."""
     document = RECIPE.dump_python(recipe)  # many times as fast as dataclasses.asdict
-    del document["digest"], document["checks"]["budget"]
+    del document["digest"], document["checks"]["budget"], document["internal"]
     if not document["checks"]["exclude"]:  # so that a default changes nothing
         del document["checks"]["exclude"]
     for key in ("build_constraints", "build_env"):
@@ -339,6 +357,7 @@ def merge(
         else:
             merging.take(fragment, fragment.model.spec)
     merging.take(read, model.spec)
+    merging.check_siblings(posixpath.dirname(read.path))
     merging.check_files()
     merging.check_env()
     needs = tuple((kind, name, what) for (kind, name), what in merging.needs.items())

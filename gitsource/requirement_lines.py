@@ -77,6 +77,12 @@ def in_repo(text: str) -> InRepo | None:
     return InRepo(match[1], tuple(sorted({canonicalize_name(e) for e in extras})), path)
 
 
+def name_of(text: str) -> str:
+    """Return the normalised name at the start of a valid requirement."""
+    match = NAMED.match(text.strip())
+    return canonicalize_name(match[1]) if match is not None else ""
+
+
 def advice(line: str, kind: Kind) -> str:
     """Return what to write instead of a line, or "" if it is valid."""
     text = line.strip()

@@ -36,6 +36,14 @@ from reconciler.core.runtime import Runtime
 BUDGET = 240.0  # seconds that all questions of one diagnosis may take
 SUSPECTS = 12  # requirements that are left out one by one
 
+REMEDIES = {
+    "NotListed": "add `name @ ./path` to the requirements, or describe the index that has it in "
+    "`indexes`",
+    "NotFound": "if it is a package of your own, describe its index in `indexes`",
+    "SourceBuildRefused": "choose a version that has a wheel, or add the name to sourceBuilds",
+}
+"""Advice for packages that cannot be had, by reason."""
+
 Ask = Callable[[Question, float], Answer]
 
 
@@ -111,8 +119,9 @@ class Diagnosis:
     def _of_names(self) -> GroundcrewError | None:
         """Return names that are asked for, or needed, and on no index."""
         base = {d.name for d in self.runtime.base}
-        lost = [one for one in self._active() if one.name in self.known.missing]
-        lost = [one for one in lost if one.name not in base]
+        missing = set(self.known.missing) - base
+        internal = {name for name in missing if self.known.path_of(name) is not None}
+        lost = [one for one in self._active() if one.name in missing - internal]
         if lost:
             rows = listed([f"{one.name} (index {self.known.missing[one.name]})" for one in lost])
             return Stalled(
@@ -125,7 +134,8 @@ class Diagnosis:
             tuple(one.line for one in self.asked), tuple(line for _, line in self.constraints)
         )
         for names, reason, message in (
-            (set(self.known.missing) - base, "NotFound", "not found on its index"),
+            (internal, "NotListed", "in this repo, and no index was asked for it"),
+            (missing, "NotFound", "not found on its index"),
             (self.known.sources_only - base, "SourceBuildRefused", "there as an sdist only"),
         ):
             cause = self._cause(names, question)
@@ -149,14 +159,9 @@ class Diagnosis:
         culprit = next((one for one in self._active() if self._asks(one, names)), None)
         needer = f", needed by {culprit.requirement.text}" if culprit is not None else ""
         rows = listed(sorted(names))
-        remedy = (
-            "choose a version that has a wheel, or add the name to sourceBuilds"
-            if reason == "SourceBuildRefused"
-            else "if it is a package of your own, describe its index in `indexes`"
-        )
         return Stalled(
             reason,
-            f"{rows} is {message}{needer}; {remedy}",
+            f"{rows} is {message}{needer}; {REMEDIES[reason]}",
             culprit.requirement.place if culprit is not None else self._place(),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,9 +62,6 @@ class InRepo:
         if not folder.is_dir():
             return None
         (path,) = folder.glob("*.whl")
-        siblings = folder / "siblings.json"  # wheels of an earlier release have none
-        if siblings.is_file():
-            _refuse_unlisted(json.loads(siblings.read_text()), recipe, package)
         try:
             name, version, _, _ = parse_wheel_filename(path.name)
             read_for(team, _refuse, path.absolute(), package)
@@ -121,13 +118,12 @@ class InRepo:
         self.export(package.tree, source)
         files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
         place = Place(f"{package.path}/pyproject.toml", 1)
-        project = _read_project(job.team, source / "pyproject.toml")
-        _refuse_unlisted(project.siblings, recipe, package)
+        has_version = _has_version(job.team, source / "pyproject.toml")
         try:
             made = Source(source, package.path, place)
             wheel = self.maker.make(job, recipe, runtime, made, work, index)
         except Stalled as error:
-            if project.has_version or error.reason != FAILED:
+            if has_version or error.reason != FAILED:
                 raise
             version = f"0.0+g{package.tree[:10]}"
             job.say(f"{package.path} may take its version from git; building it as {version}")
@@ -137,11 +133,7 @@ class InRepo:
                 wheel = self.maker.make(job, recipe, runtime, made, work, index)
             except Stalled:
                 raise error from None  # it was not the version
-        keep(
-            wheel,
-            folder,
-            {"sources.json": json.dumps(files), "siblings.json": json.dumps(project.siblings)},
-        )
+        keep(wheel, folder, {"sources.json": json.dumps(files)})
 
     def repo_place(
         self,
@@ -164,52 +156,22 @@ class InRepo:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
-    """Contents of a package's pyproject.toml: if it states a version, and siblings it needs."""
-
-    has_version: bool = False
-    siblings: tuple[str, ...] = ()
-
-
-def _read_project(team: str, pyproject: Path) -> Project:
-    """Read a package's own file; one that cannot be read says nothing."""
+def _has_version(team: str, pyproject: Path) -> bool:
+    """Return True if a package states its version; one that cannot be read states none."""
     try:
         with pyproject.open("rb") as file:
             data = file.read(PYPROJECT_LIMIT)
-        return read_for(team, _project_of, data)
+        return read_for(team, _states_version, data)
     except (OSError, TooExpensive):
-        return Project()
+        return False
 
 
-def _project_of(data: bytes) -> Project:
+def _states_version(data: bytes) -> bool:
     try:
-        document = tomllib.loads(data.decode())
-        project = document.get("project", {})
-        sources = document.get("tool", {}).get("uv", {}).get("sources", {})
-        needed = {canonicalize_name(Requirement(d).name) for d in project.get("dependencies", ())}
-        siblings = {
-            canonicalize_name(name)
-            for name, source in sources.items()
-            if isinstance(source, dict) and (source.get("workspace") is True or "path" in source)
-        }
-        has_version = isinstance(project.get("version"), str)
-        return Project(has_version, tuple(sorted(siblings & needed)))
-    except (ValueError, TypeError, AttributeError, RecursionError):  # whoever builds it complains
-        return Project()
-
-
-def _refuse_unlisted(siblings: Sequence[str], recipe: Recipe, package: SourcePackage) -> None:
-    """Refuse siblings that are not listed: an index would be asked for an internal name."""
-    listed = {p.name for p in recipe.packages}
-    for name in siblings:
-        if name not in listed:
-            raise Stalled(
-                "NotFound",
-                f"{package.path} needs {name} from its own workspace; add it to the requirements, "
-                f"such as `{name} @ ./packages/{name}`",
-                package.place,
-            )
+        project = tomllib.loads(data.decode()).get("project")
+    except (ValueError, RecursionError):  # whoever builds it complains
+        return False
+    return isinstance(project, dict) and isinstance(project.get("version"), str)
 
 
 def _refuse(wheel: Path, package: SourcePackage) -> None:

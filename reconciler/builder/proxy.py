@@ -8,7 +8,6 @@ whole network (`carry`); without one it is on loopback.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
 import logging
@@ -31,7 +30,7 @@ from reconciler.builder.carry import SOCKET
 from reconciler.builder.offers import Offer, read_offer
 from reconciler.builder.pages import JSON, Served, decode, fetch_page, serve_page
 from reconciler.builder.reach import Reach
-from reconciler.core.definitions import Index, Recipe
+from reconciler.core.definitions import Index, Recipe, matches
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.documents import Malformed
 from reconciler.isolation import Failed, TooExpensive, read_for
@@ -92,7 +91,8 @@ class Indexes:
     `unreachable` indexes to what went wrong. `sources_only` holds names of which the index has
     nothing but sdists that may not be built, `distrusted` the indexes whose certificate is not
     trusted, `astray` says in words which addresses they led to that may not be read,
-    `unreadable` which of their pages are none.
+    `unreadable` which of their pages are none. Names of in-repo packages that are not listed are
+    `missing` on the default index, which is not asked for them.
     `allow` are hosts that the operator allows, see `Reach`.
     """
 
@@ -115,6 +115,7 @@ class Indexes:
         self._default = Upstream("default", address, (), client, reach, auth)
         self._team = team
         self._source_builds = recipe.source_builds
+        self._internal = dict(recipe.internal)
         described = [[i.name, i.url, *i.packages] for i in recipe.indexes]
         mark = json.dumps([team, address, described, recipe.source_builds])
         self._mark = hashlib.sha256(mark.encode()).hexdigest()[:12]
@@ -159,13 +160,13 @@ class Indexes:
     @property
     def plain(self) -> bool:
         """True if uv may use the default index directly: there is nothing to decide or protect."""
-        return not self._upstreams and not self._source_builds and self._default.auth is None
+        return not (self._upstreams or self._source_builds or self._internal or self._default.auth)
 
     def of(self, name: str) -> Upstream:
         """Return the only index that `name` comes from."""
         normal = canonicalize_name(name)
         for upstream in self._upstreams:
-            if any(fnmatch.fnmatchcase(normal, canonicalize_glob(g)) for g in upstream.globs):
+            if matches(normal, upstream.globs):
                 return upstream
         return self._default
 
@@ -272,6 +273,8 @@ class Indexes:
     def _project(self, name: str, base: str = "") -> tuple[int, Served | None]:
         """Return the index's status, and the files of a project that may be used."""
         upstream = self.of(name)
+        if self.path_of(name) is not None:
+            return self._note(name, upstream, 404), None
         try:
             page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
         except httpx.HTTPError as error:
@@ -330,8 +333,14 @@ class Indexes:
         hidden = {n: i for n, i in self._forbidden.items() if i in self._readable}
         return {**self._lacking, **hidden}
 
+    def path_of(self, name: str) -> str | None:
+        """Return the path of an in-repo package that no index was asked for; None for others."""
+        return self._internal.get(name) if self.of(name) is self._default else None
+
     def offer(self, name: str) -> Offer | None:
         """Return the files that an index has for a name; None where that cannot be found out."""
+        if self.path_of(name) is not None:
+            return None
         upstream = self.of(name)
         try:
             page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
@@ -383,11 +392,6 @@ def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
         return url, None
     name, _, password = user.partition(":")
     return parts._replace(netloc=place).geturl(), (unquote(name), unquote(password))
-
-
-def canonicalize_glob(glob: str) -> str:
-    """Return a name glob in the form of normalised names."""
-    return re.sub(r"[-_.]+", "-", glob).lower()
 
 
 def _row(url: str, filename: str) -> str:

@@ -6,9 +6,11 @@ SHA-256. Nothing here performs I/O.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ class Index:
     packages: tuple[str, ...]
     credentials: str | None = None
     ca_bundle: str | None = None  # PEM text
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Return True if one of the globs matches a normalised name of a package."""
+    return any(fnmatchcase(name, re.sub(r"[-_.]+", "-", glob).lower()) for glob in globs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,8 @@ class Checks:
 class Recipe:
     """Everything that determines a build; equal recipes have the same `digest` in any revision.
 
-    The limits in `checks.budget` do not change a build and are not in the digest.
+    The limits in `checks.budget` do not change a build and are not in the digest; neither are the
+    `internal` packages, which are in the repo beside those that are asked for.
     """
 
     digest: str
@@ -138,6 +146,7 @@ class Recipe:
     checks: Checks = Checks()
     build_constraints: tuple[str, ...] = ()  # PEP 508, for what building wheels needs
     build_env: tuple[tuple[str, str], ...] = ()  # variables of build backends
+    internal: tuple[tuple[str, str], ...] = ()  # (name, repo path), not listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,20 +318,22 @@ def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> No
     assert found == (("acme-own", "1.0"), ("beta", "1.0"))
 
 
-def test_a_sibling_of_a_workspace_is_named_and_asked_of_no_index(bench: Bench) -> None:
-    """An internal name could belong to anybody on a public index; listed, both are built."""
-    make_wheel(bench.public.folder, "acme-base", "99.0")
-    sibling = bench.package("acme-base", {"acme_base/__init__.py": ""})
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("acme-base",))
-    project = bench._trees[own.tree] / "pyproject.toml"
-    sources = "[tool.uv.sources]\nacme_base = {workspace = true}\nother = {path = '../other'}\n"
-    project.write_text(project.read_text() + sources)
-    error = refused(bench, own)
-    assert (error.reason, error.place) == ("NotFound", own.place)
-    assert "needs acme-base from its own workspace" in error.message
-    assert not [path for path in bench.public.asked if "acme-base" in path]
-    assert bench.names(bench.recipe(own, sibling)) == (("acme-base", "1.0"), ("acme-own", "1.0"))
-    assert refused(bench, own).message == error.message, "its wheel is in the cache now"
+def test_no_index_is_asked_for_an_in_repo_package_that_is_not_listed(bench: Bench) -> None:
+    """Anybody could own its name on a public index; a described index or the base may have it."""
+    make_wheel(bench.public.folder, "acme-lib", "99.0")
+    make_wheel(bench.public.folder, "alpha", requires=("acme-lib",))
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("alpha",))
+    internal = (("acme-lib", "teams/red/packages/lib"), ("acme-core", "teams/red/packages/core"))
+    for wanted in ("alpha", own):
+        error = refused(bench, wanted, internal=internal)
+        assert (error.reason, error.place) == ("NotListed", Place(FILE, 7))
+        assert "acme-lib is in this repo, and no index was asked for it" in error.message
+    assert not [path for path in bench.public.asked if "acme-lib" in path]
+    make_wheel(bench.public.folder, "beta", requires=("acme-core",))
+    assert bench.names(bench.recipe("beta", internal=internal)) == (("beta", "1.0"),)
+    make_wheel(bench.private.folder, "acme-lib", "1.0")
+    recipe = bench.recipe("alpha", internal=internal, indexes=(bench.corp("acme-*"),))
+    assert bench.names(recipe) == (("acme-lib", "1.0"), ("alpha", "1.0"))
 
 
 SPOILING = """
