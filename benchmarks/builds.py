@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.rows import Row
-from reconciler.builder.build import Builder
-from reconciler.builder.job import Job
-from reconciler.builder.sandbox import Sandbox
-from reconciler.builder.uv import uv_path
+from reconciler.builder.build_job import Job
+from reconciler.builder.builder import Builder
+from reconciler.builder.executor.bubblewrap import Sandbox
+from reconciler.builder.resolve.uv import uv_path
 from reconciler.core.definitions import (
     Api,
     Instance,
@@ -40,8 +40,8 @@ from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 from tests.fakes.base import make_base, write_package
-from tests.fakes.bench import Bench
-from tests.fakes.wheels import make_wheel
+from tests.harness.builder import Bench
+from tests.harness.wheels import make_wheel
 
 WANTED = ("pandas", "pyarrow", "boto3")
 TURNS = 3

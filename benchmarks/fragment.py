@@ -28,7 +28,7 @@ from reconciler.core.model import Event
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 from tests.fakes.base import make_base, write_package
-from tests.fakes.site import GOOD, Site
+from tests.harness.local_daemon import GOOD, Site
 
 SIZES = (1, 10, 30, 100)
 TEAMS = 10

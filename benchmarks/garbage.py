@@ -17,7 +17,7 @@ from benchmarks.rows import Row
 from reconciler.share.gc import collect_garbage
 from reconciler.share.share import Share
 from reconciler.share.sizes import Sizes
-from tests.fakes import herd
+from tests.harness import large_repo
 
 BUILDS = 10_000
 SHARED = 200  # entries that builds have in common
@@ -70,8 +70,8 @@ def fill(share: Share, builds: int) -> list[str]:
     for number in range(builds):
         own = _entry(share, f"own {number}")
         entries = (own, *(common[(number * 7 + n) % SHARED] for n in range(EACH - 1)))
-        name = herd.build_id(number, 0)
-        herd.place_build(share, name, f"team-{number % 50:02d}", entries)
+        name = large_repo.build_id(number, 0)
+        large_repo.place_build(share, name, f"team-{number % 50:02d}", entries)
         os.utime(share.build_path(name), (0.0, 0.0))
         names.append(name)
     return names

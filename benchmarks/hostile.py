@@ -22,16 +22,16 @@ import httpx
 
 from benchmarks.rows import Row
 from gitsource.assemble import Assembly
-from gitsource.parsing import IsolatedParser
+from gitsource.parsers import IsolatedParser
 from gitsource.tree import Checkout
 from reconciler.api.admission import CLIENT_BURST
 from reconciler.api.connections import COOKIES_LIMIT, HEAD_LIMIT
-from reconciler.builder.pages import JSON
-from reconciler.builder.proxy import Indexes
+from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.index.simple_api import JSON
 from reconciler.core.definitions import Commit, Recipe
 from reconciler.isolation import shared_pool
 from tests.fakes.answers import Answers
-from tests.fakes.pages import Served
+from tests.harness.pages import Served
 
 NAME = "hostile input"
 LIMIT = 1.0  # seconds of CPU time

@@ -23,11 +23,11 @@ import psutil
 
 from benchmarks.rows import Row
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.controlplane import assets
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.kubesite import KubeSite
-from tests.fakes.lab import Lab, laboratory
 from tests.fakes.releases import Release
+from tests.harness.cluster_daemon import KubeSite
+from tests.harness.control_plane import assets
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab, laboratory
 
 TURNS = 5
 JOBS = 4  # for one commit

@@ -21,7 +21,7 @@ from reconciler.core.model import Event
 from reconciler.settings import GitSettings
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import COMPONENTS, Site
+from tests.harness.local_daemon import COMPONENTS, Site
 
 TURNS = 5
 IDLE_SECONDS = 30.0

@@ -22,7 +22,7 @@ from sqlalchemy import event
 from benchmarks.rows import Row
 from reconciler.core.model import Change
 from tests.fakes.fleet import builds, digest, name_of, place_package
-from tests.fakes.pages import READER, Served
+from tests.harness.pages import READER, Served
 
 INSTANCES = 1000
 FILES = 20_000  # of one package; its RECORD is one more file

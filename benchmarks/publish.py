@@ -24,8 +24,8 @@ from pathlib import Path
 from benchmarks.imports import WANTED, Seen, Site, make_site
 from benchmarks.rows import Row
 from benchmarks.slowshare import mounted
-from reconciler.builder import placing
-from reconciler.builder.uv import uv_path
+from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.wheels import placement
 from reconciler.share.share import Share, on_path
 
 BUILD, NEXT = "a" * 16, "b" * 16
@@ -145,10 +145,10 @@ def _fresh(root: Path) -> tuple[Path, Path]:
 
 def _place(share: Share, build_id: str, staged: dict[str, Path]) -> None:
     """Write every missing entry, then the build."""
-    there = placing.all_found(share, list(staged))
+    there = placement.all_found(share, list(staged))
     with ThreadPoolExecutor(WRITERS) as pool:
         absent = [digest for digest in staged if digest not in there]
-        list(pool.map(lambda digest: placing.put(share, digest, staged[digest]), absent))
+        list(pool.map(lambda digest: placement.put(share, digest, staged[digest]), absent))
     document = {"schema": 1, "build": build_id, "entries": list(staged), "paths": []}
     share.put_build(build_id, {"build.json": json.dumps(document).encode()})
 

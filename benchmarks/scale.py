@@ -24,7 +24,7 @@ from benchmarks.rows import Row
 from reconciler.core.world import Plan
 from reconciler.daemon.daemon import Daemon
 from reconciler.daemon.leadership import Leadership
-from tests.fakes import herd
+from tests.harness import large_repo
 
 SIZES = (100, 1_000, 10_000)
 TURNS = 15
@@ -93,7 +93,7 @@ def _in_a_process(size: int) -> Figures:
 def measure(root: Path) -> Figures:
     """Start a daemon's loop by hand and run its cycles one by one."""
     process = psutil.Process()
-    daemon = Daemon(herd.settings(root))
+    daemon = Daemon(large_repo.settings(root))
     daemon.rooms.prepare()
     with Leadership(daemon.rooms.store, daemon.settings, daemon._stop) as leadership:
         daemon.rooms.leading, daemon.rooms.check = True, leadership.check
@@ -114,9 +114,11 @@ def measure(root: Path) -> Figures:
         changed = []
         asked.clear()
         for turn in range(TURNS):
-            number = turn * herd.PER_INSTANCE + 1  # without an instance, so that nothing is built
-            text = herd.text_of(number, f"2.{time.time_ns()}")
-            herd.commit(root / "repo.git", {herd.path_of(number): text})
+            number = (
+                turn * large_repo.PER_INSTANCE + 1
+            )  # without an instance, so that nothing is built
+            text = large_repo.text_of(number, f"2.{time.time_ns()}")
+            large_repo.commit(root / "repo.git", {large_repo.path_of(number): text})
             before = daemon.records.accepted_revision
             changed.append(_timed(lambda: _take_commit(daemon, leadership)))
             assert daemon.records.accepted_revision != before
@@ -167,6 +169,6 @@ def _timed(act: Callable[[], object]) -> tuple[float, float]:
 if __name__ == "__main__":
     where, count = Path(sys.argv[1]), int(sys.argv[2])
     if sys.argv[3] == "settle":
-        herd.settle(where, count)
+        large_repo.settle(where, count)
     else:
         print(json.dumps(asdict(measure(where))))

@@ -19,13 +19,13 @@ from benchmarks import (
     pages,
     publish,
     scale,
-    sharing,
+    shared_wheels,
 )
 
 ALL: dict[str, ModuleType] = {
     "imports": imports,
     "publish": publish,
-    "sharing": sharing,
+    "sharing": shared_wheels,
     "builds": builds,
     "fragment": fragment,
     "scale": scale,

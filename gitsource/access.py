@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from reconciler.core.addresses import shown
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.secretfiles import login
+from reconciler.secrets import login
 
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
 DISTRUSTED = (

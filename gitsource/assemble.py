@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gitsource import projects
+from gitsource.assembly_cache import Made, Shelf
 from gitsource.models import EnvironmentModel
 from gitsource.objects import (
     instance_of,
@@ -20,11 +21,10 @@ from gitsource.objects import (
     unexpected,
     wrong_instance,
 )
-from gitsource.parsing import DirectParser, Parser, Text, team_of
-from gitsource.reading import ReadFile
+from gitsource.parsers import DirectParser, Parser, Text, team_of
 from gitsource.recipe import Limits, Need, merge
-from gitsource.shelf import Made, Shelf
 from gitsource.tree import Entry, Tree
+from gitsource.typed import ReadFile
 from reconciler.core.definitions import (
     Commit,
     Definitions,

@@ -8,8 +8,8 @@ from collections.abc import Container, Mapping
 
 from gitsource.fields import NAME
 from gitsource.models import DagsModel, InstanceModel, KubernetesModel, LocalModel
-from gitsource.reading import ReadFile
 from gitsource.tree import Entry, Tree
+from gitsource.typed import ReadFile
 from gitsource.worktree import LFS_POINTER
 from reconciler.core.definitions import (
     Api,

@@ -23,12 +23,12 @@ from gitsource.models import (
     IndexModel,
 )
 from gitsource.objects import wrong_content, wrong_entry
-from gitsource.parsing import Parser
+from gitsource.parsers import Parser
 from gitsource.projects import Project, fingerprint, sources
-from gitsource.reading import ReadFile
 from gitsource.requirement_lines import in_repo
 from gitsource.siblings import UNLISTED, Siblings
 from gitsource.tree import Entry, Tree, below
+from gitsource.typed import ReadFile
 from reconciler.core.definitions import (
     Checks,
     FileItem,

@@ -22,10 +22,10 @@ from typing import Any
 
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
+from gitsource.assembly_cache import Shelf
 from gitsource.mirror import READ, SLOW, Blobs, Files, Listing, commit_of
-from gitsource.parsing import IsolatedParser
+from gitsource.parsers import IsolatedParser
 from gitsource.recipe import Limits
-from gitsource.shelf import Shelf
 from reconciler.core.definitions import Definitions
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.isolation import shared_pool
@@ -250,7 +250,9 @@ class Source:
         )
 
     def _child(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = self._run([sys.executable, "-m", "gitsource.child"], json.dumps(request).encode())
+        answer = self._run(
+            [sys.executable, "-m", "gitsource.git_worker"], json.dumps(request).encode()
+        )
         found: dict[str, Any] = json.loads(answer)
         return found
 

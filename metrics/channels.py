@@ -24,9 +24,9 @@ import httpx
 
 from metrics.facts import Fact
 from metrics.messages import Payload, digest, message, without_blocks
-from reconciler.outgoing import Client
-from reconciler.secretfiles import read
-from reconciler.trust import UNTRUSTED, distrusts
+from reconciler.certificates import UNTRUSTED, distrusts
+from reconciler.http_client import Client
+from reconciler.secrets import read
 
 TIMEOUT = 10.0  # seconds per request
 LONGEST_AFTER = 3600.0  # longest Retry-After that is honoured, in seconds

@@ -26,10 +26,10 @@ from metrics.channels import (
     unanswered,
 )  # fmt: skip
 from metrics.facts import Links, cut, plain
+from reconciler.certificates import named
 from reconciler.core.model import Event
 from reconciler.core.steps import WITHDRAWN
-from reconciler.secretfiles import read
-from reconciler.trust import named
+from reconciler.secrets import read
 
 if TYPE_CHECKING:
     from reconciler.settings import StatusSettings

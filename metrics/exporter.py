@@ -18,9 +18,9 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from metrics.event_counters import History, Tally
 from metrics.families import Histogram, gauge, gauges
-from metrics.standing import standing
-from metrics.tally import History, Tally
+from metrics.gauges import standing
 from reconciler.core.model import Records
 from reconciler.core.status import Status, status
 

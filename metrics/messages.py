@@ -21,7 +21,7 @@ from slack_sdk.models.blocks import (
 )
 
 from metrics.facts import KINDS, Fact, Severity, cut
-from reconciler.core.words import span
+from reconciler.core.formatting import span
 
 HEADER = 150  # Slack's limits, in characters
 SECTION = 3000

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
+from metrics.background import Errand
 from metrics.channels import Channel, SlackChannel, WebhookChannel
 from metrics.commits import CommitStatus, Forge, commit_url_of, status_of
-from metrics.errands import Errand
 from metrics.facts import (
     KINDS,
     NEWS,
@@ -30,8 +30,8 @@ from metrics.facts import (
     make_fact,
     with_beginning,
 )
+from metrics.redaction import Scrubber
 from metrics.routes import Route, Statuses, Waiting
-from metrics.scrubbing import Scrubber
 from metrics.slackbot import SlackBot
 from reconciler.core.model import Event
 from reconciler.settings import STATUSES, NotifySettings, RouteSettings, StatusSettings

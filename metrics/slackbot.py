@@ -28,7 +28,7 @@ from metrics.channels import (
 )  # fmt: skip
 from metrics.facts import Fact
 from metrics.messages import digest, message, without_blocks
-from reconciler.secretfiles import read
+from reconciler.secrets import read
 
 API = "https://slack.com/api/"
 KEPT = 500  # threads that are remembered

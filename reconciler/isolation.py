@@ -157,7 +157,7 @@ class _Worker:
         kept = {k: os.environ[k] for k in ("PATH", "TZDIR", "LD_LIBRARY_PATH") if k in os.environ}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "reconciler.isolated"],
+                [sys.executable, "-P", "-m", "reconciler.isolated_worker"],
                 env={**kept, "PYTHONPATH": root, "LANG": "C.UTF-8"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -33,7 +33,9 @@ BANNED_MODULES = frozenset(
     {"rooms", "people", "errands", "standing", "carry", "turns", "shelf", "tally", "reach", "focus"}
 )
 GERUND = re.compile(r"[a-z]{3,}ing")
-NOUNS_IN_ING = frozenset({"string", "timing", "outgoing"})  # and adjectives
+NOUNS_IN_ING = frozenset(
+    {"formatting", "monitoring", "string", "timing", "outgoing"}
+)  # and adjectives
 QUESTION_HEADINGS = re.compile(r"(Whom?|Whose)\b|(Is|Are|Does|Has|Can|May) .*[^?]$")
 
 

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 

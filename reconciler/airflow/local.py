@@ -29,7 +29,7 @@ from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.runtime import Base
 from reconciler.core.steps import RELEASES
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.settings import LocalSettings
 
 DOWN_LOOKS = 5  # consecutive checks that must find a component down

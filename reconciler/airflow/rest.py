@@ -17,10 +17,10 @@ from urllib.parse import quote
 import httpx
 from packaging.utils import canonicalize_name
 
+from reconciler.certificates import UNTRUSTED, distrusts
 from reconciler.core.errors import Retryable
-from reconciler.outgoing import Client, TooLarge
-from reconciler.secretfiles import Login, login
-from reconciler.trust import UNTRUSTED, distrusts
+from reconciler.http_client import Client, TooLarge
+from reconciler.secrets import Login, login
 
 TIMEOUT = 15.0  # seconds per request
 PAGE = 100  # rows per page: both APIs limit it

@@ -11,7 +11,7 @@ from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import BLAMELESS, PAUSES_BACK
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
 WATCH_INTERVAL = 5.0  # seconds between two checks while a healthy instance is watched

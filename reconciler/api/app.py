@@ -22,12 +22,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reconciler.api.asking import Asking
+from reconciler.api.auth import People
+from reconciler.api.error_handlers import Refusing
 from reconciler.api.hooks import Hooks
 from reconciler.api.pages.site import Pages
-from reconciler.api.people import People
-from reconciler.api.refusing import Refusing
-from reconciler.api.shelf import Shelf
+from reconciler.api.request_queue import Asking
+from reconciler.api.share_reader import Shelf
 from reconciler.api.streams import Streams
 from reconciler.api.v1 import Api
 from reconciler.api.view import View

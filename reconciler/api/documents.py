@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reconciler.core.definitions import Finding
+from reconciler.core.formatting import iso
 from reconciler.core.model import (
     BuildRecord,
     DagCheck,
@@ -21,10 +22,9 @@ from reconciler.core.model import (
 )
 from reconciler.core.runtime import Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
-from reconciler.core.words import iso
 
 if TYPE_CHECKING:
-    from reconciler.share.listing import Listed
+    from reconciler.share.file_list import Listed
 
 Document = dict[str, object]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from reconciler.secretfiles import read
+from reconciler.secrets import read
 
 log = logging.getLogger(__name__)
 

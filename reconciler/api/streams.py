@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from reconciler.api.shelf import Part
+from reconciler.api.share_reader import Part
 from reconciler.api.view import View
 from reconciler.core.errors import GroundcrewError
 from reconciler.store.store import Store

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from reconciler.api import contract, openapi
-from reconciler.api.asking import Asking
+from reconciler.api.auth import People
 from reconciler.api.documents import (
     Document,
     build_document,
@@ -26,14 +26,14 @@ from reconciler.api.documents import (
     runtimes_document,
     status_document,
 )
-from reconciler.api.finding import environments_that, instances_that, users
 from reconciler.api.operations import OPERATIONS, ROOT, TEXT, TOML, Operation
-from reconciler.api.people import People
-from reconciler.api.shelf import Shelf
+from reconciler.api.request_queue import Asking
+from reconciler.api.search import environments_that, instances_that, users
+from reconciler.api.share_reader import Shelf
 from reconciler.api.tokens import Role
 from reconciler.api.view import View
 from reconciler.core.model import BuildRecord
-from reconciler.share.listing import Absent
+from reconciler.share.file_list import Absent
 from reconciler.store.store import Store
 
 BODY_LIMIT = 1 << 16  # bytes of a request's body

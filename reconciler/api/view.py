@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import BuildRecord, Records
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status, status
-from reconciler.store.reading import Reader
+from reconciler.store.reader import Reader
 from reconciler.store.store import Store
 
 FRESH = 1.0  # seconds for which a snapshot is reused

@@ -13,15 +13,15 @@ from typing import Protocol
 
 import httpx
 
-from reconciler.builder.job import Job
+from reconciler.builder.build_job import Job
+from reconciler.builder.index.egress import Reach
 from reconciler.builder.manifest import Parts
-from reconciler.builder.reach import Reach
-from reconciler.builder.wheels import RECIPE_VERSION
+from reconciler.builder.wheels.download import RECIPE_VERSION
+from reconciler.certificates import UNTRUSTED, distrusts
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
-from reconciler.outgoing import Client
+from reconciler.http_client import Client
 from reconciler.settings import BuilderSettings
-from reconciler.trust import UNTRUSTED, distrusts
 
 ARCHIVES = (
     (257, b"ustar", "a tar archive"),

@@ -16,9 +16,9 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot5
 from packageurl import PackageURL
 
-from reconciler.builder.job import Job
-from reconciler.builder.overlap import Facts
-from reconciler.builder.wheels import RECIPE_VERSION, Wheel
+from reconciler.builder.build_job import Job
+from reconciler.builder.wheels.download import RECIPE_VERSION, Wheel
+from reconciler.builder.wheels.overlap import Facts
 from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime
 

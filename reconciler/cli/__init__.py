@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except Exception as error:
-        from reconciler.cli.explaining import explain
+        from reconciler.cli.messages import explain
 
         explained = explain(error)
         if explained is None:

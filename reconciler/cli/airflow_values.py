@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reconciler.cli import completing
-from reconciler.cli.failing import Exit, Misuse
+from reconciler.cli import completion
+from reconciler.cli.exit_codes import Exit, Misuse
 from reconciler.cli.output import warn
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Form(StrEnum):
 
 def airflow_values(
     instance: Annotated[
-        str, typer.Argument(metavar="INSTANCE", autocompletion=completing.instances)
+        str, typer.Argument(metavar="INSTANCE", autocompletion=completion.instances)
     ],
     definitions: Annotated[
         Path | None,
@@ -147,7 +147,7 @@ def _loader(settings: Settings, instance: str) -> str:
 def _recorded(name: str) -> tuple[Instance, bool | None]:
     """Return the instance as last accepted, and whether its Airflow is known to be a 2.x."""
     from reconciler.cli.objects import INSTANCE, find
-    from reconciler.daemon.reading import current
+    from reconciler.daemon.open_records import current
     from reconciler.settings import Settings
 
     records = current(Settings())

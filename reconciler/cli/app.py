@@ -9,18 +9,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import (
-    airflow_values,
-    asking,
-    doctoring,
-    listing,
-    logs,
-    planning,
-    running,
-    starting,
-    validating,
-)
-from reconciler.cli.failing import Misuse
+from reconciler.cli import airflow_values, doctor, init, logs, plan, requests, run, status, validate
+from reconciler.cli.exit_codes import Misuse
 from reconciler.cli.output import warn
 from reconciler.cli.variables import misspelt
 
@@ -61,22 +51,22 @@ def groundcrew(
         warn(f"no setting is read from {name}; {hint}")
 
 
-app.command(rich_help_panel="For teams")(validating.validate)
-app.command(rich_help_panel="For teams")(starting.init)
+app.command(rich_help_panel="For teams")(validate.validate)
+app.command(rich_help_panel="For teams")(init.init)
 app.command("airflow-values", rich_help_panel="The daemon")(airflow_values.airflow_values)
-app.command(rich_help_panel="The daemon")(running.run)
-app.command(rich_help_panel="The daemon")(running.gc)
-app.command("adopt-share", rich_help_panel="The daemon")(running.adopt_share)
-app.command(rich_help_panel="The daemon")(doctoring.doctor)
-app.command(rich_help_panel="How it stands")(listing.status)
-app.command(rich_help_panel="How it stands")(planning.plan)
-app.command(rich_help_panel="How it stands")(listing.history)
-app.command(rich_help_panel="How it stands")(planning.runtimes)
+app.command(rich_help_panel="The daemon")(run.run)
+app.command(rich_help_panel="The daemon")(run.gc)
+app.command("adopt-share", rich_help_panel="The daemon")(run.adopt_share)
+app.command(rich_help_panel="The daemon")(doctor.doctor)
+app.command(rich_help_panel="How it stands")(status.status)
+app.command(rich_help_panel="How it stands")(plan.plan)
+app.command(rich_help_panel="How it stands")(status.history)
+app.command(rich_help_panel="How it stands")(plan.runtimes)
 app.command(rich_help_panel="How it stands")(logs.logs)
-app.command(rich_help_panel="Requests to the daemon")(asking.rollback)
-app.command(rich_help_panel="Requests to the daemon")(asking.suspend)
-app.command(rich_help_panel="Requests to the daemon")(asking.resume)
-app.command(rich_help_panel="Requests to the daemon")(asking.retry)
-app.command(rich_help_panel="Requests to the daemon")(asking.refresh)
-app.command("confirm-prune", rich_help_panel="Requests to the daemon")(asking.confirm_prune)
-app.command(rich_help_panel="For a first look")(running.demo)
+app.command(rich_help_panel="Requests to the daemon")(requests.rollback)
+app.command(rich_help_panel="Requests to the daemon")(requests.suspend)
+app.command(rich_help_panel="Requests to the daemon")(requests.resume)
+app.command(rich_help_panel="Requests to the daemon")(requests.retry)
+app.command(rich_help_panel="Requests to the daemon")(requests.refresh)
+app.command("confirm-prune", rich_help_panel="Requests to the daemon")(requests.confirm_prune)
+app.command(rich_help_panel="For a first look")(run.demo)

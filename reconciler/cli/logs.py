@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import completing
-from reconciler.cli.failing import Exit, Misuse
+from reconciler.cli import completion
+from reconciler.cli.exit_codes import Exit, Misuse
 from reconciler.cli.output import plain, warn
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def logs(
         typer.Argument(
             metavar="BUILD|ENVIRONMENT",
             help="A build's key or id, or an environment's newest.",
-            autocompletion=completing.environments,
+            autocompletion=completion.environments,
         ),
     ],
     follow: Annotated[
@@ -37,7 +37,7 @@ def logs(
     ] = False,
 ) -> None:
     """Show the log of a build; exit 1 if there is none, or if the followed build failed."""
-    from reconciler.daemon.reading import open_store
+    from reconciler.daemon.open_records import open_store
     from reconciler.settings import Settings
 
     settings = Settings()

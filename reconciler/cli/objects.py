@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from reconciler.cli.failing import Misuse
+from reconciler.cli.exit_codes import Misuse
 from reconciler.core.model import Records
 
 ENVIRONMENT = "environment"

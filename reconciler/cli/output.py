@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 
-from reconciler.core.words import age
+from reconciler.core.formatting import age
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 WIDE = 10_000  # columns without a terminal: a line of a table stays one line

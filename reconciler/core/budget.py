@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.definitions import ImportLimit, Measure
+from reconciler.core.formatting import size
 from reconciler.core.model import BuildRecord, ImportCost, Measured, Problem
-from reconciler.core.words import size
 
 OVER = "ImportBudgetExceeded"
 REGRESSION = "ImportRegression"

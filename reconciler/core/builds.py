@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.core import budget
-from reconciler.core.dagchecks import tell_dags
+from reconciler.core.dag_checks import tell_dags
 from reconciler.core.model import (
     BuildRecord,
     DagCheck,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reconciler.core.accept import acceptable
 from reconciler.core.activations import WayBack, way_back
-from reconciler.core.dagchecks import Checks, checks_of
+from reconciler.core.dag_checks import Checks, checks_of
 from reconciler.core.definitions import Definitions, Finding
 from reconciler.core.model import (
     Activation,

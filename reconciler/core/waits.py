@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from reconciler.core.words import moment
+from reconciler.core.formatting import moment
 from reconciler.core.world import WindowState
 
 

@@ -17,13 +17,13 @@ from reconciler.airflow.declared import Declared
 from reconciler.airflow.driver import Driver
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import Release
-from reconciler.builder.build import Builder
-from reconciler.builder.dagpods.runner import DagPods, sweep
-from reconciler.builder.inrepo import Export
-from reconciler.builder.jobs.gateway import Gateway
-from reconciler.builder.jobs.images import Images
-from reconciler.builder.jobs.workshop import JobWorkshop, Sessions
-from reconciler.builder.uv import uv_path
+from reconciler.builder.base.images import Images
+from reconciler.builder.builder import Builder
+from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
+from reconciler.builder.executor.kubernetes.gateway import Gateway
+from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.verify.dag_pods.runner import DagPods, sweep
+from reconciler.builder.wheels.in_repo import Export
 from reconciler.cluster.clusters import Clusters
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import Instance, KubernetesTarget
@@ -80,14 +80,14 @@ class ClusterRooms:
         """Return the Jobs; the first call puts the worker program and uv on the share."""
         with self._lock:
             if self._sessions is None:
-                jobs = resources.files("reconciler.builder")
+                builder = resources.files("reconciler.builder")
                 with (
-                    resources.as_file(jobs / "jobs" / "worker.py") as worker,
-                    resources.as_file(jobs / "inspect_base.py") as inspect,
-                    resources.as_file(jobs / "dagpods" / "dagpod.py") as dags,
+                    resources.as_file(builder / "executor" / "kubernetes" / "worker.py") as worker,
+                    resources.as_file(builder / "base" / "inventory.py") as inspect,
+                    resources.as_file(builder / "verify" / "dag_pods" / "dag_parser.py") as dags,
                 ):
                     tools = self._share.put_tools({
-                        "worker.py": worker, "inspect_base.py": inspect, "dagpod.py": dags,
+                        "worker.py": worker, "inventory.py": inspect, "dag_parser.py": dags,
                         "uv": Path(uv_path()),
                     })  # fmt: skip
                 kubernetes = self._settings.kubernetes

@@ -23,7 +23,7 @@ from reconciler.core.builds import maker, users
 from reconciler.core.definitions import Definitions, Instance
 from reconciler.core.drift import Sight, record_share, record_sights
 from reconciler.core.errors import GroundcrewError, Retryable
-from reconciler.core.focus import NOTHING, Decider
+from reconciler.core.incremental import NOTHING, Decider
 from reconciler.core.model import Change, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import Status, status
@@ -31,17 +31,17 @@ from reconciler.core.world import Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Report, problem_of
 from reconciler.daemon.garbage import collect_and_measure
 from reconciler.daemon.leadership import Leadership
-from reconciler.daemon.lockkeys import lock_key
-from reconciler.daemon.looking import Looking
+from reconciler.daemon.lock_keys import lock_key
+from reconciler.daemon.observer import Looking
 from reconciler.daemon.outside import Outside
-from reconciler.daemon.rooms import Rooms
 from reconciler.daemon.service import Service
+from reconciler.daemon.wiring import Rooms
 from reconciler.daemon.workers import Workers
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.settings import Settings
 from reconciler.store import wakes
 from reconciler.store.errors import DatabaseUnavailable
-from reconciler.store.reading import Reader
+from reconciler.store.reader import Reader
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from reconciler.airflow.driver import Driver
-from reconciler.builder.build import Builder
-from reconciler.builder.job import Job
+from reconciler.builder.build_job import Job
+from reconciler.builder.builder import Builder
 from reconciler.core.budget import demanded, measured
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
@@ -40,8 +40,8 @@ from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.deviations import base_of
-from reconciler.daemon.lockkeys import shared_key
-from reconciler.faults import failpoint
+from reconciler.daemon.lock_keys import shared_key
+from reconciler.failpoints import failpoint
 from reconciler.share.share import Share
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import REPO
 from reconciler.daemon.effects import Report, problem_of
-from reconciler.daemon.reading import open_store
-from reconciler.daemon.rooms import Rooms
+from reconciler.daemon.open_records import open_store
+from reconciler.daemon.wiring import Rooms
 from reconciler.settings import Settings
 from reconciler.share.gc import Collected, Held, collect_garbage
 from reconciler.share.logs import collect_logs

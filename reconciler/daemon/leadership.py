@@ -18,10 +18,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from metrics.scrubbing import Scrubber
+from metrics.redaction import Scrubber
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import Change
-from reconciler.daemon.factlog import log_facts
+from reconciler.daemon.fact_log import log_facts
 from reconciler.settings import Settings
 from reconciler.store.errors import LeaseLost
 from reconciler.store.store import Lease, Store

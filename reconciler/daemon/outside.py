@@ -10,7 +10,7 @@ from reconciler.core.errors import GroundcrewError
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import InstanceRecord
 from reconciler.daemon.deviations import deviations
-from reconciler.daemon.rooms import Rooms
+from reconciler.daemon.wiring import Rooms
 from reconciler.share.view import View, release
 
 log = logging.getLogger(__name__)

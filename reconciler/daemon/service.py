@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gitsource.triggers import watch
 from reconciler.core.errors import GroundcrewError
-from reconciler.daemon.rooms import Rooms
+from reconciler.daemon.wiring import Rooms
 from reconciler.store import wakes
 
 log = logging.getLogger(__name__)

@@ -21,12 +21,12 @@ from rich.table import Table
 
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import Event
-from reconciler.demo.bed import USER, Bed, BedFailed
+from reconciler.demo.airflow import USER, Bed, BedFailed
 from reconciler.demo.configuration import free_port
+from reconciler.demo.observer import DemoFailed, Watch
 from reconciler.demo.repo import INSTANCE, TEAM, Repo
 from reconciler.demo.sink import Sink
 from reconciler.demo.story import ACTS, HELLO, SLOW, Act, Stage
-from reconciler.demo.watching import DemoFailed, Watch
 from reconciler.example import example
 from reconciler.store.store import Store
 

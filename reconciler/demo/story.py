@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.core.phases import Step
-from reconciler.demo.bed import Bed
+from reconciler.demo.airflow import Bed
+from reconciler.demo.observer import Watch, expect, fetch
 from reconciler.demo.pace import Pace
 from reconciler.demo.repo import DEFINITION, INSTANCE, MODULE, PACKAGE, Repo
 from reconciler.demo.sink import Sink
-from reconciler.demo.watching import Watch, expect, fetch
 
 HELLO = """\
 import datetime

@@ -16,8 +16,8 @@ from reconciler.airflow.local import LocalDriver
 from reconciler.airflow.rest import Api
 from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Retryable
-from reconciler.doctor.finding import Check, Finding, Level, good
-from reconciler.secretfiles import login
+from reconciler.doctor.findings import Check, Finding, Level, good
+from reconciler.secrets import login
 from reconciler.settings import Settings
 
 NO_POOL = "groundcrew-doctor-there-is-no-such-pool"

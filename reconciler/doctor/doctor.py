@@ -7,9 +7,9 @@ from functools import partial
 
 from reconciler.airflow.rest import TIMEOUT
 from reconciler.doctor import airflow, forge, messages, records, sandbox, share
-from reconciler.doctor.examine import Task, examine
-from reconciler.doctor.finding import Check, Finding, off
+from reconciler.doctor.findings import Check, Finding, off
 from reconciler.doctor.repo import Known, Repo
+from reconciler.doctor.runner import Task, examine
 from reconciler.settings import Settings
 
 OF_OBJECTS = (

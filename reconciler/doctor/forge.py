@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from metrics.channels import TIMEOUT
 from metrics.commits import INSTALL, PUBLIC, project_of
-from reconciler.doctor.finding import Check, Finding, Level, good, off
-from reconciler.secretfiles import read
+from reconciler.certificates import distrusts, named
+from reconciler.doctor.findings import Check, Finding, Level, good, off
+from reconciler.secrets import read
 from reconciler.settings import Settings
-from reconciler.trust import distrusts, named
 
 DEVELOPER = 30  # GitLab's lowest access level that may set statuses
 

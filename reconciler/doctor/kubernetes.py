@@ -14,7 +14,7 @@ from reconciler.airflow.kubernetes.release import KINDS, TIER, component_of, lab
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import IN_CLUSTER, Instance
-from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.settings import Settings
 
 Rules = Mapping[tuple[str, str, str], tuple[str, ...]]

@@ -15,8 +15,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from metrics.channels import Outcome
 from metrics.slackbot import check_token
-from reconciler.doctor.finding import Check, Finding, Level, good, off
-from reconciler.secretfiles import read
+from reconciler.doctor.findings import Check, Finding, Level, good, off
+from reconciler.secrets import read
 from reconciler.settings import RouteSettings, Settings
 
 TIMEOUT = 10.0  # seconds

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.daemon.reading import current, open_store
+from reconciler.daemon.open_records import current, open_store
 from reconciler.daemon.share import SHARE
-from reconciler.doctor.finding import Check, Finding, Level, failed, good, off
+from reconciler.doctor.findings import Check, Finding, Level, failed, good, off
 from reconciler.doctor.share import NETWORK, mounted, space
 from reconciler.settings import Settings
 from reconciler.store.errors import translating

@@ -11,8 +11,8 @@ from gitsource.source import Source
 from reconciler.core.addresses import shown
 from reconciler.core.definitions import Definitions, Environment, Instance
 from reconciler.core.errors import GroundcrewError
-from reconciler.daemon.reading import current
-from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.daemon.open_records import current
+from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.settings import Settings
 
 SHORT = 10  # digits of a revision

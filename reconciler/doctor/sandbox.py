@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.builder.sandbox import unconfined_because
-from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.builder.executor.bubblewrap import unconfined_because
+from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.settings import BuilderSettings
 
 ABOUT = "local builds"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from reconciler.doctor.finding import Check, Finding, Level, failed, good
+from reconciler.doctor.findings import Check, Finding, Level, failed, good
 from reconciler.share import marker
 from reconciler.share.atomic import (
     DENIED,

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 
 TEMP = ".tmp-"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.share.atomic import (
     make_directory,
     publish_directory,

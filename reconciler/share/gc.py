@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.share.atomic import temporary, translating
 from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
 from reconciler.share.hot import PACK

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.share.atomic import sync_directory, temporary
 from reconciler.share.packs import Pack, files_of, held, parents_of, read_head, write_pack
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.core.errors import Away, Stalled
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.share.atomic import make_directory, sync_directory, temporary, write_file
 from reconciler.share.entries import read_json
 

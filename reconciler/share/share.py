@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.core.errors import Stalled
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.share import locks, marker
 from reconciler.share.atomic import (
     make_directory,

@@ -27,7 +27,7 @@ from reconciler.core.model import (
     Request,
     Verb,
 )
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 from reconciler.store import rows, schema
 from reconciler.store.codec import dump
 from reconciler.store.engine import PATIENCE, open_engine

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.fakes.pages import Served
+from tests.harness.pages import Served
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.core.model import Verb
 from tests.fakes.fleet import name_of
-from tests.fakes.pages import OPERATOR, READER, Served
+from tests.harness.pages import OPERATOR, READER, Served
 
 TARGET = f"instance/{name_of(0)}"
 ASK = {"verb": "suspend", "target": TARGET}

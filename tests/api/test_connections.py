@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from reconciler.api import admission, connections
-from tests.fakes.pages import READER, Served
+from tests.harness.pages import READER, Served
 
 HEALTH = ("/healthz", "/readyz")
 

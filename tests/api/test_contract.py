@@ -16,7 +16,7 @@ from reconciler.api import contract, openapi
 from reconciler.api.documents import status_document
 from reconciler.core.status import status
 from tests.fakes.fleet import AT, builds, name_of
-from tests.fakes.pages import OPERATOR, READER, Served
+from tests.harness.pages import OPERATOR, READER, Served
 
 READ = {"Authorization": f"Bearer {READER}"}
 OPERATE = {"Authorization": f"Bearer {OPERATOR}"}

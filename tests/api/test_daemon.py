@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow
-from tests.fakes.pages import OPERATOR, READER
-from tests.fakes.site import ENVIRONMENT, INSTANCE, TEAM, Site
+from tests.harness.local_daemon import ENVIRONMENT, INSTANCE, TEAM, Site
+from tests.harness.pages import OPERATOR, READER
 
 TARGET = f"instance/{INSTANCE}"
 AUTHORIZED = {"Authorization": f"Bearer {OPERATOR}"}

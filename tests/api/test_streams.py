@@ -16,7 +16,7 @@ import pytest
 from reconciler.api import streams
 from reconciler.core.model import Change, Event
 from tests.fakes.fleet import builds, name_of
-from tests.fakes.pages import READER, Served
+from tests.harness.pages import READER, Served
 
 READ = {"Authorization": f"Bearer {READER}"}
 BUILDING = builds(7)[0]

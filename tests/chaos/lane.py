@@ -17,7 +17,7 @@ from tests.chaos.disks import Disk
 from tests.chaos.gitserver import GitServer
 from tests.crash.lanes import Task
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import BAD_IMPORT, BAD_LIVE, GOOD, Site
+from tests.harness.local_daemon import BAD_IMPORT, BAD_LIVE, GOOD, Site
 from tests.harness.promises import (
     ENDS,
     Asked,

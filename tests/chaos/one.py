@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.chaos.counts import KILLED
 from tests.chaos.lane import Lane
-from tests.fakes.forked import Run, end, start
+from tests.harness.forked import Run, end, start
 from tests.harness.promises import Asked
 
 LEFT = (0, 4 << 10, 40 << 10, 300 << 10)  # free bytes on a full disk

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from reconciler.core.errors import Retryable
 from tests.chaos.counts import KILLED
 from tests.chaos.lane import PATIENCE, Lane
-from tests.fakes.forked import Run, end, start
+from tests.harness.forked import Run, end, start
 from tests.harness.postgres import Postgres
 from tests.harness.promises import Asked
 

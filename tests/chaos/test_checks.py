@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.core.model import Event, Quarantine, Records
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow, State
-from tests.fakes.site import INSTANCE, Site
+from tests.harness.local_daemon import INSTANCE, Site
 from tests.harness.promises import (
     Asked,
     check_always,

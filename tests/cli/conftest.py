@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import Site
+from tests.harness.local_daemon import Site
 
 
 @pytest.fixture(scope="session")

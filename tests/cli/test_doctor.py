@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow, State
 from tests.fakes.receiver import Receiver, Said
-from tests.fakes.site import BAD_IMPORT, INSTANCE, TEAM, Site
+from tests.harness.local_daemon import BAD_IMPORT, INSTANCE, TEAM, Site
 
 Row = dict[str, str]
 KEYS = {"check", "object", "level", "reason", "message", "mend"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.definitions import Api, Instance, Place
-from reconciler.demo.bed import USER, Bed
+from reconciler.demo.airflow import USER, Bed
 from reconciler.doctor.airflow import look_api
-from reconciler.doctor.examine import Task, examine
-from reconciler.doctor.finding import Check
+from reconciler.doctor.findings import Check
+from reconciler.doctor.runner import Task, examine
 from reconciler.settings import Settings
 from tests.e2e.test_fake_is_true import CACHE, DAG
 

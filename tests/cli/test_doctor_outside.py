@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, make_url
 
 from reconciler.doctor import forge, messages, records
-from reconciler.doctor.finding import Check, Finding, Level
+from reconciler.doctor.findings import Check, Finding, Level
 from reconciler.settings import (
     GitSettings,
     NotifySettings,
@@ -22,7 +22,7 @@ from reconciler.settings import (
 )
 from reconciler.store.store import Store
 from tests.fakes.receiver import JSON, Receiver, Said
-from tests.fakes.selfmade import Selfmade, serving
+from tests.harness.tls_server import Selfmade, serving
 
 TOKEN = "t0ken-of-the-forge"
 

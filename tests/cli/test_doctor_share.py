@@ -18,8 +18,8 @@ import pytest
 
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.doctor import records, share
-from reconciler.doctor.examine import Task, examine
-from reconciler.doctor.finding import Check, Finding, Level, good
+from reconciler.doctor.findings import Check, Finding, Level, good
+from reconciler.doctor.runner import Task, examine
 from reconciler.settings import Settings
 
 Patch = Callable[[pytest.MonkeyPatch], None]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from gitsource.validate import validate
-from reconciler.builder.uv import uv_path
+from reconciler.builder.resolve.uv import uv_path
 from reconciler.demo.repo import DEFINITION
-from tests.fakes.site import IDENTITY
+from tests.harness.local_daemon import IDENTITY
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from reconciler.cli.reference import REFERENCE, reference
 from reconciler.cli.variables import misspelt
 from reconciler.store.store import Store
 from tests.cli.terminal import terminal
-from tests.fakes.site import ENVIRONMENT, INSTANCE, Site
+from tests.harness.local_daemon import ENVIRONMENT, INSTANCE, Site
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

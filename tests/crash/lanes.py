@@ -11,8 +11,8 @@ from typing import Self
 
 from reconciler.core.model import Records
 from tests.fakes.airflow_rest import FakeAirflow, State
-from tests.fakes.forked import once
-from tests.fakes.site import INSTANCE, Site
+from tests.harness.forked import once
+from tests.harness.local_daemon import INSTANCE, Site
 from tests.harness.promises import Asked, check_always, check_at_rest, pointed_build
 
 TASK = """

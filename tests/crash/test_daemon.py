@@ -15,7 +15,7 @@ import pytest
 
 from tests.crash.lanes import Lane, Task
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import BAD_LIVE, GOOD
+from tests.harness.local_daemon import BAD_LIVE, GOOD
 
 KILLED = 137
 LANES = 2

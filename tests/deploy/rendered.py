@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from reconciler.builder.jobs.manifest import Order, job_manifest
+from reconciler.builder.executor.kubernetes.manifest import Order, job_manifest
 from reconciler.core.runtime import Image
 from reconciler.settings import Settings
 from scripts.manifests import EXAMPLES, example, render

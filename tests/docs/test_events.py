@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reconciler.api.pages import words
+from reconciler.api.pages import phrases
 from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.definitions import Finding, Wave
 from reconciler.core.model import Problem, Verb
@@ -14,7 +14,7 @@ from scripts.docs import events
 from tests.docs.blocks import ROOT
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 
 def recorded() -> set[str]:
@@ -34,7 +34,7 @@ def recorded() -> set[str]:
 def test_every_kind_of_event_is_told() -> None:
     """Page and filter have exactly the kinds that the code records; keys have a text."""
     assert recorded() == set(events.KINDS)
-    assert recorded() == set(words.EVENTS)
+    assert recorded() == set(phrases.EVENTS)
     used = {key for kind in events.KINDS.values() for key in kind.data}
     assert used == set(events.DATA)
 

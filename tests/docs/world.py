@@ -20,12 +20,12 @@ from typing import Any
 
 from reconciler.api.documents import status_document
 from reconciler.core.status import status
-from reconciler.daemon.reading import current
+from reconciler.daemon.open_records import current
 from reconciler.settings import Settings
 from tests.docs.blocks import ROOT, Block
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 from tests.fakes.base import make_base
-from tests.fakes.wheels import IndexServer, make_wheel
+from tests.harness.wheels import IndexServer, make_wheel
 
 INDEX_USER, INDEX_PASSWORD = "index-user", "index-pa55word"
 SECONDS = 120.0  # limit for everything

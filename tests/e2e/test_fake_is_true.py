@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.airflow.rest import Api
 from reconciler.core.errors import Retryable
-from reconciler.demo.bed import USER, Bed
+from reconciler.demo.airflow import USER, Bed
 from tests.fakes import airflow_rest
 from tests.fakes.airflow_rest import FakeAirflow
 

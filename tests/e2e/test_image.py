@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import INSTANCE, Site
+from tests.harness.local_daemon import INSTANCE, Site
 
 HERE = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
@@ -39,7 +39,7 @@ UNCHECKED = (0b01).to_bytes(4, "little")  # PEP 552: valid by a hash that is not
 IMPORT_ALL = """
 import importlib, pkgutil
 ours = ("gitsource", "metrics", "reconciler")
-programs = ("__main__", "migrations.env", "worker", "inspect_base")  # importing begins them
+programs = ("__main__", "migrations.env", "worker", "inventory")  # importing begins them
 programs += ("groundcrew_local",)  # finds its second half beside it on the share
 names = [m.name for top in ours
          for m in pkgutil.walk_packages(importlib.import_module(top).__path__, top + ".")]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.demo.observer import expect
 from reconciler.demo.repo import MODULE, PACKAGE
 from reconciler.demo.run import demo
 from reconciler.demo.story import ACTS, Act, Stage
-from reconciler.demo.watching import expect
 
 LIVE = """
 import os

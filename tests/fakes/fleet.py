@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reconciler.builder.wheels import entry_digest
+from reconciler.builder.wheels.download import entry_digest
 from reconciler.core import waits
 from reconciler.core.definitions import (
     Api,

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.fakes import podstatus
-from tests.fakes.follow import Follower
-from tests.fakes.kubeapi import MERGE, Api, ApiError, Json
-from tests.fakes.kubeletapi import LogServer
-from tests.fakes.podlife import Node, PodLife
-from tests.fakes.podstatus import Behaviour, LabImage
+from tests.fakes import pod_status
+from tests.fakes.kubelet_api import LogServer
+from tests.fakes.pod_life import Node, PodLife
+from tests.fakes.pod_status import Behaviour, LabImage
+from tests.harness.follow import Follower
+from tests.harness.kube_api import MERGE, Api, ApiError, Json
 
 RESOURCES = {"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "500Gi"}
 HIDDEN = ("/tmp", "/var/tmp", "/run")  # empty in an image
@@ -87,7 +87,7 @@ class Kubelet:
         for life in self._of(node):
             life.kill_containers("Error")
         unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown",
-                   "lastTransitionTime": podstatus.now()}  # fmt: skip
+                   "lastTransitionTime": pod_status.now()}  # fmt: skip
         self.api.patch("nodes", "", node, {"status": {"conditions": [unknown]}}, "status")
 
     def remove(self, node: str) -> None:
@@ -141,7 +141,7 @@ class Kubelet:
         except ApiError as error:
             if error.status != 409:
                 raise
-        moment = podstatus.now()
+        moment = pod_status.now()
         healthy = [("Ready", True, "KubeletReady"), ("MemoryPressure", False, "KubeletHasMemory"),
                    ("DiskPressure", False, "KubeletHasDisk"),
                    ("PIDPressure", False, "KubeletHasPID")]  # fmt: skip

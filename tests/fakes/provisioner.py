@@ -6,8 +6,8 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from tests.fakes.follow import Follower
-from tests.fakes.kubeapi import Api, ApiError, Json
+from tests.harness.follow import Follower
+from tests.harness.kube_api import Api, ApiError, Json
 
 CLASS = "lab"
 

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from reconciler.share.packs import write_pack
-from tests.fakes.gitrepo import ENVIRONMENT, INSTANCE
-from tests.fakes.wheels import make_wheel
 from tests.fuzz.targets import BUILD, HOOK_SECRET
+from tests.harness.git_repo import ENVIRONMENT, INSTANCE
+from tests.harness.wheels import make_wheel
 
 FULL = """\
 apiVersion: groundcrew/v1

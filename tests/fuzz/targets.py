@@ -24,15 +24,15 @@ from gitsource.constraints import constraints_of
 from gitsource.tree import Entry
 from gitsource.worktree import is_pointer
 from reconciler.api.hooks import Hooks
-from reconciler.builder.contents import unpack_wheel
-from reconciler.builder.pages import files_of
-from reconciler.builder.report import DagError, Report
+from reconciler.builder.index.simple_api import files_of
+from reconciler.builder.verify.report import DagError, Report
+from reconciler.builder.wheels.contents import unpack_wheel
 from reconciler.core.definitions import Commit
 from reconciler.core.errors import GroundcrewError
 from reconciler.documents import List, Malformed, parse
 from reconciler.share import packs
 from reconciler.share.loader import groundcrew_packs
-from tests.fakes.gitrepo import INSTANCE, NOWHERE
+from tests.harness.git_repo import INSTANCE, NOWHERE
 
 Target = Callable[[bytes], None]
 HTTP = ("http", "https")

@@ -11,7 +11,7 @@ from reconciler.core.model import BuildRecord, Event, InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import build_key
 from tests.fakes.airflow_rest import PASSWORD, State
-from tests.fakes.site import ENVIRONMENT, INSTANCE, Site
+from tests.harness.local_daemon import ENVIRONMENT, INSTANCE, Site
 
 ENDS = {"ActivationActive", "RolledBack", "ActivationAborted"}
 

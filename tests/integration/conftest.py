@@ -10,12 +10,12 @@ import pytest
 from reconciler.share.share import Share
 from reconciler.store.store import Lease, Store
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.bench import Bench
-from tests.fakes.gitrepo import Repo
-from tests.fakes.packed import Site
-from tests.fakes.post import Post
 from tests.fakes.receiver import Receiver, Said
-from tests.fakes.rig import Rig
+from tests.harness.builder import Bench
+from tests.harness.git_repo import Repo
+from tests.harness.local_driver import Rig
+from tests.harness.outbox import Post
+from tests.harness.packed_share import Site
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

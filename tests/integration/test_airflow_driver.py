@@ -18,7 +18,7 @@ from reconciler.core.model import Problem
 from reconciler.core.phases import Step, Verdict
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD, TOKEN, FakeAirflow
-from tests.fakes.rig import FAILED, NOT_YET, OK, Rig, problem, python
+from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
 
 # ------------------------------------------------------------------------------------- observing
 

@@ -17,7 +17,7 @@ from reconciler.core.model import Problem
 from reconciler.core.phases import Step
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD
-from tests.fakes.rig import FAILED, NOT_YET, OK, Rig, problem, python
+from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
 
 
 def test_after_a_restart_that_worked_the_gate_is_open(rig: Rig) -> None:

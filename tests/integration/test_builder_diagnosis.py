@@ -11,8 +11,8 @@ import pytest
 from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import GroundcrewError, Stalled
 from tests.fakes.addresses import served
-from tests.fakes.bench import FILE, PASSWORD, USER, Bench
-from tests.fakes.wheels import make_sdist, make_wheel
+from tests.harness.builder import FILE, PASSWORD, USER, Bench
+from tests.harness.wheels import make_sdist, make_wheel
 
 BASE = "the base (Airflow 3.3.2)"
 

@@ -25,9 +25,9 @@ from typing import Any
 import psutil
 import pytest
 
-from reconciler.builder.seccomp import DENIED
-from tests.fakes import escapes
-from tests.fakes.confining import ORDINARY, confine, run_as
+from reconciler.builder.executor.seccomp import DENIED
+from tests.harness import escapes
+from tests.harness.confinement import ORDINARY, confine, run_as
 
 CODE = Path(escapes.__file__).read_text()
 USERS = [0, ORDINARY] if os.geteuid() == 0 else [os.geteuid()]

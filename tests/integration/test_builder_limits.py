@@ -13,9 +13,9 @@ import pytest
 
 from reconciler.core.definitions import Place
 from reconciler.core.errors import Cancelled, Retryable, Stalled
-from tests.fakes.bench import Bench
-from tests.fakes.disk import small_disk
-from tests.fakes.wheels import make_wheel
+from tests.harness.builder import Bench
+from tests.harness.disk import small_disk
+from tests.harness.wheels import make_wheel
 
 SLEEP = """
 import subprocess, sys, time

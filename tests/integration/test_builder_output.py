@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.job import Job
-from reconciler.builder.jobs.exchange import Command, missing_results, read_answer
-from reconciler.builder.sandbox import LINE_LIMIT, Sandbox
+from reconciler.builder.build_job import Job
+from reconciler.builder.executor.bubblewrap import LINE_LIMIT, Sandbox
+from reconciler.builder.executor.kubernetes.exchange import Command, missing_results, read_answer
 from reconciler.core.errors import Cancelled
 from reconciler.settings import BuilderSettings
 
-WORKER = Path("reconciler/builder/jobs/worker.py")
+WORKER = Path("reconciler/builder/executor/kubernetes/worker.py")
 ENDLESS = "import sys, time; sys.stdout.write('x' * 1_000_000); sys.stdout.flush(); "
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder.report import Report
-from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.executor.bubblewrap import Sandbox
+from reconciler.builder.verify.report import Report
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings, Settings
-from tests.fakes.bench import PASSWORD, Bench, files
-from tests.fakes.wheels import make_wheel
+from tests.harness.builder import PASSWORD, Bench, files
+from tests.harness.wheels import make_wheel
 
 PROBES = """
 import os, pathlib, socket, urllib.request

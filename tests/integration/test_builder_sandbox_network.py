@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 from tests.fakes.addresses import served
-from tests.fakes.bench import FILE, Bench
-from tests.fakes.wheels import make_wheel
+from tests.harness.builder import FILE, Bench
+from tests.harness.wheels import make_wheel
 
 FIND_INDEX = """\
 import json, pathlib, urllib.error, urllib.request

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder.build import Built
-from reconciler.builder.job import Job
+from reconciler.builder.build_job import Job
+from reconciler.builder.builder import Built
 from reconciler.core.definitions import Environment, Index, Place, Recipe, SourcePackage
 from reconciler.core.model import BuildRecord
 from reconciler.core.phases import BuildPhase
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, BuildTask
-from reconciler.daemon.lockkeys import lock_key
-from tests.fakes.bench import Bench
-from tests.fakes.wheels import IndexServer, make_sdist, make_wheel
+from reconciler.daemon.lock_keys import lock_key
+from tests.harness.builder import Bench
+from tests.harness.wheels import IndexServer, make_sdist, make_wheel
 
 TOOL = "word = {!r}\nneeds = {!r}\n"
 SEEN = "import pathlib, tool\npathlib.Path('acme_common/seen.py').write_text(repr(tool.word))\n"

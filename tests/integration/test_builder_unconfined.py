@@ -16,15 +16,15 @@ import pytest
 from prometheus_client import generate_latest
 
 from metrics.exporter import Exporter, Sandboxing
-from reconciler.builder.job import Job
-from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.build_job import Job
+from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.confining import ORDINARY, ROOT, words_as
 from tests.fakes.definitions import instance
-from tests.fakes.house import House
-from tests.fakes.site import Site
+from tests.fakes.simulated_world import House
+from tests.harness.confinement import ORDINARY, ROOT, words_as
+from tests.harness.local_daemon import Site
 from tests.monitoring.test_exporter import History
 
 COMPLETE_PATH = os.environ["PATH"]
@@ -32,7 +32,7 @@ NEEDED = ("git", "sh", "env", "sleep", "python3", "uname", "setpriv")
 SANDBOX = """
 import sys, threading
 from pathlib import Path
-from reconciler.builder.sandbox import Sandbox
+from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 try:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from reconciler.settings import StatusSettings
-from tests.fakes.post import HOUR, SHA, Post, routes
 from tests.fakes.receiver import JSON, Receiver, Said, github, gitlab
+from tests.harness.outbox import HOUR, SHA, Post, routes
 
 
 def test_github_gets_the_outcome_of_a_commit(post: Post, receiver: Callable[..., Receiver]) -> None:

@@ -20,7 +20,7 @@ from reconciler.settings import Settings
 from reconciler.store import engine as engine_module
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import Site
+from tests.harness.local_daemon import Site
 from tests.harness.postgres import Postgres
 
 LEASE_TTL = 2.0

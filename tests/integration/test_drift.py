@@ -15,7 +15,7 @@ import pytest
 from reconciler.core.model import Event, InstanceRecord
 from reconciler.share import marker
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import COMPONENTS, INSTANCE, Site
+from tests.harness.local_daemon import COMPONENTS, INSTANCE, Site
 
 
 def once(site: Site, **variables: str) -> tuple[int, str]:

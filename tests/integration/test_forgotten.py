@@ -16,20 +16,20 @@ from reconciler.core.definitions import Commit, Definitions, Instance
 from reconciler.core.model import Records
 from reconciler.core.world import World
 from reconciler.daemon.garbage import collect
-from reconciler.daemon.rooms import Rooms
-from tests.fakes import herd
+from reconciler.daemon.wiring import Rooms
 from tests.fakes.definitions import instance
-from tests.fakes.house import stored
+from tests.fakes.simulated_world import stored
+from tests.harness import large_repo
 
 DAY = 86400.0
 NAME = "forgotten-builds"  # of no other test's instance, as tests may run in parallel
-OURS, OTHERS = herd.build_id(0, 0), herd.build_id(1, 0)
+OURS, OTHERS = large_repo.build_id(0, 0), large_repo.build_id(1, 0)
 
 
 @pytest.fixture
 def rooms(tmp_path: Path) -> Iterator[Rooms]:
     """Yield a share with an old build of each of two teams."""
-    found = Rooms(herd.settings(tmp_path))
+    found = Rooms(large_repo.settings(tmp_path))
     found.prepare()
     place(found, OURS, "red", age=30 * DAY)
     place(found, OTHERS, "blue", age=30 * DAY)
@@ -40,7 +40,7 @@ def rooms(tmp_path: Path) -> Iterator[Rooms]:
 
 def place(rooms: Rooms, build: str, team: str, *, age: float) -> None:
     """Put a build on the share that was made `age` seconds ago."""
-    herd.place_build(rooms.share, build, team)
+    large_repo.place_build(rooms.share, build, team)
     then = time.time() - age
     for path in (rooms.share.build_path(build) / "build.json", rooms.share.build_path(build)):
         os.utime(path, (then, then))
@@ -70,7 +70,7 @@ def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Ro
     with task(rooms):
         known = time.time() + 1
         records = accepted(Records(), known, instance(NAME))
-        younger = herd.build_id(2, 0)
+        younger = large_repo.build_id(2, 0)
         place(rooms, younger, "red", age=-2.0)
         assert removable(rooms, records, known + DAY / 2) == {OTHERS}
         assert removable(rooms, records, known + 3 * DAY) == {OTHERS, younger}

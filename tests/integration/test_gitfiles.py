@@ -15,7 +15,7 @@ from gitsource.models import EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.schema import REFERENCE, SCHEMA, reference, schema
 from gitsource.validate import validate
 from reconciler.core.definitions import Finding, ImportLimit, Measure, Place
-from tests.fakes.gitrepo import ENVIRONMENT, INSTANCE, Repo, read, source
+from tests.harness.git_repo import ENVIRONMENT, INSTANCE, Repo, read, source
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ import pytest
 from gitsource.source import Source
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.settings import GitSettings
-from tests.fakes.gitrepo import ENVIRONMENT, Repo, source
+from tests.harness.git_repo import ENVIRONMENT, Repo, source
 
 
 def emptied(mirror: Path, *patterns: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from gitsource.access import check_url
 from gitsource.triggers import watch
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
-from tests.fakes.gitrepo import ENVIRONMENT, Repo, read, source
+from tests.harness.git_repo import ENVIRONMENT, Repo, read, source
 
 TOKEN = "t0ken-of-the-test"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.errors import Retryable
-from tests.fakes.gitrepo import Repo, source
+from tests.harness.git_repo import Repo, source
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
 CONFIG = """\

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from gitsource import assemble as assembling
-from gitsource import parsing
+from gitsource import parsers
 from gitsource.assemble import Assembly
 from gitsource.constraints import Constraint
-from gitsource.parsing import IsolatedParser, Text, Timed
+from gitsource.parsers import IsolatedParser, Text, Timed
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions
 from reconciler.isolation import Limits, Pool
 
 ENDLESS = "# takes for ever"
-read_texts, read_constraints = parsing.read_texts, parsing.read_constraints
+read_texts, read_constraints = parsers.read_texts, parsers.read_constraints
 
 
 def slow_texts(texts: Sequence[Text]) -> list[Timed]:
@@ -39,8 +39,8 @@ def spin(endless: bool) -> None:
 
 @pytest.fixture
 def parser(monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedParser]:
-    monkeypatch.setattr(parsing, "read_texts", slow_texts)
-    monkeypatch.setattr(parsing, "read_constraints", slow_constraints)
+    monkeypatch.setattr(parsers, "read_texts", slow_texts)
+    monkeypatch.setattr(parsers, "read_constraints", slow_constraints)
     pool = Pool(Limits(cpu=1))
     yield IsolatedParser(pool, team_seconds=1.5)
     pool.close()

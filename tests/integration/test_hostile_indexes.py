@@ -12,18 +12,18 @@ import httpx
 import pytest
 
 from reconciler import isolation
-from reconciler.builder import proxy
-from reconciler.builder.contents import refuse_unsafe
-from reconciler.builder.pages import FILES_LIMIT, JSON, Page, Served, serve_page
-from reconciler.builder.proxy import Indexes
-from reconciler.builder.readers import read_dag_errors, read_document
-from reconciler.builder.report import PATHS_LIMIT, PROBLEMS_LIMIT, Report
+from reconciler.builder.index import proxy
+from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.index.simple_api import FILES_LIMIT, JSON, Page, Served, serve_page
+from reconciler.builder.verify.readers import read_dag_errors, read_document
+from reconciler.builder.verify.report import PATHS_LIMIT, PROBLEMS_LIMIT, Report
+from reconciler.builder.wheels.contents import refuse_unsafe
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Stalled
 from reconciler.documents import Malformed
 from reconciler.isolation import Limits, Pool
 from tests.fakes.answers import Answers
-from tests.fakes.wheels import make_wheel
+from tests.harness.wheels import make_wheel
 
 ENDLESS = "endless-1.0-py3-none-any.whl"
 

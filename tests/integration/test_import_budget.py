@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import ENVIRONMENT, TEAM, Site
+from tests.harness.local_daemon import ENVIRONMENT, TEAM, Site
 
 MODULES = 60
 

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks.imports import HELD
 from benchmarks.slowshare import mounted
-from tests.fakes.packed import Site
-from tests.fakes.shares import RUNTIME, B, abi_of
+from tests.harness.packed_share import Site
+from tests.harness.shares import RUNTIME, B, abi_of
 
 MODULES = 150
 DIGEST = "f" * 64

@@ -20,7 +20,7 @@ from reconciler.core.definitions import Api, Component, Instance, LocalTarget, P
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Trigger
 from reconciler.core.phases import ActivationPhase, Step
-from reconciler.daemon.rooms import Rooms
+from reconciler.daemon.wiring import Rooms
 from reconciler.settings import Settings
 from reconciler.share.gc import collect_garbage
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow

@@ -16,7 +16,7 @@ from reconciler.daemon import daemon as daemon_module
 from reconciler.daemon.daemon import Daemon
 from reconciler.settings import Settings
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import Site
+from tests.harness.local_daemon import Site
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import pytest
 
 from reconciler.settings import RouteSettings
 from reconciler.store.store import Store
-from tests.fakes.post import MINUTE, Post, dead_address, routes
 from tests.fakes.receiver import Receiver, Said
+from tests.harness.outbox import MINUTE, Post, dead_address, routes
 
 
 def test_a_rate_limit_is_obeyed_for_as_long_as_it_says(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.settings import RouteSettings, Settings, StatusSettings
-from tests.fakes.post import MINUTE, SHA, Post, dead_address, routes
 from tests.fakes.receiver import Receiver, github
+from tests.harness.outbox import MINUTE, SHA, Post, dead_address, routes
 
 # --------------------------------------------------------------------------------------- routes
 

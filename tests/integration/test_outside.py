@@ -21,7 +21,7 @@ from metrics.notifier import Notifier
 from reconciler.core.model import Change, Event
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow
-from tests.fakes.site import BAD_IMPORT, ENVIRONMENT, INSTANCE, Site
+from tests.harness.local_daemon import BAD_IMPORT, ENVIRONMENT, INSTANCE, Site
 
 HOOK, TOKEN = "hook-secret-of-the-test", "api-token-of-the-test"
 

@@ -18,8 +18,8 @@ from reconciler.share.gc import collect_garbage
 from reconciler.share.hot import Need, pack_path
 from reconciler.share.loader.groundcrew_packs import Spoiled, read_block
 from reconciler.share.packs import Pack, held, read_head, read_member
-from tests.fakes.packed import BIG, FILES, HOT, HUGE, LIBRARY, OTHER, TABLES, WHERE, Site
-from tests.fakes.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, abi_of
+from tests.harness.packed_share import BIG, FILES, HOT, HUGE, LIBRARY, OTHER, TABLES, WHERE, Site
+from tests.harness.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, abi_of
 
 SMALL = {"lib/acme_mod.py": b"X = 1\n" * 100, "lib/acme_pkg/__init__.py": b""}
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from reconciler.share.atomic import replace_file
-from tests.fakes.disk import small_disk
-from tests.fakes.packed import BIG, HUGE, OTHER, WHERE, Site
-from tests.fakes.shares import DIGEST, INTERPRETERS, A, B
+from tests.harness.disk import small_disk
+from tests.harness.packed_share import BIG, HUGE, OTHER, WHERE, Site
+from tests.harness.shares import DIGEST, INTERPRETERS, A, B
 
 
 @pytest.mark.parametrize("python", INTERPRETERS, ids=lambda p: "-".join(Path(p).parts[-4:-2]))

@@ -14,8 +14,8 @@ from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.share import Share
 from tests.fakes.definitions import instance
-from tests.fakes.loading import Bases
-from tests.fakes.shares import DIGEST, A, B
+from tests.harness.loader import Bases
+from tests.harness.shares import DIGEST, A, B
 
 
 class BaseOnly:

@@ -16,9 +16,9 @@ from reconciler.api.documents import runtimes_document
 from reconciler.cli import main
 from reconciler.core.model import InstanceRecord, Records
 from tests.fakes.base import write_package
-from tests.fakes.bench import Bench
 from tests.fakes.receiver import Receiver, Said
-from tests.fakes.wheels import make_wheel
+from tests.harness.builder import Bench
+from tests.harness.wheels import make_wheel
 
 INSTANCE = """\
 apiVersion: groundcrew/v1

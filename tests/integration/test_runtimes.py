@@ -11,12 +11,12 @@ import pytest
 
 from reconciler.api.documents import runtimes_document
 from reconciler.cli import main
-from reconciler.cli.failing import Misuse
+from reconciler.cli.exit_codes import Misuse
 from reconciler.cli.preview.runtimes import PATH, Runtimes, read
 from reconciler.core.errors import Retryable
 from tests.fakes.fleet import RUNTIME, name_of
-from tests.fakes.pages import READER, Served
 from tests.fakes.receiver import JSON, Receiver, Said
+from tests.harness.pages import READER, Served
 
 SEEN = replace(RUNTIME, python="", image=None)
 

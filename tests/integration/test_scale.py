@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from gitsource.parsing import IsolatedParser, Text
-from gitsource.reading import ReadFile
+from gitsource.parsers import IsolatedParser, Text
 from gitsource.source import Source
+from gitsource.typed import ReadFile
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Change, InstanceRecord
 from reconciler.core.phases import BuildPhase
@@ -27,16 +27,16 @@ from reconciler.daemon.leadership import Leadership
 from reconciler.share.gc import collect_garbage
 from reconciler.share.share import Share
 from reconciler.share.sizes import Sizes, check_quota
-from reconciler.store.reading import Reader
+from reconciler.store.reader import Reader
 from reconciler.store.store import Store
-from tests.fakes import herd
+from tests.harness import large_repo
 
 COUNT = 60
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    herd.settle(tmp_path, COUNT)
+    large_repo.settle(tmp_path, COUNT)
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def _settle(daemon: Daemon, leadership: Leadership) -> None:
 @pytest.fixture
 def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
     """Yield a daemon that leads and has read everything; tests run its loop step by step."""
-    made = Daemon(herd.settings(root))
+    made = Daemon(large_repo.settings(root))
     made.rooms.prepare()
     with Leadership(made.rooms.store, made.settings, threading.Event()) as leadership:
         made.rooms.check = leadership.check
@@ -70,7 +70,7 @@ def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
 
 
 def source(root: Path) -> Source:
-    made = herd.settings(root)
+    made = large_repo.settings(root)
     return Source(made.git, made.state_dir, made.secrets_dir)
 
 
@@ -105,7 +105,7 @@ def test_a_cycle_with_one_change_reads_back_nothing_and_writes_one_row(
 ) -> None:
     one, leadership = daemon
     before = one.records
-    herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})
+    large_repo.commit(root / "repo.git", {large_repo.path_of(3): large_repo.text_of(3, "2.9")})
     one._poll()
     counted = Counted(one.rooms.store)
     one._cycle(leadership)
@@ -137,7 +137,7 @@ def test_a_build_that_the_share_lost_is_built_anew_before_it_is_activated(
     behind = replace(
         instance, current=instance.previous, current_digest="0" * 64, previous=None, suspended=True
     )
-    build = one.rooms.share.build_path(herd.build_id(10, 0))
+    build = one.rooms.share.build_path(large_repo.build_id(10, 0))
     (build / "build.json").unlink()
     one.rooms.store.write(leadership.lease, Change(instances=(behind,)))
     deadline = time.monotonic() + 60
@@ -151,7 +151,7 @@ def test_a_build_that_the_share_lost_is_built_anew_before_it_is_activated(
 
 
 def test_a_reader_that_is_told_what_was_written_holds_what_a_fresh_one_reads(root: Path) -> None:
-    store = Store(herd.settings(root).database_url)
+    store = Store(large_repo.settings(root).database_url)
     lease = store.acquire("test", 600.0)
     assert lease is not None
     reader = Reader(store)
@@ -174,12 +174,12 @@ def test_a_reader_that_is_told_what_was_written_holds_what_a_fresh_one_reads(roo
 
 
 def test_a_runtime_is_stored_and_held_once(root: Path) -> None:
-    store = Store(herd.settings(root).database_url)
+    store = Store(large_repo.settings(root).database_url)
     instances = Reader(store).load().instances.values()
     assert len({id(i.runtime) for i in instances}) == 1
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM runtimes").scalar() == 1
-    assert store.load().instances["instance-00000"].runtime == herd.RUNTIME
+    assert store.load().instances["instance-00000"].runtime == large_repo.RUNTIME
     store.close()
 
 
@@ -197,21 +197,23 @@ def test_after_any_commits_the_definitions_are_those_that_a_fresh_read_finds(
     for turn in range(25):
         number = chance.randrange(COUNT)
         kept = {
-            0: {herd.path_of(number): herd.text_of(number, f"2.{turn}")},
+            0: {large_repo.path_of(number): large_repo.text_of(number, f"2.{turn}")},
             1: {"shared/platform.yaml": "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: "
                 f"{{name: platform}}\nspec:\n  requirements: [boto3>=1.{turn}]\n"},
             2: {"teams/team-000/constraints.txt": f"numpy<{turn}\n"},
-            3: {herd.path_of(number): "kind: Environment\nno: such\n"},
-            4: {f"instances/instance-{number:05d}.yaml": herd.instance(
+            3: {large_repo.path_of(number): "kind: Environment\nno: such\n"},
+            4: {f"instances/instance-{number:05d}.yaml": large_repo.instance(
                 f"instance-{number:05d}", chance.choice(["team-000", "team-009"]))},
-            5: {f"teams/team-000/again-{number}.yaml": herd.text_of(number)},
-            6: {f"teams/team-000/other-{number}.yaml": herd.environment(
+            5: {f"teams/team-000/again-{number}.yaml": large_repo.text_of(number)},
+            6: {f"teams/team-000/other-{number}.yaml": large_repo.environment(
                 f"other-{number}", "instance-00010")},
             7: {"shared/platform.yaml": "kind: [\n"},
         }[chance.randrange(8)]  # fmt: skip
-        herd.commit(repo, kept)
+        large_repo.commit(repo, kept)
         found = reading.poll()
-        fresh = Source(herd.settings(root).git, tmp_path / f"fresh-{turn}", root / "secrets").poll()
+        fresh = Source(
+            large_repo.settings(root).git, tmp_path / f"fresh-{turn}", root / "secrets"
+        ).poll()
         again = source(root).poll()
         assert found == fresh == again, (turn, kept)
 
@@ -231,11 +233,11 @@ def test_a_restart_reads_no_file_that_was_read_before(
     monkeypatch.setattr(IsolatedParser, "files", noted)
     assert source(root).poll() == first
     assert not [path for path in read if path.startswith("teams/")]
-    herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})
+    large_repo.commit(root / "repo.git", {large_repo.path_of(3): large_repo.text_of(3, "2.9")})
     read.clear()
     again = source(root)
     again.poll()
-    assert [path for path in read if path.startswith("teams/")] == [herd.path_of(3)]
+    assert [path for path in read if path.startswith("teams/")] == [large_repo.path_of(3)]
 
 
 def test_kept_definitions_that_are_damaged_are_read_from_git(root: Path) -> None:
@@ -247,7 +249,7 @@ def test_kept_definitions_that_are_damaged_are_read_from_git(root: Path) -> None
 def test_one_changed_file_makes_one_environment_anew(root: Path) -> None:
     reading = source(root)
     before = reading.poll()
-    herd.commit(root / "repo.git", {herd.path_of(3): herd.text_of(3, "2.9")})
+    large_repo.commit(root / "repo.git", {large_repo.path_of(3): large_repo.text_of(3, "2.9")})
     after = reading.poll()
     assert before is not None
     assert after is not None
@@ -268,8 +270,8 @@ def share_of(path: Path, teams: dict[str, str]) -> Share:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "entry.json").write_text('{"schema": 1, "files": 1, "bytes": 1000}')
             os.utime(folder, (0.0, 0.0))
-        build = herd.build_id(number, 0)
-        herd.place_build(share, build, team, (own * 64, "f" * 64))
+        build = large_repo.build_id(number, 0)
+        large_repo.place_build(share, build, team, (own * 64, "f" * 64))
         os.utime(share.build_path(build), (0.0, 0.0))
     return share
 
@@ -289,16 +291,19 @@ def test_sizes_are_told_by_team_and_a_shared_entry_counts_for_each(tmp_path: Pat
 def test_a_collection_that_is_stopped_says_so_and_the_next_one_ends_it(tmp_path: Path) -> None:
     share = share_of(tmp_path / "share", {"red": "a", "blue": "b", "green": "c"})
     turns = iter([True, False, False, False, False, False])
-    common = {"roots": {herd.build_id(0, 0)}, "held": (), "now": 1e9, "grace": 1.0}
+    common = {"roots": {large_repo.build_id(0, 0)}, "held": (), "now": 1e9, "grace": 1.0}
     first = collect_garbage(share, **common, dry_run=False, go_on=lambda: next(turns, False))  # type: ignore[arg-type]
     assert not first.complete
     assert len(first.builds) == 1
     assert first.entries == ()  # a build that still exists names its entry
     second = collect_garbage(share, **common, dry_run=False)  # type: ignore[arg-type]
     assert second.complete
-    assert set(first.builds) | set(second.builds) == {herd.build_id(1, 0), herd.build_id(2, 0)}
+    assert set(first.builds) | set(second.builds) == {
+        large_repo.build_id(1, 0),
+        large_repo.build_id(2, 0),
+    }
     assert set(second.entries) == {"b" * 64, "c" * 64}
-    assert share.build(herd.build_id(0, 0)) is not None
+    assert share.build(large_repo.build_id(0, 0)) is not None
 
 
 def test_a_paused_collection_removes_nothing(daemon: tuple[Daemon, Leadership]) -> None:
@@ -326,7 +331,7 @@ def test_a_build_of_a_team_at_its_quota_fails_in_words_before_anything_is_built(
     build = replace(ready, phase=BuildPhase.BUILDING)
     environment = records.environments["env-00010"].definition
     instance = records.instances["instance-00010"].definition
-    task = BuildTask(build, environment, instance, herd.RUNTIME, "", tmp_path / "log")
+    task = BuildTask(build, environment, instance, large_repo.RUNTIME, "", tmp_path / "log")
     draft = Draft(World(1.0, replace(records, builds={build.key: build})))
     effects.run("construct", task, threading.Event()).apply(draft)
     failed = draft.builds[build.key]

@@ -18,8 +18,8 @@ from reconciler.share import locks
 from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage
 from reconciler.share.share import Share
-from tests.fakes.disk import small_disk
-from tests.fakes.shares import DIGEST, RUNTIME, A, B, C, point, publish
+from tests.harness.disk import small_disk
+from tests.harness.shares import DIGEST, RUNTIME, A, B, C, point, publish
 
 
 def stage(tmp_path: Path, name: str = "staged", text: str = "X = 1\n") -> Path:

@@ -14,12 +14,12 @@ import pytest
 
 from gitsource.fields import ENV_REFUSED, ENV_REFUSED_PREFIXES
 from reconciler.airflow.proof import MARK, find, parse
-from reconciler.builder.inspection import inspect_base
+from reconciler.builder.base.inspection import inspect_base
 from reconciler.core.loaded import Loaded
 from reconciler.share.share import Share
 from tests.fakes.base import VERSION, make_base
-from tests.fakes.loading import ENV, Bases, Site
-from tests.fakes.shares import DIGEST, INTERPRETERS, A, B, abi_of, point, publish
+from tests.harness.loader import ENV, Bases, Site
+from tests.harness.shares import DIGEST, INTERPRETERS, A, B, abi_of, point, publish
 
 LOADER = Path(__file__).parents[2] / "reconciler" / "share" / "loader" / "sitecustomize.py"
 

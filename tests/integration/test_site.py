@@ -18,7 +18,7 @@ from reconciler.core.world import World
 from reconciler.daemon.daemon import Daemon
 from reconciler.settings import Settings
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import INSTANCE, Site
+from tests.harness.local_daemon import INSTANCE, Site
 
 
 def test_lost_records_are_adopted_from_the_share(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from metrics.slackbot import Threads
 from reconciler.core.model import Event
 from reconciler.doctor import messages
 from reconciler.settings import NotifySettings, RouteSettings, Settings
-from tests.fakes.post import HOUR, Post, routes
 from tests.fakes.receiver import Said
 from tests.fakes.slack import CHANNEL, TOKEN, Slack
+from tests.harness.outbox import HOUR, Post, routes
 
 ROUTE = RouteSettings(name="slack", channel=CHANNEL)
 

@@ -11,12 +11,12 @@ from sqlalchemy.exc import DBAPIError
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Change, Event, InstanceRecord, Problem, RepoState, Verb
 from reconciler.store import schema
-from reconciler.store.reading import Reader
+from reconciler.store.reader import Reader
 from reconciler.store.store import Lease, Store
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
 from tests.fakes.records import happened, record
+from tests.fakes.simulated_world import House
 
 
 def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -> None:

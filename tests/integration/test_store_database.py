@@ -14,7 +14,7 @@ from reconciler.core.errors import Retryable, Stalled
 from reconciler.store import schema
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import Site
+from tests.harness.local_daemon import Site
 
 
 def test_the_migration_makes_the_tables_that_the_code_speaks_of(store: Store) -> None:

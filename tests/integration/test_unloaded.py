@@ -15,9 +15,9 @@ import pytest
 from reconciler.core.phases import Step
 from reconciler.core.steps import BLAMELESS
 from reconciler.doctor.airflow import look_local
-from reconciler.doctor.finding import Level
+from reconciler.doctor.findings import Level
 from reconciler.settings import LocalSettings, Settings
-from tests.fakes.rig import FAILED, OK, Rig, problem
+from tests.harness.local_driver import FAILED, OK, Rig, problem
 
 LIVE = "print(flush=True); import time; time.sleep(60)"
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.fakes.airflow_rest import FakeAirflow, State
-from tests.fakes.site import BAD_LIVE, ENVIRONMENT, GOOD, INSTANCE, TEAM, Site
+from tests.harness.local_daemon import BAD_LIVE, ENVIRONMENT, GOOD, INSTANCE, TEAM, Site
 
 PATIENCE = 600  # seconds for what takes some on an idle machine
 ON_INSTANCE, ON_ENVIRONMENT = f"instance/{INSTANCE}", f"environment/{ENVIRONMENT}"

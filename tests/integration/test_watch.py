@@ -15,7 +15,7 @@ from reconciler.core.errors import Retryable
 from reconciler.core.phases import Step, Verdict
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.rig import FAILED, NOT_YET, OK, Rig, problem, python
+from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
 
 WATCH = 30.0
 

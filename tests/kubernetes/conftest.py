@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.controlplane import assets
-from tests.fakes.jobbench import JobBench
-from tests.fakes.lab import Lab, laboratory
+from tests.harness.control_plane import assets
+from tests.harness.job_builder import JobBench
+from tests.harness.laboratory import Lab, laboratory
 
 HERE = Path(__file__).parent
 MISSING = "no Kubernetes control plane on this machine: `make envtest` makes one"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.lab import Lab
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
 
 Json = dict[str, Any]
 

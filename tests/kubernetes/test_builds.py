@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.jobs.workshop import JobWorkshop
-from reconciler.builder.sandbox import LINE_LIMIT
+from reconciler.builder.executor.bubblewrap import LINE_LIMIT
+from reconciler.builder.executor.kubernetes.executor import JobWorkshop
 from reconciler.core.definitions import SourcePackage
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.runtime import Runtime
 from tests.fakes.base import make_base
-from tests.fakes.bench import PASSWORD, holding
-from tests.fakes.jobbench import SLOW, JobBench, build_in_thread, text
-from tests.fakes.kubeapi import Json, wait_for
-from tests.fakes.lab import Lab
-from tests.fakes.podstatus import Behaviour, LabImage
-from tests.fakes.wheels import make_wheel
+from tests.fakes.pod_status import Behaviour, LabImage
+from tests.harness.builder import PASSWORD, holding
+from tests.harness.job_builder import SLOW, JobBench, build_in_thread, text
+from tests.harness.kube_api import Json, wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.wheels import make_wheel
 
 
 def test_the_whole_way_of_a_build(bench: JobBench) -> None:

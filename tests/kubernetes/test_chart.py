@@ -14,9 +14,9 @@ from reconciler.cli.airflow_values import chart_values
 from reconciler.settings import Settings
 from scripts.manifests import CHART, MANIFESTS, example, render
 from tests.deploy.rendered import NAMES, job_of, merged, one, pod_of, release
-from tests.fakes.kubeapi import Api, ApiError, path_of, wait_for
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, KUBERNETES, Release
+from tests.harness.kube_api import Api, ApiError, path_of, wait_for
+from tests.harness.laboratory import Lab
 from tests.kubernetes import customs
 
 Json = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import kubernetes
-from tests.fakes.lab import Lab
+from tests.harness.laboratory import Lab
 
 
 def test_a_commit_takes_few_jobs(lab: Lab, tmp_path: Path) -> None:

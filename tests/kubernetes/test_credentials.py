@@ -12,8 +12,8 @@ from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import Away
 from reconciler.settings import KubernetesSettings
-from tests.fakes.kubeapi import ApiError, wait_for
-from tests.fakes.lab import Lab
+from tests.harness.kube_api import ApiError, wait_for
+from tests.harness.laboratory import Lab
 
 RULES = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
 

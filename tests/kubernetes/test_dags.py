@@ -10,11 +10,11 @@ import pytest
 from reconciler.core.errors import Stalled
 from reconciler.core.phases import BuildPhase
 from reconciler.core.status import status
-from tests.fakes.dagbench import DAG, DagBench
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.kubesite import GOOD, KubeSite
-from tests.fakes.lab import Lab
 from tests.fakes.releases import Release
+from tests.harness.cluster_daemon import GOOD, KubeSite
+from tests.harness.dag_builder import DAG, DagBench
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
 
 
 @pytest.fixture

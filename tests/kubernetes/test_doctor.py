@@ -12,8 +12,7 @@ import pytest
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.doctor.doctor import diagnose
-from reconciler.doctor.examine import Task, examine
-from reconciler.doctor.finding import Check, Finding, Level
+from reconciler.doctor.findings import Check, Finding, Level
 from reconciler.doctor.kubernetes import (
     AIRFLOW,
     BUILDS,
@@ -23,11 +22,12 @@ from reconciler.doctor.kubernetes import (
     look_rights,
     spaces,
 )
+from reconciler.doctor.runner import Task, examine
 from reconciler.settings import KubernetesSettings, Settings
-from tests.fakes.kubesite import KubeSite
-from tests.fakes.lab import Lab
 from tests.fakes.releases import Release
-from tests.fakes.stand import Stand, standing
+from tests.harness.cluster_daemon import KubeSite
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import Stand, standing
 from tests.kubernetes.test_chart import GRANTED
 
 

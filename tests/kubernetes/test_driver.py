@@ -16,10 +16,10 @@ from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import BLAMELESS
 from reconciler.settings import KubernetesSettings
-from tests.fakes.kubeapi import Json, wait_for
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, KUBERNETES, Release
-from tests.fakes.stand import Stand, standing
+from tests.harness.kube_api import Json, wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import Stand, standing
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Verdict
 from reconciler.settings import KubernetesSettings
-from tests.fakes.faultproxy import FaultProxy
-from tests.fakes.jobbench import JobBench
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, Release
-from tests.fakes.stand import Stand, rights, standing
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.job_builder import JobBench
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import Stand, rights, standing
 
 FAULTS: dict[str, tuple[int | str, ...]] = {
     "refused": (409, 429, 500, 401), "hang": ("hang",), "cut": ("cut",), "lost": ("lost",),

@@ -17,11 +17,11 @@ from reconciler.core.model import InstanceRecord
 from reconciler.core.phases import BuildPhase, Step
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.base import make_base
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.kubesite import BAD_LIVE, KubeSite, Place
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, Release
-from tests.fakes.stand import used
+from tests.harness.cluster_daemon import BAD_LIVE, KubeSite, Place
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import used
 
 LIMIT = 20
 SLOW = "import time\nprint('begun', flush=True)\ntime.sleep(6)\n"

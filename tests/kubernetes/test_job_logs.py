@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.builder.jobs.workshop import JobWorkshop
+from reconciler.builder.executor.kubernetes.executor import JobWorkshop
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.errors import Cancelled, Stalled
-from tests.fakes.jobbench import SLOW, JobBench, build_in_thread, text
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.lab import Lab
+from tests.harness.job_builder import SLOW, JobBench, build_in_thread, text
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
 
 
 def test_the_log_is_followed_while_the_build_runs(bench: JobBench) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.kubeapi import ApiError, wait_for
-from tests.fakes.lab import Lab
-from tests.fakes.podstatus import LabImage
+from tests.fakes.pod_status import LabImage
 from tests.fakes.releases import CELERY, KUBERNETES, LOCAL, Release
+from tests.harness.kube_api import ApiError, wait_for
+from tests.harness.laboratory import Lab
 
 Json = dict[str, Any]
 RESTART = "kubectl.kubernetes.io/restartedAt"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.kubeapi import Json, path_of, wait_for
-from tests.fakes.lab import Lab
-from tests.fakes.podstatus import LabImage
+from tests.fakes.pod_status import LabImage
+from tests.harness.kube_api import Json, path_of, wait_for
+from tests.harness.laboratory import Lab
 
 
 @pytest.fixture

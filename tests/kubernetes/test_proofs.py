@@ -17,10 +17,10 @@ from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.steps import BLAMELESS
 from reconciler.settings import KubernetesSettings
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.lab import Lab
 from tests.fakes.releases import Release
-from tests.fakes.stand import Stand, standing
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import Stand, standing
 
 BUILD = "b" * 16
 

@@ -20,10 +20,10 @@ from sqlalchemy.exc import DBAPIError
 
 from reconciler.core.errors import Retryable
 from reconciler.core.phases import Step
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.kubesite import KubeSite
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, Release
+from tests.harness.cluster_daemon import KubeSite
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
 
 
 @pytest.fixture

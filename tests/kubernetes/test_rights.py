@@ -7,15 +7,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from reconciler.builder.dagpods.runner import sweep
+from reconciler.builder.verify.dag_pods.runner import sweep
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.phases import Step, Verdict
-from tests.fakes.dagbench import DagBench
-from tests.fakes.jobbench import JobBench
-from tests.fakes.kubeapi import wait_for
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, Release
-from tests.fakes.stand import standing, used
+from tests.harness.dag_builder import DagBench
+from tests.harness.job_builder import JobBench
+from tests.harness.kube_api import wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import standing, used
 from tests.kubernetes.test_chart import GRANTED
 
 

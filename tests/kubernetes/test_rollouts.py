@@ -13,10 +13,10 @@ from reconciler.airflow.kubernetes.release import RESTARTED_AT
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Activation
 from reconciler.core.phases import Step, Verdict
-from tests.fakes.kubeapi import Json, wait_for
-from tests.fakes.lab import Lab
 from tests.fakes.releases import CELERY, Release
-from tests.fakes.stand import Stand, standing
+from tests.harness.kube_api import Json, wait_for
+from tests.harness.laboratory import Lab
+from tests.harness.release_driver import Stand, standing
 
 SETS = Release(executor=CELERY, groomers=False, grace=1, sets=("heavy",))
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from tests.fakes.airflow_rest import FakeAirflow
-from tests.fakes.site import BAD_IMPORT, BAD_LIVE, INSTANCE, TEAM, Site
-from tests.fakes.watch import Watch, missing, until, watching
+from tests.harness.local_daemon import BAD_IMPORT, BAD_LIVE, INSTANCE, TEAM, Site
+from tests.harness.monitoring import Watch, missing, until, watching
 
 SECOND = "red-prod"  # waits until the first one has soaked
 ROLLOUT = [{"instances": [INSTANCE], "soak": "1h"}, {"instances": [SECOND]}]

@@ -15,12 +15,12 @@ from metrics.channels import Answer, WebhookChannel
 from metrics.commits import CommitStatus, Forge, State
 from metrics.facts import Fact
 from reconciler.airflow.rest import Api
+from reconciler.certificates import UNTRUSTED
 from reconciler.core.definitions import FileItem, Index
 from reconciler.core.errors import Retryable
 from reconciler.settings import GitSettings, StatusSettings
-from reconciler.trust import UNTRUSTED
-from tests.fakes.bench import Bench
-from tests.fakes.selfmade import Selfmade, serving
+from tests.harness.builder import Bench
+from tests.harness.tls_server import Selfmade, serving
 
 
 @pytest.fixture

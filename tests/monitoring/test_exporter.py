@@ -15,7 +15,7 @@ from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Event, Problem, Records, Verb
 from reconciler.core.world import build_key
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 Samples = dict[str, dict[tuple[tuple[str, str], ...], float]]

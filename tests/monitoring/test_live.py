@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.site import ENVIRONMENT, INSTANCE, TEAM
-from tests.fakes.watch import NAMESPACE, until
+from tests.harness.local_daemon import ENVIRONMENT, INSTANCE, TEAM
+from tests.harness.monitoring import NAMESPACE, until
 from tests.monitoring.conftest import SECOND, Scene, commit
 
 pytestmark = pytest.mark.slow  # the scene needs more than a minute

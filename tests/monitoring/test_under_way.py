@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from metrics.standing import problems
+from metrics.gauges import problems
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Problem
 from reconciler.core.status import status
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fakes.kubeapi import Json, wait_for
+from tests.harness.kube_api import Json, wait_for
 from tests.harness.node.images import debian, write_image
 from tests.harness.node.node import Node
 from tests.harness.node.programs import cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fakes.kubeapi import Json, path_of, wait_for
+from tests.harness.kube_api import Json, path_of, wait_for
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.site import GIVE_UP, NodeSite
 

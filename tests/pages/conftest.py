@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.fakes.pages import OPERATOR, Served
+from tests.harness.pages import OPERATOR, Served
 
 FLAGS = (
     "--no-sandbox", "--disable-background-networking", "--disable-component-update",

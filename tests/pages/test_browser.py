@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Change, Event, Problem, Verb
 from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, environment, instance, name_of
-from tests.fakes.pages import READER, Served, write
+from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
 
 BUILDING, FAILED, READY = builds(7)[0], builds(8)[0], builds(0)[0]

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from reconciler.core.model import Change
 from tests.fakes.fleet import builds, name_of
-from tests.fakes.pages import READER, Served
+from tests.harness.pages import READER, Served
 from tests.pages.conftest import sign_in
 
 BUILDING = builds(7)[0]

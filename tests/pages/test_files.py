@@ -13,14 +13,14 @@ from unittest.mock import ANY
 import httpx
 import pytest
 
-from reconciler.builder.contents import unpack
-from reconciler.builder.overlap import merge, merged_digest
-from reconciler.builder.wheels import entry_digest
+from reconciler.builder.wheels.contents import unpack
+from reconciler.builder.wheels.download import entry_digest
+from reconciler.builder.wheels.overlap import merge, merged_digest
 from reconciler.core.model import BuildRecord
 from reconciler.share.share import Share
 from tests.fakes.fleet import MARKUP, PACKAGES, builds, digest, place_package
-from tests.fakes.pages import Served
-from tests.fakes.wheels import make_wheel
+from tests.harness.pages import Served
+from tests.harness.wheels import make_wheel
 
 READY, BUILDING = builds(0)[0], builds(7)[0]
 MANY = 20_000

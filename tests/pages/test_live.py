@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from reconciler.core.model import Change, Event
 from reconciler.core.phases import BuildPhase
 from tests.fakes.fleet import MARKUP, builds, instance, name_of
-from tests.fakes.pages import READER, Served, write
+from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
 
 BUILDING = builds(7)[0]

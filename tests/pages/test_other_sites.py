@@ -5,8 +5,8 @@ from __future__ import annotations
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.fakes.fleet import name_of
-from tests.fakes.pages import Served
 from tests.fakes.receiver import Receiver, Said
+from tests.harness.pages import Served
 from tests.pages.conftest import sign_in
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.api.view import View
 from reconciler.core.model import Change, EnvironmentRecord
-from reconciler.store.reading import Reader
+from reconciler.store.reader import Reader
 from reconciler.store.store import Store
 from tests.fakes.fleet import builds, environment, fill, instance, name_of
 

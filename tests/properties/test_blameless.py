@@ -9,7 +9,7 @@ import pytest
 from reconciler.core.model import ROLLED_BACK, Verb
 from reconciler.core.phases import Step
 from reconciler.core.steps import TRIES
-from tests.fakes.house import LOOKS, POLICY, House
+from tests.fakes.simulated_world import LOOKS, POLICY, House
 from tests.properties.test_cut_short import begin, change
 
 

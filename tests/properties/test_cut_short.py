@@ -10,7 +10,7 @@ from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 
 def begin(digest: str) -> House:

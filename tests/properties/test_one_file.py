@@ -14,8 +14,8 @@ from gitsource.tree import Entry
 from gitsource.worktree import is_pointer
 from reconciler.core.definitions import Commit
 from reconciler.store.codec import dump, parse
-from tests.fakes.gitrepo import INSTANCE
-from tests.fakes.gitrepo import NOWHERE as ENVIRONMENT
+from tests.harness.git_repo import INSTANCE
+from tests.harness.git_repo import NOWHERE as ENVIRONMENT
 
 BAD = "teams/red/bad.yaml"
 GOOD = {

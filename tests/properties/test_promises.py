@@ -17,7 +17,7 @@ from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
 from reconciler.core.world import build_key
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance, limited
-from tests.fakes.house import House, cost
+from tests.fakes.simulated_world import House, cost
 
 ENVIRONMENTS = {"one": ("a", "b"), "two": ("c",)}
 KINDS = st.sampled_from("gggrvlw")

@@ -16,7 +16,7 @@ from reconciler.core.definitions import Wave
 from reconciler.core.model import Event, Verb
 from reconciler.settings import NotifySettings, RouteSettings
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 ENVIRONMENTS = {"one": ("a", "b"), "two": ("c",)}
 OWNERS = {name: env for env, names in ENVIRONMENTS.items() for name in names}

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 
 from metrics.facts import plain
-from reconciler.builder.job import Job
+from reconciler.builder.build_job import Job
 from reconciler.core.addresses import shown
 
 

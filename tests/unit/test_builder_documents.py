@@ -17,14 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder import manifest, overlap
-from reconciler.builder.dagjudge import last_line, line_in
+from reconciler.builder import manifest
+from reconciler.builder.build_job import Job
 from reconciler.builder.files import fetch_files
-from reconciler.builder.job import Job
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
-from reconciler.builder.metadata import usable
-from reconciler.builder.standins import stand_ins
-from reconciler.builder.wheels import Wheel
+from reconciler.builder.resolve.base_metadata import usable
+from reconciler.builder.resolve.placeholders import stand_ins
+from reconciler.builder.verify.dag_errors import last_line, line_in
+from reconciler.builder.wheels import overlap
+from reconciler.builder.wheels.download import Wheel
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
 from reconciler.core.errors import Cancelled, Stalled
 from reconciler.core.runtime import Distribution, Runtime
@@ -210,7 +211,7 @@ def test_a_log_has_no_secrets_and_no_colours(job: Job) -> None:
 
 def test_a_log_has_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build that prints without end does not fill the disk."""
-    monkeypatch.setattr("reconciler.builder.job.LOG_LIMIT", 100)
+    monkeypatch.setattr("reconciler.builder.build_job.LOG_LIMIT", 100)
     for _ in range(100):
         job.say("x" * 49)
     assert job.log.stat().st_size == 100

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder.proxy import Indexes, Upstream, credentials, without_credentials
-from reconciler.builder.reach import Reach
+from reconciler.builder.index.egress import Reach
+from reconciler.builder.index.proxy import Indexes, Upstream, credentials, without_credentials
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
-from reconciler.outgoing import Client
+from reconciler.http_client import Client
 
 
 @contextmanager

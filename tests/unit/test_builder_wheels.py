@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder import contents
-from reconciler.builder.contents import refuse_unsafe, unpack
-from reconciler.builder.wheels import choose, disk_error, entry_digest, locked
+from reconciler.builder.wheels import contents
+from reconciler.builder.wheels.contents import refuse_unsafe, unpack
+from reconciler.builder.wheels.download import choose, disk_error, entry_digest, locked
 from reconciler.core.errors import Retryable, Stalled
-from tests.fakes.wheels import make_wheel
+from tests.harness.wheels import make_wheel
 
 TAGS = ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py3-none-any")
 

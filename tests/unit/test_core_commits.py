@@ -10,7 +10,7 @@ from metrics.facts import is_news
 from reconciler.core.model import BuildRecord, Event, InstanceRecord
 from reconciler.core.phases import Step
 from reconciler.store.codec import dump, parse
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn
 
 

@@ -16,7 +16,7 @@ from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.status import status
 from reconciler.core.world import Draft, Policy, WindowState, World
 from reconciler.daemon.windows import window_state
-from tests.fakes.house import stored
+from tests.fakes.simulated_world import stored
 from tests.unit.waves import ask_for, house_of, turn
 
 
@@ -389,4 +389,4 @@ def test_only_the_draft_compares_recorded_retries_with_the_clock() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Compare) and "not_before" in ast.unparse(node)
     }
-    assert compared == {"world.py", "focus.py"}, "use Draft.waits_until (focus only looks again)"
+    assert compared == {"world.py", "incremental.py"}, "use Draft.waits_until"

@@ -9,7 +9,7 @@ from reconciler.core.model import InstanceRecord, Verb
 from reconciler.core.phases import Step
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import POLICY, House
+from tests.fakes.simulated_world import POLICY, House
 
 
 def house_of(*names: str, load_into: tuple[str, ...] = ("scheduler",)) -> House:

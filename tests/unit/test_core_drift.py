@@ -21,7 +21,7 @@ from reconciler.core.phases import BuildPhase, Health, Sync
 from reconciler.core.status import InstanceStatus, status
 from reconciler.core.world import Draft
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 POINTER = Deviation(DriftKind.POINTER, "the pointer is gone; it named build x")
 LOADER = Deviation(DriftKind.LOADER, "the loader is not the one that was installed: x.py")

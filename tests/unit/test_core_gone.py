@@ -10,7 +10,7 @@ from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.status import status
 from tests.fakes.definitions import environment
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn
 
 

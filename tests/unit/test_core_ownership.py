@@ -9,7 +9,7 @@ from reconciler.core.model import EnvironmentRecord, Problem
 from reconciler.core.status import status
 from reconciler.core.world import owned
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 DEV, PROD = (Wave((name,)) for name in ("dev", "prod"))
 

@@ -11,7 +11,7 @@ from reconciler.core.definitions import IN_CLUSTER, Instance, KubernetesTarget, 
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import Policy
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 PER_CLUSTER = Policy(parallel_builds=1, builds_at={"east": 2, IN_CLUSTER: 3})
 

@@ -9,7 +9,7 @@ from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import POLICY, House
+from tests.fakes.simulated_world import POLICY, House
 from tests.unit.waves import house_of, turn
 
 

@@ -11,8 +11,8 @@ from gitsource.validate import validate
 from reconciler.core.definitions import Definitions, Environment, Wave
 from reconciler.core.model import Verb
 from tests.fakes.definitions import environment, instance
-from tests.fakes.gitrepo import NOWHERE
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
+from tests.harness.git_repo import NOWHERE
 
 RED, BLUE = Wave(("red-dev",)), Wave(("blue-dev",))
 

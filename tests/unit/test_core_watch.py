@@ -10,7 +10,7 @@ from reconciler.core.phases import ActivationPhase, Step
 from reconciler.core.steps import is_busy, stuck
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 OLD, NEW = "g1@cp311-linux-1", "w2@cp311-linux-1"
 WAVES = (Wave(("dev",)),)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from reconciler.core.definitions import Window
 from reconciler.core.model import InstanceRecord, Records
-from reconciler.daemon.looking import Looking, Outside
+from reconciler.daemon.observer import Looking, Outside
 from reconciler.daemon.windows import window_state
 from tests.fakes.definitions import instance
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.dagpods.manifest import DagOrder, dag_job
-from reconciler.builder.dagpods.source import Source, Unseen, source_of
+from reconciler.builder.verify.dag_pods.manifest import DagOrder, dag_job
+from reconciler.builder.verify.dag_pods.source import Source, Unseen, source_of
 from reconciler.core.definitions import DagOrigin
 from reconciler.core.runtime import Image, Runtime
 from reconciler.settings import JobSettings
@@ -112,7 +112,8 @@ def read(
     runtime = Runtime("k", "/usr/python", "3.12.1", "cp312", "linux_x86_64", "3.2.2", (), (), image)
     order = DagOrder(
         "job", "airflow", "red", "key", "red-dev", "dag-processor", "airflow", "a" * 16, "none",
-        Path(SHARE, "instances/red-dev/loader"), Path(SHARE, "tools/1/dagpod.py"), 60.0, as_release,
+        Path(SHARE, "instances/red-dev/loader"), Path(SHARE, "tools/1/dag_parser.py"), 60.0,
+        as_release,
     )  # fmt: skip
     job = dag_job(order, source, runtime, JobSettings())
     return source, job["spec"]["template"]["spec"]

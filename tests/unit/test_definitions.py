@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gitsource import assemble, fields, reading, recipe, schema, strictyaml
+from gitsource import assemble, fields, recipe, schema, strictyaml, typed
 from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
 from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
 from tests.fakes.definitions import environment
-from tests.fakes.gitrepo import INSTANCE
-from tests.fakes.gitrepo import NOWHERE as ENVIRONMENT
+from tests.harness.git_repo import INSTANCE
+from tests.harness.git_repo import NOWHERE as ENVIRONMENT
 
 SHA = "0" * 64
 
@@ -201,7 +201,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
             raise ZeroDivisionError("of the test")
         return parse(path, text)
 
-    monkeypatch.setattr(reading, "parse", broken)
+    monkeypatch.setattr(typed, "parse", broken)
     found = refused(repo, ENVIRONMENT)
     assert found.place.file == "teams/red/one.yaml"
     assert found.reason == "ReadFailed"
@@ -209,7 +209,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
     monkeypatch.undo()
     real = recipe.merge
 
-    def failing(tree: Tree, read: reading.ReadFile, *more: object) -> object:
+    def failing(tree: Tree, read: typed.ReadFile, *more: object) -> object:
         if read.path == "teams/red/one.yaml":
             raise ZeroDivisionError("of the test")
         return real(tree, read, *more)  # type: ignore[arg-type]

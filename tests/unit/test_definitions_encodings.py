@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gitsource.validate import validate
-from tests.fakes.gitrepo import NOWHERE as ENVIRONMENT
+from tests.harness.git_repo import NOWHERE as ENVIRONMENT
 
 CONSTRAINED = ENVIRONMENT.rstrip("\n") + "\n  constraints: [constraints.txt]\n"
 DEFINITION = "teams/red/one.yaml"

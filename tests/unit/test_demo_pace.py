@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.model import Change, Event
+from reconciler.demo.observer import DemoFailed, Watch
 from reconciler.demo.pace import LONGEST, QUIET_START, Limit, Pace
-from reconciler.demo.watching import DemoFailed, Watch
 from reconciler.store.store import Store
 
 

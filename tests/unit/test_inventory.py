@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.inspection import Inventory, inspect_base, runtime_of
+from reconciler.builder.base.inspection import Inventory, inspect_base, runtime_of
 from reconciler.core.errors import Stalled
 from reconciler.documents import Malformed, parse
 

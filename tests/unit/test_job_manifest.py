@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from reconciler.builder.jobs.manifest import Order, job_manifest
+from reconciler.builder.executor.kubernetes.manifest import Order, job_manifest
 from reconciler.core.runtime import Image
 from reconciler.settings import KubernetesSettings
 

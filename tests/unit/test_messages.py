@@ -15,7 +15,7 @@ from reconciler.core.definitions import Wave
 from reconciler.core.model import Event, Verb
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 LINKS = Links("https://groundcrew.example", "https://git.example/o/r/commit/{revision}")

@@ -10,7 +10,7 @@ import pytest
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT, seconds
 from reconciler.airflow.kubernetes.rollout import moved, unsettled
-from reconciler.cluster.words import diagnose
+from reconciler.cluster.diagnose import diagnose
 from reconciler.core.steps import BLAMELESS
 
 STAMP = "2026-01-01T10:00:00Z"

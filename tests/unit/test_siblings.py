@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gitsource import parsing, projects
+from gitsource import parsers, projects
 from gitsource.assemble import Assembly
-from gitsource.parsing import IsolatedParser
+from gitsource.parsers import IsolatedParser
 from gitsource.projects import Project, read_projects
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions
@@ -169,7 +169,7 @@ def test_project_files_that_take_too_long_count_by_their_folders(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The team's environments are read all the same."""
-    monkeypatch.setattr(parsing, "read_projects", endless)
+    monkeypatch.setattr(parsers, "read_projects", endless)
     pool = Pool(Limits(cpu=1))
     repo.assembly = Assembly(parser=IsolatedParser(pool))
     try:

@@ -6,10 +6,10 @@ from itertools import combinations_with_replacement, product
 
 import pytest
 
-from metrics.standing import problems
+from metrics.gauges import problems
 from reconciler.api.documents import environment_document, instance_document
-from reconciler.api.pages.words import sentence
-from reconciler.cli.listing import _problems as told_by_cli
+from reconciler.api.pages.phrases import sentence
+from reconciler.cli.status import _problems as told_by_cli
 from reconciler.core.model import Verb
 from reconciler.core.phases import ActivationPhase, Health, Sync
 from reconciler.core.states import (
@@ -31,7 +31,7 @@ from reconciler.core.states import (
     instance_sync,
 )
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status, status
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn
 
 BOTH = (False, True)

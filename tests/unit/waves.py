@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.core.definitions import Wave
 from tests.fakes.definitions import environment, instance
-from tests.fakes.house import House
+from tests.fakes.simulated_world import House
 
 
 def house_of(*names: str, soak: float = 0.0) -> House:

@@ -22,12 +22,12 @@ from reconciler.cluster.clusters import Clusters
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
+from reconciler.core.formatting import iso
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.runtime import Base
-from reconciler.core.words import iso
-from reconciler.faults import failpoint
+from reconciler.failpoints import failpoint
 
 LAST_LINES = 12  # of a crashed container's log that are reported
 LOOK_FOR = 5.0  # seconds that one check of a rollout waits for a change

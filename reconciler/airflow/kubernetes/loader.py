@@ -6,7 +6,7 @@ Only a hint for the doctor: an image may bring PYTHONPATH itself. The proof is i
 from __future__ import annotations
 
 from reconciler.cluster.connection import Json
-from reconciler.cluster.words import main_of
+from reconciler.cluster.diagnose import main_of
 
 
 def loaderless(workload: Json, instance: str, share: str) -> bool:

@@ -24,13 +24,13 @@ from reconciler.airflow.proof import find
 from reconciler.airflow.steps import LOOK_AGAIN, gate_timeout
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
-from reconciler.cluster.words import main_of
+from reconciler.cluster.diagnose import main_of
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away, Stalled
+from reconciler.core.formatting import iso
 from reconciler.core.loaded import Loaded, disagreement
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.words import iso
 
 HEAD = 256 << 10  # bytes of a log that are looked through
 QUIET = 60.0  # seconds after its start in which a component has written its first line

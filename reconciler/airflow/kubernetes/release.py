@@ -11,8 +11,8 @@ from datetime import datetime
 
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
+from reconciler.cluster.diagnose import main_of
 from reconciler.cluster.mirror import Mirror
-from reconciler.cluster.words import main_of
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away
 from reconciler.core.runtime import Image

@@ -12,7 +12,7 @@ from reconciler.airflow.kubernetes.release import (
     seconds,
 )
 from reconciler.cluster.connection import Json
-from reconciler.cluster.words import containers, crashing, diagnose
+from reconciler.cluster.diagnose import containers, crashing, diagnose
 from reconciler.core.model import Problem
 
 LINGER = 60.0  # seconds that a pod may remain after the end of its grace period

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
-from reconciler.api.asking import Asking
+from reconciler.api.auth import CSRF, LONGEST, SESSION, People
 from reconciler.api.pages.render import Renderer
-from reconciler.api.people import CSRF, LONGEST, SESSION, People
+from reconciler.api.request_queue import Asking
 from reconciler.core.model import Verb
 
 log = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from reconciler.api.pages import words
-from reconciler.api.people import CSRF, SESSION_SECONDS, People, Person, form_secret
+from reconciler.api.auth import CSRF, SESSION_SECONDS, People, Person, form_secret
+from reconciler.api.pages import phrases
 from reconciler.core.addresses import shown
-from reconciler.core.dagchecks import dag_words
-from reconciler.core.words import moment, size, span
+from reconciler.core.dag_checks import dag_words
+from reconciler.core.formatting import moment, size, span
 
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
 HTMX = "htmx-2.0.11.min.js"
@@ -36,8 +36,8 @@ class Renderer:
             auto_reload=False,
         )
         filters: dict[str, Any] = {
-            "tone": words.tone, "sign": words.sign, "span": span, "exact": moment,
-            "machine": words.machine, "address": shown, "size": size, "dags": dag_words,
+            "tone": phrases.tone, "sign": phrases.sign, "span": span, "exact": moment,
+            "machine": phrases.machine, "address": shown, "size": size, "dags": dag_words,
         }  # fmt: skip
         self._templates.filters.update(filters)
         self._templates.globals["asset"] = {
@@ -63,7 +63,7 @@ class Renderer:
             person=person,
             csrf=secret,
             now=now,
-            ago=lambda at: words.ago(at, now),
+            ago=lambda at: phrases.ago(at, now),
             path=request.url.path,
             here=f"{request.url.path}?{request.url.query}".rstrip("?"),
             **shown,

@@ -14,20 +14,20 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from reconciler.api.asking import Asking
+from reconciler.api.auth import People, Person
 from reconciler.api.contract import ObjectQuery
-from reconciler.api.finding import users
-from reconciler.api.pages import showing, timeline, words
+from reconciler.api.pages import phrases, timeline, view_models
 from reconciler.api.pages.forms import Forms, local
 from reconciler.api.pages.render import Renderer
-from reconciler.api.people import People, Person
-from reconciler.api.shelf import Contents, Part, Shelf, last_lines
+from reconciler.api.request_queue import Asking
+from reconciler.api.search import users
+from reconciler.api.share_reader import Contents, Part, Shelf, last_lines
 from reconciler.api.streams import EventStream, Streams
 from reconciler.api.view import View
 from reconciler.core.builds import OPEN
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import BuildRecord
-from reconciler.share.listing import Absent
+from reconciler.share.file_list import Absent
 from reconciler.store.store import Store
 
 EVENTS = 50  # per table
@@ -129,20 +129,20 @@ class Pages:
     def fleet(self, request: Request, person: Person) -> Response:
         """Show all instances."""
         shown, query = self._view.now(), _object_query(request)
-        rows = showing.fleet(shown, query, _page(request))
+        rows = view_models.fleet(shown, query, _page(request))
         return self._renderer.page(
             request, person, "fleet.html", shown=shown, rows=rows,
-            tally=showing.tally(shown.status.instances), commits=shown.records.environments,
+            tally=view_models.tally(shown.status.instances), commits=shown.records.environments,
             asked=None,
         )  # fmt: skip
 
     def environments(self, request: Request, person: Person) -> Response:
         """Show all environments."""
         shown, query = self._view.now(), _object_query(request)
-        rows = showing.environments(shown, query, _page(request))
+        rows = view_models.environments(shown, query, _page(request))
         return self._renderer.page(
             request, person, "environments.html", shown=shown, rows=rows,
-            tally=showing.tally(shown.status.environments), commits=shown.records.environments,
+            tally=view_models.tally(shown.status.environments), commits=shown.records.environments,
         )  # fmt: skip
 
     def events(self, request: Request, person: Person) -> Response:
@@ -158,8 +158,8 @@ class Pages:
             newest_first=True,
         )
         return self._renderer.page(
-            request, person, "events.html", events=[showing.event(e) for e in found[:EVENTS]],
-            object=named, kind=kind, before=before, kinds=words.EVENTS,
+            request, person, "events.html", events=[view_models.event(e) for e in found[:EVENTS]],
+            object=named, kind=kind, before=before, kinds=phrases.EVENTS,
             older=found[EVENTS - 1].id if len(found) > EVENTS else 0,
         )  # fmt: skip
 
@@ -168,13 +168,13 @@ class Pages:
     def instance(self, request: Request, person: Person) -> Response:
         """Show one instance."""
         name = request.path_params["name"]
-        found = showing.instance(self._view.now(), name, time.time())
+        found = view_models.instance(self._view.now(), name, time.time())
         if found is None:
             raise HTTPException(404, f"There is no instance {name[:64]}.")
         target = f"instance/{name}"
         return self._renderer.page(
             request, person, "instance.html", one=found, target=target,
-            said=words.sentence(found.status, found.coming), **self._around(request, target),
+            said=phrases.sentence(found.status, found.coming), **self._around(request, target),
         )  # fmt: skip
 
     def environment(self, request: Request, person: Person) -> Response:
@@ -187,7 +187,7 @@ class Pages:
         target = f"environment/{name}"
         return self._renderer.page(
             request, person, "environment.html", one=status, record=record,
-            builds=showing.builds_of(shown, name), instances=shown.instances, target=target,
+            builds=view_models.builds_of(shown, name), instances=shown.instances, target=target,
             **self._around(request, target),
         )  # fmt: skip
 
@@ -198,8 +198,8 @@ class Pages:
         asked = _whole(request.query_params.get("asked", ""))
         done = bool(asked) and all(r.id != asked for r in requests)
         return {
-            "events": [showing.event(e) for e in events],
-            "requests": showing.pending(requests, target),
+            "events": [view_models.event(e) for e in events],
+            "requests": view_models.pending(requests, target),
             "asked": asked if done else None,
         }
 
@@ -251,7 +251,7 @@ class Pages:
             raise HTTPException(404, f"There are no files to show: {error}.") from error
         return self._renderer.page(
             request, person, "files.html", build=found, package=package, listed=listed,
-            begin=begin, turned=showing.files(package, begin // FILES + 1, listed.total, FILES),
+            begin=begin, turned=view_models.files(package, begin // FILES + 1, listed.total, FILES),
         )  # fmt: skip
 
     def _document(self, request: Request, name: str, kind: str) -> Response:

@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 import httpx
 from pydantic import Field
 
-from reconciler.cli.preview.comparing import Advisory, InstanceChange, Preview
+from reconciler.cli.preview.comparison import Advisory, InstanceChange, Preview
 from reconciler.documents import Document, Rows, parse
-from reconciler.outgoing import Client
+from reconciler.http_client import Client
 
 OSV = "https://api.osv.dev"
 BATCH = 500  # queries per request; OSV accepts 1,000

@@ -12,7 +12,7 @@ from pathlib import Path
 from gitsource.assemble import assemble
 from gitsource.tree import Checkout
 from gitsource.validate import validate
-from reconciler.cli.failing import Misuse
+from reconciler.cli.exit_codes import Misuse
 from reconciler.core.definitions import Commit, Definitions, Environment, SourcePackage
 from reconciler.core.errors import Stalled
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from reconciler import outgoing
+from reconciler import http_client
 from reconciler.api import contract
-from reconciler.cli.failing import Misuse
+from reconciler.cli.exit_codes import Misuse
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Records
 from reconciler.core.runtime import Runtime
-from reconciler.outgoing import Client
+from reconciler.http_client import Client
 
 LIMIT = 64 << 20  # bytes
 TIMEOUT = 30.0
@@ -99,8 +99,8 @@ def _fetch(address: httpx.URL) -> bytes:
         ):
             if answer.status_code != httpx.codes.OK:
                 raise Retryable("RuntimesUnreachable", _refused(shown, answer.status_code))
-            return outgoing.read(answer, LIMIT)
-    except outgoing.TooLarge as error:
+            return http_client.read(answer, LIMIT)
+    except http_client.TooLarge as error:
         raise Misuse(f"{shown} sends more than {LIMIT} bytes; is it the right one?") from error
     except httpx.HTTPError as error:
         raise Retryable(

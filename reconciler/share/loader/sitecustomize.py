@@ -38,7 +38,7 @@ _REFUSED_PREFIXES = ("PYTHON", "LD_", "DYLD_", "GROUNDCREW_", "AIRFLOW__")
 def _airflow() -> tuple | None:  # type: ignore[type-arg]
     """Return (version, listing) of the Airflow installed beside this interpreter, or None.
 
-    The listing is a fingerprint of what else is installed there; inspect_base.py computes the same.
+    The listing is a fingerprint of what else is installed there; inventory.py computes the same.
     """
     for folder in sys.path:
         if not folder.endswith("-packages"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.fakes.kubeapi import Json
+from tests.harness.kube_api import Json
 
 USER = 50000
 HOME = "/opt/airflow"

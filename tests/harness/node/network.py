@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from types import TracebackType
 
-from tests.fakes.controlplane import SERVICES
+from tests.harness.control_plane import SERVICES
 
 HOST = "10.213.0.1"  # this machine, as seen from the node and its pods
 NODE = "10.213.0.2"

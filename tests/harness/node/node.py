@@ -10,9 +10,9 @@ from types import TracebackType
 
 import yaml
 
-from tests.fakes.controlplane import ControlPlane
-from tests.fakes.kubeapi import Json, wait_for
-from tests.fakes.lab import Administration
+from tests.harness.control_plane import ControlPlane
+from tests.harness.kube_api import Json, wait_for
+from tests.harness.laboratory import Administration
 from tests.harness.node.network import HOST, NODE, PODS, Network
 from tests.harness.node.programs import Programs, end
 from tests.harness.node.runtime import SOCKET, Runtime, unmount_below

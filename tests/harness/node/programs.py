@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes.controlplane import assets
+from tests.harness.control_plane import assets
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 VERSION = (SCRIPTS / "envtest/version").read_text().strip()

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.fakes.kubeapi import wait_for
+from tests.harness.kube_api import wait_for
 from tests.harness.node.images import PAUSE, write_image
 from tests.harness.node.network import PODS, Network
 from tests.harness.node.programs import Programs, cache, end

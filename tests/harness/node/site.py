@@ -21,15 +21,15 @@ import yaml
 from reconciler.core.model import Event, InstanceRecord
 from reconciler.store.store import Store
 from tests.fakes.base import write_package
-from tests.fakes.kubeapi import Json, path_of, wait_for
-from tests.fakes.site import IDENTITY
-from tests.fakes.stand import rights
+from tests.harness.kube_api import Json, path_of, wait_for
+from tests.harness.local_daemon import IDENTITY
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.airflow_release import ADMIN, USER, AirflowRelease
 from tests.harness.node.network import HOST, NODE, PODS
 from tests.harness.node.node import Node
 from tests.harness.node.postgresql import postgresql
 from tests.harness.node.programs import end
+from tests.harness.release_driver import rights
 
 INSTANCE, TEAM = "red-dev", "red"
 SERVICE = "10.255.0.80"

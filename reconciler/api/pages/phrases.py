@@ -1,0 +1,141 @@
+"""Texts of the pages for times, durations and states."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from reconciler.core.formatting import age
+from reconciler.core.model import BuildRecord, Trigger
+from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.states import HEALTHS, State
+from reconciler.core.status import InstanceStatus
+
+TROUBLE = HEALTHS
+"""The worst first."""
+
+GOOD, BAD, BUSY, CALM = "good", "bad", "busy", "calm"
+TONES = {
+    "Healthy": GOOD, "Synced": GOOD, "Active": GOOD, "Ready": GOOD,
+    "Degraded": BAD, "Failed": BAD, "RolledBack": BAD, "Missing": BAD, "RollingBack": BAD,
+    "Progressing": BUSY, "OutOfSync": BUSY, "Draining": BUSY, "Switching": BUSY,
+    "Restarting": BUSY, "Probing": BUSY, "Watching": BUSY, "Queued": BUSY, "Resolving": BUSY,
+    "Building": BUSY, "Verifying": BUSY, "Waiting": BUSY,
+}  # fmt: skip
+EVENTS = (
+    "SourceChanged", "SourceFailed", "SourceRecovered", "PruneHeld", "PruneConfirmed",
+    "ObjectStalled", "ObjectRecovered", "InstanceAdded", "InstanceRemoved", "EnvironmentAccepted",
+    "EnvironmentDeleted", "RuntimeChanged", "BuildQueued", "BuildReady", "BuildFailed",
+    "BuildRetry", "BuildCancelled", "ActivationStarted", "ActivationPhase", "ActivationActive",
+    "ActivationAborted", "RolledBack", "Quarantined", "Degraded", "Suspended", "Resumed",
+    "RetryRequested", "RefreshRequested", "RollbackRequested", "RollbackRefused", "RequestRefused",
+    "DagsParsed", "DagsNotSeen", "ShareMissing", "ShareBack", "Drifted", "DriftHealed",
+    "DriftStays", "BuildNotLoaded", "BuildLoaded", "GarbageCollected", "GarbageFailed",
+)  # fmt: skip
+"""Kinds of events, for the filter."""
+SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
+
+
+def tone(word: str) -> str:
+    """Return the colour of a state: good, bad, busy or calm."""
+    return TONES.get(word, CALM)
+
+
+def sign(word: str) -> str:
+    """Return the sign before a state, so that it is not shown by colour alone."""
+    return SIGNS[tone(word)]
+
+
+def ago(at: float, now: float) -> str:
+    """Return how long ago `at` was."""
+    return "just now" if now - at < 1 else f"{age(at, now)} ago"
+
+
+def machine(at: float) -> str:
+    """Return a time for a `datetime` attribute."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+COURSES = {
+    "Draining": ": running tasks are left to end first.",
+    "Switching": ".",
+    "Restarting": ": its components are restarted.",
+    "Probing": ": it has to prove that it is healthy.",
+    "Watching": ": it has to stay healthy for a while, tasks included.",
+}
+"""Ends of the sentence about an activation, by its phase."""
+
+
+def sentence(one: InstanceStatus, coming: BuildRecord | None = None) -> str:
+    """Return an instance's state as a sentence; `coming` is its next build, if not ready."""
+    said = _sentence(one, coming)
+    return f"{said} It is suspended: nothing new is started." if one.suspended else said
+
+
+def _sentence(one: InstanceStatus, coming: BuildRecord | None) -> str:
+    match one.state:
+        case State.ACTIVATING | State.WITHDRAWING | State.ROLLING_BACK | State.DEGRADED:
+            return _under_way(one)
+        case State.ROLLED_BACK if one.rolled_back_by:
+            return (
+                f"The rollback that {one.rolled_back_by} asked for failed: it runs the build that "
+                "it was to leave."
+            )
+        case State.ROLLED_BACK:
+            return "The wanted build failed here, and it went back to the build before."
+        case State.HELD_BACK:
+            return (
+                f"It was rolled back by {one.rolled_back_by}; it stays so until the definition "
+                "changes or someone says retry."
+            )
+        case State.NOT_INSPECTED:
+            return "It has not been looked at yet."
+        case State.NOT_READABLE | State.BASE_CHANGING:
+            return "It cannot be looked at."
+    return _resting(one, coming)
+
+
+def _under_way(one: InstanceStatus) -> str:
+    """Return the sentence about an activation: what it is for, and how far it is."""
+    activation = one.activation
+    assert activation is not None, "its state is that of an activation"
+    operator = activation.who or "an operator"
+    by_operator = activation.trigger is Trigger.OPERATOR
+    if one.state is State.DEGRADED:
+        return "Going back failed as well: it needs a person now."
+    if one.state is State.ROLLING_BACK and by_operator:
+        return (
+            f"The rollback that {operator} asked for failed, and it is going back to the build "
+            "that it was to leave."
+        )
+    if one.state is State.ROLLING_BACK:
+        return "The new build failed, and it is going back to the build before."
+    if one.state is State.WITHDRAWING:
+        return "The activation is given up: nothing was restarted."
+    aim = "A new build is being activated"
+    if by_operator:
+        aim = f"It is being rolled back for {operator}"
+    elif activation.to_build is None:
+        aim = "It is being returned to the bare base"
+    elif activation.to_build == activation.from_build:
+        aim = "It is being started anew on its present build"
+    return aim + COURSES.get(one.phase, ".")
+
+
+def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
+    if one.waits_on and one.rolled_back_by and one.build in one.quarantined:
+        return f"It is to be rolled back for {one.rolled_back_by}, which waits on: {one.waits_on}."
+    if one.waits_on and one.wanted is None:
+        return f"It is to be returned to the bare base, which waits on: {one.waits_on}."
+    if one.waits_on:
+        return f"A new build is ready and waits on: {one.waits_on}."
+    if one.health in (Health.UNKNOWN, Health.MISSING):
+        return "It has not been looked at yet."
+    if one.environment is None:
+        return "No environment names it: it runs the bare base."
+    if one.sync is not Sync.SYNCED:
+        if coming is None:
+            return "It runs the build before; the wanted one is not ready."
+        if coming.phase is BuildPhase.FAILED:
+            return "The build for the newest revision failed. Nothing was changed here."
+        return "The build for the newest revision is being made. Nothing has changed here yet."
+    return "It runs what the newest revision asks for."

@@ -1,0 +1,1 @@
+"""Package indexes: the proxy that builds use, pages of projects, and network limits."""

@@ -1,0 +1,176 @@
+"""Resolution against the base: only what the base lacks, pinned and hashed.
+
+The base's inventory becomes the constraints, and its metadata is passed to uv, so that nothing of
+it has to be installed. uv's output is kept as the lock: a pylock.toml of the delta.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from reconciler.builder.build_job import Job
+from reconciler.builder.diagnose import Diagnosis
+from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.resolve.requested import asked_of
+from reconciler.builder.resolve.resolver import Answer, Question, Resolver, Setup
+from reconciler.builder.resolve.uv_errors import place_of, refuse_replacing
+from reconciler.builder.wheels.download import Wheel, disk_full, ran_out_of_disk
+from reconciler.core.definitions import Recipe
+from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.runtime import Runtime
+from reconciler.failpoints import failpoint
+
+
+@dataclass(frozen=True, slots=True)
+class InRepoWheel:
+    """Wheel built from an in-repo package; `path` is on this machine's disk."""
+
+    name: str
+    version: str
+    path: Path
+    repo_path: str
+    tree: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Text of a lock (pylock.toml), and the (name, version) pairs that it installs."""
+
+    text: str
+    packages: tuple[tuple[str, str], ...]
+
+
+def make_lock(
+    job: Job,
+    recipe: Recipe,
+    runtime: Runtime,
+    wheels: Sequence[InRepoWheel],
+    indexes: Indexes,
+    setup: Setup,
+) -> Lock:
+    """Resolve a recipe for a runtime.
+
+    Raises Stalled (ResolutionConflict, NotFound, SourceBuildRefused, ResolveTimeout, …) with the
+    place of the requirement to blame, or Retryable (IndexUnreachable).
+    """
+    refuse_replacing(recipe.packages, runtime)
+    resolver = Resolver(
+        job,
+        runtime,
+        setup,
+        recipe,
+        tuple(wheel.path.parent for wheel in wheels),
+        tuple(wheel.name for wheel in wheels),
+    )
+    local = {w.repo_path: w for w in wheels}
+    lines = [_line(r.text, local[r.package]) if r.package else r.text for r in recipe.requirements]
+    own = [(path, line) for path, text in recipe.constraints for line in _constraints(path, text)]
+    job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
+    ended, lock = resolver.lock(Question(tuple(lines), tuple(line for _, line in own)))
+    output = ended.output.replace(lock or "", "")  # uv prints the lock that it writes, too
+    job.say(output.rstrip())
+    failpoint("builder.resolved")
+    if ended.timed_out:
+        raise Stalled(
+            "ResolveTimeout",
+            f"no solution was found within {setup.settings.resolve_timeout:.0f} s; narrow the "
+            f"requirements (an unsatisfiable set can take very long)",
+            recipe.requirements[0].place if recipe.requirements else None,
+        )
+    if ran_out_of_disk(ended):
+        raise disk_full()
+    if ended.code != 0:
+        asked = asked_of(recipe, lines)
+        diagnosis = Diagnosis(recipe, runtime, asked, tuple(own), indexes, resolver.ask)
+        raise diagnosis.error(Answer(ended.code, output))
+    if lock is None:
+        raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
+    text = _finish(lock, wheels, indexes)
+    packages = tomllib.loads(text).get("packages", [])
+    refuse_addresses(packages, recipe)
+    return Lock(text, packages_of(packages))
+
+
+def _line(text: str, wheel: InRepoWheel) -> str:
+    """Return the requirement for an in-repo package's wheel, with the extras that are asked for."""
+    extras = ",".join(sorted(Requirement(text).extras))
+    return f"{wheel.name}{f'[{extras}]' if extras else ''} @ {wheel.path.as_uri()}"
+
+
+def _constraints(path: str, text: str) -> Iterator[str]:
+    """Yield a file's constraints as parsed: uv would follow options and URLs in its text."""
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        try:
+            parsed = Requirement(line)
+        except InvalidRequirement:
+            parsed = None
+        if parsed is None or parsed.url is not None or not str(parsed).isprintable():
+            words = f"{path} holds {line[:80]!r}, which is no constraint; write a line like numpy<2"
+            raise Stalled("NotAllowed", words)
+        yield str(parsed)
+
+
+def refuse_addresses(packages: Sequence[dict[str, Any]], recipe: Recipe) -> None:
+    """Raise Stalled("NotAllowed") for a row of a lock that is not from an index or the repo."""
+    own = {package.path for package in recipe.packages}
+    for package in packages:
+        known = package.get("directory", {}).get("path") in own
+        kinds = [k for k in ("archive", "vcs", "directory") if k in package and not known]
+        if kinds:
+            name = str(package["name"])
+            raise Stalled(
+                "NotAllowed",
+                f"{name} would come from an address ({kinds[0]} in the lock), not from an index or "
+                f"this repo, as something depends on `{name} @ …`; write {name}>=version there, or "
+                f"add it to the repo's packages",
+                place_of(name, recipe),
+            )
+
+
+def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
+    """Return the delta lock with real URLs, and in-repo packages by their trees and wheels."""
+    text = indexes.with_real_urls(text)
+    text = re.sub(r"(?m)^packages = \[\]\n", "", text)  # uv writes it if all are in-repo ones
+    for wheel in sorted(wheels, key=lambda w: w.name):
+        text += (
+            f'\n[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n'
+            f"directory = {{ path = {json.dumps(wheel.repo_path, ensure_ascii=False)} }}\n"
+            f'tool = {{ groundcrew = {{ tree = "{wheel.tree}", sha256 = "{wheel.sha256}" }} }}\n'
+        )
+    return text
+
+
+def made_of(
+    packages: Sequence[Mapping[str, Any]], wheels: Sequence[Wheel | None]
+) -> list[tuple[str, str]] | None:
+    """Return (name, SHA-256) of the wheels built for locked packages, as recorded in the lock.
+
+    `wheels` are the index's, None if a package is built from source. Returns None if the lock lacks
+    one: for an sdist, or in an earlier release's lock.
+    """
+    found: list[tuple[str, str]] = []
+    for package, wheel in zip(packages, wheels, strict=True):
+        if wheel is not None:
+            continue
+        digest = package.get("tool", {}).get("groundcrew", {}).get("sha256")
+        if digest is None:
+            return None
+        found.append((canonicalize_name(package["name"]), str(digest)))
+    return found
+
+
+def packages_of(packages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Return what locked packages install, by name."""
+    return tuple(
+        sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)
+    )

@@ -1,0 +1,220 @@
+"""Wheels of a lock, chosen for a runtime, fetched by hash and compiled once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from reconciler.builder.build_job import Job
+from reconciler.builder.executor.protocol import Ended, Workshop
+from reconciler.builder.index.filenames import refuse_file_name
+from reconciler.builder.index.proxy import Upstream
+from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.resolve.uv_errors import untrusted
+from reconciler.certificates import distrusts
+from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.failpoints import failpoint
+
+FETCHING = 3600.0  # seconds per download
+RECIPE_VERSION = "3"  # of how an entry is made from a wheel; part of its digest
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """Wheel of a lock that fits the runtime; `place` is a local path once fetched."""
+
+    name: str
+    version: str
+    filename: str
+    sha256: str
+    url: str = ""
+    place: Path | None = None
+
+
+def entry_digest(sha256: str, python_tag: str) -> str:
+    """Return the digest of a wheel's store entry for one Python, as its bytecode differs."""
+    text = f"{sha256}\0{python_tag}\0{RECIPE_VERSION}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)  # runtimes
+def _order(tags: tuple[str, ...]) -> Mapping[str, int]:
+    """Return the rank of each tag: 0 is best."""
+    return {tag: number for number, tag in enumerate(tags)}
+
+
+def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str, object] | None:
+    """Return the best wheel of a locked package, or None if none fits."""
+    order = _order(tuple(tags))
+    best: tuple[int, dict[str, object]] | None = None
+    for file in files:
+        name = str(file.get("name") or str(file.get("url", "")).rsplit("/", 1)[-1])
+        try:
+            _, _, _, wheel_tags = parse_wheel_filename(name)
+        except InvalidWheelFilename:
+            continue
+        ranks = [order[str(t)] for t in wheel_tags if str(t) in order]
+        if ranks and (best is None or min(ranks) < best[0]):
+            best = (min(ranks), {**file, "name": name})
+    return best[1] if best is not None else None
+
+
+def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
+    """Return the index's wheel of a locked package, or None if it has none that fits.
+
+    Raises Stalled("UnsafeWheel") for an invalid file name.
+    """
+    chosen: Any = None
+    if "directory" not in package:
+        chosen = choose(package.get("wheels", []), tags)
+    if chosen is None:
+        return None
+    refuse_file_name(str(chosen["name"]))
+    return Wheel(
+        canonicalize_name(package["name"]),
+        str(package.get("version", "")),
+        str(chosen["name"]),
+        str(chosen["hashes"]["sha256"]),
+        str(chosen["url"]),
+    )
+
+
+def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:
+    """Download a wheel into the cache, once for all concurrent users, and check its hash.
+
+    Raises Stalled: HashMismatch if the index serves a file other than the locked one, TooLarge
+    beyond `limit` bytes.
+    """
+    path = cache / "wheels" / wheel.sha256[:2] / wheel.sha256 / wheel.filename
+    if path.is_file():
+        return path
+    with MAKING.of(str(path), job.check):
+        return path if path.is_file() else _fetch(job, wheel, upstream, path, limit)
+
+
+def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path, limit: int) -> Path:
+    job.check()
+    job.say(f"fetching {wheel.filename}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".tmp-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        digest = _download(job, wheel, upstream, temp, limit)
+        if digest != wheel.sha256:
+            raise Stalled(
+                "HashMismatch",
+                f"{wheel.filename} from {upstream.name} has SHA-256 {digest[:16]}…, the lock says "
+                f"{wheel.sha256[:16]}…; it was replaced on the index. If that is right, run "
+                f"`groundcrew refresh {job.environment}`",
+            )
+        temp.rename(path)
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        temp.unlink(missing_ok=True)
+    failpoint("builder.fetched")
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256; the file is read in pieces, as wheels may be large."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def disk_error(error: OSError) -> GroundcrewError:
+    """Return the error for a problem of the local disk."""
+    if error.errno == errno.ENOSPC:
+        return disk_full()
+    return Retryable("DiskError", f"the local build disk: {error.strerror or error}")
+
+
+def disk_full() -> Retryable:
+    """Return the error for a full build disk."""
+    return Retryable(
+        "DiskFull",
+        "the local build disk is full; free space below the cache directory (builder.cache_dir)",
+    )
+
+
+def ran_out_of_disk(ended: Ended) -> bool:
+    """Return True if a command failed because the disk is full, according to its output."""
+    return ended.code != 0 and os.strerror(errno.ENOSPC).lower() in ended.output.lower()
+
+
+def compile_entry(
+    job: Job, workshop: Workshop, python: str, staged: Path, final: Path, work: Path, timeout: float
+) -> None:
+    """Compile what is staged, as it will be at `final`; files that do not compile are kept.
+
+    Raises Retryable("DiskFull") or Stalled("CompileTimeout").
+    """
+    command = compile_command(python, staged, final)
+    ended = workshop.run(job, command, work=work, timeout=timeout, harmless=True, quiet=True)
+    if ran_out_of_disk(ended):
+        raise disk_full()
+    if ended.timed_out:
+        raise Stalled(
+            "CompileTimeout",
+            f"compiling took longer than {timeout:g} s; raise builder.build_timeout",
+        )
+
+
+def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int) -> str:
+    digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + FETCHING
+    try:
+        with upstream.open(wheel.url) as answer:
+            if answer.status_code in (401, 403):
+                raise Retryable("IndexDenied", f"index {upstream.name} refuses the credentials")
+            if answer.status_code != 200:
+                raise Retryable(
+                    "IndexUnreachable", f"index {upstream.name} answers {answer.status_code}"
+                )
+            with temp.open("xb") as file:
+                for chunk in answer.iter_bytes():
+                    job.check()
+                    size += len(chunk)
+                    if size > limit:
+                        raise Stalled(
+                            "TooLarge",
+                            f"{wheel.filename} from {upstream.name} is larger than {limit} bytes "
+                            f"(builder.file_bytes)",
+                        )
+                    if time.monotonic() > deadline:
+                        raise Retryable(
+                            "IndexUnreachable",
+                            f"index {upstream.name} has not sent {wheel.filename} within "
+                            f"{FETCHING:.0f} s",
+                        )
+                    digest.update(chunk)
+                    file.write(chunk)
+    except httpx.HTTPError as error:
+        if distrusts(error):
+            raise untrusted(upstream.name) from error
+        raise Retryable(
+            "IndexUnreachable", f"index {upstream.name}: {job.clean(str(error))}"
+        ) from error
+    return digest.hexdigest()
+
+
+def compile_command(python: str, staged: Path, final: Path) -> list[str]:
+    """Return the command that compiles an entry so that it is valid wherever it is copied.
+
+    Packages named `tests` inside others are left out, see ADR 3; whoever imports one compiles it.
+    """
+    lib = str(staged / "lib")
+    return [
+        python, "-I", "-m", "compileall", "-q",
+        "--invalidation-mode", "unchecked-hash", "-x", f"^{re.escape(lib)}/.+/tests/",
+        "-s", lib, "-p", str(final / "lib"), lib,
+    ]  # fmt: skip

@@ -1,0 +1,104 @@
+"""Third-party sdists that a definition allows by name, fetched by hash and built once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from reconciler.builder.build_job import Job
+from reconciler.builder.index.filenames import refuse_file_name
+from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.resolve.uv_errors import place_of
+from reconciler.builder.wheels.download import Wheel, fetch
+from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
+from reconciler.core.definitions import Place, Recipe
+from reconciler.core.errors import Stalled
+from reconciler.core.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Sdists:
+    """Builder of wheels from sdists, once per team, indexes, sdist and Python."""
+
+    maker: WheelMaker
+    cache: Path
+
+    def wheel(
+        self,
+        job: Job,
+        recipe: Recipe,
+        runtime: Runtime,
+        package: dict[str, Any],
+        indexes: Indexes,
+        work: Path,
+        index: str,
+    ) -> Path:
+        """Return the wheel of a locked package for which the index has no suitable one.
+
+        Raises Stalled (SourceBuildRefused, HashMismatch, PackageBuildFailed) or Retryable.
+        """
+        name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
+        place = place_of(name, recipe)
+        sdist = package.get("sdist")
+        if sdist is None or name not in recipe.source_builds:
+            raise refusal(name, version, runtime, place, has_sdist=sdist is not None)
+        filename = str(sdist.get("name") or sdist["url"].rsplit("/", 1)[-1])
+        refuse_file_name(filename)
+        wanted = Wheel(name, version, filename, str(sdist["hashes"]["sha256"]), str(sdist["url"]))
+        folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
+        with MAKING.of(str(folder), job.check):
+            if not folder.is_dir():
+                self._build(job, recipe, runtime, wanted, indexes, work, index, place, folder)
+        (path,) = folder.glob("*.whl")
+        return path
+
+    def _build(
+        self,
+        job: Job,
+        recipe: Recipe,
+        runtime: Runtime,
+        wanted: Wheel,
+        indexes: Indexes,
+        work: Path,
+        index: str,
+        place: Place | None,
+        folder: Path,
+    ) -> None:
+        upstream = indexes.of(wanted.name)
+        fetched = fetch(job, wanted, upstream, self.cache, self.maker.settings.file_bytes)
+        job.say(f"building {wanted.filename}")
+        copy = work / wanted.filename
+        shutil.copyfile(fetched, copy)
+        source = Source(copy, wanted.filename, place)
+        made = self.maker.make(job, recipe, runtime, source, work, index)
+        try:
+            found, version, _, _ = parse_wheel_filename(made.name)
+        except InvalidWheelFilename as error:
+            words = f"{wanted.filename} builds a wheel with a wrong name: {str(error)[:300]}"
+            raise Stalled("PackageBuildFailed", words, place) from error
+        if (canonicalize_name(found), str(version)) != (wanted.name, wanted.version):
+            raise Stalled(
+                "PackageBuildFailed",
+                f"{wanted.filename} builds {made.name}, which is not {wanted.name} "
+                f"{wanted.version}",
+                place,
+            )
+        keep(made, folder)
+
+
+def refusal(
+    name: str, version: str, runtime: Runtime, place: Place | None, *, has_sdist: bool
+) -> Stalled:
+    """Return the error that says why a package is not built."""
+    words = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
+    return Stalled(
+        "SourceBuildRefused",
+        f"{name} {version} has no wheel for {runtime.python_tag} on {runtime.platform}; choose a "
+        f"version that has one, {words}",
+        place,
+    )

@@ -1,0 +1,100 @@
+"""Translation of errors into messages for users of the command line, instead of tracebacks."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from difflib import get_close_matches
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, SettingsError
+
+from reconciler.cli.exit_codes import Exit, Misuse
+from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.settings import Settings
+
+UNREACHABLE = frozenset(
+    {
+        "AlreadyRunning", "HttpUnavailable", "NoRecords", "SchemaTooNew", "ShareUnwritable",
+        "StateUnwritable",
+    }
+)  # fmt: skip
+"""Reasons of Stalled that mean that something the command needs was unavailable."""
+
+
+MISUSED = frozenset({"DatabaseUnknown", "SourceUnknown"})
+"""Reasons that mean that a setting names something that can never be used."""
+
+
+def explain(error: Exception) -> tuple[Exit, str] | None:
+    """Return exit code and message for an expected error, or None for a bug."""
+    match error:
+        case Misuse():
+            return Exit.MISUSE, str(error)
+        case GroundcrewError():
+            if error.reason in MISUSED:
+                return Exit.MISUSE, f"{error} [{error.reason}]"
+            far = isinstance(error, Retryable) or error.reason in UNREACHABLE
+            return Exit.UNREACHABLE if far else Exit.WRONG, f"{error} [{error.reason}]"
+        case ValidationError() if error.title == Settings.__name__:
+            return Exit.MISUSE, _settings_words(error)
+        case SettingsError():
+            return Exit.MISUSE, (
+                f"the settings cannot be read: {error}; in a variable, write a list as JSON, such "
+                f"as GROUNDCREW_LOCAL__ALLOW='[\"/opt/airflow/bin/*\"]'"
+            )
+        case tomllib.TOMLDecodeError():
+            path = os.environ.get("GROUNDCREW_CONFIG", "groundcrew.toml")
+            return Exit.MISUSE, f"the settings file {path} is not TOML: {error}"
+        case OSError() if error.filename is not None:
+            return Exit.UNREACHABLE, f"{error.filename}: {error.strerror}"
+        case _:
+            return None
+
+
+def _settings_words(error: ValidationError) -> str:
+    """Return one line per invalid setting: key, variable, the mistake and its correction."""
+    lines = []
+    for one in error.errors(include_url=False):
+        keys = [str(part) for part in one["loc"] if not isinstance(part, int)]
+        if one["type"] == "extra_forbidden":
+            lines.append(f"no setting {'.'.join(keys)}{_meant(keys)}")
+            continue
+        variable = f"GROUNDCREW_{'__'.join(keys).upper()}"
+        if one["type"] == "value_error":  # of a whole section: what is in it is not shown
+            lines.append(f"{'.'.join(keys)}: {one['msg'].removeprefix('Value error, ')}")
+            continue
+        message = one["msg"][:1].lower() + one["msg"][1:]
+        lines.append(f"{'.'.join(keys)} ({variable}) is {one['input']!r}: {message}{_about(keys)}")
+    return "the settings are wrong\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _meant(keys: list[str]) -> str:
+    section = _section(keys[:-1])
+    if section is None:
+        return ""
+    close = get_close_matches(keys[-1], section.model_fields, 1)
+    known = f"; did you mean {'.'.join([*keys[:-1], close[0]])}?" if close else ""
+    return known or f"; there are {', '.join(sorted(section.model_fields))}"
+
+
+def _about(keys: list[str]) -> str:
+    section = _section(keys[:-1])
+    field = section.model_fields.get(keys[-1]) if section is not None else None
+    return f" ({field.description})" if field is not None and field.description else ""
+
+
+def _section(keys: list[str]) -> type[BaseModel] | None:
+    """Return the model that contains the settings below `keys`, or None."""
+    found: type[BaseModel | BaseSettings] = Settings
+    for key in keys:
+        field = found.model_fields.get(key)
+        if field is None:
+            return None
+        kinds = [field.annotation, *get_args(field.annotation)]
+        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not inner:
+            return None
+        found = inner[0]
+    return found

@@ -1,0 +1,235 @@
+"""Commands `groundcrew status` and `history`, which show the records."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli import completion
+from reconciler.cli.exit_codes import Exit
+from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from reconciler.core.model import Event, Records
+    from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+    from reconciler.settings import Settings
+    from reconciler.store.store import Store
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to print it.")]
+SHORT = 10  # digits of a revision that are shown to people
+
+
+def status(
+    output: Output = Format.TABLE,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 unless every object is Synced and Healthy.")
+    ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "-w", "--watch", help="Go on, and show what changes; with --check until all is well."
+        ),
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")
+    ] = 2.0,
+) -> None:
+    """Show the status of every instance and environment.
+
+    With --watch and -o json each line is one document.
+    """
+    from reconciler.api.documents import status_document
+    from reconciler.core.model import Records
+    from reconciler.core.status import status as read
+    from reconciler.daemon.open_records import current
+    from reconciler.settings import Settings
+
+    settings = Settings()
+
+    records = Records()
+
+    def look(now: float) -> Status:
+        nonlocal records
+        records = current(settings)
+        return read(None, records, now)
+
+    def show(shown: Status, now: float) -> None:
+        _show_unconfined(settings, records)
+        _show_status(shown, now)
+
+    if watch:
+        from reconciler.cli.watch import watch as go_on
+
+        go_on(
+            look, show, output, interval, lambda found: check and _all_well(found),
+        )  # fmt: skip
+        return
+    now = time.time()
+    found = look(now)
+    if output is Format.JSON:
+        print_json(status_document(found))
+    else:
+        show(found, now)
+    if check and not _all_well(found):
+        raise typer.Exit(Exit.WRONG)
+
+
+def _show_unconfined(settings: Settings, records: Records) -> None:
+    """Warn if nothing confines the builds for local instances, as far as that can be read."""
+    from reconciler.core.errors import Retryable
+    from reconciler.daemon.open_records import unconfined_builds
+
+    try:
+        reason = unconfined_builds(settings, records)
+    except Retryable:  # the status could be read, and is worth more than this line
+        return
+    if reason:
+        say(f"builds for local instances are not confined: {reason}")
+
+
+def _all_well(found: Status) -> bool:
+    from reconciler.core.phases import Health, Sync
+
+    objects: list[InstanceStatus | EnvironmentStatus] = [*found.instances, *found.environments]
+    good = all(
+        o.sync is Sync.SYNCED and o.health is Health.HEALTHY and not o.is_wrong for o in objects
+    )
+    return good and found.problem is None and not found.findings
+
+
+def _show_status(found: Status, now: float) -> None:
+    say(f"revision {found.revision[:SHORT] or 'none yet'}")
+    print_table(
+        ["INSTANCE", "TEAM", "BUILD", "SYNC", "HEALTH", "PHASE", "SINCE", "WAITS ON"],
+        [_instance_row(i, now) for i in found.instances],
+    )
+    say("")
+    print_table(
+        ["ENVIRONMENT", "TEAM", "REVISION", "SYNC", "HEALTH", "BUILDS", "INSTANCES"],
+        [_environment_row(e) for e in found.environments],
+    )
+    problems = _problems(found)
+    if problems:
+        say("")
+    for problem in problems:
+        say(problem)
+
+
+def _instance_row(instance: InstanceStatus, now: float) -> list[str]:
+    quarantined = f"quarantined: {', '.join(instance.quarantined)}" if instance.quarantined else ""
+    return [
+        instance.name,
+        instance.team,
+        instance.build or "base",
+        str(instance.sync),
+        str(instance.health),
+        instance.phase or "-",
+        ago(instance.since, now),
+        "; ".join(words for words in (instance.waits_on, quarantined) if words),
+    ]
+
+
+def _environment_row(environment: EnvironmentStatus) -> list[str]:
+    return [
+        environment.name,
+        environment.team,
+        environment.revision[:SHORT],
+        str(environment.sync),
+        str(environment.health),
+        ", ".join(f"{b.key} {b.phase}" for b in environment.builds) or "-",
+        ", ".join(environment.instances) or "-",
+    ]
+
+
+def _problems(found: Status) -> list[str]:
+    """Return what is wrong: the repo, each object once, mistakes in the repo.
+
+    And which DAGs were parsed before the switch.
+    """
+    from reconciler.core.dag_checks import dag_words
+    from reconciler.core.states import OF_BUILDS, State
+
+    lines = []
+    if found.problem is not None:
+        lines.append(f"repo: [{found.problem.reason}] {found.problem.message}")
+    lines += [
+        f"environment/{e.name}: [{e.reason}] {e.message}"
+        for e in found.environments
+        if e.state is State.INVALID or (e.is_wrong and e.state in OF_BUILDS)
+    ]
+    lines += [
+        f"instance/{i.name}: [{i.reason}] {i.message}"
+        for i in found.instances
+        if i.is_notable and i.state not in OF_BUILDS  # those are told of the environment
+    ]
+    lines += [
+        f"instance/{i.name}: DAGs: {dag_words(i.dags)}"
+        for i in found.instances
+        if i.dags is not None
+    ]
+    lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
+    return lines
+
+
+def history(
+    object: Annotated[  # noqa: A002 - how the command's help names it
+        str | None,
+        typer.Argument(
+            help="environment/NAME, instance/NAME, or NAME; all if absent.",
+            autocompletion=completion.objects,
+        ),
+    ] = None,
+    output: Output = Format.TABLE,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000)] = 50,
+) -> None:
+    """Show the newest events, oldest first, with the seconds that each phase took."""
+    from reconciler.api.documents import event_document
+    from reconciler.daemon.open_records import open_store
+    from reconciler.settings import Settings
+
+    store = open_store(Settings())
+    try:
+        name = _with_history(store, object) if object else None
+        events = store.events(object=name, limit=limit, newest_first=True)[::-1]
+    finally:
+        store.close()
+    if output is Format.JSON:
+        print_json([event_document(e) for e in events])
+        return
+    now = time.time()
+    print_table(
+        ["AGO", "OBJECT", "EVENT", "SECONDS", "REVISION", "MESSAGE"],
+        [_event_row(e, now) for e in events],
+    )
+
+
+def _with_history(store: Store, said: str) -> str:
+    """Return an object's full name; a deleted object still has its history."""
+    from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
+
+    for name in (said, f"{INSTANCE}/{said}", f"{ENVIRONMENT}/{said}"):
+        both = f"{ENVIRONMENT}/{said}" if name.startswith(INSTANCE) else f"{INSTANCE}/{said}"
+        if store.events(object=name, limit=1) and not store.events(object=both, limit=1):
+            return name
+    return find(store.load(), said)
+
+
+def _event_row(event: Event, now: float) -> list[str]:
+    from reconciler.api.documents import event_phases
+
+    phases = event_phases(event)
+    total = event.data.get("seconds")
+    seconds = f"{total:.1f}" if isinstance(total, int | float) else ""
+    if len(phases) > 1:
+        seconds += f" ({', '.join(f'{p} {s:.1f}' for p, s in phases.items())})"
+    why = f"[{event.reason}] " if event.reason not in ("", event.kind) else ""
+    return [
+        ago(event.at, now),
+        event.object,
+        event.kind,
+        seconds,
+        event.revision[:SHORT],
+        f"{why}{first_line(event.message)}",
+    ]

@@ -1,0 +1,52 @@
+"""Command `groundcrew validate`: needs only a checkout of the environments repo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.exit_codes import Exit, Misuse
+from reconciler.cli.output import Format, print_json, say, warn
+
+
+def validate(
+    path: Annotated[Path, typer.Argument(help="The root of a checkout of the environments repo.")],
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="How to print the findings.")
+    ] = Format.TABLE,
+) -> None:
+    """Check every definition of an environments repo; exit 1 if one has a mistake.
+
+    Each mistake is printed as file:line:column: [Reason] object: message. No settings, no daemon
+    and no network are needed, so a team can run this in its own CI.
+    """
+    from gitsource.validate import misplaced
+    from gitsource.validate import validate as read
+    from reconciler.api.documents import finding_document
+    from reconciler.core.errors import Stalled
+
+    try:
+        definitions, findings = read(path)
+    except Stalled as error:
+        if error.reason in ("SourceMissing", "SourceEmpty"):
+            raise Misuse(error.message) from error
+        raise
+    for words in misplaced(path):
+        warn(words)
+    if output is Format.JSON:
+        print_json([finding_document(f) for f in findings])
+    else:
+        for finding in findings:
+            say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
+        environments = _counted(len(definitions.environments), "environment")
+        instances = _counted(len(definitions.instances), "instance")
+        counted = f"{environments} and {instances} are good"
+        warn(f"{len(findings)} found wrong; {counted}" if findings else counted)
+    if findings:
+        raise typer.Exit(Exit.WRONG)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,144 @@
+"""HTTP client for all requests to other servers.
+
+A server may compress its response so that a few hundred bytes become hundreds of megabytes. Clients
+created here accept at most one layer of gzip, decompress it in steps of a fixed size, and count
+after that. A streamed response comes in such steps, so that its reader can stop at its own limit; a
+response that is read whole ends at the client's limit. Nothing else in the project may use httpx to
+send requests (ruff enforces this).
+"""
+
+from __future__ import annotations
+
+import ssl
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from reconciler.certificates import trusted
+
+ANSWER_LIMIT = 64 << 20  # bytes of a response that is read whole
+STEP = 1 << 20  # bytes that are decompressed at once
+GZIP = 16 + zlib.MAX_WBITS
+
+
+class Unreadable(httpx.DecodingError):
+    """Response whose compression was not requested or is broken."""
+
+
+class TooLarge(httpx.DecodingError):
+    """Response that is larger than its reader allows."""
+
+
+class Client(httpx.Client):
+    """HTTP client with bounded responses, which does not follow redirects.
+
+    `limit` is in bytes, after decompression, for responses that are read whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        verify: ssl.SSLContext | None = None,
+        base_url: str = "",
+        limit: int = ANSWER_LIMIT,
+    ) -> None:
+        super().__init__(
+            timeout=timeout,
+            verify=verify or trusted(),
+            base_url=base_url,
+            headers={"Accept-Encoding": "gzip"},
+            follow_redirects=False,
+        )
+        self._limit = limit
+
+    def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        """Send a request; see httpx. A response that is not streamed is read up to the limit."""
+        options["follow_redirects"] = False  # httpx would read the response before it is bounded
+        answer = super().send(request, stream=True, **options)
+        try:
+            answer.stream = _Bounded(answer, None if stream else self._limit)
+            if not stream:
+                answer.read()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+
+def read(answer: httpx.Response, limit: int) -> bytes:
+    """Read a streamed response up to `limit` bytes. Raises TooLarge beyond."""
+    found = bytearray()
+    for piece in answer.iter_bytes():
+        found += piece
+        if len(found) > limit:
+            raise TooLarge(f"{_shown(answer)} answers more than {limit} bytes")
+    return bytes(found)
+
+
+class _Bounded(httpx.SyncByteStream):
+    """Body of a response, decompressed in steps and never longer than `limit` bytes."""
+
+    def __init__(self, answer: httpx.Response, limit: int | None) -> None:
+        assert isinstance(answer.stream, httpx.SyncByteStream)
+        self._packed = answer.stream
+        self._limit = limit
+        self._url = _shown(answer)
+        self._gzip = _is_gzip(answer)
+        if self._gzip:
+            answer.headers.pop("Content-Length", None)
+        answer.headers.pop("Content-Encoding", None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for piece in self._unpacked() if self._gzip else self._packed:
+            size += len(piece)
+            if self._limit is not None and size > self._limit:
+                raise TooLarge(f"{self._url} answers more than {self._limit} bytes")
+            yield piece
+
+    def _unpacked(self) -> Iterator[bytes]:
+        unpacker, begun = zlib.decompressobj(GZIP), False
+        try:
+            for data in self._packed:
+                while data:
+                    if unpacker.eof:  # another member follows
+                        unpacker = zlib.decompressobj(GZIP)
+                    begun = True
+                    piece = unpacker.decompress(data, STEP)
+                    yield piece
+                    while len(piece) == STEP and not unpacker.eof and not unpacker.unconsumed_tail:
+                        piece = unpacker.decompress(b"", STEP)
+                        yield piece
+                    data = unpacker.unused_data or unpacker.unconsumed_tail
+        except zlib.error as error:
+            raise Unreadable(f"{self._url} answers broken gzip: {error}") from error
+        if begun and not unpacker.eof:
+            raise Unreadable(f"{self._url} answers gzip that is cut off")
+
+    def close(self) -> None:
+        self._packed.close()
+
+
+def _is_gzip(answer: httpx.Response) -> bool:
+    """Return True for one layer of gzip, False for none; raise Unreadable for anything else."""
+    header = answer.headers.get("Content-Encoding", "").lower()
+    match [w for word in header.split(",") if (w := word.strip()) not in ("", "identity")]:
+        case []:
+            return False
+        case ["gzip" | "x-gzip"]:
+            return True
+        case _:
+            raise Unreadable(
+                f"{_shown(answer)} answers with Content-Encoding {header[:80]!r}; only one layer "
+                f"of gzip is read"
+            )
+
+
+def _shown(answer: httpx.Response) -> str:
+    """Return the URL of a response, without credentials and query."""
+    return str(answer.request.url.copy_with(userinfo=b"", query=None, fragment=None))
