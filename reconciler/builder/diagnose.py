@@ -35,6 +35,7 @@ from reconciler.core.runtime import Runtime
 
 BUDGET = 240.0  # seconds that all questions of one diagnosis may take
 SUSPECTS = 12  # requirements that are left out one by one
+NEEDERS = 3  # packages of the base that a message names as needing another one
 
 REMEDIES = {
     "NotListed": "add `name @ ./path` to the requirements, or describe the index that has it in "
@@ -354,18 +355,21 @@ class Diagnosis:
         return next((d.version for d in self.runtime.base if d.name == name), "")
 
     def _needers(self, name: str) -> str:
-        """Say which packages of the base need one of it."""
-        needers = [
-            dist.name
+        """Say which packages of the base need one of it, those with limits first."""
+        specifiers = {
+            dist.name: str(parsed.specifier)
             for dist in self.runtime.base
             for text in dist.requires
             if (parsed := parsed_of(text)) is not None
             and canonicalize_name(parsed.name) == name
             and self._applies(parsed)
+        }
+        rows = [
+            f"{needer} needs {name}{specifier}"
+            for needer, specifier in sorted(specifiers.items(), key=lambda row: not row[1])
         ]
-        shown = list(dict.fromkeys(needers))
-        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
-        return f", needed there by {', '.join(shown[:3])}{more}" if shown else ""
+        more = f" and {len(rows) - NEEDERS} more" if len(rows) > NEEDERS else ""
+        return f" ({', '.join(rows[:NEEDERS])}{more})" if rows else ""
 
     # ------------------------------------------------------------------------- among themselves
 

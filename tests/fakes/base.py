@@ -114,7 +114,10 @@ def make_base(directory: Path, others: dict[str, str] | None = None) -> str:
     for name, text in LIBRARY.items():
         (package / name).parent.mkdir(exist_ok=True)
         (package / name).write_text(text)
-    needs = "".join(f"Requires-Dist: {name}\n" for name in others or {})
+    needs = "".join(
+        f"Requires-Dist: {name}>={version.partition('+')[0]}\n"
+        for name, version in (others or {}).items()
+    )
     for name, version in {"apache-airflow": VERSION, **(others or {})}.items():
         stem = name.replace("-", "_")
         info = site / f"{stem}-{version}.dist-info"

@@ -40,7 +40,7 @@ def test_all_pins_of_another_airflow_are_told_at_once(bench: Bench) -> None:
     error = refused(bench, "beta", "core-lib==1.0", "wire-format<7", "http-lib>=2")
     assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
     for part in (
-        f"`core-lib==1.0`, but {BASE} has core-lib 2.0, needed there by apache-airflow",
+        f"`core-lib==1.0`, but {BASE} has core-lib 2.0 (apache-airflow needs core-lib>=2.0)",
         f"`wire-format<7`, but {BASE} has wire-format 7.1",
         "the rest resolves then",
     ):
@@ -63,7 +63,8 @@ def test_what_is_deep_in_the_tree_names_the_bases_package_and_who_needs_another(
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
     error = refused(bench, "beta", "alpha")
     assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
-    assert f"{BASE[1:]} has wire-format 7.1, needed there by apache-airflow" in error.message
+    needed = "(apache-airflow needs wire-format>=7.1)"
+    assert f"{BASE[1:]} has wire-format 7.1 {needed}, but" in error.message
     assert "middle 3.2 needs another version, such as 6.4" in error.message
     assert error.message.endswith("Without alpha the rest resolves")
     alone = refused(bench, "alpha")

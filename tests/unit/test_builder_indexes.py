@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import httpx
 import pytest
 
 from reconciler.builder.index.egress import Reach
@@ -82,3 +85,29 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(Stalled, match="index corp") as caught:
         Indexes(Recipe("x", indexes=(index,)), "red", tmp_path, "")
     assert caught.value.reason == "InvalidCertificate"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, RuntimeError])
+def test_a_client_that_went_away_is_not_reported(
+    error: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A resolver that is ended closes its connections; anything else is logged, never printed."""
+    answered = threading.Event()
+
+    def answer(self: Indexes, handler: BaseHTTPRequestHandler, path: str, base: str) -> None:
+        handler.close_connection = True
+        answered.set()
+        raise error
+
+    monkeypatch.setattr(Indexes, "answer", answer)
+    with opened() as indexes, indexes.serve(None) as url, Client(timeout=10) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get(f"{url}humanize/")
+        assert answered.is_set()
+    assert [record.message for record in caplog.records] == (
+        [] if error is BrokenPipeError else ["unexpected error in a request for an index"]
+    )
+    assert capsys.readouterr() == ("", "")

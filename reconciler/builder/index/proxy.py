@@ -15,6 +15,7 @@ import os
 import re
 import socketserver
 import ssl
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -80,8 +81,22 @@ def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
     return found.user or "__token__", found.password
 
 
-class _OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class LoggedErrors(socketserver.BaseServer):
+    """Server that logs what goes wrong in a request, unless the client just went away."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log the current exception instead of printing it."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            log.error("unexpected error in a request for an index", exc_info=error)
+
+
+class _OnSocket(LoggedErrors, socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+
+
+class _OnLoopback(LoggedErrors, ThreadingHTTPServer):
+    pass
 
 
 class Indexes:
@@ -181,7 +196,7 @@ class Indexes:
         handler = self._handler()
         server: socketserver.BaseServer
         if folder is None:
-            server = loopback = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            server = loopback = _OnLoopback(("127.0.0.1", 0), handler)
             port = loopback.server_port
         else:
             place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

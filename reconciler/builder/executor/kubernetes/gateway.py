@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from reconciler.builder.index.proxy import Indexes, send
+from reconciler.builder.index.proxy import Indexes, LoggedErrors, send
 from reconciler.core.errors import Stalled
 
 LOOPBACK = "127.0.0.1"
@@ -72,7 +72,7 @@ class Gateway:
             server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(LoggedErrors, ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
