@@ -25,6 +25,7 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.executor.protocol import Workshop
 from reconciler.builder.files import fetch_files
 from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.index_faults import blamed
 from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.resolve.lock import (
@@ -148,6 +149,7 @@ class Builder:
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
             self._workshop.serving(indexes, work) as url,
+            blamed(indexes, recipe),
         ):
             return [
                 self._in_repo.wheel(job, recipe, package, runtime, work, url)
@@ -215,7 +217,7 @@ class Builder:
         """Return the wheels of a lock: those `found` in the index, and those built from source."""
         if None not in found:
             return [wheel for wheel in found if wheel is not None]
-        with self._workshop.serving(indexes, work) as url:
+        with self._workshop.serving(indexes, work) as url, blamed(indexes, recipe):
             return [
                 wheel or self._made(job, recipe, runtime, package, work, indexes, url)
                 for wheel, package in zip(found, packages, strict=True)

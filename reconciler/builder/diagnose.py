@@ -15,6 +15,7 @@ from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.index_faults import fault_of
 from reconciler.builder.resolve.markers import environment_of
 from reconciler.builder.resolve.requested import (
     NAMED,
@@ -27,7 +28,7 @@ from reconciler.builder.resolve.requested import (
     parsed_of,
 )
 from reconciler.builder.resolve.resolver import Answer, Question
-from reconciler.builder.resolve.uv_errors import place_of, untrusted, without_hints
+from reconciler.builder.resolve.uv_errors import place_of, without_hints
 from reconciler.builder.wheels.build_output import causes
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
@@ -69,7 +70,7 @@ class Diagnosis:
         )
         again = self._ask(question)
         return (
-            self._of_indexes()
+            fault_of(self.known, self.recipe, self._place())
             or self._of_chance(again)
             or self._of_names()
             or self._of_offers()
@@ -77,36 +78,6 @@ class Diagnosis:
             or self._of_base(question)
             or self._of_each_other(question, first)
         )
-
-    # ---------------------------------------------------------------------------- the indexes
-
-    def _of_indexes(self) -> GroundcrewError | None:
-        """Return what kept an index from being used."""
-        known, where = self.known, self._place()
-        if known.distrusted:
-            return untrusted(min(known.distrusted), where)
-        if known.unreadable:
-            return Retryable(
-                "IndexUnreadable", f"{min(known.unreadable)}; have the index repaired", where
-            )
-        if known.astray:
-            return Stalled("AddressRefused", min(known.astray), where)
-        if known.refused:
-            name, index = min(known.refused.items())
-            return Retryable(
-                "IndexDenied",
-                f"index {index} refuses access (asked for {name}); renew the secret, or name one "
-                f"with `credentials` if it has none",
-                place_of(name, self.recipe),
-            )
-        if known.unreachable:
-            index, why = min(known.unreachable.items())
-            return Retryable(
-                "IndexUnreachable",
-                f"index {index} does not answer: {why}; it is tried again",
-                where,
-            )
-        return None
 
     def _of_chance(self, again: Answer) -> GroundcrewError | None:
         """Return a failure that is gone when the same is asked again."""

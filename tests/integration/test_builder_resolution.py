@@ -236,6 +236,43 @@ def test_an_index_that_is_down_is_tried_again_later(tmp_path: Path) -> None:
     assert error.reason == "IndexUnreachable"
 
 
+def needing(bench: Bench, requirement: str) -> SourcePackage:
+    """Return an in-repo package whose build backend needs something of an index."""
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""})
+    project = bench._trees[own.tree] / "pyproject.toml"
+    project.write_text(
+        project.read_text().replace("requires = []", f"requires = ['{requirement}']")
+    )
+    return own
+
+
+@pytest.mark.parametrize(
+    ("status", "secret", "reason"),
+    [(503, None, "IndexUnreachable"), (401, None, "IndexDenied"), (403, "corp", "IndexDenied")],
+)
+def test_a_package_is_not_blamed_for_an_index_that_its_build_needs(
+    bench: Bench, status: int, secret: str | None, reason: str
+) -> None:
+    """The same source builds once the index answers: it is tried again."""
+    with served(missing=status) as index:
+        bench.builder = bench.make_builder(allow_hosts=[index.host])
+        tools = Index("tools", f"{index.url}/simple/", ("acme-tool",), secret)
+        error = refused(bench, needing(bench, "acme-tool"), indexes=(tools,))
+    assert isinstance(error, Retryable)
+    assert error.reason == reason
+    assert "index tools" in error.message
+
+
+def test_a_build_is_not_given_a_public_package_for_one_of_the_repo(bench: Bench) -> None:
+    """A build backend runs at once, so a stranger's package would run here."""
+    make_wheel(bench.public.folder, "acme-tool", "99.0")
+    internal = (("acme-tool", "teams/red/packages/tool"),)
+    error = refused(bench, needing(bench, "acme-tool"), internal=internal)
+    assert error.reason == "NotListed"
+    assert "acme-tool (teams/red/packages/tool)" in error.message
+    assert not [path for path in bench.public.asked if "acme-tool" in path]
+
+
 def test_what_is_cached_of_one_index_is_not_taken_for_anothers(bench: Bench) -> None:
     """Two recipes with different indexes never share what uv has cached for a name and version."""
     make_wheel(bench.private.folder, "acme-tools", "1.0", requires=("acme-private",))

@@ -86,6 +86,7 @@ class LoggedErrors(socketserver.BaseServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log the current exception instead of printing it."""
+        del request, client_address
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError):
             log.error("unexpected error in a request for an index", exc_info=error)
