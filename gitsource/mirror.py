@@ -169,9 +169,10 @@ class Files:
         return self._paths
 
     def read(self, entry: Entry) -> bytes:
-        """Return the content of a file that a definition may name."""
+        """Return the content of a file that a definition may name, or of a project file."""
         path = entry.path
-        if entry.size > self._limit or not path.startswith(READ) or PACKAGES in path:
+        hidden = PACKAGES in path and not path.endswith("/pyproject.toml")
+        if entry.size > self._limit or not path.startswith(READ) or hidden:
             raise Stalled("TooLarge", f"{path} is not read: it is too large, or in packages/")
         assert self._blobs is not None, "files are read while a revision is taken"
         return self._blobs.read(entry.blob)

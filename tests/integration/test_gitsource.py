@@ -15,6 +15,7 @@ import pytest
 
 from gitsource.access import check_url
 from gitsource.triggers import watch
+from gitsource.validate import validate
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from tests.harness.git_repo import ENVIRONMENT, Repo, read, source
 
@@ -27,6 +28,29 @@ def test_an_unchanged_repo_is_read_once(repo: Repo, tmp_path: Path) -> None:
     one = source(tmp_path, str(repo.path))
     assert one.poll() is not None
     assert one.poll() is None
+
+
+def test_a_package_of_the_repo_that_is_not_listed_is_named(repo: Repo, tmp_path: Path) -> None:
+    """The daemon reads project files from git, and says what `validate` says of a checkout."""
+    project = "[project]\nname = 'acme-{}'\ndependencies = [{}]\n"
+    repo.write("teams/red/packages/app/pyproject.toml", project.format("app", "'acme-lib'"))
+    repo.write("teams/red/packages/lib/pyproject.toml", project.format("lib", ""))
+    own = "requirements: ['acme-app @ ./packages/app']"
+    repo.write("teams/red/one.yaml", ENVIRONMENT.replace("requirements: [humanize]", own))
+    repo.commit()
+    daemon = source(tmp_path, str(repo.path))
+    definitions = daemon.poll()
+    assert definitions is not None
+    assert definitions.findings == tuple(validate(repo.path)[1])
+    assert [finding.reason for finding in definitions.findings] == ["NotListed"]
+    repo.write("teams/red/packages/app/pyproject.toml", project.format("app", ""))
+    repo.commit()
+    definitions = daemon.poll()
+    assert definitions is not None
+    assert definitions.findings == ()
+    assert definitions.environments["one"].recipe.internal == (
+        ("acme-lib", "teams/red/packages/lib"),
+    )
 
 
 def test_rewritten_history_is_followed(repo: Repo, tmp_path: Path) -> None:
