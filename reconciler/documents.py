@@ -8,6 +8,7 @@ exception.
 
 from __future__ import annotations
 
+import tomllib
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, RootModel, ValidationError
@@ -48,6 +49,22 @@ def parse(kind: type[M], data: bytes | str, what: str, limit: int = LIMIT) -> M:
         raise Malformed(f"{what} is not text: {error.reason}") from None  # type: ignore[attr-defined]
 
 
+def parse_toml(kind: type[M], text: str, what: str, limit: int = LIMIT) -> M:
+    """Parse TOML as a `kind`. Raises Malformed as `parse` does.
+
+    Call it in a worker process: Python's parser has no limit on the time that it takes.
+    """
+    if len(text) > limit:
+        raise Malformed(f"{what} is larger than {limit} bytes")
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Malformed(f"{what} is not TOML: {str(error)[:300]}") from None
+    except RecursionError:
+        raise Malformed(f"{what} is nested too deeply") from None
+    return check(kind, found, what)
+
+
 def check(kind: type[M], found: object, what: str) -> M:
     """Validate an object that is already parsed. Raises Malformed as `parse` does."""
     try:
@@ -61,4 +78,4 @@ def _malformed(error: ValidationError, what: str) -> Malformed:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"][:8])
     words = f"{where}: {first['msg']}" if where else first["msg"]
-    return Malformed(f"{what} is not as it should be: {words[:300]}")
+    return Malformed(f"{what} is invalid: {words[:300]}")

@@ -11,23 +11,39 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 from packaging.utils import canonicalize_name
 
+from reconciler.airflow.answers import (
+    Dags,
+    Health,
+    ImportErrors,
+    Page,
+    Plugins,
+    Pools,
+    Providers,
+    Session,
+    TaskCount,
+)
 from reconciler.certificates import UNTRUSTED, distrusts
 from reconciler.core.errors import Retryable
+from reconciler.documents import Document, Malformed, parse
 from reconciler.http_client import Client, TooLarge
 from reconciler.secrets import Login, login
 
 TIMEOUT = 15.0  # seconds per request
 PAGE = 100  # rows per page: both APIs limit it
 PAGES = 1000
+PAGE_LIMIT = 16 << 20  # bytes
 BASIC = "airflow.api.auth.backend.basic_auth in api.auth_backends"
 UNLIMITED = "inf is not of type"  # in the response of a 2.x with an unlimited pool
 DAGS_FOLDER = "dags-folder"  # 3.x: the bundle of the DAGs folder
+
+R = TypeVar("R")
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class Api:
         self._url = url
         self._secret = secret
         self._team = team
-        self._http = Client(timeout=timeout)
+        self._http = Client(timeout=timeout, limit=PAGE_LIMIT)
         self._prefix = ""
         self._token: str | None = None
 
@@ -97,7 +113,7 @@ class Api:
     def pools(self) -> dict[str, int]:
         """Return every pool and its slots; -1 means unlimited."""
         try:
-            return {str(p["name"]): int(p["slots"]) for p in self._all("pools", "pools")}
+            return {pool.name: pool.slots for pool in self._all("pools", Pools)}
         except Retryable as error:
             if UNLIMITED not in error.message:
                 raise
@@ -114,7 +130,7 @@ class Api:
         if answer.status_code in (400, 422):  # the default pool may refuse its name in the body
             answer = self._request("PATCH", path, params=mask, json={"slots": slots})
         if answer.status_code != 404:
-            self._json(answer, f"changing pool {name}")
+            self._read(answer, Document, f"changing pool {name}")
 
     def busy(self) -> int:
         """Return how many task instances are running or queued."""
@@ -123,16 +139,13 @@ class Api:
             "dags/~/dagRuns/~/taskInstances",
             params=[("state", "running"), ("state", "queued"), ("limit", "1")],
         )
-        found = self._json(answer, "counting running tasks").get("total_entries")
-        if not isinstance(found, int):
-            raise Retryable("AirflowUnexpected", f"{self._url}: no count of tasks in the answer")
-        return found
+        return self._read(answer, TaskCount, "counting running tasks").total
 
     def import_errors(self) -> list[BrokenFile]:
         """Return every file that currently cannot be parsed, once each."""
         found = {
-            _file(e, "filename"): (str(e.get("stack_trace") or ""), _seconds(e.get("timestamp")))
-            for e in self._all("importErrors", "import_errors")
+            _file(row.bundle, row.filename): (row.stack_trace or "", _seconds(row.timestamp))
+            for row in self._all("importErrors", ImportErrors)
         }
         return [BrokenFile(file, text, at) for file, (text, at) in found.items()]
 
@@ -140,27 +153,28 @@ class Api:
         """Return every DAG that is currently parsed."""
         two = self._is_two()
         extra = {"only_active": "true"} if two else {"exclude_stale": "true"}
-        path = "fileloc" if two else "relative_fileloc"
         return [
-            Dag(str(d["dag_id"]), _file(d, path), _seconds(d.get("last_parsed_time")))
-            for d in self._all("dags", "dags", extra)
+            Dag(
+                row.dag_id,
+                _file(row.bundle, row.fileloc if two else row.relative_fileloc),
+                _seconds(row.last_parsed_time),
+            )
+            for row in self._all("dags", Dags, extra)
         ]
 
     def health(self) -> dict[str, Section]:
         """Return the health page's sections: metadatabase, scheduler, triggerer, dag_processor."""
         path = "/health" if self._is_two() else "/api/v2/monitor/health"
-        answer = self._send("GET", path)
-        found = self._json(answer, "reading the health page")
-        sections = {}
-        for name, part in found.items():
-            if isinstance(part, dict):
-                beat = next((v for k, v in part.items() if k.endswith("heartbeat")), None)
-                sections[name] = Section(str(part.get("status")), _seconds(beat))
-        return sections
+        found = self._read(self._send("GET", path), Health, "reading the health page")
+        return {
+            name: Section(str(part.status), _seconds(part.heartbeat))
+            for name, part in found
+            if part is not None
+        }
 
     def plugins(self) -> set[str]:
         """Return the normalised names of distributions whose plugins the API server has loaded."""
-        sources = [str(p.get("source") or "") for p in self._all("plugins", "plugins")]
+        sources = [row.source or "" for row in self._all("plugins", Plugins)]
         return {canonicalize_name(s.partition("==")[0]) for s in sources if "==" in s}
 
     def providers(self) -> dict[str, str]:
@@ -168,8 +182,8 @@ class Api:
 
         Keys are normalised names.
         """
-        found = self._all("providers", "providers")
-        return {canonicalize_name(str(p["package_name"])): str(p.get("version")) for p in found}
+        found = self._all("providers", Providers)
+        return {canonicalize_name(row.package_name): row.version for row in found}
 
     # ------------------------------------------------------------------------------ requests
 
@@ -188,20 +202,18 @@ class Api:
         return self._prefix == "/api/v1"
 
     def _all(
-        self, path: str, key: str, extra: dict[str, str] | None = None
-    ) -> Iterator[dict[str, Any]]:
+        self, path: str, kind: type[Page[R]], extra: dict[str, str] | None = None
+    ) -> Iterator[R]:
         """Yield every row of a listing, page by page."""
         offset = 0
         for _ in range(PAGES):
             params = {"limit": str(PAGE), "offset": str(offset), **(extra or {})}
-            found = self._json(self._request("GET", path, params=params), f"listing {path}")
-            rows = found.get(key)
-            if not isinstance(rows, list):
-                raise Retryable("AirflowUnexpected", f"{self._url}: no {key} in the answer")
-            yield from rows
-            offset += len(rows)
-            if not rows or offset >= int(found.get("total_entries", 0)):
+            page = self._read(self._request("GET", path, params=params), kind, f"listing {path}")
+            yield from page.rows
+            offset += len(page.rows)
+            if not page.rows or offset >= page.total:
                 return
+        raise Retryable("AirflowUnexpected", f"{self._url}: {path} has more than {offset} rows")
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Send one authenticated request; a rejected token is renewed once."""
@@ -260,10 +272,7 @@ class Api:
                     "AirflowUnexpected",
                     f"logging in: {self._url}/auth/token answered {answer.status_code}",
                 )
-            token = self._json(answer, "logging in").get("access_token")
-            if not isinstance(token, str):
-                raise Retryable("AirflowUnexpected", f"logging in: {self._url} gave no token")
-            self._token = token
+            self._token = self._read(answer, Session, "logging in").access_token
         return self._token
 
     def _credentials(self) -> Login | None:
@@ -284,16 +293,17 @@ class Api:
             f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token){two}",
         )
 
-    def _json(self, answer: httpx.Response, doing: str) -> dict[str, Any]:
+    def _read(self, answer: httpx.Response, kind: type[D], doing: str) -> D:
+        """Return the document in a response, of which its model checks the shape."""
         if answer.status_code >= 400 or "json" not in answer.headers.get("Content-Type", ""):
             raise self._unexpected(doing, answer)
         try:
-            found = answer.json()
-        except ValueError as error:
-            raise self._unexpected(doing, answer) from error
-        if not isinstance(found, dict):
-            raise self._unexpected(doing, answer)
-        return found
+            return parse(kind, answer.content, "the response", PAGE_LIMIT)
+        except Malformed as error:
+            raise Retryable(
+                "AirflowUnexpected",
+                f"{doing}: {self._url} answered {answer.status_code}: {error}",
+            ) from error
 
     def _unexpected(self, doing: str, answer: httpx.Response) -> Retryable:
         kind = answer.headers.get("Content-Type", "no content type").split(";")[0]
@@ -306,16 +316,13 @@ class Api:
         )
 
 
-def _file(row: dict[str, Any], key: str) -> str:
-    bundle, path = row.get("bundle_name"), str(row.get(key) or "")
-    return path if bundle in (None, DAGS_FOLDER) else f"{bundle}:{path}"
+def _file(bundle: str | None, path: str | None) -> str:
+    return path or "" if bundle in (None, DAGS_FOLDER) else f"{bundle}:{path or ''}"
 
 
-def _seconds(value: object) -> float:
-    """Return an ISO time as seconds since the epoch, or 0.0 for none."""
-    if not isinstance(value, str) or not value:
-        return 0.0
+def _seconds(value: str | None) -> float:
+    """Return an ISO time as seconds since the epoch, or 0.0 if there is none or it is invalid."""
     try:
-        return datetime.fromisoformat(value).timestamp()
-    except ValueError:
+        return datetime.fromisoformat(value).timestamp() if value else 0.0
+    except (ValueError, OverflowError, OSError):  # a year that the system's clock cannot hold
         return 0.0

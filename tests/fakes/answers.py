@@ -28,7 +28,7 @@ class Answers:
                 except OSError:
                     self.close_connection = True  # the reader has seen enough
 
-            do_POST = do_GET  # noqa: N815 - the name that http.server asks for
+            do_POST = do_PATCH = do_GET  # noqa: N815 - names that http.server asks for
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass

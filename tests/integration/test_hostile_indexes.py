@@ -92,7 +92,7 @@ def test_a_report_has_so_many_rows() -> None:
         {"fatal": [problem] * (PROBLEMS_LIMIT + 1)},
         {"hot": [["a", ["b"] * PATHS_LIMIT]]},
     ):
-        with pytest.raises(Malformed, match=r"report is not as it should be"):
+        with pytest.raises(Malformed, match=r"report is invalid"):
             read_document("red", Report, json.dumps({**plain, **more}).encode(), "report")
 
 

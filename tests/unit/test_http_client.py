@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import itertools
+import socket
 import subprocess
+import threading
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from metrics.channels import Outcome, WebhookChannel
+from reconciler import outgoing
 from reconciler.airflow.rest import Api
 from reconciler.cli.preview import runtimes
 from reconciler.cli.preview.advisories import ask
@@ -106,6 +112,56 @@ def test_redirects_are_not_followed() -> None:
         Client(timeout=20) as client,
     ):
         assert client.get(server.url, follow_redirects=True).status_code == 302
+
+
+@contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """Run a server that sends `head`, then a byte every few milliseconds, for ever."""
+    done = threading.Event()
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(head)
+            for number in itertools.count():
+                if done.wait(0.02):
+                    return
+                try:
+                    connection.sendall(b"x" if number % 50 else b"\r\nX-More: ")
+                except OSError:
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        done.set()
+        thread.join()
+
+
+ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX-Head: ", ENDLESS])
+def test_an_answer_that_drips_ends(head: bytes) -> None:
+    """Each read is in time, in the head or in the body; the whole is not."""
+    with (
+        dripping(head) as url,
+        Client(timeout=20, whole_time=0.3) as client,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        client.get(url)
+
+
+def test_a_streamed_answer_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "STREAM_TIME", 0.3)
+    with (
+        dripping(ENDLESS) as url,
+        Client(timeout=20) as client,
+        client.stream("GET", url) as answer,
+        pytest.raises(httpx.ReadTimeout, match="too slowly"),
+    ):
+        read(answer, STEP)
 
 
 def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_an_inventory_becomes_a_runtime() -> None:
     ],
 )  # fmt: skip
 def test_an_inventory_of_another_shape_is_refused_in_words(change: dict[str, Any]) -> None:
-    with pytest.raises(Malformed, match="inventory is not as it should be"):
+    with pytest.raises(Malformed, match="inventory is invalid"):
         parse(Inventory, json.dumps({**GOOD, **change}), "inventory")
 
 
