@@ -26,7 +26,7 @@ from benchmarks.rows import Row
 from benchmarks.slowshare import mounted
 from reconciler.builder.resolve.uv import uv_path
 from reconciler.builder.wheels import placement
-from reconciler.share.share import Share, on_path
+from reconciler.share.share import Share
 
 BUILD, NEXT = "a" * 16, "b" * 16
 WRITERS = 8  # entries written at once
@@ -56,7 +56,7 @@ def measure(site: Site) -> list[Row]:
     made = Share(site.share)
     (build_id,) = made.complete_builds()
     staged = {
-        digest: site.root / "staged" / digest for digest in on_path(made.build(build_id) or {})
+        digest: site.root / "staged" / digest for digest in made.on_path(build_id)
     }
     for digest, folder in staged.items():
         folder.parent.mkdir(exist_ok=True)

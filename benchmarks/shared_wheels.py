@@ -32,7 +32,6 @@ from reconciler.builder.resolve.uv import uv_path
 from reconciler.core.definitions import Checks
 from reconciler.share.hot import pack_path
 from reconciler.share.packs import Pack, held, read_head
-from reconciler.share.share import on_path
 from tests.harness.builder import Bench
 from tests.harness.wheels import make_wheel
 
@@ -199,7 +198,7 @@ def _ours(bench: Bench, wheels: Sequence[Sequence[Path]], imports: tuple[str, ..
     told = {digest: _held(bench, digest, p) for digest, p in bench.share.packs(built[0]).items()}
     for build_id in built:
         bench.share.spread_build(build_id, lambda: None)
-        entries = [bench.share.entry(d) for d in on_path(bench.share.build(build_id) or {})]
+        entries = [bench.share.entry(d) for d in bench.share.on_path(build_id)]
         hot = {entry.name: told.get(entry.name) or _modules(entry) for entry in entries}
         bench.share.put_packs(build_id, hot)
         bench.share.mark_verified(build_id, key, report)

@@ -128,10 +128,10 @@ class Source:
         """Return True if the mirror is complete and no lock of a dead process is left."""
         if not self._mirror.exists():
             return True
-        too_old = time.time() - self._settings.timeout
         for lock in self._mirror.rglob("*.lock"):
             with contextlib.suppress(OSError):
-                if lock.stat().st_mtime < too_old:
+                age = time.time() - lock.stat().st_mtime  # negative if the clock was set back
+                if abs(age) > self._settings.timeout:
                     return False
         try:
             self._git(["fsck", "--no-dangling", "--no-progress"])

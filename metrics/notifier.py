@@ -68,10 +68,10 @@ class Outbox(Protocol):
     def enqueue(self, cursor: int, messages: dict[str, str]) -> None:
         """Queue messages and advance the cursor in one transaction."""
 
-    def pending(self, now: float, limit: int = 50, route: str = "") -> list[Any]:
-        """Return a route's messages that are due, with `id`, `payload` and `attempts`."""
+    def pending(self, limit: int = 50, route: str = "") -> list[Any]:
+        """Return a route's messages to send, with `id`, `payload` and `attempts`."""
 
-    def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
+    def settle(self, message: int, state: str, error: str = "") -> None:
         """Record the outcome of a message."""
 
     def forget_routes(self, known: Sequence[str]) -> int:
@@ -175,6 +175,7 @@ class Notifier:
     def deliver(self, now: float) -> int:
         """Send what is due; return how many messages of the outbox were settled as sent.
 
+        `now` is from a clock that nobody sets, so that no message waits for a wrong time.
         Receivers are served in parallel. The delivery does not wait for a receiver that takes
         longer than PATIENCE.
         """
@@ -182,7 +183,7 @@ class Notifier:
             return 0
         try:
             self._tidy()
-            if not self._outbox.pending(now, 1):
+            if not self._outbox.pending(1):
                 return 0
             lines: list[Route | Statuses] = [*self._routes, self._statuses]
             begun = [line for line in lines if self._begin(line, now)]
@@ -197,19 +198,19 @@ class Notifier:
         if earlier is not None and earlier.is_running():
             return False
         if isinstance(line, Route):
-            facts = self._due(line.name, now, FACT)
+            facts = self._due(line.name, FACT)
             errand = Errand(lambda: line.deliver(facts, now)) if facts else None
         else:
-            statuses = self._due(line.name, now, STATUS)
+            statuses = self._due(line.name, STATUS)
             errand = Errand(lambda: line.deliver(statuses, now)) if statuses else None
         if errand is None:
             return False
         self._errands[line.name] = errand
         return True
 
-    def _due(self, route: str, now: float, kind: TypeAdapter[Any]) -> list[Waiting[Any]]:
+    def _due(self, route: str, kind: TypeAdapter[Any]) -> list[Waiting[Any]]:
         found = []
-        for row in self._outbox.pending(now, BATCH, route):
+        for row in self._outbox.pending(BATCH, route):
             try:
                 found.append(Waiting(row.id, row.attempts, kind.validate_json(row.payload)))
             except ValueError:

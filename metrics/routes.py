@@ -26,7 +26,7 @@ ATTEMPTS = 100  # about a day
 
 T = TypeVar("T")
 Settle = Callable[..., None]
-"""`Outbox.settle`: (message, state, error, not_before)."""
+"""`Outbox.settle`: (message, state, error)."""
 
 
 @dataclass(frozen=True, slots=True)

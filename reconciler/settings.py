@@ -250,6 +250,7 @@ class QuotaSettings(Section):
 DIRECTORY = r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$"
 """Directory of a secret below `secrets_dir`: `slack`, or `<team>/slack`."""
 
+LONGEST_LEASE = 300.0  # seconds
 STATUSES = "commit-status"
 """Route name of commit statuses in the outbox; no configured route may have this name."""
 
@@ -342,7 +343,10 @@ class Settings(BaseSettings):
         "of the instances is held",
     )
     lease_ttl: float = Field(
-        10.0, gt=1, description="seconds after which another replica takes over from a dead leader"
+        10.0,
+        gt=1,
+        le=LONGEST_LEASE,
+        description="seconds after which another replica takes over from a dead leader",
     )
     log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line")
     git: GitSettings = GitSettings()

@@ -74,7 +74,7 @@ class Starts:
         """Return a text about a component in a crash loop, or ""."""
         assert instance.local is not None, "processes are those of local instances"
         names = [c.name for c in instance.local.components if c.name in activation.components]
-        found = self._processes(instance.name, names, activation.restarted_at)
+        found = self._processes(instance.name, names, activation.restarted_by)
         early = left_out()
         mark = (activation.id, activation.restarted_at)
         with self._lock:

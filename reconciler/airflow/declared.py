@@ -7,13 +7,16 @@ what the API server reports as loaded.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
+from reconciler.isolation import TooExpensive, read_for
 
 PROVIDERS, PLUGINS = "apache_airflow_provider", "airflow.plugins"  # groups of entry points
 
@@ -26,28 +29,61 @@ class Declared:
     plugins: frozenset[str] = frozenset()
 
 
+class PathRow(Protocol):
+    """Folder of modules of a build."""
+
+    @property
+    def path(self) -> str:
+        """Its path below the share's root."""
+
+
+class BuildDocument(Protocol):
+    """Part of a build's document that is used here."""
+
+    @property
+    def team(self) -> str:
+        """Its owner."""
+
+    @property
+    def paths(self) -> Sequence[PathRow]:
+        """Its folders of modules."""
+
+
 class Declarations:
     """Reader of declarations; `build` returns a build's document, with paths below `root`."""
 
-    def __init__(self, root: Path, build: Callable[[str], Mapping[str, object] | None]) -> None:
+    def __init__(self, root: Path, build: Callable[[str], BuildDocument | None]) -> None:
         self._root = root
         self._build = build
 
     def __call__(self, build_id: str) -> Declared:
         """Return a build's declarations, if it exists. Raises Retryable("ShareUnreachable")."""
-        paths = (self._build(build_id) or {}).get("paths")
-        folders = [
-            str(self._root / str(entry["path"]))
-            for entry in (paths if isinstance(paths, list) else [])
-            if isinstance(entry, dict) and "path" in entry
-        ]
-        found: dict[str, set[str]] = {PROVIDERS: set(), PLUGINS: set()}
+        document = self._build(build_id)
+        if document is None:
+            return Declared()
+        folders = [str(self._root / row.path) for row in document.paths]
         try:
-            for dist in importlib.metadata.distributions(path=folders):
+            return read_for(document.team, read_declared, folders)
+        except TooExpensive as error:
+            raise _unreadable(error.message) from error
+
+
+def read_declared(folders: list[str]) -> Declared:
+    """Return what distributions in these folders declare; call it in a worker process.
+
+    Their metadata is a team's: a distribution whose metadata is invalid declares nothing.
+    """
+    found: dict[str, set[str]] = {PROVIDERS: set(), PLUGINS: set()}
+    try:
+        for dist in importlib.metadata.distributions(path=folders):
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
                 for point in dist.entry_points:
                     if point.group in found:
                         found[point.group].add(canonicalize_name(dist.name))
-        except OSError as error:
-            words = f"reading the packages of build {build_id}: {error.strerror}"
-            raise Retryable("ShareUnreachable", words) from error
-        return Declared(frozenset(found[PROVIDERS]), frozenset(found[PLUGINS]))
+    except OSError as error:
+        raise _unreadable(str(error.strerror)) from error
+    return Declared(frozenset(found[PROVIDERS]), frozenset(found[PLUGINS]))
+
+
+def _unreadable(why: str) -> Retryable:
+    return Retryable("ShareUnreachable", f"the packages of a build cannot be read: {why}")

@@ -237,7 +237,7 @@ class LocalDriver:
 
     def _unproven(self, instance: Instance, activation: Activation, build: str) -> Problem | None:
         """Return why a restarted component does not run the build; None if none is known not to."""
-        found = self.processes(instance, activation.load_into, activation.restarted_at)
+        found = self.processes(instance, activation.load_into, activation.restarted_by)
         problems = (disagreement(one, build) for one in found if one.proven)
         return self._missing(instance, found) or next(filter(None, problems), None)
 

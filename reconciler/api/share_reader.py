@@ -8,14 +8,13 @@ else needs, and reads by `_ask`.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import anyio.to_thread
 
@@ -23,8 +22,10 @@ from reconciler.builder.wheels.download import entry_digest
 from reconciler.core.builds import OPEN
 from reconciler.core.errors import Retryable
 from reconciler.core.model import BuildRecord
-from reconciler.share.file_list import Absent, Listed, own_entry, own_files, package_files
+from reconciler.share.entries import read_document
+from reconciler.share.file_list import Absent, Listed, own_files, package_files
 from reconciler.share.logs import kept_logs
+from reconciler.share.schemas import BuildDocument, ReportDocument
 from reconciler.share.share import Share
 
 LIMIT = 8 << 20  # bytes of a build's document
@@ -155,7 +156,12 @@ class Shelf:
             return Contents()
         folder = self._share.build_path(build.build_id)
         report = folder / "verified" / f"{build.runtime_key}.json"
-        return self._ask(lambda: _contents(_object(folder / "build.json"), _object(report)))
+        return self._ask(
+            lambda: _contents(
+                read_document(folder / "build.json", BuildDocument),
+                read_document(report, ReportDocument),
+            )
+        )
 
     def files(self, build: BuildRecord, package: str | None, begin: int, count: int) -> Listed:
         """Return files from number `begin` of a build's package, or of the definition itself.
@@ -167,15 +173,15 @@ class Shelf:
         folder, words = self._share.build_path(build.build_id), f"build {build.build_id}"
 
         def look() -> Listed:
-            document = _object(folder / "build.json")
-            if not document:
+            document = read_document(folder / "build.json", BuildDocument)
+            if document is None:
                 raise Absent(f"{words} is not on the share: it was collected, or is not placed yet")
             if package is None:
                 return own_files(self._share, document, begin, count)
             sha256 = _sha256(document, package)
             if sha256 is None:
                 raise Absent(f"{words} installs no package {package[:64]}")
-            tag = str(document.get("abi", "")).partition("-")[0]
+            tag = document.abi.partition("-")[0]
             likely = entry_digest(sha256, tag)
             return package_files(self._share, document, package, likely, begin, count)
 
@@ -210,42 +216,25 @@ def _read(path: Path) -> bytes | None:
     return data if len(data) <= LIMIT else None
 
 
-def _object(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(_read(path) or b"null")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _contents(document: dict[str, object], report: dict[str, object]) -> Contents:
-    jars, env, warnings = document.get("jars"), document.get("env"), report.get("warnings")
-    seconds = report.get("seconds")
+def _contents(document: BuildDocument | None, report: ReportDocument | None) -> Contents:
+    built, verified = document or BuildDocument(build=""), report or ReportDocument()
     return Contents(
-        airflow=str(document.get("airflow", "")),
-        files=tuple(Path(str(j)).name for j in jars) if isinstance(jars, list) else (),
-        has_own=own_entry(document) is not None,
-        env=tuple((str(k), str(v)) for k, v in env.items()) if isinstance(env, dict) else (),
-        modules=_count(report.get("modules")),
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
-        opens=_count(report.get("opens")),
-        read=_count(report.get("files")),
-        bytes=_count(report.get("bytes")),
-        warnings=tuple(map(str, warnings[:100])) if isinstance(warnings, list) else (),
+        airflow=built.airflow,
+        files=tuple(Path(jar).name for jar in built.jars),
+        has_own=built.own_entry is not None,
+        env=tuple(built.env.items()),
+        modules=verified.modules,
+        seconds=verified.seconds,
+        opens=verified.opens,
+        read=verified.files,
+        bytes=verified.bytes,
+        warnings=tuple(verified.warnings[:100]),
     )
 
 
-def _sha256(document: dict[str, object], package: str) -> str | None:
+def _sha256(document: BuildDocument, package: str) -> str | None:
     """Return the SHA-256 of a package's wheel according to build.json, or None."""
-    rows: Any = document.get("distributions")
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and row.get("name") == package:
-            return str(row.get("sha256", ""))
-    return None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+    return next((row.sha256 for row in document.distributions if row.name == package), None)
 
 
 # --------------------------------------------------------------------------------------- a log

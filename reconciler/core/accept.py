@@ -251,7 +251,7 @@ def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRec
     """
     old, activation = record.definition, record.activation
     if activation is not None and _where(old) != _where(new):
-        gone = stuck(activation) or draft.now - activation.step_since > GONE
+        gone = stuck(activation) or draft.elapsed(activation.step_since) > GONE
         if activation.step in UNTOUCHED:
             problem = Problem(SUPERSEDED, "the instance is defined to be another Airflow")
             activation = replace(activation, problem=problem)

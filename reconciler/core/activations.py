@@ -139,6 +139,8 @@ def decide_activations(draft: Draft, *, start: bool) -> None:
     for record in draft.near_instances():
         name = record.name
         record = _lift_quarantines(draft, record)
+        if record.active_since is not None and record.active_since > draft.now:
+            record = replace(record, active_since=draft.now)  # the clock was set back: soak anew
         if record.activation is not None:
             record = _continue(draft, record, record.activation)
         draft.instances[name] = record

@@ -159,6 +159,11 @@ class Activation:
         """The components that are restarted: those that load either build, or a broken one."""
         return frozenset((*self.load_into, *self.from_load_into, *self.broken_load_into))
 
+    @property
+    def restarted_by(self) -> float:
+        """Time by which the restart had begun, also if the clock was set back since then."""
+        return min(self.restarted_at, self.step_since)
+
 
 ROLLED_BACK = "RolledBackByOperator"
 """Reason of a quarantine that an operator's rollback created."""

@@ -8,6 +8,7 @@ effects.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -26,6 +27,9 @@ from reconciler.core.model import (
 REPO = ("repo", "")
 """Subject of events about the environments repo as a whole."""
 
+
+SKEW = 60.0
+"""Seconds by which the clocks of two replicas may differ."""
 
 LONGEST_ASKED = 3600.0
 """Seconds of the longest wait that another server may ask for."""
@@ -210,6 +214,14 @@ class Draft:
             return False
         self.wake(not_before)
         return True
+
+    def elapsed(self, since: float) -> float:
+        """Return the seconds since a recorded time.
+
+        A time that lies ahead was recorded while the clock was wrong: it counts as long ago, so
+        that nothing waits until the clock has caught up.
+        """
+        return self.now - since if since <= self.now + SKEW else math.inf
 
     def wake(self, at: float) -> None:
         """Make the next decision at `at`, or earlier."""

@@ -23,12 +23,10 @@ class Adoption:
         """Find the complete and verified builds on the share; return how many there are."""
         for build_id in self._share.complete_builds():
             try:
-                document = self._share.build(build_id) or {}
-                recipe, runtime, team = (
-                    str(document.get(name)) for name in ("recipe", "runtime", "team")
-                )
-                if self._share.verified(build_id, runtime):
-                    self._builds[recipe, runtime, team] = build_id
+                document = self._share.build(build_id)
+                if document is not None and self._share.verified(build_id, document.runtime):
+                    key = document.recipe, document.runtime, document.team
+                    self._builds[key] = build_id
             except GroundcrewError:
                 continue  # unreadable builds are not adopted, but built again
         return len(self._builds)

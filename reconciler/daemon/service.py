@@ -70,7 +70,7 @@ class Service:
     def _deliver_once(self) -> None:
         try:
             self._rooms.check()  # the next leader delivers what this one may not
-            self._rooms.notifier.deliver(time.time())
+            self._rooms.notifier.deliver(time.monotonic())
         except GroundcrewError as error:
             log.warning("messages wait: %s", error)
         except Exception:

@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from reconciler.documents import Document, Malformed, parse
 from reconciler.failpoints import failpoint
 from reconciler.share.atomic import (
     make_directory,
@@ -31,6 +33,7 @@ from reconciler.share.atomic import (
 from reconciler.share.atomic import write_file as write_durably
 from reconciler.share.hot import PACK
 from reconciler.share.packs import Pack, files_of, read_head, unpack, write_pack
+from reconciler.share.schemas import EntryDocument
 
 MANIFEST_LIMIT = 8 << 20  # bytes of a JSON document on the share
 COPIES = 32  # files written at once, as a share handles them in parallel
@@ -38,6 +41,8 @@ SPREADS = 4  # entries spread at once
 ENTRY = "entry.json"
 HEX = re.compile(r"^[0-9a-f]{64}$")
 WHOLE = re.compile(r"^([0-9a-f]{64})\.all$")
+
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +115,17 @@ class Store:
     def placed(self, digest: str) -> Placed | None:
         """Return an existing entry, as a folder or a whole pack, or None."""
         with translating(f"reading store entry {digest[:12]}"):
-            described = read_json(self.entry(digest) / ENTRY)
+            described = read_document(self.entry(digest) / ENTRY, EntryDocument)
             if described is not None:
-                return Placed(_facts(described))
+                return Placed(described.facts or None)
             try:
                 pack, index = read_head(whole_path(self.entry(digest)))
             except FileNotFoundError:  # missing, or spread meanwhile
                 if not self.is_spread(digest):
                     return None
-                return Placed(_facts(read_json(self.entry(digest) / ENTRY) or {}))
-        return Placed(_facts(index), pack)
+                spread = read_document(self.entry(digest) / ENTRY, EntryDocument)
+                return Placed(spread.facts or None if spread is not None else None)
+        return Placed(index.get("facts") or None, pack)
 
     def copy_out(self, digest: str, target: Path) -> None:
         """Write an entry's files to a new folder on local disk."""
@@ -185,9 +191,8 @@ class Store:
                     if PACK.match(entry.name) or WHOLE.match(entry.name):
                         total += entry.stat().st_size
                         continue
-                    described = read_json(Path(entry.path) / ENTRY) or {}
-                    size = described.get("bytes")
-                    total += size if isinstance(size, int) else 0
+                    described = read_document(Path(entry.path) / ENTRY, EntryDocument)
+                    total += described.bytes or 0 if described is not None else 0
         return total
 
 
@@ -196,8 +201,8 @@ def whole_path(entry: Path) -> Path:
     return entry.with_name(f"{entry.name}.all")
 
 
-def read_json(path: Path) -> dict[str, object] | None:
-    """Return a JSON object from the share, or None if it is missing, too large or invalid."""
+def read_document(path: Path, kind: type[D]) -> D | None:
+    """Return a document from the share, or None if it is missing or invalid; see `schemas`."""
     with translating(f"reading {path.name}"):
         try:
             with path.open("rb") as file:
@@ -205,15 +210,9 @@ def read_json(path: Path) -> dict[str, object] | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
     try:
-        found = json.loads(data) if len(data) <= MANIFEST_LIMIT else None
-    except ValueError:
+        return parse(kind, data, path.name, MANIFEST_LIMIT)
+    except Malformed:
         return None
-    return found if isinstance(found, dict) else None
-
-
-def _facts(described: Mapping[str, object]) -> Mapping[str, object] | None:
-    found = described.get("facts")
-    return found if isinstance(found, dict) and found else None
 
 
 def _copy_tree(source: Path, target: Path) -> tuple[int, int]:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import csv
 import errno
-import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from reconciler.share.entries import HEX, Store, whole_path
+from reconciler.share.entries import Store, whole_path
 from reconciler.share.packs import read_head, read_member
+from reconciler.share.schemas import BuildDocument
 
 RECORD_LIMIT = 64 << 20  # bytes; a wheel may contain 100,000 files
 
@@ -40,15 +38,9 @@ class Listed:
     files: tuple[tuple[str, int | None], ...]
 
 
-def own_entry(document: Mapping[str, object]) -> str | None:
-    """Return the store entry with the definition's own files in a build.json, if it has any."""
-    paths = json.dumps(document.get("paths", []))
-    return next((e for e in _entries(document) if e not in paths), None)
-
-
-def own_files(store: Store, document: Mapping[str, object], begin: int, count: int) -> Listed:
+def own_files(store: Store, document: BuildDocument, begin: int, count: int) -> Listed:
     """Return the definition's own files: jars, programs and others. Raises Absent or OSError."""
-    digest = own_entry(document)
+    digest = document.own_entry
     if digest is None:
         return Listed("", 0, 0, ())
     folder = store.entry(digest) / "files"
@@ -65,15 +57,14 @@ def own_files(store: Store, document: Mapping[str, object], begin: int, count: i
 
 
 def package_files(
-    store: Store, document: Mapping[str, object], name: str, likely: str, begin: int, count: int
+    store: Store, document: BuildDocument, name: str, likely: str, begin: int, count: int
 ) -> Listed:
     """Return at most `count` files of a package in a build.json, from number `begin`.
 
     `likely` is the store entry that contains the package, unless it shares one with others. Raises
     Absent or OSError.
     """
-    entries = _entries(document)
-    for digest in [likely] if likely in entries else entries:
+    for digest in [likely] if likely in document.entries else document.entries:
         data = _record(store, digest, name)
         if data is not None:
             lines = [line for line in data.split(b"\n") if line.strip()]
@@ -82,13 +73,6 @@ def package_files(
             files = tuple(map(_row, lines[begin : begin + count]))
             return Listed(where, len(lines), size, files)
     raise Absent(f"no store entry of the build has a RECORD of {name}")
-
-
-def _entries(document: Mapping[str, object]) -> Sequence[str]:
-    found: Any = document.get("entries")
-    if not isinstance(found, list):
-        return ()
-    return [e for e in found if isinstance(e, str) and HEX.match(e)]
 
 
 def _record(store: Store, digest: str, name: str) -> bytes | None:

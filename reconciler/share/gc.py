@@ -18,9 +18,10 @@ from pathlib import Path
 
 from reconciler.failpoints import failpoint
 from reconciler.share.atomic import temporary, translating
-from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
+from reconciler.share.entries import ENTRY, HEX, WHOLE, read_document
 from reconciler.share.hot import PACK
 from reconciler.share.locks import collecting
+from reconciler.share.schemas import EntryDocument
 from reconciler.share.share import BUILD_ID, Share
 from reconciler.share.sizes import READERS, Sizes
 
@@ -199,9 +200,9 @@ def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[st
 def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
-    described = (read_json(path / ENTRY) or {}).get("bytes")
-    if isinstance(described, int):
-        return described
+    described = read_document(path / ENTRY, EntryDocument)
+    if described is not None and described.bytes is not None:
+        return described.bytes
     return sum(
         (Path(folder) / name).lstat().st_size
         for folder, _, names in os.walk(path)

@@ -8,11 +8,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reconciler.failpoints import failpoint
 from reconciler.share.atomic import sync_directory, temporary
 from reconciler.share.packs import Pack, files_of, held, parents_of, read_head, write_pack
+from reconciler.share.schemas import HotDocument
 
 HOT = "hot.json"  # in a build: the packs that it is loaded from
 PACK = re.compile(r"^([0-9a-f]{64})-([0-9a-f]{64})\.pack$")  # entry's digest, pack's SHA-256
@@ -37,16 +37,10 @@ def hot_json(packs: Mapping[str, Pack], *, whole: bool = False) -> bytes:
     return json.dumps({"schema": 1, "packs": rows}, separators=(",", ":")).encode()
 
 
-def hot_packs(document: Mapping[str, Any] | None) -> dict[str, Pack]:
-    """Return the hot packs that a build's hot.json names; none if it is invalid."""
-    try:
-        return {
-            str(digest): Pack(str(row["pack"]), int(row["bytes"]), row.get("xz") is True)
-            for digest, row in (document or {}).get("packs", {}).items()
-            if not row.get("whole")
-        }
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
+def hot_packs(document: HotDocument | None) -> dict[str, Pack]:
+    """Return the hot packs that a build's hot.json names."""
+    rows = document.packs if document is not None else {}
+    return {d: Pack(row.pack, row.bytes, row.xz) for d, row in rows.items() if not row.whole}
 
 
 def pack_path(entry: Path, sha256: str) -> Path:

@@ -17,7 +17,8 @@ from pathlib import Path
 from reconciler.core.errors import Away, Stalled
 from reconciler.failpoints import failpoint
 from reconciler.share.atomic import make_directory, sync_directory, temporary, write_file
-from reconciler.share.entries import read_json
+from reconciler.share.entries import read_document
+from reconciler.share.schemas import MarkerDocument
 
 FILE = "groundcrew-share.json"
 PARTS = ("store", "builds", "instances")  # what a share of an earlier version has
@@ -40,8 +41,8 @@ class Known:
 
 def read(root: Path) -> str:
     """Return the id of the share at `root`, "" if it has no marker; raises Retryable."""
-    share_id = (read_json(root / FILE) or {}).get("id")
-    return share_id if isinstance(share_id, str) and ID.match(share_id) else ""
+    marker = read_document(root / FILE, MarkerDocument)
+    return marker.id if marker is not None and ID.match(marker.id) else ""
 
 
 def is_used(root: Path) -> bool:

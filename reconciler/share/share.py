@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from reconciler.core.errors import Stalled
 from reconciler.failpoints import failpoint
@@ -33,9 +32,10 @@ from reconciler.share.atomic import (
     translating,
     write_file,
 )
-from reconciler.share.entries import MANIFEST_LIMIT, Store, copy_file, read_json
+from reconciler.share.entries import MANIFEST_LIMIT, Store, copy_file, read_document
 from reconciler.share.hot import HOT, Need, hot_json, hot_packs, pack_entry
 from reconciler.share.packs import Pack
+from reconciler.share.schemas import BuildDocument, HotDocument, PointerDocument, ReportDocument
 
 PACKERS = 4  # entries packed at once
 PROVES = "groundcrew_proof.py"  # the part of the loader that leaves proofs
@@ -173,15 +173,17 @@ class Share(Store):
             finally:
                 shutil.rmtree(temp, ignore_errors=True)
 
-    def build(self, build_id: str) -> dict[str, object] | None:
-        """Return the parsed build.json of a complete build whose store entries all exist."""
-        found = read_json(self.build_path(build_id) / "build.json")
-        if found is None or found.get("build") != build_id:
+    def build(self, build_id: str) -> BuildDocument | None:
+        """Return the build.json of a complete build whose store entries all exist."""
+        found = read_document(self.build_path(build_id) / "build.json", BuildDocument)
+        if found is None or found.build != build_id:
             return None
-        entries = found.get("entries", [])
-        if not isinstance(entries, list):
-            return None
-        return found if all(isinstance(e, str) and self.has(e) for e in entries) else None
+        return found if all(map(self.has, found.entries)) else None
+
+    def on_path(self, build_id: str) -> list[str]:
+        """Return the store entries that a complete build puts on sys.path, in order."""
+        document = self.build(build_id)
+        return document.on_path if document is not None else []
 
     def renew(self, build_id: str) -> bool:
         """Return True if a build is complete; it then counts as new and stays for a while.
@@ -205,7 +207,7 @@ class Share(Store):
         `more` files are packed with them and do not count as needed. The entries are spread. A
         suitable existing pack is used again: it may contain more than this build needs.
         """
-        digests = on_path(self.build(build_id) or {})
+        digests = self.on_path(build_id)
         with translating(f"packing build {build_id}"), ThreadPoolExecutor(PACKERS) as pool:
             made = list(
                 pool.map(
@@ -219,16 +221,16 @@ class Share(Store):
 
     def packs(self, build_id: str) -> dict[str, Pack]:
         """Return the hot packs that a build names, by the digests of their store entries."""
-        return hot_packs(read_json(self.build_path(build_id) / HOT))
+        return hot_packs(read_document(self.build_path(build_id) / HOT, HotDocument))
 
     def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
         """Create the folders of a build's entries; `check` is called in between, and may raise."""
-        self.spread(on_path(self.build(build_id) or {}), check)
+        self.spread(self.on_path(build_id), check)
 
     def is_spread_build(self, build_id: str) -> bool:
         """Return True if the folders of all entries of a build exist."""
         with translating(f"looking at build {build_id}"):
-            return all(map(self.is_spread, on_path(self.build(build_id) or {})))
+            return all(map(self.is_spread, self.on_path(build_id)))
 
     def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
         """Record that a build was verified for a runtime, with the verification's report."""
@@ -254,8 +256,11 @@ class Share(Store):
 
         It was written by the build's own code, except for files, bytes and packages.
         """
-        mark = read_json(self.build_path(build_id) / "verified" / f"{runtime_key}.json")
-        return mark if mark is not None and self.build(build_id) is not None else None
+        path = self.build_path(build_id) / "verified" / f"{runtime_key}.json"
+        mark = read_document(path, ReportDocument)
+        if mark is None or self.build(build_id) is None:
+            return None
+        return mark.model_dump(exclude_none=True)
 
     def lock_text(self, build_id: str) -> str | None:
         """Return the lock of a complete build, or None."""
@@ -329,23 +334,11 @@ class Share(Store):
 
     def pointer(self, instance: str) -> Pointer | None:
         """Return an instance's pointer, or None if it is missing or invalid."""
-        found = read_json(self.instance_path(instance) / "pointer.json")
+        found = read_document(self.instance_path(instance) / "pointer.json", PointerDocument)
         if found is None:
             return None
-        try:
-            builds = found["builds"]
-            assert isinstance(builds, dict)
-            return Pointer(
-                instance,
-                tuple(map(str, found.get("loadInto", []))),  # type: ignore[call-overload]
-                {
-                    k: Named(v["build"], v["abi"], v["airflow"], v.get("listing", ""))
-                    for k, v in builds.items()
-                },
-                tuple(map(str, found.get("dropped", []))),  # type: ignore[call-overload]
-            )
-        except (KeyError, TypeError, AttributeError, AssertionError):
-            return None
+        entries = {k: Named(v.build, v.abi, v.airflow, v.listing) for k, v in found.builds.items()}
+        return Pointer(instance, tuple(found.load_into), entries, tuple(found.dropped))
 
     def points(
         self,
@@ -425,9 +418,3 @@ def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[s
         return rest
     alike = any((n.abi, n.airflow) == (named.abi, named.airflow) for n in rest.values())
     return {**rest, key: named} if alike or named.build != BARE else rest
-
-
-def on_path(document: Mapping[str, object]) -> list[str]:
-    """Return the digests of the store entries that a build.json puts on sys.path, in order."""
-    rows: Any = document.get("paths", [])
-    return [str(row["path"]).split("/")[3] for row in rows]

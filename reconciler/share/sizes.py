@@ -15,8 +15,9 @@ from sys import intern
 
 from reconciler.core.errors import Stalled
 from reconciler.share.atomic import translating
-from reconciler.share.entries import ENTRY, HEX, WHOLE, read_json
+from reconciler.share.entries import ENTRY, HEX, WHOLE, read_document
 from reconciler.share.hot import PACK
+from reconciler.share.schemas import BuildDocument, EntryDocument
 from reconciler.share.share import BUILD_ID, Share
 
 READERS = 32  # documents read in parallel, as a share handles them in parallel
@@ -91,12 +92,10 @@ class Sizes:
                 del self._bytes[gone]
 
     def _read(self, build: str) -> Contents | None:
-        document = read_json(self._share.build_path(build) / "build.json")
+        document = read_document(self._share.build_path(build) / "build.json", BuildDocument)
         if document is None:
             return None
-        entries = document.get("entries", [])
-        names = tuple(intern(str(e)) for e in entries) if isinstance(entries, list) else ()
-        return Contents(intern(str(document.get("team", ""))), names)
+        return Contents(intern(document.team), tuple(map(intern, document.entries)))
 
 
 def _bytes(path: str | None) -> int:
@@ -108,8 +107,8 @@ def _bytes(path: str | None) -> int:
             return place.stat().st_size
     except FileNotFoundError:
         return 0
-    described = (read_json(place / ENTRY) or {}).get("bytes")
-    return described if isinstance(described, int) else 0
+    described = read_document(place / ENTRY, EntryDocument)
+    return described.bytes or 0 if described is not None else 0
 
 
 def check_quota(sizes: Sizes, team: str, quota: int) -> None:

@@ -47,10 +47,9 @@ class Outbox(ABC):
                 if dedupe not in known:
                     connection.execute(
                         insert(table).values(
-                            dedupe=dedupe, payload=payload, state="pending", attempts=0,
-                            not_before=0.0, error="",
+                            dedupe=dedupe, payload=payload, state="pending", attempts=0, error=""
                         )
-                    )  # fmt: skip
+                    )
             here = schema.meta.c.key == "notified"
             done = connection.execute(update(schema.meta).where(here).values(value=str(cursor)))
             if done.rowcount == 0:
@@ -64,29 +63,24 @@ class Outbox(ABC):
             ).scalar()
             return int(found or 0)
 
-    def pending(self, now: float, limit: int = 50, route: str = "") -> list[Message]:
-        """Return messages that are due, oldest first; of all routes unless one is named."""
+    def pending(self, limit: int = 50, route: str = "") -> list[Message]:
+        """Return messages to send, oldest first; of all routes unless one is named."""
         table = schema.outbox
-        query = select(table).where(table.c.state == "pending", table.c.not_before <= now)
+        query = select(table).where(table.c.state == "pending")
         if route:
             query = query.where(table.c.dedupe.startswith(f"{route}:", autoescape=True))
         with self._reading() as connection:
             rows = connection.execute(query.order_by(table.c.id).limit(limit))
             return [Message(r.id, r.dedupe, r.payload, r.attempts) for r in rows]
 
-    def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
+    def settle(self, message: int, state: str, error: str = "") -> None:
         """Record a message's outcome: sent, failed, skipped, or pending for another try."""
         table = schema.outbox
         with self._writing() as connection:
             connection.execute(
                 update(table)
                 .where(table.c.id == message)
-                .values(
-                    state=state,
-                    error=error[:1000],
-                    not_before=not_before,
-                    attempts=table.c.attempts + 1,
-                )
+                .values(state=state, error=error[:1000], attempts=table.c.attempts + 1)
             )
 
     def forget_routes(self, known: Sequence[str]) -> int:

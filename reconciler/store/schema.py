@@ -103,7 +103,7 @@ outbox = Table(
     Column("payload", Text, nullable=False),
     Column("state", String(16), nullable=False),  # pending, sent, failed, skipped
     Column("attempts", Integer, nullable=False, default=0),
-    Column("not_before", Float, nullable=False, default=0.0),
+    Column("not_before", Float, nullable=False, default=0.0),  # unused: the notifier waits itself
     Column("error", Text, nullable=False, default=""),
     UniqueConstraint("dedupe", name="outbox_once"),
     Index("outbox_due", "state", "not_before"),

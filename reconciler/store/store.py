@@ -32,6 +32,7 @@ from reconciler.store import rows, schema
 from reconciler.store.codec import dump
 from reconciler.store.engine import PATIENCE, open_engine
 from reconciler.store.errors import LeaseLost, translating
+from reconciler.store.foreign_lease import ForeignLease
 from reconciler.store.outbox import Outbox
 
 SCHEMA = "0002"  # the newest migration that this code knows
@@ -63,6 +64,7 @@ class Store(Outbox):
         self._lease_engine: Engine = open_engine(url)
         self._shown = self.engine.url.render_as_string(hide_password=True)
         self._sqlite = self.engine.dialect.name == "sqlite"
+        self._foreign = ForeignLease()
 
     def close(self) -> None:
         """Close every connection."""
@@ -166,7 +168,11 @@ class Store(Outbox):
         with self._writing(self._lease_engine) as connection:
             now = self._clock(connection)
             row = connection.execute(select(schema.lease).with_for_update()).first()
-            if row is not None and row.expires_at > now and not force and row.holder != holder:
+            if row is not None and not (
+                force
+                or row.holder == holder
+                or not self._foreign.is_held(row.epoch, row.expires_at, now, begun)
+            ):
                 return None
             epoch = (row.epoch if row is not None else 0) + 1
             values = {"holder": holder, "epoch": epoch, "expires_at": now + ttl}

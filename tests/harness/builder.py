@@ -178,8 +178,8 @@ class Bench:
         document = self.share.build(built.build_id)
         assert document is not None, "a build is complete"
         found: dict[str, str] = {}
-        for row in document["paths"]:  # type: ignore[attr-defined]
-            lib = self.share.root / row["path"]
+        for row in document.paths:
+            lib = self.share.root / row.path
             found |= {f.relative_to(lib).as_posix(): f.read_text() for f in lib.rglob("*.py")}
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from reconciler.airflow import local
 from reconciler.airflow.declared import Declarations, Declared
 from reconciler.airflow.local import DOWN_LOOKS, LocalDriver
+from reconciler.core.errors import Retryable
 from reconciler.core.model import Problem
 from reconciler.core.phases import Step
 from reconciler.settings import LocalSettings
@@ -250,6 +251,21 @@ def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
     assert rig.do(Step.PROBE) == OK
 
 
+@dataclass(frozen=True)
+class Folder:
+    """Folder of modules in a build's document."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """Build's document, as far as declarations are read from it."""
+
+    team: str
+    paths: list[Folder]
+
+
 def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None:
     """The entry points of Airflow's two groups are read by distribution; others are ignored."""
     for stem, group in (
@@ -261,7 +277,30 @@ def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stem}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[{group}]\nx = y:z\n")
-    document = {"paths": [{"path": f"store/{e.name}/lib"} for e in (tmp_path / "store").iterdir()]}
-    read = Declarations(tmp_path, {"b" * 16: document}.get)
+    folders = [f"store/{entry.name}/lib" for entry in (tmp_path / "store").iterdir()]
+    read = Declarations(tmp_path, {"b" * 16: Document("red", [Folder(f) for f in folders])}.get)
     assert read("b" * 16) == Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
     assert read("c" * 16) == Declared()
+
+
+def test_metadata_of_any_form_costs_its_own_distribution_only(tmp_path: Path) -> None:
+    """Bytes that are no text, no name, sections without a header; and more than memory takes."""
+    parts = {
+        "bytes": (b"Name: bytes\n", b"\xff\xfe"),
+        "nameless": (b"Version: 1.0\n", b"[airflow.plugins]\nx = y:z\n"),
+        "loose": (b"Name: loose\n", b"x\n= y\n[[\n"),
+        "good": (b"Name: good\n", b"[airflow.plugins]\nx = y:z\n"),
+    }
+    for stem, (metadata, points) in parts.items():
+        info = tmp_path / stem / f"{stem}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_bytes(metadata)
+        (info / "entry_points.txt").write_bytes(points)
+    folders = [Folder(stem) for stem in parts]
+    read = Declarations(tmp_path, {"b" * 16: Document("red", folders)}.get)
+    assert read("b" * 16) == Declared(plugins=frozenset({"good"}))
+    with (tmp_path / "good/good-1.0.dist-info/entry_points.txt").open("wb") as file:
+        file.truncate(4 << 30)  # a hole, which takes no space on the disk
+    with pytest.raises(Retryable, match="more memory") as caught:
+        read("b" * 16)
+    assert caught.value.reason == "ShareUnreachable"

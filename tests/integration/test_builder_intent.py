@@ -113,9 +113,10 @@ def test_files_of_the_data_scheme_lie_where_modules_look_for_them(bench: Bench) 
     recipe = bench.recipe("user", "plain", checks=Checks(imports=("user",)))
     assert verify(bench, recipe) == []
     built = bench.build(recipe)
-    document: Any = bench.share.build(built.build_id)
-    assert sorted(row["path"].split("/", 4)[4] for row in document["paths"]) == ["lib", site]
-    (programs,) = document["bin"]
+    document = bench.share.build(built.build_id)
+    assert document is not None
+    assert sorted(row.path.split("/", 4)[4] for row in document.paths) == ["lib", site]
+    (programs,) = document.bin
     assert (bench.share.root / programs / "user-tool").is_file()
 
 

@@ -168,8 +168,7 @@ def test_a_lost_build_that_is_active_is_made_again(site: Site, what: str) -> Non
     elif what == "marks":
         shutil.rmtree(site.share.build_path(current) / "verified")
     else:
-        entries: list[str] = document["entries"]  # type: ignore[assignment]
-        shutil.rmtree(site.share.entry(entries[0]))
+        shutil.rmtree(site.share.entry(document.entries[0]))
     code, output = once(site)
     assert code == 0, output
     assert site.share.build(current) == document

@@ -174,12 +174,11 @@ def test_a_fact_is_told_once(store: Store) -> None:
     store.enqueue(7, {"fact": '{"text": "a"}'})
     store.enqueue(8, {"fact": '{"text": "b"}', "other": "{}"})
     assert store.notified() == 8
-    assert [m.dedupe for m in store.pending(0.0)] == ["fact", "other"]
-    first, second = store.pending(0.0)
+    assert [m.dedupe for m in store.pending()] == ["fact", "other"]
+    first, second = store.pending()
     store.settle(first.id, "sent")
-    store.settle(second.id, "pending", "429", not_before=50.0)
-    assert store.pending(10.0) == []
-    assert [m.attempts for m in store.pending(50.0)] == [1]
+    store.settle(second.id, "pending", "429")
+    assert [m.attempts for m in store.pending()] == [1]
     assert store.message_counts() == {"sent": 1, "pending": 1}
 
 
@@ -187,10 +186,10 @@ def test_each_route_has_its_own_messages(store: Store) -> None:
     """One route's messages do not hide another's; names with the same prefix stay apart."""
     many = {f"red:event-{n}": "{}" for n in range(60)}
     store.enqueue(1, many | {"red-2:event-1": "{}", "r_d:event-1": "{}"})
-    assert len(store.pending(0.0, 100, "red")) == 60
-    assert [m.dedupe for m in store.pending(0.0, 50, "red-2")] == ["red-2:event-1"]
-    assert [m.dedupe for m in store.pending(0.0, 50, "r_d")] == ["r_d:event-1"]
-    (late,) = store.pending(0.0, 50, "red-2")
+    assert len(store.pending(100, "red")) == 60
+    assert [m.dedupe for m in store.pending(50, "red-2")] == ["red-2:event-1"]
+    assert [m.dedupe for m in store.pending(50, "r_d")] == ["r_d:event-1"]
+    (late,) = store.pending(50, "red-2")
     store.settle(late.id, "pending", "503")
     assert store.late_messages() == 1
     assert store.forget_routes(["red-2", "r_d"]) == 60

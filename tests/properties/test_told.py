@@ -55,7 +55,7 @@ class Messages:
     def notified(self) -> int:
         return self._cursor
 
-    def settle(self, message: int, state: str, error: str = "", not_before: float = 0.0) -> None:
+    def settle(self, message: int, state: str, error: str = "") -> None:
         raise AssertionError("nothing is delivered here")
 
     def enqueue(self, cursor: int, messages: dict[str, str]) -> None:

@@ -261,14 +261,14 @@ class KubernetesDriver:
             missing = kind == "statefulsets" and len(pods) < replicas_of(workload)
             if not missing or idle <= cluster.limits.schedule_timeout:
                 return None
-            return events.refused(cluster, workload, pods, activation.restarted_at)
+            return events.refused(cluster, workload, pods, activation.restarted_by)
         left = rollout.lingering(pods, now)
         if left is not None:
             return left
         words = rollout.progress(workload, pods, stamp)
         about = [workload, *(pod for pod in pods if not rollout.ready(pod))]
         why = events.newest(
-            cluster, workload["metadata"]["namespace"], about, activation.restarted_at
+            cluster, workload["metadata"]["namespace"], about, activation.restarted_by
         )
         spent = f"not restarted within {limit:.0f} s"
         if idle > instance.probe_timeout:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from reconciler.builder.build_job import Job
 from reconciler.builder.verify.candidate import Candidate, Hot
@@ -28,13 +28,36 @@ from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import DagCheck, ImportCost
 from reconciler.core.runtime import Runtime
-from reconciler.documents import Document, Malformed, Rows, check
 from reconciler.failpoints import failpoint
 
 if TYPE_CHECKING:
     from reconciler.builder.verify.dag_pods.runner import DagPods
 
 _CHECKS = TypeAdapter(DagCheck)
+
+
+class Distribution(Protocol):
+    """Distribution of a build, and the SHA-256 of its wheel."""
+
+    @property
+    def name(self) -> str:
+        """Its normalised name."""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of its wheel."""
+
+
+class BuildDocument(Protocol):
+    """Parts of a build.json that verification uses."""
+
+    @property
+    def distributions(self) -> Sequence[Distribution]:
+        """The distributions that it installs."""
+
+    @property
+    def bin(self) -> Sequence[str]:
+        """Its folders of programs."""
 
 
 class Need(Protocol):
@@ -54,7 +77,7 @@ class Proven(Protocol):
 
     root: Path
 
-    def build(self, build_id: str) -> dict[str, object] | None:
+    def build(self, build_id: str) -> BuildDocument | None:
         """Return a complete build's build.json, or None."""
 
     def is_spread_build(self, build_id: str) -> bool:
@@ -93,20 +116,6 @@ class Pointer(Protocol):
     @property
     def entries(self) -> Mapping[str, Named]:
         """Builds by runtime key."""
-
-
-class _Row(Document):
-    """Distribution of a build."""
-
-    name: str
-    sha256: str
-
-
-class _Build(Document):
-    """Parts of a build.json that verification uses."""
-
-    distributions: Rows[_Row]
-    bin: Rows[str] = Field(default_factory=list)
 
 
 class Work(Protocol):
@@ -218,16 +227,12 @@ class Prover:
 
     def _candidate(
         self, instance: Instance, runtime: Runtime, build_id: str
-    ) -> tuple[Candidate, Sequence[_Row]]:
+    ) -> tuple[Candidate, Sequence[Distribution]]:
         """Return a build to be verified, and its rows. Raises Retryable("BuildMissing")."""
-        document = self._share.build(build_id)
-        try:
-            described = check(_Build, document, f"build.json of build {build_id}")
-        except Malformed as error:
-            raise Retryable(
-                "BuildMissing",
-                f"build {build_id} is not complete on the share; it is built anew",
-            ) from error
+        described = self._share.build(build_id)
+        if described is None:
+            words = f"build {build_id} is not complete on the share; it is built anew"
+            raise Retryable("BuildMissing", words)
         pointer = self._share.pointer(instance.name)
         named = pointer.entries.get(runtime.key) if pointer is not None else None
         active = named.build if named is not None else build_id
@@ -290,7 +295,7 @@ def _read_kept(path: Path) -> DagCheck | None:
 
 
 def _packages(
-    rows: Sequence[_Row], runtime: Runtime, needs: Mapping[str, Need]
+    rows: Sequence[Distribution], runtime: Runtime, needs: Mapping[str, Need]
 ) -> list[list[object]]:
     """Return [name, files, bytes] of each distribution that imports need, largest first."""
     found = []

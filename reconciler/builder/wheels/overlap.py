@@ -13,12 +13,26 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
+
+from reconciler.documents import Document, Malformed, check
 
 ORIGIN = re.compile(rb"\$ORIGIN(?:/\.\.)+")
 SHARING = (b"extend_path", b"declare_namespace")
 
 Tops = Mapping[str, str]  # the top-level names of a wheel: "file", "regular" or "open" packages
+
+
+class _Kept(Document):
+    """Facts as they were stored with a store entry."""
+
+    tops: dict[str, str]
+    pth: bool = False
+    bin: bool = False
+    data: bool = False
+    site: Annotated[str, Field(pattern=r"^lib(/python3\.\d{1,2}/site-packages)?$")] = "lib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +60,11 @@ class Facts:
     @classmethod
     def parse(cls, kept: Mapping[str, object] | None) -> Facts | None:
         """Return the facts that `document` returned, or None if nothing was stored."""
-        if kept is None or not isinstance(kept.get("tops"), dict):
+        try:
+            found = check(_Kept, kept, "the facts of a store entry")
+        except Malformed:
             return None
-        found: Any = kept["tops"]
-        return cls(
-            dict(found),
-            bool(kept.get("pth")),
-            bool(kept.get("bin")),
-            bool(kept.get("data")),
-            str(kept.get("site", "lib")),
-        )
+        return cls(found.tops, found.pth, found.bin, found.data, found.site)
 
     def document(self) -> dict[str, object]:
         """Return the facts as JSON-compatible values."""
