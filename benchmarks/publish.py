@@ -55,9 +55,7 @@ def measure(site: Site) -> list[Row]:
     """Publish a site's build again, and let pip and uv install the same packages."""
     made = Share(site.share)
     (build_id,) = made.complete_builds()
-    staged = {
-        digest: site.root / "staged" / digest for digest in made.on_path(build_id)
-    }
+    staged = {digest: site.root / "staged" / digest for digest in made.on_path(build_id)}
     for digest, folder in staged.items():
         folder.parent.mkdir(exist_ok=True)
         made.copy_out(digest, folder)

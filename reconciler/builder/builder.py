@@ -10,15 +10,12 @@ import json
 import os
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING, Protocol
 
 from reconciler.builder.base.inspection import inspect_base
 from reconciler.builder.build_job import Job
@@ -36,6 +33,7 @@ from reconciler.builder.resolve.lock import (
     packages_of,
     refuse_addresses,
 )
+from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.resolver import Setup
 from reconciler.builder.verify.verification import Proven, Prover
 from reconciler.builder.verify.verifier import Verified, Verifier
@@ -178,7 +176,7 @@ class Builder:
 
         Raises Stalled (HashMismatch, UnsafeWheel, InvalidWheel, PackageBuildFailed) or Retryable.
         """
-        packages = tomllib.loads(lock).get("packages", [])
+        packages = read_lock(job.team, lock)
         found = [locked(package, runtime.tags) for package in packages]
         with self._share.making():  # before the check, so that existing entries are not collected
             made = made_of(packages, found)
@@ -209,7 +207,7 @@ class Builder:
         job: Job,
         recipe: Recipe,
         runtime: Runtime,
-        packages: list[dict[str, Any]],
+        packages: list[LockedPackage],
         found: list[Wheel | None],
         work: Path,
         indexes: Indexes,
@@ -228,22 +226,21 @@ class Builder:
         job: Job,
         recipe: Recipe,
         runtime: Runtime,
-        package: dict[str, Any],
+        package: LockedPackage,
         work: Path,
         indexes: Indexes,
         url: str,
     ) -> Wheel:
         """Return the wheel of a locked package that is built from source."""
         refuse_addresses([package], recipe)
-        name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
-        if "directory" in package:
-            (own,) = (p for p in recipe.packages if p.path == package["directory"]["path"])
+        if package.directory is not None:
+            (own,) = (p for p in recipe.packages if p.path == package.directory.path)
             made = self._in_repo.wheel(job, recipe, own, runtime, work, url)
             place, digest = made.path, made.sha256
         else:
             place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
             digest = sha256_of(place)
-        return Wheel(name, version, place.name, digest, "", place)
+        return Wheel(package.key, package.version, place.name, digest, "", place)
 
     def _entries(
         self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes

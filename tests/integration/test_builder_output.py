@@ -14,7 +14,12 @@ import pytest
 
 from reconciler.builder.build_job import Job
 from reconciler.builder.executor.bubblewrap import LINE_LIMIT, Sandbox
-from reconciler.builder.executor.kubernetes.exchange import Command, missing_results, read_answer
+from reconciler.builder.executor.kubernetes.exchange import (
+    Command,
+    missing_results,
+    read_answer,
+    read_beat,
+)
 from reconciler.core.errors import Cancelled
 from reconciler.settings import BuilderSettings
 
@@ -99,7 +104,7 @@ def test_results_are_read_only_as_the_pod_described_them(tmp_path: Path) -> None
         "pathlib.Path('one.json').write_text('{}'); pathlib.Path('other').write_text('1')"
     )
     answer_of(tmp_path, script, out, tmp_path / "one.json", tmp_path / "never")
-    answer = read_answer(tmp_path / "answer-0.json", 1)
+    answer = read_answer("red", tmp_path / "answer-0.json", 1)
     assert answer is not None
     assert set(answer.results) == {str(out / "a"), str(tmp_path / "one.json")}
     command = Command([], tmp_path, {}, 30, True, [out, tmp_path / "one.json"])
@@ -114,7 +119,28 @@ def test_an_answer_with_another_digest_is_not_complete(tmp_path: Path) -> None:
     """A file that the share shows only partly is read again."""
     answer_of(tmp_path, "print('one')")
     path = tmp_path / "answer-0.json"
-    assert read_answer(path, 1) is not None
-    assert read_answer(path, 2) is None
+    assert read_answer("red", path, 1) is not None
+    assert read_answer("red", path, 2) is None
     path.write_text(path.read_text().replace("one", "two"))
-    assert read_answer(path, 1) is None
+    assert read_answer("red", path, 1) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "7", "[" * 100_000, '{"number": 1}', "\ud800",
+        '{"number": 1, "code": "0", "timed_out": false, "lines": [], "results": {}, "sha256": ""}',
+        '{"number": 1, "code": 0, "timed_out": 0, "lines": {}, "results": {}, "sha256": ""}',
+        '{"number": 1, "code": 0, "timed_out": false, "lines": [1], "results": {}, "sha256": ""}',
+        '{"number": 1, "code": 0, "timed_out": false, "lines": [], "results": [], "sha256": ""}',
+    ],
+)  # fmt: skip
+def test_what_a_pod_writes_instead_of_an_answer_is_none(tmp_path: Path, text: str) -> None:
+    """Nor is it a sign of life, or an error of ours."""
+    path = tmp_path / "answer-0.json"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    assert read_answer("red", path, 1) is None
+    assert read_beat(path) == 0
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+    assert read_answer("red", path, 1) is None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.builder.resolve.pylock import read_lock
 from reconciler.builder.wheels.download import locked
 from reconciler.core.definitions import Api, Index, Place, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
@@ -194,7 +195,7 @@ def test_a_wheel_has_its_name_whatever_its_address_is(bench: Bench, address: str
         bench.builder = bench.make_builder(allow_hosts=[index.host])
         indexes = (Index("gpu", f"{index.url}/simple/", ("acme-*",)),)
         lock = bench.lock(bench.recipe("acme-gpu", indexes=indexes))
-        (package,) = tomllib.loads(lock)["packages"]
+        (package,) = read_lock("red", lock)
         wheel = locked(package, bench.runtime.tags)
         assert wheel is not None
         assert (wheel.filename, wheel.url) == (name, f"{index.url}{address}")

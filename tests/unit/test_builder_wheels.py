@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.builder.resolve.pylock import Hashes, LockedFile, LockedPackage
 from reconciler.builder.wheels import contents
 from reconciler.builder.wheels.contents import refuse_unsafe, unpack
 from reconciler.builder.wheels.download import choose, disk_error, entry_digest, locked
@@ -24,9 +25,10 @@ from tests.harness.wheels import make_wheel
 TAGS = ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py3-none-any")
 
 
-def files(*names: str) -> list[dict[str, object]]:
+def files(*names: str) -> list[LockedFile]:
     """Return locked files with these names."""
-    return [{"url": f"https://x/{name}"} for name in names]
+    hashes = Hashes(sha256="0" * 64)
+    return [LockedFile(url=f"https://x/{name}", hashes=hashes) for name in names]
 
 
 def rewrite(wheel: Path, members: Mapping[str, str | None]) -> None:
@@ -53,7 +55,7 @@ def test_the_best_wheel_that_fits_is_chosen() -> None:
         TAGS,
     )
     assert found is not None
-    assert str(found["name"]).startswith("a-1-cp311-cp311-")
+    assert found.filename.startswith("a-1-cp311-cp311-")
 
 
 def test_no_wheel_fits_another_platform() -> None:
@@ -204,7 +206,7 @@ def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
         "wheels": [{"name": name, "url": "https://x/a", "hashes": {"sha256": "0" * 64}}],
     }  # fmt: skip
     with pytest.raises(Stalled, match="plain file name") as caught:
-        locked(package, TAGS)
+        locked(LockedPackage.model_validate(package), TAGS)
     assert caught.value.reason == "UnsafeWheel"
 
 

@@ -410,7 +410,10 @@ COMPARED = {
     ("accept.py", "draft.elapsed(activation.step_since) > GONE"): "elapsed counts it as long ago",
     ("incremental.py", "last.now <= world.now"): "the clock was set back",
     ("incremental.py", "world.now < last.now"): "the clock was set back",
-    ("incremental.py", "world.now < wake_at"): "of the last decision, which was earlier by this clock",
+    (
+        "incremental.py",
+        "world.now < wake_at",
+    ): "of the last decision",
     ("incremental.py", "record.not_before > last"): "such a record is only looked at again",
 }
 

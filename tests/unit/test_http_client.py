@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from metrics.channels import Outcome, WebhookChannel
-from reconciler import outgoing
+from reconciler import http_client
 from reconciler.airflow.rest import Api
 from reconciler.cli.preview import runtimes
 from reconciler.cli.preview.advisories import ask
@@ -154,7 +154,7 @@ def test_an_answer_that_drips_ends(head: bytes) -> None:
 
 
 def test_a_streamed_answer_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outgoing, "STREAM_TIME", 0.3)
+    monkeypatch.setattr(http_client, "STREAM_TIME", 0.3)
     with (
         dripping(ENDLESS) as url,
         Client(timeout=20) as client,

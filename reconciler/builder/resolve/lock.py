@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from reconciler.builder.build_job import Job
 from reconciler.builder.diagnose import Diagnosis
 from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.requested import asked_of
 from reconciler.builder.resolve.resolver import Answer, Question, Resolver, Setup
 from reconciler.builder.resolve.uv_errors import place_of, refuse_replacing
@@ -96,7 +94,7 @@ def make_lock(
     if lock is None:
         raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)
-    packages = tomllib.loads(text).get("packages", [])
+    packages = read_lock(job.team, text)
     refuse_addresses(packages, recipe)
     return Lock(text, packages_of(packages))
 
@@ -120,20 +118,18 @@ def _constraints(path: str, text: str) -> Iterator[str]:
         yield str(parsed)
 
 
-def refuse_addresses(packages: Sequence[dict[str, Any]], recipe: Recipe) -> None:
+def refuse_addresses(packages: Sequence[LockedPackage], recipe: Recipe) -> None:
     """Raise Stalled("NotAllowed") for a row of a lock that is not from an index or the repo."""
     own = {package.path for package in recipe.packages}
     for package in packages:
-        known = package.get("directory", {}).get("path") in own
-        kinds = [k for k in ("archive", "vcs", "directory") if k in package and not known]
-        if kinds:
-            name = str(package["name"])
+        kind = package.address
+        if kind and (package.directory is None or package.directory.path not in own):
             raise Stalled(
                 "NotAllowed",
-                f"{name} would come from an address ({kinds[0]} in the lock), not from an index or "
-                f"this repo, as something depends on `{name} @ …`; write {name}>=version there, or "
-                f"add it to the repo's packages",
-                place_of(name, recipe),
+                f"{package.name} would come from an address ({kind} in the lock), not from an "
+                f"index or this repo, as something depends on `{package.name} @ …`; write "
+                f"{package.name}>=version there, or add it to the repo's packages",
+                place_of(package.name, recipe),
             )
 
 
@@ -151,7 +147,7 @@ def _finish(text: str, wheels: Sequence[InRepoWheel], indexes: Indexes) -> str:
 
 
 def made_of(
-    packages: Sequence[Mapping[str, Any]], wheels: Sequence[Wheel | None]
+    packages: Sequence[LockedPackage], wheels: Sequence[Wheel | None]
 ) -> list[tuple[str, str]] | None:
     """Return (name, SHA-256) of the wheels built for locked packages, as recorded in the lock.
 
@@ -162,15 +158,13 @@ def made_of(
     for package, wheel in zip(packages, wheels, strict=True):
         if wheel is not None:
             continue
-        digest = package.get("tool", {}).get("groundcrew", {}).get("sha256")
+        digest = package.tool.groundcrew.sha256
         if digest is None:
             return None
-        found.append((canonicalize_name(package["name"]), str(digest)))
+        found.append((package.key, digest))
     return found
 
 
-def packages_of(packages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+def packages_of(packages: Sequence[LockedPackage]) -> tuple[tuple[str, str], ...]:
     """Return what locked packages install, by name."""
-    return tuple(
-        sorted((canonicalize_name(p["name"]), str(p.get("version", ""))) for p in packages)
-    )
+    return tuple(sorted((package.key, package.version) for package in packages))

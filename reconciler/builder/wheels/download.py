@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import httpx
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from reconciler.builder.build_job import Job
 from reconciler.builder.executor.protocol import Ended, Workshop
 from reconciler.builder.index.filenames import refuse_file_name
 from reconciler.builder.index.proxy import Upstream
 from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.resolve.pylock import LockedFile, LockedPackage
 from reconciler.builder.resolve.uv_errors import untrusted
 from reconciler.certificates import distrusts
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
@@ -54,40 +54,31 @@ def _order(tags: tuple[str, ...]) -> Mapping[str, int]:
     return {tag: number for number, tag in enumerate(tags)}
 
 
-def choose(files: Sequence[dict[str, object]], tags: Sequence[str]) -> dict[str, object] | None:
+def choose(files: Sequence[LockedFile], tags: Sequence[str]) -> LockedFile | None:
     """Return the best wheel of a locked package, or None if none fits."""
     order = _order(tuple(tags))
-    best: tuple[int, dict[str, object]] | None = None
+    best: tuple[int, LockedFile] | None = None
     for file in files:
-        name = str(file.get("name") or str(file.get("url", "")).rsplit("/", 1)[-1])
         try:
-            _, _, _, wheel_tags = parse_wheel_filename(name)
+            _, _, _, wheel_tags = parse_wheel_filename(file.filename)
         except InvalidWheelFilename:
             continue
         ranks = [order[str(t)] for t in wheel_tags if str(t) in order]
         if ranks and (best is None or min(ranks) < best[0]):
-            best = (min(ranks), {**file, "name": name})
+            best = (min(ranks), file)
     return best[1] if best is not None else None
 
 
-def locked(package: Mapping[str, Any], tags: Sequence[str]) -> Wheel | None:
+def locked(package: LockedPackage, tags: Sequence[str]) -> Wheel | None:
     """Return the index's wheel of a locked package, or None if it has none that fits.
 
     Raises Stalled("UnsafeWheel") for an invalid file name.
     """
-    chosen: Any = None
-    if "directory" not in package:
-        chosen = choose(package.get("wheels", []), tags)
+    chosen = choose(package.wheels, tags) if package.directory is None else None
     if chosen is None:
         return None
-    refuse_file_name(str(chosen["name"]))
-    return Wheel(
-        canonicalize_name(package["name"]),
-        str(package.get("version", "")),
-        str(chosen["name"]),
-        str(chosen["hashes"]["sha256"]),
-        str(chosen["url"]),
-    )
+    refuse_file_name(chosen.filename)
+    return Wheel(package.key, package.version, chosen.filename, chosen.hashes.sha256, chosen.url)
 
 
 def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:

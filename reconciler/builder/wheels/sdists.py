@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
@@ -13,6 +12,7 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.index.filenames import refuse_file_name
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.resolve.pylock import LockedPackage
 from reconciler.builder.resolve.uv_errors import place_of
 from reconciler.builder.wheels.download import Wheel, fetch
 from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
@@ -33,7 +33,7 @@ class Sdists:
         job: Job,
         recipe: Recipe,
         runtime: Runtime,
-        package: dict[str, Any],
+        package: LockedPackage,
         indexes: Indexes,
         work: Path,
         index: str,
@@ -42,14 +42,13 @@ class Sdists:
 
         Raises Stalled (SourceBuildRefused, HashMismatch, PackageBuildFailed) or Retryable.
         """
-        name, version = canonicalize_name(package["name"]), str(package.get("version", ""))
+        name, version = package.key, package.version
         place = place_of(name, recipe)
-        sdist = package.get("sdist")
+        sdist = package.sdist
         if sdist is None or name not in recipe.source_builds:
             raise refusal(name, version, runtime, place, has_sdist=sdist is not None)
-        filename = str(sdist.get("name") or sdist["url"].rsplit("/", 1)[-1])
-        refuse_file_name(filename)
-        wanted = Wheel(name, version, filename, str(sdist["hashes"]["sha256"]), str(sdist["url"]))
+        refuse_file_name(sdist.filename)
+        wanted = Wheel(name, version, sdist.filename, sdist.hashes.sha256, sdist.url)
         folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
         with MAKING.of(str(folder), job.check):
             if not folder.is_dir():

@@ -13,14 +13,19 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from reconciler.builder.executor.protocol import read_result
+from reconciler.documents import Document, Malformed, Rows, parse
+from reconciler.isolation import read_for
 
 ANSWER_LIMIT = 32 << 20  # bytes
+HERE_LIMIT = 4096  # bytes
 CHUNK_SIZE = 1 << 20  # bytes
 
-Documents = dict[str, Any]
+D = TypeVar("D", bound=Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Command:
     quiet: bool = False
     results: Sequence[Path] = ()
 
-    def document(self, number: int) -> Documents:
+    def document(self, number: int) -> dict[str, Any]:
         """Return the command in the form that the worker reads."""
         return {
             "number": number, "command": list(self.words), "folder": str(self.folder),
@@ -64,31 +69,62 @@ def replace(path: Path, document: Mapping[str, object]) -> None:
     temp.rename(path)
 
 
-def read_document(path: Path) -> Documents:
-    """Return a document of the worker, or {} if it cannot be read just now."""
-    try:
-        found = json.loads(read_result(path, ANSWER_LIMIT) or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+class _Answer(Document):
+    """Answer to a command as the worker writes it."""
+
+    number: int
+    code: int
+    timed_out: bool
+    lines: Rows[str]
+    results: dict[str, tuple[Annotated[int, Field(ge=0)], str]]
+    sha256: str
 
 
-def read_answer(path: Path, number: int) -> Answer | None:
-    """Return the answer to the command with this number, or None while it is not complete."""
-    found = read_document(path)
-    if found.get("number") != number:
-        return None
+class _Here(Document):
+    """Sign of life of the worker: the number of the daemon's last one."""
+
+    beat: int = 0
+
+
+def _read(path: Path, kind: type[D], limit: int) -> D | None:
+    """Return a document of the worker, or None if it cannot be read just now."""
     try:
-        text = json.dumps([found["lines"], found["results"]])
-        if hashlib.sha256(text.encode()).hexdigest() != found["sha256"]:
-            return None
-        results = {
-            str(name): (int(size), str(digest)) for name, (size, digest) in found["results"].items()
-        }
-        lines = tuple(str(line) for line in found["lines"])
-        return Answer(int(found["code"]), bool(found["timed_out"]), lines, results)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return parse(kind, read_result(path, limit) or b"", path.name)
+    except Malformed:
         return None
+
+
+def read_beat(path: Path) -> int:
+    """Return the number of the last sign of life that the worker answered; 0 if it is unknown."""
+    found = _read(path, _Here, HERE_LIMIT)
+    return found.beat if found is not None else 0
+
+
+def read_answer(team: str, path: Path, number: int) -> Answer | None:
+    """Return the answer to the command with this number, or None while it is not complete.
+
+    It is read in a worker process. Raises TooExpensive.
+    """
+    return read_for(team, _answer, path, number)
+
+
+def mark_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever an answer is written, or None if there is no file."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _answer(path: Path, number: int) -> Answer | None:
+    found = _read(path, _Answer, ANSWER_LIMIT)
+    if found is None or found.number != number:
+        return None
+    text = json.dumps([found.lines, found.results])
+    if hashlib.sha256(text.encode()).hexdigest() != found.sha256:
+        return None
+    return Answer(found.code, found.timed_out, tuple(found.lines), found.results)
 
 
 def missing_results(answer: Answer, command: Command) -> Iterator[Path]:

@@ -26,9 +26,10 @@ from reconciler.builder.executor.kubernetes.capacity import Place, Places
 from reconciler.builder.executor.kubernetes.exchange import (
     Answer,
     Command,
+    mark_of,
     missing_results,
     read_answer,
-    read_document,
+    read_beat,
     replace,
 )
 from reconciler.builder.executor.kubernetes.manifest import CONTAINER, MANAGED
@@ -134,12 +135,16 @@ class Session:
         path = self._control / f"answer-{lane}.json"
         begun = time.monotonic()
         looked = running_since = 0.0
+        seen = mark_of(path)
         while True:
-            answer = read_answer(path, number)
-            if answer is not None and not any(missing_results(answer, command)):
-                return answer
             now = time.monotonic()
-            if now - looked > LOOK_AT_POD:
+            mark, is_due = mark_of(path), now - looked > LOOK_AT_POD
+            if mark != seen or is_due:  # a share may show a new file before its content
+                seen = mark
+                answer = read_answer(job.team, path, number)
+                if answer is not None and not any(missing_results(answer, command)):
+                    return answer
+            if is_due:
                 looked = now
                 if self._look(now - begun) and not running_since:
                     running_since = now
@@ -189,7 +194,7 @@ class Session:
 
     def _listen(self) -> None:
         """Check that the worker answers the daemon's signs of life: its node may have vanished."""
-        answered = read_document(self._control / "here.json").get("beat", 0)
+        answered = read_beat(self._control / "here.json")
         if answered != self._answered or self._heard == 0.0:
             self._answered, self._heard = answered, time.monotonic()
         if time.monotonic() - self._heard > self._settings.idle:

@@ -76,6 +76,12 @@ class LockedPackage(Document):
         """The normalised name."""
         return canonicalize_name(self.name)
 
+    @property
+    def address(self) -> str:
+        """The kind of address that it comes from, instead of an index; "" if it does not."""
+        found = {"archive": self.archive, "vcs": self.vcs, "directory": self.directory}
+        return next((kind for kind, value in found.items() if value is not None), "")
+
 
 class Pylock(Document):
     """Lock, as far as it is read back."""
