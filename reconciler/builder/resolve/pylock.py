@@ -79,8 +79,8 @@ class LockedPackage(Document):
     @property
     def address(self) -> str:
         """The kind of address that it comes from, instead of an index; "" if it does not."""
-        found = {"archive": self.archive, "vcs": self.vcs, "directory": self.directory}
-        return next((kind for kind, value in found.items() if value is not None), "")
+        kinds = {"archive": self.archive, "vcs": self.vcs, "directory": self.directory}
+        return next((kind for kind, value in kinds.items() if value is not None), "")
 
 
 class Pylock(Document):
