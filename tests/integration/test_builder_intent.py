@@ -196,6 +196,13 @@ def test_a_module_nobody_imports_cannot_spoil_the_report(bench: Bench) -> None:
     assert verify(bench, bench.recipe(own)) == []
 
 
+def test_a_verification_that_is_killed_names_the_memory(bench: Bench) -> None:
+    """That is how a process ends for which there is no memory left."""
+    text = "import os, sys\nif 'imports' in sys.argv:\n    os.kill(os.getpid(), 9)\n"
+    own = bench.package("acme-own", {"acme_own/__init__.py": text})
+    assert "needed more memory" in refused(bench, bench.recipe(own)).message
+
+
 # ------------------------------------------------------------------------- data and programs
 
 

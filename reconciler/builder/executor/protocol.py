@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,8 @@ from typing import Protocol
 from reconciler.builder.build_job import Job
 from reconciler.builder.index.proxy import Indexes
 
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second if a shell or bwrap reports it
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -21,6 +24,20 @@ class Ended:
     code: int
     output: str
     timed_out: bool = False
+
+    @property
+    def was_killed(self) -> bool:
+        """Return True if it was killed from outside: most likely memory ran out."""
+        return not self.timed_out and self.code in KILLED
+
+    @property
+    def manner(self) -> str:
+        """The way in which the process ended, as a part of a sentence."""
+        if self.timed_out:
+            return "took too long"
+        if self.was_killed:
+            return "was killed, most likely because it needed more memory than there was"
+        return f"ended with code {self.code}"
 
 
 class Workshop(Protocol):

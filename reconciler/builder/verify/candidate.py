@@ -69,5 +69,4 @@ def put_worker(home: Path) -> Path:
 def did_not_end(ended: Ended, what: str) -> Stalled:
     """Return the error for a command that did not finish properly, with its last lines."""
     tail = "\n".join(ended.output.strip().splitlines()[-8:])
-    how = "took too long" if ended.timed_out else f"ended with code {ended.code}"
-    return Stalled("VerificationFailed", f"{what} {how}: {tail}")
+    return Stalled("VerificationFailed", f"{what} {ended.manner}: {tail}")

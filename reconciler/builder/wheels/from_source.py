@@ -88,6 +88,9 @@ class WheelMaker:
         if ended.timed_out:
             message = f"it took longer than {self.settings.build_timeout:g} s"
             raise Stalled(FAILED, f"{source.name} does not build a wheel: {message}", source.place)
+        if ended.was_killed:
+            message = f"{source.name} does not build a wheel: its build {ended.manner}"
+            raise Stalled(FAILED, message, source.place)
         if ended.code != 0 or len(wheels) != 1:
             message = f"{source.name} does not build a wheel: {causes(ended.output)}"
             raise Stalled(FAILED, message, source.place)
