@@ -40,7 +40,7 @@ class One:
 
     spec: Json
     image: LabImage
-    state: Json = field(default_factory=lambda: pod_status.waiting("ContainerCreating"))
+    state: Json
     last: Json | None = None
     ready: bool = False
     restarts: int = 0
@@ -54,6 +54,10 @@ class One:
     @property
     def over(self) -> bool:
         return "terminated" in self.state
+
+    @property
+    def succeeded(self) -> bool:
+        return self.over and self.state["terminated"]["exitCode"] == 0
 
     def status(self) -> Json:
         return pod_status.container(
@@ -83,7 +87,9 @@ class PodLife(threading.Thread):
         self.phase = "Pending"
 
     def _one(self, spec: Json) -> One:
-        return One(spec, self.node.images.get(spec["image"], LabImage()))
+        first = self.pod["spec"].get("initContainers")
+        state = pod_status.waiting("PodInitializing" if first else "ContainerCreating")
+        return One(spec, self.node.images.get(spec["image"], LabImage()), state)
 
     # ------------------------------------------------------------------- requests from the kubelet
 
@@ -219,7 +225,8 @@ class PodLife(threading.Thread):
                 mounts, variables = volumes.mounts(one.spec), volumes.environment(one.spec)
                 break
             except (MountError, ApiError, HTTPError) as error:  # or its namespace is going away
-                one.state = pod_status.waiting("ContainerCreating", str(error))
+                reason = "PodInitializing" if self.inits else "ContainerCreating"
+                one.state = pod_status.waiting(reason, str(error))
                 self._put(self.phase)
                 if not self._pause(1.0):
                     return False
@@ -338,7 +345,7 @@ class PodLife(threading.Thread):
         status: Json = {
             "phase": phase, "startTime": self.started, "hostIP": "127.0.0.1",
             "conditions": self._conditions.document(
-                phase, ready=ready, initialized=all(one.over for one in self.inits)),
+                phase, ready=ready, initialized=all(one.succeeded for one in self.inits)),
             "containerStatuses": [one.status() for one in self.ones],
             **({"reason": reason} if reason else {}), **({"message": message} if message else {}),
         }  # fmt: skip

@@ -134,9 +134,11 @@ class Conditions:
         over = phase in {"Succeeded", "Failed"}
         why = "" if ready else {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(
             phase, "ContainersNotReady")  # fmt: skip
+        before = "" if initialized else "ContainersNotInitialized"
+        before = "PodCompleted" if phase == "Succeeded" else before
         return [
             self._one("PodReadyToStartContainers", not over),
-            self._one("Initialized", initialized or over, "PodCompleted" if over else ""),
+            self._one("Initialized", initialized, before),
             self._one("Ready", ready, why),
             self._one("ContainersReady", ready, why),
         ]

@@ -52,6 +52,13 @@ def path_of(kind: str, namespace: str = "", name: str = "", sub: str = "") -> st
     return "/".join(parts)
 
 
+def plural_of(kind: str) -> str:
+    """Return the plural by which the API names a manifest's kind."""
+    singular = kind.lower()
+    plurals = {"y": singular[:-1] + "ies", "s": singular + "es"}
+    return plurals.get(singular[-1], singular + "s")
+
+
 class Api:
     """Client of the API server for one user; safe to use from many threads."""
 
@@ -104,10 +111,10 @@ class Api:
 
     def apply(self, document: Mapping[str, Any], namespace: str = "") -> Json:
         """Create or replace the object of a manifest, by server-side apply."""
-        meta, kind = document["metadata"], document["kind"].lower()
-        plural = {"y": kind[:-1] + "ies", "s": kind + "es"}.get(kind[-1], kind + "s")
+        meta = document["metadata"]
         space = meta.get("namespace", namespace)
-        path = path_of(plural, space, meta["name"]) + "?fieldManager=lab&force=true"
+        path = path_of(plural_of(document["kind"]), space, meta["name"])
+        path += "?fieldManager=lab&force=true"
         return self.call("PATCH", path, document, "application/apply-patch+yaml")
 
     def patch(

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.provisioner import Provisioner
 from tests.harness.control_plane import ControlPlane
-from tests.harness.kube_api import Api, ApiError, Json, path_of, wait_for
+from tests.harness.kube_api import Api, ApiError, Json, path_of, plural_of, wait_for
 
 NODES = ("lab-0", "lab-1", "lab-2")
 
@@ -76,6 +76,11 @@ class Administration:
         """Create or replace the objects of manifests."""
         for document in documents:
             self.api.apply(document, namespace)
+
+    def remove(self, document: Json) -> None:
+        """Delete the object of a manifest, without waiting for that."""
+        meta = document["metadata"]
+        self.api.delete(plural_of(document["kind"]), meta.get("namespace", ""), meta["name"])
 
     def account(
         self, namespace: str, name: str, rules: Mapping[str, Iterable[Json]] | None = None

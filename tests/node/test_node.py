@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from tests.harness.kube_api import Json, wait_for
-from tests.harness.node.images import debian, write_image
+from tests.harness.node.images import DEBIAN_IMAGE
 from tests.harness.node.node import Node
-from tests.harness.node.programs import cache
 
-DEBIAN = "example.test/debian:1"
 SCRIPT = "id -u; cat /proc/1/comm; touch /etc/here || echo refused; exit 7"
 
 
@@ -19,11 +17,10 @@ def _ended(node: Node, space: str) -> Json | None:
 
 def test_a_jobs_command_runs_in_a_container(node: Node) -> None:
     """It runs as the image's user, alone in its namespaces, on a read-only root."""
-    if DEBIAN not in node.runtime.images():
-        node.runtime.load(write_image(cache() / "debian.tar", DEBIAN, debian(), {}))
+    node.runtime.load_debian()
     space = node.namespace("work")
     container = {
-        "name": "main", "image": DEBIAN, "command": ["sh", "-c", SCRIPT],
+        "name": "main", "image": DEBIAN_IMAGE, "command": ["sh", "-c", SCRIPT],
         "securityContext": {"runAsUser": 50000, "readOnlyRootFilesystem": True},
     }  # fmt: skip
     pod = {"restartPolicy": "Never", "containers": [container]}

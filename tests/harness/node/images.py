@@ -16,6 +16,7 @@ from typing import Any
 from tests.harness.node.programs import cache
 
 PAUSE = "example.test/pause:1"
+DEBIAN_IMAGE = "example.test/debian:1"
 DEBIAN = (
     "ca-certificates,dumb-init,libbz2-1.0,libexpat1,libffi8,liblzma5,libncursesw6,libreadline8,"
     "libsqlite3-0,libssl3,libuuid1,netbase,zlib1g"
@@ -50,14 +51,15 @@ def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) ->
     return archive
 
 
-def debian() -> Path:
-    """Return a small Debian; make it first if there is none."""
-    found = cache() / "debian"
+def debian(*packages: str) -> Path:
+    """Return a small Debian with more packages; make it first if there is none."""
+    found = cache() / "-".join(["debian", *packages])
     if not found.exists():
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             root = Path(folder) / "debian"
             subprocess.run(
-                ["debootstrap", "--variant=minbase", f"--include={DEBIAN}", "bookworm", str(root)],
+                ["debootstrap", "--variant=minbase",
+                 f"--include={','.join([DEBIAN, *packages])}", "bookworm", str(root)],
                 check=True, capture_output=True, timeout=900,
             )  # fmt: skip
             shutil.rmtree(root / "var/cache/apt")

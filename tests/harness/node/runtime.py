@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.harness.kube_api import wait_for
-from tests.harness.node.images import PAUSE, write_image
+from tests.harness.kube_api import Json, wait_for
+from tests.harness.node.images import DEBIAN_IMAGE, PAUSE, debian, write_image
 from tests.harness.node.network import PODS, Network
 from tests.harness.node.programs import Programs, cache, end
 
@@ -96,6 +96,23 @@ class Runtime:
     def load(self, archive: Path) -> None:
         """Load an image's archive."""
         self.ctr("images", "import", str(archive), timeout=600)
+
+    def load_debian(self) -> None:
+        """Make sure that the node has a small Debian as an image."""
+        if DEBIAN_IMAGE not in self.images():
+            archive = write_image(cache() / "debian.tar", DEBIAN_IMAGE, debian(), {})
+            self.load(archive)
+            archive.unlink()
+
+    def process(self, pod: Json, container: str) -> int:
+        """Return the first process of a running container, by its number on this machine."""
+        statuses = pod["status"]["containerStatuses"]
+        (name,) = (s["containerID"].rpartition("/")[2] for s in statuses if s["name"] == container)
+        for line in self.ctr("tasks", "ls").splitlines():
+            task, pid, *_ = line.split()
+            if task == name:
+                return int(pid)
+        raise AssertionError(f"the container {container} does not run")
 
     def ctr(self, *words: str, timeout: float = 60) -> str:
         """Run containerd's own client."""
