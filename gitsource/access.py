@@ -62,7 +62,7 @@ def check_url(url: str, allowed: tuple[str, ...]) -> None:
     scheme = scheme_of(url) if _is_address(url) else ""
     if not scheme:  # not shown: an invalid host or port may be a password
         raise Stalled(
-            "SourceUnknown", "git.url is no address: write https://host/path or git@host:path"
+            "SourceUnknown", "git.url is not an address: write https://host/path or git@host:path"
         )
     if scheme not in allowed:
         raise Stalled(
@@ -72,7 +72,7 @@ def check_url(url: str, allowed: tuple[str, ...]) -> None:
         )
     if shown(url) != url:
         secret = SECRET_FILES.get(scheme, SECRET_FILES[""])
-        raise Stalled("SourceUnknown", f"git.url {shown(url)} may hold no {secret}")
+        raise Stalled("SourceUnknown", f"git.url {shown(url)} may not contain a {secret}")
 
 
 HARMLESS = (

@@ -401,7 +401,7 @@ def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]
                     made.rollout_place,
                     made.object,
                     "InstanceTaken",
-                    f"instance {name} is also asked for by {others}; one of them must let it go",
+                    f"instance {name} is also requested by {others}; remove it from all but one",
                 )
             )
     for mades in shared.values():

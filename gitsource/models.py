@@ -49,19 +49,23 @@ class Model(BaseModel):
 class Metadata(Model):
     """Metadata of a definition."""
 
-    name: Name = Field(description="a DNS-1123 label, unique in the repo")
+    name: Name = Field(description="name of the object: a DNS-1123 label, unique in the repo")
 
 
 class IndexModel(Model):
     """Package index."""
 
-    name: Name = Field(description="how logs and messages call it")
-    url: IndexUrl = Field(description="the address of its simple API, without credentials")
+    name: Name = Field(description="name of the index in logs and messages")
+    url: IndexUrl = Field(description="URL of its simple API, without credentials")
     packages: Annotated[Some[Glob], Field(min_length=1)] = Field(
-        description="name globs: these come from this index and from no other"
+        description="globs of package names that come from this index and from no other"
     )
-    credentials: Name | None = Field(None, description="a secret's name, never a value")
-    caBundle: RepoPath | None = Field(None, description="PEM file in the team's folder")  # noqa: N815
+    credentials: Name | None = Field(
+        None, description="name of the secret with the credentials, never a value"
+    )
+    caBundle: RepoPath | None = Field(  # noqa: N815
+        None, description="PEM file with the index's certificate authority, in the team's folder"
+    )
 
 
 class FileModel(Model):
@@ -70,9 +74,11 @@ class FileModel(Model):
     jar: Jar | None = Field(
         None, description="group:artifact:version, or group:artifact:version:classifier"
     )
-    url: IndexUrl | None = Field(None, description="where it is fetched, without credentials")
-    sha256: Sha256 = Field(description="what its content must hash to")
-    path: FileTarget | None = Field(None, description="where it goes, such as bin/duckdb")
+    url: IndexUrl | None = Field(None, description="URL to download from, without credentials")
+    sha256: Sha256 = Field(description="SHA-256 of the content")
+    path: FileTarget | None = Field(
+        None, description="path of the file within the build, such as bin/duckdb"
+    )
     mode: Mode = Field("0644", description="permissions, in quotes")
 
     @model_validator(mode="after")
@@ -90,11 +96,16 @@ class ImportBudgetModel(Model):
     `files`, `opens` and `bytes` are the same on every machine; `time` is not.
     """
 
-    files: Count | None = Field(None, description="files of the build that its imports need")
-    opens: Count | None = Field(None, description="files opened while importing, Python's own too")
-    bytes: Size | None = Field(None, description="size of those files, such as 200Mi")
+    files: Count | None = Field(
+        None, description="limit on files of the build that its imports need"
+    )
+    opens: Count | None = Field(
+        None,
+        description="limit on files that are opened during the imports, including Python's own",
+    )
+    bytes: Size | None = Field(None, description="limit on the size of these files, such as 200Mi")
     time: Duration | None = Field(
-        None, description="how long importing takes; longer where much else is going on"
+        None, description="limit on the time that the imports take; it is longer on a busy machine"
     )
 
 
@@ -109,10 +120,10 @@ class ChecksModel(Model):
     dags: Some[RepoPath] = Field(
         default_factory=list, description="DAG files in the team's folder that must parse"
     )
-    timeout: Duration = Field(300.0, description="how long the imports may take")
+    timeout: Duration = Field(300.0, description="time limit of the imports")
     importBudget: ImportBudgetModel = Field(  # noqa: N815
         default_factory=ImportBudgetModel,
-        description="what the imports may cost; no limit if empty",
+        description="limits on the cost of the imports; no limit if empty",
     )
 
 
@@ -133,9 +144,11 @@ class WaveModel(Model):
     """Instances that activate together."""
 
     instances: Annotated[Some[Name], Field(min_length=1)] = Field(
-        description="instances of the same team"
+        description="instances of this wave, all of the same team"
     )
-    soak: Duration = Field(0.0, description="how long this wave must be active before the next")
+    soak: Duration = Field(
+        0.0, description="time for which this wave must be active before the next one starts"
+    )
 
 
 class FragmentSpec(Model):
@@ -160,25 +173,32 @@ class FragmentSpec(Model):
     )
     files: Some[FileModel] = Field(default_factory=list, description="jars and programs")
     env: Annotated[dict[EnvName, str], Field(max_length=500)] = Field(
-        default_factory=dict, description="set in every process that loads the build"
+        default_factory=dict,
+        description="environment variables of every process that loads the build",
     )
-    checks: ChecksModel = Field(default_factory=ChecksModel, description="what verification proves")
+    checks: ChecksModel = Field(default_factory=ChecksModel, description="checks of verification")
 
 
 class EnvironmentSpec(FragmentSpec):
     """Environment of a team."""
 
-    suspend: bool = Field(False, description="start nothing new for this environment")
-    extends: Few[Name] = Field(default_factory=list, description="fragments, in this order")
-    rollout: Few[WaveModel] = Field(default_factory=list, description="waves, one after the other")
+    suspend: bool = Field(False, description="whether nothing new is started for this environment")
+    extends: Few[Name] = Field(
+        default_factory=list, description="fragments to include, in this order"
+    )
+    rollout: Few[WaveModel] = Field(
+        default_factory=list, description="waves of the rollout, one after the other"
+    )
 
 
 class KubernetesModel(Model):
     """Airflow from the official chart."""
 
-    namespace: Name = Field(description="of the Helm release")
-    release: Name = Field(description="its name")
-    context: str | None = Field(None, description="kubeconfig context; in-cluster when absent")
+    namespace: Name = Field(description="namespace of the Helm release")
+    release: Name = Field(description="name of the Helm release")
+    context: str | None = Field(
+        None, description="kubeconfig context; if absent, the daemon's own cluster"
+    )
 
 
 Command = Annotated[list[str], Field(min_length=1, max_length=50)]
@@ -187,75 +207,101 @@ Command = Annotated[list[str], Field(min_length=1, max_length=50)]
 class ComponentModel(Model):
     """Commands of a local component: lists of words, run without a shell."""
 
-    restart: Command = Field(description="restarts the component and ends when it is up")
-    status: Command | None = Field(None, description="exits 0 while the component is up")
+    restart: Command = Field(
+        description="command that restarts the component and ends when it is up"
+    )
+    status: Command | None = Field(
+        None, description="command that exits with 0 while the component is up"
+    )
 
 
 class LocalModel(Model):
     """Airflow on the daemon's machine."""
 
-    python: AbsolutePath = Field(description="the interpreter that runs Airflow")
-    airflowHome: AbsolutePath = Field(description="AIRFLOW_HOME")  # noqa: N815
+    python: AbsolutePath = Field(description="interpreter that runs Airflow")
+    airflowHome: AbsolutePath = Field(description="AIRFLOW_HOME of the instance")  # noqa: N815
     components: Annotated[dict[ComponentName, ComponentModel], Field(max_length=50)] = Field(
-        description="by name"
+        description="components by name"
     )
 
 
 class ApiModel(Model):
     """Airflow's REST API."""
 
-    url: ApiUrl = Field(description="address of the API server or webserver")
-    credentials: Name | None = Field(None, description="a secret's name, never a value")
+    url: ApiUrl = Field(description="URL of the API server or webserver")
+    credentials: Name | None = Field(
+        None, description="name of the secret with the credentials, never a value"
+    )
 
 
 class DrainModel(Model):
     """Time for running tasks to finish, and what happens afterwards."""
 
-    timeout: Duration = Field(900.0, description="how long to wait for running tasks")
+    timeout: Duration = Field(900.0, description="longest wait for running tasks")
     onTimeout: Literal["abort", "proceed"] = Field(  # noqa: N815
-        "abort", description="give up with nothing changed, or go on"
+        "abort",
+        description="`abort` gives up and changes nothing; `proceed` continues while tasks "
+        "still run",
     )
 
 
 class ProbeModel(Model):
     """Time for the instance to become healthy."""
 
-    timeout: Duration = Field(300.0, description="after the restart; then it goes back")
+    timeout: Duration = Field(
+        300.0,
+        description="time limit for becoming healthy after the restart; then the instance is "
+        "rolled back",
+    )
 
 
 class WindowModel(Model):
     """Times at which activations may start."""
 
-    cron: Cron = Field(description="when it opens, in quotes")
-    duration: Duration = Field(description="how long it stays open")
-    timezone: Timezone = Field("UTC", description="in which the cron is read")
+    cron: Cron = Field(description="time at which the window opens, in quotes")
+    duration: Duration = Field(description="time for which it stays open")
+    timezone: Timezone = Field("UTC", description="time zone of the cron expression")
 
 
 class MaintenanceModel(Model):
     """Settings for moving an instance to another build."""
 
-    drain: DrainModel = Field(default_factory=DrainModel, description="before the switch")
-    probe: ProbeModel = Field(default_factory=ProbeModel, description="after the switch")
-    window: WindowModel | None = Field(None, description="any time when absent")
+    drain: DrainModel = Field(
+        default_factory=DrainModel, description="wait for running tasks before the switch"
+    )
+    probe: ProbeModel = Field(
+        default_factory=ProbeModel, description="health check after the switch"
+    )
+    window: WindowModel | None = Field(
+        None, description="times at which activations may start; if absent, at any time"
+    )
 
 
 class DagsGitModel(Model):
     """DAGs that a container of the release's own pods fetches from git, as git-sync does."""
 
-    container: Name = Field(description="its name; git-sync's are found without")
-    path: AbsolutePath | None = Field(None, description="the DAG folder, if Airflow does not say")
+    container: Name = Field(
+        description="name of the container; one from git-sync is found without it"
+    )
+    path: AbsolutePath | None = Field(
+        None, description="DAG folder, if Airflow's configuration does not tell"
+    )
 
 
 class DagsModel(Model):
     """Location of the DAGs of a release whose pods do not show it; exactly one of these."""
 
-    claim: Name | None = Field(None, description="a claim in the release's namespace")
-    subPath: RepoPath | None = Field(None, description="the folder in the claim")  # noqa: N815
-    path: AbsolutePath | None = Field(
-        None, description="the DAG folder, where the claim is mounted; Airflow's own when absent"
+    claim: Name | None = Field(
+        None, description="persistent volume claim in the release's namespace"
     )
-    image: AbsolutePath | None = Field(None, description="a folder of the Airflow image")
-    git: DagsGitModel | None = Field(None, description="a container that fetches them")
+    subPath: RepoPath | None = Field(None, description="folder within the claim")  # noqa: N815
+    path: AbsolutePath | None = Field(
+        None,
+        description="DAG folder at which the claim is mounted; if absent, the one of Airflow's "
+        "configuration",
+    )
+    image: AbsolutePath | None = Field(None, description="folder in the Airflow image")
+    git: DagsGitModel | None = Field(None, description="container that fetches the DAGs")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -271,30 +317,33 @@ class InstanceChecksModel(Model):
 
     runAs: Literal["isolated", "release"] = Field(  # noqa: N815
         "isolated",
-        description="`release`: with the release's own variables, secrets and volumes, so that "
-        "DAGs that read a variable or connection can be judged",
+        description="`release` parses with the release's own variables, secrets and volumes, so "
+        "that DAGs that read a variable or connection can be judged; `isolated` "
+        "without them",
     )
 
 
 class InstanceSpec(Model):
     """Airflow deployment; exactly one of `kubernetes`, `local`."""
 
-    team: Name = Field(description="whose environments it takes")
-    suspend: bool = Field(False, description="start nothing new on this instance")
-    kubernetes: KubernetesModel | None = Field(None, description="a release of the chart")
-    local: LocalModel | None = Field(None, description="an Airflow on the daemon's machine")
-    api: ApiModel = Field(description="how its REST API is reached")
+    team: Name = Field(description="team whose environments the instance takes")
+    suspend: bool = Field(False, description="whether nothing new is started on this instance")
+    kubernetes: KubernetesModel | None = Field(None, description="release of the Helm chart")
+    local: LocalModel | None = Field(None, description="Airflow on the daemon's machine")
+    api: ApiModel = Field(description="access to Airflow's REST API")
     loadInto: Annotated[Few[ComponentName], Field(min_length=1)] | None = Field(  # noqa: N815
-        None, description="the components that load the build; all when absent"
+        None, description="components that load the build; if absent, all"
     )
     maintenance: MaintenanceModel = Field(
-        default_factory=MaintenanceModel, description="how it is taken to another build"
+        default_factory=MaintenanceModel,
+        description="settings for moving the instance to another build",
     )
     dags: DagsModel | None = Field(
-        None, description="where a release's DAGs are; found in its pods when absent"
+        None, description="location of the release's DAGs; if absent, it is read from the pods"
     )
     checks: InstanceChecksModel = Field(
-        default_factory=InstanceChecksModel, description="how its DAGs are parsed before the switch"
+        default_factory=InstanceChecksModel,
+        description="settings for parsing its DAGs before the switch",
     )
 
     @model_validator(mode="after")

@@ -56,10 +56,10 @@ def refused(entry: Entry, limit: int) -> Finding | None:
         return Finding(place, entry.path, "TooLarge", words)
     folder, team = entry.path.split("/")[:2]
     if folder == "teams" and not LABEL.fullmatch(team):
-        words = "call a team's folder by at most 63 lower-case letters, digits and -"
+        words = "name a team's folder with at most 63 lower-case letters, digits and -"
         return Finding(place, entry.path, "InvalidValue", words)
     if folder == "teams" and team == RESERVED:
-        words = f"no team is called {RESERVED}: such a folder holds source packages; rename it"
+        words = f"a team cannot be named {RESERVED}, the folder for source packages; rename it"
         return Finding(place, entry.path, "InvalidValue", words)
     return None
 
@@ -147,7 +147,7 @@ def wrong_instance(
         mine = sorted(n for n, i in instances.items() if i.team == team)
         return (
             "UnknownInstance",
-            f"there is no instance {name} that reads well; team {team} has: "
+            f"there is no instance {name} that can be read; team {team} has: "
             f"{', '.join(mine) or 'none'}",
         )
     if instances[name].team != team:

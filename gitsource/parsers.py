@@ -240,13 +240,13 @@ def _settled(text: Text, found: ReadFile | str) -> ReadFile:
     if isinstance(found, ReadFile):
         return found
     log.error("%s cannot be read:\n%s", text.path, found)
-    words = "it cannot be read, and the daemon's log says why; look for what is unusual in it"
+    words = "it cannot be read, and the daemon's log says why; look for unusual content in it"
     return _unread(text, "ReadFailed", words)
 
 
 def _skipped(text: Text) -> ReadFile:
     whose = f"team {text.team}" if text.team else "the platform"
-    words = f"not read: {SPENT.format(whose)}; look for what is unusual in its other files"
+    words = f"not read: {SPENT.format(whose)}; look for unusual content in its other files"
     return _unread(text, TOO_EXPENSIVE, words, skipped=True)
 
 

@@ -156,7 +156,7 @@ class Merge:
         entries = below(self.tree, path)
         names = {e.path for e in entries}
         if not names & {f"{path}/pyproject.toml", f"{path}/setup.py"}:
-            self.wrong(place, "MissingFile", f"{path} has no pyproject.toml; is the path right?")
+            self.wrong(place, "MissingFile", f"{path} has no pyproject.toml; check the path")
             return False
         for entry in entries:
             if self._is_refused(entry, place):
@@ -165,7 +165,7 @@ class Merge:
             self.wrong(
                 place,
                 "TooLarge",
-                f"{path} is larger than {self.limits.package >> 20} MiB; keep data elsewhere",
+                f"{path} is larger than {self.limits.package >> 20} MiB; store data somewhere else",
             )
             return False
         return True
@@ -183,7 +183,7 @@ class Merge:
         entry = self.tree.entries().get(path)
         self.needs["file", path] = entry.blob if entry is not None else ""
         if entry is None:
-            self.wrong(place, "MissingFile", f"{path} is not in the repo; is the path right?")
+            self.wrong(place, "MissingFile", f"{path} is not in the repo; check the path")
         elif self._is_refused(entry, place):
             pass
         elif entry.size > TEXT_LIMIT:
@@ -206,9 +206,7 @@ class Merge:
         for key, variables in ((("env",), self.env), (("build", "env"), self.build_env)):
             size = sum(len(f"{name}={value}\0".encode()) for name, value in variables.items())
             if size > ENV_LIMIT:
-                message = (
-                    f"env has {size} bytes; it may have {ENV_LIMIT}: put what is long in a file"
-                )
+                message = f"env has {size} bytes (limit {ENV_LIMIT}); move long values into a file"
                 self.wrong(self.read.place("spec", *key), "TooLarge", message)
 
     def _build_constraint(self, text: str, folder: str, place: Place) -> None:
@@ -276,7 +274,7 @@ class Merge:
         ordered = sorted(self.files, key=lambda item: f"{item.target}/")
         for one, other in pairwise(ordered):
             if f"{other.target}/".startswith(f"{one.target}/"):
-                words = f"{other.target} cannot be there beside {one.target}; write another path"
+                words = f"{other.target} conflicts with {one.target}; choose another path"
                 self.wrong(self.files[other], "InvalidValue", words)
 
     def recipe(self, timeout: float) -> Recipe:
@@ -351,7 +349,7 @@ def merge(
             merging.wrong(
                 read.place("spec", "extends", i),
                 "UnknownFragment",
-                f"there is no shared/{name}.yaml that reads well; known: "
+                f"there is no shared/{name}.yaml that can be read; known: "
                 f"{', '.join(sorted(fragments)) or 'none'}",
             )
         else:

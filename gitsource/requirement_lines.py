@@ -126,7 +126,7 @@ def _option(text: str, kind: Kind) -> str:
     value = value.strip().strip("\"'")
     explain = OPTIONS.get(LONG.get(option, option))
     if explain is None:
-        return f"options of pip mean nothing here; write {_noun(kind)}s alone, such as {kind.value}"
+        return f"options of pip are not supported; write {_noun(kind)}s alone, such as {kind.value}"
     return explain(value, kind)
 
 
@@ -134,8 +134,10 @@ def _of_file(value: str, kind: Kind) -> str:
     key = "requirements" if kind is Kind.REQUIREMENT else "constraints"
     name = shown(value) or "that file"
     if kind is Kind.CONSTRAINT:
-        return f"no file is included from here; name {name} in the key `{key}`, too"
-    return f"no file is included here; copy the lines of {name} into `{key}`, one item for each"
+        return f"files cannot be included; add {name} to the key `{key}` as well"
+    return (
+        f"files cannot be included here; copy the lines of {name} into `{key}`, one item for each"
+    )
 
 
 def _of_constraint(value: str, _kind: Kind) -> str:
@@ -160,7 +162,7 @@ def _of_index(value: str, _kind: Kind) -> str:
 
 def _of_editable(value: str, kind: Kind) -> str:
     if kind is Kind.CONSTRAINT:
-        return f"it is no version; write name==version, such as {kind.value}"
+        return f"it is not a version; write name==version, such as {kind.value}"
     return _source(value, kind) or _folder_words("", "", value)
 
 
@@ -209,7 +211,7 @@ def _decoration(text: str, kind: Kind) -> str:
     if INSTALL.match(text):
         return f"write the package alone, such as {kind.value}, without the command"
     if text.endswith("\\"):
-        return f"no line goes on in the next one; write each {_noun(kind)} in one line"
+        return f"lines cannot be continued; write each {_noun(kind)} in one line"
     bare = without_comment(text)
     if bare != text and kind is Kind.REQUIREMENT:
         item = shown(bare) or kind.value
@@ -256,7 +258,7 @@ def _source(text: str, kind: Kind) -> str:
             f"write `{shown(name or 'acme')} @ ./packages/{shown(name or 'acme')}`"
         )
     if semicolon:
-        return "an in-repo package has no markers; write it without what follows the `;`"
+        return "an in-repo package cannot have markers; remove everything from the `;` on"
     return "" if in_repo(text) is not None else _folder_words(name, listed, source)
 
 
@@ -353,7 +355,7 @@ def _specifier(text: str, kind: Kind) -> str:
         instead += f"; {marker.strip()}"
     elif semicolon:
         return (
-            f"what follows the `;` is no marker; write for example "
+            f"what follows the `;` is not a valid marker; write for example "
             f"{shown(name + instead)}; python_version < '3.12'"
         )
     if canonicalize_name(match[1]) == "python":

@@ -87,7 +87,7 @@ class Source:
                 raise
             if self._named is None:
                 raise self._left() from error
-            log.warning("the mirror is damaged, and is fetched anew: %s", error)
+            log.warning("the mirror is damaged and is fetched again: %s", error)
             self._wipe()
             definitions = self._read(None)
         if not self._files.entries() and self._is_empty(definitions.commit.revision):
@@ -165,7 +165,7 @@ class Source:
             self._git(["update-ref", "--stdin"], lines.encode())
             self._git(["gc", "--quiet"])
         except (GroundcrewError, OSError) as error:
-            log.warning("the mirror cannot be tidied; it is tried again: %s", error)
+            log.warning("git gc failed in the mirror; it is retried: %s", error)
 
     def _fresh(self) -> Assembly:
         return Assembly(
@@ -225,7 +225,7 @@ class Source:
                 reason, words = "SourceUnreachable", ""
             else:
                 self._damaged = True
-                reason, words = "MirrorDamaged", "the mirror is damaged and is fetched anew: "
+                reason, words = "MirrorDamaged", "the mirror is damaged and is fetched again: "
             raise Retryable(reason, f"tree {tree[:10]}: {words}{error.message}") from error
 
     def _environment(self) -> dict[str, str]:
@@ -291,7 +291,7 @@ class Source:
         return output
 
     def _left(self) -> Retryable:
-        words = f"{self._mirror} is damaged; the daemon fetches it anew when it next reads it"
+        words = f"{self._mirror} is damaged; the daemon fetches it again the next time it reads it"
         return Retryable("MirrorDamaged", words)
 
     def _unread(self, words: str) -> Retryable:

@@ -115,10 +115,10 @@ class _Builder:
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise self._problem("WrongType", "a key must be a word", key_node)
+                raise self._problem("WrongType", "a key must be a string", key_node)
             key = self._text(key_node)
             if key in found:
-                raise self._problem("DuplicateKey", f"{key!r} is here twice; keep one", key_node)
+                raise self._problem("DuplicateKey", f"{key!r} appears twice; remove one", key_node)
             found[key] = self.build(value_node, (*path, key), depth + 1)
             self._note((*path, key, "__key__"), key_node)
         return found

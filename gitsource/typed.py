@@ -108,11 +108,11 @@ def _instead(path: Path, detail: ErrorDetails) -> str:
             close = _name_like(detail["input"]) if context["pattern"] == NAME else ""
             return words + (f"; {close} would do" if close else "")
         case "too_short":
-            return "write at least one item, or leave the key away"
+            return "write at least one item, or remove the key"
         case "too_long":
             return f"write at most {context['max_length']} items"
         case "string_too_short":
-            return "write something, or leave the item away"
+            return "write something, or remove the item"
         case "string_too_long":
             return f"write at most {context['max_length']} characters"
         case _:

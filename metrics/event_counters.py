@@ -23,14 +23,17 @@ MESSAGE_RESULTS = ("failed", "sent", "skipped")
 IMPORTS: Mapping[str, tuple[str, str]] = {
     "import_seconds": (
         "groundcrew_import_seconds",
-        "Time to import all that the newest build of an environment brings.",
+        "Time to import everything in the newest build of an environment.",
     ),
-    "import_files": ("groundcrew_import_files", "Files of that build that its imports need."),
-    "import_bytes": ("groundcrew_import_bytes", "Bytes of these files."),
+    "import_files": (
+        "groundcrew_import_files",
+        "Files of that build that are opened by its imports.",
+    ),
+    "import_bytes": ("groundcrew_import_bytes", "Size of these files in bytes."),
 }
 REGRESSION = (
     "groundcrew_import_regression_ratio",
-    "How many times as much the imports of that build cost as the one before; 1: no regression.",
+    "Cost of that build's imports divided by that of the previous build; 1: no regression.",
 )
 
 
@@ -134,27 +137,43 @@ class Tally:
             (team, result, ""): 0 for team in teams for result in ("ready", "cancelled")
         }
         yield self._counter(
-            "build", "groundcrew_build", "Builds that ended.", ("team", "result", "reason"),
-            teams, builds,
-        )  # fmt: skip
+            "build",
+            "groundcrew_build",
+            "Ended builds.",
+            ("team", "result", "reason"),
+            teams,
+            builds,
+        )
         ended: dict[Labels, int] = {
             (name, result): 0 for name in instances for result in ACTIVATION_RESULTS
         }
         yield self._counter(
-            "activation", "groundcrew_activation", "Activations that ended.",
-            ("instance", "result"), instances, ended,
-        )  # fmt: skip
+            "activation",
+            "groundcrew_activation",
+            "Ended activations.",
+            ("instance", "result"),
+            instances,
+            ended,
+        )
         yield self._counter(
-            "rollback", "groundcrew_rollback", "Rollbacks, and what set them off.",
-            ("instance", "trigger"), instances, {},
-        )  # fmt: skip
+            "rollback",
+            "groundcrew_rollback",
+            "Rollbacks by trigger.",
+            ("instance", "trigger"),
+            instances,
+            {},
+        )
         drifts: dict[Labels, int] = {
             (name, str(kind)): 0 for name in instances for kind in DriftKind
         }
         yield self._counter(
-            "drift", "groundcrew_drift", "What was found changed on the share, by what it was.",
-            ("instance", "kind"), instances, drifts,
-        )  # fmt: skip
+            "drift",
+            "groundcrew_drift",
+            "Unexpected changes that were found on the share, by kind.",
+            ("instance", "kind"),
+            instances,
+            drifts,
+        )
         yield from self._histograms(teams)
         yield from self._messages()
         yield from self._costs(set(environments))
@@ -164,9 +183,11 @@ class Tally:
         found = [(IMPORTS[key], values) for key, values in self._imports.items()]
         for (metric, text), values in [*found, (REGRESSION, ratios)]:
             yield gauges(
-                metric, text, ["environment"],
+                metric,
+                text,
+                ["environment"],
                 (([name], values[name]) for name in sorted(values.keys() & environments)),
-            )  # fmt: skip
+            )
 
     def _counter(
         self,
@@ -187,29 +208,35 @@ class Tally:
         counts = {**dict.fromkeys(MESSAGE_RESULTS, 0), **self._history.message_counts()}
         counts.pop("pending", None)
         family = CounterMetricFamily(
-            "groundcrew_notification", "Messages by what became of them.", labels=["result"]
+            "groundcrew_notification", "Messages by result.", labels=["result"]
         )
         for state, count in sorted(counts.items()):
             family.add_metric([state], count)
         yield family
         yield gauge(
             "groundcrew_notifications_pending",
-            "Messages that were tried and not taken yet.",
+            "Messages whose delivery failed and will be retried.",
             self._history.late_messages(),
         )
 
     def _histograms(self, teams: Collection[str]) -> Iterator[Metric]:
         shapes: Mapping[str, tuple[str, str, list[str]]] = {
             "build": (
-                "groundcrew_build_duration_seconds", "From queued to ready.", ["team"],
+                "groundcrew_build_duration_seconds",
+                "Time of a build from queued to ready.",
+                ["team"],
             ),
             "activation": (
-                "groundcrew_activation_duration_seconds", "Time in a phase.", ["phase"],
+                "groundcrew_activation_duration_seconds",
+                "Time that activations spend in each phase.",
+                ["phase"],
             ),
             "commit": (
-                "groundcrew_commit_to_active_seconds", "From a seen commit to active.", [],
+                "groundcrew_commit_to_active_seconds",
+                "Time from when a commit is seen until it is active.",
+                [],
             ),
-        }  # fmt: skip
+        }
         for key, (name, text, labels) in shapes.items():
             family = HistogramMetricFamily(name, text, labels=labels)
             for values, histogram in sorted(self._times[key].items()):

@@ -98,9 +98,12 @@ class Exporter(Collector):
         """Yield every metric, as of now."""
         with self._lock:
             leads = self._leader()
-            yield gauge("groundcrew_leader", "1 while this process leads.", int(leads))
+            yield gauge("groundcrew_leader", "1 if this process is the leader.", int(leads))
             yield gauges(
-                "groundcrew_info", "This process; always 1.", ["version"], [([_version()], 1)]
+                "groundcrew_info",
+                "Version of this process; always 1.",
+                ["version"],
+                [([_version()], 1)],
             )
             yield from self._loop()
             if leads:
@@ -118,8 +121,7 @@ class Exporter(Collector):
         if self._sandbox is not None and _has_local(records):
             yield gauges(
                 "groundcrew_builds_confined",
-                "1 while builds for local instances run in the sandbox, 0 while nothing confines "
-                "them.",
+                "1 if builds for local instances run in the sandbox, 0 if they are not confined.",
                 ["setting"],
                 [([self._sandbox.setting], int(self._sandbox.confined))],
             )
@@ -130,7 +132,7 @@ class Exporter(Collector):
 
     def _loop(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
-            "groundcrew_reconcile_duration_seconds", "Time of one cycle of the loop."
+            "groundcrew_reconcile_duration_seconds", "Duration of one cycle of the daemon's loop."
         )
         family.add_metric([], self._reconcile.buckets(), self._reconcile.total)
         yield family
@@ -144,12 +146,12 @@ class Exporter(Collector):
         yield polls
         yield gauge(
             "groundcrew_source_last_success_timestamp_seconds",
-            "When the environments repo last answered, in seconds since the epoch; 0 for never.",
+            "Time of the last successful poll of the environments repo; 0 if there was none.",
             self._last_poll,
         )
         yield gauge(
             "groundcrew_source_poll_interval_seconds",
-            "Seconds between two polls, as it is set.",
+            "Configured seconds between two polls.",
             self._poll_interval,
         )
 
@@ -158,7 +160,7 @@ class Exporter(Collector):
             yield gauge("groundcrew_store_bytes", "Bytes used on the share.", self._store_bytes())
         yield gauges(
             "groundcrew_team_store_bytes",
-            "Bytes on the share that a team's builds hold; what teams share counts for each.",
+            "Bytes on the share used by a team's builds; shared files count for each team.",
             ["team"],
             (([team], size) for team, size in sorted(self._team_bytes().items())),
         )
@@ -167,11 +169,11 @@ class Exporter(Collector):
             return
         yield gauge("groundcrew_share_size_bytes", "Size of the share's file system.", space.size)
         yield gauge(
-            "groundcrew_share_free_bytes", "What the share has left for the daemon.", space.free
+            "groundcrew_share_free_bytes", "Free space on the share for the daemon.", space.free
         )
         yield gauge(
             "groundcrew_share_checked_timestamp_seconds",
-            "When the share last answered, in seconds since the epoch.",
+            "Time at which the share last responded, in seconds since the epoch.",
             space.at,
         )
 

@@ -47,12 +47,12 @@ KINDS: Mapping[str, Kind] = {
     "ActivationAborted": Kind(
         Severity.WARNING,
         "activation given up",
-        "Nothing was switched; the instance runs what it had. It is tried again by itself.",
+        "Nothing was switched; the instance keeps its previous build. It is retried automatically.",
     ),
     "BuildFailed": Kind(
         Severity.WARNING,
         "build failed",
-        "Nothing live was touched. Mend it and commit; `groundcrew logs {name}` has all.",
+        "Nothing live was touched. Fix it and commit; `groundcrew logs {name}` shows the log.",
     ),
     "RolledBack": Kind(
         Severity.WARNING,
@@ -68,16 +68,16 @@ KINDS: Mapping[str, Kind] = {
     ),
     "Drifted": Kind(
         Severity.WARNING,
-        "changed on the share by somebody else",
+        "changed on the share from outside",
         "Pointer and loader are written again as they are recorded; a lost build is made again if "
         "the definition still asks for it. Find out who writes to the share.",
     ),
     "DriftStays": Kind(
         Severity.WARNING,
-        "what was changed on the share cannot be put right",
-        "It is tried again by itself. `groundcrew status` says what is in the way.",
+        "a change on the share cannot be repaired",
+        "It is retried automatically. `groundcrew status` shows the reason.",
     ),
-    "DriftHealed": Kind(Severity.INFO, "the share is as recorded again"),
+    "DriftHealed": Kind(Severity.INFO, "the share matches the records again"),
     "BuildNotLoaded": Kind(
         Severity.CRITICAL,
         "not running its build",
@@ -87,12 +87,12 @@ KINDS: Mapping[str, Kind] = {
     ),
     "ShareMissing": Kind(
         Severity.CRITICAL,
-        "the share is not there",
+        "the share is missing",
         "Nothing is built or activated until it is mounted again; what runs goes on.",
     ),
-    "ShareBack": Kind(Severity.INFO, "the share is there again"),
+    "ShareBack": Kind(Severity.INFO, "the share is back"),
     "ObjectStalled": Kind(
-        Severity.WARNING, "stalled", "This object is left as it is until the file is mended."
+        Severity.WARNING, "stalled", "This object is left as it is until the file is fixed."
     ),
     "SourceFailed": Kind(
         Severity.WARNING,
@@ -120,7 +120,7 @@ OTHERS: Mapping[tuple[str, str], str] = {
     ("operator", "ActivationAborted"): "rollback by {who} given up",
     ("operator", "RolledBack"): "rollback by {who} failed",
     ("operator", "Degraded"): "DEGRADED, in a rollback by {who}",
-    ("deletion", "ActivationStarted"): "going to the bare base, as no environment names it",
+    ("deletion", "ActivationStarted"): "returning to the bare base: no environment names it",
     ("deletion", "ActivationActive"): "on the bare base, as no environment names it",
 }
 """Titles of activations that no commit requested, by their trigger."""

@@ -33,13 +33,13 @@ def standing(status: Status, records: Records, now: float) -> Iterator[Metric]:
     yield from _builds(records)
     yield gauges(
         "groundcrew_object_problem",
-        "What is wrong with an object; always 1. The source says where it came up.",
+        "Problems of objects; always 1. The source says where the problem was found.",
         ["object", "team", "source", "reason"],
         ((labels, 1) for labels in sorted(problems(status, records, now))),
     )
     yield gauge(
         "groundcrew_stalled_objects",
-        "Objects with a mistake that a person must mend.",
+        "Objects with a problem that a person must fix.",
         len({f.object for f in status.findings}),
     )
 
@@ -47,7 +47,7 @@ def standing(status: Status, records: Records, now: float) -> Iterator[Metric]:
 def _environments(status: Status) -> Iterator[Metric]:
     yield gauges(
         "groundcrew_environment_info",
-        "An environment and how it stands; always 1.",
+        "Environments and their state; always 1.",
         ["environment", "team", "sync_status", "health_status", "revision", "suspended"],
         (
             ([e.name, e.team, str(e.sync), str(e.health), e.revision, _flag(e.suspended)], 1)
@@ -59,7 +59,7 @@ def _environments(status: Status) -> Iterator[Metric]:
 def _instances(status: Status, records: Records) -> Iterator[Metric]:
     yield gauges(
         "groundcrew_instance_info",
-        "An instance and how it stands; always 1.",
+        "Instances and their state; always 1.",
         [
             "instance", "team", "environment", "sync_status", "health_status", "revision",
             "suspended", "build",
@@ -74,13 +74,13 @@ def _instances(status: Status, records: Records) -> Iterator[Metric]:
     )  # fmt: skip
     yield gauges(
         "groundcrew_instance_phase",
-        "The phase that an instance is in; always 1.",
+        "Current phase of each instance; always 1.",
         ["instance", "team", "phase"],
         (([i.name, i.team, i.phase or "None"], 1) for i in status.instances),
     )
     yield gauges(
         "groundcrew_instance_waiting",
-        "On what a wanted activation waits; always 1.",
+        "Reason why a pending activation waits; always 1.",
         ["instance", "team", "on"],
         (
             ([i.name, i.team, waits_on(i.waits_on) or "other"], 1)
@@ -90,14 +90,14 @@ def _instances(status: Status, records: Records) -> Iterator[Metric]:
     )
     yield gauges(
         "groundcrew_instance_rolled_back",
-        "An operator took the instance back from what is wanted, and it stays so; always 1.",
+        "Instances that an operator rolled back and that stay there; always 1.",
         ["instance", "team"],
         (([i.name, i.team], 1) for i in status.instances if i.rolled_back_by),
     )
     yield gauges(
         "groundcrew_instance_processes",
-        "Processes of components that have proven what they have loaded; `local`: whether they "
-        "read it from folders of their own machine.",
+        "Processes of components that have proven which build they loaded; `local`: whether "
+        "they read it from folders of their own machine.",
         ["instance", "team", "local"],
         (
             ([name, record.team, _flag(is_local)], count)
@@ -110,7 +110,7 @@ def _instances(status: Status, records: Records) -> Iterator[Metric]:
     )
     yield gauges(
         "groundcrew_quarantined_builds",
-        "Builds that failed on the instance, or were rolled back, and are not tried again there.",
+        "Builds that failed or were rolled back on the instance and are not tried there again.",
         ["instance", "team"],
         (([i.name, i.team], len(i.quarantined)) for i in status.instances),
     )
@@ -119,11 +119,13 @@ def _instances(status: Status, records: Records) -> Iterator[Metric]:
 def _builds(records: Records) -> Iterator[Metric]:
     phases = Counter(build.phase for build in records.builds.values())
     yield gauge(
-        "groundcrew_build_queue_depth", "Builds that wait for a place.", phases[BuildPhase.QUEUED]
+        "groundcrew_build_queue_depth",
+        "Builds that wait for a free slot.",
+        phases[BuildPhase.QUEUED],
     )
     yield gauges(
         "groundcrew_builds",
-        "Builds that are recorded, by phase.",
+        "Recorded builds by phase.",
         ["phase"],
         (([str(phase)], phases[phase]) for phase in BuildPhase),
     )

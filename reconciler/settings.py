@@ -39,15 +39,23 @@ class Section(BaseModel):
 class GitSettings(Section):
     """Location of the environments repo, and limits for reading it."""
 
-    url: str = Field("", description="https, ssh, git@host:path, file:// or an absolute path")
-    branch: str = Field("main", description="the branch that counts")
-    poll_interval: float = Field(10.0, gt=0, description="seconds between two polls")
-    timeout: float = Field(60.0, gt=0, description="seconds one git operation may take")
-    allow_schemes: tuple[str, ...] = Field(
-        ("https", "ssh", "file"), description="of `url`; another one is refused"
+    url: str = Field(
+        "",
+        description="URL of the environments repo: https, ssh, git@host:path, file:// or an "
+        "absolute path",
     )
-    max_blob_bytes: int = Field(1 << 20, gt=0, description="larger definition files are refused")
-    max_package_bytes: int = Field(64 << 20, gt=0, description="limit of one in-repo package")
+    branch: str = Field("main", description="branch to read")
+    poll_interval: float = Field(10.0, gt=0, description="seconds between two polls")
+    timeout: float = Field(60.0, gt=0, description="time limit of one git operation, in seconds")
+    allow_schemes: tuple[str, ...] = Field(
+        ("https", "ssh", "file"), description="URL schemes that are allowed for `url`"
+    )
+    max_blob_bytes: int = Field(
+        1 << 20, gt=0, description="largest definition file that is accepted, in bytes"
+    )
+    max_package_bytes: int = Field(
+        64 << 20, gt=0, description="largest in-repo package that is accepted, in bytes"
+    )
 
 
 class BuilderSettings(Section):
@@ -56,77 +64,112 @@ class BuilderSettings(Section):
     parallel: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
-        description="builds at once on this machine, fair between teams",
+        description="number of builds at once on this machine, shared fairly between teams",
     )
     sandbox: Literal["auto", "require", "off"] = Field(
         "auto",
-        description="of builds: `require` refuses to start where they cannot be confined, `auto` "
-        "warns, `off` does not confine them",
+        description="sandbox for builds: `require` refuses to start if builds cannot be "
+        "confined, `auto` only warns, `off` runs them unconfined",
     )
     user: str = Field(
-        "nobody", min_length=1, description="whom builds run as when the daemon is root; not root"
+        "nobody",
+        min_length=1,
+        description="user that builds run as if the daemon is root; may not be root",
     )
     readable: tuple[Path, ...] = Field(
         (),
-        description="further files and folders that builds may read, such as libraries in /opt",
+        description="additional files and folders that builds may read, such as libraries in /opt",
     )
-    default_index: str = Field("", description="the public index; empty: uv's own default")
-    maven_repository: str = Field("", description="empty: Maven Central")
+    default_index: str = Field("", description="URL of the public index; empty: the default of uv")
+    maven_repository: str = Field(
+        "", description="URL of the Maven repository for jars; empty: Maven Central"
+    )
     allow_hosts: tuple[str, ...] = Field(
         (),
-        description="globs of hosts, or host:port, that indexes and files may be on although their "
-        "address is loopback or link-local, or a public index leads to a private one",
+        description="globs of hosts, or of host:port, that builds may reach even if the address "
+        "is loopback or link-local, or if a public index redirects to a private "
+        "address",
     )
-    resolve_timeout: float = Field(120.0, gt=0, description="seconds of one resolution")
-    build_timeout: float = Field(900.0, gt=0, description="seconds to build one wheel from source")
-    verify_timeout: float = Field(600.0, gt=0, description="seconds of one verification")
-    memory_bytes: int = Field(4 << 30, gt=0, description="limit of one build process")
+    resolve_timeout: float = Field(
+        120.0, gt=0, description="time limit of one resolution, in seconds"
+    )
+    build_timeout: float = Field(
+        900.0, gt=0, description="time limit for building one wheel from source, in seconds"
+    )
+    verify_timeout: float = Field(
+        600.0, gt=0, description="time limit of one verification, in seconds"
+    )
+    memory_bytes: int = Field(
+        4 << 30, gt=0, description="memory limit of one build process, in bytes"
+    )
     processes: int = Field(
         1024,
         gt=0,
-        description="processes and threads of one confined build command; when the daemon is root, "
-        "of all that `user` runs",
+        description="limit on processes and threads of one confined build command; if the "
+        "daemon is root, of everything that `user` runs",
     )
-    file_bytes: int = Field(2 << 30, gt=0, description="largest file a build may write")
-    cache_dir: Path | None = Field(None, description="default: <state_dir>/cache")
+    file_bytes: int = Field(
+        2 << 30, gt=0, description="largest file that a build may write, in bytes"
+    )
+    cache_dir: Path | None = Field(
+        None, description="folder for caches; default: <state_dir>/cache"
+    )
 
 
 class LocalSettings(Section):
     """Interpreters and commands that instances with `local:` may run on this machine."""
 
     allow: tuple[str, ...] = Field(
-        (), description="path globs of interpreters and commands that may be run; none by default"
+        (),
+        description="path globs of the interpreters and commands that may be run; by default none",
     )
 
 
 class JobSettings(Section):
     """Jobs in which builds for instances on Kubernetes run."""
 
-    namespace: str = Field("groundcrew-builds", description="in every cluster; nothing else in it")
-    deadline: float = Field(3600.0, gt=0, description="seconds after which a Job is ended")
-    start_timeout: float = Field(300.0, gt=0, description="seconds until its pod must run")
-    idle: float = Field(60.0, gt=0, description="seconds without the daemon after which it ends")
-    ttl: int = Field(600, ge=0, description="seconds an ended Job is kept to be looked at")
-    cpu: str = Field("2", description="CPU limit, a Kubernetes quantity")
+    namespace: str = Field(
+        "groundcrew-builds",
+        description="namespace for the Jobs, in every cluster; it should contain nothing else",
+    )
+    deadline: float = Field(3600.0, gt=0, description="time limit of a Job, in seconds")
+    start_timeout: float = Field(
+        300.0, gt=0, description="time limit for a Job's pod to start running, in seconds"
+    )
+    idle: float = Field(
+        60.0,
+        gt=0,
+        description="seconds without contact to the daemon after which a Job ends by itself",
+    )
+    ttl: int = Field(600, ge=0, description="seconds for which an ended Job is kept for inspection")
+    cpu: str = Field("2", description="CPU limit, as a Kubernetes quantity")
     cpu_request: str = Field(
         "1m",
-        description="CPU that a node must have free for a Job, and a Job's weight where CPU is "
-        "short: by default it has no more than all pods without requests together",
+        description="CPU request, as a Kubernetes quantity. It is also the Job's weight when "
+        "CPU is scarce; the default gives a Job no more than all pods without "
+        "requests have together",
     )
-    memory: str = Field("4Gi", description="memory limit, a Kubernetes quantity")
-    memory_request: str = Field("512Mi", description="memory that a node must have free for a Job")
+    memory: str = Field("4Gi", description="memory limit, as a Kubernetes quantity")
+    memory_request: str = Field("512Mi", description="memory request, as a Kubernetes quantity")
     priority_class: str = Field(
-        "", description="PriorityClass of the Jobs' pods; the chart makes one below all others"
+        "", description="PriorityClass of the Jobs' pods; the chart creates one below all others"
     )
-    scratch: str = Field("8Gi", description="limit of local disk, a Kubernetes quantity")
+    scratch: str = Field("8Gi", description="limit on local disk, as a Kubernetes quantity")
     run_as: Literal["image", "namespace"] = Field(
         "image",
-        description="the user of Airflow's own pods, or whom the Jobs' namespace says (OpenShift)",
+        description="user of the Jobs: `image` is the user of Airflow's own pods, `namespace` "
+        "the user that the Jobs' namespace assigns (OpenShift)",
     )
-    pull_secrets: tuple[str, ...] = Field((), description="secrets in the Jobs' namespace")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="of their pods")
-    tolerations: tuple[dict[str, Any], ...] = Field((), description="of their pods")
-    index_port: int = Field(8086, ge=0, le=65535, description="where Jobs read packages; 0: any")
+    pull_secrets: tuple[str, ...] = Field(
+        (), description="image pull secrets in the Jobs' namespace"
+    )
+    node_selector: dict[str, str] = Field(
+        default_factory=dict, description="node selector of the Jobs' pods"
+    )
+    tolerations: tuple[dict[str, Any], ...] = Field((), description="tolerations of the Jobs' pods")
+    index_port: int = Field(
+        8086, ge=0, le=65535, description="port at which Jobs read packages; 0: any free port"
+    )
 
 
 class ClusterSettings(Section):
@@ -135,15 +178,22 @@ class ClusterSettings(Section):
     parallel_builds: int = Field(
         4,
         ge=1,
-        description="Jobs at once: each build and each inspection has one at a time",
+        description="number of Jobs at once; each build and each inspection has one at a time",
     )
-    parallel_activations: int = Field(8, ge=1, description="instances at once")
-    request_timeout: float = Field(15.0, gt=0, description="seconds of one API request")
+    parallel_activations: int = Field(
+        8, ge=1, description="number of instances that are activated at once"
+    )
+    request_timeout: float = Field(
+        15.0, gt=0, description="time limit of one API request, in seconds"
+    )
     schedule_timeout: float = Field(
-        60.0, ge=0, description="seconds a pod may find no node, while a cluster grows"
+        60.0,
+        ge=0,
+        description="seconds for which a pod may remain without a node, for clusters that add "
+        "nodes on demand",
     )
     index_host: str = Field(
-        "", description="the daemon's address for this cluster's Jobs; empty: POD_IP, or loopback"
+        "", description="address of the daemon for this cluster's Jobs; empty: POD_IP, or loopback"
     )
 
 
@@ -151,20 +201,24 @@ class KubernetesSettings(Section):
     """Instances with `kubernetes:`. The share is mounted at the same path in every pod: `share`."""
 
     kubeconfig: Path | None = Field(
-        None, description="contexts of further clusters; empty: KUBECONFIG or ~/.kube/config"
+        None,
+        description="kubeconfig file with the contexts of further clusters; empty: KUBECONFIG "
+        "or ~/.kube/config",
     )
     clusters: dict[str, ClusterSettings] = Field(
-        default_factory=dict, description="by context; `in-cluster` is the daemon's own cluster"
+        default_factory=dict,
+        description="limits of each cluster by kubeconfig context; `in-cluster` is the daemon's "
+        "own cluster",
     )
     volume: dict[str, Any] = Field(
         default_factory=lambda: {"persistentVolumeClaim": {"claimName": "groundcrew-share"}},
-        description="the share as a Kubernetes volume source, in every namespace",
+        description="the share as a Kubernetes volume source, the same in every namespace",
     )
     jobs: JobSettings = JobSettings()
     verify_dags: bool = Field(
         True,
-        description="parse each release's DAGs with a build before the switch, in a Job in the "
-        "release's namespace",
+        description="whether each release's DAGs are parsed with a new build before the switch, "
+        "in a Job in the release's namespace",
     )
 
     def cluster(self, context: str | None) -> ClusterSettings:
@@ -185,27 +239,34 @@ class KubernetesSettings(Section):
 class HttpSettings(Section):
     """The daemon's HTTP server."""
 
-    host: str = Field("127.0.0.1", description="where it listens; `0.0.0.0` is everywhere")
-    port: int = Field(8085, ge=0, le=65535, description="0: any free port")
-    enabled: bool = Field(True, description="metrics, webhooks, API and pages; all or nothing")
+    host: str = Field("127.0.0.1", description="address to listen on; `0.0.0.0` is all addresses")
+    port: int = Field(8085, ge=0, le=65535, description="port to listen on; 0: any free port")
+    enabled: bool = Field(
+        True, description="whether the server runs, with metrics, webhooks, API and pages"
+    )
     read: Literal["auto", "token", "anyone"] = Field(
         "auto",
-        description="who may read pages and API: `token` whoever has a token, `anyone` everybody; "
-        "`auto` is `anyone` on loopback while there is no tokens file, else `token`",
+        description="who may read pages and API: `token` means only holders of a token, "
+        "`anyone` means everybody; `auto` is `anyone` on loopback if there is no "
+        "tokens file, otherwise `token`",
     )
     metrics: Literal["read", "anyone"] = Field(
         "read",
-        description="who may read `/metrics`, which names objects: `read` as `read` says, such as "
-        "a Prometheus with a token, `anyone` everybody",
+        description="who may read `/metrics`, which contains names of objects: `read` applies "
+        "the setting `read`, so that Prometheus may need a token; `anyone` means "
+        "everybody",
     )
     user_header: str = Field(
-        "", description="where an authenticating proxy names the user; empty: not believed"
+        "",
+        description="header in which an authenticating proxy names the user; empty: none is "
+        "trusted",
     )
     proxies: tuple[str, ...] = Field(
-        ("127.0.0.1", "::1"), description="addresses or networks from which user_header is believed"
+        ("127.0.0.1", "::1"),
+        description="addresses or networks of the proxies whose user_header is trusted",
     )
     operators: tuple[str, ...] = Field(
-        (), description="users named by the proxy who may operate; all others read"
+        (), description="users, as named by the proxy, who may operate; all others may only read"
     )
 
 
@@ -215,32 +276,43 @@ class ActivationSettings(Section):
     settle: float = Field(
         30.0,
         ge=0,
-        description="seconds that each restarted pod must stay up before its instance is healthy",
+        description="seconds for which each restarted pod must stay up before its instance "
+        "counts as healthy",
     )
     watch: float = Field(
         120.0,
         ge=0,
-        description="seconds that an instance is watched once its pools are restored; if it does "
-        "not stay healthy it goes back",
+        description="seconds for which an instance is watched after its pools are restored; it "
+        "is rolled back if it does not stay healthy",
     )
-    parallel: int = Field(8, ge=1, description="activations at once")
-    retry_first: float = Field(15.0, gt=0, description="seconds before a first retry; doubles")
-    retry_most: float = Field(1800.0, gt=0, description="seconds that it doubles up to")
+    parallel: int = Field(8, ge=1, description="number of activations at once")
+    retry_first: float = Field(
+        15.0,
+        gt=0,
+        description="seconds before the first retry; each further retry waits twice as long",
+    )
+    retry_most: float = Field(
+        1800.0, gt=0, description="longest wait between two retries, in seconds"
+    )
 
 
 class GcSettings(Section):
     """Garbage collection of the share."""
 
     interval: float = Field(3600.0, gt=0, description="seconds between two collections")
-    grace: float = Field(86400.0, ge=0, description="seconds kept beyond the last possible use")
-    keep: int = Field(3, ge=1, description="newest builds kept per environment")
+    grace: float = Field(
+        86400.0, ge=0, description="seconds for which builds are kept after their last possible use"
+    )
+    keep: int = Field(3, ge=1, description="number of newest builds kept for each environment")
 
 
 class QuotaSettings(Section):
     """Limits on how much of the share a team's builds may use. Shared files count for each team."""
 
-    bytes: int = Field(0, ge=0, description="of each team; 0: no limit")
-    teams: dict[str, int] = Field(default_factory=dict, description="of single teams, in bytes")
+    bytes: int = Field(0, ge=0, description="quota of each team in bytes; 0: no limit")
+    teams: dict[str, int] = Field(
+        default_factory=dict, description="quotas of individual teams in bytes, by team"
+    )
 
     def of(self, team: str) -> int:
         """Return the quota of a team in bytes; 0 means no limit."""
@@ -258,21 +330,29 @@ STATUSES = "commit-status"
 class RouteSettings(Section):
     """Receiver of notifications: which teams and severities it gets, and its address."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$", description="the log says it")
-    kind: Literal["slack", "webhook"] = Field(
-        "slack", description="`webhook` is JSON for programs of your own"
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,39}$",
+        description="name of the route, as it appears in logs and metrics",
     )
-    secret: str = Field("slack", pattern=DIRECTORY, description="its directory with the file `url`")
+    kind: Literal["slack", "webhook"] = Field(
+        "slack", description="`slack`, or `webhook`, which sends JSON to a program of your own"
+    )
+    secret: str = Field(
+        "slack",
+        pattern=DIRECTORY,
+        description="directory of the secret below `secrets_dir`; it has a file `url`",
+    )
     channel: str = Field(
         "",
         pattern=r"^(#?[\w.-]{1,80})?$",
-        description="Slack by a bot, with threads: the channel's id; `secret` has the file `token`",
+        description="for a Slack bot with threads: the id of the channel; `secret` then has a "
+        "file `token`",
     )
     teams: tuple[str, ...] = Field(
-        ("*",), description="globs; what is of no team goes to routes that name `*`"
+        ("*",), description="globs of teams; messages that belong to no team go to routes with `*`"
     )
     severities: tuple[Literal["info", "warning", "critical"], ...] = Field(
-        ("info", "warning", "critical"), description="what is of another severity is not sent there"
+        ("info", "warning", "critical"), description="severities that are sent to this route"
     )
 
 
@@ -281,15 +361,21 @@ class NotifySettings(Section):
 
     routes: tuple[RouteSettings, ...] = Field(
         (RouteSettings(name="slack"),),
-        description="each a table as below; unset: everything goes to `slack`",
+        description="routes, each a table as below; if unset, everything goes to `slack`",
     )
-    digest_above: int = Field(5, ge=1, description="more facts at once than this are one message")
+    digest_above: int = Field(
+        5,
+        ge=1,
+        description="number of simultaneous messages above which they are sent as one digest",
+    )
     digest_seconds: float = Field(
-        60.0, ge=0, description="how long facts are gathered after a route was told that many"
+        60.0, ge=0, description="seconds for which further messages are collected after a digest"
     )
-    log_lines: int = Field(12, ge=0, le=100, description="last lines of a failed build's log")
+    log_lines: int = Field(
+        12, ge=0, le=100, description="number of last lines of a failed build's log in a message"
+    )
     commit_url: str = Field(
-        "", description="a commit's page, with {revision}; empty: found from git.url"
+        "", description="URL of a commit's page, with {revision}; empty: derived from git.url"
     )
 
     @model_validator(mode="after")
@@ -307,13 +393,24 @@ class NotifySettings(Section):
 class StatusSettings(Section):
     """Outcomes of commits as commit statuses on the forge that holds the environments repo."""
 
-    forge: Literal["", "github", "gitlab"] = Field("", description="empty: no statuses")
-    api_url: str = Field("", description="empty: the forge's public service")
-    project: str = Field("", description="owner/name or group/…/name; empty: found from git.url")
-    secret: str = Field(
-        "forge", pattern=DIRECTORY, description="its directory with the file `token`"
+    forge: Literal["", "github", "gitlab"] = Field(
+        "", description="forge that receives commit statuses; empty: none"
     )
-    context: str = Field("groundcrew", min_length=1, max_length=40, description="its statuses")
+    api_url: str = Field("", description="URL of the forge's API; empty: its public service")
+    project: str = Field(
+        "", description="owner/name or group/…/name of the project; empty: derived from git.url"
+    )
+    secret: str = Field(
+        "forge",
+        pattern=DIRECTORY,
+        description="directory of the secret below `secrets_dir`; it has a file `token`",
+    )
+    context: str = Field(
+        "groundcrew",
+        min_length=1,
+        max_length=40,
+        description="context under which the statuses appear",
+    )
 
 
 class Settings(BaseSettings):
@@ -324,31 +421,40 @@ class Settings(BaseSettings):
     )
 
     state_dir: Path = Field(
-        Path("/var/lib/groundcrew"), description="records, caches, logs; local disk, not the share"
+        Path("/var/lib/groundcrew"),
+        description="folder for records, caches and logs; on a local disk, not on the share",
     )
     share: Path = Field(
         Path("/srv/groundcrew"),
-        description="the fileshare as the daemon mounts it; Airflow must see it at the same path",
+        description="the fileshare as mounted by the daemon; Airflow must see it at the same path",
     )
     secrets_dir: Path = Field(
-        Path("/etc/groundcrew/secrets"), description="files, laid out as Kubernetes mounts secrets"
+        Path("/etc/groundcrew/secrets"),
+        description="folder with the secrets as files, in the layout in which Kubernetes mounts "
+        "them",
     )
-    database: str = Field("", description="empty: SQLite in state_dir; or postgresql+psycopg://…")
-    public_url: str = Field("", description="how people reach the daemon, for links in messages")
+    database: str = Field(
+        "", description="postgresql+psycopg://… for PostgreSQL; empty: SQLite in state_dir"
+    )
+    public_url: str = Field(
+        "", description="URL at which people reach the daemon, used for links in messages"
+    )
     prune_fraction: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="a revision that loses more than this of all objects, of the environments or "
-        "of the instances is held",
+        description="a revision that removes more than this fraction of all objects, of the "
+        "environments or of the instances is held until it is confirmed",
     )
     lease_ttl: float = Field(
         10.0,
         gt=1,
         le=LONGEST_LEASE,
-        description="seconds after which another replica takes over from a dead leader",
+        description="seconds after which another replica takes over from a leader that died",
     )
-    log_format: Literal["text", "json"] = Field("text", description="`json`: one object a line")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text`, or `json` for one JSON object per line"
+    )
     git: GitSettings = GitSettings()
     builder: BuilderSettings = BuilderSettings()
     local: LocalSettings = LocalSettings()

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT = 300.0  # seconds per restart command: a scheduler waits for its tasks
 STATUS_TIMEOUT = 20.0
-TIMED_OUT = 124  # the exit code of a command that did not end in time
+TIMED_OUT = 124  # the exit code of a command that did not finish in time
 OUTPUT = 1500  # characters of a failed command's output that are reported
 LAST_WAIT = 5.0  # seconds for a killed command to disappear
 POLL = 0.05  # seconds between two checks of a process that is not our child

@@ -157,7 +157,7 @@ class LocalDriver:
         loader = f"{self._share or '<share>'}/instances/{instance.name}/loader"
         told = ", ".join(sorted(missing))
         words = (
-            f"running without the loader, and so without any build: {told}; "
+            f"running without the loader and therefore without any build: {told}; "
             f"set PYTHONPATH={loader} for it and restart it"
         )
         return Problem("LoaderMissing", words)
@@ -273,12 +273,12 @@ class _Downs:
             code, output = run(component.status, STATUS_TIMEOUT)
             if code == 0:
                 continue
-            words = " ".join(output.split()) or f"its status command ended with {code}"
+            words = " ".join(output.split()) or f"its status command failed with code {code}"
             problem = Problem("ComponentDown", f"{component.name} is down: {words}")
             if code != TIMED_OUT:
                 times = times + 1 if known == mark else 1
                 self._times[instance.name] = (mark, times)
                 return problem, times
-            unknown = f"the status command of {component.name} gave no answer"
+            unknown = f"the status command of {component.name} did not answer"
             silent = silent or Problem("StatusUnknown", unknown)
         return silent, 0

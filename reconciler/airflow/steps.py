@@ -166,9 +166,9 @@ def _deadline_back(instance: Instance, words: str) -> StepResult:
         Verdict.NOT_YET,
         Problem(
             "DrainTimeout",
-            f"the instance has to go back, but {words} after {instance.drain_timeout:.0f} s; it "
-            f"goes back once they have ended. End them, or set `maintenance.drain.onTimeout: "
-            f"proceed`",
+            f"the instance has to be rolled back, but {words} after "
+            f"{instance.drain_timeout:.0f} s; it goes back once they have ended. End them, or set "
+            f"`maintenance.drain.onTimeout: proceed`",
         ),
         after=LOOK_AGAIN,
     )

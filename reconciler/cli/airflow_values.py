@@ -47,7 +47,7 @@ def airflow_values(
     ],
     definitions: Annotated[
         Path | None,
-        typer.Option(help="A checkout of the environments repo; else the daemon's records."),
+        typer.Option(help="Checkout of the environments repo; default: the daemon's records."),
     ] = None,
     local: Annotated[
         str,
@@ -57,7 +57,7 @@ def airflow_values(
             "emptyDir), in a folder of the node that its pods share (a hostPath), or not at all.",
         ),
     ] = "disk",
-    output: Annotated[Form, typer.Option("-o", "--output", help="How to print it.")] = Form.YAML,
+    output: Annotated[Form, typer.Option("-o", "--output", help="Output format.")] = Form.YAML,
 ) -> None:
     """Print the values that connect a release of the official Airflow chart, for `helm -f`.
 

@@ -16,11 +16,11 @@ from reconciler.cli.variables import misspelt
 
 app = typer.Typer(
     name="groundcrew",
-    help="Gives every Airflow instance the Python packages its team needs.",
+    help="Gives every Airflow instance the Python packages that its team needs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 found wrong, 2 misuse, 3 could not reach.",
+    epilog="Exit codes: 0 success, 1 a problem was found, 2 wrong usage, 3 unreachable.",
 )
 
 
@@ -34,10 +34,13 @@ def _version(asked: bool) -> None:
 def groundcrew(
     config: Annotated[
         Path | None,
-        typer.Option(help="The settings file; else GROUNDCREW_CONFIG, else ./groundcrew.toml."),
+        typer.Option(help="Settings file; default: GROUNDCREW_CONFIG, then ./groundcrew.toml."),
     ] = None,
     version: Annotated[  # noqa: ARG001 - its callback prints it and ends the command
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Give every Airflow instance the Python packages its team needs."""
@@ -45,10 +48,12 @@ def groundcrew(
         os.environ["GROUNDCREW_CONFIG"] = str(config)
     named = os.environ.get("GROUNDCREW_CONFIG")
     if named and not Path(named).is_file():
-        raise Misuse(f"there is no settings file {named}; mend --config or GROUNDCREW_CONFIG")
+        raise Misuse(f"there is no settings file {named}; correct --config or GROUNDCREW_CONFIG")
     for name, meant in misspelt(os.environ):
-        hint = f"did you mean {meant}?" if meant else "unset it, or see the settings for its name"
-        warn(f"no setting is read from {name}; {hint}")
+        hint = (
+            f"did you mean {meant}?" if meant else "unset it, or look up the name in the settings"
+        )
+        warn(f"{name} is not a setting and is ignored; {hint}")
 
 
 app.command(rich_help_panel="For teams")(validate.validate)
@@ -58,15 +63,15 @@ app.command(rich_help_panel="The daemon")(run.run)
 app.command(rich_help_panel="The daemon")(run.gc)
 app.command("adopt-share", rich_help_panel="The daemon")(run.adopt_share)
 app.command(rich_help_panel="The daemon")(doctor.doctor)
-app.command(rich_help_panel="How it stands")(status.status)
-app.command(rich_help_panel="How it stands")(plan.plan)
-app.command(rich_help_panel="How it stands")(status.history)
-app.command(rich_help_panel="How it stands")(plan.runtimes)
-app.command(rich_help_panel="How it stands")(logs.logs)
+app.command(rich_help_panel="Status")(status.status)
+app.command(rich_help_panel="Status")(plan.plan)
+app.command(rich_help_panel="Status")(status.history)
+app.command(rich_help_panel="Status")(plan.runtimes)
+app.command(rich_help_panel="Status")(logs.logs)
 app.command(rich_help_panel="Requests to the daemon")(requests.rollback)
 app.command(rich_help_panel="Requests to the daemon")(requests.suspend)
 app.command(rich_help_panel="Requests to the daemon")(requests.resume)
 app.command(rich_help_panel="Requests to the daemon")(requests.retry)
 app.command(rich_help_panel="Requests to the daemon")(requests.refresh)
 app.command("confirm-prune", rich_help_panel="Requests to the daemon")(requests.confirm_prune)
-app.command(rich_help_panel="For a first look")(run.demo)
+app.command(rich_help_panel="Demo")(run.demo)

@@ -26,14 +26,12 @@ def doctor(
         list[str] | None,
         typer.Argument(
             metavar="[CHECK]...",
-            help=f"Only these: {NAMES}.",
+            help=f"Run only these checks: {NAMES}.",
             autocompletion=_names,
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Format, typer.Option("-o", "--output", help="How to print the findings.")
-    ] = Format.TABLE,
+    output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
 ) -> None:
     """Check everything that the daemon depends on, and say what to fix.
 

@@ -47,10 +47,17 @@ CI = {Forge.GITHUB: ".github", Forge.GITLAB: ".gitlab-ci.yml"}
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Empty, or not there yet.")],
-    team: Annotated[str, typer.Option(help="The first team's name.")] = EXAMPLE_TEAM,
-    on: Annotated[Target, typer.Option(help="Where its Airflows run.")] = Target.KUBERNETES,
-    ci: Annotated[Forge, typer.Option(help="Whose CI checks pull requests.")] = Forge.GITHUB,
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Directory to create; it must be empty or not exist yet."
+        ),
+    ],
+    team: Annotated[str, typer.Option(help="Name of the first team.")] = EXAMPLE_TEAM,
+    on: Annotated[
+        Target, typer.Option(help="Where the team's Airflow instances run.")
+    ] = Target.KUBERNETES,
+    ci: Annotated[Forge, typer.Option(help="CI system that checks pull requests.")] = Forge.GITHUB,
 ) -> None:
     """Write an environments repo to start from, which `groundcrew validate` accepts.
 
@@ -58,13 +65,17 @@ def init(
     pull requests. DIR becomes a git repository; nothing is committed.
     """
     if not NAME.match(team):
-        raise Misuse(f"{team!r} is no team's name: lower case letters, digits and - between them")
+        raise Misuse(
+            f"{team!r} is not a valid team name: use lower-case letters, digits and - only"
+        )
     if directory.exists() and (not directory.is_dir() or _used(directory)):
-        raise Misuse(f"{directory} is not empty; name a directory that is, or that is not there")
+        raise Misuse(
+            f"{directory} is not empty; give an empty directory or one that does not exist yet"
+        )
     write(directory, team, on, ci)
     _git(directory)
     files = sum(1 for p in directory.rglob("*") if p.is_file() and ".git" not in p.parts)
-    say(f"{directory}: {files} files; what comes next:")
+    say(f"{directory}: {files} files written. Next steps:")
     for number, step in enumerate(_steps(directory, team), 1):
         say(f"  {number}. {step}")
 
@@ -140,8 +151,8 @@ def _git(directory: Path) -> None:
 
 def _steps(directory: Path, team: str) -> list[str]:
     return [
-        f"write where your Airflows are into {directory}/instances/*.yaml",
-        f"write what team {team} needs into {directory}/teams/{team}/{team}.yaml",
+        f"describe your Airflow instances in {directory}/instances/*.yaml",
+        f"list the packages of team {team} in {directory}/teams/{team}/{team}.yaml",
         f"groundcrew validate {directory}",
         f"git -C {directory} add . && git -C {directory} commit, and push it",
         "set git.url in groundcrew.toml to where it is",

@@ -28,12 +28,12 @@ def logs(
         str,
         typer.Argument(
             metavar="BUILD|ENVIRONMENT",
-            help="A build's key or id, or an environment's newest.",
+            help="Key or id of a build, or the name of an environment for its newest build.",
             autocompletion=completion.environments,
         ),
     ],
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on until the build has ended.")
+        bool, typer.Option("-f", "--follow", help="Follow the log until the build has ended.")
     ] = False,
 ) -> None:
     """Show the log of a build; exit 1 if there is none, or if the followed build failed."""

@@ -32,9 +32,11 @@ class PlanFormat(StrEnum):
 def plan(
     base: Annotated[
         str,
-        typer.Option(help="Plan a pull request: what the checkout changes, seen from this branch."),
+        typer.Option(
+            help="Plan a pull request: the changes of the checkout relative to this branch."
+        ),
     ] = "",
-    path: Annotated[Path, typer.Option(help="The checkout, with --base.")] = Path(),
+    path: Annotated[Path, typer.Option(help="With --base: path of the checkout.")] = Path(),
     runtimes: Annotated[
         str,
         typer.Option(
@@ -43,10 +45,10 @@ def plan(
         ),
     ] = "",
     advisories: Annotated[
-        str, typer.Option(help="With --base: the OSV service that is asked, or `off`.")
+        str, typer.Option(help="With --base: URL of the OSV service for advisories, or `off`.")
     ] = "https://api.osv.dev",
     output: Annotated[
-        PlanFormat, typer.Option("-o", "--output", help="How to print it.")
+        PlanFormat, typer.Option("-o", "--output", help="Output format.")
     ] = PlanFormat.TABLE,
 ) -> None:
     """Show what the newest revision would change, or with --base what a pull request would.
@@ -198,7 +200,7 @@ def _explained(found: Preview) -> Iterator[str]:
 
 def runtimes(
     output: Annotated[
-        Literal["json"], typer.Option("-o", "--output", help="How to print it.")
+        Literal["json"], typer.Option("-o", "--output", help="Output format.")
     ] = "json",
 ) -> None:
     """Print what is installed in each instance's base, for `plan --base` in a CI elsewhere."""

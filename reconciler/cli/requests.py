@@ -34,10 +34,10 @@ Object = Annotated[
     ),
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Until its object is settled; exit 1 if that ended badly.")
+    bool, typer.Option("--wait", help="Wait until the object is settled; exit 1 if it failed.")
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", min=1, help="Seconds that --wait waits at most.")
+    float, typer.Option("--timeout", min=1, help="Time limit of --wait in seconds.")
 ]
 
 

@@ -30,7 +30,7 @@ def run(
     once: Annotated[
         bool,
         typer.Option(
-            "--once", help="End when nothing is left to do; exit 1 if something is wrong."
+            "--once", help="End when nothing is left to do; exit 1 if there is a problem."
         ),
     ] = False,
 ) -> None:
@@ -120,10 +120,14 @@ class JsonLines(logging.Formatter):
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be removed.")
+    ] = False,
     pause: Annotated[
         bool | None,
-        typer.Option("--pause/--resume", help="Collect nothing, here and in the daemon; go on."),
+        typer.Option(
+            "--pause/--resume", help="Pause collection, here and in the daemon, or resume it."
+        ),
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -156,7 +160,7 @@ def gc(
 
 def adopt_share(
     empty: Annotated[
-        bool, typer.Option("--empty", help="It is a new and empty share: all is built again.")
+        bool, typer.Option("--empty", help="The share is new and empty: everything is built again.")
     ] = False,
 ) -> None:
     """Let the records belong to the share that is mounted now; stop the daemon first.
@@ -194,9 +198,9 @@ class DemoAirflow(StrEnum):
 
 def demo(
     airflow: Annotated[
-        DemoAirflow, typer.Option(help="Which Airflow: the newest 3.x, or the newest 2.11.x.")
+        DemoAirflow, typer.Option(help="Airflow version: the newest 3.x or the newest 2.11.x.")
     ] = DemoAirflow.NEWEST,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave it running; Ctrl-C ends it.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep it running until Ctrl-C.")] = False,
 ) -> None:
     """Run the demo with real git, uv and Airflow; takes minutes, not seconds."""
     from reconciler.demo.run import demo as play

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reconciler.settings import Settings
     from reconciler.store.store import Store
 
-Output = Annotated[Format, typer.Option("-o", "--output", help="How to print it.")]
+Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")]
 SHORT = 10  # digits of a revision that are shown to people
 
 
@@ -29,11 +29,13 @@ def status(
     watch: Annotated[
         bool,
         typer.Option(
-            "-w", "--watch", help="Go on, and show what changes; with --check until all is well."
+            "-w",
+            "--watch",
+            help="Keep running and show changes; with --check, until everything is healthy.",
         ),
     ] = False,
     interval: Annotated[
-        float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")
+        float, typer.Option(min=0.2, help="Seconds between two updates of --watch.")
     ] = 2.0,
 ) -> None:
     """Show the status of every instance and environment.
@@ -177,7 +179,7 @@ def history(
     object: Annotated[  # noqa: A002 - how the command's help names it
         str | None,
         typer.Argument(
-            help="environment/NAME, instance/NAME, or NAME; all if absent.",
+            help="environment/NAME, instance/NAME or NAME; if absent, all.",
             autocompletion=completion.objects,
         ),
     ] = None,

@@ -12,10 +12,8 @@ from reconciler.cli.output import Format, print_json, say, warn
 
 
 def validate(
-    path: Annotated[Path, typer.Argument(help="The root of a checkout of the environments repo.")],
-    output: Annotated[
-        Format, typer.Option("-o", "--output", help="How to print the findings.")
-    ] = Format.TABLE,
+    path: Annotated[Path, typer.Argument(help="Root of a checkout of the environments repo.")],
+    output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
 ) -> None:
     """Check every definition of an environments repo; exit 1 if one has a mistake.
 

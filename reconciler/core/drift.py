@@ -77,7 +77,7 @@ def record_share(draft: Draft, problem: Problem | None) -> None:
     if problem is not None:
         draft.event("ShareMissing", REPO, problem.message, reason=problem.reason)
     else:
-        draft.event("ShareBack", REPO, "the share is there again")
+        draft.event("ShareBack", REPO, "the share is back")
 
 
 def record_sights(draft: Draft, sights: Mapping[str, Sight]) -> None:

@@ -48,7 +48,7 @@ class Outside(Protocol):
         """Return True if it seems to, at a cheap look."""
 
     def require_share(self) -> None:
-        """Raise if the share is not there."""
+        """Raise if the share is missing."""
 
     def deviations(self, record: InstanceRecord, *, has_build: bool) -> tuple[Deviation, ...]:
         """Return the differences between the share and the record of an instance."""
@@ -195,7 +195,7 @@ class Looking:
         return found
 
     def _first(self, wanted: frozenset[Wanted], current: frozenset[Wanted]) -> dict[Wanted, bool]:
-        """Look at builds for the first time; none counts as lost if the share is not there."""
+        """Look at builds for the first time; none counts as lost if the share is missing."""
         found = {
             **self._check(wanted - current, self._outside.is_verified),
             **self._check(wanted & current, self._outside.is_present),

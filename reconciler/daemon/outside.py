@@ -39,7 +39,7 @@ class Outside:
         return self._rooms.share.is_present(build, runtime_key)
 
     def require_share(self) -> None:
-        """Raise if the share is not there."""
+        """Raise if the share is missing."""
         self._rooms.share.require()
         if not self._is_installed:
             self._install_loaders()

@@ -112,7 +112,7 @@ def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
     elif not Path(instance.local.airflow_home).is_dir():
         yield Finding(
             Check.LOCAL, about, Level.WARNING, "AirflowHomeMissing",
-            f"{instance.local.airflow_home} is no directory here",
+            f"{instance.local.airflow_home} is not a directory on this machine",
             f"mend local.airflowHome in {instance.place}",
         )  # fmt: skip
     elif missing is not None:

@@ -37,7 +37,7 @@ def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]
     about = str(root)
     if not root.is_dir():
         yield _wrong(
-            about, "ShareMissing", "it is no directory",
+            about, "ShareMissing", "it is not a directory",
             "mount the share there, or set share (GROUNDCREW_SHARE)",
         )  # fmt: skip
         return

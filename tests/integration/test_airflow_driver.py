@@ -54,7 +54,7 @@ STEPS = (Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.RELEASE)
         ("slow", "AirflowUnreachable", "did not answer in time"),
         ("401", "AirflowDenied", "renew the secret <secrets_dir>/red/airflow/"),
         ("403", "AirflowDenied", "renew the secret <secrets_dir>/red/airflow/"),
-        ("html", "AirflowUnexpected", "is the address that of Airflow's API?"),
+        ("html", "AirflowUnexpected", "check that this is the URL of Airflow's API"),
         ("not-json", "AirflowUnexpected", "answered 200"),
         ("429", "AirflowUnexpected", "answered 429"),
         ("500", "AirflowUnexpected", "answered 500"),

@@ -180,7 +180,7 @@ def test_a_status_command_without_an_answer_says_nothing(
     assert {(r.verdict, problem(r).reason) for r in looks} == {(NOT_YET, "StatusUnknown")}
     late = rig.do(Step.PROBE, after=61)
     assert (late.verdict, problem(late).reason) == (FAILED, "GateTimeout")
-    assert "the status command of scheduler gave no answer" in problem(late).message
+    assert "the status command of scheduler did not answer" in problem(late).message
 
 
 # ------------------------------------------------------------------- reports of the old processes

@@ -210,7 +210,7 @@ def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Pag
     """An instance that was never inspected shows no build; a filter without results says so."""
     page.goto(f"/instances/{name_of(6)}")
     main = page.locator("main")
-    expect(main).to_contain_text("It has not been looked at yet.")
+    expect(main).to_contain_text("It has not been checked yet.")
     expect(main).not_to_contain_text("bare base")
     page.goto("/")
     expect(page.get_by_role("row").filter(has_text=name_of(6))).to_contain_text("not known yet")

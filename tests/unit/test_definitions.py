@@ -187,7 +187,7 @@ def test_a_teams_folder_is_called_like_a_team(repo: Path) -> None:
 def test_no_team_is_called_packages(repo: Path) -> None:
     """A team's CI reports what the daemon would: it reads nothing below packages/."""
     found = refused(repo, ENVIRONMENT, "teams/packages/one.yaml")
-    assert "no team is called packages" in found.message
+    assert "a team cannot be named packages" in found.message
 
 
 def test_what_nobody_foresaw_is_the_finding_of_its_file(
@@ -221,7 +221,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
 # ------------------------------------------------------------------------------------- constraints
 
 NO_CONSTRAINT = [
-    ("-r /etc/passwd", "name /etc/passwd in the key `constraints`, too"),
+    ("-r /etc/passwd", "add /etc/passwd to the key `constraints`"),
     ("-c other.txt", "constraints: [other.txt]"),
     ("--index-url https://h.example/", "describe the index in the key `indexes`"),
     ("--extra-index-url=https://h.example/", "url: https://h.example/"),
@@ -304,7 +304,7 @@ SAID = [
     ("spec:", "spec: write keys with values below it, such as `key: value`, not nothing"),
     ("spec: {requirements: x}", "spec.requirements: write a list, such as [one, two], not 'x'"),
     ("spec: {requirements: [[a]]}", "spec.requirements[0]: write a text, not ['a']"),
-    ("spec: {requirements: ['']}", "spec.requirements[0]: write something, or leave the item away"),
+    ("spec: {requirements: ['']}", "spec.requirements[0]: write something, or remove the item"),
     ("spec: {suspend: 1}", "spec.suspend: write true or false, not 1"),
     ("spec: {env: [a]}", "spec.env: write keys with values below it"),
     ("spec: {sourceBuilds: [-a]}", "write a package's name such as zope.interface, not '-a'"),
@@ -328,7 +328,7 @@ SAID = [
         "has `url` and `path` instead",
     ),
     ("spec: {files: [{url: 'https://h/x', sha256: a, path: /usr/lib/x}]}", "such as usr/lib/x"),
-    ("spec: {rollout: [{instances: []}]}", "write at least one item, or leave the key away"),
+    ("spec: {rollout: [{instances: []}]}", "write at least one item, or remove the key"),
     ("spec: {files: [{jar: x, sha256: a}]}", "write group:artifact:version or group:art"),
     ("spec: {checks: {imports: [a-b]}}", "write a module's name such as acme.operators, not 'a-b'"),
     ("spec: {indexes: [{name: a, url: 'https://[', packages: [b]}]}", "write an address such as"),

@@ -12,7 +12,8 @@ from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
 
 STAYS = (
-    "It was rolled back by someone; it stays so until the definition changes or someone says retry."
+    "It was rolled back by someone; it stays there until the definition changes or someone runs "
+    "`groundcrew retry`."
 )
 
 
@@ -55,7 +56,7 @@ def test_a_rollback_by_hand_is_said_until_it_is_over() -> None:
     house.settle()
     define(house, "r3")
     assert (said(house), rolled_back(house)) == (
-        "It runs the build before; the wanted one is not ready.", 0,
+        "It runs the previous build; the requested one is not ready.", 0,
     )  # fmt: skip
 
 
@@ -66,5 +67,6 @@ def test_a_rollback_that_failed_is_not_the_wanted_builds_failure() -> None:
     house.ask(Verb.ROLLBACK, "instance/dev")
     house.settle()
     assert said(house) == (
-        "The rollback that someone asked for failed: it runs the build that it was to leave."
+        "The rollback that someone asked for failed: it still runs the build that was to be "
+        "replaced."
     )

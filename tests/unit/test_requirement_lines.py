@@ -28,8 +28,8 @@ OPTIONS = [
     ("--trusted-host h.example", "`caBundle`"),
     ("--config-settings x=y", "`build`"),
     ("--require-hashes", "the lock records the hash"),
-    ("--no-such-option", "options of pip mean nothing here"),
-    ("-", "options of pip mean nothing here"),
+    ("--no-such-option", "options of pip are not supported"),
+    ("-", "options of pip are not supported"),
 ]
 DECORATED = [
     ("numpy==1.26.4 --hash=sha256:aa --hash=sha256:bb", "write numpy==1.26.4 alone"),
@@ -49,7 +49,7 @@ SOURCES = [
     ("packages/etl-1.0-py3-none-any.whl", "write etl==1.0"),
     ("etl @ packages/etl", "`etl @ ./packages/etl`"),
     ("etl @ file:packages/etl", "`etl @ ./packages/etl`"),
-    ("etl @ ./packages/etl; python_version > '3'", "has no markers"),
+    ("etl @ ./packages/etl; python_version > '3'", "cannot have markers"),
     ("etl @ file:///srv/etl", "`etl @ ./packages/etl`"),
     ("/srv/etl", "a path of one machine"),
     (".", "`acme @ ./packages/acme`"),
@@ -85,7 +85,7 @@ HOPELESS = [
     ("boto3 > dev", "write for example boto3>=1.2,<2"),
     ("boto3 botocore", "an item of its own"),
     ("boto3, botocore", "an item of its own"),
-    ("boto3; on linux", "is no marker"),
+    ("boto3; on linux", "is not a valid marker"),
     ("boto3 = {version = '1'}", "write for example boto3"),
     ("boto3[a b]", "write for example boto3"),
     ('python = "^3.11"', "the Python is the one of the Airflow image"),

@@ -195,7 +195,7 @@ def _is_whole(log: str, since: float) -> bool:
 def _missing(instance: Instance, pods: Collection[Json]) -> str:
     names = ", ".join(sorted(f"{component_of(p)} ({_name(p)})" for p in pods))
     return (
-        f"started without the loader, and so without any build: {names}; upgrade the release with "
-        f"what `groundcrew airflow-values {instance.name}` prints: the share has to be mounted and "
-        f"PYTHONPATH has to name the loader"
+        f"started without the loader and therefore without any build: {names}; upgrade the release "
+        f"with what `groundcrew airflow-values {instance.name}` prints: the share has to be "
+        f"mounted and PYTHONPATH has to name the loader"
     )

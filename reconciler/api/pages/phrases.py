@@ -77,20 +77,20 @@ def _sentence(one: InstanceStatus, coming: BuildRecord | None) -> str:
             return _under_way(one)
         case State.ROLLED_BACK if one.rolled_back_by:
             return (
-                f"The rollback that {one.rolled_back_by} asked for failed: it runs the build that "
-                "it was to leave."
+                f"The rollback that {one.rolled_back_by} asked for failed: it still runs the "
+                "build that was to be replaced."
             )
         case State.ROLLED_BACK:
-            return "The wanted build failed here, and it went back to the build before."
+            return "The requested build failed here, and it was rolled back to the previous build."
         case State.HELD_BACK:
             return (
-                f"It was rolled back by {one.rolled_back_by}; it stays so until the definition "
-                "changes or someone says retry."
+                f"It was rolled back by {one.rolled_back_by}; it stays there until the definition "
+                "changes or someone runs `groundcrew retry`."
             )
         case State.NOT_INSPECTED:
-            return "It has not been looked at yet."
+            return "It has not been checked yet."
         case State.NOT_READABLE | State.BASE_CHANGING:
-            return "It cannot be looked at."
+            return "It cannot be checked."
     return _resting(one, coming)
 
 
@@ -101,14 +101,14 @@ def _under_way(one: InstanceStatus) -> str:
     operator = activation.who or "an operator"
     by_operator = activation.trigger is Trigger.OPERATOR
     if one.state is State.DEGRADED:
-        return "Going back failed as well: it needs a person now."
+        return "The rollback failed as well: a person has to look at it now."
     if one.state is State.ROLLING_BACK and by_operator:
         return (
-            f"The rollback that {operator} asked for failed, and it is going back to the build "
-            "that it was to leave."
+            f"The rollback that {operator} asked for failed, and it is returning to the "
+            "build that was to be replaced."
         )
     if one.state is State.ROLLING_BACK:
-        return "The new build failed, and it is going back to the build before."
+        return "The new build failed, and the instance is being rolled back to the previous build."
     if one.state is State.WITHDRAWING:
         return "The activation is given up: nothing was restarted."
     aim = "A new build is being activated"
@@ -129,12 +129,12 @@ def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
     if one.waits_on:
         return f"A new build is ready and waits on: {one.waits_on}."
     if one.health in (Health.UNKNOWN, Health.MISSING):
-        return "It has not been looked at yet."
+        return "It has not been checked yet."
     if one.environment is None:
         return "No environment names it: it runs the bare base."
     if one.sync is not Sync.SYNCED:
         if coming is None:
-            return "It runs the build before; the wanted one is not ready."
+            return "It runs the previous build; the requested one is not ready."
         if coming.phase is BuildPhase.FAILED:
             return "The build for the newest revision failed. Nothing was changed here."
         return "The build for the newest revision is being made. Nothing has changed here yet."

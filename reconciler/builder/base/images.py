@@ -91,7 +91,7 @@ class Images:
             tail = " ".join(ended.output.split())[-300:]
             raise Stalled(
                 "BaseUnreadable",
-                f"the image {image.reference} cannot be inspected; is it one of Airflow? {tail}",
+                f"the image {image.reference} cannot be inspected; is it an Airflow image? {tail}",
             )
         return inventory
 

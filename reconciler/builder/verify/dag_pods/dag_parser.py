@@ -358,7 +358,7 @@ def _kill_group(group: int) -> bool:
 
 def _row(answer: str, status: int, *, late: bool, left_some: bool) -> Any:
     if late:
-        return {"kind": "hung", "error": "it did not end in time"}
+        return {"kind": "hung", "error": "it did not finish in time"}
     try:
         error = Path(answer).read_text(errors="replace")
     except OSError:
