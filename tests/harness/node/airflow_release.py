@@ -1,8 +1,9 @@
-"""Airflow 3 release as the official chart renders it for the KubernetesExecutor.
+"""Airflow 3 release as the official chart renders it.
 
-Kinds, names, labels, commands and mounts are those of chart 1.22.0; the share and the loader are
-set as `groundcrew airflow-values` says. Left out is what only costs time here: log groomers, init
-containers that wait for the migration, and probes that start a process of their own.
+Kinds, names, labels, accounts, commands, variables and mounts are those of chart 1.22.0, which
+`chart.yaml` lists; the share and the loader are set as `groundcrew airflow-values` says. Left out
+is what only costs time here: log groomers, init containers that wait for the migration, and probes
+that start a process of their own.
 """
 
 from __future__ import annotations
@@ -13,38 +14,49 @@ from pathlib import Path
 import yaml
 
 from tests.harness.kube_api import Json
+from tests.harness.node.airflow_settings import (
+    CONFIG,
+    HOME,
+    KUBERNETES,
+    accounts,
+    environment,
+    secrets,
+)
 
 USER = 50000
-HOME = "/opt/airflow"
 ADMIN = "admin"  # the user and its password
-CONFIG = """\
-[core]
-auth_manager = airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager
-dags_folder = /opt/airflow/dags
-execution_api_server_url = http://{address}:8080/execution/
-executor = KubernetesExecutor
-load_examples = False
-[dag_processor]
-min_file_process_interval = 20
-refresh_interval = 5
-[fab]
-enable_proxy_fix = True
-[kubernetes_executor]
-delete_worker_pods = False
-namespace = {namespace}
-pod_template_file = /opt/airflow/pod_templates/pod_template_file.yaml
-worker_container_repository = {repository}
-worker_container_tag = {tag}
-[workers]
-execution_api_timeout = 60
-[logging]
-colored_console_log = False
-"""
+MIGRATION = "run-airflow-migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Component of a release; `grace` is the time in seconds that its pods get to end.
+
+    `signs`: it gives tasks their tokens. `places`: it starts pods of tasks.
+    """
+
+    kind: str
+    name: str
+    has_dags: bool = False
+    grace: int = 30
+    signs: bool = False
+    places: bool = False
+
+
+SERVER = Component("Deployment", "api-server", signs=True)
+OTHERS = (
+    Component("Deployment", "scheduler", grace=10, signs=True, places=True),
+    Component("Deployment", "dag-processor", has_dags=True, grace=60),
+    Component("StatefulSet", "triggerer", has_dags=True, grace=60),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class AirflowRelease:
-    """One release; `share` is the share's folder on the node, at the same path in the pods."""
+    """One release; `share` is the share's folder on the node, at the same path in the pods.
+
+    The namespace has the claims `groundcrew-share`, `airflow-dags` and `airflow-logs`.
+    """
 
     namespace: str
     image: str
@@ -52,27 +64,29 @@ class AirflowRelease:
     address: str  # of the service airflow-api-server
     instance: str
     share: Path
-    dags: Path
-    logs: Path
     name: str = "airflow"
 
     def preparation(self) -> list[Json]:
         """Return accounts, configuration, and the Job that sets the database up."""
         command = f"airflow db migrate && airflow users create -r Admin -u {ADMIN} -p {ADMIN} " \
                 "-e admin@example.com -f admin -l user"  # fmt: skip
+        container = self._container(Component("Job", MIGRATION), command)
+        config = [m for m in container["volumeMounts"] if m["name"] != "logs"]
+        pod = {
+            "restartPolicy": "OnFailure",
+            "serviceAccountName": f"{self.name}-migrate-database-job",
+            "securityContext": {"runAsUser": USER, "fsGroup": 0},
+            "containers": [{**container, "volumeMounts": config, "env": [
+                {"name": "PYTHONUNBUFFERED", "value": "1"}, *container["env"]]}],
+            "volumes": self._volumes(),
+        }  # fmt: skip
         job: Json = {
             "apiVersion": "batch/v1", "kind": "Job",
-            "metadata": {"name": f"{self.name}-run-airflow-migrations",
-                         "labels": self._labels("run-airflow-migrations")},
-            "spec": {"template": {"metadata": {"labels": self._labels("run-airflow-migrations")},
-                                  "spec": {
-                "restartPolicy": "OnFailure",
-                "securityContext": {"runAsUser": USER},
-                "containers": [self._container("run-airflow-migrations", command)],
-                "volumes": self._volumes(),
-            }}},
+            "metadata": {"name": f"{self.name}-{MIGRATION}", "labels": self._labels(MIGRATION)},
+            "spec": {"template": {"metadata": {"labels": self._labels(MIGRATION)}, "spec": pod}},
         }  # fmt: skip
-        return [*self._accounts(), *self._settings(), job]
+        settings = [*secrets(self.name, self.database), self._config()]
+        return [*accounts(self.name, self.namespace), *settings, job]
 
     def components(self) -> list[Json]:
         """Return the Service, and the components that run all the time."""
@@ -80,7 +94,7 @@ class AirflowRelease:
             "httpGet": {"path": "/api/v2/monitor/health", "port": 8080},
             "periodSeconds": 5, "timeoutSeconds": 20, "failureThreshold": 60,
         }  # fmt: skip
-        server = self._controller("Deployment", "api-server", readinessProbe=probe)
+        server = self._controller(SERVER, readinessProbe=probe)
         service: Json = {
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": f"{self.name}-api-server", "labels": self._labels("api-server")},
@@ -89,134 +103,100 @@ class AirflowRelease:
                 "ports": [{"name": "api-server", "port": 8080}],
             },
         }  # fmt: skip
-        return [
-            service, server, self._controller("Deployment", "scheduler"),
-            self._controller("Deployment", "dag-processor"),
-            self._controller("StatefulSet", "triggerer"),
-        ]  # fmt: skip
+        return [service, server, *map(self._controller, OTHERS)]
+
+    def pod_template(self) -> Json:
+        """Return the template of the pods of tasks."""
+        container = self._container(Component("Pod", "worker", has_dags=True), "")
+        mode = {"name": "AIRFLOW__CORE__EXECUTOR", "value": KUBERNETES}
+        return {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "placeholder-name", "labels": self._labels("worker")},
+            "spec": {
+                "restartPolicy": "Never", "serviceAccountName": f"{self.name}-worker",
+                "securityContext": {"runAsUser": USER, "fsGroup": 0},
+                "terminationGracePeriodSeconds": 600,
+                "containers": [
+                    {**container, "name": "base", "args": None, "env": [mode, *container["env"]]}
+                ],
+                "volumes": self._volumes(),
+            },
+        }  # fmt: skip
 
     def _labels(self, component: str) -> dict[str, str]:
         return {"tier": "airflow", "component": component, "release": self.name}
 
-    def _controller(self, kind: str, component: str, **more: Json) -> Json:
-        labels = self._labels(component)
-        own = {"executor": "KubernetesExecutor"} if component == "scheduler" else {}
+    def _controller(self, component: Component, **more: Json) -> Json:
+        name, labels = f"{self.name}-{component.name}", self._labels(component.name)
+        own = {"executor": KUBERNETES} if component.name == "scheduler" else {}
+        container = self._container(component, f"exec airflow {component.name}")
         pod: Json = {
-            "serviceAccountName": f"{self.name}-{component}",
+            "serviceAccountName": name,
             "securityContext": {"runAsUser": USER, "fsGroup": 0},
-            "terminationGracePeriodSeconds": 10,
-            "containers": [self._container(component, f"exec airflow {component}", **more)],
+            "terminationGracePeriodSeconds": component.grace,
+            "containers": [{**container, **more}],
             "volumes": self._volumes(),
         }
         spec: Json = {
             "replicas": 1, "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": pod},
         }  # fmt: skip
-        if kind == "StatefulSet":
-            spec["serviceName"] = f"{self.name}-{component}"
+        if component.kind == "StatefulSet":
+            spec["serviceName"] = name
+        chart = {"chart": "airflow-1.22.0", "heritage": "Helm"}
         return {
-            "apiVersion": "apps/v1", "kind": kind, "spec": spec,
-            "metadata": {"name": f"{self.name}-{component}",
-                         "labels": {**labels, **own, "chart": "airflow-1.22.0",
-                                    "heritage": "Helm"}},
+            "apiVersion": "apps/v1", "kind": component.kind, "spec": spec,
+            "metadata": {"name": name, "labels": {**labels, **own, **chart}},
         }  # fmt: skip
 
-    def _container(self, name: str, words: str, **more: Json) -> Json:
+    def _container(self, component: Component, words: str) -> Json:
+        loader = f"{self.share}/instances/{self.instance}/loader"
+        variables = environment(self.name, signs=component.signs)
         return {
-            "name": name, "image": self.image, "imagePullPolicy": "IfNotPresent",
-            "args": ["bash", "-c", words], "env": self._environment(),
+            "name": component.name, "image": self.image, "imagePullPolicy": "IfNotPresent",
+            "args": ["bash", "-c", words],
+            "env": [*variables, {"name": "PYTHONPATH", "value": loader}],
             "securityContext": {
                 "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}
             },
-            "volumeMounts": [
-                {"name": "config", "mountPath": f"{HOME}/airflow.cfg", "subPath": "airflow.cfg",
-                 "readOnly": True},
-                {"name": "config", "readOnly": True, "subPath": "pod_template_file.yaml",
-                 "mountPath": f"{HOME}/pod_templates/pod_template_file.yaml"},
-                *self._mounts(),
-            ],
-            **more,
+            "volumeMounts": self._mounts(component),
         }  # fmt: skip
 
-    def _mounts(self) -> list[Json]:
+    def _mounts(self, component: Component) -> list[Json]:
+        template = {
+            "name": "config", "mountPath": f"{HOME}/pod_templates/pod_template_file.yaml",
+            "subPath": "pod_template_file.yaml", "readOnly": True,
+        }  # fmt: skip
+        dags = {"name": "dags", "mountPath": f"{HOME}/dags"}
         return [
+            {"name": "config", "mountPath": f"{HOME}/airflow.cfg", "subPath": "airflow.cfg",
+             "readOnly": True},
+            {"name": "config", "mountPath": f"{HOME}/config/airflow_local_settings.py",
+             "subPath": "airflow_local_settings.py", "readOnly": True},
             {"name": "logs", "mountPath": f"{HOME}/logs"},
-            {"name": "dags", "mountPath": f"{HOME}/dags", "readOnly": True},
+            *([template] if component.places else []),
+            *([dags] if component.has_dags else []),
             {"name": "groundcrew", "mountPath": str(self.share), "readOnly": True},
-        ]
+        ]  # fmt: skip
 
     def _volumes(self) -> list[Json]:
-        claim = {"claimName": "groundcrew-share", "readOnly": True}
+        share = {"claimName": "groundcrew-share", "readOnly": True}
         return [
             {"name": "config", "configMap": {"name": f"{self.name}-config"}},
-            {"name": "logs", "hostPath": {"path": str(self.logs)}},
-            {"name": "dags", "hostPath": {"path": str(self.dags)}},
-            {"name": "groundcrew", "persistentVolumeClaim": claim},
+            {"name": "logs", "persistentVolumeClaim": {"claimName": "airflow-logs"}},
+            {"name": "dags", "persistentVolumeClaim": {"claimName": "airflow-dags"}},
+            {"name": "groundcrew", "persistentVolumeClaim": share},
         ]
 
-    def _environment(self) -> list[Json]:
-        def secret(name: str) -> Json:
-            return {"secretKeyRef": {"name": f"{self.name}-secrets", "key": name}}
-
-        return [
-            {"name": "AIRFLOW_HOME", "value": HOME},
-            {"name": "AIRFLOW__CORE__FERNET_KEY", "valueFrom": secret("fernet-key")},
-            {"name": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "valueFrom": secret("connection")},
-            {"name": "AIRFLOW__API__SECRET_KEY", "valueFrom": secret("api-secret-key")},
-            {"name": "AIRFLOW__API_AUTH__JWT_SECRET", "valueFrom": secret("jwt-secret")},
-            {"name": "PYTHONPATH", "value": f"{self.share}/instances/{self.instance}/loader"},
-        ]
-
-    def _settings(self) -> list[Json]:
+    def _config(self) -> Json:
         repository, _, tag = self.image.rpartition(":")
         config = CONFIG.format(
             address=self.address, namespace=self.namespace, repository=repository, tag=tag
         )
-        template = {
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "placeholder-name", "labels": self._labels("worker")},
-            "spec": {
-                "restartPolicy": "Never", "serviceAccountName": f"{self.name}-worker",
-                "securityContext": {"runAsUser": USER, "fsGroup": 0},
-                "containers": [{**self._container("base", ""), "args": None}],
-                "volumes": self._volumes(),
+        return {
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{self.name}-config"},
+            "data": {
+                "airflow.cfg": config, "airflow_local_settings.py": "",
+                "pod_template_file.yaml": yaml.safe_dump(self.pod_template()),
             },
         }  # fmt: skip
-        secrets = {
-            "fernet-key": "Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmE=",
-            "connection": f"postgresql+psycopg2://{self.database}",
-            "api-secret-key": "api-secret-key-of-a-test", "jwt-secret": "jwt-secret-of-a-test" * 4,
-        }  # fmt: skip
-        return [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{self.name}-config"},
-             "data": {"airflow.cfg": config, "pod_template_file.yaml": yaml.safe_dump(template)}},
-            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{self.name}-secrets"},
-             "stringData": secrets},
-        ]  # fmt: skip
-
-    def _accounts(self) -> list[Json]:
-        names = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
-        role = f"{self.name}-pod-launcher-role"
-        verbs = ["create", "list", "get", "patch", "watch", "delete"]
-        rules = [
-            {"apiGroups": [""], "resources": ["pods"], "verbs": verbs},
-            {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-            {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-        ]
-        group = "rbac.authorization.k8s.io"
-        accounts: list[Json] = [
-            {"apiVersion": "v1", "kind": "ServiceAccount",
-             "metadata": {"name": f"{self.name}-{name}"}} for name in names
-        ]  # fmt: skip
-        subjects = [
-            {"kind": "ServiceAccount", "name": f"{self.name}-{name}", "namespace": self.namespace}
-            for name in ("scheduler", "worker")
-        ]
-        return [
-            *accounts,
-            {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": {"name": role},
-             "rules": rules},
-            {"apiVersion": f"{group}/v1", "kind": "RoleBinding",
-             "metadata": {"name": f"{self.name}-pod-launcher-rolebinding"},
-             "roleRef": {"apiGroup": group, "kind": "Role", "name": role}, "subjects": subjects},
-        ]  # fmt: skip

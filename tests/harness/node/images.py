@@ -51,15 +51,15 @@ def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) ->
     return archive
 
 
-def debian(*packages: str) -> Path:
-    """Return a small Debian with more packages; make it first if there is none."""
-    found = cache() / "-".join(["debian", *packages])
+def debian() -> Path:
+    """Return a small Debian; make it first if there is none."""
+    found = cache() / "debian"
     if not found.exists():
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             root = Path(folder) / "debian"
             subprocess.run(
                 ["debootstrap", "--variant=minbase",
-                 f"--include={','.join([DEBIAN, *packages])}", "bookworm", str(root)],
+                 f"--include={DEBIAN}", "bookworm", str(root)],
                 check=True, capture_output=True, timeout=900,
             )  # fmt: skip
             shutil.rmtree(root / "var/cache/apt")

@@ -21,7 +21,7 @@ import yaml
 from reconciler.core.model import Event, InstanceRecord
 from reconciler.store.store import Store
 from tests.fakes.base import write_package
-from tests.harness.kube_api import Json, path_of, wait_for
+from tests.harness.kube_api import Json, path_of, plural_of, wait_for
 from tests.harness.local_daemon import IDENTITY
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.airflow_release import ADMIN, USER, AirflowRelease
@@ -32,8 +32,11 @@ from tests.harness.node.programs import end
 from tests.harness.release_driver import rights
 
 INSTANCE, TEAM = "red-dev", "red"
-SERVICE = "10.255.0.80"
+SERVICE = "10.255.0.80"  # address of the service of Airflow's server
+DATABASE_PORT = 15432
 MIGRATION = "airflow-run-airflow-migrations"
+BASELINE = {"pod-security.kubernetes.io/enforce": "baseline"}
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 GIVE_UP = 600.0  # seconds: a node on a loaded machine takes its time
 
 DAG = """\
@@ -84,15 +87,17 @@ class NodeSite:
         with ExitStack() as stack:
             self.image.load(self.node.runtime)
             clients = (f"{HOST}/24", PODS)
-            database = stack.enter_context(postgresql(HOST, 15432, clients))
-            self.airflow = self.node.namespace("airflow")
-            self.builds = self.node.namespace("builds")
-            self.node.claim(self.airflow, "groundcrew-share", self.share)
+            database = stack.enter_context(postgresql(HOST, DATABASE_PORT, clients))
+            self.airflow = self.node.namespace("airflow", BASELINE)
+            self.builds = self.node.namespace("builds", RESTRICTED)
+            claims = {"groundcrew-share": self.share, "airflow-dags": self.dags,
+                      "airflow-logs": self.logs}  # fmt: skip
+            for name, folder in claims.items():
+                self.node.claim(self.airflow, name, folder)
             self.node.claim(self.builds, "groundcrew-share", self.share)
             self.release = AirflowRelease(
-                self.airflow, self.image.reference, database, SERVICE, INSTANCE, self.share,
-                self.dags, self.logs,
-            )  # fmt: skip
+                self.airflow, self.image.reference, database, SERVICE, INSTANCE, self.share
+            )
             stack.callback(self.node.drop, self.airflow, self.builds)
             self._install()
             self._prepare_repo()
@@ -110,8 +115,10 @@ class NodeSite:
         self.node.apply(self.release.preparation(), self.airflow)
         wait_for(self._migrated, GIVE_UP, "the migration of Airflow's database")
         self.node.apply(self.release.components(), self.airflow)
-        for name in ("api-server", "scheduler", "dag-processor"):
-            self.node.rolled_out("deployments", self.airflow, f"airflow-{name}", GIVE_UP)
+        for document in self.release.components():
+            if document["kind"] != "Service":
+                name, kind = document["metadata"]["name"], plural_of(document["kind"])
+                self.node.rolled_out(kind, self.airflow, name, GIVE_UP)
 
     def upgrade(self, image: AirflowImage) -> None:
         """Give the release another image, as an upgrade of the chart does."""
@@ -310,6 +317,18 @@ class NodeSite:
         packages = {b.build_id: dict(b.packages) for b in builds}
         return str(packages.get(record.current or "", {}).get("acme", ""))
 
+    def waits_for(self) -> str:
+        """Return what the instance's activation waits for, in words, or ""."""
+        record = self.record()
+        held = record.activation.held if record is not None and record.activation else None
+        return held.message if held is not None else ""
+
+    def restarts(self, component: str) -> int:
+        """Return how often containers of a component's pods have ended and started again."""
+        pods = self.node.pods(self.airflow, f"component={component}")
+        statuses = [s for pod in pods for s in pod["status"].get("containerStatuses", [])]
+        return sum(status["restartCount"] for status in statuses)
+
     def wait_active(self, version: str) -> None:
         """Wait until the instance is active on a version of `acme`."""
         wait_for(lambda: self.version() == version, GIVE_UP, f"{INSTANCE} to be on acme {version}")
@@ -325,6 +344,16 @@ class NodeSite:
 
         return wait_for(newest, GIVE_UP, f"{kind} of {revision or 'any revision'}")
 
+    def running_pod(self, namespace: str, labels: str = "") -> Json:
+        """Wait until a pod of a Job runs in a namespace, and return it."""
+
+        def running() -> Json | None:
+            query = f"job-name,{labels}" if labels else "job-name"
+            pods = self.node.pods(namespace, query)
+            return next((p for p in pods if p["status"].get("phase") == "Running"), None)
+
+        return wait_for(running, GIVE_UP, f"a Job's pod in {namespace}")
+
     def describe(self) -> str:
         """Return the newest events of the records and all pods, for a failure's report."""
         lines = [f"{time.strftime('%T')} node {NODE}"]
@@ -335,6 +364,11 @@ class NodeSite:
                 lines.append(f"{pod['metadata']['name']} {pod['status'].get('phase')} "
                              f"{pod['status'].get('containerStatuses')}")  # fmt: skip
         return "\n".join(lines) + "\n"
+
+
+def imported(version: str) -> str:
+    """Return the pattern of what a task logs that has a version of `acme` from a build."""
+    return rf"began with {re.escape(version)} in \S+/lib/acme/__init__\.py"
 
 
 def _environment(config: Path, **variables: str) -> dict[str, str]:
