@@ -115,11 +115,17 @@ class Told(RuleBasedStateMachine):
             self._define(name, kind)
             self._commit()
 
-    @rule(name=NAMES, back=st.integers(1, 3))
-    def revert(self, name: str, back: int) -> None:
-        digests = [asked[name] for asked in self.asked.values() if name in asked]
-        self._define(name, "g", digests[-back - 1] if len(digests) > back else digests[0])
-        self._commit()
+    @rule(name=NAMES, back=st.integers(1, 3), turns=st.sampled_from([0, 0, 15]))
+    def revert(self, name: str, back: int, turns: int) -> None:
+        """Return to an earlier definition, which differs from the one that counts now."""
+        self.go_on(turns, 1.0)
+        digests = list(dict.fromkeys(asked[name] for asked in self.asked.values() if name in asked))
+        current = self.house.environments.get(name)
+        earlier = [d for d in digests if current is None or d != current.recipe.digest]
+        if earlier:
+            self._define(name, "g", earlier[-min(back, len(earlier))])
+            self._commit()
+        self.go_on(turns, 1.0)
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:

@@ -56,7 +56,7 @@ def test_a_rollback_by_hand_is_said_until_it_is_over() -> None:
     house.settle()
     define(house, "r3")
     assert (said(house), rolled_back(house)) == (
-        "It runs the previous build; the requested one is not ready.", 0,
+        "The build for the newest revision failed. Nothing was changed here.", 0,
     )  # fmt: skip
 
 

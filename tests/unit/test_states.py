@@ -327,8 +327,8 @@ def test_pages_speak_of_a_rollback_by_hand_as_one() -> None:
     }
     one = until(house, ActivationPhase.ROLLING_BACK)
     assert sentence(one) == (
-        "The rollback that someone asked for failed, and it is going back to the build that it was "
-        "to leave."
+        "The rollback that someone asked for failed, and it is returning to the build that was to "
+        "be replaced."
     )
 
 

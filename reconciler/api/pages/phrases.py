@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from reconciler.core.formatting import age
-from reconciler.core.model import BuildRecord, Trigger
-from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.model import Trigger
 from reconciler.core.states import HEALTHS, State
 from reconciler.core.status import InstanceStatus
 
@@ -65,13 +64,13 @@ COURSES = {
 """Ends of the sentence about an activation, by its phase."""
 
 
-def sentence(one: InstanceStatus, coming: BuildRecord | None = None) -> str:
-    """Return an instance's state as a sentence; `coming` is its next build, if not ready."""
-    said = _sentence(one, coming)
+def sentence(one: InstanceStatus) -> str:
+    """Return an instance's state as a sentence."""
+    said = _sentence(one)
     return f"{said} It is suspended: nothing new is started." if one.suspended else said
 
 
-def _sentence(one: InstanceStatus, coming: BuildRecord | None) -> str:
+def _sentence(one: InstanceStatus) -> str:
     match one.state:
         case State.ACTIVATING | State.WITHDRAWING | State.ROLLING_BACK | State.DEGRADED:
             return _under_way(one)
@@ -80,28 +79,50 @@ def _sentence(one: InstanceStatus, coming: BuildRecord | None) -> str:
                 f"The rollback that {one.rolled_back_by} asked for failed: it still runs the "
                 "build that was to be replaced."
             )
-        case State.ROLLED_BACK:
-            return "The requested build failed here, and it was rolled back to the previous build."
         case State.HELD_BACK:
             return (
                 f"It was rolled back by {one.rolled_back_by}; it stays there until the definition "
                 "changes or someone runs `groundcrew retry`."
             )
-        case State.NOT_INSPECTED:
-            return "It has not been checked yet."
-        case State.NOT_READABLE | State.BASE_CHANGING:
-            return "It cannot be checked."
-    return _resting(one, coming)
+        case State.WAITING | State.RETRYING:
+            return _waiting(one)
+        case State.ACTIVE if one.environment is None:
+            return "No environment names it: it runs the bare base."
+    return RESTING[one.state]
+
+
+RESTING = {
+    State.NOT_INSPECTED: "It has not been checked yet.",
+    State.NOT_READABLE: "It cannot be checked.",
+    State.BASE_CHANGING: "It cannot be checked.",
+    State.ACTIVE: "It runs what the newest revision asks for.",
+    State.SUSPENDED: "It runs what the newest revision asks for.",
+    State.SUSPENDED_BEHIND: "It runs the previous build.",
+    State.ROLLED_BACK: "The requested build failed here, and it was rolled back to the previous "
+    "build.",
+    State.BUILDING: "The build for the newest revision is being made. Nothing has changed here "
+    "yet.",
+    State.BUILD_RETRYING: "The build for the newest revision failed, and is tried again. Nothing "
+    "has changed here yet.",
+    State.BUILD_FAILED: "The build for the newest revision failed. Nothing was changed here.",
+    State.NO_BUILD: "It runs the previous build; the requested one is not ready.",
+    State.HEALING: "The share does not match the records, and is being repaired.",
+    State.MISLOADED: "A component has not loaded this build; it is restarted as soon as that is "
+    "allowed.",
+    State.DRIFTED: "The share or a component does not match the records, and a person has to "
+    "repair it.",
+}
+"""Sentences of states that nothing but their name decides."""
 
 
 def _under_way(one: InstanceStatus) -> str:
-    """Return the sentence about an activation: what it is for, and how far it is."""
+    """Return the sentence about an activation: its purpose and progress."""
     activation = one.activation
     assert activation is not None, "its state is that of an activation"
     operator = activation.who or "an operator"
     by_operator = activation.trigger is Trigger.OPERATOR
     if one.state is State.DEGRADED:
-        return "The rollback failed as well: a person has to look at it now."
+        return "The rollback failed as well, and is tried again: look at that Airflow now."
     if one.state is State.ROLLING_BACK and by_operator:
         return (
             f"The rollback that {operator} asked for failed, and it is returning to the "
@@ -121,21 +142,13 @@ def _under_way(one: InstanceStatus) -> str:
     return aim + COURSES.get(one.phase, ".")
 
 
-def _resting(one: InstanceStatus, coming: BuildRecord | None) -> str:
-    if one.waits_on and one.rolled_back_by and one.build in one.quarantined:
-        return f"It is to be rolled back for {one.rolled_back_by}, which waits on: {one.waits_on}."
-    if one.waits_on and one.wanted is None:
-        return f"It is to be returned to the bare base, which waits on: {one.waits_on}."
-    if one.waits_on:
-        return f"A new build is ready and waits on: {one.waits_on}."
-    if one.health in (Health.UNKNOWN, Health.MISSING):
-        return "It has not been checked yet."
-    if one.environment is None:
-        return "No environment names it: it runs the bare base."
-    if one.sync is not Sync.SYNCED:
-        if coming is None:
-            return "It runs the previous build; the requested one is not ready."
-        if coming.phase is BuildPhase.FAILED:
-            return "The build for the newest revision failed. Nothing was changed here."
-        return "The build for the newest revision is being made. Nothing has changed here yet."
-    return "It runs what the newest revision asks for."
+def _waiting(one: InstanceStatus) -> str:
+    """Return the sentence about an activation that may not start yet."""
+    waits = f"waits on: {one.waits_on}." if one.waits_on else "waits."
+    if one.rolled_back_by and one.build in one.quarantined:
+        return f"It is to be rolled back for {one.rolled_back_by}, which {waits}"
+    if one.wanted is None:
+        return f"It is to be returned to the bare base, which {waits}"
+    if one.state is State.RETRYING:
+        return f"The requested build could not be activated. It is tried again, and {waits}"
+    return f"A new build is ready and {waits}"

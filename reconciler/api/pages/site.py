@@ -174,7 +174,7 @@ class Pages:
         target = f"instance/{name}"
         return self._renderer.page(
             request, person, "instance.html", one=found, target=target,
-            said=phrases.sentence(found.status, found.coming), **self._around(request, target),
+            said=phrases.sentence(found.status), **self._around(request, target),
         )  # fmt: skip
 
     def environment(self, request: Request, person: Person) -> Response:
