@@ -26,7 +26,7 @@ from benchmarks.rows import Row
 from reconciler.builder.build_job import Job
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.bubblewrap import Sandbox
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.core.definitions import (
     Api,
     Instance,

@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.imports import WANTED, Seen, Site, make_site
 from benchmarks.rows import Row
 from benchmarks.slowshare import mounted
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.builder.wheels import placement
 from reconciler.share.share import Share
 

@@ -28,7 +28,7 @@ from benchmarks.imports import MODULES as IMPORTED
 from benchmarks.imports import WANTED, base_of
 from benchmarks.rows import Row
 from reconciler.builder.builder import Built
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.core.definitions import Checks
 from reconciler.share.hot import pack_path
 from reconciler.share.packs import Pack, held, read_head

@@ -22,9 +22,11 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.executor.protocol import Workshop
 from reconciler.builder.files import fetch_files
 from reconciler.builder.index.proxy import Indexes
-from reconciler.builder.index_faults import blamed
 from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.local_disk import disk_error
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
+from reconciler.builder.resolve.choice import Wheel, locked
+from reconciler.builder.resolve.index_faults import blamed
 from reconciler.builder.resolve.lock import (
     InRepoWheel,
     Lock,
@@ -39,15 +41,7 @@ from reconciler.builder.verify.verification import Proven, Prover
 from reconciler.builder.verify.verifier import Verified, Verifier
 from reconciler.builder.wheels import placement
 from reconciler.builder.wheels.contents import unpack_wheel
-from reconciler.builder.wheels.download import (
-    Wheel,
-    compile_entry,
-    disk_error,
-    entry_digest,
-    fetch,
-    locked,
-    sha256_of,
-)
+from reconciler.builder.wheels.download import compile_entry, entry_digest, fetch, sha256_of
 from reconciler.builder.wheels.from_source import WheelMaker
 from reconciler.builder.wheels.in_repo import Export, InRepo
 from reconciler.builder.wheels.placement import Entry
@@ -185,7 +179,7 @@ class Builder:
                 return Built(build_id, packages_of(packages))
             with self._work(job) as work, self._indexes(job, recipe) as indexes:
                 wheels = self._wheels(job, recipe, runtime, packages, found, work, indexes)
-                made = [(w.name, w.sha256) for w in wheels if w.place is not None]
+                made = [(w.name, w.sha256) for w in wheels if w.path is not None]
                 build_id = build_id_of(lock, recipe, runtime, made)
                 if not self._is_there(job, build_id):
                     entries = self._entries(job, runtime, wheels, indexes)

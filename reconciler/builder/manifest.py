@@ -17,7 +17,8 @@ from cyclonedx.output.json import JsonV1Dot5
 from packageurl import PackageURL
 
 from reconciler.builder.build_job import Job
-from reconciler.builder.wheels.download import RECIPE_VERSION, Wheel
+from reconciler.builder.resolve.choice import Wheel
+from reconciler.builder.wheels.download import RECIPE_VERSION
 from reconciler.builder.wheels.overlap import Facts
 from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime

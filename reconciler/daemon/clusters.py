@@ -21,7 +21,7 @@ from reconciler.builder.base.images import Images
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
 from reconciler.builder.executor.kubernetes.gateway import Gateway
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.builder.verify.dag_pods.runner import DagPods, sweep
 from reconciler.builder.wheels.in_repo import Export
 from reconciler.cluster.clusters import Clusters

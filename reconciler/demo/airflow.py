@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import yaml
 
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.demo.configuration import Place, environment, free_port, supervisord
 from reconciler.demo.pace import Pace
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gitsource.validate import validate
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.demo.repo import DEFINITION
 from tests.harness.local_daemon import IDENTITY
 

@@ -9,7 +9,7 @@ from reconciler.builder.base.images import Images
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
 from reconciler.builder.executor.kubernetes.gateway import Gateway
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.core.runtime import Image, Runtime

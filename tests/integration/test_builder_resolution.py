@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.builder.resolve.choice import locked
 from reconciler.builder.resolve.pylock import read_lock
-from reconciler.builder.wheels.download import locked
 from reconciler.core.definitions import Api, Index, Place, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records

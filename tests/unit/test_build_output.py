@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.builder.wheels.build_output import causes
+from reconciler.builder.build_output import causes
 
 NOISE = ["gcc -c x.c -o x.o"] * 40
 REASONS = [

@@ -22,10 +22,10 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.files import fetch_files
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.resolve.base_metadata import usable
+from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.resolve.placeholders import stand_ins
 from reconciler.builder.verify.dag_errors import last_line, line_in
 from reconciler.builder.wheels import overlap
-from reconciler.builder.wheels.download import Wheel
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
 from reconciler.core.errors import Cancelled, Stalled
 from reconciler.core.runtime import Distribution, Runtime

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.builder.local_disk import disk_error
+from reconciler.builder.resolve.choice import choose, locked
 from reconciler.builder.resolve.pylock import Hashes, LockedFile, LockedPackage
 from reconciler.builder.wheels import contents
 from reconciler.builder.wheels.contents import refuse_unsafe, unpack
-from reconciler.builder.wheels.download import choose, disk_error, entry_digest, locked
+from reconciler.builder.wheels.download import entry_digest
 from reconciler.core.errors import Retryable, Stalled
 from tests.harness.wheels import make_wheel
 

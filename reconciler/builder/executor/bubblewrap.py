@@ -27,7 +27,7 @@ from reconciler.builder.executor import mounts
 from reconciler.builder.executor.confinement import PRLIMIT, confinement_for
 from reconciler.builder.executor.protocol import Ended
 from reconciler.builder.index.proxy import INSIDE_PORT, Indexes
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.core.errors import Stalled
 from reconciler.settings import BuilderSettings
 

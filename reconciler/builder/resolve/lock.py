@@ -15,13 +15,14 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from reconciler.builder.build_job import Job
-from reconciler.builder.diagnose import Diagnosis
 from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.local_disk import disk_full, ran_out_of_disk
+from reconciler.builder.resolve.choice import Wheel
+from reconciler.builder.resolve.diagnose import Diagnosis
 from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.requested import asked_of
 from reconciler.builder.resolve.resolver import Answer, Question, Resolver, Setup
 from reconciler.builder.resolve.uv_errors import place_of, refuse_replacing
-from reconciler.builder.wheels.download import Wheel, disk_full, ran_out_of_disk
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.runtime import Runtime

@@ -28,7 +28,7 @@ from installer.utils import Scheme
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.index.filenames import NAME_LIMIT
-from reconciler.builder.wheels.download import disk_error
+from reconciler.builder.local_disk import disk_error
 from reconciler.core.errors import GroundcrewError, Stalled
 
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel

@@ -2,83 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import httpx
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from reconciler.builder.build_job import Job
-from reconciler.builder.executor.protocol import Ended, Workshop
-from reconciler.builder.index.filenames import refuse_file_name
+from reconciler.builder.executor.protocol import Workshop
 from reconciler.builder.index.proxy import Upstream
 from reconciler.builder.keyed_lock import MAKING
-from reconciler.builder.resolve.pylock import LockedFile, LockedPackage
+from reconciler.builder.local_disk import disk_error, disk_full, ran_out_of_disk
+from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.resolve.uv_errors import untrusted
 from reconciler.certificates import distrusts
-from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.errors import Retryable, Stalled
 from reconciler.failpoints import failpoint
 
 FETCHING = 3600.0  # seconds per download
 RECIPE_VERSION = "3"  # of how an entry is made from a wheel; part of its digest
 
 
-@dataclass(frozen=True, slots=True)
-class Wheel:
-    """Wheel of a lock that fits the runtime; `place` is a local path once fetched."""
-
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    url: str = ""
-    place: Path | None = None
-
-
 def entry_digest(sha256: str, python_tag: str) -> str:
     """Return the digest of a wheel's store entry for one Python, as its bytecode differs."""
     text = f"{sha256}\0{python_tag}\0{RECIPE_VERSION}"
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@lru_cache(maxsize=64)  # runtimes
-def _order(tags: tuple[str, ...]) -> Mapping[str, int]:
-    """Return the rank of each tag: 0 is best."""
-    return {tag: number for number, tag in enumerate(tags)}
-
-
-def choose(files: Sequence[LockedFile], tags: Sequence[str]) -> LockedFile | None:
-    """Return the best wheel of a locked package, or None if none fits."""
-    order = _order(tuple(tags))
-    best: tuple[int, LockedFile] | None = None
-    for file in files:
-        try:
-            _, _, _, wheel_tags = parse_wheel_filename(file.filename)
-        except InvalidWheelFilename:
-            continue
-        ranks = [order[str(t)] for t in wheel_tags if str(t) in order]
-        if ranks and (best is None or min(ranks) < best[0]):
-            best = (min(ranks), file)
-    return best[1] if best is not None else None
-
-
-def locked(package: LockedPackage, tags: Sequence[str]) -> Wheel | None:
-    """Return the index's wheel of a locked package, or None if it has none that fits.
-
-    Raises Stalled("UnsafeWheel") for an invalid file name.
-    """
-    chosen = choose(package.wheels, tags) if package.directory is None else None
-    if chosen is None:
-        return None
-    refuse_file_name(chosen.filename)
-    return Wheel(package.key, package.version, chosen.filename, chosen.hashes.sha256, chosen.url)
 
 
 def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:
@@ -121,26 +71,6 @@ def sha256_of(path: Path) -> str:
     """Return a file's SHA-256; the file is read in pieces, as wheels may be large."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def disk_error(error: OSError) -> GroundcrewError:
-    """Return the error for a problem of the local disk."""
-    if error.errno == errno.ENOSPC:
-        return disk_full()
-    return Retryable("DiskError", f"the local build disk: {error.strerror or error}")
-
-
-def disk_full() -> Retryable:
-    """Return the error for a full build disk."""
-    return Retryable(
-        "DiskFull",
-        "the local build disk is full; free space below the cache directory (builder.cache_dir)",
-    )
-
-
-def ran_out_of_disk(ended: Ended) -> bool:
-    """Return True if a command failed because the disk is full, according to its output."""
-    return ended.code != 0 and os.strerror(errno.ENOSPC).lower() in ended.output.lower()
 
 
 def compile_entry(

@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from reconciler.builder.build_job import Job
+from reconciler.builder.build_output import FAILED, causes
 from reconciler.builder.executor.protocol import Workshop
-from reconciler.builder.wheels.build_output import causes
-from reconciler.builder.wheels.download import disk_full, ran_out_of_disk
+from reconciler.builder.local_disk import disk_full, ran_out_of_disk
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
-
-FAILED = "PackageBuildFailed"
 
 
 @dataclass(frozen=True, slots=True)

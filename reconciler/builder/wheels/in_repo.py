@@ -15,11 +15,13 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.build_job import Job
+from reconciler.builder.build_output import FAILED
 from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.local_disk import disk_error
 from reconciler.builder.resolve.lock import InRepoWheel
 from reconciler.builder.wheels.contents import refuse_unsafe
-from reconciler.builder.wheels.download import disk_error, sha256_of
-from reconciler.builder.wheels.from_source import FAILED, Source, WheelMaker, keep
+from reconciler.builder.wheels.download import sha256_of
+from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.runtime import Runtime

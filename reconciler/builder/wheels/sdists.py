@@ -12,9 +12,10 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.index.filenames import refuse_file_name
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.keyed_lock import MAKING
+from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.resolve.pylock import LockedPackage
 from reconciler.builder.resolve.uv_errors import place_of
-from reconciler.builder.wheels.download import Wheel, fetch
+from reconciler.builder.wheels.download import fetch
 from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled

@@ -19,7 +19,7 @@ from gitsource.tree import Checkout
 from reconciler.builder.build_job import Job
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.bubblewrap import Sandbox
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from reconciler.cli.preview.comparison import Action, InstanceChange, Packages, difference
 from reconciler.cli.preview.revisions import Side
 from reconciler.cli.preview.runtimes import Runtimes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconciler.builder.resolve.uv import uv_path
+from reconciler.builder.uv import uv_path
 from tests.harness.node.images import debian, write_image
 from tests.harness.node.programs import cache
 from tests.harness.node.runtime import Runtime

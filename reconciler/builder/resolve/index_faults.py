@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from reconciler.builder.build_output import FAILED
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.resolve.uv_errors import place_of, untrusted
-from reconciler.builder.wheels.from_source import FAILED
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 

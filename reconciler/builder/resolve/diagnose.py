@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
+from reconciler.builder.build_output import causes
 from reconciler.builder.index.proxy import Indexes
-from reconciler.builder.index_faults import fault_of
+from reconciler.builder.resolve.index_faults import fault_of
 from reconciler.builder.resolve.markers import environment_of
 from reconciler.builder.resolve.requested import (
     NAMED,
@@ -29,7 +30,6 @@ from reconciler.builder.resolve.requested import (
 )
 from reconciler.builder.resolve.resolver import Answer, Question
 from reconciler.builder.resolve.uv_errors import place_of, without_hints
-from reconciler.builder.wheels.build_output import causes
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.runtime import Runtime

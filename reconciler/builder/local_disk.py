@@ -1,0 +1,29 @@
+"""Errors of the local disk on which builds are prepared."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from reconciler.builder.executor.protocol import Ended
+from reconciler.core.errors import GroundcrewError, Retryable
+
+
+def disk_error(error: OSError) -> GroundcrewError:
+    """Return the error for a problem of the local disk."""
+    if error.errno == errno.ENOSPC:
+        return disk_full()
+    return Retryable("DiskError", f"the local build disk: {error.strerror or error}")
+
+
+def disk_full() -> Retryable:
+    """Return the error for a full build disk."""
+    return Retryable(
+        "DiskFull",
+        "the local build disk is full; free space below the cache directory (builder.cache_dir)",
+    )
+
+
+def ran_out_of_disk(ended: Ended) -> bool:
+    """Return True if a command failed because the disk is full, according to its output."""
+    return ended.code != 0 and os.strerror(errno.ENOSPC).lower() in ended.output.lower()
