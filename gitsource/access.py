@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from reconciler.core.addresses import shown
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.secrets import login
 
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
@@ -58,21 +59,22 @@ def _is_address(url: str) -> bool:
 def check_url(url: str, allowed: tuple[str, ...]) -> None:
     """Raise Stalled unless the URL has an allowed scheme and contains no secret."""
     if not url:
-        raise Stalled("SourceMissing", "no environments repo: set GROUNDCREW_GIT__URL")
+        raise Stalled(Reason.SOURCE_MISSING, "no environments repo: set GROUNDCREW_GIT__URL")
     scheme = scheme_of(url) if _is_address(url) else ""
     if not scheme:  # not shown: an invalid host or port may be a password
         raise Stalled(
-            "SourceUnknown", "git.url is not an address: write https://host/path or git@host:path"
+            Reason.SOURCE_UNKNOWN,
+            "git.url is not an address: write https://host/path or git@host:path",
         )
     if scheme not in allowed:
         raise Stalled(
-            "SourceUnknown",
+            Reason.SOURCE_UNKNOWN,
             f"the scheme {scheme!r} is not allowed for the environments repo (git.allow_schemes "
             f"has {', '.join(allowed)})",
         )
     if shown(url) != url:
         secret = SECRET_FILES.get(scheme, SECRET_FILES[""])
-        raise Stalled("SourceUnknown", f"git.url {shown(url)} may not contain a {secret}")
+        raise Stalled(Reason.SOURCE_UNKNOWN, f"git.url {shown(url)} may not contain a {secret}")
 
 
 HARMLESS = (
@@ -151,24 +153,25 @@ def translate(url: str, branch: str, message: str) -> GroundcrewError:
     lower = words.lower()
     if "fsck error" in lower or "error in object" in lower or "in packed object" in lower:
         return Stalled(
-            "SourceUnsafe",
+            Reason.SOURCE_UNSAFE,
             f"{url} has an object on branch {branch} that git's checks refuse: {words}; remove the "
             "commit that brought it from the branch's history (git rebase or git filter-repo) and "
             "push it again",
         )
     if "couldn't find remote ref" in lower or "not our ref" in lower:
         return Retryable(
-            "BranchMissing", f"branch {branch} is gone from {url}; push it again or set git.branch"
+            Reason.BRANCH_MISSING,
+            f"branch {branch} is gone from {url}; push it again or set git.branch",
         )
     if any(mark in lower for mark in DISTRUSTED):
         return Retryable(
-            "SourceCertificate",
+            Reason.SOURCE_CERTIFICATE,
             f"{url} shows a certificate or host key that is not trusted; renew it there, or give "
             f"the daemon its authority (SSL_CERT_FILE; known_hosts for ssh) ({words})",
         )
     if any(mark in lower for mark in DENIED):
         return Retryable(
-            "SourceDenied",
+            Reason.SOURCE_DENIED,
             f"{url} refuses the credentials in <secrets_dir>/git/; renew them ({words})",
         )
-    return Retryable("SourceUnreachable", f"{url} cannot be read: {words}")
+    return Retryable(Reason.SOURCE_UNREACHABLE, f"{url} cannot be read: {words}")

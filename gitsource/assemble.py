@@ -36,6 +36,7 @@ from reconciler.core.definitions import (
     differing,
 )
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 
 FILE_LIMIT = 1 << 20
 TEAM_FILES = 2000  # environments per team
@@ -136,7 +137,7 @@ class Assembly:
         )
         return {
             team: Finding(
-                Place(f"teams/{team}/"), f"teams/{team}/", "TooLarge",
+                Place(f"teams/{team}/"), f"teams/{team}/", Reason.TOO_LARGE,
                 words.format(len(paths), TEAM_FILES),
             )
             for team, paths in self._of_team.items()
@@ -382,7 +383,7 @@ def _order(finding: Finding) -> tuple[str, int, int, str]:
 def _double(name: str, place: Place, path: str, same: Iterable[tuple[str, object]]) -> Finding:
     """Return the finding for a name that is not unique; none of the objects with it counts."""
     others = ", ".join(sorted(other for other, _ in same if other != path))
-    return Finding(place, name, "DuplicateName", f"{name} is also in {others}; rename one")
+    return Finding(place, name, Reason.DUPLICATE_NAME, f"{name} is also in {others}; rename one")
 
 
 def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]]) -> list[Finding]:
@@ -400,7 +401,7 @@ def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]
                 Finding(
                     made.rollout_place,
                     made.object,
-                    "InstanceTaken",
+                    Reason.INSTANCE_TAKEN,
                     f"instance {name} is also requested by {others}; remove it from all but one",
                 )
             )
@@ -422,7 +423,7 @@ def _platforms(
         Finding(
             environment.place,
             f"Environment/{environment.name}",
-            "CredentialsTaken",
+            Reason.CREDENTIALS_TAKEN,
             f"the secret {index.credentials} of index {index.name} is that of instance "
             f"{used[environment.team, index.credentials]}'s Airflow API and is sent to nobody "
             f"else; give the index a secret of its own",

@@ -17,6 +17,7 @@ from gitsource.tree import MAX_FILES, Entry
 from gitsource.worktree import POINTER, POINTER_LIMIT, is_pointer
 from reconciler.core.definitions import Commit
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 
 Git = Callable[[list[str]], bytes]
 """Function that runs git in the mirror with these arguments to its end; raises Retryable."""
@@ -27,7 +28,6 @@ READ = ("instances/", "shared/", "teams/")
 LISTING_LIMIT = 64 << 20  # bytes of all rows
 PIECE = 1 << 20  # bytes read at once
 LATEST = 253_402_300_799  # seconds since the epoch, the end of the year 9999
-SLOW = "MirrorSlow"  # git did not finish in the mirror: the disk is slow, or git.timeout is short
 
 
 class Running:
@@ -78,7 +78,7 @@ class Listing(Running):
             count += len(rows)
             if count > MAX_FILES or size > LISTING_LIMIT:
                 raise Stalled(
-                    "SourceTooLarge",
+                    Reason.SOURCE_TOO_LARGE,
                     f"the newest commit has more than {MAX_FILES} files and folders in "
                     f"{', '.join(READ)} (or {LISTING_LIMIT >> 20} MiB of their names); what was "
                     f"accepted before stays as it is. Keep data elsewhere, or revert the commit",
@@ -86,9 +86,13 @@ class Listing(Running):
             yield from (row.decode(errors="replace") for row in rows)
         code = self._process.wait()
         if code < 0:
-            raise Retryable(SLOW, "git was stopped as it listed the files of the newest commit")
+            raise Retryable(
+                Reason.MIRROR_SLOW, "git was stopped as it listed the files of the newest commit"
+            )
         if code != 0:
-            raise Retryable("MirrorDamaged", "the files of the newest commit cannot be listed")
+            raise Retryable(
+                Reason.MIRROR_DAMAGED, "the files of the newest commit cannot be listed"
+            )
 
 
 class Blobs(Running):
@@ -121,7 +125,7 @@ class Blobs(Running):
 
 
 def _broken(name: str) -> Retryable:
-    return Retryable("MirrorDamaged", f"git object {name[:10]} cannot be read")
+    return Retryable(Reason.MIRROR_DAMAGED, f"git object {name[:10]} cannot be read")
 
 
 class Files:
@@ -173,7 +177,7 @@ class Files:
         path = entry.path
         hidden = PACKAGES in path and not path.endswith("/pyproject.toml")
         if entry.size > self._limit or not path.startswith(READ) or hidden:
-            raise Stalled("TooLarge", f"{path} is not read: it is too large, or in packages/")
+            raise Stalled(Reason.TOO_LARGE, f"{path} is not read: it is too large, or in packages/")
         assert self._blobs is not None, "files are read while a revision is taken"
         return self._blobs.read(entry.blob)
 

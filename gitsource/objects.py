@@ -24,6 +24,7 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -53,27 +54,27 @@ def refused(entry: Entry, limit: int) -> Finding | None:
         return Finding(place, entry.path, *wrong)
     if entry.size > limit:
         words = f"{entry.size} bytes; a definition has at most {limit}"
-        return Finding(place, entry.path, "TooLarge", words)
+        return Finding(place, entry.path, Reason.TOO_LARGE, words)
     folder, team = entry.path.split("/")[:2]
     if folder == "teams" and not LABEL.fullmatch(team):
         words = "name a team's folder with at most 63 lower-case letters, digits and -"
-        return Finding(place, entry.path, "InvalidValue", words)
+        return Finding(place, entry.path, Reason.INVALID_VALUE, words)
     if folder == "teams" and team == RESERVED:
         words = f"a team cannot be named {RESERVED}, the folder for source packages; rename it"
-        return Finding(place, entry.path, "InvalidValue", words)
+        return Finding(place, entry.path, Reason.INVALID_VALUE, words)
     return None
 
 
-def wrong_entry(entry: Entry) -> tuple[str, str] | None:
+def wrong_entry(entry: Entry) -> tuple[Reason, str] | None:
     """Return (reason, message) of an entry that is not a file; None for a file."""
     if entry.mode == "120000":
-        return "SymlinkRefused", "a symlink; commit the file itself"
+        return Reason.SYMLINK_REFUSED, "a symlink; commit the file itself"
     if entry.mode == "160000":
-        return "SubmoduleRefused", "a submodule; commit its files"
+        return Reason.SUBMODULE_REFUSED, "a submodule; commit its files"
     return None
 
 
-def wrong_content(tree: Tree, entry: Entry) -> tuple[str, str] | None:
+def wrong_content(tree: Tree, entry: Entry) -> tuple[Reason, str] | None:
     """Return (reason, message) of a file that stands for another one; None for any other."""
     return LFS_POINTER if tree.is_pointer(entry) else None
 
@@ -84,7 +85,7 @@ def unexpected(path: str, name: str, error: Exception) -> Finding:
         return Finding(error.place or Place(path), name, error.reason, error.message)
     log.error("%s cannot be read", path, exc_info=error)
     words = f"it cannot be read ({type(error).__name__}), and the daemon's log says where; look "
-    return Finding(Place(path), name, "ReadFailed", words + "for what is unusual in it")
+    return Finding(Place(path), name, Reason.READ_FAILED, words + "for what is unusual in it")
 
 
 def instance_of(read: ReadFile) -> Instance | None:
@@ -139,20 +140,20 @@ def _cluster(cluster: KubernetesModel) -> KubernetesTarget:
 
 def wrong_instance(
     name: str, team: str, seen: Container[str], instances: Mapping[str, Instance]
-) -> tuple[str, str] | None:
+) -> tuple[Reason, str] | None:
     """Return (reason, message) of why a rollout of `team` cannot name this instance, or None."""
     if name in seen:
-        return "InstanceTaken", f"{name} is in this rollout twice; keep one"
+        return Reason.INSTANCE_TAKEN, f"{name} is in this rollout twice; keep one"
     if name not in instances:
         mine = sorted(n for n, i in instances.items() if i.team == team)
         return (
-            "UnknownInstance",
+            Reason.UNKNOWN_INSTANCE,
             f"there is no instance {name} that can be read; team {team} has: "
             f"{', '.join(mine) or 'none'}",
         )
     if instances[name].team != team:
         return (
-            "ForeignInstance",
+            Reason.FOREIGN_INSTANCE,
             f"{name} belongs to team {instances[name].team}; name only instances of team {team}",
         )
     return None

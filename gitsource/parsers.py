@@ -22,7 +22,8 @@ from gitsource.projects import Project, Source, read_projects, unread
 from gitsource.typed import ReadFile, read_file
 from gitsource.worktree import LFS_POINTER, is_pointer
 from reconciler.core.definitions import Finding, Place
-from reconciler.isolation import TOO_EXPENSIVE, Pool, TooExpensive
+from reconciler.core.reasons import Reason
+from reconciler.isolation import Pool, TooExpensive
 
 log = logging.getLogger(__name__)
 
@@ -215,12 +216,14 @@ def _read(text: Text) -> ReadFile:
     try:
         content = decode_text(text.data)
     except NotUtf8 as error:
-        finding = Finding(Place(text.path, error.line, 1), text.path, "InvalidYaml", error.message)
+        finding = Finding(
+            Place(text.path, error.line, 1), text.path, Reason.INVALID_YAML, error.message
+        )
         return ReadFile(text.path, None, None, (finding,))
     read = read_file(text.path, content)
     if read.model is not None and read.model.kind != text.kind:
         words = f"a {read.model.kind} does not belong here; this folder holds kind: {text.kind}"
-        finding = Finding(read.place("kind"), read.object, "InvalidValue", words)
+        finding = Finding(read.place("kind"), read.object, Reason.INVALID_VALUE, words)
         return ReadFile(text.path, None, None, (finding,))
     return read
 
@@ -241,16 +244,16 @@ def _settled(text: Text, found: ReadFile | str) -> ReadFile:
         return found
     log.error("%s cannot be read:\n%s", text.path, found)
     words = "it cannot be read, and the daemon's log says why; look for unusual content in it"
-    return _unread(text, "ReadFailed", words)
+    return _unread(text, Reason.READ_FAILED, words)
 
 
 def _skipped(text: Text) -> ReadFile:
     whose = f"team {text.team}" if text.team else "the platform"
     words = f"not read: {SPENT.format(whose)}; look for unusual content in its other files"
-    return _unread(text, TOO_EXPENSIVE, words, skipped=True)
+    return _unread(text, Reason.TOO_EXPENSIVE, words, skipped=True)
 
 
-def _unread(text: Text, reason: str, message: str, *, skipped: bool = False) -> ReadFile:
+def _unread(text: Text, reason: Reason, message: str, *, skipped: bool = False) -> ReadFile:
     finding = Finding(Place(text.path), text.path, reason, message)
     return ReadFile(text.path, None, None, (finding,), skipped)
 

@@ -26,7 +26,7 @@ from gitsource.objects import wrong_content, wrong_entry
 from gitsource.parsers import Parser
 from gitsource.projects import Project, fingerprint, sources
 from gitsource.requirement_lines import in_repo
-from gitsource.siblings import UNLISTED, Siblings
+from gitsource.siblings import Siblings
 from gitsource.tree import Entry, Tree, below
 from gitsource.typed import ReadFile
 from reconciler.core.definitions import (
@@ -42,6 +42,7 @@ from reconciler.core.definitions import (
     SourcePackage,
 )
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.isolation import TooExpensive
 
 Need = tuple[str, str, str]
@@ -96,7 +97,7 @@ class Merge:
     needs: dict[tuple[str, str], str] = field(default_factory=dict)
     text_bytes: int = 0
 
-    def wrong(self, place: Place, reason: str, message: str) -> None:
+    def wrong(self, place: Place, reason: Reason, message: str) -> None:
         """Record a mistake of this environment, at a place in its own file.
 
         If another file is to blame, the message says so: a finding marks its file as broken, and
@@ -140,7 +141,7 @@ class Merge:
         if not full.startswith((f"{folder}/", "shared/")):
             self.wrong(
                 place,
-                "NotAllowed",
+                Reason.NOT_ALLOWED,
                 f"{path} is outside {folder}/ and shared/; move the package there",
             )
             return
@@ -156,7 +157,7 @@ class Merge:
         entries = below(self.tree, path)
         names = {e.path for e in entries}
         if not names & {f"{path}/pyproject.toml", f"{path}/setup.py"}:
-            self.wrong(place, "MissingFile", f"{path} has no pyproject.toml; check the path")
+            self.wrong(place, Reason.MISSING_FILE, f"{path} has no pyproject.toml; check the path")
             return False
         for entry in entries:
             if self._is_refused(entry, place):
@@ -164,7 +165,7 @@ class Merge:
         if sum(e.size for e in entries) > self.limits.package:
             self.wrong(
                 place,
-                "TooLarge",
+                Reason.TOO_LARGE,
                 f"{path} is larger than {self.limits.package >> 20} MiB; store data somewhere else",
             )
             return False
@@ -183,20 +184,20 @@ class Merge:
         entry = self.tree.entries().get(path)
         self.needs["file", path] = entry.blob if entry is not None else ""
         if entry is None:
-            self.wrong(place, "MissingFile", f"{path} is not in the repo; check the path")
+            self.wrong(place, Reason.MISSING_FILE, f"{path} is not in the repo; check the path")
         elif self._is_refused(entry, place):
             pass
         elif entry.size > TEXT_LIMIT:
-            self.wrong(place, "TooLarge", f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
+            self.wrong(place, Reason.TOO_LARGE, f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
         elif (total := self.text_bytes + entry.size) > TEXTS_LIMIT:
             words = f"the files of one environment may have {TEXTS_LIMIT >> 20} MiB together"
-            self.wrong(place, "TooLarge", f"{path}: {words}")
+            self.wrong(place, Reason.TOO_LARGE, f"{path}: {words}")
         else:
             self.text_bytes = total
             try:
                 return decode_text(self.tree.read(entry))
             except NotUtf8 as error:
-                self.wrong(place, "WrongType", f"{path}:{error.line} is {error.message}")
+                self.wrong(place, Reason.WRONG_TYPE, f"{path}:{error.line} is {error.message}")
             except Stalled as error:
                 self.wrong(place, error.reason, error.message)
         return ""
@@ -207,7 +208,7 @@ class Merge:
             size = sum(len(f"{name}={value}\0".encode()) for name, value in variables.items())
             if size > ENV_LIMIT:
                 message = f"env has {size} bytes (limit {ENV_LIMIT}); move long values into a file"
-                self.wrong(self.read.place("spec", *key), "TooLarge", message)
+                self.wrong(self.read.place("spec", *key), Reason.TOO_LARGE, message)
 
     def _build_constraint(self, text: str, folder: str, place: Place) -> None:
         """Add a constraint, or those of a file, for what builds need."""
@@ -228,7 +229,7 @@ class Merge:
             if not words:
                 lines.append(constraint)
             elif (problems := problems + 1) <= FINDINGS:
-                self.wrong(place, "NotAllowed", f"{path}:{number}: {words}")
+                self.wrong(place, Reason.NOT_ALLOWED, f"{path}:{number}: {words}")
         return lines
 
     def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:
@@ -248,7 +249,7 @@ class Merge:
         if found.target.startswith("bin/") and name.endswith(ARCHIVES) and not kept:
             self.wrong(
                 place,
-                "NotAProgram",
+                Reason.NOT_A_PROGRAM,
                 f"{name} is an archive, which cannot be started as {found.target}; give the "
                 f"address of the program itself, or commit the unpacked program to an in-repo "
                 f"package. To keep the archive as it is, choose a path outside bin/",
@@ -266,7 +267,7 @@ class Merge:
         globs = [glob for index in self.indexes.values() for glob in index.packages]
         siblings = Siblings(projects, self.packages, globs, folder)
         for place, message in siblings.mistakes(self.requirements):
-            self.wrong(place, UNLISTED, message)
+            self.wrong(place, Reason.NOT_LISTED, message)
         self.internal = siblings.internal
 
     def check_files(self) -> None:
@@ -275,7 +276,7 @@ class Merge:
         for one, other in pairwise(ordered):
             if f"{other.target}/".startswith(f"{one.target}/"):
                 words = f"{other.target} conflicts with {one.target}; choose another path"
-                self.wrong(self.files[other], "InvalidValue", words)
+                self.wrong(self.files[other], Reason.INVALID_VALUE, words)
 
     def recipe(self, timeout: float) -> Recipe:
         """Return the recipe, with the digest of everything that determines the build."""
@@ -348,7 +349,7 @@ def merge(
         if fragment is None or not isinstance(fragment.model, FragmentModel):
             merging.wrong(
                 read.place("spec", "extends", i),
-                "UnknownFragment",
+                Reason.UNKNOWN_FRAGMENT,
                 f"there is no shared/{name}.yaml that can be read; known: "
                 f"{', '.join(sorted(fragments)) or 'none'}",
             )

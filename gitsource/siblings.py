@@ -14,8 +14,6 @@ from gitsource.projects import Project
 from gitsource.requirement_lines import name_of
 from reconciler.core.definitions import Place, Requirement, SourcePackage, matches
 
-UNLISTED = "NotListed"
-
 
 @dataclass(frozen=True)
 class Siblings:

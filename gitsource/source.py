@@ -23,11 +23,12 @@ from typing import Any
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
 from gitsource.assembly_cache import Shelf
-from gitsource.mirror import READ, SLOW, Blobs, Files, Listing, commit_of
+from gitsource.mirror import READ, Blobs, Files, Listing, commit_of
 from gitsource.parsers import IsolatedParser
 from gitsource.recipe import Limits
 from reconciler.core.definitions import Definitions
 from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.core.reasons import Reason
 from reconciler.isolation import shared_pool
 from reconciler.settings import GitSettings
 
@@ -93,7 +94,7 @@ class Source:
         if not self._files.entries() and self._is_empty(definitions.commit.revision):
             self._assembly = None
             raise Retryable(
-                "SourceEmpty", f"{self._settings.url} has no files in its newest commit"
+                Reason.SOURCE_EMPTY, f"{self._settings.url} has no files in its newest commit"
             )
         self._revision = definitions.commit.revision
         self._tidy()
@@ -136,7 +137,7 @@ class Source:
         try:
             self._git(["fsck", "--no-dangling", "--no-progress"])
         except Retryable as error:
-            return error.reason == SLOW  # nothing was found yet
+            return error.reason is Reason.MIRROR_SLOW  # nothing was found yet
         return True
 
     def _wipe(self) -> None:
@@ -222,10 +223,13 @@ class Source:
         except Retryable as error:
             shutil.rmtree(dest, ignore_errors=True)
             if self._is_sound():
-                reason, words = "SourceUnreachable", ""
+                reason, words = Reason.SOURCE_UNREACHABLE, ""
             else:
                 self._damaged = True
-                reason, words = "MirrorDamaged", "the mirror is damaged and is fetched again: "
+                reason, words = (
+                    Reason.MIRROR_DAMAGED,
+                    "the mirror is damaged and is fetched again: ",
+                )
             raise Retryable(reason, f"tree {tree[:10]}: {words}{error.message}") from error
 
     def _environment(self) -> dict[str, str]:
@@ -244,9 +248,10 @@ class Source:
             if name == f"refs/heads/{branch}":
                 return revision
         if not output.strip():
-            raise Retryable("SourceEmpty", f"{url} has no commits yet; push branch {branch}")
+            raise Retryable(Reason.SOURCE_EMPTY, f"{url} has no commits yet; push branch {branch}")
         raise Retryable(
-            "BranchMissing", f"branch {branch} is gone from {url}; push it again or set git.branch"
+            Reason.BRANCH_MISSING,
+            f"branch {branch} is gone from {url}; push it again or set git.branch",
         )
 
     def _child(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -281,8 +286,8 @@ class Source:
             process.communicate()
             late = f"did not answer within {self._settings.timeout:.0f} s"
             if local:
-                raise Retryable(SLOW, f"git in {self._mirror} {late}") from None
-            raise Retryable("SourceUnreachable", f"{self._settings.url} {late}") from None
+                raise Retryable(Reason.MIRROR_SLOW, f"git in {self._mirror} {late}") from None
+            raise Retryable(Reason.SOURCE_UNREACHABLE, f"{self._settings.url} {late}") from None
         if process.returncode != 0:
             words = complaint.decode(errors="replace")
             if local:
@@ -292,7 +297,7 @@ class Source:
 
     def _left(self) -> Retryable:
         words = f"{self._mirror} is damaged; the daemon fetches it again the next time it reads it"
-        return Retryable("MirrorDamaged", words)
+        return Retryable(Reason.MIRROR_DAMAGED, words)
 
     def _unread(self, words: str) -> Retryable:
-        return Retryable("MirrorDamaged", f"{self._mirror} cannot be read: {words}")
+        return Retryable(Reason.MIRROR_DAMAGED, f"{self._mirror} cannot be read: {words}")

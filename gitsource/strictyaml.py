@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from reconciler.core.definitions import Finding, Place
+from reconciler.core.reasons import Reason
 
 Path = tuple[str | int, ...]
 NODES = 20_000
@@ -24,7 +25,7 @@ FLOAT = re.compile(r"^[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$")
 class YamlProblem(Exception):
     """The text is not valid in this YAML subset; contains the finding."""
 
-    def __init__(self, reason: str, message: str, place: Place) -> None:
+    def __init__(self, reason: Reason, message: str, place: Place) -> None:
         super().__init__(message)
         self.finding = Finding(place, place.file, reason, message)
 
@@ -54,20 +55,24 @@ def parse(file: str, text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         raise YamlProblem(
-            "InvalidYaml", f"{error.problem or error}; check indentation and quotes", place
+            Reason.INVALID_YAML, f"{error.problem or error}; check indentation and quotes", place
         ) from error
     except yaml.reader.ReaderError as error:
         before = text.encode()[: error.position].decode(errors="ignore")
         line = before.count("\n") + 1
         place = Place(file, line, len(before) - before.rfind("\n"))
-        raise YamlProblem("InvalidYaml", f"{error.reason}; remove it", place) from error
+        raise YamlProblem(Reason.INVALID_YAML, f"{error.reason}; remove it", place) from error
     except (yaml.YAMLError, UnicodeError, ValueError) as error:
         words = " ".join(str(error).split())
-        raise YamlProblem("InvalidYaml", f"not readable as YAML: {words}", Place(file)) from error
+        raise YamlProblem(
+            Reason.INVALID_YAML, f"not readable as YAML: {words}", Place(file)
+        ) from error
     finally:
         loader.dispose()
     if node is None:
-        raise YamlProblem("InvalidYaml", "the file is empty; write one object", Place(file, 1, 1))
+        raise YamlProblem(
+            Reason.INVALID_YAML, "the file is empty; write one object", Place(file, 1, 1)
+        )
     document = Document(file, None)
     document.value = _Builder(document).build(node, (), 0)
     return document
@@ -82,17 +87,19 @@ def _refuse_aliases(file: str, text: str) -> None:
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise YamlProblem(
-                "InvalidYaml", "anchors and aliases are not allowed; write the value out", place
+                Reason.INVALID_YAML,
+                "anchors and aliases are not allowed; write the value out",
+                place,
             )
         if count > NODES:
-            raise YamlProblem("TooLarge", f"more than {NODES} values in one file", place)
+            raise YamlProblem(Reason.TOO_LARGE, f"more than {NODES} values in one file", place)
 
 
 class _Builder:
     def __init__(self, document: Document) -> None:
         self.document = document
 
-    def _problem(self, reason: str, message: str, node: yaml.Node) -> YamlProblem:
+    def _problem(self, reason: Reason, message: str, node: yaml.Node) -> YamlProblem:
         place = Place(self.document.file, node.start_mark.line + 1, node.start_mark.column + 1)
         return YamlProblem(reason, message, place)
 
@@ -103,7 +110,7 @@ class _Builder:
     def build(self, node: yaml.Node, path: Path, depth: int) -> object:
         self._note(path, node)
         if depth > DEPTH:
-            raise self._problem("TooLarge", f"nested deeper than {DEPTH} levels", node)
+            raise self._problem(Reason.TOO_LARGE, f"nested deeper than {DEPTH} levels", node)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if isinstance(node, yaml.SequenceNode):
@@ -115,10 +122,12 @@ class _Builder:
         found: dict[str, object] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise self._problem("WrongType", "a key must be a string", key_node)
+                raise self._problem(Reason.WRONG_TYPE, "a key must be a string", key_node)
             key = self._text(key_node)
             if key in found:
-                raise self._problem("DuplicateKey", f"{key!r} appears twice; remove one", key_node)
+                raise self._problem(
+                    Reason.DUPLICATE_KEY, f"{key!r} appears twice; remove one", key_node
+                )
             found[key] = self.build(value_node, (*path, key), depth + 1)
             self._note((*path, key, "__key__"), key_node)
         return found
@@ -129,7 +138,7 @@ class _Builder:
         found = UNREADABLE.search(text)
         if found is not None:
             words = f"the character U+{ord(found[0]):04X} is in it; remove it"
-            raise self._problem("InvalidValue", words, node)
+            raise self._problem(Reason.INVALID_VALUE, words, node)
         return text
 
     def _scalar(self, node: yaml.ScalarNode) -> object:
@@ -143,6 +152,6 @@ class _Builder:
         if INT.fullmatch(text) or FLOAT.fullmatch(text):
             if len(text) > DIGITS:
                 words = f"a number of more than {DIGITS} digits; write it in quotes if it is text"
-                raise self._problem("InvalidValue", words, node)
+                raise self._problem(Reason.INVALID_VALUE, words, node)
             return int(text) if INT.fullmatch(text) else float(text)
         return text

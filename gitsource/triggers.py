@@ -12,6 +12,7 @@ from watchdog.observers import Observer
 
 from reconciler.core.addresses import shown
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 DEBOUNCE = 0.05  # seconds: a push touches several refs
 
@@ -62,9 +63,9 @@ def watch(url: str, wake: Callable[[], None]) -> Watcher:
         path = Path(url)
     else:
         raise Stalled(
-            "NotLocal", f"{shown(url)} is not on this machine; it is polled, or use a webhook"
+            Reason.NOT_LOCAL, f"{shown(url)} is not on this machine; it is polled, or use a webhook"
         )
     git_dir = path / ".git" if (path / ".git").is_dir() else path
     if not git_dir.is_dir():
-        raise Stalled("NotLocal", f"{git_dir} is not there yet; the repo is polled")
+        raise Stalled(Reason.NOT_LOCAL, f"{git_dir} is not there yet; the repo is polled")
     return Watcher(git_dir, wake)

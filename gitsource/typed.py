@@ -14,6 +14,7 @@ from gitsource.fields import NAME, WRITE
 from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
 from reconciler.core.definitions import Finding, Place
+from reconciler.core.reasons import Reason
 
 TYPES = {  # the expected type for an error message
     "bool_type": "true or false",
@@ -57,7 +58,7 @@ def read_file(path: str, text: str) -> ReadFile:
     if not isinstance(value, dict) or not isinstance(kind, str) or kind not in KINDS:
         words = f"write kind: {', '.join(KINDS)}" + (f", not {_short(kind)}" if kind else "")
         place = document.place(("kind",))
-        return ReadFile(path, None, None, (Finding(place, path, "InvalidValue", words),))
+        return ReadFile(path, None, None, (Finding(place, path, Reason.INVALID_VALUE, words),))
     name = _name_of(value, kind, path)
     try:
         model = KINDS[kind].model_validate(value)
@@ -83,14 +84,14 @@ def _finding(
     kind = detail["type"]
     if kind == "extra_forbidden":
         where = (*path, "__key__")
-        reason, words = "UnknownKey", _unknown_key(model, path)
+        reason, words = Reason.UNKNOWN_KEY, _unknown_key(model, path)
     elif kind == "missing":
-        reason, words = "MissingKey", f"add the key {_dotted(path)}"
+        reason, words = Reason.MISSING_KEY, f"add the key {_dotted(path)}"
         where = path[:-1]
     elif kind.endswith("_type") or kind in ("dict_type", "model_type"):
-        reason, words = "WrongType", _wrong_type(path, detail)
+        reason, words = Reason.WRONG_TYPE, _wrong_type(path, detail)
     else:
-        reason, words = "InvalidValue", f"{_dotted(path)}: {_instead(path, detail)}"
+        reason, words = Reason.INVALID_VALUE, f"{_dotted(path)}: {_instead(path, detail)}"
     return Finding(document.place(where), name, reason, words)
 
 

@@ -10,15 +10,18 @@ from gitsource.objects import kind_of_path
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions, Finding
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 
 def validate(path: Path) -> tuple[Definitions, list[Finding]]:
     """Read the definitions below `path`. Raises Stalled if there are none to read."""
     if not path.is_dir():
-        raise Stalled("SourceMissing", f"{path} is not a directory; give an environments repo")
+        raise Stalled(
+            Reason.SOURCE_MISSING, f"{path} is not a directory; give an environments repo"
+        )
     if not any((path / part).is_dir() for part in ("instances", "teams")):
         raise Stalled(
-            "SourceEmpty",
+            Reason.SOURCE_EMPTY,
             f"{path} has neither instances/ nor teams/; give the root of an environments repo",
         )
     definitions = assemble(Checkout(path), Commit("checkout"))

@@ -13,11 +13,13 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from reconciler.core.reasons import Reason
+
 TIMEOUT = 120.0  # seconds
 POINTER = b"version https://git-lfs.github.com/spec/"
 POINTER_LIMIT = 1024  # bytes, by the format's definition
 LFS_POINTER = (
-    "LfsPointerRefused",
+    Reason.LFS_POINTER_REFUSED,
     "a Git LFS pointer and not the file itself; commit it without LFS (`git lfs untrack`), or have "
     "the code fetch it",
 )

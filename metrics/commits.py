@@ -28,7 +28,7 @@ from metrics.channels import (
 from metrics.facts import Links, cut, plain
 from reconciler.certificates import named
 from reconciler.core.model import Event
-from reconciler.core.steps import WITHDRAWN
+from reconciler.core.reasons import Reason
 from reconciler.secrets import read
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def status_of(
         return None
     if event.data.get("trigger", "commit") != "commit":
         return None  # an operator's rollback says nothing about the commit
-    if event.kind == "ActivationAborted" and event.reason in WITHDRAWN:
+    if event.kind == "ActivationAborted" and Reason(event.reason).policy.withdraws:
         return None
     state, words = found
     kind, _, name = event.object.partition("/")

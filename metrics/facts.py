@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from reconciler.core.addresses import shown
 from reconciler.core.model import Event
-from reconciler.core.steps import WITHDRAWN
+from reconciler.core.reasons import Reason
 
 MESSAGE = 3000  # characters kept of a message
 LINE = 300  # characters kept of a log line
@@ -338,7 +338,7 @@ def _is_quiet(event: Event) -> bool:
     """Return True for a no-op, or for an activation that was only replaced by a newer one."""
     if event.kind in ("ActivationStarted", "ActivationActive"):
         return event.data.get("from") == event.data.get("to") and "to" in event.data
-    return event.kind == "ActivationAborted" and event.reason in WITHDRAWN
+    return event.kind == "ActivationAborted" and Reason(event.reason).policy.withdraws
 
 
 def _list(value: object, text: Callable[[object], str]) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from reconciler.core.builds import OPEN
 from reconciler.core.definitions import Finding
 from reconciler.core.model import Activation, InstanceRecord, Problem, Records
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
+from reconciler.core.reasons import Reason
 from reconciler.core.states import OF_BUILDS, STRAYS
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
-from reconciler.core.steps import ORDINARY
 from reconciler.core.waits import waits_on
 
 BACK = frozenset(
@@ -182,7 +182,7 @@ def _of_instance(instance: InstanceStatus, record: InstanceRecord, now: float) -
         return {(name, team, source, problem.reason) for source, problem in found}
     strays: set[Labels] = set()
     if record.drift is not None:
-        strays.add((name, team, "share", "Drifted"))
+        strays.add((name, team, "share", Reason.DRIFTED))
     if record.processes.problem is not None:
         strays.add((name, team, "processes", record.processes.problem.reason))
     if not instance.is_wrong or instance.state in OF_BUILDS | STRAYS:
@@ -203,7 +203,7 @@ def _under_way(
     if activation.problem is not None:
         yield source, activation.problem
     settled = now - activation.step_since >= SETTLED
-    if settled and held is not None and held.reason not in ORDINARY:
+    if settled and held is not None and not held.reason.policy.ordinary:
         yield source, held
     if last is not None and last.problem is not None and last.failed_at is not None:
         order = tuple(Step).index

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 
 RESULT_LIMIT = 256 << 20  # bytes of a pickled result
 HEADER = struct.Struct(">Q")  # bytes of the message that follows
-TOO_EXPENSIVE = "TooExpensive"
 CRASHES = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
 )
@@ -57,7 +57,7 @@ class TooExpensive(Stalled):
     """Reading an input used more CPU time or memory than allowed."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(TOO_EXPENSIVE, message)
+        super().__init__(Reason.TOO_EXPENSIVE, message)
 
 
 class Failed(Exception):
@@ -167,7 +167,7 @@ class _Worker:
             )
         except OSError as error:
             raise Retryable(
-                "NoProcess", f"a process for reading cannot be started ({error.strerror})"
+                Reason.NO_PROCESS, f"a process for reading cannot be started ({error.strerror})"
             ) from error
 
     def ask(self, request: bytes, elapsed_limit: float) -> tuple[str, Any]:
@@ -221,5 +221,5 @@ def _why_ended(code: int) -> GroundcrewError:
         return TooExpensive(f"reading it crashes the process ({signal.Signals(-code).name})")
     how = signal.Signals(-code).name if code < 0 else f"code {code}"
     return Retryable(
-        "WorkerLost", f"the process that was reading it was ended from outside ({how})"
+        Reason.WORKER_LOST, f"the process that was reading it was ended from outside ({how})"
     )

@@ -16,6 +16,7 @@ from typing import Protocol
 from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.isolation import TooExpensive, read_for
 
 PROVIDERS, PLUGINS = "apache_airflow_provider", "airflow.plugins"  # groups of entry points
@@ -86,4 +87,4 @@ def read_declared(folders: list[str]) -> Declared:
 
 
 def _unreadable(why: str) -> Retryable:
-    return Retryable("ShareUnreachable", f"the packages of a build cannot be read: {why}")
+    return Retryable(Reason.SHARE_UNREACHABLE, f"the packages of a build cannot be read: {why}")

@@ -13,6 +13,7 @@ from reconciler.airflow.declared import Declared
 from reconciler.airflow.rest import Api
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Verdict
+from reconciler.core.reasons import Reason
 
 SECTIONS = {
     "scheduler": "scheduler",
@@ -51,7 +52,7 @@ class Gate:
         """Return OK, not yet (with what is missing), or failed (with what is wrong)."""
         missing = self._unhealthy(api)
         if missing:
-            return self._not_yet("Unhealthy", missing)
+            return self._not_yet(Reason.UNHEALTHY, missing)
         known = {*self._activation.baseline}
         errors = api.import_errors()
         fresh = [e for e in errors if e.file not in known and e.at >= self._parsed_from]
@@ -61,7 +62,7 @@ class Gate:
             return StepResult(
                 Verdict.FAILED,
                 Problem(
-                    "NewImportErrors",
+                    Reason.NEW_IMPORT_ERRORS,
                     f"{fresh[0].file} does not parse any more: "
                     f"{last[-1].strip() if last else 'no reason given'}{more}",
                 ),
@@ -69,10 +70,10 @@ class Gate:
         unparsed = self._unparsed(api, {e.file for e in errors if e.file in known})
         if unparsed:
             names = ", ".join(unparsed[:NAMED])
-            return self._not_yet("NotParsed", f"not parsed since the restart: {names}")
+            return self._not_yet(Reason.NOT_PARSED, f"not parsed since the restart: {names}")
         absent = self._absent(api)
         if absent:
-            return self._not_yet("NotLoaded", absent)
+            return self._not_yet(Reason.NOT_LOADED, absent)
         return StepResult(Verdict.OK)
 
     def _since(self, component: str) -> float:
@@ -85,7 +86,7 @@ class Gate:
         latest = self._activation.step_since
         return min(max(restarted, self._started.get(component, 0.0)), latest)
 
-    def _not_yet(self, reason: str, words: str) -> StepResult:
+    def _not_yet(self, reason: Reason, words: str) -> StepResult:
         return StepResult(Verdict.NOT_YET, Problem(reason, words), after=LOOK_AGAIN)
 
     def _unhealthy(self, api: Api) -> str:

@@ -27,6 +27,7 @@ from reconciler.core.errors import Stalled
 from reconciler.core.loaded import Loaded, disagreement
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base
 from reconciler.core.steps import RELEASES
 from reconciler.failpoints import failpoint
@@ -73,7 +74,7 @@ class LocalDriver:
             clean = os.path.normpath(executable)
             if not any(fnmatch.fnmatchcase(clean, pattern) for pattern in self._allow):
                 raise Stalled(
-                    "NotAllowed",
+                    Reason.NOT_ALLOWED,
                     f"instance {instance.name} wants to run {executable}, which the daemon's "
                     f"setting local.allow does not hold; the platform team may add it",
                     instance.place,
@@ -160,7 +161,7 @@ class LocalDriver:
             f"running without the loader and therefore without any build: {told}; "
             f"set PYTHONPATH={loader} for it and restart it"
         )
-        return Problem("LoaderMissing", words)
+        return Problem(Reason.LOADER_MISSING, words)
 
     # ---------------------------------------------------------------------------------- steps
 
@@ -206,7 +207,7 @@ class LocalDriver:
             for component, (code, output) in zip(together, ended, strict=True):
                 if code != 0:
                     words = f"restarting {component.name} failed with code {code}: {output}"
-                    return StepResult(Verdict.FAILED, Problem("RestartFailed", words))
+                    return StepResult(Verdict.FAILED, Problem(Reason.RESTART_FAILED, words))
         return StepResult(Verdict.OK)
 
     def _note(self, instance: Instance, component: Component) -> Path | None:
@@ -226,7 +227,7 @@ class LocalDriver:
             return self._rest.in_time(instance, activation, now, seen)
         loop = self._starts.look(instance, activation)
         if loop:
-            return StepResult(Verdict.FAILED, Problem("CrashLoop", loop))
+            return StepResult(Verdict.FAILED, Problem(Reason.CRASH_LOOP, loop))
         gate = Gate(
             activation,
             components=frozenset(c.name for c in instance.local.components),
@@ -274,11 +275,11 @@ class _Downs:
             if code == 0:
                 continue
             words = " ".join(output.split()) or f"its status command failed with code {code}"
-            problem = Problem("ComponentDown", f"{component.name} is down: {words}")
+            problem = Problem(Reason.COMPONENT_DOWN, f"{component.name} is down: {words}")
             if code != TIMED_OUT:
                 times = times + 1 if known == mark else 1
                 self._times[instance.name] = (mark, times)
                 return problem, times
             unknown = f"the status command of {component.name} did not answer"
-            silent = silent or Problem("StatusUnknown", unknown)
+            silent = silent or Problem(Reason.STATUS_UNKNOWN, unknown)
         return silent, 0

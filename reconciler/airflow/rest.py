@@ -30,6 +30,7 @@ from reconciler.airflow.answers import (
 )
 from reconciler.certificates import UNTRUSTED, distrusts
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.documents import Document, Malformed, parse
 from reconciler.http_client import Client, TooLarge
 from reconciler.secrets import Login, login
@@ -213,7 +214,9 @@ class Api:
             offset += len(page.rows)
             if not page.rows or offset >= page.total:
                 return
-        raise Retryable("AirflowUnexpected", f"{self._url}: {path} has more than {offset} rows")
+        raise Retryable(
+            Reason.AIRFLOW_UNEXPECTED, f"{self._url}: {path} has more than {offset} rows"
+        )
 
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """Send one authenticated request; a rejected token is renewed once."""
@@ -242,18 +245,18 @@ class Api:
             answer = self._http.request(method, self._url + path, **arguments)
         except httpx.TimeoutException as error:
             raise Retryable(
-                "AirflowUnreachable", f"Airflow at {self._url} did not answer in time"
+                Reason.AIRFLOW_UNREACHABLE, f"Airflow at {self._url} did not answer in time"
             ) from error
         except TooLarge as error:
-            raise Retryable("AirflowUnexpected", str(error)) from error
+            raise Retryable(Reason.AIRFLOW_UNEXPECTED, str(error)) from error
         except httpx.HTTPError as error:
             if distrusts(error):
                 raise Retryable(
-                    "AirflowCertificate",
+                    Reason.AIRFLOW_CERTIFICATE,
                     f"Airflow at {self._url}: {UNTRUSTED}: {error}",
                 ) from error
             raise Retryable(
-                "AirflowUnreachable", f"Airflow at {self._url} cannot be reached: {error}"
+                Reason.AIRFLOW_UNREACHABLE, f"Airflow at {self._url} cannot be reached: {error}"
             ) from error
         return answer
 
@@ -269,7 +272,7 @@ class Api:
                 raise self._denied()
             if answer.status_code >= 400:  # what else it says may repeat what it was sent
                 raise Retryable(
-                    "AirflowUnexpected",
+                    Reason.AIRFLOW_UNEXPECTED,
                     f"logging in: {self._url}/auth/token answered {answer.status_code}",
                 )
             self._token = self._read(answer, Session, "logging in").access_token
@@ -288,7 +291,7 @@ class Api:
         name = self._secret.name if self._secret is not None else "api.credentials"
         two = f"; an Airflow 2 takes them only with {BASIC}" if self._prefix == "/api/v1" else ""
         return Retryable(
-            "AirflowDenied",
+            Reason.AIRFLOW_DENIED,
             f"Airflow at {self._url} refuses the credentials; renew the secret "
             f"<secrets_dir>/{self._team}/{name}/ (files username and password, or token){two}",
         )
@@ -301,14 +304,14 @@ class Api:
             return parse(kind, answer.content, "the response", PAGE_LIMIT)
         except Malformed as error:
             raise Retryable(
-                "AirflowUnexpected",
+                Reason.AIRFLOW_UNEXPECTED,
                 f"{doing}: {self._url} answered {answer.status_code}: {error}",
             ) from error
 
     def _unexpected(self, doing: str, answer: httpx.Response) -> Retryable:
         kind = answer.headers.get("Content-Type", "no content type").split(";")[0]
         return Retryable(
-            "AirflowUnexpected",
+            Reason.AIRFLOW_UNEXPECTED,
             f"{doing}: {self._url} answered {answer.status_code} with {kind}, not JSON; is the "
             f"address that of Airflow's API?"
             if "json" not in kind

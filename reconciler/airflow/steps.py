@@ -10,7 +10,8 @@ from reconciler.core.definitions import Instance, OnTimeout
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.steps import BLAMELESS, PAUSES_BACK
+from reconciler.core.reasons import Reason
+from reconciler.core.steps import PAUSES_BACK
 from reconciler.failpoints import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing
@@ -94,7 +95,7 @@ class RestSteps:
             return _deadline_back(instance, words)
         if late:
             return _deadline(instance, words)
-        return StepResult(Verdict.NOT_YET, Problem("Draining", words), after=LOOK_AGAIN)
+        return StepResult(Verdict.NOT_YET, Problem(Reason.DRAINING, words), after=LOOK_AGAIN)
 
     def probe(
         self,
@@ -123,7 +124,9 @@ class RestSteps:
         passed = now - activation.step_since
         if seen.verdict is Verdict.OK and passed < watch:
             words = f"healthy for {passed:.0f} of {watch:.0f} s"
-            return StepResult(Verdict.NOT_YET, Problem("Watching", words), after=WATCH_INTERVAL)
+            return StepResult(
+                Verdict.NOT_YET, Problem(Reason.WATCHING, words), after=WATCH_INTERVAL
+            )
         if seen.verdict is Verdict.NOT_YET and passed > watch + instance.probe_timeout:
             return StepResult(Verdict.FAILED, gate_timeout(instance, seen.problem))
         return seen
@@ -146,7 +149,7 @@ def gate_timeout(instance: Instance, last: Problem | None) -> Problem:
     A reason that is not the build's fault stays the reason.
     """
     words = last.message if last else "it is not healthy"
-    reason = last.reason if last and last.reason in BLAMELESS else "GateTimeout"
+    reason = last.reason if last and last.reason.policy.blameless else Reason.GATE_TIMEOUT
     return Problem(reason, f"not healthy within {instance.probe_timeout:.0f} s: {words}")
 
 
@@ -165,7 +168,7 @@ def _deadline_back(instance: Instance, words: str) -> StepResult:
     return StepResult(
         Verdict.NOT_YET,
         Problem(
-            "DrainTimeout",
+            Reason.DRAIN_TIMEOUT,
             f"the instance has to be rolled back, but {words} after "
             f"{instance.drain_timeout:.0f} s; it goes back once they have ended. End them, or set "
             f"`maintenance.drain.onTimeout: proceed`",
@@ -191,7 +194,7 @@ def _deadline(instance: Instance, words: str) -> StepResult:
     return StepResult(
         Verdict.FAILED,
         Problem(
-            "DrainTimeout",
+            Reason.DRAIN_TIMEOUT,
             f"not drained within {instance.drain_timeout:.0f} s: {words}; nothing was changed "
             f"and it is tried again later",
         ),

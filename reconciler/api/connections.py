@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reconciler.api.admission import Admission
+from reconciler.core.reasons import Reason
 
 SILENCE = 10.0  # seconds in which a connection has to send the head of a request
 CONNECTIONS = 600  # at once; a further one replaces a silent one of the client that has most
@@ -122,18 +123,18 @@ class Bounded:
         if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > TARGET_LIMIT:
             return _refusal(
                 414,
-                "BadRequest",
+                Reason.BAD_REQUEST,
                 f"the address is longer than {TARGET_LIMIT} bytes; ask for less at once",
             )
         if sum(len(value) for name, value in scope["headers"] if name == b"cookie") > COOKIES_LIMIT:
             message = f"the cookies have more than {COOKIES_LIMIT} bytes; delete some"
-            return _refusal(431, "BadRequest", message)
+            return _refusal(431, Reason.BAD_REQUEST, message)
         if scope["path"] in SPARED:
             return None
         if self._open >= REQUESTS:
-            return _refusal(503, "Unavailable", "too many requests are open")
+            return _refusal(503, Reason.UNAVAILABLE, "too many requests are open")
         if not self._admission.has_room(client):
-            return _refusal(429, "TooManyRequests", "this client has too many requests open")
+            return _refusal(429, Reason.TOO_MANY_REQUESTS, "this client has too many requests open")
         return None
 
     async def _admitted(self, scope: Scope, client: str) -> ASGIApp:
@@ -144,9 +145,11 @@ class Bounded:
         await asyncio.sleep(SPARED_PAUSE if spared else PAUSE)
         if spared:
             return self._app
-        return _refusal(429, "TooManyRequests", "too many requests in a short time; ask less often")
+        return _refusal(
+            429, Reason.TOO_MANY_REQUESTS, "too many requests in a short time; ask less often"
+        )
 
 
-def _refusal(status: int, reason: str, message: str) -> ASGIApp:
+def _refusal(status: int, reason: Reason, message: str) -> ASGIApp:
     headers = {"retry-after": "10"} if status in (429, 503) else {}
     return JSONResponse({"reason": reason, "message": message}, status, headers)

@@ -10,20 +10,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.core.reasons import Reason
 
 log = logging.getLogger(__name__)
 
 REASONS = {
-    401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed",
-    409: "Conflict",     503: "Unavailable",
-}  # fmt: skip
+    401: Reason.UNAUTHORIZED,
+    403: Reason.FORBIDDEN,
+    404: Reason.NOT_FOUND,
+    405: Reason.METHOD_NOT_ALLOWED,
+    409: Reason.CONFLICT,
+    503: Reason.UNAVAILABLE,
+}
 FOR_PROGRAMS = ("/api/", "/hooks/", "/metrics", "/healthz", "/readyz", "/stream")
 
 
 class Page(Protocol):
     """Renderer of a refusal as a page."""
 
-    def __call__(self, request: Request, status: int, reason: str, message: str) -> Response:
+    def __call__(self, request: Request, status: int, reason: Reason, message: str) -> Response:
         """Return the page."""
 
 
@@ -33,7 +38,7 @@ class Refusing:
     def __init__(self, page: Page) -> None:
         self._page = page
 
-    def _answer(self, request: Request, status: int, reason: str, message: str) -> Response:
+    def _answer(self, request: Request, status: int, reason: Reason, message: str) -> Response:
         if request.url.path.startswith(FOR_PROGRAMS):
             return JSONResponse({"reason": reason, "message": message}, status_code=status)
         return self._page(request, status, reason, message)
@@ -41,7 +46,7 @@ class Refusing:
     def http(self, request: Request, error: Exception) -> Response:
         """Handle a refusal by this application."""
         assert isinstance(error, HTTPException), "registered for nothing else"
-        reason = REASONS.get(error.status_code, "BadRequest")
+        reason = REASONS.get(error.status_code, Reason.BAD_REQUEST)
         words = "There is nothing at this address." if error.detail == "Not Found" else error.detail
         answer = self._answer(request, error.status_code, reason, words)
         answer.headers.update(error.headers or {})
@@ -60,4 +65,4 @@ class Refusing:
         """Handle any other error; the server logs it with its traceback."""
         del error
         words = "a bug in Groundcrew; its log has the details"
-        return self._answer(request, 500, "InternalError", words)
+        return self._answer(request, 500, Reason.INTERNAL_ERROR, words)

@@ -16,6 +16,7 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from reconciler.core.reasons import Reason
 from reconciler.secrets import read
 
 log = logging.getLogger(__name__)
@@ -36,20 +37,22 @@ class Hooks:
         source = request.path_params["source"]
         secret = self._secret(source)
         if secret is None:
-            return _answer(404, "HookUnknown", f"no hook for {source}: it has no secret file")
+            return _answer(404, Reason.HOOK_UNKNOWN, f"no hook for {source}: it has no secret file")
         check = _GitHub(secret, request) if source == "github" else _GitLab(secret, request)
         try:
             async with asyncio.timeout(BODY_TIME):
                 whole = await _drain(request, check)
         except TimeoutError:
-            return _answer(408, "HookTooSlow", "the body did not come in time")
+            return _answer(408, Reason.HOOK_TOO_SLOW, "the body did not come in time")
         except ClientDisconnect:
-            return _answer(400, "HookIncomplete", "the connection ended before the body did")
+            return _answer(400, Reason.HOOK_INCOMPLETE, "the connection ended before the body did")
         if not whole:
-            return _answer(413, "HookTooLarge", f"a hook may have {BODY_LIMIT} bytes")
+            return _answer(413, Reason.HOOK_TOO_LARGE, f"a hook may have {BODY_LIMIT} bytes")
         if not check.good():
             log.warning("a %s hook with a wrong or missing signature was refused", source)
-            return _answer(401, "HookDenied", f"the {check.header} header does not fit the secret")
+            return _answer(
+                401, Reason.HOOK_DENIED, f"the {check.header} header does not fit the secret"
+            )
         self._wake()
         return JSONResponse({"accepted": True}, status_code=202)
 
@@ -103,5 +106,5 @@ async def _drain(request: Request, check: _GitHub | _GitLab) -> bool:
     return True
 
 
-def _answer(status: int, reason: str, message: str) -> Response:
+def _answer(status: int, reason: Reason, message: str) -> Response:
     return JSONResponse({"reason": reason, "message": message}, status_code=status)

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from reconciler.api.connections import HEAD_LIMIT, Bounded, Connection
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Server:
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 self.stop()
-                raise Stalled("HttpUnavailable", "the HTTP server did not start; see the log")
+                raise Stalled(Reason.HTTP_UNAVAILABLE, "the HTTP server did not start; see the log")
             time.sleep(0.01)
         log.info("listening on http://%s:%d", self._host, self.port)
 
@@ -71,7 +72,7 @@ class Server:
         except OSError as error:
             listening.close()
             raise Stalled(
-                "HttpUnavailable",
+                Reason.HTTP_UNAVAILABLE,
                 f"cannot listen on {self._host}:{self.port} ({error.strerror}); stop what uses it, "
                 f"or set GROUNDCREW_HTTP__PORT (0: any free port)",
             ) from error

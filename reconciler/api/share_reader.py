@@ -22,6 +22,7 @@ from reconciler.builder.wheels.download import entry_digest
 from reconciler.core.builds import OPEN
 from reconciler.core.errors import Retryable
 from reconciler.core.model import BuildRecord
+from reconciler.core.reasons import Reason
 from reconciler.share.entries import read_document
 from reconciler.share.file_list import Absent, Listed, own_files, package_files
 from reconciler.share.logs import kept_logs
@@ -192,7 +193,7 @@ class Shelf:
             self._waiting = {f for f in self._waiting if not f.done()}
             stuck = len(self._waiting) >= READERS
         if stuck:
-            raise Retryable("ShareUnreachable", "the share does not answer; look again later")
+            raise Retryable(Reason.SHARE_UNREACHABLE, "the share does not answer; look again later")
         future: Future[object] = self._pool.submit(read)
         try:
             return future.result(PATIENCE)  # type: ignore[return-value]
@@ -201,10 +202,10 @@ class Shelf:
                 with self._guard:
                     self._waiting.add(future)
             raise Retryable(
-                "ShareUnreachable", f"the share has not answered for {PATIENCE:.0f} s"
+                Reason.SHARE_UNREACHABLE, f"the share has not answered for {PATIENCE:.0f} s"
             ) from error
         except OSError as error:
-            raise Retryable("ShareUnreachable", f"the share: {error.strerror}") from error
+            raise Retryable(Reason.SHARE_UNREACHABLE, f"the share: {error.strerror}") from error
 
 
 def _read(path: Path) -> bytes | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-FAILED = "PackageBuildFailed"
 LINES = 5000  # newest lines that are looked at
 LINE_LIMIT = 400  # characters of a line
 TAIL = 8  # last lines that a message shows

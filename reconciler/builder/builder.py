@@ -49,6 +49,7 @@ from reconciler.builder.wheels.sdists import Sdists
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.model import DagCheck
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.failpoints import failpoint
 from reconciler.isolation import TooExpensive, shared_pool
@@ -368,7 +369,7 @@ class Builder:
         for index in recipe.indexes:
             if index.credentials in reserved:
                 raise Stalled(
-                    "CredentialsTaken",
+                    Reason.CREDENTIALS_TAKEN,
                     f"the secret {index.credentials} of index {index.name} is that of an Airflow "
                     f"API and is sent to nobody else; give the index a secret of its own",
                 )

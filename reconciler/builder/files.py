@@ -20,6 +20,7 @@ from reconciler.builder.wheels.download import RECIPE_VERSION
 from reconciler.certificates import UNTRUSTED, distrusts
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.http_client import Client
 from reconciler.settings import BuilderSettings
 
@@ -66,7 +67,7 @@ def fetch_files(
         for item, place in places:
             target = staged / "files" / place
             if ".." in target.parts or not target.is_relative_to(staged / "files"):
-                raise Stalled("NotAllowed", f"{place} is not below the build's files")
+                raise Stalled(Reason.NOT_ALLOWED, f"{place} is not below the build's files")
             target.parent.mkdir(parents=True, exist_ok=True)
             source = _fetch(job, item, settings, cache)
             if _url(item, settings).endswith(".gz") and not place.endswith(".gz"):
@@ -89,7 +90,7 @@ def _refuse_archive(file: Path, item: FileItem, url: str) -> None:
     found = next((name for at, magic, name in ARCHIVES if head[at:].startswith(magic)), None)
     if found is not None and not file.name.endswith(KEPT):
         raise Stalled(
-            "NotAProgram",
+            Reason.NOT_A_PROGRAM,
             f"files: {url} is {found}, which cannot be started as {item.target}. Give the address "
             f"of the program itself, or commit the unpacked program to an in-repo package; to keep "
             f"the archive as it is, choose a path outside bin/",
@@ -101,7 +102,7 @@ def _copy_limited(source: gzip.GzipFile, target: object, limit: int) -> None:
     while chunk := source.read(1 << 20):
         written += len(chunk)
         if written > limit:
-            raise Stalled("TooLarge", f"a packed file unpacks to more than {limit} bytes")
+            raise Stalled(Reason.TOO_LARGE, f"a packed file unpacks to more than {limit} bytes")
         target.write(chunk)  # type: ignore[attr-defined]
 
 
@@ -130,24 +131,26 @@ def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> 
             temp.open("xb") as file,
         ):
             if answer.status_code != 200:
-                raise Retryable("FileUnreachable", f"{url} answers {answer.status_code}")
+                raise Retryable(Reason.FILE_UNREACHABLE, f"{url} answers {answer.status_code}")
             for chunk in answer.iter_bytes(1 << 20):
                 job.check()
                 size += len(chunk)
                 if size > settings.file_bytes:
-                    raise Stalled("TooLarge", f"{url} is larger than {settings.file_bytes} bytes")
+                    raise Stalled(
+                        Reason.TOO_LARGE, f"{url} is larger than {settings.file_bytes} bytes"
+                    )
                 digest.update(chunk)
                 file.write(chunk)
         if digest.hexdigest() != item.sha256:
             raise Stalled(
-                "HashMismatch",
+                Reason.HASH_MISMATCH,
                 f"{url} has SHA-256 {digest.hexdigest()}, the definition says {item.sha256}",
             )
         temp.rename(path)
     except httpx.HTTPError as error:
         if distrusts(error):
-            raise Retryable("FileCertificate", f"{url}: {UNTRUSTED}: {error}") from error
-        raise Retryable("FileUnreachable", f"{url}: {error}") from error
+            raise Retryable(Reason.FILE_CERTIFICATE, f"{url}: {UNTRUSTED}: {error}") from error
+        raise Retryable(Reason.FILE_UNREACHABLE, f"{url}: {error}") from error
     finally:
         temp.unlink(missing_ok=True)
     return path

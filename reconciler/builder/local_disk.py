@@ -7,19 +7,20 @@ import os
 
 from reconciler.builder.executor.protocol import Ended
 from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.core.reasons import Reason
 
 
 def disk_error(error: OSError) -> GroundcrewError:
     """Return the error for a problem of the local disk."""
     if error.errno == errno.ENOSPC:
         return disk_full()
-    return Retryable("DiskError", f"the local build disk: {error.strerror or error}")
+    return Retryable(Reason.DISK_ERROR, f"the local build disk: {error.strerror or error}")
 
 
 def disk_full() -> Retryable:
     """Return the error for a full build disk."""
     return Retryable(
-        "DiskFull",
+        Reason.DISK_FULL,
         "the local build disk is full; free space below the cache directory (builder.cache_dir)",
     )
 

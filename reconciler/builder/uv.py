@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 
 def uv_path() -> str:
     """Return the uv that is installed beside this program."""
     found = shutil.which("uv") or _own_uv()
     if found is None:
-        raise Stalled("UvMissing", "uv is not installed; reinstall groundcrew")
+        raise Stalled(Reason.UV_MISSING, "uv is not installed; reinstall groundcrew")
     return found
 
 

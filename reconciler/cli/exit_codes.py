@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from reconciler.core.reasons import Exit
 
-
-class Exit(IntEnum):
-    """Exit code of a command."""
-
-    DONE = 0
-    WRONG = 1
-    MISUSE = 2
-    UNREACHABLE = 3
+__all__ = ["Exit", "Misuse"]
 
 
 class Misuse(Exception):

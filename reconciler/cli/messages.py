@@ -14,18 +14,6 @@ from reconciler.cli.exit_codes import Exit, Misuse
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.settings import Settings
 
-UNREACHABLE = frozenset(
-    {
-        "AlreadyRunning", "HttpUnavailable", "NoRecords", "SchemaTooNew", "ShareUnwritable",
-        "StateUnwritable",
-    }
-)  # fmt: skip
-"""Reasons of Stalled that mean that something the command needs was unavailable."""
-
-
-MISUSED = frozenset({"DatabaseUnknown", "SourceUnknown"})
-"""Reasons that mean that a setting names something that can never be used."""
-
 
 def explain(error: Exception) -> tuple[Exit, str] | None:
     """Return exit code and message for an expected error, or None for a bug."""
@@ -33,10 +21,9 @@ def explain(error: Exception) -> tuple[Exit, str] | None:
         case Misuse():
             return Exit.MISUSE, str(error)
         case GroundcrewError():
-            if error.reason in MISUSED:
-                return Exit.MISUSE, f"{error} [{error.reason}]"
-            far = isinstance(error, Retryable) or error.reason in UNREACHABLE
-            return Exit.UNREACHABLE if far else Exit.WRONG, f"{error} [{error.reason}]"
+            usual = Exit.UNREACHABLE if isinstance(error, Retryable) else Exit.WRONG
+            code = error.reason.policy.exit
+            return usual if code is None else code, f"{error} [{error.reason}]"
         case ValidationError() if error.title == Settings.__name__:
             return Exit.MISUSE, _settings_words(error)
         case SettingsError():

@@ -19,6 +19,7 @@ from reconciler.cli.plan import settings_with_repo
 from reconciler.cli.progress import working
 from reconciler.cli.status import Output
 from reconciler.core.formatting import iso, size
+from reconciler.core.reasons import Reason
 
 if TYPE_CHECKING:
     from reconciler.api.server import Server
@@ -178,7 +179,7 @@ def adopt_share(
     try:
         if not empty and not marker.is_used(settings.share):
             raise Stalled(
-                "ShareMissing",
+                Reason.SHARE_MISSING,
                 f"{settings.share} has nothing on it: see that the share is mounted; for a new "
                 f"share add --empty",
             )

@@ -9,6 +9,7 @@ import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
 from reconciler.cli.output import Format, print_json, say, warn
+from reconciler.core.reasons import Reason
 
 
 def validate(
@@ -28,7 +29,7 @@ def validate(
     try:
         definitions, findings = read(path)
     except Stalled as error:
-        if error.reason in ("SourceMissing", "SourceEmpty"):
+        if error.reason in (Reason.SOURCE_MISSING, Reason.SOURCE_EMPTY):
             raise Misuse(error.message) from error
         raise
     for words in misplaced(path):

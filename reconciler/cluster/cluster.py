@@ -10,6 +10,7 @@ from urllib.parse import quote
 from reconciler.cluster.connection import Connection, Cut, Json
 from reconciler.cluster.mirror import Mirror
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.settings import ClusterSettings
 
 ROOTS = {
@@ -87,7 +88,7 @@ class Cluster:
                 raise
         if made is None:
             raise Retryable(
-                "NamespaceMissing", f"cluster {self.context} has no namespace {namespace}"
+                Reason.NAMESPACE_MISSING, f"cluster {self.context} has no namespace {namespace}"
             )
         return made
 

@@ -24,6 +24,7 @@ from kubernetes.config import ConfigException, load_incluster_config, load_kube_
 
 from reconciler.core.definitions import IN_CLUSTER
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,9 @@ class Connection:
                     if len(pending) > LINE_LIMIT:
                         raise self._unreachable(f"sends lines without end for {path}")
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise Cut("ClusterUnreachable", f"cluster {self.name}: {_why(error)}") from error
+                raise Cut(
+                    Reason.CLUSTER_UNREACHABLE, f"cluster {self.name}: {_why(error)}"
+                ) from error
             if pending:
                 yield pending
         finally:
@@ -209,7 +212,7 @@ class Connection:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             words = f"does not answer: {_why(error)}"
             if isinstance(error, urllib3.exceptions.ProtocolError):
-                raise Cut("ClusterUnreachable", f"cluster {self.name} {words}") from error
+                raise Cut(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name} {words}") from error
             if begins and isinstance(error, urllib3.exceptions.ReadTimeoutError):
                 raise self._unreachable(words) from error  # says nothing about other requests
             self._down_words, self._down_until = words, time.monotonic() + DOWN
@@ -227,7 +230,7 @@ class Connection:
                     raise self._unreachable("answers too slowly or too much")
         except (urllib3.exceptions.HTTPError, OSError) as error:
             answer.close()
-            raise Cut("ClusterUnreachable", f"cluster {self.name}: {_why(error)}") from error
+            raise Cut(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name}: {_why(error)}") from error
         return b"".join(parts)
 
     def _client(self) -> RESTClientObject:
@@ -254,7 +257,7 @@ class Connection:
                 )
         except (ConfigException, OSError, ValueError) as error:
             raise Stalled(
-                "ContextUnknown",
+                Reason.CONTEXT_UNKNOWN,
                 f"no way to cluster {self.name}: {error}; name a context of the kubeconfig that "
                 f"the setting kubernetes.kubeconfig points to",
             ) from error
@@ -271,33 +274,33 @@ class Connection:
         match answer.status:
             case 401:
                 return Away(
-                    "ClusterDenied", f"cluster {self.name} refuses the daemon's credentials"
+                    Reason.CLUSTER_DENIED, f"cluster {self.name} refuses the daemon's credentials"
                 )
             case 403 if "exceeded quota" in words:
-                return Retryable("QuotaExceeded", f"cluster {self.name}: {words}")
+                return Retryable(Reason.QUOTA_EXCEEDED, f"cluster {self.name}: {words}")
             case 403:
                 return Away(
-                    "Forbidden",
+                    Reason.FORBIDDEN,
                     f"cluster {self.name}: {words}; the Helm chart's Role for the namespace "
                     f"grants it",
                 )
             case 409 if said.get("reason") == "AlreadyExists":
-                return Exists("AlreadyExists", f"{doing}: {words}")
+                return Exists(Reason.ALREADY_EXISTS, f"{doing}: {words}")
             case 409:
-                return Retryable("Conflict", f"{doing}: {words}")
+                return Retryable(Reason.CONFLICT, f"{doing}: {words}")
             case 410:
-                return Expired("Expired", f"{doing}: {words}")
+                return Expired(Reason.EXPIRED, f"{doing}: {words}")
             case 429:
-                return Away("ClusterBusy", f"{doing}: {words}", after=_retry_after(answer))
+                return Away(Reason.CLUSTER_BUSY, f"{doing}: {words}", after=_retry_after(answer))
             case status if status >= 500:
                 asked = "Retry-After" in answer.headers
                 wait = _retry_after(answer) if asked else None
-                return Away("ClusterUnreachable", f"{doing}: {words}", after=wait)
+                return Away(Reason.CLUSTER_UNREACHABLE, f"{doing}: {words}", after=wait)
             case _:
-                return Stalled("Refused", f"{doing}: {words}")
+                return Stalled(Reason.REFUSED, f"{doing}: {words}")
 
     def _unreachable(self, words: str) -> Away:
-        return Away("ClusterUnreachable", f"cluster {self.name} {words}")
+        return Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name} {words}")
 
 
 def _allow_silence(answer: urllib3.BaseHTTPResponse, seconds: float) -> None:

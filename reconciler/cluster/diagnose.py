@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reconciler.cluster.connection import Json
 from reconciler.core.model import Problem
+from reconciler.core.reasons import Reason
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -21,20 +22,22 @@ def diagnose(pod: Json) -> Problem | None:
         said = " ".join(str(waiting.get("message") or "").split())[:300]
         if reason in PULLING:
             image = container.get("image") or "its image"
-            return Problem("ImagePull", f"{what} cannot pull {image} ({reason}): {said}")
+            return Problem(Reason.IMAGE_PULL, f"{what} cannot pull {image} ({reason}): {said}")
         if reason in CONFIG:
-            return Problem("ContainerConfig", f"{what} cannot be made ({reason}): {said}")
+            return Problem(Reason.CONTAINER_CONFIG, f"{what} cannot be made ({reason}): {said}")
         if crashing(pod, container):
             words = f"{what} crashed {container['restartCount']} times: {ending(container)}"
-            return Problem("SidecarCrashLoop" if _beside(pod, container) else "CrashLoop", words)
+            return Problem(
+                Reason.SIDECAR_CRASH_LOOP if _beside(pod, container) else Reason.CRASH_LOOP, words
+            )
     status = pod.get("status") or {}
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             said = " ".join(str(condition.get("message") or "").split())[:300]
-            return Problem("Unschedulable", f"no node takes pod {name}: {said}")
+            return Problem(Reason.UNSCHEDULABLE, f"no node takes pod {name}: {said}")
     if status.get("phase") == "Failed":
         said = str(status.get("message") or status.get("reason") or "it has failed")
-        return Problem("PodFailed", f"pod {name}: {said[:300]}")
+        return Problem(Reason.POD_FAILED, f"pod {name}: {said[:300]}")
     return None
 
 

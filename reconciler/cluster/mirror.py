@@ -13,6 +13,7 @@ import urllib3
 
 from reconciler.cluster.connection import Connection, Cut, Expired, Json
 from reconciler.core.errors import Away, GroundcrewError, Retryable
+from reconciler.core.reasons import Reason
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ class Mirror:
             if self._problem is not None:
                 raise self._problem
         raise Away(
-            "ClusterUnreachable", f"cluster {self._connection.name} has not listed {self._path} yet"
+            Reason.CLUSTER_UNREACHABLE,
+            f"cluster {self._connection.name} has not listed {self._path} yet",
         )
 
     def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
@@ -177,8 +179,8 @@ class Mirror:
         if kind == "ERROR":
             code, words = found.get("code"), str(found.get("message", ""))
             if code == 410:
-                raise Expired("Expired", words)
-            raise Away("ClusterUnreachable", f"cluster {self._connection.name}: {words}")
+                raise Expired(Reason.EXPIRED, words)
+            raise Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self._connection.name}: {words}")
         version = str(found["metadata"].get("resourceVersion") or "")
         if kind == "BOOKMARK":
             return version

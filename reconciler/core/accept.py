@@ -20,9 +20,10 @@ from reconciler.core.definitions import (
     Finding,
     Instance,
 )
-from reconciler.core.model import PRUNE_HELD, EnvironmentRecord, InstanceRecord, Problem, Records
+from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
 from reconciler.core.phases import BuildPhase, Step
-from reconciler.core.steps import SUPERSEDED, UNTOUCHED, move, stuck
+from reconciler.core.reasons import Reason
+from reconciler.core.steps import UNTOUCHED, move, stuck
 from reconciler.core.world import REPO, Draft
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ def with_owners(definitions: Definitions, known: Mapping[str, EnvironmentRecord]
         findings=tuple(
             f
             for f in definitions.findings
-            if f.reason != "DuplicateName" or (f.object, f.place.file) not in settled
+            if f.reason is not Reason.DUPLICATE_NAME or (f.object, f.place.file) not in settled
         ),
     )
 
@@ -124,7 +125,7 @@ def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definition
         "its row in the database cannot be read (the log says why), so it is left as it is; "
         "restore a backup, or remove that row: it is then taken as the share has it"
     )
-    findings = tuple(Finding(place, name, "RecordUnreadable", words) for name, place in lost)
+    findings = tuple(Finding(place, name, Reason.RECORD_UNREADABLE, words) for name, place in lost)
     return replace(
         definitions,
         environments={
@@ -213,7 +214,7 @@ def _hold(draft: Draft, revision: str, loss: Loss) -> None:
         f"({', '.join(gone[:5])}{', …' if len(gone) > 5 else ''}); {stays} until "
         f"`groundcrew confirm-prune` or a newer revision"
     )
-    problem = Problem(PRUNE_HELD, message)
+    problem = Problem(Reason.PRUNE_HELD, message)
     if draft.repo.source_problem != problem:
         draft.repo = replace(draft.repo, source_problem=problem)
         draft.event("PruneHeld", REPO, message, revision=revision)
@@ -253,7 +254,7 @@ def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRec
     if activation is not None and _where(old) != _where(new):
         gone = stuck(activation) or draft.elapsed(activation.step_since) > GONE
         if activation.step in UNTOUCHED:
-            problem = Problem(SUPERSEDED, "the instance is defined to be another Airflow")
+            problem = Problem(Reason.SUPERSEDED, "the instance is defined to be another Airflow")
             activation = replace(activation, problem=problem)
             record = replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
         if activation.step in UNTOUCHED or not gone:
@@ -296,7 +297,9 @@ def _accept_environments(
         finding = broken.by(record.definition)
         problem = Problem(finding.reason, finding.message, finding.place) if finding else None
         if f"environment/{name}" in loss.objects:
-            problem = Problem(PRUNE_HELD, "it is no longer defined; its removal waits for someone")
+            problem = Problem(
+                Reason.PRUNE_HELD, "it is no longer defined; its removal waits for someone"
+            )
         if problem is not None:
             kept = _without(record.definition, taken)
             if record.problem != problem or record.definition != kept:
@@ -374,7 +377,7 @@ def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Defin
 def source_failed(draft: Draft, problem: Problem) -> None:
     """Record that the repo could not be read, once for each reason; a held revision stays held."""
     held = draft.repo.source_problem
-    if held is not None and (held.reason in (PRUNE_HELD, problem.reason)):
+    if held is not None and (held.reason in (Reason.PRUNE_HELD, problem.reason)):
         return
     draft.repo = replace(draft.repo, source_problem=problem)
     draft.event("SourceFailed", REPO, problem.message, reason=problem.reason)

@@ -20,9 +20,8 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import PHASE_OF, Step
+from reconciler.core.reasons import Reason
 from reconciler.core.steps import (
-    BASE_CHANGED,
-    SUPERSEDED,
     SWITCHED,
     UNTOUCHED,
     as_active,
@@ -115,7 +114,7 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
         )
     if quarantined(record, record.current):
         return WayBack(refused=f"it is on its way back to {previous} already")
-    mark = Quarantine(record.current, "", "", "", draft.now)
+    mark = Quarantine(record.current, "", Reason.ROLLED_BACK_BY_OPERATOR, "", draft.now)
     target = target_of(draft, replace(record, quarantines=(*record.quarantines, mark)))
     if target is None:
         return WayBack(refused="its runtime is not known yet")
@@ -189,7 +188,11 @@ def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
     kept = tuple(
         q
         for q in record.quarantines
-        if (q.reason != "BuildMissing" if q.recipe_digest == digest else q.build_id in standing)
+        if (
+            q.reason is not Reason.BUILD_MISSING
+            if q.recipe_digest == digest
+            else q.build_id in standing
+        )
     )
     return record if kept == record.quarantines else replace(record, quarantines=kept)
 
@@ -325,7 +328,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         suspended = suspended_by(draft, record)
         if target is None or suspended or at_target(record, target):
             why = "suspended" if suspended else "the definition no longer asks for it"
-            problem = Problem(SUPERSEDED, why)
+            problem = Problem(Reason.SUPERSEDED, why)
             return replace(record, activation=move(
                 draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
             ))  # fmt: skip
@@ -353,7 +356,7 @@ def _aim_anew(
         "ActivationAborted",
         record,
         f"{target.build or 'the bare base'} is wanted instead",
-        reason=SUPERSEDED,
+        reason=Reason.SUPERSEDED,
         revision=activation.revision,
         data=asked_by(draft, record, activation),
     )
@@ -376,7 +379,7 @@ def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> I
     Nothing is restarted: the pods that would load the build are being replaced. If the old base
     comes back, `current_load_into` says that it is unknown what its components load.
     """
-    problem = Problem(BASE_CHANGED, "the base is being changed; it is inspected first")
+    problem = Problem(Reason.BASE_CHANGED, "the base is being changed; it is inspected first")
     activation = replace(activation, problem=problem, failed_at=activation.step)
     if activation.step in UNTOUCHED:
         return replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))

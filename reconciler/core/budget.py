@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from reconciler.core.definitions import ImportLimit, Measure
 from reconciler.core.formatting import size
 from reconciler.core.model import BuildRecord, ImportCost, Measured, Problem
+from reconciler.core.reasons import Reason
 
-OVER = "ImportBudgetExceeded"
-REGRESSION = "ImportRegression"
 NAMED = 3  # packages named in a refusal
 LARGEST = 1 << 53  # larger counts are not valid: the report is written by the build's own code
 
@@ -106,7 +105,7 @@ def refusal(over: Limits, cost: ImportCost, packages: Mapping[str, ImportCost]) 
     advice = "Take out or replace what costs most, or raise the limit"
     if all(limit.measure is Measure.SECONDS for limit in over):
         advice += "; `groundcrew retry` measures again, as a busy machine takes longer"
-    return Problem(OVER, f"{'; '.join(parts)}. {advice}", over[0].place)
+    return Problem(Reason.IMPORT_BUDGET_EXCEEDED, f"{'; '.join(parts)}. {advice}", over[0].place)
 
 
 # ---------------------------------------------------------------------------------------- growth

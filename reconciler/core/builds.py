@@ -22,6 +22,7 @@ from reconciler.core.model import (
     Problem,
 )
 from reconciler.core.phases import BUILD_NEXT, BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.world import (
     Draft,
     Effect,
@@ -182,7 +183,7 @@ def _under_other_limits(
     """
     limits, measured = environment.definition.recipe.checks.budget, build.measured
     refused = build.phase is BuildPhase.FAILED and (
-        build.problem is not None and build.problem.reason == budget.OVER
+        build.problem is not None and build.problem.reason is Reason.IMPORT_BUDGET_EXCEEDED
     )
     if build.phase is BuildPhase.READY and (
         measured is not None
@@ -399,7 +400,7 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
         "BuildReady",
         build,
         "; ".join([f"{len(build.packages)} packages to install", *budget.words(grown)]),
-        reason=budget.REGRESSION if grown else "",
+        reason=Reason.IMPORT_REGRESSION if grown else None,
         revision=build.revision,
         data={
             "packages": [list(p) for p in build.packages],

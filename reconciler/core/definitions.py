@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from reconciler.core.reasons import Reason
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -273,7 +275,7 @@ class Finding:
 
     place: Place
     object: str  # "Environment/analytics", "Instance/x", or the file if no name could be read
-    reason: str
+    reason: Reason
     message: str
 
     @property

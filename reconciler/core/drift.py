@@ -21,13 +21,11 @@ from reconciler.core.model import (
     Processes,
 )
 from reconciler.core.phases import BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.world import REPO, Draft, Effect, is_base_moved
 
 HEALED = frozenset({DriftKind.POINTER, DriftKind.LOADER})
 """Parts that the heal effect writes again."""
-
-RESTARTABLE = frozenset({"LoaderFellBack", "OtherBuildLoaded"})
-"""Reasons that a restart may remove: the loader loads something else than is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def _with_drift(
     if before is not None and (before.kinds, before.message) == (kinds, message):
         return record
     draft.event(
-        "Drifted", record, message, reason="Drifted", data={"kinds": [str(k) for k in kinds]}
+        "Drifted", record, message, reason=Reason.DRIFTED, data={"kinds": [str(k) for k in kinds]}
     )
     return replace(record, drift=Drift(kinds, message, draft.now))
 
@@ -144,7 +142,7 @@ def _with_processes(
     elif problem is None and before is not None:
         draft.event("BuildLoaded", record, "all components run what is recorded again")
     record = replace(record, processes=processes)
-    if RESTARTABLE & reasons.keys():
+    if any(reason.policy.restartable for reason in reasons):
         record = replace(record, current_load_into=())  # what they load is another: started anew
     return record
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 
 from reconciler.core.definitions import Place
+from reconciler.core.reasons import Reason
 
 
 class GroundcrewError(Exception):
@@ -20,7 +21,7 @@ class GroundcrewError(Exception):
     environments repo if there is such a place.
     """
 
-    def __init__(self, reason: str, message: str, place: Place | None = None) -> None:
+    def __init__(self, reason: Reason, message: str, place: Place | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
@@ -38,7 +39,7 @@ class Retryable(GroundcrewError):
     """Error that may resolve by itself; `after` is the wait in seconds, None the usual back-off."""
 
     def __init__(
-        self, reason: str, message: str, place: Place | None = None, after: float | None = None
+        self, reason: Reason, message: str, place: Place | None = None, after: float | None = None
     ) -> None:
         super().__init__(reason, message, place)
         self.after = after
@@ -59,4 +60,4 @@ class Cancelled(GroundcrewError):
     """The daemon itself stopped the work; nothing is wrong."""
 
     def __init__(self, message: str = "cancelled") -> None:
-        super().__init__("Cancelled", message)
+        super().__init__(Reason.CANCELLED, message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconciler.core.model import Problem
+from reconciler.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,12 @@ def disagreement(loaded: Loaded, build: str | None) -> Problem | None:
     who = f"{loaded.component} ({loaded.process})"
     wanted = f"build {build}" if build is not None else "the bare base"
     if not loaded.proven:
-        return Problem("LoaderMissing", f"{who} runs without the loader instead of {wanted}")
+        return Problem(Reason.LOADER_MISSING, f"{who} runs without the loader instead of {wanted}")
     if loaded.build is None:
         why = loaded.said or "the pointer that it read names no build for it"
-        return Problem("LoaderFellBack", f"{who} runs on the bare base instead of {wanted}: {why}")
-    return Problem("OtherBuildLoaded", f"{who} has loaded build {loaded.build} instead of {wanted}")
+        return Problem(
+            Reason.LOADER_FELL_BACK, f"{who} runs on the bare base instead of {wanted}: {why}"
+        )
+    return Problem(
+        Reason.OTHER_BUILD_LOADED, f"{who} has loaded build {loaded.build} instead of {wanted}"
+    )

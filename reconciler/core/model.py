@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from reconciler.core.definitions import Commit, Environment, Finding, Instance, Measure, Place
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 
@@ -20,7 +21,7 @@ from reconciler.core.runtime import Runtime
 class Problem:
     """Reason for a failure."""
 
-    reason: str
+    reason: Reason
     message: str
     place: Place | None = None
 
@@ -165,10 +166,6 @@ class Activation:
         return min(self.restarted_at, self.step_since)
 
 
-ROLLED_BACK = "RolledBackByOperator"
-"""Reason of a quarantine that an operator's rollback created."""
-
-
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """Build that failed on this instance; lifted by another recipe digest or a retry.
@@ -178,7 +175,7 @@ class Quarantine:
 
     build_id: str
     recipe_digest: str
-    reason: str
+    reason: Reason
     message: str
     since: float
     who: str = ""
@@ -317,10 +314,6 @@ class EnvironmentRecord:
         return self.suspended or self.definition.suspend
 
 
-PRUNE_HELD = "PruneHeld"
-"""Reason of the source's problem while a revision waits for an operator to confirm its losses."""
-
-
 @dataclass(frozen=True, slots=True)
 class RepoState:
     """Recorded state of the environments repo as a whole; see Records for the fields."""
@@ -336,7 +329,7 @@ class RepoState:
     def held(self) -> Problem | None:
         """The reason why a revision is held, or None."""
         problem = self.source_problem
-        return problem if problem is not None and problem.reason == PRUNE_HELD else None
+        return problem if problem is not None and problem.reason is Reason.PRUNE_HELD else None
 
 
 @dataclass(frozen=True, slots=True)

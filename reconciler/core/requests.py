@@ -9,7 +9,6 @@ from typing import assert_never
 from reconciler.core.activations import way_back
 from reconciler.core.builds import requeue
 from reconciler.core.model import (
-    ROLLED_BACK,
     EnvironmentRecord,
     InstanceRecord,
     Quarantine,
@@ -17,6 +16,7 @@ from reconciler.core.model import (
     Verb,
 )
 from reconciler.core.phases import BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.steps import end_watch
 from reconciler.core.world import REPO, Draft, environment_of
 
@@ -113,7 +113,7 @@ def _rollback(draft: Draft, request: Request) -> None:
     mark = Quarantine(
         instance.current,
         instance.current_digest or "",
-        ROLLED_BACK,
+        Reason.ROLLED_BACK_BY_OPERATOR,
         f"rolled back by {request.who}",
         draft.now,
         request.who,

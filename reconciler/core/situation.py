@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.activations import Target, at_target, suspended_by, target_of
 from reconciler.core.builds import OPEN, ready_build
-from reconciler.core.drift import HEALED, RESTARTABLE
+from reconciler.core.drift import HEALED
 from reconciler.core.model import (
-    ROLLED_BACK,
     Activation,
     BuildRecord,
     EnvironmentRecord,
@@ -22,6 +21,7 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync
+from reconciler.core.reasons import Reason
 from reconciler.core.states import (
     TABLE,
     Course,
@@ -41,6 +41,9 @@ from reconciler.core.states import (
 )
 from reconciler.core.world import Draft, build_key, environment_of
 
+StatusReason = Reason | State | ActivationPhase
+"""Reason of an object's state: that of a problem, or the state or phase where nothing is wrong."""
+
 GIVEN_UP = frozenset({Step.RELEASE_ABORT, Step.WITHDRAW})
 
 
@@ -54,7 +57,7 @@ class InstanceSituation:
     facts: InstanceFacts
     state: State
     sync: Sync
-    reason: str
+    reason: StatusReason
     message: str
     environment: EnvironmentRecord | None
     target: Target | None
@@ -68,7 +71,7 @@ class EnvironmentSituation:
     state: State
     sync: Sync
     health: Health
-    reason: str
+    reason: StatusReason
     message: str
     builds: tuple[BuildRecord, ...]
     instances: tuple[str, ...]
@@ -115,7 +118,7 @@ def _stray(record: InstanceRecord) -> Stray:
     if drift is not None and (drift.failures or not HEALED.issuperset(drift.kinds)):
         return Stray.DRIFTED
     if problem is not None:
-        return Stray.MISLOADED if problem.reason in RESTARTABLE else Stray.DRIFTED
+        return Stray.MISLOADED if problem.reason.policy.restartable else Stray.DRIFTED
     return Stray.HEALING if drift is not None else Stray.NONE
 
 
@@ -131,7 +134,7 @@ def _course(activation: Activation | None) -> Course:
 
 def _rollback(record: InstanceRecord, wanted: BuildRecord | None) -> tuple[Rollback, str]:
     """Return the operator's rollback that explains where an instance is, and who asked for it."""
-    marks = [q for q in record.quarantines if q.reason == ROLLED_BACK]
+    marks = [q for q in record.quarantines if q.reason is Reason.ROLLED_BACK_BY_OPERATOR]
     for kind, build_id in (
         (Rollback.ASKED, record.current),
         (Rollback.DONE, wanted.build_id if wanted else None),
@@ -186,7 +189,7 @@ MESSAGES = {
 
 def _instance_words(
     record: InstanceRecord, state: State, build: BuildRecord | None, operator: str
-) -> tuple[str, str]:
+) -> tuple[StatusReason, str]:
     """Return reason and message of an instance in a state."""
     match state:
         case State.ACTIVATING | State.WITHDRAWING | State.ROLLING_BACK | State.DEGRADED:
@@ -202,7 +205,7 @@ def _instance_words(
             return state, f"rolled back by {operator}; {stays}"
         case State.HEALING | State.MISLOADED | State.DRIFTED:
             drift = record.drift
-            problem = Problem("Drifted", drift.message) if drift else record.processes.problem
+            problem = Problem(Reason.DRIFTED, drift.message) if drift else record.processes.problem
             return _told(problem, state)
         case State.ACTIVE:
             return state, record.processes.remote if record.current else ""
@@ -219,24 +222,24 @@ def _instance_words(
 
 def _activation_words(
     record: InstanceRecord, activation: Activation, state: State
-) -> tuple[str, str]:
+) -> tuple[StatusReason, str]:
     if state is State.DEGRADED:
         return _told(record.problem or activation.problem, state)
     if state is not State.ACTIVATING:
         return _told(activation.problem or activation.held, state)
     if activation.held is not None:
         return _told(activation.held, state)
-    return str(activation.phase), f"on the way to {activation.to_build or 'the bare base'}"
+    return activation.phase, f"on the way to {activation.to_build or 'the bare base'}"
 
 
-def _told(problem: Problem | None, state: State) -> tuple[str, str]:
+def _told(problem: Problem | None, state: State) -> tuple[StatusReason, str]:
     if problem is None:
         return state, "the records do not say why"
     where = f"{problem.place}: " if problem.place else ""
     return problem.reason, f"{where}{problem.message}"
 
 
-def _build_words(build: BuildRecord, state: State) -> tuple[str, str]:
+def _build_words(build: BuildRecord, state: State) -> tuple[StatusReason, str]:
     if state is State.BUILDING:
         return state, f"build {build.key} is {build.phase}"
     reason, message = _told(build.problem, state)
@@ -287,7 +290,7 @@ def _environment_words(
     state: State,
     builds: tuple[BuildRecord, ...],
     instances: Mapping[str, InstanceSituation],
-) -> tuple[str, str]:
+) -> tuple[StatusReason, str]:
     """Return reason and message of an environment in a state."""
     match state:
         case State.INVALID:

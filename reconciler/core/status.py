@@ -22,14 +22,15 @@ from reconciler.core.model import (
     Records,
 )
 from reconciler.core.phases import ActivationPhase, Health, Sync
+from reconciler.core.reasons import Reason
 from reconciler.core.situation import (
     EnvironmentSituation,
     InstanceSituation,
+    StatusReason,
     environment_situation,
     instance_situation,
 )
 from reconciler.core.states import TABLE, Held, State
-from reconciler.core.steps import ORDINARY
 from reconciler.core.world import Draft, World
 
 
@@ -39,7 +40,7 @@ class Condition:
 
     type: str
     status: bool
-    reason: str
+    reason: StatusReason
     message: str
     revision: str
     at: float
@@ -64,7 +65,7 @@ class EnvironmentStatus:
     builds: tuple[BuildRecord, ...]
     instances: tuple[str, ...]
     state: State
-    reason: str
+    reason: StatusReason
     message: str
 
     @property
@@ -100,7 +101,7 @@ class InstanceStatus:
     back: WayBack
     rolled_back_by: str
     state: State
-    reason: str
+    reason: StatusReason
     message: str
     activation: Activation | None
     dags: DagCheck | None = None
@@ -114,7 +115,7 @@ class InstanceStatus:
     def is_notable(self) -> bool:
         """Return True if people should be told why it is in its state."""
         held = self.activation.held if self.activation is not None else None
-        hindered = held is not None and held.reason not in ORDINARY
+        hindered = held is not None and not held.reason.policy.ordinary
         return self.is_wrong or hindered or self.state is State.HELD_BACK
 
 
@@ -221,7 +222,11 @@ def _environment(
     )
 
 
-IDLE = {Held.READY: "NotReady", Held.RECONCILING: "Idle", Held.STALLED: "NoProblem"}
+IDLE = {
+    Held.READY: Reason.NOT_READY,
+    Held.RECONCILING: Reason.IDLE,
+    Held.STALLED: Reason.NO_PROBLEM,
+}
 """Reasons of conditions that are not true; Ready gives the state's own instead."""
 
 
@@ -236,9 +241,10 @@ def _conditions(
     conditions = []
     for held in IDLE:
         status = held is TABLE[situation.state].condition
-        reason, message = IDLE[held], ""
+        reason: StatusReason = IDLE[held]
+        message = ""
         if status and held is Held.READY:
-            reason = "Ready"
+            reason = Reason.READY
         elif status or held is Held.READY:
             reason, message = situation.reason, situation.message
         at = recorded.get((str(held), status), newest)

@@ -19,6 +19,7 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, commit_data, environment_of, is_base_moved
 
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
@@ -26,10 +27,6 @@ UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 
 SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE, Step.WATCH})
 """Steps with which an activation goes forward once the pointer may have moved."""
-
-SUPERSEDED, BASE_CHANGED = "Superseded", "BaseChanged"
-WITHDRAWN = frozenset({SUPERSEDED, BASE_CHANGED})
-"""Reasons for withdrawing an activation without a failure: its replacement follows at once."""
 
 PAUSES_BACK = frozenset({
     Step.PAUSE_BACK, Step.DRAIN_BACK, Step.SWITCH_SERVERS_BACK, Step.RESTART_SERVERS_BACK,
@@ -42,23 +39,7 @@ RESTARTS = frozenset({Step.RESTART, Step.RESTART_BACK, Step.RESTART_SERVERS_BACK
 RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
 """Steps that only restore the slots of pools: retried until they work."""
 
-BLAMELESS = frozenset({
-    "ImagePull", "ContainerConfig", "SidecarCrashLoop", "Unschedulable", "QuotaExceeded",
-    "PodsRefused", "PodStuck", "BuildMissing", "ShareUnreachable", "ShareFull", "ShareUnwritable",
-    "ShareMissing", "ShareCorrupt", "AirflowDenied", "AirflowCertificate", "NotAllowed",
-    "GarbageCollection", "LoaderMissing", "LoaderFellBack", "OtherBuildLoaded",
-})  # fmt: skip
-"""Reasons for a failed activation that are not its build's fault: it is retried after a while."""
-
-ACCESS, TRIES = frozenset({"AirflowDenied", "AirflowCertificate"}), 3
-"""Reasons that count against a build after this many times if the build before got in."""
-
-ORDINARY = frozenset({
-    "Draining", "Restarting", "Settling", "Watching", "ComponentDown", "Unhealthy", "NotParsed",
-    "NotLoaded",
-})  # fmt: skip
-"""Conditions that a step waits for while nothing is wrong, up to its own deadline."""
-
+LOGIN_TRIES = 3  # attempts after which failing to log in to Airflow counts against a build
 STEP_RETRY = 2.0  # seconds between two checks if an effect does not set another interval
 
 
@@ -262,7 +243,7 @@ def retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceR
 
 
 def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
-    problem = activation.problem or Problem("GateFailed", "the instance was not healthy")
+    problem = activation.problem or Problem(Reason.GATE_FAILED, "the instance was not healthy")
     draft.event(
         "RolledBack",
         record,
@@ -291,9 +272,9 @@ def _blameless(activation: Activation, problem: Problem, returns: int = 0) -> bo
     A missing build is rebuilt if the definition asks for it; one that an operator wanted to roll
     back to is not.
     """
-    gone = problem.reason == "BuildMissing" and activation.trigger is Trigger.OPERATOR
-    shut = problem.reason in ACCESS and returns >= TRIES
-    return problem.reason in BLAMELESS and not gone and not shut
+    gone = problem.reason is Reason.BUILD_MISSING and activation.trigger is Trigger.OPERATOR
+    shut = problem.reason.policy.login and returns >= LOGIN_TRIES
+    return problem.reason.policy.blameless and not gone and not shut
 
 
 def _quarantine(
@@ -321,7 +302,9 @@ def _degraded(
     draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem | None
 ) -> InstanceRecord:
     """Record that rolling back failed too: raise the loudest alert and retry with back-off."""
-    first = activation.problem or problem or Problem("GateFailed", "the instance was not healthy")
+    first = (
+        activation.problem or problem or Problem(Reason.GATE_FAILED, "the instance was not healthy")
+    )
     now_wrong = problem or first
     reverts = activation.reverts + 1
     record = _quarantine(draft, record, activation, first)
@@ -341,8 +324,8 @@ def _degraded(
 
 
 def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
-    problem = activation.problem or Problem("Aborted", "the activation was given up")
-    aborts = 0 if problem.reason in WITHDRAWN else record.aborts + 1
+    problem = activation.problem or Problem(Reason.ABORTED, "the activation was given up")
+    aborts = 0 if problem.reason.policy.withdraws else record.aborts + 1
     draft.event(
         "ActivationAborted",
         record,

@@ -23,6 +23,7 @@ from reconciler.core.model import (
     Records,
     Request,
 )
+from reconciler.core.reasons import Reason
 
 REPO = ("repo", "")
 """Subject of events about the environments repo as a whole."""
@@ -234,7 +235,7 @@ class Draft:
         subject: EnvironmentRecord | InstanceRecord | BuildRecord | tuple[str, str],
         message: str,
         *,
-        reason: str = "",
+        reason: Reason | None = None,
         revision: str = "",
         data: Mapping[str, object] | None = None,
     ) -> None:

@@ -26,6 +26,7 @@ from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.incremental import NOTHING, Decider
 from reconciler.core.model import Change, Records
 from reconciler.core.phases import BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.status import Status, status
 from reconciler.core.world import Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Report, problem_of
@@ -414,7 +415,7 @@ class Daemon:
         try:
             seen = self._looking.look(records)
         except GroundcrewError as error:
-            if error.reason != "ShareMissing":
+            if error.reason is not Reason.SHARE_MISSING:
                 log.warning("%s", error)
                 return None
             problem = problem_of(error)

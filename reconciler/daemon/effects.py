@@ -35,6 +35,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.patience import Patience
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.core.steps import UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
@@ -69,7 +70,7 @@ def problem_of(error: BaseException) -> Problem:
     """Return the problem for an error; an unexpected error is reported as a bug."""
     if isinstance(error, GroundcrewError):
         return Problem(error.reason, error.message, error.place)
-    return Problem("InternalError", f"a bug in Groundcrew: {type(error).__name__}: {error}")
+    return Problem(Reason.INTERNAL_ERROR, f"a bug in Groundcrew: {type(error).__name__}: {error}")
 
 
 # --------------------------------------------------------------------------------------- builds
@@ -170,7 +171,9 @@ class BuildEffects:
                 return self._resolve(task, job, builder, locks)
             case "construct":
                 if kept is None:
-                    raise Retryable("LockLost", "the lock is not in the records; resolving anew")
+                    raise Retryable(
+                        Reason.LOCK_LOST, "the lock is not in the records; resolving anew"
+                    )
                 built = builder.construct(job, recipe, runtime, kept)
                 return BuildOutcome(kind, build_id=built.build_id, packages=built.packages)
             case "verify":
@@ -298,7 +301,7 @@ class InstanceEffects:
         with self._share.making():  # so that nothing is collected between check and pointer write
             if wanted is not None and not self._share.verified(wanted, made_for or key):
                 raise Stalled(
-                    "BuildMissing",
+                    Reason.BUILD_MISSING,
                     f"build {wanted} is not complete and verified on the share; it is built anew",
                 )
             self._share.install_loader(name)
@@ -339,7 +342,7 @@ class InstanceEffects:
             if DriftKind.POINTER in drift.kinds:
                 if build is not None and not self._share.verified(build, made_for or key):
                     raise Retryable(
-                        "BuildMissing",
+                        Reason.BUILD_MISSING,
                         f"the pointer cannot be put right: build {build} is not complete and "
                         f"verified on the share",
                     )

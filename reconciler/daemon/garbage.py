@@ -7,6 +7,7 @@ import time
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.world import REPO
 from reconciler.daemon.effects import Report, problem_of
 from reconciler.daemon.open_records import open_store
@@ -23,11 +24,11 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
     settings = rooms.settings.gc
     if not dry_run and paused(rooms):
         raise Stalled(
-            "GcPaused", "garbage collection is paused; `groundcrew gc --resume` ends that"
+            Reason.GC_PAUSED, "garbage collection is paused; `groundcrew gc --resume` ends that"
         )
     if not dry_run and records.unreadable:
         raise Stalled(
-            "RecordUnreadable",
+            Reason.RECORD_UNREADABLE,
             f"nothing is collected while records cannot be read, as they may need it: "
             f"{', '.join(sorted(records.unreadable)[:5])}",
         )

@@ -21,6 +21,7 @@ from typing import Self
 from metrics.redaction import Scrubber
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import Change
+from reconciler.core.reasons import Reason
 from reconciler.daemon.fact_log import log_facts
 from reconciler.settings import Settings
 from reconciler.store.errors import LeaseLost
@@ -86,7 +87,7 @@ class Leadership:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Stalled(
-                "AlreadyRunning",
+                Reason.ALREADY_RUNNING,
                 f"another daemon uses {self._settings.state_dir}; stop it first, or give this one "
                 f"a GROUNDCREW_STATE_DIR of its own",
             ) from error
@@ -125,12 +126,14 @@ class Leadership:
     def check(self) -> None:
         """Raise Retryable if the lease is no longer held: no effect may start."""
         if self.lease is None or self.lost:
-            raise Retryable("LeaseLost", "another daemon may lead now")
+            raise Retryable(Reason.LEASE_LOST, "another daemon may lead now")
         if self.lease.remaining() <= 0:
             self.lost = not self._alone
-            raise Retryable("LeaseLost", "the lease has run out; nothing is done until it is held")
+            raise Retryable(
+                Reason.LEASE_LOST, "the lease has run out; nothing is done until it is held"
+            )
         if self._over:
-            raise Retryable("LeaseLost", "this daemon is stopping; another may lead now")
+            raise Retryable(Reason.LEASE_LOST, "this daemon is stopping; another may lead now")
 
     def abandon(self) -> None:
         """Stop acting, and let the lease expire instead of releasing it: effects still run.

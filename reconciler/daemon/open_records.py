@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.model import Records
+from reconciler.core.reasons import Reason
 from reconciler.settings import Settings
 from reconciler.store.store import Store
 
@@ -23,7 +24,7 @@ def open_store(settings: Settings) -> Store:
     file = settings.database_file
     if file is not None and not file.exists():  # SQLite would create it
         raise Stalled(
-            "NoRecords",
+            Reason.NO_RECORDS,
             f"{file} does not exist: no daemon has run with these settings; start one with "
             f"`groundcrew run`, or point GROUNDCREW_STATE_DIR at its state directory",
         )

@@ -9,6 +9,7 @@ from gitsource.source import Source
 from reconciler.core.decide import decide
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import Records
+from reconciler.core.reasons import Reason
 from reconciler.core.world import World
 from reconciler.daemon.open_records import current
 from reconciler.daemon.policy import policy_of
@@ -34,7 +35,7 @@ def plan(settings: Settings) -> list[PlanLine]:
     try:
         records = current(settings)
     except GroundcrewError as error:
-        if error.reason != "NoRecords":
+        if error.reason is not Reason.NO_RECORDS:
             raise
         records = Records()
     definitions = Source(settings.git, settings.state_dir, settings.secrets_dir).poll()

@@ -19,6 +19,7 @@ from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Records
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base, Image, Runtime
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.effects import BuildEffects, InstanceEffects
@@ -139,7 +140,7 @@ class Rooms:
             self.settings.state_dir.chmod(0o700)
         except OSError as error:
             raise Stalled(
-                "StateUnwritable",
+                Reason.STATE_UNWRITABLE,
                 f"{self.settings.state_dir} cannot be written ({error.strerror}); make it writable "
                 f"or set GROUNDCREW_STATE_DIR",
             ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.core.phases import Step
+from reconciler.core.reasons import Reason
 from reconciler.demo.airflow import Bed
 from reconciler.demo.observer import Watch, expect, fetch
 from reconciler.demo.pace import Pace
@@ -145,7 +146,9 @@ def act_4(stage: Stage) -> None:
     stage.repo.add_requirement("pydantic<2")
     revision = stage.repo.commit("ask for pydantic 1")
     failed = stage.watch.event("BuildFailed", revision)
-    expect(failed.reason == "ResolutionConflict", f"the reason is a conflict: {failed.reason}")
+    expect(
+        failed.reason == Reason.RESOLUTION_CONFLICT, f"the reason is a conflict: {failed.reason}"
+    )
     expect("pydantic" in failed.message, "the explanation names pydantic")
     place = str(failed.data.get("place", ""))
     expect(place.startswith(str(DEFINITION)), f"the place is in the definition: {place}")

@@ -16,6 +16,7 @@ from reconciler.airflow.local import LocalDriver
 from reconciler.airflow.rest import Api
 from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.secrets import login
 from reconciler.settings import Settings
@@ -31,7 +32,7 @@ def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
     secret = settings.secrets_dir / instance.team / name if name else None
     if secret is not None and login(secret) is None:
         yield Finding(
-            Check.AIRFLOW, about, Level.WRONG, "CredentialsMissing",
+            Check.AIRFLOW, about, Level.WRONG, Reason.CREDENTIALS_MISSING,
             f"the secret {secret} has neither a token nor a password",
             f"write the files username and password, or token, into {secret}",
         )  # fmt: skip
@@ -43,7 +44,7 @@ def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
     if sick:
         troubles.append(
             Finding(
-                Check.AIRFLOW, about, Level.WARNING, "AirflowUnhealthy",
+                Check.AIRFLOW, about, Level.WARNING, Reason.AIRFLOW_UNHEALTHY,
                 f"Airflow says of itself that {', '.join(sick)} is not healthy",
                 "mend Airflow first: an activation there would be taken back",
             )
@@ -52,7 +53,7 @@ def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
     if ahead > SKEW:
         troubles.append(
             Finding(
-                Check.CLOCK, about, Level.WRONG, "ClockSkew",
+                Check.CLOCK, about, Level.WRONG, Reason.CLOCK_SKEW,
                 f"Airflow's newest heartbeat lies {ahead:.0f} s ahead of this machine's clock",
                 "let both machines keep time by NTP; heartbeats are compared with restarts",
             )
@@ -78,7 +79,7 @@ def _rights(api: Api, about: str) -> Iterator[Finding]:
         try:
             question()
         except Retryable as error:
-            if error.reason != "AirflowDenied":
+            if error.reason is not Reason.AIRFLOW_DENIED:
                 raise
             refused.append(doing)
             last = error
@@ -86,7 +87,7 @@ def _rights(api: Api, about: str) -> Iterator[Finding]:
         raise last
     if refused:
         yield Finding(
-            Check.AIRFLOW, about, Level.WRONG, "AirflowRightsMissing",
+            Check.AIRFLOW, about, Level.WRONG, Reason.AIRFLOW_RIGHTS_MISSING,
             f"the credentials are taken, but may not {', '.join(refused)}",
             "give this Airflow user the role Op, or these rights",
         )  # fmt: skip
@@ -105,13 +106,13 @@ def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
     gone = sorted(w for w in words if not (Path(w).is_file() and os.access(w, os.X_OK)))
     if gone:
         yield Finding(
-            Check.LOCAL, about, Level.WRONG, "NotExecutable",
+            Check.LOCAL, about, Level.WRONG, Reason.NOT_EXECUTABLE,
             f"{', '.join(gone)} cannot be run here",
             f"mend local.python or the components' commands in {instance.place}, or install it",
         )  # fmt: skip
     elif not Path(instance.local.airflow_home).is_dir():
         yield Finding(
-            Check.LOCAL, about, Level.WARNING, "AirflowHomeMissing",
+            Check.LOCAL, about, Level.WARNING, Reason.AIRFLOW_HOME_MISSING,
             f"{instance.local.airflow_home} is not a directory on this machine",
             f"mend local.airflowHome in {instance.place}",
         )  # fmt: skip
@@ -135,7 +136,7 @@ def look_indexes(settings: Settings, environment: Environment) -> Iterator[Findi
             yield good(Check.INDEX, about, f"index {index.name} has its credentials")
         else:
             yield Finding(
-                Check.INDEX, about, Level.WRONG, "CredentialsMissing",
+                Check.INDEX, about, Level.WRONG, Reason.CREDENTIALS_MISSING,
                 f"index {index.name}: the secret {secret} has neither a token nor a password",
                 f"write the files username and password, or token, into {secret}",
             )  # fmt: skip

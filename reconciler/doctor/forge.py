@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from metrics.channels import TIMEOUT
 from metrics.commits import INSTALL, PUBLIC, project_of
 from reconciler.certificates import distrusts, named
+from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, good, off
 from reconciler.secrets import read
 from reconciler.settings import Settings
@@ -25,11 +26,11 @@ def look(settings: Settings) -> Iterator[Finding]:
     path = settings.secrets_dir / wanted.secret / "token"
     token = read(path)
     if not project:
-        yield _wrong(about, "ProjectUnknown", "the project cannot be told from git.url",
+        yield _wrong(about, Reason.PROJECT_UNKNOWN, "the project cannot be told from git.url",
                      "set commit_status.project")  # fmt: skip
         return
     if not token or not token.isascii():
-        yield _wrong(about, "SecretMissing", f"there is no token in {path}",
+        yield _wrong(about, Reason.SECRET_MISSING, f"there is no token in {path}",
                      "write a token that may set commit statuses into that file")  # fmt: skip
         return
     api = wanted.api_url or PUBLIC[wanted.forge]
@@ -37,15 +38,19 @@ def look(settings: Settings) -> Iterator[Finding]:
         ask = _github if wanted.forge == "github" else _gitlab
         yield ask(about, api, project, token)
     except ImportError:
-        yield _wrong(about, "ExtraMissing", "the client library is not installed",
+        yield _wrong(about, Reason.EXTRA_MISSING, "the client library is not installed",
                      INSTALL[wanted.forge])  # fmt: skip
     except Exception as error:  # of requests and urllib3; the text may contain the token
         if distrusts(error):
-            yield _wrong(about, "CertificateWrong", f"the certificate of {api} is not trusted",
-                         "renew it, or give the daemon its authority (SSL_CERT_FILE)")  # fmt: skip
+            yield _wrong(
+                about,
+                Reason.CERTIFICATE_WRONG,
+                f"the certificate of {api} is not trusted",
+                "renew it, or give the daemon its authority (SSL_CERT_FILE)",
+            )
             return
         yield Finding(
-            Check.FORGE, about, Level.UNREACHABLE, "ForgeUnreachable",
+            Check.FORGE, about, Level.UNREACHABLE, Reason.FORGE_UNREACHABLE,
             f"{api} does not answer ({type(error).__name__})",
             "see that the daemon's network reaches it, and commit_status.api_url",
         )  # fmt: skip
@@ -67,11 +72,15 @@ def _github(about: str, api: str, project: str, token: str) -> Finding:
     finally:
         client.close()
     if scopes and not {"repo", "repo:status"} & {*scopes}:
-        return _wrong(about, "ScopeMissing", f"the token has the scopes {', '.join(scopes)} only",
-                      "make one with the scope repo:status")  # fmt: skip
+        return _wrong(
+            about,
+            Reason.SCOPE_MISSING,
+            f"the token has the scopes {', '.join(scopes)} only",
+            "make one with the scope repo:status",
+        )
     if not pushes:
         return Finding(
-            Check.FORGE, about, Level.WARNING, "MayNotPush",
+            Check.FORGE, about, Level.WARNING, Reason.MAY_NOT_PUSH,
             "the token's user may not push to the project, which statuses need",
             "give that user the role Write, or the app the right commit statuses: write",
         )  # fmt: skip
@@ -95,7 +104,7 @@ def _gitlab(about: str, api: str, project: str, token: str) -> Finding:
               for k in ("project_access", "group_access")]  # fmt: skip
     if rights and max(levels) < DEVELOPER:
         return Finding(
-            Check.FORGE, about, Level.WARNING, "MayNotPush",
+            Check.FORGE, about, Level.WARNING, Reason.MAY_NOT_PUSH,
             "the token's user has less than the role Developer in the project",
             "give the token or its user the role Developer",
         )  # fmt: skip
@@ -105,19 +114,19 @@ def _gitlab(about: str, api: str, project: str, token: str) -> Finding:
 def _refused(about: str, api: str, code: int, needs: str) -> Finding:
     match code:
         case 401:
-            return _wrong(about, "TokenRefused", f"{api} does not take the token",
+            return _wrong(about, Reason.TOKEN_REFUSED, f"{api} does not take the token",
                           f"make a new one with {needs}")  # fmt: skip
         case 403 | 404:
             return _wrong(
-                about, "ProjectHidden", f"the token does not see the project ({code})",
+                about, Reason.PROJECT_HIDDEN, f"the token does not see the project ({code})",
                 f"mend commit_status.project, or give the token access to it, with {needs}",
             )  # fmt: skip
         case _:
             return Finding(
-                Check.FORGE, about, Level.UNREACHABLE, "ForgeUnreachable",
+                Check.FORGE, about, Level.UNREACHABLE, Reason.FORGE_UNREACHABLE,
                 f"{api} answered {code}", "look again; see commit_status.api_url",
             )  # fmt: skip
 
 
-def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
+def _wrong(about: str, reason: Reason, message: str, mend: str) -> Finding:
     return Finding(Check.FORGE, about, Level.WRONG, reason, message, mend)

@@ -14,6 +14,7 @@ from reconciler.airflow.kubernetes.release import KINDS, TIER, component_of, lab
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.core.definitions import IN_CLUSTER, Instance
+from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.settings import Settings
 
@@ -44,10 +45,14 @@ def look_rights(cluster: Cluster, namespace: str, rules: Rules, setting: str) ->
         yield good(Check.KUBERNETES, about, f"the daemon has its {count} rights there")
         return
     yield Finding(
-        Check.KUBERNETES, about, Level.WRONG, "RightsMissing", f"the daemon may not: {missing}",
+        Check.KUBERNETES,
+        about,
+        Level.WRONG,
+        Reason.RIGHTS_MISSING,
+        f"the daemon may not: {missing}",
         f"list {namespace} in the chart's {setting} and upgrade the release of Groundcrew, or "
         f"grant what deploy/manifests/03-access.yaml grants",
-    )  # fmt: skip
+    )
 
 
 def look_dag_rights(cluster: Cluster, namespace: str) -> Iterator[Finding]:
@@ -57,7 +62,7 @@ def look_dag_rights(cluster: Cluster, namespace: str) -> Iterator[Finding]:
         yield good(Check.KUBERNETES, about, "the daemon may parse DAGs there before a switch")
         return
     yield Finding(
-        Check.KUBERNETES, about, Level.WARNING, "RightsMissing",
+        Check.KUBERNETES, about, Level.WARNING, Reason.RIGHTS_MISSING,
         f"DAGs are not parsed before a switch: the daemon may not: {missing}",
         f"set verifyDags in the chart, list {namespace} in its airflowNamespaces and upgrade the "
         f"release of Groundcrew; or set kubernetes.verify_dags to false",
@@ -90,7 +95,7 @@ def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> It
                  for w in cluster.list(kind, target.namespace, TIER)}  # fmt: skip
         there = f"; there are {', '.join(sorted(known))}" if known else ""
         yield Finding(
-            Check.KUBERNETES, about, Level.WRONG, "ReleaseMissing",
+            Check.KUBERNETES, about, Level.WRONG, Reason.RELEASE_MISSING,
             f"namespace {target.namespace} has no Deployment or StatefulSet of the release "
             f"{target.release} that loads builds (labels {labels}){there}",
             f"mend spec.kubernetes or spec.loadInto in {instance.place}, or install the release",
@@ -120,13 +125,13 @@ def _connected(
     mend = f"upgrade the release with what `groundcrew airflow-values {instance.name}` prints"
     if unmounted:
         yield Finding(
-            Check.KUBERNETES, about, Level.WARNING, "ShareNotMounted",
+            Check.KUBERNETES, about, Level.WARNING, Reason.SHARE_NOT_MOUNTED,
             f"nothing is mounted at {share} in {', '.join(sorted(unmounted))}", mend,
         )  # fmt: skip
     if unset:  # a hint: an image may bring it, and an activation asks the pods for a proof
         words = f"the pod templates do not set PYTHONPATH to {loader} in {', '.join(sorted(unset))}"
         yield Finding(
-            Check.KUBERNETES, about, Level.WARNING, "LoaderNotSet",
+            Check.KUBERNETES, about, Level.WARNING, Reason.LOADER_NOT_SET,
             f"{words}; unless its image does, no build is loaded there", mend,
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from metrics.channels import Outcome
 from metrics.slackbot import check_token
+from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, good, off
 from reconciler.secrets import read
 from reconciler.settings import RouteSettings, Settings
@@ -36,7 +37,7 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
         if "routes" not in settings.notify.model_fields_set:
             yield off(Check.NOTIFY, about, "no messages are sent", f"write its address into {path}")
             return
-        yield _wrong(about, "SecretMissing", f"there is no address in {path}",
+        yield _wrong(about, Reason.SECRET_MISSING, f"there is no address in {path}",
                      "write the webhook's address into that file")  # fmt: skip
         return
     try:
@@ -45,15 +46,17 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), 0
     if not port or not parts.hostname:
-        yield _wrong(about, "AddressWrong", f"what is in {path} is no http or https address",
+        yield _wrong(about, Reason.ADDRESS_WRONG, f"what is in {path} is no http or https address",
                      "write the webhook's whole address, https://…, into that file")  # fmt: skip
         return
     if parts.hostname == SLACK and not _slack(parts.path):
         yield _wrong(
-            about, "AddressWrong", f"what is in {path} is not the address of an incoming webhook",
+            about,
+            Reason.ADDRESS_WRONG,
+            f"what is in {path} is not the address of an incoming webhook",
             "copy it from Slack's page of the app, Incoming Webhooks: "
             f"https://{SLACK}/services/…/…/…",
-        )  # fmt: skip
+        )
         return
     yield _reach(about, parts.scheme, parts.hostname, port)
 
@@ -62,7 +65,7 @@ def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
     """Check a route that uses a bot token, by asking Slack whether the token is valid."""
     path = settings.secrets_dir / route.secret / "token"
     if not read(path):
-        return _wrong(about, "SecretMissing", f"there is no token in {path}",
+        return _wrong(about, Reason.SECRET_MISSING, f"there is no token in {path}",
                       "write the bot's token, xoxb-…, into that file")  # fmt: skip
     answer = check_token(read(path))
     match answer.outcome:
@@ -71,13 +74,13 @@ def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
             return good(Check.NOTIFY, about, f"{words}; nothing was sent")
         case Outcome.LATER:
             return Finding(
-                Check.NOTIFY, about, Level.UNREACHABLE, "ReceiverUnreachable",
+                Check.NOTIFY, about, Level.UNREACHABLE, Reason.RECEIVER_UNREACHABLE,
                 f"Slack: {answer.words}",
                 "see that the daemon's network reaches slack.com, or set HTTPS_PROXY for the "
                 "daemon",
             )  # fmt: skip
         case _:
-            return _wrong(about, "TokenRefused", answer.words,
+            return _wrong(about, Reason.TOKEN_REFUSED, answer.words,
                           f"copy the app's Bot User OAuth Token into {path}")  # fmt: skip
 
 
@@ -101,18 +104,18 @@ def _reach(about: str, scheme: str, host: str, port: int) -> Finding:
                     pass
     except ssl.SSLCertVerificationError as error:
         return _wrong(
-            about, "CertificateWrong", f"the certificate of {via}{host} is not trusted: "
+            about, Reason.CERTIFICATE_WRONG, f"the certificate of {via}{host} is not trusted: "
             f"{error.verify_message}", "renew it, or give the daemon its authority (SSL_CERT_FILE)",
         )  # fmt: skip
     except OSError as error:
         words = error.strerror or str(error) or type(error).__name__
         return Finding(
-            Check.NOTIFY, about, Level.UNREACHABLE, "ReceiverUnreachable",
+            Check.NOTIFY, about, Level.UNREACHABLE, Reason.RECEIVER_UNREACHABLE,
             f"{via}{host}:{port} does not answer: {words}",
             "see that the daemon's network reaches it, or set HTTPS_PROXY for the daemon",
         )  # fmt: skip
     return good(Check.NOTIFY, about, f"{via}{host}:{port} answers; nothing was sent")
 
 
-def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
+def _wrong(about: str, reason: Reason, message: str, mend: str) -> Finding:
     return Finding(Check.NOTIFY, about, Level.WRONG, reason, message, mend)

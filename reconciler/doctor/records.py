@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.daemon.open_records import current, open_store
 from reconciler.daemon.share import SHARE
 from reconciler.doctor.findings import Check, Finding, Level, failed, good, off
@@ -27,7 +28,7 @@ def look_state(settings: Settings) -> Iterator[Finding]:
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Finding(
-            Check.STATE, str(path), Level.WRONG, "StateUnwritable",
+            Check.STATE, str(path), Level.WRONG, Reason.STATE_UNWRITABLE,
             f"{there} cannot be written", "give it to the daemon's user, or set state_dir "
             "(GROUNDCREW_STATE_DIR); run this as the daemon's user",
         )  # fmt: skip
@@ -37,7 +38,7 @@ def look_state(settings: Settings) -> Iterator[Finding]:
     if not settings.database and kind in NETWORK:
         troubles.append(
             Finding(
-                Check.STATE, str(path), Level.WRONG, "StateRemote",
+                Check.STATE, str(path), Level.WRONG, Reason.STATE_REMOTE,
                 f"SQLite lies on {kind}, where its locks may not hold",
                 "put state_dir on a local disk or block volume, or use PostgreSQL (database)",
             )
@@ -73,7 +74,7 @@ def look_database(settings: Settings) -> Iterator[Finding]:
         words = " ".join(error.message.split())
         if any(mark in words for mark in REFUSED):
             mend = "mend user, password and name in the setting database, and its rights there"
-            yield Finding(Check.DATABASE, about, Level.WRONG, "DatabaseDenied", words, mend)
+            yield Finding(Check.DATABASE, about, Level.WRONG, Reason.DATABASE_DENIED, words, mend)
         else:
             yield failed(Check.DATABASE, about, Retryable(error.reason, words))
     finally:
@@ -107,12 +108,16 @@ def _ask(store: Store, about: str, sqlite: bool) -> Iterator[Finding]:
 def _standing(about: str, said: str, sqlite: bool) -> Iterator[Finding]:
     if sqlite and said != "ok":
         yield Finding(
-            Check.DATABASE, about, Level.WRONG, "DatabaseDamaged", f"it is damaged: {said[:200]}",
+            Check.DATABASE,
+            about,
+            Level.WRONG,
+            Reason.DATABASE_DAMAGED,
+            f"it is damaged: {said[:200]}",
             "restore a backup, or move it away: an empty database adopts what is on the share",
-        )  # fmt: skip
+        )
     if not sqlite and said == "on":
         yield Finding(
-            Check.DATABASE, about, Level.WRONG, "DatabaseReadOnly", "it takes no writes",
+            Check.DATABASE, about, Level.WRONG, Reason.DATABASE_READ_ONLY, "it takes no writes",
             "name the primary in the setting database, not a standby",
         )  # fmt: skip
 
@@ -123,7 +128,7 @@ def _time(about: str, clock: float, began: float, ended: float) -> Finding:
     if abs(skew) <= SKEW:
         return good(Check.CLOCK, about, f"this machine's clock agrees within {SKEW:.0f} s")
     return Finding(
-        Check.CLOCK, about, Level.WRONG, "ClockSkew",
+        Check.CLOCK, about, Level.WRONG, Reason.CLOCK_SKEW,
         f"the database's clock differs by {skew:+.1f} s from this machine's",
         "let both machines keep time by NTP; times of windows and heartbeats are compared",
     )  # fmt: skip
@@ -153,7 +158,7 @@ def look_instance(settings: Settings, name: str) -> Iterator[Finding]:
         return
     troubles = []
     if record.drift is not None:
-        troubles.append(("Drifted", record.drift.message))
+        troubles.append((Reason.DRIFTED, record.drift.message))
     if record.processes.problem is not None:
         troubles.append((record.processes.problem.reason, record.processes.problem.message))
     for reason, message in troubles:
@@ -162,7 +167,7 @@ def look_instance(settings: Settings, name: str) -> Iterator[Finding]:
     remote = record.processes.remote if record.current is not None else ""
     if remote:
         yield Finding(
-            Check.PROCESSES, about, Level.WARNING, "ReadFromShare", remote,
+            Check.PROCESSES, about, Level.WARNING, Reason.READ_FROM_SHARE, remote,
             "give them a folder for packs on a local disk, see GROUNDCREW_LOCAL in docs/share.md",
         )  # fmt: skip
     if not troubles and not record.processes.count:

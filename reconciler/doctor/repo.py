@@ -11,6 +11,7 @@ from gitsource.source import Source
 from reconciler.core.addresses import shown
 from reconciler.core.definitions import Definitions, Environment, Instance
 from reconciler.core.errors import GroundcrewError
+from reconciler.core.reasons import Reason
 from reconciler.daemon.open_records import current
 from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.settings import Settings
@@ -53,7 +54,7 @@ class Repo:
         if found.findings:
             first = found.findings[0]
             yield Finding(
-                Check.GIT, self.url, Level.WARNING, "DefinitionsWrong",
+                Check.GIT, self.url, Level.WARNING, Reason.DEFINITIONS_WRONG,
                 f"{len(found.findings)} mistakes in the definitions; the first is at "
                 f"{first.place}: {first.message}",
                 "mend what `groundcrew validate` says in a checkout",

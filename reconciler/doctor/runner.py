@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.errors import GroundcrewError
+from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, failed
 
 SIDE_BY_SIDE = 16
@@ -59,18 +60,20 @@ def _run(number: int, task: Task, answers: queue.Queue[tuple[int, list[Finding]]
         words = f"{error.filename or task.object}: {error.strerror or type(error).__name__}"
         mend = "see the message; the daemon's user must be able to do this"
         findings.append(
-            Finding(task.check, task.object, Level.UNREACHABLE, "SystemError", words, mend)
+            Finding(task.check, task.object, Level.UNREACHABLE, Reason.SYSTEM_ERROR, words, mend)
         )
     except Exception as error:  # its text may contain a secret: only its name is kept
         words = f"this check itself has failed: {type(error).__name__}"
         mend = "report it with what `groundcrew --version` says"
-        findings.append(Finding(task.check, task.object, Level.WRONG, "CheckFailed", words, mend))
+        findings.append(
+            Finding(task.check, task.object, Level.WRONG, Reason.CHECK_FAILED, words, mend)
+        )
     answers.put((number, findings))
 
 
 def _silent(task: Task) -> Finding:
     return Finding(
-        task.check, task.object, Level.UNREACHABLE, "TimedOut",
+        task.check, task.object, Level.UNREACHABLE, Reason.TIMED_OUT,
         f"no answer within {task.seconds:.0f} s",
         "see that it runs, and that the daemon's machine reaches it",
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, failed, good
 from reconciler.share import marker
 from reconciler.share.atomic import (
@@ -37,14 +38,14 @@ def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]
     about = str(root)
     if not root.is_dir():
         yield _wrong(
-            about, "ShareMissing", "it is not a directory",
+            about, Reason.SHARE_MISSING, "it is not a directory",
             "mount the share there, or set share (GROUNDCREW_SHARE)",
         )  # fmt: skip
         return
     recorded = known()
     if recorded and marker.read(root) != recorded:  # nothing is written to an empty mount point
         yield _wrong(
-            about, "ShareMissing",
+            about, Reason.SHARE_MISSING,
             f"its marker {marker.FILE} is missing or of another share than the records belong to",
             "mount the share there; if it was restored or moved: `groundcrew adopt-share`",
         )  # fmt: skip
@@ -80,7 +81,7 @@ def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]
     yield from skew
 
 
-def _wrong(about: str, reason: str, message: str, mend: str) -> Finding:
+def _wrong(about: str, reason: Reason, message: str, mend: str) -> Finding:
     return Finding(Check.SHARE, about, Level.WRONG, reason, message, mend)
 
 
@@ -95,11 +96,11 @@ def _renames(about: str, folder: Path) -> Iterator[Finding]:
         sync_directory(folder)
         if path.read_bytes() != b"after" or temp.exists():
             words = "a file replaced by rename reads back as it was before"
-            yield _wrong(about, "RenameBroken", words, mend)
+            yield _wrong(about, Reason.RENAME_BROKEN, words, mend)
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             words = "O_EXCL makes a file that is there already"
-            yield _wrong(about, "ExclusiveBroken", words, mend)
+            yield _wrong(about, Reason.EXCLUSIVE_BROKEN, words, mend)
         except FileExistsError:
             pass
         one, other = folder / "one", folder / "other"
@@ -109,7 +110,7 @@ def _renames(about: str, folder: Path) -> Iterator[Finding]:
         try:
             one.rename(other)
             words = "a directory can be renamed over one that is not empty"
-            yield _wrong(about, "RenameBroken", words, mend)
+            yield _wrong(about, Reason.RENAME_BROKEN, words, mend)
         except OSError:
             pass
     except OSError as error:
@@ -126,12 +127,12 @@ def _locks(about: str, folder: Path) -> Iterator[Finding]:
         fcntl.flock(handles[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             fcntl.flock(handles[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield _wrong(about, "LockIgnored", "two hold the same lock at once", mend)
+            yield _wrong(about, Reason.LOCK_IGNORED, "two hold the same lock at once", mend)
         except BlockingIOError:
             pass
     except OSError as error:
         words = f"flock does not work: {error.strerror}"
-        yield _wrong(about, "LockRefused", words, mend)
+        yield _wrong(about, Reason.LOCK_REFUSED, words, mend)
     finally:
         for handle in handles:
             os.close(handle)
@@ -144,7 +145,7 @@ def _modes(about: str, folder: Path) -> Iterator[Finding]:
     mode = program.stat().st_mode & 0o777
     if mode & 0o555 != 0o555:
         yield _wrong(
-            about, "ModesLost", f"a file written with mode 755 has mode {mode:o}",
+            about, Reason.MODES_LOST, f"a file written with mode 755 has mode {mode:o}",
             "mount so that modes are kept, or with file_mode=0755 and dir_mode=0755",
         )  # fmt: skip
 
@@ -153,7 +154,7 @@ def _open(about: str, root: Path) -> Iterator[Finding]:
     """Check that pods of other users can enter the share."""
     if root.stat().st_mode & 0o005 != 0o005:
         yield Finding(
-            Check.SHARE, about, Level.WARNING, "NotWorldReadable",
+            Check.SHARE, about, Level.WARNING, Reason.NOT_WORLD_READABLE,
             "only its owner and group may enter it; an Airflow that runs as another user cannot",
             f"chmod o+rx {root}, or see that every Airflow runs with its group",
         )  # fmt: skip
@@ -163,9 +164,11 @@ def _mount(about: str, kind: str, options: tuple[str, ...]) -> Iterator[Finding]
     alone = {"nolock", "local_lock=flock", "local_lock=all"} & {*options}
     if alone and kind.startswith("nfs"):
         yield _wrong(
-            about, "LockLocal", f"it is mounted with {', '.join(sorted(alone))}: locks hold on "
-            f"this machine only", "mount it without that, as NFSv4",
-        )  # fmt: skip
+            about,
+            Reason.LOCK_LOCAL,
+            f"it is mounted with {', '.join(sorted(alone))}: locks hold on this machine only",
+            "mount it without that, as NFSv4",
+        )
 
 
 def _skew(about: str, folder: Path) -> list[Finding]:
@@ -177,7 +180,7 @@ def _skew(about: str, folder: Path) -> list[Finding]:
         return []
     return [
         Finding(
-            Check.CLOCK, about, Level.WARNING, "ClockSkew",
+            Check.CLOCK, about, Level.WARNING, Reason.CLOCK_SKEW,
             f"the clock of the share's server differs by {skew:+.0f} s from this machine's",
             "let both keep time by NTP",
         )
@@ -191,7 +194,7 @@ def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
         return []
     level = Level.WRONG if part < LEAST else Level.WARNING
     words = f"{part:.1%} of the space is left: {free / GIB:.1f} of {size / GIB:.1f} GiB"
-    return [Finding(check, about, level, "Filling", words, "make it larger, or free space; "
+    return [Finding(check, about, level, Reason.FILLING, words, "make it larger, or free space; "
                     "`groundcrew gc --dry-run` says what may go from the share")]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
 
 TEMP = ".tmp-"
@@ -28,10 +29,14 @@ def translated(error: OSError, what: str) -> GroundcrewError:
     """Return the expected error that corresponds to an OSError of the share."""
     words = f"{what}: {error.strerror or error}"
     if error.errno in FULL:
-        return Retryable("ShareFull", f"{words}; free space on the share or run `groundcrew gc`")
+        return Retryable(
+            Reason.SHARE_FULL, f"{words}; free space on the share or run `groundcrew gc`"
+        )
     if error.errno in DENIED:
-        return Retryable("ShareUnwritable", f"{words}; the daemon needs write access to the share")
-    return Retryable("ShareUnreachable", words)
+        return Retryable(
+            Reason.SHARE_UNWRITABLE, f"{words}; the daemon needs write access to the share"
+        )
+    return Retryable(Reason.SHARE_UNREACHABLE, words)
 
 
 @contextmanager
@@ -111,7 +116,7 @@ def replace_file(path: Path, data: bytes, point: str) -> None:
             sync_directory(path.parent)
             if path.read_bytes() != data:
                 raise Stalled(
-                    "ShareCorrupt",
+                    Reason.SHARE_CORRUPT,
                     f"{path} reads back differently from what was written; check the share",
                 )
         finally:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.share.atomic import translating
 
 FILE = ".collecting"
@@ -26,7 +27,7 @@ def making(root: Path) -> Iterator[None]:
     """Hold off garbage collection. Raises Retryable("GarbageCollection") if one takes too long."""
     with _held(root, fcntl.LOCK_SH, PATIENCE) as got:
         if not got:
-            raise Retryable("GarbageCollection", "garbage is being collected; building later")
+            raise Retryable(Reason.GARBAGE_COLLECTION, "garbage is being collected; building later")
         yield
 
 
@@ -35,7 +36,7 @@ def collecting(root: Path) -> Iterator[None]:
     """Hold off builds during a collection. Raises Retryable("BuildsRunning") if one is running."""
     with _held(root, fcntl.LOCK_EX, 0.0) as got:
         if not got:
-            raise Retryable("BuildsRunning", "a build is being placed; collecting later")
+            raise Retryable(Reason.BUILDS_RUNNING, "a build is being placed; collecting later")
         yield
 
 

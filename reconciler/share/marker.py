@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.core.errors import Away, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
 from reconciler.share.atomic import make_directory, sync_directory, temporary, write_file
 from reconciler.share.entries import read_document
@@ -60,21 +61,21 @@ def recognise(root: Path, known: Known) -> str:
         return share_id
     if share_id:
         raise Stalled(
-            "ShareMissing",
+            Reason.SHARE_MISSING,
             f"{root} is another share ({share_id[:8]}) than the one that the records belong to "
             f"({known.share[:8]}); mount that one, or, if this one has taken its place, say so "
             f"with {ADOPT}",
         )
     if known.share:
         raise Stalled(
-            "ShareMissing",
+            Reason.SHARE_MISSING,
             f"{root} does not have the marker {FILE} of the share that the records belong to "
             f"({known.share[:8]}): it is probably not mounted; {MOUNT}, or, if the share is lost "
             f"for good or was restored without its marker, say so with {ADOPT}",
         )
     if known.has_builds and not is_used(root):
         raise Stalled(
-            "ShareMissing",
+            Reason.SHARE_MISSING,
             f"{root} has nothing on it, though the records name builds: it is probably not "
             f"mounted; {MOUNT}, or, if the share is lost for good, say so with {ADOPT}",
         )
@@ -107,7 +108,7 @@ def require(root: Path, share: str) -> None:
     if read(root) == share:
         return
     raise Away(
-        "ShareMissing",
+        Reason.SHARE_MISSING,
         f"{root} is not the share any more: its marker {FILE} is missing or another one; "
         f"see that the share is mounted",
     )

@@ -31,6 +31,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator, Field
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Document, Rows, parse
 from reconciler.share.atomic import make_directory, sync_directory
 from reconciler.share.loader import groundcrew_packs
@@ -256,7 +257,9 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
         for name in (*names, *leaves):
             seen = os.lstat(f"{here}/{name}")
             if stat.S_ISLNK(seen.st_mode):
-                raise Stalled("UnsafeEntry", f"{name} is a symlink; packages may not hold any")
+                raise Stalled(
+                    Reason.UNSAFE_ENTRY, f"{name} is a symlink; packages may not hold any"
+                )
             if stat.S_ISREG(seen.st_mode):
                 mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
                 found[prefix + name] = (seen.st_size, mode)

@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
 from reconciler.share import locks, marker
 from reconciler.share.atomic import (
@@ -107,7 +108,7 @@ class Share(Store):
             probe.unlink()
         except OSError as error:
             raise Stalled(
-                "ShareUnwritable",
+                Reason.SHARE_UNWRITABLE,
                 f"{self.root} cannot be written ({error.strerror}); mount it read-write for the "
                 f"daemon or set GROUNDCREW_SHARE",
             ) from error

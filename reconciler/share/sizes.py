@@ -14,6 +14,7 @@ from pathlib import Path
 from sys import intern
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.share.atomic import translating
 from reconciler.share.entries import ENTRY, HEX, WHOLE, read_document
 from reconciler.share.hot import PACK
@@ -116,7 +117,7 @@ def check_quota(sizes: Sizes, team: str, quota: int) -> None:
     used = sizes.teams.get(team, 0)
     if quota and used >= quota:
         raise Stalled(
-            "QuotaReached",
+            Reason.QUOTA_REACHED,
             f"team {team} has {used / UNIT:.2f} GiB on the share, and may have "
             f"{quota / UNIT:.2f} GiB (quota.teams or quota.bytes in the settings); ask for fewer "
             f"packages or let `groundcrew gc` remove old builds, then `groundcrew retry`",

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 BUSY = 10.0  # seconds to wait for another writer of SQLite
 # Limits of PostgreSQL, in milliseconds. A daemon that freezes or loses power inside a transaction
@@ -37,7 +38,7 @@ def open_engine(url: str) -> Engine:
     try:
         return _opened(url)
     except (ArgumentError, ImportError, ValueError) as error:  # not shown: it contains the URL
-        raise Stalled("DatabaseUnknown", UNKNOWN.format(type(error).__name__)) from None
+        raise Stalled(Reason.DATABASE_UNKNOWN, UNKNOWN.format(type(error).__name__)) from None
 
 
 def _opened(url: str) -> Engine:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 
 DAMAGED = ("file is not a database", "malformed", "disk image")
 
@@ -17,21 +18,21 @@ class Conflict(Retryable):
     """Another writer changed a row in between: read and decide again."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("Conflict", message, after=0.1)
+        super().__init__(Reason.CONFLICT, message, after=0.1)
 
 
 class DatabaseUnavailable(Retryable):
     """The database does not respond: it is down, restarting, or locked by another program."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("DatabaseUnavailable", message)
+        super().__init__(Reason.DATABASE_UNAVAILABLE, message)
 
 
 class LeaseLost(Retryable):
     """The lease was taken over or has expired: stop acting."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("LeaseLost", message)
+        super().__init__(Reason.LEASE_LOST, message)
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def translating(url: str) -> Iterator[None]:
             raise DatabaseUnavailable("the connection to the database was cut") from error
         if any(words in str(error.orig) for words in DAMAGED):
             raise Stalled(
-                "DatabaseDamaged",
+                Reason.DATABASE_DAMAGED,
                 f"{url} is damaged or no database ({error.orig}); move it away: an empty database "
                 f"beside a full share adopts what is there, or restore a backup",
             ) from error

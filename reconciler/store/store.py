@@ -27,6 +27,7 @@ from reconciler.core.model import (
     Request,
     Verb,
 )
+from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
 from reconciler.store import rows, schema
 from reconciler.store.codec import dump
@@ -125,13 +126,13 @@ class Store(Outbox):
         found = self.schema()
         if found is None:
             raise Retryable(
-                "NoRecords",
+                Reason.NO_RECORDS,
                 "the daemon has not written any records yet; look again in a moment, or start one "
                 "with `groundcrew run`",
             )
         if found < SCHEMA:
             raise Retryable(
-                "SchemaTooOld",
+                Reason.SCHEMA_TOO_OLD,
                 f"the records have schema {found} of an earlier Groundcrew; a daemon of this "
                 f"version brings them to {SCHEMA} as it starts",
             )
@@ -144,7 +145,7 @@ class Store(Outbox):
         found = self._schema_version()
         if found is not None and found > SCHEMA:
             raise Stalled(
-                "SchemaTooNew",
+                Reason.SCHEMA_TOO_NEW,
                 f"the database has schema {found}, this version knows {SCHEMA}: it was used by a "
                 f"newer Groundcrew; upgrade, or restore a backup",
             )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scripts.docs import events, settings
+from scripts.docs import events, reasons, settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"docs/settings.md": settings.page, "docs/events.md": events.page}
+PAGES = {
+    "docs/settings.md": settings.page,
+    "docs/events.md": events.page,
+    "docs/reasons.md": reasons.page,
+}
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.model import Event, Quarantine, Records
+from reconciler.core.reasons import Reason
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow, State
 from tests.harness.local_daemon import INSTANCE, Site
 from tests.harness.promises import (
@@ -42,7 +43,7 @@ def records(site: Site) -> Records:
 
 def with_mark(records: Records, build: str) -> Records:
     instance = records.instances[INSTANCE]
-    mark = Quarantine(build, "", "RestartFailed", "it does not start", 1.0)
+    mark = Quarantine(build, "", Reason.RESTART_FAILED, "it does not start", 1.0)
     marked = replace(instance, quarantines=(mark,))
     return replace(records, instances={INSTANCE: marked})
 

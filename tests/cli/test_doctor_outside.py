@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import create_engine, inspect, make_url
 
+from reconciler.core.reasons import Reason
 from reconciler.doctor import forge, messages, records
 from reconciler.doctor.findings import Check, Finding, Level
 from reconciler.settings import (
@@ -81,7 +82,7 @@ def test_a_clock_that_differs(
     """The amount and the direction are reported."""
     monkeypatch.setattr(records, "time", SimpleNamespace(time=lambda: time.time() + 60))
     (*_, clock) = look(postgresql_url, tmp_path)
-    assert (clock.check, clock.reason) == (Check.CLOCK, "ClockSkew")
+    assert (clock.check, clock.reason) == (Check.CLOCK, Reason.CLOCK_SKEW)
     assert "-60" in clock.message or "-59" in clock.message
 
 

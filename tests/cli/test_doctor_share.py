@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.doctor import records, share
 from reconciler.doctor.findings import Check, Finding, Level, good
 from reconciler.doctor.runner import Task, examine
@@ -101,9 +102,9 @@ def test_what_a_file_system_does_not_keep(
 def test_a_share_that_is_not_there_or_read_only(tmp_path: Path) -> None:
     """A missing mount, and one that is not writable: /sys is not writable for anyone."""
     (found,) = share.look(tmp_path / "nowhere")
-    assert (found.level, found.reason) == (Level.WRONG, "ShareMissing")
+    assert (found.level, found.reason) == (Level.WRONG, Reason.SHARE_MISSING)
     (found,) = share.look(Path("/sys"))
-    assert (found.level, found.reason) == (Level.WRONG, "ShareUnwritable")
+    assert (found.level, found.reason) == (Level.WRONG, Reason.SHARE_UNWRITABLE)
 
 
 def test_a_share_that_others_may_not_enter(tmp_path: Path) -> None:
@@ -175,8 +176,8 @@ def test_an_error_of_a_check_is_a_finding() -> None:
         return task(look)
 
     found = examine([
-        raising(Retryable("ShareUnreachable", "no answer")),
-        raising(Stalled("ShareUnwritable", "no")),
+        raising(Retryable(Reason.SHARE_UNREACHABLE, "no answer")),
+        raising(Stalled(Reason.SHARE_UNWRITABLE, "no")),
         raising(OSError(errno.ESTALE, "Stale file handle", "/share")),
         raising(ValueError("pa55word")),
     ])  # fmt: skip

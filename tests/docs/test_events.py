@@ -9,6 +9,7 @@ from reconciler.api.pages import phrases
 from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.definitions import Finding, Wave
 from reconciler.core.model import Problem, Verb
+from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft
 from scripts.docs import events
 from tests.docs.blocks import ROOT
@@ -100,12 +101,12 @@ def trouble(house: House) -> None:
 
 def source(house: House) -> None:
     """Make the repo unavailable and available again, with a mistake that is corrected."""
-    for what in (lambda d: source_failed(d, Problem("SourceDenied", "no")), source_recovered):
+    for what in (lambda d: source_failed(d, Problem(Reason.SOURCE_DENIED, "no")), source_recovered):
         draft = Draft(house.world())
         what(draft)
         house._store(draft.plan().change)
     place = house.environments["one"].place
-    house.findings = (Finding(place, "Environment/one", "WrongType", "a list"),)
+    house.findings = (Finding(place, "Environment/one", Reason.WRONG_TYPE, "a list"),)
     house.commit()
     house.settle()
     house.findings = ()

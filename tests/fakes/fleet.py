@@ -37,6 +37,7 @@ from reconciler.core.model import (
     Trigger,
 )
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Distribution, Runtime
 from reconciler.core.world import WindowState, build_key
 from reconciler.share.share import Share
@@ -121,7 +122,7 @@ def builds(number: int) -> list[BuildRecord]:
         phases=phases,
         build_id=build_id(number) if phase is BuildPhase.READY else None,
         problem=Problem(
-            "ResolutionConflict",
+            Reason.RESOLUTION_CONFLICT,
             "pandas 3.0 needs numpy>=2.4, but the base has numpy 2.3.1; ask for pandas<3",
             Place(f"teams/team-{number % 20:02d}/{name_of(number)}.yaml", 6, 7),
         ) if phase is BuildPhase.FAILED else None,
@@ -165,7 +166,7 @@ def instance(number: int) -> InstanceRecord:
     name, team, state = name_of(number), f"team-{number % 20:02d}", state_of(number)
     P = ActivationPhase  # noqa: N806 - a short name for a long table
     there = (P.DRAINING, P.SWITCHING, P.RESTARTING, P.PROBING)
-    wrong = Problem("ImportErrors", "dags/report.py: No module named 'duckdb'")
+    wrong = Problem(Reason.NEW_IMPORT_ERRORS, "dags/report.py: No module named 'duckdb'")
     record = InstanceRecord(
         name,
         team,
@@ -204,7 +205,7 @@ def instance(number: int) -> InstanceRecord:
             broken = activation(number, Step.DEGRADED, *there, P.ROLLING_BACK, P.DEGRADED)
             return replace(
                 record, **older, activation=replace(broken, reverts=2, problem=wrong),
-                problem=Problem("CrashLoop", "scheduler was started three times and ended"),
+                problem=Problem(Reason.CRASH_LOOP, "scheduler was started three times and ended"),
             )  # fmt: skip
         case "suspended":
             return replace(record, suspended=True)
@@ -252,7 +253,7 @@ def fill(store: Store, count: int, *, subject: str = "use pandas 2.3") -> None:
     numbers = range(count)
     environments = [environment(n, subject=subject) for n in numbers]
     finding = Finding(
-        Place("teams/team-01/typo.yaml", 4, 3), "Environment/typo", "UnknownKey",
+        Place("teams/team-01/typo.yaml", 4, 3), "Environment/typo", Reason.UNKNOWN_KEY,
         "requirments: no such key; did you mean requirements?",
     )  # fmt: skip
     store.write(

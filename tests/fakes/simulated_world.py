@@ -33,6 +33,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.patience import Patience
 from reconciler.core.phases import BuildPhase, Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
@@ -237,9 +238,9 @@ class House:
     def _perform(self, effect: Effect, halfway: bool) -> object:
         if effect.kind == "inspect":
             if "api" in self.faults:
-                return Problem("InspectionFailed", "the interpreter does not answer")
+                return Problem(Reason.BASE_UNREADABLE, "the interpreter does not answer")
             if self.airflow[effect.key].rolling:
-                return Problem("MixedImages", "its pods run several images")
+                return Problem(Reason.MIXED_IMAGES, "its pods run several images")
             return self._runtime(effect.key)
         if effect.kind == "perform":
             record = self.records.instances.get(effect.key)
@@ -264,17 +265,23 @@ class House:
         if build is None or halfway:
             return BuildOutcome(effect.kind, cancelled=True)
         if "build" in self.faults:
-            return BuildOutcome(effect.kind, Problem("IndexDown", "no answer"), retry_after=1.0)
+            return BuildOutcome(
+                effect.kind, Problem(Reason.INDEX_UNREACHABLE, "no answer"), retry_after=1.0
+            )
         bad = {"resolve": "r", "verify": "v"}.get(effect.kind)
         if bad is not None and build.recipe_digest.startswith(bad):
-            return BuildOutcome(effect.kind, Problem("Bad", "it does not work"))
+            return BuildOutcome(
+                effect.kind, Problem(Reason.VERIFICATION_FAILED, "it does not work")
+            )
         build_id = f"{build.recipe_digest}@{build.runtime_key}"
         if effect.kind == "construct":
             self.complete.setdefault(build_id, set())
             return BuildOutcome(effect.kind, build_id=build_id)
         if effect.kind == "verify":
             if build_id not in self.complete:
-                return BuildOutcome(effect.kind, Problem("BuildMissing", "gone"), retry_after=0.0)
+                return BuildOutcome(
+                    effect.kind, Problem(Reason.BUILD_MISSING, "gone"), retry_after=0.0
+                )
             self.complete[build_id].add(build.runtime_key)
             return self._judged(effect, build)
         return BuildOutcome(effect.kind)
@@ -315,7 +322,7 @@ class House:
             case Step.DRAIN | Step.DRAIN_BACK:
                 if real.tasks:
                     late = self.now - activation.step_since > record.definition.drain_timeout
-                    problem = Problem("DrainTimeout", "tasks still run")
+                    problem = Problem(Reason.DRAIN_TIMEOUT, "tasks still run")
                     return StepResult(Verdict.FAILED if late else Verdict.NOT_YET, problem, 2.0)
             case Step.SWITCH | Step.SWITCH_BACK | Step.SWITCH_SERVERS_BACK | Step.WITHDRAW:
                 return self._switch(record, activation, real)
@@ -325,23 +332,27 @@ class House:
                 assert not real.tasks, "no task runs while components restart"
                 if "restart" in self.faults:
                     self._fails_live(record, activation)
-                    return StepResult(Verdict.FAILED, Problem("RestartFailed", "exit code 1"))
+                    return StepResult(Verdict.FAILED, Problem(Reason.RESTART_FAILED, "exit code 1"))
                 if "forbidden" in self.faults:
-                    return StepResult(Verdict.FAILED, Problem("NotAllowed", "no such command"))
+                    return StepResult(
+                        Verdict.FAILED, Problem(Reason.NOT_ALLOWED, "no such command")
+                    )
                 if "image" in self.faults and activation.step is Step.RESTART:
-                    problem = Problem("ImagePull", "the registry does not answer")
+                    problem = Problem(Reason.IMAGE_PULL, "the registry does not answer")
                     return StepResult(Verdict.FAILED, problem)
                 real.start()
             case Step.PROBE | Step.PROBE_BACK:
                 if "shut" in self.faults and step is Step.PROBE:
-                    return StepResult(Verdict.FAILED, Problem("AirflowDenied", "it answered 401"))
+                    return StepResult(
+                        Verdict.FAILED, Problem(Reason.AIRFLOW_DENIED, "it answered 401")
+                    )
                 if not real.healthy:
                     self._fails_live(record, activation)
-                    return StepResult(Verdict.FAILED, Problem("ComponentDown", "it is down"))
+                    return StepResult(Verdict.FAILED, Problem(Reason.COMPONENT_DOWN, "it is down"))
             case Step.WATCH:
                 if (real.running or "").startswith("w"):
                     self._fails_live(record, activation)
-                    return StepResult(Verdict.FAILED, Problem("CrashLoop", "it crashes"))
+                    return StepResult(Verdict.FAILED, Problem(Reason.CRASH_LOOP, "it crashes"))
             case Step.RELEASE | Step.RELEASE_BACK | Step.RELEASE_ABORT:
                 for number, (name, slots) in enumerate(activation.pools):
                     if not (halfway and number):
@@ -350,7 +361,8 @@ class House:
 
     def _silent(self, record: InstanceRecord, activation: Activation) -> StepResult:
         """Return the result of a step while Airflow is silent, or rejects our credentials."""
-        reason = "AirflowUnreachable" if "api" in self.faults else "AirflowDenied"
+        silent = "api" in self.faults
+        reason = Reason.AIRFLOW_UNREACHABLE if silent else Reason.AIRFLOW_DENIED
         problem = Problem(reason, "no answer")
         probing = activation.step in (Step.PROBE, Step.PROBE_BACK, Step.WATCH)
         recorded = self.records.instances[record.name].activation
@@ -376,11 +388,11 @@ class House:
         if "share" in self.faults:
             late = self.now - activation.step_since > STEP_LIMIT
             verdict = Verdict.FAILED if late else Verdict.NOT_YET
-            return StepResult(verdict, Problem("ShareUnreachable", "no answer"), after=5.0)
+            return StepResult(verdict, Problem(Reason.SHARE_UNREACHABLE, "no answer"), after=5.0)
         inherits = record.inherits and (not forward or wanted == record.current)
         made_for = record.current_runtime if inherits else record.runtime.key
         if wanted is not None and made_for not in self.complete.get(wanted, set()):
-            return StepResult(Verdict.FAILED, Problem("BuildMissing", "not on the share"))
+            return StepResult(Verdict.FAILED, Problem(Reason.BUILD_MISSING, "not on the share"))
         if forward:
             marked = {q.build_id for q in record.quarantines}
             assert wanted not in marked, "a quarantined build is never switched to"

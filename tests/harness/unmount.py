@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from reconciler.core.reasons import Reason
 from reconciler.daemon.daemon import Daemon
 from reconciler.settings import Settings
 
@@ -36,7 +37,7 @@ def main(kept: str, mounted: str) -> None:
         until(lambda: daemon.records.share_problem is not None, "ShareMissing")
         problem = daemon.status().problem
         assert problem is not None
-        assert problem.reason == "ShareMissing", problem
+        assert problem.reason == Reason.SHARE_MISSING, problem
         time.sleep(1.0)  # it goes on, and makes nothing
         assert list(Path(mounted).iterdir()) == []
         subprocess.run(mount, check=True, timeout=30)

@@ -16,6 +16,7 @@ from reconciler.core.definitions import Api, Instance, LocalTarget, OnTimeout, P
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import Problem
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD, TOKEN, FakeAirflow
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
@@ -110,7 +111,7 @@ def test_wrong_credentials_are_denied(rig: Rig, name: str) -> None:
     (rig.secret / name).write_text("wr0ng-s3cret")
     with pytest.raises(Retryable, match="refuses the credentials") as caught:
         rig.do(Step.OBSERVE)
-    assert caught.value.reason == "AirflowDenied"
+    assert caught.value.reason == Reason.AIRFLOW_DENIED
     told = "basic_auth in api.auth_backends" in caught.value.message
     assert told == (rig.airflow.airflow == "2")
     assert "wr0ng-s3cret" not in caught.value.message
@@ -131,7 +132,7 @@ def test_a_token_that_fits_no_header_is_denied(three: Rig, token: bytes) -> None
     (three.secret / "token").write_bytes(token)
     with pytest.raises(Retryable) as caught:
         three.do(Step.OBSERVE)
-    assert caught.value.reason == "AirflowDenied"
+    assert caught.value.reason == Reason.AIRFLOW_DENIED
     assert "t0p-secret" not in str(caught.value.message)
 
 
@@ -238,7 +239,7 @@ def test_at_its_deadline_the_drain_is_given_up_or_goes_on(rig: Rig, down: bool) 
     rig.airflow.state.busy = 2
     rig.airflow.state.fault = "drop" if down else ""
     result = rig.do(Step.DRAIN, after=61)
-    assert (result.verdict, problem(result).reason) == (FAILED, "DrainTimeout")
+    assert (result.verdict, problem(result).reason) == (FAILED, Reason.DRAIN_TIMEOUT)
     assert "not drained within 60 s" in problem(result).message
     assert ("cannot be reached" if down else "2 tasks still run") in problem(result).message
     rig.instance = replace(rig.instance, on_timeout=OnTimeout.PROCEED)
@@ -262,7 +263,7 @@ def test_a_restart_command_that_fails_is_told_in_words(three: Rig) -> None:
     result = three.do(Step.RESTART)
     assert result.verdict is FAILED
     assert problem(result) == Problem(
-        "RestartFailed", "restarting triggerer failed with code 1: no such unit"
+        Reason.RESTART_FAILED, "restarting triggerer failed with code 1: no such unit"
     )
 
 
@@ -290,7 +291,7 @@ def test_a_restart_command_that_hangs_is_ended_with_all_it_started(
         ),
     )
     result = three.do(Step.RESTART)
-    assert problem(result).reason == "RestartFailed"
+    assert problem(result).reason == Reason.RESTART_FAILED
     assert problem(result).message.endswith("failed with code 124: no end within 3 s")
     assert _ended(int(pid.read_text()))
 

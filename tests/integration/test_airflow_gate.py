@@ -16,6 +16,7 @@ from reconciler.airflow.local import DOWN_LOOKS, LocalDriver
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Problem
 from reconciler.core.phases import Step
+from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
@@ -43,7 +44,7 @@ def test_heartbeats_older_than_the_restart_are_not_healthy(rig: Rig, component: 
     rig.airflow.state.restarts[component] = "silent"
     rig.restart()
     result = rig.do(Step.PROBE)
-    assert (result.verdict, problem(result).reason) == (NOT_YET, "Unhealthy")
+    assert (result.verdict, problem(result).reason) == (NOT_YET, Reason.UNHEALTHY)
     assert problem(result).message == f"{component} has not reported since its restart"
 
 
@@ -54,7 +55,7 @@ def test_never_healthy_is_a_gate_timeout(rig: Rig, section: str) -> None:
     rig.airflow.state.unhealthy = {section}
     assert rig.do(Step.PROBE, after=59).verdict is NOT_YET
     result = rig.do(Step.PROBE, after=61)
-    assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert (result.verdict, problem(result).reason) == (FAILED, Reason.GATE_TIMEOUT)
     assert "not healthy within 60 s" in problem(result).message
     named = "metadata database" if section == "metadatabase" else section.replace("_", "-")
     assert named in problem(result).message
@@ -67,7 +68,7 @@ def test_an_api_that_stays_away_is_a_gate_timeout(rig: Rig, fault: str) -> None:
     rig.airflow.state.fault = fault
     assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
     result = rig.do(Step.PROBE, after=61)
-    assert (result.verdict, problem(result).reason) == (FAILED, "GateTimeout")
+    assert (result.verdict, problem(result).reason) == (FAILED, Reason.GATE_TIMEOUT)
     assert "not healthy within 60 s" in problem(result).message
     assert rig.airflow.url in problem(result).message
     assert PASSWORD not in problem(result).message
@@ -79,7 +80,7 @@ def test_refused_credentials_say_nothing_about_the_build(rig: Rig) -> None:
     (rig.secret / "password").write_text("of last year")
     assert rig.do(Step.PROBE, after=1).verdict is NOT_YET
     result = rig.do(Step.PROBE, after=61)
-    assert (result.verdict, problem(result).reason) == (FAILED, "AirflowDenied")
+    assert (result.verdict, problem(result).reason) == (FAILED, Reason.AIRFLOW_DENIED)
     assert "not healthy within 60 s" in problem(result).message
     assert "renew the secret" in problem(result).message
 
@@ -91,7 +92,7 @@ def test_a_dag_that_is_not_parsed_again_keeps_the_gate_closed(rig: Rig) -> None:
     rig.restart()
     rig.airflow.state.dags["world"] = 1.0
     result = rig.do(Step.PROBE)
-    assert (result.verdict, problem(result).reason) == (NOT_YET, "NotParsed")
+    assert (result.verdict, problem(result).reason) == (NOT_YET, Reason.NOT_PARSED)
     assert problem(result).message == "not parsed since the restart: world"
 
 
@@ -119,7 +120,7 @@ def test_a_new_import_error_fails_the_gate_at_once(rig: Rig) -> None:
     for name in ("old", "hello", "world"):
         rig.airflow.state.errors[dag_file(rig, name)] = (trace, time.time())
     result = rig.do(Step.PROBE)
-    assert (result.verdict, problem(result).reason) == (FAILED, "NewImportErrors")
+    assert (result.verdict, problem(result).reason) == (FAILED, Reason.NEW_IMPORT_ERRORS)
     assert problem(result).message == (
         f"{dag_file(rig, 'hello')} does not parse any more: "
         "ModuleNotFoundError: No module named 'acme' (and 1 more files)"
@@ -151,7 +152,7 @@ def test_a_component_that_stays_down_fails(rig: Rig) -> None:
     rig.restart()
     rig.component("scheduler", status=python("import sys; sys.exit('scheduler FATAL')"))
     looks = [rig.do(Step.PROBE) for _ in range(DOWN_LOOKS)]
-    down = Problem("ComponentDown", "scheduler is down: scheduler FATAL")
+    down = Problem(Reason.COMPONENT_DOWN, "scheduler is down: scheduler FATAL")
     assert [r.problem for r in looks] == [down] * DOWN_LOOKS
     assert [r.verdict for r in looks] == [NOT_YET] * (DOWN_LOOKS - 1) + [FAILED]
 
@@ -179,7 +180,7 @@ def test_a_status_command_without_an_answer_says_nothing(
     looks = [rig.do(Step.PROBE) for _ in range(DOWN_LOOKS + 1)]
     assert {(r.verdict, problem(r).reason) for r in looks} == {(NOT_YET, "StatusUnknown")}
     late = rig.do(Step.PROBE, after=61)
-    assert (late.verdict, problem(late).reason) == (FAILED, "GateTimeout")
+    assert (late.verdict, problem(late).reason) == (FAILED, Reason.GATE_TIMEOUT)
     assert "the status command of scheduler did not answer" in problem(late).message
 
 
@@ -204,9 +205,9 @@ def test_what_the_old_process_reports_while_it_ends_is_not_believed(
         three.now = time.time() + 5
         while not three.driver._starts.living(three.instance):
             result = three.do(Step.PROBE)
-        assert (result.verdict, problem(result).reason) == (NOT_YET, "Unhealthy")
+        assert (result.verdict, problem(result).reason) == (NOT_YET, Reason.UNHEALTHY)
         three.airflow.state.heartbeats["dag_processor"] = time.time() + 1
-        assert problem(three.do(Step.PROBE)).reason == "NotParsed"
+        assert problem(three.do(Step.PROBE)).reason == Reason.NOT_PARSED
         three.airflow.state.dags = {"hello": time.time() + 1}
         assert three.do(Step.PROBE) == OK
     finally:
@@ -227,7 +228,7 @@ def test_declared_providers_and_plugins_must_be_loaded(rig: Rig, tmp_path: Path)
     )
     rig.restart()
     result = rig.do(Step.PROBE)
-    assert (result.verdict, problem(result).reason) == (NOT_YET, "NotLoaded")
+    assert (result.verdict, problem(result).reason) == (NOT_YET, Reason.NOT_LOADED)
     assert problem(result).message == (
         "the API server has not loaded the provider of acme-provider, the plugin of acme-plugin"
     )
@@ -303,4 +304,4 @@ def test_metadata_of_any_form_costs_its_own_distribution_only(tmp_path: Path) ->
         file.truncate(4 << 30)  # a hole, which takes no space on the disk
     with pytest.raises(Retryable, match="more memory") as caught:
         read("b" * 16)
-    assert caught.value.reason == "ShareUnreachable"
+    assert caught.value.reason == Reason.SHARE_UNREACHABLE

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import GroundcrewError, Stalled
+from reconciler.core.reasons import Reason
 from tests.fakes.addresses import served
 from tests.harness.builder import FILE, PASSWORD, USER, Bench
 from tests.harness.wheels import make_sdist, make_wheel
@@ -38,7 +39,7 @@ def refused(bench: Bench, *wanted: str, **more: object) -> GroundcrewError:
 def test_all_pins_of_another_airflow_are_told_at_once(bench: Bench) -> None:
     """With what the base has, who needs it, and that it resolves without them."""
     error = refused(bench, "beta", "core-lib==1.0", "wire-format<7", "http-lib>=2")
-    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
     for part in (
         f"`core-lib==1.0`, but {BASE} has core-lib 2.0 (apache-airflow needs core-lib>=2.0)",
         f"`wire-format<7`, but {BASE} has wire-format 7.1",
@@ -62,7 +63,7 @@ def test_what_is_deep_in_the_tree_names_the_bases_package_and_who_needs_another(
     make_wheel(bench.public.folder, "middle", "3.2", requires=("wire-format>=6,<7",))
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
     error = refused(bench, "beta", "alpha")
-    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
     needed = "(apache-airflow needs wire-format>=7.1)"
     assert f"{BASE[1:]} has wire-format 7.1 {needed}, but" in error.message
     assert "middle 3.2 needs another version, such as 6.4" in error.message
@@ -98,7 +99,7 @@ def test_a_constraints_file_of_another_airflow_is_named(bench: Bench) -> None:
     limits = ((path, "beta==1.0\nwire-format==6.4\ncore-lib==1.0"),)
     assert bench.names(bench.recipe("beta", constraints=limits)) == (("beta", "1.0"),)
     error = refused(bench, "alpha", constraints=limits)
-    assert error.reason == "ResolutionConflict"
+    assert error.reason == Reason.RESOLUTION_CONFLICT
     assert f"the file {path} excludes versions that {BASE} has".lower() in error.message.lower()
     for part in ("`core-lib==1.0` (core-lib 2.0)", "`wire-format==6.4`", "the rest resolves then"):
         assert part in error.message
@@ -121,7 +122,7 @@ def test_requirements_against_each_other_are_listed(bench: Bench) -> None:
         make_wheel(bench.public.folder, "gamma", version)
     make_wheel(bench.public.folder, "alpha", requires=("gamma<2",))
     error = refused(bench, "beta", "alpha", "gamma>=2")
-    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
     assert "without one of alpha, gamma>=2 the rest resolves" in error.message
 
 
@@ -131,7 +132,7 @@ def test_requirements_against_each_other_are_listed(bench: Bench) -> None:
 def test_every_name_that_is_not_there_is_told(bench: Bench) -> None:
     """Misspelt ones, all at once."""
     error = refused(bench, "beta", "pandsa", "nunpy>=1")
-    assert (error.reason, error.place) == ("NotFound", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.NOT_FOUND, Place(FILE, 8))
     assert "pandsa (index default), nunpy (index default)" in error.message
 
 
@@ -140,7 +141,7 @@ def test_a_needed_name_that_is_not_there_is_told_at_who_needs_it(bench: Bench) -
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
     make_wheel(bench.public.folder, "middle", requires=("nowhere",))
     error = refused(bench, "beta", "alpha")
-    assert (error.reason, error.place) == ("NotFound", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.NOT_FOUND, Place(FILE, 8))
     assert "nowhere is not found on its index, needed by alpha" in error.message
 
 
@@ -149,7 +150,7 @@ def test_a_needed_sdist_is_told_at_who_needs_it(bench: Bench) -> None:
     make_wheel(bench.public.folder, "alpha", requires=("delta",))
     make_sdist(bench.public.folder, "delta")
     error = refused(bench, "beta", "alpha")
-    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.SOURCE_BUILD_REFUSED, Place(FILE, 8))
     assert "delta is there as an sdist only, needed by alpha" in error.message
     assert "sourceBuilds" in error.message
 
@@ -191,11 +192,11 @@ def test_a_name_that_is_forbidden_is_missing_unless_credentials_are_refused(
         bench.builder = bench.make_builder(allow_hosts=[index.host])
         corp = Index("corp", f"{index.url}/simple/", ("acme-*",), secret)
         error = refused(bench, "beta", "acme-tools", indexes=(corp,))
-        assert error.reason == ("IndexDenied" if secret else "NotFound")
+        assert error.reason == (Reason.INDEX_DENIED if secret else Reason.NOT_FOUND)
         assert error.place == Place(FILE, 8)
         index.pages["/simple/acme-other/"] = '<a href="/acme_other-1.0-py3-none-any.whl">x</a>'
         again = refused(bench, "acme-other", "acme-tools", indexes=(corp,))
-        assert (again.reason, again.place) == ("NotFound", Place(FILE, 8))
+        assert (again.reason, again.place) == (Reason.NOT_FOUND, Place(FILE, 8))
         assert PASSWORD not in again.message
         assert USER not in again.message
 
@@ -213,5 +214,5 @@ def test_a_failure_that_is_gone_when_asked_again_is_tried_again(
 
     monkeypatch.setattr(type(bench.builder._workshop), "run", failing)
     error = refused(bench, "beta")
-    assert error.reason == "IndexUnreachable"
+    assert error.reason == Reason.INDEX_UNREACHABLE
     assert not isinstance(error, Stalled)

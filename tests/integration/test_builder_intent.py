@@ -14,6 +14,7 @@ import pytest
 from reconciler.builder.verify.report import Report
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed, parse
 from tests.fakes.answers import Answers
 from tests.harness.builder import FILE, Bench
@@ -46,7 +47,7 @@ def refused(bench: Bench, recipe: Recipe) -> Stalled:
     """Return the error with which the verification of a build fails."""
     with pytest.raises(Stalled) as caught:
         verify(bench, recipe)
-    assert caught.value.reason == "VerificationFailed"
+    assert caught.value.reason == Reason.VERIFICATION_FAILED
     return caught.value
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.core.definitions import Place
 from reconciler.core.errors import Cancelled, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from tests.harness.builder import Bench
 from tests.harness.disk import small_disk
 from tests.harness.wheels import make_wheel
@@ -75,7 +76,7 @@ def test_a_build_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> Non
         own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
         with pytest.raises(Stalled, match=r"took longer than 1\.5 s") as caught:
             bench.lock(bench.recipe(own))
-        assert caught.value.reason == "PackageBuildFailed"
+        assert caught.value.reason == Reason.PACKAGE_BUILD_FAILED
         assert caught.value.place == Place("teams/red/packages/acme-own/pyproject.toml", 1)
         assert gone(mark)
 
@@ -86,7 +87,7 @@ def test_a_resolution_that_takes_too_long_says_what_to_do(tmp_path: Path) -> Non
         make_wheel(bench.public.folder, "alpha")
         with pytest.raises(Stalled, match="narrow the requirements") as caught:
             bench.lock(bench.recipe("alpha"))
-        assert caught.value.reason == "ResolveTimeout"
+        assert caught.value.reason == Reason.RESOLVE_TIMEOUT
 
 
 def test_a_build_cannot_use_more_memory_than_is_allowed(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_full_disk_while_resolving_is_tried_again_later(small: Bench, leave: i
     filler = fill(small, leave)
     with pytest.raises(Retryable, match="local build disk is full") as caught:
         small.lock(small.recipe("alpha", source_builds=("alpha",)))
-    assert caught.value.reason == "DiskFull"
+    assert caught.value.reason == Reason.DISK_FULL
     filler.unlink()
     assert small.lock(small.recipe("alpha"))
 
@@ -138,7 +139,7 @@ def test_a_full_disk_while_constructing_leaves_nothing_on_the_share(
     filler = fill(small, leave)
     with pytest.raises(Retryable, match="local build disk is full") as caught:
         small.builder.construct(small.job(), recipe, small.runtime, lock)
-    assert caught.value.reason == "DiskFull"
+    assert caught.value.reason == Reason.DISK_FULL
     assert small.on_share() == []
     filler.unlink()
     built = small.builder.construct(small.job(), recipe, small.runtime, lock)

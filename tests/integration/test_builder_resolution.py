@@ -16,6 +16,7 @@ from reconciler.builder.resolve.pylock import read_lock
 from reconciler.core.definitions import Api, Index, Place, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records
+from reconciler.core.reasons import Reason
 from reconciler.daemon.wiring import Rooms
 from reconciler.settings import BuilderSettings, Settings
 from tests.fakes.addresses import served
@@ -93,7 +94,7 @@ def test_asking_for_another_version_of_the_base_stalls_at_its_line(bench: Bench)
     make_wheel(bench.public.folder, "alpha")
     error = refused(bench, "alpha", "acme-core>=3")
     assert isinstance(error, Stalled)
-    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
     assert "the base (Airflow 3.3.2) has acme-core 2.0" in error.message
 
 
@@ -103,7 +104,7 @@ def test_a_package_of_the_repo_replaces_none_of_the_base(tmp_path: Path, version
     with Bench(tmp_path, {"acme-own": version}) as bench:
         own = bench.package("acme-own", {"acme_own/__init__.py": ""})
         error = refused(bench, own)
-        assert (error.reason, error.place) == ("ResolutionConflict", own.place)
+        assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, own.place)
         assert f"the base (Airflow 3.3.2) has acme-own {version}" in error.message
 
 
@@ -114,7 +115,7 @@ def test_a_dependency_that_conflicts_with_the_base_names_who_asked(bench: Bench)
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
     make_wheel(bench.public.folder, "middle", requires=("acme-core>=3",))
     error = refused(bench, "beta", "alpha")
-    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
     assert "acme-core" in error.message
 
 
@@ -124,7 +125,7 @@ def test_requirements_that_exclude_each_other_stall(bench: Bench) -> None:
         make_wheel(bench.public.folder, "gamma", version)
     make_wheel(bench.public.folder, "alpha", requires=("gamma<2",))
     error = refused(bench, "alpha", "gamma>=2")
-    assert (error.reason, error.place) == ("ResolutionConflict", Place(FILE, 7))
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 7))
     assert isinstance(error, Stalled)
     assert "unsatisfiable" in error.message
 
@@ -141,7 +142,7 @@ def test_a_name_that_does_not_exist_is_not_found(bench: Bench) -> None:
     """A misspelt requirement is reported as such, at its line."""
     make_wheel(bench.public.folder, "alpha")
     error = refused(bench, "alpha", "alhpa")
-    assert (error.reason, error.place) == ("NotFound", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.NOT_FOUND, Place(FILE, 8))
     assert "alhpa" in error.message
 
 
@@ -152,7 +153,7 @@ def test_an_sdist_that_is_not_named_is_refused_in_words(bench: Bench, indexed: b
     more = {"indexes": (bench.corp(),)} if indexed else {}
     error = refused(bench, "delta", **more)
     assert isinstance(error, Stalled)
-    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 7))
+    assert (error.reason, error.place) == (Reason.SOURCE_BUILD_REFUSED, Place(FILE, 7))
     assert "sourceBuilds" in error.message
 
 
@@ -161,7 +162,7 @@ def test_naming_one_sdist_does_not_allow_another(bench: Bench) -> None:
     make_sdist(bench.public.folder, "delta")
     make_sdist(bench.public.folder, "epsilon")
     error = refused(bench, "delta", "epsilon", source_builds=("delta",))
-    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.SOURCE_BUILD_REFUSED, Place(FILE, 8))
     assert error.message.startswith("epsilon")
 
 
@@ -207,7 +208,7 @@ def test_a_private_name_that_is_missing_fails_rather_than_falls_through(bench: B
     make_wheel(bench.public.folder, "acme-tools", "99.0")
     error = refused(bench, "acme-tools", indexes=(bench.corp(),))
     assert isinstance(error, Stalled)
-    assert (error.reason, error.place) == ("NotFound", Place(FILE, 7))
+    assert (error.reason, error.place) == (Reason.NOT_FOUND, Place(FILE, 7))
     assert not [path for path in bench.public.asked if "acme" in path]
 
 
@@ -217,7 +218,7 @@ def test_wrong_credentials_name_the_index_and_not_the_password(bench: Bench) -> 
     make_wheel(bench.private.folder, "acme-tools")
     error = refused(bench, "acme-tools", indexes=(bench.corp(),))
     assert isinstance(error, Retryable)
-    assert (error.reason, error.place) == ("IndexDenied", Place(FILE, 7))
+    assert (error.reason, error.place) == (Reason.INDEX_DENIED, Place(FILE, 7))
     assert "corp" in error.message
     assert PASSWORD not in str(error)
 
@@ -226,7 +227,7 @@ def test_a_missing_secret_says_where_it_belongs(bench: Bench) -> None:
     """A secret of another team is not used: the message names the team's own folder."""
     with pytest.raises(Stalled, match="secret corp of team blue") as caught:
         bench.lock(bench.recipe("acme-tools", indexes=(bench.corp(),)), bench.job("blue"))
-    assert caught.value.reason == "SecretMissing"
+    assert caught.value.reason == Reason.SECRET_MISSING
 
 
 def test_an_index_that_is_down_is_tried_again_later(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_an_index_that_is_down_is_tried_again_later(tmp_path: Path) -> None:
     with Bench(tmp_path, default_index="http://127.0.0.1:9/simple/") as bench:
         error = refused(bench, "alpha")
     assert isinstance(error, Retryable)
-    assert error.reason == "IndexUnreachable"
+    assert error.reason == Reason.INDEX_UNREACHABLE
 
 
 def needing(bench: Bench, requirement: str) -> SourcePackage:
@@ -269,7 +270,7 @@ def test_a_build_is_not_given_a_public_package_for_one_of_the_repo(bench: Bench)
     make_wheel(bench.public.folder, "acme-tool", "99.0")
     internal = (("acme-tool", "teams/red/packages/tool"),)
     error = refused(bench, needing(bench, "acme-tool"), internal=internal)
-    assert error.reason == "NotListed"
+    assert error.reason == Reason.NOT_LISTED
     assert "acme-tool (teams/red/packages/tool)" in error.message
     assert not [path for path in bench.public.asked if "acme-tool" in path]
 
@@ -307,7 +308,7 @@ def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team
         if team == "red":
             with pytest.raises(Stalled) as caught:
                 rooms.builder.resolve(bench.job(), recipe, bench.runtime)
-            assert caught.value.reason == "CredentialsTaken"
+            assert caught.value.reason == Reason.CREDENTIALS_TAKEN
             assert bench.private.asked == []
         else:  # a secret of the same name, but of another team
             assert rooms.builder.resolve(bench.job(), recipe, bench.runtime).packages
@@ -329,7 +330,7 @@ def test_a_constraint_is_never_handed_on_as_it_is_written(bench: Bench, text: st
     limits = (("teams/red/c.txt", line.replace("URL", bench.private.url)),)
     with pytest.raises(Stalled) as caught:
         bench.lock(bench.recipe("alpha", constraints=limits))
-    assert caught.value.reason == "NotAllowed"
+    assert caught.value.reason == Reason.NOT_ALLOWED
     assert caught.value.message.startswith("teams/red/c.txt holds ")
     assert holding("S3cret", bench.state) == []
     assert bench.private.asked == []
@@ -340,7 +341,7 @@ def test_an_in_repo_package_needs_nothing_by_an_address(bench: Bench, address: s
     """It is reported at the package's requirement, before any request is made."""
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, (f"gamma @ {address}",))
     error = refused(bench, own)
-    assert (error.reason, error.place) == ("NotAllowed", own.place)
+    assert (error.reason, error.place) == (Reason.NOT_ALLOWED, own.place)
     assert "teams/red/packages/acme-own depends on gamma by an address" in error.message
 
 
@@ -364,7 +365,7 @@ def test_no_index_is_asked_for_an_in_repo_package_that_is_not_listed(bench: Benc
     internal = (("acme-lib", "teams/red/packages/lib"), ("acme-core", "teams/red/packages/core"))
     for wanted in ("alpha", own):
         error = refused(bench, wanted, internal=internal)
-        assert (error.reason, error.place) == ("NotListed", Place(FILE, 7))
+        assert (error.reason, error.place) == (Reason.NOT_LISTED, Place(FILE, 7))
         assert "acme-lib is in this repo, and no index was asked for it" in error.message
     assert not [path for path in bench.public.asked if "acme-lib" in path]
     make_wheel(bench.public.folder, "beta", requires=("acme-core",))
@@ -409,7 +410,7 @@ def test_a_wheel_that_a_backend_spoils_is_refused_in_words(
     for _ in range(2):  # built first, then from the cache
         error = refused(bench, own)
         assert isinstance(error, Stalled)
-        assert error.reason == ("UnsafeWheel" if "outside" in words else "InvalidWheel")
+        assert error.reason == (Reason.UNSAFE_WHEEL if "outside" in words else Reason.INVALID_WHEEL)
         assert error.place == own.place
         assert error.message.startswith("teams/red/packages/acme-own builds a wheel")
         assert words in error.message
@@ -434,5 +435,5 @@ def test_a_lock_that_names_an_address_is_not_built(bench: Bench, row: str) -> No
     lock = f'lock-version = "1.0"\n[[packages]]\nname = "gamma"\nversion = "1.0"\n{row}\n'
     with pytest.raises(Stalled) as caught:
         bench.builder.construct(bench.job(), bench.recipe("gamma"), bench.runtime, lock)
-    assert (caught.value.reason, caught.value.place) == ("NotAllowed", Place(FILE, 7))
+    assert (caught.value.reason, caught.value.place) == (Reason.NOT_ALLOWED, Place(FILE, 7))
     assert "gamma would come from an address" in caught.value.message

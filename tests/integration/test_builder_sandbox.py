@@ -18,6 +18,7 @@ import pytest
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.builder.verify.report import Report
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import BuilderSettings, Settings
 from tests.harness.builder import PASSWORD, Bench, files
 from tests.harness.wheels import make_wheel
@@ -267,7 +268,7 @@ def test_an_airflow_cfg_opens_no_hidden_place(bench: Bench, folder: str) -> None
     built = bench.build(recipe)
     with pytest.raises(Stalled) as caught:
         bench.builder.verify(bench.job(), recipe, bench.runtime, instance, built.build_id)
-    assert (caught.value.reason, caught.value.place) == ("NotAllowed", instance.place)
+    assert (caught.value.reason, caught.value.place) == (Reason.NOT_ALLOWED, instance.place)
     assert "dags_folder" in caught.value.message
     config.write_text(f"[core]\ndags_folder = {bench.root / 'airflow' / 'dags'}\n")
     bench.builder.verify(bench.job(), recipe, bench.runtime, instance, built.build_id)

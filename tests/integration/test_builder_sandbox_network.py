@@ -9,6 +9,7 @@ import pytest
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import BuilderSettings
 from tests.fakes.addresses import served
 from tests.harness.builder import FILE, Bench
@@ -97,7 +98,7 @@ pathlib.Path("acme_own/seen.py").write_text(ask(file["url"]))
         assert within.asked == []
         with pytest.raises(Stalled, match=f"{place} is not read") as caught:
             bench.lock(bench.recipe("acme-lib", indexes=(index,)))
-        assert caught.value.reason == "AddressRefused"
+        assert caught.value.reason == Reason.ADDRESS_REFUSED
         assert caught.value.place == Place(FILE, 7)
 
 

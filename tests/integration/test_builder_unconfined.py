@@ -19,6 +19,7 @@ from metrics.exporter import Exporter, Sandboxing
 from reconciler.builder.build_job import Job
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import BuilderSettings
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.definitions import instance
@@ -61,7 +62,7 @@ def test_require_refuses_to_start_without_bubblewrap(
 ) -> None:
     with pytest.raises(Stalled) as refused:
         Sandbox(BuilderSettings(sandbox="require"), tmp_path, [])
-    assert refused.value.reason == "SandboxMissing"
+    assert refused.value.reason == Reason.SANDBOX_MISSING
     assert "bwrap and prlimit not found" in refused.value.message
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.core.definitions import Checks, ImportLimit, Measure, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.share.hot import pack_path
 from reconciler.share.packs import held, read_head
 from tests.harness.builder import FILE, Bench
@@ -41,7 +42,7 @@ def refused(bench: Bench, recipe: Recipe) -> Stalled:
     built = bench.build(recipe, job)
     with pytest.raises(Stalled) as caught:
         bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
-    assert caught.value.reason == "VerificationFailed"
+    assert caught.value.reason == Reason.VERIFICATION_FAILED
     assert not bench.share.verified(built.build_id, bench.runtime.key)
     return caught.value
 
@@ -210,7 +211,7 @@ def test_a_build_over_a_limit_is_refused_with_the_limits_line(bench: Bench) -> N
     with pytest.raises(Stalled) as caught:
         bench.builder.verify(job, recipe, bench.runtime, bench.instance(), built.build_id)
     error = caught.value
-    assert (error.reason, error.place) == ("ImportBudgetExceeded", Place(FILE, 21, 9))
+    assert (error.reason, error.place) == (Reason.IMPORT_BUDGET_EXCEEDED, Place(FILE, 21, 9))
     files = re.search(
         r"takes (\d+) files, and importBudget.files at \S+:22:9 allows 40 files", str(error)
     )
@@ -277,7 +278,7 @@ def test_a_build_that_is_gone_is_told_as_missing(bench: Bench) -> None:
     """Only a build that is whole on the share is verified; the message says it is built again."""
     with pytest.raises(Retryable, match="it is built anew") as caught:
         bench.builder.verify(bench.job(), bench.recipe(), bench.runtime, bench.instance(), "0" * 16)
-    assert caught.value.reason == "BuildMissing"
+    assert caught.value.reason == Reason.BUILD_MISSING
 
 
 def test_an_interpreter_without_airflow_is_no_base(bench: Bench, tmp_path: Path) -> None:
@@ -292,7 +293,7 @@ def test_an_interpreter_without_airflow_is_no_base(bench: Bench, tmp_path: Path)
     for python in (tmp_path / "bare/bin/python", tmp_path / "nothing", silent):
         with pytest.raises(Stalled) as caught:
             bench.builder.inspect(str(python))
-        assert caught.value.reason == "BaseUnreadable"
+        assert caught.value.reason == Reason.BASE_UNREADABLE
         assert str(python) in caught.value.message
 
 

@@ -13,6 +13,7 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.builder import Built
 from reconciler.core.definitions import Index, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from tests.fakes.answers import Answers
 from tests.harness.builder import FILE, PASSWORD, USER, Bench, holding
 from tests.harness.wheels import make_sdist, make_wheel
@@ -136,7 +137,7 @@ def test_a_wheel_that_was_replaced_on_the_index_is_refused(bench: Bench) -> None
     lock = bench.lock(bench.recipe("alpha"))
     make_wheel(bench.public.folder, "alpha", files={"alpha.py": "import os\n"})
     error = refused(bench, lock, "alpha")
-    assert error.reason == "HashMismatch"
+    assert error.reason == Reason.HASH_MISMATCH
     assert "groundcrew refresh one" in error.message
     assert not list((bench.state / "cache" / "wheels").rglob("*.whl"))
 
@@ -171,7 +172,7 @@ def test_a_wheel_that_leaves_its_folder_is_refused(bench: Bench, name: str) -> N
     """A member with a path outside is refused before anything is unpacked."""
     make_wheel(bench.public.folder, "alpha", files={"alpha.py": "", name: "x = 1\n"})
     error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
-    assert error.reason == "UnsafeWheel"
+    assert error.reason == Reason.UNSAFE_WHEEL
     assert name in error.message
     assert not list(bench.state.rglob("escaped.py"))
 
@@ -190,7 +191,7 @@ def test_a_wheel_that_no_disk_takes_is_refused_for_good(bench: Bench) -> None:
     """The wheel is at fault, not the build disk."""
     make_wheel(bench.public.folder, "alpha", files={"x" * 253 + ".py": "", "alpha.py": ""})
     error = refused(bench, bench.lock(bench.recipe("alpha")), "alpha")
-    assert error.reason == "InvalidWheel"
+    assert error.reason == Reason.INVALID_WHEEL
     assert "alpha-1.0-py3-none-any.whl" in error.message
 
 
@@ -209,7 +210,7 @@ def test_a_page_that_is_none_is_said_in_words(
         indexes = (Index("corp", f"{server.url}/simple/", ("acme-*",)),)
         with pytest.raises(Retryable, match="index corp: the page") as caught:
             bench.lock(bench.recipe("acme-gpu", indexes=indexes))
-    assert caught.value.reason == "IndexUnreadable"
+    assert caught.value.reason == Reason.INDEX_UNREADABLE
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -322,7 +323,7 @@ def test_an_sdist_that_was_replaced_is_refused_and_not_built(bench: Bench) -> No
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     make_sdist(bench.public.folder, "delta", preamble="print('it ran')\n")
     error = refused(bench, lock, "delta", source_builds=("delta",))
-    assert error.reason == "HashMismatch"
+    assert error.reason == Reason.HASH_MISMATCH
 
 
 def test_an_sdist_in_a_lock_that_is_no_longer_named_is_refused(bench: Bench) -> None:
@@ -330,7 +331,7 @@ def test_an_sdist_in_a_lock_that_is_no_longer_named_is_refused(bench: Bench) -> 
     make_sdist(bench.public.folder, "delta")
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     error = refused(bench, lock, "delta")
-    assert (error.reason, error.place) == ("SourceBuildRefused", Place(FILE, 7))
+    assert (error.reason, error.place) == (Reason.SOURCE_BUILD_REFUSED, Place(FILE, 7))
     assert "add its name to sourceBuilds" in error.message
 
 
@@ -339,7 +340,7 @@ def test_an_sdist_that_does_not_build_says_why_at_its_line(bench: Bench) -> None
     make_sdist(bench.public.folder, "delta", preamble="raise SystemExit('no compiler here')\n")
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     error = refused(bench, lock, "delta", source_builds=("delta",))
-    assert (error.reason, error.place) == ("PackageBuildFailed", Place(FILE, 7))
+    assert (error.reason, error.place) == (Reason.PACKAGE_BUILD_FAILED, Place(FILE, 7))
     assert "no compiler here" in error.message
 
 
@@ -428,5 +429,5 @@ def test_the_line_that_says_what_is_missing_is_in_the_message(bench: Bench, dyna
     with pytest.raises(Stalled) as caught:
         bench.build(bench.recipe("beta", "delta", source_builds=("delta",)))
     error = caught.value
-    assert (error.reason, error.place) == ("PackageBuildFailed", Place(FILE, 8))
+    assert (error.reason, error.place) == (Reason.PACKAGE_BUILD_FAILED, Place(FILE, 8))
     assert "ext.c:3:10: fatal error: acme.h: No such file or directory" in error.message

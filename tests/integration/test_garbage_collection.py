@@ -14,6 +14,7 @@ import pytest
 from reconciler.builder.builder import Built
 from reconciler.core.model import InstanceRecord, Records, StepResult
 from reconciler.core.phases import ActivationPhase, Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, World
 from reconciler.daemon import effects as effects_module
@@ -151,7 +152,7 @@ def test_a_switch_in_the_middle_of_a_collection_never_names_what_goes(
     (result,) = results
     assert result.verdict is Verdict.FAILED
     assert result.problem is not None
-    assert result.problem.reason == "BuildMissing"
+    assert result.problem.reason == Reason.BUILD_MISSING
 
 
 def test_a_switch_tells_what_the_pointer_left_out_and_that_is_retired(

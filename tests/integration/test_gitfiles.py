@@ -15,6 +15,7 @@ from gitsource.models import EnvironmentModel, FragmentModel, InstanceModel
 from gitsource.schema import REFERENCE, SCHEMA, reference, schema
 from gitsource.validate import validate
 from reconciler.core.definitions import Finding, ImportLimit, Measure, Place
+from reconciler.core.reasons import Reason
 from tests.harness.git_repo import ENVIRONMENT, INSTANCE, Repo, read, source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +127,7 @@ def test_the_secret_of_an_airflow_api_is_sent_to_no_index(repo: Repo) -> None:
             assert not report
         else:
             finding = only(report)
-            assert finding.reason == "CredentialsTaken"
+            assert finding.reason == Reason.CREDENTIALS_TAKEN
             assert finding.place.file == "teams/red/one.yaml"
             assert "instance dev's Airflow API" in finding.message
 
@@ -172,7 +173,10 @@ def test_a_pointer_of_lfs_is_refused_at_its_line(repo: Repo, tmp_path: Path, mar
     if marked:
         repo.write(".gitattributes", "*.parquet filter=lfs diff=lfs merge=lfs -text\n")
     found = only(both(repo, tmp_path))
-    assert (found.reason, found.place) == ("LfsPointerRefused", Place("teams/red/one.yaml", 5, 18))
+    assert (found.reason, found.place) == (
+        Reason.LFS_POINTER_REFUSED,
+        Place("teams/red/one.yaml", 5, 18),
+    )
     assert "packages/own/own/table.parquet is a Git LFS pointer" in found.message
 
 
@@ -186,14 +190,14 @@ def test_a_pointer_of_lfs_is_no_text_either(repo: Repo, tmp_path: Path, file: st
         "ca.pem": "  indexes: [{name: a, url: 'https://h/', packages: [x], caBundle: ca.pem}]\n",
     }
     repo.write("teams/red/one.yaml", ENVIRONMENT + more[file])
-    assert only(both(repo, tmp_path)).reason == "LfsPointerRefused"
+    assert only(both(repo, tmp_path)).reason == Reason.LFS_POINTER_REFUSED
 
 
 def test_a_definition_that_lfs_keeps_elsewhere_is_told(repo: Repo, tmp_path: Path) -> None:
     """The place is the definition's own file."""
     repo.write("teams/red/two.yaml", POINTER)
     found = only(both(repo, tmp_path))
-    assert (found.reason, found.place.file) == ("LfsPointerRefused", "teams/red/two.yaml")
+    assert (found.reason, found.place.file) == (Reason.LFS_POINTER_REFUSED, "teams/red/two.yaml")
 
 
 def test_what_lfs_has_checked_out_is_a_pointer_to_everybody_else(repo: Repo) -> None:
@@ -230,11 +234,11 @@ def test_a_link_or_a_repository_inside_of_a_package_is_told_alike(
     repo.write("teams/red/one.yaml", OWN)
     repo.write("teams/red/packages/own/pyproject.toml", "")
     (repo.path / "teams/red/packages/own/data").symlink_to("../../../../instances")
-    assert only(both(repo, tmp_path)).reason == "SymlinkRefused"
+    assert only(both(repo, tmp_path)).reason == Reason.SYMLINK_REFUSED
     (repo.path / "teams/red/packages/own/data").unlink()
     Repo(repo.path / "teams/red/packages/own/inner").commit()
     (tmp_path / "again").mkdir()
-    assert only(both(repo, tmp_path / "again")).reason == "SubmoduleRefused"
+    assert only(both(repo, tmp_path / "again")).reason == Reason.SUBMODULE_REFUSED
 
 
 def test_a_file_that_was_deleted_is_gone_before_the_commit(repo: Repo) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from gitsource.source import Source
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import GitSettings
 from tests.harness.git_repo import ENVIRONMENT, Repo, source
 
@@ -78,7 +79,7 @@ def test_a_package_that_the_mirror_lost_is_there_after_the_next_poll(
     tree = repo.git("rev-parse", "HEAD:teams/red/packages/x")
     with pytest.raises(Retryable) as caught:
         one.export(tree, tmp_path / "x")
-    assert caught.value.reason == "MirrorDamaged"
+    assert caught.value.reason == Reason.MIRROR_DAMAGED
     assert one.poll() is not None
     one.export(tree, tmp_path / "x")
     assert (tmp_path / "x" / "x.py").read_text() == "X = 1\n"
@@ -95,7 +96,7 @@ def test_a_sound_mirror_outlives_a_remote_that_fails(repo: Repo, tmp_path: Path)
     (repo.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
     with pytest.raises(Retryable) as caught:
         one.poll()
-    assert caught.value.reason == "SourceUnreachable"
+    assert caught.value.reason == Reason.SOURCE_UNREACHABLE
     assert (tmp_path / "state/mirror.git/refs/heads/main").is_file()
 
 
@@ -135,7 +136,7 @@ def test_a_check_that_takes_too_long_is_no_damage(
     monkeypatch.setenv("PATH", f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(Retryable) as caught:
         one.export("0" * 40, tmp_path / "x")
-    assert caught.value.reason == "SourceUnreachable"
+    assert caught.value.reason == Reason.SOURCE_UNREACHABLE
     assert one.poll() is None
 
 
@@ -168,7 +169,7 @@ def test_endless_files_are_refused_and_what_comes_after_is_read(
     for _ in range(2):
         with pytest.raises(Stalled, match="more than 200000 files") as caught:
             one.poll()
-        assert caught.value.reason == "SourceTooLarge"
+        assert caught.value.reason == Reason.SOURCE_TOO_LARGE
     repo.git("reset", "-q", "--soft", before)
     after = repo.commit()
     found = one.poll()
@@ -250,7 +251,7 @@ def test_who_only_reads_leaves_the_daemons_mirror_as_it_is(
     else:
         with pytest.raises(Retryable) as caught:
             reader.poll()
-        assert caught.value.reason == "MirrorDamaged"
+        assert caught.value.reason == Reason.MIRROR_DAMAGED
     assert mirror.stat().st_ino == before
     assert set(refs) <= set(mirror.glob("refs/groundcrew/*"))
     assert one.poll() is not None or damage is None
@@ -305,6 +306,6 @@ def test_a_harmful_object_is_refused_in_words(repo: Repo, tmp_path: Path) -> Non
     repo.git("update-ref", "refs/heads/main", commit)
     with pytest.raises(Stalled) as refused:
         source(tmp_path, str(repo.path)).poll()
-    assert refused.value.reason == "SourceUnsafe"
+    assert refused.value.reason == Reason.SOURCE_UNSAFE
     assert "hasDotgit" in refused.value.message
     assert "git rebase" in refused.value.message

@@ -17,6 +17,7 @@ from gitsource.access import check_url
 from gitsource.triggers import watch
 from gitsource.validate import validate
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from tests.harness.git_repo import ENVIRONMENT, Repo, read, source
 
 TOKEN = "t0ken-of-the-test"
@@ -72,12 +73,12 @@ def test_a_deleted_branch_and_an_empty_repo_say_so(repo: Repo, tmp_path: Path) -
     """Neither is taken for a revision without definitions."""
     with pytest.raises(Retryable) as caught:
         source(tmp_path, str(repo.path)).poll()
-    assert caught.value.reason == "SourceEmpty"
+    assert caught.value.reason == Reason.SOURCE_EMPTY
     repo.commit()
     repo.git("branch", "-m", "main", "other")
     with pytest.raises(Retryable) as caught:
         source(tmp_path, str(repo.path)).poll()
-    assert caught.value.reason == "BranchMissing"
+    assert caught.value.reason == Reason.BRANCH_MISSING
 
 
 def test_a_scheme_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(
     """The message names the file to use instead; no log of git's has the token."""
     with pytest.raises(Stalled) as caught:
         source(tmp_path, url).poll()
-    assert caught.value.reason == "SourceUnknown"
+    assert caught.value.reason == Reason.SOURCE_UNKNOWN
     assert file in caught.value.message
     assert TOKEN not in caught.value.message
     with pytest.raises(Stalled) as caught:
@@ -127,7 +128,7 @@ def test_a_remote_that_is_down_or_hangs_ends_in_time(tmp_path: Path) -> None:
         port = closed.getsockname()[1]
     with pytest.raises(Retryable) as caught:
         source(tmp_path, f"https://127.0.0.1:{port}/x.git").poll()
-    assert caught.value.reason == "SourceUnreachable"
+    assert caught.value.reason == Reason.SOURCE_UNREACHABLE
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -238,5 +239,5 @@ def test_a_token_opens_the_repo_and_is_kept_nowhere(
     (secret / "token").write_text("wr0ng-one")
     with pytest.raises(Retryable) as caught:
         source(tmp_path, url, allow_schemes=allowed).poll()
-    assert caught.value.reason == "SourceDenied"
+    assert caught.value.reason == Reason.SOURCE_DENIED
     assert "wr0ng-one" not in caught.value.message

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from tests.harness.git_repo import Repo, source
 
 SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
@@ -118,7 +119,7 @@ def test_a_key_that_is_not_let_in_is_refused_credentials(server: Server, tmp_pat
     one = source(tmp_path, server.url)
     with pytest.raises(Retryable) as caught:
         one.poll()
-    assert caught.value.reason == "SourceDenied"
+    assert caught.value.reason == Reason.SOURCE_DENIED
     assert "<secrets_dir>/git/" in caught.value.message
     assert "Permission denied (publickey)" in caught.value.message
     shutil.copy(server.key, found / "ssh-privatekey")
@@ -136,7 +137,7 @@ def test_a_host_key_that_is_not_known_is_not_trusted(
     found = secrets(tmp_path, server.key, line)
     with pytest.raises(Retryable) as caught:
         source(tmp_path, server.url).poll()
-    assert caught.value.reason == "SourceCertificate"
+    assert caught.value.reason == Reason.SOURCE_CERTIFICATE
     assert "known_hosts" in caught.value.message
     assert (found / "known_hosts").read_text() == line
 
@@ -147,5 +148,5 @@ def test_a_key_that_others_may_read_is_told(server: Server, tmp_path: Path) -> N
     (found / "ssh-privatekey").chmod(0o644)
     with pytest.raises(Retryable) as caught:
         source(tmp_path, server.url).poll()
-    assert caught.value.reason == "SourceDenied"
+    assert caught.value.reason == Reason.SOURCE_DENIED
     assert "bad permissions" in caught.value.message

@@ -15,6 +15,7 @@ from gitsource.constraints import Constraint
 from gitsource.parsers import IsolatedParser, Text, Timed
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions
+from reconciler.core.reasons import Reason
 from reconciler.isolation import Limits, Pool
 
 ENDLESS = "# takes for ever"
@@ -125,7 +126,11 @@ def test_a_team_has_so_many_environments(repo: Repo, monkeypatch: pytest.MonkeyP
     found = repo.read()
     assert set(found.environments) == {"e0", "e1", "e2", "other"}
     (finding,) = found.findings
-    assert (finding.place.file, finding.reason, finding.team) == ("teams/red/", "TooLarge", "red")
+    assert (finding.place.file, finding.reason, finding.team) == (
+        "teams/red/",
+        Reason.TOO_LARGE,
+        "red",
+    )
     assert "5 environments" in finding.message
     for path in paths[:2]:
         (repo.root / path).unlink()

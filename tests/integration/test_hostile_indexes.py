@@ -20,6 +20,7 @@ from reconciler.builder.verify.report import PATHS_LIMIT, PROBLEMS_LIMIT, Report
 from reconciler.builder.wheels.contents import refuse_unsafe
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed
 from reconciler.isolation import Limits, Pool
 from tests.fakes.answers import Answers
@@ -116,4 +117,4 @@ def test_metadata_that_is_too_large_is_refused(tmp_path: Path) -> None:
             file.write(bytes(1 << 20))
     with pytest.raises(Stalled, match="metadata of more than 64 MiB") as caught:
         refuse_unsafe(wheel)
-    assert caught.value.reason == "UnsafeWheel"
+    assert caught.value.reason == Reason.UNSAFE_WHEEL

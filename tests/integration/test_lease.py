@@ -20,6 +20,7 @@ from reconciler.core.definitions import Api, Component, Instance, LocalTarget, P
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Trigger
 from reconciler.core.phases import ActivationPhase, Step
+from reconciler.core.reasons import Reason
 from reconciler.daemon.wiring import Rooms
 from reconciler.settings import Settings
 from reconciler.share.gc import collect_garbage
@@ -160,7 +161,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def lost() -> None:
-    raise Retryable("LeaseLost", "another daemon may lead now")
+    raise Retryable(Reason.LEASE_LOST, "another daemon may lead now")
 
 
 @pytest.mark.parametrize("effect", EFFECTS.values(), ids=EFFECTS)
@@ -170,7 +171,7 @@ def test_without_the_lease_no_effect_goes_out(rig: Rig, effect: Callable[[Rig], 
     rig.rooms.check = lost
     with pytest.raises(Retryable) as caught:
         effect(rig)
-    assert caught.value.reason == "LeaseLost"
+    assert caught.value.reason == Reason.LEASE_LOST
     assert rig.state() == before
     rig.rooms.check = lambda: None
     effect(rig)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.reasons import Reason
 from reconciler.settings import RouteSettings, Settings, StatusSettings
 from tests.fakes.receiver import Receiver, github
 from tests.harness.outbox import MINUTE, SHA, Post, dead_address, routes
@@ -32,9 +33,9 @@ def test_facts_go_by_team_and_severity_and_to_nobody_else(
         )
     )
     post.happens("ActivationActive")
-    post.happens("RolledBack", "instance/other", team="blue", reason="GateFailed")
-    post.happens("Degraded", "instance/prod", reason="GateFailed")
-    post.happens("SourceFailed", "repo", team="", reason="SourceDenied", revision="")
+    post.happens("RolledBack", "instance/other", team="blue", reason=Reason.GATE_FAILED)
+    post.happens("Degraded", "instance/prod", reason=Reason.GATE_FAILED)
+    post.happens("SourceFailed", "repo", team="", reason=Reason.SOURCE_DENIED, revision="")
     post.deliver()
     assert [t["text"].partition(":")[0] for t in red.taken] == ["prod", "prod"]
     assert [f["kind"] for t in pager.taken for f in t["facts"]] == ["Degraded"]
@@ -81,8 +82,8 @@ def test_a_fact_is_told_once_however_often_it_comes(
     post.secret("slack", url=slack.url)
     for _ in range(20):
         post.happens("ActivationStarted")
-        post.happens("ActivationAborted", reason="DrainTimeout")
-        post.happens("BuildFailed", "environment/analytics", reason="ResolutionConflict")
+        post.happens("ActivationAborted", reason=Reason.DRAIN_TIMEOUT)
+        post.happens("BuildFailed", "environment/analytics", reason=Reason.RESOLUTION_CONFLICT)
         post.notifier.enqueue()
         post.deliver(30 * MINUTE)
         post.start()
@@ -106,7 +107,7 @@ def test_many_changes_at_once_are_one_message_and_a_critical_one_stands_alone(
     for n in range(40, 100):
         post.happens("ActivationActive", f"instance/i{n}")
         post.deliver(0.5)
-    post.happens("Degraded", "instance/i7", reason="GateFailed")
+    post.happens("Degraded", "instance/i7", reason=Reason.GATE_FAILED)
     post.deliver(1)
     assert [t["text"].split(":")[0] for t in slack.taken] == ["40 changes", "i7"]
     assert post.store.late_messages() == 0, "what is gathered is not late"
@@ -160,7 +161,7 @@ def test_no_secret_is_told_to_anyone(post: Post, receiver: Callable[..., Receive
         log_of=lambda key: log,
     )  # fmt: skip
     post.happens(
-        "BuildFailed", "environment/analytics", reason="IndexDenied",
+        "BuildFailed", "environment/analytics", reason=Reason.INDEX_DENIED,
         message="refused: pa55word! for robot",
         data={"subject": "oops pa55word!", "key": "k" * 16},
     )  # fmt: skip

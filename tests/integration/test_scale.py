@@ -19,6 +19,7 @@ from gitsource.typed import ReadFile
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Change, InstanceRecord
 from reconciler.core.phases import BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, World
 from reconciler.daemon.daemon import Daemon
 from reconciler.daemon.effects import BuildEffects, BuildTask
@@ -285,7 +286,7 @@ def test_sizes_are_told_by_team_and_a_shared_entry_counts_for_each(tmp_path: Pat
     check_quota(sizes, "red", 2001)
     with pytest.raises(Stalled, match=r"team red has 0\.00 GiB on the share") as caught:
         check_quota(sizes, "red", 2000)
-    assert caught.value.reason == "QuotaReached"
+    assert caught.value.reason == Reason.QUOTA_REACHED
 
 
 def test_a_collection_that_is_stopped_says_so_and_the_next_one_ends_it(tmp_path: Path) -> None:
@@ -337,5 +338,5 @@ def test_a_build_of_a_team_at_its_quota_fails_in_words_before_anything_is_built(
     failed = draft.builds[build.key]
     assert failed.phase is BuildPhase.FAILED
     assert failed.problem is not None
-    assert failed.problem.reason == "QuotaReached"
+    assert failed.problem.reason == Reason.QUOTA_REACHED
     assert "team team-000 has" in failed.problem.message

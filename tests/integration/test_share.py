@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.share import locks
 from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage
@@ -138,7 +139,7 @@ def test_a_disk_that_fills_while_publishing_leaves_the_state_before(
     (staged / "lib" / "big").write_bytes(os.urandom(2 << 20))
     with pytest.raises(Retryable) as caught:
         share.put(DIGEST, staged)
-    assert caught.value.reason == "ShareFull"
+    assert caught.value.reason == Reason.SHARE_FULL
     assert not share.has(DIGEST)
     (small / "fill").write_bytes(b"x" * ((1 << 20) - 90_000))
     with pytest.raises(Retryable):
@@ -156,7 +157,7 @@ def test_a_read_only_share_says_so(small: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     with pytest.raises(Stalled) as caught:
         Share(small).prepare()
-    assert caught.value.reason == "ShareUnwritable"
+    assert caught.value.reason == Reason.SHARE_UNWRITABLE
     assert str(small) in caught.value.message
 
 
@@ -199,7 +200,7 @@ def test_nothing_is_collected_while_a_build_is_placed(share: Share) -> None:
     """The collector waits, and the builder does not start in the middle of a collection."""
     with share.making(), pytest.raises(Retryable) as caught:
         garbage(share, time.time(), roots=set())
-    assert caught.value.reason == "BuildsRunning"
+    assert caught.value.reason == Reason.BUILDS_RUNNING
     with locks.collecting(share.root), pytest.raises(Retryable), locks.collecting(share.root):
         raise AssertionError("two collectors at once")
 
@@ -215,4 +216,4 @@ def test_a_lock_that_the_share_refuses_is_the_shares_trouble(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(Retryable, match="locking the share") as caught, share.making():
         raise AssertionError("nobody holds a lock")
-    assert caught.value.reason == "ShareUnreachable"
+    assert caught.value.reason == Reason.SHARE_UNREACHABLE

@@ -14,6 +14,7 @@ import yaml
 from gitsource.source import Source
 from reconciler.core.definitions import Definitions
 from reconciler.core.phases import Step
+from reconciler.core.reasons import Reason
 from reconciler.core.world import World
 from reconciler.daemon.daemon import Daemon
 from reconciler.settings import Settings
@@ -64,7 +65,10 @@ def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
         store = site.store()
         (finding,) = store.load().findings
         store.close()
-        assert (finding.object, finding.reason) == (f"Instance/{INSTANCE}", "RecordUnreadable")
+        assert (finding.object, finding.reason) == (
+            f"Instance/{INSTANCE}",
+            Reason.RECORD_UNREADABLE,
+        )
         code, output = site.run("gc")
         assert code == 1, output
         assert f"instance/{INSTANCE}" in output

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Change, Event, InstanceRecord, Problem, RepoState, Verb
+from reconciler.core.reasons import Reason
 from reconciler.store import schema
 from reconciler.store.reader import Reader
 from reconciler.store.store import Lease, Store
@@ -56,7 +57,7 @@ def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Le
     with pytest.raises(ValueError, match="Infinity"):
         store.write(lease, Change(environments=(record("two"), endless)))
     assert store.load().environments == {}
-    words = replace(record(), problem=Problem("NaN", "Infinity and NaN are words here"))
+    words = replace(record(), problem=Problem(Reason("NaN"), "Infinity and NaN are words here"))
     store.write(lease, Change(environments=(words,)))
     assert store.load().environments["one"].problem == words.problem
 
@@ -159,8 +160,8 @@ def test_a_request_is_carried_out_once(store: Store, lease: Lease) -> None:
 
 def test_locks_repo_state_and_meta_are_kept(store: Store, lease: Lease) -> None:
     """A lock is kept per recipe and runtime, and replaced by a refresh."""
-    finding = Finding(Place("x.yaml", 1, 2), "Instance/x", "Reason", "words")
-    state = RepoState("r1", "", Problem("Why", "words"), (finding,))
+    finding = Finding(Place("x.yaml", 1, 2), "Instance/x", Reason.WRONG_TYPE, "words")
+    state = RepoState("r1", "", Problem(Reason.SOURCE_DENIED, "words"), (finding,))
     store.write(lease, Change(locks={("d", "r"): "one"}, repo=state))
     assert store.lock("d", "r") == "one"
     assert store.lock("d", "other") is None

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 
 from reconciler.cli import main
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.store import schema
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
@@ -30,7 +31,7 @@ def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(Stalled) as caught:
         store.migrate()
-    assert caught.value.reason == "SchemaTooNew"
+    assert caught.value.reason == Reason.SCHEMA_TOO_NEW
     assert "upgrade" in caught.value.message
 
 
@@ -39,7 +40,7 @@ def test_a_database_that_is_not_there_says_so() -> None:
     store = Store("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
     with pytest.raises(Retryable) as caught:
         store.load()
-    assert caught.value.reason == "DatabaseUnavailable"
+    assert caught.value.reason == Reason.DATABASE_UNAVAILABLE
     store.close()
 
 
@@ -103,7 +104,7 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{path}")
     with pytest.raises(Stalled) as caught:
         store.migrate()
-    assert caught.value.reason == "DatabaseDamaged"
+    assert caught.value.reason == Reason.DATABASE_DAMAGED
     assert str(path) in caught.value.message
     store.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.phases import Step
-from reconciler.core.steps import BLAMELESS
+from reconciler.core.reasons import Reason
 from reconciler.doctor.airflow import look_local
 from reconciler.doctor.findings import Level
 from reconciler.settings import LocalSettings, Settings
@@ -44,10 +44,10 @@ def test_a_component_without_the_loader_fails_the_probe(
     rig.restart()
     with component(tmp_path, loader=Path(loader) if loader else None) as pid:
         result = rig.do(Step.PROBE)
-    assert (result.verdict, problem(result).reason) == (FAILED, "LoaderMissing")
+    assert (result.verdict, problem(result).reason) == (FAILED, Reason.LOADER_MISSING)
     assert f"scheduler (pid {pid})" in problem(result).message
     assert "PYTHONPATH=<share>/instances/red-dev/loader" in problem(result).message
-    assert problem(result).reason in BLAMELESS
+    assert problem(result).reason.policy.blameless
 
 
 def test_with_the_loader_the_gate_opens(rig: Rig, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_only_components_that_load_the_build_need_it(rig: Rig, tmp_path: Path) -
     with component(tmp_path):
         assert rig.do(Step.PROBE) == OK
     with component(tmp_path, "/x/bin/airflow", "triggerer", "--capacity", "9"):
-        assert problem(rig.do(Step.PROBE)).reason == "LoaderMissing"
+        assert problem(rig.do(Step.PROBE)).reason == Reason.LOADER_MISSING
 
 
 def test_other_processes_are_not_taken_for_components(rig: Rig, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_doctor_says_so_before_the_first_build(rig: Rig, tmp_path: Path) -> 
     )
     with component(tmp_path) as pid:
         (found,) = look_local(settings, rig.instance)
-    assert (found.level, found.reason) == (Level.WRONG, "LoaderMissing")
+    assert (found.level, found.reason) == (Level.WRONG, Reason.LOADER_MISSING)
     loader = tmp_path / "share" / "instances" / "red-dev" / "loader"
     assert f"scheduler (pid {pid})" in found.message
     assert f"PYTHONPATH={loader}" in found.message

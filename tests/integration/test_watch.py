@@ -13,6 +13,7 @@ from reconciler.airflow.local import DOWN_LOOKS, LocalDriver
 from reconciler.core.definitions import Api, OnTimeout
 from reconciler.core.errors import Retryable
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
@@ -37,7 +38,7 @@ def test_a_healthy_instance_is_active_after_the_time_of_the_watch(rig: Rig) -> N
     """Until then the message says for how long it has been healthy."""
     result = rig.do(Step.WATCH, after=WATCH - 5)
     assert result.verdict is NOT_YET
-    assert problem(result).reason == "Watching"
+    assert problem(result).reason == Reason.WATCHING
     assert problem(result).message == "healthy for 25 of 30 s"
     assert rig.do(Step.WATCH, after=WATCH) == OK
 
@@ -87,7 +88,7 @@ def test_tasks_of_a_failed_build_are_waited_for(rig: Rig) -> None:
     rig.airflow.state.busy = 2
     late = rig.do(Step.DRAIN_BACK, after=61)
     assert late.verdict is NOT_YET
-    assert problem(late).reason == "DrainTimeout"
+    assert problem(late).reason == Reason.DRAIN_TIMEOUT
     assert "2 tasks still run after 60 s" in problem(late).message
     rig.instance = replace(rig.instance, on_timeout=OnTimeout.PROCEED)
     assert rig.do(Step.DRAIN_BACK, after=61).verdict is Verdict.OK

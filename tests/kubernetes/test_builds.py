@@ -19,6 +19,7 @@ from reconciler.builder.executor.bubblewrap import LINE_LIMIT
 from reconciler.builder.executor.kubernetes.executor import JobWorkshop
 from reconciler.core.definitions import SourcePackage
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from tests.fakes.base import make_base
 from tests.fakes.pod_status import Behaviour, LabImage
@@ -97,7 +98,7 @@ def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> No
     _lose(bench, loss)
     thread.join(60)
     assert isinstance(thread.error, Retryable), thread.error
-    assert thread.error.reason == "JobLost"
+    assert thread.error.reason == Reason.JOB_LOST
     marker.unlink()
     if loss == "node":
         bench.lab.kubelet.restore(bench.lost)
@@ -137,7 +138,7 @@ def test_a_pod_that_cannot_start_says_why(lab: Lab, tmp_path: Path, behaviour: B
     finally:
         lab.kubelet.behave = lambda pod: None
     assert time.monotonic() - begun < 60
-    assert caught.value.reason == "JobNotStarted"
+    assert caught.value.reason == Reason.JOB_NOT_STARTED
     words = {"imagepull": "ImagePullBackOff", "configerror": "CreateContainerConfigError"}
     assert words[behaviour.mode] in caught.value.message
 
@@ -169,7 +170,7 @@ def test_a_pod_that_is_refused_says_why(lab: Lab, tmp_path: Path, refusal: str) 
     with pytest.raises(Retryable) as caught, Refused(lab, tmp_path):
         pass
     assert time.monotonic() - begun < 60
-    assert caught.value.reason == "JobNotStarted"
+    assert caught.value.reason == Reason.JOB_NOT_STARTED
     words = {"quota": "exceeded quota", "policy": "maximum memory usage"}
     assert words[refusal] in caught.value.message
 
@@ -250,7 +251,7 @@ def test_a_conflict_is_told_as_on_this_machine(bench: JobBench) -> None:
     own = bench.package("acme-own", {"acme_own.py": ""}, requires=("apache-airflow<1",))
     with pytest.raises(Stalled) as caught:
         bench.lock(bench.recipe(own))
-    assert caught.value.reason == "ResolutionConflict"
+    assert caught.value.reason == Reason.RESOLUTION_CONFLICT
 
 
 def test_a_new_leader_ends_the_jobs_of_the_old(bench: JobBench) -> None:

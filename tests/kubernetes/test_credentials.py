@@ -11,6 +11,7 @@ from kubernetes.config import incluster_config
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import Away
+from reconciler.core.reasons import Reason
 from reconciler.settings import KubernetesSettings
 from tests.harness.kube_api import ApiError, wait_for
 from tests.harness.laboratory import Lab
@@ -44,7 +45,7 @@ def works_after(
     fresh = revoked(lab, space, token)
     with pytest.raises(Away) as caught:
         cluster.list("pods", space)
-    assert caught.value.reason == "ClusterDenied"
+    assert caught.value.reason == Reason.CLUSTER_DENIED
     put(fresh)
     assert cluster.list("pods", space) == []
     lab.plane.restart_apiserver()  # ends the watch, which was opened with the old token

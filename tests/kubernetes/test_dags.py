@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.core.errors import Stalled
 from reconciler.core.phases import BuildPhase
+from reconciler.core.reasons import Reason
 from reconciler.core.status import status
 from tests.fakes.releases import Release
 from tests.harness.cluster_daemon import GOOD, KubeSite
@@ -36,7 +37,7 @@ def test_a_name_that_a_build_drops_is_found_in_a_live_dag(release: DagBench) -> 
     second = release.made(new_name="1")
     with pytest.raises(Stalled) as caught:
         release.check(second)
-    assert caught.value.reason == "VerificationFailed"
+    assert caught.value.reason == Reason.VERIFICATION_FAILED
     assert "daily.py of instance red-dev" in caught.value.message
     assert f"parses with the active build {first}" in caught.value.message
     assert "cannot import name 'old_name'" in caught.value.message

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
+from reconciler.core.reasons import Reason
 from reconciler.doctor.doctor import diagnose
 from reconciler.doctor.findings import Check, Finding, Level
 from reconciler.doctor.kubernetes import (
@@ -63,12 +64,12 @@ def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_pa
         assert reasons(list(look_dag_rights(cluster, stand.space))) == [("ok", "Good")]
         other = lab.namespace("other")
         (found_there,) = look_rights(cluster, other, AIRFLOW, "airflowNamespaces")
-        assert (found_there.level, found_there.reason) == (Level.WRONG, "RightsMissing")
+        assert (found_there.level, found_there.reason) == (Level.WRONG, Reason.RIGHTS_MISSING)
         assert "list, watch, delete pods;" in found_there.message
         assert "list, watch, patch statefulsets.apps" in found_there.message
         assert other in found_there.mend
         (unseen,) = look_dag_rights(cluster, other)  # builds go on without it
-        assert (unseen.level, unseen.reason) == (Level.WARNING, "RightsMissing")
+        assert (unseen.level, unseen.reason) == (Level.WARNING, Reason.RIGHTS_MISSING)
         assert unseen.message.endswith("may not: create, get, list, delete jobs.batch")
         assert "verifyDags" in unseen.mend
         lab.drop(other)

@@ -14,7 +14,7 @@ from reconciler.airflow.kubernetes.release import RESTARTED_AT
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.steps import BLAMELESS
+from reconciler.core.reasons import Reason
 from reconciler.settings import KubernetesSettings
 from tests.fakes.releases import CELERY, KUBERNETES, Release
 from tests.harness.kube_api import Json, wait_for
@@ -112,7 +112,7 @@ def test_a_pod_that_begins_to_crash_ends_the_watch(stand: Stand) -> None:
     watched = stand.perform(replace(activation, step=Step.WATCH), 60)
     assert watched.verdict is Verdict.FAILED
     assert watched.problem is not None
-    assert watched.problem.reason == "CrashLoop"
+    assert watched.problem.reason == Reason.CRASH_LOOP
     assert "ValueError: no such task" in watched.problem.message
 
 
@@ -124,7 +124,7 @@ def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
     stand.change("scheduler", {}, template={"spec": {"containers": [container]}})
     found = stand.perform(stand.activation(), 25)
     assert found.problem is not None
-    assert found.problem.reason == "Unschedulable"
+    assert found.problem.reason == Reason.UNSCHEDULABLE
     assert "Insufficient cpu" in found.problem.message
 
 
@@ -139,8 +139,8 @@ def test_a_container_beside_airflow_that_crashes_is_not_the_builds_fault(stand: 
     activation = stand.activation()
     found = stand.perform(activation, 25)
     assert found.problem is not None
-    assert found.problem.reason == "SidecarCrashLoop"
-    assert found.problem.reason in BLAMELESS
+    assert found.problem.reason == Reason.SIDECAR_CRASH_LOOP
+    assert found.problem.reason.policy.blameless
     assert "git-sync-init" in found.problem.message
     assert "no route to git" in found.problem.message
     assert time.time() - activation.step_since > 3, "it is waited for"
@@ -160,7 +160,7 @@ def test_a_quota_is_told(stand: Stand) -> None:
     )  # fmt: skip
     found = stand.perform(stand.activation(), 25)
     assert found.problem is not None
-    assert found.problem.reason == "QuotaExceeded"
+    assert found.problem.reason == Reason.QUOTA_EXCEEDED
     assert "exceeded quota: q" in found.problem.message
 
 
@@ -171,7 +171,7 @@ def test_a_progress_deadline_is_told(stand: Stand) -> None:
     stand.change("triggerer", {"mode": "notready"}, progressDeadlineSeconds=2)
     found = stand.perform(stand.activation(), 25)
     assert found.problem is not None
-    assert found.problem.reason == "ProgressDeadline"
+    assert found.problem.reason == Reason.PROGRESS_DEADLINE
     assert "airflow-triggerer" in found.problem.message
 
 
@@ -188,7 +188,7 @@ def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand)
     found = stand.perform(stand.activation(), 30)
     assert found.verdict is Verdict.FAILED
     assert found.problem is not None
-    assert found.problem.reason == "RolloutTimeout"
+    assert found.problem.reason == Reason.ROLLOUT_TIMEOUT
     assert "triggerer" in found.problem.message
 
 
@@ -223,7 +223,7 @@ def test_what_cannot_be_restarted_is_refused_before_anything_changes(
     lab.api.patch("statefulsets", stand.space, "airflow-worker", body)
     with pytest.raises(Stalled) as caught:
         wait_for(lambda: stand.perform(stand.activation(Step.OBSERVE)) and None, 10, "refusal")
-    assert caught.value.reason == "NotRestartable"
+    assert caught.value.reason == Reason.NOT_RESTARTABLE
     assert "OnDelete" in caught.value.message
 
     rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
@@ -242,7 +242,7 @@ def test_what_cannot_be_restarted_is_refused_before_anything_changes(
         try:
             driver.perform(Step.OBSERVE, stand.instance, stand.activation(), time.time())
         except GroundcrewError as error:
-            return error.reason if error.reason == "Forbidden" else ""
+            return error.reason if error.reason == Reason.FORBIDDEN else ""
         return ""
 
     wait_for(refused, 10, "Forbidden")
@@ -253,7 +253,7 @@ def test_the_base_is_the_image_of_the_running_pods(stand: Stand) -> None:
     """It is read by digest; the driver waits if there are several; a change wakes the daemon."""
     with pytest.raises(Retryable) as missing:
         stand.driver.base(stand.instance)
-    assert missing.value.reason == "ReleaseMissing"
+    assert missing.value.reason == Reason.RELEASE_MISSING
     stand.install()
     stand.up()
     wait_for(lambda: stand.driver.fingerprint(stand.instance), 10, "the fingerprint")
@@ -272,7 +272,7 @@ def test_the_base_is_the_image_of_the_running_pods(stand: Stand) -> None:
     assert stand.woken.is_set()
     with pytest.raises(Retryable) as mixed:
         stand.driver.base(stand.instance)
-    assert mixed.value.reason == "MixedImages"
+    assert mixed.value.reason == Reason.MIXED_IMAGES
     stand.install(newer)
     stand.up()
     seen = ("", mark, mixed_mark)
@@ -291,7 +291,7 @@ def test_an_upgrade_is_seen_before_its_first_pod_runs(stand: Stand) -> None:
     wait_for(lambda: stand.driver.fingerprint(stand.instance) != mark, 20, "the upgrade")
     with pytest.raises(Retryable) as mixed:
         stand.driver.base(stand.instance)
-    assert mixed.value.reason == "MixedImages"
+    assert mixed.value.reason == Reason.MIXED_IMAGES
     assert "registry.test/none:1" in mixed.value.message
 
 

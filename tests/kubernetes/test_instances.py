@@ -15,6 +15,7 @@ import yaml
 
 from reconciler.core.model import InstanceRecord
 from reconciler.core.phases import BuildPhase, Step
+from reconciler.core.reasons import Reason
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.fakes.base import make_base
 from tests.fakes.releases import CELERY, Release
@@ -60,7 +61,7 @@ def test_from_commit_to_active_and_back(site: KubeSite) -> None:
         found = site.until("red-dev", lambda r: r.quarantines and r.activation is None, "back")
         assert found.last is not None
         assert found.last.problem is not None
-        assert found.last.problem.reason == "CrashLoop"
+        assert found.last.problem.reason == Reason.CRASH_LOOP
         assert "acme does not start" in found.last.problem.message
         site.active("red-dev", "1.0")
         assert set(site.loaded("red-dev").values()) == {"1.0"}
@@ -115,7 +116,9 @@ def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSi
         slow = {"scheduler": {**given.get("scheduler", {}), "lab/ready-after": "12"}}
         place.release = replace(place.release, annotations={**given, **slow})
         upgrade(site, place, "example.test/blue-dev:newer", site.root / "newer")
-        site.until("blue-dev", lambda r: r.problem and r.problem.reason == "MixedImages", "the mix")
+        site.until(
+            "blue-dev", lambda r: r.problem and r.problem.reason == Reason.MIXED_IMAGES, "the mix"
+        )
         site.environment("blue", "blue-dev", version="2.0")
         site.commit()
         after = site.active("blue-dev", "2.0", seconds=120)
@@ -175,7 +178,7 @@ def test_a_cluster_that_is_away_delays_only_its_own_instances(site: KubeSite) ->
         site.active("red-dev", "1.0")
         found = site.until("blue-far", lambda r: r.problem, "a problem")
         assert found.problem is not None
-        assert found.problem.reason == "ClusterUnreachable"
+        assert found.problem.reason == Reason.CLUSTER_UNREACHABLE
         assert "cluster far" in found.problem.message
         site.environment("red", "red-dev", version="2.0")
         site.commit()

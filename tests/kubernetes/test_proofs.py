@@ -15,7 +15,7 @@ from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Activation, StepResult
 from reconciler.core.phases import Step, Verdict
-from reconciler.core.steps import BLAMELESS
+from reconciler.core.reasons import Reason
 from reconciler.settings import KubernetesSettings
 from tests.fakes.releases import Release
 from tests.harness.kube_api import wait_for
@@ -51,7 +51,7 @@ def problem(stand: Stand, activation: Activation) -> tuple[str, str]:
     result = stand.perform(activation)
     assert result.verdict is Verdict.FAILED
     assert result.problem is not None
-    assert result.problem.reason in BLAMELESS
+    assert result.problem.reason.policy.blameless
     return result.problem.reason, result.problem.message
 
 
@@ -75,7 +75,7 @@ def test_a_pod_without_a_proof_is_waited_for_and_then_fails(
     waiting = look(stand, activation)
     assert waiting.verdict is Verdict.NOT_YET
     assert waiting.problem is not None
-    assert waiting.problem.reason == "LoaderMissing"
+    assert waiting.problem.reason == Reason.LOADER_MISSING
     monkeypatch.setattr(proofs, "DUE", 0.0)
     reason, message = problem(stand, activation)
     assert reason == "LoaderMissing"
@@ -115,7 +115,7 @@ def test_next_activation_stops_before_anything_is_touched(
     before = {p["metadata"]["uid"] for p in stand.lab.pods(stand.space)}
     with pytest.raises(Stalled) as caught:
         stand.perform(asked)
-    assert caught.value.reason == "LoaderMissing"
+    assert caught.value.reason == Reason.LOADER_MISSING
     assert {p["metadata"]["uid"] for p in stand.lab.pods(stand.space)} == before
     stand.install(replace(stand.release, env=()))
     stand.up()

@@ -13,6 +13,7 @@ from reconciler.airflow.kubernetes.release import RESTARTED_AT
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Activation
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 from tests.fakes.releases import CELERY, Release
 from tests.harness.kube_api import Json, wait_for
 from tests.harness.laboratory import Lab
@@ -53,7 +54,7 @@ def test_sets_of_workers_are_workloads_of_their_own(stand: Stand, persistence: b
     failed = stand.perform(replace(stand.activation(), restarted_at=time.time() + 1), 20)
     assert failed.verdict is Verdict.FAILED
     assert failed.problem is not None
-    assert failed.problem.reason == "CrashLoop"
+    assert failed.problem.reason == Reason.CRASH_LOOP
     assert "airflow-worker-heavy-" in failed.problem.message
     assert "no such queue" in failed.problem.message
 
@@ -113,7 +114,7 @@ def test_a_rollout_that_never_ends_is_told_by_its_own_events(stand: Stand) -> No
     warn(stand, other, "BackOff", "of a neighbour", at=time.time() + 5)
     found = stand.perform(activation, 30)
     assert found.problem is not None
-    assert found.problem.reason == "RolloutTimeout"
+    assert found.problem.reason == Reason.ROLLOUT_TIMEOUT
     words = found.problem.message
     assert "airflow-worker: 0 of 1 restarted pods are ready" in words
     assert "airflow-worker-0: FailedMount: volume share is not there" in words
@@ -163,7 +164,7 @@ def test_a_quota_on_a_statefulset_is_told_early(stand: Stand) -> None:
     activation = replace(stand.activation(), load_into=only, from_load_into=only)
     found = stand.perform(activation, 40)
     assert found.problem is not None
-    assert found.problem.reason == "QuotaExceeded"
+    assert found.problem.reason == Reason.QUOTA_EXCEEDED
     assert "airflow-worker-2" in found.problem.message
     assert "exceeded quota: q" in found.problem.message
 

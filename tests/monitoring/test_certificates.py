@@ -18,6 +18,7 @@ from reconciler.airflow.rest import Api
 from reconciler.certificates import UNTRUSTED
 from reconciler.core.definitions import FileItem, Index
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.settings import GitSettings, StatusSettings
 from tests.harness.builder import Bench
 from tests.harness.tls_server import Selfmade, serving
@@ -35,7 +36,7 @@ def test_of_the_environments_repo(selfmade: Selfmade, tmp_path: Path) -> None:
     settings = GitSettings(url=f"{selfmade.url}/environments.git")
     with pytest.raises(Retryable) as caught:
         Source(settings, tmp_path / "state", tmp_path / "secrets").poll()
-    assert caught.value.reason == "SourceCertificate"
+    assert caught.value.reason == Reason.SOURCE_CERTIFICATE
 
 
 def test_of_the_environments_repo_once_it_is_vouched_for(
@@ -47,7 +48,7 @@ def test_of_the_environments_repo_once_it_is_vouched_for(
     settings = GitSettings(url=f"{selfmade.url}/environments.git")
     with pytest.raises(Retryable) as caught:
         Source(settings, tmp_path / "state", tmp_path / "secrets").poll()
-    assert caught.value.reason == "SourceUnreachable"
+    assert caught.value.reason == Reason.SOURCE_UNREACHABLE
     assert "501" in caught.value.message
 
 
@@ -79,7 +80,7 @@ def test_of_an_airflow(selfmade: Selfmade) -> None:
     """A failed handshake becomes AirflowCertificate, with the address."""
     with Api(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
         api.pools()
-    assert caught.value.reason == "AirflowCertificate"
+    assert caught.value.reason == Reason.AIRFLOW_CERTIFICATE
     assert selfmade.url in caught.value.message
 
 
@@ -118,7 +119,7 @@ def test_of_a_private_index(selfmade: Selfmade, tmp_path: Path) -> None:
         corp = Index("corp", f"{selfmade.url}/simple/", ("acme-*",))
         with pytest.raises(Retryable) as caught:
             bench.lock(bench.recipe("acme-operators", indexes=(corp,)))
-    assert caught.value.reason == "IndexCertificate"
+    assert caught.value.reason == Reason.INDEX_CERTIFICATE
     assert "corp" in caught.value.message
 
 
@@ -131,4 +132,4 @@ def test_of_the_index_that_uv_asks_itself(selfmade: Selfmade, tmp_path: Path) ->
         pytest.raises(Retryable) as caught,
     ):
         bench.lock(bench.recipe("acme-operators"))
-    assert caught.value.reason == "IndexCertificate"
+    assert caught.value.reason == Reason.INDEX_CERTIFICATE

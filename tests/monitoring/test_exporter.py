@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from metrics.exporter import Exporter, Sandboxing, Space
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Event, Problem, Records, Verb
+from reconciler.core.reasons import Reason
 from reconciler.core.world import build_key
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
@@ -151,10 +152,10 @@ def test_an_aborted_drain_is_the_activations(house: House) -> None:
                 house.records.instances["a"],
                 current="g0@cp311-linux-1",
                 wait="retry at 10:00 after: tasks still run",
-                problem=Problem("DrainTimeout", "tasks still run"),
+                problem=Problem(Reason.DRAIN_TIMEOUT, "tasks still run"),
                 last=replace(
                     house.records.instances["a"].last,  # type: ignore[type-var]
-                    problem=Problem("DrainTimeout", "tasks still run"),
+                    problem=Problem(Reason.DRAIN_TIMEOUT, "tasks still run"),
                 ),
             )
         },
@@ -168,11 +169,11 @@ def test_findings_go_to_the_team_whose_file_it_is(house: House) -> None:
     house.records = replace(
         house.records,
         findings=(
-            Finding(Place("teams/blue/x.yaml", 3), "Environment/x", "WrongType", "a list"),
-            Finding(Place("teams/blue/x.yaml", 9), "Environment/x", "WrongType", "another"),
-            Finding(Place("instances/y.yaml", 1), "instances/y.yaml", "InvalidYaml", "no"),
+            Finding(Place("teams/blue/x.yaml", 3), "Environment/x", Reason.WRONG_TYPE, "a list"),
+            Finding(Place("teams/blue/x.yaml", 9), "Environment/x", Reason.WRONG_TYPE, "another"),
+            Finding(Place("instances/y.yaml", 1), "instances/y.yaml", Reason.INVALID_YAML, "no"),
         ),
-        source_problem=Problem("PruneHeld", "all would go"),
+        source_problem=Problem(Reason.PRUNE_HELD, "all would go"),
     )
     found = {(p["object"], p.get("team", ""), p["source"], p["reason"]) for p in problems(house)}
     assert found == {

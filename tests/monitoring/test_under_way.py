@@ -9,6 +9,7 @@ import pytest
 from metrics.gauges import problems
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Problem
+from reconciler.core.reasons import Reason
 from reconciler.core.status import status
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
@@ -81,7 +82,7 @@ def test_an_ordinary_wait_is_nothing_wrong(house: House) -> None:
         go_on(house, 2)
     record = house.records.instances["a"]
     assert record.activation is not None
-    for reason, wrong in (("Draining", False), ("ClusterDenied", True)):
+    for reason, wrong in ((Reason.DRAINING, False), (Reason.CLUSTER_DENIED, True)):
         held = replace(record.activation, held=Problem(reason, "…"), step_since=0.0)
         house.records = replace(house.records, instances={"a": replace(record, activation=held)})
         assert bool(told(house)) == wrong

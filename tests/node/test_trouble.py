@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.core.reasons import Reason
 from tests.harness.kube_api import path_of
 from tests.harness.node.site import TEAM, NodeSite
 
@@ -61,7 +62,7 @@ def test_a_failure_of_live_dags_is_rolled_back(site: NodeSite) -> None:
         before = site.reach_a_version()
         revision = site.commit(site.next_version(), FAILS_LIVE)
         back = site.wait_event("RolledBack", revision)
-        assert back.reason == "NewImportErrors", back
+        assert back.reason == Reason.NEW_IMPORT_ERRORS, back
         assert "not in this pod" in back.message
         assert site.version() == before
 
@@ -74,7 +75,7 @@ def test_a_crash_once_the_gate_is_passed_is_rolled_back(site: NodeSite) -> None:
             before = site.reach_a_version()
             revision = site.commit(site.next_version(), CRASHES_LATER)
             back = site.wait_event("RolledBack", revision)
-            assert back.reason == "CrashLoop", back
+            assert back.reason == Reason.CRASH_LOOP, back
             assert "Watching" in str(back.data["phases"])
             assert site.version() == before
     finally:

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Change, Event, Problem, Verb
+from reconciler.core.reasons import Reason
 from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, environment, instance, name_of
 from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
@@ -275,7 +276,9 @@ def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
             environments=(
                 replace(environment, commit=replace(environment.commit, subject=MARKUP)),
             ),
-            instances=(replace(records.instances[name_of(3)], problem=Problem(MARKUP, MARKUP)),),
+            instances=(
+                replace(records.instances[name_of(3)], problem=Problem(Reason(MARKUP), MARKUP)),
+            ),
             builds=(replace(build, packages=((MARKUP, "1<2"), *build.packages)),),
             events=(
                 Event(1.0, "BuildReady", f"environment/{name_of(0)}", "t", MARKUP, MARKUP),

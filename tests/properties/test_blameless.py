@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.core.model import ROLLED_BACK, Verb
+from reconciler.core.model import Verb
 from reconciler.core.phases import Step
-from reconciler.core.steps import TRIES
+from reconciler.core.reasons import Reason
+from reconciler.core.steps import LOGIN_TRIES
 from tests.fakes.simulated_world import LOOKS, POLICY, House
 from tests.properties.test_cut_short import begin, change
 
@@ -103,7 +104,7 @@ def test_an_airflow_that_stays_silent_is_the_builds_fault() -> None:
     record = house.records.instances["a"]
     assert record.current == "g1@cp311-linux-1"
     (mark,) = record.quarantines
-    assert mark.reason == "GateTimeout"
+    assert mark.reason == Reason.GATE_TIMEOUT
     assert "no answer" in mark.message
 
 
@@ -137,8 +138,8 @@ def test_a_build_that_shuts_us_out_again_and_again_is_marked() -> None:
     record = house.records.instances["a"]
     assert (record.current, record.activation) == ("g1@cp311-linux-1", None)
     (mark,) = record.quarantines
-    assert (mark.build_id, mark.reason) == ("g2@cp311-linux-1", "AirflowDenied")
-    assert sum(event.kind == "RolledBack" for event in house.events) == TRIES + 1
+    assert (mark.build_id, mark.reason) == ("g2@cp311-linux-1", Reason.AIRFLOW_DENIED)
+    assert sum(event.kind == "RolledBack" for event in house.events) == LOGIN_TRIES + 1
 
 
 def test_a_build_that_was_only_gone_is_taken_once_a_commit_asks_for_it() -> None:
@@ -150,7 +151,7 @@ def test_a_build_that_was_only_gone_is_taken_once_a_commit_asks_for_it() -> None
     house.ask(Verb.ROLLBACK, "instance/a")
     house.settle()
     marks = house.records.instances["a"].quarantines
-    assert {mark.reason for mark in marks} == {ROLLED_BACK, "BuildMissing"}
+    assert {mark.reason for mark in marks} == {Reason.ROLLED_BACK_BY_OPERATOR, Reason.BUILD_MISSING}
     change(house, "g1")
     house.settle()
     assert house.records.instances["a"].current == "g1@cp311-linux-1"

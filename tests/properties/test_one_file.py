@@ -13,6 +13,7 @@ from gitsource.schema import schema
 from gitsource.tree import Entry
 from gitsource.worktree import is_pointer
 from reconciler.core.definitions import Commit
+from reconciler.core.reasons import Reason
 from reconciler.store.codec import dump, parse
 from tests.harness.git_repo import INSTANCE
 from tests.harness.git_repo import NOWHERE as ENVIRONMENT
@@ -90,7 +91,7 @@ def test_one_file_never_stops_another(text: bytes) -> None:
     definitions = assemble(Held({**GOOD, BAD: text}), Commit("r1"))
     assert definitions.environments["good"].recipe.requirements
     assert "dev" in definitions.instances
-    assert all(f.place.file == BAD and f.reason != "ReadFailed" for f in definitions.findings)
+    assert all(f.place.file == BAD and f.reason != Reason.READ_FAILED for f in definitions.findings)
     assert all("\0" not in f"{f.object}{f.message}" for f in definitions.findings)
     assert definitions.findings or len(definitions.environments) == 2
     for environment in definitions.environments.values():

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reconciler.core.budget import OVER, exceeded
+from reconciler.core.budget import exceeded
 from reconciler.core.definitions import Api, Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
+from reconciler.core.reasons import Reason
 from reconciler.core.world import build_key
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance, limited
@@ -63,7 +64,7 @@ class Promises(RuleBasedStateMachine):
     @rule(name=st.sampled_from(sorted(ENVIRONMENTS)), broken=st.booleans())
     def break_file(self, name: str, broken: bool) -> None:
         place = Place(f"teams/red/{name}.yaml", 3)
-        finding = Finding(place, f"Environment/{name}", "InvalidDefinition", "a mistake")
+        finding = Finding(place, f"Environment/{name}", Reason.WRONG_TYPE, "a mistake")
         self.house.findings = (finding,) if broken else ()
         self.house.commit()
 
@@ -217,7 +218,7 @@ class Promises(RuleBasedStateMachine):
         marked = {q.build_id for q in record.quarantines}
         for mark in record.quarantines:
             failed = (name, mark.build_id) in self.house.failed_live
-            assert failed or mark.reason == "RolledBackByOperator", mark
+            assert failed or mark.reason == Reason.ROLLED_BACK_BY_OPERATOR, mark
         waits = record.wait.startswith("wave")
         if digest[0] == "g" and wanted not in marked and not waits:
             assert record.current == wanted, record
@@ -232,7 +233,9 @@ class Promises(RuleBasedStateMachine):
         limits = self.house.environments[name].recipe.checks.budget
         over = bool(exceeded(limits, cost(digest)))
         assert build.phase is (BuildPhase.FAILED if over else BuildPhase.READY), build
-        assert not over or (build.problem is not None and build.problem.reason == OVER)
+        assert not over or (
+            build.problem is not None and build.problem.reason is Reason.IMPORT_BUDGET_EXCEEDED
+        )
         return over
 
 

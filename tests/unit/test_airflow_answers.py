@@ -11,6 +11,7 @@ import pytest
 from reconciler.airflow.answers import TEXT
 from reconciler.airflow.rest import Api
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from tests.fakes.answers import Answers
 
 JSON = {"Content-Type": "application/json"}
@@ -44,7 +45,7 @@ def refusal(call: Callable[[Api], object], body: bytes, secret: Path) -> str:
         pytest.raises(Retryable) as caught,
     ):
         call(api)
-    assert caught.value.reason == "AirflowUnexpected"
+    assert caught.value.reason == Reason.AIRFLOW_UNEXPECTED
     return caught.value.message
 
 

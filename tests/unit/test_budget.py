@@ -9,6 +9,7 @@ import pytest
 from reconciler.core.budget import exceeded, fits, growth, measured, must_measure, refusal
 from reconciler.core.definitions import ImportLimit, Measure, Place
 from reconciler.core.model import ImportCost
+from reconciler.core.reasons import Reason
 
 COST = ImportCost(412, 1300, 40 << 20, 2.0)
 
@@ -56,7 +57,7 @@ def test_a_refusal_says_which_where_what_and_what_to_do() -> None:
     over = [limit(Measure.FILES, 300.0), limit(Measure.BYTES, float(16 << 20), 13)]
     packages = {"small": ImportCost(2, None, 10), "pandas": ImportCost(300, None, 30 << 20)}
     problem = refusal(over, COST, packages)
-    assert (problem.reason, problem.place) == ("ImportBudgetExceeded", over[0].place)
+    assert (problem.reason, problem.place) == (Reason.IMPORT_BUDGET_EXCEEDED, over[0].place)
     assert problem.message == (
         "importing the build takes 412 files, and importBudget.files at teams/red/one.yaml:12:7 "
         "allows 300 files; importing the build takes 40.0 MiB, and importBudget.bytes at "

@@ -28,6 +28,7 @@ from reconciler.builder.verify.dag_errors import last_line, line_in
 from reconciler.builder.wheels import overlap
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe, SourcePackage
 from reconciler.core.errors import Cancelled, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Distribution, Runtime
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
@@ -273,7 +274,7 @@ def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, pa
     outside = tmp_path / "outside"
     with pytest.raises(Stalled) as caught:
         placing(job, tmp_path, path.replace("OUTSIDE", str(outside)))
-    assert caught.value.reason == "NotAllowed"
+    assert caught.value.reason == Reason.NOT_ALLOWED
     assert not outside.exists()
 
 
@@ -329,7 +330,7 @@ def test_an_archive_is_no_program(
     """It would fail when the first task starts it; as any other file it is kept unchanged."""
     with pytest.raises(Stalled, match=words) as caught:
         placing(job, tmp_path, "bin/tool", data=data, url=f"https://h/{url}")
-    assert caught.value.reason == "NotAProgram"
+    assert caught.value.reason == Reason.NOT_A_PROGRAM
     assert url in caught.value.message
     shutil.rmtree(tmp_path)
     tmp_path.mkdir()

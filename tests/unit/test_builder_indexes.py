@@ -15,6 +15,7 @@ from reconciler.builder.index.egress import Reach
 from reconciler.builder.index.proxy import Indexes, Upstream, credentials, without_credentials
 from reconciler.core.definitions import Index, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.http_client import Client
 
 
@@ -66,7 +67,7 @@ def test_a_secret_is_a_token_or_a_name_and_a_password(tmp_path: Path) -> None:
     (folder / "password").unlink()
     with pytest.raises(Stalled, match="red/corp/") as caught:
         credentials(tmp_path, "red", "corp")
-    assert caught.value.reason == "SecretMissing"
+    assert caught.value.reason == Reason.SECRET_MISSING
 
 
 def test_an_address_is_shown_without_its_credentials() -> None:
@@ -84,7 +85,7 @@ def test_a_certificate_that_is_none_is_told(tmp_path: Path) -> None:
     index = Index("corp", "https://corp.example/", ("a",), ca_bundle="no PEM")
     with pytest.raises(Stalled, match="index corp") as caught:
         Indexes(Recipe("x", indexes=(index,)), "red", tmp_path, "")
-    assert caught.value.reason == "InvalidCertificate"
+    assert caught.value.reason == Reason.INVALID_CERTIFICATE
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, RuntimeError])

@@ -22,6 +22,7 @@ from reconciler.builder.wheels import contents
 from reconciler.builder.wheels.contents import refuse_unsafe, unpack
 from reconciler.builder.wheels.download import entry_digest
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from tests.harness.wheels import make_wheel
 
 TAGS = ("cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py3-none-any")
@@ -84,7 +85,7 @@ def test_members_outside_are_refused(tmp_path: Path, name: str) -> None:
         archive.writestr(info, "")
     with pytest.raises(Stalled, match="outside of it") as caught:
         refuse_unsafe(path)
-    assert caught.value.reason == "UnsafeWheel"
+    assert caught.value.reason == Reason.UNSAFE_WHEEL
 
 
 def test_symlinks_are_refused(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_size_that_is_a_lie_is_found(tmp_path: Path) -> None:
     wheel.write_bytes(data)
     with pytest.raises(Stalled) as caught:
         unpack(wheel, "a", tmp_path / "staged", lambda _: None)
-    assert caught.value.reason == "InvalidWheel"
+    assert caught.value.reason == Reason.INVALID_WHEEL
 
 
 def test_what_is_no_zip_file_is_refused(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_names_that_no_disk_takes_are_the_wheels_fault(
             archive.writestr(member, "x = 1\n")
     with pytest.raises(Stalled, match=re.escape(wheel.name)) as caught:
         unpack(wheel, "a", tmp_path / "staged", lambda _: None)
-    assert caught.value.reason == "InvalidWheel"
+    assert caught.value.reason == Reason.INVALID_WHEEL
     assert "disk" not in caught.value.message
 
 
@@ -191,7 +192,7 @@ def test_members_that_cannot_be_unpacked_in_bounds_are_refused(tmp_path: Path) -
         archive.writestr("bomb", bytes(1 << 20), zipfile.ZIP_BZIP2)
     with pytest.raises(Stalled, match="use deflate") as caught:
         refuse_unsafe(wheel)
-    assert caught.value.reason == "UnsafeWheel"
+    assert caught.value.reason == Reason.UNSAFE_WHEEL
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
     }  # fmt: skip
     with pytest.raises(Stalled, match="plain file name") as caught:
         locked(LockedPackage.model_validate(package), TAGS)
-    assert caught.value.reason == "UnsafeWheel"
+    assert caught.value.reason == Reason.UNSAFE_WHEEL
 
 
 def test_another_packages_wheel_is_refused(tmp_path: Path) -> None:
@@ -264,6 +265,6 @@ def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_
 def test_a_full_disk_is_told_from_a_broken_one() -> None:
     """Both are retried; only one is solved by freeing space."""
     full, broken = disk_error(OSError(28, "No space left")), disk_error(OSError(5, "I/O error"))
-    assert (full.reason, broken.reason) == ("DiskFull", "DiskError")
+    assert (full.reason, broken.reason) == (Reason.DISK_FULL, Reason.DISK_ERROR)
     assert isinstance(full, Retryable)
     assert isinstance(broken, Retryable)

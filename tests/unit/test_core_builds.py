@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconciler.core.builds import RUNNING
 from reconciler.core.definitions import Wave
 from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.reasons import Reason
 from reconciler.core.states import State
 from reconciler.core.status import status
 from tests.fakes.definitions import environment, instance, limited
@@ -109,7 +110,7 @@ def test_a_build_over_the_limit_touches_nothing_live() -> None:
     house.settle()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
     (failed,) = [e for e in house.events if e.kind == "BuildFailed"]
-    assert failed.reason == "ImportBudgetExceeded"
+    assert failed.reason == Reason.IMPORT_BUDGET_EXCEEDED
     assert failed.data["place"] == "teams/red/one.yaml:9"
     assert "allows 300 files" in failed.message
     limit_to(house, 500)
@@ -174,7 +175,7 @@ def test_a_regression_is_marked_against_the_build_before() -> None:
     house.settle()
     first, second = [e for e in house.events if e.kind == "BuildReady"]
     assert (first.reason, first.data["import_before"]) == ("BuildReady", None)
-    assert second.reason == "ImportRegression"
+    assert second.reason == Reason.IMPORT_REGRESSION
     assert "imports 100 files → 400 files (+300 %)" in second.message
     assert second.data["import_growth"] == {"files": 4.0, "opens": 4.0}
     before = second.data["import_before"]

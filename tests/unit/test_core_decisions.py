@@ -15,6 +15,7 @@ from reconciler.core.decide import decide
 from reconciler.core.definitions import Window
 from reconciler.core.model import Problem, Records, Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
+from reconciler.core.reasons import Reason
 from reconciler.core.status import status
 from reconciler.core.world import Draft, Policy, WindowState, World
 from reconciler.daemon.windows import window_state
@@ -152,7 +153,7 @@ def test_a_build_is_not_blamed_for_an_image_that_cannot_be_pulled() -> None:
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
     assert record.wait.startswith("retry at ")
     assert record.problem is not None
-    assert record.problem.reason == "ImagePull"
+    assert record.problem.reason == Reason.IMAGE_PULL
     house.faults.clear()
     house.settle()
     assert house.airflow["dev"].running == "g2@cp311-linux-1"
@@ -167,7 +168,7 @@ def test_what_a_step_waits_for_is_told() -> None:
     turn(house, 12)
     record = house.records.instances["dev"]
     assert record.activation is not None
-    assert record.activation.held == Problem("DrainTimeout", "tasks still run")
+    assert record.activation.held == Problem(Reason.DRAIN_TIMEOUT, "tasks still run")
     (found,) = status(None, house.records, house.now).instances
     (reconciling,) = [c for c in found.conditions if c.type == "Reconciling"]
     assert reconciling.message == "tasks still run"

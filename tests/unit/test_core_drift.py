@@ -18,6 +18,7 @@ from reconciler.core.drift import (
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import DriftKind, InstanceRecord, Problem
 from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.reasons import Reason
 from reconciler.core.status import InstanceStatus, status
 from reconciler.core.world import Draft
 from tests.fakes.definitions import environment, instance
@@ -25,7 +26,7 @@ from tests.fakes.simulated_world import House
 
 POINTER = Deviation(DriftKind.POINTER, "the pointer is gone; it named build x")
 LOADER = Deviation(DriftKind.LOADER, "the loader is not the one that was installed: x.py")
-AWAY = Problem("ShareMissing", "the marker is missing")
+AWAY = Problem(Reason.SHARE_MISSING, "the marker is missing")
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_what_drifted_is_told_once_and_healed(house: House) -> None:
 def test_what_cannot_be_healed_is_tried_again_later_and_told_once(house: House) -> None:
     """With growing pauses; until then the instance says so."""
     see(house, POINTER)
-    problem = Problem("ShareUnwritable", "read-only")
+    problem = Problem(Reason.SHARE_UNWRITABLE, "read-only")
     waits = []
     for _ in range(3):
         take(house, lambda draft: record_healing(draft, "dev", "", problem))
@@ -116,7 +117,7 @@ def test_what_cannot_be_healed_is_tried_again_later_and_told_once(house: House) 
     assert current_status.health is Health.MISSING
     conditions = {c.type: c for c in current_status.conditions}
     ready, stalled = conditions["Ready"], conditions["Stalled"]
-    assert (ready.status, stalled.status, stalled.reason) == (False, True, "Drifted")
+    assert (ready.status, stalled.status, stalled.reason) == (False, True, Reason.DRIFTED)
 
 
 def test_a_look_that_an_activation_has_overtaken_says_nothing(house: House) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Verb
+from reconciler.core.reasons import Reason
 from reconciler.core.status import status
 from tests.fakes.definitions import environment
 from tests.fakes.simulated_world import House
@@ -35,7 +36,7 @@ def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
     house.commit()
     house.settle()
     assert house.records.source_problem is not None
-    assert house.records.source_problem.reason == "PruneHeld"
+    assert house.records.source_problem.reason == Reason.PRUNE_HELD
     assert set(house.records.instances) == {"a", "b", "c"}
     assert house.airflow["a"].running == "g1@cp311-linux-1"
     house.environments, house.instances = kept
@@ -64,7 +65,7 @@ def test_losing_all_environments_is_held_however_many_instances_there_are() -> N
     house.commit()
     house.settle()
     assert house.records.source_problem is not None
-    assert house.records.source_problem.reason == "PruneHeld"
+    assert house.records.source_problem.reason == Reason.PRUNE_HELD
     assert house.airflow["a"].running == "g1@cp311-linux-1"
 
 
@@ -87,7 +88,7 @@ def test_a_broken_file_keeps_what_was_accepted() -> None:
     house = house_of("dev")
     house.settle()
     place = Place("teams/red/one.yaml", 4, 7)
-    house.findings = (Finding(place, "Environment/one", "UnknownKey", "no such key"),)
+    house.findings = (Finding(place, "Environment/one", Reason.UNKNOWN_KEY, "no such key"),)
     house.commit()
     house.settle()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
@@ -103,7 +104,7 @@ def renamed_badly(house: House, name: str) -> None:
     """
     kinds = (("teams/red/new.yaml", "Environment/one"), ("instances/new.yaml", "Instance/dev"))
     house.findings = tuple(
-        Finding(Place(file, 5, 3), known if name else file, "UnknownKey", "no such key")
+        Finding(Place(file, 5, 3), known if name else file, Reason.UNKNOWN_KEY, "no such key")
         for file, known in kinds
     )
     del house.environments["one"], house.instances["dev"]
@@ -122,7 +123,7 @@ def test_a_file_that_is_renamed_with_a_mistake_deletes_nothing(name: str) -> Non
     assert not {"EnvironmentDeleted", "InstanceRemoved"} & {e.kind for e in house.events}
     (shown,) = status(house.definitions(), house.records, house.now).environments
     (stalled,) = [c for c in shown.conditions if c.type == "Stalled"]
-    assert stalled.reason == "UnknownKey"
+    assert stalled.reason == Reason.UNKNOWN_KEY
     assert "teams/red/new.yaml:5:3" in stalled.message
     house.environments, house.instances = kept
     house.findings = ()
@@ -141,8 +142,10 @@ def test_a_mistake_in_a_file_keeps_no_other_object_from_being_deleted() -> None:
     house.settle()
     del house.environments["one"]
     house.findings = (
-        Finding(Place("teams/red/two.yaml", 3), "teams/red/two.yaml", "InvalidYaml", "no YAML"),
-        Finding(Place("teams/blue/x.yaml", 3), "teams/blue/x.yaml", "InvalidYaml", "no YAML"),
+        Finding(
+            Place("teams/red/two.yaml", 3), "teams/red/two.yaml", Reason.INVALID_YAML, "no YAML"
+        ),
+        Finding(Place("teams/blue/x.yaml", 3), "teams/blue/x.yaml", Reason.INVALID_YAML, "no YAML"),
     )
     house.commit()
     house.settle()
@@ -167,7 +170,7 @@ def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None
     assert all(i.activation is None for i in now.instances.values())
     assert (now.environments, now.builds.keys()) == ({}, before.builds.keys())
     (found,) = now.findings
-    assert (found.object, found.reason) == ("Environment/one", "RecordUnreadable")
+    assert (found.object, found.reason) == ("Environment/one", Reason.RECORD_UNREADABLE)
     house.records = replace(now, environments=before.environments, unreadable=frozenset())
     ask_for(house, "g2")
     turn(house)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.model import EnvironmentRecord, Problem
+from reconciler.core.reasons import Reason
 from reconciler.core.status import status
 from reconciler.core.world import owned
 from tests.fakes.definitions import environment, instance
@@ -28,7 +29,7 @@ def house_of_two() -> House:
 
 def broken(house: House, name: str) -> None:
     place = house.environments[name].place
-    house.findings = (Finding(place, f"Environment/{name}", "UnknownKey", "no such key"),)
+    house.findings = (Finding(place, f"Environment/{name}", Reason.UNKNOWN_KEY, "no such key"),)
 
 
 def names(house: House) -> dict[str, list[str]]:
@@ -83,6 +84,6 @@ def test_who_owns_an_instance_does_not_depend_on_the_order_of_rows() -> None:
         sound,
         name="zz",
         definition=environment("zz", "g2", (DEV,)),
-        problem=Problem("UnknownKey", "no such key", Place("teams/red/zz.yaml", 3)),
+        problem=Problem(Reason.UNKNOWN_KEY, "no such key", Place("teams/red/zz.yaml", 3)),
     )
     assert owned([sound, other]) == owned([other, sound]) == {"dev": "aa"}

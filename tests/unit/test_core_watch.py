@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reconciler.core.definitions import Wave
 from reconciler.core.model import InstanceRecord, Verb
 from reconciler.core.phases import ActivationPhase, Step
+from reconciler.core.reasons import Reason
 from reconciler.core.steps import is_busy, stuck
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance
@@ -77,7 +78,7 @@ def test_it_goes_back_once_its_tasks_have_ended() -> None:
     assert real.pools == POOLS
     assert [q.build_id for q in of(house).quarantines] == [NEW]
     (told,) = (e for e in house.events if e.kind == "RolledBack")
-    assert told.reason == "CrashLoop"
+    assert told.reason == Reason.CRASH_LOOP
 
 
 def test_an_airflow_that_is_silent_gets_its_servers_back_first() -> None:

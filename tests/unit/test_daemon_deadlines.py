@@ -8,6 +8,7 @@ from typing import NoReturn
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, InstanceRecord, Records, Trigger
 from reconciler.core.phases import PHASE_OF, Step
+from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import STEP_LIMIT, InstanceEffects
 from tests.fakes.definitions import instance
@@ -34,7 +35,7 @@ class Silent:
     ) -> NoReturn:
         self.since.append(now - activation.step_since)
         self.now += self._takes
-        raise Retryable("AirflowUnreachable", f"no answer at {step}")
+        raise Retryable(Reason.AIRFLOW_UNREACHABLE, f"no answer at {step}")
 
 
 def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], list[float]]:

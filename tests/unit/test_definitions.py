@@ -12,6 +12,7 @@ from gitsource.tree import Tree
 from gitsource.validate import validate
 from reconciler.cli import main
 from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
+from reconciler.core.reasons import Reason
 from tests.fakes.definitions import environment
 from tests.harness.git_repo import INSTANCE
 from tests.harness.git_repo import NOWHERE as ENVIRONMENT
@@ -204,7 +205,7 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
     monkeypatch.setattr(typed, "parse", broken)
     found = refused(repo, ENVIRONMENT)
     assert found.place.file == "teams/red/one.yaml"
-    assert found.reason == "ReadFailed"
+    assert found.reason == Reason.READ_FAILED
     assert "of the test" in caplog.text
     monkeypatch.undo()
     real = recipe.merge
@@ -287,7 +288,7 @@ def test_variables_that_no_process_could_start_with_are_refused(repo: Path) -> N
     """Their total size is limited: otherwise a child of Airflow could not be started."""
     spec = "  env:\n" + "".join(f"    A{n}: {'x' * 7000}\n" for n in range(10))
     found = refused(repo, ENVIRONMENT + spec)
-    assert (found.reason, found.place.line) == ("TooLarge", 7)
+    assert (found.reason, found.place.line) == (Reason.TOO_LARGE, 7)
 
 
 def test_variables_of_the_teams_own_programs_are_taken(repo: Path) -> None:
@@ -427,7 +428,7 @@ def test_an_archive_is_no_program(repo: Path, url: str, path: str, refusal: str)
         taken(repo, spec)
         return
     found = refused(repo, ENVIRONMENT + spec)
-    assert (found.reason, found.place.line) == ("NotAProgram", 7)
+    assert (found.reason, found.place.line) == (Reason.NOT_A_PROGRAM, 7)
     assert refusal in found.message
 
 
@@ -461,7 +462,7 @@ def test_a_finding_says_what_it_is_about_and_whose_it_is(
     file: str, object_: str, subject: str, team: str
 ) -> None:
     """History and metrics name it alike; a file's name is not changed."""
-    finding = Finding(Place(file), object_, "Unreadable", "words")
+    finding = Finding(Place(file), object_, Reason.READ_FAILED, "words")
     assert (finding.subject, finding.team) == (subject, team)
 
 
@@ -506,7 +507,7 @@ def test_every_list_of_a_definition_has_a_length() -> None:
 )
 def test_a_list_that_is_too_long_is_told_where_it_begins(repo: Path, spec: str, words: str) -> None:
     found = refused(repo, ENVIRONMENT + spec)
-    assert (found.place.line, found.reason) == (6, "InvalidValue")
+    assert (found.place.line, found.reason) == (6, Reason.INVALID_VALUE)
     assert words in found.message
 
 

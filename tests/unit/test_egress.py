@@ -17,6 +17,7 @@ from reconciler.builder.index import egress
 from reconciler.builder.index.egress import Reach, kind_of
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.http_client import Client
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
@@ -50,7 +51,7 @@ def refusal(it: Reach, url: str) -> str:
     """Return the reason why a URL is not read."""
     with pytest.raises(Stalled) as caught:
         read(it, url)
-    assert caught.value.reason == "AddressRefused"
+    assert caught.value.reason == Reason.ADDRESS_REFUSED
     return caught.value.message
 
 
@@ -182,7 +183,7 @@ def test_a_file_is_fetched_from_where_a_definition_may_lead(tmp_path: Path, with
         for url, allowed in ((within.url + "/x", []), (files.url + "/a", [files.host])):
             with pytest.raises(Stalled, match=within.url) as caught:
                 fetched(tmp_path, url, *allowed)
-            assert caught.value.reason == "AddressRefused"
+            assert caught.value.reason == Reason.ADDRESS_REFUSED
         assert within.asked == []
         with pytest.raises(Retryable, match="404"):
             fetched(tmp_path, files.url + "/nothing", "127.0.0.1")

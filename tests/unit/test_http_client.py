@@ -21,6 +21,7 @@ from reconciler.airflow.rest import Api
 from reconciler.cli.preview import runtimes
 from reconciler.cli.preview.advisories import ask
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.http_client import STEP, Client, TooLarge, Unreadable, read
 from tests.fakes.answers import Answers
 
@@ -169,7 +170,7 @@ def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:
     with Answers(BOMB, DOUBLE) as server:
         with Api(server.url, None) as api, pytest.raises(Retryable) as caught:
             api.health()
-        assert caught.value.reason == "AirflowUnreachable"
+        assert caught.value.reason == Reason.AIRFLOW_UNREACHABLE
         with pytest.raises(httpx.HTTPError):
             ask([("a", "1")], server.url)
         with pytest.raises(Retryable, match="Content-Encoding"):
@@ -179,7 +180,7 @@ def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:
     with Answers(gzip.compress(bytes(80 << 20)), {**JSON, "Content-Encoding": "gzip"}) as server:
         with Api(server.url, None) as api, pytest.raises(Retryable) as caught:
             api.health()
-        assert caught.value.reason == "AirflowUnexpected"
+        assert caught.value.reason == Reason.AIRFLOW_UNEXPECTED
 
 
 @pytest.mark.parametrize(

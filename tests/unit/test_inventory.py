@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.builder.base.inspection import Inventory, inspect_base, runtime_of
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed, parse
 
 ROW: dict[str, Any] = {
@@ -46,4 +47,4 @@ def test_an_inventory_of_another_shape_is_refused_in_words(change: dict[str, Any
 def test_an_interpreter_without_airflow_is_told() -> None:
     with pytest.raises(Stalled, match="has no Airflow") as caught:
         inspect_base(sys.executable)
-    assert caught.value.reason == "BaseUnreadable"
+    assert caught.value.reason == Reason.BASE_UNREADABLE

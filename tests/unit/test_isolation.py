@@ -19,6 +19,7 @@ import pytest
 from reconciler import isolation
 from reconciler.core.definitions import Place
 from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed
 from reconciler.isolation import Failed, Limits, Pool, TooExpensive
 
@@ -155,7 +156,7 @@ def test_a_closed_pool_leaves_no_process(pool: Pool) -> None:
 
 
 def refuses() -> None:
-    raise Stalled("NotAllowed", "it is refused", Place("teams/a/b.yaml", 3, 4))
+    raise Stalled(Reason.NOT_ALLOWED, "it is refused", Place("teams/a/b.yaml", 3, 4))
 
 
 def malformed() -> None:
@@ -166,7 +167,7 @@ def test_errors_that_are_expected_come_back_as_they_were_raised(pool: Pool) -> N
     with pytest.raises(Stalled) as caught:
         pool.call(refuses)
     assert (caught.value.reason, caught.value.place) == (
-        "NotAllowed",
+        Reason.NOT_ALLOWED,
         Place("teams/a/b.yaml", 3, 4),
     )
     with pytest.raises(Malformed, match="as it should be"):
@@ -176,11 +177,14 @@ def test_errors_that_are_expected_come_back_as_they_were_raised(pool: Pool) -> N
 @pytest.mark.parametrize(
     "error",
     [
-        Stalled("A", "b"), Retryable("A", "b", after=3.0), Away("A", "b"), Cancelled(),
+        Stalled(Reason.NOT_FOUND, "b"),
+        Retryable(Reason.NOT_FOUND, "b", after=3.0),
+        Away(Reason("Unheard"), "b"),
+        Cancelled(),
         TooExpensive("b"),
     ],
     ids=lambda error: type(error).__name__,
-)  # fmt: skip
+)
 def test_every_kind_of_error_crosses_processes(error: GroundcrewError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), vars(copy), str(copy)) == (type(error), vars(error), str(error))

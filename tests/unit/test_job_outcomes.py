@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.builder.executor.kubernetes.outcomes import lost
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import JobSettings
 
 DEADLINE = 600.0
@@ -17,7 +18,7 @@ def test_a_job_ends_at_its_deadline_or_a_moment_before(pod: object, before: floa
     """Kubernetes counts from the whole second in which it began; the pod gives no reason."""
     found = lost("one", pod, JobSettings(deadline=DEADLINE), DEADLINE - before)  # type: ignore[arg-type]
     assert isinstance(found, Stalled)
-    assert found.reason == "JobDeadline"
+    assert found.reason == Reason.JOB_DEADLINE
     assert "kubernetes.jobs.deadline (600 s)" in found.message
 
 
@@ -26,4 +27,4 @@ def test_a_job_that_ends_long_before_is_done_anew(pod: object) -> None:
     """A node vanished, or somebody deleted the Job."""
     found = lost("one", pod, JobSettings(deadline=DEADLINE), DEADLINE - 10.0)  # type: ignore[arg-type]
     assert isinstance(found, Retryable)
-    assert found.reason == "JobLost"
+    assert found.reason == Reason.JOB_LOST

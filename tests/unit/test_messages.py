@@ -13,6 +13,7 @@ from metrics.facts import Fact, Links, is_news, make_fact, with_beginning
 from metrics.messages import digest, escape, fit, message
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Event, Verb
+from reconciler.core.reasons import Reason
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
@@ -96,7 +97,7 @@ def test_a_failure_says_why_where_what_to_do_and_the_last_lines() -> None:
     told = event(
         "BuildFailed",
         object="environment/analytics",
-        reason="ResolutionConflict",
+        reason=Reason.RESOLUTION_CONFLICT,
         message="acme<2 is not possible",
         data={"key": "k" * 16, "place": "teams/red/one.yaml:5", "from": "", "to": ""},
     )
@@ -194,9 +195,9 @@ def test_what_changes_nothing_is_not_told() -> None:
     same = {"from": "a" * 16, "to": "a" * 16}
     assert make_fact(event("ActivationStarted", data=same), LINKS) is None
     assert make_fact(event("ActivationActive", data=same), LINKS) is None
-    assert make_fact(event("ActivationAborted", reason="Superseded"), LINKS) is None
+    assert make_fact(event("ActivationAborted", reason=Reason.SUPERSEDED), LINKS) is None
     assert make_fact(event("ActivationPhase"), LINKS) is None
-    assert make_fact(event("ActivationAborted", reason="DrainTimeout"), LINKS) is not None
+    assert make_fact(event("ActivationAborted", reason=Reason.DRAIN_TIMEOUT), LINKS) is not None
 
 
 def test_what_was_taken_back_says_what_it_was_to_change() -> None:
@@ -216,14 +217,18 @@ def test_what_was_taken_back_says_what_it_was_to_change() -> None:
 def test_the_same_fact_is_news_only_after_something_else() -> None:
     """A retry that gives up on a drain every half hour is reported once; a request resets that."""
     started = event("ActivationStarted", 1)
-    given_up = event("ActivationAborted", 2, reason="DrainTimeout", message="after 900 s", data={})
-    again = event("ActivationAborted", 4, reason="DrainTimeout", message="after 901 s", data={})
+    given_up = event(
+        "ActivationAborted", 2, reason=Reason.DRAIN_TIMEOUT, message="after 900 s", data={}
+    )
+    again = event(
+        "ActivationAborted", 4, reason=Reason.DRAIN_TIMEOUT, message="after 901 s", data={}
+    )
     assert is_news(given_up, [started])
     assert not is_news(event("ActivationStarted", 3), [given_up, started])
     assert not is_news(again, [event("ActivationStarted", 3), given_up, started])
     asked = event("RetryRequested", 3)
     assert is_news(again, [asked, given_up, started])
-    newer = event("ActivationAborted", 5, reason="DrainTimeout", revision="f" * 40)
+    newer = event("ActivationAborted", 5, reason=Reason.DRAIN_TIMEOUT, revision="f" * 40)
     assert is_news(newer, [again, given_up, started])
 
 
@@ -235,7 +240,11 @@ def test_a_digest_names_failures_first_and_groups_the_rest() -> None:
             "RolledBack", 500, object="instance/prod-7", reason="ImportErrors", message="3 broken"
         ),
         fact(
-            "Degraded", 501, object="instance/prod-8", reason="GateFailed", message="no heartbeat"
+            "Degraded",
+            501,
+            object="instance/prod-8",
+            reason=Reason.GATE_FAILED,
+            message="no heartbeat",
         ),
     ]
     payload = digest([*good, *bad])

@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.builder.resolve.pylock import read_lock
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 SHA = "0" * 64
 GOOD = f"""
@@ -56,5 +57,5 @@ def test_any_other_form_is_refused(text: str, words: str) -> None:
     """A digest becomes a path in a cache; the message says where the mistake is."""
     with pytest.raises(Stalled, match="uv does not write such a lock") as caught:
         read_lock("red", text)
-    assert caught.value.reason == "LockUnreadable"
+    assert caught.value.reason == Reason.LOCK_UNREADABLE
     assert words in caught.value.message

@@ -11,7 +11,7 @@ from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import RESTARTED_AT, seconds
 from reconciler.airflow.kubernetes.rollout import moved, unsettled
 from reconciler.cluster.diagnose import diagnose
-from reconciler.core.steps import BLAMELESS
+from reconciler.core.reasons import Reason
 
 STAMP = "2026-01-01T10:00:00Z"
 READY = "2026-01-01T10:01:00Z"
@@ -76,9 +76,9 @@ def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build(
         SimpleNamespace(probe_timeout=300.0), SimpleNamespace(restarted_at=begun),  # type: ignore[arg-type]
         begun + 301.0, begun,
     )  # fmt: skip
-    assert found.reason == "PodStuck"
+    assert found.reason == Reason.POD_STUCK
     assert "node-7" in found.message
-    assert found.reason in BLAMELESS
+    assert found.reason.policy.blameless
 
 
 @pytest.mark.parametrize(("waits", "reason"), [(5.0, None), (61.0, "QuotaExceeded")])
@@ -127,4 +127,4 @@ def test_a_container_that_crashes_once_a_minute_is_in_a_loop_while_it_is_ready()
         },
     })  # fmt: skip
     assert found is not None
-    assert found.reason == "CrashLoop"
+    assert found.reason == Reason.CRASH_LOOP

@@ -12,6 +12,7 @@ from reconciler.api.pages.phrases import sentence
 from reconciler.cli.status import _problems as told_by_cli
 from reconciler.core.model import Verb
 from reconciler.core.phases import ActivationPhase, Health, Sync
+from reconciler.core.reasons import Reason
 from reconciler.core.states import (
     TABLE,
     URGENCY,
@@ -250,7 +251,7 @@ def test_ready_is_never_yes_while_airflow_cannot_be_reached() -> None:
     turn(house, 30)
     _, one = only(house)
     ready = conditions(one)["Ready"]
-    assert (ready.status, ready.reason) == (False, "AirflowUnreachable")
+    assert (ready.status, ready.reason) == (False, Reason.AIRFLOW_UNREACHABLE)
     assert true_ones(one) == ["Reconciling"]
     assert "instance/dev: [AirflowUnreachable] no answer" in told_by_cli(look(house))
 
@@ -290,9 +291,12 @@ def test_a_failed_build_degrades_nothing() -> None:
     house.settle()
     environment, one = only(house)
     assert (environment.health, environment.sync) == (Health.HEALTHY, Sync.OUT_OF_SYNC)
-    assert (environment.reason, environment.message) == ("Bad", "it does not work")
+    assert (environment.reason, environment.message) == (
+        Reason.VERIFICATION_FAILED,
+        "it does not work",
+    )
     assert true_ones(environment) == ["Stalled"]
-    assert (one.health, one.reason) == (Health.HEALTHY, "Bad")
+    assert (one.health, one.reason) == (Health.HEALTHY, Reason.VERIFICATION_FAILED)
 
 
 def test_a_rollback_by_hand_degrades_nothing_and_says_who_did_it() -> None:
@@ -303,7 +307,7 @@ def test_a_rollback_by_hand_degrades_nothing_and_says_who_did_it() -> None:
     environment, one = only(house)
     for shown in (environment, one):
         assert (shown.health, shown.sync) == (Health.HEALTHY, Sync.OUT_OF_SYNC)
-        assert shown.reason == "RolledBackByOperator"
+        assert shown.reason == Reason.ROLLED_BACK_BY_OPERATOR
         assert "rolled back by someone" in shown.message
         assert true_ones(shown) == []
     assert any("rolled back by someone" in line for line in told_by_cli(look(house)))
@@ -348,7 +352,7 @@ def test_the_reason_is_told_while_it_rolls_back() -> None:
     house = on_second_build()
     ask_for(house, "l3")
     one = until(house, ActivationPhase.ROLLING_BACK)
-    assert (one.health, one.reason) == (Health.PROGRESSING, "ComponentDown")
+    assert (one.health, one.reason) == (Health.PROGRESSING, Reason.COMPONENT_DOWN)
     assert "instance/dev: [ComponentDown] it is down" in told_by_cli(look(house))
 
 

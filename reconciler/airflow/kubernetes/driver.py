@@ -26,12 +26,12 @@ from reconciler.core.formatting import iso
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base
 from reconciler.failpoints import failpoint
 
 LAST_LINES = 12  # of a crashed container's log that are reported
 LOOK_FOR = 5.0  # seconds that one check of a rollout waits for a change
-PATIENT = frozenset({"Unschedulable", "SidecarCrashLoop", "QuotaExceeded", "PodFailed"})
 """Reasons that may resolve by themselves."""
 
 Workload = tuple[str, Json]  # kind and object
@@ -80,12 +80,13 @@ class KubernetesDriver:
         found = release.images()
         where = f"instance {instance.name}: release {release.name} in {release.namespace}"
         if not found:
-            raise Retryable("NoPods", f"{where} has no running pod that tells its image")
+            raise Retryable(Reason.NO_PODS, f"{where} has no running pod that tells its image")
         several = release.outgoing()
         if several or len({image.id for image in found}) > 1:
             names = ", ".join(several or sorted({image.reference for image in found}))
             raise Retryable(
-                "MixedImages", f"{where} runs several images: {names}; waiting until it is one"
+                Reason.MIXED_IMAGES,
+                f"{where} runs several images: {names}; waiting until it is one",
             )
         return Base(image=min(found, key=repr))
 
@@ -152,7 +153,7 @@ class KubernetesDriver:
         for kind, workload in _restarted(release, activation):
             words = rollout.frozen(kind, workload)
             if words:
-                raise Stalled("NotRestartable", f"instance {instance.name}: {words}")
+                raise Stalled(Reason.NOT_RESTARTABLE, f"instance {instance.name}: {words}")
             left = rollout.lingering(release.pods_of(kind, workload), now)
             if left is not None:  # the restart would wait for its end
                 raise Stalled(left.reason, f"instance {instance.name}: {left.message}")
@@ -161,7 +162,8 @@ class KubernetesDriver:
             try:
                 release.cluster.patch(kind, release.namespace, name, body, dry_run=True)
             except Away as error:
-                if error.reason == "Forbidden":  # nothing is started that could not be finished
+                # nothing is started that could not be finished
+                if error.reason is Reason.FORBIDDEN:
                     raise Stalled(error.reason, error.message) from error
                 raise
         self._proofs.require(release, instance, activation)
@@ -234,7 +236,7 @@ class KubernetesDriver:
             if problem is not None:
                 return StepResult(Verdict.FAILED, problem)
         told = "; ".join(rollout.progress(workload, pods, stamp) for _, workload, pods in going)
-        return StepResult(Verdict.NOT_YET, Problem("Restarting", told), after=0.1)
+        return StepResult(Verdict.NOT_YET, Problem(Reason.RESTARTING, told), after=0.1)
 
     def _late(
         self,
@@ -273,7 +275,7 @@ class KubernetesDriver:
         spent = f"not restarted within {limit:.0f} s"
         if idle > instance.probe_timeout:
             spent = f"the restart has not got on for {idle:.0f} s"
-        return Problem("RolloutTimeout", f"{spent}: {words}{'; ' if why else ''}{why}")
+        return Problem(Reason.ROLLOUT_TIMEOUT, f"{spent}: {words}{'; ' if why else ''}{why}")
 
     def _wrong(
         self,
@@ -292,10 +294,10 @@ class KubernetesDriver:
         found = rollout.broken(pods, stamp)
         if found is not None:
             pod, problem = found
-            if problem.reason not in PATIENT or waited > patience:
+            if not problem.reason.policy.patient or waited > patience:
                 return self._with_last_words(cluster, pod, problem)
         failed = rollout.failure(workload) if rollout.stamped(workload, stamp) else None
-        if failed is not None and (failed.reason not in PATIENT or waited > patience):
+        if failed is not None and (not failed.reason.policy.patient or waited > patience):
             return failed
         return None
 
@@ -345,7 +347,7 @@ class KubernetesDriver:
             left = rollout.unsettled(starts, now, self._settle)
             if result.verdict is not Verdict.OK or not left:
                 return result
-            return StepResult(Verdict.NOT_YET, Problem("Settling", left), after=1.0)
+            return StepResult(Verdict.NOT_YET, Problem(Reason.SETTLING, left), after=1.0)
 
         return self._rest.probe(instance, activation, now, look)
 

@@ -10,6 +10,7 @@ from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import Problem
+from reconciler.core.reasons import Reason
 
 POD = re.compile(r"[Cc]reate Pod (\S+) in StatefulSet")
 
@@ -44,7 +45,9 @@ def refused(
         missing = named is not None and named[1] not in present
         if missing and _last(event) >= int(since):
             quota = "exceeded quota" in said
-            return Problem("QuotaExceeded" if quota else "PodsRefused", f"{meta['name']}: {said}")
+            return Problem(
+                Reason.QUOTA_EXCEEDED if quota else Reason.PODS_REFUSED, f"{meta['name']}: {said}"
+            )
     return None
 
 

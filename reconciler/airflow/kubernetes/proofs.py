@@ -31,6 +31,7 @@ from reconciler.core.formatting import iso
 from reconciler.core.loaded import Loaded, disagreement
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Step, Verdict
+from reconciler.core.reasons import Reason
 
 HEAD = 256 << 10  # bytes of a log that are looked through
 QUIET = 60.0  # seconds after its start in which a component has written its first line
@@ -115,7 +116,9 @@ class Proofs:
             and self.of(release.cluster, pod).is_missing
         ]
         if bare:
-            raise Stalled("LoaderMissing", f"instance {instance.name}: {_missing(instance, bare)}")
+            raise Stalled(
+                Reason.LOADER_MISSING, f"instance {instance.name}: {_missing(instance, bare)}"
+            )
 
     def verdict(
         self, release: Release, instance: Instance, activation: Activation, now: float
@@ -140,7 +143,7 @@ class Proofs:
                 bare.append(pod)
         if not bare:
             return None
-        problem = Problem("LoaderMissing", _missing(instance, bare))
+        problem = Problem(Reason.LOADER_MISSING, _missing(instance, bare))
         if any(now - started(pod) > DUE for pod in bare if started(pod)):
             return StepResult(Verdict.FAILED, problem)
         if now - activation.step_since > instance.probe_timeout:
@@ -157,7 +160,7 @@ def _read(cluster: Cluster, pod: Json) -> Evidence:
     try:
         log = cluster.log_head(namespace, name, main_of(pod), HEAD)
     except Away as error:
-        if error.reason == "Forbidden":
+        if error.reason is Reason.FORBIDDEN:
             return Evidence(None, whole=False)
         raise
     proof = find(log, _name(pod))

@@ -15,6 +15,7 @@ from reconciler.cluster.diagnose import main_of
 from reconciler.cluster.mirror import Mirror
 from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Image
 
 TIER = "tier=airflow"
@@ -70,7 +71,7 @@ class Release:
         ]
         if not found:
             raise Away(
-                "ReleaseMissing",
+                Reason.RELEASE_MISSING,
                 f"instance {self._instance.name}: no Airflow with the labels {TIER},"
                 f"release={self.name} in namespace {self.namespace} of cluster "
                 f"{self.cluster.context}",
@@ -93,7 +94,7 @@ class Release:
             if component in templates:
                 return component, templates[component]
         raise Away(
-            "ReleaseMissing",
+            Reason.RELEASE_MISSING,
             f"instance {self._instance.name}: release {self.name} in {self.namespace} has neither "
             f"a dag-processor nor a scheduler",
             self._instance.place,

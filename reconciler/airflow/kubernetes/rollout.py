@@ -14,6 +14,7 @@ from reconciler.airflow.kubernetes.release import (
 from reconciler.cluster.connection import Json
 from reconciler.cluster.diagnose import containers, crashing, diagnose
 from reconciler.core.model import Problem
+from reconciler.core.reasons import Reason
 
 LINGER = 60.0  # seconds that a pod may remain after the end of its grace period
 
@@ -104,9 +105,11 @@ def failure(workload: Json) -> Problem | None:
         said = " ".join(str(condition.get("message") or "").split())[:400]
         if kind == "ReplicaFailure" and value == "True":
             quota = "exceeded quota" in said
-            return Problem("QuotaExceeded" if quota else "PodsRefused", f"{name}: {said}")
+            return Problem(
+                Reason.QUOTA_EXCEEDED if quota else Reason.PODS_REFUSED, f"{name}: {said}"
+            )
         if kind == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-            return Problem("ProgressDeadline", f"{name}: {said}")
+            return Problem(Reason.PROGRESS_DEADLINE, f"{name}: {said}")
     return None
 
 
@@ -146,7 +149,7 @@ def lingering(pods: Sequence[Json], now: float) -> Problem | None:
         over = now - seconds(metadata.get("deletionTimestamp"))
         if "deletionTimestamp" in metadata and over > LINGER:
             return Problem(
-                "PodStuck",
+                Reason.POD_STUCK,
                 f"pod {metadata['name']} should have ended {over:.0f} s ago, but its node "
                 f"{pod['spec'].get('nodeName', '')} does not say so; if that is gone, delete the "
                 f"node, or the pod by force: kubectl -n {metadata['namespace']} delete pod "

@@ -27,6 +27,7 @@ from reconciler.api.view import View
 from reconciler.core.builds import OPEN
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import BuildRecord
+from reconciler.core.reasons import Reason
 from reconciler.share.file_list import Absent
 from reconciler.store.store import Store
 
@@ -113,7 +114,7 @@ class Pages:
             request, None, "login.html", status=401, back=back, message=off
         )  # fmt: skip
 
-    def refusal(self, request: Request, status: int, reason: str, message: str) -> Response:
+    def refusal(self, request: Request, status: int, reason: Reason, message: str) -> Response:
         """Return a refusal as a page."""
         try:
             person = self._people.known(request)

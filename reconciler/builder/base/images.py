@@ -15,6 +15,7 @@ from reconciler.builder.build_job import Job
 from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
 from reconciler.builder.executor.protocol import read_result
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Image, Runtime
 from reconciler.documents import Malformed, parse
 
@@ -90,7 +91,7 @@ class Images:
         if ended.code != 0 or inventory is None:
             tail = " ".join(ended.output.split())[-300:]
             raise Stalled(
-                "BaseUnreadable",
+                Reason.BASE_UNREADABLE,
                 f"the image {image.reference} cannot be inspected; is it an Airflow image? {tail}",
             )
         return inventory

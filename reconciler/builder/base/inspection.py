@@ -14,6 +14,7 @@ from pydantic import Field
 
 from reconciler.builder.executor.protocol import read_result
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Distribution, Image, Runtime
 from reconciler.documents import Document, Malformed, Rows, parse
 
@@ -62,7 +63,7 @@ def inspect_base(python: str) -> Runtime:
             inventory = parse(Inventory, data, "its inventory")
     except (OSError, Malformed, subprocess.TimeoutExpired) as error:
         raise Stalled(
-            "BaseUnreadable",
+            Reason.BASE_UNREADABLE,
             f"{python} cannot be inspected ({type(error).__name__}); is it the interpreter "
             f"of an Airflow installation?",
         ) from error
@@ -86,7 +87,8 @@ def runtime_of(inventory: Inventory, python: str, image: Image | None = None) ->
     if airflow is None:
         place = f"the image {image.reference}" if image is not None else python
         raise Stalled(
-            "BaseUnreadable", f"{place} has no Airflow; give the interpreter or image that runs it"
+            Reason.BASE_UNREADABLE,
+            f"{place} has no Airflow; give the interpreter or image that runs it",
         )
     pins = "\n".join(f"{d.name}=={d.version}" for d in base)
     mark = hashlib.sha256(pins.encode()).hexdigest()[:12]

@@ -29,6 +29,7 @@ from reconciler.builder.executor.protocol import Ended
 from reconciler.builder.index.proxy import INSIDE_PORT, Indexes
 from reconciler.builder.uv import uv_path
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import BuilderSettings
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Sandbox:
         self.wrapped = not self.unconfined
         if settings.sandbox == "require" and self.unconfined:
             raise Stalled(
-                "SandboxMissing",
+                Reason.SANDBOX_MISSING,
                 f"builder.sandbox is `require`, but {self.unconfined}; fix that, or set "
                 f"builder.sandbox to `auto` to run what teams wrote unconfined",
             )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from reconciler.builder.executor import mounts, seccomp
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 INSIDE = 1000  # uid and gid of a command in its own user namespace
 SHARED_MEMORY = 1 << 30  # bytes that a command may put into /dev/shm
@@ -159,7 +160,7 @@ def confinement_for(user: str) -> Confinement:
         found = User(int(user), int(user)) if user.isdecimal() else User(0, 0)
     if found.uid == 0:
         raise Stalled(
-            "BuilderUser",
+            Reason.BUILDER_USER,
             f"builder.user is {user!r}, which is root or no user of this machine; name the user "
             f"that builds run as, such as nobody",
         )

@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.http_client import Client
 
 REDIRECTS = 5
@@ -172,7 +173,7 @@ def _refused(url: str, why: str) -> Stalled:
     shown = urlsplit(url)
     place = f"{shown.scheme}://{shown.netloc.rpartition('@')[2]}{shown.path}"
     return Stalled(
-        "AddressRefused",
+        Reason.ADDRESS_REFUSED,
         f"{place} is not read for a build: {why}. Use an address that is reached without; the "
         f"platform team may allow a host in the daemon's setting builder.allow_hosts",
     )

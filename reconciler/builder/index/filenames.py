@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 NAME_LIMIT = 255  # bytes of a file name, on every file system that matters
 
@@ -24,7 +25,7 @@ def refuse_file_name(name: str) -> None:
     """Raise Stalled("UnsafeWheel") for a file name that could lead out of its folder."""
     if not is_file_name(name):
         raise Stalled(
-            "UnsafeWheel",
+            Reason.UNSAFE_WHEEL,
             f"the index names a file {name[:300]!r}, which is not a plain file name of at most "
             f"{NAME_LIMIT} bytes; have it removed from the index",
         )

@@ -16,6 +16,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 
 from reconciler.builder.index.simple_api import Page, files_of
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 
@@ -32,7 +33,7 @@ class OfferedFile:
 class Problem:
     """Reason and message of an offer of which nothing serves."""
 
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -55,7 +56,7 @@ class Offer:
             file = max(fitting, key=lambda f: f.version)
             other = f"; choose {max(f.version for f in serving)}" if serving else ""
             return Problem(
-                "ResolutionConflict",
+                Reason.RESOLUTION_CONFLICT,
                 f"{self.name} {file.version} needs Python {file.pythons}, the base has "
                 f"{runtime.python_version}{other}",
             )
@@ -66,7 +67,7 @@ class Offer:
         remedies = [f"choose {max(f.version for f in serving)}"] if serving else []
         remedies += ["add its name to sourceBuilds"] if has_sdist else []
         return Problem(
-            "SourceBuildRefused",
+            Reason.SOURCE_BUILD_REFUSED,
             f"{self.name} {newest} has no wheel for {runtime.python_tag} on {runtime.platform}"
             f"{'' if has_sdist else ', and no sdist either'}; "
             f"{', or '.join(remedies) or 'ask for another package'}",
@@ -76,10 +77,10 @@ class Offer:
         """Say which versions there are."""
         versions = sorted({f.version for f in self.files})
         if not versions:
-            return Problem("NotFound", f"index {self.index} has no file of {self.name}")
+            return Problem(Reason.NOT_FOUND, f"index {self.index} has no file of {self.name}")
         stable = [version for version in versions if not version.is_prerelease] or versions
         return Problem(
-            "NotFound",
+            Reason.NOT_FOUND,
             f"index {self.index} has no such version of {self.name}; its versions go from "
             f"{stable[0]} to {stable[-1]}",
         )

@@ -34,6 +34,7 @@ from reconciler.builder.index.simple_api import JSON, Served, decode, fetch_page
 from reconciler.certificates import distrusts, trusted
 from reconciler.core.definitions import Index, Recipe, matches
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed
 from reconciler.http_client import Client
 from reconciler.isolation import Failed, TooExpensive, read_for
@@ -74,7 +75,7 @@ def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
     found = login(secrets_dir / team / name)
     if found is None:
         raise Stalled(
-            "SecretMissing",
+            Reason.SECRET_MISSING,
             f"the secret {name} of team {team} is not in <secrets_dir>/{team}/{name}/ (files "
             f"username and password, or token)",
         )
@@ -156,7 +157,7 @@ class Indexes:
                 context = ssl.create_default_context(cadata=index.ca_bundle)
             except ssl.SSLError as error:
                 raise Stalled(
-                    "InvalidCertificate", f"caBundle of index {index.name} is no PEM: {error}"
+                    Reason.INVALID_CERTIFICATE, f"caBundle of index {index.name} is no PEM: {error}"
                 ) from error
         client = Client(timeout=timeout, verify=context)
         reach = Reach(address, allow=self._allow)

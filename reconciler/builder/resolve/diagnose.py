@@ -32,19 +32,12 @@ from reconciler.builder.resolve.resolver import Answer, Question
 from reconciler.builder.resolve.uv_errors import place_of, without_hints
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 BUDGET = 240.0  # seconds that all questions of one diagnosis may take
 SUSPECTS = 12  # requirements that are left out one by one
 NEEDERS = 3  # packages of the base that a message names as needing another one
-
-REMEDIES = {
-    "NotListed": "add `name @ ./path` to the requirements, or describe the index that has it in "
-    "`indexes`",
-    "NotFound": "if it is a package of your own, describe its index in `indexes`",
-    "SourceBuildRefused": "choose a version that has a wheel, or add the name to sourceBuilds",
-}
-"""Advice for packages that cannot be had, by reason."""
 
 Ask = Callable[[Question, float], Answer]
 
@@ -84,7 +77,7 @@ class Diagnosis:
         if not again.solved:
             return None
         message = "the resolver failed once and worked when asked again; the build is tried again"
-        return Retryable("IndexUnreachable", message, self._place())
+        return Retryable(Reason.INDEX_UNREACHABLE, message, self._place())
 
     # ------------------------------------------------------------------------------ the names
 
@@ -97,7 +90,7 @@ class Diagnosis:
         if lost:
             rows = listed([f"{one.name} (index {self.known.missing[one.name]})" for one in lost])
             return Stalled(
-                "NotFound",
+                Reason.NOT_FOUND,
                 f"not found: {rows}. Check the spelling; if it is a package of your own, "
                 f"describe its index in `indexes`, or commit its source as an in-repo package",
                 lost[0].requirement.place,
@@ -106,9 +99,9 @@ class Diagnosis:
             tuple(one.line for one in self.asked), tuple(line for _, line in self.constraints)
         )
         for names, reason, message in (
-            (internal, "NotListed", "in this repo, and no index was asked for it"),
-            (missing, "NotFound", "not found on its index"),
-            (self.known.sources_only - base, "SourceBuildRefused", "there as an sdist only"),
+            (internal, Reason.NOT_LISTED, "in this repo, and no index was asked for it"),
+            (missing, Reason.NOT_FOUND, "not found on its index"),
+            (self.known.sources_only - base, Reason.SOURCE_BUILD_REFUSED, "there as an sdist only"),
         ):
             cause = self._cause(names, question)
             if cause:
@@ -126,14 +119,14 @@ class Diagnosis:
                 left = fewer
         return left
 
-    def _needed(self, names: set[str], reason: str, message: str) -> Stalled:
+    def _needed(self, names: set[str], reason: Reason, message: str) -> Stalled:
         """Say what cannot be had, and what asks for it."""
         culprit = next((one for one in self._active() if self._asks(one, names)), None)
         needer = f", needed by {culprit.requirement.text}" if culprit is not None else ""
         rows = listed(sorted(names))
         return Stalled(
             reason,
-            f"{rows} is {message}{needer}; {REMEDIES[reason]}",
+            f"{rows} is {message}{needer}; {reason.advice}",
             culprit.requirement.place if culprit is not None else self._place(),
         )
 
@@ -172,7 +165,7 @@ class Diagnosis:
         if not names:
             return None
         return Stalled(
-            "PackageBuildFailed",
+            Reason.PACKAGE_BUILD_FAILED,
             f"{listed(sorted(names))} does not build from source: {causes(first.output)}",
             place_of(min(names), self.recipe),
         )
@@ -201,7 +194,7 @@ class Diagnosis:
             conflict = self._conflict(direct, pins, helps=False)
             sentences.insert(0, conflict.message.rstrip("."))
             where = conflict.place or where
-        return Stalled("ResolutionConflict", joined(sentences), where)
+        return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
 
     def _sorted(self, pins: Sequence[Pinned], answer: Answer) -> list[Pinned]:
         """Return all pins, those in the way first; none where none is in the way."""
@@ -246,7 +239,7 @@ class Diagnosis:
                 f"take these {kind}{both}: what the base has is used, and the rest resolves then"
             )
         where = direct[0].requirement.place if direct else self._place()
-        return Stalled("ResolutionConflict", joined(sentences), where)
+        return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
 
     def _needing(self, name: str, free: Answer) -> str:
         """Say what the base has, and what needs it in another version."""
@@ -361,8 +354,8 @@ class Diagnosis:
         where = culprits[0].requirement.place if culprits else self._place()
         if first.code not in (0, 1):  # uv says so of a conflict; anything else is its own trouble
             message = f"the resolver ended with code {first.code}; it is tried again. {message}"
-            return Retryable("ResolverFailed", message, where)
-        return Stalled("ResolutionConflict", f"{begin}{message}", where)
+            return Retryable(Reason.RESOLVER_FAILED, message, where)
+        return Stalled(Reason.RESOLUTION_CONFLICT, f"{begin}{message}", where)
 
     def _conflict_of_files(self, answer: Answer) -> Stalled:
         """Say which constraints exclude what is needed."""
@@ -375,7 +368,7 @@ class Diagnosis:
         files = list(dict.fromkeys(path for path, _ in lines)) or ["the constraints files"]
         rows = listed([line for _, line in lines])
         return Stalled(
-            "ResolutionConflict",
+            Reason.RESOLUTION_CONFLICT,
             f"{listed(files)} excludes what the requirements need{': ' if rows else ''}{rows}"
             f". Without the constraints it resolves",
             self._place(),

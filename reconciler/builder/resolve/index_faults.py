@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from reconciler.builder.build_output import FAILED
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.resolve.uv_errors import place_of, untrusted
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 
 
 def fault_of(known: Indexes, recipe: Recipe, where: Place | None) -> GroundcrewError | None:
@@ -18,14 +18,14 @@ def fault_of(known: Indexes, recipe: Recipe, where: Place | None) -> GroundcrewE
         return untrusted(min(known.distrusted), where)
     if known.unreadable:
         return Retryable(
-            "IndexUnreadable", f"{min(known.unreadable)}; have the index repaired", where
+            Reason.INDEX_UNREADABLE, f"{min(known.unreadable)}; have the index repaired", where
         )
     if known.astray:
-        return Stalled("AddressRefused", min(known.astray), where)
+        return Stalled(Reason.ADDRESS_REFUSED, min(known.astray), where)
     if known.refused:
         name, index = min(known.refused.items())
         return Retryable(
-            "IndexDenied",
+            Reason.INDEX_DENIED,
             f"index {index} refuses access (asked for {name}); renew the secret, or name one with "
             f"`credentials` if it has none",
             place_of(name, recipe),
@@ -33,7 +33,7 @@ def fault_of(known: Indexes, recipe: Recipe, where: Place | None) -> GroundcrewE
     if known.unreachable:
         index, why = min(known.unreachable.items())
         return Retryable(
-            "IndexUnreachable",
+            Reason.INDEX_UNREACHABLE,
             f"index {index} does not answer: {why}; it is tried again",
             where,
         )
@@ -46,7 +46,7 @@ def blamed(known: Indexes, recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except Stalled as error:
-        if error.reason != FAILED:
+        if error.reason is not Reason.PACKAGE_BUILD_FAILED:
             raise
         fault = fault_of(known, recipe, error.place)
         if fault is not None:
@@ -55,7 +55,7 @@ def blamed(known: Indexes, recipe: Recipe) -> Iterator[None]:
         if internal:
             names = ", ".join(f"{name} ({known.path_of(name)})" for name in internal)
             raise Stalled(
-                "NotListed",
+                Reason.NOT_LISTED,
                 f"a build needs what is in this repo, and no index is asked for it: {names}. "
                 f"Describe the index that has it in `indexes`",
                 error.place,

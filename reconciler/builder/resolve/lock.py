@@ -25,6 +25,7 @@ from reconciler.builder.resolve.resolver import Answer, Question, Resolver, Setu
 from reconciler.builder.resolve.uv_errors import place_of, refuse_replacing
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.failpoints import failpoint
 
@@ -81,7 +82,7 @@ def make_lock(
     failpoint("builder.resolved")
     if ended.timed_out:
         raise Stalled(
-            "ResolveTimeout",
+            Reason.RESOLVE_TIMEOUT,
             f"no solution was found within {setup.settings.resolve_timeout:.0f} s; narrow the "
             f"requirements (an unsatisfiable set can take very long)",
             recipe.requirements[0].place if recipe.requirements else None,
@@ -93,7 +94,7 @@ def make_lock(
         diagnosis = Diagnosis(recipe, runtime, asked, tuple(own), indexes, resolver.ask)
         raise diagnosis.error(Answer(ended.code, output))
     if lock is None:
-        raise Retryable("LockLost", "the resolver left no lock; it is resolved anew")
+        raise Retryable(Reason.LOCK_LOST, "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)
     packages = read_lock(job.team, text)
     refuse_addresses(packages, recipe)
@@ -115,7 +116,7 @@ def _constraints(path: str, text: str) -> Iterator[str]:
             parsed = None
         if parsed is None or parsed.url is not None or not str(parsed).isprintable():
             words = f"{path} holds {line[:80]!r}, which is no constraint; write a line like numpy<2"
-            raise Stalled("NotAllowed", words)
+            raise Stalled(Reason.NOT_ALLOWED, words)
         yield str(parsed)
 
 
@@ -126,7 +127,7 @@ def refuse_addresses(packages: Sequence[LockedPackage], recipe: Recipe) -> None:
         kind = package.address
         if kind and (package.directory is None or package.directory.path not in own):
             raise Stalled(
-                "NotAllowed",
+                Reason.NOT_ALLOWED,
                 f"{package.name} would come from an address ({kind} in the lock), not from an "
                 f"index or this repo, as something depends on `{package.name} @ …`; write "
                 f"{package.name}>=version there, or add it to the repo's packages",

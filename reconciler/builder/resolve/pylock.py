@@ -12,6 +12,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from pydantic import Field
 
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.documents import Document, Malformed, Rows, parse_toml
 from reconciler.isolation import TooExpensive, read_for
 
@@ -96,7 +97,7 @@ def read_lock(team: str, text: str) -> list[LockedPackage]:
     except (Malformed, TooExpensive) as error:
         why = error.message if isinstance(error, TooExpensive) else str(error)
         raise Stalled(
-            "LockUnreadable",
+            Reason.LOCK_UNREADABLE,
             f"{why}. uv does not write such a lock: only code that ran while it resolved can have "
             f"written it, so look at the packages that are built from source",
         ) from error

@@ -9,6 +9,7 @@ from packaging.utils import canonicalize_name
 
 from reconciler.core.definitions import Place, Recipe, Requirement, SourcePackage
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 WORDS_LIMIT = 3000
@@ -17,7 +18,7 @@ WORDS_LIMIT = 3000
 def untrusted(index: str, place: Place | None = None) -> Retryable:
     """Return the error for an index with an untrusted certificate."""
     return Retryable(
-        "IndexCertificate",
+        Reason.INDEX_CERTIFICATE,
         f"index {index} shows a certificate that is not trusted; set its caBundle, or have the "
         f"certificate renewed",
         place,
@@ -69,4 +70,4 @@ def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> Non
         if name in base:
             words = _replacing(package.path, f"{name} {base[name]}", runtime)
             words += "; call it otherwise, or take it out of the image"
-            raise Stalled("ResolutionConflict", words, package.place)
+            raise Stalled(Reason.RESOLUTION_CONFLICT, words, package.place)

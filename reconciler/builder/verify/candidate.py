@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reconciler.builder.executor.protocol import Ended
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 REPORT_LIMIT = 16 << 20  # bytes
@@ -69,4 +70,4 @@ def put_worker(home: Path) -> Path:
 def did_not_end(ended: Ended, what: str) -> Stalled:
     """Return the error for a command that did not finish properly, with its last lines."""
     tail = "\n".join(ended.output.strip().splitlines()[-8:])
-    return Stalled("VerificationFailed", f"{what} {ended.manner}: {tail}")
+    return Stalled(Reason.VERIFICATION_FAILED, f"{what} {ended.manner}: {tail}")

@@ -18,6 +18,7 @@ from reconciler.builder.verify.dags import LIVE, Clean, DagParser, dags_folder, 
 from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.model import DagCheck
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 
@@ -60,7 +61,7 @@ class DagJudge:
             if name in errors:
                 self.job.say(errors[name])
                 raise Stalled(
-                    "VerificationFailed",
+                    Reason.VERIFICATION_FAILED,
                     f"the declared DAG does not parse: {last_line(errors[name])}",
                     Place(path, line_in(errors[name], name)),
                 )
@@ -78,7 +79,7 @@ class DagJudge:
         self.job.say(error)
         name = file.removeprefix(f"{LIVE}/")
         return Stalled(
-            "VerificationFailed",
+            Reason.VERIFICATION_FAILED,
             f"the instance's DAG {name} {otherwise}, but not with this build: {last_line(error)}",
             self.recipe.requirements[0].place if self.recipe.requirements else None,
         )

@@ -27,6 +27,7 @@ from reconciler.builder.verify.readers import read_dag_errors, read_document
 from reconciler.builder.verify.report import Opened
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Malformed
 
@@ -157,7 +158,7 @@ class DagParser:
         for folder in _live(instance):
             if not self._workshop.may_show(folder):
                 raise Stalled(
-                    "NotAllowed",
+                    Reason.NOT_ALLOWED,
                     f"{folder}, of instance {instance.name}, has something in it or around it that "
                     f"no build may read (secrets, the daemon's state, homes); keep its DAGs and "
                     f"its AIRFLOW_HOME in folders of their own, and say so in dags_folder in its "

@@ -27,6 +27,7 @@ from reconciler.core.budget import exceeded, measured, must_measure, refusal
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import DagCheck, ImportCost
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.failpoints import failpoint
 
@@ -232,7 +233,7 @@ class Prover:
         described = self._share.build(build_id)
         if described is None:
             words = f"build {build_id} is not complete on the share; it is built anew"
-            raise Retryable("BuildMissing", words)
+            raise Retryable(Reason.BUILD_MISSING, words)
         pointer = self._share.pointer(instance.name)
         named = pointer.entries.get(runtime.key) if pointer is not None else None
         active = named.build if named is not None else build_id

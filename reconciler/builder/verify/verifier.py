@@ -31,6 +31,7 @@ from reconciler.builder.verify.report import WORDS_LIMIT, Problem, Report
 from reconciler.builder.wheels.in_repo import InRepo
 from reconciler.core.definitions import Instance, Place, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Malformed
 
@@ -134,7 +135,7 @@ class Verifier:
             return read_document(job.team, Report, found, f"the report of {WHAT}")
         except Malformed as error:
             raise Stalled(
-                "VerificationFailed",
+                Reason.VERIFICATION_FAILED,
                 f"{error}. Only code of the build can have written it so: look at its packages for "
                 f"what they do when they are imported",
             ) from error
@@ -170,7 +171,7 @@ class Verifier:
             job.say(f"{problem.words}\n{problem.traceback}")
         first = report.fatal[0]
         place = self._place_of(job.team, recipe, runtime, first)
-        raise Stalled("VerificationFailed", first.words, place)
+        raise Stalled(Reason.VERIFICATION_FAILED, first.words, place)
 
     def _place_of(
         self, team: str, recipe: Recipe, runtime: Runtime, problem: Problem

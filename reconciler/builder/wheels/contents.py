@@ -30,6 +30,7 @@ from packaging.utils import canonicalize_name
 from reconciler.builder.index.filenames import NAME_LIMIT
 from reconciler.builder.local_disk import disk_error
 from reconciler.core.errors import GroundcrewError, Stalled
+from reconciler.core.reasons import Reason
 
 UNPACKED_LIMIT = 4 << 30  # bytes of one unpacked wheel
 FILES_LIMIT = 100_000
@@ -86,7 +87,7 @@ class _Destination(SchemeDictionaryDestination):
         except OSError as error:
             if isinstance(error, FileExistsError) or error.errno in WRONG_TREE:
                 raise Stalled(
-                    "InvalidWheel",
+                    Reason.INVALID_WHEEL,
                     f"{path[:300]!r} cannot be installed ({error.strerror or 'it is there twice'})",
                 ) from error
             raise
@@ -120,7 +121,7 @@ def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> 
         with _Source.open_unlisted(wheel) as source:
             _tell_record(source, wheel.name, say)
             if canonicalize_name(source.distribution) != canonicalize_name(name):
-                raise Stalled("InvalidWheel", f"{wheel.name} is not a wheel of {name}")
+                raise Stalled(Reason.INVALID_WHEEL, f"{wheel.name} is not a wheel of {name}")
             destination = _Destination(
                 {key: str(path) for key, path in folders.items()},
                 interpreter=INTERPRETER,
@@ -136,7 +137,9 @@ def unpack(wheel: Path, name: str, staged: Path, say: Callable[[str], None]) -> 
     except OSError as error:
         raise disk_error(error) from error
     except Exception as error:
-        raise Stalled("InvalidWheel", f"{wheel.name} is broken: {str(error)[:500]}") from error
+        raise Stalled(
+            Reason.INVALID_WHEEL, f"{wheel.name} is broken: {str(error)[:500]}"
+        ) from error
     shutil.rmtree(staged / "headers", ignore_errors=True)
     _place_data(staged)
 
@@ -160,7 +163,7 @@ def _place_data(staged: Path) -> None:
 def _tell_record(source: WheelFile, name: str, say: Callable[[str], None]) -> None:
     """Report differences from a wheel's RECORD. Raises Stalled("InvalidWheel") if there is none."""
     if "RECORD" not in source.dist_info_filenames:
-        raise Stalled("InvalidWheel", f"{name} has no RECORD, so it is not a wheel")
+        raise Stalled(Reason.INVALID_WHEEL, f"{name} has no RECORD, so it is not a wheel")
     try:
         source.validate_record(validate_contents=True)
     except source.validation_error as error:
@@ -177,38 +180,41 @@ def refuse_unsafe(wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             items = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise Stalled("InvalidWheel", f"{wheel.name} is not a zip file: {error}") from error
+        raise Stalled(Reason.INVALID_WHEEL, f"{wheel.name} is not a zip file: {error}") from error
     if len(items) > FILES_LIMIT or sum(i.file_size for i in items) > UNPACKED_LIMIT:
-        raise Stalled("UnsafeWheel", f"{wheel.name} unpacks to more than is allowed")
+        raise Stalled(Reason.UNSAFE_WHEEL, f"{wheel.name} unpacks to more than is allowed")
     for item in items:
         _refuse_member(wheel.name, item)
     twice = [name for name, count in Counter(i.filename for i in items).items() if count > 1]
     if twice:
-        raise Stalled("InvalidWheel", f"{wheel.name} holds {twice[0][:300]!r} twice")
+        raise Stalled(Reason.INVALID_WHEEL, f"{wheel.name} holds {twice[0][:300]!r} twice")
 
 
 def _refuse_member(wheel: str, item: zipfile.ZipInfo) -> None:
     name = item.filename
     parts = re.split(r"[/\\]", name)
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        raise Stalled("UnsafeWheel", f"{wheel} holds {name[:300]!r}, outside of it")
+        raise Stalled(Reason.UNSAFE_WHEEL, f"{wheel} holds {name[:300]!r}, outside of it")
     if stat.S_ISLNK(item.external_attr >> 16):
-        raise Stalled("UnsafeWheel", f"{wheel} holds a symlink, {name[:300]!r}")
+        raise Stalled(Reason.UNSAFE_WHEEL, f"{wheel} holds a symlink, {name[:300]!r}")
     if item.compress_type not in COMPRESSIONS:
         raise Stalled(
-            "UnsafeWheel", f"{wheel} packs {name[:300]!r} in a way that wheels may not: use deflate"
+            Reason.UNSAFE_WHEEL,
+            f"{wheel} packs {name[:300]!r} in a way that wheels may not: use deflate",
         )
     if len(parts) > 1 and parts[-2].endswith(".dist-info") and item.file_size > DIST_INFO_LIMIT:
         raise Stalled(
-            "UnsafeWheel",
+            Reason.UNSAFE_WHEEL,
             f"{wheel} holds metadata of more than {DIST_INFO_LIMIT >> 20} MiB, {name[:300]!r}",
         )
     sizes = [len(part.encode(errors="surrogatepass")) for part in parts]
     if max(sizes) > NAME_LIMIT or sum(sizes) + len(sizes) > PATH_LIMIT:
         raise Stalled(
-            "InvalidWheel",
+            Reason.INVALID_WHEEL,
             f"{wheel} holds a name of more than {NAME_LIMIT} bytes, or a path of more than "
             f"{PATH_LIMIT}, which no file system takes: {name[:80]!r}…",
         )
     if any(ord(character) < 32 for character in name):
-        raise Stalled("InvalidWheel", f"{wheel} holds {name[:300]!r}, which is not a file name")
+        raise Stalled(
+            Reason.INVALID_WHEEL, f"{wheel} holds {name[:300]!r}, which is not a file name"
+        )

@@ -19,6 +19,7 @@ from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.resolve.uv_errors import untrusted
 from reconciler.certificates import distrusts
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
 
 FETCHING = 3600.0  # seconds per download
@@ -53,7 +54,7 @@ def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path, limit: int) -
         digest = _download(job, wheel, upstream, temp, limit)
         if digest != wheel.sha256:
             raise Stalled(
-                "HashMismatch",
+                Reason.HASH_MISMATCH,
                 f"{wheel.filename} from {upstream.name} has SHA-256 {digest[:16]}…, the lock says "
                 f"{wheel.sha256[:16]}…; it was replaced on the index. If that is right, run "
                 f"`groundcrew refresh {job.environment}`",
@@ -86,7 +87,7 @@ def compile_entry(
         raise disk_full()
     if ended.timed_out:
         raise Stalled(
-            "CompileTimeout",
+            Reason.COMPILE_TIMEOUT,
             f"compiling took longer than {timeout:g} s; raise builder.build_timeout",
         )
 
@@ -96,10 +97,12 @@ def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int
     try:
         with upstream.open(wheel.url) as answer:
             if answer.status_code in (401, 403):
-                raise Retryable("IndexDenied", f"index {upstream.name} refuses the credentials")
+                raise Retryable(
+                    Reason.INDEX_DENIED, f"index {upstream.name} refuses the credentials"
+                )
             if answer.status_code != 200:
                 raise Retryable(
-                    "IndexUnreachable", f"index {upstream.name} answers {answer.status_code}"
+                    Reason.INDEX_UNREACHABLE, f"index {upstream.name} answers {answer.status_code}"
                 )
             with temp.open("xb") as file:
                 for chunk in answer.iter_bytes():
@@ -107,13 +110,13 @@ def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int
                     size += len(chunk)
                     if size > limit:
                         raise Stalled(
-                            "TooLarge",
+                            Reason.TOO_LARGE,
                             f"{wheel.filename} from {upstream.name} is larger than {limit} bytes "
                             f"(builder.file_bytes)",
                         )
                     if time.monotonic() > deadline:
                         raise Retryable(
-                            "IndexUnreachable",
+                            Reason.INDEX_UNREACHABLE,
                             f"index {upstream.name} has not sent {wheel.filename} within "
                             f"{FETCHING:.0f} s",
                         )
@@ -123,7 +126,7 @@ def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int
         if distrusts(error):
             raise untrusted(upstream.name) from error
         raise Retryable(
-            "IndexUnreachable", f"index {upstream.name}: {job.clean(str(error))}"
+            Reason.INDEX_UNREACHABLE, f"index {upstream.name}: {job.clean(str(error))}"
         ) from error
     return digest.hexdigest()
 

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from reconciler.builder.build_job import Job
-from reconciler.builder.build_output import FAILED, causes
+from reconciler.builder.build_output import causes
 from reconciler.builder.executor.protocol import Workshop
 from reconciler.builder.local_disk import disk_full, ran_out_of_disk
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 
@@ -85,13 +86,17 @@ class WheelMaker:
         wheels = [p for p in wheels if p.is_file() and not p.is_symlink()]
         if ended.timed_out:
             message = f"it took longer than {self.settings.build_timeout:g} s"
-            raise Stalled(FAILED, f"{source.name} does not build a wheel: {message}", source.place)
+            raise Stalled(
+                Reason.PACKAGE_BUILD_FAILED,
+                f"{source.name} does not build a wheel: {message}",
+                source.place,
+            )
         if ended.was_killed:
             message = f"{source.name} does not build a wheel: its build {ended.manner}"
-            raise Stalled(FAILED, message, source.place)
+            raise Stalled(Reason.PACKAGE_BUILD_FAILED, message, source.place)
         if ended.code != 0 or len(wheels) != 1:
             message = f"{source.name} does not build a wheel: {causes(ended.output)}"
-            raise Stalled(FAILED, message, source.place)
+            raise Stalled(Reason.PACKAGE_BUILD_FAILED, message, source.place)
         return wheels[0]
 
 

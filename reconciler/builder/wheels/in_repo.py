@@ -15,7 +15,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.build_job import Job
-from reconciler.builder.build_output import FAILED
 from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.local_disk import disk_error
 from reconciler.builder.resolve.lock import InRepoWheel
@@ -24,6 +23,7 @@ from reconciler.builder.wheels.download import sha256_of
 from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
 from reconciler.core.definitions import Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.isolation import TooExpensive, read_for
 
@@ -76,7 +76,7 @@ class InRepo:
             raise Stalled(error.reason, words, package.place) from error
         if canonicalize_name(name) != package.name:
             raise Stalled(
-                "PackageBuildFailed",
+                Reason.PACKAGE_BUILD_FAILED,
                 f"{package.path} builds {name}, but the requirement calls it {package.name}; use "
                 f"the same name",
                 package.place,
@@ -125,7 +125,7 @@ class InRepo:
             made = Source(source, package.path, place)
             wheel = self.maker.make(job, recipe, runtime, made, work, index)
         except Stalled as error:
-            if has_version or error.reason != FAILED:
+            if has_version or error.reason is not Reason.PACKAGE_BUILD_FAILED:
                 raise
             version = f"0.0+g{package.tree[:10]}"
             job.say(f"{package.path} may take its version from git; building it as {version}")
@@ -191,7 +191,7 @@ def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
             continue  # uv reports what is wrong with it
         if parsed.url is not None:
             raise Stalled(
-                "NotAllowed",
+                Reason.NOT_ALLOWED,
                 f"{package.path} depends on {parsed.name} by an address; write "
                 f"{parsed.name}>=version in its dependencies, or add it to the repo's packages",
                 package.place,
@@ -225,7 +225,7 @@ def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
 def _invalid(package: SourcePackage, words: str) -> Stalled:
     """Return the error for an invalid wheel."""
     return Stalled(
-        "InvalidWheel",
+        Reason.INVALID_WHEEL,
         f"{package.path} builds a wheel that is not sound: {words[:500]}; look at its build "
         f"backend",
         package.place,

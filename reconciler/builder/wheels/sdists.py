@@ -19,6 +19,7 @@ from reconciler.builder.wheels.download import fetch
 from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 
@@ -80,10 +81,10 @@ class Sdists:
             found, version, _, _ = parse_wheel_filename(made.name)
         except InvalidWheelFilename as error:
             words = f"{wanted.filename} builds a wheel with a wrong name: {str(error)[:300]}"
-            raise Stalled("PackageBuildFailed", words, place) from error
+            raise Stalled(Reason.PACKAGE_BUILD_FAILED, words, place) from error
         if (canonicalize_name(found), str(version)) != (wanted.name, wanted.version):
             raise Stalled(
-                "PackageBuildFailed",
+                Reason.PACKAGE_BUILD_FAILED,
                 f"{wanted.filename} builds {made.name}, which is not {wanted.name} "
                 f"{wanted.version}",
                 place,
@@ -97,7 +98,7 @@ def refusal(
     """Return the error that says why a package is not built."""
     words = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
     return Stalled(
-        "SourceBuildRefused",
+        Reason.SOURCE_BUILD_REFUSED,
         f"{name} {version} has no wheel for {runtime.python_tag} on {runtime.platform}; choose a "
         f"version that has one, {words}",
         place,

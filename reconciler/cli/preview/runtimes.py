@@ -19,6 +19,7 @@ from reconciler.api import contract
 from reconciler.cli.exit_codes import Misuse
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Records
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.http_client import Client
 
@@ -98,13 +99,13 @@ def _fetch(address: httpx.URL) -> bytes:
             client.stream("GET", address, headers=headers) as answer,
         ):
             if answer.status_code != httpx.codes.OK:
-                raise Retryable("RuntimesUnreachable", _refused(shown, answer.status_code))
+                raise Retryable(Reason.RUNTIMES_UNREACHABLE, _refused(shown, answer.status_code))
             return http_client.read(answer, LIMIT)
     except http_client.TooLarge as error:
         raise Misuse(f"{shown} sends more than {LIMIT} bytes; is it the right one?") from error
     except httpx.HTTPError as error:
         raise Retryable(
-            "RuntimesUnreachable",
+            Reason.RUNTIMES_UNREACHABLE,
             f"{shown} does not give the runtimes ({error or type(error).__name__}); check the "
             f"address, and that it is reached from here",
         ) from error

@@ -36,6 +36,7 @@ from reconciler.builder.executor.protocol import Ended
 from reconciler.builder.index.proxy import Indexes
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import GroundcrewError, Retryable
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Image
 from reconciler.settings import KubernetesSettings
 
@@ -283,7 +284,9 @@ class JobWorkshop:
     def _run(self, session: Session, job: Job, command: Command) -> Ended:
         work = command.folder
         if not work.is_relative_to(session.folder):
-            raise Retryable("JobLost", f"the Job of {job.key} was ended; building in a new one")
+            raise Retryable(
+                Reason.JOB_LOST, f"the Job of {job.key} was ended; building in a new one"
+            )
         try:
             (work / "tmp").mkdir(parents=True, exist_ok=True)
             if user_of(self.image, self.sessions.settings.jobs) != os.getuid():
@@ -296,7 +299,7 @@ class JobWorkshop:
             if not session.closed:
                 raise
             raise Retryable(
-                "JobLost", f"the Job of {job.key} was ended; building in a new one"
+                Reason.JOB_LOST, f"the Job of {job.key} was ended; building in a new one"
             ) from error
 
 

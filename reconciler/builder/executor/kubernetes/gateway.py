@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from reconciler.builder.index.proxy import Indexes, LoggedErrors, send
 from reconciler.core.errors import Stalled
+from reconciler.core.reasons import Reason
 
 LOOPBACK = "127.0.0.1"
 
@@ -54,7 +55,7 @@ class Gateway:
                     self._server = _Server((self._host, self._port), _handler(self._served))
                 except OSError as error:
                     raise Stalled(
-                        "IndexPortTaken",
+                        Reason.INDEX_PORT_TAKEN,
                         f"cannot listen on {self._host}:{self._port} for the Jobs of builds "
                         f"({error.strerror}); set kubernetes.jobs.index_port",
                     ) from error

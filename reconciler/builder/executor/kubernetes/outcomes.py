@@ -11,11 +11,11 @@ from reconciler.builder.executor.kubernetes.manifest import CONTAINER
 from reconciler.cluster.connection import Json
 from reconciler.cluster.diagnose import diagnose, ending
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
+from reconciler.core.reasons import Reason
 from reconciler.settings import JobSettings
 
 RETRY = "then `groundcrew retry` the environment"
 EARLY = 2.0  # seconds by which Kubernetes may end a Job before its deadline: it keeps whole seconds
-NO_NODE = "Unschedulable"  # while a cluster grows, that resolves by itself
 
 
 def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> GroundcrewError:
@@ -27,26 +27,26 @@ def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> Grou
     said = " ".join(str(status.get("message") or status.get("reason") or "").split())[:300]
     if terminated.get("reason") == "OOMKilled":
         return Stalled(
-            "JobOutOfMemory",
+            Reason.JOB_OUT_OF_MEMORY,
             f"Job {name} was ended: {ending(worker)}; raise kubernetes.jobs.memory (now "
             f"{settings.memory}) or let the build need less, {RETRY}",
         )
     if status.get("reason") == "Evicted" and _exceeds_limit(said):
         return Stalled(
-            "JobOutOfDisk",
+            Reason.JOB_OUT_OF_DISK,
             f"Job {name} was ended: {said}; raise kubernetes.jobs.scratch (now "
             f"{settings.scratch}) or let the build need less, {RETRY}",
         )
     if age >= settings.deadline - EARLY or status.get("reason") == "DeadlineExceeded":
         return Stalled(
-            "JobDeadline",
+            Reason.JOB_DEADLINE,
             f"Job {name} was ended: it took longer than kubernetes.jobs.deadline "
             f"({settings.deadline:g} s); raise that or let the build do less, {RETRY}",
         )
     if pod is None:
-        return Retryable("JobLost", f"Job {name} was deleted; building in a new one")
+        return Retryable(Reason.JOB_LOST, f"Job {name} was deleted; building in a new one")
     words = said or (ending(worker) if terminated else "its pod has ended")
-    return Retryable("JobLost", f"Job {name} was lost ({words}); building anew")
+    return Retryable(Reason.JOB_LOST, f"Job {name} was lost ({words}); building anew")
 
 
 def _exceeds_limit(message: str) -> bool:
@@ -55,16 +55,16 @@ def _exceeds_limit(message: str) -> bool:
     return bool(verb) and " limit" in rest
 
 
-def hindrance(pod: Json | None, events: Iterable[Json]) -> tuple[str, str]:
-    """Return (reason, text) of what keeps a Job from starting; both "" if nothing is known.
+def hindrance(pod: Json | None, events: Iterable[Json]) -> tuple[Reason | None, str]:
+    """Return (reason, text) of what keeps a Job from starting; (None, "") if nothing is known.
 
     `events` are events of the Job that say why it got no pod: a quota, a policy, a limit range.
     """
     if pod is not None:
         found = diagnose(pod)
-        return (found.reason, found.message) if found is not None else ("", "")
+        return (found.reason, found.message) if found is not None else (None, "")
     newest = max(events, key=lambda e: str(e.get("lastTimestamp") or ""), default=None)
     if newest is None:
-        return "", ""
+        return None, ""
     said = " ".join(str(newest.get("message") or "").split())[:400]
-    return "FailedCreate", f"Kubernetes makes no pod for it: {said}"
+    return Reason.FAILED_CREATE, f"Kubernetes makes no pod for it: {said}"

@@ -38,6 +38,7 @@ from reconciler.builder.executor.kubernetes.startup import Startup
 from reconciler.builder.executor.protocol import Ended
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.errors import Cancelled, GroundcrewError, Retryable
+from reconciler.core.reasons import Reason
 from reconciler.settings import JobSettings
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,9 @@ class Session:
             lane = self._free.get(timeout=command.timeout + SLACK)
         except queue.Empty:
             self._running -= 1
-            raise Retryable("JobSilent", f"Job {self.name} does not answer; it is ended") from None
+            raise Retryable(
+                Reason.JOB_SILENT, f"Job {self.name} does not answer; it is ended"
+            ) from None
         except BaseException:
             self._running -= 1
             raise
@@ -149,7 +152,7 @@ class Session:
                 if self._look(now - begun) and not running_since:
                     running_since = now
             if running_since and now - running_since > command.timeout + SLACK:
-                raise Retryable("JobSilent", f"Job {self.name} does not answer; it is ended")
+                raise Retryable(Reason.JOB_SILENT, f"Job {self.name} does not answer; it is ended")
             if job.cancelled.wait(LOOK):
                 raise Cancelled
 
@@ -175,7 +178,7 @@ class Session:
         """Wait for the pod. Raises Retryable once it has had its time."""
         why = self._startup.late(pod, waited, self._require_job)
         if why:
-            raise Retryable("JobNotStarted", why)
+            raise Retryable(Reason.JOB_NOT_STARTED, why)
 
     def _require_job(self) -> None:
         if self._over():
@@ -190,7 +193,9 @@ class Session:
     def _check(self) -> None:
         """Raise Retryable if the session was ended."""
         if self.closed:
-            raise Retryable("JobLost", f"Job {self.name} was ended; the build goes on in a new one")
+            raise Retryable(
+                Reason.JOB_LOST, f"Job {self.name} was ended; the build goes on in a new one"
+            )
 
     def _listen(self) -> None:
         """Check that the worker answers the daemon's signs of life: its node may have vanished."""
@@ -198,7 +203,7 @@ class Session:
         if answered != self._answered or self._heard == 0.0:
             self._answered, self._heard = answered, time.monotonic()
         if time.monotonic() - self._heard > self._settings.idle:
-            raise Retryable("JobSilent", f"Job {self.name} is silent; building in a new one")
+            raise Retryable(Reason.JOB_SILENT, f"Job {self.name} is silent; building in a new one")
 
     def _over(self) -> bool:
         """Return True if the Job is gone or has ended."""

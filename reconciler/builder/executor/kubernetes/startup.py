@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.builder.executor.kubernetes.outcomes import NO_NODE, hindrance
+from reconciler.builder.executor.kubernetes.outcomes import hindrance
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.connection import Json
 from reconciler.core.errors import GroundcrewError
+from reconciler.core.reasons import Reason
 
 QUERY_INTERVAL = 3.0  # seconds between two queries about a Job that has no pod
 START_PATIENCE = 10.0  # seconds in which an obstacle to a start may disappear by itself
@@ -55,7 +56,7 @@ class Startup:
         elif not self._hindered:
             self._hindered = now
         limits = self.cluster.limits
-        patience = limits.schedule_timeout if reason == NO_NODE else START_PATIENCE
+        patience = limits.schedule_timeout if reason is Reason.UNSCHEDULABLE else START_PATIENCE
         is_late = waited > self.timeout or (self._hindered and now - self._hindered > patience)
         if not is_late:
             return ""

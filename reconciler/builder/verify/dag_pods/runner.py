@@ -30,6 +30,7 @@ from reconciler.cluster.cluster import Cluster
 from reconciler.core.definitions import Instance, KubernetesTarget, Place
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import DagCheck
+from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.documents import Malformed
 from reconciler.isolation import TooExpensive, read_for
@@ -83,7 +84,7 @@ class DagPods:
         for file, verdict, traceback in judgement.against:
             job.say(traceback)
             what = f"the DAG {file} of instance {instance.name} {verdict}" if file else verdict
-            raise Stalled("VerificationFailed", what, place)
+            raise Stalled(Reason.VERIFICATION_FAILED, what, place)
         return judgement.check
 
     def _parse(
@@ -141,7 +142,7 @@ class _Run:
         try:
             self.cluster.create("jobs", namespace, manifest)
         except Away as error:
-            if error.reason != "Forbidden":
+            if error.reason is not Reason.FORBIDDEN:
                 raise
             raise Unseen(
                 f"the daemon may not make Jobs in namespace {namespace}: leave verifyDags of the "
@@ -164,9 +165,11 @@ class _Run:
             if pod is not None and phase in ("Succeeded", "Failed"):
                 return self._ended(pod)
             if pod is not None and pod["metadata"].get("deletionTimestamp"):
-                raise Retryable("JobLost", f"Job {self.name} was lost; parsing the DAGs anew")
+                raise Retryable(Reason.JOB_LOST, f"Job {self.name} was lost; parsing the DAGs anew")
             if self.seen and pod is None:
-                raise Retryable("JobLost", f"Job {self.name} was deleted; parsing the DAGs anew")
+                raise Retryable(
+                    Reason.JOB_LOST, f"Job {self.name} was deleted; parsing the DAGs anew"
+                )
             self.seen = self.seen or pod is not None
             if phase != "Running":
                 why = startup.late(pod, time.monotonic() - self.begun, self._require_job)
@@ -203,7 +206,7 @@ class _Run:
 
     def _require_job(self) -> None:
         if self.cluster.get("jobs", self.target.namespace, self.name) is None:
-            raise Retryable("JobLost", f"Job {self.name} was deleted; parsing the DAGs anew")
+            raise Retryable(Reason.JOB_LOST, f"Job {self.name} was deleted; parsing the DAGs anew")
 
 
 def sweep(
