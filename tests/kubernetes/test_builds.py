@@ -45,6 +45,23 @@ def test_the_whole_way_of_a_build(bench: JobBench) -> None:
     assert not list((bench.share.root / "staging").iterdir())
 
 
+def test_a_job_is_given_the_pins_and_variables_of_the_build(bench: JobBench) -> None:
+    """A backend in a pod gets the pinned build requirement and the variable, as in the sandbox."""
+    for version in ("1.0", "2.0"):
+        make_wheel(bench.public.folder, "helper", version)
+    seen = "import helper, os\nSEEN = f\"{helper.__version__} {os.environ.get('CFLAGS')}\"\n"
+    seen += "open('acme_own/seen.py', 'w').write(SEEN)\n"
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=seen)
+    project = bench._trees[own.tree] / "pyproject.toml"
+    project.write_text(project.read_text().replace("requires = []", 'requires = ["helper"]'))
+    given = {"build_constraints": ("helper<2",), "build_env": (("CFLAGS", "-O1"),)}
+    job = bench.job()
+    pinned = bench.build(bench.recipe(own, **given), job)
+    assert bench.paths(pinned)["acme_own/seen.py"] == "1.0 -O1"
+    newest = bench.build(bench.recipe(own), job)
+    assert bench.paths(newest)["acme_own/seen.py"] == "2.0 None"
+
+
 def test_the_inventory_is_the_images_and_asked_once(bench: JobBench) -> None:
     """The runtime is that of the interpreter in the pod; a known image starts no Job."""
     assert bench.runtime.image == bench.image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -11,9 +12,11 @@ from reconciler.core.accept import pruned
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
     Broken,
+    Checks,
     Definitions,
     Environment,
     Finding,
+    Index,
     Instance,
     Place,
     Recipe,
@@ -246,11 +249,41 @@ def _asked(recipe: Recipe) -> dict[str, None]:
     ]
     for path, text in recipe.constraints:
         lines += [f"{line} ({path})" for line in text.split("\n") if line.strip()]
-    lines += [f"file {f.jar or f.url} {f.sha256[:12]}" for f in recipe.files]
+    lines += [
+        f"file {f.jar or f.url} {f.sha256[:12]} at {f.target}, mode {f.mode:o}"
+        for f in recipe.files
+    ]
     lines += [f"env {key}={value}" for key, value in recipe.env]
     lines += [f"source build of {name}" for name in recipe.source_builds]
-    lines += [f"index {i.name} {i.url} for {', '.join(i.packages)}" for i in recipe.indexes]
+    lines += [f"build requirement {line}" for line in recipe.build_constraints]
+    lines += [f"build env {key}={value}" for key, value in recipe.build_env]
+    lines += [_index_line(index) for index in recipe.indexes]
+    lines += _check_lines(recipe.checks)
     return dict.fromkeys(lines)
+
+
+def _index_line(index: Index) -> str:
+    """Return a line that differs with everything that says how an index is read."""
+    line = f"index {index.name} {index.url} for {', '.join(index.packages)}"
+    if index.credentials:
+        line += f", with the secret {index.credentials}"
+    if index.ca_bundle:
+        line += f", trusting {hashlib.sha256(index.ca_bundle.encode()).hexdigest()[:12]}"
+    return line
+
+
+def _check_lines(checks: Checks) -> list[str]:
+    """Return the lines of what a verification is asked to look at."""
+    lines = [f"check that {name} imports" for name in checks.imports]
+    lines += [f"check without {glob}" for glob in checks.exclude]
+    for path, text in checks.dags:
+        lines.append(f"check DAG {path} {hashlib.sha256(text.encode()).hexdigest()[:12]}")
+    if checks.timeout != Checks().timeout:
+        lines.append(f"check within {checks.timeout:g} s")
+    lines += [
+        f"check that {limit.measure.key} is at most {limit.most:g}" for limit in checks.budget
+    ]
+    return lines
 
 
 SHORT_TREE = 10  # digits of an in-repo package's tree
