@@ -56,10 +56,11 @@ test-fast: test-tools setup ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 # In separate namespaces: its mounts and processes end with it, and it sees no other daemon's Airflow.
-chaos: setup ## Kill the daemon and break what is around it, over and over (root; MINUTES=5 SEED=…)
+chaos: setup ## Kill the daemon and break what is around it, over and over (root; MINUTES=5 SEED=… FAULTS=more in each round)
 	scripts/install-test-tools
 	unshare --mount --pid --fork --kill-child --mount-proc \
-	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(FAULTS),--more-faults $(FAULTS))
 
 fuzz: setup ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some, SEED=…)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)

@@ -33,11 +33,12 @@ REPORT_INTERVAL = 60.0  # seconds
 class Soak:
     """Lanes that run in parallel until the time is over or one of them finds a broken promise."""
 
-    def __init__(self, root: Path, seed: int, minutes: float) -> None:
+    def __init__(self, root: Path, seed: int, minutes: float, more_faults: int) -> None:
         self.counts = Counts()
         self.broken: list[str] = []
         self._root = root
         self._seed = seed
+        self._more_faults = more_faults
         self._deadline = time.monotonic() + minutes * 60.0
 
     def run(self, names: list[str]) -> None:
@@ -55,7 +56,8 @@ class Soak:
     def _play(self, name: str) -> None:
         kind, _, number = name.partition("-")
         del number
-        lane = LANES[kind](self._root / name, f"{self._seed}/{name}", self.counts)
+        seed = f"{self._seed}/{name}"
+        lane = LANES[kind](self._root / name, seed, self.counts, self._more_faults)
         try:
             lane.prepare()
             while time.monotonic() < self._deadline and not self.broken:
@@ -81,13 +83,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=None, help="repeat the choices of a run")
     parser.add_argument("--lanes", nargs="*", default=list(LANES), help="`one-2` is a second one")
+    words = "faults other than kills in each round, besides its own"
+    parser.add_argument("--more-faults", type=int, default=0, help=words)
     given = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("this mounts file systems: run it as root")
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
     root = Path(tempfile.mkdtemp(prefix="groundcrew-chaos-"))
     _say(f"seed {seed}, {given.minutes:g} minutes, lanes: {', '.join(given.lanes)}")
-    soak = Soak(root, seed, given.minutes)
+    soak = Soak(root, seed, given.minutes, given.more_faults)
     soak.run(given.lanes)
     _say(*soak.counts.lines())
     if soak.broken:

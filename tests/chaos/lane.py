@@ -39,11 +39,13 @@ DAY = 86400.0
 class Lane(ABC):
     """Lane that plays rounds: commit a version, let something fail, wait until all is done, check.
 
-    All choices come from `seed`. `close` must always be called.
+    All choices come from `seed`. Each round has `more_faults` faults besides its disturbance.
+    `close` must always be called.
     """
 
-    def __init__(self, root: Path, seed: str, counts: Counts) -> None:
+    def __init__(self, root: Path, seed: str, counts: Counts, more_faults: int = 0) -> None:
         self.random = Random(seed)
+        self._more_faults = more_faults
         self.counts = counts
         self.root = root
         self.log = root / "log"
@@ -86,6 +88,10 @@ class Lane(ABC):
         """Let something fail while daemons deliver the version that was just committed."""
 
     @abstractmethod
+    def faults(self) -> list[Callable[[Asked], None]]:
+        """Return the faults other than kills that may happen in its environment."""
+
+    @abstractmethod
     def go_on(self) -> None:
         """Let daemons work without faults, for a while or until nothing is left to do."""
 
@@ -96,7 +102,13 @@ class Lane(ABC):
     def round(self) -> None:
         """Play one round. Raises AssertionError if a promise is broken."""
         (asked,) = self.random.choices(list(OFTEN), list(OFTEN.values()))
-        self.play(asked, lambda: self.disturb(asked))
+
+        def disturb() -> None:
+            self.disturb(asked)
+            for _ in range(self._more_faults):
+                self.random.choice(self.faults())(asked)
+
+        self.play(asked, disturb)
 
     def play(self, asked: Asked, disturb: Callable[[], object]) -> None:
         """Commit a version, disturb its way, wait until the site is at rest, check the promises."""

@@ -76,7 +76,7 @@ class OneDaemon(Lane):
         self.random.choice(choices)(asked)
 
     def faults(self) -> list[Callable[[Asked], None]]:
-        """Return the faults that may happen in its environment."""
+        """Return faults of the disks and of git."""
         return [self._disk_full, self._disk_read_only, self._git_cut]
 
     # -------------------------------------------------------------------------------- kills

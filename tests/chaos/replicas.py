@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 
@@ -52,7 +53,8 @@ class Replicas(Lane):
         self.rest()
 
     def _begin(self, failpoint: str = "", *, freezes: bool = False) -> None:
-        """Start both; they die or freeze at the failpoint."""
+        """Start both, in place of those that run; they die or freeze at the failpoint."""
+        self.rest()
         self.daemons = [self._start(n, failpoint, freezes) for n in range(2)]
 
     def _start(self, number: int, failpoint: str = "", freezes: bool = False) -> ForkServerProcess:
@@ -85,15 +87,16 @@ class Replicas(Lane):
 
     def disturb(self, asked: Asked) -> None:
         """Kill, freeze or cut off the leader."""
-        del asked
-        self.random.choice([
-            self._kill, self._kill_at_a_point, self._freeze, self._freeze_at_a_point,
-            self._restart_database, self._cut_git,
-        ])()  # fmt: skip
+        choices = [self._kill, self._kill_at_a_point, *self.faults()]
+        self.random.choice(choices)(asked)
+
+    def faults(self) -> list[Callable[[Asked], None]]:
+        """Return freezes, and faults of the database and of git."""
+        return [self._freeze, self._freeze_at_a_point, self._restart_database, self._cut_git]
 
     # -------------------------------------------------------------------------------- kills
 
-    def _kill(self) -> None:
+    def _kill(self, _: Asked) -> None:
         self._begin()
         seconds = self.random.uniform(0.0, 4.0)
         self.now = f"kill -9 of the leader after {seconds:.2f} s"
@@ -103,7 +106,7 @@ class Replicas(Lane):
         leader.join()
         self.counts.killed("the leader, at random")
 
-    def _kill_at_a_point(self) -> None:
+    def _kill_at_a_point(self, _: Asked) -> None:
         """Kill the leader at a failpoint, and its successor at the same one."""
         point = self.random.choice(POINTS)
         self.now = f"kill -9 of each leader at {point}"
@@ -127,7 +130,7 @@ class Replicas(Lane):
 
     # ------------------------------------------------------------------------------- freezes
 
-    def _freeze(self) -> None:
+    def _freeze(self, _: Asked) -> None:
         self._begin()
         seconds = self.random.uniform(0.0, 4.0)
         self.now = f"freeze the leader after {seconds:.2f} s"
@@ -135,10 +138,11 @@ class Replicas(Lane):
         time.sleep(seconds)
         self._thaw(leader)
 
-    def _freeze_at_a_point(self) -> None:
+    def _freeze_at_a_point(self, _: Asked) -> None:
         """Freeze the leader at a failpoint; the other replica has none."""
         point = self.random.choice(POINTS)
         self.now = f"freeze the leader at {point}"
+        self.rest()
         frozen = self._start(0, point, freezes=True)
         self.daemons = [frozen]
         self._leader()
@@ -190,7 +194,7 @@ class Replicas(Lane):
 
     # ------------------------------------------------------------------------------- faults
 
-    def _restart_database(self) -> None:
+    def _restart_database(self, _: Asked) -> None:
         self._begin()
         mode = self.random.choice(["fast", "immediate"])
         before, away = self.random.uniform(0.0, 4.0), self.random.uniform(0.0, 2 * LEASE_TTL)
@@ -202,7 +206,8 @@ class Replicas(Lane):
         self.postgres.start()
         self.counts.failed(f"PostgreSQL: restarted ({mode})")
 
-    def _cut_git(self) -> None:
+    def _cut_git(self, asked: Asked) -> None:
+        del asked
         self.now = "git: cut"
         before = self.git.cuts
         self.git.cut_after(*(self.random.randint(0, 2000) for _ in range(3)))
