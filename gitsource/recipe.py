@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from urllib.parse import urlsplit
 
@@ -60,6 +60,9 @@ ARCHIVES = (
     ".deb", ".rpm", ".xz", ".bz2", ".zst",
 )  # fmt: skip
 """Suffixes of archives; a file that only .gz compresses is decompressed."""
+PACKAGE_FILES = 20_000  # files of one in-repo package
+REQUIREMENT = tuple(field.name for field in fields(Requirement) if field.name != "place")
+"""Fields of a requirement that determine a build: all of them are texts."""
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
 TEXTS_LIMIT = 2 << 20  # bytes of all of them in one environment, counted whenever they are named
 
@@ -162,6 +165,10 @@ class Merge:
         for entry in entries:
             if self._is_refused(entry, place):
                 return False
+        if len(entries) > PACKAGE_FILES:
+            words = f"{path} has {len(entries)} files; a package may have {PACKAGE_FILES}"
+            self.wrong(place, "TooLarge", words)
+            return False
         if sum(e.size for e in entries) > self.limits.package:
             self.wrong(
                 place,
@@ -312,16 +319,18 @@ class Merge:
 
 def recipe_digest(recipe: Recipe) -> str:
     """Return the SHA-256 of what determines the build, without places, which do not matter."""
-    document = RECIPE.dump_python(recipe)  # many times as fast as dataclasses.asdict
+    # Many times as fast as dataclasses.asdict; and there may be many requirements.
+    document = RECIPE.dump_python(replace(recipe, requirements=()))
     del document["digest"], document["checks"]["budget"], document["internal"]
     if not document["checks"]["exclude"]:  # so that a default changes nothing
         del document["checks"]["exclude"]
     for key in ("build_constraints", "build_env"):
         if not document[key]:
             del document[key]
-    for item in (*document["requirements"], *document["packages"]):
-        del item["place"]
-    document["requirements"] = sorted(document["requirements"], key=lambda r: r["text"])
+    for package in document["packages"]:
+        del package["place"]
+    rows = ({name: getattr(r, name) for name in REQUIREMENT} for r in recipe.requirements)
+    document["requirements"] = sorted(rows, key=lambda row: str(row["text"]))
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

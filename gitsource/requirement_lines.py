@@ -66,10 +66,12 @@ def _spaced(text: str) -> str:
 
 def in_repo(text: str) -> InRepo | None:
     """Return the in-repo package that a requirement names, or None for any other requirement."""
-    name, at, path = text.partition("@")
-    match = NAMED.fullmatch(_spaced(name))
+    name, _, path = text.partition("@")
     path = path.strip()
-    if not at or match is None or not path.startswith("."):
+    if not path.startswith("."):
+        return None
+    match = NAMED.fullmatch(_spaced(name))
+    if match is None:
         return None
     extras = [extra.strip() for extra in (match[2] or "").split(",") if extra.strip()]
     if not all(EXTRA.fullmatch(extra) for extra in extras):

@@ -45,7 +45,7 @@ class Siblings:
 
     def mistakes(self, requirements: Iterable[Requirement]) -> Iterator[tuple[Place, str]]:
         """Yield each place where such a package is needed, and what to write there."""
-        for requirement in requirements:
+        for requirement in requirements if self.internal else ():
             name = name_of(requirement.text)
             if requirement.package is None and name in self.internal:
                 yield requirement.place, self._advice(name)

@@ -271,6 +271,23 @@ def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
     assert broken.by(known) == found, "so it is not deleted"
 
 
+# --------------------------------------------------------------------------- packages of the repo
+
+
+def test_a_package_has_a_number_of_files(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each build writes them to disk, and a commit may have millions that are empty."""
+    write(repo, "teams/red/own/pyproject.toml", "[project]\nname = 'own'\n")
+    for number in range(3):
+        write(repo, f"teams/red/own/own/m{number}.py", "")
+    text = ENVIRONMENT.replace("[humanize]", '["own @ ./own"]')
+    monkeypatch.setattr(recipe, "PACKAGE_FILES", 3)
+    found = refused(repo, text)
+    assert (found.reason, found.place.line) == ("TooLarge", 5)
+    assert "has 4 files; a package may have 3" in found.message
+    monkeypatch.setattr(recipe, "PACKAGE_FILES", 4)
+    assert validate(repo)[0].environments["one"].recipe.packages
+
+
 # -------------------------------------------------------------------------- environment variables
 
 
