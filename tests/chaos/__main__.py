@@ -83,8 +83,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=None, help="repeat the choices of a run")
     parser.add_argument("--lanes", nargs="*", default=list(LANES), help="`one-2` is a second one")
-    words = "faults other than kills in each round, besides its own"
-    parser.add_argument("--more-faults", type=int, default=0, help=words)
+    purpose = "faults other than kills in each round, besides its own"
+    parser.add_argument("--more-faults", type=int, default=0, help=purpose)
     given = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("this mounts file systems: run it as root")
