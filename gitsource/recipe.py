@@ -167,7 +167,7 @@ class Merge:
                 return False
         if len(entries) > PACKAGE_FILES:
             words = f"{path} has {len(entries)} files; a package may have {PACKAGE_FILES}"
-            self.wrong(place, "TooLarge", words)
+            self.wrong(place, Reason.TOO_LARGE, words)
             return False
         if sum(e.size for e in entries) > self.limits.package:
             self.wrong(
