@@ -21,6 +21,7 @@ from sqlalchemy import event
 
 from benchmarks.rows import Row
 from reconciler.core.model import Change
+from reconciler.core.waits import Wait, WaitOn
 from tests.fakes.fleet import builds, digest, name_of, place_package
 from tests.harness.pages import READER, Served
 
@@ -129,7 +130,9 @@ def _changing(served: Served, ended: threading.Event) -> None:
     assert lease is not None
     while not ended.wait(1.0):
         record = served.store.load().instances[name_of(0)]
-        served.store.write(lease, Change(instances=(replace(record, wait=f"{time.time()}"),)))
+        served.store.write(
+            lease, Change(instances=(replace(record, wait=Wait(WaitOn.WAVE, f"{time.time()}")),))
+        )
 
 
 def _row(measure: str, value: float) -> Row:

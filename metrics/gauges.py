@@ -15,7 +15,6 @@ from reconciler.core.phases import ActivationPhase, BuildPhase, Step
 from reconciler.core.reasons import Reason
 from reconciler.core.states import OF_BUILDS, STRAYS
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
-from reconciler.core.waits import waits_on
 
 BACK = frozenset(
     {ActivationPhase.ROLLING_BACK, ActivationPhase.ROLLED_BACK, ActivationPhase.DEGRADED}
@@ -83,9 +82,9 @@ def _instances(status: Status, records: Records) -> Iterator[Metric]:
         "Reason why a pending activation waits; always 1.",
         ["instance", "team", "on"],
         (
-            ([i.name, i.team, waits_on(i.waits_on) or "other"], 1)
+            ([i.name, i.team, i.wait.on or "other"], 1)
             for i in status.instances
-            if i.waits_on
+            if i.wait is not None
         ),
     )
     yield gauges(

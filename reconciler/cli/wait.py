@@ -202,13 +202,13 @@ def _together(outcomes: list[Outcome | None]) -> Outcome | None:
 def _of_object(one: InstanceStatus | EnvironmentStatus) -> Outcome | None:
     from reconciler.core.states import TABLE, Held, State
     from reconciler.core.status import InstanceStatus
-    from reconciler.core.waits import WaitOn, waits_on
+    from reconciler.core.waits import WaitOn
 
     message = f"{one.name}: [{one.reason}] {one.message}"
     if one.state is State.DEGRADED:
         return Outcome(is_good=False, message=message)
     if one.state is State.RETRYING:  # one more try has failed, and the next is some time away
-        pauses = isinstance(one, InstanceStatus) and waits_on(one.waits_on) is WaitOn.RETRY
+        pauses = isinstance(one, InstanceStatus) and one.waits_for(WaitOn.RETRY)
         return Outcome(is_good=False, message=message) if pauses else None
     match TABLE[one.state].condition:
         case Held.READY:
@@ -223,9 +223,9 @@ def _of_object(one: InstanceStatus | EnvironmentStatus) -> Outcome | None:
 
 def _of_scheduled(one: InstanceStatus) -> Outcome | None:
     """Return the outcome for an instance that does nothing before a time that is set."""
-    from reconciler.core.waits import WaitOn, waits_on
+    from reconciler.core.waits import WaitOn
 
-    if one.activation is None and waits_on(one.waits_on) in (WaitOn.SOAK, WaitOn.WINDOW):
+    if one.activation is None and one.waits_for(WaitOn.SOAK, WaitOn.WINDOW):
         return Outcome(is_good=True, message=f"{one.name} waits on {one.waits_on}")
     return None
 

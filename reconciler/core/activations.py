@@ -32,6 +32,7 @@ from reconciler.core.steps import (
     quarantined,
     retire,
 )
+from reconciler.core.waits import Wait
 from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_base_moved
 
 
@@ -201,24 +202,24 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
     """Clear the waiting reason, and record a recipe that led to the same build."""
     if target is not None and target.build is not None and record.current_digest != target.digest:
         record = replace(record, current_digest=target.digest)
-    return replace(record, wait="") if record.wait else record
+    return replace(record, wait=None) if record.wait else record
 
 
 # ------------------------------------------------------------------------- conditions to start
 
 
-def suspended_by(draft: Draft, record: InstanceRecord) -> str:
-    """Return a text about what is suspended: the instance, its environment, or "" for neither."""
+def suspended_by(draft: Draft, record: InstanceRecord) -> Wait | None:
+    """Return the wait for what is suspended: the instance, or its environment; or None."""
     environment = environment_of(draft, record.name)
     if record.is_suspended:
         return waits.for_instance()
     if environment is not None and environment.is_suspended:
         return waits.for_environment(environment.name)
-    return ""
+    return None
 
 
-def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    """Return a text about what prevents the activation from starting, or ""."""
+def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> Wait | None:
+    """Return what prevents the activation from starting, or None."""
     suspended = suspended_by(draft, record)
     if suspended:
         return suspended
@@ -244,17 +245,17 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> str:
     )
     if running >= draft.policy.activations_on(site):
         return waits.for_another(running)
-    return ""
+    return None
 
 
-def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    """Return a text about earlier waves that are not active on the wanted build or still soak."""
+def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> Wait | None:
+    """Return the wait for earlier waves that are not active on the wanted build or still soak."""
     environment = environment_of(draft, record.name)
     if environment is None or target.trigger is not Trigger.COMMIT:
-        return ""
+        return None
     for number, wave in enumerate(environment.definition.rollout, start=1):
         if record.name in wave.instances:
-            return ""
+            return None
         for earlier in wave.instances:
             other = draft.instances.get(earlier)
             theirs = target_of(draft, other) if other else None
@@ -266,7 +267,7 @@ def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> str:
             if soaked_at > draft.now:
                 draft.wake(soaked_at)
                 return waits.for_soak(number, earlier, soaked_at)
-    return ""
+    return None
 
 
 # ------------------------------------------------------------------------------ start and aim
@@ -316,7 +317,7 @@ def _started(
             **asked_by(draft, record, activation),
         },
     )
-    return replace(record, activation=activation, wait="", problem=None)
+    return replace(record, activation=activation, wait=None, problem=None)
 
 
 def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:

@@ -15,6 +15,7 @@ from reconciler.core.definitions import Commit, Environment, Finding, Instance, 
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
+from reconciler.core.waits import Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +239,8 @@ class InstanceRecord:
     `aborts` counts consecutive drains that were given up. `removed`: its file is gone; it is
     dropped once its activation has ended. `retired` holds (build id, when it stopped being
     current), for garbage collection; builds that ran before `since`, when this record began, are
-    unknown (0.0: there were none). `wait` is a text about what an activation waits for ("" if it
-    does not wait). `changes` holds (condition, its status, since when).
+    unknown (0.0: there were none). `wait` is what an activation waits for (None: it does not
+    wait). `changes` holds (condition, its status, since when).
     """
 
     name: str
@@ -264,7 +265,7 @@ class InstanceRecord:
     removed: bool = False
     aborts: int = 0
     not_before: float = 0.0  # after an aborted drain or a failed inspection
-    wait: str = ""
+    wait: Wait | None = None
     problem: Problem | None = None
     changes: tuple[tuple[str, bool, float], ...] = ()
     drift: Drift | None = None

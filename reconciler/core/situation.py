@@ -199,7 +199,7 @@ def _instance_words(
             return _told(record.problem or (record.last.problem if record.last else None), state)
         case State.RETRYING | State.NOT_READABLE | State.BASE_CHANGING:
             reason, message = _told(record.problem, state)
-            return reason, record.wait or message
+            return reason, record.wait.message if record.wait else message
         case State.HELD_BACK:
             stays = "it stays so until the definition changes or someone retries it"
             return state, f"rolled back by {operator}; {stays}"
@@ -210,9 +210,10 @@ def _instance_words(
         case State.ACTIVE:
             return state, record.processes.remote if record.current else ""
         case State.WAITING:
-            return state, record.wait
+            return state, record.wait.message if record.wait else ""
         case State.SUSPENDED_BEHIND:
-            return State.SUSPENDED, record.wait or "suspended before it had what is wanted"
+            behind = "suspended before it had what is wanted"
+            return State.SUSPENDED, record.wait.message if record.wait else behind
         case State.BUILDING | State.BUILD_RETRYING | State.BUILD_FAILED:
             assert build is not None, "these are states of a build"
             return _build_words(build, state)

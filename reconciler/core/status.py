@@ -31,6 +31,7 @@ from reconciler.core.situation import (
     instance_situation,
 )
 from reconciler.core.states import TABLE, Held, State
+from reconciler.core.waits import Wait, WaitOn
 from reconciler.core.world import Draft, World
 
 
@@ -94,7 +95,7 @@ class InstanceStatus:
     sync: Sync
     health: Health
     suspended: bool
-    waits_on: str
+    wait: Wait | None
     quarantined: tuple[str, ...]
     conditions: tuple[Condition, ...]
     revision: str
@@ -105,6 +106,15 @@ class InstanceStatus:
     message: str
     activation: Activation | None
     dags: DagCheck | None = None
+
+    @property
+    def waits_on(self) -> str:
+        """The message of the wait, or ""."""
+        return self.wait.message if self.wait is not None else ""
+
+    def waits_for(self, *subjects: WaitOn) -> bool:
+        """Return True if an activation waits for one of these."""
+        return self.wait is not None and self.wait.on in subjects
 
     @property
     def is_wrong(self) -> bool:
@@ -173,7 +183,7 @@ def _instance(
         sync=situation.sync,
         health=TABLE[situation.state].health,
         suspended=situation.facts.suspended,
-        waits_on=record.wait,
+        wait=record.wait,
         quarantined=tuple(q.build_id for q in record.quarantines),
         conditions=_conditions(situation, record.changes, revision),
         revision=revision,

@@ -1,19 +1,19 @@
-"""Texts about what an activation waits for.
+"""Waits of activations: the subject of each, when it ends, and its message.
 
-Each text begins with its `WaitOn`, which is a label of a metric. Times are absolute: a text changes
-only if its cause does, so a waiting record is not written again in every cycle.
+Times are absolute: a wait changes only if its cause does, so a waiting record is not written again
+in every cycle.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from reconciler.core.formatting import moment
-from reconciler.core.world import WindowState
 
 
 class WaitOn(StrEnum):
-    """First word of every text here."""
+    """Subject of a wait, a label of a metric, and the first word of its message."""
 
     SUSPENDED = "suspended"
     BASE = "base"
@@ -26,59 +26,83 @@ class WaitOn(StrEnum):
     SHARE = "share"
 
 
-def waits_on(text: str) -> WaitOn | None:
-    """Return the subject of a text of this module, or None if another version wrote it."""
-    word = text.partition(" ")[0].rstrip(":")
-    return next((on for on in WaitOn if on == word), None)
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One wait of an activation; `until` is when it ends, if that is known.
+
+    `on` is None in a record of an earlier version, until the next decision writes it again.
+    """
+
+    on: WaitOn | None
+    message: str
+    until: float | None = None
 
 
-def for_instance() -> str:
-    """Return the text for a suspended instance."""
-    return f"{WaitOn.SUSPENDED}: the instance"
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """Whether an instance's maintenance window is open, and when that changes.
+
+    `opens` is the next opening by the window's own clock ("" if unknown), for people.
+    """
+
+    is_open: bool
+    changes_at: float
+    opens: str = ""
 
 
-def for_environment(name: str) -> str:
-    """Return the text for a suspended environment."""
-    return f"{WaitOn.SUSPENDED}: environment {name}"
+def for_instance() -> Wait:
+    """Return the wait for a suspended instance."""
+    return Wait(WaitOn.SUSPENDED, f"{WaitOn.SUSPENDED}: the instance")
 
 
-def for_base(why: str) -> str:
-    """Return the text for a base that differs from the one that was inspected."""
-    return f"{WaitOn.BASE}: {why or 'it has changed and is inspected first'}"
+def for_environment(name: str) -> Wait:
+    """Return the wait for a suspended environment."""
+    return Wait(WaitOn.SUSPENDED, f"{WaitOn.SUSPENDED}: environment {name}")
 
 
-def for_retry(at: float, why: str) -> str:
-    """Return the text for a retry after a failure."""
-    return f"{WaitOn.RETRY} at {moment(at)} after: {why}"
+def for_base(why: str) -> Wait:
+    """Return the wait for a base that differs from the one that was inspected."""
+    return Wait(WaitOn.BASE, f"{WaitOn.BASE}: {why or 'it has changed and is inspected first'}")
 
 
-def for_wave(wave: int, why: str) -> str:
-    """Return the text for an earlier wave that is not where it should be."""
-    return f"{WaitOn.WAVE} {wave}: {why}"
+def for_retry(at: float, why: str) -> Wait:
+    """Return the wait for a retry after a failure."""
+    return Wait(WaitOn.RETRY, f"{WaitOn.RETRY} at {moment(at)} after: {why}", at)
 
 
-def for_soak(wave: int, instance: str, until: float) -> str:
-    """Return the text for an `instance` of an earlier wave that is not active for long enough."""
-    return f"{WaitOn.SOAK}: wave {wave} ({instance}) until {moment(until)}"
+def for_wave(wave: int, why: str) -> Wait:
+    """Return the wait for an earlier wave that is not where it should be."""
+    return Wait(WaitOn.WAVE, f"{WaitOn.WAVE} {wave}: {why}")
 
 
-def for_window(window: WindowState | None) -> str:
-    """Return the text for a window that is closed or unknown, with times in its own time zone."""
+def for_soak(wave: int, instance: str, until: float) -> Wait:
+    """Return the wait for an `instance` of an earlier wave that is not active for long enough."""
+    return Wait(
+        WaitOn.SOAK, f"{WaitOn.SOAK}: wave {wave} ({instance}) until {moment(until)}", until
+    )
+
+
+def for_window(window: WindowState | None) -> Wait:
+    """Return the wait for a window that is closed or unknown, with times in its own time zone."""
     if window is None:
-        return f"{WaitOn.WINDOW}: its state is not known yet"
-    return f"{WaitOn.WINDOW}: opens at {window.opens or moment(window.changes_at)}"
+        return Wait(WaitOn.WINDOW, f"{WaitOn.WINDOW}: its state is not known yet")
+    return Wait(
+        WaitOn.WINDOW,
+        f"{WaitOn.WINDOW}: opens at {window.opens or moment(window.changes_at)}",
+        window.changes_at,
+    )
 
 
-def for_another(running: int) -> str:
-    """Return the text for the limit of parallel activations."""
-    return f"{WaitOn.ANOTHER} activation: {running} run, the limit"
+def for_another(running: int) -> Wait:
+    """Return the wait for the limit of parallel activations."""
+    return Wait(WaitOn.ANOTHER, f"{WaitOn.ANOTHER} activation: {running} run, the limit")
 
 
-def for_share(why: str) -> str:
+def for_share(why: str) -> Wait:
     """Return the wait for a share that is missing."""
-    return f"{WaitOn.SHARE}: {why}"
+    return Wait(WaitOn.SHARE, f"{WaitOn.SHARE}: {why}")
 
 
-def for_confirmation() -> str:
-    """Return the text for a newest revision that lost most definitions."""
-    return f"{WaitOn.CONFIRMATION} of a held revision"
+def for_confirmation() -> Wait:
+    """Return the wait for a newest revision that lost most definitions."""
+    return Wait(WaitOn.CONFIRMATION, f"{WaitOn.CONFIRMATION} of a held revision")

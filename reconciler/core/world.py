@@ -24,6 +24,7 @@ from reconciler.core.model import (
     Request,
 )
 from reconciler.core.reasons import Reason
+from reconciler.core.waits import WindowState
 
 REPO = ("repo", "")
 """Subject of events about the environments repo as a whole."""
@@ -74,18 +75,6 @@ class Policy:
     def backoff(self, failures: int) -> float:
         """Return the wait after the n-th failure in a row (from 1): doubled each time, bounded."""
         return float(min(self.retry_most, self.retry_first * 2 ** max(0, min(failures, 30) - 1)))
-
-
-@dataclass(frozen=True, slots=True)
-class WindowState:
-    """Whether an instance's maintenance window is open, and when that changes.
-
-    `opens` is the next opening by the window's own clock ("" if unknown), for people.
-    """
-
-    is_open: bool
-    changes_at: float
-    opens: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from reconciler.core.errors import GroundcrewError
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import DriftKind, InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
-from reconciler.core.world import WindowState
+from reconciler.core.waits import WindowState
 from reconciler.daemon.windows import window_state
 
 AGE = 5.0  # seconds after which everything is refreshed

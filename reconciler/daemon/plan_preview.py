@@ -56,13 +56,13 @@ def plan(settings: Settings) -> list[PlanLine]:
     change = decided.change
     lines = [PlanLine(e.object, e.kind, e.message) for e in change.events]
     lines += [
-        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait)
+        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait.message)
         for i in change.instances
         if i.wait
     ]
     waiting = {i.name for i in change.instances}
     lines += [
-        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait)
+        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait.message)
         for i in records.instances.values()
         if i.wait and i.name not in waiting
     ]

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from reconciler.core.definitions import Window
-from reconciler.core.world import WindowState
+from reconciler.core.waits import WindowState
 
 NEVER = timedelta(days=366)
 

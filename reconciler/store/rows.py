@@ -59,10 +59,15 @@ def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Run
 
 
 def _as_now(document: str) -> str:
-    """Return a document in the current format. Baselines used to be pairs of a file and ""."""
-    if '"baseline":[[' not in document:
+    """Return a document in the current format.
+
+    Baselines used to be pairs of a file and "", and a wait used to be its message alone.
+    """
+    if '"baseline":[[' not in document and '"wait":"' not in document:
         return document
     found = json.loads(document)
+    if isinstance(found.get("wait"), str):
+        found["wait"] = {"on": None, "message": found["wait"]} if found["wait"] else None
     for activation in filter(None, (found.get("activation"), found.get("last"))):
         pairs = activation["baseline"]
         activation["baseline"] = [x[0] if isinstance(x, list) else x for x in pairs]

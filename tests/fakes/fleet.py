@@ -39,7 +39,8 @@ from reconciler.core.model import (
 from reconciler.core.phases import ActivationPhase, BuildPhase, Step
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Distribution, Runtime
-from reconciler.core.world import WindowState, build_key
+from reconciler.core.waits import WindowState
+from reconciler.core.world import build_key
 from reconciler.share.share import Share
 from reconciler.store.store import Store
 

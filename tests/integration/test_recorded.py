@@ -87,3 +87,17 @@ def test_events_are_read(database: Path, store: Store) -> None:
     assert [(e.kind, e.reason) for e in read] == [(kind, reason) for kind, reason, _ in kept]
     assert [dict(e.data) for e in read] == [json.loads(data) for _, _, data in kept]
     assert {e.kind for e in read} == set(events.KINDS)
+
+
+def test_waits_are_read(database: Path, store: Store) -> None:
+    """They used to be messages; the next decision gives them their subject."""
+    records = store.load()
+    kept = {
+        key: json.loads(text)["wait"]
+        for key, text in rows(database, "SELECT key, document FROM instances")
+    }
+    assert {
+        key: one.wait.message if one.wait else "" for key, one in records.instances.items()
+    } == kept
+    assert sum(one.wait is not None for one in records.instances.values()) >= 11
+    assert {one.wait.on for one in records.instances.values() if one.wait is not None} == {None}

@@ -16,6 +16,7 @@ from sqlalchemy import event
 from gitsource.parsers import IsolatedParser, Text
 from gitsource.source import Source
 from gitsource.typed import ReadFile
+from reconciler.core import waits
 from reconciler.core.errors import Stalled
 from reconciler.core.model import Change, InstanceRecord
 from reconciler.core.phases import BuildPhase
@@ -159,7 +160,7 @@ def test_a_reader_that_is_told_what_was_written_holds_what_a_fresh_one_reads(roo
     records = reader.load(whole=True)
     instance = records.instances["instance-00000"]
     change = Change(
-        instances=(replace(instance, wait="window"),),
+        instances=(replace(instance, wait=waits.for_window(None)),),
         drop_environments=("env-00001",),
         repo=replace(records.repo, prune_confirmed="abc"),
     )

@@ -14,6 +14,7 @@ from metrics.exporter import Exporter, Sandboxing, Space
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Event, Problem, Records, Verb
 from reconciler.core.reasons import Reason
+from reconciler.core.waits import Wait, WaitOn
 from reconciler.core.world import build_key
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
@@ -151,7 +152,7 @@ def test_an_aborted_drain_is_the_activations(house: House) -> None:
             "a": replace(
                 house.records.instances["a"],
                 current="g0@cp311-linux-1",
-                wait="retry at 10:00 after: tasks still run",
+                wait=Wait(WaitOn.RETRY, "retry at 10:00 after: tasks still run"),
                 problem=Problem(Reason.DRAIN_TIMEOUT, "tasks still run"),
                 last=replace(
                     house.records.instances["a"].last,  # type: ignore[type-var]
@@ -191,7 +192,7 @@ def test_what_an_activation_waits_on_is_one_of_a_few_words(house: House) -> None
     assert found == [{"instance": "a", "team": "red", "on": "suspended"}]
     record = house.records.instances["a"]
     house.records = replace(
-        house.records, instances={"a": replace(record, wait="words of another version")}
+        house.records, instances={"a": replace(record, wait=Wait(None, "words of another version"))}
     )
     found = labelled(samples(exporter(house)), "instance_waiting")
     assert found == [{"instance": "a", "team": "red", "on": "other"}]

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Change, Event, Problem, Verb
 from reconciler.core.reasons import Reason
+from reconciler.core.waits import Wait, WaitOn
 from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, environment, instance, name_of
 from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
@@ -49,7 +50,8 @@ def add_long_names(served: Served) -> None:
             environments=(replace(asked, name=LONG, team=LONG, definition=wanted),),
             instances=(
                 replace(
-                    record, name=LONG, team=LONG, wait=f"an earlier wave: {LONG}",
+                    record, name=LONG, team=LONG,
+                    wait=Wait(WaitOn.WAVE, f"an earlier wave: {LONG}"),
                     definition=replace(record.definition, name=LONG, team=LONG),
                 ),
             ),

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from reconciler.core.model import Change
+from reconciler.core.waits import Wait, WaitOn
 from tests.fakes.fleet import builds, name_of
 from tests.harness.pages import READER, Served
 from tests.pages.conftest import sign_in
@@ -44,7 +45,9 @@ def change(served: Served, wait: str) -> None:
     """Write a change as a daemon would."""
     lease = served.store.acquire("test", 60.0)
     assert lease is not None
-    record = replace(served.store.load().instances[name_of(1)], activation=None, wait=wait)
+    record = replace(
+        served.store.load().instances[name_of(1)], activation=None, wait=Wait(WaitOn.WAVE, wait)
+    )
     served.store.write(lease, Change(instances=(record,)))
 
 

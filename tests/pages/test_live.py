@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from reconciler.core.model import Change, Event
 from reconciler.core.phases import BuildPhase
+from reconciler.core.waits import Wait, WaitOn
 from tests.fakes.fleet import MARKUP, builds, instance, name_of
 from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
@@ -24,7 +25,9 @@ def test_the_fleet_is_live(served: Served, page: Page) -> None:
     expect(row).to_contain_text("Draining")
     record = served.store.load().instances[name_of(1)]
     fresh = replace(instance(0), name=record.name, definition=record.definition)
-    fresh = replace(record, activation=None, wait="the next wave", last=fresh.last)
+    fresh = replace(
+        record, activation=None, wait=Wait(WaitOn.WAVE, "the next wave"), last=fresh.last
+    )
     write(served, Change(instances=(fresh,)))
     expect(row).to_contain_text("waits on the next wave")
     expect(row).not_to_contain_text("Draining")
@@ -38,7 +41,12 @@ def test_an_open_form_is_not_taken_away(served: Served, page: Page) -> None:
     summary = page.locator("summary:has-text('Roll back')")
     summary.click()
     record = served.store.load().instances[name_of(0)]
-    write(served, Change(instances=(replace(record, wait="the next wave", suspended=True),)))
+    write(
+        served,
+        Change(
+            instances=(replace(record, wait=Wait(WaitOn.WAVE, "the next wave"), suspended=True),)
+        ),
+    )
     page.wait_for_timeout(4000)
     expect(page.get_by_role("button", name="Roll back")).to_be_visible()
     expect(page.locator("main")).not_to_contain_text("It is suspended")

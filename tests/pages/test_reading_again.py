@@ -10,9 +10,12 @@ import pytest
 
 from reconciler.api.view import View
 from reconciler.core.model import Change, EnvironmentRecord
+from reconciler.core.waits import Wait, WaitOn
 from reconciler.store.reader import Reader
 from reconciler.store.store import Store
 from tests.fakes.fleet import builds, environment, fill, instance, name_of
+
+OTHER = Wait(WaitOn.WAVE, "x")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -41,11 +44,11 @@ def test_what_is_read_again_is_what_a_fresh_look_finds(store: Store) -> None:
     assert first == store.load()
     assert reader.load() is first
     one = first.instances[name_of(0)]
-    write(store, Change(instances=(replace(one, wait="x"),), drop_builds=(builds(1)[1].key,)))
+    write(store, Change(instances=(replace(one, wait=OTHER),), drop_builds=(builds(1)[1].key,)))
     second = reader.load()
     assert second == store.load()
     assert second.instances[name_of(1)] is first.instances[name_of(1)]
-    assert first.instances[name_of(0)].wait == ""
+    assert first.instances[name_of(0)].wait is None
     added = replace(environment(10), version=0)
     write(store, Change(environments=(added,), drop_instances=(name_of(2),)))
     third = reader.load()
@@ -58,8 +61,11 @@ def test_a_row_made_anew_with_its_old_version_is_seen_by_a_whole_look(store: Sto
     reader = Reader(store)
     reader.load()
     write(store, Change(drop_instances=(name_of(0),)))
-    write(store, Change(instances=(replace(instance(0), wait="made anew", version=0),)))
-    assert reader.load(whole=True).instances[name_of(0)].wait == "made anew"
+    write(
+        store,
+        Change(instances=(replace(instance(0), wait=Wait(WaitOn.WAVE, "made anew"), version=0),)),
+    )
+    assert reader.load(whole=True).instances[name_of(0)].wait == Wait(WaitOn.WAVE, "made anew")
     assert reader.load() == store.load()
 
 
@@ -82,7 +88,7 @@ def test_many_askers_look_once(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     clock[0] += 1.0
     assert view.now() is shown[0]
     assert looks == 2
-    write(store, Change(instances=(replace(shown[0].records.instances[name_of(0)], wait="x"),)))
+    write(store, Change(instances=(replace(shown[0].records.instances[name_of(0)], wait=OTHER),)))
     clock[0] += 1.0
     assert view.now().change == shown[0].change + 1
     assert view.now().instances[name_of(0)].waits_on == "x"

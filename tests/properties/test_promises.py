@@ -15,6 +15,7 @@ from reconciler.core.definitions import Api, Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.phases import FINAL, PHASE_OF, TABLE, BuildPhase, Step
 from reconciler.core.reasons import Reason
+from reconciler.core.waits import WaitOn
 from reconciler.core.world import build_key
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance, limited
@@ -219,7 +220,7 @@ class Promises(RuleBasedStateMachine):
         for mark in record.quarantines:
             failed = (name, mark.build_id) in self.house.failed_live
             assert failed or mark.reason == Reason.ROLLED_BACK_BY_OPERATOR, mark
-        waits = record.wait.startswith("wave")
+        waits = record.wait is not None and record.wait.on is WaitOn.WAVE
         if digest[0] == "g" and wanted not in marked and not waits:
             assert record.current == wanted, record
         if digest[0] in "lw":

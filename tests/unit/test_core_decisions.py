@@ -17,10 +17,18 @@ from reconciler.core.model import Problem, Records, Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.reasons import Reason
 from reconciler.core.status import status
-from reconciler.core.world import Draft, Policy, WindowState, World
+from reconciler.core.waits import Wait, WaitOn, WindowState
+from reconciler.core.world import Draft, Policy, World
 from reconciler.daemon.windows import window_state
-from tests.fakes.simulated_world import stored
+from tests.fakes.simulated_world import House, stored
 from tests.unit.waves import ask_for, house_of, turn
+
+
+def waiting(house: House, name: str) -> Wait:
+    """Return what an instance's activation waits for."""
+    wait = house.records.instances[name].wait
+    assert wait is not None
+    return wait
 
 
 def test_waves_go_one_after_the_other_and_soak() -> None:
@@ -29,7 +37,7 @@ def test_waves_go_one_after_the_other_and_soak() -> None:
     turn(house)
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
     assert house.airflow["prod"].running is None
-    assert house.records.instances["prod"].wait.startswith("soak: wave 1 (dev)")
+    assert waiting(house, "prod").message.startswith("soak: wave 1 (dev)")
     house.now += 601
     turn(house)
     assert house.airflow["prod"].running == "g1@cp311-linux-1"
@@ -43,7 +51,7 @@ def test_a_wave_that_failed_holds_the_next() -> None:
     house.settle()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
     assert house.airflow["prod"].running == "g1@cp311-linux-1"
-    assert "dev has no healthy build of this revision" in house.records.instances["prod"].wait
+    assert "dev has no healthy build of this revision" in waiting(house, "prod").message
 
 
 def test_a_window_holds_an_activation_until_it_opens() -> None:
@@ -59,7 +67,8 @@ def test_a_window_holds_an_activation_until_it_opens() -> None:
     (record,) = [i for i in plan.change.instances if i.name == "dev"] or [
         house.records.instances["dev"]
     ]
-    assert record.wait.startswith("window")
+    assert record.wait is not None
+    assert record.wait.on is WaitOn.WINDOW
     opened = replace(house.world(), windows={"dev": WindowState(True, house.now + 50)})
     assert [e.kind for e in decide(opened).effects if e.kind == "perform"]
 
@@ -73,13 +82,13 @@ def test_a_record_that_waits_is_written_once() -> None:
     ask_for(retries, "g2")
     retries.faults.add("image")
     turn(retries)
-    for house, name, first in ((soaks, "prod", "soak:"), (retries, "dev", "retry")):
-        waits = house.records.instances[name].wait
-        assert waits.startswith(first)
+    for house, name, subject in ((soaks, "prod", WaitOn.SOAK), (retries, "dev", WaitOn.RETRY)):
+        wait = waiting(house, name)
+        assert wait.on is subject
         for _ in range(5):
             house.now += 0.1
             assert house.cycle().change.instances == ()
-        assert house.records.instances[name].wait == waits
+        assert house.records.instances[name].wait == wait
 
 
 def test_a_shut_window_is_told_in_its_own_time_and_once() -> None:
@@ -92,7 +101,7 @@ def test_a_shut_window_is_told_in_its_own_time_and_once() -> None:
         world = replace(house.world(), now=house.now + seconds)
         plan = decide(replace(world, windows={"dev": window_state(window, world.now)}))
         house.records = stored(house.records, plan.change)
-        said = house.records.instances["dev"].wait
+        said = waiting(house, "dev").message
         assert said == "window: opens at 1970-01-01 02:00 Europe/Berlin"
         assert bool(plan.change.instances) == (seconds == 0)
 
@@ -151,7 +160,7 @@ def test_a_build_is_not_blamed_for_an_image_that_cannot_be_pulled() -> None:
     assert record.activation is None
     assert record.quarantines == ()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
-    assert record.wait.startswith("retry at ")
+    assert waiting(house, "dev").message.startswith("retry at ")
     assert record.problem is not None
     assert record.problem.reason == Reason.IMAGE_PULL
     house.faults.clear()

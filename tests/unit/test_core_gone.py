@@ -193,5 +193,7 @@ def test_an_instance_that_cannot_be_read_holds_only_those_behind_it() -> None:
     now = house.records
     assert now.instances.keys() == {"a", "c"}
     assert now.instances["a"].current == "g2@cp311-linux-1"
-    assert "wave 2: b has no healthy build" in now.instances["c"].wait
+    wait = now.instances["c"].wait
+    assert wait is not None
+    assert "wave 2: b has no healthy build" in wait.message
     assert [f.object for f in now.findings] == ["Instance/b"]

@@ -73,7 +73,8 @@ def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build(
     cluster = SimpleNamespace(limits=SimpleNamespace(schedule_timeout=60.0))
     found: Any = KubernetesDriver._late(
         None, SimpleNamespace(cluster=cluster, seen_since=0.0), "statefulsets", workload, [left],  # type: ignore[arg-type]
-        SimpleNamespace(probe_timeout=300.0), SimpleNamespace(restarted_at=begun),  # type: ignore[arg-type]
+        SimpleNamespace(probe_timeout=300.0),  # type: ignore[arg-type]
+        SimpleNamespace(restarted_at=begun, restarted_by=begun),  # type: ignore[arg-type]
         begun + 301.0, begun,
     )  # fmt: skip
     assert found.reason == Reason.POD_STUCK
@@ -102,7 +103,8 @@ def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
     }
     found: Any = KubernetesDriver._late(
         None, SimpleNamespace(cluster=cluster, seen_since=0.0), "statefulsets", workload, [],  # type: ignore[arg-type]
-        SimpleNamespace(probe_timeout=300.0), SimpleNamespace(restarted_at=begun),  # type: ignore[arg-type]
+        SimpleNamespace(probe_timeout=300.0),  # type: ignore[arg-type]
+        SimpleNamespace(restarted_at=begun, restarted_by=begun),  # type: ignore[arg-type]
         begun + waits, begun,
     )  # fmt: skip
     assert (found and found.reason) == reason

@@ -24,7 +24,8 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
-from reconciler.core.world import Draft, Policy, WindowState, World, owners_of
+from reconciler.core.waits import WindowState
+from reconciler.core.world import Draft, Policy, World, owners_of
 
 Packages = Mapping[str, str]
 """Mapping from name to version."""
@@ -218,18 +219,18 @@ def _waits_on(
     """Return texts about what the activation would wait for."""
     found = []
     if instance.suspend:
-        found.append(waits.for_instance())
+        found.append(waits.for_instance().message)
     if environment is not None and environment.suspend:
-        found.append(waits.for_environment(environment.name))
+        found.append(waits.for_environment(environment.name).message)
     if environment is not None:
         for number, wave in enumerate(_earlier(environment, instance.name), start=1):
             soak = f" and has soaked {wave.soak / 60:g} min" if wave.soak else ""
             until = f"until {', '.join(wave.instances)} is active{soak}"
-            found.append(waits.for_wave(number, until))
+            found.append(waits.for_wave(number, until).message)
     if instance.window is not None:
         state = state_of(instance.window)
         if not state.is_open:
-            found.append(waits.for_window(state))
+            found.append(waits.for_window(state).message)
     return found
 
 
