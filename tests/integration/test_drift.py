@@ -282,7 +282,7 @@ def test_a_share_of_an_earlier_version_gets_its_marker(site: Site) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
 def test_a_share_that_is_unmounted_under_a_running_daemon(site: Site) -> None:
     """A real mount that goes away lazily and comes back: told, nothing made, nothing built."""
-    script = Path(__file__).parent.parent / "fakes" / "unmount.py"
+    script = Path(__file__).parent.parent / "harness" / "unmount.py"
     kept = site.share.root.rename(site.root / "kept")
     site.share.root.mkdir()
     done = subprocess.run(
