@@ -1,7 +1,7 @@
 """Inputs that people bring, through `run --once` on real Airflows, to the state that must come out.
 
-All of them are resolved, built and verified against the bases of Airflow 2.11 and 3.x. The main job
-(`test_main_job`) activates builds there.
+All of them are resolved, built and verified against the bases of Airflow 2.11 and 3.x. Those that
+get ready are then activated, all of them together, on a live Airflow 3.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ from tests.harness.wheels import IndexServer
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 CACHE = Path(os.environ.get("GROUNDCREW_DEMO_CACHE") or Path(__file__).parents[2] / ".cache")
+DAG = """
+from datetime import datetime
+from airflow import DAG
+import acme_cli, acme_extra.io, acme_fast, acme_io, acme_jobs, acme_metrics, acme_scm
+
+assert acme_fast.TABLE == "table"
+with DAG("uses_all", start_date=datetime(2024, 1, 1), schedule=None):
+    pass
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +176,35 @@ def test_every_input_comes_out_as_it_must(
             check(one, site, status)
     (tool,) = (site.root / "share").glob("store/**/bin/acme-tool")
     assert os.access(tool, os.X_OK), "a program needs no mode to be executable"
+
+
+def test_what_gets_ready_runs_on_a_live_airflow(tmp_path: Path, packages: Packages) -> None:
+    """All of it in one environment, imported by a DAG of the instance."""
+    bed = Bed(tmp_path / "airflow", "3", tmp_path / "site" / "share", "live-dev",
+              team="live", secrets=tmp_path / "site" / "secrets")  # fmt: skip
+    bed.install(CACHE)
+    site = Site(tmp_path / "site", packages, bed.python)
+    ready = [one for one in inputs.inputs(packages.files) if one.phase == "Ready"]
+    whole: dict[str, Any] = {"requirements": [], "files": [], "sourceBuilds": [], "indexes": []}
+    for one in ready:
+        for key, rows in whole.items():
+            rows += [row for row in one.spec.get(key, []) if row not in rows]
+    files = {path: content for one in ready for path, content in one.files.items()}
+    live = Input("live", {key: rows for key, rows in whole.items() if rows}, files)
+    site.add(live)
+    try:
+        bed.configure()
+        bed.write_dag("hello", DAG.partition("import acme_cli")[0] + "with DAG('hello'): pass\n")
+        bed.start()
+        site.write("instances/live-dev.yaml", bed.instance_yaml("live-dev", "live"))
+        site.commit()
+        code, _, log = site.run("run", "--once")
+        assert code == 0, log
+        (instance,) = site.status()["instances"]
+        assert (instance["phase"], instance["sync"], instance["health"]) == (
+            "Active", "Synced", "Healthy",
+        )  # fmt: skip
+        bed.write_dag("uses_all", DAG)
+        bed.wait_for_dag("uses_all")
+    finally:
+        bed.stop()
