@@ -108,7 +108,7 @@ TABLES: dict[str, dict[Reason, str]] = {
         R.BUILD_MISSING: "the share does not have the complete build",
         R.DRIFTED: "the share is not as recorded: somebody else changed it",
         R.GARBAGE_COLLECTION: "the build waits until garbage was collected",
-        R.GC_PAUSED: "no garbage is collected, because the records do not say what is in use",
+        R.GC_PAUSED: "an operator paused the collection; `groundcrew gc --resume` ends that",
         R.QUOTA_REACHED: "the team's builds use the space that it may use",
         R.SHARE_CORRUPT: "a file on the share does not have the contents that were written",
         R.SHARE_FULL: "the share is full",

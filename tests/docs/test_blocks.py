@@ -88,6 +88,6 @@ def test_each_command_is_one(page: str, command: str) -> None:
     assert name in known, f"{page}: {command}"
     if rest:
         known[name].make_context(name, list(rest), resilient_parsing=True)
-        options = {o for p in known[name].params for o in p.opts}
+        options = {o for p in known[name].params for o in (*p.opts, *p.secondary_opts)}
         asked = {w.partition("=")[0] for w in rest if w.startswith("-")}
         assert asked <= options | {"-h", "--help"}, f"{page}: {command}"
