@@ -54,7 +54,7 @@ def running(daemon: Daemon) -> Iterator[list[int]]:
         yield codes
     finally:
         daemon.stop()
-        thread.join(60)
+        thread.join(300)
     assert codes == [0]
 
 

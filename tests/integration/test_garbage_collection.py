@@ -77,7 +77,7 @@ def meanwhile(bench: Bench, act: Callable[[], None]) -> Collected:
         thread.join(0.5)  # it runs as far as it can
 
     done = collect(bench, during)
-    thread.join(60)
+    thread.join(300)
     assert not thread.is_alive()
     return done
 

@@ -103,7 +103,7 @@ def test_a_step_that_outlasts_the_stop_keeps_the_lease_and_ends_with_the_process
         monkeypatch.setattr(os, "_exit", ended)
         with pytest.raises((SystemExit, typer.Exit)):
             run.run(once=False)
-        stopping.join(60)
+        stopping.join(300)
         assert daemon.rooms.store.leader() is not None
         let_go.set()
         wait_for(refused)

@@ -27,7 +27,7 @@ def running(daemon: Daemon) -> Iterator[None]:
         yield
     finally:
         daemon.stop()
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
 
 

@@ -135,6 +135,6 @@ def test_once_does_not_end_before_it_has_decided_on_what_it_read(
         daemon = Daemon(Settings())
         running = threading.Thread(target=lambda: ended.append(daemon.run(once=True)))
         running.start()
-        running.join(120)
+        running.join(300)
         assert ended == [0]
         assert {one["acme"] for one in airflow.state.loaded[-2:]} == {"2.0"}

@@ -163,6 +163,6 @@ def test_a_word_is_heard_by_the_leader(postgresql_url: str) -> None:
     wakes.tell(store.engine, wakes.LOOK)
     assert heard.get(timeout=10) == wakes.LOOK
     stop.set()
-    thread.join(20)
+    thread.join(300)
     assert not thread.is_alive()
     store.close()

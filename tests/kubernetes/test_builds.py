@@ -113,7 +113,7 @@ def test_a_lost_job_is_done_again_in_a_new_one(bench: JobBench, loss: str) -> No
     thread = build_in_thread(bench, own, job)
     wait_for(lambda: "begun" in text(job.log), 60, "the build script to run")
     _lose(bench, loss)
-    thread.join(60)
+    thread.join(300)
     assert isinstance(thread.error, Retryable), thread.error
     assert thread.error.reason == Reason.JOB_LOST
     marker.unlink()
@@ -137,7 +137,7 @@ def test_what_would_end_every_job_is_for_a_person(lab: Lab, tmp_path: Path, end:
             said = 'Usage of EmptyDir volume "scratch" exceeds the limit "8Gi". '
             life = lab.kubelet.life(bench.namespace, pod["metadata"]["name"])
             life.end("Failed", "Evicted", said)
-        thread.join(180)
+        thread.join(300)
         assert isinstance(thread.error, Stalled), thread.error
         setting = {"memory": "memory", "disk": "scratch", "deadline": "deadline"}[end]
         assert f"kubernetes.jobs.{setting}" in thread.error.message
@@ -286,7 +286,7 @@ def test_a_new_leader_ends_the_jobs_of_the_old(bench: JobBench) -> None:
     bench.sessions.tidy()
     wait_for(lambda: not bench.jobs(), 30, "the Jobs to be gone")
     assert not list((bench.share.root / "staging").iterdir())
-    thread.join(60)
+    thread.join(300)
     assert isinstance(thread.error, Retryable)
 
 
@@ -297,7 +297,7 @@ def test_a_job_ends_by_itself_without_its_daemon(lab: Lab, tmp_path: Path) -> No
         job = bench.job()
         own = bench.package("acme-own", {"acme_own.py": ""}, preamble=SLOW)
         thread = build_in_thread(bench, own, job)
-        thread.join(60)
+        thread.join(300)
         assert isinstance(thread.error, Retryable)
         wait_for(lambda: not bench.jobs(), 30, "the Job to be forgotten")
 
@@ -343,7 +343,7 @@ def _counting(bench: JobBench) -> Iterator[_Counted]:
         yield counted
     finally:
         over.set()
-        thread.join(20)
+        thread.join(300)
 
 
 def _whole_build(bench: JobBench, own: SourcePackage) -> None:
