@@ -149,7 +149,7 @@ def _cycle(daemon: Daemon, leadership: Leadership) -> Plan:
 
 def _take_commit(daemon: Daemon, leadership: Leadership) -> Plan:
     """Poll as the worker does, then decide."""
-    daemon._poll()
+    daemon._learn(daemon._poll())
     return daemon._cycle(leadership)
 
 

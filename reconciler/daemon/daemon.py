@@ -29,7 +29,7 @@ from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
 from reconciler.core.status import Status, status
 from reconciler.core.world import Draft, Effect, Plan, World
-from reconciler.daemon.effects import BuildTask, Report, problem_of
+from reconciler.daemon.effects import BuildTask, Polled, Report, nothing, problem_of
 from reconciler.daemon.garbage import collect_and_measure
 from reconciler.daemon.leadership import Leadership
 from reconciler.daemon.lock_keys import lock_key
@@ -247,13 +247,12 @@ class Daemon:
         self._take_reports(leadership)
         self._has_looked = self._has_looked or has_looked
         self._poll_if_due()
-        polled = self._polled  # before observing: a poll that ends later is for the next decision
         world = self._observe()
         plan = self._decider.decide(world)
         failpoint("daemon.decided")
         self._write(leadership, plan)
         self._decider.done()
-        self._decided = polled
+        self._decided = self._polled
         failpoint("daemon.recorded")
         for key in plan.cancels:
             self._workers.cancel(("build", key))
@@ -267,9 +266,11 @@ class Daemon:
 
     def _take_reports(self, leadership: Leadership) -> None:
         reports = self._workers.reports()
+        for report in reports:
+            self._learn(report)
         self._records = self._reader.load()
         self._drop_lost_builds(leadership)
-        if not reports:
+        if all(report.apply is nothing for report in reports):
             return
         draft = Draft(
             World(
@@ -288,6 +289,17 @@ class Daemon:
         failpoint("daemon.outcome.before")
         self._write(leadership, plan)
         failpoint("daemon.outcome.after")
+
+    def _learn(self, report: Report) -> None:
+        """Take the parts of a report that are for the loop and not for the records."""
+        if report.polled is not None:
+            self._polled = True
+            if report.polled.definitions is not None:
+                if self.definitions is None:
+                    gc.freeze()  # so that collections do not traverse what is held from now on
+                self.definitions = report.polled.definitions
+        if report.collect_again:
+            self._next_gc = time.monotonic() + GC_AGAIN
 
     def _take_last_reports(self, leadership: Leadership) -> None:
         """Record effects that have just finished; the next start finds those not recorded."""
@@ -384,7 +396,7 @@ class Daemon:
         if self._workers.start("other", POLL, lambda _: self._poll()):
             self._next_poll = time.monotonic() + self.settings.git.poll_interval
 
-    def _poll(self) -> Report | None:
+    def _poll(self) -> Report:
         try:
             found = self.rooms.source.poll()
         except Exception as error:
@@ -392,17 +404,10 @@ class Daemon:
                 log.exception("polling the environments repo")
             problem = problem_of(error)
             self.rooms.exporter.observe_poll("failed")
-            self._polled = True
-            return Report(lambda draft: source_failed(draft, problem))
+            return Report(lambda draft: source_failed(draft, problem), polled=Polled(None))
         self.rooms.exporter.observe_poll("changed" if found is not None else "unchanged")
-        if found is not None:
-            if self.definitions is None:
-                gc.freeze()  # so that collections do not traverse the objects held from now on
-            self.definitions = found
-        self._polled = True
-        if found is None and self._records.source_problem is None:
-            return None
-        return Report(source_recovered)
+        recovered = found is not None or self._records.source_problem is not None
+        return Report(source_recovered if recovered else nothing, polled=Polled(found))
 
     def _look_if_due(self) -> None:
         if self._looking.due():
@@ -452,10 +457,7 @@ class Daemon:
             log.warning("%s", error)
 
     def _collect(self, records: Records) -> Report | None:
-        report, complete = collect_and_measure(self.rooms, records)
-        if not complete:
-            self._next_gc = time.monotonic() + GC_AGAIN
-        return report
+        return collect_and_measure(self.rooms, records)
 
 
 def _pool(kind: str, instance: Instance) -> str:

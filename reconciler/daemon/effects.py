@@ -22,7 +22,7 @@ from reconciler.builder.builder import Builder
 from reconciler.core.budget import demanded, measured
 from reconciler.core.builds import BuildOutcome, record_build
 from reconciler.core.decide import record_inspection
-from reconciler.core.definitions import Environment, Instance
+from reconciler.core.definitions import Definitions, Environment, Instance
 from reconciler.core.drift import record_healing
 from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
 from reconciler.core.model import (
@@ -51,12 +51,30 @@ SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK, Step.SWITCH_SERVERS_BACK, S
 STEP_LIMIT = 600.0  # seconds of retryable errors after which a step has failed
 
 
+def nothing(draft: Draft) -> None:
+    """Record nothing."""
+    del draft
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Result of a poll: new definitions, or None if nothing has changed or the poll failed."""
+
+    definitions: Definitions | None
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Result of an effect: `apply` puts it into the records, `locks` are saved with them."""
+    """Result of an effect: `apply` puts it into the records, `locks` are saved with them.
 
-    apply: Callable[[Draft], None]
+    The rest is for the loop itself: `polled` if the environments repo was polled, and
+    `collect_again` if a collection of garbage was cut short.
+    """
+
+    apply: Callable[[Draft], None] = nothing
     locks: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    polled: Polled | None = None
+    collect_again: bool = False
 
 
 class Locks(Protocol):

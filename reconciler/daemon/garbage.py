@@ -51,23 +51,25 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
     )
 
 
-def collect_and_measure(rooms: Rooms, records: Records) -> tuple[Report | None, bool]:
-    """Collect garbage and measure the store; also return False if more can be removed."""
+def collect_and_measure(rooms: Rooms, records: Records) -> Report | None:
+    """Collect garbage and measure the store; report what was done."""
     try:
         if paused(rooms):
             rooms.measure()
-            return None, True
+            return None
         done = collect(rooms, records, time.time(), dry_run=False)
         rooms.measure()
     except GroundcrewError as error:
         problem = problem_of(error)
         return Report(
             lambda draft: draft.event("GarbageFailed", REPO, problem.message, reason=problem.reason)
-        ), True
+        )
     words = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
     data: dict[str, object] = {"builds": len(done.builds), "bytes": done.bytes}
-    report = Report(lambda draft: draft.event("GarbageCollected", REPO, words, data=data))
-    return report, done.complete
+    return Report(
+        lambda draft: draft.event("GarbageCollected", REPO, words, data=data),
+        collect_again=not done.complete,
+    )
 
 
 def collect_now(settings: Settings, *, dry_run: bool) -> Collected:

@@ -65,7 +65,7 @@ def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
     with Leadership(made.rooms.store, made.settings, threading.Event()) as leadership:
         made.rooms.check = leadership.check
         made._next_poll = float("inf")
-        made._poll()
+        made._learn(made._poll())
         _settle(made, leadership)
         yield made, leadership
         made._workers.stop(lambda _: True, 10.0)
@@ -108,7 +108,7 @@ def test_a_cycle_with_one_change_reads_back_nothing_and_writes_one_row(
     one, leadership = daemon
     before = one.records
     large_repo.commit(root / "repo.git", {large_repo.path_of(3): large_repo.text_of(3, "2.9")})
-    one._poll()
+    one._learn(one._poll())
     counted = Counted(one.rooms.store)
     one._cycle(leadership)
     changed = {n for n, e in one.records.environments.items() if before.environments[n] is not e}
