@@ -19,10 +19,10 @@ def main() -> int:
     rows: list[Row] = []
     for name in names:
         print(f"running {name} …", file=sys.stderr)
-        found = ALL[name].run()
+        new_rows = ALL[name].run()
         about = (ALL[name].__doc__ or "").strip().partition("\n\n")[0].replace("\n", " ")
-        keep(Run(name, about, tuple(found)), tuple(ALL))
-        rows += found
+        keep(Run(name, about, tuple(new_rows)), tuple(ALL))
+        rows += new_rows
     show(rows)
     return 0 if all(row.met for row in rows) else 1
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.rows import Row
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.builder.uv import uv_path
@@ -93,22 +93,67 @@ def _measure(root: Path) -> list[Row]:
     pip, uv = "pip install --target", "uv pip install --target"
     what = "pandas + pyarrow + boto3 + in-house"
     return [
-        Row("builds", f"{what}, store and caches warm", ours, "s", "≥ 10 times faster",
-            theirs / 10, pip, theirs),
-        Row("builds", f"{what}, store and caches warm", ours, "s", "≤ 1.3 times uv's",
-            1.3 * plain, uv, plain),
-        Row("builds", f"{what}, store and caches warm", ours, "s", "≤ 1.3 times uv's",
-            1.3 * compiled, f"{uv} --compile-bytecode", compiled),
-        Row("builds", "the same and verified: all of it is imported", proven, "s",
-            peer=f"{uv} --compile-bytecode", peer_value=compiled),
-        Row("builds", f"{what}, empty store", first, "s", "≤ 1.5 times pip's", 1.5 * theirs, pip,
-            theirs),
-        Row("builds", "the same environment for a second team", second, "s", "≤ 1 s", 1.0, pip,
-            theirs),
-        Row("builds", "only the in-house package changed", changed, "s", "≤ 3 s", 3.0, pip,
-            theirs),
+        Row(
+            "builds",
+            f"{what}, store and caches warm",
+            ours,
+            "s",
+            "≥ 10 times faster",
+            theirs / 10,
+            pip,
+            theirs,
+        ),
+        Row(
+            "builds",
+            f"{what}, store and caches warm",
+            ours,
+            "s",
+            "≤ 1.3 times uv's",
+            1.3 * plain,
+            uv,
+            plain,
+        ),
+        Row(
+            "builds",
+            f"{what}, store and caches warm",
+            ours,
+            "s",
+            "≤ 1.3 times uv's",
+            1.3 * compiled,
+            f"{uv} --compile-bytecode",
+            compiled,
+        ),
+        Row(
+            "builds",
+            "the same and verified: all of it is imported",
+            proven,
+            "s",
+            peer=f"{uv} --compile-bytecode",
+            peer_value=compiled,
+        ),
+        Row(
+            "builds",
+            f"{what}, empty store",
+            first,
+            "s",
+            "≤ 1.5 times pip's",
+            1.5 * theirs,
+            pip,
+            theirs,
+        ),
+        Row(
+            "builds",
+            "the same environment for a second team",
+            second,
+            "s",
+            "≤ 1 s",
+            1.0,
+            pip,
+            theirs,
+        ),
+        Row("builds", "only the in-house package changed", changed, "s", "≤ 3 s", 3.0, pip, theirs),
         *_counts(root / "counts"),
-    ]  # fmt: skip
+    ]
 
 
 def short() -> list[Row]:
@@ -123,7 +168,7 @@ def _counts(root: Path) -> list[Row]:
         for number in range(6):
             make_wheel(bench.public.folder, f"part{number}")
         wanted = [f"part{number}" for number in range(6)]
-        found = {}
+        counts = {}
         for what, version, team, most in (
             ("first build", "1", "red", 7),
             ("a second team", "1", "blue", 0),
@@ -135,11 +180,11 @@ def _counts(root: Path) -> list[Row]:
             bench.public.asked.clear()
             bench.builder.construct(job, recipe, bench.runtime, lock)
             placed = job.log.read_text().count("placed ")
-            found[f"{what}: entries made"] = placed, most
-            found[f"{what}: wheels fetched"] = len(bench.public.downloads()), min(most, 6) // 6 * 6
+            counts[f"{what}: entries made"] = placed, most
+            counts[f"{what}: wheels fetched"] = len(bench.public.downloads()), min(most, 6) // 6 * 6
     return [
         Row("builds", f"seven packages, {what}", count, "", f"≤ {most}", most, count=True)
-        for what, (count, most) in found.items()
+        for what, (count, most) in counts.items()
     ]
 
 
@@ -157,10 +202,13 @@ class _Yard:
         (root / "secrets").mkdir()
         settings = BuilderSettings()
         self._builder = Builder(
-            settings, self._share, self._export,
-            cache_dir=self.cache, secrets_dir=root / "secrets",
-            workshop=Sandbox(settings, self.cache, [root / "secrets", self.cache]),
-        )  # fmt: skip
+            settings,
+            self._share,
+            self._export,
+            cache_dir=self.cache,
+            secrets_dir=root / "secrets",
+            executor=Sandbox(settings, self.cache, [root / "secrets", self.cache]),
+        )
 
     def again(self, root: Path) -> _Yard:
         """Return a builder with another share and a copy of this one's download cache."""
@@ -183,10 +231,14 @@ class _Yard:
             ),
             packages=(SourcePackage("acme", PACKAGE, tree, HERE),),
         )
-        job = Job(
-            key=f"{team}{tree[0]}", environment=team, team=team, revision="r",
-            log=self._root / f"{team}.log", cancelled=threading.Event(),
-        )  # fmt: skip
+        job = BuildJob(
+            key=f"{team}{tree[0]}",
+            environment=team,
+            team=team,
+            revision="r",
+            log=self._root / f"{team}.log",
+            cancelled=threading.Event(),
+        )
         lock = self._builder.resolve(job, replace(recipe), runtime)
         built = self._builder.construct(job, recipe, runtime, lock.text)
         self._last = job, recipe, runtime
@@ -205,25 +257,44 @@ def _pip(python: str, target: Path, package: Path) -> None:
     """Install what a user would install instead with pip, with its own warm cache."""
     subprocess.run(
         [
-            sys.executable, "-m", "pip", "--python", python, "install", "--quiet",
-            "--disable-pip-version-check", "--target", str(target), *WANTED, str(package),
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--target",
+            str(target),
+            *WANTED,
+            str(package),
         ],
         check=True,
         env={**os.environ, "PIP_NO_INPUT": "1"},
         timeout=900,
-    )  # fmt: skip
+    )
 
 
 def _uv(python: str, target: Path, package: Path, *more: str) -> None:
     """Install the same with uv and its own warm cache: the fastest alternative for a user."""
     subprocess.run(
         [
-            uv_path(), "pip", "install", "--quiet", "--python", python, "--target", str(target),
-            *more, *WANTED, str(package),
+            uv_path(),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--target",
+            str(target),
+            *more,
+            *WANTED,
+            str(package),
         ],
         check=True,
         timeout=900,
-    )  # fmt: skip
+    )
 
 
 def _seconds(action: Callable[[], object]) -> float:

@@ -64,11 +64,20 @@ def _rows(size: int, seen: Seen) -> list[Row]:
         Row(name, "commit → active, the last one", max(seen.seconds), "s"),
         Row(name, "commit → active, median", statistics.median(seen.seconds), "s"),
         *(
-            Row(name, what, count, "", "one per runtime", seen.runtimes,
-                "one per environment", size, count=True)
+            Row(
+                name,
+                what,
+                count,
+                "",
+                "one per runtime",
+                seen.runtimes,
+                "one per environment",
+                size,
+                count=True,
+            )
             for what, count in seen.done.items()
         ),
-    ]  # fmt: skip
+    ]
 
 
 def change(size: int) -> Seen:
@@ -98,12 +107,14 @@ class Crowd(ExitStack):
         self._pythons: Sequence[str] = (self.site.python, other)
         self.runtimes = min(size, len(self._pythons))
         settings = {
-            "state_dir": str(root / "state"), "share": str(root / "share"),
+            "state_dir": str(root / "state"),
+            "share": str(root / "share"),
             "secrets_dir": str(root / "secrets"),
             "git": {"url": str(self.site.repo), "poll_interval": 1.0},
             "local": {"allow": ["/usr/bin/env", *self._pythons]},
-            "http": {"enabled": False}, "activation": {"watch": 0},
-        }  # fmt: skip
+            "http": {"enabled": False},
+            "activation": {"watch": 0},
+        }
         self.site.config.write_text(tomli_w.dumps(settings))
         (root / "state").mkdir()
         for number in range(size):
@@ -119,16 +130,19 @@ class Crowd(ExitStack):
         document = self.site.instance(name)
         spec = document["spec"]
         spec["team"], spec["api"]["url"], spec["loadInto"] = team, airflow.url, ["scheduler"]
-        words = [python if word == self.site.python else word
-                 for word in spec["local"]["components"]["scheduler"]["restart"]]  # fmt: skip
-        words[-1] = airflow.restart_url
-        spec["local"] |= {"python": python, "components": {"scheduler": {"restart": words}}}
+        command = [
+            python if word == self.site.python else word
+            for word in spec["local"]["components"]["scheduler"]["restart"]
+        ]
+        command[-1] = airflow.restart_url
+        spec["local"] |= {"python": python, "components": {"scheduler": {"restart": command}}}
         self.site.write(f"instances/{name}.yaml", yaml.safe_dump(document))
         environment = {
-            "apiVersion": "groundcrew/v1", "kind": "Environment",
+            "apiVersion": "groundcrew/v1",
+            "kind": "Environment",
             "metadata": {"name": f"environment-{number:03}"},
             "spec": {"extends": ["platform"], "rollout": [{"instances": [name]}]},
-        }  # fmt: skip
+        }
         path = f"teams/{team}/environment-{number:03}.yaml"
         self.site.write(path, yaml.safe_dump(environment))
 
@@ -138,9 +152,11 @@ class Crowd(ExitStack):
         shutil.rmtree(package, ignore_errors=True)
         write_package(package, "acme", version, {"acme/__init__.py": GOOD.format(version=version)})
         fragment = {
-            "apiVersion": "groundcrew/v1", "kind": "Fragment", "metadata": {"name": "platform"},
+            "apiVersion": "groundcrew/v1",
+            "kind": "Fragment",
+            "metadata": {"name": "platform"},
             "spec": {"requirements": ["acme @ ./packages/acme"]},
-        }  # fmt: skip
+        }
         self.site.write("shared/platform.yaml", yaml.safe_dump(fragment))
         self.site.save(f"acme {version}")
 
@@ -150,8 +166,10 @@ class Crowd(ExitStack):
         log = running.enter_context((self.site.root / "daemon.log").open("wb"))
         process = subprocess.Popen(
             [sys.executable, "-m", "reconciler.cli", "run"],
-            env=self.site.environment(), stdout=log, stderr=log,
-        )  # fmt: skip
+            env=self.site.environment(),
+            stdout=log,
+            stderr=log,
+        )
         running.callback(process.wait, 60)
         running.callback(process.terminate)
         return running
@@ -167,11 +185,11 @@ class Crowd(ExitStack):
         """Wait until every instance was activated after the event `after`; return those events."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            found = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
-            wrong = [event.message for event in found if event.kind != "ActivationActive"]
+            events = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
+            wrong = [event.message for event in events if event.kind != "ActivationActive"]
             assert not wrong, wrong
-            if len(found) >= self.size:
-                return found
+            if len(events) >= self.size:
+                return events
             time.sleep(0.1)
         raise TimeoutError("not all instances became active")
 

@@ -43,18 +43,25 @@ def run(builds: int = BUILDS) -> list[Row]:
             _row(name, "sizes by team, again", _timed(sizes.look)),
         ]
         now = time.time()
-        for words, dry in (("dry run", True), ("collection", False)):
+        for label, dry in (("dry run", True), ("collection", False)):
             begun = time.perf_counter()
             done = collect_garbage(
                 share, roots=keep, held=(), now=now, grace=GRACE, dry_run=dry, sizes=Sizes(share)
             )
-            rows.append(_row(name, words, time.perf_counter() - begun))
-            for what, found in (("builds", done.builds), ("entries", done.entries)):
-                assert set(found) == gone[what], "neither more nor less than may go"
+            rows.append(_row(name, label, time.perf_counter() - begun))
+            for what, removed in (("builds", done.builds), ("entries", done.entries)):
+                assert set(removed) == gone[what], "neither more nor less than may go"
                 rows.append(
-                    Row(name, f"{words}: {what}", len(found), "", "a tenth", builds // 10,
-                        count=True)
-                )  # fmt: skip
+                    Row(
+                        name,
+                        f"{label}: {what}",
+                        len(removed),
+                        "",
+                        "a tenth",
+                        builds // 10,
+                        count=True,
+                    )
+                )
         return rows
 
 

@@ -60,8 +60,11 @@ def short() -> list[Row]:
         worked = sum(_ask(one, 20).count(b"401 Unauthorized") for one in sockets)
     # Its bucket fills while it asks.
     most = CLIENT_BURST + 39
-    return [Row(NAME, "requests of one client, worked on", worked, "", f"≤ {most:.0f}", most,
-                count=True)]  # fmt: skip
+    return [
+        Row(
+            NAME, "requests of one client, worked on", worked, "", f"≤ {most:.0f}", most, count=True
+        )
+    ]
 
 
 def _worst(what: str, costs: Mapping[str, float]) -> Row:
@@ -85,10 +88,12 @@ def _commits() -> dict[str, float]:
     many = ", ".join(f"package-{n}>=1.{n}" for n in range(1000))
     for name, files in {
         "constraints of spaces": {
-            "a.yaml": f"{HEADER}  constraints: [c.txt]\n", "c.txt": " " * (MIB - 1),
+            "a.yaml": f"{HEADER}  constraints: [c.txt]\n",
+            "c.txt": " " * (MIB - 1),
         },
         "constraints of brackets": {
-            "a.yaml": f"{HEADER}  constraints: [c.txt]\n", "c.txt": ("a[" * 2000 + "\n") * 250,
+            "a.yaml": f"{HEADER}  constraints: [c.txt]\n",
+            "c.txt": ("a[" * 2000 + "\n") * 250,
         },
         "a deep file": {"a.yaml": f"{HEADER}  requirements: {'[' * (MIB // 2)}"},
         "a file of anchors": {"a.yaml": HEADER + "  a: &a [x]\n" + "  b: [*a, *a]\n" * 50_000},
@@ -98,7 +103,7 @@ def _commits() -> dict[str, float]:
             + f"  requirements: [{many}]\n"
             for n in range(100)
         },
-    }.items():  # fmt: skip
+    }.items():
         with tempfile.TemporaryDirectory() as directory:
             team = Path(directory) / "teams" / "red"
             team.mkdir(parents=True)
@@ -185,13 +190,17 @@ def _requests() -> dict[str, float]:
         "cookies of quotes": head + b'Cookie: a="' + b"\\" * (COOKIES_LIMIT - 10) + b'"\r\n\r\n',
         "many headers": head + b"a:b\r\n" * (room // 5) + b"\r\n",
         "a list of types": head.replace(b" / ", b" /metrics ")
-        + b"Accept: " + b"a;q=1," * (room // 6) + b"\r\n\r\n",
+        + b"Accept: "
+        + b"a;q=1," * (room // 6)
+        + b"\r\n\r\n",
         "a large body": hook + b"Content-Length: 25000000\r\n\r\n" + b"a" * 25_000_000,
         "a form": b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-"
         b"urlencoded\r\nContent-Length: 8000\r\n\r\n" + b"a=&" * 2666 + b"aa",
-        "a request of chunks": hook + b"Transfer-Encoding: chunked\r\n\r\n"
-        + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n",
-    }  # fmt: skip
+        "a request of chunks": hook
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"1\r\na\r\n" * 20_000
+        + b"0\r\n\r\n",
+    }
     with _served() as (served, url), _client(url) as client:
         (served.root / "secrets" / "hooks").mkdir()
         (served.root / "secrets" / "hooks" / "github").write_text("secret")
@@ -245,8 +254,9 @@ def _crowd() -> list[Row]:
         host, _, port = url.removeprefix("http://").partition(":")
         crowd = subprocess.Popen(
             [sys.executable, "-c", CROWD, host, port, str(CLIENTS)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         assert crowd.stdout is not None
         crowd.stdout.readline()
         time.sleep(2.0)  # the bursts that each client has

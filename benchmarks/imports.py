@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.rows import Row
 from benchmarks.slowshare import mounted
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.builder.uv import uv_path
@@ -40,12 +40,20 @@ from reconciler.share.share import Share
 from tests.fakes.base import make_base, write_package
 
 WANTED = (
-    "pandas", "pyarrow", "boto3", "snowflake-connector-python", "google-cloud-bigquery",
-)  # fmt: skip
+    "pandas",
+    "pyarrow",
+    "boto3",
+    "snowflake-connector-python",
+    "google-cloud-bigquery",
+)
 MODULES = (
-    "boto3", "pandas", "pyarrow", "pyarrow.parquet", "snowflake.connector",
+    "boto3",
+    "pandas",
+    "pyarrow",
+    "pyarrow.parquet",
+    "snowflake.connector",
     "google.cloud.bigquery",
-)  # fmt: skip
+)
 HERE = Place("teams/red/one.yaml", 1)
 TURNS = 5  # of ours and local disk; the directory is far slower than both, so one run is enough
 HELD = 3.5  # seconds: longer than a client of the slow share caches attributes
@@ -90,9 +98,13 @@ def make_site(root: Path) -> Site:
     share.prepare()
     settings = BuilderSettings()
     builder = Builder(
-        settings, share, lambda _, target: _export(package, target), cache_dir=root / "cache",
-        secrets_dir=root / "secrets", workshop=Sandbox(settings, root / "cache", []),
-    )  # fmt: skip
+        settings,
+        share,
+        lambda _, target: _export(package, target),
+        cache_dir=root / "cache",
+        secrets_dir=root / "secrets",
+        executor=Sandbox(settings, root / "cache", []),
+    )
     runtime = builder.inspect(python)
     recipe = Recipe(
         digest="1" * 64,
@@ -102,7 +114,7 @@ def make_site(root: Path) -> Site:
         ),
         packages=(SourcePackage("acme", PACKAGE, "1" * 40, HERE),),
     )
-    job = Job("one", "red", "red", "r", root / "log", threading.Event())
+    job = BuildJob("one", "red", "red", "r", root / "log", threading.Event())
     home = root / "airflow"
     (home / "dags").mkdir(parents=True)
     local = LocalTarget(python, str(home), ())
@@ -111,9 +123,13 @@ def make_site(root: Path) -> Site:
     built = builder.construct(job, recipe, runtime, lock.text)
     builder.verify(job, recipe, runtime, instance, built.build_id)
     share.point(
-        "dev", runtime.key, built.build_id, abi=f"{runtime.python_tag}-{runtime.platform}",
-        airflow=runtime.airflow_version, load_into=["worker"],
-    )  # fmt: skip
+        "dev",
+        runtime.key,
+        built.build_id,
+        abi=f"{runtime.python_tag}-{runtime.platform}",
+        airflow=runtime.airflow_version,
+        load_into=["worker"],
+    )
     return Site(root, share.root, python)
 
 
@@ -166,16 +182,16 @@ def from_share(
     The third start begins when the client's cached attributes have expired.
     """
     at = site.root / "mnt"
-    found: list[Seen] = []
+    starts: list[Seen] = []
     with mounted(site.share, at, trip=trip, megabytes=megabytes) as counts:
         for wait in (0.0, 0.0, HELD):
             time.sleep(wait)
             before = len(counts.asked())
             seconds = start(site, at, local)
-            found.append(Seen(seconds, len(counts.asked()) - before))
-            if len(found) > 1:
+            starts.append(Seen(seconds, len(counts.asked()) - before))
+            if len(starts) > 1:
                 beside()
-    return found
+    return starts
 
 
 def _median(found: list[Seen]) -> Seen:
@@ -215,15 +231,46 @@ def _measure(site: Site, trip: float, megabytes: float) -> list[Row]:
     near = trip <= 0.001
     faster = 4.0 if near else 5.0
     return [
-        Row(name, "first process on a machine", first.seconds, "s", f"≥ {faster:g} times faster",
-            plain.seconds / faster, peer, plain.seconds),
-        Row(name, "the same, beside local disk", first.seconds, "s",
-            "≤ 1.25 times" if near else "–", 1.25 * cold.seconds if near else None,
-            "local disk, cold", cold.seconds),
+        Row(
+            name,
+            "first process on a machine",
+            first.seconds,
+            "s",
+            f"≥ {faster:g} times faster",
+            plain.seconds / faster,
+            peer,
+            plain.seconds,
+        ),
+        Row(
+            name,
+            "the same, beside local disk",
+            first.seconds,
+            "s",
+            "≤ 1.25 times" if near else "–",
+            1.25 * cold.seconds if near else None,
+            "local disk, cold",
+            cold.seconds,
+        ),
         Row(name, "its round trips", first.trips, "", "≤ 700", 700, peer, plain.trips, count=True),
-        Row(name, "every further process", further.seconds, "s", "≤ 1.1 times local disk",
-            1.1 * warm.seconds, "local disk, warm", warm.seconds),
-        Row(name, "its round trips, at most", most, "", "≤ 20", 20, peer,
+        Row(
+            name,
+            "every further process",
+            further.seconds,
+            "s",
+            "≤ 1.1 times local disk",
+            1.1 * warm.seconds,
+            "local disk, warm",
+            warm.seconds,
+        ),
+        Row(
+            name,
+            "its round trips, at most",
+            most,
+            "",
+            "≤ 20",
+            20,
+            peer,
             max(plain_next.trips, plain_last.trips),
-            count=True),
-    ]  # fmt: skip
+            count=True,
+        ),
+    ]

@@ -89,11 +89,17 @@ def _commit_to_pointer(lab: Lab, root: Path, turns: int = TURNS) -> list[Row]:
                 jobs = max(jobs, len(starts))
                 site.active("red-dev", f"{number}.0", seconds=120)
         return [
-            Row("kubernetes", f"commit → pointer, the pods' starts left out ({jobs} Jobs)",
-                statistics.median(above), "s", "≤ 10 s", 10.0),
+            Row(
+                "kubernetes",
+                f"commit → pointer, the pods' starts left out ({jobs} Jobs)",
+                statistics.median(above),
+                "s",
+                "≤ 10 s",
+                10.0,
+            ),
             Row("kubernetes", "commit → pointer, all of it", statistics.median(whole), "s"),
             Row("kubernetes", "Jobs of a commit, at most", jobs, "", f"≤ {JOBS}", JOBS, count=True),
-        ]  # fmt: skip
+        ]
 
 
 def _starts(lab: Lab, namespace: str) -> Iterator[tuple[str, float]]:
@@ -109,7 +115,7 @@ def _starts(lab: Lab, namespace: str) -> Iterator[tuple[str, float]]:
 
 def _takeover(lab: Lab, root: Path) -> list[Row]:
     """Measure from a leader's kill -9 to the next leader's first change of the records."""
-    found = []
+    durations = []
     with _postgresql(root) as url, _site(lab, root / "site") as site:
         site.database = url
         site.more = {"database": url, "lease_ttl": LEASE}
@@ -123,10 +129,11 @@ def _takeover(lab: Lab, root: Path) -> list[Row]:
                     os.kill(first.pid, signal.SIGKILL)
                     begun = time.monotonic()
                     wait_for(lambda: _leads(site, second), 60, "the other")
-                    found.append(time.monotonic() - begun)
-    worst = max(found)
-    return [Row("kubernetes", "takeover after kill -9, the longest of 3", worst, "s", "≤ 15 s",
-                15.0)]  # fmt: skip
+                    durations.append(time.monotonic() - begun)
+    worst = max(durations)
+    return [
+        Row("kubernetes", "takeover after kill -9, the longest of 3", worst, "s", "≤ 15 s", 15.0)
+    ]
 
 
 def _leads(site: KubeSite, process: subprocess.Popen[bytes]) -> bool:
@@ -158,11 +165,16 @@ def _fleet(lab: Lab, root: Path) -> list[Row]:
             memory = process.memory_info().rss / MIB
         where = f"{INSTANCES} instances in {NAMESPACES} namespaces"
         return [
-            Row("kubernetes", f"memory of the daemon, {where}", memory, "MiB", "≤ 250 MiB",
-                250.0),
-            Row("kubernetes", f"API requests a minute while idle, {where}", asked, "requests",
-                "≤ 2, and open watches", 2.0),
-        ]  # fmt: skip
+            Row("kubernetes", f"memory of the daemon, {where}", memory, "MiB", "≤ 250 MiB", 250.0),
+            Row(
+                "kubernetes",
+                f"API requests a minute while idle, {where}",
+                asked,
+                "requests",
+                "≤ 2, and open watches",
+                2.0,
+            ),
+        ]
 
 
 def _asked(lab: Lab, site: KubeSite) -> list[str]:

@@ -77,8 +77,8 @@ def short() -> list[Row]:
             "poll without a change: processes": (len(processes), 1),
         }
     return [
-        Row("overhead", what, found, "", f"≤ {most}", most, count=True)
-        for what, (found, most) in counted.items()
+        Row("overhead", what, count, "", f"≤ {most}", most, count=True)
+        for what, (count, most) in counted.items()
     ]
 
 
@@ -121,10 +121,10 @@ def _active(store: Store, after: int, timeout: float = 120.0) -> Event:
     """Wait for the next activation to end; return its event."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        found = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
-        if found:
-            assert found[0].kind == "ActivationActive", found[0].message
-            return found[0]
+        events = store.events(after_id=after, kinds=["ActivationActive", "BuildFailed"])
+        if events:
+            assert events[0].kind == "ActivationActive", events[0].message
+            return events[0]
         time.sleep(0.02)
     raise TimeoutError("no activation ended")
 

@@ -81,18 +81,26 @@ def _counts(served: Served, client: httpx.Client, count: int) -> list[Row]:
     """Return the number of database statements for each page while nothing changes."""
     asked: list[str] = []
     event.listen(
-        served.store.engine, "before_cursor_execute",
+        served.store.engine,
+        "before_cursor_execute",
         lambda _c, _u, statement, *_: asked.append(statement),
-    )  # fmt: skip
+    )
     rows = []
     for name, path in PAGES.items():
         client.get(path).raise_for_status()
         asked.clear()
         client.get(path).raise_for_status()
         rows.append(
-            Row(f"pages, {count} instances", f"{name}: settled, statements", len(asked), "",
-                f"≤ {STATEMENTS}", STATEMENTS, count=True)
-        )  # fmt: skip
+            Row(
+                f"pages, {count} instances",
+                f"{name}: settled, statements",
+                len(asked),
+                "",
+                f"≤ {STATEMENTS}",
+                STATEMENTS,
+                count=True,
+            )
+        )
     return rows
 
 

@@ -61,7 +61,7 @@ def measure(site: Site) -> list[Row]:
         made.copy_out(digest, folder)
     staged = dict(sorted(staged.items(), key=lambda item: -_size(item[1])))  # as the builder does
     os.sync()  # so that earlier writes are not measured
-    found = _ours(site.root, staged, trip=0.001)
+    placed = _ours(site.root, staged, trip=0.001)
     peers: dict[str, float] = {}
     for name, install in (("uv pip install --target", _uv), ("pip install --target", _pip)):
         install(site.python, site.root / "warm")  # fills its cache
@@ -71,14 +71,30 @@ def measure(site: Site) -> list[Row]:
             peers[name] = _seconds(lambda: install(site.python, at / "target"))  # noqa: B023
     what, (uv, pip) = "environment placed at 1 ms", peers
     return [
-        Row("publish", what, found.first.seconds, "s", "≤ 2 s", 2.0, uv, peers[uv]),
-        Row("publish", what, found.first.seconds, "s", "≤ 2 s", 2.0, pip, peers[pip]),
-        Row("publish", "one in-house package changed", found.second.seconds, "s", "≤ 0.5 s", 0.5,
-            uv, peers[uv]),
-        Row("publish", "folders made beside verification", found.spread.seconds, "s", "≤ uv's",
-            peers[uv], uv, peers[uv]),
-        *_counts(found, staged),
-    ]  # fmt: skip
+        Row("publish", what, placed.first.seconds, "s", "≤ 2 s", 2.0, uv, peers[uv]),
+        Row("publish", what, placed.first.seconds, "s", "≤ 2 s", 2.0, pip, peers[pip]),
+        Row(
+            "publish",
+            "one in-house package changed",
+            placed.second.seconds,
+            "s",
+            "≤ 0.5 s",
+            0.5,
+            uv,
+            peers[uv],
+        ),
+        Row(
+            "publish",
+            "folders made beside verification",
+            placed.spread.seconds,
+            "s",
+            "≤ uv's",
+            peers[uv],
+            uv,
+            peers[uv],
+        ),
+        *_counts(placed, staged),
+    ]
 
 
 def short() -> list[Row]:
@@ -100,14 +116,20 @@ def _counts(found: Placed, staged: dict[str, Path]) -> list[Row]:
     size = sum(map(_size, staged.values()))
     entries = len(staged)
     most = AN_ENVIRONMENT + AN_ENTRY * entries + size // PIECE
-    words = f"≤ {AN_ENVIRONMENT}, {AN_ENTRY} for each of {entries} entries, 1 for each 128 KiB"
+    limit = f"≤ {AN_ENVIRONMENT}, {AN_ENTRY} for each of {entries} entries, 1 for each 128 KiB"
     return [
-        Row("publish", "its round trips", found.first.trips, "", words, most, count=True),
-        Row("publish", "round trips, one in-house package changed", found.second.trips, "",
-            f"≤ {AN_ENVIRONMENT} + {A_LOOK} × {entries}", AN_ENVIRONMENT + A_LOOK * entries,
-            count=True),
+        Row("publish", "its round trips", found.first.trips, "", limit, most, count=True),
+        Row(
+            "publish",
+            "round trips, one in-house package changed",
+            found.second.trips,
+            "",
+            f"≤ {AN_ENVIRONMENT} + {A_LOOK} × {entries}",
+            AN_ENVIRONMENT + A_LOOK * entries,
+            count=True,
+        ),
         Row("publish", "round trips of the folders", found.spread.trips, "", count=True),
-    ]  # fmt: skip
+    ]
 
 
 def _size(folder: Path) -> int:
@@ -154,24 +176,43 @@ def _place(share: Share, build_id: str, staged: dict[str, Path]) -> None:
 def _uv(python: str, target: Path) -> None:
     subprocess.run(
         [
-            uv_path(), "pip", "install", "--quiet", "--python", python, "--compile-bytecode",
-            "--link-mode", "copy", "--target", str(target), *WANTED,
+            uv_path(),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--compile-bytecode",
+            "--link-mode",
+            "copy",
+            "--target",
+            str(target),
+            *WANTED,
         ],
         check=True,
         timeout=900,
-    )  # fmt: skip
+    )
 
 
 def _pip(python: str, target: Path) -> None:
     subprocess.run(
         [
-            sys.executable, "-m", "pip", "--python", python, "install", "--quiet",
-            "--disable-pip-version-check", "--target", str(target), *WANTED,
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--target",
+            str(target),
+            *WANTED,
         ],
         check=True,
         env={**os.environ, "PIP_NO_INPUT": "1"},
         timeout=1800,
-    )  # fmt: skip
+    )
 
 
 def _seconds(action: Callable[[], None]) -> float:

@@ -76,14 +76,14 @@ def read(folder: Path = FOLDER) -> Mapping[str, Run]:
     path = folder / "results.json"
     if not path.is_file():
         return {}
-    found = {}
+    runs = {}
     for kept in json.loads(path.read_text()):
         rows = tuple(
             Row(**{name: value for name, value in row.items() if name not in DERIVED})
             for row in kept.pop("rows")
         )
-        found[kept["name"]] = Run(**kept, rows=rows)
-    return found
+        runs[kept["name"]] = Run(**kept, rows=rows)
+    return runs
 
 
 def text(runs: Sequence[Run]) -> str:

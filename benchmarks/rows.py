@@ -62,9 +62,16 @@ class Row:
 
 
 HEADS = (
-    "benchmark", "measure", "value", "peer", "peer's value", "peer / ours", "target",
-    "ours / limit", "met",
-)  # fmt: skip
+    "benchmark",
+    "measure",
+    "value",
+    "peer",
+    "peer's value",
+    "peer / ours",
+    "target",
+    "ours / limit",
+    "met",
+)
 
 
 def figure(value: float, unit: str) -> str:

@@ -51,18 +51,18 @@ def run(sizes: Sequence[int] = SIZES) -> list[Row]:
     """Return the rows of this benchmark."""
     figures = {size: _in_a_process(size) for size in sizes}
     rows: list[Row] = []
-    for size, found in figures.items():
+    for size, measured in figures.items():
         name = f"scale, {size:,} environments"
         rows += [
-            _row(name, "no-change cycle", found.unchanged, "ms", 20),
-            _row(name, "no-change cycle, processor", found.unchanged_cpu, "ms", 20),
-            _row(name, "one-change poll and cycle", found.changed, "ms", 150),
-            _row(name, "one-change poll and cycle, processor", found.changed_cpu, "ms", 150),
-            _row(name, "cold start", found.cold, "s", 5),
-            _row(name, "cold start, processor", found.cold_cpu, "s", 5),
-            _row(name, "memory (RSS)", found.memory, "MiB", 250),
-            _count(name, "no-change cycle, statements", found.unchanged_asked, UNCHANGED),
-            _count(name, "one-change poll and cycle, statements", found.changed_asked, CHANGED),
+            _row(name, "no-change cycle", measured.unchanged, "ms", 20),
+            _row(name, "no-change cycle, processor", measured.unchanged_cpu, "ms", 20),
+            _row(name, "one-change poll and cycle", measured.changed, "ms", 150),
+            _row(name, "one-change poll and cycle, processor", measured.changed_cpu, "ms", 150),
+            _row(name, "cold start", measured.cold, "s", 5),
+            _row(name, "cold start, processor", measured.cold_cpu, "s", 5),
+            _row(name, "memory (RSS)", measured.memory, "MiB", 250),
+            _count(name, "no-change cycle, statements", measured.unchanged_asked, UNCHANGED),
+            _count(name, "one-change poll and cycle, statements", measured.changed_asked, CHANGED),
         ]
     return rows
 
@@ -82,10 +82,10 @@ def _row(name: str, measure: str, value: float, unit: str, most: float) -> Row:
 
 def _in_a_process(size: int) -> Figures:
     with tempfile.TemporaryDirectory() as directory:
-        words = [sys.executable, "-m", "benchmarks.scale", directory, str(size)]
+        command = [sys.executable, "-m", "benchmarks.scale", directory, str(size)]
         for step in ("settle", "measure", "measure"):  # the second start uses what the first saved
             answer = subprocess.run(
-                [*words, step], check=True, stdout=subprocess.PIPE, timeout=900
+                [*command, step], check=True, stdout=subprocess.PIPE, timeout=900
             ).stdout
         return Figures(**json.loads(answer))
 
@@ -106,9 +106,10 @@ def measure(root: Path) -> Figures:
         assert not any(e.kind in ("perform", "resolve") for e in plan.effects), "all is settled"
         asked: list[str] = []
         event.listen(
-            daemon.rooms.store.engine, "before_cursor_execute",
+            daemon.rooms.store.engine,
+            "before_cursor_execute",
             lambda _c, _u, statement, *_: asked.append(statement),
-        )  # fmt: skip
+        )
         unchanged = [_timed(lambda: _cycle(daemon, leadership)) for _ in range(TURNS)]
         unchanged_asked = len(asked) // TURNS
         changed = []

@@ -97,23 +97,55 @@ def _measure(
     name = f"sharing, {size} environments"
     made = 1000 * statistics.median(ours.again)
     rows = [
-        Row(name, "disk: store and builds", ours.disk, "MiB", "≤ 1.1 × each wheel once",
-            1.1 * unique, "each wheel once", unique, count=True),
+        Row(
+            name,
+            "disk: store and builds",
+            ours.disk,
+            "MiB",
+            "≤ 1.1 × each wheel once",
+            1.1 * unique,
+            "each wheel once",
+            unique,
+            count=True,
+        ),
         Row(name, "of that, packs for quick imports", ours.packs, "MiB"),
-        Row(name, "store entries", ours.entries, "", "as many as wheels",
-            len(shared) + OWN * size, count=True),
-        Row(name, "one more of wheels that are there, beyond resolving (median)", made, "ms",
-            "≤ 50 ms", 50.0),
-        Row(name, "one more with wheels of its own, beyond resolving (median)",
-            1000 * statistics.median(ours.new), "ms"),
-    ]  # fmt: skip
+        Row(
+            name,
+            "store entries",
+            ours.entries,
+            "",
+            "as many as wheels",
+            len(shared) + OWN * size,
+            count=True,
+        ),
+        Row(
+            name,
+            "one more of wheels that are there, beyond resolving (median)",
+            made,
+            "ms",
+            "≤ 50 ms",
+            50.0,
+        ),
+        Row(
+            name,
+            "one more with wheels of its own, beyond resolving (median)",
+            1000 * statistics.median(ours.new),
+            "ms",
+        ),
+    ]
     for peer in others:
         about = f"{peer.name}, {PEERS} measured"
         rows.append(Row(name, "disk", ours.disk, "MiB", peer=about, peer_value=peer.disk))
         rows.append(
-            Row(name, "one more of wheels that are there", made, "ms", peer=about,
-                peer_value=1000 * peer.seconds)
-        )  # fmt: skip
+            Row(
+                name,
+                "one more of wheels that are there",
+                made,
+                "ms",
+                peer=about,
+                peer_value=1000 * peer.seconds,
+            )
+        )
     return rows
 
 
@@ -125,9 +157,18 @@ def _real(bench: Bench) -> Common:
     bench.python = base_of(bench.root)
     folder = bench.public.folder
     _run(
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-        "--only-binary", ":all:", "--dest", str(folder), *WANTED,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+        *WANTED,
+    )
     return sorted(folder.glob("*.whl")), IMPORTED
 
 
@@ -219,8 +260,8 @@ def _held(bench: Bench, digest: str, pack: Pack) -> frozenset[str]:
 
 def _modules(entry: Path) -> frozenset[str]:
     """Return all sources and bytecode of an entry."""
-    found = (path for path in entry.rglob("*") if path.suffix in (".py", ".pyc"))
-    return frozenset(path.relative_to(entry).as_posix() for path in found)
+    paths = (path for path in entry.rglob("*") if path.suffix in (".py", ".pyc"))
+    return frozenset(path.relative_to(entry).as_posix() for path in paths)
 
 
 def _disk(folders: Sequence[Path]) -> float:
@@ -230,8 +271,8 @@ def _disk(folders: Sequence[Path]) -> float:
         for path in (folder, *folder.rglob("*")):
             if path.name in NOTES:
                 continue
-            found = path.lstat()
-            seen[found.st_ino] = found.st_blocks * 512
+            status = path.lstat()
+            seen[status.st_ino] = status.st_blocks * 512
     return sum(seen.values()) / MIB
 
 
@@ -276,17 +317,42 @@ def _peer(
 
 def _uv(bench: Bench, root: Path, wheels: Sequence[Path], target: Path) -> None:
     _run(
-        uv_path(), "pip", "install", "--quiet", "--offline", "--no-deps", "--no-config",
-        "--python", bench.python, "--cache-dir", str(root / "uv-cache"), "--compile-bytecode",
-        "--link-mode", "hardlink", "--target", str(target), *map(str, wheels),
-    )  # fmt: skip
+        uv_path(),
+        "pip",
+        "install",
+        "--quiet",
+        "--offline",
+        "--no-deps",
+        "--no-config",
+        "--python",
+        bench.python,
+        "--cache-dir",
+        str(root / "uv-cache"),
+        "--compile-bytecode",
+        "--link-mode",
+        "hardlink",
+        "--target",
+        str(target),
+        *map(str, wheels),
+    )
 
 
 def _pip(bench: Bench, wheels: Sequence[Path], target: Path) -> None:
     _run(
-        sys.executable, "-m", "pip", "--python", bench.python, "install", "--quiet", "--no-deps",
-        "--no-index", "--disable-pip-version-check", "--target", str(target), *map(str, wheels),
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        bench.python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+        *map(str, wheels),
+    )
 
 
 def _run(*words: str) -> None:

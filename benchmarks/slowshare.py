@@ -63,9 +63,9 @@ def mounted(source: Path, at: Path, *, trip: float, megabytes: float) -> Iterato
     at.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         told, counts = Path(folder) / "counts.json", Counts(Path(folder) / "log")
-        words = [_program(), str(source), str(at), str(int(trip * 1e6)), f"{megabytes}", str(told)]
-        words.append(str(counts.log))
-        process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        argv = [_program(), str(source), str(at), str(int(trip * 1e6)), f"{megabytes}", str(told)]
+        argv.append(str(counts.log))
+        process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 10
             while not os.path.ismount(at):
@@ -76,6 +76,6 @@ def mounted(source: Path, at: Path, *, trip: float, megabytes: float) -> Iterato
         finally:
             subprocess.run(["fusermount3", "-u", "-z", str(at)], check=False)
             process.wait(timeout=30)
-            found = json.loads(told.read_text()) if told.is_file() else {}
-            counts.trips = int(found.pop("trips", 0))
-            counts.by_kind = found
+            totals = json.loads(told.read_text()) if told.is_file() else {}
+            counts.trips = int(totals.pop("trips", 0))
+            counts.by_kind = totals

@@ -19,17 +19,24 @@ from reconciler.secrets import login
 
 SCP_LIKE = re.compile(r"^[\w.-]+@[\w.-]+:.+$")
 DISTRUSTED = (
-    "certificate verification failed", "ssl certificate problem", "problem with the ssl ca cert",
+    "certificate verification failed",
+    "ssl certificate problem",
+    "problem with the ssl ca cert",
     "host key verification failed",
-)  # fmt: skip
+)
 DENIED = (
-    "authentication failed", "could not read username", "permission denied",
-    "returned error: 401", "returned error: 403",
-)  # fmt: skip
+    "authentication failed",
+    "could not read username",
+    "permission denied",
+    "returned error: 401",
+    "returned error: 403",
+)
 OUTSIDE = {
-    "GIT_SSL_CAINFO": "SSL_CERT_FILE", "GIT_SSL_CAPATH": "SSL_CERT_DIR",
-    "https_proxy": "", "no_proxy": "",
-}  # fmt: skip
+    "GIT_SSL_CAINFO": "SSL_CERT_FILE",
+    "GIT_SSL_CAPATH": "SSL_CERT_DIR",
+    "https_proxy": "",
+    "no_proxy": "",
+}
 """Variables of the daemon's environment that git receives, or their general equivalents.
 
 Debian's git has GnuTLS, which does not know SSL_CERT_FILE.
@@ -78,12 +85,31 @@ def check_url(url: str, allowed: tuple[str, ...]) -> None:
 
 
 HARMLESS = (
-    "badDate", "badDateOverflow", "badEmail", "badFilemode", "badName", "badTagName", "badTimezone",
-    "gitmodulesBlob", "gitmodulesMissing", "gitmodulesName", "gitmodulesParse", "gitmodulesPath",
-    "gitmodulesSymlink", "gitmodulesUpdate", "gitmodulesUrl", "missingEmail",
-    "missingNameBeforeEmail", "missingSpaceBeforeDate", "missingSpaceBeforeEmail",
-    "missingTaggerEntry", "multipleAuthors", "nulInCommit", "zeroPaddedDate", "zeroPaddedFilemode",
-)  # fmt: skip
+    "badDate",
+    "badDateOverflow",
+    "badEmail",
+    "badFilemode",
+    "badName",
+    "badTagName",
+    "badTimezone",
+    "gitmodulesBlob",
+    "gitmodulesMissing",
+    "gitmodulesName",
+    "gitmodulesParse",
+    "gitmodulesPath",
+    "gitmodulesSymlink",
+    "gitmodulesUpdate",
+    "gitmodulesUrl",
+    "missingEmail",
+    "missingNameBeforeEmail",
+    "missingSpaceBeforeDate",
+    "missingSpaceBeforeEmail",
+    "missingTaggerEntry",
+    "multipleAuthors",
+    "nulInCommit",
+    "zeroPaddedDate",
+    "zeroPaddedFilemode",
+)
 """Findings of git's checks that are harmless without checking out files or submodules.
 
 History cannot be changed: one commit with such a finding would stop the repository for all teams.
@@ -132,29 +158,29 @@ def git_environment(
 
 def ssh_command(secrets: Path) -> str:
     """Return git's ssh command: only the given key, only known hosts, no prompts."""
-    words = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
-    words += ["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
-    words += ["-o", f"UserKnownHostsFile={secrets / 'known_hosts'}"]
+    command = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"]
+    command += ["-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20"]
+    command += ["-o", f"UserKnownHostsFile={secrets / 'known_hosts'}"]
     if (secrets / "ssh-privatekey").is_file():
-        words += ["-i", str(secrets / "ssh-privatekey")]
-    return shlex.join(words)
+        command += ["-i", str(secrets / "ssh-privatekey")]
+    return shlex.join(command)
 
 
 def _basic(secrets: Path) -> str | None:
-    found = login(secrets)
-    if found is None:
+    credentials = login(secrets)
+    if credentials is None:
         return None
-    return base64.b64encode(f"{found.user or 'git'}:{found.password}".encode()).decode()
+    return base64.b64encode(f"{credentials.user or 'git'}:{credentials.password}".encode()).decode()
 
 
 def translate(url: str, branch: str, message: str) -> GroundcrewError:
     """Return the error for git's message about a remote."""
-    url, words = shown(url), shown(" ".join(message.split())[-500:])
-    lower = words.lower()
+    url, cause = shown(url), shown(" ".join(message.split())[-500:])
+    lower = cause.lower()
     if "fsck error" in lower or "error in object" in lower or "in packed object" in lower:
         return Stalled(
             Reason.SOURCE_UNSAFE,
-            f"{url} has an object on branch {branch} that git's checks refuse: {words}; remove the "
+            f"{url} has an object on branch {branch} that git's checks refuse: {cause}; remove the "
             "commit that brought it from the branch's history (git rebase or git filter-repo) and "
             "push it again",
         )
@@ -167,11 +193,11 @@ def translate(url: str, branch: str, message: str) -> GroundcrewError:
         return Retryable(
             Reason.SOURCE_CERTIFICATE,
             f"{url} shows a certificate or host key that is not trusted; renew it there, or give "
-            f"the daemon its authority (SSL_CERT_FILE; known_hosts for ssh) ({words})",
+            f"the daemon its authority (SSL_CERT_FILE; known_hosts for ssh) ({cause})",
         )
     if any(mark in lower for mark in DENIED):
         return Retryable(
             Reason.SOURCE_DENIED,
-            f"{url} refuses the credentials in <secrets_dir>/git/; renew them ({words})",
+            f"{url} refuses the credentials in <secrets_dir>/git/; renew them ({cause})",
         )
-    return Retryable(Reason.SOURCE_UNREACHABLE, f"{url} cannot be read: {words}")
+    return Retryable(Reason.SOURCE_UNREACHABLE, f"{url} cannot be read: {cause}")

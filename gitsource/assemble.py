@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gitsource import projects
-from gitsource.assembly_cache import Made, Shelf
+from gitsource.assembly_cache import AssemblyCache, Made
 from gitsource.models import EnvironmentModel
 from gitsource.objects import (
     instance_of,
@@ -70,7 +70,7 @@ class Assembly:
         *,
         file_limit: int = FILE_LIMIT,
         limits: Limits | None = None,
-        shelf: Shelf | None = None,
+        shelf: AssemblyCache | None = None,
         parser: Parser | None = None,
     ) -> None:
         self._parser = parser or DirectParser()
@@ -131,18 +131,20 @@ class Assembly:
 
     def _too_many(self) -> dict[str, Finding]:
         """Return a finding for each team that has more environments than allowed."""
-        words = (
+        template = (
             "{} environments; a team has at most {}, and files beyond that are not read: their "
             "environments stay as they are"
         )
         return {
             team: Finding(
-                Place(f"teams/{team}/"), f"teams/{team}/", Reason.TOO_LARGE,
-                words.format(len(paths), TEAM_FILES),
+                Place(f"teams/{team}/"),
+                f"teams/{team}/",
+                Reason.TOO_LARGE,
+                template.format(len(paths), TEAM_FILES),
             )
             for team, paths in self._of_team.items()
             if len(paths) > TEAM_FILES
-        }  # fmt: skip
+        }
 
     # ------------------------------------------------------------------- instances and fragments
 
@@ -265,16 +267,16 @@ class Assembly:
         for kind, name, what in needs:
             if kind == "file":
                 entry = tree.entries().get(name)
-                found = entry.blob if entry is not None and entry.mode[:3] == "100" else ""
+                current = entry.blob if entry is not None and entry.mode[:3] == "100" else ""
             elif kind == "tree":
-                found = tree.tree_id(name)
+                current = tree.tree_id(name)
             elif kind == "packages":
-                found = projects.fingerprint(tree, name)
+                current = projects.fingerprint(tree, name)
             elif kind == "fragment":
-                found = self._fragments[name].blob if name in self._fragments else ""
+                current = self._fragments[name].blob if name in self._fragments else ""
             else:
-                found = self._instances[name].team if name in self._instances else ""
-            if found != what:
+                current = self._instances[name].team if name in self._instances else ""
+            if current != what:
                 return False
         return True
 
@@ -296,8 +298,8 @@ class Assembly:
                 if len(findings) < FINDINGS:
                     wrong = wrong_instance(name, team, seen, self._instances)
                 if wrong is not None:
-                    place = read.place("spec", "rollout", w, "instances", i)
-                    findings.append(Finding(place, read.object, *wrong))
+                    location = read.place("spec", "rollout", w, "instances", i)
+                    findings.append(Finding(location, read.object, *wrong))
                 seen[name] = None
         spec = read.model.spec
         environment = Environment(
@@ -333,7 +335,7 @@ class Assembly:
             if not made.read_findings:
                 by_name.setdefault(made.object, []).append(made)
         owners: dict[str, list[Made]] = {}
-        found: dict[str, Environment] = {}
+        environments: dict[str, Environment] = {}
         contested: dict[str, tuple[Environment, ...]] = {}
         for name, same in by_name.items():
             if len(same) > 1:
@@ -346,21 +348,25 @@ class Assembly:
             made = same[0]
             findings += made.findings
             if made.environment is not None:
-                found[made.environment.name] = made.environment
+                environments[made.environment.name] = made.environment
                 for wave in made.environment.rollout:
                     for instance in wave.instances:
                         owners.setdefault(instance, []).append(made)
-        findings += _taken(found, owners)
-        findings += _platforms(found, self._instances)
+        findings += _taken(environments, owners)
+        findings += _platforms(environments, self._instances)
         return Definitions(
-            commit, found, dict(self._instances), tuple(sorted(findings, key=_order)), contested
+            commit,
+            environments,
+            dict(self._instances),
+            tuple(sorted(findings, key=_order)),
+            contested,
         )
 
 
 def _unmade(read: ReadFile, blob: str) -> Made:
     """Return the result for a file that is not a valid environment, with its findings."""
-    place = Place(read.path)
-    return Made(read.path, blob, read.object, place, place, (), None, read.findings)
+    location = Place(read.path)
+    return Made(read.path, blob, read.object, location, location, (), None, read.findings)
 
 
 def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
@@ -376,8 +382,8 @@ def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _order(finding: Finding) -> tuple[str, int, int, str]:
-    place = finding.place
-    return (place.file, place.line, place.column, finding.message)
+    location = finding.place
+    return (location.file, location.line, location.column, finding.message)
 
 
 def _double(name: str, place: Place, path: str, same: Iterable[tuple[str, object]]) -> Finding:

@@ -48,7 +48,7 @@ class Made:
 MADE = TypeAdapter(Made)
 
 
-class Shelf:
+class AssemblyCache:
     """Cache file; for one thread at a time."""
 
     def __init__(self, path: Path) -> None:

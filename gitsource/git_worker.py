@@ -24,9 +24,13 @@ def fetch(request: dict[str, Any]) -> dict[str, Any]:
     repo = _open(path, anew=request["anew"])
     branch = request["branch"]
     repo.git.fetch(
-        "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--force",
-        request["url"], f"+refs/heads/{branch}:refs/heads/{branch}",
-    )  # fmt: skip
+        "--no-tags",
+        "--no-recurse-submodules",
+        "--no-write-fetch-head",
+        "--force",
+        request["url"],
+        f"+refs/heads/{branch}:refs/heads/{branch}",
+    )
     head = repo.commit(f"refs/heads/{branch}")
     repo.git.update_ref(f"refs/groundcrew/{head.hexsha}", head.hexsha)
     return {"revision": head.hexsha}

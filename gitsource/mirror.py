@@ -118,10 +118,10 @@ class Blobs(Running):
             self._process.stdin.flush()
         except OSError as error:
             raise _broken(name) from error
-        words = self._process.stdout.readline().split()
-        if len(words) != 3:
+        fields = self._process.stdout.readline().split()
+        if len(fields) != 3:
             raise _broken(name)
-        return int(words[2])
+        return int(fields[2])
 
 
 def _broken(name: str) -> Retryable:
@@ -195,8 +195,8 @@ class Files:
 
 def commit_of(git: Git, head: str) -> Commit:
     """Return a commit's author, date and first line."""
-    words = ["log", "-1", "--no-show-signature", FORMAT, head]  # `show` would also compute a diff
-    text = git(words).decode(errors="replace").rstrip("\n")
+    command = ["log", "-1", "--no-show-signature", FORMAT, head]  # `show` would also compute a diff
+    text = git(command).decode(errors="replace").rstrip("\n")
     revision, author, at, subject = text.split("\0", 3)
     seconds = int(at) if at.isdecimal() and len(at) <= len(str(LATEST)) else 0
     return Commit(revision, author[:200], subject[:500], float(min(seconds, LATEST)))

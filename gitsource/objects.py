@@ -48,20 +48,20 @@ def kind_of_path(path: str) -> str | None:
 
 def refused(entry: Entry, limit: int) -> Finding | None:
     """Return the finding for a file that is not read at all, or None."""
-    place = Place(entry.path)
+    location = Place(entry.path)
     wrong = wrong_entry(entry)
     if wrong is not None:
-        return Finding(place, entry.path, *wrong)
+        return Finding(location, entry.path, *wrong)
     if entry.size > limit:
-        words = f"{entry.size} bytes; a definition has at most {limit}"
-        return Finding(place, entry.path, Reason.TOO_LARGE, words)
+        message = f"{entry.size} bytes; a definition has at most {limit}"
+        return Finding(location, entry.path, Reason.TOO_LARGE, message)
     folder, team = entry.path.split("/")[:2]
     if folder == "teams" and not LABEL.fullmatch(team):
-        words = "name a team's folder with at most 63 lower-case letters, digits and -"
-        return Finding(place, entry.path, Reason.INVALID_VALUE, words)
+        message = "name a team's folder with at most 63 lower-case letters, digits and -"
+        return Finding(location, entry.path, Reason.INVALID_VALUE, message)
     if folder == "teams" and team == RESERVED:
-        words = f"a team cannot be named {RESERVED}, the folder for source packages; rename it"
-        return Finding(place, entry.path, Reason.INVALID_VALUE, words)
+        message = f"a team cannot be named {RESERVED}, the folder for source packages; rename it"
+        return Finding(location, entry.path, Reason.INVALID_VALUE, message)
     return None
 
 
@@ -84,8 +84,8 @@ def unexpected(path: str, name: str, error: Exception) -> Finding:
     if isinstance(error, Stalled):
         return Finding(error.place or Place(path), name, error.reason, error.message)
     log.error("%s cannot be read", path, exc_info=error)
-    words = f"it cannot be read ({type(error).__name__}), and the daemon's log says where; look "
-    return Finding(Place(path), name, Reason.READ_FAILED, words + "for what is unusual in it")
+    message = f"it cannot be read ({type(error).__name__}), and the daemon's log says where; look "
+    return Finding(Place(path), name, Reason.READ_FAILED, message + "for what is unusual in it")
 
 
 def instance_of(read: ReadFile) -> Instance | None:

@@ -83,8 +83,8 @@ class DirectParser:
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Parse each file."""
         for text in texts:
-            ((found, _),) = read_texts([text])
-            yield _settled(text, found)
+            ((outcome, _),) = read_texts([text])
+            yield _settled(text, outcome)
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Parse the lines of a constraints file."""
@@ -134,20 +134,20 @@ class IsolatedParser:
         except TooExpensive:
             yield from (self._single(text) for text in batch)
             return
-        for text, (found, seconds) in zip(batch, results, strict=True):
+        for text, (outcome, seconds) in zip(batch, results, strict=True):
             self.charge(text.path, seconds)
-            yield _settled(text, found)
+            yield _settled(text, outcome)
 
     def _single(self, text: Text) -> ReadFile:
         if not self._has_time(text.path):
             return _skipped(text)
         try:
-            ((found, seconds),) = self.pool.call(read_texts, [text])
+            ((outcome, seconds),) = self.pool.call(read_texts, [text])
         except TooExpensive as error:
             self.charge(text.path, self.pool.limits.cpu)
             return _unread(text, error.reason, f"{error.message}; make it smaller or simpler")
         self.charge(text.path, seconds)
-        return _settled(text, found)
+        return _settled(text, outcome)
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Parse the lines of a constraints file, once for all environments that name it."""
@@ -156,11 +156,11 @@ class IsolatedParser:
                 raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
             self.charge(path, self.pool.limits.cpu)  # its cost if it fails
             try:
-                found, seconds = self.pool.call(read_constraints, text)
+                constraints, seconds = self.pool.call(read_constraints, text)
             except TooExpensive as error:
                 raise TooExpensive(f"{path}: {error.message}") from error
             self.charge(path, seconds - self.pool.limits.cpu)
-            self._known[path] = found
+            self._known[path] = constraints
         return self._known[path]
 
     def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
@@ -200,12 +200,12 @@ def read_texts(texts: Sequence[Text]) -> list[Timed]:
 def _timed(text: Text) -> Timed:
     begun = time.process_time()
     try:
-        found: ReadFile | str = _read(text)
+        outcome: ReadFile | str = _read(text)
     except MemoryError:
         raise
     except Exception:
-        found = traceback.format_exc()
-    return found, time.process_time() - begun
+        outcome = traceback.format_exc()
+    return outcome, time.process_time() - begun
 
 
 def _read(text: Text) -> ReadFile:
@@ -222,8 +222,8 @@ def _read(text: Text) -> ReadFile:
         return ReadFile(text.path, None, None, (finding,))
     read = read_file(text.path, content)
     if read.model is not None and read.model.kind != text.kind:
-        words = f"a {read.model.kind} does not belong here; this folder holds kind: {text.kind}"
-        finding = Finding(read.place("kind"), read.object, Reason.INVALID_VALUE, words)
+        message = f"a {read.model.kind} does not belong here; this folder holds kind: {text.kind}"
+        finding = Finding(read.place("kind"), read.object, Reason.INVALID_VALUE, message)
         return ReadFile(text.path, None, None, (finding,))
     return read
 
@@ -243,14 +243,14 @@ def _settled(text: Text, found: ReadFile | str) -> ReadFile:
     if isinstance(found, ReadFile):
         return found
     log.error("%s cannot be read:\n%s", text.path, found)
-    words = "it cannot be read, and the daemon's log says why; look for unusual content in it"
-    return _unread(text, Reason.READ_FAILED, words)
+    message = "it cannot be read, and the daemon's log says why; look for unusual content in it"
+    return _unread(text, Reason.READ_FAILED, message)
 
 
 def _skipped(text: Text) -> ReadFile:
     whose = f"team {text.team}" if text.team else "the platform"
-    words = f"not read: {SPENT.format(whose)}; look for unusual content in its other files"
-    return _unread(text, Reason.TOO_EXPENSIVE, words, skipped=True)
+    message = f"not read: {SPENT.format(whose)}; look for unusual content in its other files"
+    return _unread(text, Reason.TOO_EXPENSIVE, message, skipped=True)
 
 
 def _unread(text: Text, reason: Reason, message: str, *, skipped: bool = False) -> ReadFile:

@@ -56,9 +56,22 @@ RECIPE = TypeAdapter(Recipe)
 ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux allows 128 KiB for a single one
 FINDINGS = 20  # per constraints file
 ARCHIVES = (
-    ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z",
-    ".deb", ".rpm", ".xz", ".bz2", ".zst",
-)  # fmt: skip
+    ".tar",
+    ".tgz",
+    ".tbz2",
+    ".txz",
+    ".tar.gz",
+    ".tar.bz2",
+    ".tar.xz",
+    ".tar.zst",
+    ".zip",
+    ".7z",
+    ".deb",
+    ".rpm",
+    ".xz",
+    ".bz2",
+    ".zst",
+)
 """Suffixes of archives; a file that only .gz compresses is decompressed."""
 PACKAGE_FILES = 20_000  # files of one in-repo package
 REQUIREMENT = tuple(field.name for field in fields(Requirement) if field.name != "place")
@@ -130,8 +143,8 @@ class Merge:
         self.imports += spec.checks.imports
         self.exclude += spec.checks.exclude
         for i, name in enumerate(spec.checks.dags):
-            found = self._text(folder, name, part.place("spec", "checks", "dags", i))
-            self.dags[posixpath.join(folder, name)] = found
+            content = self._text(folder, name, part.place("spec", "checks", "dags", i))
+            self.dags[posixpath.join(folder, name)] = content
         self.budget.update(_budget(part, spec.checks.importBudget))
 
     def _requirement(self, text: str, folder: str, place: Place) -> None:
@@ -197,8 +210,8 @@ class Merge:
         elif entry.size > TEXT_LIMIT:
             self.wrong(place, Reason.TOO_LARGE, f"{path} is larger than {TEXT_LIMIT >> 20} MiB")
         elif (total := self.text_bytes + entry.size) > TEXTS_LIMIT:
-            words = f"the files of one environment may have {TEXTS_LIMIT >> 20} MiB together"
-            self.wrong(place, Reason.TOO_LARGE, f"{path}: {words}")
+            message = f"the files of one environment may have {TEXTS_LIMIT >> 20} MiB together"
+            self.wrong(place, Reason.TOO_LARGE, f"{path}: {message}")
         else:
             self.text_bytes = total
             try:
@@ -228,40 +241,40 @@ class Merge:
         """Return a file's constraints as parsed: its text itself is not used."""
         path, lines, problems = posixpath.join(folder, name), [], 0
         try:
-            found = self.parser.constraints(path, self._text(folder, name, place))
+            constraints = self.parser.constraints(path, self._text(folder, name, place))
         except TooExpensive as error:
             self.wrong(place, error.reason, error.message)
             return []
-        for number, constraint, words in found:
-            if not words:
+        for number, constraint, message in constraints:
+            if not message:
                 lines.append(constraint)
             elif (problems := problems + 1) <= FINDINGS:
-                self.wrong(place, Reason.NOT_ALLOWED, f"{path}:{number}: {words}")
+                self.wrong(place, Reason.NOT_ALLOWED, f"{path}:{number}: {message}")
         return lines
 
     def _index(self, index: IndexModel, folder: str, part: ReadFile, number: int) -> None:
         bundle = None
         if index.caBundle is not None:
-            place = part.place("spec", "indexes", number, "caBundle")
-            bundle = self._text(folder, index.caBundle, place)
+            location = part.place("spec", "indexes", number, "caBundle")
+            bundle = self._text(folder, index.caBundle, location)
         self.indexes[index.name] = Index(
             index.name, index.url, tuple(index.packages), index.credentials, bundle
         )
 
     def _file(self, item: FileModel, place: Place) -> None:
         """Add a file; an archive in the place of a program is refused."""
-        found = FileItem(item.sha256, item.jar, item.url, item.path or "", int(item.mode, 8))
+        file = FileItem(item.sha256, item.jar, item.url, item.path or "", int(item.mode, 8))
         name = posixpath.basename(urlsplit(item.url or "").path).lower()
-        kept = found.target.lower().endswith((*ARCHIVES, ".jar", ".pyz", ".whl"))
-        if found.target.startswith("bin/") and name.endswith(ARCHIVES) and not kept:
+        kept = file.target.lower().endswith((*ARCHIVES, ".jar", ".pyz", ".whl"))
+        if file.target.startswith("bin/") and name.endswith(ARCHIVES) and not kept:
             self.wrong(
                 place,
                 Reason.NOT_A_PROGRAM,
-                f"{name} is an archive, which cannot be started as {found.target}; give the "
+                f"{name} is an archive, which cannot be started as {file.target}; give the "
                 f"address of the program itself, or commit the unpacked program to an in-repo "
                 f"package. To keep the archive as it is, choose a path outside bin/",
             )
-        self.files.setdefault(found, place)
+        self.files.setdefault(file, place)
 
     def check_siblings(self, folder: str) -> None:
         """Refuse what only an index could serve, although the repo has a package of that name."""
@@ -273,8 +286,8 @@ class Merge:
                 projects[project.path] = project
         globs = [glob for index in self.indexes.values() for glob in index.packages]
         siblings = Siblings(projects, self.packages, globs, folder)
-        for place, message in siblings.mistakes(self.requirements):
-            self.wrong(place, Reason.NOT_LISTED, message)
+        for location, message in siblings.mistakes(self.requirements):
+            self.wrong(location, Reason.NOT_LISTED, message)
         self.internal = siblings.internal
 
     def check_files(self) -> None:
@@ -282,8 +295,8 @@ class Merge:
         ordered = sorted(self.files, key=lambda item: f"{item.target}/")
         for one, other in pairwise(ordered):
             if f"{other.target}/".startswith(f"{one.target}/"):
-                words = f"{other.target} conflicts with {one.target}; choose another path"
-                self.wrong(self.files[other], Reason.INVALID_VALUE, words)
+                message = f"{other.target} conflicts with {one.target}; choose another path"
+                self.wrong(self.files[other], Reason.INVALID_VALUE, message)
 
     def recipe(self, timeout: float) -> Recipe:
         """Return the recipe, with the digest of everything that determines the build."""
@@ -336,13 +349,13 @@ def recipe_digest(recipe: Recipe) -> str:
 
 def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLimit]:
     """Return the limits that one definition sets."""
-    found = {}
+    limits = {}
     for measure in Measure:
         most = getattr(budget, measure.key)
         if most is not None:
-            place = part.place("spec", "checks", "importBudget", measure.key)
-            found[measure] = ImportLimit(measure, float(most), place)
-    return found
+            location = part.place("spec", "checks", "importBudget", measure.key)
+            limits[measure] = ImportLimit(measure, float(most), location)
+    return limits
 
 
 def merge(

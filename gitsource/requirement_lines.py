@@ -173,12 +173,22 @@ def _says(answer: str) -> Callable[[str, Kind], str]:
 
 
 LONG: Mapping[str, str] = {
-    "--requirement": "-r", "--constraint": "-c", "--editable": "-e", "--find-links": "-f",
-    "--index-url": "-i", "--extra-index-url": "-i", "--pypi-url": "-i", "--index": "-i",
-    "--default-index": "-i", "--upgrade": "-U", "--only-binary": "--prefer-binary",
-    "--config-settings": "--config-setting", "--global-option": "--config-setting",
-    "--install-option": "--config-setting", "-C": "--config-setting",
-}  # fmt: skip
+    "--requirement": "-r",
+    "--constraint": "-c",
+    "--editable": "-e",
+    "--find-links": "-f",
+    "--index-url": "-i",
+    "--extra-index-url": "-i",
+    "--pypi-url": "-i",
+    "--index": "-i",
+    "--default-index": "-i",
+    "--upgrade": "-U",
+    "--only-binary": "--prefer-binary",
+    "--config-settings": "--config-setting",
+    "--global-option": "--config-setting",
+    "--install-option": "--config-setting",
+    "-C": "--config-setting",
+}
 OPTIONS: Mapping[str, Callable[[str, Kind], str]] = {
     "-r": _of_file,
     "-c": _of_constraint,

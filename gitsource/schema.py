@@ -38,13 +38,13 @@ Durations are like `90s`, `15m`, `2h`.
 
 def schema() -> dict[str, Any]:
     """Return the schema of any definition file."""
-    found: dict[str, Any] = TypeAdapter(
+    model_schema: dict[str, Any] = TypeAdapter(
         EnvironmentModel | InstanceModel | FragmentModel
     ).json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Groundcrew definition",
-        **found,
+        **model_schema,
     }
 
 
@@ -70,8 +70,8 @@ def _table(name: str, definitions: dict[str, Any], shown: set[str], parts: list[
         required = set(model.get("required", ()))
         for key, field in model["properties"].items():
             default = "required" if key in required else _default(field)
-            words = " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
-            lines.append(f"| `{key}` | {_type(field)} | {default} | {words} |")
+            description = " ".join(str(field.get("description", "")).split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | {_type(field)} | {default} | {description} |")
     parts.append("\n".join(lines) + "\n")
     for field in model.get("properties", {}).values():
         for other in _named(field):

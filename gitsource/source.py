@@ -22,7 +22,7 @@ from typing import Any
 
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
-from gitsource.assembly_cache import Shelf
+from gitsource.assembly_cache import AssemblyCache
 from gitsource.mirror import READ, Blobs, Files, Listing, commit_of
 from gitsource.parsers import IsolatedParser
 from gitsource.recipe import Limits
@@ -59,7 +59,7 @@ class Source:
         self._secrets = secrets_dir / "git"
         self._revision = ""
         self._files = Files(settings.max_blob_bytes)
-        self._shelf = Shelf(state_dir / "definitions.db")
+        self._shelf = AssemblyCache(state_dir / "definitions.db")
         self._parser = IsolatedParser(shared_pool("definitions"))
         self._assembly: Assembly | None = None
         self._named = named
@@ -105,8 +105,11 @@ class Source:
         known = self._revision if assembly is not None else ""
         assembly = assembly or self._fresh()
         head = self._fetch() if known else self._fetch_first()
-        place = self._place()
-        with Listing(*place, "-r", "-t", "-l", head, "--", *READ) as rows, Blobs(*place) as blobs:
+        context = self._place()
+        with (
+            Listing(*context, "-r", "-t", "-l", head, "--", *READ) as rows,
+            Blobs(*context) as blobs,
+        ):
             differing = self._files.take(rows, blobs)
             changed = differing if known else None
             definitions = assembly.update(self._files, commit_of(self._git, head), changed)
@@ -160,8 +163,8 @@ class Source:
             if sum(1 for _ in refs.iterdir()) < TIDY_AFTER:
                 return
             needed = {*self._kept, *self._named()}
-            found = self._git(["for-each-ref", "--format=%(refname)", f"refs/{REFS}"]).decode()
-            gone = [n for n in found.split() if n.rpartition("/")[2] not in needed]
+            listing = self._git(["for-each-ref", "--format=%(refname)", f"refs/{REFS}"]).decode()
+            gone = [n for n in listing.split() if n.rpartition("/")[2] not in needed]
             lines = "".join(f"delete {name}\n" for name in gone)
             self._git(["update-ref", "--stdin"], lines.encode())
             self._git(["gc", "--quiet"])
@@ -194,12 +197,21 @@ class Source:
         branch = f"refs/heads/{self._settings.branch}"
         self._run(
             [
-                "git", "-C", str(self._mirror), "fetch", "--quiet", "--no-tags",
-                "--no-recurse-submodules", "--no-write-fetch-head", "--force",
-                "--no-auto-maintenance", self._settings.url, f"+{branch}:{branch}",
+                "git",
+                "-C",
+                str(self._mirror),
+                "fetch",
+                "--quiet",
+                "--no-tags",
+                "--no-recurse-submodules",
+                "--no-write-fetch-head",
+                "--force",
+                "--no-auto-maintenance",
+                self._settings.url,
+                f"+{branch}:{branch}",
             ],
             b"",
-        )  # fmt: skip
+        )
         head = self._git(["rev-parse", branch]).decode().strip()
         self._git(["update-ref", f"refs/{REFS}/{head}", head])
         return head
@@ -223,14 +235,14 @@ class Source:
         except Retryable as error:
             shutil.rmtree(dest, ignore_errors=True)
             if self._is_sound():
-                reason, words = Reason.SOURCE_UNREACHABLE, ""
+                reason, prefix = Reason.SOURCE_UNREACHABLE, ""
             else:
                 self._damaged = True
-                reason, words = (
+                reason, prefix = (
                     Reason.MIRROR_DAMAGED,
                     "the mirror is damaged and is fetched again: ",
                 )
-            raise Retryable(reason, f"tree {tree[:10]}: {words}{error.message}") from error
+            raise Retryable(reason, f"tree {tree[:10]}: {prefix}{error.message}") from error
 
     def _environment(self) -> dict[str, str]:
         check_url(self._settings.url, self._settings.allow_schemes)
@@ -258,8 +270,8 @@ class Source:
         answer = self._run(
             [sys.executable, "-m", "gitsource.git_worker"], json.dumps(request).encode()
         )
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        response: dict[str, Any] = json.loads(answer)
+        return response
 
     def _run(self, command: list[str], text: bytes, *, local: bool = False) -> bytes:
         """Run a command to its end within the time limit; its whole process group ends with it.
@@ -289,15 +301,17 @@ class Source:
                 raise Retryable(Reason.MIRROR_SLOW, f"git in {self._mirror} {late}") from None
             raise Retryable(Reason.SOURCE_UNREACHABLE, f"{self._settings.url} {late}") from None
         if process.returncode != 0:
-            words = complaint.decode(errors="replace")
+            message = complaint.decode(errors="replace")
             if local:
-                raise self._unread(" ".join(words.split())[-500:])
-            raise translate(self._settings.url, self._settings.branch, words)
+                raise self._unread(" ".join(message.split())[-500:])
+            raise translate(self._settings.url, self._settings.branch, message)
         return output
 
     def _left(self) -> Retryable:
-        words = f"{self._mirror} is damaged; the daemon fetches it again the next time it reads it"
-        return Retryable(Reason.MIRROR_DAMAGED, words)
+        message = (
+            f"{self._mirror} is damaged; the daemon fetches it again the next time it reads it"
+        )
+        return Retryable(Reason.MIRROR_DAMAGED, message)
 
     def _unread(self, words: str) -> Retryable:
         return Retryable(Reason.MIRROR_DAMAGED, f"{self._mirror} cannot be read: {words}")

@@ -53,19 +53,19 @@ def parse(file: str, text: str) -> Document:
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        location = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         raise YamlProblem(
-            Reason.INVALID_YAML, f"{error.problem or error}; check indentation and quotes", place
+            Reason.INVALID_YAML, f"{error.problem or error}; check indentation and quotes", location
         ) from error
     except yaml.reader.ReaderError as error:
         before = text.encode()[: error.position].decode(errors="ignore")
         line = before.count("\n") + 1
-        place = Place(file, line, len(before) - before.rfind("\n"))
-        raise YamlProblem(Reason.INVALID_YAML, f"{error.reason}; remove it", place) from error
+        location = Place(file, line, len(before) - before.rfind("\n"))
+        raise YamlProblem(Reason.INVALID_YAML, f"{error.reason}; remove it", location) from error
     except (yaml.YAMLError, UnicodeError, ValueError) as error:
-        words = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise YamlProblem(
-            Reason.INVALID_YAML, f"not readable as YAML: {words}", Place(file)
+            Reason.INVALID_YAML, f"not readable as YAML: {message}", Place(file)
         ) from error
     finally:
         loader.dispose()
@@ -84,15 +84,15 @@ def _refuse_aliases(file: str, text: str) -> None:
         return  # too short to contain too much, and without the characters of anchors and aliases
     for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
         mark = event.start_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        location = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise YamlProblem(
                 Reason.INVALID_YAML,
                 "anchors and aliases are not allowed; write the value out",
-                place,
+                location,
             )
         if count > NODES:
-            raise YamlProblem(Reason.TOO_LARGE, f"more than {NODES} values in one file", place)
+            raise YamlProblem(Reason.TOO_LARGE, f"more than {NODES} values in one file", location)
 
 
 class _Builder:
@@ -100,8 +100,8 @@ class _Builder:
         self.document = document
 
     def _problem(self, reason: Reason, message: str, node: yaml.Node) -> YamlProblem:
-        place = Place(self.document.file, node.start_mark.line + 1, node.start_mark.column + 1)
-        return YamlProblem(reason, message, place)
+        location = Place(self.document.file, node.start_mark.line + 1, node.start_mark.column + 1)
+        return YamlProblem(reason, message, location)
 
     def _note(self, path: Path, node: yaml.Node) -> None:
         mark = node.start_mark
@@ -119,26 +119,26 @@ class _Builder:
         return self._mapping(node, path, depth)
 
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, object]:
-        found: dict[str, object] = {}
+        mapping: dict[str, object] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self._problem(Reason.WRONG_TYPE, "a key must be a string", key_node)
             key = self._text(key_node)
-            if key in found:
+            if key in mapping:
                 raise self._problem(
                     Reason.DUPLICATE_KEY, f"{key!r} appears twice; remove one", key_node
                 )
-            found[key] = self.build(value_node, (*path, key), depth + 1)
+            mapping[key] = self.build(value_node, (*path, key), depth + 1)
             self._note((*path, key, "__key__"), key_node)
-        return found
+        return mapping
 
     def _text(self, node: yaml.ScalarNode) -> str:
         """Return a scalar's text, which any database, file and terminal accepts."""
         text: str = node.value
-        found = UNREADABLE.search(text)
-        if found is not None:
-            words = f"the character U+{ord(found[0]):04X} is in it; remove it"
-            raise self._problem(Reason.INVALID_VALUE, words, node)
+        match = UNREADABLE.search(text)
+        if match is not None:
+            message = f"the character U+{ord(match[0]):04X} is in it; remove it"
+            raise self._problem(Reason.INVALID_VALUE, message, node)
         return text
 
     def _scalar(self, node: yaml.ScalarNode) -> object:
@@ -151,7 +151,7 @@ class _Builder:
             return text == "true"
         if INT.fullmatch(text) or FLOAT.fullmatch(text):
             if len(text) > DIGITS:
-                words = f"a number of more than {DIGITS} digits; write it in quotes if it is text"
-                raise self._problem(Reason.INVALID_VALUE, words, node)
+                message = f"a number of more than {DIGITS} digits; write it in quotes if it is text"
+                raise self._problem(Reason.INVALID_VALUE, message, node)
             return int(text) if INT.fullmatch(text) else float(text)
         return text

@@ -68,10 +68,10 @@ class Checkout:
         if self._entries is None:
             names = worktree.listed(self.root)
             if names is None:
-                found = map(self._entry, self._walked())
+                entries = map(self._entry, self._walked())
             else:
-                found = map(self._entry, sorted(name.rstrip("/") for name in names))
-            self._entries = {entry.path: entry for entry in found if entry is not None}
+                entries = map(self._entry, sorted(name.rstrip("/") for name in names))
+            self._entries = {entry.path: entry for entry in entries if entry is not None}
         return self._entries
 
     def _walked(self) -> Iterator[str]:
@@ -117,10 +117,10 @@ class Checkout:
     def tree_id(self, path: str) -> str:
         """Return a digest of what is below `path`: not git's, but it changes when git's would."""
         digest = hashlib.sha1(usedforsecurity=False)
-        found = below(self, path)
-        if not found:
+        entries = below(self, path)
+        if not entries:
             return ""
-        for entry in found:
+        for entry in entries:
             content = hashlib.sha256(self.read(entry)).hexdigest()
             row = f"{entry.mode} {entry.path} {content}\0"
             digest.update(row.encode(errors="surrogateescape"))

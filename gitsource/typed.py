@@ -56,9 +56,9 @@ def read_file(path: str, text: str) -> ReadFile:
     value = document.value
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(kind, str) or kind not in KINDS:
-        words = f"write kind: {', '.join(KINDS)}" + (f", not {_short(kind)}" if kind else "")
-        place = document.place(("kind",))
-        return ReadFile(path, None, None, (Finding(place, path, Reason.INVALID_VALUE, words),))
+        message = f"write kind: {', '.join(KINDS)}" + (f", not {_short(kind)}" if kind else "")
+        location = document.place(("kind",))
+        return ReadFile(path, None, None, (Finding(location, path, Reason.INVALID_VALUE, message),))
     name = _name_of(value, kind, path)
     try:
         model = KINDS[kind].model_validate(value)
@@ -84,15 +84,15 @@ def _finding(
     kind = detail["type"]
     if kind == "extra_forbidden":
         where = (*path, "__key__")
-        reason, words = Reason.UNKNOWN_KEY, _unknown_key(model, path)
+        reason, message = Reason.UNKNOWN_KEY, _unknown_key(model, path)
     elif kind == "missing":
-        reason, words = Reason.MISSING_KEY, f"add the key {_dotted(path)}"
+        reason, message = Reason.MISSING_KEY, f"add the key {_dotted(path)}"
         where = path[:-1]
     elif kind.endswith("_type") or kind in ("dict_type", "model_type"):
-        reason, words = Reason.WRONG_TYPE, _wrong_type(path, detail)
+        reason, message = Reason.WRONG_TYPE, _wrong_type(path, detail)
     else:
-        reason, words = Reason.INVALID_VALUE, f"{_dotted(path)}: {_instead(path, detail)}"
-    return Finding(document.place(where), name, reason, words)
+        reason, message = Reason.INVALID_VALUE, f"{_dotted(path)}: {_instead(path, detail)}"
+    return Finding(document.place(where), name, reason, message)
 
 
 def _instead(path: Path, detail: ErrorDetails) -> str:
@@ -105,9 +105,9 @@ def _instead(path: Path, detail: ErrorDetails) -> str:
         case "literal_error":
             return f"write {context['expected'].replace(chr(39), '')}, not {given}"
         case "string_pattern_mismatch":
-            words = f"write {WRITE[context['pattern']]}, not {given}"
+            advice = f"write {WRITE[context['pattern']]}, not {given}"
             close = _name_like(detail["input"]) if context["pattern"] == NAME else ""
-            return words + (f"; {close} would do" if close else "")
+            return advice + (f"; {close} would do" if close else "")
         case "too_short":
             return "write at least one item, or remove the key"
         case "too_long":
@@ -128,15 +128,15 @@ def _name_like(given: object) -> str:
 def _wrong_type(path: Path, detail: ErrorDetails) -> str:
     given = detail["input"]
     wanted = TYPES.get(detail["type"], detail["msg"])
-    words = f"{_dotted(path)}: write {wanted}, not {'nothing' if given is None else _short(given)}"
+    advice = f"{_dotted(path)}: write {wanted}, not {'nothing' if given is None else _short(given)}"
     if detail["type"] == "bool_type" and str(given).lower() in ("yes", "no", "on", "off", "y", "n"):
         right = "true" if str(given).lower() in ("yes", "on", "y") else "false"
-        words = f"{_dotted(path)}: write {right}; only true and false are booleans, not {given}"
+        advice = f"{_dotted(path)}: write {right}; only true and false are booleans, not {given}"
     elif detail["type"] == "string_type" and isinstance(given, bool):
-        words = f'{_dotted(path)}: write it in quotes: "{str(given).lower()}"'
+        advice = f'{_dotted(path)}: write it in quotes: "{str(given).lower()}"'
     elif detail["type"] == "string_type" and isinstance(given, int | float):
-        words = f'{_dotted(path)}: write it in quotes: "{_short(given)}"'
-    return words
+        advice = f'{_dotted(path)}: write it in quotes: "{_short(given)}"'
+    return advice
 
 
 def _unknown_key(model: type[BaseModel], path: Path) -> str:
@@ -166,17 +166,17 @@ def _inner(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in reversed(getattr(annotation, "__args__", ())):
-        found = _inner(part)
-        if found is not None:
-            return found
+        model = _inner(part)
+        if model is not None:
+            return model
     return None
 
 
 def _dotted(path: Path) -> str:
-    words = ""
+    dotted = ""
     for part in path:
-        words += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return words.removeprefix(".") or "the object"
+        dotted += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return dotted.removeprefix(".") or "the object"
 
 
 def _short(value: object) -> str:

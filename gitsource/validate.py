@@ -36,15 +36,15 @@ def misplaced(path: Path) -> list[str]:
     """
     tree = Checkout(path)
     mark = f"apiVersion: {API_VERSION}".encode()
-    found = []
+    messages = []
     for name, entry in tree.entries().items():
         if kind_of_path(name) is not None or not name.endswith((".yaml", ".yml")):
             continue
         if not name.startswith(("instances/", "teams/", "shared/")) or entry.size > FILE_LIMIT:
             continue
         if entry.mode.startswith("100") and mark in tree.read(entry):
-            found.append(
+            messages.append(
                 f"{name} is not read: definitions are instances/NAME.yaml, shared/NAME.yaml and "
                 f"teams/TEAM/NAME.yaml"
             )
-    return found
+    return messages

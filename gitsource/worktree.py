@@ -25,8 +25,13 @@ LFS_POINTER = (
 )
 """Reason and message for a pointer in the place of a file."""
 QUIET = (
-    "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
-)  # fmt: skip
+    "-c",
+    "safe.directory=*",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+)
 
 
 def listed(root: Path) -> set[str] | None:

@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """Outcome of a delivery; `after` is how many seconds the receiver asks to wait."""
 
     outcome: Outcome
@@ -55,7 +55,7 @@ class Answer:
     after: float = 0.0
 
 
-TAKEN = Answer(Outcome.TAKEN)
+TAKEN = Response(Outcome.TAKEN)
 
 
 class Channel(Protocol):
@@ -64,7 +64,7 @@ class Channel(Protocol):
     def target(self) -> str:
         """Return a digest that changes with the current address, or "" if there is no address."""
 
-    def send(self, facts: Sequence[Fact]) -> Answer:
+    def send(self, facts: Sequence[Fact]) -> Response:
         """Send facts as one message; several facts are sent as a digest."""
 
 
@@ -75,16 +75,16 @@ def fingerprint(*secrets: str) -> str:
     return hashlib.sha256("\0".join(secrets).encode()).hexdigest()[:16]
 
 
-def judge(code: int, words: str, now: float, retry_after: str = "") -> Answer:
+def judge(code: int, words: str, now: float, retry_after: str = "") -> Response:
     """Return the answer for an HTTP status; `now` is when it was received."""
     said = f"{code} {words[:WORDS]}".strip()
     if 200 <= code < 300:
         return TAKEN
     if code in (408, 425, 429) or code >= 500:
-        return Answer(Outcome.LATER, said, seconds_of(retry_after, now))
+        return Response(Outcome.LATER, said, seconds_of(retry_after, now))
     if code in (400, 413, 415, 422):
-        return Answer(Outcome.REJECTED, said)
-    return Answer(Outcome.REFUSED, said)
+        return Response(Outcome.REJECTED, said)
+    return Response(Outcome.REFUSED, said)
 
 
 def seconds_of(retry_after: str, now: float) -> float:
@@ -112,7 +112,7 @@ class SlackChannel:
         """Return a digest of the address."""
         return fingerprint(read(self._url))
 
-    def send(self, facts: Sequence[Fact]) -> Answer:
+    def send(self, facts: Sequence[Fact]) -> Response:
         """Send one message. If Slack rejects its blocks, send its text alone."""
         url = read(self._url)
         payload = message(facts[0]) if len(facts) == 1 else digest(facts)
@@ -121,7 +121,7 @@ class SlackChannel:
             answer = self._post(url, without_blocks(payload))
         return answer
 
-    def _post(self, url: str, payload: Payload) -> Answer:
+    def _post(self, url: str, payload: Payload) -> Response:
         body = json.dumps(payload).encode()
         return _post(url, body, {"content-type": "application/json; charset=utf-8"})
 
@@ -142,7 +142,7 @@ class WebhookChannel:
         """Return a digest of the address and the key."""
         return fingerprint(read(self._url), read(self._key))
 
-    def send(self, facts: Sequence[Fact]) -> Answer:
+    def send(self, facts: Sequence[Fact]) -> Response:
         """Send the facts in one request."""
         url, key = read(self._url), read(self._key)
         body = json.dumps(document(facts), ensure_ascii=False).encode()
@@ -153,16 +153,16 @@ class WebhookChannel:
         return _post(url, body, headers)
 
 
-def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+def _post(url: str, body: bytes, headers: Mapping[str, str]) -> Response:
     """Send one request. Of the response, only the beginning of an error is read."""
     try:
         with (
             Client(timeout=TIMEOUT) as client,
             client.stream("POST", url, content=body, headers=headers) as answer,
         ):
-            words = next(answer.iter_text(WORDS), "") if answer.is_error else ""
+            error_text = next(answer.iter_text(WORDS), "") if answer.is_error else ""
             after = answer.headers.get("retry-after", "")
-            return judge(answer.status_code, words.replace(url, "***"), time.time(), after)
+            return judge(answer.status_code, error_text.replace(url, "***"), time.time(), after)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
         return _unanswered(url, error)
 
@@ -172,18 +172,18 @@ def document(facts: Sequence[Fact]) -> dict[str, object]:
     return {"apiVersion": "groundcrew/v1", "kind": "Facts", "facts": [asdict(f) for f in facts]}
 
 
-def _unanswered(url: str, error: Exception) -> Answer:
+def _unanswered(url: str, error: Exception) -> Response:
     if not url.startswith(("https://", "http://")):
-        return Answer(Outcome.REFUSED, "the address is not an http(s) address")
+        return Response(Outcome.REFUSED, "the address is not an http(s) address")
     return unanswered(error)
 
 
-def unanswered(error: Exception) -> Answer:
+def unanswered(error: Exception) -> Response:
     """Return the answer for a request that failed without a response, whatever the client.
 
     The error's own text is left out because it may hold a secret.
     """
     if distrusts(error):
-        return Answer(Outcome.LATER, UNTRUSTED)
+        return Response(Outcome.LATER, UNTRUSTED)
     cause = getattr(error, "reason", error)
-    return Answer(Outcome.LATER, f"no answer: {type(cause).__name__}")
+    return Response(Outcome.LATER, f"no answer: {type(cause).__name__}")

@@ -19,12 +19,12 @@ from urllib.parse import quote, urlsplit
 from metrics.channels import (
     TAKEN,
     TIMEOUT,
-    Answer,
     Outcome,
+    Response,
     fingerprint,
     judge,
     unanswered,
-)  # fmt: skip
+)
 from metrics.facts import Links, cut, plain
 from reconciler.certificates import named
 from reconciler.core.model import Event
@@ -91,20 +91,20 @@ def status_of(
     clean: Callable[[str], str] = lambda text: text,
 ) -> CommitStatus | None:
     """Return the commit status for an event, if it has one; `clean` removes secrets from texts."""
-    found = STATES.get(event.kind)
-    if found is None or not SHA.match(event.revision):
+    entry = STATES.get(event.kind)
+    if entry is None or not SHA.match(event.revision):
         return None
     if event.data.get("trigger", "commit") != "commit":
         return None  # an operator's rollback says nothing about the commit
     if event.kind == "ActivationAborted" and Reason(event.reason).policy.withdraws:
         return None
-    state, words = found
+    state, message = entry
     kind, _, name = event.object.partition("/")
     if event.kind == "BuildReady":
-        words = f"{words}: {event.message}"
-    elif event.kind == "ObjectStalled" or not words or words.endswith(": "):
-        place = str(event.data.get("place") or "")
-        words += f"{place}: {event.message}" if place else event.message
+        message = f"{message}: {event.message}"
+    elif event.kind == "ObjectStalled" or not message or message.endswith(": "):
+        location = str(event.data.get("place") or "")
+        message += f"{location}: {event.message}" if location else event.message
     parts = [context]
     if kind == "instance":
         parts.append(str(event.data.get("environment") or ""))
@@ -112,7 +112,7 @@ def status_of(
         parts.append(name)
     elif event.kind == "ObjectStalled":
         parts.append(event.object)
-    description = cut(plain(clean(" ".join(words.split()))), DESCRIPTION)
+    description = cut(plain(clean(" ".join(message.split()))), DESCRIPTION)
     return CommitStatus(
         event.revision,
         cut("/".join(p for p in parts if p), 255),
@@ -135,44 +135,52 @@ class Forge:
         """Return a digest of the token, or "" if there is no token or statuses are disabled."""
         return fingerprint(read(self._token)) if self._kind else ""
 
-    def send(self, status: CommitStatus) -> Answer:
+    def send(self, status: CommitStatus) -> Response:
         """Set one commit status."""
         token = read(self._token)
         if not token.isascii():
-            return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
+            return Response(Outcome.REFUSED, "what is in the secret's file `token` is no token")
         try:
             if self._kind == "github":
                 answer = self._github(token, status)
             else:
                 answer = self._gitlab(token, status)
         except ImportError:
-            return Answer(Outcome.REFUSED, f"the extra is missing: {INSTALL[self._kind]}")
+            return Response(Outcome.REFUSED, f"the extra is missing: {INSTALL[self._kind]}")
         except Exception as error:  # requests and urllib3 raise many types
             return unanswered(error)
         if not token:
             return answer
-        return Answer(answer.outcome, answer.words.replace(token, "***"), answer.after)
+        return Response(answer.outcome, answer.words.replace(token, "***"), answer.after)
 
-    def _github(self, token: str, status: CommitStatus) -> Answer:
+    def _github(self, token: str, status: CommitStatus) -> Response:
         from github import Auth, Github, GithubException
 
         client = Github(
-            auth=Auth.Token(token), base_url=self._api, timeout=int(TIMEOUT), retry=None,
-            verify=named() or True, lazy=True, seconds_between_requests=0, seconds_between_writes=0,
-        )  # fmt: skip
+            auth=Auth.Token(token),
+            base_url=self._api,
+            timeout=int(TIMEOUT),
+            retry=None,
+            verify=named() or True,
+            lazy=True,
+            seconds_between_requests=0,
+            seconds_between_writes=0,
+        )
         try:
             commit = client.get_repo(self._project).get_commit(status.sha)
             commit.create_status(
-                state=str(status.state), description=status.description, context=status.context,
+                state=str(status.state),
+                description=status.description,
+                context=status.context,
                 **({"target_url": status.url} if status.url else {}),
-            )  # fmt: skip
+            )
         except GithubException as error:
             return _github_answer(error.status, str(error.message or ""), error.headers or {})
         finally:
             client.close()
         return TAKEN
 
-    def _gitlab(self, token: str, status: CommitStatus) -> Answer:
+    def _gitlab(self, token: str, status: CommitStatus) -> Response:
         from gitlab import Gitlab
         from gitlab.exceptions import GitlabError
 
@@ -184,22 +192,27 @@ class Forge:
         }
         try:
             with Gitlab(
-                self._api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False,
+                self._api,
+                private_token=token,
+                timeout=TIMEOUT,
+                retry_transient_errors=False,
                 ssl_verify=named() or True,
-            ) as client:  # fmt: skip
+            ) as client:
                 project = client.projects.get(self._project, lazy=True)
                 project.commits.get(status.sha, lazy=True).statuses.create(
                     data, obey_rate_limit=False
                 )
         except GitlabError as error:
-            code, words = int(error.response_code or 0), str(error.error_message)
-            if code == 400 and "cannot transition" in words.lower():
+            code, message = int(error.response_code or 0), str(error.error_message)
+            if code == 400 and "cannot transition" in message.lower():
                 return TAKEN  # it has this state already
-            return judge(code, words, time.time()) if code else Answer(Outcome.LATER, "no answer")
+            return (
+                judge(code, message, time.time()) if code else Response(Outcome.LATER, "no answer")
+            )
         return TAKEN
 
 
-def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
+def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Response:
     """Return the answer for a GitHub error. GitHub reports rate limits as 403 too, with headers."""
     lower = {key.lower(): value for key, value in headers.items()}
     after = lower.get("retry-after", "")
@@ -212,9 +225,9 @@ def _github_answer(code: int, words: str, headers: Mapping[str, str]) -> Answer:
 
 def web_of(git_url: str) -> tuple[str, str]:
     """Return (host, path without .git) of an https or ssh git URL, or ("", "") for any other."""
-    found = re.match(r"^[\w.-]+@([\w.-]+):(?!/)(.+)$", git_url)
-    if found:
-        host, path = found[1], found[2]
+    match = re.match(r"^[\w.-]+@([\w.-]+):(?!/)(.+)$", git_url)
+    if match:
+        host, path = match[1], match[2]
     else:
         parts = urlsplit(git_url)
         if parts.scheme not in ("https", "ssh", "git+ssh") or not parts.hostname:

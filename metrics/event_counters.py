@@ -50,7 +50,7 @@ class History(Protocol):
         """Return the number of messages that were tried and not yet delivered."""
 
 
-class Tally:
+class EventCounters:
     """Totals over all events; each reading continues where the last one ended."""
 
     def __init__(self, history: History) -> None:
@@ -108,10 +108,10 @@ class Tally:
     def _take_ready(self, event: Event, name: str, seconds: float | None) -> None:
         self._counts["build"][event.team, "ready", ""] += 1
         self._time("build", (event.team,), seconds)
-        for key, found in self._imports.items():
+        for key, by_environment in self._imports.items():
             imports = _number(event.data.get(key))
             if imports is not None:
-                found[name] = imports
+                by_environment[name] = imports
         grown = event.data.get("import_growth")
         ratios = [_number(r) or 1.0 for r in grown.values()] if isinstance(grown, dict) else []
         revision, ratio = self._growth.get(name, ("", 1.0))
@@ -180,8 +180,8 @@ class Tally:
 
     def _costs(self, environments: set[str]) -> Iterator[Metric]:
         ratios = {name: ratio for name, (_, ratio) in self._growth.items()}
-        found = [(IMPORTS[key], values) for key, values in self._imports.items()]
-        for (metric, text), values in [*found, (REGRESSION, ratios)]:
+        measures = [(IMPORTS[key], values) for key, values in self._imports.items()]
+        for (metric, text), values in [*measures, (REGRESSION, ratios)]:
             yield gauges(
                 metric,
                 text,

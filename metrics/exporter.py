@@ -18,7 +18,7 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from metrics.event_counters import History, Tally
+from metrics.event_counters import EventCounters, History
 from metrics.families import Histogram, gauge, gauges
 from metrics.gauges import standing
 from reconciler.core.model import Records
@@ -67,7 +67,7 @@ class Exporter(Collector):
         self._poll_interval = poll_interval
         self._team_bytes = team_bytes
         self._shown: tuple[Records, Status] | None = None
-        self._tally = Tally(history)
+        self._tally = EventCounters(history)
         self._records = records
         self._leader = leader
         self._store_bytes = store_bytes
@@ -115,9 +115,9 @@ class Exporter(Collector):
         records = self._records()
         if self._shown is None or self._shown[0] is not records:
             self._shown = (records, status(None, records, time.time()))
-        found = self._shown[1]
+        snapshot = self._shown[1]
         self._tally.read()
-        yield from standing(found, records, time.time())
+        yield from standing(snapshot, records, time.time())
         if self._sandbox is not None and _has_local(records):
             yield gauges(
                 "groundcrew_builds_confined",
@@ -125,9 +125,9 @@ class Exporter(Collector):
                 ["setting"],
                 [([self._sandbox.setting], int(self._sandbox.confined))],
             )
-        teams = {e.team for e in found.environments} | {i.team for i in found.instances}
+        teams = {e.team for e in snapshot.environments} | {i.team for i in snapshot.instances}
         yield from self._tally.collect(
-            teams, {i.name for i in found.instances}, records.environments.keys()
+            teams, {i.name for i in snapshot.instances}, records.environments.keys()
         )
 
     def _loop(self) -> Iterator[Metric]:

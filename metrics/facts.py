@@ -108,10 +108,15 @@ KINDS: Mapping[str, Kind] = {
 
 NEWS = frozenset(
     {
-        "EnvironmentAccepted", "PruneConfirmed", "RefreshRequested", "Resumed", "RetryRequested",
-        "RollbackRequested", "SourceChanged",
+        "EnvironmentAccepted",
+        "PruneConfirmed",
+        "RefreshRequested",
+        "Resumed",
+        "RetryRequested",
+        "RollbackRequested",
+        "SourceChanged",
     }
-)  # fmt: skip
+)
 """Events after which a fact is reported again even if it was already reported."""
 
 OTHERS: Mapping[tuple[str, str], str] = {
@@ -298,7 +303,7 @@ def make_fact(
     data = event.data
     key = str(data.get("key", "")) if event.kind == "BuildFailed" else ""
     who, trigger = text(data.get("who"), NAME), text(data.get("trigger"), NAME)
-    words = OTHERS.get((trigger, event.kind), kind.words).format(who=who or "an operator")
+    phrase = OTHERS.get((trigger, event.kind), kind.words).format(who=who or "an operator")
     asked = trigger in ("", "commit")  # requested by the commit that is named
     revision = event.revision if asked else ""
     return Fact(
@@ -306,7 +311,7 @@ def make_fact(
         at=event.at,
         kind=event.kind,
         severity=str(kind.severity),
-        title=f"{name}: {words}",
+        title=f"{name}: {phrase}",
         object=text(event.object),
         name=name,
         team=text(event.team),

@@ -60,17 +60,32 @@ def _instances(status: Status, records: Records) -> Iterator[Metric]:
         "groundcrew_instance_info",
         "Instances and their state; always 1.",
         [
-            "instance", "team", "environment", "sync_status", "health_status", "revision",
-            "suspended", "build",
+            "instance",
+            "team",
+            "environment",
+            "sync_status",
+            "health_status",
+            "revision",
+            "suspended",
+            "build",
         ],
         (
-            ([
-                i.name, i.team, i.environment or "", str(i.sync), str(i.health), i.revision,
-                _flag(i.suspended), i.build or "",
-            ], 1)
+            (
+                [
+                    i.name,
+                    i.team,
+                    i.environment or "",
+                    str(i.sync),
+                    str(i.health),
+                    i.revision,
+                    _flag(i.suspended),
+                    i.build or "",
+                ],
+                1,
+            )
             for i in status.instances
         ),
-    )  # fmt: skip
+    )
     yield gauges(
         "groundcrew_instance_phase",
         "Current phase of each instance; always 1.",
@@ -142,16 +157,16 @@ def problems(status: Status, records: Records, now: float) -> set[Labels]:
     and the next one is not yet past the step where it failed, or an activation in progress has a
     problem) and `rollback` (in progress, done, or failed). Reasons are those in the code.
     """
-    found: set[Labels] = {_of_finding(f) for f in status.findings}
+    labels: set[Labels] = {_of_finding(f) for f in status.findings}
     if records.source_problem is not None:
-        found.add(("repo", "", "repo", records.source_problem.reason))
+        labels.add(("repo", "", "repo", records.source_problem.reason))
     if records.share_problem is not None:
-        found.add(("repo", "", "share", records.share_problem.reason))
+        labels.add(("repo", "", "share", records.share_problem.reason))
     for environment in status.environments:
-        found |= _of_environment(environment, records)
+        labels |= _of_environment(environment, records)
     for instance in status.instances:
-        found |= _of_instance(instance, records.instances[instance.name], now)
-    return found
+        labels |= _of_instance(instance, records.instances[instance.name], now)
+    return labels
 
 
 def _of_finding(finding: Finding) -> Labels:
@@ -160,25 +175,25 @@ def _of_finding(finding: Finding) -> Labels:
 
 def _of_environment(environment: EnvironmentStatus, records: Records) -> set[Labels]:
     name, team = f"environment/{environment.name}", environment.team
-    found: set[Labels] = set()
+    labels: set[Labels] = set()
     problem = records.environments[environment.name].problem
     if problem is not None:
-        found.add((name, team, "definition", problem.reason))
+        labels.add((name, team, "definition", problem.reason))
     for build in environment.builds:
         if build.problem is None:
             continue
         if build.phase is BuildPhase.FAILED:
-            found.add((name, team, "build", build.problem.reason))
+            labels.add((name, team, "build", build.problem.reason))
         elif build.phase in OPEN and build.attempts:
-            found.add((name, team, "build-retry", build.problem.reason))
-    return found
+            labels.add((name, team, "build-retry", build.problem.reason))
+    return labels
 
 
 def _of_instance(instance: InstanceStatus, record: InstanceRecord, now: float) -> set[Labels]:
     name, team = f"instance/{instance.name}", instance.team
     if record.activation is not None:
-        found = _under_way(record.activation, record.last, now)
-        return {(name, team, source, problem.reason) for source, problem in found}
+        open_problems = _under_way(record.activation, record.last, now)
+        return {(name, team, source, problem.reason) for source, problem in open_problems}
     strays: set[Labels] = set()
     if record.drift is not None:
         strays.add((name, team, "share", Reason.DRIFTED))

@@ -60,8 +60,8 @@ def message(fact: Fact) -> Payload:
     if fact.log:
         blocks.append(_section(_log(fact.log)))
     blocks += [
-        _section(f"*{word}* {_names(found, SECTION - len(word) - 3)}")
-        for word, found in _changes(fact, "To be " if fact.failed else "")
+        _section(f"*{word}* {_names(packages, SECTION - len(word) - 3)}")
+        for word, packages in _changes(fact, "To be " if fact.failed else "")
     ]
     if fact.grown:
         blocks.append(_section(f"*Imports cost more* {_names(fact.grown, SECTION - 30)}"))
@@ -109,8 +109,8 @@ def without_blocks(payload: Payload) -> Payload:
 
 def _headline(fact: Fact) -> str:
     if fact.kind in PLAIN:
-        words = ", ".join(f"{len(found)} {word.lower()}" for word, found in _changes(fact))
-        return f"{fact.title} ({words})" if words else fact.title
+        counts = ", ".join(f"{len(packages)} {word.lower()}" for word, packages in _changes(fact))
+        return f"{fact.title} ({counts})" if counts else fact.title
     first = fact.message.splitlines()[0] if fact.message else ""
     return f"{fact.title}: {first}" if first else fact.title
 
@@ -122,10 +122,10 @@ def _emoji(fact: Fact) -> str:
 
 def _changes(fact: Fact, lead: str = "") -> list[tuple[str, list[str]]]:
     """Return the added, removed and changed packages by heading, without empty groups."""
-    found: dict[str, list[str]] = {"added": list(fact.added), "removed": list(fact.removed)}
+    groups: dict[str, list[str]] = {"added": list(fact.added), "removed": list(fact.removed)}
     for change in fact.changed:
-        found.setdefault(_direction(change), []).append(change)
-    return [((lead + word).capitalize(), names) for word, names in found.items() if names]
+        groups.setdefault(_direction(change), []).append(change)
+    return [((lead + word).capitalize(), names) for word, names in groups.items() if names]
 
 
 def _direction(change: str) -> str:
@@ -149,20 +149,20 @@ def _section(text: str) -> SectionBlock:
 
 def _fields(fact: Fact) -> list[MarkdownTextObject]:
     """Return up to four fields: team, commit, duration and builds."""
-    found = []
+    fields = []
     if fact.team:
-        found.append(("Team", fit(fact.team, 200)))
+        fields.append(("Team", fit(fact.team, 200)))
     if fact.revision:
         by = f" by {fit(fact.author, 300)}" if fact.author else ""
-        found.append(("Commit", f"{_commit(fact)}{by}"))
+        fields.append(("Commit", f"{_commit(fact)}{by}"))
     if fact.seconds is not None:
         longest = sorted(fact.phases.items(), key=lambda pair: -pair[1])[:3]
         of_it = ", ".join(f"{fit(name, 40)} {span(s)}" for name, s in longest if s >= 0.1)
-        found.append(("Took", f"{span(fact.seconds)}{f' ({of_it})' if of_it else ''}"))
+        fields.append(("Took", f"{span(fact.seconds)}{f' ({of_it})' if of_it else ''}"))
     if fact.object.startswith("instance/") and (fact.build or fact.previous_build):
         old, new = fact.previous_build or "base", fact.build or "base"
-        found.append(("Build", f"`{fit(old, 40)}` → `{fit(new, 40)}`"))
-    return [MarkdownTextObject(text=cut(f"*{k}*\n{v}", FIELD)) for k, v in found]
+        fields.append(("Build", f"`{fit(old, 40)}` → `{fit(new, 40)}`"))
+    return [MarkdownTextObject(text=cut(f"*{k}*\n{v}", FIELD)) for k, v in fields]
 
 
 def _commit(fact: Fact) -> str:
@@ -178,8 +178,10 @@ def _link(url: str, words: str) -> str:
 def _reason(fact: Fact, limit: int = SECTION) -> str:
     if not fact.failed:
         return fit(fact.message, limit)
-    place = f"`{fit(fact.place, 300)}`: " if fact.place and fact.place not in fact.message else ""
-    lead = f"*{fit(fact.reason, 100)}* {place}"
+    location = (
+        f"`{fit(fact.place, 300)}`: " if fact.place and fact.place not in fact.message else ""
+    )
+    lead = f"*{fit(fact.reason, 100)}* {location}"
     return lead + fit(fact.message, limit - len(lead))
 
 
@@ -241,7 +243,7 @@ def _groups(facts: Sequence[Fact]) -> list[str]:
     for fact in facts:
         key = (fact.kind, fact.words, fact.revision, fact.added, fact.removed, fact.changed)
         groups.setdefault(key, []).append(fact)
-    return [_group(found) for found in sorted(groups.values(), key=lambda g: -len(g))]
+    return [_group(group) for group in sorted(groups.values(), key=lambda g: -len(g))]
 
 
 def _group(facts: Sequence[Fact]) -> str:
@@ -255,7 +257,7 @@ def _group(facts: Sequence[Fact]) -> str:
     slowest = max((f.seconds for f in facts if f.seconds is not None), default=None)
     if slowest is not None:
         lines.append(f"took up to {span(slowest)}")
-    lines += [f"{word}: {_names(found, 350)}" for word, found in _changes(first)]
+    lines += [f"{word}: {_names(packages, 350)}" for word, packages in _changes(first)]
     return "\n".join(lines)
 
 

@@ -112,8 +112,10 @@ class Notifier:
         self._settings = notify or NotifySettings()
         self._status_settings = statuses or StatusSettings()
         self._log_of = log_of
-        found = self._settings.commit_url or commit_url_of(git_url, self._status_settings.forge)
-        self._links = Links(public_url, found)
+        commit_url = self._settings.commit_url or commit_url_of(
+            git_url, self._status_settings.forge
+        )
+        self._links = Links(public_url, commit_url)
         self._scrub = Scrubber(secrets_dir)
         self._routes = [
             Route(settings, _channel(settings, secrets_dir, outbox), self._settings, outbox.settle)
@@ -160,10 +162,10 @@ class Notifier:
 
     def _before(self, event: Event) -> Sequence[Event]:
         """Return the earlier events of the same object, newest first."""
-        found = self._outbox.events(
+        events = self._outbox.events(
             object=event.object, kinds=sorted({*KINDS, *NEWS}), limit=BACK, newest_first=True
         )
-        return [other for other in found if other.id < event.id]
+        return [other for other in events if other.id < event.id]
 
     def _last_lines(self, build: str) -> Sequence[str]:
         if self._log_of is None or not self._settings.log_lines:
@@ -209,13 +211,13 @@ class Notifier:
         return True
 
     def _due(self, route: str, kind: TypeAdapter[Any]) -> list[Waiting[Any]]:
-        found = []
+        waiting = []
         for row in self._outbox.pending(BATCH, route):
             try:
-                found.append(Waiting(row.id, row.attempts, kind.validate_json(row.payload)))
+                waiting.append(Waiting(row.id, row.attempts, kind.validate_json(row.payload)))
             except ValueError:
                 self._outbox.settle(row.id, "failed", "it was written by another version")
-        return found
+        return waiting
 
     def _tidy(self) -> None:
         """Skip messages for routes that were removed from the settings. Runs once."""

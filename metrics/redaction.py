@@ -31,7 +31,7 @@ class Scrubber:
         return text
 
     def _read(self) -> tuple[str, ...]:
-        found: set[str] = set()
+        secrets: set[str] = set()
         for count, path in enumerate(self._dir.rglob("*")):
             if count >= FILES:
                 break
@@ -44,5 +44,5 @@ class Scrubber:
                     text = file.read(FILE).decode(errors="replace").strip()
             except OSError:
                 continue
-            found |= {text, *text.splitlines()}
-        return tuple(sorted((v for v in found if len(v) >= SHORTEST), key=len, reverse=True))
+            secrets |= {text, *text.splitlines()}
+        return tuple(sorted((v for v in secrets if len(v) >= SHORTEST), key=len, reverse=True))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
-from metrics.channels import Answer, Channel, Outcome
+from metrics.channels import Channel, Outcome, Response
 from metrics.commits import CommitStatus, Forge
 from metrics.facts import Fact, Severity
 from reconciler.settings import STATUSES, NotifySettings, RouteSettings
@@ -51,7 +51,9 @@ class Line:
         """Return True if all messages must wait; a new address or credential is tried at once."""
         return now < self._held_until and target == self._held_target
 
-    def settle(self, batch: Sequence[Waiting[T]], answer: Answer, target: str, now: float) -> bool:
+    def settle(
+        self, batch: Sequence[Waiting[T]], answer: Response, target: str, now: float
+    ) -> bool:
         """Record the answer for a batch; return False if the remaining messages should wait too."""
         if answer.outcome is Outcome.TAKEN:
             for one in batch:

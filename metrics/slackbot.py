@@ -20,12 +20,12 @@ from slack_sdk.web import SlackResponse, WebClient
 from metrics.channels import (
     SILENT,
     TIMEOUT,
-    Answer,
     Outcome,
+    Response,
     fingerprint,
     judge,
     unanswered,
-)  # fmt: skip
+)
 from metrics.facts import Fact
 from metrics.messages import digest, message, without_blocks
 from reconciler.secrets import read
@@ -35,27 +35,39 @@ KEPT = 500  # threads that are remembered
 WORD = re.compile(r"^[a-z0-9_]{1,60}$")  # an error code from Slack
 LATER = frozenset(
     {
-        "fatal_error", "internal_error", "rate_limited", "ratelimited", "request_timeout",
-        "service_unavailable", "team_added_to_org",
+        "fatal_error",
+        "internal_error",
+        "rate_limited",
+        "ratelimited",
+        "request_timeout",
+        "service_unavailable",
+        "team_added_to_org",
     }
-)  # fmt: skip
+)
 REJECTED = frozenset(
     {
-        "invalid_arguments", "invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long",
-        "msg_too_long", "no_text",
+        "invalid_arguments",
+        "invalid_blocks",
+        "invalid_blocks_format",
+        "msg_blocks_too_long",
+        "msg_too_long",
+        "no_text",
     }
-)  # fmt: skip
+)
 THREAD_GONE = frozenset({"cannot_reply_to_message", "message_not_found", "thread_not_found"})
 TOKEN = "its token is not valid any more; write a new one into the secret's file `token`"  # noqa: S105
 WORDS = {
-    "account_inactive": TOKEN, "invalid_auth": TOKEN, "not_authed": TOKEN, "token_expired": TOKEN,
+    "account_inactive": TOKEN,
+    "invalid_auth": TOKEN,
+    "not_authed": TOKEN,
+    "token_expired": TOKEN,
     "token_revoked": TOKEN,
     "channel_not_found": "there is no such channel, or the bot may not see it; set `channel` to "
     "the channel's id, and invite the bot there",
     "is_archived": "the channel is archived; set `channel` to another one",
     "missing_scope": "the bot lacks the scope chat:write",
     "not_in_channel": "the bot is not in the channel; invite it there",
-}  # fmt: skip
+}
 
 
 class Notes(Protocol):
@@ -81,8 +93,8 @@ class Threads:
 
     def keep(self, activation: int, thread: str) -> None:
         """Remember a thread; the oldest is forgotten when there are too many."""
-        found = {**self._read(), str(activation): thread}
-        self.notes.name(self.key, json.dumps(dict(list(found.items())[-KEPT:])))
+        threads = {**self._read(), str(activation): thread}
+        self.notes.name(self.key, json.dumps(dict(list(threads.items())[-KEPT:])))
 
     def _read(self) -> dict[str, str]:
         return dict(json.loads(self.notes.named(self.key) or "{}"))
@@ -100,7 +112,7 @@ class SlackBot:
         """Return a digest of token and channel."""
         return fingerprint(read(self._token), self._channel)
 
-    def send(self, facts: Sequence[Fact]) -> Answer:
+    def send(self, facts: Sequence[Fact]) -> Response:
         """Send one message in the thread of its activation; a digest goes outside all threads."""
         activation = facts[0].activation if len(facts) == 1 else 0
         body = {"channel": self._channel, "unfurl_links": False}
@@ -125,19 +137,19 @@ class SlackBot:
                 self._threads.keep(activation, str(opened))
         return answer
 
-    def _post(self, body: dict[str, Any]) -> SlackResponse | Answer:
+    def _post(self, body: dict[str, Any]) -> SlackResponse | Response:
         return _call(read(self._token), "chat.postMessage", body)
 
 
-def check_token(token: str) -> Answer:
+def check_token(token: str) -> Response:
     """Ask Slack whether a token is valid. No message is sent."""
     return _meaning(_call(token, "auth.test", {}))
 
 
-def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answer:
+def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Response:
     """Return Slack's response, even if it is an error, or an Answer if there was no response."""
     if not token.isascii() or any(c.isspace() for c in token):
-        return Answer(Outcome.REFUSED, "what is in the secret's file `token` is no token")
+        return Response(Outcome.REFUSED, "what is in the secret's file `token` is no token")
     client = WebClient(token, base_url=API, timeout=int(TIMEOUT), retry_handlers=[], logger=SILENT)
     try:
         said = client.api_call(method, json=body)
@@ -149,27 +161,27 @@ def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Answ
         said.data.get("ok") is True or WORD.match(_error(said))
     )
     if said.status_code == 200 and not known:
-        return Answer(Outcome.LATER, "the answer is not Slack's; is there a proxy before it?")
+        return Response(Outcome.LATER, "the answer is not Slack's; is there a proxy before it?")
     return said
 
 
-def _error(said: SlackResponse | Answer) -> str:
-    if isinstance(said, Answer) or not isinstance(said.data, dict):
+def _error(said: SlackResponse | Response) -> str:
+    if isinstance(said, Response) or not isinstance(said.data, dict):
         return ""
     return str(said.get("error") or "")
 
 
-def _meaning(said: SlackResponse | Answer) -> Answer:
+def _meaning(said: SlackResponse | Response) -> Response:
     """Return the answer that Slack's response amounts to."""
-    if isinstance(said, Answer):
+    if isinstance(said, Response):
         return said
     error = _error(said)
     headers = {key.lower(): str(value) for key, value in said.headers.items()}
     if said.status_code != 200 or error in LATER:
         code = said.status_code if said.status_code != 200 else 503
-        words = error if WORD.match(error) else ""
-        return judge(code, words, time.time(), headers.get("retry-after", ""))
+        text = error if WORD.match(error) else ""
+        return judge(code, text, time.time(), headers.get("retry-after", ""))
     if not error:
-        return Answer(Outcome.TAKEN)
-    words = f"Slack says {error}" + (f": {WORDS[error]}" if error in WORDS else "")
-    return Answer(Outcome.REJECTED if error in REJECTED else Outcome.REFUSED, words)
+        return Response(Outcome.TAKEN)
+    text = f"Slack says {error}" + (f": {WORDS[error]}" if error in WORDS else "")
+    return Response(Outcome.REJECTED if error in REJECTED else Outcome.REFUSED, text)

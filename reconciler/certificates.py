@@ -24,12 +24,12 @@ def named() -> str:
 
 def trusted() -> ssl.SSLContext:
     """Return the TLS context, created again only if the named file was replaced (takes 40 ms)."""
-    place = named()
+    path = named()
     try:
-        mark = Path(place).stat().st_mtime_ns if place else 0
+        mark = Path(path).stat().st_mtime_ns if path else 0
     except OSError:
         mark = 0
-    return _context(place, mark)
+    return _context(path, mark)
 
 
 @functools.lru_cache(maxsize=1)

@@ -77,5 +77,5 @@ def _malformed(error: ValidationError, what: str) -> Malformed:
     """Return an error with the first mistake; the invalid input is not repeated."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"][:8])
-    words = f"{where}: {first['msg']}" if where else first["msg"]
-    return Malformed(f"{what} is invalid: {words[:300]}")
+    message = f"{where}: {first['msg']}" if where else first["msg"]
+    return Malformed(f"{what} is invalid: {message[:300]}")

@@ -146,12 +146,12 @@ def _left(timeout: float | None, error: type[Exception]) -> float | None:
 
 def read(answer: httpx.Response, limit: int) -> bytes:
     """Read a streamed response up to `limit` bytes. Raises TooLarge beyond."""
-    found = bytearray()
+    body = bytearray()
     for piece in answer.iter_bytes():
-        found += piece
-        if len(found) > limit:
+        body += piece
+        if len(body) > limit:
             raise TooLarge(f"{_shown(answer)} answers more than {limit} bytes")
-    return bytes(found)
+    return bytes(body)
 
 
 class _Bounded(httpx.SyncByteStream):

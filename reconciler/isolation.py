@@ -99,17 +99,17 @@ class Pool:
                 worker.kill()
                 raise
             self._give_back(worker)
-        kind, found = answer
+        kind, payload = answer
         match kind:
             case "done":
-                result: R = found
+                result: R = payload
                 return result
             case "memory":
                 raise TooExpensive("it needs more memory than reading it may use")
             case "refused":
-                raise found
+                raise payload
             case _:
-                raise Failed(found)
+                raise Failed(payload)
 
     def _take(self) -> _Worker:
         with self._lock:

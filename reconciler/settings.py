@@ -228,12 +228,12 @@ class KubernetesSettings(Section):
     @property
     def builds_at(self) -> dict[str, int]:
         """The number of parallel builds by cluster, for the clusters that are configured."""
-        return {name: found.parallel_builds for name, found in self.clusters.items()}
+        return {name: cluster.parallel_builds for name, cluster in self.clusters.items()}
 
     @property
     def activations_at(self) -> dict[str, int]:
         """The number of parallel activations by cluster, for the clusters that are configured."""
-        return {name: found.parallel_activations for name, found in self.clusters.items()}
+        return {name: cluster.parallel_activations for name, cluster in self.clusters.items()}
 
 
 class HttpSettings(Section):
@@ -490,7 +490,7 @@ class Settings(BaseSettings):
         places += [Path(k) for k in (str(self.kubernetes.kubeconfig or ""), *kubeconfigs) if k]
         if self.database and self.database_file is not None:
             places.append(self.database_file)
-        return [place.absolute() for place in places]
+        return [path.absolute() for path in places]
 
     @classmethod
     def settings_customise_sources(

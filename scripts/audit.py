@@ -53,17 +53,42 @@ def read_releases(code: int, output: str) -> tuple[str, ...]:
 def audit(lock: Path) -> Audit:
     """Audit one lock."""
     advisories = subprocess.run(
-        [BIN / "pip-audit", "--requirement", lock, "--no-deps", "--disable-pip", "--format",
-         "json", "--progress-spinner", "off"],
-        capture_output=True, text=True, timeout=TIMEOUT, check=False,
-    )  # fmt: skip
+        [
+            BIN / "pip-audit",
+            "--requirement",
+            lock,
+            "--no-deps",
+            "--disable-pip",
+            "--format",
+            "json",
+            "--progress-spinner",
+            "off",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
     known = read_advisories(advisories.stdout)
     with tempfile.TemporaryDirectory(prefix="groundcrew-audit-") as folder:
         releases = subprocess.run(
-            [BIN / "uv", "pip", "install", "--dry-run", "--no-deps", "--require-hashes",
-             "--target", folder, "--requirement", lock],
-            capture_output=True, text=True, timeout=TIMEOUT, check=False,
-        )  # fmt: skip
+            [
+                BIN / "uv",
+                "pip",
+                "install",
+                "--dry-run",
+                "--no-deps",
+                "--require-hashes",
+                "--target",
+                folder,
+                "--requirement",
+                lock,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
     withdrawn = read_releases(releases.returncode, releases.stdout + releases.stderr)
     return Audit((*known.findings, *withdrawn), known.audited, known.pins)
 

@@ -54,32 +54,32 @@ def render(values: Mapping[str, Any], namespace: str = "groundcrew") -> Iterator
     """Yield every document of a release `groundcrew`, without its tests. Raises HelmError."""
     with helm_python.Chart.load(CHART) as chart:
         chart.validate_schema(dict(values))
-        found = chart.render(dict(values), name="groundcrew", namespace=namespace)
-    for path, text in sorted(found.items()):
+        rendered = chart.render(dict(values), name="groundcrew", namespace=namespace)
+    for path, text in sorted(rendered.items()):
         if path.endswith(".yaml") and "/tests/" not in path:
             yield from (document for document in yaml.safe_load_all(text) if document)
 
 
 def example(name: str) -> Json:
     """Return the values of one of deploy/helm/examples."""
-    found: Json = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
-    return found
+    values: Json = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    return values
 
 
 def manifests() -> dict[Path, str]:
     """Return the text of each file below deploy/manifests."""
     values = example("plain")
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "groundcrew"}}
-    found: dict[str, list[Json]] = {name: [] for name in [*FILES, MONITORING]}
-    found["01-namespaces"].append(namespace)
+    by_file: dict[str, list[Json]] = {name: [] for name in [*FILES, MONITORING]}
+    by_file["01-namespaces"].append(namespace)
     for document in render(values):
         name = next((n for n, kinds in FILES.items() if document["kind"] in kinds), MONITORING)
         if document["metadata"]["name"].startswith("groundcrew-dashboard-"):
             name = MONITORING
-        found[name].append(_plain(document))
+        by_file[name].append(_plain(document))
     return {
         MANIFESTS / f"{name}.yaml": HEAD + "---\n".join(_text(d) for d in documents)
-        for name, documents in found.items()
+        for name, documents in by_file.items()
         if documents
     }
 
@@ -124,18 +124,18 @@ def _text(document: Json) -> str:
 
 def copies() -> dict[Path, str]:
     """Return the text of each file below the chart's `files/`."""
-    found = {}
+    texts = {}
     for folder, pattern in COPIES.items():
         for path in sorted((DEPLOY / folder).glob(pattern)):
             text = path.read_text()
             if folder == "grafana" or "groups" in (yaml.safe_load(text) or {}):
-                found[CHART / "files" / folder / path.name] = text
-    return found
+                texts[CHART / "files" / folder / path.name] = text
+    return texts
 
 
 def schema() -> str:
     """Return values.schema.json with the schema of `config`."""
-    found: Json = json.loads(SCHEMA.read_text())
+    document: Json = json.loads(SCHEMA.read_text())
     settings = Settings.model_json_schema(ref_template="#/definitions/{model}")
     definitions: Json = settings.pop("$defs")
     definitions["Settings"] = settings
@@ -144,9 +144,9 @@ def schema() -> str:
             del definitions[name]["properties"][key]
         definitions[name].pop("required", None)
     definitions.pop("HttpSettings")
-    found["definitions"] = _slim(dict(sorted(definitions.items())))
-    found["properties"]["config"] = {"$ref": "#/definitions/Settings"}
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    document["definitions"] = _slim(dict(sorted(definitions.items())))
+    document["properties"]["config"] = {"$ref": "#/definitions/Settings"}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _slim(node: Any) -> Any:

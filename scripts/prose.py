@@ -1,8 +1,9 @@
 """Check that names and docstrings are plain English; `make check` runs it.
 
 `python -m scripts.prose` prints each finding as `file:line: rule: message` and ends with 1. It
-finds docstrings that open like a question, module names that are gerunds or metaphors, and local
-variables that do not say what they hold. In docs/ it looks at headings and at cells of tables.
+finds docstrings that open like a question, module names that are gerunds or metaphors, local
+variables that do not say what they hold, and code that is kept from the formatter. In docs/ it
+looks at headings and at cells of tables.
 
 Files that are older than the check are listed in `prose-exempt.txt`, with the rules that they may
 break. An entry that is no longer needed is a finding too, so that the list only gets shorter.
@@ -34,8 +35,9 @@ BANNED_MODULES = frozenset(
 )
 GERUND = re.compile(r"[a-z]{3,}ing")
 NOUNS_IN_ING = frozenset(
-    {"formatting", "monitoring", "string", "timing", "outgoing"}
+    {"formatting", "monitoring", "outgoing", "string", "timing", "wiring"}
 )  # and adjectives
+UNFORMATTED = re.compile(r"#\s*fmt: (skip|off)\b")
 QUESTION_HEADINGS = re.compile(r"(Whom?|Whose)\b|(Is|Are|Does|Has|Can|May) .*[^?]$")
 
 
@@ -55,6 +57,9 @@ class Finding:
 def check_module(file: str, text: str) -> Iterator[Finding]:
     """Yield the findings in a Python module. Raises SyntaxError."""
     yield from _check_name(file)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if UNFORMATTED.search(line):
+            yield Finding(file, number, "format", "leave the layout to the formatter")
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():

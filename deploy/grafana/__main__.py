@@ -18,13 +18,13 @@ HERE = Path(__file__).parent
 
 def dashboards() -> Mapping[str, str]:
     """Return the JSON of every dashboard, by file name."""
-    found = {}
+    documents = {}
     for name, make in (("fleet", fleet), ("instance", instance), ("daemon", daemon)):
         document = make().build()
         for number, panel in enumerate(document.panels or [], start=1):
             panel.id_val = number
-        found[f"{name}.json"] = json.dumps(document, cls=JSONEncoder, indent=2) + "\n"
-    return found
+        documents[f"{name}.json"] = json.dumps(document, cls=JSONEncoder, indent=2) + "\n"
+    return documents
 
 
 def main(words: list[str]) -> int:

@@ -11,10 +11,10 @@ LAST_POLL = f"groundcrew_source_last_success_timestamp_seconds{{{JOB}}}"
 
 def daemon() -> Dashboard:
     """Return the dashboard for the operators of Groundcrew."""
-    found = dashboard("groundcrew-daemon", "Groundcrew: daemon", "The daemon and what it leans on.")
+    board = dashboard("groundcrew-daemon", "Groundcrew: daemon", "The daemon and what it leans on.")
     for part in (_now, _loop, _outside, _process):
-        found = part(found)
-    return found
+        board = part(board)
+    return board
 
 
 def _now(found: Dashboard) -> Dashboard:
@@ -28,17 +28,37 @@ def _now(found: Dashboard) -> Dashboard:
             low=(1, 1),
         )
     )
-    for title, words, query, unit, bad in (
-        ("Last good poll", "How long ago the environments repo answered.",
-         f"time() - max({LAST_POLL})", "s", 300),
-        ("Queue", "Builds that wait for a place.",
-         f"max(groundcrew_build_queue_depth{{{JOB}}})", "short", None),
-        ("Stalled objects", "With a mistake in their file.",
-         f"max(groundcrew_stalled_objects{{{JOB}}})", "short", 1),
-        ("Messages that wait", "Tried on some route or for the forge, and not taken yet.",
-         f"max(groundcrew_notifications_pending{{{JOB}}})", "short", 10),
-    ):  # fmt: skip
-        found = found.with_panel(number(title, words, query, unit=unit, bad=bad))
+    for title, description, query, unit, bad in (
+        (
+            "Last good poll",
+            "How long ago the environments repo answered.",
+            f"time() - max({LAST_POLL})",
+            "s",
+            300,
+        ),
+        (
+            "Queue",
+            "Builds that wait for a place.",
+            f"max(groundcrew_build_queue_depth{{{JOB}}})",
+            "short",
+            None,
+        ),
+        (
+            "Stalled objects",
+            "With a mistake in their file.",
+            f"max(groundcrew_stalled_objects{{{JOB}}})",
+            "short",
+            1,
+        ),
+        (
+            "Messages that wait",
+            "Tried on some route or for the forge, and not taken yet.",
+            f"max(groundcrew_notifications_pending{{{JOB}}})",
+            "short",
+            10,
+        ),
+    ):
+        found = found.with_panel(number(title, description, query, unit=unit, bad=bad))
     found = found.with_panel(
         number(
             "Share left",
@@ -160,12 +180,18 @@ def _outside(found: Dashboard) -> Dashboard:
 
 def _process(found: Dashboard) -> Dashboard:
     found = found.with_row(Row("The process"))
-    for title, words, query, unit in (
-        ("CPU", "Cores in use; builds in the sandbox are processes of their own.",
-         f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])", "short"),
+    for title, description, query, unit in (
+        (
+            "CPU",
+            "Cores in use; builds in the sandbox are processes of their own.",
+            f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])",
+            "short",
+        ),
         ("Memory", "Resident.", f"process_resident_memory_bytes{{{JOB}}}", "bytes"),
         ("Open files", "And sockets.", f"process_open_fds{{{JOB}}}", "short"),
         ("Series", "Samples in a scrape.", f"scrape_samples_scraped{{{JOB}}}", "short"),
-    ):  # fmt: skip
-        found = found.with_panel(graph(title, words, {"{{instance}}": query}, unit=unit, width=6))
+    ):
+        found = found.with_panel(
+            graph(title, description, {"{{instance}}": query}, unit=unit, width=6)
+        )
     return found

@@ -17,17 +17,17 @@ CLOSER = (
 
 def fleet() -> Dashboard:
     """Return the dashboard of the state of all objects, their problems and durations."""
-    found = dashboard(
+    board = dashboard(
         "groundcrew-fleet", "Groundcrew: fleet", "All instances and environments of the teams."
     )
-    found = found.with_variable(
+    board = board.with_variable(
         choice(
             "team", "Team", f"label_values(groundcrew_instance_info{{{JOB}}}, team)", several=True
         )
     )
     for part in (_now, _problems, _flow, _costs):
-        found = part(found)
-    return found
+        board = part(board)
+    return board
 
 
 def _now(found: Dashboard) -> Dashboard:
@@ -72,11 +72,19 @@ def _problems(found: Dashboard) -> Dashboard:
             "Instances",
             "Click on one for more.",
             INFO,
-            ["instance", "team", "environment", "sync_status", "health_status", "suspended",
-             "build", "revision"],
+            [
+                "instance",
+                "team",
+                "environment",
+                "sync_status",
+                "health_status",
+                "suspended",
+                "build",
+                "revision",
+            ],
             links={"instance": CLOSER + "${__value.text}"},
         )
-    )  # fmt: skip
+    )
 
 
 def _flow(found: Dashboard) -> Dashboard:

@@ -13,26 +13,26 @@ INFO = f"groundcrew_instance_info{{{MINE}}}"
 
 def instance() -> Dashboard:
     """Return the dashboard of one instance and its environment."""
-    found = dashboard(
+    board = dashboard(
         "groundcrew-instance", "Groundcrew: one instance", "An instance and its environment."
     )
-    found = found.with_variable(
+    board = board.with_variable(
         choice("instance", "Instance", f"label_values(groundcrew_instance_info{{{JOB}}}, instance)")
     ).with_variable(
         choice("environment", "Environment", f"label_values({INFO}, environment)"),
     )
-    return _history(_now(found))
+    return _history(_now(board))
 
 
 def _now(found: Dashboard) -> Dashboard:
     found = found.with_row(Row("Now"))
-    for title, words, label in (
+    for title, description, label in (
         ("Team", "Who owns it.", "team"),
         ("Sync", "Does it have what the newest revision asks for.", "sync_status"),
         ("Health", "How it is.", "health_status"),
         ("Build now", "The build that is active; empty on the bare base.", "build"),
     ):
-        found = found.with_panel(word(title, words, INFO, label))
+        found = found.with_panel(word(title, description, INFO, label))
     found = found.with_panel(
         word("Phase now", "Where it is.", f"groundcrew_instance_phase{{{MINE}}}", "phase")
     )

@@ -25,9 +25,9 @@ Queries = Mapping[str, str] | str  # expression by legend, or one expression
 
 
 def _queries(queries: Queries, *, instant: bool) -> list[prometheus.Dataquery]:
-    found = {"": queries} if isinstance(queries, str) else queries
+    by_legend = {"": queries} if isinstance(queries, str) else queries
     targets = []
-    for number, (legend, expression) in enumerate(found.items()):
+    for number, (legend, expression) in enumerate(by_legend.items()):
         target = prometheus.Dataquery().datasource(SOURCE).expr(expression)
         target = target.ref_id("ABCDEFGH"[number]).legend_format(legend)
         targets.append(target.instant() if instant else target.range())
@@ -132,7 +132,7 @@ def rows(
     panel = panel.with_target(target.format(PromQueryFormat.TABLE))
     shown = [*columns, "Value"] if value else list(columns)
     options: dict[str, object] = {
-        "indexByName": {name: place for place, name in enumerate(shown)},
+        "indexByName": {name: position for position, name in enumerate(shown)},
         "renameByName": {"Value": value} if value else {},
     }
     panel = panel.with_transformation(
@@ -151,27 +151,31 @@ def rows(
 
 def dashboard(uid: str, title: str, words: str) -> build.Dashboard:
     """Return an empty dashboard with variables for data source and job."""
-    found = build.Dashboard(title).uid(uid).description(words).tags(["groundcrew"]).readonly()
-    found = found.time("now-24h", "now").refresh("1m").timezone("browser")
-    found = found.tooltip(models.DashboardCursorSync.CROSSHAIR)
+    board = build.Dashboard(title).uid(uid).description(words).tags(["groundcrew"]).readonly()
+    board = board.time("now-24h", "now").refresh("1m").timezone("browser")
+    board = board.tooltip(models.DashboardCursorSync.CROSSHAIR)
     others = build.DashboardLink("Groundcrew").type(models.DashboardLinkType.DASHBOARDS)
-    found = found.link(others.tags(["groundcrew"]).as_dropdown(True).include_vars(True))
+    board = board.link(others.tags(["groundcrew"]).as_dropdown(True).include_vars(True))
     source = build.DatasourceVariable("datasource").label("Data source").type("prometheus")
-    return found.with_variable(source).with_variable(
-        choice("job", "Job", "label_values(groundcrew_leader, job)")
-    ).with_variable(
-        choice(
-            "namespace", "Namespace", 'label_values(groundcrew_leader{job="$job"}, namespace)',
-            several=True,
+    return (
+        board.with_variable(source)
+        .with_variable(choice("job", "Job", "label_values(groundcrew_leader, job)"))
+        .with_variable(
+            choice(
+                "namespace",
+                "Namespace",
+                'label_values(groundcrew_leader{job="$job"}, namespace)',
+                several=True,
+            )
         )
-    )  # fmt: skip
+    )
 
 
 def choice(name: str, label: str, query: str, *, several: bool = False) -> build.QueryVariable:
     """Return a variable with values from Prometheus; `several` allows many values, or all."""
-    found = build.QueryVariable(name).label(label).datasource(SOURCE).query(query)
-    found = found.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-    found = found.sort(models.VariableSort.ALPHABETICAL_ASC)
+    variable = build.QueryVariable(name).label(label).datasource(SOURCE).query(query)
+    variable = variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+    variable = variable.sort(models.VariableSort.ALPHABETICAL_ASC)
     if several:
-        found = found.multi(True).include_all(True).all_value(".*")
-    return found
+        variable = variable.multi(True).include_all(True).all_value(".*")
+    return variable

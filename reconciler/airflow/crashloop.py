@@ -74,7 +74,7 @@ class Starts:
         """Return a text about a component in a crash loop, or ""."""
         assert instance.local is not None, "processes are those of local instances"
         names = [c.name for c in instance.local.components if c.name in activation.components]
-        found = self._processes(instance.name, names, activation.restarted_by)
+        components = self._processes(instance.name, names, activation.restarted_by)
         early = left_out()
         mark = (activation.id, activation.restarted_at)
         with self._lock:
@@ -82,13 +82,13 @@ class Starts:
             if known_mark != mark:
                 known = {}
             counts = {
-                name: known.setdefault(name, _Count()).look(found.get(name, _Component()))
+                name: known.setdefault(name, _Count()).look(components.get(name, _Component()))
                 for name in names
             }
             self._seen[instance.name] = (mark, known)
             self._living[instance.name] = {
                 name: max(component.started.values()) + early
-                for name, component in found.items()
+                for name, component in components.items()
                 if component.started
             }
         return "; ".join(
@@ -108,9 +108,9 @@ class Starts:
         """Return the processes of each component that were started after `since`."""
         mine: dict[int, tuple[str, int, float]] = {}
         for process in psutil.process_iter(["pid", "ppid", "cmdline", "create_time"]):
-            words = " ".join(process.info["cmdline"] or []).split()
-            component = next((n for n in names if n in words), None)
-            if component is None or not any("airflow" in word for word in words):
+            arguments = " ".join(process.info["cmdline"] or []).split()
+            component = next((n for n in names if n in arguments), None)
+            if component is None or not any("airflow" in word for word in arguments):
                 continue
             try:
                 python_path = process.environ().get("PYTHONPATH", "")
@@ -119,9 +119,9 @@ class Starts:
             info = process.info
             if has_loader(info["pid"], python_path, self._share, instance):
                 mine[info["pid"]] = (component, info["ppid"], float(info["create_time"]))
-        found: dict[str, _Component] = {}
+        components: dict[str, _Component] = {}
         for pid, (name, parent, at) in mine.items():
-            component_found = found.setdefault(name, _Component())
+            component_found = components.setdefault(name, _Component())
             try:
                 process = psutil.Process(pid)  # not one kept from an earlier check
             except psutil.Error:
@@ -130,7 +130,7 @@ class Starts:
                 component_found.children.add(process)
             elif at >= since - 1.0:
                 component_found.started[process] = at
-        return found
+        return components
 
 
 def left_out() -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.airflow.declared import Declared
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Verdict
 from reconciler.core.reasons import Reason
@@ -48,7 +48,7 @@ class Gate:
             "dag-processor" if "dag-processor" in components else "scheduler"
         )
 
-    def look(self, api: Api) -> StepResult:
+    def look(self, api: AirflowApi) -> StepResult:
         """Return OK, not yet (with what is missing), or failed (with what is wrong)."""
         missing = self._unhealthy(api)
         if missing:
@@ -89,7 +89,7 @@ class Gate:
     def _not_yet(self, reason: Reason, words: str) -> StepResult:
         return StepResult(Verdict.NOT_YET, Problem(reason, words), after=LOOK_AGAIN)
 
-    def _unhealthy(self, api: Api) -> str:
+    def _unhealthy(self, api: AirflowApi) -> str:
         """Return a text about what is unhealthy on the health page, or ""."""
         sections = api.health()
         database = sections.get("metadatabase")
@@ -98,26 +98,26 @@ class Gate:
         for section, component in SECTIONS.items():
             if component not in self._components:
                 continue
-            found = sections.get(section)
-            if found is None or found.status != "healthy":
-                return f"{component} is {found.status if found else 'not reported'}"
+            report = sections.get(section)
+            if report is None or report.status != "healthy":
+                return f"{component} is {report.status if report else 'not reported'}"
             restarted = component in self._activation.components
-            if restarted and found.heartbeat < self._since(component):
+            if restarted and report.heartbeat < self._since(component):
                 return f"{component} has not reported since its restart"
         return ""
 
-    def _absent(self, api: Api) -> str:
+    def _absent(self, api: AirflowApi) -> str:
         """Return a text about declared providers and plugins that the API server has not loaded."""
-        words = []
+        not_loaded = []
         for kind, declared, ask in (
             ("provider", self._declared.providers, api.providers),
             ("plugin", self._declared.plugins, api.plugins),
         ):
             missing = sorted(declared.difference(ask())) if declared else []
-            words += [f"the {kind} of {name}" for name in missing[:NAMED]]
-        return f"the API server has not loaded {', '.join(words)}" if words else ""
+            not_loaded += [f"the {kind} of {name}" for name in missing[:NAMED]]
+        return f"the API server has not loaded {', '.join(not_loaded)}" if not_loaded else ""
 
-    def _unparsed(self, api: Api, broken: set[str]) -> list[str]:
+    def _unparsed(self, api: AirflowApi, broken: set[str]) -> list[str]:
         """Return the DAGs that existed before and have not been parsed since the restart.
 
         Airflow lists the DAGs of a broken file for a while: those broken before are left out.

@@ -109,8 +109,8 @@ class LocalDriver:
         oldest = now
         for process in psutil.process_iter(["cmdline", "create_time"]):
             try:
-                words = process.info["cmdline"] or []
-                mine = any(word.startswith(prefix) for word in words[:2])
+                arguments = process.info["cmdline"] or []
+                mine = any(word.startswith(prefix) for word in arguments[:2])
                 path = process.environ().get("PYTHONPATH", "")
                 mine = mine or self._may_load(process.pid, path, instance.name)
             except psutil.AccessDenied:
@@ -157,11 +157,11 @@ class LocalDriver:
             return None
         loader = f"{self._share or '<share>'}/instances/{instance.name}/loader"
         told = ", ".join(sorted(missing))
-        words = (
+        message = (
             f"running without the loader and therefore without any build: {told}; "
             f"set PYTHONPATH={loader} for it and restart it"
         )
-        return Problem(Reason.LOADER_MISSING, words)
+        return Problem(Reason.LOADER_MISSING, message)
 
     # ---------------------------------------------------------------------------------- steps
 
@@ -206,8 +206,8 @@ class LocalDriver:
                 )
             for component, (code, output) in zip(together, ended, strict=True):
                 if code != 0:
-                    words = f"restarting {component.name} failed with code {code}: {output}"
-                    return StepResult(Verdict.FAILED, Problem(Reason.RESTART_FAILED, words))
+                    message = f"restarting {component.name} failed with code {code}: {output}"
+                    return StepResult(Verdict.FAILED, Problem(Reason.RESTART_FAILED, message))
         return StepResult(Verdict.OK)
 
     def _note(self, instance: Instance, component: Component) -> Path | None:
@@ -238,9 +238,9 @@ class LocalDriver:
 
     def _unproven(self, instance: Instance, activation: Activation, build: str) -> Problem | None:
         """Return why a restarted component does not run the build; None if none is known not to."""
-        found = self.processes(instance, activation.load_into, activation.restarted_by)
-        problems = (disagreement(one, build) for one in found if one.proven)
-        return self._missing(instance, found) or next(filter(None, problems), None)
+        processes = self.processes(instance, activation.load_into, activation.restarted_by)
+        problems = (disagreement(one, build) for one in processes if one.proven)
+        return self._missing(instance, processes) or next(filter(None, problems), None)
 
     def _wanted(self, instance: Instance, activation: Activation) -> Declared:
         """Return what the API server must have loaded: the build's declarations, or nothing."""
@@ -274,8 +274,8 @@ class _Downs:
             code, output = run(component.status, STATUS_TIMEOUT)
             if code == 0:
                 continue
-            words = " ".join(output.split()) or f"its status command failed with code {code}"
-            problem = Problem(Reason.COMPONENT_DOWN, f"{component.name} is down: {words}")
+            detail = " ".join(output.split()) or f"its status command failed with code {code}"
+            problem = Problem(Reason.COMPONENT_DOWN, f"{component.name} is down: {detail}")
             if code != TIMED_OUT:
                 times = times + 1 if known == mark else 1
                 self._times[instance.name] = (mark, times)

@@ -80,7 +80,7 @@ class Section:
     heartbeat: float
 
 
-class Api:
+class AirflowApi:
     """Session with one Airflow.
 
     All methods raise Retryable: AirflowUnreachable if it is down or slow, AirflowDenied for
@@ -118,8 +118,8 @@ class Api:
         except Retryable as error:
             if UNLIMITED not in error.message:
                 raise
-            words = "Airflow 2.x cannot list its pools while one has no limit (-1 slots)"
-            raise Retryable(error.reason, f"{self._url}: {words}; give it a number") from error
+            message = "Airflow 2.x cannot list its pools while one has no limit (-1 slots)"
+            raise Retryable(error.reason, f"{self._url}: {message}; give it a number") from error
 
     def set_pool(self, name: str, slots: int) -> None:
         """Change the slots of a pool and nothing else; a pool that is gone is no error."""
@@ -144,11 +144,11 @@ class Api:
 
     def import_errors(self) -> list[BrokenFile]:
         """Return every file that currently cannot be parsed, once each."""
-        found = {
+        errors = {
             _file(row.bundle, row.filename): (row.stack_trace or "", _seconds(row.timestamp))
             for row in self._all("importErrors", ImportErrors)
         }
-        return [BrokenFile(file, text, at) for file, (text, at) in found.items()]
+        return [BrokenFile(file, text, at) for file, (text, at) in errors.items()]
 
     def dags(self) -> list[Dag]:
         """Return every DAG that is currently parsed."""
@@ -166,10 +166,10 @@ class Api:
     def health(self) -> dict[str, Section]:
         """Return the health page's sections: metadatabase, scheduler, triggerer, dag_processor."""
         path = "/health" if self._is_two() else "/api/v2/monitor/health"
-        found = self._read(self._send("GET", path), Health, "reading the health page")
+        page = self._read(self._send("GET", path), Health, "reading the health page")
         return {
             name: Section(str(part.status), _seconds(part.heartbeat))
-            for name, part in found
+            for name, part in page
             if part is not None
         }
 
@@ -183,8 +183,8 @@ class Api:
 
         Keys are normalised names.
         """
-        found = self._all("providers", Providers)
-        return {canonicalize_name(row.package_name): row.version for row in found}
+        rows = self._all("providers", Providers)
+        return {canonicalize_name(row.package_name): row.version for row in rows}
 
     # ------------------------------------------------------------------------------ requests
 
@@ -225,8 +225,10 @@ class Api:
             headers: dict[str, str] = {}
             auth = None
             if two:
-                found = self._credentials()
-                auth = httpx.BasicAuth(found.user, found.password) if found else None
+                credentials = self._credentials()
+                auth = (
+                    httpx.BasicAuth(credentials.user, credentials.password) if credentials else None
+                )
             else:
                 headers["Authorization"] = f"Bearer {self._bearer()}"
             answer = self._send(
@@ -262,11 +264,11 @@ class Api:
 
     def _bearer(self) -> str:
         if self._token is None:
-            found = self._credentials() or Login("", "", is_token=False)
-            if found.is_token:
-                self._token = found.password
+            credentials = self._credentials() or Login("", "", is_token=False)
+            if credentials.is_token:
+                self._token = credentials.password
                 return self._token
-            body = {"username": found.user, "password": found.password}
+            body = {"username": credentials.user, "password": credentials.password}
             answer = self._send("POST", "/auth/token", json=body)
             if answer.status_code in (400, 401, 403, 422):  # a 422 repeats what it was sent
                 raise self._denied()
@@ -280,12 +282,12 @@ class Api:
 
     def _credentials(self) -> Login | None:
         """Return the credentials from the secret's files, read each time."""
-        found = login(self._secret) if self._secret is not None else None
-        if found is not None and found.is_token:
-            token = found.password
+        credentials = login(self._secret) if self._secret is not None else None
+        if credentials is not None and credentials.is_token:
+            token = credentials.password
             if not (token.isascii() and token.isprintable()):  # httpx's error would show it
                 raise self._denied()
-        return found
+        return credentials
 
     def _denied(self) -> Retryable:
         name = self._secret.name if self._secret is not None else "api.credentials"

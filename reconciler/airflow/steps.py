@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.core.definitions import Instance, OnTimeout
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Problem, StepResult
@@ -37,11 +37,11 @@ class RestSteps:
         self._check = check
         self.watch = watch
 
-    def api(self, instance: Instance) -> Api:
+    def api(self, instance: Instance) -> AirflowApi:
         """Return a session with the instance's Airflow, with its team's credentials."""
         name = instance.api.credentials
         secret = self._secrets / instance.team / name if name else None
-        return Api(instance.api.url, secret, team=instance.team)
+        return AirflowApi(instance.api.url, secret, team=instance.team)
 
     def observe(self, instance: Instance) -> StepResult:
         """Return the pools, import errors and active DAGs before anything is changed."""
@@ -90,19 +90,19 @@ class RestSteps:
             return _silent(instance, activation, now, error)
         if busy == 0:
             return StepResult(Verdict.OK)
-        words = f"{busy} tasks still run"
+        message = f"{busy} tasks still run"
         if late and activation.step is Step.DRAIN_BACK:
-            return _deadline_back(instance, words)
+            return _deadline_back(instance, message)
         if late:
-            return _deadline(instance, words)
-        return StepResult(Verdict.NOT_YET, Problem(Reason.DRAINING, words), after=LOOK_AGAIN)
+            return _deadline(instance, message)
+        return StepResult(Verdict.NOT_YET, Problem(Reason.DRAINING, message), after=LOOK_AGAIN)
 
     def probe(
         self,
         instance: Instance,
         activation: Activation,
         now: float,
-        look: Callable[[Api], StepResult],
+        look: Callable[[AirflowApi], StepResult],
     ) -> StepResult:
         """Check the instance with the gate; what is missing at the deadline has failed."""
         try:
@@ -123,9 +123,9 @@ class RestSteps:
         watch = self.watch if activation.step is Step.WATCH else 0.0
         passed = now - activation.step_since
         if seen.verdict is Verdict.OK and passed < watch:
-            words = f"healthy for {passed:.0f} of {watch:.0f} s"
+            message = f"healthy for {passed:.0f} of {watch:.0f} s"
             return StepResult(
-                Verdict.NOT_YET, Problem(Reason.WATCHING, words), after=WATCH_INTERVAL
+                Verdict.NOT_YET, Problem(Reason.WATCHING, message), after=WATCH_INTERVAL
             )
         if seen.verdict is Verdict.NOT_YET and passed > watch + instance.probe_timeout:
             return StepResult(Verdict.FAILED, gate_timeout(instance, seen.problem))
@@ -148,9 +148,9 @@ def gate_timeout(instance: Instance, last: Problem | None) -> Problem:
 
     A reason that is not the build's fault stays the reason.
     """
-    words = last.message if last else "it is not healthy"
+    detail = last.message if last else "it is not healthy"
     reason = last.reason if last and last.reason.policy.blameless else Reason.GATE_TIMEOUT
-    return Problem(reason, f"not healthy within {instance.probe_timeout:.0f} s: {words}")
+    return Problem(reason, f"not healthy within {instance.probe_timeout:.0f} s: {detail}")
 
 
 def served(activation: Activation) -> tuple[str | None, bool]:

@@ -27,9 +27,9 @@ from reconciler.api.error_handlers import Refusing
 from reconciler.api.hooks import Hooks
 from reconciler.api.pages.site import Pages
 from reconciler.api.request_queue import Asking
-from reconciler.api.share_reader import Shelf
+from reconciler.api.share_reader import ShareReader
 from reconciler.api.streams import Streams
-from reconciler.api.v1 import Api
+from reconciler.api.v1 import Handlers
 from reconciler.api.view import View
 from reconciler.core.errors import GroundcrewError
 from reconciler.settings import HttpSettings
@@ -81,7 +81,7 @@ def create_app(deps: Deps) -> Starlette:
     """Return the application, for `Server`. `app.state.close()` ends its streams and threads."""
     view = View(deps.store)
     view.keep()
-    shelf = Shelf(deps.share, deps.log_of, deps.store.leader)
+    shelf = ShareReader(deps.share, deps.log_of, deps.store.leader)
     people = People(deps.http, deps.secrets_dir, deps.public_url)
     streams = Streams(deps.store, view)
     asking = Asking(deps.store, view, deps.wake)
@@ -94,7 +94,7 @@ def create_app(deps: Deps) -> Starlette:
             Route("/healthz", health.alive),
             Route("/readyz", health.ready),
             Route("/hooks/{source}", hooks.receive, methods=["POST"]),
-            *Api(deps.store, view, shelf, people, asking).routes(),
+            *Handlers(deps.store, view, shelf, people, asking).routes(),
             *pages.routes(),
         ],
         middleware=[Middleware(Guarded)],

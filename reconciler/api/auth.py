@@ -128,8 +128,8 @@ class People:
 
     def _named_here(self, request: HTTPConnection) -> bool:
         """Return True if the request's host is an address or our own name, not a rebound one."""
-        found = HOST.match(request.headers.get("host", ""))
-        host = found[1] if found is not None else ""
+        match = HOST.match(request.headers.get("host", ""))
+        host = match[1] if match is not None else ""
         try:
             ipaddress.ip_address(host.strip("[]"))
         except ValueError:
@@ -188,8 +188,8 @@ class People:
 
 def form_secret(request: HTTPConnection) -> str:
     """Return the secret for the forms of a page: that of the cookie, or a new one."""
-    found = request.cookies.get(CSRF, "")
-    return found if len(found) >= 40 and found.isascii() else secrets.token_urlsafe(32)
+    cookie = request.cookies.get(CSRF, "")
+    return cookie if len(cookie) >= 40 and cookie.isascii() else secrets.token_urlsafe(32)
 
 
 def _loopback(host: str) -> bool:

@@ -180,19 +180,19 @@ def runtimes_document(records: Records) -> Document:
 
     `groundcrew plan --base` reads it where no daemon runs. It contains no secrets.
     """
-    found = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
+    runtimes = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
     return {
         "apiVersion": "groundcrew/v1",
         "kind": "Runtimes",
-        "runtimes": {r.key: _runtime(r) for r in found.values()},
-        "instances": {name: runtime.key for name, runtime in sorted(found.items())},
+        "runtimes": {r.key: _runtime(r) for r in runtimes.values()},
+        "instances": {name: runtime.key for name, runtime in sorted(runtimes.items())},
     }
 
 
 def _runtime(runtime: Runtime) -> Document:
-    found = asdict(runtime)
-    del found["python"], found["image"]
-    return found
+    document = asdict(runtime)
+    del document["python"], document["image"]
+    return document
 
 
 def files_document(package: str | None, found: Listed) -> Document:

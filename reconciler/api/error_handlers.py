@@ -47,8 +47,10 @@ class Refusing:
         """Handle a refusal by this application."""
         assert isinstance(error, HTTPException), "registered for nothing else"
         reason = REASONS.get(error.status_code, Reason.BAD_REQUEST)
-        words = "There is nothing at this address." if error.detail == "Not Found" else error.detail
-        answer = self._answer(request, error.status_code, reason, words)
+        message = (
+            "There is nothing at this address." if error.detail == "Not Found" else error.detail
+        )
+        answer = self._answer(request, error.status_code, reason, message)
         answer.headers.update(error.headers or {})
         return answer
 
@@ -64,5 +66,5 @@ class Refusing:
     def bug(self, request: Request, error: Exception) -> Response:
         """Handle any other error; the server logs it with its traceback."""
         del error
-        words = "a bug in Groundcrew; its log has the details"
-        return self._answer(request, 500, Reason.INTERNAL_ERROR, words)
+        message = "a bug in Groundcrew; its log has the details"
+        return self._answer(request, 500, Reason.INTERNAL_ERROR, message)

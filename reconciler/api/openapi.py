@@ -61,10 +61,10 @@ def _schemas() -> Json:
     models: list[type[BaseModel]] = [contract.Error]
     for one in OPERATIONS:
         models += [m for m in (one.answer, one.body) if isinstance(m, type)]
-    _, found = models_json_schema(
+    _, definitions = models_json_schema(
         [(m, "serialization") for m in dict.fromkeys(models)], ref_template=REF
     )
-    schemas: Json = found["$defs"]
+    schemas: Json = definitions["$defs"]
     return schemas
 
 
@@ -75,12 +75,14 @@ def _operation(one: Operation) -> Json:
         "summary": one.summary,
         "parameters": [*_path_parameters(one), *_query_parameters(one)],
         "responses": {
-            str(one.status): {"description": "done" if one.status == 200 else "queued",
-                              "content": _content(one)},
+            str(one.status): {
+                "description": "done" if one.status == 200 else "queued",
+                "content": _content(one),
+            },
             **{str(code): _refusal(code) for code in sorted({*refusals, *one.refusals, 422, 503})},
         },
         "security": [{"token": []}] if one.role else [],
-    }  # fmt: skip
+    }
     if one.body is not None:
         schema = {"$ref": REF.format(model=one.body.__name__)}
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
@@ -89,8 +91,9 @@ def _operation(one: Operation) -> Json:
 
 def _content(one: Operation) -> Json:
     if isinstance(one.answer, str):
-        return {one.answer: {"schema": {"type": "object"} if one.answer == JSON else
-                             {"type": "string"}}}  # fmt: skip
+        return {
+            one.answer: {"schema": {"type": "object"} if one.answer == JSON else {"type": "string"}}
+        }
     schema: Json = {"$ref": REF.format(model=one.answer.__name__)}
     return {JSON: {"schema": {"type": "array", "items": schema} if one.many else schema}}
 
@@ -109,7 +112,7 @@ def _path_parameters(one: Operation) -> list[Json]:
 
 def _query_parameters(one: Operation) -> list[Json]:
     schema = one.query.model_json_schema(ref_template="#/$defs/{model}")
-    found = []
+    parameters = []
     for name, described in schema.get("properties", {}).items():
         described = _inlined(described, schema.get("$defs", {}))
         parameter = {"name": name, "in": "query", "required": False, "schema": described}
@@ -118,8 +121,8 @@ def _query_parameters(one: Operation) -> list[Json]:
                 described.pop(key, None)
         if text := described.pop("description", ""):
             parameter["description"] = text
-        found.append(parameter)
-    return found
+        parameters.append(parameter)
+    return parameters
 
 
 def _inlined(schema: Json, defs: Json) -> Json:
@@ -128,8 +131,8 @@ def _inlined(schema: Json, defs: Json) -> Json:
     if len(choices) == 1:
         schema = {**{k: v for k, v in schema.items() if k != "anyOf"}, **choices[0]}
     if "$ref" in schema:
-        found = defs[schema.pop("$ref").rpartition("/")[2]]
-        schema = {k: v for k, v in {**found, **schema}.items() if k in ("type", "enum")}
+        definition = defs[schema.pop("$ref").rpartition("/")[2]]
+        schema = {k: v for k, v in {**definition, **schema}.items() if k in ("type", "enum")}
     return schema
 
 

@@ -43,14 +43,14 @@ def _fits(query: ObjectQuery, one: InstanceStatus | EnvironmentStatus) -> bool:
 
 def _has(query: ObjectQuery, texts: Iterable[str | None]) -> bool:
     """Return True if every word of the search is in one of `texts`."""
-    words = (query.q or "").lower().split()
-    return not words or all(any(w in t for t in texts if t) for w in words)
+    terms = (query.q or "").lower().split()
+    return not terms or all(any(w in t for t in texts if t) for w in terms)
 
 
 def users(build: BuildRecord, shown: Shown) -> list[InstanceRecord]:
     """Return the instances on which a build is current, by name."""
-    found = shown.records.instances.values()
+    instances = shown.records.instances.values()
     return sorted(
-        (i for i in found if build.build_id is not None and i.current == build.build_id),
+        (i for i in instances if build.build_id is not None and i.current == build.build_id),
         key=lambda i: i.name,
     )

@@ -74,7 +74,7 @@ class Part:
         return self.begin + len(self.data)
 
 
-class Shelf:
+class ShareReader:
     """Reader of the files of builds; `close()` ends its threads."""
 
     def __init__(
@@ -122,12 +122,12 @@ class Shelf:
 
     def no_log(self, build: BuildRecord) -> str:
         """Return a text that a build has no log here, and where the log is while the build runs."""
-        words = f"Build {build.key} is {build.phase} and has no log here"
+        message = f"Build {build.key} is {build.phase} and has no log here"
         leader = self._leader() if build.phase in OPEN else None
         if leader is None:
-            return f"{words}."
+            return f"{message}."
         machine = leader.rpartition(":")[0]
-        return f"{words}: until it ends, that is where the daemon leads ({machine})."
+        return f"{message}: until it ends, that is where the daemon leads ({machine})."
 
     def log_begin(self, build: BuildRecord, tail: int | None = None) -> Part | None:
         """Return the first piece of a log, or of its last `tail` bytes, for `log_pieces`."""
@@ -135,12 +135,12 @@ class Shelf:
 
     async def log_pieces(self, build: BuildRecord, first: Part) -> AsyncIterator[bytes]:
         """Yield `first` and the rest of the log as it was then; later additions are left out."""
-        found: Part | None = first
-        while found is not None and found.data:
-            yield found.data
-            if (left := first.size - found.end) <= 0:
+        piece: Part | None = first
+        while piece is not None and piece.data:
+            yield piece.data
+            if (left := first.size - piece.end) <= 0:
                 return
-            found = await self.apart(self.log, build, found.end, min(CHUNK, left))
+            piece = await self.apart(self.log, build, piece.end, min(CHUNK, left))
 
     # --------------------------------------------------------------------------------- the share
 
@@ -171,17 +171,17 @@ class Shelf:
         """
         if build.build_id is None:
             raise Absent(f"build {build.key} is {build.phase} and has no files yet")
-        folder, words = self._share.build_path(build.build_id), f"build {build.build_id}"
+        folder, label = self._share.build_path(build.build_id), f"build {build.build_id}"
 
         def look() -> Listed:
             document = read_document(folder / "build.json", BuildDocument)
             if document is None:
-                raise Absent(f"{words} is not on the share: it was collected, or is not placed yet")
+                raise Absent(f"{label} is not on the share: it was collected, or is not placed yet")
             if package is None:
                 return own_files(self._share, document, begin, count)
             sha256 = _sha256(document, package)
             if sha256 is None:
-                raise Absent(f"{words} installs no package {package[:64]}")
+                raise Absent(f"{label} installs no package {package[:64]}")
             tag = document.abi.partition("-")[0]
             likely = entry_digest(sha256, tag)
             return package_files(self._share, document, package, likely, begin, count)

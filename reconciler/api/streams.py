@@ -142,12 +142,12 @@ class Streams:
         """Read while streams are open, and wake them when something has changed."""
         while self.open and not self._closed:
             try:
-                found = await run_in_threadpool(self._look)
+                latest = await run_in_threadpool(self._look)
             except GroundcrewError as error:
                 log.warning("the event streams: %s", error)
-                found = self._seen
-            if found != self._seen:
-                self._seen = found
+                latest = self._seen
+            if latest != self._seen:
+                self._seen = latest
                 turn, self._turn = self._turn, asyncio.Event()
                 turn.set()
             await asyncio.sleep(LOOK)
@@ -192,12 +192,12 @@ class Streams:
 
 async def _grown(read: Reading, offset: int) -> tuple[str, bytes, int]:
     """Return ("", "anew" or "skipped"; the log after `offset`; the end position)."""
-    kind, found = "", await read(offset, CHUNK)
-    if found is not None and found.size < offset:
-        kind, found = "anew", await read(0, CHUNK)
-    elif found is not None and found.size - offset > BEHIND:
-        kind, found = "skipped", await read(-CHUNK, CHUNK)
-    return (kind, found.data, found.end) if found is not None else ("", b"", offset)
+    kind, part = "", await read(offset, CHUNK)
+    if part is not None and part.size < offset:
+        kind, part = "anew", await read(0, CHUNK)
+    elif part is not None and part.size - offset > BEHIND:
+        kind, part = "skipped", await read(-CHUNK, CHUNK)
+    return (kind, part.data, part.end) if part is not None else ("", b"", offset)
 
 
 class _Counted:

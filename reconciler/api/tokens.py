@@ -58,14 +58,17 @@ class Tokens:
         return [t for n, line in lines if (t := self._token(n, line)) is not None]
 
     def _token(self, number: int, line: str) -> Token | None:
-        words = line.split(maxsplit=2)
-        if not words or words[0].startswith("#"):
+        fields = line.split(maxsplit=2)
+        if not fields or fields[0].startswith("#"):
             return None
-        digest, role, name = (*words, "", "")[:3]
+        digest, role, name = (*fields, "", "")[:3]
         hexadecimal = len(digest) == DIGEST and not set(digest.lower()) - set("0123456789abcdef")
         if not hexadecimal or role not in tuple(Role) or not name:
-            log.warning("%s:%d: write `sha256hex role name`, role read or operate; skipped",
-                        self._path, number)  # fmt: skip
+            log.warning(
+                "%s:%d: write `sha256hex role name`, role read or operate; skipped",
+                self._path,
+                number,
+            )
             return None
         return Token(digest.lower(), Role(role), name.strip())
 
@@ -73,8 +76,8 @@ class Tokens:
 def holder(tokens: list[Token], presented: str) -> Token | None:
     """Return the token that was presented, if known, in a time that does not depend on which."""
     digest = hashlib.sha256(presented.encode()).hexdigest()
-    found: Token | None = None
+    matched: Token | None = None
     for token in tokens:
         if hmac.compare_digest(token.digest, digest):
-            found = token
-    return found
+            matched = token
+    return matched

@@ -29,7 +29,7 @@ from reconciler.api.documents import (
 from reconciler.api.operations import OPERATIONS, ROOT, TEXT, TOML, Operation
 from reconciler.api.request_queue import Asking
 from reconciler.api.search import environments_that, instances_that, users
-from reconciler.api.share_reader import Shelf
+from reconciler.api.share_reader import ShareReader
 from reconciler.api.tokens import Role
 from reconciler.api.view import View
 from reconciler.core.model import BuildRecord
@@ -43,11 +43,11 @@ Query = TypeVar("Query", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Api:
+class Handlers:
     """Handlers that return the records to readers and accept requests from operators."""
 
     def __init__(
-        self, store: Store, view: View, shelf: Shelf, people: People, asking: Asking
+        self, store: Store, view: View, shelf: ShareReader, people: People, asking: Asking
     ) -> None:
         self._store = store
         self._view = view
@@ -73,8 +73,8 @@ class Api:
         def answer(request: Request) -> Response:
             if one.role is Role.READ:
                 self._people.reader(request)
-            found: Response = handler(request, _query(one.query, request))
-            return found
+            response: Response = handler(request, _query(one.query, request))
+            return response
 
         async def endpoint(request: Request) -> Response:
             if one.name in ON_THE_SHARE:
@@ -98,32 +98,32 @@ class Api:
     def environments(self, request: Request, query: contract.ObjectQuery) -> Response:
         """Return the matching environments."""
         del request
-        found = environments_that(query, self._view.now())
-        return JSONResponse([environment_document(e) for e in found])
+        environments = environments_that(query, self._view.now())
+        return JSONResponse([environment_document(e) for e in environments])
 
     def environment(self, request: Request, query: contract.NoQuery) -> Response:
         """Return one environment."""
         del query
         name = request.path_params["name"]
-        found = self._view.now().environments.get(name)
-        if found is None:
+        environment = self._view.now().environments.get(name)
+        if environment is None:
             raise HTTPException(404, f"no environment {name[:64]}")
-        return JSONResponse(environment_document(found))
+        return JSONResponse(environment_document(environment))
 
     def instances(self, request: Request, query: contract.ObjectQuery) -> Response:
         """Return the matching instances."""
         del request
-        found = instances_that(query, self._view.now())
-        return JSONResponse([instance_document(i) for i in found])
+        instances = instances_that(query, self._view.now())
+        return JSONResponse([instance_document(i) for i in instances])
 
     def instance(self, request: Request, query: contract.NoQuery) -> Response:
         """Return one instance."""
         del query
         name = request.path_params["name"]
-        found = self._view.now().instances.get(name)
-        if found is None:
+        instance = self._view.now().instances.get(name)
+        if instance is None:
             raise HTTPException(404, f"no instance {name[:64]}")
-        return JSONResponse(instance_document(found))
+        return JSONResponse(instance_document(instance))
 
     def history(self, request: Request, query: contract.HistoryQuery) -> Response:
         """Return events: with `after` those since, oldest first, otherwise the newest first."""
@@ -147,20 +147,20 @@ class Api:
     def build(self, request: Request, query: contract.NoQuery) -> Response:
         """Return one build."""
         del query
-        found = self._found(request)
+        build = self._found(request)
         document: Document = {
-            **build_document(found),
-            "instances": [i.name for i in users(found, self._view.now())],
+            **build_document(build),
+            "instances": [i.name for i in users(build, self._view.now())],
         }
         return JSONResponse(document)
 
     def log(self, request: Request, query: contract.LogQuery) -> Response:
         """Return a build's log."""
-        found = self._found(request)
-        first = self._shelf.log_begin(found, query.tail)
+        build = self._found(request)
+        first = self._shelf.log_begin(build, query.tail)
         if first is None:
-            raise HTTPException(404, self._shelf.no_log(found))
-        return StreamingResponse(self._shelf.log_pieces(found, first), media_type=TEXT)
+            raise HTTPException(404, self._shelf.no_log(build))
+        return StreamingResponse(self._shelf.log_pieces(build, first), media_type=TEXT)
 
     def lock(self, request: Request, query: contract.NoQuery) -> Response:
         """Return a build's lock."""
@@ -176,24 +176,24 @@ class Api:
         """Return files of a build."""
         build = self._found(request)
         try:
-            found = self._shelf.files(build, query.package, query.offset, query.limit)
+            listed = self._shelf.files(build, query.package, query.offset, query.limit)
         except Absent as error:
             raise HTTPException(404, str(error)) from error
-        return JSONResponse(files_document(query.package, found))
+        return JSONResponse(files_document(query.package, listed))
 
     def _document(self, request: Request, name: str, media_type: str) -> Response:
-        found = self._found(request)
-        data = self._shelf.document(found, name)
+        build = self._found(request)
+        data = self._shelf.document(build, name)
         if data is None:
-            raise HTTPException(404, f"build {found.key} is {found.phase} and has no {name}")
+            raise HTTPException(404, f"build {build.key} is {build.phase} and has no {name}")
         return Response(data, media_type=media_type)
 
     def _found(self, request: Request) -> BuildRecord:
         key = request.path_params["key"]
-        found = self._view.now().builds.get(key)
-        if found is None:
+        build = self._view.now().builds.get(key)
+        if build is None:
             raise HTTPException(404, f"no build {key[:64]}; give the key or id of one in status")
-        return found
+        return build
 
     # ------------------------------------------------------------------------------- operating
 
@@ -239,12 +239,12 @@ async def _body(request: Request) -> contract.Ask:
             data += chunk
             if len(data) > BODY_LIMIT:
                 raise HTTPException(422, f"the body may have {BODY_LIMIT} bytes")
-        found = json.loads(data)
+        document = json.loads(data)
     except ClientDisconnect as error:
         raise HTTPException(422, "the connection ended before the body did") from error
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, "the body is no JSON") from error
-    return _parsed(contract.Ask, found)
+    return _parsed(contract.Ask, document)
 
 
 def _parsed(model: type[Query], given: object) -> Query:

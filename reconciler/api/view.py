@@ -114,7 +114,7 @@ class View:
 
 
 def _read(number: int, records: Records) -> Shown:
-    found = status(None, records, time.time())
+    snapshot = status(None, records, time.time())
     builds: dict[str, BuildRecord] = {}
     for build in sorted(records.builds.values(), key=lambda b: b.created_at):
         builds[build.key] = build
@@ -123,8 +123,8 @@ def _read(number: int, records: Records) -> Shown:
     return Shown(
         change=number,
         records=records,
-        status=found,
-        environments={e.name: e for e in found.environments},
-        instances={i.name: i for i in found.instances},
+        status=snapshot,
+        environments={e.name: e for e in snapshot.environments},
+        instances={i.name: i for i in snapshot.instances},
         builds=builds,
     )

@@ -16,7 +16,7 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(slots=True)
-class Job:
+class BuildJob:
     """Build in progress; `secrets` are values that never reach its log or its errors."""
 
     key: str

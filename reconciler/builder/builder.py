@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from reconciler.builder.base.inspection import inspect_base
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.protocol import Workshop
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.protocol import Executor
 from reconciler.builder.files import fetch_files
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.keyed_lock import MAKING
@@ -105,7 +105,7 @@ class Builder:
         *,
         cache_dir: Path,
         secrets_dir: Path,
-        workshop: Workshop,
+        executor: Executor,
         reserved: Callable[[str], Collection[str]] = lambda _: (),
         releases: DagPods | None = None,
     ) -> None:
@@ -113,12 +113,12 @@ class Builder:
         self._share = share
         self._cache = cache_dir
         self._secrets = secrets_dir
-        self._workshop = workshop
+        self._executor = executor
         self._reserved = reserved
-        maker = WheelMaker(workshop, settings)
+        maker = WheelMaker(executor, settings)
         self._in_repo = InRepo(maker, export, cache_dir)
         self._sdists = Sdists(maker, cache_dir)
-        verifier = Verifier(self._workshop, self._in_repo, settings.verify_timeout, cache_dir)
+        verifier = Verifier(self._executor, self._in_repo, settings.verify_timeout, cache_dir)
         self._prover = Prover(share, verifier, self._work, cache_dir, releases)
 
     # -------------------------------------------------------------------------------- inspect
@@ -129,19 +129,19 @@ class Builder:
 
     # -------------------------------------------------------------------------------- resolve
 
-    def sources(self, job: Job, recipe: Recipe, runtime: Runtime) -> list[InRepoWheel]:
+    def sources(self, job: BuildJob, recipe: Recipe, runtime: Runtime) -> list[InRepoWheel]:
         """Return the wheels of a recipe's in-repo packages, newly built or from the team's cache.
 
         Raises Stalled("PackageBuildFailed") or Retryable("DiskFull").
         """
         kept = [self._in_repo.kept(job.team, recipe, p, runtime) for p in recipe.packages]
-        found = [wheel for wheel in kept if wheel is not None]
-        if len(found) == len(kept):
-            return found
+        wheels = [wheel for wheel in kept if wheel is not None]
+        if len(wheels) == len(kept):
+            return wheels
         with (
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
-            self._workshop.serving(indexes, work) as url,
+            self._executor.serving(indexes, work) as url,
             blamed(indexes, recipe),
         ):
             return [
@@ -149,37 +149,42 @@ class Builder:
                 for package in recipe.packages
             ]
 
-    def resolve(self, job: Job, recipe: Recipe, runtime: Runtime) -> Lock:
+    def resolve(self, job: BuildJob, recipe: Recipe, runtime: Runtime) -> Lock:
         """Return the delta lock of a recipe for a runtime. Raises what `make_lock` raises."""
         wheels = self.sources(job, recipe, runtime)
         with (
             self._work(job) as work,
             self._indexes(job, recipe) as indexes,
-            self._workshop.serving(indexes, work) as url,
-            self._work(job, harmless=not recipe.source_builds) as place,
+            self._executor.serving(indexes, work) as url,
+            self._work(job, harmless=not recipe.source_builds) as scratch,
         ):
             setup = Setup(
-                self._workshop, self._settings, place, work, self._cache, url,
-                self._workshop.direct(indexes),
-            )  # fmt: skip
+                self._executor,
+                self._settings,
+                scratch,
+                work,
+                self._cache,
+                url,
+                self._executor.direct(indexes),
+            )
             return make_lock(job, recipe, runtime, wheels, indexes, setup)
 
     # ------------------------------------------------------------------------------ construct
 
-    def construct(self, job: Job, recipe: Recipe, runtime: Runtime, lock: str) -> Built:
+    def construct(self, job: BuildJob, recipe: Recipe, runtime: Runtime, lock: str) -> Built:
         """Put everything in a lock on the share, and a build that names it.
 
         Raises Stalled (HashMismatch, UnsafeWheel, InvalidWheel, PackageBuildFailed) or Retryable.
         """
         packages = read_lock(job.team, lock)
-        found = [locked(package, runtime.tags) for package in packages]
+        index_wheels = [locked(package, runtime.tags) for package in packages]
         with self._share.making():  # before the check, so that existing entries are not collected
-            made = made_of(packages, found)
+            made = made_of(packages, index_wheels)
             build_id = build_id_of(lock, recipe, runtime, made or ())
             if made is not None and self._is_there(job, build_id):
                 return Built(build_id, packages_of(packages))
             with self._work(job) as work, self._indexes(job, recipe) as indexes:
-                wheels = self._wheels(job, recipe, runtime, packages, found, work, indexes)
+                wheels = self._wheels(job, recipe, runtime, packages, index_wheels, work, indexes)
                 made = [(w.name, w.sha256) for w in wheels if w.path is not None]
                 build_id = build_id_of(lock, recipe, runtime, made)
                 if not self._is_there(job, build_id):
@@ -190,7 +195,7 @@ class Builder:
                     )
             return Built(build_id, packages_of(packages))
 
-    def _is_there(self, job: Job, build_id: str) -> bool:
+    def _is_there(self, job: BuildJob, build_id: str) -> bool:
         """Return True if a build is on the share; the collector then treats it as new."""
         there = self._share.renew(build_id)
         if there:
@@ -199,7 +204,7 @@ class Builder:
 
     def _wheels(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         packages: list[LockedPackage],
@@ -210,7 +215,7 @@ class Builder:
         """Return the wheels of a lock: those `found` in the index, and those built from source."""
         if None not in found:
             return [wheel for wheel in found if wheel is not None]
-        with self._workshop.serving(indexes, work) as url, blamed(indexes, recipe):
+        with self._executor.serving(indexes, work) as url, blamed(indexes, recipe):
             return [
                 wheel or self._made(job, recipe, runtime, package, work, indexes, url)
                 for wheel, package in zip(found, packages, strict=True)
@@ -218,7 +223,7 @@ class Builder:
 
     def _made(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         package: LockedPackage,
@@ -231,14 +236,14 @@ class Builder:
         if package.directory is not None:
             (own,) = (p for p in recipe.packages if p.path == package.directory.path)
             made = self._in_repo.wheel(job, recipe, own, runtime, work, url)
-            place, digest = made.path, made.sha256
+            path, digest = made.path, made.sha256
         else:
-            place = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
-            digest = sha256_of(place)
-        return Wheel(package.key, package.version, place.name, digest, "", place)
+            path = self._sdists.wheel(job, recipe, runtime, package, indexes, work, url)
+            digest = sha256_of(path)
+        return Wheel(package.key, package.version, path.name, digest, "", path)
 
     def _entries(
-        self, job: Job, runtime: Runtime, wheels: list[Wheel], indexes: Indexes
+        self, job: BuildJob, runtime: Runtime, wheels: list[Wheel], indexes: Indexes
     ) -> dict[str, Entry]:
         """Return the store entries of all wheels, by digest, in the lock's order."""
         digests = [entry_digest(w.sha256, runtime.python_tag) for w in wheels]
@@ -265,12 +270,12 @@ class Builder:
             there |= {digest: entry for (_, digest, _), entry in zip(items, made, strict=True)}
         return {digest: there[digest] for digest in digests}
 
-    def _fetched(self, job: Job, wheel: Wheel, indexes: Indexes) -> Path:
+    def _fetched(self, job: BuildJob, wheel: Wheel, indexes: Indexes) -> Path:
         limit = self._settings.file_bytes
         return fetch(job, wheel, indexes.of(wheel.name), self._cache, limit)
 
     def _make_entry(
-        self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
+        self, job: BuildJob, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
     ) -> Entry:
         """Create a store entry, unless another build is creating or has created it."""
         with MAKING.of(digest, job.check):
@@ -279,7 +284,7 @@ class Builder:
             )
 
     def _make_new_entry(
-        self, job: Job, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
+        self, job: BuildJob, runtime: Runtime, wheel: Wheel, digest: str, path: Path, work: Path
     ) -> Entry:
         job.check()
         own = work / f"entry-{digest[:16]}"
@@ -289,9 +294,14 @@ class Builder:
             self._unpack(job, path, wheel.name, staged)
             failpoint("builder.unpacked")
             compile_entry(
-                job, self._workshop, runtime.python, staged, self._share.entry(digest), own,
+                job,
+                self._executor,
+                runtime.python,
+                staged,
+                self._share.entry(digest),
+                own,
                 self._settings.build_timeout,
-            )  # fmt: skip
+            )
             failpoint("builder.compiled")
         except OSError as error:
             raise disk_error(error) from error
@@ -300,7 +310,7 @@ class Builder:
         job.say(f"placed {wheel.name} {wheel.version}")
         return entry
 
-    def _unpack(self, job: Job, wheel: Path, name: str, staged: Path) -> None:
+    def _unpack(self, job: BuildJob, wheel: Path, name: str, staged: Path) -> None:
         """Unpack a wheel in a worker. Raises what `contents.unpack` raises."""
         pool = shared_pool("unpacking")
         try:
@@ -312,7 +322,7 @@ class Builder:
 
     def _publish(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         lock: str,
@@ -349,20 +359,20 @@ class Builder:
     # --------------------------------------------------------------------------------- verify
 
     def verify(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
         """Verify a build for an instance's runtime. Raises what `Prover.verify` raises."""
         return self._prover.verify(job, recipe, runtime, instance, build_id)
 
     def check_dags(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> DagCheck:
         """Parse an instance's DAGs with a verified build; see `Prover.check_dags`."""
         return self._prover.check_dags(job, recipe, runtime, instance, build_id)
 
     # ---------------------------------------------------------------------------------- parts
 
-    def _indexes(self, job: Job, recipe: Recipe) -> AbstractContextManager[Indexes]:
+    def _indexes(self, job: BuildJob, recipe: Recipe) -> AbstractContextManager[Indexes]:
         """Return a recipe's indexes. Raises Stalled (CredentialsTaken, SecretMissing)."""
         settings = self._settings
         reserved = self._reserved(job.team)
@@ -379,15 +389,15 @@ class Builder:
         job.secrets |= indexes.secrets
         return closing(indexes)
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: BuildJob) -> None:
         """End the work on this build for now."""
-        self._workshop.leave(job)
+        self._executor.leave(job)
 
     @contextmanager
-    def _work(self, job: Job, *, harmless: bool = False) -> Iterator[Path]:
-        """Yield a separate folder in the workshop, and remove it at the end."""
+    def _work(self, job: BuildJob, *, harmless: bool = False) -> Iterator[Path]:
+        """Yield a separate folder in the executor, and remove it at the end."""
         try:
-            scratch = self._workshop.scratch(job, harmless=harmless)
+            scratch = self._executor.scratch(job, harmless=harmless)
             path = Path(tempfile.mkdtemp(prefix=f"{job.key}-", dir=scratch))
         except OSError as error:
             raise disk_error(error) from error

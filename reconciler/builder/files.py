@@ -13,7 +13,7 @@ from typing import Protocol
 
 import httpx
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.index.egress import Reach
 from reconciler.builder.manifest import Parts
 from reconciler.builder.wheels.download import RECIPE_VERSION
@@ -41,7 +41,7 @@ KEPT = (".jar", ".pyz", ".zip", ".whl", ".gz", ".xz", ".bz2", ".zst", ".tar", ".
 MAVEN = "https://repo1.maven.org/maven2"
 
 
-class Store(Protocol):
+class FileStore(Protocol):
     """Destination of entries."""
 
     def has(self, digest: str) -> bool:
@@ -52,7 +52,12 @@ class Store(Protocol):
 
 
 def fetch_files(
-    job: Job, recipe: Recipe, settings: BuilderSettings, share: Store, cache: Path, work: Path
+    job: BuildJob,
+    recipe: Recipe,
+    settings: BuilderSettings,
+    share: FileStore,
+    cache: Path,
+    work: Path,
 ) -> Parts:
     """Publish the recipe's files. Raises Stalled (HashMismatch, AddressRefused) or Retryable."""
     if not recipe.files:
@@ -60,22 +65,22 @@ def fetch_files(
     described = json.dumps([asdict(item) for item in recipe.files], sort_keys=True)
     digest = hashlib.sha256(f"files\0{RECIPE_VERSION}\0{described}".encode()).hexdigest()
     places = [(item, item.target) for item in recipe.files]
-    jars = tuple(place for item, place in places if item.jar)
-    has_bin = any(place.startswith("bin/") for _, place in places)
+    jars = tuple(path for item, path in places if item.jar)
+    has_bin = any(path.startswith("bin/") for _, path in places)
     if not share.has(digest):
         staged = work / "files-entry"
-        for item, place in places:
-            target = staged / "files" / place
+        for item, path in places:
+            target = staged / "files" / path
             if ".." in target.parts or not target.is_relative_to(staged / "files"):
-                raise Stalled(Reason.NOT_ALLOWED, f"{place} is not below the build's files")
+                raise Stalled(Reason.NOT_ALLOWED, f"{path} is not below the build's files")
             target.parent.mkdir(parents=True, exist_ok=True)
             source = _fetch(job, item, settings, cache)
-            if _url(item, settings).endswith(".gz") and not place.endswith(".gz"):
+            if _url(item, settings).endswith(".gz") and not path.endswith(".gz"):
                 with gzip.open(source) as packed, target.open("wb") as file:
                     _copy_limited(packed, file, settings.file_bytes)
             else:
                 shutil.copyfile(source, target)
-            program = place.startswith("bin/")
+            program = path.startswith("bin/")
             if program:
                 _refuse_archive(target, item, _url(item, settings))
             target.chmod(item.mode | (0o755 if program else 0o400))  # it is copied from here
@@ -87,11 +92,11 @@ def _refuse_archive(file: Path, item: FileItem, url: str) -> None:
     """Raise Stalled("NotAProgram") for an archive that would be started as a program."""
     with file.open("rb") as opened:
         head = opened.read(512)
-    found = next((name for at, magic, name in ARCHIVES if head[at:].startswith(magic)), None)
-    if found is not None and not file.name.endswith(KEPT):
+    kind = next((name for at, magic, name in ARCHIVES if head[at:].startswith(magic)), None)
+    if kind is not None and not file.name.endswith(KEPT):
         raise Stalled(
             Reason.NOT_A_PROGRAM,
-            f"files: {url} is {found}, which cannot be started as {item.target}. Give the address "
+            f"files: {url} is {kind}, which cannot be started as {item.target}. Give the address "
             f"of the program itself, or commit the unpacked program to an in-repo package; to keep "
             f"the archive as it is, choose a path outside bin/",
         )
@@ -113,7 +118,7 @@ def _url(item: FileItem, settings: BuilderSettings) -> str:
     return f"{base}/{item.jar_address}"
 
 
-def _fetch(job: Job, item: FileItem, settings: BuilderSettings, cache: Path) -> Path:
+def _fetch(job: BuildJob, item: FileItem, settings: BuilderSettings, cache: Path) -> Path:
     path = cache / "files" / item.sha256
     if path.is_file():
         return path

@@ -16,7 +16,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot5
 from packageurl import PackageURL
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.wheels.download import RECIPE_VERSION
 from reconciler.builder.wheels.overlap import Facts
@@ -74,7 +74,7 @@ def build_json(
     build_id: str,
     recipe: Recipe,
     runtime: Runtime,
-    job: Job,
+    job: BuildJob,
     wheels: Sequence[Wheel],
     order: Mapping[str, Facts],
     files: Parts,
@@ -138,8 +138,8 @@ def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
 @lru_cache(maxsize=4096)
 def _part(name: str, version: str, sha256: str) -> Mapping[str, object]:
     (part,) = _rendered("", [(name, version, sha256)])["components"]
-    found: Mapping[str, object] = part
-    return found
+    component: Mapping[str, object] = part
+    return component
 
 
 def _ref(name: str, version: str) -> str:

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         explained = explain(error)
         if explained is None:
             raise
-        code, words = explained
-        print(f"groundcrew: {words}", file=sys.stderr)  # noqa: T201 - the command line speaks
+        code, message = explained
+        print(f"groundcrew: {message}", file=sys.stderr)  # noqa: T201 - the command line speaks
         return code
     return 0

@@ -68,10 +68,10 @@ def airflow_values(
 
     name = instance.removeprefix("instance/")
     if definitions is None:
-        found, two = _recorded(name)
+        definition, two = _recorded(name)
     else:
-        found, two = _defined(definitions, name), None
-    if found.kubernetes is None:
+        definition, two = _defined(definitions, name), None
+    if definition.kubernetes is None:
         raise Misuse(
             f"instance {name} is not on Kubernetes; give its components the variable "
             f"PYTHONPATH={_loader(Settings(), name)}"
@@ -82,7 +82,7 @@ def airflow_values(
         return
     import yaml
 
-    target = found.kubernetes
+    target = definition.kubernetes
     head = HEAD.format(instance=name, release=target.release, namespace=target.namespace)
     if two is None:
         head += f"# Airflow 2 takes a password only with this in env, too: {json.dumps(TWO)}\n"
@@ -102,17 +102,17 @@ def chart_values(
     """
     volumes = [{"name": VOLUME, **_read_only(settings.kubernetes.volume)}]
     mounts = [{"name": VOLUME, "mountPath": str(settings.share), "readOnly": True}]
-    place = "off"
+    local_setting = "off"
     if local != "off":
         volumes.append({"name": LOCAL, **_local_volume(local)})
         mounts.append({"name": LOCAL, "mountPath": LOCAL_PATH})
-        place = f"{LOCAL_PATH}:/tmp" if local.startswith("/") else LOCAL_PATH
+        local_setting = f"{LOCAL_PATH}:/tmp" if local.startswith("/") else LOCAL_PATH
     return {
         "volumes": volumes,
         "volumeMounts": mounts,
         "env": [
             {"name": "PYTHONPATH", "value": _loader(settings, instance)},
-            {"name": "GROUNDCREW_LOCAL", "value": place},
+            {"name": "GROUNDCREW_LOCAL", "value": local_setting},
             *([TWO] if two else []),
         ],
     }
@@ -164,7 +164,7 @@ def _defined(path: Path, name: str) -> Instance:
     from reconciler.core.errors import Stalled
 
     try:
-        found, findings = validate(path)
+        definitions, findings = validate(path)
     except Stalled as error:
         raise Misuse(error.message) from error
     ours = [one for one in findings if one.object == f"Instance/{name}"]
@@ -172,5 +172,5 @@ def _defined(path: Path, name: str) -> Instance:
         warn(f"{one.place}: [{one.reason}] {one.object}: {one.message}")
     if ours:
         raise typer.Exit(Exit.WRONG)
-    choose([f"{INSTANCE}/{one}" for one in sorted(found.instances)], name, INSTANCE)
-    return found.instances[name]
+    choose([f"{INSTANCE}/{one}" for one in sorted(definitions.instances)], name, INSTANCE)
+    return definitions.instances[name]

@@ -38,7 +38,7 @@ def doctor(
     Run it as the daemon's user, with its settings, where the daemon runs. Nothing live is changed:
     what is written to the share is removed again, no message is sent and no pool is touched. Exit 1
     if something is wrong, 3 if something does not respond.
-    """  # fmt: skip
+    """
     from reconciler.cli.progress import working
     from reconciler.doctor.doctor import diagnose
     from reconciler.settings import Settings
@@ -50,12 +50,12 @@ def doctor(
         def ended(task: Task) -> None:
             tell(f"looked at {task.check} {task.object}")
 
-        found = diagnose(settings, wanted, ended)
+        findings = diagnose(settings, wanted, ended)
     if output is Format.JSON:
-        print_json([finding_document(f) for f in found])
+        print_json([finding_document(f) for f in findings])
     else:
-        _show(found)
-    code = exit_code(found)
+        _show(findings)
+    code = exit_code(findings)
     if code is not Exit.DONE:
         raise typer.Exit(code)
 

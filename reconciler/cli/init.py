@@ -126,11 +126,11 @@ def _readme(text: str, ci: Forge) -> str:
     """Return the example's README for the repo's owners: the table, and how to check."""
     _, bar, rest = text.partition("\n| path ")
     table, _, _ = rest.partition("\nIn CI:")
-    words = HEAD + bar + table.rstrip("\n") + "\n"
+    readme = HEAD + bar + table.rstrip("\n") + "\n"
     if ci is not Forge.NONE:
         where = ".github/workflows/groundcrew.yml" if ci is Forge.GITHUB else ".gitlab-ci.yml"
-        words += f"\nIn CI: `{where}` says on each pull request what merging it would do.\n"
-    return words
+        readme += f"\nIn CI: `{where}` says on each pull request what merging it would do.\n"
+    return readme
 
 
 def _git(directory: Path) -> None:
@@ -142,8 +142,11 @@ def _git(directory: Path) -> None:
         return
     done = subprocess.run(
         [git, "init", "--quiet", "--initial-branch", "main", str(directory)],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     if done.returncode != 0:
         warn(f"git init: {done.stderr.strip()}")
         raise typer.Exit(Exit.UNREACHABLE)

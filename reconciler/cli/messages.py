@@ -74,14 +74,14 @@ def _about(keys: list[str]) -> str:
 
 def _section(keys: list[str]) -> type[BaseModel] | None:
     """Return the model that contains the settings below `keys`, or None."""
-    found: type[BaseModel | BaseSettings] = Settings
+    model: type[BaseModel | BaseSettings] = Settings
     for key in keys:
-        field = found.model_fields.get(key)
+        field = model.model_fields.get(key)
         if field is None:
             return None
         kinds = [field.annotation, *get_args(field.annotation)]
         inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
         if not inner:
             return None
-        found = inner[0]
-    return found
+        model = inner[0]
+    return model

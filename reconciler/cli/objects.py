@@ -30,11 +30,11 @@ def choose(names: Sequence[str], said: str, kind: str) -> str:
     """Return the one of `names` (`kind/name`) that `said` means. Raises Misuse with suggestions."""
     if said in names:
         return said
-    found = [name for name in names if name.partition("/")[2] == said]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise Misuse(f"{said} is {' and '.join(found)}; say which")
+    matches = [name for name in names if name.partition("/")[2] == said]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise Misuse(f"{said} is {' and '.join(matches)}; say which")
     short = {name.partition("/")[2]: name for name in names}
     close = get_close_matches(said, names, 1) or [
         short[n] for n in get_close_matches(said.rpartition("/")[2], short, 1)

@@ -17,12 +17,24 @@ from reconciler.core.formatting import age
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 WIDE = 10_000  # columns without a terminal: a line of a table stays one line
 STYLES = {
-    "Healthy": "green", "Synced": "green", "Active": "green", "Ready": "green",
-    "Degraded": "bold red", "Failed": "red", "RolledBack": "red", "Stalled": "red",
-    "OutOfSync": "yellow", "Progressing": "yellow", "Suspended": "magenta", "Missing": "yellow",
-    "ok": "green", "off": "dim", "warning": "yellow", "wrong": "bold red",
+    "Healthy": "green",
+    "Synced": "green",
+    "Active": "green",
+    "Ready": "green",
+    "Degraded": "bold red",
+    "Failed": "red",
+    "RolledBack": "red",
+    "Stalled": "red",
+    "OutOfSync": "yellow",
+    "Progressing": "yellow",
+    "Suspended": "magenta",
+    "Missing": "yellow",
+    "ok": "green",
+    "off": "dim",
+    "warning": "yellow",
+    "wrong": "bold red",
     "unreachable": "red",
-}  # fmt: skip
+}
 
 
 class Format(StrEnum):

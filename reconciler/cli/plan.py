@@ -61,11 +61,11 @@ def plan(
             raise Misuse("-o markdown and --runtimes need --base, such as --base origin/main")
         _newest(Format(output.value))
         return
-    found = preview(base, path, runtimes, advisories)
-    _show(found, output)
-    if found.wrong:
+    planned = preview(base, path, runtimes, advisories)
+    _show(planned, output)
+    if planned.wrong:
         raise typer.Exit(Exit.WRONG)
-    if any(change.unknown for change in found.changes):
+    if any(change.unknown for change in planned.changes):
         raise typer.Exit(Exit.UNREACHABLE)
 
 
@@ -119,19 +119,19 @@ def preview(base: str, path: Path, runtimes: str, advisories: str) -> Preview:
         sides = read_sides(path, base, scratch)
         old, new = (side.definitions for side in sides)
         now = time.time()
-        found = compare(old, new, lambda w: window_state(w, now), settings.prune_fraction)
+        comparison = compare(old, new, lambda w: window_state(w, now), settings.prune_fraction)
         resolver = Resolver(settings, sides, scratch)
         known = _runtimes(settings, runtimes)
-        with working("working out packages", len(found.changes)) as tell:
-            changes = with_packages(found.changes, sides, known, resolver, tell)
-        found = replace(found, changes=changes)
+        with working("working out packages", len(comparison.changes)) as tell:
+            changes = with_packages(comparison.changes, sides, known, resolver, tell)
+        comparison = replace(comparison, changes=changes)
     before, after = (private_names(side) for side in sides)
     private = {
         name: before.get(name, frozenset()) | after.get(name, frozenset())
         for name in {*before, *after}
     }
     with working("asking for advisories"):
-        return with_advisories(found, private, advisories)
+        return with_advisories(comparison, private, advisories)
 
 
 def _runtimes(settings: Settings, source: str) -> Runtimes:
@@ -192,8 +192,8 @@ def _explained(found: Preview) -> Iterator[str]:
     """Yield texts about problems of the changes, and about anything that is unknown."""
     for change in found.changes:
         if change.problem is not None:
-            place = f"{change.problem.place}: " if change.problem.place else ""
-            yield f"{place}[{change.problem.reason}] {change.problem.message}"
+            location = f"{change.problem.place}: " if change.problem.place else ""
+            yield f"{location}[{change.problem.reason}] {change.problem.message}"
         if change.unknown:
             yield f"{change.instance}: {change.unknown}"
 

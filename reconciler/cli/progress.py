@@ -34,9 +34,13 @@ def working(words: str, total: int | None = None) -> Iterator[Tell]:
     counted = (BarColumn(bar_width=24), MofNCompleteColumn()) if total is not None else ()
     text = TextColumn("{task.description}", markup=False)
     with Progress(
-        SpinnerColumn(), text, *counted, TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True,
-    ) as bar:  # fmt: skip
+        SpinnerColumn(),
+        text,
+        *counted,
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
         task = bar.add_task(plain(words), total=total)
 
         def tell(words: str = "", done: int = 0) -> None:

@@ -126,11 +126,11 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
         number = store.submit(who(), Verb(verb), target, time.time())
         _wake(settings)
         wakes.tell(store.engine, wakes.LOOK)
-        words = f"{verb} {target}".strip()
+        label = f"{verb} {target}".strip()
         if store.leader() is None:
             warn("no daemon is running: this is carried out when one starts")
         if not wait:
-            say(f"{words}: queued as request {number}")
+            say(f"{label}: queued as request {number}")
             return
         wait_until_settled(store, Waited(number, Verb(verb), target, before, timeout, back))
     finally:

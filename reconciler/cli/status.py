@@ -65,16 +65,20 @@ def status(
         from reconciler.cli.watch import watch as go_on
 
         go_on(
-            look, show, output, interval, lambda found: check and _all_well(found),
-        )  # fmt: skip
+            look,
+            show,
+            output,
+            interval,
+            lambda found: check and _all_well(found),
+        )
         return
     now = time.time()
-    found = look(now)
+    snapshot = look(now)
     if output is Format.JSON:
-        print_json(status_document(found))
+        print_json(status_document(snapshot))
     else:
-        show(found, now)
-    if check and not _all_well(found):
+        show(snapshot, now)
+    if check and not _all_well(snapshot):
         raise typer.Exit(Exit.WRONG)
 
 
@@ -129,7 +133,7 @@ def _instance_row(instance: InstanceStatus, now: float) -> list[str]:
         str(instance.health),
         instance.phase or "-",
         ago(instance.since, now),
-        "; ".join(words for words in (instance.waits_on, quarantined) if words),
+        "; ".join(note for note in (instance.waits_on, quarantined) if note),
     ]
 
 

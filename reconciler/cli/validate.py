@@ -32,8 +32,8 @@ def validate(
         if error.reason in (Reason.SOURCE_MISSING, Reason.SOURCE_EMPTY):
             raise Misuse(error.message) from error
         raise
-    for words in misplaced(path):
-        warn(words)
+    for message in misplaced(path):
+        warn(message)
     if output is Format.JSON:
         print_json([finding_document(f) for f in findings])
     else:

@@ -12,10 +12,23 @@ if TYPE_CHECKING:
 
 PREFIX = "GROUNDCREW_"
 OTHERS = (
-    "BUILD", "COMMENT_TOKEN", "COMPONENT", "CONFIG", "DEMO_CACHE", "FAILPOINT", "FAILPOINTS_FILE",
-    "FAILPOINT_FREEZES", "LOCAL_LIMIT", "PACKAGE", "PICTURES", "PYTHON", "RUNTIMES", "TESTS_STRICT",
-    "TOKEN", "TOKEN_FILE",
-)  # fmt: skip
+    "BUILD",
+    "COMMENT_TOKEN",
+    "COMPONENT",
+    "CONFIG",
+    "DEMO_CACHE",
+    "FAILPOINT",
+    "FAILPOINTS_FILE",
+    "FAILPOINT_FREEZES",
+    "LOCAL_LIMIT",
+    "PACKAGE",
+    "PICTURES",
+    "PYTHON",
+    "RUNTIMES",
+    "TESTS_STRICT",
+    "TOKEN",
+    "TOKEN_FILE",
+)
 """Variables that other parts read: the loader, the demo, examples of CI, the tests."""
 SERVICE = re.compile(r"(^|_)(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 """Variables that Kubernetes sets in every pod for a Service called groundcrew."""

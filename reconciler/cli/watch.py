@@ -31,15 +31,15 @@ def watch(
 
     person = sys.stdout.isatty() and output is Format.TABLE
     try:
-        for found in _changes(read, interval, every=person):
+        for status in _changes(read, interval, every=person):
             if output is Format.JSON:
-                line = json.dumps(status_document(found), ensure_ascii=False)
+                line = json.dumps(status_document(status), ensure_ascii=False)
                 sys.stdout.write(line + "\n")
             else:
                 sys.stdout.write(CLEAR if person else "")
-                show(found, time.time())
+                show(status, time.time())
             sys.stdout.flush()
-            if ended(found):
+            if ended(status):
                 return
     except KeyboardInterrupt:
         return
@@ -50,14 +50,14 @@ def _changes(read: Callable[[float], Status], interval: float, *, every: bool) -
     away = ""
     while True:
         try:
-            found = read(time.time())
+            status = read(time.time())
         except Retryable as error:
             if error.message != away:
                 warn(f"{error} [{error.reason}]; asking again")
             away = error.message
         else:
             away = ""
-            if every or found != last:
-                yield found
-            last = found
+            if every or status != last:
+                yield status
+            last = status
         time.sleep(interval)

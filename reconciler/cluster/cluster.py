@@ -48,10 +48,10 @@ class Cluster:
     def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Json]:
         """Return all objects that match; [] if the namespace does not exist."""
         query = {"labelSelector": labels, "fieldSelector": fields}
-        found = self._connection.json(
+        listing = self._connection.json(
             "GET", _path(kind, namespace), {k: v for k, v in query.items() if v}
         )
-        return list((found or {}).get("items") or [])
+        return list((listing or {}).get("items") or [])
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """Return one object, or None if it does not exist."""
@@ -62,13 +62,17 @@ class Cluster:
     ) -> bool:
         """Return True if the server would allow the daemon to do this. Nothing is changed."""
         attributes = {
-            "namespace": namespace, "verb": verb, "group": group, "resource": resource,
+            "namespace": namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
             "subresource": subresource,
-        }  # fmt: skip
+        }
         body = {
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
-        }  # fmt: skip
+        }
         answer = self._connection.json("POST", REVIEWS, body=body) or {}
         return bool((answer.get("status") or {}).get("allowed"))
 
@@ -113,8 +117,8 @@ class Cluster:
         path = _path(kind, namespace, name)
         for _ in (1, 2):
             try:
-                found = self._connection.json("DELETE", path, body=body, check=self._check)
-                return found is not None
+                response = self._connection.json("DELETE", path, body=body, check=self._check)
+                return response is not None
             except Cut as error:
                 last = error
         raise last
@@ -124,9 +128,11 @@ class Cluster:
     ) -> str:
         """Return the last lines of a container's log, or "" if there is none."""
         query = {
-            "container": container, "tailLines": tail, "limitBytes": 1 << 20,
+            "container": container,
+            "tailLines": tail,
+            "limitBytes": 1 << 20,
             "previous": str(previous).lower(),
-        }  # fmt: skip
+        }
         data = self._connection.read("GET", f"{_path('pods', namespace, pod)}/log", query)
         return (data or b"").decode(errors="replace")
 
@@ -155,15 +161,15 @@ class Cluster:
         with self._lock:
             unused = [k for k, m in self._mirrors.items() if k != key and now - m.used > UNUSED]
             ended = [self._mirrors.pop(k) for k in unused]
-            found = self._mirrors.get(key)
-            if found is None:
-                found = Mirror(self._connection, _path(kind, namespace), labels)
-                self._mirrors[key] = found
-                found.start()
-            found.used = now
+            active = self._mirrors.get(key)
+            if active is None:
+                active = Mirror(self._connection, _path(kind, namespace), labels)
+                self._mirrors[key] = active
+                active.start()
+            active.used = now
         for mirror in ended:
             mirror.close()
-        return found
+        return active
 
     def close(self) -> None:
         """Close the mirrors and the connections."""

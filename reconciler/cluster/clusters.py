@@ -24,12 +24,12 @@ class Clusters:
     def of(self, context: str | None) -> Cluster:
         """Return the cluster of a context; None is the daemon's own cluster. Never waits."""
         with self._lock:
-            found = self._known.get(context)
-            if found is None:
+            cluster = self._known.get(context)
+            if cluster is None:
                 limits = self._settings.cluster(context)
                 connection = Connection(context, self._settings.kubeconfig, limits.request_timeout)
-                found = self._known[context] = Cluster(connection, limits, self._check)
-            return found
+                cluster = self._known[context] = Cluster(connection, limits, self._check)
+            return cluster
 
     def close(self) -> None:
         """Close all mirrors and connections."""

@@ -93,10 +93,10 @@ class Connection:
         if data is None:
             return None
         try:
-            found = json.loads(data)
+            document = json.loads(data)
         except ValueError as error:
             raise self._unreachable(f"answered {method} {path} with something not JSON") from error
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
     def read(
         self,
@@ -210,13 +210,13 @@ class Connection:
                 decode_content=False,  # no compression is requested, so nothing is decompressed
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            words = f"does not answer: {_why(error)}"
+            message = f"does not answer: {_why(error)}"
             if isinstance(error, urllib3.exceptions.ProtocolError):
-                raise Cut(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name} {words}") from error
+                raise Cut(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name} {message}") from error
             if begins and isinstance(error, urllib3.exceptions.ReadTimeoutError):
-                raise self._unreachable(words) from error  # says nothing about other requests
-            self._down_words, self._down_until = words, time.monotonic() + DOWN
-            raise self._unreachable(words) from error
+                raise self._unreachable(message) from error  # says nothing about other requests
+            self._down_words, self._down_until = message, time.monotonic() + DOWN
+            raise self._unreachable(message) from error
         return answer
 
     def _read(self, answer: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
@@ -240,19 +240,19 @@ class Connection:
             return self._rest
 
     def _configuration(self) -> Configuration:
-        found = Configuration()
-        found.retries = False
-        found.connection_pool_maxsize = POOL
-        found.keep_alive = True  # so that a peer that vanished is detected
+        configuration = Configuration()
+        configuration.retries = False
+        configuration.connection_pool_maxsize = POOL
+        configuration.keep_alive = True  # so that a peer that vanished is detected
         inside = self._context is None and "KUBERNETES_SERVICE_HOST" in os.environ
         try:
             if inside:
-                load_incluster_config(found)  # type: ignore[no-untyped-call]
+                load_incluster_config(configuration)  # type: ignore[no-untyped-call]
             else:
                 load_kube_config(  # type: ignore[no-untyped-call]
                     str(self._kubeconfig) if self._kubeconfig else None,
                     self._context,
-                    found,
+                    configuration,
                     persist_config=False,
                 )
         except (ConfigException, OSError, ValueError) as error:
@@ -261,7 +261,7 @@ class Connection:
                 f"no way to cluster {self.name}: {error}; name a context of the kubeconfig that "
                 f"the setting kubernetes.kubeconfig points to",
             ) from error
-        return found
+        return configuration
 
     def _error(
         self, method: str, path: str, answer: urllib3.BaseHTTPResponse, data: bytes
@@ -269,35 +269,35 @@ class Connection:
         said: Json = {}
         with suppress(ValueError):
             said = json.loads(data)
-        words = str(said.get("message") or answer.reason or answer.status)[:500]
+        message = str(said.get("message") or answer.reason or answer.status)[:500]
         doing = f"cluster {self.name}: {method} {path}"
         match answer.status:
             case 401:
                 return Away(
                     Reason.CLUSTER_DENIED, f"cluster {self.name} refuses the daemon's credentials"
                 )
-            case 403 if "exceeded quota" in words:
-                return Retryable(Reason.QUOTA_EXCEEDED, f"cluster {self.name}: {words}")
+            case 403 if "exceeded quota" in message:
+                return Retryable(Reason.QUOTA_EXCEEDED, f"cluster {self.name}: {message}")
             case 403:
                 return Away(
                     Reason.FORBIDDEN,
-                    f"cluster {self.name}: {words}; the Helm chart's Role for the namespace "
+                    f"cluster {self.name}: {message}; the Helm chart's Role for the namespace "
                     f"grants it",
                 )
             case 409 if said.get("reason") == "AlreadyExists":
-                return Exists(Reason.ALREADY_EXISTS, f"{doing}: {words}")
+                return Exists(Reason.ALREADY_EXISTS, f"{doing}: {message}")
             case 409:
-                return Retryable(Reason.CONFLICT, f"{doing}: {words}")
+                return Retryable(Reason.CONFLICT, f"{doing}: {message}")
             case 410:
-                return Expired(Reason.EXPIRED, f"{doing}: {words}")
+                return Expired(Reason.EXPIRED, f"{doing}: {message}")
             case 429:
-                return Away(Reason.CLUSTER_BUSY, f"{doing}: {words}", after=_retry_after(answer))
+                return Away(Reason.CLUSTER_BUSY, f"{doing}: {message}", after=_retry_after(answer))
             case status if status >= 500:
                 asked = "Retry-After" in answer.headers
                 wait = _retry_after(answer) if asked else None
-                return Away(Reason.CLUSTER_UNREACHABLE, f"{doing}: {words}", after=wait)
+                return Away(Reason.CLUSTER_UNREACHABLE, f"{doing}: {message}", after=wait)
             case _:
-                return Stalled(Reason.REFUSED, f"{doing}: {words}")
+                return Stalled(Reason.REFUSED, f"{doing}: {message}")
 
     def _unreachable(self, words: str) -> Away:
         return Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name} {words}")

@@ -26,9 +26,9 @@ def diagnose(pod: Json) -> Problem | None:
         if reason in CONFIG:
             return Problem(Reason.CONTAINER_CONFIG, f"{what} cannot be made ({reason}): {said}")
         if crashing(pod, container):
-            words = f"{what} crashed {container['restartCount']} times: {ending(container)}"
+            message = f"{what} crashed {container['restartCount']} times: {ending(container)}"
             return Problem(
-                Reason.SIDECAR_CRASH_LOOP if _beside(pod, container) else Reason.CRASH_LOOP, words
+                Reason.SIDECAR_CRASH_LOOP if _beside(pod, container) else Reason.CRASH_LOOP, message
             )
     status = pod.get("status") or {}
     for condition in status.get("conditions") or []:

@@ -124,14 +124,14 @@ class Mirror:
 
     def _list(self) -> None:
         """Replace the copy by the server's current objects."""
-        found: dict[str, Json] = {}
+        objects: dict[str, Json] = {}
         query: dict[str, object] = {"limit": PAGE}
         if self._labels:
             query["labelSelector"] = self._labels
         while True:
             answer = self._connection.json("GET", self._path, query) or {}
             for item in answer.get("items") or []:
-                found[str(item["metadata"]["name"])] = slim(item)
+                objects[str(item["metadata"]["name"])] = slim(item)
             metadata = answer.get("metadata") or {}
             if not metadata.get("continue"):
                 break
@@ -139,21 +139,23 @@ class Mirror:
         with self._changed:
             if not self.fresh:
                 self.since = time.time()
-            old, self._objects = self._objects, found
+            old, self._objects = self._objects, objects
             self._listed, self._problem, self._failures = True, None, 0
             self._changed.notify_all()
             listeners = list(self._listeners)
-        for name in old.keys() | found.keys():
-            if old.get(name) != found.get(name):
-                self._tell(listeners, old.get(name), found.get(name))
+        for name in old.keys() | objects.keys():
+            if old.get(name) != objects.get(name):
+                self._tell(listeners, old.get(name), objects.get(name))
         self._version = str(metadata.get("resourceVersion") or "")
 
     def _watch(self) -> None:
         """Apply changes to the copy until the server ends the watch."""
         query: dict[str, object] = {
-            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": self._version,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
             "timeoutSeconds": int(_spread(*WATCH)),
-        }  # fmt: skip
+        }
         if self._labels:
             query["labelSelector"] = self._labels
         try:
@@ -177,10 +179,10 @@ class Mirror:
     def _take(self, kind: str, found: Json) -> str:
         """Apply one event of the watch; return the version that it leads to."""
         if kind == "ERROR":
-            code, words = found.get("code"), str(found.get("message", ""))
+            code, message = found.get("code"), str(found.get("message", ""))
             if code == 410:
-                raise Expired(Reason.EXPIRED, words)
-            raise Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self._connection.name}: {words}")
+                raise Expired(Reason.EXPIRED, message)
+            raise Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self._connection.name}: {message}")
         version = str(found["metadata"].get("resourceVersion") or "")
         if kind == "BOOKMARK":
             return version
@@ -208,13 +210,26 @@ def _spread(least: float, most: float) -> float:
 
 
 METADATA = (
-    "name", "namespace", "uid", "labels", "annotations", "generation", "ownerReferences",
-    "creationTimestamp", "deletionTimestamp",
-)  # fmt: skip
+    "name",
+    "namespace",
+    "uid",
+    "labels",
+    "annotations",
+    "generation",
+    "ownerReferences",
+    "creationTimestamp",
+    "deletionTimestamp",
+)
 SPEC = (
-    "replicas", "paused", "strategy", "updateStrategy", "podManagementPolicy", "securityContext",
-    "terminationGracePeriodSeconds", "nodeName",
-)  # fmt: skip
+    "replicas",
+    "paused",
+    "strategy",
+    "updateStrategy",
+    "podManagementPolicy",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+    "nodeName",
+)
 CONTAINER = ("name", "image", "securityContext")
 ANNOTATION_LIMIT = 256  # characters; applied configurations are longer, and nothing reads them here
 

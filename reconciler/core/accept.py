@@ -121,11 +121,13 @@ def readable(definitions: Definitions, unreadable: frozenset[str]) -> Definition
     ]
     if not lost:
         return definitions
-    words = (
+    message = (
         "its row in the database cannot be read (the log says why), so it is left as it is; "
         "restore a backup, or remove that row: it is then taken as the share has it"
     )
-    findings = tuple(Finding(place, name, Reason.RECORD_UNREADABLE, words) for name, place in lost)
+    findings = tuple(
+        Finding(location, name, Reason.RECORD_UNREADABLE, message) for name, location in lost
+    )
     return replace(
         definitions,
         environments={

@@ -330,9 +330,12 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         if target is None or suspended or at_target(record, target):
             why = "suspended" if suspended else "the definition no longer asks for it"
             problem = Problem(Reason.SUPERSEDED, why)
-            return replace(record, activation=move(
-                draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
-            ))  # fmt: skip
+            return replace(
+                record,
+                activation=move(
+                    draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
+                ),
+            )
         if target.build != activation.to_build:
             return _aim_anew(draft, record, activation, target)
     elif activation.step is Step.DEGRADED:

@@ -132,24 +132,24 @@ class Growth:
 
 def growth(before: ImportCost, after: ImportCost) -> tuple[Growth, ...]:
     """Return the measures in which `after` is a regression."""
-    found = []
+    regressions = []
     for measure, (ratio, least) in GROWN.items():
         old, new = before.of(measure), after.of(measure)
         if old is not None and new is not None and new >= old * ratio and new - old >= least:
-            found.append(Growth(measure, old, new))
-    return tuple(found)
+            regressions.append(Growth(measure, old, new))
+    return tuple(regressions)
 
 
 def build_before(builds: Iterable[BuildRecord], build: BuildRecord) -> Measured | None:
     """Return the measurements of the newest other build of the same environment and runtime."""
-    found = [
+    measurements = [
         other.measured
         for other in builds
         if other.measured is not None
         and (other.environment, other.runtime_key) == (build.environment, build.runtime_key)
         and other.measured.build_id != build.build_id
     ]
-    return max(found, key=lambda m: (m.at, m.build_id), default=None)
+    return max(measurements, key=lambda m: (m.at, m.build_id), default=None)
 
 
 def between(old: BuildRecord | None, new: BuildRecord | None) -> tuple[Growth, ...]:

@@ -216,8 +216,8 @@ def users(
 
 def _site(draft: Draft, build: BuildRecord) -> str:
     environment = draft.environments.get(build.environment)
-    found = maker(build, environment, draft.instances) if environment is not None else None
-    return found.definition.site if found is not None else ""
+    instance = maker(build, environment, draft.instances) if environment is not None else None
+    return instance.definition.site if instance is not None else ""
 
 
 def _is_base_known(draft: Draft, build: BuildRecord) -> bool:

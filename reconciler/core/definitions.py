@@ -251,8 +251,13 @@ class Instance:
     local: LocalTarget | None = None
     kubernetes: KubernetesTarget | None = None
     load_into: tuple[str, ...] = (
-        "scheduler", "dag-processor", "triggerer", "worker", "api-server", "webserver",
-    )  # fmt: skip
+        "scheduler",
+        "dag-processor",
+        "triggerer",
+        "worker",
+        "api-server",
+        "webserver",
+    )
     drain_timeout: float = 900.0
     on_timeout: OnTimeout = OnTimeout.ABORT
     probe_timeout: float = 300.0
@@ -322,8 +327,8 @@ def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
     """Return the keys whose values are not the identical object in both mappings."""
     if old is new:
         return set()
-    found = {key for key, value in new.items() if old.get(key) is not value}
-    return found | (old.keys() - new.keys())
+    changed = {key for key, value in new.items() if old.get(key) is not value}
+    return changed | (old.keys() - new.keys())
 
 
 class Broken:
@@ -347,9 +352,9 @@ class Broken:
                 self._of_object.setdefault(finding.object, finding)
         for one in known if nameless else ():
             nameless.pop(one.place.file, None)
-        words = "; what is gone from this folder may be in this file, so it is not deleted"
+        suffix = "; what is gone from this folder may be in this file, so it is not deleted"
         self._of_folder = {
-            _folder(file): replace(finding, message=f"{finding.message}{words}")
+            _folder(file): replace(finding, message=f"{finding.message}{suffix}")
             for file, finding in nameless.items()
         }
 

@@ -136,14 +136,14 @@ def _patched(
     changed: Iterable[str],
 ) -> Mapping[str, str]:
     """Return the owners after some environments have changed."""
-    found = dict(owners)
+    patched = dict(owners)
     for name in changed:
         if name in old:
             for wave in old[name].definition.rollout:
                 for instance in wave.instances:
-                    found.pop(instance, None)
-    found.update(owners_of(new[name].definition for name in changed if name in new))
-    return found
+                    patched.pop(instance, None)
+    patched.update(owners_of(new[name].definition for name in changed if name in new))
+    return patched
 
 
 def _unsettled(record: InstanceRecord, world: World, last: float) -> bool:

@@ -41,8 +41,8 @@ class ImportCost:
 
     def of(self, measure: Measure) -> float | None:
         """Return the cost in one measure."""
-        found: float | None = getattr(self, measure.value)
-        return found
+        cost: float | None = getattr(self, measure.value)
+        return cost
 
 
 @dataclass(frozen=True, slots=True)

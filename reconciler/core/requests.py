@@ -92,9 +92,15 @@ def _retry(draft: Draft, request: Request) -> None:
     if environment is not None:
         for key, build in draft.builds.items():
             wanted = build.recipe_digest == environment.definition.recipe.digest
-            if build.environment == environment.name and wanted and build.phase in (
-                BuildPhase.FAILED, BuildPhase.QUEUED,
-            ):  # fmt: skip
+            if (
+                build.environment == environment.name
+                and wanted
+                and build.phase
+                in (
+                    BuildPhase.FAILED,
+                    BuildPhase.QUEUED,
+                )
+            ):
                 draft.builds[key] = requeue(build, draft.now)
 
 
@@ -105,8 +111,8 @@ def _rollback(draft: Draft, request: Request) -> None:
         return
     back = way_back(draft, instance)
     if back.refused:
-        words = f"asked by {request.who}, but {back.refused}"
-        _tell(draft, request, "RollbackRefused", instance, words)
+        message = f"asked by {request.who}, but {back.refused}"
+        _tell(draft, request, "RollbackRefused", instance, message)
         return
     instance = end_watch(draft, instance)
     assert instance.current is not None, "a rollback from the bare base is refused"
@@ -121,9 +127,9 @@ def _rollback(draft: Draft, request: Request) -> None:
     draft.instances[instance.name] = replace(
         instance, quarantines=(*instance.quarantines, mark), not_before=0.0
     )
-    words = f"by {request.who}, from {instance.current} to {back.build}"
+    message = f"by {request.who}, from {instance.current} to {back.build}"
     way = {"from": instance.current, "to": back.build}
-    _tell(draft, request, "RollbackRequested", instance, words, way)
+    _tell(draft, request, "RollbackRequested", instance, message, way)
 
 
 def _refresh(draft: Draft, request: Request) -> None:
@@ -149,8 +155,8 @@ def _confirm_prune(draft: Draft, request: Request) -> None:
 
 
 def _unknown(draft: Draft, request: Request) -> None:
-    words = f"{request.verb} asked by {request.who}: no such object"
-    _tell(draft, request, "RequestRefused", (request.target or "repo", ""), words)
+    message = f"{request.verb} asked by {request.who}: no such object"
+    _tell(draft, request, "RequestRefused", (request.target or "repo", ""), message)
 
 
 def _tell(

@@ -246,18 +246,38 @@ OF_BUILDS = frozenset({State.BUILDING, State.BUILD_RETRYING, State.BUILD_FAILED}
 """States about a build, which an environment and its instances share."""
 
 URGENCY = (
-    State.DEGRADED, State.DRIFTED, State.MISLOADED, State.ROLLED_BACK, State.ROLLING_BACK,
-    State.RETRYING, State.NOT_READABLE, State.BASE_CHANGING, State.ACTIVATING, State.WITHDRAWING,
-    State.WAITING, State.BUILD_FAILED, State.BUILD_RETRYING, State.HEALING, State.BUILDING,
-    State.NO_BUILD, State.NOT_INSPECTED, State.HELD_BACK, State.SUSPENDED_BEHIND, State.SUSPENDED,
+    State.DEGRADED,
+    State.DRIFTED,
+    State.MISLOADED,
+    State.ROLLED_BACK,
+    State.ROLLING_BACK,
+    State.RETRYING,
+    State.NOT_READABLE,
+    State.BASE_CHANGING,
+    State.ACTIVATING,
+    State.WITHDRAWING,
+    State.WAITING,
+    State.BUILD_FAILED,
+    State.BUILD_RETRYING,
+    State.HEALING,
+    State.BUILDING,
+    State.NO_BUILD,
+    State.NOT_INSPECTED,
+    State.HELD_BACK,
+    State.SUSPENDED_BEHIND,
+    State.SUSPENDED,
     State.ACTIVE,
-)  # fmt: skip
+)
 """States of instances, the one first that says most about their environment."""
 
 HEALTHS = (
-    Health.DEGRADED, Health.MISSING, Health.PROGRESSING, Health.UNKNOWN, Health.SUSPENDED,
+    Health.DEGRADED,
+    Health.MISSING,
+    Health.PROGRESSING,
+    Health.UNKNOWN,
+    Health.SUSPENDED,
     Health.HEALTHY,
-)  # fmt: skip
+)
 """The worst first."""
 
 

@@ -28,9 +28,14 @@ UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE, Step.WATCH})
 """Steps with which an activation goes forward once the pointer may have moved."""
 
-PAUSES_BACK = frozenset({
-    Step.PAUSE_BACK, Step.DRAIN_BACK, Step.SWITCH_SERVERS_BACK, Step.RESTART_SERVERS_BACK,
-})  # fmt: skip
+PAUSES_BACK = frozenset(
+    {
+        Step.PAUSE_BACK,
+        Step.DRAIN_BACK,
+        Step.SWITCH_SERVERS_BACK,
+        Step.RESTART_SERVERS_BACK,
+    }
+)
 """Steps that empty the instance again after a watch that failed: tried until they work."""
 
 RESTARTS = frozenset({Step.RESTART, Step.RESTART_BACK, Step.RESTART_SERVERS_BACK})

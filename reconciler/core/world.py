@@ -277,8 +277,8 @@ def owned(records: Iterable[EnvironmentRecord]) -> dict[str, str]:
 
     If two do in records of an earlier version, the one without a problem has it.
     """
-    found = sorted(records, key=lambda e: (e.problem is None, e.name))
-    return owners_of(record.definition for record in found)
+    ordered = sorted(records, key=lambda e: (e.problem is None, e.name))
+    return owners_of(record.definition for record in ordered)
 
 
 def owners_of(environments: Iterable[Environment]) -> dict[str, str]:

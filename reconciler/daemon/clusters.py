@@ -19,7 +19,7 @@ from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.kubernetes.release import Release
 from reconciler.builder.base.images import Images
 from reconciler.builder.builder import Builder
-from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
+from reconciler.builder.executor.kubernetes.executor import JobExecutor, Sessions
 from reconciler.builder.executor.kubernetes.gateway import Gateway
 from reconciler.builder.uv import uv_path
 from reconciler.builder.verify.dag_pods.runner import DagPods, sweep
@@ -86,15 +86,22 @@ class ClusterRooms:
                     resources.as_file(builder / "base" / "inventory.py") as inspect,
                     resources.as_file(builder / "verify" / "dag_pods" / "dag_parser.py") as dags,
                 ):
-                    tools = self._share.put_tools({
-                        "worker.py": worker, "inventory.py": inspect, "dag_parser.py": dags,
-                        "uv": Path(uv_path()),
-                    })  # fmt: skip
+                    tools = self._share.put_tools(
+                        {
+                            "worker.py": worker,
+                            "inventory.py": inspect,
+                            "dag_parser.py": dags,
+                            "uv": Path(uv_path()),
+                        }
+                    )
                 kubernetes = self._settings.kubernetes
                 self._sessions = Sessions(
-                    self.clusters, kubernetes, self._settings.share, tools,
+                    self.clusters,
+                    kubernetes,
+                    self._settings.share,
+                    tools,
                     Gateway(kubernetes.jobs.index_port),
-                )  # fmt: skip
+                )
                 self._sessions.start()
                 self._images = Images(
                     self._sessions, self._cache, self._settings.state_dir / "logs"
@@ -110,7 +117,7 @@ class ClusterRooms:
             self._export,
             cache_dir=self._cache,
             secrets_dir=settings.secrets_dir,
-            workshop=JobWorkshop(sessions, image),
+            executor=JobExecutor(sessions, image),
             reserved=self._reserved,
             releases=DagPods(
                 sessions,

@@ -36,7 +36,7 @@ from reconciler.daemon.lock_keys import lock_key
 from reconciler.daemon.observer import Looking
 from reconciler.daemon.outside import Outside
 from reconciler.daemon.service import Service
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.daemon.workers import Workers
 from reconciler.failpoints import failpoint
 from reconciler.settings import Settings
@@ -63,7 +63,7 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.rooms = Rooms(settings)
+        self.rooms = Wiring(settings)
         self.rooms.wake = self._changed_outside
         self._reader = Reader(self.rooms.store)
         self._decider = Decider()
@@ -194,8 +194,8 @@ class Daemon:
         self.stop()
 
     def _verdict(self) -> int:
-        found = self.status()
-        return 1 if found.problem or found.findings or found.is_wrong else 0
+        snapshot = self.status()
+        return 1 if snapshot.problem or snapshot.findings or snapshot.is_wrong else 0
 
     # --------------------------------------------------------------------------------- loop
 
@@ -398,16 +398,16 @@ class Daemon:
 
     def _poll(self) -> Report:
         try:
-            found = self.rooms.source.poll()
+            definitions = self.rooms.source.poll()
         except Exception as error:
             if not isinstance(error, GroundcrewError):
                 log.exception("polling the environments repo")
             problem = problem_of(error)
             self.rooms.exporter.observe_poll("failed")
             return Report(lambda draft: source_failed(draft, problem), polled=Polled(None))
-        self.rooms.exporter.observe_poll("changed" if found is not None else "unchanged")
-        recovered = found is not None or self._records.source_problem is not None
-        return Report(source_recovered if recovered else nothing, polled=Polled(found))
+        self.rooms.exporter.observe_poll("changed" if definitions is not None else "unchanged")
+        recovered = definitions is not None or self._records.source_problem is not None
+        return Report(source_recovered if recovered else nothing, polled=Polled(definitions))
 
     def _look_if_due(self) -> None:
         if self._looking.due():

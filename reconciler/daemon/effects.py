@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reconciler.airflow.driver import Driver
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder
 from reconciler.core.budget import demanded, measured
 from reconciler.core.builds import BuildOutcome, record_build
@@ -126,7 +126,7 @@ class BuildEffects:
 
     def run(self, kind: EffectKind, task: BuildTask, cancelled: threading.Event) -> Report:
         """Carry out one phase of a build."""
-        job = Job(
+        job = BuildJob(
             key=task.build.key,
             environment=task.build.environment,
             team=task.build.team,
@@ -172,7 +172,7 @@ class BuildEffects:
         self,
         kind: EffectKind,
         task: BuildTask,
-        job: Job,
+        job: BuildJob,
         builder: Builder,
         locks: dict[tuple[str, str], str],
     ) -> BuildOutcome:
@@ -207,7 +207,7 @@ class BuildEffects:
                 raise AssertionError(f"{kind} is no build effect")
 
     def _resolve(
-        self, task: BuildTask, job: Job, builder: Builder, locks: dict[tuple[str, str], str]
+        self, task: BuildTask, job: BuildJob, builder: Builder, locks: dict[tuple[str, str], str]
     ) -> BuildOutcome:
         """Return a new lock, or the recorded one of exactly the same wheels."""
         recipe, runtime = task.environment.recipe, task.runtime
@@ -217,11 +217,11 @@ class BuildEffects:
         if alike is not None and not task.build.refresh:
             locks[task.lock_key, runtime.key] = alike
             return BuildOutcome("resolve")
-        found = builder.resolve(job, recipe, runtime)
+        lock = builder.resolve(job, recipe, runtime)
         for key in (task.lock_key, shared):
             if key is not None:
-                locks[key, runtime.key] = found.text
-        return BuildOutcome("resolve", packages=found.packages)
+                locks[key, runtime.key] = lock.text
+        return BuildOutcome("resolve", packages=lock.packages)
 
 
 # ------------------------------------------------------------------------------------ instances
@@ -312,9 +312,15 @@ class InstanceEffects:
         name = record.name
         key, abi, airflow, listing = base_of(runtime)
         if self._share.points(
-            name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
-            listing=listing, inherits=inherits,
-        ):  # fmt: skip
+            name,
+            key,
+            wanted,
+            abi=abi,
+            airflow=airflow,
+            load_into=load_into,
+            listing=listing,
+            inherits=inherits,
+        ):
             return self._switched(name)
         with self._share.making():  # so that nothing is collected between check and pointer write
             if wanted is not None and not self._share.verified(wanted, made_for or key):
@@ -324,9 +330,15 @@ class InstanceEffects:
                 )
             self._share.install_loader(name)
             self._share.point(
-                name, key, wanted, abi=abi, airflow=airflow, load_into=load_into,
-                listing=listing, inherits=inherits,
-            )  # fmt: skip
+                name,
+                key,
+                wanted,
+                abi=abi,
+                airflow=airflow,
+                load_into=load_into,
+                listing=listing,
+                inherits=inherits,
+            )
         return self._switched(name)
 
     def heal(self, record: InstanceRecord) -> Report:

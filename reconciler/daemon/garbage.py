@@ -11,7 +11,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.world import REPO
 from reconciler.daemon.effects import Report, problem_of
 from reconciler.daemon.open_records import open_store
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.settings import Settings
 from reconciler.share.gc import Collected, Held, collect_garbage
 from reconciler.share.logs import collect_logs
@@ -19,7 +19,7 @@ from reconciler.share.logs import collect_logs
 PAUSED = "gc-paused"  # name of the stored text that is "yes" while it is paused
 
 
-def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Collected:
+def collect(rooms: Wiring, records: Records, now: float, *, dry_run: bool) -> Collected:
     """Remove what no instance may still load; with `dry_run`, only report it."""
     settings = rooms.settings.gc
     if not dry_run and paused(rooms):
@@ -51,7 +51,7 @@ def collect(rooms: Rooms, records: Records, now: float, *, dry_run: bool) -> Col
     )
 
 
-def collect_and_measure(rooms: Rooms, records: Records) -> Report | None:
+def collect_and_measure(rooms: Wiring, records: Records) -> Report | None:
     """Collect garbage and measure the store; report what was done."""
     try:
         if paused(rooms):
@@ -64,17 +64,17 @@ def collect_and_measure(rooms: Rooms, records: Records) -> Report | None:
         return Report(
             lambda draft: draft.event("GarbageFailed", REPO, problem.message, reason=problem.reason)
         )
-    words = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
+    message = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
     data: dict[str, object] = {"builds": len(done.builds), "bytes": done.bytes}
     return Report(
-        lambda draft: draft.event("GarbageCollected", REPO, words, data=data),
+        lambda draft: draft.event("GarbageCollected", REPO, message, data=data),
         collect_again=not done.complete,
     )
 
 
 def collect_now(settings: Settings, *, dry_run: bool) -> Collected:
     """Collect garbage outside the daemon."""
-    rooms = Rooms(settings)
+    rooms = Wiring(settings)
     try:
         return collect(rooms, rooms.store.load(), time.time(), dry_run=dry_run)
     finally:
@@ -91,18 +91,20 @@ def pause(settings: Settings, *, on: bool) -> None:
         store.close()
 
 
-def paused(rooms: Rooms) -> bool:
+def paused(rooms: Wiring) -> bool:
     """Return True if garbage collection is paused."""
     return rooms.store.named(PAUSED) == "yes"
 
 
 def roots(records: Records, keep: int) -> set[str]:
     """Return builds to keep in any case: current, wanted, in progress, newest of environments."""
-    found: set[str] = set()
+    builds: set[str] = set()
     for record in records.instances.values():
-        found.update(b for b in (record.current, record.previous) if b)
+        builds.update(b for b in (record.current, record.previous) if b)
         if record.activation is not None:
-            found.update(b for b in (record.activation.from_build, record.activation.to_build) if b)
+            builds.update(
+                b for b in (record.activation.from_build, record.activation.to_build) if b
+            )
     newest: dict[str, int] = {}
     for build in sorted(records.builds.values(), key=lambda b: -b.created_at):
         if build.build_id is None:
@@ -115,11 +117,11 @@ def roots(records: Records, keep: int) -> set[str]:
         newest[build.environment] = newest.get(build.environment, 0) + 1
         recent = environment is not None and newest[build.environment] <= keep
         if wanted or under_way or recent:
-            found.add(build.build_id)
-    return found
+            builds.add(build.build_id)
+    return builds
 
 
-def _oldest_process(rooms: Rooms, record: InstanceRecord, now: float) -> float | None:
+def _oldest_process(rooms: Wiring, record: InstanceRecord, now: float) -> float | None:
     try:
         return rooms.driver(record.definition).oldest_process(record.definition, now)
     except GroundcrewError:

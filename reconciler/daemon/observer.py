@@ -128,10 +128,10 @@ class Looking:
         is_asked = time.monotonic() >= self._next_processes
         if is_asked:
             self._next_processes = time.monotonic() + PROCESSES
-        found = [i for i in records.instances.values() if is_comparable(i)]
+        instances = [i for i in records.instances.values() if is_comparable(i)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            sights = pool.map(lambda i: self._sight(i, there, asked=is_asked), found)
-            return {i.name: sight for i, sight in zip(found, sights, strict=True)}
+            sights = pool.map(lambda i: self._sight(i, there, asked=is_asked), instances)
+            return {i.name: sight for i, sight in zip(instances, sights, strict=True)}
 
     def _sight(self, record: InstanceRecord, there: Mapping[Wanted, bool], *, asked: bool) -> Sight:
         drift = record.drift
@@ -156,9 +156,9 @@ class Looking:
             if not self._marks:
                 first = {i.name: self._marked(i) for i in records.instances.values()}
                 self._marks = first
-            found = {n: m for n, m in self._marks.items() if m and n in records.instances}
-        if found != self._seen_marks:
-            self._seen_marks = found
+            marks = {n: m for n, m in self._marks.items() if m and n in records.instances}
+        if marks != self._seen_marks:
+            self._seen_marks = marks
         return self._seen_marks
 
     def missing(self, records: Records) -> frozenset[str]:
@@ -170,9 +170,9 @@ class Looking:
                 for gone in self._there.keys() - wanted:
                     del self._there[gone]
                 unknown = wanted - self._there.keys()
-            found = self._first(unknown, _current(records))
+            presence = self._first(unknown, _current(records))
             with self._lock:
-                self._there.update(found)
+                self._there.update(presence)
             self._records = records
         with self._lock:
             return frozenset(build for (build, _), there in self._there.items() if not there)
@@ -189,23 +189,23 @@ class Looking:
         }
 
     def _window(self, window: Window, now: float) -> WindowState:
-        found = self._windows.get(window)
-        if found is None or now >= found.changes_at:
-            found = self._windows[window] = window_state(window, now)
-        return found
+        state = self._windows.get(window)
+        if state is None or now >= state.changes_at:
+            state = self._windows[window] = window_state(window, now)
+        return state
 
     def _first(self, wanted: frozenset[Wanted], current: frozenset[Wanted]) -> dict[Wanted, bool]:
         """Look at builds for the first time; none counts as lost if the share is missing."""
-        found = {
+        presence = {
             **self._check(wanted - current, self._outside.is_verified),
             **self._check(wanted & current, self._outside.is_present),
         }
-        if not all(found.values()):
+        if not all(presence.values()):
             try:
                 self._outside.require_share()
             except GroundcrewError:
-                return dict.fromkeys(found, True)
-        return found
+                return dict.fromkeys(presence, True)
+        return presence
 
     def _check(
         self, wanted: frozenset[Wanted], look: Callable[[str, str], bool]

@@ -10,7 +10,7 @@ from reconciler.core.errors import GroundcrewError
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import InstanceRecord
 from reconciler.daemon.deviations import deviations
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.share.view import View, release
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ LOADER = "loader"  # the named text of the records that holds which release's lo
 class Outside:
     """Looks through the rooms; see `looking`."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Wiring) -> None:
         self._rooms = rooms
         self._view = View(rooms.share)
         self._is_installed = False

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gitsource.triggers import watch
 from reconciler.core.errors import GroundcrewError
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.store import wakes
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Wakeable(Protocol):
 class Service:
     """Background threads that start with the loop and stop after it."""
 
-    def __init__(self, daemon: Wakeable, rooms: Rooms) -> None:
+    def __init__(self, daemon: Wakeable, rooms: Wiring) -> None:
         self._daemon = daemon
         self._rooms = rooms
         self._stop = threading.Event()

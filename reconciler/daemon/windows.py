@@ -32,7 +32,7 @@ def window_state(window: Window, now: float) -> WindowState:
 
 def _match(cron: str, start: datetime, *, reverse: bool) -> float | None:
     try:
-        found = next(CronSim(cron, start, reverse=reverse))
+        occurrence = next(CronSim(cron, start, reverse=reverse))
     except (CronSimError, StopIteration):
         return None
-    return found.astimezone(UTC).timestamp()
+    return occurrence.astimezone(UTC).timestamp()

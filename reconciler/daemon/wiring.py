@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from reconciler.daemon.clusters import ClusterRooms
 
 
-class Rooms:
+class Wiring:
     """Components that the daemon uses, each created once."""
 
     def __init__(self, settings: Settings) -> None:
@@ -60,15 +60,19 @@ class Rooms:
             self.source.export,
             cache_dir=settings.cache_dir,
             secrets_dir=settings.secrets_dir,
-            workshop=sandbox,
+            executor=sandbox,
             reserved=self.api_secrets,
         )
         declared = Declarations(settings.share, self.share.build)
         self._local = LocalDriver(
-            settings.local, settings.secrets_dir, declared,
-            check=self._may_act, share=settings.share, notes=settings.state_dir / "restarts",
+            settings.local,
+            settings.secrets_dir,
+            declared,
+            check=self._may_act,
+            share=settings.share,
+            notes=settings.state_dir / "restarts",
             watch=settings.activation.watch,
-        )  # fmt: skip
+        )
         self.adoption = Adoption(self.share)
         self.sizes = Sizes(self.share)
         self._declared = declared
@@ -111,8 +115,8 @@ class Rooms:
 
     def api_secrets(self, team: str) -> set[str]:
         """Return the secrets of a team that its instances' APIs use, as last accepted."""
-        found = [i.definition for i in self.records().instances.values()]
-        return {i.api.credentials for i in found if i.team == team and i.api.credentials}
+        instances = [i.definition for i in self.records().instances.values()]
+        return {i.api.credentials for i in instances if i.team == team and i.api.credentials}
 
     def measure(self) -> None:
         """Measure the store's size, in total and by team."""
@@ -191,8 +195,8 @@ class Rooms:
 
     def sweep(self) -> None:
         """End Jobs that an earlier leader left behind; without clusters there are none."""
-        found = [r.definition.kubernetes for r in self.store.load().instances.values()]
-        targets = [target for target in found if target is not None]
+        releases = [r.definition.kubernetes for r in self.store.load().instances.values()]
+        targets = [target for target in releases if target is not None]
         if targets:
             self.clusters().sweep(targets)
 

@@ -87,15 +87,15 @@ class Workers(Generic[R]):
 
     def reports(self) -> list[R]:
         """Return all reports since the last call."""
-        found: list[R] = []
+        reports: list[R] = []
         while True:
             try:
                 key, report = self._reports.get_nowait()
             except queue.Empty:
-                return found
+                return reports
             with self._lock:
                 self._untaken.discard(key)
-            found.append(report)
+            reports.append(report)
 
     def stop(self, cancel: Callable[[Key], bool], timeout: float) -> bool:
         """Cancel effects selected by `cancel`, wait for all; return True if all ended in time."""

@@ -24,7 +24,7 @@ import httpx
 import yaml
 
 from reconciler.builder.uv import uv_path
-from reconciler.demo.configuration import Place, environment, free_port, supervisord
+from reconciler.demo.configuration import Paths, environment, free_port, supervisord
 from reconciler.demo.pace import Pace
 
 REQUIREMENTS = {
@@ -96,9 +96,16 @@ class Bed:
         with log.open("wb") as output:
             for command in (
                 [uv_path(), "venv", "--python", sys.executable, str(self.venv)],
-                [uv_path(), "pip", "install", "--compile-bytecode", "--python", self.python,
-                 *REQUIREMENTS[self.airflow]],
-            ):  # fmt: skip
+                [
+                    uv_path(),
+                    "pip",
+                    "install",
+                    "--compile-bytecode",
+                    "--python",
+                    self.python,
+                    *REQUIREMENTS[self.airflow],
+                ],
+            ):
                 code = subprocess.run(
                     command,
                     stdout=output,
@@ -121,10 +128,10 @@ class Bed:
         for folder in (self._secrets, secret.parent, secret):
             folder.chmod(0o700)
         (self.root / "passwords.json").write_text(json.dumps({USER: self._password}))
-        place = Place(self.root, self.home, self.dags, self.logs, self.port)
+        layout = Paths(self.root, self.home, self.dags, self.logs, self.port)
         self._environment = {
             "PATH": f"{self.venv}/bin:{os.defpath}",
-            **environment(self.airflow, place, self._connection(), USER),
+            **environment(self.airflow, layout, self._connection(), USER),
         }
         self._migrate()
         self.supervise()
@@ -176,8 +183,8 @@ class Bed:
             check=False,
         )
         if done.returncode != 0:
-            words = done.stdout.decode(errors="replace")[-3000:].replace(self._password, "***")
-            raise BedFailed(f"airflow {arguments[0]} {arguments[1]} failed:\n{words}")
+            output = done.stdout.decode(errors="replace")[-3000:].replace(self._password, "***")
+            raise BedFailed(f"airflow {arguments[0]} {arguments[1]} failed:\n{output}")
 
     @property
     def _socket(self) -> Path:
@@ -285,9 +292,11 @@ class Bed:
                     body = {"username": USER, "password": self._password}
                     token = self._http.post("/auth/token", json=body).json()["access_token"]
                     return self._http.request(
-                        method, f"/api/v2/{path}",
-                        headers={"Authorization": f"Bearer {token}"}, **arguments,
-                    )  # fmt: skip
+                        method,
+                        f"/api/v2/{path}",
+                        headers={"Authorization": f"Bearer {token}"},
+                        **arguments,
+                    )
                 return self._http.request(
                     method, f"/api/v1/{path}", auth=(USER, self._password), **arguments
                 )
@@ -296,8 +305,8 @@ class Bed:
         raise BedFailed(f"{method} {path}: Airflow's API does not answer")
 
     def _get(self, path: str, **arguments: Any) -> dict[str, Any]:
-        found: dict[str, Any] = self._call("GET", path, **arguments).json()
-        return found
+        document: dict[str, Any] = self._call("GET", path, **arguments).json()
+        return document
 
     def wait_for_dag(self, dag: str, timeout: float = 60.0) -> None:
         """Wait until a DAG is parsed."""

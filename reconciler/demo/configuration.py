@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Paths:
     """Directories of an Airflow, and the port of its API."""
 
     root: Path
@@ -21,7 +21,7 @@ class Place:
     port: int
 
 
-def environment(airflow: str, place: Place, database: str, user: str) -> dict[str, str]:
+def environment(airflow: str, place: Paths, database: str, user: str) -> dict[str, str]:
     """Return the variables of all components of an Airflow "3" or "2.11", with new random keys."""
     key = base64.urlsafe_b64encode(randomness.token_bytes(32)).decode()
     common = {

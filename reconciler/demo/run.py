@@ -63,9 +63,9 @@ class Screen:
             return
         seconds = event.data.get("seconds")
         took = f" [{seconds:.1f} s]" if isinstance(seconds, float) else ""
-        words = event.message.splitlines()[0] if event.message else ""
+        first_line = event.message.splitlines()[0] if event.message else ""
         self.console.print(
-            f"{self._clock()}  [cyan]{event.kind:<18}[/cyan] {_plain(words[:160] + took)}",
+            f"{self._clock()}  [cyan]{event.kind:<18}[/cyan] {_plain(first_line[:160] + took)}",
             highlight=False,
         )
 

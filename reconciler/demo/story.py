@@ -125,16 +125,17 @@ def act_3(stage: Stage) -> None:
     )
     revision = stage.repo.commit("acme-operators 3.0.0, which fails at import")
     failed = stage.watch.event("BuildFailed", revision)
-    place = str(failed.data.get("place", ""))
+    location = str(failed.data.get("place", ""))
     line = len(good.splitlines()) + 2
     expect(failed.data.get("phase") == "Verifying", "it failed in verification")
     expect(
-        place.startswith(f"{MODULE / '__init__.py'}:{line}"), f"the place is line {line}: {place}"
+        location.startswith(f"{MODULE / '__init__.py'}:{line}"),
+        f"the place is line {line}: {location}",
     )
     expect("acme is not configured" in failed.message, "the reason is in words")
     expect(stage.watch.instance(INSTANCE).current == before.current, "the instance is untouched")
     expect(_pointer(stage) == pointer, "the pointer is untouched")
-    stage.say(f"{place}: {failed.message.splitlines()[0]}")
+    stage.say(f"{location}: {failed.message.splitlines()[0]}")
     stage.repo.write(MODULE / "__init__.py", good)
     stage.repo.set_version("2.0.0")
 
@@ -150,10 +151,10 @@ def act_4(stage: Stage) -> None:
         failed.reason == Reason.RESOLUTION_CONFLICT, f"the reason is a conflict: {failed.reason}"
     )
     expect("pydantic" in failed.message, "the explanation names pydantic")
-    place = str(failed.data.get("place", ""))
-    expect(place.startswith(str(DEFINITION)), f"the place is in the definition: {place}")
+    location = str(failed.data.get("place", ""))
+    expect(location.startswith(str(DEFINITION)), f"the place is in the definition: {location}")
     expect(_pointer(stage) == pointer, "the pointer is untouched")
-    stage.say(f"{place}: {' '.join(failed.message.split())[:300]}")
+    stage.say(f"{location}: {' '.join(failed.message.split())[:300]}")
     stage.repo.write(DEFINITION, before)
 
 
@@ -207,9 +208,9 @@ def act_6(stage: Stage) -> None:
         "groundcrew_quarantined_builds",
         "groundcrew_rollback_total",
     ):
-        found = [p for p in page.splitlines() if p.startswith(line)]
-        expect(bool(found), f"the metrics hold {line}")
-        stage.say(f"metric: {found[0]}")
+        samples = [p for p in page.splitlines() if p.startswith(line)]
+        expect(bool(samples), f"the metrics hold {line}")
+        stage.say(f"metric: {samples[0]}")
 
 
 Act = tuple[str, Callable[[Stage], None]]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reconciler.airflow.local import LocalDriver
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.core.definitions import Environment, Instance
 from reconciler.core.errors import Retryable
 from reconciler.core.reasons import Reason
@@ -32,38 +32,47 @@ def look_api(settings: Settings, instance: Instance) -> Iterator[Finding]:
     secret = settings.secrets_dir / instance.team / name if name else None
     if secret is not None and login(secret) is None:
         yield Finding(
-            Check.AIRFLOW, about, Level.WRONG, Reason.CREDENTIALS_MISSING,
+            Check.AIRFLOW,
+            about,
+            Level.WRONG,
+            Reason.CREDENTIALS_MISSING,
             f"the secret {secret} has neither a token nor a password",
             f"write the files username and password, or token, into {secret}",
-        )  # fmt: skip
+        )
         return
-    with Api(instance.api.url, secret, team=instance.team) as api:
+    with AirflowApi(instance.api.url, secret, team=instance.team) as api:
         health = api.health()
         troubles = list(_rights(api, about))
     sick = sorted(k for k, s in health.items() if s.status not in ("healthy", "None"))
     if sick:
         troubles.append(
             Finding(
-                Check.AIRFLOW, about, Level.WARNING, Reason.AIRFLOW_UNHEALTHY,
+                Check.AIRFLOW,
+                about,
+                Level.WARNING,
+                Reason.AIRFLOW_UNHEALTHY,
                 f"Airflow says of itself that {', '.join(sick)} is not healthy",
                 "mend Airflow first: an activation there would be taken back",
             )
-        )  # fmt: skip
+        )
     ahead = max((s.heartbeat for s in health.values()), default=0.0) - time.time()
     if ahead > SKEW:
         troubles.append(
             Finding(
-                Check.CLOCK, about, Level.WRONG, Reason.CLOCK_SKEW,
+                Check.CLOCK,
+                about,
+                Level.WRONG,
+                Reason.CLOCK_SKEW,
                 f"Airflow's newest heartbeat lies {ahead:.0f} s ahead of this machine's clock",
                 "let both machines keep time by NTP; heartbeats are compared with restarts",
             )
-        )  # fmt: skip
+        )
     yield from troubles
     if not troubles:
         yield good(Check.AIRFLOW, about, f"{instance.api.url} answers and takes the credentials")
 
 
-def _rights(api: Api, about: str) -> Iterator[Finding]:
+def _rights(api: AirflowApi, about: str) -> Iterator[Finding]:
     """Yield the calls of an activation that are refused; if all are, the credentials are wrong."""
     asked: dict[str, Callable[[], object]] = {
         "read pools": api.pools,
@@ -87,10 +96,13 @@ def _rights(api: Api, about: str) -> Iterator[Finding]:
         raise last
     if refused:
         yield Finding(
-            Check.AIRFLOW, about, Level.WRONG, Reason.AIRFLOW_RIGHTS_MISSING,
+            Check.AIRFLOW,
+            about,
+            Level.WRONG,
+            Reason.AIRFLOW_RIGHTS_MISSING,
             f"the credentials are taken, but may not {', '.join(refused)}",
             "give this Airflow user the role Op, or these rights",
-        )  # fmt: skip
+        )
 
 
 def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
@@ -100,27 +112,37 @@ def look_local(settings: Settings, instance: Instance) -> Iterator[Finding]:
     driver = LocalDriver(settings.local, settings.secrets_dir, share=settings.share)
     driver.permit(instance)
     missing = driver.unloaded(instance, instance.load_into)
-    words = {instance.local.python}
+    executables = {instance.local.python}
     for component in instance.local.components:
-        words |= {argv[0] for argv in (component.restart, component.status) if argv}
-    gone = sorted(w for w in words if not (Path(w).is_file() and os.access(w, os.X_OK)))
+        executables |= {argv[0] for argv in (component.restart, component.status) if argv}
+    gone = sorted(w for w in executables if not (Path(w).is_file() and os.access(w, os.X_OK)))
     if gone:
         yield Finding(
-            Check.LOCAL, about, Level.WRONG, Reason.NOT_EXECUTABLE,
+            Check.LOCAL,
+            about,
+            Level.WRONG,
+            Reason.NOT_EXECUTABLE,
             f"{', '.join(gone)} cannot be run here",
             f"mend local.python or the components' commands in {instance.place}, or install it",
-        )  # fmt: skip
+        )
     elif not Path(instance.local.airflow_home).is_dir():
         yield Finding(
-            Check.LOCAL, about, Level.WARNING, Reason.AIRFLOW_HOME_MISSING,
+            Check.LOCAL,
+            about,
+            Level.WARNING,
+            Reason.AIRFLOW_HOME_MISSING,
             f"{instance.local.airflow_home} is not a directory on this machine",
             f"mend local.airflowHome in {instance.place}",
-        )  # fmt: skip
+        )
     elif missing is not None:
         yield Finding(
-            Check.LOCAL, about, Level.WRONG, missing.reason, missing.message,
+            Check.LOCAL,
+            about,
+            Level.WRONG,
+            missing.reason,
+            missing.message,
             "set PYTHONPATH where the component's service is defined, then restart it",
-        )  # fmt: skip
+        )
     else:
         yield good(Check.LOCAL, about, "its interpreter and commands are there and allowed")
 
@@ -136,7 +158,10 @@ def look_indexes(settings: Settings, environment: Environment) -> Iterator[Findi
             yield good(Check.INDEX, about, f"index {index.name} has its credentials")
         else:
             yield Finding(
-                Check.INDEX, about, Level.WRONG, Reason.CREDENTIALS_MISSING,
+                Check.INDEX,
+                about,
+                Level.WRONG,
+                Reason.CREDENTIALS_MISSING,
                 f"index {index.name}: the secret {secret} has neither a token nor a password",
                 f"write the files username and password, or token, into {secret}",
-            )  # fmt: skip
+            )

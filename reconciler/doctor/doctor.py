@@ -13,8 +13,13 @@ from reconciler.doctor.runner import Task, examine
 from reconciler.settings import Settings
 
 OF_OBJECTS = (
-    Check.SANDBOX, Check.INDEX, Check.KUBERNETES, Check.LOCAL, Check.AIRFLOW, Check.PROCESSES,
-)  # fmt: skip
+    Check.SANDBOX,
+    Check.INDEX,
+    Check.KUBERNETES,
+    Check.LOCAL,
+    Check.AIRFLOW,
+    Check.PROCESSES,
+)
 MARGIN = 15.0  # seconds in addition to a check's own time limit
 REQUESTS = 10  # made by an Airflow check, each with its own time limit
 
@@ -35,17 +40,17 @@ def diagnose(
     reading = Task(Check.GIT, repo.url, repo.look, 2 * settings.git.timeout + MARGIN)
     if Check.GIT in wanted or asks_objects:
         tasks.append(reading)
-    found = examine([t for t in tasks if t.check in _needing(wanted) or t is reading], ended)
+    findings = examine([t for t in tasks if t.check in _needing(wanted) or t is reading], ended)
     if asks_objects:
         repo.remember()
-        found += examine(_objects(settings, repo.known, wanted), ended)
+        findings += examine(_objects(settings, repo.known, wanted), ended)
         if not repo.known.instances:
-            words = "no instance is known, so none is looked at"
+            message = "no instance is known, so none is looked at"
             mend = "define one in the environments repo; `groundcrew init DIR` shows how"
-            found.append(off(Check.AIRFLOW, "instances", words, mend))
+            findings.append(off(Check.AIRFLOW, "instances", message, mend))
     order = list(Check)
-    found = [f for f in found if f.check in wanted]
-    return sorted(found, key=lambda f: order.index(f.check))
+    findings = [f for f in findings if f.check in wanted]
+    return sorted(findings, key=lambda f: order.index(f.check))
 
 
 def _needing(wanted: Collection[Check]) -> set[Check]:

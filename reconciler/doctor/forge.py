@@ -26,20 +26,32 @@ def look(settings: Settings) -> Iterator[Finding]:
     path = settings.secrets_dir / wanted.secret / "token"
     token = read(path)
     if not project:
-        yield _wrong(about, Reason.PROJECT_UNKNOWN, "the project cannot be told from git.url",
-                     "set commit_status.project")  # fmt: skip
+        yield _wrong(
+            about,
+            Reason.PROJECT_UNKNOWN,
+            "the project cannot be told from git.url",
+            "set commit_status.project",
+        )
         return
     if not token or not token.isascii():
-        yield _wrong(about, Reason.SECRET_MISSING, f"there is no token in {path}",
-                     "write a token that may set commit statuses into that file")  # fmt: skip
+        yield _wrong(
+            about,
+            Reason.SECRET_MISSING,
+            f"there is no token in {path}",
+            "write a token that may set commit statuses into that file",
+        )
         return
     api = wanted.api_url or PUBLIC[wanted.forge]
     try:
         ask = _github if wanted.forge == "github" else _gitlab
         yield ask(about, api, project, token)
     except ImportError:
-        yield _wrong(about, Reason.EXTRA_MISSING, "the client library is not installed",
-                     INSTALL[wanted.forge])  # fmt: skip
+        yield _wrong(
+            about,
+            Reason.EXTRA_MISSING,
+            "the client library is not installed",
+            INSTALL[wanted.forge],
+        )
     except Exception as error:  # of requests and urllib3; the text may contain the token
         if distrusts(error):
             yield _wrong(
@@ -50,23 +62,29 @@ def look(settings: Settings) -> Iterator[Finding]:
             )
             return
         yield Finding(
-            Check.FORGE, about, Level.UNREACHABLE, Reason.FORGE_UNREACHABLE,
+            Check.FORGE,
+            about,
+            Level.UNREACHABLE,
+            Reason.FORGE_UNREACHABLE,
             f"{api} does not answer ({type(error).__name__})",
             "see that the daemon's network reaches it, and commit_status.api_url",
-        )  # fmt: skip
+        )
 
 
 def _github(about: str, api: str, project: str, token: str) -> Finding:
     from github import Auth, Github, GithubException
 
     client = Github(
-        auth=Auth.Token(token), base_url=api, timeout=int(TIMEOUT), retry=None,
+        auth=Auth.Token(token),
+        base_url=api,
+        timeout=int(TIMEOUT),
+        retry=None,
         verify=named() or True,
-    )  # fmt: skip
+    )
     try:
-        found = client.get_repo(project)
+        repository = client.get_repo(project)
         scopes = client.oauth_scopes
-        pushes = found.permissions.push if found.permissions is not None else True
+        pushes = repository.permissions.push if repository.permissions is not None else True
     except GithubException as error:
         return _refused(about, api, error.status, "repo:status, or commit statuses: write")
     finally:
@@ -80,10 +98,13 @@ def _github(about: str, api: str, project: str, token: str) -> Finding:
         )
     if not pushes:
         return Finding(
-            Check.FORGE, about, Level.WARNING, Reason.MAY_NOT_PUSH,
+            Check.FORGE,
+            about,
+            Level.WARNING,
+            Reason.MAY_NOT_PUSH,
             "the token's user may not push to the project, which statuses need",
             "give that user the role Write, or the app the right commit statuses: write",
-        )  # fmt: skip
+        )
     return good(Check.FORGE, about, "the token is taken and sees the project")
 
 
@@ -93,39 +114,57 @@ def _gitlab(about: str, api: str, project: str, token: str) -> Finding:
 
     try:
         with Gitlab(
-            api, private_token=token, timeout=TIMEOUT, retry_transient_errors=False,
+            api,
+            private_token=token,
+            timeout=TIMEOUT,
+            retry_transient_errors=False,
             ssl_verify=named() or True,
-        ) as client:  # fmt: skip
-            found = client.projects.get(project)
-            rights = found.attributes.get("permissions") or {}
+        ) as client:
+            gitlab_project = client.projects.get(project)
+            rights = gitlab_project.attributes.get("permissions") or {}
     except GitlabError as error:
         return _refused(about, api, int(error.response_code or 0), "the scope api")
-    levels = [int((rights.get(k) or {}).get("access_level") or 0)
-              for k in ("project_access", "group_access")]  # fmt: skip
+    levels = [
+        int((rights.get(k) or {}).get("access_level") or 0)
+        for k in ("project_access", "group_access")
+    ]
     if rights and max(levels) < DEVELOPER:
         return Finding(
-            Check.FORGE, about, Level.WARNING, Reason.MAY_NOT_PUSH,
+            Check.FORGE,
+            about,
+            Level.WARNING,
+            Reason.MAY_NOT_PUSH,
             "the token's user has less than the role Developer in the project",
             "give the token or its user the role Developer",
-        )  # fmt: skip
+        )
     return good(Check.FORGE, about, "the token is taken and sees the project")
 
 
 def _refused(about: str, api: str, code: int, needs: str) -> Finding:
     match code:
         case 401:
-            return _wrong(about, Reason.TOKEN_REFUSED, f"{api} does not take the token",
-                          f"make a new one with {needs}")  # fmt: skip
+            return _wrong(
+                about,
+                Reason.TOKEN_REFUSED,
+                f"{api} does not take the token",
+                f"make a new one with {needs}",
+            )
         case 403 | 404:
             return _wrong(
-                about, Reason.PROJECT_HIDDEN, f"the token does not see the project ({code})",
+                about,
+                Reason.PROJECT_HIDDEN,
+                f"the token does not see the project ({code})",
                 f"mend commit_status.project, or give the token access to it, with {needs}",
-            )  # fmt: skip
+            )
         case _:
             return Finding(
-                Check.FORGE, about, Level.UNREACHABLE, Reason.FORGE_UNREACHABLE,
-                f"{api} answered {code}", "look again; see commit_status.api_url",
-            )  # fmt: skip
+                Check.FORGE,
+                about,
+                Level.UNREACHABLE,
+                Reason.FORGE_UNREACHABLE,
+                f"{api} answered {code}",
+                "look again; see commit_status.api_url",
+            )
 
 
 def _wrong(about: str, reason: Reason, message: str, mend: str) -> Finding:

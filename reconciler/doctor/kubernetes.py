@@ -62,11 +62,14 @@ def look_dag_rights(cluster: Cluster, namespace: str) -> Iterator[Finding]:
         yield good(Check.KUBERNETES, about, "the daemon may parse DAGs there before a switch")
         return
     yield Finding(
-        Check.KUBERNETES, about, Level.WARNING, Reason.RIGHTS_MISSING,
+        Check.KUBERNETES,
+        about,
+        Level.WARNING,
+        Reason.RIGHTS_MISSING,
         f"DAGs are not parsed before a switch: the daemon may not: {missing}",
         f"set verifyDags in the chart, list {namespace} in its airflowNamespaces and upgrade the "
         f"release of Groundcrew; or set kubernetes.verify_dags to false",
-    )  # fmt: skip
+    )
 
 
 def _missing(cluster: Cluster, namespace: str, rules: Rules) -> str:
@@ -88,18 +91,24 @@ def look_release(cluster: Cluster, settings: Settings, instance: Instance) -> It
     if not all(cluster.may(target.namespace, "list", "apps", kind) for kind in KINDS):
         return  # reported by look_rights
     labels = f"{TIER},release={target.release}"
-    found = [w for kind in KINDS for w in cluster.list(kind, target.namespace, labels)]
-    loading = [w for w in found if component_of(w) in instance.load_into]
+    workloads = [w for kind in KINDS for w in cluster.list(kind, target.namespace, labels)]
+    loading = [w for w in workloads if component_of(w) in instance.load_into]
     if not loading:
-        known = {labels_of(w).get("release", "") for kind in KINDS
-                 for w in cluster.list(kind, target.namespace, TIER)}  # fmt: skip
+        known = {
+            labels_of(w).get("release", "")
+            for kind in KINDS
+            for w in cluster.list(kind, target.namespace, TIER)
+        }
         there = f"; there are {', '.join(sorted(known))}" if known else ""
         yield Finding(
-            Check.KUBERNETES, about, Level.WRONG, Reason.RELEASE_MISSING,
+            Check.KUBERNETES,
+            about,
+            Level.WRONG,
+            Reason.RELEASE_MISSING,
             f"namespace {target.namespace} has no Deployment or StatefulSet of the release "
             f"{target.release} that loads builds (labels {labels}){there}",
             f"mend spec.kubernetes or spec.loadInto in {instance.place}, or install the release",
-        )  # fmt: skip
+        )
         return
     troubles = list(_connected(about, loading, settings, instance))
     yield from troubles
@@ -125,15 +134,23 @@ def _connected(
     mend = f"upgrade the release with what `groundcrew airflow-values {instance.name}` prints"
     if unmounted:
         yield Finding(
-            Check.KUBERNETES, about, Level.WARNING, Reason.SHARE_NOT_MOUNTED,
-            f"nothing is mounted at {share} in {', '.join(sorted(unmounted))}", mend,
-        )  # fmt: skip
+            Check.KUBERNETES,
+            about,
+            Level.WARNING,
+            Reason.SHARE_NOT_MOUNTED,
+            f"nothing is mounted at {share} in {', '.join(sorted(unmounted))}",
+            mend,
+        )
     if unset:  # a hint: an image may bring it, and an activation asks the pods for a proof
         words = f"the pod templates do not set PYTHONPATH to {loader} in {', '.join(sorted(unset))}"
         yield Finding(
-            Check.KUBERNETES, about, Level.WARNING, Reason.LOADER_NOT_SET,
-            f"{words}; unless its image does, no build is loaded there", mend,
-        )  # fmt: skip
+            Check.KUBERNETES,
+            about,
+            Level.WARNING,
+            Reason.LOADER_NOT_SET,
+            f"{words}; unless its image does, no build is loaded there",
+            mend,
+        )
 
 
 def spaces(settings: Settings, instances: Iterable[Instance]) -> list[tuple[str | None, str, bool]]:
@@ -141,6 +158,6 @@ def spaces(settings: Settings, instances: Iterable[Instance]) -> list[tuple[str 
     targets = [i.kubernetes for i in instances if i.kubernetes is not None]
     contexts = {t.context for t in targets}
     contexts |= {c for c in settings.kubernetes.clusters if c != IN_CLUSTER}
-    found = {(t.context, t.namespace, False) for t in targets}
-    found |= {(c, settings.kubernetes.jobs.namespace, True) for c in contexts}
-    return sorted(found, key=lambda one: (one[0] or "", one[1], one[2]))
+    namespaces = {(t.context, t.namespace, False) for t in targets}
+    namespaces |= {(c, settings.kubernetes.jobs.namespace, True) for c in contexts}
+    return sorted(namespaces, key=lambda one: (one[0] or "", one[1], one[2]))

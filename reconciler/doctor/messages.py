@@ -37,8 +37,12 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
         if "routes" not in settings.notify.model_fields_set:
             yield off(Check.NOTIFY, about, "no messages are sent", f"write its address into {path}")
             return
-        yield _wrong(about, Reason.SECRET_MISSING, f"there is no address in {path}",
-                     "write the webhook's address into that file")  # fmt: skip
+        yield _wrong(
+            about,
+            Reason.SECRET_MISSING,
+            f"there is no address in {path}",
+            "write the webhook's address into that file",
+        )
         return
     try:
         parts = urlsplit(url)
@@ -46,8 +50,12 @@ def look_route(settings: Settings, route: RouteSettings) -> Iterator[Finding]:
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), 0
     if not port or not parts.hostname:
-        yield _wrong(about, Reason.ADDRESS_WRONG, f"what is in {path} is no http or https address",
-                     "write the webhook's whole address, https://…, into that file")  # fmt: skip
+        yield _wrong(
+            about,
+            Reason.ADDRESS_WRONG,
+            f"what is in {path} is no http or https address",
+            "write the webhook's whole address, https://…, into that file",
+        )
         return
     if parts.hostname == SLACK and not _slack(parts.path):
         yield _wrong(
@@ -65,23 +73,34 @@ def _bot(settings: Settings, route: RouteSettings, about: str) -> Finding:
     """Check a route that uses a bot token, by asking Slack whether the token is valid."""
     path = settings.secrets_dir / route.secret / "token"
     if not read(path):
-        return _wrong(about, Reason.SECRET_MISSING, f"there is no token in {path}",
-                      "write the bot's token, xoxb-…, into that file")  # fmt: skip
+        return _wrong(
+            about,
+            Reason.SECRET_MISSING,
+            f"there is no token in {path}",
+            "write the bot's token, xoxb-…, into that file",
+        )
     answer = check_token(read(path))
     match answer.outcome:
         case Outcome.TAKEN:
-            words = f"Slack takes the token; whether it may write to {route.channel} is not known"
-            return good(Check.NOTIFY, about, f"{words}; nothing was sent")
+            message = f"Slack takes the token; whether it may write to {route.channel} is not known"
+            return good(Check.NOTIFY, about, f"{message}; nothing was sent")
         case Outcome.LATER:
             return Finding(
-                Check.NOTIFY, about, Level.UNREACHABLE, Reason.RECEIVER_UNREACHABLE,
+                Check.NOTIFY,
+                about,
+                Level.UNREACHABLE,
+                Reason.RECEIVER_UNREACHABLE,
                 f"Slack: {answer.words}",
                 "see that the daemon's network reaches slack.com, or set HTTPS_PROXY for the "
                 "daemon",
-            )  # fmt: skip
+            )
         case _:
-            return _wrong(about, Reason.TOKEN_REFUSED, answer.words,
-                          f"copy the app's Bot User OAuth Token into {path}")  # fmt: skip
+            return _wrong(
+                about,
+                Reason.TOKEN_REFUSED,
+                answer.words,
+                f"copy the app's Bot User OAuth Token into {path}",
+            )
 
 
 def _slack(path: str) -> bool:
@@ -104,16 +123,21 @@ def _reach(about: str, scheme: str, host: str, port: int) -> Finding:
                     pass
     except ssl.SSLCertVerificationError as error:
         return _wrong(
-            about, Reason.CERTIFICATE_WRONG, f"the certificate of {via}{host} is not trusted: "
-            f"{error.verify_message}", "renew it, or give the daemon its authority (SSL_CERT_FILE)",
-        )  # fmt: skip
+            about,
+            Reason.CERTIFICATE_WRONG,
+            f"the certificate of {via}{host} is not trusted: {error.verify_message}",
+            "renew it, or give the daemon its authority (SSL_CERT_FILE)",
+        )
     except OSError as error:
-        words = error.strerror or str(error) or type(error).__name__
+        detail = error.strerror or str(error) or type(error).__name__
         return Finding(
-            Check.NOTIFY, about, Level.UNREACHABLE, Reason.RECEIVER_UNREACHABLE,
-            f"{via}{host}:{port} does not answer: {words}",
+            Check.NOTIFY,
+            about,
+            Level.UNREACHABLE,
+            Reason.RECEIVER_UNREACHABLE,
+            f"{via}{host}:{port} does not answer: {detail}",
             "see that the daemon's network reaches it, or set HTTPS_PROXY for the daemon",
-        )  # fmt: skip
+        )
     return good(Check.NOTIFY, about, f"{via}{host}:{port} answers; nothing was sent")
 
 

@@ -18,8 +18,14 @@ from reconciler.store.errors import translating
 from reconciler.store.store import Store
 
 SKEW = 5.0  # seconds; half of the shortest useful lease
-REFUSED = ("password authentication", "no password supplied", "pg_hba", "does not exist",
-           "permission denied", "role ")  # fmt: skip
+REFUSED = (
+    "password authentication",
+    "no password supplied",
+    "pg_hba",
+    "does not exist",
+    "permission denied",
+    "role ",
+)
 
 
 def look_state(settings: Settings) -> Iterator[Finding]:
@@ -28,21 +34,28 @@ def look_state(settings: Settings) -> Iterator[Finding]:
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         yield Finding(
-            Check.STATE, str(path), Level.WRONG, Reason.STATE_UNWRITABLE,
-            f"{there} cannot be written", "give it to the daemon's user, or set state_dir "
+            Check.STATE,
+            str(path),
+            Level.WRONG,
+            Reason.STATE_UNWRITABLE,
+            f"{there} cannot be written",
+            "give it to the daemon's user, or set state_dir "
             "(GROUNDCREW_STATE_DIR); run this as the daemon's user",
-        )  # fmt: skip
+        )
         return
     kind, _ = mounted(there)
     troubles = []
     if not settings.database and kind in NETWORK:
         troubles.append(
             Finding(
-                Check.STATE, str(path), Level.WRONG, Reason.STATE_REMOTE,
+                Check.STATE,
+                str(path),
+                Level.WRONG,
+                Reason.STATE_REMOTE,
                 f"SQLite lies on {kind}, where its locks may not hold",
                 "put state_dir on a local disk or block volume, or use PostgreSQL (database)",
             )
-        )  # fmt: skip
+        )
     cache = settings.cache_dir
     disk = next(p for p in (cache, *cache.absolute().parents) if p.exists())
     usage = shutil.disk_usage(disk)
@@ -57,26 +70,28 @@ def look_database(settings: Settings) -> Iterator[Finding]:
     file = settings.database_file
     if file is not None and not file.exists():
         yield off(
-            Check.DATABASE, str(file), "there is none yet: no daemon has run with these settings",
+            Check.DATABASE,
+            str(file),
+            "there is none yet: no daemon has run with these settings",
             "start one with `groundcrew run`",
-        )  # fmt: skip
+        )
         return
     try:
         store = Store(settings.database_url)
     except Stalled as error:
-        words, _, mend = error.message.partition(": ")
-        yield Finding(Check.DATABASE, "database", Level.WRONG, error.reason, words, mend)
+        message, _, mend = error.message.partition(": ")
+        yield Finding(Check.DATABASE, "database", Level.WRONG, error.reason, message, mend)
         return
     about = store.engine.url.render_as_string(hide_password=True)
     try:
         yield from _ask(store, about, file is not None)
     except Retryable as error:
-        words = " ".join(error.message.split())
-        if any(mark in words for mark in REFUSED):
+        message = " ".join(error.message.split())
+        if any(mark in message for mark in REFUSED):
             mend = "mend user, password and name in the setting database, and its rights there"
-            yield Finding(Check.DATABASE, about, Level.WRONG, Reason.DATABASE_DENIED, words, mend)
+            yield Finding(Check.DATABASE, about, Level.WRONG, Reason.DATABASE_DENIED, message, mend)
         else:
-            yield failed(Check.DATABASE, about, Retryable(error.reason, words))
+            yield failed(Check.DATABASE, about, Retryable(error.reason, message))
     finally:
         store.close()
 
@@ -95,8 +110,8 @@ def _ask(store: Store, about: str, sqlite: bool) -> Iterator[Finding]:
         troubles.append(failed(Check.DATABASE, about, error))
     else:
         if version is None:
-            words = "it has no tables yet; the daemon makes them when it starts"
-            troubles.append(off(Check.DATABASE, about, words, "start one with `groundcrew run`"))
+            message = "it has no tables yet; the daemon makes them when it starts"
+            troubles.append(off(Check.DATABASE, about, message, "start one with `groundcrew run`"))
     yield from troubles
     if not troubles:
         leader = store.leader()
@@ -117,9 +132,13 @@ def _standing(about: str, said: str, sqlite: bool) -> Iterator[Finding]:
         )
     if not sqlite and said == "on":
         yield Finding(
-            Check.DATABASE, about, Level.WRONG, Reason.DATABASE_READ_ONLY, "it takes no writes",
+            Check.DATABASE,
+            about,
+            Level.WRONG,
+            Reason.DATABASE_READ_ONLY,
+            "it takes no writes",
             "name the primary in the setting database, not a standby",
-        )  # fmt: skip
+        )
 
 
 def _time(about: str, clock: float, began: float, ended: float) -> Finding:
@@ -128,10 +147,13 @@ def _time(about: str, clock: float, began: float, ended: float) -> Finding:
     if abs(skew) <= SKEW:
         return good(Check.CLOCK, about, f"this machine's clock agrees within {SKEW:.0f} s")
     return Finding(
-        Check.CLOCK, about, Level.WRONG, Reason.CLOCK_SKEW,
+        Check.CLOCK,
+        about,
+        Level.WRONG,
+        Reason.CLOCK_SKEW,
         f"the database's clock differs by {skew:+.1f} s from this machine's",
         "let both machines keep time by NTP; times of windows and heartbeats are compared",
-    )  # fmt: skip
+    )
 
 
 def known_share_id(settings: Settings) -> str:
@@ -167,11 +189,15 @@ def look_instance(settings: Settings, name: str) -> Iterator[Finding]:
     remote = record.processes.remote if record.current is not None else ""
     if remote:
         yield Finding(
-            Check.PROCESSES, about, Level.WARNING, Reason.READ_FROM_SHARE, remote,
+            Check.PROCESSES,
+            about,
+            Level.WARNING,
+            Reason.READ_FROM_SHARE,
+            remote,
             "give them a folder for packs on a local disk, see GROUNDCREW_LOCAL in docs/share.md",
-        )  # fmt: skip
+        )
     if not troubles and not record.processes.count:
         yield off(Check.PROCESSES, about, "no component has proven yet what it has loaded")
     elif not troubles and not remote:
-        words = f"{record.processes.count} processes have proven that they run what is recorded"
-        yield good(Check.PROCESSES, about, words)
+        summary = f"{record.processes.count} processes have proven that they run what is recorded"
+        yield good(Check.PROCESSES, about, summary)

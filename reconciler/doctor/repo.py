@@ -44,21 +44,24 @@ class Repo:
         """Check that the repo can be reached and read. Raises what reading it raises."""
         with tempfile.TemporaryDirectory(prefix="groundcrew-doctor-") as folder:
             source = Source(self._settings.git, Path(folder), self._settings.secrets_dir)
-            found = source.poll()
-        assert found is not None, "a first poll reads"
-        self._take(found)
-        revision = found.commit.revision[:SHORT]
-        counted = f"{len(found.environments)} environments and {len(found.instances)} instances"
-        words = f"branch {self._settings.git.branch} at {revision} has {counted}"
-        yield good(Check.GIT, self.url, words)
-        if found.findings:
-            first = found.findings[0]
+            parsed = source.poll()
+        assert parsed is not None, "a first poll reads"
+        self._take(parsed)
+        revision = parsed.commit.revision[:SHORT]
+        counted = f"{len(parsed.environments)} environments and {len(parsed.instances)} instances"
+        message = f"branch {self._settings.git.branch} at {revision} has {counted}"
+        yield good(Check.GIT, self.url, message)
+        if parsed.findings:
+            first = parsed.findings[0]
             yield Finding(
-                Check.GIT, self.url, Level.WARNING, Reason.DEFINITIONS_WRONG,
-                f"{len(found.findings)} mistakes in the definitions; the first is at "
+                Check.GIT,
+                self.url,
+                Level.WARNING,
+                Reason.DEFINITIONS_WRONG,
+                f"{len(parsed.findings)} mistakes in the definitions; the first is at "
                 f"{first.place}: {first.message}",
                 "mend what `groundcrew validate` says in a checkout",
-            )  # fmt: skip
+            )
 
     def _take(self, found: Definitions) -> None:
         self.known = Known(

@@ -31,7 +31,7 @@ def examine(tasks: Sequence[Task], ended: Callable[[Task], None] = lambda _: Non
     waiting = deque(enumerate(tasks))
     running: dict[int, float] = {}  # number → deadline
     answers: queue.Queue[tuple[int, list[Finding]]] = queue.Queue()
-    found: dict[int, list[Finding]] = {}
+    by_number: dict[int, list[Finding]] = {}
     while waiting or running:
         while waiting and len(running) < SIDE_BY_SIDE:
             number, task = waiting.popleft()
@@ -45,9 +45,9 @@ def examine(tasks: Sequence[Task], ended: Callable[[Task], None] = lambda _: Non
             findings = [_silent(tasks[number])]
         if running.pop(number, None) is None:
             continue  # an answer that came too late
-        found[number] = findings
+        by_number[number] = findings
         ended(tasks[number])
-    return [finding for number in sorted(found) for finding in found[number]]
+    return [finding for number in sorted(by_number) for finding in by_number[number]]
 
 
 def _run(number: int, task: Task, answers: queue.Queue[tuple[int, list[Finding]]]) -> None:
@@ -57,23 +57,26 @@ def _run(number: int, task: Task, answers: queue.Queue[tuple[int, list[Finding]]
     except GroundcrewError as error:
         findings.append(failed(task.check, task.object, error))
     except OSError as error:
-        words = f"{error.filename or task.object}: {error.strerror or type(error).__name__}"
+        message = f"{error.filename or task.object}: {error.strerror or type(error).__name__}"
         mend = "see the message; the daemon's user must be able to do this"
         findings.append(
-            Finding(task.check, task.object, Level.UNREACHABLE, Reason.SYSTEM_ERROR, words, mend)
+            Finding(task.check, task.object, Level.UNREACHABLE, Reason.SYSTEM_ERROR, message, mend)
         )
     except Exception as error:  # its text may contain a secret: only its name is kept
-        words = f"this check itself has failed: {type(error).__name__}"
+        message = f"this check itself has failed: {type(error).__name__}"
         mend = "report it with what `groundcrew --version` says"
         findings.append(
-            Finding(task.check, task.object, Level.WRONG, Reason.CHECK_FAILED, words, mend)
+            Finding(task.check, task.object, Level.WRONG, Reason.CHECK_FAILED, message, mend)
         )
     answers.put((number, findings))
 
 
 def _silent(task: Task) -> Finding:
     return Finding(
-        task.check, task.object, Level.UNREACHABLE, Reason.TIMED_OUT,
+        task.check,
+        task.object,
+        Level.UNREACHABLE,
+        Reason.TIMED_OUT,
         f"no answer within {task.seconds:.0f} s",
         "see that it runs, and that the daemon's machine reaches it",
-    )  # fmt: skip
+    )

@@ -19,20 +19,29 @@ def look(settings: BuilderSettings) -> Iterator[Finding]:
         yield good(Check.SANDBOX, ABOUT, "their commands are confined")
     elif settings.sandbox == "off":
         yield Finding(
-            Check.SANDBOX, ABOUT, Level.WARNING, Reason.SANDBOX_OFF,
+            Check.SANDBOX,
+            ABOUT,
+            Level.WARNING,
+            Reason.SANDBOX_OFF,
             "what teams wrote runs with all rights of the daemon's user: builder.sandbox is `off`",
             "set builder.sandbox (GROUNDCREW_BUILDER__SANDBOX) to `require`",
-        )  # fmt: skip
+        )
     elif settings.sandbox == "require":
         yield Finding(
-            Check.SANDBOX, ABOUT, Level.WRONG, Reason.SANDBOX_MISSING,
+            Check.SANDBOX,
+            ABOUT,
+            Level.WRONG,
+            Reason.SANDBOX_MISSING,
             f"the daemon does not start, as builder.sandbox is `require`: {reason}",
             "see the message; `apt-get install bubblewrap libseccomp2 util-linux` brings the parts",
-        )  # fmt: skip
+        )
     else:
         yield Finding(
-            Check.SANDBOX, ABOUT, Level.WRONG, Reason.SANDBOX_MISSING,
+            Check.SANDBOX,
+            ABOUT,
+            Level.WRONG,
+            Reason.SANDBOX_MISSING,
             f"what teams wrote runs with all rights of the daemon's user: {reason}",
             "see the message; `apt-get install bubblewrap libseccomp2 util-linux` brings the "
             "parts, and builder.sandbox = `require` refuses to run without them",
-        )  # fmt: skip
+        )

@@ -38,26 +38,29 @@ def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]
     about = str(root)
     if not root.is_dir():
         yield _wrong(
-            about, Reason.SHARE_MISSING, "it is not a directory",
+            about,
+            Reason.SHARE_MISSING,
+            "it is not a directory",
             "mount the share there, or set share (GROUNDCREW_SHARE)",
-        )  # fmt: skip
+        )
         return
     recorded = known()
     if recorded and marker.read(root) != recorded:  # nothing is written to an empty mount point
         yield _wrong(
-            about, Reason.SHARE_MISSING,
+            about,
+            Reason.SHARE_MISSING,
             f"its marker {marker.FILE} is missing or of another share than the records belong to",
             "mount the share there; if it was restored or moved: `groundcrew adopt-share`",
-        )  # fmt: skip
+        )
         return
     folder = temporary(root / "doctor")
     try:
         folder.mkdir()
     except OSError as error:
-        found = translated(error, "writing to it")
+        problem = translated(error, "writing to it")
         level = Level.WRONG if error.errno in DENIED else Level.UNREACHABLE
         mend = "mount it read-write, owned by the daemon's user; run this as the daemon's user"
-        yield Finding(Check.SHARE, about, level, found.reason, found.message, mend)
+        yield Finding(Check.SHARE, about, level, problem.reason, problem.message, mend)
         return
     troubles, skew = list[Finding](), list[Finding]()
     try:
@@ -65,8 +68,8 @@ def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]
             troubles += kept(about, folder)
         skew = _skew(about, folder)
     except OSError as error:
-        found = translated(error, "writing to it")
-        troubles.append(failed(Check.SHARE, about, found))
+        problem = translated(error, "writing to it")
+        troubles.append(failed(Check.SHARE, about, problem))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     kind, options = mounted(root)
@@ -76,8 +79,8 @@ def look(root: Path, known: Callable[[], str] = lambda: "") -> Iterator[Finding]
     yield from troubles
     if not troubles:
         room = f"{free / GIB:.1f} of {size / GIB:.1f} GiB are free"
-        words = f"it can be written; rename, fsync and flock work ({kind or 'unknown'}); {room}"
-        yield good(Check.SHARE, about, words)
+        message = f"it can be written; rename, fsync and flock work ({kind or 'unknown'}); {room}"
+        yield good(Check.SHARE, about, message)
     yield from skew
 
 
@@ -95,12 +98,12 @@ def _renames(about: str, folder: Path) -> Iterator[Finding]:
         temp.rename(path)
         sync_directory(folder)
         if path.read_bytes() != b"after" or temp.exists():
-            words = "a file replaced by rename reads back as it was before"
-            yield _wrong(about, Reason.RENAME_BROKEN, words, mend)
+            message = "a file replaced by rename reads back as it was before"
+            yield _wrong(about, Reason.RENAME_BROKEN, message, mend)
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            words = "O_EXCL makes a file that is there already"
-            yield _wrong(about, Reason.EXCLUSIVE_BROKEN, words, mend)
+            message = "O_EXCL makes a file that is there already"
+            yield _wrong(about, Reason.EXCLUSIVE_BROKEN, message, mend)
         except FileExistsError:
             pass
         one, other = folder / "one", folder / "other"
@@ -109,13 +112,13 @@ def _renames(about: str, folder: Path) -> Iterator[Finding]:
             write_file(each / "build.json", b"{}")
         try:
             one.rename(other)
-            words = "a directory can be renamed over one that is not empty"
-            yield _wrong(about, Reason.RENAME_BROKEN, words, mend)
+            message = "a directory can be renamed over one that is not empty"
+            yield _wrong(about, Reason.RENAME_BROKEN, message, mend)
         except OSError:
             pass
     except OSError as error:
-        found = translated(error, "writing, syncing and renaming")
-        yield _wrong(about, found.reason, found.message, mend)
+        problem = translated(error, "writing, syncing and renaming")
+        yield _wrong(about, problem.reason, problem.message, mend)
 
 
 def _locks(about: str, folder: Path) -> Iterator[Finding]:
@@ -131,8 +134,8 @@ def _locks(about: str, folder: Path) -> Iterator[Finding]:
         except BlockingIOError:
             pass
     except OSError as error:
-        words = f"flock does not work: {error.strerror}"
-        yield _wrong(about, Reason.LOCK_REFUSED, words, mend)
+        message = f"flock does not work: {error.strerror}"
+        yield _wrong(about, Reason.LOCK_REFUSED, message, mend)
     finally:
         for handle in handles:
             os.close(handle)
@@ -145,19 +148,24 @@ def _modes(about: str, folder: Path) -> Iterator[Finding]:
     mode = program.stat().st_mode & 0o777
     if mode & 0o555 != 0o555:
         yield _wrong(
-            about, Reason.MODES_LOST, f"a file written with mode 755 has mode {mode:o}",
+            about,
+            Reason.MODES_LOST,
+            f"a file written with mode 755 has mode {mode:o}",
             "mount so that modes are kept, or with file_mode=0755 and dir_mode=0755",
-        )  # fmt: skip
+        )
 
 
 def _open(about: str, root: Path) -> Iterator[Finding]:
     """Check that pods of other users can enter the share."""
     if root.stat().st_mode & 0o005 != 0o005:
         yield Finding(
-            Check.SHARE, about, Level.WARNING, Reason.NOT_WORLD_READABLE,
+            Check.SHARE,
+            about,
+            Level.WARNING,
+            Reason.NOT_WORLD_READABLE,
             "only its owner and group may enter it; an Airflow that runs as another user cannot",
             f"chmod o+rx {root}, or see that every Airflow runs with its group",
-        )  # fmt: skip
+        )
 
 
 def _mount(about: str, kind: str, options: tuple[str, ...]) -> Iterator[Finding]:
@@ -180,11 +188,14 @@ def _skew(about: str, folder: Path) -> list[Finding]:
         return []
     return [
         Finding(
-            Check.CLOCK, about, Level.WARNING, Reason.CLOCK_SKEW,
+            Check.CLOCK,
+            about,
+            Level.WARNING,
+            Reason.CLOCK_SKEW,
             f"the clock of the share's server differs by {skew:+.0f} s from this machine's",
             "let both keep time by NTP",
         )
-    ]  # fmt: skip
+    ]
 
 
 def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
@@ -193,20 +204,29 @@ def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
     if part >= FEW:
         return []
     level = Level.WRONG if part < LEAST else Level.WARNING
-    words = f"{part:.1%} of the space is left: {free / GIB:.1f} of {size / GIB:.1f} GiB"
-    return [Finding(check, about, level, Reason.FILLING, words, "make it larger, or free space; "
-                    "`groundcrew gc --dry-run` says what may go from the share")]  # fmt: skip
+    message = f"{part:.1%} of the space is left: {free / GIB:.1f} of {size / GIB:.1f} GiB"
+    return [
+        Finding(
+            check,
+            about,
+            level,
+            Reason.FILLING,
+            message,
+            "make it larger, or free space; "
+            "`groundcrew gc --dry-run` says what may go from the share",
+        )
+    ]
 
 
 def mounted(path: Path) -> tuple[str, tuple[str, ...]]:
     """Return the type and mount options of the file system that holds `path`, or ("", ())."""
     try:
         real = path.resolve()
-        found = [m for m in psutil.disk_partitions(all=True) if real.is_relative_to(m.mountpoint)]
+        mounts = [m for m in psutil.disk_partitions(all=True) if real.is_relative_to(m.mountpoint)]
     except OSError:
         return "", ()
-    if not found:
+    if not mounts:
         return "", ()
-    longest = max(len(m.mountpoint) for m in found)
-    mount = [m for m in found if len(m.mountpoint) == longest][-1]  # the last covers the others
+    longest = max(len(m.mountpoint) for m in mounts)
+    mount = [m for m in mounts if len(m.mountpoint) == longest][-1]  # the last covers the others
     return mount.fstype, tuple(mount.opts.split(","))

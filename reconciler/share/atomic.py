@@ -27,16 +27,16 @@ DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 def translated(error: OSError, what: str) -> GroundcrewError:
     """Return the expected error that corresponds to an OSError of the share."""
-    words = f"{what}: {error.strerror or error}"
+    message = f"{what}: {error.strerror or error}"
     if error.errno in FULL:
         return Retryable(
-            Reason.SHARE_FULL, f"{words}; free space on the share or run `groundcrew gc`"
+            Reason.SHARE_FULL, f"{message}; free space on the share or run `groundcrew gc`"
         )
     if error.errno in DENIED:
         return Retryable(
-            Reason.SHARE_UNWRITABLE, f"{words}; the daemon needs write access to the share"
+            Reason.SHARE_UNWRITABLE, f"{message}; the daemon needs write access to the share"
         )
-    return Retryable(Reason.SHARE_UNREACHABLE, words)
+    return Retryable(Reason.SHARE_UNREACHABLE, message)
 
 
 @contextmanager
@@ -143,10 +143,10 @@ def sweep(directory: Path, now: float | None = None, grace: float = 3600.0) -> i
     now = time.time() if now is None else now
     removed = 0
     try:
-        found = list(os.scandir(directory))
+        entries = list(os.scandir(directory))
     except FileNotFoundError:
         return 0
-    for entry in found:
+    for entry in entries:
         if not entry.name.startswith(TEMP):
             continue
         try:

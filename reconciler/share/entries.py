@@ -56,7 +56,7 @@ class Placed:
     whole: Pack | None = None
 
 
-class Store:
+class EntryStore:
     """Entries below a share's root."""
 
     def __init__(self, root: Path) -> None:

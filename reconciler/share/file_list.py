@@ -13,7 +13,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from reconciler.share.entries import Store, whole_path
+from reconciler.share.entries import EntryStore, whole_path
 from reconciler.share.packs import read_head, read_member
 from reconciler.share.schemas import BuildDocument
 
@@ -38,7 +38,7 @@ class Listed:
     files: tuple[tuple[str, int | None], ...]
 
 
-def own_files(store: Store, document: BuildDocument, begin: int, count: int) -> Listed:
+def own_files(store: EntryStore, document: BuildDocument, begin: int, count: int) -> Listed:
     """Return the definition's own files: jars, programs and others. Raises Absent or OSError."""
     digest = document.own_entry
     if digest is None:
@@ -46,18 +46,18 @@ def own_files(store: Store, document: BuildDocument, begin: int, count: int) -> 
     folder = store.entry(digest) / "files"
     if not folder.is_dir():
         raise Absent(f"store entry {digest[:12]} is not on the share")
-    found = sorted(
+    files = sorted(
         (path.relative_to(folder).as_posix(), path.stat().st_size)
         for here, _, names in os.walk(folder)
         for path in (Path(here, name) for name in names)
     )
     where = folder.relative_to(store.root).as_posix()
-    size = sum(size for _, size in found)
-    return Listed(where, len(found), size, tuple(found[begin : begin + count]))
+    size = sum(size for _, size in files)
+    return Listed(where, len(files), size, tuple(files[begin : begin + count]))
 
 
 def package_files(
-    store: Store, document: BuildDocument, name: str, likely: str, begin: int, count: int
+    store: EntryStore, document: BuildDocument, name: str, likely: str, begin: int, count: int
 ) -> Listed:
     """Return at most `count` files of a package in a build.json, from number `begin`.
 
@@ -75,7 +75,7 @@ def package_files(
     raise Absent(f"no store entry of the build has a RECORD of {name}")
 
 
-def _record(store: Store, digest: str, name: str) -> bytes | None:
+def _record(store: EntryStore, digest: str, name: str) -> bytes | None:
     """Return the RECORD of a package in an entry, or None if the entry has no such package."""
     for _ in range(2):  # between the two attempts an entry may be spread
         try:

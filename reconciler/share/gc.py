@@ -111,13 +111,13 @@ def _unused(
 ) -> tuple[list[str], list[str]]:
     """Return builds, and store entries and packs, that can be removed."""
     with translating("listing the builds"):
-        found = _builds(share)
-        rest = [b for b in found if b not in keep]
+        builds = _builds(share)
+        rest = [b for b in builds if b not in keep]
         with ThreadPoolExecutor(READERS) as pool:
             ages = pool.map(lambda b: now - share.build_path(b).stat().st_mtime, rest)
             old = [b for b, age in zip(rest, ages, strict=True) if age > max(grace, FRESH)]
             gone = set(old)
-            stay = [b for b in found if b not in gone]
+            stay = [b for b in builds if b not in gone]
             packs = pool.map(share.packs, stay)
             named = {f"{d}-{p.sha256}.pack" for one in packs for d, p in one.items()}
     for contents in sizes.contents(stay).values():
@@ -144,9 +144,9 @@ def _pointed(share: Share) -> set[str]:
         names = [e.name for e in os.scandir(share.root / "instances") if e.is_dir()]
     with ThreadPoolExecutor(READERS) as pool:
         pointers = list(pool.map(share.pointer, names))
-    found = [p for p in pointers if p is not None]
-    named = {n.build for p in found for n in p.builds.values()}
-    return named.union(*(p.dropped for p in found))  # it may not be recorded that these are retired
+    valid = [p for p in pointers if p is not None]
+    named = {n.build for p in valid for n in p.builds.values()}
+    return named.union(*(p.dropped for p in valid))  # it may not be recorded that these are retired
 
 
 def _builds(share: Share) -> list[str]:
@@ -184,7 +184,7 @@ def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[st
 
     A younger one may belong to a build in progress.
     """
-    found: list[str] = []
+    unnamed: list[str] = []
     with translating("listing the store"):
         for prefix in sorted(os.scandir(share.root / "store" / "sha256"), key=lambda e: e.name):
             for entry in os.scandir(prefix.path):
@@ -193,8 +193,8 @@ def _unnamed(share: Share, named: set[str], now: float, grace: float) -> list[st
                 if entry.name.removesuffix(".all") in named:
                     continue
                 if now - entry.stat().st_mtime > max(grace, FRESH):
-                    found.append(entry.name)
-    return sorted(found)
+                    unnamed.append(entry.name)
+    return sorted(unnamed)
 
 
 def _size(path: Path) -> int:

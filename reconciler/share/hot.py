@@ -56,11 +56,11 @@ def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) ->
     An existing pack that contains them is used again, unless it is much larger: its other files are
     those that some other build needs.
     """
-    found = files_of(entry)
-    wanted = _with_always(found, {*hot, *more})
-    sizes = [found[path][0] for path in set(hot) & found.keys()]
+    files = files_of(entry)
+    wanted = _with_always(files, {*hot, *more})
+    sizes = [files[path][0] for path in set(hot) & files.keys()]
     counted = Need(len(sizes), sum(sizes))
-    need = sum(found[path][0] for path in wanted if path in found)
+    need = sum(files[path][0] for path in wanted if path in files)
     usable = []
     for item in os.scandir(entry.parent):
         match = PACK.match(item.name)
@@ -78,7 +78,7 @@ def pack_entry(entry: Path, hot: Collection[str], more: Collection[str] = ()) ->
     temp = temporary(entry)
     try:
         failpoint("share.pack.before-write")
-        pack = write_pack(entry, found, wanted, temp)
+        pack = write_pack(entry, files, wanted, temp)
         failpoint("share.pack.before-rename")
         temp.rename(pack_path(entry, pack.sha256))
         sync_directory(entry.parent)

@@ -51,8 +51,8 @@ def collect_logs(share: Share, keys: Collection[str], now: float, grace: float) 
         if not folder.is_dir():
             return
         for entry in os.scandir(folder):
-            found = NAME.fullmatch(entry.name)
-            known = found is not None and found[1] in keys
+            match = NAME.fullmatch(entry.name)
+            known = match is not None and match[1] in keys
             if not known and now - entry.stat(follow_symlinks=False).st_mtime > grace:
                 share.check()
                 Path(entry.path).unlink(missing_ok=True)

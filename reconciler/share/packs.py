@@ -42,8 +42,8 @@ WINDOW = 4  # blocks that are prepared ahead
 READERS = 16  # files read at once, as a share handles them in parallel
 LEVEL = 6
 UNPACKED_INDEX_LIMIT = 64 << 20  # bytes
-SMALL = 512 << 10  # bytes up to which all of a pack is compressed by xz: see ADR 20
-APART = 1 << 20  # bytes from which a hot file is read from its own file: see ADR 20
+SMALL = 512 << 10  # bytes up to which all of a pack is compressed by xz: see ADR 18
+APART = 1 << 20  # bytes from which a hot file is read from its own file: see ADR 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,15 +171,15 @@ def read_head(path: Path) -> tuple[Pack, dict[str, Any]]:
 
 def read_member(path: Path, index: Mapping[str, Any], name: str) -> bytes:
     """Return one file of a pack whose index was read, or b"" if it is missing. Raises OSError."""
-    found = b""
+    content = b""
     with path.open("rb") as file:
         for block, offset in _stored(file, index):
             begin = 0
             for part, _, size, _ in block["parts"]:
                 if part == name:
-                    found += _checked(file, path, block, offset)[begin : begin + size]
+                    content += _checked(file, path, block, offset)[begin : begin + size]
                 begin += size
-    return found
+    return content
 
 
 def _stored(file: BinaryIO, index: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -250,7 +250,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
 
     Symlinks are refused with Stalled("UnsafeEntry").
     """
-    found = {}
+    files = {}
     for here, names, leaves in os.walk(folder):
         below = os.path.relpath(here, folder)
         prefix = "" if below == "." else f"{below}/"
@@ -262,9 +262,9 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
                 )
             if stat.S_ISREG(seen.st_mode):
                 mode = 0o755 if seen.st_mode & stat.S_IXUSR else 0o644
-                found[prefix + name] = (seen.st_size, mode)
-    found.pop("entry.json", None)
-    return found
+                files[prefix + name] = (seen.st_size, mode)
+    files.pop("entry.json", None)
+    return files
 
 
 def _blocks(files: Sequence[tuple[str, int, int]], apart: int | None) -> Iterator[_Block]:
@@ -350,11 +350,11 @@ def parents_of(files: Collection[str]) -> set[str]:
 
 
 def _with_parents(folders: Collection[str]) -> set[str]:
-    found = set(folders)
+    all_folders = set(folders)
     for folder in folders:
         while folder := folder.rpartition("/")[0]:
-            found.add(folder)
-    return found - {""}
+            all_folders.add(folder)
+    return all_folders - {""}
 
 
 def _folders(files: Collection[str], made: AbstractSet[str]) -> list[str]:

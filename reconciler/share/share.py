@@ -33,7 +33,7 @@ from reconciler.share.atomic import (
     translating,
     write_file,
 )
-from reconciler.share.entries import MANIFEST_LIMIT, Store, copy_file, read_document
+from reconciler.share.entries import MANIFEST_LIMIT, EntryStore, copy_file, read_document
 from reconciler.share.hot import HOT, Need, hot_json, hot_packs, pack_entry
 from reconciler.share.packs import Pack
 from reconciler.share.schemas import BuildDocument, HotDocument, PointerDocument, ReportDocument
@@ -85,7 +85,7 @@ class Pointer:
         return (self.builds[chosen].build, chosen) if chosen in self.builds else None
 
 
-class Share(Store):
+class Share(EntryStore):
     """Directory that every Airflow pod mounts."""
 
     def __init__(self, root: Path) -> None:
@@ -119,8 +119,8 @@ class Share(Store):
         """Return the file system's (size, space for the daemon) in bytes; may hang."""
         self.require()
         with translating("looking how full the share is"):
-            found = os.statvfs(self.root)
-        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+            stats = os.statvfs(self.root)
+        return stats.f_blocks * stats.f_frsize, stats.f_bavail * stats.f_frsize
 
     def require(self) -> None:
         """Raise Retryable("ShareMissing") if the prepared share is not there any more."""
@@ -176,10 +176,10 @@ class Share(Store):
 
     def build(self, build_id: str) -> BuildDocument | None:
         """Return the build.json of a complete build whose store entries all exist."""
-        found = read_document(self.build_path(build_id) / "build.json", BuildDocument)
-        if found is None or found.build != build_id:
+        document = read_document(self.build_path(build_id) / "build.json", BuildDocument)
+        if document is None or document.build != build_id:
             return None
-        return found if all(map(self.has, found.entries)) else None
+        return document if all(map(self.has, document.entries)) else None
 
     def on_path(self, build_id: str) -> list[str]:
         """Return the store entries that a complete build puts on sys.path, in order."""
@@ -335,11 +335,13 @@ class Share(Store):
 
     def pointer(self, instance: str) -> Pointer | None:
         """Return an instance's pointer, or None if it is missing or invalid."""
-        found = read_document(self.instance_path(instance) / "pointer.json", PointerDocument)
-        if found is None:
+        document = read_document(self.instance_path(instance) / "pointer.json", PointerDocument)
+        if document is None:
             return None
-        entries = {k: Named(v.build, v.abi, v.airflow, v.listing) for k, v in found.builds.items()}
-        return Pointer(instance, tuple(found.load_into), entries, tuple(found.dropped))
+        entries = {
+            k: Named(v.build, v.abi, v.airflow, v.listing) for k, v in document.builds.items()
+        }
+        return Pointer(instance, tuple(document.load_into), entries, tuple(document.dropped))
 
     def points(
         self,

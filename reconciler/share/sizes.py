@@ -49,8 +49,8 @@ class Sizes:
         wanted = list(builds)
         unknown = [b for b in wanted if b not in self._contents]
         with ThreadPoolExecutor(READERS) as pool:
-            found = dict(zip(unknown, pool.map(self._read, unknown), strict=True))
-        known = {build: contents for build, contents in found.items() if contents is not None}
+            loaded = dict(zip(unknown, pool.map(self._read, unknown), strict=True))
+        known = {build: contents for build, contents in loaded.items() if contents is not None}
         with self._lock:
             self._contents.update(known)
             return {b: self._contents[b] for b in wanted if b in self._contents}
@@ -78,18 +78,18 @@ class Sizes:
 
     def _measure(self) -> None:
         """Measure the bytes of every entry and pack."""
-        found: dict[str, str] = {}
+        paths: dict[str, str] = {}
         with translating("listing the store"):
             for prefix in os.scandir(self._share.root / "store" / "sha256"):
                 for entry in os.scandir(prefix.path):
                     if any(kind.match(entry.name) for kind in (HEX, PACK, WHOLE)):
-                        found[intern(entry.name.removesuffix(".all"))] = entry.path
-        unknown = [name for name in found if name not in self._bytes]
+                        paths[intern(entry.name.removesuffix(".all"))] = entry.path
+        unknown = [name for name in paths if name not in self._bytes]
         with ThreadPoolExecutor(READERS) as pool:
-            sizes = dict(zip(unknown, pool.map(_bytes, map(found.get, unknown)), strict=True))
+            sizes = dict(zip(unknown, pool.map(_bytes, map(paths.get, unknown)), strict=True))
         with self._lock:
             self._bytes.update(sizes)
-            for gone in self._bytes.keys() - found.keys():
+            for gone in self._bytes.keys() - paths.keys():
                 del self._bytes[gone]
 
     def _read(self, build: str) -> Contents | None:
@@ -102,13 +102,13 @@ class Sizes:
 def _bytes(path: str | None) -> int:
     """Return the bytes of a pack, or of an entry as it records them; 0 if it is gone."""
     assert path is not None, "it was listed"
-    place = Path(path)
+    location = Path(path)
     try:
-        if place.suffix in (".pack", ".all"):
-            return place.stat().st_size
+        if location.suffix in (".pack", ".all"):
+            return location.stat().st_size
     except FileNotFoundError:
         return 0
-    described = read_document(place / ENTRY, EntryDocument)
+    described = read_document(location / ENTRY, EntryDocument)
     return described.bytes or 0 if described is not None else 0
 
 

@@ -44,9 +44,9 @@ def _refuse(constant: str) -> NoReturn:
 def parse(kind: type[R], document: str) -> R:
     """Return the record in a JSON document. Raises ValueError if it is not of this kind."""
     try:
-        found: R = _adapter(cast("Any", kind)).validate_json(document)
+        record: R = _adapter(cast("Any", kind)).validate_json(document)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[:3]
-        words = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
-        raise ValueError("; ".join(words)) from error
-    return found
+        mistakes = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+        raise ValueError("; ".join(mistakes)) from error
+    return record

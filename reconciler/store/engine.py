@@ -20,9 +20,12 @@ PATIENCE = {
     "statement_timeout": 30_000,
 }
 REACH = {  # so that a server that vanished is detected; in seconds, the last in milliseconds
-    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-}  # fmt: skip
+}
 UNKNOWN = (
     "the setting database (GROUNDCREW_DATABASE) is no address that can be used ({}): write "
     "postgresql+psycopg://USER@HOST/NAME and install the extra postgresql (psycopg), or leave it "

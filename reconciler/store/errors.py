@@ -47,7 +47,7 @@ def translating(url: str) -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise DatabaseUnavailable("the connection to the database was cut") from error
-        if any(words in str(error.orig) for words in DAMAGED):
+        if any(mark in str(error.orig) for mark in DAMAGED):
             raise Stalled(
                 Reason.DATABASE_DAMAGED,
                 f"{url} is damaged or no database ({error.orig}); move it away: an empty database "

@@ -58,10 +58,10 @@ class Outbox(ABC):
     def notified(self) -> int:
         """Return the id of the last event that was considered for messages."""
         with self._reading() as connection:
-            found = connection.execute(
+            last_id = connection.execute(
                 select(schema.meta.c.value).where(schema.meta.c.key == "notified")
             ).scalar()
-            return int(found or 0)
+            return int(last_id or 0)
 
     def pending(self, limit: int = 50, route: str = "") -> list[Message]:
         """Return messages to send, oldest first; of all routes unless one is named."""

@@ -55,7 +55,7 @@ class Reader:
             if not whole and count is not None and count == self._count:
                 return self._records
             tables = (self._environments, self._instances, self._builds)
-            changed = [found.read(connection, whole=whole) for found in tables]
+            changed = [table.read(connection, whole=whole) for table in tables]
         changed.append(self._take_repo(repo))
         self._count = count
         if any(changed):
@@ -100,9 +100,9 @@ class Reader:
     def _take_repo(self, text: str) -> bool:
         if text == self._repo[0]:
             return False
-        found = rows.repo_state(text)
-        same = found == self._repo[1]
-        self._repo = (text, self._repo[1] if same else found)
+        state = rows.repo_state(text)
+        same = state == self._repo[1]
+        self._repo = (text, self._repo[1] if same else state)
         return not same
 
 
@@ -130,8 +130,8 @@ class _Rows:
         if not self._rows or whole:
             return self._take_all(connection)
         table = self.table
-        found = connection.execute(select(table.c.key, table.c.version)).all()
-        versions: dict[str, int] = {row.key: row.version for row in found}
+        stored = connection.execute(select(table.c.key, table.c.version)).all()
+        versions: dict[str, int] = {row.key: row.version for row in stored}
         changed = [k for k, v in versions.items() if k not in self._rows or self._rows[k][0] != v]
         gone = self._drop(versions)
         return self._take_some(connection, changed) or gone
@@ -159,9 +159,9 @@ class _Rows:
         self.lost.discard(key)
 
     def _take_all(self, connection: Connection) -> bool:
-        found = connection.execute(select(self.table)).all()
-        gone = self._drop({row.key: True for row in found})
-        return self._take(connection, found) or gone
+        stored = connection.execute(select(self.table)).all()
+        gone = self._drop({row.key: True for row in stored})
+        return self._take(connection, stored) or gone
 
     def _take_some(self, connection: Connection, keys: list[str]) -> bool:
         """Read the rows of `keys`; return True if one has changed."""

@@ -41,12 +41,12 @@ class Runtimes:
 
     def get(self, connection: Connection, digest: str) -> Runtime:
         """Return the runtime with this digest."""
-        found = self._known.get(digest)
-        if found is None:
+        runtime = self._known.get(digest)
+        if runtime is None:
             table = schema.runtimes
             query = select(table.c.document).where(table.c.digest == digest)
-            found = self._known[digest] = parse(Runtime, connection.execute(query).scalar_one())
-        return found
+            runtime = self._known[digest] = parse(Runtime, connection.execute(query).scalar_one())
+        return runtime
 
 
 def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Runtimes) -> Any:
@@ -65,13 +65,13 @@ def _as_now(document: str) -> str:
     """
     if '"baseline":[[' not in document and '"wait":"' not in document:
         return document
-    found = json.loads(document)
-    if isinstance(found.get("wait"), str):
-        found["wait"] = {"on": None, "message": found["wait"]} if found["wait"] else None
-    for activation in filter(None, (found.get("activation"), found.get("last"))):
+    record = json.loads(document)
+    if isinstance(record.get("wait"), str):
+        record["wait"] = {"on": None, "message": record["wait"]} if record["wait"] else None
+    for activation in filter(None, (record.get("activation"), record.get("last"))):
         pairs = activation["baseline"]
         activation["baseline"] = [x[0] if isinstance(x, list) else x for x in pairs]
-    return json.dumps(found)
+    return json.dumps(record)
 
 
 def read(
@@ -89,8 +89,8 @@ def load(
     connection: Connection, table: Table, kind: type[Any], runtimes: Runtimes
 ) -> tuple[dict[str, Any], set[str]]:
     """Return every record of a table by key, and the keys of those that cannot be read."""
-    found = connection.execute(select(table)).all()
-    records = {row.key: read(connection, table, kind, row, runtimes) for row in found}
+    rows = connection.execute(select(table)).all()
+    records = {row.key: read(connection, table, kind, row, runtimes) for row in rows}
     lost = {key for key, record in records.items() if record is None}
     return {key: record for key, record in records.items() if record is not None}, lost
 
@@ -150,8 +150,8 @@ def _put_runtime(connection: Connection, runtime: Runtime | None) -> str:
 
 def meta(connection: Connection, key: str) -> str | None:
     """Return a named text, or None."""
-    found = connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
-    return str(found) if found is not None else None
+    text = connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
+    return str(text) if text is not None else None
 
 
 def set_meta(connection: Connection, key: str, value: str) -> None:

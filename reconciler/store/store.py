@@ -123,17 +123,17 @@ class Store(Outbox):
         Retryable("SchemaTooOld") before one of this version has migrated them, and
         Stalled("SchemaTooNew") as `migrate` does.
         """
-        found = self.schema()
-        if found is None:
+        version = self.schema()
+        if version is None:
             raise Retryable(
                 Reason.NO_RECORDS,
                 "the daemon has not written any records yet; look again in a moment, or start one "
                 "with `groundcrew run`",
             )
-        if found < SCHEMA:
+        if version < SCHEMA:
             raise Retryable(
                 Reason.SCHEMA_TOO_OLD,
-                f"the records have schema {found} of an earlier Groundcrew; a daemon of this "
+                f"the records have schema {version} of an earlier Groundcrew; a daemon of this "
                 f"version brings them to {SCHEMA} as it starts",
             )
 
@@ -142,14 +142,14 @@ class Store(Outbox):
 
         Raises Stalled("SchemaTooNew").
         """
-        found = self._schema_version()
-        if found is not None and found > SCHEMA:
+        version = self._schema_version()
+        if version is not None and version > SCHEMA:
             raise Stalled(
                 Reason.SCHEMA_TOO_NEW,
-                f"the database has schema {found}, this version knows {SCHEMA}: it was used by a "
+                f"the database has schema {version}, this version knows {SCHEMA}: it was used by a "
                 f"newer Groundcrew; upgrade, or restore a backup",
             )
-        return found
+        return version
 
     def _schema_version(self) -> str | None:
         with self._reading() as connection:
@@ -245,7 +245,7 @@ class Store(Outbox):
         with self._reading() as connection:
             state = rows.repo_state(rows.meta(connection, "repo"))
             runtimes = rows.Runtimes()
-            found = {
+            loaded = {
                 table: rows.load(connection, table, kind, runtimes)
                 for table, kind in (
                     (schema.environments, EnvironmentRecord),
@@ -254,10 +254,10 @@ class Store(Outbox):
                 )
             }
             return Records(
-                environments=found[schema.environments][0],
-                instances=found[schema.instances][0],
-                builds=found[schema.builds][0],
-                unreadable=rows.named({table: lost for table, (_, lost) in found.items()}),
+                environments=loaded[schema.environments][0],
+                instances=loaded[schema.instances][0],
+                builds=loaded[schema.builds][0],
+                unreadable=rows.named({table: lost for table, (_, lost) in loaded.items()}),
                 accepted_revision=state.accepted_revision,
                 prune_confirmed=state.prune_confirmed,
                 source_problem=state.source_problem,
@@ -305,12 +305,12 @@ class Store(Outbox):
         """Return the saved lock for this recipe and runtime, or None."""
         table = schema.locks
         with self._reading() as connection:
-            found = connection.execute(
+            text = connection.execute(
                 select(table.c.text).where(
                     table.c.recipe_digest == recipe_digest, table.c.runtime_key == runtime_key
                 )
             ).scalar()
-            return str(found) if found is not None else None
+            return str(text) if text is not None else None
 
     def named(self, key: str) -> str | None:
         """Return a named text saved by another package, or None if it was never set."""
@@ -367,11 +367,18 @@ class Store(Outbox):
         with self._reading() as connection:
             return [
                 Event(
-                    r.at, r.kind, r.object, r.team, r.reason, r.message, r.revision,
-                    json.loads(r.data), r.id,
+                    r.at,
+                    r.kind,
+                    r.object,
+                    r.team,
+                    r.reason,
+                    r.message,
+                    r.revision,
+                    json.loads(r.data),
+                    r.id,
                 )
                 for r in connection.execute(query)
-            ]  # fmt: skip
+            ]
 
     def last_event_id(self) -> int:
         """Return the id of the newest event, or 0 if there is none."""

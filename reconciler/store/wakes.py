@@ -44,8 +44,8 @@ def listen(engine: Engine, hear: Callable[[str], None], stop: threading.Event) -
                 link.execute(f"LISTEN {CHANNEL}")
                 hear(POLL)  # for messages sent while nobody listened
                 while not stop.is_set():
-                    for found in link.notifies(timeout=SILENCE, stop_after=1):
-                        hear(found.payload)
+                    for notification in link.notifies(timeout=SILENCE, stop_after=1):
+                        hear(notification.payload)
         except psycopg.Error as error:
             log.info("wake-ups are not heard for a while: %s", type(error).__name__)
             stop.wait(AGAIN)

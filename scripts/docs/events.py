@@ -186,5 +186,5 @@ def page() -> str:
             keys = ", ".join(f"`{key}`" for key in kind.data)
             parts.append(f"| `{name}` | {kind.means} | {keys} |\n")
     parts.append("\n## Data\n\n| key | is |\n|---|---|\n")
-    parts.extend(f"| `{key}` | {words} |\n" for key, words in DATA.items())
+    parts.extend(f"| `{key}` | {meaning} |\n" for key, meaning in DATA.items())
     return "".join(parts)

@@ -40,16 +40,16 @@ def page() -> str:
 def _section(path: str, model: type[BaseModel], sections: list[str], table: str = "") -> None:
     """Append a table of a model's own settings, then one for each nested model."""
     title = f"`[{table or path}]`" if path else "Top level"
-    words = " ".join((model.__doc__ or "").split()) if path else "Before the first section."
-    lines = [f"\n## {title}\n\n{words}\n"]
+    description = " ".join((model.__doc__ or "").split()) if path else "Before the first section."
+    lines = [f"\n## {title}\n\n{description}\n"]
     lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
     inner: list[tuple[str, type[BaseModel], str]] = []
     for name, field in model.model_fields.items():
         key = f"{path}.{name}" if path else name
-        found = _model_in(field.annotation)
-        if found is not None:
-            inner.append((key, *found))
-            if not found[1]:
+        nested = _model_in(field.annotation)
+        if nested is not None:
+            inner.append((key, *nested))
+            if not nested[1]:
                 continue
         lines.append(_row(key, name, field))
     sections.append("\n".join(lines) + "\n")
@@ -59,9 +59,9 @@ def _section(path: str, model: type[BaseModel], sections: list[str], table: str 
 
 
 def _row(key: str, name: str, field: FieldInfo) -> str:
-    words = " ".join((field.description or "").split()).replace("|", "\\|")
-    words = re.sub(r"<(?=[^`]*(?:`[^`]*`[^`]*)*$)", "&lt;", words)  # not a tag; in code it stays
-    cells = [f"`{name}`", _type(field.annotation), _default(key, field), words]
+    text = " ".join((field.description or "").split()).replace("|", "\\|")
+    text = re.sub(r"<(?=[^`]*(?:`[^`]*`[^`]*)*$)", "&lt;", text)  # not a tag; in code it stays
+    cells = [f"`{name}`", _type(field.annotation), _default(key, field), text]
     return "| " + " | ".join(cells) + " |"
 
 

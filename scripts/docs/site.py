@@ -44,8 +44,8 @@ def _expanded(entry: Any, pages: list[str]) -> Any:
     if isinstance(entry, list):
         return [_expanded(one, pages) for one in entry]
     if isinstance(entry, str) and entry.endswith("/"):
-        found = [page for page in pages if page.startswith(entry)]
-        return sorted(found, key=lambda page: (not page.endswith("README.md"), page))
+        directory_pages = [page for page in pages if page.startswith(entry)]
+        return sorted(directory_pages, key=lambda page: (not page.endswith("README.md"), page))
     return entry
 
 
@@ -62,8 +62,8 @@ def _leaves(entry: Any) -> Iterator[str]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each file and directory outside docs/ that a page links to."""
     for page in [f for f in files if f.is_documentation_page()]:
-        for found in LINK.findall(page.content_string):
-            target = _outside(page.src_uri, found)
+        for link in LINK.findall(page.content_string):
+            target = _outside(page.src_uri, link)
             if target is not None:
                 _add(files, config, target)
     return files
@@ -93,8 +93,8 @@ def _tracked(target: Path) -> Iterable[Path]:
     """Return the files of a directory, without Python's caches and hidden files."""
     if target.is_file():
         return []
-    found = (p for p in sorted(target.rglob("*")) if p.is_file())
-    return [p for p in found if "__pycache__" not in p.parts and not p.name.startswith(".")]
+    paths = (p for p in sorted(target.rglob("*")) if p.is_file())
+    return [p for p in paths if "__pycache__" not in p.parts and not p.name.startswith(".")]
 
 
 def _uri(target: Path) -> str:

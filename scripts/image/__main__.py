@@ -50,10 +50,10 @@ class Failed(Exception):
 
 def run(*command: str | Path, where: Path = HERE, **variables: str) -> str:
     """Run a command and return its standard output. Raises Failed."""
-    words = [str(word) for word in command]
+    argv = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words,
+            argv,
             cwd=where,
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
@@ -62,12 +62,12 @@ def run(*command: str | Path, where: Path = HERE, **variables: str) -> str:
             check=False,
         )
     except FileNotFoundError as error:
-        raise Failed(f"{words[0]} is not installed: apt-get install {words[0]}") from error
+        raise Failed(f"{argv[0]} is not installed: apt-get install {argv[0]}") from error
     except subprocess.TimeoutExpired as error:
-        raise Failed(f"{words[0]} did not end within {STEP:.0f} s") from error
+        raise Failed(f"{argv[0]} did not end within {STEP:.0f} s") from error
     if done.returncode != 0:
         sys.stderr.write(done.stdout)
-        raise Failed(f"{' '.join(words[:4])} … ended with {done.returncode}")
+        raise Failed(f"{' '.join(argv[:4])} … ended with {done.returncode}")
     return done.stdout.strip()
 
 
@@ -110,10 +110,10 @@ class Buildah:
 
 def base_name() -> str:
     """Return the image name in the Dockerfile's FROM."""
-    found = re.search(r"^ARG BASE=(\S+)$", (HERE / "Dockerfile").read_text(), re.MULTILINE)
-    if found is None:
+    match = re.search(r"^ARG BASE=(\S+)$", (HERE / "Dockerfile").read_text(), re.MULTILINE)
+    if match is None:
         raise Failed("the Dockerfile names no BASE")
-    return found[1]
+    return match[1]
 
 
 def cache() -> Path:
@@ -149,8 +149,8 @@ def slim(root: Path) -> None:
         for path in [p for p in (share / name).rglob("*") if not p.is_dir()]:
             if path.name != "copyright":
                 path.unlink()
-    for place in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
-        for path in [p for p in (root / place).rglob("*") if not p.is_dir()]:
+    for directory in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
+        for path in [p for p in (root / directory).rglob("*") if not p.is_dir()]:
             path.unlink()
     for name in ("hostname", "resolv.conf", "machine-id", "apt/sources.list"):
         (root / "etc" / name).unlink(missing_ok=True)
@@ -176,25 +176,25 @@ def stand_in(buildah: Buildah, name: str) -> None:
 
 def build(buildah: Buildah, tag: str, *, pull: bool) -> str:
     """Build the image; return its id."""
-    words = ["--format", "docker", "--isolation", os.environ.get("BUILDAH_ISOLATION", "chroot")]
-    words += ["--network", "host", "--quiet"]
-    words += [] if pull else ["--pull-never"]
+    options = ["--format", "docker", "--isolation", os.environ.get("BUILDAH_ISOLATION", "chroot")]
+    options += ["--network", "host", "--quiet"]
+    options += [] if pull else ["--pull-never"]
     for label, value in labels().items():
-        words += ["--label", f"org.opencontainers.image.{label}={value}"]
+        options += ["--label", f"org.opencontainers.image.{label}={value}"]
     with tempfile.TemporaryDirectory() as secret:
         for name, path in machine.secrets(Path(secret)):
-            words += ["--secret", f"id={name},src={path}"]
-        return buildah("build", *words, "--tag", tag, "--file", HERE / "Dockerfile", HERE)
+            options += ["--secret", f"id={name},src={path}"]
+        return buildah("build", *options, "--tag", tag, "--file", HERE / "Dockerfile", HERE)
 
 
 def labels() -> dict[str, str]:
     """Return the image's labels: its version, and its commit if that is known."""
-    found = {"version": version()}
+    image_labels = {"version": version()}
     git = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
     done = subprocess.run(git, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode == 0:
-        found["revision"] = done.stdout.strip()
-    return found
+        image_labels["revision"] = done.stdout.strip()
+    return image_labels
 
 
 def version() -> str:

@@ -30,14 +30,14 @@ def secrets(directory: Path) -> list[tuple[str, Path]]:
     """Write the build's secrets below `directory`; return their names and files."""
     bundle = ca_bundle()
     wanted = {"pip": pip_conf(bundle), "apt": apt_conf(bundle), "sources": sources()}
-    found = [("ca", bundle)] if bundle else []
+    files = [("ca", bundle)] if bundle else []
     for name, text in wanted.items():
         if text:
             path = directory / name
             path.touch(mode=0o600)
             path.write_text(text)
-            found.append((name, path))
-    return found
+            files.append((name, path))
+    return files
 
 
 def ca_bundle() -> Path | None:
@@ -51,14 +51,14 @@ def ca_bundle() -> Path | None:
 
 def pip_conf(bundle: Path | None) -> str:
     """Return a pip.conf with this machine's indexes, or "" if it has none of its own."""
-    found = _pip_settings()
+    settings = _pip_settings()
     index = next((os.environ[name] for name in INDEXES if os.environ.get(name)), None)
     if index:
-        found["index-url"] = index
-    found["find-links"] = " ".join(
-        place for place in found.get("find-links", "").split() if "://" in place
+        settings["index-url"] = index
+    settings["find-links"] = " ".join(
+        location for location in settings.get("find-links", "").split() if "://" in location
     )
-    lines = [f"{key} = {' '.join(value.split())}" for key, value in found.items() if value]
+    lines = [f"{key} = {' '.join(value.split())}" for key, value in settings.items() if value]
     if bundle:
         lines.append(f"cert = {INSIDE / 'ca'}")
     return "\n".join(["[global]", "timeout = 60", *lines, ""]) if lines else ""
@@ -67,16 +67,16 @@ def pip_conf(bundle: Path | None) -> str:
 def _pip_settings() -> dict[str, str]:
     """Return pip's settings for PIP_KEYS; variables override `install`, then `global`."""
     ranks = {"global": 0, "install": 1, ":env:": 2}
-    found: dict[str, tuple[int, str]] = {}
+    ranked: dict[str, tuple[int, str]] = {}
     for line in _say([sys.executable, "-m", "pip", "config", "list"]).splitlines():
         match = PIP_LINE.match(line)
         if match is None or match["key"] not in PIP_KEYS or match["section"] not in ranks:
             continue
         value = str(ast.literal_eval(match["value"]))
         rank = ranks[match["section"]]
-        if rank >= found.get(match["key"], (0, ""))[0]:
-            found[match["key"]] = (rank, value)
-    return {key: value for key, (_, value) in found.items()}
+        if rank >= ranked.get(match["key"], (0, ""))[0]:
+            ranked[match["key"]] = (rank, value)
+    return {key: value for key, (_, value) in ranked.items()}
 
 
 # ---------------------------------------------------------------------------------------------- apt
@@ -111,9 +111,9 @@ def _targets() -> list[tuple[str, str, str]]:
     apt lists them only after it has read the package lists; if those were removed, they are read
     here into a temporary directory.
     """
-    found = _indexed([])
-    if found or os.geteuid() != 0:
-        return found
+    targets = _indexed([])
+    if targets or os.geteuid() != 0:
+        return targets
     with tempfile.TemporaryDirectory() as lists:
         elsewhere = ["-o", f"Dir::State::Lists={lists}", "-o", "APT::Sandbox::User=root"]
         _say(["apt-get", *elsewhere, "update", "-qq"])

@@ -13,9 +13,9 @@ from tests.harness.pages import Served
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Yield twelve instances, in every state."""
-    found = Served(tmp_path_factory.mktemp("served"), 12)
-    yield found
-    found.stop()
+    server = Served(tmp_path_factory.mktemp("served"), 12)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")

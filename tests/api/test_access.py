@@ -47,9 +47,9 @@ def sign_in(client: httpx.Client, token: str) -> httpx.Response:
 
 def secret(client: httpx.Client, page: str = "/login") -> str:
     """Return the secret in the forms of a page."""
-    found = re.search(r'name="csrf" value="([^"]+)"', client.get(page).text)
-    assert found is not None
-    return found[1]
+    match = re.search(r'name="csrf" value="([^"]+)"', client.get(page).text)
+    assert match is not None
+    return match[1]
 
 
 # ----------------------------------------------------------------------------------------- the API
@@ -82,8 +82,10 @@ def test_a_reader_reads_and_an_operator_operates(serve: Serve) -> None:
     assert done.status_code == 202
     (request,) = served.store.requests()
     assert (request.who, request.verb, request.target) == (
-        "On-call engineer (HTTP)", Verb.SUSPEND, TARGET,
-    )  # fmt: skip
+        "On-call engineer (HTTP)",
+        Verb.SUSPEND,
+        TARGET,
+    )
     assert done.json()["id"] == request.id
     assert served.woken == 1
 

@@ -21,17 +21,17 @@ HEALTH = ("/healthz", "/readyz")
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """Three instances behind the server."""
-    found = Served(tmp_path, 3)
-    yield found.start()
-    found.stop()
+    server = Served(tmp_path, 3)
+    yield server.start()
+    server.stop()
 
 
 def opened(url: str, sent: bytes = b"") -> socket.socket:
     """Return a connection on which no more than this is sent."""
     host, _, port = url.removeprefix("http://").partition(":")
-    found = socket.create_connection((host, int(port)), timeout=20)
-    found.sendall(sent)
-    return found
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection.sendall(sent)
+    return connection
 
 
 def ended(connection: socket.socket) -> bool:

@@ -69,8 +69,8 @@ def test_every_document_is_of_its_shape(path: str, kind: type, http: httpx.Clien
 def test_status_is_what_the_command_line_prints(served: Served, http: httpx.Client) -> None:
     """The same document, except for the time at which it was computed."""
     printed = status_document(status(None, served.store.load(), AT))
-    found = http.get("/api/v1/status", headers=READ).json()
-    assert _timeless(found) == _timeless(json.loads(json.dumps(printed)))
+    document = http.get("/api/v1/status", headers=READ).json()
+    assert _timeless(document) == _timeless(json.loads(json.dumps(printed)))
 
 
 def _timeless(document: dict[str, list[dict[str, list[dict[str, object]]]]]) -> object:
@@ -85,8 +85,8 @@ def test_filters_and_search_narrow_the_lists(http: httpx.Client) -> None:
     """They filter by team, health and text; all given conditions have to hold."""
 
     def names(query: str) -> list[str]:
-        found = http.get(f"/api/v1/instances?{query}", headers=READ).json()
-        return [one["name"] for one in found]
+        instances = http.get(f"/api/v1/instances?{query}", headers=READ).json()
+        return [one["name"] for one in instances]
 
     assert names("health=Suspended") == [name_of(5)]
     assert names("team=team-03") == [name_of(3)]

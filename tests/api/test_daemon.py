@@ -25,21 +25,22 @@ AUTHORIZED = {"Authorization": f"Bearer {OPERATOR}"}
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Yield a site with two versions that became active one after the other."""
     with FakeAirflow() as airflow:
-        found = Site(tmp_path_factory.mktemp("pages") / "site", airflow)
+        site = Site(tmp_path_factory.mktemp("pages") / "site", airflow)
         for version in ("1.0", "2.0"):
-            found.commit(version)
-            assert found.once()[0] == 0
-        path = found.root / "secrets" / "api" / "tokens"
+            site.commit(version)
+            assert site.once()[0] == 0
+        path = site.root / "secrets" / "api" / "tokens"
         path.parent.mkdir()
         path.write_text(
             "".join(
                 f"{hashlib.sha256(token.encode()).hexdigest()} {role} {name}\n"
                 for token, role, name in (
-                    (READER, "read", "Team reader"), (OPERATOR, "operate", "On-call engineer"),
+                    (READER, "read", "Team reader"),
+                    (OPERATOR, "operate", "On-call engineer"),
                 )
             )
-        )  # fmt: skip
-        yield found
+        )
+        yield site
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +90,11 @@ def _until(true: object, seconds: float = 60.0) -> None:
 
 
 def happened(http: httpx.Client, kind: str, name: str = TARGET) -> list[dict[str, object]]:
-    found = http.get(
+    events = http.get(
         "/api/v1/history", params={"object": name, "kind": kind}, headers=AUTHORIZED
     ).json()
-    assert isinstance(found, list)
-    return found
+    assert isinstance(events, list)
+    return events
 
 
 def test_what_the_api_asks_for_is_done_by_whoever_leads(http: httpx.Client) -> None:
@@ -132,8 +133,8 @@ def test_a_rollback_from_the_page_goes_all_the_way(site: Site, http: httpx.Clien
         assert done.status_code == 303
 
         def back() -> bool:
-            found = http.get(f"/api/v1{page}", headers=AUTHORIZED).json()
-            return bool(found["build"] != before and found["phase"] == "Active")
+            instance = http.get(f"/api/v1{page}", headers=AUTHORIZED).json()
+            return bool(instance["build"] != before and instance["phase"] == "Active")
 
         _until(back)
         shown = person.get(page).text
@@ -147,10 +148,10 @@ def test_a_rollback_from_the_page_goes_all_the_way(site: Site, http: httpx.Clien
 
 def _previous(site: Site) -> str:
     store = site.store()
-    found = store.load().instances[INSTANCE].previous
+    previous = store.load().instances[INSTANCE].previous
     store.close()
-    assert found is not None
-    return found
+    assert previous is not None
+    return previous
 
 
 def test_a_real_build_is_shown_with_all_that_it_has(http: httpx.Client) -> None:
@@ -162,10 +163,10 @@ def test_a_real_build_is_shown_with_all_that_it_has(http: httpx.Client) -> None:
     assert "acme 2.0" in page
     assert re.search(r"for all \d+ modules, \d+ files in \d+ opens, [\d.]+ \w+", page)
     assert "verified:" in page
-    for document, words in (("lock", "lock-version"), ("sbom", "CycloneDX"), ("log", "verified:")):
+    for document, text in (("lock", "lock-version"), ("sbom", "CycloneDX"), ("log", "verified:")):
         answer = http.get(f"/api/v1/builds/{build['key']}/{document}", headers=AUTHORIZED)
         assert answer.status_code == 200
-        assert words in answer.text
+        assert text in answer.text
     files = http.get(f"/api/v1/builds/{build['key']}/files?package=acme", headers=AUTHORIZED).json()
     paths = [file["path"] for file in files["files"]]
     assert {"acme/__init__.py", "acme-2.0.dist-info/RECORD"} <= set(paths)
@@ -176,10 +177,17 @@ def test_no_secret_is_on_any_page(site: Site, http: httpx.Client) -> None:
     """Neither the Airflow password nor a token is visible to anybody."""
     build = http.get(f"/api/v1/environments/{ENVIRONMENT}", headers=AUTHORIZED).json()["builds"][0]
     for path in (
-        "/", "/environments", "/events", f"/instances/{INSTANCE}", f"/environments/{ENVIRONMENT}",
-        f"/builds/{build['key']}", f"/builds/{build['key']}/log", "/api/v1/status",
-        "/api/v1/history?limit=1000", "/metrics",
-    ):  # fmt: skip
+        "/",
+        "/environments",
+        "/events",
+        f"/instances/{INSTANCE}",
+        f"/environments/{ENVIRONMENT}",
+        f"/builds/{build['key']}",
+        f"/builds/{build['key']}/log",
+        "/api/v1/status",
+        "/api/v1/history?limit=1000",
+        "/metrics",
+    ):
         answer = http.get(path, headers=AUTHORIZED)
         assert answer.status_code == 200, path
         for secret in (PASSWORD, OPERATOR, READER, hashlib.sha256(READER.encode()).hexdigest()):

@@ -24,9 +24,9 @@ BUILDING = builds(7)[0]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Served, str]]:
-    found = Served(tmp_path, 9)
-    yield found, found.start()
-    found.stop()
+    server = Served(tmp_path, 9)
+    yield server, server.start()
+    server.stop()
 
 
 class Stream:

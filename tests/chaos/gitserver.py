@@ -28,10 +28,17 @@ class GitServer:
 
     def __enter__(self) -> Self:
         self._git = subprocess.Popen(
-            ["git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1",
-             f"--port={self._port}", f"--base-path={self._repo.parent}"],
+            [
+                "git",
+                "daemon",
+                "--export-all",
+                "--reuseaddr",
+                "--listen=127.0.0.1",
+                f"--port={self._port}",
+                f"--base-path={self._repo.parent}",
+            ],
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:

@@ -167,8 +167,10 @@ class OneDaemonOnABadClock(OneDaemon):
             process = subprocess.Popen(
                 [sys.executable, "-m", "reconciler.cli", "run", "--once"],
                 env=self.site.environment(**self.variables, **variables),
-                stdout=log, stderr=log, cwd=SOURCE,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                cwd=SOURCE,
+            )
             try:
                 _wait(process, seconds)
                 worked = process.poll() is None

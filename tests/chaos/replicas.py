@@ -24,12 +24,23 @@ LEASE_TTL = 4.0  # seconds; on a busy machine a shorter lease is lost without an
 LEASE_LOST = 3  # exit code
 LOOK = 0.5  # seconds between two checks of the records
 POINTS = (  # where a leader is killed or frozen, right before or after a change
-    "daemon.decided", "daemon.recorded", "daemon.outcome.before", "store.before-commit",
-    "store.after-commit", "builder.resolved", "share.put_build.before-rename",
-    "share.mark_verified.before-rename", "airflow.pause.pool", "share.point.before-rename",
-    "share.point.after-rename", "airflow.restart.components", "airflow.release.pool",
-    "daemon.switch.after", "daemon.probe.before", "daemon.release.after",
-)  # fmt: skip
+    "daemon.decided",
+    "daemon.recorded",
+    "daemon.outcome.before",
+    "store.before-commit",
+    "store.after-commit",
+    "builder.resolved",
+    "share.put_build.before-rename",
+    "share.mark_verified.before-rename",
+    "airflow.pause.pool",
+    "share.point.before-rename",
+    "share.point.after-rename",
+    "airflow.restart.components",
+    "airflow.release.pool",
+    "daemon.switch.after",
+    "daemon.probe.before",
+    "daemon.release.after",
+)
 
 
 class Replicas(Lane):

@@ -13,19 +13,19 @@ from tests.harness.local_daemon import Site
 
 @pytest.fixture(scope="session")
 def airflow() -> Iterator[FakeAirflow]:
-    with FakeAirflow("3") as found:
-        yield found
+    with FakeAirflow("3") as airflow:
+        yield airflow
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, airflow: FakeAirflow) -> Site:
     """Return the site; its environment is active and healthy."""
-    found = Site(tmp_path_factory.mktemp("cli") / "site", airflow)
-    (found.root / "home").mkdir()
-    found.commit("1.0")
-    code, output = found.once()
+    site = Site(tmp_path_factory.mktemp("cli") / "site", airflow)
+    (site.root / "home").mkdir()
+    site.commit("1.0")
+    code, output = site.once()
     assert code == 0, output
-    return found
+    return site
 
 
 @pytest.fixture

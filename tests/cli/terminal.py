@@ -54,8 +54,11 @@ def terminal(environment: Mapping[str, str], *words: str) -> Iterator[Terminal]:
     process = subprocess.Popen(
         [sys.executable, "-m", "reconciler.cli", *words],
         env={**environment, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"},
-        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-    )  # fmt: skip
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
     os.close(slave)
     try:
         yield Terminal(master, process)

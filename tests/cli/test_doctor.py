@@ -23,12 +23,12 @@ def doctor(site: Site, *checks: str) -> tuple[int, list[Row]]:
     """Return (exit code, findings)."""
     code, output = site.run("doctor", *checks, "-o", "json")
     assert PASSWORD not in output
-    found: list[Row] = json.loads(output)
-    assert all(set(row) == KEYS for row in found)
-    for row in found:
+    findings: list[Row] = json.loads(output)
+    assert all(set(row) == KEYS for row in findings)
+    for row in findings:
         if row["level"] in ("warning", "wrong", "unreachable"):
             assert row["mend"], row
-    return code, found
+    return code, findings
 
 
 def only(found: list[Row], check: str) -> Row:
@@ -64,10 +64,10 @@ def test_a_sound_site_is_all_ok_and_stays_as_it_was(site: Site, airflow: FakeAir
     patched, share = list(airflow.state.patched), sorted(site.share.root.rglob("*"))
     store = site.store()
     before = store.last_event_id()
-    code, found = doctor(site)
-    assert code == 0, found
-    assert {row["level"] for row in found} == {"ok", "off"}
-    looked = {row["check"] for row in found if row["level"] == "ok"}
+    code, findings = doctor(site)
+    assert code == 0, findings
+    assert {row["level"] for row in findings} == {"ok", "off"}
+    looked = {row["check"] for row in findings if row["level"] == "ok"}
     assert looked == {"state", "share", "git", "database", "clock", "sandbox", "local", "airflow"}
     assert airflow.state.patched == patched
     assert "groundcrew-doctor-there-is-no-such-pool" not in airflow.state.pools
@@ -88,14 +88,14 @@ def test_the_table_says_what_to_mend(site: Site, secret: Path) -> None:
 
 def test_just_the_named_checks_are_shown(site: Site) -> None:
     """They keep their own order; a misspelt name gets a suggestion."""
-    code, found = doctor(site, "airflow", "share")
+    code, findings = doctor(site, "airflow", "share")
     assert code == 0
-    assert [row["check"] for row in found] == ["share", "airflow"]
+    assert [row["check"] for row in findings] == ["share", "airflow"]
     code, output = site.run("doctor", "airflwo")
     assert code == 2
     assert "did you mean airflow?" in output
-    code, found = doctor(site, "clock")
-    assert (code, {row["check"] for row in found}) == (0, {"clock"})
+    code, findings = doctor(site, "clock")
+    assert (code, {row["check"] for row in findings}) == (0, {"clock"})
 
 
 # --------------------------------------------------------------------------------- Airflow's API
@@ -103,8 +103,8 @@ def test_just_the_named_checks_are_shown(site: Site) -> None:
 
 def test_credentials_that_are_refused(site: Site, secret: Path) -> None:
     (secret / "password").write_text("another")
-    code, found = doctor(site, "airflow")
-    row = only(found, "airflow")
+    code, findings = doctor(site, "airflow")
+    row = only(findings, "airflow")
     assert (code, row["level"], row["reason"]) == (1, "wrong", "AirflowDenied")
     assert row["object"] == f"instance/{INSTANCE}"
 
@@ -112,8 +112,8 @@ def test_credentials_that_are_refused(site: Site, secret: Path) -> None:
 def test_credentials_that_are_missing(site: Site, secret: Path) -> None:
     """The files to write are named."""
     shutil.rmtree(secret)
-    code, found = doctor(site, "airflow")
-    row = only(found, "airflow")
+    code, findings = doctor(site, "airflow")
+    row = only(findings, "airflow")
     assert (code, row["reason"]) == (1, "CredentialsMissing")
     assert str(secret) in row["mend"]
 
@@ -121,8 +121,8 @@ def test_credentials_that_are_missing(site: Site, secret: Path) -> None:
 def test_credentials_that_may_only_read(site: Site, airflow_state: State) -> None:
     """Everything can be read, but pools cannot be changed: detected without changing one."""
     airflow_state.fault, airflow_state.fault_on = "403", "groundcrew-doctor"
-    code, found = doctor(site, "airflow")
-    row = only(found, "airflow")
+    code, findings = doctor(site, "airflow")
+    row = only(findings, "airflow")
     assert (code, row["reason"]) == (1, "AirflowRightsMissing")
     assert row["message"].endswith("may not change pools")
     assert "Op" in row["mend"]
@@ -130,23 +130,26 @@ def test_credentials_that_may_only_read(site: Site, airflow_state: State) -> Non
 
 @pytest.mark.parametrize(
     ("fault", "reason", "code"),
-    [("drop", "AirflowUnreachable", 3), ("html", "AirflowUnexpected", 1),
-     ("500", "AirflowUnexpected", 1)],
-)  # fmt: skip
+    [
+        ("drop", "AirflowUnreachable", 3),
+        ("html", "AirflowUnexpected", 1),
+        ("500", "AirflowUnexpected", 1),
+    ],
+)
 def test_an_airflow_that_does_not_answer_well(
     fault: str, reason: str, code: int, site: Site, airflow_state: State
 ) -> None:
     """Unreachable is 3; an unexpected answer is 1."""
     airflow_state.fault = fault
-    found_code, found = doctor(site, "airflow")
-    assert (found_code, only(found, "airflow")["reason"]) == (code, reason)
+    found_code, findings = doctor(site, "airflow")
+    assert (found_code, only(findings, "airflow")["reason"]) == (code, reason)
 
 
 def test_an_airflow_that_is_sick_is_a_warning(site: Site, airflow_state: State) -> None:
     """Exit 0: it is Airflow's own problem, and reported."""
     airflow_state.unhealthy = {"scheduler"}
-    code, found = doctor(site, "airflow")
-    row = only(found, "airflow")
+    code, findings = doctor(site, "airflow")
+    row = only(findings, "airflow")
     assert (code, row["level"], row["reason"]) == (0, "warning", "AirflowUnhealthy")
     assert "scheduler" in row["message"]
 
@@ -154,8 +157,8 @@ def test_an_airflow_that_is_sick_is_a_warning(site: Site, airflow_state: State) 
 def test_a_clock_of_airflow_that_is_ahead(site: Site, airflow_state: State) -> None:
     """Its newest heartbeat is in the future; reported as a clock problem."""
     airflow_state.heartbeats["scheduler"] += 1e6
-    code, found = doctor(site)
-    wrong = [row for row in found if row["level"] == "wrong"]
+    code, findings = doctor(site)
+    wrong = [row for row in findings if row["level"] == "wrong"]
     assert (code, [(r["check"], r["reason"]) for r in wrong]) == (1, [("clock", "ClockSkew")])
 
 
@@ -165,8 +168,8 @@ def test_an_airflow_2(tmp_path: Path) -> None:
         site = Site(tmp_path / "site", airflow)
         (site.root / "home").mkdir()
         site.commit("1.0")
-        code, found = doctor(site, "airflow", "local")
-        assert (code, {row["level"] for row in found}) == (0, {"ok"}), found
+        code, findings = doctor(site, "airflow", "local")
+        assert (code, {row["level"] for row in findings}) == (0, {"ok"}), findings
         site.airflow.state.fault, site.airflow.state.fault_on = "403", "groundcrew-doctor"
         assert only(doctor(site, "airflow")[1], "airflow")["reason"] == "AirflowRightsMissing"
 
@@ -174,8 +177,8 @@ def test_an_airflow_2(tmp_path: Path) -> None:
 def test_executables_that_the_settings_do_not_allow(site: Site, config: Path) -> None:
     """Reported with the file that names them."""
     config.write_text(config.read_text().replace('"/usr/bin/env", ', ""))
-    code, found = doctor(site, "local")
-    row = only(found, "local")
+    code, findings = doctor(site, "local")
+    row = only(findings, "local")
     assert (code, row["reason"]) == (1, "NotAllowed")
     assert f"instances/{INSTANCE}.yaml" in row["message"]
 
@@ -193,30 +196,30 @@ def git_url(config: Path, site: Site, url: str, more: str = "") -> None:
 def test_a_repo_that_is_not_reached_is_3(site: Site, config: Path) -> None:
     """The instances in the records are still checked."""
     git_url(config, site, "https://127.0.0.1:9/environments.git")
-    code, found = doctor(site)
-    assert (code, only(found, "git")["reason"]) == (3, "SourceUnreachable")
-    assert only(found, "airflow")["level"] == "ok"
+    code, findings = doctor(site)
+    assert (code, only(findings, "git")["reason"]) == (3, "SourceUnreachable")
+    assert only(findings, "airflow")["level"] == "ok"
 
 
 def test_a_repo_that_refuses_the_credentials(site: Site, config: Path) -> None:
     receiver = Receiver(lambda method, path, body: Said(401, {"WWW-Authenticate": "Basic"}))
     more = 'allow_schemes = ["http"]'
     git_url(config, site, f"{receiver.root}/environments.git", more)
-    code, found = doctor(site, "git")
-    assert (code, only(found, "git")["reason"]) == (1, "SourceDenied")
+    code, findings = doctor(site, "git")
+    assert (code, only(findings, "git")["reason"]) == (1, "SourceDenied")
     receiver.close()
 
 
 def test_a_repo_without_the_branch(site: Site, config: Path) -> None:
     git_url(config, site, str(site.repo), 'branch = "production"')
-    code, found = doctor(site, "git")
-    assert (code, only(found, "git")["reason"]) == (1, "BranchMissing")
+    code, findings = doctor(site, "git")
+    assert (code, only(findings, "git")["reason"]) == (1, "BranchMissing")
 
 
 def test_no_repo_in_the_settings(site: Site, config: Path) -> None:
     git_url(config, site, "")
-    code, found = doctor(site, "git")
-    row = only(found, "git")
+    code, findings = doctor(site, "git")
+    row = only(findings, "git")
     assert (code, row["reason"]) == (1, "SourceMissing")
     assert "git.url" in row["mend"]
 
@@ -225,25 +228,27 @@ def test_mistakes_in_definitions_are_a_warning(tmp_path: Path, airflow: FakeAirf
     """The file is named; an instance in another file is still checked."""
     site = Site(tmp_path / "site", airflow)
     site.commit("1.0", BAD_IMPORT, requirements=["acme @ ./packages/nowhere"])
-    code, found = doctor(site, "git", "airflow")
-    rows = [row for row in found if row["check"] == "git"]
+    code, findings = doctor(site, "git", "airflow")
+    rows = [row for row in findings if row["check"] == "git"]
     assert (code, [row["reason"] for row in rows]) == (0, ["Good", "DefinitionsWrong"])
     assert f"teams/{TEAM}/one.yaml" in rows[1]["message"]
-    assert only(found, "airflow")["level"] == "ok"
+    assert only(findings, "airflow")["level"] == "ok"
 
 
 def test_an_index_without_its_credentials(tmp_path: Path, airflow: FakeAirflow) -> None:
     """Wrong until the secret exists."""
     site = Site(tmp_path / "site", airflow)
     index: dict[str, Any] = {
-        "name": "corp", "url": "https://pypi.corp.example/simple/", "packages": ["acme-*"],
+        "name": "corp",
+        "url": "https://pypi.corp.example/simple/",
+        "packages": ["acme-*"],
         "credentials": "corp-pypi",
-    }  # fmt: skip
+    }
     site.commit("1.0", indexes=[index])
-    code, found = doctor(site, "index")
-    assert (code, only(found, "index")["reason"]) == (1, "CredentialsMissing")
+    code, findings = doctor(site, "index")
+    assert (code, only(findings, "index")["reason"]) == (1, "CredentialsMissing")
     secret = site.root / "secrets" / TEAM / "corp-pypi"
     secret.mkdir()
     (secret / "token").write_text("t0ken")
-    code, found = doctor(site, "index")
-    assert (code, only(found, "index")["level"]) == (0, "ok")
+    code, findings = doctor(site, "index")
+    assert (code, only(findings, "index")["level"]) == (0, "ok")

@@ -66,9 +66,21 @@ def _users(bed: Bed) -> None:
         bed._airflow("sync-perm", "--verbose")  # creates the roles
         for name, role in ROLES.items():
             bed._airflow(
-                "users", "create", "--username", name, "--password", PASSWORD, "--role", role,
-                "--firstname", name, "--lastname", name, "--email", f"{name}@example.com",
-            )  # fmt: skip
+                "users",
+                "create",
+                "--username",
+                name,
+                "--password",
+                PASSWORD,
+                "--role",
+                role,
+                "--firstname",
+                name,
+                "--lastname",
+                name,
+                "--email",
+                f"{name}@example.com",
+            )
         return
     users = [f"{USER}:admin", *(f"{name}:{name}" for name in ROLES)]
     bed._environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = ",".join(users)

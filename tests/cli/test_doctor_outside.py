@@ -43,27 +43,27 @@ def look(url: str, state: Path) -> list[Finding]:
 
 def test_postgresql_before_and_after_its_first_daemon(postgresql_url: str, tmp_path: Path) -> None:
     """Without tables it is not in use yet, and none are created; then good, and clocks agree."""
-    found = look(postgresql_url, tmp_path)
-    assert reasons(found) == [("off", "NotUsed"), ("ok", "Good")]
+    findings = look(postgresql_url, tmp_path)
+    assert reasons(findings) == [("off", "NotUsed"), ("ok", "Good")]
     store = Store(postgresql_url)
     assert not inspect(store.engine).has_table("lease")
     store.migrate()
     store.close()
-    found = look(postgresql_url, tmp_path)
-    assert [f.check for f in found] == [Check.DATABASE, Check.CLOCK]
-    assert reasons(found) == [("ok", "Good"), ("ok", "Good")]
-    assert "no daemon runs" in found[0].message
+    findings = look(postgresql_url, tmp_path)
+    assert [f.check for f in findings] == [Check.DATABASE, Check.CLOCK]
+    assert reasons(findings) == [("ok", "Good"), ("ok", "Good")]
+    assert "no daemon runs" in findings[0].message
 
 
 def test_postgresql_that_refuses(postgresql_url: str, tmp_path: Path) -> None:
     """A missing database is wrong; a missing server is unreachable."""
     url = make_url(postgresql_url)
     gone = url.set(database="nowhere", password="pa55word").render_as_string(hide_password=False)
-    found = look(gone, tmp_path)
-    assert reasons(found) == [("wrong", "DatabaseDenied")]
-    assert not any("pa55word" in f.object + f.message + f.mend for f in found)
-    found = look("postgresql+psycopg://127.0.0.1:9/groundcrew", tmp_path)
-    assert reasons(found) == [("unreachable", "DatabaseUnavailable")]
+    findings = look(gone, tmp_path)
+    assert reasons(findings) == [("wrong", "DatabaseDenied")]
+    assert not any("pa55word" in f.object + f.message + f.mend for f in findings)
+    findings = look("postgresql+psycopg://127.0.0.1:9/groundcrew", tmp_path)
+    assert reasons(findings) == [("unreachable", "DatabaseUnavailable")]
 
 
 def test_postgresql_that_takes_no_writes(postgresql_url: str, tmp_path: Path) -> None:
@@ -100,15 +100,15 @@ def test_sqlite_that_is_missing_damaged_or_newer(tmp_path: Path) -> None:
     with newer.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     newer.close()
-    found = look(f"sqlite:///{tmp_path / 'newer.db'}", tmp_path)
-    assert ("wrong", "SchemaTooNew") in reasons(found)
+    findings = look(f"sqlite:///{tmp_path / 'newer.db'}", tmp_path)
+    assert ("wrong", "SchemaTooNew") in reasons(findings)
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
     """The address is not repeated: it may contain a password."""
-    found = look("postgres-at-home:pa55word", tmp_path)
-    assert reasons(found) == [("wrong", "DatabaseUnknown")]
-    assert "pa55word" not in found[0].message
+    findings = look("postgres-at-home:pa55word", tmp_path)
+    assert reasons(findings) == [("wrong", "DatabaseUnknown")]
+    assert "pa55word" not in findings[0].message
 
 
 # ---------------------------------------------------------------------------------------- messages
@@ -117,8 +117,8 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 @pytest.fixture
 def selfmade(tmp_path: Path) -> Iterator[Selfmade]:
     """Yield a server with a self-signed certificate."""
-    with serving(tmp_path) as found:
-        yield found
+    with serving(tmp_path) as server:
+        yield server
 
 
 def route(secrets: Path, url: str | None) -> list[Finding]:
@@ -128,9 +128,9 @@ def route(secrets: Path, url: str | None) -> list[Finding]:
         (secrets / "ops" / "url").write_text(url)
     one = RouteSettings(name="ops", kind="webhook", secret="ops")
     settings = Settings(secrets_dir=secrets, notify=NotifySettings(routes=(one,)))
-    found = list(messages.look_route(settings, one))
-    assert not any("s3cret" in f.object + f.message + f.mend for f in found)
-    return found
+    findings = list(messages.look_route(settings, one))
+    assert not any("s3cret" in f.object + f.message + f.mend for f in findings)
+    return findings
 
 
 def test_a_receiver_that_answers_gets_nothing(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_a_receiver_that_answers_gets_nothing(tmp_path: Path) -> None:
 
 
 def test_a_receiver_that_does_not_answer(tmp_path: Path) -> None:
-    found = route(tmp_path, "http://127.0.0.1:9/services/s3cret")
-    assert reasons(found) == [("unreachable", "ReceiverUnreachable")]
+    findings = route(tmp_path, "http://127.0.0.1:9/services/s3cret")
+    assert reasons(findings) == [("unreachable", "ReceiverUnreachable")]
 
 
 def test_a_certificate_that_nobody_vouches_for(selfmade: Selfmade, tmp_path: Path) -> None:
@@ -154,9 +154,15 @@ def test_a_certificate_that_nobody_vouches_for(selfmade: Selfmade, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "url",
-    ["s3cret", "ftp://example.com/s3cret", "http://", "http://[::1/s3cret", "https://h:s3cret/",
-     "https://hooks.slack.com/s3cret"],
-)  # fmt: skip
+    [
+        "s3cret",
+        "ftp://example.com/s3cret",
+        "http://",
+        "http://[::1/s3cret",
+        "https://h:s3cret/",
+        "https://hooks.slack.com/s3cret",
+    ],
+)
 def test_an_address_that_cannot_be_one(url: str, tmp_path: Path) -> None:
     """Nothing is connected to, and the text is not repeated."""
     assert reasons(route(tmp_path, url)) == [("wrong", "AddressWrong")]
@@ -164,9 +170,9 @@ def test_an_address_that_cannot_be_one(url: str, tmp_path: Path) -> None:
 
 def test_a_route_without_its_secret(tmp_path: Path) -> None:
     """Wrong if the settings name the route; the default one is just not in use."""
-    found = route(tmp_path, None)
-    assert reasons(found) == [("wrong", "SecretMissing")]
-    assert str(tmp_path / "ops" / "url") in found[0].message
+    findings = route(tmp_path, None)
+    assert reasons(findings) == [("wrong", "SecretMissing")]
+    assert str(tmp_path / "ops" / "url") in findings[0].message
     settings = Settings(secrets_dir=tmp_path)
     (default,) = settings.notify.routes
     assert reasons(list(messages.look_route(settings, default))) == [("off", "NotUsed")]
@@ -179,10 +185,10 @@ def test_through_the_proxy_of_the_environment(
     receiver = Receiver()
     monkeypatch.setenv("http_proxy", receiver.root)
     monkeypatch.setenv("no_proxy", "localhost")
-    (found,) = route(tmp_path, "http://receiver.example/services/s3cret")
+    (finding,) = route(tmp_path, "http://receiver.example/services/s3cret")
     receiver.close()
-    assert found.level is Level.OK
-    assert "the proxy 127.0.0.1" in found.message
+    assert finding.level is Level.OK
+    assert "the proxy 127.0.0.1" in finding.message
     assert receiver.got == []
 
 
@@ -199,11 +205,11 @@ def ask(kind: str, said: Said, secrets: Path, token: str = TOKEN) -> list[Findin
         git=GitSettings(url="https://git.example/acme/environments.git"),
         commit_status=StatusSettings.model_validate({"forge": kind, "api_url": receiver.root}),
     )
-    found = list(forge.look(settings))
+    findings = list(forge.look(settings))
     receiver.close()
     assert {got.method for got in receiver.got} <= {"GET"}
-    assert not any(TOKEN in f.object + f.message + f.mend for f in found)
-    return found
+    assert not any(TOKEN in f.object + f.message + f.mend for f in findings)
+    return findings
 
 
 def github(push: bool, scopes: str | None) -> Said:
@@ -247,8 +253,8 @@ def test_a_forge_without_token_or_project(tmp_path: Path) -> None:
     """Both are findings; without a forge nothing is requested."""
     assert reasons(ask("github", Said(), tmp_path, "")) == [("wrong", "SecretMissing")]
     statuses = StatusSettings(forge="github")
-    found = list(forge.look(Settings(secrets_dir=tmp_path, commit_status=statuses)))
-    assert reasons(found) == [("wrong", "ProjectUnknown")]
+    findings = list(forge.look(Settings(secrets_dir=tmp_path, commit_status=statuses)))
+    assert reasons(findings) == [("wrong", "ProjectUnknown")]
     assert reasons(list(forge.look(Settings()))) == [("off", "NotUsed")]
 
 
@@ -267,5 +273,5 @@ def test_a_forge_with_a_certificate_of_a_company(
     )
     assert reasons(list(forge.look(settings))) == [("wrong", "CertificateWrong")]
     monkeypatch.setenv("SSL_CERT_FILE", str(selfmade.certificate))
-    (found,) = forge.look(settings)
-    assert "answered 501" in found.message
+    (finding,) = forge.look(settings)
+    assert "answered 501" in finding.message

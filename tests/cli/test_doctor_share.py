@@ -71,17 +71,18 @@ FAULTS: dict[str, tuple[Patch, str]] = {
     "fsync fails": (lambda m: m.setattr(os, "fsync", fails(errno.EIO)), "ShareUnreachable"),
     "modes are lost": (modes_lost, "ModesLost"),
     "nolock": (
-        lambda m: m.setattr(share, "mounted", lambda _: ("nfs", ("rw", "nolock"))), "LockLocal",
+        lambda m: m.setattr(share, "mounted", lambda _: ("nfs", ("rw", "nolock"))),
+        "LockLocal",
     ),
-}  # fmt: skip
+}
 
 
 def test_a_sound_directory_is_good(tmp_path: Path) -> None:
     """One finding, with the free space; nothing stays behind."""
     tmp_path.chmod(0o755)
-    (found,) = share.look(tmp_path)
-    assert (found.level, found.check) == (Level.OK, Check.SHARE)
-    assert "GiB are free" in found.message
+    (finding,) = share.look(tmp_path)
+    assert (finding.level, finding.check) == (Level.OK, Check.SHARE)
+    assert "GiB are free" in finding.message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,18 +94,18 @@ def test_what_a_file_system_does_not_keep(
     patch, reason = FAULTS[fault]
     with monkeypatch.context() as patched:
         patch(patched)
-        found = list(share.look(tmp_path))
-    assert reason in {f.reason for f in found}
-    assert all(f.level is not Level.OK and f.mend for f in found)
+        findings = list(share.look(tmp_path))
+    assert reason in {f.reason for f in findings}
+    assert all(f.level is not Level.OK and f.mend for f in findings)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_share_that_is_not_there_or_read_only(tmp_path: Path) -> None:
     """A missing mount, and one that is not writable: /sys is not writable for anyone."""
-    (found,) = share.look(tmp_path / "nowhere")
-    assert (found.level, found.reason) == (Level.WRONG, Reason.SHARE_MISSING)
-    (found,) = share.look(Path("/sys"))
-    assert (found.level, found.reason) == (Level.WRONG, Reason.SHARE_UNWRITABLE)
+    (finding,) = share.look(tmp_path / "nowhere")
+    assert (finding.level, finding.reason) == (Level.WRONG, Reason.SHARE_MISSING)
+    (finding,) = share.look(Path("/sys"))
+    assert (finding.level, finding.reason) == (Level.WRONG, Reason.SHARE_UNWRITABLE)
 
 
 def test_a_share_that_others_may_not_enter(tmp_path: Path) -> None:
@@ -118,8 +119,8 @@ def test_a_share_that_others_may_not_enter(tmp_path: Path) -> None:
 )
 def test_how_full_it_may_be(free: int, level: Level | None) -> None:
     """The same limits as in the alert about the share."""
-    found = share.space(Check.SHARE, "/share", 100, free)
-    assert [f.level for f in found] == ([level] if level else [])
+    findings = share.space(Check.SHARE, "/share", 100, free)
+    assert [f.level for f in findings] == ([level] if level else [])
 
 
 def test_a_server_whose_clock_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +160,9 @@ def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:
     tasks = [task(hangs, 0.2) for _ in range(20)]
     tasks += [task(lambda: [good(Check.GIT, "repo", "read")])]
     ended: list[Task] = []
-    found = examine(tasks, ended.append)
-    assert [f.reason for f in found] == ["TimedOut"] * 20 + ["Good"]
-    assert {f.level for f in found[:20]} == {Level.UNREACHABLE}
+    findings = examine(tasks, ended.append)
+    assert [f.reason for f in findings] == ["TimedOut"] * 20 + ["Good"]
+    assert {f.level for f in findings[:20]} == {Level.UNREACHABLE}
     assert sorted(map(id, ended)) == sorted(map(id, tasks))
     os.close(os.open(fifo, os.O_RDWR))  # ends every thread that waits for a writer
 
@@ -175,15 +176,19 @@ def test_an_error_of_a_check_is_a_finding() -> None:
 
         return task(look)
 
-    found = examine([
-        raising(Retryable(Reason.SHARE_UNREACHABLE, "no answer")),
-        raising(Stalled(Reason.SHARE_UNWRITABLE, "no")),
-        raising(OSError(errno.ESTALE, "Stale file handle", "/share")),
-        raising(ValueError("pa55word")),
-    ])  # fmt: skip
-    assert [(f.level, f.reason) for f in found] == [
-        (Level.UNREACHABLE, "ShareUnreachable"), (Level.WRONG, "ShareUnwritable"),
-        (Level.UNREACHABLE, "SystemError"), (Level.WRONG, "CheckFailed"),
-    ]  # fmt: skip
-    assert "pa55word" not in found[3].message
-    assert all(f.mend for f in found)
+    findings = examine(
+        [
+            raising(Retryable(Reason.SHARE_UNREACHABLE, "no answer")),
+            raising(Stalled(Reason.SHARE_UNWRITABLE, "no")),
+            raising(OSError(errno.ESTALE, "Stale file handle", "/share")),
+            raising(ValueError("pa55word")),
+        ]
+    )
+    assert [(f.level, f.reason) for f in findings] == [
+        (Level.UNREACHABLE, "ShareUnreachable"),
+        (Level.WRONG, "ShareUnwritable"),
+        (Level.UNREACHABLE, "SystemError"),
+        (Level.WRONG, "CheckFailed"),
+    ]
+    assert "pa55word" not in findings[3].message
+    assert all(f.mend for f in findings)

@@ -22,15 +22,17 @@ def init(directory: Path, *words: str) -> tuple[int, str]:
     """Return (exit code, output)."""
     done = subprocess.run(
         [sys.executable, "-m", "reconciler.cli", "init", str(directory), *words],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
 def files(directory: Path) -> set[str]:
     """Return the files, without git's own."""
-    found = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
-    return {str(p) for p in found if p.parts[0] != ".git"}
+    paths = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
+    return {str(p) for p in paths if p.parts[0] != ".git"}
 
 
 @pytest.mark.parametrize("team", ["analytics", "data", "x"])
@@ -40,26 +42,29 @@ def test_what_is_written_is_accepted(on: str, team: str, tmp_path: Path) -> None
     repo = tmp_path / "repo"
     code, said = init(repo, "--team", team, "--on", on)
     assert code == 0, said
-    found, findings = validate(repo)
+    definitions, findings = validate(repo)
     assert findings == []
-    assert set(found.environments) == {team}
-    assert set(found.instances) == {f"{team}-dev", f"{team}-prod"}
-    for instance in found.instances.values():
+    assert set(definitions.environments) == {team}
+    assert set(definitions.instances) == {f"{team}-dev", f"{team}-prod"}
+    for instance in definitions.instances.values():
         assert instance.team == team
         assert (instance.kubernetes is not None) == (on == "kubernetes")
         assert instance.api.credentials == f"{team}-airflow"
     if team != "analytics":
         assert "analytics" not in "".join((repo / f).read_text() for f in files(repo))
     if on == "kubernetes":
-        spaces = {i.kubernetes.namespace for i in found.instances.values() if i.kubernetes}
+        spaces = {i.kubernetes.namespace for i in definitions.instances.values() if i.kubernetes}
         assert spaces == {f"airflow-{team}-dev", f"airflow-{team}-prod"}
 
 
 @pytest.mark.parametrize(
     ("ci", "there"),
-    [("github", {".github/workflows/groundcrew.yml"}), ("gitlab", {".gitlab-ci.yml"}),
-     ("none", set())],
-)  # fmt: skip
+    [
+        ("github", {".github/workflows/groundcrew.yml"}),
+        ("gitlab", {".gitlab-ci.yml"}),
+        ("none", set()),
+    ],
+)
 def test_the_ci_of_one_forge_is_written(ci: str, there: set[str], tmp_path: Path) -> None:
     """The README also mentions only that one."""
     code, _ = init(tmp_path / "repo", "--ci", ci)
@@ -140,16 +145,22 @@ def test_the_wheel_brings_the_example(tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run(
         [uv_path(), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
-        check=True, timeout=120,
-    )  # fmt: skip
+        check=True,
+        timeout=120,
+    )
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(site)
 
     def told(*words: str) -> str:
         return subprocess.run(
-            [sys.executable, *words], env=os.environ | {"PYTHONPATH": str(site)}, cwd=tmp_path,
-            check=True, capture_output=True, text=True, timeout=60,
-        ).stdout  # fmt: skip
+            [sys.executable, *words],
+            env=os.environ | {"PYTHONPATH": str(site)},
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
 
     told("-m", "reconciler.cli", "init", str(tmp_path / "installed"))
     assert init(tmp_path / "checkout")[0] == 0

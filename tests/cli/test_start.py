@@ -28,9 +28,13 @@ def test_a_command_imports_little(arguments: list[str], spared: set[str], tmp_pa
     """`python -X importtime` names every module that was imported."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "reconciler.cli", *arguments],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
         env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
-    )  # fmt: skip
+    )
     imported = {
         line.rpartition("|")[2].strip().partition(".")[0]
         for line in done.stderr.splitlines()

@@ -85,8 +85,10 @@ def test_watch_waits_for_the_first_records(site: Site, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "reconciler.cli", "status", "--watch", "--interval=0.2"],
         env=site.environment(GROUNDCREW_STATE_DIR=str(tmp_path)),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as watching:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as watching:
         assert watching.stdout is not None
         assert "has not written any records yet" in watching.stdout.readline()
         store = Store(f"sqlite:///{tmp_path / 'groundcrew.db'}")
@@ -125,8 +127,8 @@ def test_long_work_shows_how_far_it_is(site: Site) -> None:
 
 def test_waiting_for_the_daemon_is_shown(site: Site) -> None:
     """It ends at --timeout; without a daemon the exit code is 3 and the request stays queued."""
-    words = ("suspend", f"instance/{INSTANCE}", "--wait", "--timeout", "1")
-    with terminal(site.environment(), *words) as screen:
+    arguments = ("suspend", f"instance/{INSTANCE}", "--wait", "--timeout", "1")
+    with terminal(site.environment(), *arguments) as screen:
         assert screen.end() == 3
     assert "waiting for the daemon" in screen.shown
     assert "stays queued" in screen.shown
@@ -181,11 +183,21 @@ def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
 def test_variables_of_others_are_left_alone() -> None:
     """Variables that Kubernetes sets for a Service of that name, and others without a setting."""
     others = [
-        "GROUNDCREW_SERVICE_HOST", "GROUNDCREW_SERVICE_PORT_HTTP", "GROUNDCREW_PORT",
-        "GROUNDCREW_PORT_8085_TCP_ADDR", "GROUNDCREW_CONFIG", "GROUNDCREW_TOKEN",
-        "GROUNDCREW_BUILD", "GROUNDCREW_TESTS_STRICT", "GROUNDCREW_SHARE", "PATH", "GIT_URL",
-        "GROUNDCREW_GIT__URL", "groundcrew_state_dir", "GROUNDCREW_KUBERNETES__JOBS__CPU",
-    ]  # fmt: skip
+        "GROUNDCREW_SERVICE_HOST",
+        "GROUNDCREW_SERVICE_PORT_HTTP",
+        "GROUNDCREW_PORT",
+        "GROUNDCREW_PORT_8085_TCP_ADDR",
+        "GROUNDCREW_CONFIG",
+        "GROUNDCREW_TOKEN",
+        "GROUNDCREW_BUILD",
+        "GROUNDCREW_TESTS_STRICT",
+        "GROUNDCREW_SHARE",
+        "PATH",
+        "GIT_URL",
+        "GROUNDCREW_GIT__URL",
+        "groundcrew_state_dir",
+        "GROUNDCREW_KUBERNETES__JOBS__CPU",
+    ]
     assert list(misspelt(others)) == []
     wrong = {
         "GROUNDCREW_STATEDIR": "GROUNDCREW_STATE_DIR",
@@ -203,14 +215,17 @@ def completed(site: Site, *words: str) -> list[str]:
     """Return bash's completions for the last word."""
     code = "import sys; sys.argv[0] = 'groundcrew'; from reconciler.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
         env={
             **site.environment(),
             "_GROUNDCREW_COMPLETE": "complete_bash",
             "COMP_WORDS": " ".join(["groundcrew", *words]),
             "COMP_CWORD": str(len(words)),
         },
-    )  # fmt: skip
+    )
     assert done.stderr == ""
     return done.stdout.split()
 

@@ -46,8 +46,8 @@ class Task:
 
     def _line(self) -> list[str]:
         assert self.process.stdout is not None
-        found: list[str] = json.loads(self.process.stdout.readline() or "[]")
-        return found
+        fields: list[str] = json.loads(self.process.stdout.readline() or "[]")
+        return fields
 
     def __enter__(self) -> Self:
         return self
@@ -110,13 +110,18 @@ class Lane:
             events = store.events(limit=40, newest_first=True)[::-1]
         finally:
             store.close()
-        return "\n".join([
-            f"pointer: {self.pointed()}",
-            pformat(records.instances),
-            pformat(records.builds),
-            *(f"{e.at:.3f} {e.object} {e.kind} {e.reason} {e.message} {e.data}" for e in events),
-            self.log.read_text()[-3000:],
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"pointer: {self.pointed()}",
+                pformat(records.instances),
+                pformat(records.builds),
+                *(
+                    f"{e.at:.3f} {e.object} {e.kind} {e.reason} {e.message} {e.data}"
+                    for e in events
+                ),
+                self.log.read_text()[-3000:],
+            ]
+        )
 
     def check_promises(self, point: str) -> None:
         """Check what holds at any moment."""

@@ -21,13 +21,22 @@ KILLED = 137
 LANES = 2
 OFTEN = 4  # number of passes from which a failpoint is also tried in the middle of them
 ENOUGH = {  # minimum that the enumeration must have found
-    "store.before-commit", "daemon.recorded", "builder.resolved",
-    "share.put_whole.before-rename", "share.put_build.before-rename",
-    "share.spread.before-copy", "share.spread.before-rename", "share.pack.before-rename",
-    "share.put_packs.before-rename", "builder.verified", "airflow.pause.pool",
-    "share.point.before-rename", "airflow.restart.components", "airflow.restart.started",
+    "store.before-commit",
+    "daemon.recorded",
+    "builder.resolved",
+    "share.put_whole.before-rename",
+    "share.put_build.before-rename",
+    "share.spread.before-copy",
+    "share.spread.before-rename",
+    "share.pack.before-rename",
+    "share.put_packs.before-rename",
+    "builder.verified",
+    "airflow.pause.pool",
+    "share.point.before-rename",
+    "airflow.restart.components",
+    "airflow.restart.started",
     "airflow.release.pool",
-}  # fmt: skip
+}
 BACK = {"daemon.switch-back.before", "daemon.restart-back.after", "daemon.release-back.before"}
 
 

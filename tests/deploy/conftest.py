@@ -13,10 +13,10 @@ from scripts import manifests
 @pytest.fixture
 def chart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the chart without rules and dashboards, which is rendered instead."""
-    found = tmp_path / "groundcrew"
-    shutil.copytree(manifests.CHART, found)
+    chart = tmp_path / "groundcrew"
+    shutil.copytree(manifests.CHART, chart)
     for folder in manifests.COPIES:
-        shutil.rmtree(found / "files" / folder, ignore_errors=True)
-        (found / "files" / folder).mkdir(parents=True)
-    monkeypatch.setattr(manifests, "CHART", found)
-    return found
+        shutil.rmtree(chart / "files" / folder, ignore_errors=True)
+        (chart / "files" / folder).mkdir(parents=True)
+    monkeypatch.setattr(manifests, "CHART", chart)
+    return chart

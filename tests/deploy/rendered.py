@@ -29,14 +29,14 @@ def release(name: str) -> list[Json]:
 
 def one(documents: list[Json], kind: str, name: str = "", namespace: str = "") -> Json:
     """Return the only document of a kind (of a name, in a namespace)."""
-    (found,) = (
+    (match,) = (
         document
         for document in documents
         if document["kind"] == kind
         and name in ("", document["metadata"]["name"])
         and namespace in ("", document["metadata"].get("namespace"))
     )
-    return found
+    return match
 
 
 def pod_of(documents: list[Json]) -> Json:
@@ -51,9 +51,14 @@ def job_of(documents: list[Json]) -> Json:
     share = settings.share
     image = Image("in-cluster", "example.test/airflow@sha256:" + "0" * 64, "id", 50000, 0)
     order = Order(
-        "groundcrew-0123456789abcdef-a1b2c3", "red", "0123456789abcdef", image,
-        share, share / "staging" / "one", ("python3", "worker.py"),
-    )  # fmt: skip
+        "groundcrew-0123456789abcdef-a1b2c3",
+        "red",
+        "0123456789abcdef",
+        image,
+        share,
+        share / "staging" / "one",
+        ("python3", "worker.py"),
+    )
     return job_manifest(order, settings.kubernetes)
 
 
@@ -64,8 +69,8 @@ def text_of(documents: list[Json]) -> str:
 
 def merged(values: Json, more: Json) -> Json:
     """Return values overridden by others, as Helm merges files."""
-    found = dict(values)
+    combined = dict(values)
     for key, value in more.items():
-        both = isinstance(value, dict) and isinstance(found.get(key), dict)
-        found[key] = merged(found[key], value) if both else value
-    return found
+        both = isinstance(value, dict) and isinstance(combined.get(key), dict)
+        combined[key] = merged(combined[key], value) if both else value
+    return combined

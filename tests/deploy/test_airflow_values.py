@@ -42,7 +42,7 @@ VALUES: dict[str, Any] = {
         {"name": "PYTHONPATH", "value": "/srv/groundcrew/instances/analytics-prod/loader"},
         {"name": "GROUNDCREW_LOCAL", "value": "/var/cache/groundcrew"},
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -50,10 +50,10 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a checkout of an environments repo; there are no settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(tmp_path / "state"))
-    found = tmp_path / "repo"
-    (found / "instances").mkdir(parents=True)
-    (found / "instances" / "prod.yaml").write_text(INSTANCE)
-    return found
+    checkout = tmp_path / "repo"
+    (checkout / "instances").mkdir(parents=True)
+    (checkout / "instances" / "prod.yaml").write_text(INSTANCE)
+    return checkout
 
 
 def test_they_are_printed_for_a_checkout(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,10 +74,10 @@ def test_they_follow_the_settings(
     monkeypatch.setenv("GROUNDCREW_SHARE", "/mnt/share")
     monkeypatch.setenv("GROUNDCREW_KUBERNETES__VOLUME", json.dumps(nfs))
     assert main(["airflow-values", "instance/analytics-prod", "--definitions", str(repo)]) == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    assert found["volumes"][0] == {"name": "groundcrew", "nfs": {**nfs["nfs"], "readOnly": True}}
-    assert found["volumeMounts"][0]["mountPath"] == "/mnt/share"
-    assert found["env"][0]["value"] == "/mnt/share/instances/analytics-prod/loader"
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert values["volumes"][0] == {"name": "groundcrew", "nfs": {**nfs["nfs"], "readOnly": True}}
+    assert values["volumeMounts"][0]["mountPath"] == "/mnt/share"
+    assert values["env"][0]["value"] == "/mnt/share/instances/analytics-prod/loader"
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_pods_unpack_where_they_are_told(
     """They use memory, a folder of the node, or nothing: then the share is read directly."""
     command = ["airflow-values", "analytics-prod", "--definitions", str(repo), "--local", local]
     assert main(command) == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    assert found["env"][1] == {"name": "GROUNDCREW_LOCAL", "value": variable}
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert values["env"][1] == {"name": "GROUNDCREW_LOCAL", "value": variable}
     wanted = [] if volume is None else [{"name": "groundcrew-local", **volume}]
-    assert found["volumes"][1:] == wanted
-    assert len(found["volumeMounts"]) == len(found["volumes"])
+    assert values["volumes"][1:] == wanted
+    assert len(values["volumeMounts"]) == len(values["volumes"])
 
 
 @pytest.mark.parametrize("local", ["", "tmp", "/data/../etc"])
@@ -129,9 +129,12 @@ def test_they_are_printed_for_what_the_daemon_knows(
     lease = store.acquire("test", 60.0)
     assert lease is not None
     instance = Instance(
-        "analytics-prod", "analytics", Place("instances/prod.yaml"), Api("http://airflow:8080"),
+        "analytics-prod",
+        "analytics",
+        Place("instances/prod.yaml"),
+        Api("http://airflow:8080"),
         kubernetes=KubernetesTarget("airflow-analytics", "airflow"),
-    )  # fmt: skip
+    )
     record = InstanceRecord("analytics-prod", "analytics", instance)
     store.write(lease, Change(instances=(record,)))
     assert main(["airflow-values", "analytics-prod"]) == 0

@@ -45,9 +45,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_lint_finds_nothing(name: str) -> None:
     """Strictly, with each example; only the recommended icon is missing."""
-    found = helm_python.lint(CHART, example(name), strict=True, namespace="groundcrew")
-    assert found["errors"] == []
-    assert [m["error"] for m in found["messages"]] == ["icon is recommended"]
+    report = helm_python.lint(CHART, example(name), strict=True, namespace="groundcrew")
+    assert report["errors"] == []
+    assert [m["error"] for m in report["messages"]] == ["icon is recommended"]
 
 
 def test_every_kubernetes_takes_every_document(name: str) -> None:
@@ -104,8 +104,8 @@ def test_values_of_the_users_settings_arrive() -> None:
         "config": {"kubernetes": {"jobs": {"tolerations": [{"tolerationSeconds": 300}]}}}
     }
     text = text_of(list(render(merged(example("small"), tolerations))))
-    (found,) = tomllib.loads(text)["kubernetes"]["jobs"]["tolerations"]
-    assert repr(found["tolerationSeconds"]) == "300"
+    (toleration,) = tomllib.loads(text)["kubernetes"]["jobs"]["tolerations"]
+    assert repr(toleration["tolerationSeconds"]) == "300"
 
 
 def test_secrets_are_laid_out_as_the_daemon_looks_for_them() -> None:
@@ -113,18 +113,24 @@ def test_secrets_are_laid_out_as_the_daemon_looks_for_them() -> None:
     pod = pod_of(release("large"))
     (container,) = pod["containers"]
     names = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
-    found = {m["mountPath"]: names[m["name"]] for m in container["volumeMounts"]
-             if m["name"] in names and m["readOnly"]}  # fmt: skip
+    mounts = {
+        m["mountPath"]: names[m["name"]]
+        for m in container["volumeMounts"]
+        if m["name"] in names and m["readOnly"]
+    }
     below = "/etc/groundcrew/secrets"
-    assert found == {
-        f"{below}/git": "groundcrew-git", f"{below}/slack": "groundcrew-slack",
-        f"{below}/hooks": "groundcrew-hooks", f"{below}/api": "groundcrew-api",
+    assert mounts == {
+        f"{below}/git": "groundcrew-git",
+        f"{below}/slack": "groundcrew-slack",
+        f"{below}/hooks": "groundcrew-hooks",
+        f"{below}/api": "groundcrew-api",
         f"{below}/analytics/analytics-airflow": "analytics-airflow",
         f"{below}/analytics/corp-pypi": "analytics-pypi",
         f"{below}/science/science-airflow": "science-airflow",
-        f"{below}/science/slack": "science-slack", f"{below}/forge": "groundcrew-forge",
+        f"{below}/science/slack": "science-slack",
+        f"{below}/forge": "groundcrew-forge",
         "/etc/groundcrew/kubeconfig": "groundcrew-clusters",
-    }  # fmt: skip
+    }
 
 
 def test_one_daemon_is_replaced_and_several_roll() -> None:
@@ -162,7 +168,7 @@ def test_each_namespace_gets_the_share_and_airflow_cannot_write_it() -> None:
     """A claim belongs to one namespace, so each has a volume and a claim."""
     documents = release("large")
     volumes = [d for d in documents if d["kind"] == "PersistentVolume"]
-    found = {}
+    access = {}
     for volume in volumes:
         spec = volume["spec"]
         namespace = spec["claimRef"]["namespace"]
@@ -171,13 +177,15 @@ def test_each_namespace_gets_the_share_and_airflow_cannot_write_it() -> None:
         assert claim["accessModes"] == spec["accessModes"]
         assert spec["persistentVolumeReclaimPolicy"] == "Retain"
         assert spec["csi"]["volumeHandle"] == f"groundcrew-{namespace}"
-        found[namespace] = (spec["accessModes"], spec.get("mountOptions", []))
+        access[namespace] = (spec["accessModes"], spec.get("mountOptions", []))
     ours: tuple[list[str], list[str]] = (["ReadWriteMany"], [])
     airflows = (["ReadOnlyMany"], ["ro"])
-    assert found == {
-        "groundcrew": ours, "groundcrew-builds": ours,
-        "airflow-analytics": airflows, "airflow-science": airflows,
-    }  # fmt: skip
+    assert access == {
+        "groundcrew": ours,
+        "groundcrew-builds": ours,
+        "airflow-analytics": airflows,
+        "airflow-science": airflows,
+    }
 
 
 def test_what_airflow_and_the_records_live_on_outlives_the_release(name: str) -> None:
@@ -206,8 +214,13 @@ def test_roles_hold_just_the_verbs_used() -> None:
     assert allowed["airflow-analytics"] == allowed["airflow-science"]
     every = allowed["airflow-analytics"] | allowed["groundcrew-builds"]
     assert {r for _, r, _ in every} == {
-        "pods", "pods/log", "events", "deployments", "statefulsets", "jobs",
-    }  # fmt: skip
+        "pods",
+        "pods/log",
+        "events",
+        "deployments",
+        "statefulsets",
+        "jobs",
+    }
     assert not {v for _, _, v in every} & {"*", "update", "deletecollection", "impersonate"}
     for role in roles:
         named = role["metadata"]
@@ -241,14 +254,14 @@ REFUSED = {
         merged(example("large"), {"indexService": {"enabled": True}}),
         "indexService leads to every replica",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_values_that_do_not_fit_together_are_refused_in_words(case: str) -> None:
     """The message says what to set."""
-    values, words = REFUSED[case]
-    with pytest.raises(helm_python.HelmError, match=words):
+    values, message = REFUSED[case]
+    with pytest.raises(helm_python.HelmError, match=message):
         list(render(values))
 
 
@@ -329,19 +342,19 @@ class Answers(BaseHTTPRequestHandler):
 def test_helm_test_asks_the_daemon(ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its command is run unchanged, except for the address, which is the service's."""
     with helm_python.Chart.load(CHART) as chart:
-        found = chart.render(example("small"), name="groundcrew", namespace="groundcrew")
-    pod = yaml.safe_load(found["groundcrew/templates/tests/daemon.yaml"])
+        rendered = chart.render(example("small"), name="groundcrew", namespace="groundcrew")
+    pod = yaml.safe_load(rendered["groundcrew/templates/tests/daemon.yaml"])
     kubernetes_validate.validate(pod, VERSIONS[0], strict=True)
     (container,) = pod["spec"]["containers"]
-    *words, address = container["command"]
+    *arguments, address = container["command"]
     assert address == "http://groundcrew.groundcrew.svc:8085"
-    assert words.pop(0) == "python3"
+    assert arguments.pop(0) == "python3"
     monkeypatch.setattr(Answers, "ready", ready)
     server = HTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         here = f"http://127.0.0.1:{server.server_port}"
-        done = subprocess.run([sys.executable, *words, here], capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, *arguments, here], capture_output=True, timeout=60)
     finally:
         server.shutdown()
         server.server_close()

@@ -33,19 +33,19 @@ def test_without_rules_and_dashboards_there_are_none(chart: Path) -> None:
 def test_rules_and_dashboards_are_taken_as_they_are(chart: Path) -> None:
     """All groups of all files, and each dashboard in a ConfigMap that Grafana's sidecar finds."""
     text = '{"title": "{{ $labels.team }} of 100 %"}\n'
-    words = {"summary": "{{ $labels.team }}", "runbook_url": "docs/runbooks/A.md"}
-    rule = {"alert": "A", "expr": "up == 0", "annotations": words}
+    annotations = {"summary": "{{ $labels.team }}", "runbook_url": "docs/runbooks/A.md"}
+    rule = {"alert": "A", "expr": "up == 0", "annotations": annotations}
     for group in ("one", "two"):
         document = {"groups": [{"name": group, "rules": [rule]}]}
         (chart / "files" / "prometheus" / f"{group}.yaml").write_text(yaml.safe_dump(document))
     (chart / "files" / "grafana" / "fleet.json").write_text(text)
     documents = release("large")
     groups = one(documents, "PrometheusRule")["spec"]["groups"]
-    words["runbook_url"] = "https://git.example.com/groundcrew/docs/runbooks/A.md"
+    annotations["runbook_url"] = "https://git.example.com/groundcrew/docs/runbooks/A.md"
     assert groups == [{"name": name, "rules": [rule]} for name in ("one", "two")]
-    found = one(documents, "ConfigMap", "groundcrew-dashboard-fleet")
-    assert found["data"] == {"fleet.json": text.rstrip()}
-    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    config_map = one(documents, "ConfigMap", "groundcrew-dashboard-fleet")
+    assert config_map["data"] == {"fleet.json": text.rstrip()}
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert not [d for d in release("small") if d["kind"] == "PrometheusRule"]
 
 
@@ -104,8 +104,8 @@ def test_the_manifests_need_no_helm_and_no_custom_kinds() -> None:
 def blocks() -> list[str]:
     """Return the YAML of docs/kubernetes.md."""
     text = (manifests.ROOT / "docs" / "kubernetes.md").read_text()
-    found = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(body) for _, body in found]
+    matches = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(body) for _, body in matches]
 
 
 def test_the_docs_values_are_taken() -> None:

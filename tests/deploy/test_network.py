@@ -73,8 +73,9 @@ def test_a_further_clusters_jobs_reach_the_port_that_they_are_told() -> None:
     assert settings.kubernetes.cluster("west").index_host == "groundcrew-indexes.example.com"
     spec = one(documents, "Service", "groundcrew-indexes")["spec"]
     assert [p["port"] for p in spec["ports"]] == [settings.kubernetes.jobs.index_port]
-    assert spec["ports"][0]["targetPort"] in {p["name"] for c in pod_of(documents)["containers"]
-                                              for p in c["ports"]}  # fmt: skip
+    assert spec["ports"][0]["targetPort"] in {
+        p["name"] for c in pod_of(documents)["containers"] for p in c["ports"]
+    }
     assert spec["selector"] == one(documents, "Service", "groundcrew")["spec"]["selector"]
     assert [d["metadata"]["name"] for d in release("large") if d["kind"] == "Service"] == [
         "groundcrew"

@@ -48,10 +48,10 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """Return the blocks of a page, in order."""
     text = page.read_text()
-    found = []
+    page_blocks = []
     for match in FENCE.finditer(text):
         title, mark = TITLE.search(match[4]), MARK.search(text[: match.start()])
-        found.append(
+        page_blocks.append(
             Block(
                 page.relative_to(ROOT).as_posix(),
                 text.count("\n", 0, match.start()) + 1,
@@ -61,7 +61,7 @@ def blocks(page: Path) -> list[Block]:
                 textwrap.dedent(match[5]),
             )
         )
-    return found
+    return page_blocks
 
 
 def every() -> list[Block]:

@@ -33,10 +33,10 @@ def test_each_is_run_or_says_why_not(block: Block) -> None:
     assert block.reason, f"{block}: put <!-- run --> or <!-- not run: why; test --> before it"
     why, _, checked = block.reason.rpartition("; ")
     assert why, f"{block}: say why"
-    found = CHECKS.fullmatch(checked)
-    assert found is not None, f"{block}: {checked} names no test"
-    if found[1]:
-        assert f"def {found[2]}(" in (ROOT / found[1]).read_text(), f"{block}: {checked}"
+    match = CHECKS.fullmatch(checked)
+    assert match is not None, f"{block}: {checked} names no test"
+    if match[1]:
+        assert f"def {match[2]}(" in (ROOT / match[1]).read_text(), f"{block}: {checked}"
 
 
 def test_each_page_with_marked_blocks_is_followed() -> None:
@@ -77,12 +77,12 @@ def targets() -> set[str]:
 @pytest.mark.parametrize(("page", "command"), sorted(set(said())))
 def test_each_command_is_one(page: str, command: str) -> None:
     """Its name, its options and the number of its arguments are those of the program."""
-    words = shlex.split(command.replace("…", "x"), comments=True)
-    if words[0] == "make":
-        assert words[1] in targets() | {"x"}, page
+    arguments = shlex.split(command.replace("…", "x"), comments=True)
+    if arguments[0] == "make":
+        assert arguments[1] in targets() | {"x"}, page
         return
     known = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - of typer's own click
-    name, *rest = words[1:]
+    name, *rest = arguments[1:]
     if name.startswith("-"):
         return  # an option of the program itself
     assert name in known, f"{page}: {command}"

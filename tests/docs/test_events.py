@@ -105,8 +105,8 @@ def source(house: House) -> None:
         draft = Draft(house.world())
         what(draft)
         house._store(draft.plan().change)
-    place = house.environments["one"].place
-    house.findings = (Finding(place, "Environment/one", Reason.WRONG_TYPE, "a list"),)
+    location = house.environments["one"].place
+    house.findings = (Finding(location, "Environment/one", Reason.WRONG_TYPE, "a list"),)
     house.commit()
     house.settle()
     house.findings = ()

@@ -26,13 +26,13 @@ def lines(*programs: str) -> list[tuple[Block, list[str]]]:
 def test_secrets_are_made_as_the_daemon_reads_them() -> None:
     """Each key is a file that the daemon reads, and the values name the secrets."""
     made = {}
-    for block, words in lines("kubectl"):
-        if "create" in words and "generic" in words:
-            name = words[words.index("generic") + 1]
-            sources = [w for w in words if w.startswith(("--from-literal=", "--from-file="))]
+    for block, arguments in lines("kubectl"):
+        if "create" in arguments and "generic" in arguments:
+            name = arguments[arguments.index("generic") + 1]
+            sources = [w for w in arguments if w.startswith(("--from-literal=", "--from-file="))]
             assert sources, str(block)
             made[name] = {w.split("=")[1] for w in sources}
-            assert words[words.index("-n") + 1] == "groundcrew", str(block)
+            assert arguments[arguments.index("-n") + 1] == "groundcrew", str(block)
     assert {key for keys in made.values() for key in keys} <= READ
     assert made["analytics-airflow"] == {"username", "password"}
     assert made["groundcrew-database"] == {"url"}
@@ -47,17 +47,17 @@ def test_secrets_are_made_as_the_daemon_reads_them() -> None:
 
 def test_charts_and_files_that_are_named_are_there() -> None:
     """For `helm` these are the chart in the project, a values file on a page, and a namespace."""
-    found = lines("helm")
-    assert len(found) > 4
-    for block, words in found:
-        if words[1] not in ("install", "upgrade"):
+    helm_commands = lines("helm")
+    assert len(helm_commands) > 4
+    for block, arguments in helm_commands:
+        if arguments[1] not in ("install", "upgrade"):
             continue
-        chart = words[3]
+        chart = arguments[3]
         assert chart == "apache-airflow/airflow" or (ROOT / chart / "Chart.yaml").is_file()
-        assert "-n" in words, str(block)
-        if "-f" in words:
+        assert "-n" in arguments, str(block)
+        if "-f" in arguments:
             text = (ROOT / "docs" / "kubernetes.md").read_text()
-            assert words[words.index("-f") + 1] in text, str(block)
+            assert arguments[arguments.index("-f") + 1] in text, str(block)
 
 
 def test_what_kubectl_is_told_to_find_is_made_by_the_chart() -> None:

@@ -31,32 +31,35 @@ def follow(world: World, page: str, after: Callable[[int], object] = lambda _: N
 
 def test_the_ten_minute_start_ends_with_an_active_instance(tmp_path: Path) -> None:
     """It starts from nothing, with the page's own settings, repo and secrets."""
-    with world(tmp_path / "world") as found:
-        found.path("/srv/git/environments").symlink_to(found.here / "environments")
-        printed = follow(found, "start.md")
-        (instance,) = found.status()["instances"]
+    with world(tmp_path / "world") as machine:
+        machine.path("/srv/git/environments").symlink_to(machine.here / "environments")
+        printed = follow(machine, "start.md")
+        (instance,) = machine.status()["instances"]
         assert (instance["sync"], instance["health"]) == ("Synced", "Healthy")
-        assert found.installed("analytics-dev") == ["humanize"]
-        loaded = found.airflows["analytics-dev"].state.loaded
+        assert machine.installed("analytics-dev") == ["humanize"]
+        loaded = machine.airflows["analytics-dev"].state.loaded
         assert {one["component"] for one in loaded} == {
-            "scheduler", "dag-processor", "triggerer", "api-server",
-        }  # fmt: skip
+            "scheduler",
+            "dag-processor",
+            "triggerer",
+            "api-server",
+        }
         assert {one["build"] for one in loaded} == {instance["build"]}
         assert "ActivationActive" in printed[-1]
 
 
 def test_a_package_is_added(tmp_path: Path) -> None:
     """The first is from an index, and is planned before; the second is the team's own."""
-    with world(tmp_path / "world") as found:
-        found.prepare()
-        with found.daemon():
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        with machine.daemon():
             seen: list[list[str]] = []
 
             def after(_: int) -> None:
-                found.settled()
-                seen.append(found.installed("analytics-dev"))
+                machine.settled()
+                seen.append(machine.installed("analytics-dev"))
 
-            printed = follow(found, "howto/add-a-package.md", after)
+            printed = follow(machine, "howto/add-a-package.md", after)
             assert printed[0].count("+1 -0") == 2, "the plan says what comes"
             assert seen[0] == ["humanize"], "a plan changes nothing"
             assert seen[1] == ["humanize", "tabulate"]
@@ -65,46 +68,48 @@ def test_a_package_is_added(tmp_path: Path) -> None:
 
 def test_a_private_index_is_used(tmp_path: Path) -> None:
     """Its package comes from it and from no other; without the secret it would be refused."""
-    with world(tmp_path / "world") as found:
-        found.prepare()
-        with found.daemon():
-            follow(found, "howto/private-index.md", lambda _: found.settled() and None)
-            assert sorted(found.installed("analytics-dev")) == ["acme-core", "humanize"]
-            assert set(found.private.downloads()) == {"acme_core-1.2.0-py3-none-any.whl"}
-            assert not [path for path in found.public.asked if "acme" in path]
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        with machine.daemon():
+            follow(machine, "howto/private-index.md", lambda _: machine.settled() and None)
+            assert sorted(machine.installed("analytics-dev")) == ["acme-core", "humanize"]
+            assert set(machine.private.downloads()) == {"acme_core-1.2.0-py3-none-any.whl"}
+            assert not [path for path in machine.public.asked if "acme" in path]
 
 
 def test_a_canary_goes_first(tmp_path: Path) -> None:
     """The second wave waits for the soak, as the page says; the manual hold is in the history."""
-    with world(tmp_path / "world") as found:
-        found.prepare()
-        with found.daemon():
-            printed = follow(found, "howto/canary.md", lambda _: found.settled() and None)
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        with machine.daemon():
+            printed = follow(machine, "howto/canary.md", lambda _: machine.settled() and None)
             assert "soak" in printed[1]
-            dev, prod = (found.instance(f"analytics-{name}") for name in ("dev", "prod"))
+            dev, prod = (machine.instance(f"analytics-{name}") for name in ("dev", "prod"))
             assert dev["sync"] == "Synced"
             assert prod["waits_on"].startswith("soak")
-            assert [e["object"] for e in found.history("Suspended")] == ["instance/analytics-prod"]
+            assert [e["object"] for e in machine.history("Suspended")] == [
+                "instance/analytics-prod"
+            ]
 
 
 def test_one_goes_back(tmp_path: Path) -> None:
     """The reader uses git, then one instance by hand, and goes forward again."""
-    with world(tmp_path / "world") as found:
-        found.prepare()
-        with found.daemon():
-            before = found.settled()["instances"][0]["build"]
-            text = (found.here / "teams/analytics/analytics.yaml").read_text()
-            found.write("teams/analytics/analytics.yaml", text.replace("<4.10", "<5"))
-            found.shell("git commit --quiet --all --message newer; git push --quiet")
-            newer = found.settled()["instances"][0]["build"]
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        with machine.daemon():
+            before = machine.settled()["instances"][0]["build"]
+            text = (machine.here / "teams/analytics/analytics.yaml").read_text()
+            machine.write("teams/analytics/analytics.yaml", text.replace("<4.10", "<5"))
+            machine.shell("git commit --quiet --all --message newer; git push --quiet")
+            newer = machine.settled()["instances"][0]["build"]
             assert newer != before
             seen: list[dict[str, object]] = []
 
             def after(_: int) -> None:
-                found.settled()
-                seen.append(found.instance("analytics-dev"))
+                machine.settled()
+                seen.append(machine.instance("analytics-dev"))
 
-            follow(found, "howto/roll-back.md", after)
+            follow(machine, "howto/roll-back.md", after)
             reverted, rolled_back, again = seen
             assert (reverted["build"], reverted["sync"]) == (before, "Synced")
             assert (rolled_back["build"], rolled_back["sync"]) == (newer, "OutOfSync")
@@ -114,17 +119,17 @@ def test_one_goes_back(tmp_path: Path) -> None:
 
 def test_airflow_is_upgraded(tmp_path: Path) -> None:
     """Another base between two blocks: detected, built for, and active."""
-    with world(tmp_path / "world") as found:
-        found.prepare()
-        with found.daemon():
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        with machine.daemon():
 
             def after(number: int) -> None:
                 if number == 1:
-                    upgrade(found)
+                    upgrade(machine)
 
-            printed = follow(found, "howto/upgrade-airflow.md", after)
+            printed = follow(machine, "howto/upgrade-airflow.md", after)
             assert "RuntimeChanged" in printed[1]
-            (last,) = found.history("RuntimeChanged")[-1:]
+            (last,) = machine.history("RuntimeChanged")[-1:]
             assert "airflow3.9.9" in last["message"]
 
 
@@ -147,23 +152,23 @@ def upgrade(found: World) -> None:
 
 def test_a_token_is_made_and_used(tmp_path: Path) -> None:
     """The tokens file of one page, the request of the other; another token is refused."""
-    with world(tmp_path / "world") as found:
-        found.prepare()
-        with found.daemon():
-            (token,) = follow(found, "pages.md")
-            found.variables["token"] = token.strip()
-            (answer,) = follow(found, "api.md")
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        with machine.daemon():
+            (token,) = follow(machine, "pages.md")
+            machine.variables["token"] = token.strip()
+            (answer,) = follow(machine, "api.md")
             assert json.loads(answer) == []
-            found.variables["token"] = "another"
-            (refused,) = follow(found, "api.md")
+            machine.variables["token"] = "another"
+            (refused,) = follow(machine, "api.md")
             assert json.loads(refused)["reason"] == "Unauthorized"
 
 
 def test_rules_get_the_addresses_of_runbooks(tmp_path: Path) -> None:
     """The commands run in a checkout of the project."""
-    with world(tmp_path / "world") as found:
-        found.here = ROOT
-        (rules,) = follow(found, "runbooks/README.md")
+    with world(tmp_path / "world") as machine:
+        machine.here = ROOT
+        (rules,) = follow(machine, "runbooks/README.md")
     groups = yaml.safe_load(rules)["groups"]
     alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     assert alerts

@@ -20,9 +20,9 @@ from tests.docs.blocks import FENCE, ROOT, Block, every
 
 def build(root: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a checkout, as `make docs` does."""
-    words = ["build", "--strict", "--config-file", str(root / "mkdocs.yml"), "--site-dir", str(out)]
+    args = ["build", "--strict", "--config-file", str(root / "mkdocs.yml"), "--site-dir", str(out)]
     return subprocess.run(
-        [sys.executable, "-m", "mkdocs", *words],
+        [sys.executable, "-m", "mkdocs", *args],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,

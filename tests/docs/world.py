@@ -111,9 +111,9 @@ class World:
 
     def _programs(self) -> None:
         """Install `groundcrew` as a user would have it."""
-        place = self.root / "bin"
-        place.mkdir()
-        program = place / "groundcrew"
+        folder = self.root / "bin"
+        folder.mkdir()
+        program = folder / "groundcrew"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m reconciler.cli "$@"\n')
         program.chmod(0o755)
 
@@ -221,8 +221,11 @@ class World:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [self.root / "bin" / "groundcrew", "run"],
-                cwd=self.here.parent, env=self.environment(), stdout=out, stderr=out,
-            )  # fmt: skip
+                cwd=self.here.parent,
+                env=self.environment(),
+                stdout=out,
+                stderr=out,
+            )
         try:
             while "leading with epoch" not in log.read_text():
                 assert process.poll() is None, log.read_text()
@@ -246,34 +249,36 @@ class World:
 
     def instance(self, name: str) -> dict[str, Any]:
         """Return an instance of that document."""
-        (found,) = (i for i in self.status()["instances"] if i["name"] == name)
-        return dict(found)
+        (instance,) = (i for i in self.status()["instances"] if i["name"] == name)
+        return dict(instance)
 
     def settled(self) -> dict[str, Any]:
         """Wait until the newest revision is in force, or the rest waits for a person."""
         bare = self.path("/srv/git/environments")
         head = self.shell(f"git -C {bare} rev-parse main").strip()
         deadline, calm = time.monotonic() + SECONDS, 0
-        found: dict[str, Any] = {}
+        document: dict[str, Any] = {}
         while calm < 3:
-            assert time.monotonic() < deadline, found
+            assert time.monotonic() < deadline, document
             time.sleep(0.3)
-            found = self.status()
-            calm = calm + 1 if found["revision"] == head and _rests(found) else 0
-        return found
+            document = self.status()
+            calm = calm + 1 if document["revision"] == head and _rests(document) else 0
+        return document
 
     def history(self, kind: str) -> list[dict[str, Any]]:
         """Return the events of one kind."""
-        found: list[dict[str, Any]] = json.loads(self.shell("groundcrew history -n 1000 -o json"))
-        return [event for event in found if event["kind"] == kind]
+        events: list[dict[str, Any]] = json.loads(self.shell("groundcrew history -n 1000 -o json"))
+        return [event for event in events if event["kind"] == kind]
 
     def installed(self, name: str) -> list[str]:
         """Return the distributions in the build that an instance's pointer names."""
         pointer = json.loads(
             self.path(f"/srv/groundcrew/instances/{name}/pointer.json").read_text()
         )
-        builds = {entry["build"] if isinstance(entry, dict) else entry
-                  for entry in pointer["builds"].values()}  # fmt: skip
+        builds = {
+            entry["build"] if isinstance(entry, dict) else entry
+            for entry in pointer["builds"].values()
+        }
         (build,) = builds
         lock = self.path(f"/srv/groundcrew/builds/{build}/pylock.toml").read_text()
         return [line.split('"')[1] for line in lock.splitlines() if line.startswith("name = ")]

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.core.errors import Retryable
 from reconciler.demo.airflow import USER, Bed
 from tests.fakes import airflow_rest
@@ -78,8 +78,8 @@ class Side:
 
 
 def kind(answer: httpx.Response) -> str:
-    found = answer.headers.get("Content-Type", "")
-    return "json" if "json" in found else found.split(";")[0]
+    content_type = answer.headers.get("Content-Type", "")
+    return "json" if "json" in content_type else content_type.split(";")[0]
 
 
 def shape(document: object, at: str = "") -> set[str]:
@@ -113,13 +113,13 @@ def pair(
         bed.start()
         bed.wait_for_dag("hello")
         with FakeAirflow("3" if request.param == "3" else "2") as fake:
-            found = Pair(bed, fake)
+            pair = Pair(bed, fake)
             try:
-                _same_state(found)
-                yield found
+                _same_state(pair)
+                yield pair
             finally:
-                found.real.http.close()
-                found.made.http.close()
+                pair.real.http.close()
+                pair.made.http.close()
     finally:
         bed.stop()
 
@@ -193,7 +193,7 @@ def test_changes_of_pools_are_alike(pair: Pair) -> None:
 
 def test_the_client_understands_the_real_one(pair: Pair) -> None:
     """Files of DAGs and of import errors are named alike; plugins and providers by distribution."""
-    with Api(pair.bed.url, pair.bed.password_file.parent) as api:
+    with AirflowApi(pair.bed.url, pair.bed.password_file.parent) as api:
         (broken,) = api.import_errors()
         (dag,) = api.dags()
         assert dag.id == "hello"
@@ -211,7 +211,7 @@ def test_a_pool_keeps_all_but_its_slots(pair: Pair) -> None:
     """Pausing and restoring a team's pool changes nothing else of it."""
     path = f"{pair.prefix}/pools/small"
     before = pair.real.ask("GET", path, "right").json()
-    with Api(pair.bed.url, pair.bed.password_file.parent) as api:
+    with AirflowApi(pair.bed.url, pair.bed.password_file.parent) as api:
         slots = api.pools()["small"]
         for wanted in (0, slots):
             api.set_pool("small", wanted)
@@ -228,7 +228,7 @@ def test_pools_without_limit_are_alike(pair: Pair) -> None:
     try:
         pair.same("PATCH", f"{pair.prefix}/pools/small", params=mask, json=body)
         pair.same("GET", f"{pair.prefix}/pools")
-        with Api(pair.bed.url, pair.bed.password_file.parent) as api:
+        with AirflowApi(pair.bed.url, pair.bed.password_file.parent) as api:
             if pair.three:
                 assert api.pools()["small"] == -1
             else:

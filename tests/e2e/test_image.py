@@ -134,9 +134,9 @@ class Container:
     @contextmanager
     def started(self, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         """Run the image's own command as process 1; yield (its process, that one's id out here)."""
-        words = [*self.image.config["Entrypoint"], *self.image.config["Cmd"]]
+        arguments = [*self.image.config["Entrypoint"], *self.image.config["Cmd"]]
         ours, theirs = os.pipe()
-        command = self.command(*words)
+        command = self.command(*arguments)
         command[1:1] = ["--json-status-fd", str(theirs)]
         with log.open("wb") as output, os.fdopen(ours) as said:
             process = subprocess.Popen(
@@ -155,8 +155,8 @@ def image() -> Iterator[Image]:
     """Yield the image, built once, and remove it at the end."""
     if os.geteuid() != 0 or not all(map(shutil.which, NEEDED)):
         pytest.skip(MISSING)
-    with tempfile.TemporaryDirectory(prefix="groundcrew-image-") as place:
-        root = Path(place)
+    with tempfile.TemporaryDirectory(prefix="groundcrew-image-") as directory:
+        root = Path(directory)
         command = [sys.executable, str(HERE / "scripts" / "image"), "--base", "debootstrap"]
         command += ["--tag", TAG, "--store", str(root / "store")]
         command += ["--save", str(root / "image.tar"), "--unpack", str(root / "bundle")]
@@ -169,8 +169,8 @@ def image() -> Iterator[Image]:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Return a directory below /tmp, which exists inside the image too."""
-    with tempfile.TemporaryDirectory(prefix="groundcrew-site-", dir="/tmp") as found:
-        yield Path(found)
+    with tempfile.TemporaryDirectory(prefix="groundcrew-site-", dir="/tmp") as directory:
+        yield Path(directory)
 
 
 def give(root: Path) -> None:
@@ -209,15 +209,15 @@ def test_nothing_in_it_gives_rights_or_is_left_over(
 ) -> None:
     """No setuid, nothing of the build, and nothing world-writable except where intended."""
     rights, writable, left, size = [], [], [], 0
-    for path, found in image.files():
-        if stat.S_ISREG(found.st_mode):
-            size += found.st_size
-            if found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+    for path, status in image.files():
+        if stat.S_ISREG(status.st_mode):
+            size += status.st_size
+            if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
                 rights.append(path)
-        everyone = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
-        if everyone and not stat.S_ISLNK(found.st_mode) and not stat.S_ISCHR(found.st_mode):
+        everyone = status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX
+        if everyone and not stat.S_ISLNK(status.st_mode) and not stat.S_ISCHR(status.st_mode):
             writable.append(path)
-        owned = found.st_uid == UID and str(path) not in (STATE, SHARE)
+        owned = status.st_uid == UID and str(path) not in (STATE, SHARE)
         leavings = ("/root/.cache", "/src", "/opt/build", "/run/secrets/", "/var/lib/apt/lists/")
         if owned or f"{path}".startswith(leavings) or path.name in ("pip", "pip.conf", "pip3"):
             left.append(path)
@@ -316,8 +316,10 @@ def test_a_commit_is_built_and_becomes_active(image: Image, place: Path) -> None
         assert done.returncode == 0, done.stdout
         (instance,) = json.loads(inside.say("groundcrew", "status", "-o", "json"))["instances"]
         assert (instance["name"], instance["phase"], instance["health"]) == (
-            INSTANCE, "Active", "Healthy",
-        )  # fmt: skip
+            INSTANCE,
+            "Active",
+            "Healthy",
+        )
         assert {said["acme"] for said in airflow.state.loaded} == {"1.0"}
 
 

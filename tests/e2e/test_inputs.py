@@ -159,8 +159,14 @@ def test_every_input_comes_out_as_it_must(
     airflow: str, tmp_path: Path, packages: Packages, subtests: pytest.Subtests
 ) -> None:
     """One daemon run makes all of them, each for a team of its own."""
-    bed = Bed(tmp_path / "airflow", airflow, tmp_path / "share", "none", team="none",
-              secrets=tmp_path / "secrets")  # fmt: skip
+    bed = Bed(
+        tmp_path / "airflow",
+        airflow,
+        tmp_path / "share",
+        "none",
+        team="none",
+        secrets=tmp_path / "secrets",
+    )
     bed.install(CACHE)
     site = Site(tmp_path / "site", packages, bed.python)
     everything = inputs.inputs(packages.files)
@@ -180,8 +186,14 @@ def test_every_input_comes_out_as_it_must(
 
 def test_what_gets_ready_runs_on_a_live_airflow(tmp_path: Path, packages: Packages) -> None:
     """All of it in one environment, imported by a DAG of the instance."""
-    bed = Bed(tmp_path / "airflow", "3", tmp_path / "site" / "share", "live-dev",
-              team="live", secrets=tmp_path / "site" / "secrets")  # fmt: skip
+    bed = Bed(
+        tmp_path / "airflow",
+        "3",
+        tmp_path / "site" / "share",
+        "live-dev",
+        team="live",
+        secrets=tmp_path / "site" / "secrets",
+    )
     bed.install(CACHE)
     site = Site(tmp_path / "site", packages, bed.python)
     ready = [one for one in inputs.inputs(packages.files) if one.phase == "Ready"]
@@ -202,8 +214,10 @@ def test_what_gets_ready_runs_on_a_live_airflow(tmp_path: Path, packages: Packag
         assert code == 0, log
         (instance,) = site.status()["instances"]
         assert (instance["phase"], instance["sync"], instance["health"]) == (
-            "Active", "Synced", "Healthy",
-        )  # fmt: skip
+            "Active",
+            "Synced",
+            "Healthy",
+        )
         bed.write_dag("uses_all", DAG)
         bed.wait_for_dag("uses_all")
     finally:

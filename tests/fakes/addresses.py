@@ -33,8 +33,8 @@ def served(
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            found.asked.append(self.path)
-            body = found.pages.get(self.path)
+            recorded.asked.append(self.path)
+            body = recorded.pages.get(self.path)
             redirect = body is not None and body.startswith("→ ")
             self.send_response(missing if body is None else 302 if redirect else 200)
             if redirect and body:
@@ -50,11 +50,11 @@ def served(
 
     server = ThreadingHTTPServer((address, 0), Handler)
     server.daemon_threads = True
-    found = Served(f"{address}:{server.server_port}", dict(pages or {}))
+    recorded = Served(f"{address}:{server.server_port}", dict(pages or {}))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield found
+        yield recorded
     finally:
         server.shutdown()
         server.server_close()

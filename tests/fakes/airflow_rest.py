@@ -191,13 +191,13 @@ class FakeAirflow:
 
     def _health(self) -> dict[str, Any]:
         bad = self.state.unhealthy
-        found: dict[str, Any] = {
+        health: dict[str, Any] = {
             "metadatabase": {"status": "unhealthy" if "metadatabase" in bad else "healthy"}
         }
         for section, at in self.state.heartbeats.items():
             status = "unhealthy" if section in bad else "healthy"
-            found[section] = {"status": status, f"latest_{section}_heartbeat": iso(at)}
-        return found
+            health[section] = {"status": status, f"latest_{section}_heartbeat": iso(at)}
+        return health
 
     # --------------------------------------------------------------------------------- pools
 
@@ -231,8 +231,8 @@ class FakeAirflow:
 
     def _unlimited(self) -> Answer:
         """Return an error like 2.x, whose answer for an unlimited pool violates its own schema."""
-        words = "Response body does not conform to specification: inf is not of type 'integer'"
-        return self._error(500, words)
+        message = "Response body does not conform to specification: inf is not of type 'integer'"
+        return self._error(500, message)
 
     # ------------------------------------------------------------------------------ listings
 

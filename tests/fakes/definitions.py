@@ -30,14 +30,18 @@ def environment(name: str, digest: str, waves: tuple[Wave, ...], team: str = "re
 
 def limited(definition: Environment, files: int, line: int = 9) -> Environment:
     """Return the same environment with a limit of files; 0: without one."""
-    place = Place(definition.place.file, line)
-    limits = (ImportLimit(Measure.FILES, float(files), place),) if files else ()
+    location = Place(definition.place.file, line)
+    limits = (ImportLimit(Measure.FILES, float(files), location),) if files else ()
     return replace(definition, recipe=replace(definition.recipe, checks=Checks(budget=limits)))
 
 
 def instance(name: str, team: str = "red", *, suspend: bool = False) -> Instance:
     """Return a local instance in its own file."""
     return Instance(
-        name, team, Place(f"instances/{name}.yaml", 1), Api("http://127.0.0.1:1"),
-        LocalTarget("/python", "/airflow", ()), suspend=suspend,
-    )  # fmt: skip
+        name,
+        team,
+        Place(f"instances/{name}.yaml", 1),
+        Api("http://127.0.0.1:1"),
+        LocalTarget("/python", "/airflow", ()),
+        suspend=suspend,
+    )

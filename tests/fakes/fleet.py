@@ -59,9 +59,16 @@ RUNTIME = Runtime(
 PACKAGES = (("duckdb", "1.4.1"), ("pandas", "2.3.3"), ("pyarrow", "21.0.0"))
 OLDER = (("pandas", "2.2.3"), ("polars", "1.30.0"), ("pyarrow", "21.0.0"))
 STATES = (
-    "active", "draining", "waiting", "rolled-back", "degraded", "suspended", "new", "building",
+    "active",
+    "draining",
+    "waiting",
+    "rolled-back",
+    "degraded",
+    "suspended",
+    "new",
+    "building",
     "failed",
-)  # fmt: skip
+)
 SHUT = WindowState(False, AT + 36000.0, "2026-01-02 02:00 Europe/Berlin")
 MARKUP = '<script>alert("x")</script> & <b>bold</b>'
 
@@ -89,12 +96,12 @@ def name_of(number: int) -> str:
 def environment(number: int, *, subject: str = "use pandas 2.3") -> EnvironmentRecord:
     """Return an environment with one instance in its rollout."""
     name, team = name_of(number), f"team-{number % 20:02d}"
-    place = Place(f"teams/{team}/{name}.yaml", 3, 1)
-    recipe = Recipe(digest(number), (Requirement("pandas>=2.2,<3", replace(place, line=6)),))
+    location = Place(f"teams/{team}/{name}.yaml", 3, 1)
+    recipe = Recipe(digest(number), (Requirement("pandas>=2.2,<3", replace(location, line=6)),))
     return EnvironmentRecord(
         name,
         team,
-        Environment(name, team, place, recipe, (Wave((name,), 600.0),)),
+        Environment(name, team, location, recipe, (Wave((name,), 600.0),)),
         Commit(REVISION, "A. Author", subject, AT),
         seen_at=AT,
     )
@@ -126,9 +133,11 @@ def builds(number: int) -> list[BuildRecord]:
             Reason.RESOLUTION_CONFLICT,
             "pandas 3.0 needs numpy>=2.4, but the base has numpy 2.3.1; ask for pandas<3",
             Place(f"teams/team-{number % 20:02d}/{name_of(number)}.yaml", 6, 7),
-        ) if phase is BuildPhase.FAILED else None,
+        )
+        if phase is BuildPhase.FAILED
+        else None,
         packages=PACKAGES if phase is BuildPhase.READY else (),
-    )  # fmt: skip
+    )
     before = replace(
         present,
         key=digest("before", number)[:16],
@@ -172,7 +181,10 @@ def instance(number: int) -> InstanceRecord:
         name,
         team,
         Instance(
-            name, team, Place(f"instances/{name}.yaml", 1, 1), Api("http://airflow.example:8080"),
+            name,
+            team,
+            Place(f"instances/{name}.yaml", 1, 1),
+            Api("http://airflow.example:8080"),
             kubernetes=KubernetesTarget(f"airflow-{name}", "airflow"),
         ),
         runtime=RUNTIME,
@@ -184,7 +196,7 @@ def instance(number: int) -> InstanceRecord:
         previous_digest=digest("before", number),
         active_since=AT + 70,
         last=activation(number, Step.DONE, *there, P.ACTIVE),
-    )  # fmt: skip
+    )
     older: dict[str, Any] = {
         "current": build_id(number, 1),
         "current_digest": digest("before", number),
@@ -199,22 +211,33 @@ def instance(number: int) -> InstanceRecord:
         case "rolled-back":
             gone = activation(number, Step.ROLLED_BACK, *there, P.ROLLING_BACK, P.ROLLED_BACK)
             return replace(
-                record, **older, last=replace(gone, problem=wrong), quarantines=(mark,),
+                record,
+                **older,
+                last=replace(gone, problem=wrong),
+                quarantines=(mark,),
                 problem=wrong,
-            )  # fmt: skip
+            )
         case "degraded":
             broken = activation(number, Step.DEGRADED, *there, P.ROLLING_BACK, P.DEGRADED)
             return replace(
-                record, **older, activation=replace(broken, reverts=2, problem=wrong),
+                record,
+                **older,
+                activation=replace(broken, reverts=2, problem=wrong),
                 problem=Problem(Reason.CRASH_LOOP, "scheduler was started three times and ended"),
-            )  # fmt: skip
+            )
         case "suspended":
             return replace(record, suspended=True)
         case "new":
             return replace(
-                record, runtime=None, current=None, current_digest=None, previous=None, last=None,
-                active_since=None, current_runtime=None,
-            )  # fmt: skip
+                record,
+                runtime=None,
+                current=None,
+                current_digest=None,
+                previous=None,
+                last=None,
+                active_since=None,
+                current_runtime=None,
+            )
         case "building" | "failed":
             return replace(record, **older, previous=None)
         case _:
@@ -232,18 +255,49 @@ def events(number: int, environment: EnvironmentRecord) -> list[Event]:
     }
     phases = {"Draining": 12.5, "Switching": 0.2, "Restarting": 31.0, "Probing": 9.0}
     return [
-        Event(AT, "EnvironmentAccepted", f"environment/{name}", team, "EnvironmentAccepted",
-              environment.commit.subject, REVISION),
-        Event(AT + 18, "BuildReady", f"environment/{name}", team, "BuildReady",
-              "3 packages to install", REVISION,
-              {"build": build_id(number), "packages": [list(p) for p in PACKAGES],
-               "seconds": 18.0, "phases": {"Resolving": 4.5, "Building": 9.0, "Verifying": 4.5},
-               **said}),
-        Event(AT + 70, "ActivationActive", f"instance/{name}", team, "ActivationActive",
-              f"{build_id(number)} is active", REVISION,
-              {"from": build_id(number, 1), "to": build_id(number), "seconds": 52.7,
-               "phases": phases, **change, **said}),
-    ]  # fmt: skip
+        Event(
+            AT,
+            "EnvironmentAccepted",
+            f"environment/{name}",
+            team,
+            "EnvironmentAccepted",
+            environment.commit.subject,
+            REVISION,
+        ),
+        Event(
+            AT + 18,
+            "BuildReady",
+            f"environment/{name}",
+            team,
+            "BuildReady",
+            "3 packages to install",
+            REVISION,
+            {
+                "build": build_id(number),
+                "packages": [list(p) for p in PACKAGES],
+                "seconds": 18.0,
+                "phases": {"Resolving": 4.5, "Building": 9.0, "Verifying": 4.5},
+                **said,
+            },
+        ),
+        Event(
+            AT + 70,
+            "ActivationActive",
+            f"instance/{name}",
+            team,
+            "ActivationActive",
+            f"{build_id(number)} is active",
+            REVISION,
+            {
+                "from": build_id(number, 1),
+                "to": build_id(number),
+                "seconds": 52.7,
+                "phases": phases,
+                **change,
+                **said,
+            },
+        ),
+    ]
 
 
 def fill(store: Store, count: int, *, subject: str = "use pandas 2.3") -> None:
@@ -254,9 +308,11 @@ def fill(store: Store, count: int, *, subject: str = "use pandas 2.3") -> None:
     numbers = range(count)
     environments = [environment(n, subject=subject) for n in numbers]
     finding = Finding(
-        Place("teams/team-01/typo.yaml", 4, 3), "Environment/typo", Reason.UNKNOWN_KEY,
+        Place("teams/team-01/typo.yaml", 4, 3),
+        "Environment/typo",
+        Reason.UNKNOWN_KEY,
         "requirments: no such key; did you mean requirements?",
-    )  # fmt: skip
+    )
     store.write(
         lease,
         Change(
@@ -277,13 +333,13 @@ def place_package(share: Share, name: str, version: str, files: int = 60) -> str
         *(f"{name}/part{n % 7}/module_{n}.py,sha256=x,{1200 + 37 * n}" for n in range(files - 1)),
         f"{name}-{version}.dist-info/RECORD,,",
     ]
-    found = entry_digest(digest(name), "cp311")
+    entry = entry_digest(digest(name), "cp311")
     with tempfile.TemporaryDirectory() as folder:
         info = Path(folder, "lib", f"{name}-{version}.dist-info")
         info.mkdir(parents=True)
         (info / "RECORD").write_text("\n".join(lines) + "\n")
-        share.put(found, Path(folder))
-    return found
+        share.put(entry, Path(folder))
+    return entry
 
 
 def place_builds(share: Share, count: int) -> None:
@@ -303,12 +359,17 @@ def place_builds(share: Share, count: int) -> None:
             f"[[packages]]\nname = '{n}'\nversion = '{v}'\n" for n, v in PACKAGES
         )
         document = {
-            "schema": 1, "build": one, "abi": "cp311-linux_x86_64",
-            "entries": [*entries, jars], "distributions": packages,
+            "schema": 1,
+            "build": one,
+            "abi": "cp311-linux_x86_64",
+            "entries": [*entries, jars],
+            "distributions": packages,
             "paths": [{"path": f"store/sha256/{e[:2]}/{e}/lib", "pth": False} for e in entries],
             "jars": [f"store/sha256/{jars[:2]}/{jars}/files/jars/postgresql-42.7.4.jar"],
-            "bin": [], "env": {"ACME_REGION": "eu"}, "airflow": "3.0.6",
-        }  # fmt: skip
+            "bin": [],
+            "env": {"ACME_REGION": "eu"},
+            "airflow": "3.0.6",
+        }
         sbom = {"bomFormat": "CycloneDX", "specVersion": "1.5", "components": packages}
         share.put_build(
             one,
@@ -320,6 +381,7 @@ def place_builds(share: Share, count: int) -> None:
             },
         )
         share.mark_verified(
-            one, RUNTIME.key,
+            one,
+            RUNTIME.key,
             {"modules": 812, "seconds": 1.9, "opens": 2310, "files": 1904, "bytes": 31 << 20},
-        )  # fmt: skip
+        )

@@ -86,8 +86,12 @@ class Kubelet:
         self.nodes[node].lost.set()
         for life in self._of(node):
             life.kill_containers("Error")
-        unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown",
-                   "lastTransitionTime": pod_status.now()}  # fmt: skip
+        unknown = {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "NodeStatusUnknown",
+            "lastTransitionTime": pod_status.now(),
+        }
         self.api.patch("nodes", "", node, {"status": {"conditions": [unknown]}}, "status")
 
     def remove(self, node: str) -> None:
@@ -133,8 +137,11 @@ class Kubelet:
     # --------------------------------------------------------------------------------------- nodes
 
     def _register(self, name: str) -> None:
-        labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
-                  "kubernetes.io/arch": "amd64"}  # fmt: skip
+        labels = {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": "amd64",
+        }
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
         try:
             self.api.create("nodes", "", body)
@@ -142,27 +149,42 @@ class Kubelet:
             if error.status != 409:
                 raise
         moment = pod_status.now()
-        healthy = [("Ready", True, "KubeletReady"), ("MemoryPressure", False, "KubeletHasMemory"),
-                   ("DiskPressure", False, "KubeletHasDisk"),
-                   ("PIDPressure", False, "KubeletHasPID")]  # fmt: skip
+        healthy = [
+            ("Ready", True, "KubeletReady"),
+            ("MemoryPressure", False, "KubeletHasMemory"),
+            ("DiskPressure", False, "KubeletHasDisk"),
+            ("PIDPressure", False, "KubeletHasPID"),
+        ]
         status = {
-            "capacity": RESOURCES, "allocatable": RESOURCES,
+            "capacity": RESOURCES,
+            "allocatable": RESOURCES,
             "conditions": [
-                {"type": kind, "status": str(is_so), "reason": reason,
-                 "lastHeartbeatTime": moment, "lastTransitionTime": moment}
+                {
+                    "type": kind,
+                    "status": str(is_so),
+                    "reason": reason,
+                    "lastHeartbeatTime": moment,
+                    "lastTransitionTime": moment,
+                }
                 for kind, is_so, reason in healthy
             ],
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"},
-                          {"type": "Hostname", "address": name}],
+            "addresses": [
+                {"type": "InternalIP", "address": "127.0.0.1"},
+                {"type": "Hostname", "address": name},
+            ],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._logs.port}},
-        }  # fmt: skip
+        }
         self.api.patch("nodes", "", name, {"status": status}, "status")
 
     def _renew(self, name: str) -> None:
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": moment}
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-                "metadata": {"name": name}, "spec": spec}  # fmt: skip
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
         try:
             self.api.patch("leases", "kube-node-lease", name, {"spec": spec}, type_=MERGE)
         except ApiError as error:

@@ -54,13 +54,13 @@ def _handler(find: Find) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             parts = url.path.strip("/").split("/")
             asked = {key: values[-1] for key, values in parse_qs(url.query).items()}
-            found = None
+            log = None
             if len(parts) == 4 and parts[0] == "containerLogs":
-                found = find(parts[1], parts[2], parts[3], asked.get("previous") == "true")
-            if found is None:
+                log = find(parts[1], parts[2], parts[3], asked.get("previous") == "true")
+            if log is None:
                 self.send_error(404, "container not found")
                 return
-            path, ended = found
+            path, ended = log
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
             self.send_header("Transfer-Encoding", "chunked")

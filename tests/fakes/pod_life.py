@@ -61,9 +61,13 @@ class One:
 
     def status(self) -> Json:
         return pod_status.container(
-            self.spec, self.image.image_id(self.spec["image"]), self.state,
-            ready=self.ready, restarts=self.restarts, last=self.last,
-        )  # fmt: skip
+            self.spec,
+            self.image.image_id(self.spec["image"]),
+            self.state,
+            ready=self.ready,
+            restarts=self.restarts,
+            last=self.last,
+        )
 
 
 class PodLife(threading.Thread):
@@ -116,9 +120,11 @@ class PodLife(threading.Thread):
             return None
         run = one.restarts - (1 if previous else 0)
         path = self.log(one, run)
-        return (path, lambda: one.over or one.restarts != run or self.gone.is_set()) if (
-            path.exists()
-        ) else None  # fmt: skip
+        return (
+            (path, lambda: one.over or one.restarts != run or self.gone.is_set())
+            if (path.exists())
+            else None
+        )
 
     def log(self, one: One, run: int | None = None) -> Path:
         """Return the log of one run of a container."""
@@ -232,14 +238,18 @@ class PodLife(threading.Thread):
                     return False
         spec, image = one.spec, one.image
         command = [*(spec.get("command") or []), *(spec.get("args") or [])] or ["sleep", "infinity"]
-        context = {**(self.pod["spec"].get("securityContext") or {}),
-                   **(spec.get("securityContext") or {})}  # fmt: skip
+        context = {
+            **(self.pod["spec"].get("securityContext") or {}),
+            **(spec.get("securityContext") or {}),
+        }
         one.process = Container.start(
             [expand(word, variables) for word in command],
             Rootfs(mounts, frozenset(self.node.hidden), image.root),
-            {"HOSTNAME": self.pod_name, **variables}, self.log(one),
-            uid=context.get("runAsUser", image.uid), cwd=spec.get("workingDir", ""),
-        )  # fmt: skip
+            {"HOSTNAME": self.pod_name, **variables},
+            self.log(one),
+            uid=context.get("runAsUser", image.uid),
+            cwd=spec.get("workingDir", ""),
+        )
         one.state = pod_status.running()
         return True
 
@@ -343,12 +353,16 @@ class PodLife(threading.Thread):
         self.phase = phase
         ready = phase == "Running" and all(one.ready for one in self.ones)
         status: Json = {
-            "phase": phase, "startTime": self.started, "hostIP": "127.0.0.1",
+            "phase": phase,
+            "startTime": self.started,
+            "hostIP": "127.0.0.1",
             "conditions": self._conditions.document(
-                phase, ready=ready, initialized=all(one.succeeded for one in self.inits)),
+                phase, ready=ready, initialized=all(one.succeeded for one in self.inits)
+            ),
             "containerStatuses": [one.status() for one in self.ones],
-            **({"reason": reason} if reason else {}), **({"message": message} if message else {}),
-        }  # fmt: skip
+            **({"reason": reason} if reason else {}),
+            **({"message": message} if message else {}),
+        }
         if self.inits:
             status["initContainerStatuses"] = [one.status() for one in self.inits]
         if phase != "Pending":

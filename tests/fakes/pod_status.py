@@ -87,29 +87,41 @@ def waiting(reason: str, message: str = "") -> Json:
 
 def terminated(code: int, reason: str = "", message: str = "", since: str = "") -> Json:
     """Return the state of a container that has ended."""
-    found: Json = {
-        "exitCode": code, "reason": reason or ("Error" if code else "Completed"),
-        "startedAt": since or now(), "finishedAt": now(),
-    }  # fmt: skip
-    return {"terminated": {**found, **({"message": message} if message else {})}}
+    details: Json = {
+        "exitCode": code,
+        "reason": reason or ("Error" if code else "Completed"),
+        "startedAt": since or now(),
+        "finishedAt": now(),
+    }
+    return {"terminated": {**details, **({"message": message} if message else {})}}
 
 
 def container(
-    spec: Mapping[str, Any], image_id: str, state: Json, *,
-    ready: bool = False, restarts: int = 0, last: Json | None = None,
-) -> Json:  # fmt: skip
+    spec: Mapping[str, Any],
+    image_id: str,
+    state: Json,
+    *,
+    ready: bool = False,
+    restarts: int = 0,
+    last: Json | None = None,
+) -> Json:
     """Return an item of containerStatuses."""
     started = "waiting" not in state
-    found: Json = {
-        "name": spec["name"], "image": spec["image"], "imageID": image_id if started else "",
-        "ready": ready, "started": "running" in state, "restartCount": restarts, "state": state,
+    status: Json = {
+        "name": spec["name"],
+        "image": spec["image"],
+        "imageID": image_id if started else "",
+        "ready": ready,
+        "started": "running" in state,
+        "restartCount": restarts,
+        "state": state,
         "lastState": last or {},
-    }  # fmt: skip
+    }
     if started or last:
-        found["imageID"] = image_id
+        status["imageID"] = image_id
         mark = f"{spec['name']}{restarts}{image_id}".encode()
-        found["containerID"] = "containerd://" + hashlib.sha256(mark).hexdigest()
-    return found
+        status["containerID"] = "containerd://" + hashlib.sha256(mark).hexdigest()
+    return status
 
 
 class Conditions:
@@ -123,17 +135,22 @@ class Conditions:
         word = "True" if status else "False"
         if before is None or before["status"] != word:
             before = {"type": kind, "status": word, "lastTransitionTime": now()}
-        found = {key: before[key] for key in ("type", "status", "lastTransitionTime")}
+        condition = {key: before[key] for key in ("type", "status", "lastTransitionTime")}
         if reason:
-            found["reason"] = reason
-        self._last[kind] = found
-        return found
+            condition["reason"] = reason
+        self._last[kind] = condition
+        return condition
 
     def document(self, phase: str, *, ready: bool, initialized: bool) -> list[Json]:
         """Return all conditions of a pod in that phase."""
         over = phase in {"Succeeded", "Failed"}
-        why = "" if ready else {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(
-            phase, "ContainersNotReady")  # fmt: skip
+        why = (
+            ""
+            if ready
+            else {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(
+                phase, "ContainersNotReady"
+            )
+        )
         before = "" if initialized else "ContainersNotInitialized"
         before = "PodCompleted" if phase == "Succeeded" else before
         return [

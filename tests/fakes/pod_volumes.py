@@ -27,7 +27,7 @@ class Volumes:
 
     def mounts(self, container: Mapping[str, Any]) -> list[tuple[Path, Path, bool]]:
         """Return (host directory or file, path in the container, read-only), outermost first."""
-        found = []
+        mounts = []
         for mount in container.get("volumeMounts") or []:
             volume = self._by_name[mount["name"]]
             source, fixed = self.directory(volume)
@@ -36,8 +36,8 @@ class Volumes:
                 source = source / sub
                 if not source.exists() and not fixed:
                     source.mkdir(parents=True)
-            found.append((source, Path(mount["mountPath"]), read_only))
-        return sorted(found, key=lambda one: len(one[1].parts))
+            mounts.append((source, Path(mount["mountPath"]), read_only))
+        return sorted(mounts, key=lambda one: len(one[1].parts))
 
     def directory(self, volume: Mapping[str, Any]) -> tuple[Path, bool]:
         """Return the path of a volume on the host, and whether all of it is read-only."""
@@ -84,10 +84,10 @@ class Volumes:
         for item in source.get("downwardAPI", {}).get("items") or []:
             (own / item["path"]).write_text(self.field(item["fieldRef"]["fieldPath"]))
         for kind in ("configMap", "secret"):
-            if found := source.get(kind):
-                name = found.get("name") or found["secretName"]
-                values = self._data(kind, name, bool(found.get("optional")))
-                paths = {i["key"]: i["path"] for i in found.get("items") or []} or {
+            if reference := source.get(kind):
+                name = reference.get("name") or reference["secretName"]
+                values = self._data(kind, name, bool(reference.get("optional")))
+                paths = {i["key"]: i["path"] for i in reference.get("items") or []} or {
                     key: key for key in values
                 }
                 for key, path in paths.items():
@@ -112,27 +112,31 @@ class Volumes:
         if match := re.fullmatch(r"metadata\.(labels|annotations)\['(.+)'\]", path):
             return str((meta.get(match[1]) or {}).get(match[2], ""))
         known = {
-            "metadata.name": meta["name"], "metadata.namespace": meta["namespace"],
-            "metadata.uid": meta["uid"], "spec.nodeName": spec.get("nodeName", ""),
+            "metadata.name": meta["name"],
+            "metadata.namespace": meta["namespace"],
+            "metadata.uid": meta["uid"],
+            "spec.nodeName": spec.get("nodeName", ""),
             "spec.serviceAccountName": spec.get("serviceAccountName", ""),
-            "status.podIP": "127.0.0.1", "status.hostIP": "127.0.0.1",
-        }  # fmt: skip
+            "status.podIP": "127.0.0.1",
+            "status.hostIP": "127.0.0.1",
+        }
         return str(known[path])
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
         """Return the variables of a container's spec."""
-        found: dict[str, str] = {}
+        variables: dict[str, str] = {}
         for source in container.get("envFrom") or []:
-            kind, name = ("secret", "secretRef") if "secretRef" in source else (
-                "configMap", "configMapRef")  # fmt: skip
+            kind, name = (
+                ("secret", "secretRef") if "secretRef" in source else ("configMap", "configMapRef")
+            )
             ref = source[name]
             for key, value in self._data(kind, ref["name"], bool(ref.get("optional"))).items():
-                found[source.get("prefix", "") + key] = value.decode()
+                variables[source.get("prefix", "") + key] = value.decode()
         for variable in container.get("env") or []:
             text = self._value(variable)
             if text is not None:
-                found[variable["name"]] = expand(text, found)
-        return found
+                variables[variable["name"]] = expand(text, variables)
+        return variables
 
     def _value(self, variable: Mapping[str, Any]) -> str | None:
         source = variable.get("valueFrom")

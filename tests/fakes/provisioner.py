@@ -21,10 +21,15 @@ class Provisioner:
 
     def __enter__(self) -> Provisioner:
         annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
-        self._api.create("storageclasses", "", {
-            "metadata": {"name": CLASS, "annotations": annotations},
-            "provisioner": "lab/directory", "reclaimPolicy": "Retain",
-        })  # fmt: skip
+        self._api.create(
+            "storageclasses",
+            "",
+            {
+                "metadata": {"name": CLASS, "annotations": annotations},
+                "provisioner": "lab/directory",
+                "reclaimPolicy": "Retain",
+            },
+        )
         self._claims.start()
         return self
 
@@ -39,17 +44,25 @@ class Provisioner:
         directory = self._root / name
         directory.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(ApiError):  # it already exists
-            self._api.create("persistentvolumes", "", {
-                "metadata": {"name": name},
-                "spec": {
-                    "accessModes": spec["accessModes"], "storageClassName": CLASS,
-                    "capacity": spec["resources"]["requests"],
-                    "hostPath": {"path": str(directory)},
-                    "persistentVolumeReclaimPolicy": "Retain",
-                    "claimRef": {"namespace": meta["namespace"], "name": meta["name"],
-                                 "uid": meta["uid"]},
+            self._api.create(
+                "persistentvolumes",
+                "",
+                {
+                    "metadata": {"name": name},
+                    "spec": {
+                        "accessModes": spec["accessModes"],
+                        "storageClassName": CLASS,
+                        "capacity": spec["resources"]["requests"],
+                        "hostPath": {"path": str(directory)},
+                        "persistentVolumeReclaimPolicy": "Retain",
+                        "claimRef": {
+                            "namespace": meta["namespace"],
+                            "name": meta["name"],
+                            "uid": meta["uid"],
+                        },
+                    },
                 },
-            })  # fmt: skip
+            )
 
     def _gone(self, claim: Json) -> None:
         name = f"pvc-{claim['metadata']['uid']}"

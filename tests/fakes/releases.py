@@ -59,57 +59,73 @@ class Release:
         """The kind of workload by component, without statsd and redis."""
         local = self.executor == LOCAL
         lasting = "StatefulSet" if self.persistence else "Deployment"
-        found = {"scheduler": lasting if local else "Deployment", "triggerer": lasting}
+        kinds = {"scheduler": lasting if local else "Deployment", "triggerer": lasting}
         if self.version.startswith("2."):
-            found["webserver"] = "Deployment"
+            kinds["webserver"] = "Deployment"
         else:
-            found |= {"api-server": "Deployment", "dag-processor": "Deployment"}
+            kinds |= {"api-server": "Deployment", "dag-processor": "Deployment"}
         if self.executor == CELERY:
-            found["worker"] = lasting
-        return found
+            kinds["worker"] = lasting
+        return kinds
 
     @property
     def workloads(self) -> list[tuple[str, str]]:
         """The (kind, name) of the workloads of Airflow's components."""
-        found = [(kind, f"{self.name}-{name}") for name, kind in self.components.items()]
-        return found + [(self.components["worker"], f"{self.name}-worker-{s}") for s in self.sets]
+        workloads = [(kind, f"{self.name}-{name}") for name, kind in self.components.items()]
+        return workloads + [
+            (self.components["worker"], f"{self.name}-worker-{s}") for s in self.sets
+        ]
 
     def manifests(self, namespace: str) -> list[Json]:
         """Return everything in the release that runs, with its service accounts."""
-        found = [self._workload(kind, name) for name, kind in self.components.items()]
-        found += [self._workload(self.components["worker"], "worker", s) for s in self.sets]
+        workloads = [self._workload(kind, name) for name, kind in self.components.items()]
+        workloads += [self._workload(self.components["worker"], "worker", s) for s in self.sets]
         if self.statsd:
-            found.append(self._plain("Deployment", "statsd", "prom/statsd-exporter:v0.28"))
+            workloads.append(self._plain("Deployment", "statsd", "prom/statsd-exporter:v0.28"))
         if self.executor == CELERY:
-            found.append(self._plain("StatefulSet", "redis", "redis:7.2-bookworm"))
+            workloads.append(self._plain("StatefulSet", "redis", "redis:7.2-bookworm"))
         accounts = [
-            {"apiVersion": "v1", "kind": "ServiceAccount",
-             "metadata": {"name": one["spec"]["template"]["spec"]["serviceAccountName"]}}
-            for one in found
-        ]  # fmt: skip
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": one["spec"]["template"]["spec"]["serviceAccountName"]},
+            }
+            for one in workloads
+        ]
         if self.executor == KUBERNETES:
             name = {"name": f"{self.name}-worker"}
             accounts.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name})
-        for one in (*accounts, *found):
+        for one in (*accounts, *workloads):
             one["metadata"]["namespace"] = namespace
-        return [*accounts, *found]
+        return [*accounts, *workloads]
 
     def task_pod(self, namespace: str, name: str, annotations: Mapping[str, str]) -> Json:
         """Return a pod in which KubernetesExecutor runs one task."""
         labels = {
-            "tier": "airflow", "component": "worker", "release": self.name,
-            "kubernetes_executor": "True", "airflow-worker": "7", "airflow_version": self.version,
-            "dag_id": "example", "task_id": "one", "try_number": "1",
-        }  # fmt: skip
+            "tier": "airflow",
+            "component": "worker",
+            "release": self.name,
+            "kubernetes_executor": "True",
+            "airflow-worker": "7",
+            "airflow_version": self.version,
+            "dag_id": "example",
+            "task_id": "one",
+            "try_number": "1",
+        }
         spec = self._pod_spec(
             "worker", self._airflow_container("base", ["airflow", "tasks", "run"])
         )
         return {
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": namespace, "labels": labels,
-                         "annotations": dict(annotations)},
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": labels,
+                "annotations": dict(annotations),
+            },
             "spec": {**spec, "restartPolicy": "Never"},
-        }  # fmt: skip
+        }
 
     # --------------------------------------------------------------------------------------- pieces
 
@@ -133,28 +149,38 @@ class Release:
             sync = {"image": "registry.k8s.io/git-sync/git-sync:v4.3.0"}
             spec["initContainers"].append({"name": "git-sync-init", **sync})
             spec["containers"].append({"name": "git-sync", **sync})
-        found = self._shell(kind, component, spec, worker_set)
+        workload = self._shell(kind, component, spec, worker_set)
         if component == "scheduler":
-            found["metadata"]["labels"]["executor"] = self.executor
+            workload["metadata"]["labels"]["executor"] = self.executor
         if component in SERVING:
-            found["spec"]["strategy"] = {
-                "type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
-            }  # fmt: skip
+            workload["spec"]["strategy"] = {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+            }
         if kind == "StatefulSet":
             spec["volumes"] = [v for v in spec["volumes"] if v["name"] != "logs"]
-            found["spec"]["volumeClaimTemplates"] = [{
-                "metadata": {"name": "logs"},
-                "spec": {"accessModes": ["ReadWriteOnce"],
-                         "resources": {"requests": {"storage": "100Gi"}}},
-            }]  # fmt: skip
-        return found
+            workload["spec"]["volumeClaimTemplates"] = [
+                {
+                    "metadata": {"name": "logs"},
+                    "spec": {
+                        "accessModes": ["ReadWriteOnce"],
+                        "resources": {"requests": {"storage": "100Gi"}},
+                    },
+                }
+            ]
+        return workload
 
     def _plain(self, kind: str, component: str, image: str) -> Json:
         """Return a part of the release that is not Airflow."""
         container = {"name": component, "image": image, "imagePullPolicy": "IfNotPresent"}
-        return self._shell(kind, component, {
-            "serviceAccountName": f"{self.name}-{component}", "containers": [container],
-        })  # fmt: skip
+        return self._shell(
+            kind,
+            component,
+            {
+                "serviceAccountName": f"{self.name}-{component}",
+                "containers": [container],
+            },
+        )
 
     def _shell(self, kind: str, component: str, pod: Json, worker_set: str = "") -> Json:
         labels = self._labels(component) | ({"worker-set": worker_set} if worker_set else {})
@@ -162,33 +188,43 @@ class Release:
         own = {"serviceName": f"{self.name}-{component}"} if kind == "StatefulSet" else {}
         part = f"{component}-{worker_set}" if worker_set else component
         return {
-            "apiVersion": "apps/v1", "kind": kind,
+            "apiVersion": "apps/v1",
+            "kind": kind,
             "metadata": {
                 "name": f"{self.name}-{part}",
                 "labels": {**labels, "chart": "airflow-1.18.0", "heritage": "Helm"},
             },
             "spec": {
-                **own, "replicas": self.replicas.get(part, 1),
+                **own,
+                "replicas": self.replicas.get(part, 1),
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels, "annotations": annotations},
-                             "spec": pod},
+                "template": {
+                    "metadata": {"labels": labels, "annotations": annotations},
+                    "spec": pod,
+                },
             },
-        }  # fmt: skip
+        }
 
     def _airflow_container(self, name: str, arguments: list[str]) -> Json:
         return {
-            "name": name, "image": self.reference, "imagePullPolicy": "IfNotPresent",
-            "args": arguments, "env": list(self.env),
-            "securityContext": {"allowPrivilegeEscalation": False,
-                                "capabilities": {"drop": ["ALL"]}},
+            "name": name,
+            "image": self.reference,
+            "imagePullPolicy": "IfNotPresent",
+            "args": arguments,
+            "env": list(self.env),
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
             "volumeMounts": [{"name": "logs", "mountPath": "/opt/airflow/logs"}, *self.mounts],
-        }  # fmt: skip
+        }
 
     def _pod_spec(self, component: str, *containers: Json) -> Json:
         return {
-            "restartPolicy": "Always", "serviceAccountName": f"{self.name}-{component}",
+            "restartPolicy": "Always",
+            "serviceAccountName": f"{self.name}-{component}",
             "securityContext": {"runAsUser": self.uid, "fsGroup": 0},
             "terminationGracePeriodSeconds": self.grace or GRACE.get(component, 30),
             "containers": list(containers),
             "volumes": [{"name": "logs", "emptyDir": {}}, *self.volumes],
-        }  # fmt: skip
+        }

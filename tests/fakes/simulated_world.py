@@ -54,8 +54,8 @@ def stored(records: Records, change: Change) -> Records:
     """Return the records after a change, as the store would keep them."""
     environments, instances = dict(records.environments), dict(records.instances)
     builds = dict(records.builds)
-    for found in change.environments:
-        environments[found.name] = replace(found, version=found.version + 1)
+    for environment in change.environments:
+        environments[environment.name] = replace(environment, version=environment.version + 1)
     for one in change.instances:
         instances[one.name] = replace(one, version=one.version + 1)
     for build in change.builds:
@@ -68,10 +68,17 @@ def stored(records: Records, change: Change) -> Records:
         del builds[key]
     repo = change.repo or records.repo
     return Records(
-        environments, instances, builds, repo.accepted_revision, repo.prune_confirmed,
-        repo.source_problem, repo.findings, repo.removals, records.unreadable,
+        environments,
+        instances,
+        builds,
+        repo.accepted_revision,
+        repo.prune_confirmed,
+        repo.source_problem,
+        repo.findings,
+        repo.removals,
+        records.unreadable,
         repo.share_problem,
-    )  # fmt: skip
+    )
 
 
 def told(plan: Plan) -> object:
@@ -157,13 +164,16 @@ class House:
             if b.phase is BuildPhase.READY and b.build_id
         }
         return World(
-            self.now, self.records, self.definitions(), tuple(self.requests),
+            self.now,
+            self.records,
+            self.definitions(),
+            tuple(self.requests),
             {n: self.airflow[n].mark for n in self.records.instances if n in self.airflow},
             missing_builds=frozenset(
                 b for b, runtime in ready if runtime not in self.complete.get(b, set())
             ),
             policy=POLICY,
-        )  # fmt: skip
+        )
 
     def cycle(self, *, die_before_record: bool = False, die_after_record: bool = False) -> Plan:
         """Take reports, decide, record, start effects; or die at some point."""
@@ -220,11 +230,11 @@ class House:
             step, outcome = result
             record_step(draft, effect.key, step, outcome)
         else:
-            found = result if isinstance(result, Runtime) else None
+            runtime = result if isinstance(result, Runtime) else None
             problem = result if isinstance(result, Problem) else None
-            mark = found.key.rpartition("-")[2] if found else self.airflow[effect.key].mark
+            mark = runtime.key.rpartition("-")[2] if runtime else self.airflow[effect.key].mark
             pointed = self.airflow[effect.key].loaded
-            record_inspection(draft, effect.key, mark, found, problem, pointed)
+            record_inspection(draft, effect.key, mark, runtime, problem, pointed)
 
     # ---------------------------------------------------------------------------------- the effects
 
@@ -288,11 +298,11 @@ class House:
 
     def _judged(self, effect: Effect, build: BuildRecord) -> BuildOutcome:
         limits = self.records.environments[build.environment].definition.recipe.checks.budget
-        found = cost(build.recipe_digest)
-        over = exceeded(limits, found)
-        problem = refusal(over, found, {}) if over else None
+        measured = cost(build.recipe_digest)
+        over = exceeded(limits, measured)
+        problem = refusal(over, measured, {}) if over else None
         return BuildOutcome(
-            effect.kind, problem, cost=found, limits=demanded(limits), dags=self._dags(build)
+            effect.kind, problem, cost=measured, limits=demanded(limits), dags=self._dags(build)
         )
 
     def _dags(self, build: BuildRecord) -> tuple[DagCheck, ...]:
@@ -305,9 +315,19 @@ class House:
     def _step(self, record: InstanceRecord, activation: Activation, halfway: bool) -> StepResult:  # noqa: C901 - one arm a step
         real = self.airflow[record.name]
         step = activation.step
-        talks = {Step.OBSERVE, Step.PAUSE, Step.DRAIN, Step.PROBE, Step.PROBE_BACK, Step.RELEASE,
-                 Step.RELEASE_BACK, Step.RELEASE_ABORT, Step.WATCH, Step.PAUSE_BACK,
-                 Step.DRAIN_BACK}  # fmt: skip
+        talks = {
+            Step.OBSERVE,
+            Step.PAUSE,
+            Step.DRAIN,
+            Step.PROBE,
+            Step.PROBE_BACK,
+            Step.RELEASE,
+            Step.RELEASE_BACK,
+            Step.RELEASE_ABORT,
+            Step.WATCH,
+            Step.PAUSE_BACK,
+            Step.DRAIN_BACK,
+        }
         if self.faults & {"api", "credentials"} and step in talks:
             return self._silent(record, activation)
         match step:

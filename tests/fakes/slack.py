@@ -58,9 +58,12 @@ class Slack:
         if thread in self.deleted:
             thread = None
         made = Posted(
-            f"1700000000.{len(self.posted):06}", asked["text"], asked.get("blocks"), thread,
+            f"1700000000.{len(self.posted):06}",
+            asked["text"],
+            asked.get("blocks"),
+            thread,
             thread is None or asked.get("reply_broadcast", False),
-        )  # fmt: skip
+        )
         self.posted.append(made)
         shown = {"text": made.text, "ts": made.ts} | ({"thread_ts": thread} if thread else {})
         return _said(ok=True, channel=CHANNEL, ts=made.ts, message=shown)

@@ -35,12 +35,27 @@ def fuzz(target: str, seconds: int, seed: int, inputs: list[bytes]) -> tuple[int
     for number, data in enumerate(inputs):
         (corpus / f"seed-{number}").write_bytes(data)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.run_target", target, f"-max_total_time={seconds}",
-         f"-seed={seed}", f"-max_len={LONGEST_INPUT}",
-         f"-timeout={SLOWEST_INPUT}", f"-rss_limit_mb={MEMORY}",
-         f"-artifact_prefix={crashes}/", "-print_final_stats=1", str(corpus), str(crashes)],
-        cwd=ROOT, capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "tests.fuzz.run_target",
+            target,
+            f"-max_total_time={seconds}",
+            f"-seed={seed}",
+            f"-max_len={LONGEST_INPUT}",
+            f"-timeout={SLOWEST_INPUT}",
+            f"-rss_limit_mb={MEMORY}",
+            f"-artifact_prefix={crashes}/",
+            "-print_final_stats=1",
+            str(corpus),
+            str(crashes),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
     if not any(crashes.iterdir()):
         crashes.rmdir()
     executed = EXECUTED.search(done.stderr)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder, Built
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.definitions import (
@@ -105,7 +105,7 @@ class Bench:
             self._export,
             cache_dir=self.state / "cache",
             secrets_dir=self.secrets,
-            workshop=Sandbox(settings, self.state / "cache", [self.secrets, self.state]),
+            executor=Sandbox(settings, self.state / "cache", [self.secrets, self.state]),
         )
 
     # -------------------------------------------------------------------------------------- inputs
@@ -119,11 +119,11 @@ class Bench:
         """Return an in-repo package as from a commit; `preamble` runs first in its backend."""
         described = json.dumps([dist, modules, requires, preamble])
         tree = hashlib.sha1(described.encode()).hexdigest()
-        place = self.root / "trees" / tree
-        write_package(place, dist, "1.0", modules, requires)
-        backend = place / "backend.py"
+        folder = self.root / "trees" / tree
+        write_package(folder, dist, "1.0", modules, requires)
+        backend = folder / "backend.py"
         backend.write_text(preamble + backend.read_text())
-        self._trees[tree] = place
+        self._trees[tree] = folder
         return SourcePackage(dist, f"teams/red/packages/{dist}", tree, Place(FILE, 30))
 
     def corp(self, *globs: str) -> Index:
@@ -149,15 +149,15 @@ class Bench:
         local = LocalTarget(self.python, str(home), ())
         return Instance("red-dev", "red", Place("i.yaml"), Api("http://127.0.0.1:1"), local)
 
-    def job(self, team: str = "red") -> Job:
+    def job(self, team: str = "red") -> BuildJob:
         """Return a job with its own log."""
         self._jobs += 1
         log = self.state / "logs" / f"{self._jobs}.log"
-        return Job(f"job{self._jobs}", "one", team, "0" * 40, log, threading.Event())
+        return BuildJob(f"job{self._jobs}", "one", team, "0" * 40, log, threading.Event())
 
     # ------------------------------------------------------------------------------------- actions
 
-    def lock(self, recipe: Recipe, job: Job | None = None) -> str:
+    def lock(self, recipe: Recipe, job: BuildJob | None = None) -> str:
         """Resolve; return the lock's text."""
         return self.builder.resolve(job or self.job(), recipe, self.runtime).text
 
@@ -165,7 +165,7 @@ class Bench:
         """Resolve; return what the lock installs."""
         return self.builder.resolve(self.job(), recipe, self.runtime).packages
 
-    def build(self, recipe: Recipe, job: Job | None = None) -> Built:
+    def build(self, recipe: Recipe, job: BuildJob | None = None) -> Built:
         """Resolve and construct."""
         job = job or self.job()
         return self.builder.construct(job, recipe, self.runtime, self.lock(recipe, job))
@@ -177,16 +177,16 @@ class Bench:
         self.share.spread_build(built.build_id, lambda: None)  # as verification does
         document = self.share.build(built.build_id)
         assert document is not None, "a build is complete"
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for row in document.paths:
             lib = self.share.root / row.path
-            found |= {f.relative_to(lib).as_posix(): f.read_text() for f in lib.rglob("*.py")}
-        return found
+            texts |= {f.relative_to(lib).as_posix(): f.read_text() for f in lib.rglob("*.py")}
+        return texts
 
     def on_share(self) -> list[str]:
         """Return every file on the share except its marker and those of the layout."""
-        found = [p.relative_to(self.share.root).as_posix() for p in files(self.share.root)]
-        return [p for p in found if not p.startswith(".") and p != marker.FILE]
+        paths = [p.relative_to(self.share.root).as_posix() for p in files(self.share.root)]
+        return [p for p in paths if not p.startswith(".") and p != marker.FILE]
 
 
 def files(folder: Path) -> list[Path]:

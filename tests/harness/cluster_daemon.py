@@ -91,21 +91,24 @@ class KubeSite:
         if self._store is not None:
             self._store.close()
         self._stack.close()
-        self.lab.drop(self.builds, *{place.namespace for place in self.places.values()})
+        self.lab.drop(self.builds, *{instance.namespace for instance in self.places.values()})
 
     def _behave(self, pod: Json) -> None:
         """Report a simulated pod's component to its Airflow, soon after it has started."""
         meta = pod["metadata"]
         labels = meta.get("labels") or {}
-        for place in self.places.values():
-            mine = place.namespace == meta["namespace"] and place.release.name == labels["release"]
-            if mine and labels.get("component") in place.release.components:
+        for instance in self.places.values():
+            mine = (
+                instance.namespace == meta["namespace"]
+                and instance.release.name == labels["release"]
+            )
+            if mine and labels.get("component") in instance.release.components:
                 said: tuple[str, dict[str, str], bytes] = (
                     f"/_fake/restart/{labels['component']}",
                     {},
                     b"{}",
                 )
-                threading.Timer(0.5, place.airflow.answer, ("POST", *said)).start()
+                threading.Timer(0.5, instance.airflow.answer, ("POST", *said)).start()
 
     def _prove(self, pod: Json, container: Json) -> str:
         """Return the proof of a simulated pod: it has loaded what its instance's pointer names."""
@@ -134,22 +137,27 @@ class KubeSite:
             self.lab.kubelet.images[name] = image
 
     def instance(
-        self, name: str, team: str, release: Release, namespace: str = "",
-        airflow: FakeAirflow | None = None, **spec: Any,
-    ) -> Place:  # fmt: skip
+        self,
+        name: str,
+        team: str,
+        release: Release,
+        namespace: str = "",
+        airflow: FakeAirflow | None = None,
+        **spec: Any,
+    ) -> Place:
         """Install a release, in its own namespace by default, and define the instance."""
         airflow = airflow or self._stack.enter_context(FakeAirflow(release.version[0]))
-        place = Place(name, team, namespace or self.lab.namespace(name), release, airflow)
-        place.release = self.connected(place)
-        self.image(place.release.reference)
-        self.places[name] = place
-        self.connect(place)
+        instance = Place(name, team, namespace or self.lab.namespace(name), release, airflow)
+        instance.release = self.connected(instance)
+        self.image(instance.release.reference)
+        self.places[name] = instance
+        self.connect(instance)
         secret = self.root / "secrets" / team / "airflow"
         secret.mkdir(parents=True, exist_ok=True)
         (secret / "username").write_text(USER)
         (secret / "password").write_text(PASSWORD)
-        self.write(f"instances/{name}.yaml", self.definition(place, **spec))
-        return place
+        self.write(f"instances/{name}.yaml", self.definition(instance, **spec))
+        return instance
 
     def connect(self, place: Place) -> None:
         """Install the release in its namespace, with a claim for the share."""
@@ -284,9 +292,11 @@ class KubeSite:
     def grant(self) -> None:
         """Give the daemon an account with the chart's roles for all its namespaces."""
         self.user, token = rights(
-            self.lab, sorted({place.namespace for place in self.places.values()}), self.builds,
+            self.lab,
+            sorted({target.namespace for target in self.places.values()}),
+            self.builds,
             self.user.split(":")[2] if self.user else "",
-        )  # fmt: skip
+        )
         self.lab.plane.kubeconfig(self.kubeconfig, token=token)
 
     def pods(self, name: str) -> str:
@@ -294,8 +304,10 @@ class KubeSite:
         lines = []
         for pod in self.lab.pods(self.places[name].namespace):
             meta, status = pod["metadata"], pod["status"]
-            ones = [(c["name"], c["ready"], c["restartCount"], c["state"])
-                    for c in status.get("containerStatuses", [])]  # fmt: skip
+            ones = [
+                (c["name"], c["ready"], c["restartCount"], c["state"])
+                for c in status.get("containerStatuses", [])
+            ]
             gone = meta.get("deletionTimestamp", "")
             lines.append(f"{meta['name']} {gone} {meta.get('annotations')} {ones}")
         return "\n".join(lines)
@@ -319,8 +331,9 @@ class KubeSite:
             process = subprocess.Popen(
                 [sys.executable, "-m", "reconciler.cli", "run"],
                 env={**kept, "GROUNDCREW_CONFIG": str(config)},
-                stdout=output, stderr=output,
-            )  # fmt: skip
+                stdout=output,
+                stderr=output,
+            )
         try:
             yield process
         except BaseException:
@@ -354,14 +367,16 @@ class KubeSite:
         """Wait until something is true of an instance's record, and return it."""
 
         def look() -> InstanceRecord | None:
-            found = self.record(name)
-            return found if found is not None and holds(found) else None
+            record = self.record(name)
+            return record if record is not None and holds(record) else None
 
         try:
             return wait_for(look, seconds, f"{name}: {what}")
         except AssertionError:
-            found = self.record(name)
-            sys.stderr.write(f"{found and found.activation}\n{self.events()}\n{self.pods(name)}\n")
+            record = self.record(name)
+            sys.stderr.write(
+                f"{record and record.activation}\n{self.events()}\n{self.pods(name)}\n"
+            )
             raise
 
     def active(self, name: str, version: str, seconds: float = 90) -> InstanceRecord:
@@ -377,8 +392,8 @@ class KubeSite:
 
     def events(self) -> str:
         """Return the newest events, one per line."""
-        found = self.store().events(limit=40, newest_first=True)
-        return "\n".join(f"{e.kind} {e.object} {e.reason} {e.message}" for e in found)
+        events = self.store().events(limit=40, newest_first=True)
+        return "\n".join(f"{e.kind} {e.object} {e.reason} {e.message}" for e in events)
 
     def loaded(self, name: str, since: int = 0) -> Mapping[str, str]:
         """Return the version of `acme` that each component of an instance loaded last."""

@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.settings import BuilderSettings
 
@@ -26,16 +26,21 @@ def confine(
     folder: Path, user: int, command: list[str], *, network: bool = False, **settings: object
 ) -> str:
     """Return what a command prints in the sandbox of a daemon that runs as a user."""
-    words = [sys.executable, "-m", "tests.harness.confinement", str(folder), json.dumps(settings)]
-    return run_as(user, [*words, str(int(network)), *command])
+    program = [sys.executable, "-m", "tests.harness.confinement", str(folder), json.dumps(settings)]
+    return run_as(user, [*program, str(int(network)), *command])
 
 
 def run_as(user: int, command: list[str]) -> str:
     """Return what a command prints that a user runs; root becomes that user."""
     done = subprocess.run(
-        words_as(user, command), capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        words_as(user, command),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
         env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -52,19 +57,28 @@ def _as_another(user: int) -> list[str]:
     shown = {Path(p).resolve() for p in (ROOT, sys.prefix, sys.base_prefix)}
     closed = {p for folder in shown for p in folder.parents if not p.stat().st_mode & 0o001}
     outermost = [p for p in closed if not any(o in closed for o in p.parents)]
-    words = ["bwrap", "--dev-bind", "/", "/"]
-    for place in outermost:
-        words += ["--perms", "0755", "--tmpfs", str(place)]
-        for folder in sorted(f for f in shown if f.is_relative_to(place)):
+    command = ["bwrap", "--dev-bind", "/", "/"]
+    for closed_folder in outermost:
+        command += ["--perms", "0755", "--tmpfs", str(closed_folder)]
+        for folder in sorted(f for f in shown if f.is_relative_to(closed_folder)):
             for parent in reversed(folder.parents):
-                if parent.is_relative_to(place) and parent != place:
-                    words += ["--dir", str(parent)]
-            words += ["--bind", str(folder), str(folder)]
+                if parent.is_relative_to(closed_folder) and parent != closed_folder:
+                    command += ["--dir", str(parent)]
+            command += ["--bind", str(folder), str(folder)]
     number = str(user)
     return [
-        *words, "--", setpriv, "--reuid", number, "--regid", number, "--clear-groups",
-        "--inh-caps=-all", "--ambient-caps=-all", "--",
-    ]  # fmt: skip
+        *command,
+        "--",
+        setpriv,
+        "--reuid",
+        number,
+        "--regid",
+        number,
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--",
+    ]
 
 
 def _main() -> None:
@@ -77,7 +91,7 @@ def _main() -> None:
         root / "cache",
         [root / "secrets", root / "cache"],
     )
-    job = Job("k", "one", "red", "r", root / "log", threading.Event())
+    job = BuildJob("k", "one", "red", "r", root / "log", threading.Event())
     ended = sandbox.run(job, command, work=work, timeout=60, network=network == "1")
     sys.stdout.write(ended.output if ended.code == 0 else json.dumps({"failed": ended.output}))
 

@@ -34,13 +34,13 @@ class Rootfs:
     def words(self) -> list[str]:
         """Return the arguments of bwrap that create it."""
         places = [(source, os.path.realpath(path), ro) for source, path, ro in self.mounts]
-        cut = {place for _, place, _ in places} | set(self.hidden)
-        found = list(self._walk("/", cut))
-        for source, place, read_only in places:
-            found += ["--ro-bind" if read_only else "--bind", str(source), place]
+        cut = {target for _, target, _ in places} | set(self.hidden)
+        arguments = list(self._walk("/", cut))
+        for source, target, read_only in places:
+            arguments += ["--ro-bind" if read_only else "--bind", str(source), target]
         if self.image is not None:  # last: it may be below a volume's path, /tmp for instance
-            found += ["--ro-bind", str(self.image), str(self.image)]
-        return [*found, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/"]
+            arguments += ["--ro-bind", str(self.image), str(self.image)]
+        return [*arguments, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/"]
 
     def _walk(self, directory: str, cut: set[str]) -> Iterator[str]:
         """Bind what the host has below a directory, down to the paths that are cut out."""
@@ -52,7 +52,7 @@ class Rootfs:
                 yield from ("--symlink", str(Path(path).readlink()), path)
             elif path in cut:
                 yield from ("--dir", path)
-            elif any(place.startswith(path + "/") for place in cut):
+            elif any(target.startswith(path + "/") for target in cut):
                 yield from ("--dir", path)
                 yield from self._walk(path, cut)
             else:
@@ -69,25 +69,48 @@ class Container:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], root: Rootfs, environment: dict[str, str], log: Path, *,
-        uid: int, cwd: str,
-    ) -> Container:  # fmt: skip
+        cls,
+        command: Sequence[str],
+        root: Rootfs,
+        environment: dict[str, str],
+        log: Path,
+        *,
+        uid: int,
+        cwd: str,
+    ) -> Container:
         """Start the command; its output goes to `log`."""
         first = f"{root.image}/bin:" if root.image else ""
         variables = {"PATH": first + PATH, "HOME": "/", **environment}
-        words = ["bwrap", "--unshare-user", "--uid", str(uid), "--gid", "0", "--unshare-pid",
-                 "--unshare-ipc", "--unshare-uts", "--new-session", "--die-with-parent",
-                 "--as-pid-1", *root.words(), "--chdir", cwd or "/", "--clearenv"]  # fmt: skip
+        arguments = [
+            "bwrap",
+            "--unshare-user",
+            "--uid",
+            str(uid),
+            "--gid",
+            "0",
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--new-session",
+            "--die-with-parent",
+            "--as-pid-1",
+            *root.words(),
+            "--chdir",
+            cwd or "/",
+            "--clearenv",
+        ]
         for name, value in variables.items():
-            words += ["--setenv", name, value]
+            arguments += ["--setenv", name, value]
         read_end, write_end = os.pipe()
         try:
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [*words, "--info-fd", str(write_end), "--", *command],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    [*arguments, "--info-fd", str(write_end), "--", *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
                     pass_fds=[write_end],
-                )  # fmt: skip
+                )
         finally:
             os.close(write_end)
         with os.fdopen(read_end) as info:
@@ -96,8 +119,8 @@ class Container:
 
     def code(self) -> int | None:
         """Return the exit code once it has ended (128 + n for signal n)."""
-        found = self.process.poll()
-        return 128 - found if found is not None and found < 0 else found
+        status = self.process.poll()
+        return 128 - status if status is not None and status < 0 else status
 
     def terminate(self, why: str = "") -> None:
         """Send SIGTERM to process 1."""

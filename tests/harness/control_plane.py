@@ -39,8 +39,12 @@ USERS = {  # name → groups
     "system:kube-scheduler": MASTERS,
     "nobody": "lab:nobody",
 }
-SILENT = ["lab:kubelet", "system:kube-controller-manager", "system:kube-scheduler",
-          "system:apiserver"]  # fmt: skip
+SILENT = [
+    "lab:kubelet",
+    "system:kube-controller-manager",
+    "system:kube-scheduler",
+    "system:apiserver",
+]
 
 
 def assets() -> dict[str, Path] | None:
@@ -49,14 +53,14 @@ def assets() -> dict[str, Path] | None:
     places = [cache / "groundcrew" / "envtest" / VERSION]
     if chosen := os.environ.get("KUBEBUILDER_ASSETS"):
         places.insert(0, Path(chosen))
-    found = {}
+    programs = {}
     for program in PROGRAMS:
         here = next((p / program for p in places if os.access(p / program, os.X_OK)), None)
         there = shutil.which(program) if program == "etcd" else None
         if here is None and there is None:
             return None
-        found[program] = here or Path(str(there))
-    return found
+        programs[program] = here or Path(str(there))
+    return programs
 
 
 class ControlPlane:
@@ -94,9 +98,11 @@ class ControlPlane:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for name in reversed(list(self._processes)):
             self._stop(name, signal.SIGKILL)
 
@@ -141,21 +147,47 @@ class ControlPlane:
         return str(answer["status"]["token"])
 
     def kubeconfig(
-        self, path: Path, user: str = "admin", *, token: str = "", url: str = "",
-        context: str = "lab", namespace: str = "default",
-    ) -> Path:  # fmt: skip
+        self,
+        path: Path,
+        user: str = "admin",
+        *,
+        token: str = "",
+        url: str = "",
+        context: str = "lab",
+        namespace: str = "default",
+    ) -> Path:
         """Write a kubeconfig for a user or a token; `url` is that of a proxy with the same TLS."""
-        path.write_text(yaml.safe_dump({
-            "apiVersion": "v1", "kind": "Config", "current-context": context,
-            "clusters": [{"name": context, "cluster": {
-                "server": url or self.url,
-                "certificate-authority-data": base64.b64encode(
-                    self.certificate.read_bytes()).decode(),
-            }}],
-            "users": [{"name": context, "user": {"token": token or self._tokens[user]}}],
-            "contexts": [{"name": context, "context": {
-                "cluster": context, "user": context, "namespace": namespace}}],
-        }))  # fmt: skip
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": context,
+                    "clusters": [
+                        {
+                            "name": context,
+                            "cluster": {
+                                "server": url or self.url,
+                                "certificate-authority-data": base64.b64encode(
+                                    self.certificate.read_bytes()
+                                ).decode(),
+                            },
+                        }
+                    ],
+                    "users": [{"name": context, "user": {"token": token or self._tokens[user]}}],
+                    "contexts": [
+                        {
+                            "name": context,
+                            "context": {
+                                "cluster": context,
+                                "user": context,
+                                "namespace": namespace,
+                            },
+                        }
+                    ],
+                }
+            )
+        )
         path.chmod(0o600)
         return path
 
@@ -165,7 +197,7 @@ class ControlPlane:
         Each has `user.username` and `responseStatus.code`. A watch appears when it starts and when
         it ends. Control plane and kubelet are left out.
         """
-        found = []
+        events = []
         for line in (self.root / "audit.log").read_text().splitlines():
             with contextlib.suppress(ValueError):  # the last line may be half written
                 event: dict[str, Any] = json.loads(line)
@@ -173,8 +205,8 @@ class ControlPlane:
                     continue
                 if namespace and event.get("objectRef", {}).get("namespace") != namespace:
                     continue
-                found.append(event)
-        return found
+                events.append(event)
+        return events
 
     # --------------------------------------------------------------------------------------- parts
 
@@ -183,10 +215,17 @@ class ControlPlane:
         with (self.root / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [*guard, str(self._programs[name]), *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root,
-                env={"HOME": str(self.root), "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-                     "GOMAXPROCS": "2", "ETCD_UNSUPPORTED_ARCH": "arm64"},
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.root,
+                env={
+                    "HOME": str(self.root),
+                    "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+                    "GOMAXPROCS": "2",
+                    "ETCD_UNSUPPORTED_ARCH": "arm64",
+                },
+            )
 
     def _stop(self, name: str, with_signal: signal.Signals) -> None:
         process = self._processes.pop(name, None)
@@ -222,21 +261,45 @@ class ControlPlane:
 
     def _write_files(self) -> None:
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-             "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=lab",
-             "-addext", f"subjectAltName=IP:{self.address},IP:{FIRST_SERVICE},DNS:localhost,"
-             "DNS:kubernetes.default.svc",
-             "-keyout", str(self.key), "-out", str(self.certificate)],
-            check=True, capture_output=True, timeout=30,
-        )  # fmt: skip
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=lab",
+                "-addext",
+                f"subjectAltName=IP:{self.address},IP:{FIRST_SERVICE},DNS:localhost,"
+                "DNS:kubernetes.default.svc",
+                "-keyout",
+                str(self.key),
+                "-out",
+                str(self.certificate),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
         lines = [
             f'{self._tokens[u]},{u},{i},"{group}"' for i, (u, group) in enumerate(USERS.items())
         ]
         (self.root / "tokens.csv").write_text("\n".join(lines) + "\n")
-        (self.root / "audit.yaml").write_text(yaml.safe_dump({
-            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
-            "rules": [{"level": "None", "users": SILENT}, {"level": "Metadata"}],
-        }))  # fmt: skip
+        (self.root / "audit.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "audit.k8s.io/v1",
+                    "kind": "Policy",
+                    "omitStages": ["RequestReceived"],
+                    "rules": [{"level": "None", "users": SILENT}, {"level": "Metadata"}],
+                }
+            )
+        )
         for name in USERS:
             self.kubeconfig(self.root / f"{name.replace(':', '-')}.kubeconfig", name)
 
@@ -244,30 +307,39 @@ class ControlPlane:
         client = f"http://127.0.0.1:{self.etcd_port}"
         peer = f"http://127.0.0.1:{self._peer_port}"
         return [
-            f"--data-dir={self.root}/etcd", f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
-            f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
-        ]  # fmt: skip
+            f"--data-dir={self.root}/etcd",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+        ]
 
     def _apiserver(self) -> list[str]:
         return [
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
-            f"--bind-address={self.address}", f"--advertise-address={self.address}",
-            f"--secure-port={self.port}", *self._endpoints(),
+            f"--bind-address={self.address}",
+            f"--advertise-address={self.address}",
+            f"--secure-port={self.port}",
+            *self._endpoints(),
             f"--kubelet-client-certificate={self.certificate}",
             f"--kubelet-client-key={self.key}",
-            f"--tls-cert-file={self.certificate}", f"--tls-private-key-file={self.key}",
-            f"--token-auth-file={self.root}/tokens.csv", "--authorization-mode=RBAC",
+            f"--tls-cert-file={self.certificate}",
+            f"--tls-private-key-file={self.key}",
+            f"--token-auth-file={self.root}/tokens.csv",
+            "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self.key}",
             f"--service-account-key-file={self.certificate}",
-            f"--service-cluster-ip-range={SERVICES}", "--allow-privileged=true",
+            f"--service-cluster-ip-range={SERVICES}",
+            "--allow-privileged=true",
             f"--audit-log-path={self.root}/audit.log",
             f"--audit-policy-file={self.root}/audit.yaml",
             "--default-not-ready-toleration-seconds=3",
             "--default-unreachable-toleration-seconds=3",
-            "--kubelet-preferred-address-types=InternalIP", "--profiling=false",
-        ]  # fmt: skip
+            "--kubelet-preferred-address-types=InternalIP",
+            "--profiling=false",
+        ]
 
     def _endpoints(self) -> list[str]:
         """Return options: endpoints of the service `kubernetes` may not be on loopback."""
@@ -276,22 +348,30 @@ class ControlPlane:
     def _controller_manager(self) -> list[str]:
         return [
             f"--kubeconfig={self.root}/system-kube-controller-manager.kubeconfig",
-            "--leader-elect=false", "--secure-port=0", "--kube-api-qps=300", "--kube-api-burst=500",
-            f"--root-ca-file={self.certificate}", f"--service-account-private-key-file={self.key}",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=300",
+            "--kube-api-burst=500",
+            f"--root-ca-file={self.certificate}",
+            f"--service-account-private-key-file={self.key}",
             "--node-monitor-period=1s",
-            "--concurrent-deployment-syncs=10", "--concurrent-statefulset-syncs=10",
-        ]  # fmt: skip
+            "--concurrent-deployment-syncs=10",
+            "--concurrent-statefulset-syncs=10",
+        ]
 
     def _scheduler(self) -> list[str]:
         return [
             f"--kubeconfig={self.root}/system-kube-scheduler.kubeconfig",
-            "--leader-elect=false", "--secure-port=0", "--kube-api-qps=300", "--kube-api-burst=500",
-        ]  # fmt: skip
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--kube-api-qps=300",
+            "--kube-api-burst=500",
+        ]
 
 
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in found]
+        return [int(one.getsockname()[1]) for one in sockets]

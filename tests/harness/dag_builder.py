@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.builder.builder import Builder
-from reconciler.builder.executor.kubernetes.executor import JobWorkshop
+from reconciler.builder.executor.kubernetes.executor import JobExecutor
 from reconciler.builder.verify.dag_pods.runner import DagPods
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Instance, KubernetesTarget
@@ -48,10 +48,12 @@ class DagBench(JobBench):
     def make_builder(self, **more: object) -> Builder:
         """Return a builder that parses the release's DAGs."""
         plain = super().make_builder(**more)
-        self.sessions.tools = self.share.put_tools({
-            **{path.name: path for path in self.sessions.tools.iterdir()},
-            "dag_parser.py": SOURCES / "verify" / "dag_pods" / "dag_parser.py",
-        })  # fmt: skip
+        self.sessions.tools = self.share.put_tools(
+            {
+                **{path.name: path for path in self.sessions.tools.iterdir()},
+                "dag_parser.py": SOURCES / "verify" / "dag_pods" / "dag_parser.py",
+            }
+        )
         del plain
         indexes = {"default_index": self.public.url, "allow_hosts": [self.private.host]}
         settings = BuilderSettings.model_validate({**indexes, "verify_timeout": 60, **more})
@@ -59,10 +61,14 @@ class DagBench(JobBench):
             self.sessions, lambda _: ("dag-processor", self.template), settings.verify_timeout
         )
         return Builder(
-            settings, self.share, self._export, cache_dir=self.share.root / "cache",
-            secrets_dir=self.secrets, workshop=JobWorkshop(self.sessions, self.image),
+            settings,
+            self.share,
+            self._export,
+            cache_dir=self.share.root / "cache",
+            secrets_dir=self.secrets,
+            executor=JobExecutor(self.sessions, self.image),
             releases=self.pods,
-        )  # fmt: skip
+        )
 
     def instance(self) -> Instance:
         """Return the instance of a release in its own namespace."""
@@ -78,7 +84,8 @@ class DagBench(JobBench):
         dags = {"name": "dags", "persistentVolumeClaim": {"claimName": "airflow-dags"}}
         secret = {"secretKeyRef": {"name": "airflow-metadata", "key": "connection"}}
         main = {
-            "name": "dag-processor", "image": self.image.reference,
+            "name": "dag-processor",
+            "image": self.image.reference,
             "args": ["bash", "-c", "exec airflow dag-processor"],
             "env": [
                 {"name": "AIRFLOW_HOME", "value": "/opt/airflow"},
@@ -91,7 +98,7 @@ class DagBench(JobBench):
                 {"name": "groundcrew", "mountPath": str(self.share.root), "readOnly": True},
                 *(mounts or ({"name": "dags", "mountPath": DAGS},)),
             ],
-        }  # fmt: skip
+        }
         spec = {
             "serviceAccountName": "airflow-dag-processor",
             "securityContext": {"runAsUser": 50000, "fsGroup": 0},
@@ -120,9 +127,14 @@ class DagBench(JobBench):
         """Point the instance to a build, as an activation does."""
         runtime = self.runtime
         self.share.point(
-            "red-dev", runtime.key, build_id, abi=f"{runtime.python_tag}-{runtime.platform}",
-            airflow=runtime.airflow_version, load_into=["dag-processor"], listing=runtime.listing,
-        )  # fmt: skip
+            "red-dev",
+            runtime.key,
+            build_id,
+            abi=f"{runtime.python_tag}-{runtime.platform}",
+            airflow=runtime.airflow_version,
+            load_into=["dag-processor"],
+            listing=runtime.listing,
+        )
 
     def check(self, build_id: str) -> DagCheck:
         """Parse the release's DAGs with a build."""

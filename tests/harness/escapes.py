@@ -36,14 +36,16 @@ def _call(name: str, *arguments: Any) -> str:
 
 
 def _status(field: str) -> int:
-    words = Path("/proc/self/status").read_text().split()
-    return int(words[words.index(f"{field}:") + 1], 16)
+    tokens = Path("/proc/self/status").read_text().split()
+    return int(tokens[tokens.index(f"{field}:") + 1], 16)
 
 
 def _capabilities(places: dict[str, Any]) -> str:
     del places
-    found = {name: _status(name) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
-    return json.dumps(found) if any(found.values()) else ""
+    capabilities = {
+        name: _status(name) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+    }
+    return json.dumps(capabilities) if any(capabilities.values()) else ""
 
 
 def _new_privileges(places: dict[str, Any]) -> str:
@@ -112,8 +114,8 @@ def _root_of_victim(places: dict[str, Any]) -> str:
 
 def _trace(places: dict[str, Any]) -> str:
     """Attach to a process, and leave it unchanged."""
-    found = _call("ptrace", 0x4206, int(places["victim"]), None, None)  # PTRACE_SEIZE
-    return "" if "-1" in found else found
+    outcome = _call("ptrace", 0x4206, int(places["victim"]), None, None)  # PTRACE_SEIZE
+    return "" if "-1" in outcome else outcome
 
 
 def _unix(place: str) -> Callable[[dict[str, Any]], str]:
@@ -147,18 +149,31 @@ def _keyring(places: dict[str, Any]) -> str:
 def _devices(places: dict[str, Any]) -> str:
     del places
     usual = {
-        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "core",
-        "stdin", "stdout", "stderr", "console",
-    }  # fmt: skip
+        "null",
+        "zero",
+        "full",
+        "random",
+        "urandom",
+        "tty",
+        "ptmx",
+        "pts",
+        "shm",
+        "fd",
+        "core",
+        "stdin",
+        "stdout",
+        "stderr",
+        "console",
+    }
     return " ".join(_names("/dev") - usual)
 
 
 def _make_device(places: dict[str, Any]) -> str:
     del places
-    place = HERE / "disk"
-    place.unlink(missing_ok=True)
-    os.mknod(place, 0o600 | 0o060000, os.makedev(254, 0))
-    place.unlink()
+    device = HERE / "disk"
+    device.unlink(missing_ok=True)
+    os.mknod(device, 0o600 | 0o060000, os.makedev(254, 0))
+    device.unlink()
     return "made"
 
 

@@ -47,9 +47,11 @@ class FaultProxy:
         self._over = threading.Event()
         self.done: list[tuple[str, str, int | str]] = []  # (method, path, fault) that happened
         self._pool = urllib3.PoolManager(
-            ca_certs=str(plane.certificate), maxsize=32, retries=False,
+            ca_certs=str(plane.certificate),
+            maxsize=32,
+            retries=False,
             timeout=urllib3.Timeout(connect=5, read=600),
-        )  # fmt: skip
+        )
         self._server = ThreadingHTTPServer(
             ("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self})
         )
@@ -67,9 +69,11 @@ class FaultProxy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._over.set()
         self._server.shutdown()
         self._turn_away()
@@ -118,9 +122,13 @@ class FaultProxy:
         """Return the server's own response, not read yet."""
         kept = {k: v for k, v in headers.items() if k.lower() not in ("host", "connection")}
         return self._pool.request(
-            method, self._plane.url + path, body=body or None, headers=kept,
-            preload_content=False, decode_content=False,
-        )  # fmt: skip
+            method,
+            self._plane.url + path,
+            body=body or None,
+            headers=kept,
+            preload_content=False,
+            decode_content=False,
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):

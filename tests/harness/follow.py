@@ -45,14 +45,14 @@ class Follower(threading.Thread):
                 self._over.wait(0.3)
 
     def _list(self) -> str:
-        found = self._api.call("GET", path_of(self._kind))
-        there = {one["metadata"]["uid"] for one in found["items"]}
+        listing = self._api.call("GET", path_of(self._kind))
+        there = {one["metadata"]["uid"] for one in listing["items"]}
         for uid, known in list(self._known.items()):
             if uid not in there:
                 self._forget(known)
-        for one in found["items"]:
+        for one in listing["items"]:
             self._tell(one)
-        return str(found["metadata"]["resourceVersion"])
+        return str(listing["metadata"]["resourceVersion"])
 
     def _tell(self, one: Json) -> None:
         self._known[one["metadata"]["uid"]] = one

@@ -31,9 +31,9 @@ class Run:
 
 def context() -> ForkServerContext:
     """Return the context from which such processes are forked."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(PRELOAD)
-    return found
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
 
 
 def start(config: Path, log: Path, run: Run) -> ForkServerProcess:

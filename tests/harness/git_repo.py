@@ -64,6 +64,6 @@ def source(tmp_path: Path, url: str, **settings: object) -> Source:
 
 def read(repo: Repo, tmp_path: Path) -> Definitions:
     repo.commit()
-    found = source(tmp_path, str(repo.path)).poll()
-    assert found is not None
-    return found
+    definitions = source(tmp_path, str(repo.path)).poll()
+    assert definitions is not None
+    return definitions

@@ -21,10 +21,7 @@ SITE = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packag
 HATCH = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
 TOOL = b'#!/bin/sh\necho "acme tool"\n'
 JAR = b"a jar that nothing looks into"
-POINTER = (
-    "version https://git-lfs.github.com/spec/v1\n"
-    f"oid sha256:{'7' * 64}\nsize 104857600\n"
-)  # fmt: skip
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'7' * 64}\nsize 104857600\n"
 COMPILING = (
     "print('cc -c acme.c')\n"
     "print('acme.c:3:10: fatal error: acme/client.h: No such file or directory')\n"
@@ -103,12 +100,20 @@ def fill(folder: Path) -> None:
 
 
 PASTED = (
-    "-r requirements.txt", "-c https://constraints.example.com/constraints-3.12.txt",
-    "--extra-index-url https://pypi.acme.example/simple", "-e ./packages/acme", "./wheels/acme.whl",
-    "acme @ ./wheels/acme-2.0-py3-none-any.whl", "git+https://git.acme.example/acme.git@v2",
-    "acme @ git+https://git.acme.example/acme.git", "requests = '^2.31'", "requests=2.31",
-    "boto3==1.34.0 --hash=sha256:11", "polars > latest", "${ACME}==2",
-)  # fmt: skip
+    "-r requirements.txt",
+    "-c https://constraints.example.com/constraints-3.12.txt",
+    "--extra-index-url https://pypi.acme.example/simple",
+    "-e ./packages/acme",
+    "./wheels/acme.whl",
+    "acme @ ./wheels/acme-2.0-py3-none-any.whl",
+    "git+https://git.acme.example/acme.git@v2",
+    "acme @ git+https://git.acme.example/acme.git",
+    "requests = '^2.31'",
+    "requests=2.31",
+    "boto3==1.34.0 --hash=sha256:11",
+    "polars > latest",
+    "${ACME}==2",
+)
 OPTIONAL = {
     "__init__.py": "",
     "flow.py": "import acme_never_installed\n",
@@ -142,57 +147,129 @@ def inputs(files: str) -> Sequence[Input]:
         "packages/scm/src/acme_scm/__init__.py": "",
     }
     return (
-        Input("newest-of-page", {"requirements": ["acme-metrics>=4"], "indexes": [odd]},
-              installs=(("acme-metrics", "4.2"),)),
+        Input(
+            "newest-of-page",
+            {"requirements": ["acme-metrics>=4"], "indexes": [odd]},
+            installs=(("acme-metrics", "4.2"),),
+        ),
         Input("wrong-record", {"requirements": ["acme-cli"]}, says=("RECORD",)),
         Input("data-scheme", {"requirements": ["acme-fast"], "checks": {"imports": ["acme_fast"]}}),
-        Input("optional-modules", {"requirements": ["acme-etl @ ./packages/etl"]}, etl,
-              says=("acme_etl.flow",)),
-        Input("archive-as-program", {"files": [{**tool, "url": f"{files}/acme-tool.tar.gz"}]},
-              phase="", reason="NotAProgram", says=("is an archive",)),
+        Input(
+            "optional-modules",
+            {"requirements": ["acme-etl @ ./packages/etl"]},
+            etl,
+            says=("acme_etl.flow",),
+        ),
+        Input(
+            "archive-as-program",
+            {"files": [{**tool, "url": f"{files}/acme-tool.tar.gz"}]},
+            phase="",
+            reason="NotAProgram",
+            says=("is an archive",),
+        ),
         Input("program-without-mode", {"requirements": ["acme-io"], "files": [tool]}),
-        Input("module-of-the-base", {"requirements": ["acme-templates"],
-                                     "checks": {"imports": ["jinja2"]}},
-              phase="Failed", reason="VerificationFailed",
-              says=("the module jinja2 would be loaded from Jinja2", "not from acme-templates")),
-        Input("lfs-pointer", {"requirements": ["acme-base @ ./packages/base"]},
-              {**base, "packages/base/src/acme_base/model.bin": POINTER},
-              phase="", reason="LfsPointerRefused", says=("Git LFS",)),
-        Input("deep-conflict", {"requirements": ["acme-io", "acme-models"]},
-              phase="Failed", reason="ResolutionConflict",
-              says=("has packaging ", "needs packaging", "acme-adapter 2.0 needs another version")),
-        Input("unlisted-sibling", {"requirements": ["acme-jobs @ ./packages/jobs"]},
-              {**jobs, **base}, phase="", reason="NotListed", has_index=False,
-              says=("`acme-base @ ./packages/base`",)),
-        Input("listed-sibling", {"requirements": ["acme-jobs @ ./packages/jobs",
-                                                  "acme-base @ ./packages/base"]},
-              {**jobs, **base}, installs=(("acme-base", "1.0"), ("acme-jobs", "1.0"))),
-        Input("version-from-git", {"requirements": ["acme-scm @ ./packages/scm"]}, scm,
-              says=("may take its version from git",)),
-        Input("pasted-lines", {"requirements": list(PASTED)}, phase="", reason="InvalidValue",
-              says=("write",) * len(PASTED)),
-        Input("spelt-names", {"requirements": ["Acme.Zope_Thing"], "files": [jar],
-                              "sourceBuilds": ["Acme.Zope_Thing"]},
-              installs=(("acme-zope-thing", "1.0"),)),
-        Input("refused-variable", {"requirements": ["acme-io"], "env": {"LD_PRELOAD": "/x.so"}},
-              phase="", reason="InvalidValue", says=("LD_PRELOAD may not be set here",)),
-        Input("marked-text", {"requirements": ["acme-io"], "constraints": ["c.txt"]},
-              {"c.txt": b"\xef\xbb\xbfacme-io<2\r\n# none\r\nnumpy<3\r\n"},
-              installs=(("acme-io", "1.0"),)),
+        Input(
+            "module-of-the-base",
+            {"requirements": ["acme-templates"], "checks": {"imports": ["jinja2"]}},
+            phase="Failed",
+            reason="VerificationFailed",
+            says=("the module jinja2 would be loaded from Jinja2", "not from acme-templates"),
+        ),
+        Input(
+            "lfs-pointer",
+            {"requirements": ["acme-base @ ./packages/base"]},
+            {**base, "packages/base/src/acme_base/model.bin": POINTER},
+            phase="",
+            reason="LfsPointerRefused",
+            says=("Git LFS",),
+        ),
+        Input(
+            "deep-conflict",
+            {"requirements": ["acme-io", "acme-models"]},
+            phase="Failed",
+            reason="ResolutionConflict",
+            says=("has packaging ", "needs packaging", "acme-adapter 2.0 needs another version"),
+        ),
+        Input(
+            "unlisted-sibling",
+            {"requirements": ["acme-jobs @ ./packages/jobs"]},
+            {**jobs, **base},
+            phase="",
+            reason="NotListed",
+            has_index=False,
+            says=("`acme-base @ ./packages/base`",),
+        ),
+        Input(
+            "listed-sibling",
+            {"requirements": ["acme-jobs @ ./packages/jobs", "acme-base @ ./packages/base"]},
+            {**jobs, **base},
+            installs=(("acme-base", "1.0"), ("acme-jobs", "1.0")),
+        ),
+        Input(
+            "version-from-git",
+            {"requirements": ["acme-scm @ ./packages/scm"]},
+            scm,
+            says=("may take its version from git",),
+        ),
+        Input(
+            "pasted-lines",
+            {"requirements": list(PASTED)},
+            phase="",
+            reason="InvalidValue",
+            says=("write",) * len(PASTED),
+        ),
+        Input(
+            "spelt-names",
+            {
+                "requirements": ["Acme.Zope_Thing"],
+                "files": [jar],
+                "sourceBuilds": ["Acme.Zope_Thing"],
+            },
+            installs=(("acme-zope-thing", "1.0"),),
+        ),
+        Input(
+            "refused-variable",
+            {"requirements": ["acme-io"], "env": {"LD_PRELOAD": "/x.so"}},
+            phase="",
+            reason="InvalidValue",
+            says=("LD_PRELOAD may not be set here",),
+        ),
+        Input(
+            "marked-text",
+            {"requirements": ["acme-io"], "constraints": ["c.txt"]},
+            {"c.txt": b"\xef\xbb\xbfacme-io<2\r\n# none\r\nnumpy<3\r\n"},
+            installs=(("acme-io", "1.0"),),
+        ),
         Input("wide-text", {}, phase="", reason="InvalidYaml", says=("UTF-16",), raw=UTF16),
-        Input("frozen-pins", {"requirements": ["acme-io", "jinja2==2.11.3", "packaging==20.0",
-                                               "requests==2.20.0"]},
-              phase="Failed", reason="ResolutionConflict",
-              says=("`jinja2==2.11.3`", "`packaging==20.0`", "`requests==2.20.0`",
-                    "needs jinja2>=")),
-        Input("frozen-constraints", {"requirements": ["acme-belt"], "constraints": ["frozen.txt"]},
-              {"frozen.txt": "apache-airflow==3.0.6\nrequests==2.20.0\n"},
-              phase="Failed", reason="ResolutionConflict",
-              says=("frozen.txt excludes versions", "`requests==2.20.0`")),
-        Input("own-extra", {"requirements": ["acme-extra[io] @ ./packages/extra"],
-                            "checks": {"imports": ["acme_extra.io"]}}, extra,
-              installs=(("acme-extra", "1.0"), ("acme-io", "1.0"))),
-        Input("no-headers", {"requirements": ["acme-client"], "sourceBuilds": ["acme-client"]},
-              phase="Failed", reason="PackageBuildFailed",
-              says=("fatal error: acme/client.h: No such file or directory",)),
-    )  # fmt: skip
+        Input(
+            "frozen-pins",
+            {"requirements": ["acme-io", "jinja2==2.11.3", "packaging==20.0", "requests==2.20.0"]},
+            phase="Failed",
+            reason="ResolutionConflict",
+            says=("`jinja2==2.11.3`", "`packaging==20.0`", "`requests==2.20.0`", "needs jinja2>="),
+        ),
+        Input(
+            "frozen-constraints",
+            {"requirements": ["acme-belt"], "constraints": ["frozen.txt"]},
+            {"frozen.txt": "apache-airflow==3.0.6\nrequests==2.20.0\n"},
+            phase="Failed",
+            reason="ResolutionConflict",
+            says=("frozen.txt excludes versions", "`requests==2.20.0`"),
+        ),
+        Input(
+            "own-extra",
+            {
+                "requirements": ["acme-extra[io] @ ./packages/extra"],
+                "checks": {"imports": ["acme_extra.io"]},
+            },
+            extra,
+            installs=(("acme-extra", "1.0"), ("acme-io", "1.0")),
+        ),
+        Input(
+            "no-headers",
+            {"requirements": ["acme-client"], "sourceBuilds": ["acme-client"]},
+            phase="Failed",
+            reason="PackageBuildFailed",
+            says=("fatal error: acme/client.h: No such file or directory",),
+        ),
+    )

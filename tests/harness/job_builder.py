@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reconciler.builder.base.images import Images
 from reconciler.builder.builder import Builder
-from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
+from reconciler.builder.executor.kubernetes.executor import JobExecutor, Sessions
 from reconciler.builder.executor.kubernetes.gateway import Gateway
 from reconciler.builder.uv import uv_path
 from reconciler.cluster.clusters import Clusters
@@ -38,22 +38,26 @@ class JobBench(Bench):
         lab.kubelet.images[reference] = LabImage(root=Path(self.python).parent.parent)
         self.image = Image("lab", reference, reference, 50000, 0)
         self.user, token = rights(lab, [], self.namespace)
-        self.kubernetes = KubernetesSettings.model_validate({
-            "kubeconfig": lab.plane.kubeconfig(root / "kubeconfig", token=token),
-            "clusters": {"lab": limits or {}},
-            "jobs": {"namespace": self.namespace, "index_port": 0, "cpu": "1", **jobs},
-        })  # fmt: skip
+        self.kubernetes = KubernetesSettings.model_validate(
+            {
+                "kubeconfig": lab.plane.kubeconfig(root / "kubeconfig", token=token),
+                "clusters": {"lab": limits or {}},
+                "jobs": {"namespace": self.namespace, "index_port": 0, "cpu": "1", **jobs},
+            }
+        )
         self.clusters = Clusters(self.kubernetes)
 
     def make_builder(self, **more: object) -> Builder:
         """Return a builder for the image, with the same share."""
         indexes = {"default_index": self.public.url, "allow_hosts": [self.private.host]}
         settings = BuilderSettings.model_validate({**indexes, **more})
-        tools = self.share.put_tools({
-            "worker.py": SOURCES / "executor" / "kubernetes" / "worker.py",
-            "inventory.py": SOURCES / "base" / "inventory.py",
-            "uv": Path(uv_path()),
-        })  # fmt: skip
+        tools = self.share.put_tools(
+            {
+                "worker.py": SOURCES / "executor" / "kubernetes" / "worker.py",
+                "inventory.py": SOURCES / "base" / "inventory.py",
+                "uv": Path(uv_path()),
+            }
+        )
         self.sessions = Sessions(self.clusters, self.kubernetes, self.share.root, tools, Gateway(0))
         self.sessions.start()
         self._stack.callback(self.clusters.close)
@@ -61,9 +65,13 @@ class JobBench(Bench):
         cache = self.share.root / "cache"
         self.images = Images(self.sessions, cache, self.state / "logs")
         return Builder(
-            settings, self.share, self._export, cache_dir=cache, secrets_dir=self.secrets,
-            workshop=JobWorkshop(self.sessions, self.image),
-        )  # fmt: skip
+            settings,
+            self.share,
+            self._export,
+            cache_dir=cache,
+            secrets_dir=self.secrets,
+            executor=JobExecutor(self.sessions, self.image),
+        )
 
     def instance(self) -> Instance:
         """Return a release whose pods run the image."""

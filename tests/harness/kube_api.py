@@ -118,9 +118,14 @@ class Api:
         return self.call("PATCH", path, document, "application/apply-patch+yaml")
 
     def patch(
-        self, kind: str, namespace: str, name: str, body: Mapping[str, Any],
-        sub: str = "", type_: str = STRATEGIC,
-    ) -> Json:  # fmt: skip
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        body: Mapping[str, Any],
+        sub: str = "",
+        type_: str = STRATEGIC,
+    ) -> Json:
         """Change an object."""
         return self.call("PATCH", path_of(kind, namespace, name, sub), body, type_)
 
@@ -146,9 +151,12 @@ class Api:
     def follow(self, path: str, seconds: float = 60) -> Iterator[str]:
         """Yield lines of a response as they arrive, with at most so many seconds between two."""
         answer = self._streams.request(
-            "GET", self.url + path, headers=self._headers, preload_content=False,
+            "GET",
+            self.url + path,
+            headers=self._headers,
+            preload_content=False,
             timeout=urllib3.Timeout(connect=5.0, read=seconds),
-        )  # fmt: skip
+        )
         try:
             if answer.status >= 300:
                 raise ApiError("GET", path, answer.status, answer.data.decode(errors="replace"))
@@ -165,9 +173,9 @@ def wait_for(look: Callable[[], T | None], seconds: float, what: str) -> T:
     limit = max(seconds, min(seconds * LOADED, ENOUGH))
     end = time.monotonic() + limit
     while True:
-        found = look()
-        if found:
-            return found
+        outcome = look()
+        if outcome:
+            return outcome
         if time.monotonic() > end:
             raise AssertionError(f"not within {limit} s: {what}")
         time.sleep(0.1)

@@ -39,10 +39,13 @@ class Administration:
             "namespaces", "", {"metadata": {"name": name, "labels": dict(labels or {})}}
         )
         wait_for(
-            lambda: self.api.get("serviceaccounts", name, "default")
-            and self.api.get("configmaps", name, "kube-root-ca.crt"),
-            20, f"the service account of namespace {name}",
-        )  # fmt: skip
+            lambda: (
+                self.api.get("serviceaccounts", name, "default")
+                and self.api.get("configmaps", name, "kube-root-ca.crt")
+            ),
+            20,
+            f"the service account of namespace {name}",
+        )
         return name
 
     def drop(self, *namespaces: str) -> None:
@@ -55,20 +58,32 @@ class Administration:
         volume = f"{namespace}-{name}"
         size = {"storage": "10Gi"}
         shared = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-        self.api.create("persistentvolumes", "", {
-            "metadata": {"name": volume},
-            "spec": {**shared, "capacity": size, "hostPath": {"path": str(directory)},
-                     "persistentVolumeReclaimPolicy": "Retain",
-                     "claimRef": {"namespace": namespace, "name": name}},
-        })  # fmt: skip
-        self.api.create("persistentvolumeclaims", namespace, {
-            "metadata": {"name": name},
-            "spec": {**shared, "volumeName": volume, "resources": {"requests": size}},
-        })  # fmt: skip
+        self.api.create(
+            "persistentvolumes",
+            "",
+            {
+                "metadata": {"name": volume},
+                "spec": {
+                    **shared,
+                    "capacity": size,
+                    "hostPath": {"path": str(directory)},
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "claimRef": {"namespace": namespace, "name": name},
+                },
+            },
+        )
+        self.api.create(
+            "persistentvolumeclaims",
+            namespace,
+            {
+                "metadata": {"name": name},
+                "spec": {**shared, "volumeName": volume, "resources": {"requests": size}},
+            },
+        )
 
         def bound() -> bool:
-            found = self.api.get("persistentvolumeclaims", namespace, name)
-            return found is not None and found.get("status", {}).get("phase") == "Bound"
+            claim = self.api.get("persistentvolumeclaims", namespace, name)
+            return claim is not None and claim.get("status", {}).get("phase") == "Bound"
 
         wait_for(bound, 20, f"claim {namespace}/{name} to be bound")
 
@@ -93,10 +108,15 @@ class Administration:
             group = "rbac.authorization.k8s.io"
             subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
             self.api.create("roles", where, {"metadata": {"name": role}, "rules": list(granted)})
-            self.api.create("rolebindings", where, {
-                "metadata": {"name": role}, "subjects": [subject],
-                "roleRef": {"apiGroup": group, "kind": "Role", "name": role},
-            })  # fmt: skip
+            self.api.create(
+                "rolebindings",
+                where,
+                {
+                    "metadata": {"name": role},
+                    "subjects": [subject],
+                    "roleRef": {"apiGroup": group, "kind": "Role", "name": role},
+                },
+            )
         return self.plane.token_for(namespace, name)
 
     def pods(self, namespace: str, labels: str = "") -> list[Json]:

@@ -17,7 +17,7 @@ from reconciler.core.model import BuildRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.runtime import Distribution, Runtime
 from reconciler.core.world import World, build_key
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.settings import GitSettings, LocalSettings, Settings
 from reconciler.share.share import Share
 from reconciler.store.store import Store
@@ -77,18 +77,18 @@ def text_of(number: int, pin: str = "2.2") -> str:
 
 def files(count: int) -> dict[str, str]:
     """Return a repo with `count` environments, by path."""
-    found = {
+    texts = {
         "shared/platform.yaml": "apiVersion: groundcrew/v1\nkind: Fragment\n"
         "metadata: {name: platform}\nspec:\n  requirements: [boto3>=1.40]\n"
     }
     for number in range(count):
         team = f"team-{number // PER_TEAM:03d}"
-        found[f"teams/{team}/constraints.txt"] = "numpy<3\n"
-        found[path_of(number)] = text_of(number)
+        texts[f"teams/{team}/constraints.txt"] = "numpy<3\n"
+        texts[path_of(number)] = text_of(number)
         if number % PER_INSTANCE == 0:
             name = f"instance-{number:05d}"
-            found[f"instances/{name}.yaml"] = instance(name, team)
-    return found
+            texts[f"instances/{name}.yaml"] = instance(name, team)
+    return texts
 
 
 def commit(repo: Path, changed: dict[str, str], message: str = "a change") -> None:
@@ -105,9 +105,12 @@ def commit(repo: Path, changed: dict[str, str], message: str = "a change") -> No
         data = content.encode()
         text.append(f"M 100644 inline {path}\ndata {len(data)}\n".encode() + data + b"\n")
     subprocess.run(
-        ["git", "fast-import", "--quiet", "--force"], input=b"".join(text), cwd=repo, check=True,
+        ["git", "fast-import", "--quiet", "--force"],
+        input=b"".join(text),
+        cwd=repo,
+        check=True,
         timeout=300,
-    )  # fmt: skip
+    )
 
 
 def settings(root: Path, **more: object) -> Settings:
@@ -142,7 +145,7 @@ def settle(root: Path, count: int, ages: int = 3) -> None:
     assert lease is not None
     now = time.time()
     change = decide(World(now, Records(), definitions)).change
-    rooms = Rooms(made)
+    rooms = Wiring(made)
     share = rooms.share
     share.prepare()
     builds: list[BuildRecord] = []

@@ -44,10 +44,17 @@ class Site:
         (entry / "lib" / "acme_mod.py").write_text("X = 1\n")
         relative = f"store/sha256/dd/{DIGEST}"
         publish(
-            share, A, (DIGEST,), abi=abi_of(python), airflow="3.3.2", runtime=RUNTIME,
-            paths=[{"path": f"{relative}/lib", "pth": False}], bin=[f"{relative}/bin"],
-            jars=[f"{relative}/files/x.jar"], env=ENV,
-        )  # fmt: skip
+            share,
+            A,
+            (DIGEST,),
+            abi=abi_of(python),
+            airflow="3.3.2",
+            runtime=RUNTIME,
+            paths=[{"path": f"{relative}/lib", "pth": False}],
+            bin=[f"{relative}/bin"],
+            jars=[f"{relative}/files/x.jar"],
+            env=ENV,
+        )
         share.install_loader("dev")
         share.point("dev", RUNTIME, A, abi=abi_of(python), airflow="3.3.2", load_into=["scheduler"])
         self.loader = share.instance_path("dev") / "loader"
@@ -56,11 +63,16 @@ class Site:
         done = subprocess.run(
             [self.python, *extra, "-c", code],
             env={
-                "PATH": os.defpath, "GROUNDCREW_COMPONENT": component,
-                "PYTHONPATH": f"{self.loader}:{self.site}", **env,
+                "PATH": os.defpath,
+                "GROUNDCREW_COMPONENT": component,
+                "PYTHONPATH": f"{self.loader}:{self.site}",
+                **env,
             },
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout.strip()
@@ -87,17 +99,24 @@ class Bases(Site):
         subprocess.run(
             [self.python, str(script), str(answer)],
             env={"PATH": os.defpath, "PYTHONPATH": str(self.site)},
-            capture_output=True, timeout=60, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
         return runtime_of(parse(Inventory, answer.read_bytes(), "inventory"), self.python)
 
     def point(self, build: str | None, *, marked: bool = True) -> Runtime:
         """Point the base in its current state to a build; `marked`: as this release writes it."""
         runtime = self.inspect()
         self.share.point(
-            "dev", runtime.key, build, abi=abi_of(self.python), airflow="3.3.2",
-            load_into=["scheduler"], listing=runtime.listing if marked else "",
-        )  # fmt: skip
+            "dev",
+            runtime.key,
+            build,
+            abi=abi_of(self.python),
+            airflow="3.3.2",
+            load_into=["scheduler"],
+            listing=runtime.listing if marked else "",
+        )
         return runtime
 
     def loaded(self) -> str:

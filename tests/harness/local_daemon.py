@@ -68,7 +68,7 @@ class Site:
     def instance(self, name: str = INSTANCE) -> dict[str, Any]:
         """Return the definition of the fake Airflow as an instance."""
         loader = self.root / "share" / "instances" / name / "loader"
-        words = ["/usr/bin/env", f"PYTHONPATH={loader}", self.python, "-m", "airflow"]
+        command = ["/usr/bin/env", f"PYTHONPATH={loader}", self.python, "-m", "airflow"]
         return {
             "apiVersion": "groundcrew/v1",
             "kind": "Instance",
@@ -79,7 +79,7 @@ class Site:
                     "python": self.python,
                     "airflowHome": str(self.root / "home"),
                     "components": {
-                        c: {"restart": [*words, c, self.airflow.restart_url]} for c in COMPONENTS
+                        c: {"restart": [*command, c, self.airflow.restart_url]} for c in COMPONENTS
                     },
                 },
                 "api": {"url": self.airflow.url, "credentials": "airflow"},

@@ -33,13 +33,28 @@ class Rig:
         self.now = time.time()
         parts = tuple(Component(c, airflow.restart_command(c)) for c in COMPONENTS)
         self.instance = Instance(
-            "red-dev", "red", Place("x.yaml"), Api(airflow.url, "airflow"),
-            LocalTarget(sys.executable, str(root), parts), drain_timeout=60, probe_timeout=60,
-        )  # fmt: skip
+            "red-dev",
+            "red",
+            Place("x.yaml"),
+            Api(airflow.url, "airflow"),
+            LocalTarget(sys.executable, str(root), parts),
+            drain_timeout=60,
+            probe_timeout=60,
+        )
         self.activation = Activation(
-            "id", "a" * 16, "b" * 16, Trigger.COMMIT, "r1", COMPONENTS, COMPONENTS, Step.OBSERVE,
-            ActivationPhase.DRAINING, self.now, self.now, restarted_at=self.now,
-        )  # fmt: skip
+            "id",
+            "a" * 16,
+            "b" * 16,
+            Trigger.COMMIT,
+            "r1",
+            COMPONENTS,
+            COMPONENTS,
+            Step.OBSERVE,
+            ActivationPhase.DRAINING,
+            self.now,
+            self.now,
+            restarted_at=self.now,
+        )
 
     def do(self, step: Step, after: float = 0.0) -> StepResult:
         """Carry out a step that began `after` seconds ago."""

@@ -37,10 +37,10 @@ def missing() -> list[str]:
 def until(what: Callable[[], object], words: str) -> Any:
     """Return the first true result of `what`. Raises AssertionError if there is none in time."""
     deadline = time.monotonic() + PATIENCE
-    while not (found := what()):
+    while not (outcome := what()):
         assert time.monotonic() < deadline, f"{words}: not in {PATIENCE} s"
         time.sleep(0.2)
-    return found
+    return outcome
 
 
 class Sink:
@@ -101,8 +101,8 @@ class Watch:
         answer = httpx.get(f"{self.url}/api/v1/{what}", params=query, timeout=20)  # type: ignore[arg-type]
         document = answer.json()
         assert document["status"] == "success", f"{query['query']}: {document}"
-        found: list[dict[str, Any]] = document["data"]["result"]
-        return found
+        series: list[dict[str, Any]] = document["data"]["result"]
+        return series
 
 
 @contextmanager
@@ -115,26 +115,29 @@ def watching(root: Path, target: str, team: str) -> Iterator[Watch]:
     _configure_prometheus(root / "prometheus.yaml", target, alertmanager)
     programs = [
         [
-            "prometheus-alertmanager", f"--config.file={root / 'alertmanager.yaml'}",
-            f"--storage.path={root / 'alerts'}", "--cluster.listen-address=",
+            "prometheus-alertmanager",
+            f"--config.file={root / 'alertmanager.yaml'}",
+            f"--storage.path={root / 'alerts'}",
+            "--cluster.listen-address=",
             f"--web.listen-address=127.0.0.1:{alertmanager}",
         ],
         [
-            "prometheus", f"--config.file={root / 'prometheus.yaml'}",
+            "prometheus",
+            f"--config.file={root / 'prometheus.yaml'}",
             f"--storage.tsdb.path={root / 'series'}",
             f"--web.listen-address=127.0.0.1:{prometheus}",
         ],
-    ]  # fmt: skip
-    found = Watch(f"http://127.0.0.1:{prometheus}", sink)
+    ]
+    watch = Watch(f"http://127.0.0.1:{prometheus}", sink)
     running: list[subprocess.Popen[bytes]] = []
     try:
-        for words, port in zip(programs, (alertmanager, prometheus), strict=True):
-            log = root / f"{words[0]}.log"
-            found.logs.append(log)
+        for command, port in zip(programs, (alertmanager, prometheus), strict=True):
+            log = root / f"{command[0]}.log"
+            watch.logs.append(log)
             with log.open("wb") as out:
-                running.append(subprocess.Popen(words, stdout=out, stderr=out))
-            until(lambda port=port: _ready(port), f"{words[0]} is ready; see {log}")  # type: ignore[misc]
-        yield found
+                running.append(subprocess.Popen(command, stdout=out, stderr=out))
+            until(lambda port=port: _ready(port), f"{command[0]} is ready; see {log}")  # type: ignore[misc]
+        yield watch
     finally:
         for program in reversed(running):
             program.terminate()
@@ -164,9 +167,9 @@ def _configure_alertmanager(path: Path, sink: int, team: str) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def _ready(port: int) -> bool:

@@ -36,19 +36,25 @@ class Post:
         self.notifier = Notifier(self.store, self.root / "secrets", **self.settings)
 
     def secret(self, directory: str, **files: str) -> None:
-        place = self.root / "secrets" / directory
-        place.mkdir(parents=True, exist_ok=True)
+        folder = self.root / "secrets" / directory
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (place / name).write_text(f"{text}\n")
+            (folder / name).write_text(f"{text}\n")
 
     def happens(
         self, kind: str, name: str = "instance/prod", team: str = "red", **more: Any
     ) -> None:
         data = {"from": "1" * 16, "to": "2" * 16, "environment": "analytics"} | more.pop("data", {})
         told = Event(
-            self.now, kind, name, team, more.pop("reason", kind), more.pop("message", "words"),
-            more.pop("revision", SHA), data,
-        )  # fmt: skip
+            self.now,
+            kind,
+            name,
+            team,
+            more.pop("reason", kind),
+            more.pop("message", "words"),
+            more.pop("revision", SHA),
+            data,
+        )
         assert not more
         self.store.write(self.lease, Change(events=(told,)))
         self.notifier.enqueue()

@@ -57,9 +57,14 @@ class Site:
             (staged / name).write_bytes(data)
         entry = self.share.put(digest, staged).relative_to(self.share.root)
         publish(
-            self.share, build, (digest,), abi=abi_of(self.python), airflow="3.3.2",
-            runtime=RUNTIME, paths=[{"path": f"{entry}/lib", "pth": False}],
-        )  # fmt: skip
+            self.share,
+            build,
+            (digest,),
+            abi=abi_of(self.python),
+            airflow="3.3.2",
+            runtime=RUNTIME,
+            paths=[{"path": f"{entry}/lib", "pth": False}],
+        )
 
     @property
     def pack(self) -> Path:
@@ -69,13 +74,18 @@ class Site:
     def begin(self, code: str, **env: str) -> subprocess.Popen[str]:
         """Start the interpreter."""
         return subprocess.Popen(
-            [self.python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [self.python, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env={
-                "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
+                "PATH": os.defpath,
+                "GROUNDCREW_COMPONENT": "scheduler",
                 "GROUNDCREW_LOCAL": str(self.local),
-                "PYTHONPATH": f"{self.loader}:{self.base}", **env,
+                "PYTHONPATH": f"{self.loader}:{self.base}",
+                **env,
             },
-        )  # fmt: skip
+        )
 
     def run(self, code: str, **env: str) -> str:
         """Return what a process prints, which must end with 0."""

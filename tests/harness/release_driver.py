@@ -56,7 +56,7 @@ Rights = dict[tuple[str, str, str], set[str]]
 
 def used(lab: Lab, user: str, namespace: str = "") -> Rights:
     """Return a user's requests by (group, resource, subresource). None may have been refused."""
-    found: Rights = {}
+    verbs: Rights = {}
     for event in lab.plane.audit(user):
         about = event.get("objectRef")
         if not about or "resource" not in about:
@@ -65,8 +65,8 @@ def used(lab: Lab, user: str, namespace: str = "") -> Rights:
             continue
         assert event.get("responseStatus", {}).get("code") != 403, event
         key = (about.get("apiGroup", ""), about["resource"], about.get("subresource", ""))
-        found.setdefault(key, set()).add(event["verb"])
-    return found
+        verbs.setdefault(key, set()).add(event["verb"])
+    return verbs
 
 
 @dataclass
@@ -85,11 +85,13 @@ class Stand:
     def __post_init__(self) -> None:
         self.driver = KubernetesDriver(self.clusters, self.root / "secrets", wake=self.woken.set)
         self.instance = Instance(
-            "red-dev", "red", Place("instances/red-dev.yaml", 1),
+            "red-dev",
+            "red",
+            Place("instances/red-dev.yaml", 1),
             Api(self.airflow.url, "airflow"),
             kubernetes=KubernetesTarget(self.space, self.release.name, "lab"),
             probe_timeout=20.0,
-        )  # fmt: skip
+        )
 
     def install(self, release: Release | None = None, *, connected: bool = True) -> None:
         """Apply the release, with PYTHONPATH set to the loader if it has no variables."""
@@ -109,18 +111,28 @@ class Stand:
         """Return an activation that is at a step now."""
         now = time.time()
         return Activation(
-            "a1", None, "b" * 16, Trigger.COMMIT, "r", self.instance.load_into,
-            self.instance.load_into, step, ActivationPhase.RESTARTING, now, now, restarted_at=now,
-        )  # fmt: skip
+            "a1",
+            None,
+            "b" * 16,
+            Trigger.COMMIT,
+            "r",
+            self.instance.load_into,
+            self.instance.load_into,
+            step,
+            ActivationPhase.RESTARTING,
+            now,
+            now,
+            restarted_at=now,
+        )
 
     def perform(self, activation: Activation, seconds: float = 40) -> StepResult:
         """Repeat a step until it has ended; return its result."""
         end = time.monotonic() + seconds
         while True:
-            found = self.driver.perform(activation.step, self.instance, activation, time.time())
-            if found.verdict is not Verdict.NOT_YET:
-                return found
-            assert time.monotonic() < end, found.problem
+            outcome = self.driver.perform(activation.step, self.instance, activation, time.time())
+            if outcome.verdict is not Verdict.NOT_YET:
+                return outcome
+            assert time.monotonic() < end, outcome.problem
 
     def change(self, component: str, annotations: dict[str, str], **spec: Any) -> None:
         """Change what the next pods of a component or set of workers do; restarts nothing."""
@@ -150,10 +162,12 @@ def standing(lab: Lab, tmp_path: Path) -> Iterator[Stand]:
     (secret / "username").write_text(USER)
     (secret / "password").write_text(PASSWORD)
     user, token = rights(lab, [space], space)
-    settings = KubernetesSettings.model_validate({
-        "kubeconfig": lab.plane.kubeconfig(tmp_path / "kubeconfig", token=token),
-        "clusters": {"lab": {"schedule_timeout": 3}},
-    })  # fmt: skip
+    settings = KubernetesSettings.model_validate(
+        {
+            "kubeconfig": lab.plane.kubeconfig(tmp_path / "kubeconfig", token=token),
+            "clusters": {"lab": {"schedule_timeout": 3}},
+        }
+    )
     clusters = Clusters(settings)
     lab.kubelet.behave, lab.kubelet.prove = _behave, _prove
     with FakeAirflow("3") as airflow:

@@ -33,8 +33,8 @@ def point(share: Share, build: str | None, load_into: tuple[str, ...] = ("schedu
 
 def abi_of(python: str) -> str:
     """Return the ABI of an interpreter's packages, in the form used in a build."""
-    words = "import sys,os; u=os.uname(); print('cp%d%d-%s_%s' % (*sys.version_info[:2],"
-    words += " u.sysname.lower(), u.machine))"
+    script = "import sys,os; u=os.uname(); print('cp%d%d-%s_%s' % (*sys.version_info[:2],"
+    script += " u.sysname.lower(), u.machine))"
     return subprocess.run(
-        [python, "-I", "-c", words], check=True, capture_output=True, text=True, timeout=20
+        [python, "-I", "-c", script], check=True, capture_output=True, text=True, timeout=20
     ).stdout.strip()

@@ -29,25 +29,25 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    found = Store(database_url)
-    found.migrate()
-    yield found
-    found.close()
+    store = Store(database_url)
+    store.migrate()
+    yield store
+    store.close()
 
 
 @pytest.fixture
 def lease(store: Store) -> Lease:
-    found = store.acquire("me", 60.0)
-    assert found is not None
-    return found
+    lease = store.acquire("me", 60.0)
+    assert lease is not None
+    return lease
 
 
 @pytest.fixture
 def share(tmp_path: Path) -> Share:
-    found = Share(tmp_path / "share")
-    found.root.mkdir()
-    found.prepare()
-    return found
+    share = Share(tmp_path / "share")
+    share.root.mkdir()
+    share.prepare()
+    return share
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_every_fault_of_the_api_is_retryable_in_words(
     """Whatever the API does, a step reports it with a reason and without the password."""
     rig.do(Step.OBSERVE)
     if fault == "slow":
-        make = rest.Api
+        make = rest.AirflowApi
         monkeypatch.setattr(steps, "Api", lambda *a, **k: make(*a, **k, timeout=0.2))
         rig.airflow.state.slow = 2.0
     rig.airflow.state.fault = fault
@@ -145,7 +145,7 @@ def test_a_ready_token_is_used(three: Rig) -> None:
 
 def test_a_token_that_ended_is_renewed_once(three: Rig) -> None:
     """A 401 in the middle of a step causes another login, not a failure."""
-    with rest.Api(three.airflow.url, three.secret) as api:
+    with rest.AirflowApi(three.airflow.url, three.secret) as api:
         api.pools()
         three.airflow.state.token = "a-newer-token"
         assert api.pools() == three.airflow.state.pools

@@ -205,14 +205,14 @@ def test_a_failure_that_is_gone_when_asked_again_is_tried_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The resolver's own trouble is no mistake of the team."""
-    run = type(bench.builder._workshop).run
+    run = type(bench.builder._executor).run
     ends = iter([2])
 
     def failing(*words: object, **more: object) -> object:
         ended = run(*words, **more)  # type: ignore[arg-type]
         return replace(ended, code=next(ends, ended.code))
 
-    monkeypatch.setattr(type(bench.builder._workshop), "run", failing)
+    monkeypatch.setattr(type(bench.builder._executor), "run", failing)
     error = refused(bench, "beta")
     assert error.reason == Reason.INDEX_UNREACHABLE
     assert not isinstance(error, Stalled)

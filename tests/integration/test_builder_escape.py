@@ -35,21 +35,46 @@ USERS = [0, ORDINARY] if os.geteuid() == 0 else [os.geteuid()]
 # The sandbox of an earlier release: the whole machine, read-only. With bwrap root keeps its rights.
 WEAK = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev"]
 ANYBODYS = {
-    "nested user namespace", "cloned user namespace", "another team's token",
-    "another team's cache", "settings", "file of another service", "accounts",
-    "processes outside", "signal", "root directory of a process", "socket of a service",
-    "abstract socket", "network", "keyring", "/sys", "/run", "write outside", "system calls",
-}  # fmt: skip
+    "nested user namespace",
+    "cloned user namespace",
+    "another team's token",
+    "another team's cache",
+    "settings",
+    "file of another service",
+    "accounts",
+    "processes outside",
+    "signal",
+    "root directory of a process",
+    "socket of a service",
+    "abstract socket",
+    "network",
+    "keyring",
+    "/sys",
+    "/run",
+    "write outside",
+    "system calls",
+}
 ROOTS = {
-    "capabilities", "root", "mount", "unmount", "remount", "chroot", "make a device", "trace",
+    "capabilities",
+    "root",
+    "mount",
+    "unmount",
+    "remount",
+    "chroot",
+    "make a device",
+    "trace",
     "new privileges",
-}  # fmt: skip
+}
 # Not possible in any plain sandbox, or missing on this machine: stopped in any case.
 NOWHERE = {"devices", "sockets to the hypervisor", "sockets to the kernel's ciphers"}
 # Any bubblewrap stops these for some users; they are shown to succeed without it.
 BARE = {
-    "new privileges", "write outside", "trace", "root directory of a process", "processes outside",
-}  # fmt: skip
+    "new privileges",
+    "write outside",
+    "trace",
+    "root directory of a process",
+    "processes outside",
+}
 UNTRIED = {"vhangup"}  # would end the terminal of the user who runs the tests
 
 
@@ -69,9 +94,9 @@ class Machine:
     def attempt_weakly(self, *, bare: bool) -> dict[str, str]:
         """Make the attempts in a sandbox that hides nothing, or without a sandbox."""
         names = BARE if bare else [n for n in escapes.ESCAPES if n not in BARE]
-        words = [sys.executable, "-c", CODE, json.dumps(self.places), *names]
+        program = [sys.executable, "-c", CODE, json.dumps(self.places), *names]
         work = str(self.folder / "weak")
-        command = ["env", "-C", work, *words] if bare else self._weak(work, words)
+        command = ["env", "-C", work, *program] if bare else self._weak(work, program)
         return _achieved(run_as(self.user, command))
 
     def _weak(self, work: str, words: list[str]) -> list[str]:
@@ -79,15 +104,15 @@ class Machine:
 
 
 def _achieved(output: str) -> dict[str, str]:
-    found = json.loads(output.splitlines()[-1])
-    assert "failed" not in found, found["failed"]
-    return {name: what for name, what in found.items() if what}
+    outcomes = json.loads(output.splitlines()[-1])
+    assert "failed" not in outcomes, outcomes["failed"]
+    return {name: what for name, what in outcomes.items() if what}
 
 
 def _numbers() -> dict[str, int]:
     library = ctypes.CDLL("libseccomp.so.2")
-    found = {n: library.seccomp_syscall_resolve_name(n.encode()) for n in DENIED}
-    return {name: number for name, number in found.items() if number >= 0 and name not in UNTRIED}
+    numbers = {n: library.seccomp_syscall_resolve_name(n.encode()) for n in DENIED}
+    return {name: number for name, number in numbers.items() if number >= 0 and name not in UNTRIED}
 
 
 @pytest.fixture(params=USERS, ids=["root" if user == 0 else "ordinary" for user in USERS])
@@ -127,10 +152,14 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         places = {
             **{name: str(path) for name, path in texts.items()},
             "accounts": "/etc/shadow" if user == 0 else "/etc/login.defs",
-            "outside": str(folder / "outside"), "socket": str(folder / "service.sock"),
-            "abstract": f"\0groundcrew-{word}", "port": server.getsockname()[1],
-            "victim": victim.pid, "word": word, "calls": _numbers(),
-        }  # fmt: skip
+            "outside": str(folder / "outside"),
+            "socket": str(folder / "service.sock"),
+            "abstract": f"\0groundcrew-{word}",
+            "port": server.getsockname()[1],
+            "victim": victim.pid,
+            "word": word,
+            "calls": _numbers(),
+        }
         try:
             yield Machine(folder, user, places)
         finally:
@@ -141,14 +170,14 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 def test_every_attempt_is_one(machine: Machine) -> None:
     """Without the real sandbox each of them succeeds."""
-    found = machine.attempt_weakly(bare=False) | machine.attempt_weakly(bare=True)
+    achieved = machine.attempt_weakly(bare=False) | machine.attempt_weakly(bare=True)
     expected = ANYBODYS | (ROOTS if machine.user == 0 else set())
-    assert expected - found.keys() == set()
+    assert expected - achieved.keys() == set()
     assert escapes.ESCAPES.keys() == ANYBODYS | ROOTS | NOWHERE
     calls = {"ptrace", "keyctl", "setns", "process_vm_readv", "io_uring_enter"}
     if machine.user == 0:
         calls |= {"mount", "umount2", "chroot", "bpf", "swapon", "reboot", "sethostname"}
-    assert calls - set(found["system calls"].split()) == set()
+    assert calls - set(achieved["system calls"].split()) == set()
 
 
 def test_no_attempt_achieves_anything(machine: Machine) -> None:
@@ -179,8 +208,8 @@ else:
 def test_a_fork_bomb_ends_at_its_limit_and_with_its_command(machine: Machine) -> None:
     """Processes of sessions of their own end too, as their namespace ends."""
     limit = 60
-    words = [sys.executable, "-c", BOMB]
-    output = confine(machine.folder, machine.user, words, processes=limit)
+    command = [sys.executable, "-c", BOMB]
+    output = confine(machine.folder, machine.user, command, processes=limit)
     count, _, reason = output.strip().partition(" ")
     assert reason == os.strerror(errno.EAGAIN), output
     assert 0 < int(count) < limit

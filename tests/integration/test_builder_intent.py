@@ -21,10 +21,7 @@ from tests.harness.builder import FILE, Bench
 from tests.harness.wheels import make_wheel
 
 OWN = "teams/red/packages/acme-own"
-POINTER = (
-    "version https://git-lfs.github.com/spec/v1\n"
-    f"oid sha256:{'4d7a2146' * 8}\nsize 5242880\n"
-)  # fmt: skip
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a2146' * 8}\nsize 5242880\n"
 TEMPLATE = 'with DAG("{{ dag_id }}", schedule={{ schedule }}):\n    pass\n'
 
 
@@ -95,21 +92,29 @@ def test_files_of_the_data_scheme_lie_where_modules_look_for_them(bench: Bench) 
     """They are in one prefix with the modules of all wheels that have such files."""
     site = f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     make_wheel(
-        bench.public.folder, "engine",
-        files={"engine-1.0.data/data/lib/libengine.so.2": "code\n", "engine.py": "",
-               "engine-1.0.data/data/share/engine/x.txt": "x\n"},
-    )  # fmt: skip
+        bench.public.folder,
+        "engine",
+        files={
+            "engine-1.0.data/data/lib/libengine.so.2": "code\n",
+            "engine.py": "",
+            "engine-1.0.data/data/share/engine/x.txt": "x\n",
+        },
+    )
     text = (
         "from pathlib import Path\nPREFIX = Path(__file__).parents[4]\n"
         "assert (PREFIX / 'lib/libengine.so.2').read_text() == 'code\\n', PREFIX\n"
         "assert (PREFIX / 'share/engine/x.txt').is_file()\n"
     )
     make_wheel(
-        bench.public.folder, "user", requires=("engine",),
-        files={f"user-1.0.data/data/{site}/user/__init__.py": text,
-               "user-1.0.data/data/bin/user-tool": "#!/bin/sh\n",
-               "user-1.0.data/data/etc/user.conf": ""},
-    )  # fmt: skip
+        bench.public.folder,
+        "user",
+        requires=("engine",),
+        files={
+            f"user-1.0.data/data/{site}/user/__init__.py": text,
+            "user-1.0.data/data/bin/user-tool": "#!/bin/sh\n",
+            "user-1.0.data/data/etc/user.conf": "",
+        },
+    )
     make_wheel(bench.public.folder, "plain")
     recipe = bench.recipe("user", "plain", checks=Checks(imports=("user",)))
     assert verify(bench, recipe) == []
@@ -145,8 +150,16 @@ def test_modules_that_no_dag_imports_are_warnings(bench: Bench) -> None:
         requires=("pyspark>=3.5; extra == 'spark'",),
     )
     warnings = "\n".join(verify(bench, bench.recipe(own)))
-    for name in ("spark", "wrapped", "migrations.env", "templates.dag_template", "tests.test_all",
-                 "blueprints.daily", "test_unit", "conftest"):  # fmt: skip
+    for name in (
+        "spark",
+        "wrapped",
+        "migrations.env",
+        "templates.dag_template",
+        "tests.test_all",
+        "blueprints.daily",
+        "test_unit",
+        "conftest",
+    ):
         assert f"acme_own.{name}: " in warnings
     assert "pyspark, of the extra spark" in warnings
     assert "it is a template" in warnings
@@ -163,18 +176,20 @@ def test_modules_that_no_dag_imports_are_warnings(bench: Bench) -> None:
 def test_what_is_wrong_is_not_taken_for_optional(bench: Bench, module: str, text: str) -> None:
     """Only what an extra explains is optional."""
     own = bench.package(
-        "acme-own", {"acme_own/__init__.py": "", module: text},
+        "acme-own",
+        {"acme_own/__init__.py": "", module: text},
         requires=("pyspark>=3.5; extra == 'spark'",),
-    )  # fmt: skip
+    )
     assert "does not import" in refused(bench, bench.recipe(own)).message
 
 
 def test_an_optional_module_that_is_asked_for_must_import(bench: Bench) -> None:
     """checks.imports says that the module is needed."""
     own = bench.package(
-        "acme-own", {"acme_own/__init__.py": "", "acme_own/spark.py": "import pyspark\n"},
+        "acme-own",
+        {"acme_own/__init__.py": "", "acme_own/spark.py": "import pyspark\n"},
         requires=("pyspark; extra == 'spark'",),
-    )  # fmt: skip
+    )
     error = refused(bench, bench.recipe(own, checks=Checks(imports=("acme_own.spark",))))
     assert error.place == Place(f"{OWN}/acme_own/spark.py", 1)
 
@@ -267,9 +282,13 @@ def activate(bench: Bench, recipe: Recipe) -> None:
     job, instance, runtime = bench.job(), bench.instance(), bench.runtime
     bench.builder.verify(job, recipe, runtime, instance, built.build_id)
     bench.share.point(
-        instance.name, runtime.key, built.build_id, airflow=runtime.airflow_version,
-        abi=f"{runtime.python_tag}-{runtime.platform}", load_into=["scheduler"],
-    )  # fmt: skip
+        instance.name,
+        runtime.key,
+        built.build_id,
+        airflow=runtime.airflow_version,
+        abi=f"{runtime.python_tag}-{runtime.platform}",
+        load_into=["scheduler"],
+    )
 
 
 def test_a_module_that_dags_need_is_missed_before_anything_live_is_touched(bench: Bench) -> None:
@@ -320,22 +339,62 @@ def test_an_own_module_that_imports_too_slowly_is_refused(bench: Bench) -> None:
 # ------------------------------------------------------------------------------ forged reports
 
 SOUND: dict[str, object] = {
-    "fatal": [], "warnings": [], "modules": 1, "seconds": 1.0, "opens": 1, "files": 1, "hot": [],
-}  # fmt: skip
+    "fatal": [],
+    "warnings": [],
+    "modules": 1,
+    "seconds": 1.0,
+    "opens": 1,
+    "files": 1,
+    "hot": [],
+}
 CHANGES: list[dict[str, object]] = [
-    {"modules": "x"}, {"modules": -1}, {"modules": 1 << 80}, {"seconds": None}, {"seconds": []},
-    {"opens": 1.5}, {"files": True}, {"fatal": {}}, {"fatal": ["x"]}, {"fatal": [{"what": 1}]},
-    {"warnings": None}, {"warnings": [[]]}, {"hot": {}}, {"hot": [1]}, {"hot": [["a", "b"]]},
-    {"hot": [["a", [1]]]}, {"seconds": float("inf")},
-    {"fatal": [{"kind": "none", "what": "", "distribution": "", "error": "", "file": "",
-                "line": 1, "traceback": ""}]},
-]  # fmt: skip
+    {"modules": "x"},
+    {"modules": -1},
+    {"modules": 1 << 80},
+    {"seconds": None},
+    {"seconds": []},
+    {"opens": 1.5},
+    {"files": True},
+    {"fatal": {}},
+    {"fatal": ["x"]},
+    {"fatal": [{"what": 1}]},
+    {"warnings": None},
+    {"warnings": [[]]},
+    {"hot": {}},
+    {"hot": [1]},
+    {"hot": [["a", "b"]]},
+    {"hot": [["a", [1]]]},
+    {"seconds": float("inf")},
+    {
+        "fatal": [
+            {
+                "kind": "none",
+                "what": "",
+                "distribution": "",
+                "error": "",
+                "file": "",
+                "line": 1,
+                "traceback": "",
+            }
+        ]
+    },
+]
 FORGERIES = [
-    "[]", "null", "1", '""', "{}", "", "{", "\x00", "[" * 100_000, '{"a":' * 100_000, "NaN",
+    "[]",
+    "null",
+    "1",
+    '""',
+    "{}",
+    "",
+    "{",
+    "\x00",
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "NaN",
     *(json.dumps({**SOUND, **change}) for change in CHANGES),
     json.dumps({**SOUND, "warnings": "\ud800"}),
     json.dumps({**SOUND, "modules": 1}).replace(": 1,", ": " + "9" * 5000 + ",", 1),
-]  # fmt: skip
+]
 
 
 def test_a_forged_report_is_a_reason_in_words(bench: Bench) -> None:

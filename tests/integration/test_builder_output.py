@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.bubblewrap import LINE_LIMIT, Sandbox
 from reconciler.builder.executor.kubernetes.exchange import (
     Command,
@@ -28,8 +28,8 @@ ENDLESS = "import sys, time; sys.stdout.write('x' * 1_000_000); sys.stdout.flush
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return Job("k", "one", "red", "r", tmp_path / "log", threading.Event())
+def job(tmp_path: Path) -> BuildJob:
+    return BuildJob("k", "one", "red", "r", tmp_path / "log", threading.Event())
 
 
 def sandbox(tmp_path: Path) -> tuple[Sandbox, Path]:
@@ -39,7 +39,7 @@ def sandbox(tmp_path: Path) -> tuple[Sandbox, Path]:
     return Sandbox(BuilderSettings(sandbox="off"), tmp_path / "cache", []), work
 
 
-def test_a_line_without_an_end_is_told_in_pieces_as_it_comes(job: Job, tmp_path: Path) -> None:
+def test_a_line_without_an_end_is_told_in_pieces_as_it_comes(job: BuildJob, tmp_path: Path) -> None:
     """It is never kept whole in memory: its start is in the log before its rest is printed."""
     box, work = sandbox(tmp_path)
 
@@ -55,7 +55,7 @@ def test_a_line_without_an_end_is_told_in_pieces_as_it_comes(job: Job, tmp_path:
     assert max(map(len, job.log.read_text().splitlines())) == LINE_LIMIT
 
 
-def test_a_process_that_is_left_behind_holds_nothing(job: Job, tmp_path: Path) -> None:
+def test_a_process_that_is_left_behind_holds_nothing(job: BuildJob, tmp_path: Path) -> None:
     """The command ends when its own process ends, with what that has printed."""
     box, work = sandbox(tmp_path)
     begun = time.monotonic()
@@ -64,7 +64,7 @@ def test_a_process_that_is_left_behind_holds_nothing(job: Job, tmp_path: Path) -
     assert time.monotonic() - begun < 8
 
 
-def test_a_process_that_left_its_group_holds_no_place(job: Job, tmp_path: Path) -> None:
+def test_a_process_that_left_its_group_holds_no_place(job: BuildJob, tmp_path: Path) -> None:
     """Without bubblewrap it stays alive, but the build continues."""
     box, work = sandbox(tmp_path)
     begun = time.monotonic()
@@ -128,13 +128,17 @@ def test_an_answer_with_another_digest_is_not_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "[]", "7", "[" * 100_000, '{"number": 1}', "\ud800",
+        "[]",
+        "7",
+        "[" * 100_000,
+        '{"number": 1}',
+        "\ud800",
         '{"number": 1, "code": "0", "timed_out": false, "lines": [], "results": {}, "sha256": ""}',
         '{"number": 1, "code": 0, "timed_out": 0, "lines": {}, "results": {}, "sha256": ""}',
         '{"number": 1, "code": 0, "timed_out": false, "lines": [1], "results": {}, "sha256": ""}',
         '{"number": 1, "code": 0, "timed_out": false, "lines": [], "results": [], "sha256": ""}',
     ],
-)  # fmt: skip
+)
 def test_what_a_pod_writes_instead_of_an_answer_is_none(tmp_path: Path, text: str) -> None:
     """Nor is it a sign of life, or an error of ours."""
     path = tmp_path / "answer-0.json"

@@ -17,7 +17,7 @@ from reconciler.core.definitions import Api, Index, Place, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.reasons import Reason
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.settings import BuilderSettings, Settings
 from tests.fakes.addresses import served
 from tests.harness.builder import FILE, PASSWORD, Bench, holding
@@ -70,15 +70,18 @@ def test_a_version_that_cannot_be_read_does_not_stop_resolving(tmp_path: Path) -
         assert bench.names(bench.recipe("alpha")) == (("alpha", "1.0"),)
 
 
-@pytest.mark.parametrize("odd", [
-    {"requires": ("pytz (>dev)", "acme-core>=1.0.*", "acme-core===1.0-odd")},
-    {"requires": ("acme-core @ file:///opt/acme-core", "acme-core @ https://h.example/a.exe")},
-    {"requires_python": ">=3.6.*"},
-    {"requires_python": "===3-odd"},
-    {"requires_python": ">=3.6,"},
-    {"provides_extra": ("all !", "good")},
-    {"name": "-odd"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"requires": ("pytz (>dev)", "acme-core>=1.0.*", "acme-core===1.0-odd")},
+        {"requires": ("acme-core @ file:///opt/acme-core", "acme-core @ https://h.example/a.exe")},
+        {"requires_python": ">=3.6.*"},
+        {"requires_python": "===3-odd"},
+        {"requires_python": ">=3.6,"},
+        {"provides_extra": ("all !", "good")},
+        {"name": "-odd"},
+    ],
+)
 def test_a_base_with_metadata_of_old_resolves(bench: Bench, odd: dict[str, Any]) -> None:
     """Metadata that the resolver cannot read is left out, and stops nothing."""
     (other,) = (d for d in bench.runtime.base if d.name == "old-lib")
@@ -173,9 +176,9 @@ def test_the_private_index_wins_over_a_higher_public_version(bench: Bench) -> No
     make_wheel(bench.public.folder, "alpha", requires=("acme.tools",))
     recipe = bench.recipe("alpha", indexes=(bench.corp("acme-*"),))
     text = bench.lock(recipe)
-    found = {p["name"]: p for p in tomllib.loads(text)["packages"]}
-    assert found["acme-tools"]["version"] == "1.0"
-    assert found["acme-tools"]["wheels"][0]["url"].startswith(
+    packages = {p["name"]: p for p in tomllib.loads(text)["packages"]}
+    assert packages["acme-tools"]["version"] == "1.0"
+    assert packages["acme-tools"]["wheels"][0]["url"].startswith(
         bench.private.url.removesuffix("simple/")
     )
     assert not [path for path in bench.public.asked if "acme" in path]
@@ -296,10 +299,12 @@ def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team
     """Environments accepted earlier are included: the daemon's builder checks at each use."""
     make_wheel(bench.private.folder, "acme-tools")
     settings = Settings(
-        state_dir=bench.state, secrets_dir=bench.secrets, share=bench.share.root,
+        state_dir=bench.state,
+        secrets_dir=bench.secrets,
+        share=bench.share.root,
         builder=BuilderSettings(allow_hosts=[bench.private.host]),
-    )  # fmt: skip
-    rooms = Rooms(settings)
+    )
+    rooms = Wiring(settings)
     instance = replace(bench.instance(), team=team, api=Api("http://127.0.0.1:1", "corp"))
     records = Records(instances={"dev": InstanceRecord("dev", team, instance)})
     rooms.records = lambda: records
@@ -353,8 +358,8 @@ def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> No
     assert bench.names(recipe) == (("acme-own", "1.0"),)
     (plain,) = recipe.requirements
     asked = replace(plain, text="acme-own[io]")
-    found = bench.names(replace(recipe, requirements=(asked,)))
-    assert found == (("acme-own", "1.0"), ("beta", "1.0"))
+    names = bench.names(replace(recipe, requirements=(asked,)))
+    assert names == (("acme-own", "1.0"), ("beta", "1.0"))
 
 
 def test_no_index_is_asked_for_an_in_repo_package_that_is_not_listed(bench: Bench) -> None:

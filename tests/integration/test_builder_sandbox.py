@@ -52,24 +52,29 @@ found = {{
 }}
 """
 STOPPED = {
-    "outside": "OSError", "share": "OSError", "base": "OSError", "secret": "FileNotFoundError",
-    "state": "FileNotFoundError", "network": "ConnectionRefusedError",
-    "socket": "FileNotFoundError", "daemon": "[]",
-}  # fmt: skip
+    "outside": "OSError",
+    "share": "OSError",
+    "base": "OSError",
+    "secret": "FileNotFoundError",
+    "state": "FileNotFoundError",
+    "network": "ConnectionRefusedError",
+    "socket": "FileNotFoundError",
+    "daemon": "[]",
+}
 
 
 @pytest.fixture
 def listening() -> Iterator[str]:
     """Yield the socket of a service of the machine, like that of a database or container engine."""
-    place = Path(f"/run/groundcrew-test-{time.monotonic_ns()}.sock")
+    path = Path(f"/run/groundcrew-test-{time.monotonic_ns()}.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         try:
-            listener.bind(str(place))
+            listener.bind(str(path))
         except OSError:
             pytest.skip("/run is not ours to write")
         listener.listen()
-        yield str(place)
-        place.unlink()
+        yield str(path)
+        path.unlink()
 
 
 def probes(bench: Bench, listening: str) -> str:
@@ -103,9 +108,9 @@ def test_a_build_script_is_stopped_at_every_border(
     )
     own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
     built = bench.build(bench.recipe(own))
-    found = ast.literal_eval(bench.paths(built)["acme_own/seen.py"].removeprefix("found = "))
-    assert stopped(found) == {**STOPPED, "share": "FileNotFoundError"}  # it is not even there
-    assert not [name for name in found["variables"] if "GROUNDCREW" in name]
+    outcomes = ast.literal_eval(bench.paths(built)["acme_own/seen.py"].removeprefix("found = "))
+    assert stopped(outcomes) == {**STOPPED, "share": "FileNotFoundError"}  # it is not even there
+    assert not [name for name in outcomes["variables"] if "GROUNDCREW" in name]
     assert not [p for p in files(bench.root) if p.name == "evil"]
 
 
@@ -128,13 +133,13 @@ print(json.dumps(found))
 @pytest.fixture
 def elsewhere() -> Iterator[Path]:
     """Yield a folder that is in no temporary folder and in no home."""
-    place = Path(f"/opt/groundcrew-test-{time.monotonic_ns()}")
+    folder = Path(f"/opt/groundcrew-test-{time.monotonic_ns()}")
     try:
-        place.mkdir()
+        folder.mkdir()
     except OSError:
         pytest.skip("/opt is not ours to write")
-    yield place
-    shutil.rmtree(place)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
@@ -145,13 +150,18 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
     monkeypatch.setenv("KUBECONFIG", str(elsewhere / "kube.yaml"))
     monkeypatch.setenv("GROUNDCREW_CONFIG", str(elsewhere / "groundcrew.toml"))
     settings = Settings(
-        state_dir=elsewhere / "state", secrets_dir=elsewhere / "secrets",
+        state_dir=elsewhere / "state",
+        secrets_dir=elsewhere / "secrets",
         database=f"sqlite:///{elsewhere}/records.db",
-    )  # fmt: skip
+    )
     places = [
-        "kube.yaml", "records.db", "state/groundcrew.db", "secrets/red/corp/token",
-        "home/.ssh/id_ed25519", "home/notes",
-    ]  # fmt: skip
+        "kube.yaml",
+        "records.db",
+        "state/groundcrew.db",
+        "secrets/red/corp/token",
+        "home/.ssh/id_ed25519",
+        "home/notes",
+    ]
     kept = [elsewhere / p for p in places] + [bench.root / "notes"]
     for path in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +174,7 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
     (work / "own").write_text("its own")
     builder = settings.builder.model_copy(update={"readable": (elsewhere / "shown",)})
     sandbox = Sandbox(builder, settings.cache_dir, settings.hidden)
-    words = [
+    hidden = [
         *map(str, kept),
         str(elsewhere / "unasked"),
         str(elsewhere / "groundcrew.toml"),
@@ -177,36 +187,36 @@ def test_what_is_the_daemons_and_what_is_peoples_is_hidden(
         there = tempfile.mkdtemp()
         listener.bind(f"{there}/it.sock")
         listener.listen()
-        words.append(f"{there}/it.sock")
+        hidden.append(f"{there}/it.sock")
         for network in (False, True):
             ended = sandbox.run(
                 bench.job(),
-                [bench.python, "-c", READ, *words, str(work / "own"), str(elsewhere / "shown")],
+                [bench.python, "-c", READ, *hidden, str(work / "own"), str(elsewhere / "shown")],
                 work=work,
                 timeout=60,
                 network=network,
             )
-            found = json.loads(ended.output)
-            assert found.pop(str(work / "own")) == "its own"
-            assert found.pop(str(elsewhere / "shown")) == "no secret"
-            assert found == dict.fromkeys(words, "")
+            contents = json.loads(ended.output)
+            assert contents.pop(str(work / "own")) == "its own"
+            assert contents.pop(str(elsewhere / "shown")) == "no secret"
+            assert contents == dict.fromkeys(hidden, "")
 
 
 def test_an_interpreter_in_a_hidden_folder_is_there_without_the_folder(
     bench: Bench, tmp_path: Path
 ) -> None:
     """A venv behind a link, its base and what a .pth file names are visible; nothing else is."""
-    place = tmp_path / "people" / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    venv = tmp_path / "people" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     checkout = tmp_path / "people" / "checkout"
     checkout.mkdir()
     (checkout / "acme_checkout.py").write_text("word = 'from the checkout'")
     (checkout / "groundcrew.toml").write_text("database = 'secret'")
     (tmp_path / "people" / "notes").write_text("a secret")
-    (folder,) = place.glob("lib/python*/site-packages")
+    (folder,) = venv.glob("lib/python*/site-packages")
     (folder / "acme.pth").write_text(str(checkout))
     link = tmp_path / "current"
-    link.symlink_to(place)
+    link.symlink_to(venv)
     code = (
         "import acme_checkout, json, pathlib, sys\n"
         "there = sorted(p.name for p in pathlib.Path(sys.argv[1]).glob('*'))\n"
@@ -221,7 +231,7 @@ def test_an_interpreter_in_a_hidden_folder_is_there_without_the_folder(
         str(link / "bin" / "python"),
         "-c",
         code,
-        *map(str, (place.parent, checkout / "groundcrew.toml")),
+        *map(str, (venv.parent, checkout / "groundcrew.toml")),
     ]
     ended = sandbox.run(bench.job(), command, work=work, timeout=60)
     there = ["checkout", "venv"]
@@ -243,8 +253,8 @@ def test_a_package_is_stopped_at_every_border_when_it_is_verified(
     built = bench.build(recipe)
     with pytest.raises(Stalled) as caught:
         bench.builder.verify(bench.job(), recipe, bench.runtime, bench.instance(), built.build_id)
-    found = json.loads(caught.value.message.partition("RuntimeError: ")[2])
-    assert stopped(found) == STOPPED
+    outcomes = json.loads(caught.value.message.partition("RuntimeError: ")[2])
+    assert stopped(outcomes) == STOPPED
 
 
 @pytest.mark.parametrize(
@@ -258,9 +268,9 @@ def test_an_airflow_cfg_opens_no_hidden_place(bench: Bench, folder: str) -> None
     instance = bench.instance()
     link = bench.root / "airflow" / "link"
     link.symlink_to(bench.secrets / "blue")
-    words = {"SECRETS": bench.secrets, "STATE": bench.state, "LINK": link}
-    for word, place in words.items():
-        folder = folder.replace(word, str(place))
+    placeholders = {"SECRETS": bench.secrets, "STATE": bench.state, "LINK": link}
+    for word, path in placeholders.items():
+        folder = folder.replace(word, str(path))
     config = bench.root / "airflow" / "airflow.cfg"
     config.write_text(f"[core]\ndags_folder = {folder}\n")
     make_wheel(bench.public.folder, "alpha")
@@ -318,14 +328,14 @@ def test_one_teams_build_is_not_what_another_team_gets(bench: Bench) -> None:
         "pathlib.Path('acme_own/seen.py').write_text('evil' if marks else 'good')\n"
     )
     recipe = bench.recipe(bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code))
-    found, logs = [], []
+    builds, logs = [], []
     for team in ("red", "blue", "red"):
         job = bench.job(team)
         built = bench.build(recipe, job)
-        found.append((built.build_id, bench.paths(built)["acme_own/seen.py"]))
+        builds.append((built.build_id, bench.paths(built)["acme_own/seen.py"]))
         logs.append("building teams/red" in job.log.read_text())
-    assert [code for _, code in found] == ["good", "evil", "good"]
-    assert found[0] == found[2] != found[1]
+    assert [code for _, code in builds] == ["good", "evil", "good"]
+    assert builds[0] == builds[2] != builds[1]
     assert logs == [True, True, False]
 
 

@@ -85,18 +85,18 @@ file, = json.loads(ask(index + "acme-lib/"))["files"]
 pathlib.Path("acme_own/seen.py").write_text(ask(file["url"]))
 """
     with served({"/records": "words of another service"}) as within, served() as corp:
-        place = f"{within.url}/records"
+        address = f"{within.url}/records"
         corp.pages["/simple/acme-lib/"] = (
-            f'<a href="{"/file" if redirected else place}">acme_lib-1.0-py3-none-any.whl</a>'
+            f'<a href="{"/file" if redirected else address}">acme_lib-1.0-py3-none-any.whl</a>'
         )
-        corp.pages["/file"] = f"→ {place}"
+        corp.pages["/file"] = f"→ {address}"
         bench.builder = bench.make_builder(allow_hosts=[corp.host])
         own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
         index = Index("corp", f"{corp.url}/simple/", ("acme-*",))
         seen = bench.paths(bench.build(bench.recipe(own, indexes=(index,))))["acme_own/seen.py"]
-        assert f"{place} is not read for a build" in seen
+        assert f"{address} is not read for a build" in seen
         assert within.asked == []
-        with pytest.raises(Stalled, match=f"{place} is not read") as caught:
+        with pytest.raises(Stalled, match=f"{address} is not read") as caught:
             bench.lock(bench.recipe("acme-lib", indexes=(index,)))
         assert caught.value.reason == Reason.ADDRESS_REFUSED
         assert caught.value.place == Place(FILE, 7)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Built
 from reconciler.core.definitions import Environment, Index, Place, Recipe, SourcePackage
 from reconciler.core.model import BuildRecord
@@ -133,7 +133,7 @@ class Kept(dict[tuple[str, str], str]):
         return self.get((recipe_digest, runtime_key))
 
 
-def resolve(bench: Bench, kept: Kept, team: str, recipe: Recipe) -> tuple[str, Job]:
+def resolve(bench: Bench, kept: Kept, team: str, recipe: Recipe) -> tuple[str, BuildJob]:
     """Resolve as the daemon does; return the lock's text and a job whose log shows the steps."""
     job = bench.job(team)
     build = BuildRecord(

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from metrics.exporter import Exporter, Sandboxing
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
@@ -73,7 +73,7 @@ def test_auto_goes_on_without_bubblewrap_and_says_so(
         sandbox = Sandbox(BuilderSettings(sandbox="auto"), tmp_path, [])
     assert "bwrap and prlimit not found" in sandbox.unconfined
     assert "builds run without a sandbox" in caplog.text
-    job = Job("k", "one", "red", "r", tmp_path / "log", threading.Event())
+    job = BuildJob("k", "one", "red", "r", tmp_path / "log", threading.Event())
     work = tmp_path / "work"
     work.mkdir()
     ended = sandbox.run(job, [sys.executable, "-c", "print(6 * 7)"], work=work, timeout=60)
@@ -89,8 +89,11 @@ def test_a_kernel_that_refuses_user_namespaces_is_told(setting: str) -> None:
     daemon = words_as(ORDINARY, [sys.executable, "-c", SANDBOX, setting])
     process = subprocess.Popen(
         ["unshare", "--user", "--mount", "sh", "-c", wait, "sh", "sh", "-c", refuse, "sh", *daemon],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     deadline = time.monotonic() + 60
     ours = Path("/proc/self/ns/user").readlink()
     while Path(f"/proc/{process.pid}/ns/user").readlink() == ours:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Built
 from reconciler.core.definitions import Index, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
@@ -57,8 +57,14 @@ def test_bytecode_is_compiled_once_and_holds_wherever_it_is_copied(bench: Bench)
 
 def test_tests_inside_of_packages_are_not_compiled(bench: Bench) -> None:
     """Instances never import them; modules in packages with that or a similar name are compiled."""
-    names = ("alpha/one.py", "alpha/tests/two.py", "alpha/sub/tests/deep/three.py",
-             "alpha/testing/four.py", "alpha/tests.py", "tests/five.py")  # fmt: skip
+    names = (
+        "alpha/one.py",
+        "alpha/tests/two.py",
+        "alpha/sub/tests/deep/three.py",
+        "alpha/testing/four.py",
+        "alpha/tests.py",
+        "tests/five.py",
+    )
     make_wheel(bench.public.folder, "alpha", files=dict.fromkeys(names, "X = 1\n"))
     bench.paths(bench.build(bench.recipe("alpha")))
     compiled = {path.name.split(".")[0] for path in bench.share.root.rglob("*.pyc")}
@@ -104,7 +110,7 @@ def test_a_wheel_that_many_builds_want_at_once_is_fetched_and_made_once(bench: B
         bench.public.asked.clear()  # resolution reads metadata; from here on only wheels
         together = threading.Barrier(8)
 
-        def construct(job: Job, recipe: Recipe, lock: str) -> Built:
+        def construct(job: BuildJob, recipe: Recipe, lock: str) -> Built:
             together.wait()
             return bench.builder.construct(job, recipe, bench.runtime, lock)
 
@@ -151,8 +157,8 @@ def test_what_an_index_sends_has_an_end(
     recipe = bench.recipe("alpha")
     lock = bench.lock(recipe)
     monkeypatch.setattr("reconciler.builder.wheels.download.FETCHING", seconds)
-    words = "larger than 100 bytes" if most == 100 else "has not sent"
-    with pytest.raises((Stalled, Retryable), match=words):
+    message = "larger than 100 bytes" if most == 100 else "has not sent"
+    with pytest.raises((Stalled, Retryable), match=message):
         bench.make_builder(file_bytes=most).construct(bench.job(), recipe, bench.runtime, lock)
     assert not list((bench.state / "cache" / "wheels").rglob("*.whl"))
 

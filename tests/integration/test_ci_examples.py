@@ -40,8 +40,11 @@ def test_the_file_is_what_its_forge_takes(file: Path, schema: list[str]) -> None
     """The forge's published schema accepts it."""
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", *schema, str(file)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -67,8 +70,10 @@ class Runner:
         self.tool("pip")
         self.env = {
             "PATH": f"{self.bin}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(root), "NOTES": str(self.notes), "LC_ALL": "C.UTF-8",
-        }  # fmt: skip
+            "HOME": str(root),
+            "NOTES": str(self.notes),
+            "LC_ALL": "C.UTF-8",
+        }
 
     def git(self, *arguments: str) -> None:
         who = ["-c", "user.name=A. Author", "-c", "user.email=a@example.org"]
@@ -93,9 +98,13 @@ class Runner:
     def run(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", script],
-            cwd=self.repo, env=self.env | environment, capture_output=True, text=True,
-            timeout=300, check=False,
-        )  # fmt: skip
+            cwd=self.repo,
+            env=self.env | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     def noted(self) -> str:
         return self.notes.read_text()
@@ -109,8 +118,8 @@ def runner(tmp_path: Path) -> Runner:
 def step(name: str) -> str:
     """Return the script of a step of the GitHub workflow."""
     steps: list[dict[str, Any]] = yaml.safe_load(GITHUB.read_text())["jobs"]["plan"]["steps"]
-    (found,) = [s["run"] for s in steps if s.get("name") == name]
-    return str(found)
+    (script,) = [s["run"] for s in steps if s.get("name") == name]
+    return str(script)
 
 
 ADDRESS = "groundcrew @ git+https://git.example.com/platform/groundcrew@v0.1.0"
@@ -140,17 +149,21 @@ def test_no_page_installs_by_name_alone() -> None:
         if path.suffix in (".md", ".py", ".yml", ".yaml", ".html", ".txt")
     ]
     assert len(texts) > 100
-    found = {path: named.findall(path.read_text()) for path in [*texts, root / "README.md"]}
-    assert {path: names for path, names in found.items() if names} == {}
+    matches = {path: named.findall(path.read_text()) for path in [*texts, root / "README.md"]}
+    assert {path: names for path, names in matches.items() if names} == {}
 
 
 def github_plan(runner: Runner) -> str:
     """Run the workflow's plan; return the exit code that it records."""
     summary, output = runner.repo.parent / "summary", runner.repo.parent / "output"
     done = runner.run(
-        step("Plan"), BASE="origin/main", RUNTIMES="", GROUNDCREW_TOKEN="",
-        GITHUB_STEP_SUMMARY=str(summary), GITHUB_OUTPUT=str(output),
-    )  # fmt: skip
+        step("Plan"),
+        BASE="origin/main",
+        RUNTIMES="",
+        GROUNDCREW_TOKEN="",
+        GITHUB_STEP_SUMMARY=str(summary),
+        GITHUB_OUTPUT=str(output),
+    )
     assert done.returncode == 0, done.stderr
     assert summary.read_text() == (runner.repo / "plan.md").read_text()
     assert summary.read_text().startswith(MARK)
@@ -204,10 +217,13 @@ def test_gitlabs_job_writes_one_note(runner: Runner, earlier: bool) -> None:
         job = yaml.safe_load(GITLAB.read_text())["plan"]
         done = runner.run(
             "\n".join(job["script"]),
-            CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main", CI_SERVER_URL=forge.root,
-            CI_PROJECT_ID="12", CI_MERGE_REQUEST_IID="3", GROUNDCREW_COMMENT_TOKEN="glpat-x",
+            CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main",
+            CI_SERVER_URL=forge.root,
+            CI_PROJECT_ID="12",
+            CI_MERGE_REQUEST_IID="3",
+            GROUNDCREW_COMMENT_TOKEN="glpat-x",
             GROUNDCREW_PACKAGE=ADDRESS,
-        )  # fmt: skip
+        )
     finally:
         forge.close()
     assert done.returncode == 3, done.stderr
@@ -224,8 +240,9 @@ def test_gitlabs_job_needs_no_token_and_fails_for_a_mistake(runner: Runner) -> N
     runner.definition("timeout: 5m", "timeout: soon")
     job = yaml.safe_load(GITLAB.read_text())["plan"]
     done = runner.run(
-        "\n".join(job["script"]), CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main",
+        "\n".join(job["script"]),
+        CI_MERGE_REQUEST_TARGET_BRANCH_NAME="main",
         GROUNDCREW_PACKAGE=ADDRESS,
-    )  # fmt: skip
+    )
     assert done.returncode == 1, done.stderr
     assert "### Mistakes in the definitions" in done.stdout

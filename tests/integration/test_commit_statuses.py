@@ -92,11 +92,14 @@ def test_only_the_newest_state_is_sent_after_an_outage(
         (Said(422, JSON, '{"message": "No commit found for SHA"}'), "failed"),
     ],
     ids=["rate limit", "wrong token", "unknown commit"],
-)  # fmt: skip
+)
 def test_a_forge_that_says_no_is_asked_again_only_when_that_can_help(
-    answer: Said, left: str, post: Post, receiver: Callable[..., Receiver],
+    answer: Said,
+    left: str,
+    post: Post,
+    receiver: Callable[..., Receiver],
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     """After a limit or a bad token it waits, after an unknown commit not; no log has the token."""
     forge = receiver(lambda *_: answer)
     post.secret("forge", token="ghp_t0ken")
@@ -138,8 +141,8 @@ def test_a_gitlab_status_that_stands_already_is_done(
     post: Post, receiver: Callable[..., Receiver]
 ) -> None:
     """GitLab answers 400 to a state that the commit has already; that is no failure."""
-    words = {"message": "Cannot transition status via :run from :running"}
-    forge = receiver(lambda *_: Said(400, JSON, json.dumps(words)))
+    answer = {"message": "Cannot transition status via :run from :running"}
+    forge = receiver(lambda *_: Said(400, JSON, json.dumps(answer)))
     post.secret("forge", token="glpat-t0ken")
     post.start(
         notify=routes(), statuses=StatusSettings(forge="gitlab", api_url=forge.root, project="o/r")

@@ -31,9 +31,19 @@ def instance() -> Instance:
 def activation() -> Activation:
     names = ("scheduler", "triggerer")
     return Activation(
-        "id", None, "b" * 16, Trigger.COMMIT, "r1", names, names, Step.PROBE,
-        ActivationPhase.PROBING, 1.0, 1.0, restarted_at=time.time(),
-    )  # fmt: skip
+        "id",
+        None,
+        "b" * 16,
+        Trigger.COMMIT,
+        "r1",
+        names,
+        names,
+        Step.PROBE,
+        ActivationPhase.PROBING,
+        1.0,
+        1.0,
+        restarted_at=time.time(),
+    )
 
 
 def start(instance: Instance, share: Path, name: str = "scheduler") -> subprocess.Popen[bytes]:

@@ -199,9 +199,12 @@ def test_a_lost_build_that_nobody_asks_for_any_more_is_told(site: Site) -> None:
 def test_a_kill_between_finding_and_healing_is_harmless(site: Site) -> None:
     """Wherever it is killed, the next start puts right what is left."""
     for point in (
-        "daemon.outcome.before", "daemon.outcome.after", "daemon.heal.before-pointer",
-        "share.point.after-rename", "daemon.heal.done",
-    ):  # fmt: skip
+        "daemon.outcome.before",
+        "daemon.outcome.after",
+        "daemon.heal.before-pointer",
+        "share.point.after-rename",
+        "daemon.heal.done",
+    ):
         wanted = pointer(site).read_text()
         pointer(site).unlink()
         code, output = once(site, GROUNDCREW_FAILPOINT=point)
@@ -286,10 +289,22 @@ def test_a_share_that_is_unmounted_under_a_running_daemon(site: Site) -> None:
     kept = site.share.root.rename(site.root / "kept")
     site.share.root.mkdir()
     done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", sys.executable, str(script),
-         str(kept), str(site.share.root)],
-        env=site.environment(), capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            sys.executable,
+            str(script),
+            str(kept),
+            str(site.share.root),
+        ],
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     told = [e.kind for e in history(site, "ShareMissing", "ShareBack", "Drifted", "BuildQueued")]
     assert told[-2:] == ["ShareMissing", "ShareBack"]

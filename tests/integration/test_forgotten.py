@@ -16,7 +16,7 @@ from reconciler.core.definitions import Commit, Definitions, Instance
 from reconciler.core.model import Records
 from reconciler.core.world import World
 from reconciler.daemon.garbage import collect
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from tests.fakes.definitions import instance
 from tests.fakes.simulated_world import stored
 from tests.harness import large_repo
@@ -27,18 +27,18 @@ OURS, OTHERS = large_repo.build_id(0, 0), large_repo.build_id(1, 0)
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Iterator[Rooms]:
+def rooms(tmp_path: Path) -> Iterator[Wiring]:
     """Yield a share with an old build of each of two teams."""
-    found = Rooms(large_repo.settings(tmp_path))
-    found.prepare()
-    place(found, OURS, "red", age=30 * DAY)
-    place(found, OTHERS, "blue", age=30 * DAY)
-    yield found
-    found.close()
-    found.store.close()
+    rooms = Wiring(large_repo.settings(tmp_path))
+    rooms.prepare()
+    place(rooms, OURS, "red", age=30 * DAY)
+    place(rooms, OTHERS, "blue", age=30 * DAY)
+    yield rooms
+    rooms.close()
+    rooms.store.close()
 
 
-def place(rooms: Rooms, build: str, team: str, *, age: float) -> None:
+def place(rooms: Wiring, build: str, team: str, *, age: float) -> None:
     """Put a build on the share that was made `age` seconds ago."""
     large_repo.place_build(rooms.share, build, team)
     then = time.time() - age
@@ -47,7 +47,7 @@ def place(rooms: Rooms, build: str, team: str, *, age: float) -> None:
 
 
 @contextmanager
-def task(rooms: Rooms) -> Iterator[None]:
+def task(rooms: Wiring) -> Iterator[None]:
     """Run a process of the instance; which build it loaded is unknown."""
     loader = rooms.share.instance_path(NAME) / "loader"
     with subprocess.Popen(["sleep", "60"], env={**os.environ, "PYTHONPATH": str(loader)}) as one:
@@ -61,11 +61,11 @@ def accepted(records: Records, at: float, *instances: Instance) -> Records:
     return stored(records, decide(World(at, records, defined)).change)
 
 
-def removable(rooms: Rooms, records: Records, now: float) -> set[str]:
+def removable(rooms: Wiring, records: Records, now: float) -> set[str]:
     return set(collect(rooms, records, now, dry_run=True).builds)
 
 
-def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Rooms) -> None:
+def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Wiring) -> None:
     """After the database is lost, say, until the grace period is over and no older process runs."""
     with task(rooms):
         known = time.time() + 1
@@ -78,7 +78,7 @@ def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Ro
     assert removable(rooms, records, known + 3 * DAY) == {OURS, OTHERS, younger}
 
 
-def test_an_instance_that_is_removed_keeps_its_teams_builds_for_the_grace(rooms: Rooms) -> None:
+def test_an_instance_that_is_removed_keeps_its_teams_builds_for_the_grace(rooms: Wiring) -> None:
     """Nothing is known any more about what runs there, and it may come back."""
     now = time.time()
     records = accepted(Records(), now - 9 * DAY, instance(NAME))

@@ -63,9 +63,14 @@ def collect(
         return True
 
     return collect_garbage(
-        bench.share, roots=set(), held=(), now=time.time(), grace=grace, dry_run=False,
+        bench.share,
+        roots=set(),
+        held=(),
+        now=time.time(),
+        grace=grace,
+        dry_run=False,
         go_on=go_on,
-    )  # fmt: skip
+    )
 
 
 def meanwhile(bench: Bench, act: Callable[[], None]) -> Collected:
@@ -85,10 +90,10 @@ def meanwhile(bench: Bench, act: Callable[[], None]) -> Collected:
 def test_a_build_that_is_wanted_again_is_whole_after_a_collection(bench: Bench) -> None:
     """If its removal was decided, it is made again, and never found while it is removed."""
     old = old_build(bench)
-    recipe, found = bench.recipe("alpha"), []
-    done = meanwhile(bench, lambda: found.append(bench.build(recipe)))
+    recipe, rebuilt = bench.recipe("alpha"), []
+    done = meanwhile(bench, lambda: rebuilt.append(bench.build(recipe)))
     assert done.builds == (old.build_id,)
-    assert found == [old]
+    assert rebuilt == [old]
     assert bench.share.build(old.build_id) is not None
     assert set(bench.paths(old)) == {"alpha.py"}
 
@@ -162,9 +167,13 @@ def test_a_switch_tells_what_the_pointer_left_out_and_that_is_retired(
     record = switching(bench, old_build(bench).build_id)
     for number in range(4):
         bench.share.point(
-            record.name, f"base-{number}", f"{number:016x}",
-            abi="cp311-x", airflow="3.3.2", load_into=("scheduler",),
-        )  # fmt: skip
+            record.name,
+            f"base-{number}",
+            f"{number:016x}",
+            abi="cp311-x",
+            airflow="3.3.2",
+            load_into=("scheduler",),
+        )
     for _ in range(2):
         result = switch(bench, record, monkeypatch)
         assert (result.verdict, result.dropped) == (Verdict.OK, (f"{0:016x}",))

@@ -48,7 +48,7 @@ MISTAKES: list[tuple[str, str, str, int, str]] = [
     ("a limit of nothing", "spec:\n", "spec:\n  checks: {importBudget: {files: 0}}\n", 5, "files"),
     ("a size in bytes", "spec:\n", "spec:\n  checks: {importBudget: {bytes: 20000}}\n", 5, "200Mi"),
     ("a limit that is none", "spec:\n", "spec:\n  checks: {importBudget: {file: 9}}\n", 5, "files"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "old", "new", "line", "words"), MISTAKES, ids=str)
@@ -75,8 +75,12 @@ def test_plain_words_and_numbers_are_what_they_look_like(repo: Repo) -> None:
     assert findings == []
     assert definitions.environments["one"].suspend
     assert dict(definitions.environments["one"].recipe.env) == {
-        "A": "true", "B": "7", "C": "1.2.3", "D": "0755", "E": "2026-01-01",
-    }  # fmt: skip
+        "A": "true",
+        "B": "7",
+        "C": "1.2.3",
+        "D": "0755",
+        "E": "2026-01-01",
+    }
 
 
 def test_limits_have_places_and_are_no_part_of_the_recipe(repo: Repo) -> None:
@@ -102,9 +106,9 @@ def test_an_instance_of_another_team_is_refused(repo: Repo) -> None:
     """A team cannot roll out to instances of another team."""
     repo.write("teams/blue/two.yaml", ENVIRONMENT.replace("{name: one}", "{name: two}"))
     (repo.path / "teams/red/one.yaml").unlink()
-    found = only(validate(repo.path)[1])
-    assert found.object == "Environment/two"
-    assert "red" in found.message
+    finding = only(validate(repo.path)[1])
+    assert finding.object == "Environment/two"
+    assert "red" in finding.message
 
 
 def test_two_environments_cannot_name_one_instance(repo: Repo) -> None:
@@ -147,10 +151,13 @@ def test_links_and_submodules_are_refused(repo: Repo, tmp_path: Path) -> None:
     repo.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},teams/red/sub.yaml")
     repo.git("add", "-A", "--", "instances", "teams/red/one.yaml", "teams/red/two.yaml")
     repo.git("commit", "-q", "-m", "links")
-    found = source(tmp_path, str(repo.path)).poll()
-    assert found is not None
-    assert {f.place.file for f in found.findings} == {"teams/red/two.yaml", "teams/red/sub.yaml"}
-    assert "one" in found.environments
+    definitions = source(tmp_path, str(repo.path)).poll()
+    assert definitions is not None
+    assert {f.place.file for f in definitions.findings} == {
+        "teams/red/two.yaml",
+        "teams/red/sub.yaml",
+    }
+    assert "one" in definitions.environments
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4" * 64 + "\nsize 5242880\n"
@@ -159,9 +166,9 @@ OWN = ENVIRONMENT.replace("[humanize]", '["own @ ./packages/own"]')
 
 def both(repo: Repo, tmp_path: Path) -> list[Finding]:
     """Return the findings of `validate`, after checking that the daemon has the same."""
-    found = sorted(validate(repo.path)[1], key=str)
-    assert sorted(read(repo, tmp_path).findings, key=str) == found
-    return found
+    findings = sorted(validate(repo.path)[1], key=str)
+    assert sorted(read(repo, tmp_path).findings, key=str) == findings
+    return findings
 
 
 @pytest.mark.parametrize("marked", [True, False])
@@ -172,12 +179,12 @@ def test_a_pointer_of_lfs_is_refused_at_its_line(repo: Repo, tmp_path: Path, mar
     repo.write("teams/red/packages/own/own/table.parquet", POINTER)
     if marked:
         repo.write(".gitattributes", "*.parquet filter=lfs diff=lfs merge=lfs -text\n")
-    found = only(both(repo, tmp_path))
-    assert (found.reason, found.place) == (
+    finding = only(both(repo, tmp_path))
+    assert (finding.reason, finding.place) == (
         Reason.LFS_POINTER_REFUSED,
         Place("teams/red/one.yaml", 5, 18),
     )
-    assert "packages/own/own/table.parquet is a Git LFS pointer" in found.message
+    assert "packages/own/own/table.parquet is a Git LFS pointer" in finding.message
 
 
 @pytest.mark.parametrize("file", ["constraints.txt", "dags/one.py", "ca.pem"])
@@ -196,8 +203,11 @@ def test_a_pointer_of_lfs_is_no_text_either(repo: Repo, tmp_path: Path, file: st
 def test_a_definition_that_lfs_keeps_elsewhere_is_told(repo: Repo, tmp_path: Path) -> None:
     """The place is the definition's own file."""
     repo.write("teams/red/two.yaml", POINTER)
-    found = only(both(repo, tmp_path))
-    assert (found.reason, found.place.file) == (Reason.LFS_POINTER_REFUSED, "teams/red/two.yaml")
+    finding = only(both(repo, tmp_path))
+    assert (finding.reason, finding.place.file) == (
+        Reason.LFS_POINTER_REFUSED,
+        "teams/red/two.yaml",
+    )
 
 
 def test_what_lfs_has_checked_out_is_a_pointer_to_everybody_else(repo: Repo) -> None:
@@ -273,9 +283,9 @@ def test_a_file_over_the_limit_is_refused(repo: Repo, tmp_path: Path) -> None:
     """A huge definition is never read."""
     repo.write("teams/red/big.yaml", "#" * 5000)
     repo.commit()
-    found = source(tmp_path, str(repo.path), max_blob_bytes=2000).poll()
-    assert found is not None
-    assert only(found.findings).place.file == "teams/red/big.yaml"
+    definitions = source(tmp_path, str(repo.path), max_blob_bytes=2000).poll()
+    assert definitions is not None
+    assert only(definitions.findings).place.file == "teams/red/big.yaml"
 
 
 def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) -> None:
@@ -284,9 +294,9 @@ def test_a_dag_inside_a_package_stops_only_its_team(repo: Repo, tmp_path: Path) 
     more = "spec:\n  checks: {dags: [packages/x/dag.py]}\n"
     bad = ENVIRONMENT.replace("spec:\n", more).replace("{name: one}", "{name: two}")
     repo.write("teams/red/two.yaml", bad.split("  rollout")[0])
-    found = read(repo, tmp_path)
-    assert only(found.findings).place == Place("teams/red/two.yaml", 5, 19)
-    assert "one" in found.environments
+    definitions = read(repo, tmp_path)
+    assert only(definitions.findings).place == Place("teams/red/two.yaml", 5, 19)
+    assert "one" in definitions.environments
 
 
 @pytest.mark.parametrize("reserved", ["packages", "nothing"])
@@ -296,9 +306,9 @@ def test_a_team_called_packages_stops_nobody_else(
     """Its file is a finding, even where only the mirror would refuse to read it."""
     monkeypatch.setattr("gitsource.objects.RESERVED", reserved)
     repo.write("teams/packages/two.yaml", ENVIRONMENT.replace("{name: one}", "{name: two}"))
-    found = read(repo, tmp_path)
-    assert only(found.findings).place.file == "teams/packages/two.yaml"
-    assert "one" in found.environments
+    definitions = read(repo, tmp_path)
+    assert only(definitions.findings).place.file == "teams/packages/two.yaml"
+    assert "one" in definitions.environments
 
 
 # ------------------------------------------------------------------------------- generated files

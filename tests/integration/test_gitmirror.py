@@ -60,10 +60,10 @@ def test_a_damaged_mirror_is_fetched_anew(
     if restarted:
         (tmp_path / "state" / "definitions.db").unlink()
         one = source(tmp_path, str(repo.path))
-    found = one.poll()
-    assert found is not None
-    assert found.commit.revision == repo.git("rev-parse", "HEAD")
-    assert found.environments
+    definitions = one.poll()
+    assert definitions is not None
+    assert definitions.commit.revision == repo.git("rev-parse", "HEAD")
+    assert definitions.environments
     assert one.poll() is None
 
 
@@ -172,10 +172,10 @@ def test_endless_files_are_refused_and_what_comes_after_is_read(
         assert caught.value.reason == Reason.SOURCE_TOO_LARGE
     repo.git("reset", "-q", "--soft", before)
     after = repo.commit()
-    found = one.poll()
-    assert found is not None
-    assert found.commit.revision == after
-    assert found.environments
+    definitions = one.poll()
+    assert definitions is not None
+    assert definitions.commit.revision == after
+    assert definitions.environments
 
 
 def test_files_that_are_not_read_are_no_matter(repo: Repo, tmp_path: Path) -> None:
@@ -184,16 +184,16 @@ def test_files_that_are_not_read_are_no_matter(repo: Repo, tmp_path: Path) -> No
     one = source(tmp_path, str(repo.path))
     one.poll()
     bomb(repo, "docs")
-    found = one.poll()
-    assert found is not None
-    assert found.environments
+    definitions = one.poll()
+    assert definitions is not None
+    assert definitions.environments
     repo.git("reset", "-q", "--soft", "HEAD~1")
     repo.git("rm", "-rq", "instances", "teams")
     repo.write("README.md", "bare")
     repo.commit()
-    found = one.poll()
-    assert found is not None
-    assert not found.environments
+    definitions = one.poll()
+    assert definitions is not None
+    assert not definitions.environments
 
 
 def test_the_mirror_stays_small_and_keeps_what_records_name(
@@ -215,8 +215,10 @@ def test_the_mirror_stays_small_and_keeps_what_records_name(
         one.poll()
     refs = subprocess.run(
         ["git", "-C", str(state / "mirror.git"), "for-each-ref", "refs/groundcrew"],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert named in refs
     assert len(refs.splitlines()) <= 3 + 1 + 8
     loose = [p for p in (state / "mirror.git/objects").glob("??/*") if p.is_file()]
@@ -263,8 +265,12 @@ def raw_commit(repo: Repo, author: str) -> str:
     text = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {author}\n\nodd\n"
     made = subprocess.run(
         ["git", "hash-object", "-t", "commit", "-w", "--literally", "--stdin"],
-        cwd=repo.path, input=text, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=repo.path,
+        input=text,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     repo.git("update-ref", "refs/heads/main", made.stdout.strip())
     return made.stdout.strip()
 
@@ -285,10 +291,10 @@ def test_an_odd_commit_stops_nobody(author: str, repo: Repo, tmp_path: Path) -> 
     repo.commit()
     odd = raw_commit(repo, author)
     one = source(tmp_path, str(repo.path))
-    found = one.poll()
-    assert found is not None
-    assert found.commit.revision == odd
-    assert 0.0 <= found.commit.at <= 253_402_300_799
+    definitions = one.poll()
+    assert definitions is not None
+    assert definitions.commit.revision == odd
+    assert 0.0 <= definitions.commit.at <= 253_402_300_799
     assert one._is_sound(), "the mirror is not thrown away for it either"
 
 

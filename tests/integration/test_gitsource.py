@@ -63,10 +63,10 @@ def test_rewritten_history_is_followed(repo: Repo, tmp_path: Path) -> None:
     repo.write("teams/red/one.yaml", ENVIRONMENT.replace("humanize", "attrs"))
     revision = repo.commit()
     repo.git("branch", "-f", "main", "other")
-    found = one.poll()
-    assert found is not None
-    assert found.commit.revision == revision
-    assert found.environments["one"].recipe.requirements[0].text == "attrs"
+    definitions = one.poll()
+    assert definitions is not None
+    assert definitions.commit.revision == revision
+    assert definitions.environments["one"].recipe.requirements[0].text == "attrs"
 
 
 def test_a_deleted_branch_and_an_empty_repo_say_so(repo: Repo, tmp_path: Path) -> None:
@@ -196,14 +196,18 @@ def served(repo: Repo) -> Iterator[tuple[str, Callable[[], list[str]]]]:
                 input=body,
                 capture_output=True,
                 env={
-                    **os.environ, "GIT_PROJECT_ROOT": str(repo.path.parent), "PATH_INFO": path,
-                    "GIT_HTTP_EXPORT_ALL": "1", "REQUEST_METHOD": self.command,
-                    "QUERY_STRING": query, "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                    **os.environ,
+                    "GIT_PROJECT_ROOT": str(repo.path.parent),
+                    "PATH_INFO": path,
+                    "GIT_HTTP_EXPORT_ALL": "1",
+                    "REQUEST_METHOD": self.command,
+                    "QUERY_STRING": query,
+                    "CONTENT_TYPE": self.headers.get("Content-Type", ""),
                     "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
                     "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
                 },
                 check=False,
-            )  # fmt: skip
+            )
             head, _, rest = done.stdout.partition(b"\r\n\r\n")
             self.send_response(200)
             for line in head.decode().splitlines():

@@ -89,21 +89,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def secrets(tmp_path: Path, key: Path, known: str) -> Path:
     """Create the secret files of the environments repo."""
-    found = tmp_path / "secrets" / "git"
-    found.mkdir(parents=True, exist_ok=True)
-    shutil.copy(key, found / "ssh-privatekey")
-    (found / "ssh-privatekey").chmod(0o600)
-    (found / "known_hosts").write_text(known)
-    return found
+    folder = tmp_path / "secrets" / "git"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(key, folder / "ssh-privatekey")
+    (folder / "ssh-privatekey").chmod(0o600)
+    (folder / "known_hosts").write_text(known)
+    return folder
 
 
 def test_the_right_key_opens_the_repo_and_is_kept_nowhere(server: Server, tmp_path: Path) -> None:
     """The repo, and a later revision, is fetched by git's own program over ssh."""
     secrets(tmp_path, server.key, server.known)
     one = source(tmp_path, server.url)
-    found = one.poll()
-    assert found is not None
-    assert found.environments
+    definitions = one.poll()
+    assert definitions is not None
+    assert definitions.environments
     assert one.poll() is None
     server.repo.commit()
     assert one.poll() is not None
@@ -115,14 +115,14 @@ def test_the_right_key_opens_the_repo_and_is_kept_nowhere(server: Server, tmp_pa
 
 def test_a_key_that_is_not_let_in_is_refused_credentials(server: Server, tmp_path: Path) -> None:
     """The message says where the key is; the right one in that place is used at once."""
-    found = secrets(tmp_path, make_key(tmp_path / "wrong"), server.known)
+    folder = secrets(tmp_path, make_key(tmp_path / "wrong"), server.known)
     one = source(tmp_path, server.url)
     with pytest.raises(Retryable) as caught:
         one.poll()
     assert caught.value.reason == Reason.SOURCE_DENIED
     assert "<secrets_dir>/git/" in caught.value.message
     assert "Permission denied (publickey)" in caught.value.message
-    shutil.copy(server.key, found / "ssh-privatekey")
+    shutil.copy(server.key, folder / "ssh-privatekey")
     assert one.poll() is not None
 
 
@@ -134,18 +134,18 @@ def test_a_host_key_that_is_not_known_is_not_trusted(
     where = server.known.split()[0]
     other = make_key(tmp_path / "other").with_suffix(".pub").read_text()
     line = "" if known == "unknown" else f"{where} {other}"
-    found = secrets(tmp_path, server.key, line)
+    folder = secrets(tmp_path, server.key, line)
     with pytest.raises(Retryable) as caught:
         source(tmp_path, server.url).poll()
     assert caught.value.reason == Reason.SOURCE_CERTIFICATE
     assert "known_hosts" in caught.value.message
-    assert (found / "known_hosts").read_text() == line
+    assert (folder / "known_hosts").read_text() == line
 
 
 def test_a_key_that_others_may_read_is_told(server: Server, tmp_path: Path) -> None:
     """The program ignores such a key; the message has what ssh says about its mode."""
-    found = secrets(tmp_path, server.key, server.known)
-    (found / "ssh-privatekey").chmod(0o644)
+    folder = secrets(tmp_path, server.key, server.known)
+    (folder / "ssh-privatekey").chmod(0o644)
     with pytest.raises(Retryable) as caught:
         source(tmp_path, server.url).poll()
     assert caught.value.reason == Reason.SOURCE_DENIED

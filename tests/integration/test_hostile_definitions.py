@@ -85,9 +85,9 @@ def test_a_file_that_takes_too_long_is_the_only_one_that_is_not_read(repo: Repo)
     bad = repo.write("red", "bad", ENDLESS)
     repo.write("red", "good")
     repo.write("blue", "other")
-    found = repo.read()
-    assert set(found.environments) == {"good", "other"}
-    assert reasons(found) == {bad: "TooExpensive"}
+    definitions = repo.read()
+    assert set(definitions.environments) == {"good", "other"}
+    assert reasons(definitions) == {bad: "TooExpensive"}
 
 
 def test_a_team_has_so_much_time_for_a_revision(repo: Repo) -> None:
@@ -95,16 +95,18 @@ def test_a_team_has_so_much_time_for_a_revision(repo: Repo) -> None:
     bad = [repo.write("red", f"bad-{number}", ENDLESS) for number in range(4)]
     good = repo.write("red", "late")
     repo.write("blue", "other")
-    found = repo.read()
-    assert set(found.environments) == {"other"}
-    assert reasons(found) == dict.fromkeys([*bad, good], "TooExpensive")
-    unread = {f.place.file for f in found.findings if "not read" in f.message}
+    definitions = repo.read()
+    assert set(definitions.environments) == {"other"}
+    assert reasons(definitions) == dict.fromkeys([*bad, good], "TooExpensive")
+    unread = {f.place.file for f in definitions.findings if "not read" in f.message}
     assert good in unread
     assert len(unread) == 3
     for path in sorted(unread - {good}):
         (repo.root / path).unlink()
-    found = repo.read(*(unread - {good}))
-    assert set(found.environments) == {"late", "other"}, "the two that are known are not read again"
+    definitions = repo.read(*(unread - {good}))
+    assert set(definitions.environments) == {"late", "other"}, (
+        "the two that are known are not read again"
+    )
 
 
 def test_constraints_that_take_too_long_are_a_finding(repo: Repo) -> None:
@@ -112,10 +114,10 @@ def test_constraints_that_take_too_long_are_a_finding(repo: Repo) -> None:
     (repo.root / "teams" / "red" / "constraints.txt").write_text(f"numpy<2\n{ENDLESS}\n")
     bad = repo.write("red", "bad", spec="  constraints: [constraints.txt]\n")
     repo.write("red", "good")
-    found = repo.read()
-    assert set(found.environments) == {"good"}
-    assert reasons(found) == {bad: "TooExpensive"}
-    assert "constraints.txt" in found.findings[0].message
+    definitions = repo.read()
+    assert set(definitions.environments) == {"good"}
+    assert reasons(definitions) == {bad: "TooExpensive"}
+    assert "constraints.txt" in definitions.findings[0].message
 
 
 def test_a_team_has_so_many_environments(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +125,9 @@ def test_a_team_has_so_many_environments(repo: Repo, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(assembling, "TEAM_FILES", 3)
     paths = [repo.write("red", f"e{number}") for number in range(5)]
     repo.write("blue", "other")
-    found = repo.read()
-    assert set(found.environments) == {"e0", "e1", "e2", "other"}
-    (finding,) = found.findings
+    definitions = repo.read()
+    assert set(definitions.environments) == {"e0", "e1", "e2", "other"}
+    (finding,) = definitions.findings
     assert (finding.place.file, finding.reason, finding.team) == (
         "teams/red/",
         Reason.TOO_LARGE,
@@ -134,9 +136,9 @@ def test_a_team_has_so_many_environments(repo: Repo, monkeypatch: pytest.MonkeyP
     assert "5 environments" in finding.message
     for path in paths[:2]:
         (repo.root / path).unlink()
-    found = repo.read(*paths[:2])
-    assert set(found.environments) == {"e2", "e3", "e4", "other"}
-    assert not found.findings
+    definitions = repo.read(*paths[:2])
+    assert set(definitions.environments) == {"e2", "e3", "e4", "other"}
+    assert not definitions.findings
 
 
 def test_the_texts_of_an_environment_have_an_end_together(repo: Repo) -> None:
@@ -144,5 +146,5 @@ def test_the_texts_of_an_environment_have_an_end_together(repo: Repo) -> None:
     (repo.root / "teams" / "red").mkdir(parents=True)
     (repo.root / "teams" / "red" / "dag.py").write_text("#" * (900 << 10))
     bad = repo.write("red", "bad", spec=f"  checks: {{dags: [{', '.join(['dag.py'] * 3)}]}}\n")
-    found = repo.read()
-    assert reasons(found) == {bad: "TooLarge"}
+    definitions = repo.read()
+    assert reasons(definitions) == {bad: "TooLarge"}

@@ -38,10 +38,10 @@ def slow_page(page: Page, name: str, ours: str, sources: bool) -> Served:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    found = Pool(Limits(cpu=1))
-    monkeypatch.setattr(isolation, "shared_pool", lambda _: found)
-    yield found
-    found.close()
+    pool = Pool(Limits(cpu=1))
+    monkeypatch.setattr(isolation, "shared_pool", lambda _: pool)
+    yield pool
+    pool.close()
 
 
 def page_of(*names: str) -> bytes:
@@ -83,9 +83,14 @@ def test_a_report_has_so_many_rows() -> None:
     """A report with more rows than the limit is refused, as the daemon would keep them all."""
     plain = {"modules": 1, "seconds": 1.0, "opens": 1, "files": 1, "fatal": [], "warnings": []}
     problem = {
-        "kind": "import", "what": "a", "distribution": "", "error": "", "file": "", "line": 0,
+        "kind": "import",
+        "what": "a",
+        "distribution": "",
+        "error": "",
+        "file": "",
+        "line": 0,
         "traceback": "",
-    }  # fmt: skip
+    }
     full = json.dumps({**plain, "warnings": [problem] * PROBLEMS_LIMIT}).encode()
     assert len(read_document("red", Report, full, "report").warnings) == PROBLEMS_LIMIT
     for more in (

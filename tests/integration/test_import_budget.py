@@ -19,14 +19,14 @@ MODULES = 60
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Yield a site with 1.0 active, and then a 2.0 that imports 60 more modules."""
     with FakeAirflow() as airflow:
-        found = Site(tmp_path_factory.mktemp("budget") / "site", airflow)
-        found.commit("1.0")
-        assert found.once()[0] == 0
-        found.commit("2.0")
-        grow(found.repo / "teams" / TEAM / "packages" / "acme" / "acme")
-        found.save("more modules")
-        assert found.once()[0] == 0
-        yield found
+        site = Site(tmp_path_factory.mktemp("budget") / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        site.commit("2.0")
+        grow(site.repo / "teams" / TEAM / "packages" / "acme" / "acme")
+        site.save("more modules")
+        assert site.once()[0] == 0
+        yield site
 
 
 def grow(package: Path) -> None:
@@ -37,8 +37,8 @@ def grow(package: Path) -> None:
 def history(site: Site) -> list[dict[str, Any]]:
     code, output = site.run("history", f"environment/{ENVIRONMENT}", "-o", "json")
     assert code == 0, output
-    found: list[dict[str, Any]] = json.loads(output)
-    return found
+    events: list[dict[str, Any]] = json.loads(output)
+    return events
 
 
 def test_history_shows_a_regression(site: Site) -> None:

@@ -43,7 +43,7 @@ def trips(site: Site, local: str, starts: int) -> list[list[str]]:
     The last start comes when the client's cached attributes have expired.
     """
     at = site.root / "mnt"
-    found: list[list[str]] = []
+    requests: list[list[str]] = []
     with mounted(site.share.root, at, trip=0.0, megabytes=10_000.0) as counts:
         for number in range(1, starts + 1):
             time.sleep(HELD if 1 < number == starts else 0.0)
@@ -52,13 +52,15 @@ def trips(site: Site, local: str, starts: int) -> list[list[str]]:
                 check=True,
                 timeout=60,
                 env={
-                    "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
-                    "GROUNDCREW_LOCAL": local, "PYTHONDONTWRITEBYTECODE": "1",
+                    "PATH": os.defpath,
+                    "GROUNDCREW_COMPONENT": "scheduler",
+                    "GROUNDCREW_LOCAL": local,
+                    "PYTHONDONTWRITEBYTECODE": "1",
                     "PYTHONPATH": f"{at / 'instances' / 'dev' / 'loader'}:{site.base}",
                 },
-            )  # fmt: skip
-            found.append(counts.asked()[sum(map(len, found)) :])
-    return found
+            )
+            requests.append(counts.asked()[sum(map(len, requests)) :])
+    return requests
 
 
 def test_a_start_costs_few_round_trips(site: Site) -> None:

@@ -21,7 +21,7 @@ from reconciler.core.errors import Retryable
 from reconciler.core.model import Activation, Trigger
 from reconciler.core.phases import ActivationPhase, Step
 from reconciler.core.reasons import Reason
-from reconciler.daemon.wiring import Rooms
+from reconciler.daemon.wiring import Wiring
 from reconciler.settings import Settings
 from reconciler.share.gc import collect_garbage
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
@@ -80,18 +80,30 @@ class Rig:
         (secret / "username").write_text(USER)
         (secret / "password").write_text(PASSWORD)
         self.restarted = root / "restarted"
-        (root / "kubeconfig").write_text(yaml.safe_dump({
-            "apiVersion": "v1", "kind": "Config",
-            "clusters": [{"name": "one", "cluster": {"server": server.url}}],
-            "users": [{"name": "one", "user": {"token": "x"}}],
-            "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
-        }))  # fmt: skip
-        self.rooms = Rooms(Settings.model_validate({
-            "state_dir": root / "state", "share": root / "share", "secrets_dir": root / "secrets",
-            "git": {"url": str(root)}, "http": {"enabled": False},
-            "local": {"allow": [sys.executable]},
-            "kubernetes": {"kubeconfig": root / "kubeconfig", "clusters": {"one": {}}},
-        }))  # fmt: skip
+        (root / "kubeconfig").write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [{"name": "one", "cluster": {"server": server.url}}],
+                    "users": [{"name": "one", "user": {"token": "x"}}],
+                    "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
+                }
+            )
+        )
+        self.rooms = Wiring(
+            Settings.model_validate(
+                {
+                    "state_dir": root / "state",
+                    "share": root / "share",
+                    "secrets_dir": root / "secrets",
+                    "git": {"url": str(root)},
+                    "http": {"enabled": False},
+                    "local": {"allow": [sys.executable]},
+                    "kubernetes": {"kubeconfig": root / "kubeconfig", "clusters": {"one": {}}},
+                }
+            )
+        )
         (root / "share").mkdir()
         self.rooms.prepare()
         self.rooms.share.put_build(BUILD, {"pylock.toml": b"x", "build.json": b"{}"})
@@ -99,9 +111,12 @@ class Rig:
         os.utime(self.rooms.share.build_path(BUILD), (old, old))
         command = (sys.executable, "-c", f"open({str(self.restarted)!r}, 'w')")
         self.instance = Instance(
-            "red-dev", "red", Place("x.yaml"), Api(airflow.url, "airflow"),
+            "red-dev",
+            "red",
+            Place("x.yaml"),
+            Api(airflow.url, "airflow"),
             LocalTarget(sys.executable, str(root), (Component("scheduler", command),)),
-        )  # fmt: skip
+        )
 
     @property
     def cluster(self) -> Cluster:
@@ -111,16 +126,28 @@ class Rig:
         """Return all that an effect could have changed."""
         return (
             [method for method in self.server.came if method != "GET"],
-            list(self.airflow.state.patched), self.restarted.exists(),
-            self.rooms.share.pointer("red-dev"), self.rooms.share.build_path(BUILD).exists(),
-        )  # fmt: skip
+            list(self.airflow.state.patched),
+            self.restarted.exists(),
+            self.rooms.share.pointer("red-dev"),
+            self.rooms.share.build_path(BUILD).exists(),
+        )
 
     def perform(self, step: Step, *, slots: int = 128) -> None:
         now, parts = time.time(), ("scheduler",)
         activation = Activation(
-            "a1", None, BUILD, Trigger.COMMIT, "r", parts, parts, step,
-            ActivationPhase.RESTARTING, now, now, restarted_at=now,
-        )  # fmt: skip
+            "a1",
+            None,
+            BUILD,
+            Trigger.COMMIT,
+            "r",
+            parts,
+            parts,
+            step,
+            ActivationPhase.RESTARTING,
+            now,
+            now,
+            restarted_at=now,
+        )
         pools = (("default_pool", 128),)
         self.airflow.state.pools["default_pool"] = slots
         driver = self.rooms.driver(self.instance)

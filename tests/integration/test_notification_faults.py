@@ -139,9 +139,10 @@ def test_a_dead_route_holds_up_no_other(post: Post, receiver: Callable[..., Rece
     post.secret("well", url=well.url)
     post.start(
         notify=routes(
-            RouteSettings(name="dead", secret="dead"), RouteSettings(name="well", secret="well"),
+            RouteSettings(name="dead", secret="dead"),
+            RouteSettings(name="well", secret="well"),
         )
-    )  # fmt: skip
+    )
     for n in range(600):
         post.happens("ActivationActive", f"instance/{n}")
         if n % 100 == 99:

@@ -41,8 +41,11 @@ def test_facts_go_by_team_and_severity_and_to_nobody_else(
     assert [f["kind"] for t in pager.taken for f in t["facts"]] == ["Degraded"]
     kinds = " ".join(t["text"] for t in everything.taken)
     assert [kinds.count(w) for w in ("rolled back", "DEGRADED", "cannot be read", ": active")] == [
-        1, 1, 1, 0,
-    ]  # fmt: skip
+        1,
+        1,
+        1,
+        0,
+    ]
     assert post.counts() == {"sent": 6}
 
 
@@ -67,10 +70,17 @@ def test_a_webhook_gets_the_same_facts_signed(
     assert got.json["apiVersion"] == "groundcrew/v1"
     (fact,) = got.json["facts"]
     expected = {
-        "id": 1, "kind": "ActivationActive", "severity": "info", "object": "instance/prod",
-        "team": "red", "changed": ["pandas 2.1 → 2.2"], "author": "A. Author", "seconds": 12.5,
-        "commit_url": f"https://github.com/acme/envs/commit/{SHA}", "environment": "analytics",
-    }  # fmt: skip
+        "id": 1,
+        "kind": "ActivationActive",
+        "severity": "info",
+        "object": "instance/prod",
+        "team": "red",
+        "changed": ["pandas 2.1 → 2.2"],
+        "author": "A. Author",
+        "seconds": 12.5,
+        "commit_url": f"https://github.com/acme/envs/commit/{SHA}",
+        "environment": "analytics",
+    }
     assert {key: fact[key] for key in expected} == expected
 
 
@@ -159,12 +169,14 @@ def test_no_secret_is_told_to_anyone(post: Post, receiver: Callable[..., Receive
         ),
         statuses=StatusSettings(forge="github", api_url=forge.root, project="o/r"),
         log_of=lambda key: log,
-    )  # fmt: skip
+    )
     post.happens(
-        "BuildFailed", "environment/analytics", reason=Reason.INDEX_DENIED,
+        "BuildFailed",
+        "environment/analytics",
+        reason=Reason.INDEX_DENIED,
         message="refused: pa55word! for robot",
         data={"subject": "oops pa55word!", "key": "k" * 16},
-    )  # fmt: skip
+    )
     post.deliver()
     bodies = [g.body for r in (slack, hook, forge) for g in r.got]
     assert len(bodies) >= 3
@@ -187,9 +199,9 @@ def test_routes_are_read_from_the_settings_file(
         'teams = ["red"]\nseverities = ["warning", "critical"]\n'
         '[commit_status]\nforge = "github"\n'
     )
-    found = Settings()
-    assert found.notify.routes[0].teams == ("red",)
-    assert found.commit_status.forge == "github"
+    settings = Settings()
+    assert settings.notify.routes[0].teams == ("red",)
+    assert settings.commit_status.forge == "github"
     route = '[[notify.routes]]\nname = "red"\n'
     for wrong in (
         route * 2,

@@ -30,12 +30,12 @@ HOOK, TOKEN = "hook-secret-of-the-test", "api-token-of-the-test"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Yield a site with 1.0 active and a 2.0 that failed to import."""
     with FakeAirflow() as airflow:
-        found = Site(tmp_path_factory.mktemp("outside") / "site", airflow)
-        found.commit("1.0")
-        assert found.once()[0] == 0
-        found.commit("2.0", BAD_IMPORT)
-        assert found.once()[0] == 1
-        yield found
+        site = Site(tmp_path_factory.mktemp("outside") / "site", airflow)
+        site.commit("1.0")
+        assert site.once()[0] == 0
+        site.commit("2.0", BAD_IMPORT)
+        assert site.once()[0] == 1
+        yield site
 
 
 def document(site: Site, *words: str) -> object:
@@ -49,13 +49,15 @@ def document(site: Site, *words: str) -> object:
 
 def test_status_is_a_stable_document(site: Site) -> None:
     """It has the keys that the design promises, and the site's real state."""
-    found = site.status()
-    assert set(found) >= {"revision", "environments", "instances"}
-    (instance,) = found["instances"]
+    status = site.status()
+    assert set(status) >= {"revision", "environments", "instances"}
+    (instance,) = status["instances"]
     assert set(instance) >= {"build", "phase", "sync", "health", "conditions"}
     assert (instance["name"], instance["phase"], instance["health"]) == (
-        INSTANCE, "Active", "Healthy",
-    )  # fmt: skip
+        INSTANCE,
+        "Active",
+        "Healthy",
+    )
     assert {c["type"] for c in instance["conditions"]} == {"Ready", "Reconciling", "Stalled"}
 
 
@@ -117,8 +119,8 @@ def test_every_command_ends_with_its_code_and_no_traceback(
     words: list[str], code: int, site: Site
 ) -> None:
     """Wrong usage is 2, a failure 1; nobody sees a traceback or a secret."""
-    found, output = site.run(*words)
-    assert found == code, output
+    exit_code, output = site.run(*words)
+    assert exit_code == code, output
     assert "Traceback" not in output
     assert PASSWORD not in output
 
@@ -145,8 +147,11 @@ def test_settings_that_are_wrong_say_which(tmp_path: Path) -> None:
     config.write_text('shar = "/srv"\n')
     done = subprocess.run(
         [sys.executable, "-m", "reconciler.cli", "--config", str(config), "status"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 2
     assert "shar" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -234,12 +239,24 @@ def test_the_metrics_of_the_design_are_scraped(http: httpx.Client) -> None:
     page = http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
     families = {f.name: f for f in text_string_to_metric_families(page)}
     for name in (
-        "environment_info", "instance_info", "build", "build_duration_seconds", "activation",
-        "activation_duration_seconds", "rollback", "commit_to_active_seconds",
-        "reconcile_duration_seconds", "source_last_success_timestamp_seconds", "source_poll",
-        "build_queue_depth", "quarantined_builds", "notification", "leader",
-        "store_bytes", "import_seconds",
-    ):  # fmt: skip
+        "environment_info",
+        "instance_info",
+        "build",
+        "build_duration_seconds",
+        "activation",
+        "activation_duration_seconds",
+        "rollback",
+        "commit_to_active_seconds",
+        "reconcile_duration_seconds",
+        "source_last_success_timestamp_seconds",
+        "source_poll",
+        "build_queue_depth",
+        "quarantined_builds",
+        "notification",
+        "leader",
+        "store_bytes",
+        "import_seconds",
+    ):
         assert f"groundcrew_{name}" in families, name
     (leader,) = families["groundcrew_leader"].samples
     assert leader.value == 1.0
@@ -309,10 +326,10 @@ class Slack:
 
 @pytest.fixture
 def slack() -> Iterator[Slack]:
-    found = Slack()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    slack = Slack()
+    yield slack
+    slack.server.shutdown()
+    slack.server.server_close()
 
 
 def notifier(tmp_path: Path, url: str) -> tuple[Store, Notifier]:
@@ -328,10 +345,15 @@ def notifier(tmp_path: Path, url: str) -> tuple[Store, Notifier]:
     assert lease is not None
     data = {"author": "A. Author", "subject": "use acme 2", "place": "teams/red/one.yaml:5"}
     told = Event(
-        time.time(), "BuildFailed", "environment/one", "red", "ResolutionConflict",
+        time.time(),
+        "BuildFailed",
+        "environment/one",
+        "red",
+        "ResolutionConflict",
         "acme<2 is not possible",
-        "abc123", data,
-    )  # fmt: skip
+        "abc123",
+        data,
+    )
     store.write(lease, Change(events=(told,)))
     made.enqueue()
     made.enqueue()

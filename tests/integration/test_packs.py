@@ -131,9 +131,12 @@ def test_a_build_is_loaded_from_whole_packs_until_it_has_hot_ones(
     assert whole is not None
     path = site.share.entry(OTHER).relative_to(site.share.root)
     document: dict[str, object] = {
-        "schema": 1, "build": B, "entries": [OTHER], "abi": abi_of(site.python),
+        "schema": 1,
+        "build": B,
+        "entries": [OTHER],
+        "abi": abi_of(site.python),
         "paths": [{"path": f"{path}/lib", "pth": False}],
-    }  # fmt: skip
+    }
     packs = {OTHER: (whole.sha256, whole.bytes)}
     if named_by == "build.json":
         document["packs"] = {OTHER: {"pack": whole.sha256, "bytes": whole.bytes, "whole": True}}
@@ -199,8 +202,8 @@ def test_a_block_that_is_not_as_large_as_its_parts_is_spoiled(method: str, tmp_p
 
 def _files(site: Site, pack: Pack) -> set[str]:
     """Return the files that a pack of the entry contains."""
-    found = held(read_head(pack_path(site.share.entry(DIGEST), pack.sha256))[1])
-    return {path for path in found if not path.endswith("/")}
+    paths = held(read_head(pack_path(site.share.entry(DIGEST), pack.sha256))[1])
+    return {path for path in paths if not path.endswith("/")}
 
 
 @pytest.mark.parametrize("method", ["zlib", "xz"])

@@ -107,9 +107,9 @@ def test_a_spoiled_pack_is_not_used(harm: str, site: Site) -> None:
 def test_processes_that_start_together_unpack_once(site: Site) -> None:
     """One takes the lock; the others wait and use its result."""
     running = [site.begin(WHERE) for _ in range(8)]
-    found = {process.communicate(timeout=60)[0] for process in running}
-    assert len(found) == 1
-    assert found.pop().startswith(str(site.local))
+    outputs = {process.communicate(timeout=60)[0] for process in running}
+    assert len(outputs) == 1
+    assert outputs.pop().startswith(str(site.local))
     assert len(site.data()) == 1
 
 
@@ -220,19 +220,24 @@ def test_eviction_takes_nothing_from_a_running_process(site: Site) -> None:
         "print(os.path.realpath(acme_pkg.__file__), acme_pkg.__file__)"
     )
     process = subprocess.Popen(
-        [site.python, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [site.python, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={
-            "PATH": os.defpath, "GROUNDCREW_COMPONENT": "scheduler",
-            "GROUNDCREW_LOCAL": str(site.local), "GROUNDCREW_LOCAL_LIMIT": limit,
+            "PATH": os.defpath,
+            "GROUNDCREW_COMPONENT": "scheduler",
+            "GROUNDCREW_LOCAL": str(site.local),
+            "GROUNDCREW_LOCAL_LIMIT": limit,
             "PYTHONPATH": f"{site.loader}:{site.base}",
         },
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     (before,) = site.data()
     other = "import other_mod; print(other_mod.__file__)"
-    found = site.run(other, GROUNDCREW_BUILD=B, GROUNDCREW_LOCAL_LIMIT=limit)
-    assert found.startswith(str(site.local))
+    output = site.run(other, GROUNDCREW_BUILD=B, GROUNDCREW_LOCAL_LIMIT=limit)
+    assert output.startswith(str(site.local))
     (after,) = site.data()
     assert after != before
     out, _ = process.communicate("go\n", timeout=60)
@@ -250,9 +255,9 @@ def test_a_pack_larger_than_the_limit_is_left_on_the_share(site: Site) -> None:
 def test_an_earlier_boot_leaves_nothing(site: Site) -> None:
     """Files that a crash of the machine may have cut short belong to another boot."""
     site.run(WHERE)
-    (place,) = site.local.glob("*/*")
-    old = place.with_name(f"{place.name.split('-')[0]}-0ldb00t0")
-    place.rename(old)
+    (folder,) = site.local.glob("*/*")
+    old = folder.with_name(f"{folder.name.split('-')[0]}-0ldb00t0")
+    folder.rename(old)
     assert site.run(WHERE).startswith(str(site.local))
     assert not old.exists()
 
@@ -261,10 +266,10 @@ def test_a_umask_that_lets_the_group_write_changes_nothing(site: Site) -> None:
     """The official Airflow image sets 0002; the folders are private all the same, and used."""
     before = os.umask(0o002)
     try:
-        found = site.run(WHERE)
+        output = site.run(WHERE)
     finally:
         os.umask(before)
-    assert found.startswith(str(site.local))
+    assert output.startswith(str(site.local))
     made = [path for path in site.local.rglob("*") if path.is_dir() and path.parent == site.local]
     made += [path for top in made for path in top.iterdir() if path.is_dir()]
     assert made

@@ -50,9 +50,14 @@ class Patched:
             lambda _: BaseOnly(),  # type: ignore[arg-type,return-value]
         )
         self.record = InstanceRecord(
-            "dev", "red", instance("dev"), runtime=self.before, current=A,
-            current_runtime=self.before.key, current_load_into=("scheduler",),
-        )  # fmt: skip
+            "dev",
+            "red",
+            instance("dev"),
+            runtime=self.before,
+            current=A,
+            current_runtime=self.before.key,
+            current_load_into=("scheduler",),
+        )
         self.inspect()
 
     def inspect(self) -> None:
@@ -64,10 +69,19 @@ class Patched:
     def switch(self, step: Step, to_build: str | None) -> None:
         """Perform a step that moves the pointer, away from the current build."""
         activation = Activation(
-            "id", self.record.current, to_build, Trigger.COMMIT, "r1", ("scheduler",),
-            ("scheduler",), step, ActivationPhase.SWITCHING, 100.0, 100.0,
+            "id",
+            self.record.current,
+            to_build,
+            Trigger.COMMIT,
+            "r1",
+            ("scheduler",),
+            ("scheduler",),
+            step,
+            ActivationPhase.SWITCHING,
+            100.0,
+            100.0,
             (("Switching", 100.0),),
-        )  # fmt: skip
+        )
         record = replace(self.record, activation=activation)
         draft = Draft(World(101.0, Records(instances={"dev": record})))
         self.effects.perform(record, 101.0).apply(draft)

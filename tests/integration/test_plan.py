@@ -76,9 +76,9 @@ class Repo:
         subprocess.run(["git", *who, *arguments], cwd=self.root, check=True, timeout=60)
 
     def write(self, path: str, text: str) -> None:
-        place = self.root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
 
     def environment(self, *wanted: str, rollout: str = "", name: str = "one") -> None:
         lines = "\n".join(f"    - {line}" for line in wanted)
@@ -94,9 +94,19 @@ class Repo:
 
     def plan(self, *more: str) -> int:
         return main(
-            ["plan", "--base", "main", "--path", str(self.root), "--runtimes", str(self.runtimes),
-             "--advisories", "off", *more]
-        )  # fmt: skip
+            [
+                "plan",
+                "--base",
+                "main",
+                "--path",
+                str(self.root),
+                "--runtimes",
+                str(self.runtimes),
+                "--advisories",
+                "off",
+                *more,
+            ]
+        )
 
 
 @pytest.fixture
@@ -124,8 +134,8 @@ def repo(tmp_path: Path, bench: Bench) -> Repo:
 
 
 def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return found
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
 
 
 def test_a_pull_request_shows_packages_and_what_waits(
@@ -141,26 +151,30 @@ def test_a_pull_request_shows_packages_and_what_waits(
     repo.environment("alpha>=2", "gamma")
     repo.commit("newer alpha")
     assert repo.plan("-o", "json") == 0
-    found = document(capsys)
-    assert [c["instance"] for c in found["changes"]] == ["dev", "prod"]
-    for change in found["changes"]:
+    plan = document(capsys)
+    assert [c["instance"] for c in plan["changes"]] == ["dev", "prod"]
+    for change in plan["changes"]:
         assert change["action"] == "new build"
         assert change["packages"] == {
             "added": {"delta": "1.0", "gamma": "1.0"},
             "removed": {"beta": "1.0"},
             "changed": {"alpha": ["1.0", "2.0"]},
         }
-    assert found["changes"][0]["waits_on"] == []
-    wave, window = found["changes"][1]["waits_on"]
+    assert plan["changes"][0]["waits_on"] == []
+    wave, window = plan["changes"][1]["waits_on"]
     assert wave == "wave 1: until dev is active and has soaked 10 min"
     assert window.startswith("window: opens at 2028-02-29 02:00 Europe/Berlin")
     assert repo.plan("-o", "markdown") == 0
     shown = capsys.readouterr().out
     for word in (
-        "<!-- groundcrew plan -->", "2 instances would change", "| `dev` | `red` | `one` |",
-        "| `alpha` | `1.0` | `2.0` |", "| `delta` |  | `1.0` |", "+2 -1 ~1",
+        "<!-- groundcrew plan -->",
+        "2 instances would change",
+        "| `dev` | `red` | `one` |",
+        "| `alpha` | `1.0` | `2.0` |",
+        "| `delta` |  | `1.0` |",
+        "+2 -1 ~1",
         "until dev is active",
-    ):  # fmt: skip
+    ):
         assert word in shown, word
     assert shown.count("| `delta` |") == 1, "what two instances share is shown once"
 
@@ -187,8 +201,8 @@ def test_only_what_the_pull_request_changes_is_shown(
 ) -> None:
     """Newer commits of main, mistakes of other people and comments are not part of it."""
     repo.write("README.md", "words\n")
-    place = repo.root / "teams/red/one.yaml"
-    place.write_text(f"# a comment\n{place.read_text()}")
+    definition = repo.root / "teams/red/one.yaml"
+    definition.write_text(f"# a comment\n{definition.read_text()}")
     repo.commit("only words")
     repo.git("checkout", "--quiet", "main")
     repo.environment("gamma")
@@ -196,8 +210,8 @@ def test_only_what_the_pull_request_changes_is_shown(
     repo.commit("something else")
     repo.git("checkout", "--quiet", "change")
     assert repo.plan("-o", "json") == 0
-    found = document(capsys)
-    assert (found["changes"], found["findings"]) == ([], [])
+    plan = document(capsys)
+    assert (plan["changes"], plan["findings"]) == ([], [])
     assert repo.plan("-o", "markdown") == 0
     assert "nothing would change" in capsys.readouterr().out
 
@@ -209,11 +223,9 @@ def test_a_mistake_that_it_brings_ends_with_1(
     repo.write("teams/red/one.yaml", "apiVersion: groundcrew/v1\nkind: Environment\nmetadata: 3\n")
     repo.commit("oops")
     assert repo.plan("-o", "json") == 1
-    found = document(capsys)
-    assert {c["action"] for c in found["changes"]} == {
-        "kept as it is: its definition has a mistake"
-    }
-    assert found["findings"][0]["place"]["file"] == "teams/red/one.yaml"
+    plan = document(capsys)
+    assert {c["action"] for c in plan["changes"]} == {"kept as it is: its definition has a mistake"}
+    assert plan["findings"][0]["place"]["file"] == "teams/red/one.yaml"
     assert repo.plan("-o", "markdown") == 1
     assert "### Mistakes in the definitions" in capsys.readouterr().out
 
@@ -269,9 +281,9 @@ def test_an_in_repo_package_is_resolved_from_the_checkout(
     repo.environment("alpha", "acme-tools @ ./packages/acme-tools")
     repo.commit("own tools")
     code = repo.plan("-o", "json")
-    found = document(capsys)
-    assert code == 0, found
-    packages = found["changes"][0]["packages"]
+    plan = document(capsys)
+    assert code == 0, plan
+    packages = plan["changes"][0]["packages"]
     assert packages["added"] == {"acme-tools": "1.0", "gamma": "1.0"}
     assert packages["removed"] == {}
 

@@ -13,8 +13,10 @@ import pytest
 from reconciler.airflow import commands
 from reconciler.airflow.commands import HELD, TIMED_OUT, restart
 
-DAEMON = "import sys; from pathlib import Path; from reconciler.airflow.commands import restart; " \
-    "restart(tuple(sys.argv[2:]), Path(sys.argv[1]))"  # fmt: skip
+DAEMON = (
+    "import sys; from pathlib import Path; from reconciler.airflow.commands import restart; "
+    "restart(tuple(sys.argv[2:]), Path(sys.argv[1]))"
+)
 
 
 @pytest.fixture

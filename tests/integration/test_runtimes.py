@@ -30,9 +30,9 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Yield a server with seven instances, the last without a runtime; it requires a token."""
-    found = Served(tmp_path_factory.mktemp("served"), 7)
-    yield found
-    found.stop()
+    server = Served(tmp_path_factory.mktemp("served"), 7)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def url(served: Served) -> str:
 @pytest.fixture
 def other() -> Iterator[Receiver]:
     """Yield any other server."""
-    found = Receiver()
-    yield found
-    found.close()
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
 
 
 def expected() -> Runtimes:
@@ -56,16 +56,19 @@ def expected() -> Runtimes:
 def test_a_daemons_address_gives_them(path: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader's token is enough; an instance whose base was never inspected is left out."""
     monkeypatch.setenv("GROUNDCREW_TOKEN", READER)
-    found = read(url + path)
-    assert found == expected()
-    assert found.of(name_of(6)) is None
-    assert found.of(name_of(0)) == SEEN
+    runtimes = read(url + path)
+    assert runtimes == expected()
+    assert runtimes.of(name_of(6)) is None
+    assert runtimes.of(name_of(0)) == SEEN
 
 
 def test_the_command_prints_what_the_daemon_serves_and_a_file_of_it_is_taken(
-    served: Served, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    served: Served,
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """One document appears in three places, without a path of the daemon's machine."""
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(served.root / "state"))
     assert main(["runtimes"]) == 0

@@ -200,24 +200,32 @@ def test_after_any_commits_the_definitions_are_those_that_a_fresh_read_finds(
         number = chance.randrange(COUNT)
         kept = {
             0: {large_repo.path_of(number): large_repo.text_of(number, f"2.{turn}")},
-            1: {"shared/platform.yaml": "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: "
-                f"{{name: platform}}\nspec:\n  requirements: [boto3>=1.{turn}]\n"},
+            1: {
+                "shared/platform.yaml": "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: "
+                f"{{name: platform}}\nspec:\n  requirements: [boto3>=1.{turn}]\n"
+            },
             2: {"teams/team-000/constraints.txt": f"numpy<{turn}\n"},
             3: {large_repo.path_of(number): "kind: Environment\nno: such\n"},
-            4: {f"instances/instance-{number:05d}.yaml": large_repo.instance(
-                f"instance-{number:05d}", chance.choice(["team-000", "team-009"]))},
+            4: {
+                f"instances/instance-{number:05d}.yaml": large_repo.instance(
+                    f"instance-{number:05d}", chance.choice(["team-000", "team-009"])
+                )
+            },
             5: {f"teams/team-000/again-{number}.yaml": large_repo.text_of(number)},
-            6: {f"teams/team-000/other-{number}.yaml": large_repo.environment(
-                f"other-{number}", "instance-00010")},
+            6: {
+                f"teams/team-000/other-{number}.yaml": large_repo.environment(
+                    f"other-{number}", "instance-00010"
+                )
+            },
             7: {"shared/platform.yaml": "kind: [\n"},
-        }[chance.randrange(8)]  # fmt: skip
+        }[chance.randrange(8)]
         large_repo.commit(repo, kept)
-        found = reading.poll()
+        definitions = reading.poll()
         fresh = Source(
             large_repo.settings(root).git, tmp_path / f"fresh-{turn}", root / "secrets"
         ).poll()
         again = source(root).poll()
-        assert found == fresh == again, (turn, kept)
+        assert definitions == fresh == again, (turn, kept)
 
 
 def test_a_restart_reads_no_file_that_was_read_before(
@@ -228,9 +236,9 @@ def test_a_restart_reads_no_file_that_was_read_before(
     original = IsolatedParser.files
 
     def noted(parser: IsolatedParser, texts: Iterable[Text]) -> Iterator[ReadFile]:
-        for found in original(parser, texts):
-            read.append(found.path)
-            yield found
+        for read_file in original(parser, texts):
+            read.append(read_file.path)
+            yield read_file
 
     monkeypatch.setattr(IsolatedParser, "files", noted)
     assert source(root).poll() == first

@@ -78,28 +78,28 @@ def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:
 
 def test_a_pointer_without_a_listing_is_written_anew(share: Share) -> None:
     """A switch to the build that an earlier version pointed at adds the listing."""
-    words: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
-    share.point("dev", RUNTIME, A, **words)
-    assert share.points("dev", RUNTIME, A, **words)
-    assert not share.points("dev", RUNTIME, A, **words, listing="0a1b2c3d")
-    share.point("dev", RUNTIME, A, **words, listing="0a1b2c3d")
-    assert share.points("dev", RUNTIME, A, **words, listing="0a1b2c3d")
+    options: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
+    share.point("dev", RUNTIME, A, **options)
+    assert share.points("dev", RUNTIME, A, **options)
+    assert not share.points("dev", RUNTIME, A, **options, listing="0a1b2c3d")
+    share.point("dev", RUNTIME, A, **options, listing="0a1b2c3d")
+    assert share.points("dev", RUNTIME, A, **options, listing="0a1b2c3d")
 
 
 def test_a_pointer_names_builds_of_the_newest_bases_only(share: Share) -> None:
     """It would otherwise grow with each week's image; it lists the builds that it dropped."""
-    words: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
+    options: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
     names = [f"{number:016x}" for number in range(6)]
     for name in names:
         publish(share, name)
     for number in (0, 1, 2, 3, 0):
-        share.point("dev", f"base-{number}", names[number], **words)
+        share.point("dev", f"base-{number}", names[number], **options)
     pointer = share.pointer("dev")
     assert pointer is not None
     assert ([*pointer.builds], pointer.dropped) == (["base-1", "base-2", "base-3", "base-0"], ())
     for number, gone in ((4, 1), (5, 2)):
-        share.point("dev", f"base-{number}", names[number], **words)
-        assert share.points("dev", f"base-{number}", names[number], **words)
+        share.point("dev", f"base-{number}", names[number], **options)
+        assert share.points("dev", f"base-{number}", names[number], **options)
         pointer = share.pointer("dev")
         assert pointer is not None
         assert pointer.dropped == (names[gone],)

@@ -118,8 +118,12 @@ def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
         )
     done = subprocess.run(
         [python, "-c", "import os; print(os.environ['GROUNDCREW_BUILD'])"],
-        env={"PYTHONPATH": str(loader)}, capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
+        env={"PYTHONPATH": str(loader)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
     assert done.stdout.strip() == A
 
 
@@ -268,11 +272,16 @@ def _started(
     return subprocess.run(
         [site.python, "-c", code, *words],
         env={
-            "PATH": os.defpath, "PYTHONPATH": f"{site.loader}:{site.site}",
-            "TMPDIR": str(tmp_path / "temp"), **env,
+            "PATH": os.defpath,
+            "PYTHONPATH": f"{site.loader}:{site.site}",
+            "TMPDIR": str(tmp_path / "temp"),
+            **env,
         },
-        capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
 
 
 def _proofs(site: Site, tmp_path: Path, code: str, *words: str, **env: str) -> list[Loaded]:

@@ -56,8 +56,8 @@ def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
         assert code == 0, output
         assert "cannot be read and are forgotten" in output
         assert airflow.state.loaded == [], "nothing was restarted"
-        (found,) = site.status()["instances"]
-        assert found["sync"] == "Synced"
+        (instance,) = site.status()["instances"]
+        assert instance["sync"] == "Synced"
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("UPDATE instances SET document = '{}'")
         code, output = site.once()
@@ -91,8 +91,11 @@ def test_a_changed_load_into_restarts_what_it_concerns(tmp_path: Path) -> None:
         assert code == 0, output
         said = {one["component"]: one["acme"] for one in airflow.state.loaded}
         assert said == {
-            "scheduler": "1.0", "dag-processor": "1.0", "triggerer": "1.0", "api-server": "",
-        }  # fmt: skip
+            "scheduler": "1.0",
+            "dag-processor": "1.0",
+            "triggerer": "1.0",
+            "api-server": "",
+        }
         pointer = site.share.pointer(INSTANCE)
         assert pointer is not None
         assert "api-server" not in pointer.load_into

@@ -24,10 +24,10 @@ ROUTE = RouteSettings(name="slack", channel=CHANNEL)
 
 @pytest.fixture
 def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slack]:
-    found = Slack()
-    monkeypatch.setattr(slackbot, "API", found.api)
-    yield found
-    found.close()
+    slack = Slack()
+    monkeypatch.setattr(slackbot, "API", slack.api)
+    yield slack
+    slack.close()
 
 
 @pytest.fixture
@@ -203,10 +203,15 @@ def test_blocks_that_slack_refuses_become_plain_text_in_the_thread(
 
 @pytest.mark.parametrize(
     "said",
-    [Said(200, body="<html>sign in</html>"), Said(200, body="{}"), Said(200, body="[]"),
-     Said(502, body="<html>"), Said(200, {"Content-Type": "application/gzip"}, "x")],
+    [
+        Said(200, body="<html>sign in</html>"),
+        Said(200, body="{}"),
+        Said(200, body="[]"),
+        Said(502, body="<html>"),
+        Said(200, {"Content-Type": "application/gzip"}, "x"),
+    ],
     ids=["page", "empty", "list", "502", "binary"],
-)  # fmt: skip
+)
 def test_an_answer_that_is_not_slacks_loses_nothing(said: Said, post: Post, slack: Slack) -> None:
     """A proxy's page is not taken for success."""
     slack.receiver.answers = [said]
@@ -265,14 +270,19 @@ def happened(number: int, kind: str, revision: str = "r1", **more: object) -> Ev
 def test_an_activation_is_known_by_the_beginning_that_was_told() -> None:
     """An attempt that began again is the same news; another commit or a retry is not."""
     story = [
-        happened(1, "ActivationActive"), happened(2, "ActivationStarted", "r2"),
-        happened(3, "ActivationAborted", "r2"), happened(4, "ActivationStarted", "r2"),
-        happened(5, "ActivationAborted", "r2"), happened(6, "RetryRequested", "r2"),
-        happened(7, "ActivationStarted", "r2"), happened(8, "RolledBack", "r2"),
-        happened(9, "ObjectStalled", "r2"), happened(10, "SourceFailed", ""),
-    ]  # fmt: skip
-    found = [activation_of(e, story[:n][::-1]) for n, e in enumerate(story)]
-    assert found == [0, 2, 2, 2, 2, 0, 7, 7, 0, 0]
+        happened(1, "ActivationActive"),
+        happened(2, "ActivationStarted", "r2"),
+        happened(3, "ActivationAborted", "r2"),
+        happened(4, "ActivationStarted", "r2"),
+        happened(5, "ActivationAborted", "r2"),
+        happened(6, "RetryRequested", "r2"),
+        happened(7, "ActivationStarted", "r2"),
+        happened(8, "RolledBack", "r2"),
+        happened(9, "ObjectStalled", "r2"),
+        happened(10, "SourceFailed", ""),
+    ]
+    activation_ids = [activation_of(e, story[:n][::-1]) for n, e in enumerate(story)]
+    assert activation_ids == [0, 2, 2, 2, 2, 0, 7, 7, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -292,9 +302,9 @@ def test_the_doctor_asks_slack_for_the_token(
     (tmp_path / "slack" / "token").write_text(token)
     slack.errors = errors
     settings = Settings(secrets_dir=tmp_path, notify=NotifySettings(routes=(ROUTE,)))
-    (found,) = messages.look_route(settings, ROUTE)
-    assert (str(found.level), found.reason) == expected
-    assert "s3cret" not in found.message + found.mend
+    (finding,) = messages.look_route(settings, ROUTE)
+    assert (str(finding.level), finding.reason) == expected
+    assert "s3cret" not in finding.message + finding.mend
     assert slack.posted == []
 
 

@@ -41,14 +41,14 @@ def test_every_kind_of_record_comes_back_as_it_was(store: Store, lease: Lease) -
             repo=records.repo,
         ),
     )
-    found = store.load()
-    assert {k: replace(v, version=0) for k, v in found.instances.items()} == {
+    loaded = store.load()
+    assert {k: replace(v, version=0) for k, v in loaded.instances.items()} == {
         k: replace(v, version=0) for k, v in records.instances.items()
     }
-    assert {k: replace(v, version=0) for k, v in found.builds.items()} == {
+    assert {k: replace(v, version=0) for k, v in loaded.builds.items()} == {
         k: replace(v, version=0) for k, v in records.builds.items()
     }
-    assert found.repo == records.repo
+    assert loaded.repo == records.repo
 
 
 def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Lease) -> None:
@@ -57,9 +57,9 @@ def test_a_number_that_json_does_not_have_is_not_written(store: Store, lease: Le
     with pytest.raises(ValueError, match="Infinity"):
         store.write(lease, Change(environments=(record("two"), endless)))
     assert store.load().environments == {}
-    words = replace(record(), problem=Problem(Reason("NaN"), "Infinity and NaN are words here"))
-    store.write(lease, Change(environments=(words,)))
-    assert store.load().environments["one"].problem == words.problem
+    harmless = replace(record(), problem=Problem(Reason("NaN"), "Infinity and NaN are words here"))
+    store.write(lease, Change(environments=(harmless,)))
+    assert store.load().environments["one"].problem == harmless.problem
 
 
 def test_an_activation_of_an_earlier_version_is_read(store: Store, lease: Lease) -> None:
@@ -82,8 +82,8 @@ def test_an_activation_of_an_earlier_version_is_read(store: Store, lease: Lease)
             update(schema.instances).values(document=func.replace(document, files, pairs))
         )
         assert pairs in connection.execute(select(document)).scalar_one()
-    found = store.load().instances["a"]
-    assert (found.activation, found.last) == (written.activation, written.last)
+    loaded = store.load().instances["a"]
+    assert (loaded.activation, loaded.last) == (written.activation, written.last)
 
 
 def test_a_row_that_cannot_be_read_stops_no_other(
@@ -103,14 +103,14 @@ def test_a_row_that_cannot_be_read_stops_no_other(
             )
 
     put('"timeout":300.0', '"timeout":null')
-    for found in (store.load(), reader.load(whole=True), Reader(store).load()):
-        assert found.environments.keys() == {"two"}
-        assert found.unreadable == {"environment/one"}
+    for records in (store.load(), reader.load(whole=True), Reader(store).load()):
+        assert records.environments.keys() == {"two"}
+        assert records.unreadable == {"environment/one"}
     assert "the row one of environments cannot be read" in caplog.text
     put('"timeout":null', '"timeout":300.0')
-    for found in (store.load(), reader.load(whole=True)):
-        assert found.environments.keys() == {"one", "two"}
-        assert found.unreadable == frozenset()
+    for records in (store.load(), reader.load(whole=True)):
+        assert records.environments.keys() == {"one", "two"}
+        assert records.unreadable == frozenset()
     put('"timeout":300.0', '"timeout":null')
     assert reader.load(whole=True).unreadable
     store.write(lease, Change(drop_environments=("one",)))

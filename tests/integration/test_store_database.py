@@ -46,14 +46,24 @@ def test_a_database_that_is_not_there_says_so() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["history"], ["history", "x"], ["logs", "x"], ["runtimes"], ["retry", "x"],
-     ["gc", "--dry-run"]],
+    [
+        ["status"],
+        ["history"],
+        ["history", "x"],
+        ["logs", "x"],
+        ["runtimes"],
+        ["retry", "x"],
+        ["gc", "--dry-run"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_before_the_tables_are_made_commands_say_so(
-    command: list[str], database_url: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], tmp_path: Path,
-) -> None:  # fmt: skip
+    command: list[str],
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
     """If the daemon is just starting for the first time, the message says so."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDCREW_DATABASE", database_url)

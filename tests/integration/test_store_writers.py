@@ -65,9 +65,9 @@ def test_only_one_of_many_gets_the_lease(store: Store, database_url: str) -> Non
 
     def race(number: int) -> None:
         own = Store(database_url)
-        found = own.acquire(f"racer{number}", 60.0)
-        if found is not None:
-            won.append(found)
+        lease = own.acquire(f"racer{number}", 60.0)
+        if lease is not None:
+            won.append(lease)
         own.close()
 
     threads = [threading.Thread(target=race, args=(n,)) for n in range(6)]
@@ -136,8 +136,8 @@ def test_a_leader_that_freezes_inside_a_transaction_is_succeeded(postgresql_url:
     def succeed() -> Lease:
         while True:
             with suppress(Retryable):  # it no longer waits for the lock
-                if (found := two.acquire("two", 60.0)) is not None:
-                    return found
+                if (lease := two.acquire("two", 60.0)) is not None:
+                    return lease
             time.sleep(0.1)
 
     with ThreadPoolExecutor(2) as pool:

@@ -96,11 +96,11 @@ def test_the_doctor_says_so_before_the_first_build(rig: Rig, tmp_path: Path) -> 
         local=LocalSettings(allow=(sys.executable,)),
     )
     with component(tmp_path) as pid:
-        (found,) = look_local(settings, rig.instance)
-    assert (found.level, found.reason) == (Level.WRONG, Reason.LOADER_MISSING)
+        (finding,) = look_local(settings, rig.instance)
+    assert (finding.level, finding.reason) == (Level.WRONG, Reason.LOADER_MISSING)
     loader = tmp_path / "share" / "instances" / "red-dev" / "loader"
-    assert f"scheduler (pid {pid})" in found.message
-    assert f"PYTHONPATH={loader}" in found.message
+    assert f"scheduler (pid {pid})" in finding.message
+    assert f"PYTHONPATH={loader}" in finding.message
     with component(tmp_path, loader=loader):
-        (found,) = look_local(settings, rig.instance)
-    assert found.level is Level.OK
+        (finding,) = look_local(settings, rig.instance)
+    assert finding.level is Level.OK

@@ -90,8 +90,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         with (root / "log").open("w") as log:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "reconciler.cli", "run"],
-                env=site.environment(), stdout=log, stderr=log,
-            )  # fmt: skip
+                env=site.environment(),
+                stdout=log,
+                stderr=log,
+            )
             try:
                 live = Live(site, airflow)
                 live.wait_until_active()

@@ -38,8 +38,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     programs = assets()
     if programs is None:
         pytest.skip(MISSING)
-    with laboratory(tmp_path_factory.mktemp("lab"), programs) as found:
-        yield found
+    with laboratory(tmp_path_factory.mktemp("lab"), programs) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -32,24 +32,42 @@ def listed(items: Json) -> Json:
 
 
 RULE = record(
-    ("expr",), alert=TEXT, record=TEXT, expr=NUMBER_OR_TEXT, labels=TEXTS, annotations=TEXTS,
-    keep_firing_for=DURATION, **{"for": DURATION},
-)  # fmt: skip
+    ("expr",),
+    alert=TEXT,
+    record=TEXT,
+    expr=NUMBER_OR_TEXT,
+    labels=TEXTS,
+    annotations=TEXTS,
+    keep_firing_for=DURATION,
+    **{"for": DURATION},
+)
 RULE_GROUP = record(
-    ("name",), name={"type": "string", "minLength": 1}, interval=DURATION, labels=TEXTS,
-    limit={"type": "integer"}, query_offset=DURATION, rules=listed(RULE),
-)  # fmt: skip
+    ("name",),
+    name={"type": "string", "minLength": 1},
+    interval=DURATION,
+    labels=TEXTS,
+    limit={"type": "integer"},
+    query_offset=DURATION,
+    rules=listed(RULE),
+)
 ENDPOINT = record(
-    port=TEXT, path=TEXT, interval=DURATION, scrapeTimeout=DURATION,
-    scheme={"type": "string", "enum": ["http", "https"]}, honorLabels={"type": "boolean"},
-)  # fmt: skip
+    port=TEXT,
+    path=TEXT,
+    interval=DURATION,
+    scrapeTimeout=DURATION,
+    scheme={"type": "string", "enum": ["http", "https"]},
+    honorLabels={"type": "boolean"},
+)
 SPECS = {
     ("ServiceMonitor", "servicemonitors"): record(
-        ("selector", "endpoints"), jobLabel=TEXT, endpoints=listed(ENDPOINT),
-        selector=record(matchLabels=TEXTS), namespaceSelector=record(matchNames=listed(TEXT)),
+        ("selector", "endpoints"),
+        jobLabel=TEXT,
+        endpoints=listed(ENDPOINT),
+        selector=record(matchLabels=TEXTS),
+        namespaceSelector=record(matchNames=listed(TEXT)),
     ),
     ("PrometheusRule", "prometheusrules"): record(groups=listed(RULE_GROUP)),
-}  # fmt: skip
+}
 
 
 def install(lab: Lab) -> None:
@@ -57,17 +75,23 @@ def install(lab: Lab) -> None:
     for (kind, plural), spec in SPECS.items():
         name = f"{plural}.{GROUP}"
         document = {
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
             "metadata": {"name": name},
             "spec": {
-                "group": GROUP, "scope": "Namespaced",
+                "group": GROUP,
+                "scope": "Namespaced",
                 "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
-                "versions": [{
-                    "name": "v1", "served": True, "storage": True,
-                    "schema": {"openAPIV3Schema": record(("spec",), spec=spec)},
-                }],
+                "versions": [
+                    {
+                        "name": "v1",
+                        "served": True,
+                        "storage": True,
+                        "schema": {"openAPIV3Schema": record(("spec",), spec=spec)},
+                    }
+                ],
             },
-        }  # fmt: skip
+        }
         query = "?fieldManager=lab&force=true"
         lab.api.call("PATCH", f"{PATH}/{name}{query}", document, "application/apply-patch+yaml")
 

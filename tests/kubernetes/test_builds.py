@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from reconciler.builder.executor.bubblewrap import LINE_LIMIT
-from reconciler.builder.executor.kubernetes.executor import JobWorkshop
+from reconciler.builder.executor.kubernetes.executor import JobExecutor
 from reconciler.core.definitions import SourcePackage
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
@@ -156,8 +156,8 @@ def test_a_pod_that_cannot_start_says_why(lab: Lab, tmp_path: Path, behaviour: B
         lab.kubelet.behave = lambda pod: None
     assert time.monotonic() - begun < 60
     assert caught.value.reason == Reason.JOB_NOT_STARTED
-    words = {"imagepull": "ImagePullBackOff", "configerror": "CreateContainerConfigError"}
-    assert words[behaviour.mode] in caught.value.message
+    expected = {"imagepull": "ImagePullBackOff", "configerror": "CreateContainerConfigError"}
+    assert expected[behaviour.mode] in caught.value.message
 
 
 @pytest.mark.parametrize("refusal", ["quota", "policy"])
@@ -179,8 +179,9 @@ def test_a_pod_that_is_refused_says_why(lab: Lab, tmp_path: Path, refusal: str) 
             if refusal == "quota":
                 wait_for(
                     lambda: lab.api.get(asked["kind"], self.namespace, "one").get("status"),  # type: ignore[union-attr]
-                    20, "the quota to be counted",
-                )  # fmt: skip
+                    20,
+                    "the quota to be counted",
+                )
             return super().inspect()
 
     begun = time.monotonic()
@@ -188,16 +189,16 @@ def test_a_pod_that_is_refused_says_why(lab: Lab, tmp_path: Path, refusal: str) 
         pass
     assert time.monotonic() - begun < 60
     assert caught.value.reason == Reason.JOB_NOT_STARTED
-    words = {"quota": "exceeded quota", "policy": "maximum memory usage"}
-    assert words[refusal] in caught.value.message
+    expected = {"quota": "exceeded quota", "policy": "maximum memory usage"}
+    assert expected[refusal] in caught.value.message
 
 
 def test_one_job_answers_all_that_ask_for_an_image(bench: JobBench) -> None:
     """Ten instances with the same image get the inventory from a single Job."""
     shutil.rmtree(bench.images.cache / "inventories")
     with _counting(bench) as counted, ThreadPoolExecutor(10) as pool:
-        found = list(pool.map(lambda _: bench.images.inspect(bench.image, "red"), range(10)))
-    assert found == [bench.runtime] * 10
+        inventories = list(pool.map(lambda _: bench.images.inspect(bench.image, "red"), range(10)))
+    assert inventories == [bench.runtime] * 10
     assert len(counted.names) == 1
 
 
@@ -228,9 +229,9 @@ def test_an_image_of_a_thousand_distributions_that_warns_is_inspected(
 def test_an_inventory_of_an_earlier_version_is_asked_for_anew(bench: JobBench) -> None:
     """One without a listing cannot tell this base from others: it is not kept for ever."""
     (kept,) = (bench.images.cache / "inventories").glob("*.json")
-    found = json.loads(kept.read_text())
-    assert found.pop("listing")
-    kept.write_text(json.dumps(found))
+    inventory = json.loads(kept.read_text())
+    assert inventory.pop("listing")
+    kept.write_text(json.dumps(inventory))
     assert bench.images.inspect(bench.image, "red").listing
     assert json.loads(kept.read_text())["listing"]
 
@@ -255,9 +256,9 @@ def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> 
     with JobBench(lab, tmp_path, idle=6) as bench:
         slow = "import time; time.sleep(15)\n"
         own, job = bench.package("acme-own", {"acme_own.py": ""}, preamble=slow), bench.job()
-        workshop = JobWorkshop(bench.sessions, bench.image)
-        folder = workshop.scratch(job, harmless=True)
-        workshop.run(job, ["true"], work=folder, timeout=20, harmless=True)
+        executor = JobExecutor(bench.sessions, bench.image)
+        folder = executor.scratch(job, harmless=True)
+        executor.run(job, ["true"], work=folder, timeout=20, harmless=True)
         bench.build(bench.recipe(own), job)
         assert folder.is_dir()
         bench.builder.leave(job)

@@ -157,9 +157,13 @@ GRANTED = {
 }
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 OTHERS = (
-    ("", "secrets", ""), ("", "configmaps", ""), ("", "pods", "exec"), ("", "serviceaccounts", ""),
-    ("apps", "replicasets", ""), ("rbac.authorization.k8s.io", "roles", ""),
-)  # fmt: skip
+    ("", "secrets", ""),
+    ("", "configmaps", ""),
+    ("", "pods", "exec"),
+    ("", "serviceaccounts", ""),
+    ("apps", "replicasets", ""),
+    ("rbac.authorization.k8s.io", "roles", ""),
+)
 
 
 def test_the_service_account_may_do_just_that(lab: Lab) -> None:
@@ -172,10 +176,12 @@ def test_the_service_account_may_do_just_that(lab: Lab) -> None:
     lab.apply(d for d in documents if d["kind"] in ("ServiceAccount", "Role", "RoleBinding"))
     account = lab.plane.client(token=lab.plane.token_for(home, "groundcrew"))
     for namespace, granted in (
-        (airflow, GRANTED["airflow"] | GRANTED["dags"]), (builds, GRANTED["builds"]),
-        (home, {}), (other, {}),
+        (airflow, GRANTED["airflow"] | GRANTED["dags"]),
+        (builds, GRANTED["builds"]),
+        (home, {}),
+        (other, {}),
         ("", {}),
-    ):  # fmt: skip
+    ):
         for resource in {*OTHERS, *GRANTED["airflow"], *GRANTED["builds"]}:
             allowed = {v for v in VERBS if may(account, namespace, v, *resource)}
             assert allowed == granted.get(resource, set()), (namespace, resource)
@@ -184,13 +190,17 @@ def test_the_service_account_may_do_just_that(lab: Lab) -> None:
 def may(api: Api, namespace: str, verb: str, group: str, resource: str, sub: str) -> bool:
     """Return True if the server permits the action for this user."""
     attributes = {
-        "namespace": namespace, "verb": verb, "group": group, "resource": resource,
+        "namespace": namespace,
+        "verb": verb,
+        "group": group,
+        "resource": resource,
         "subresource": sub,
-    }  # fmt: skip
+    }
     body = {
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes},
-    }  # fmt: skip
+    }
     answer = api.call("POST", path_of("selfsubjectaccessreviews"), body)
     return bool(answer["status"]["allowed"])
 
@@ -210,18 +220,20 @@ def airflow(lab: Lab) -> Iterator[str]:
 def test_a_release_runs_with_the_printed_values(lab: Lab, airflow: str, executor: str) -> None:
     """In the shape of the official chart: all components run, and pods of tasks would."""
     values = chart_values(Settings(), "analytics-prod")
-    found = Release(
-        executor=executor, volumes=tuple(values["volumes"]),
-        mounts=tuple(values["volumeMounts"]), env=tuple(values["env"]),
-    )  # fmt: skip
+    airflow_release = Release(
+        executor=executor,
+        volumes=tuple(values["volumes"]),
+        mounts=tuple(values["volumeMounts"]),
+        env=tuple(values["env"]),
+    )
     documents = list(render(merged(example("small"), {"airflowNamespaces": [airflow]})))
     claim = one(documents, "PersistentVolumeClaim", "groundcrew-share", airflow)
     volume = one(documents, "PersistentVolume", claim["spec"]["volumeName"])
     lab.apply([volume, claim])
-    lab.apply(found.manifests(airflow))
-    for component, kind in found.components.items():
-        lab.rolled_out(f"{kind.lower()}s", airflow, f"{found.name}-{component}")
-    task = found.task_pod(airflow, "task", {})
+    lab.apply(airflow_release.manifests(airflow))
+    for component, kind in airflow_release.components.items():
+        lab.rolled_out(f"{kind.lower()}s", airflow, f"{airflow_release.name}-{component}")
+    task = airflow_release.task_pod(airflow, "task", {})
     try_pod(lab, airflow, task["spec"])
     mounts = {m["name"]: m for m in task["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["groundcrew"]["readOnly"]

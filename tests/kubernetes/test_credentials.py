@@ -63,9 +63,12 @@ def test_a_kubeconfig_is_read_again_when_its_token_is_refused(lab: Lab, tmp_path
     clusters = Clusters(KubernetesSettings.model_validate({"kubeconfig": path}))
     try:
         works_after(
-            lab, space, token, clusters.of("lab"),
+            lab,
+            space,
+            token,
+            clusters.of("lab"),
             lambda fresh: lab.plane.kubeconfig(path, token=fresh),
-        )  # fmt: skip
+        )
     finally:
         clusters.close()
 
@@ -76,15 +79,15 @@ def test_a_daemon_in_a_pod_uses_the_pods_account(
     """Address, certificate and token are those of a pod; a replaced token is read again."""
     space = lab.namespace("credentials")
     token = lab.account(space, "daemon", {space: RULES})
-    place = tmp_path / "token"
-    place.write_text(token)
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(place))
+    token_file = tmp_path / "token"
+    token_file.write_text(token)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token_file))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(lab.plane.certificate))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(lab.plane.port))
     clusters = Clusters(KubernetesSettings())
     try:
-        works_after(lab, space, token, clusters.of(None), place.write_text)
+        works_after(lab, space, token, clusters.of(None), token_file.write_text)
     finally:
         clusters.close()
     user = f"system:serviceaccount:{space}:daemon"

@@ -59,8 +59,8 @@ def test_the_charts_account_has_all_rights_and_no_more_is_asked(lab: Lab, tmp_pa
     with standing(lab, tmp_path) as stand:
         cluster = stand.clusters.of("lab")
         for rules, setting in ((AIRFLOW, "airflowNamespaces"), (BUILDS, "builds.namespace")):
-            found = list(look_rights(cluster, stand.space, rules, setting))
-            assert reasons(found) == [("ok", "Good")]
+            findings = list(look_rights(cluster, stand.space, rules, setting))
+            assert reasons(findings) == [("ok", "Good")]
         assert reasons(list(look_dag_rights(cluster, stand.space))) == [("ok", "Good")]
         other = lab.namespace("other")
         (found_there,) = look_rights(cluster, other, AIRFLOW, "airflowNamespaces")
@@ -79,16 +79,19 @@ def test_one_verb_that_is_missing_is_named(lab: Lab, tmp_path: Path) -> None:
     """The Role lacks `patch deployments`, which a restart needs."""
     home, space = lab.namespace("home"), lab.namespace("airflow")
     rules = [
-        {"apiGroups": [group], "resources": ["/".join(p for p in (kind, sub) if p)],
-         "verbs": [v for v in verbs if (kind, v) != ("deployments", "patch")]}
+        {
+            "apiGroups": [group],
+            "resources": ["/".join(p for p in (kind, sub) if p)],
+            "verbs": [v for v in verbs if (kind, v) != ("deployments", "patch")],
+        }
         for (group, kind, sub), verbs in AIRFLOW.items()
-    ]  # fmt: skip
+    ]
     token = lab.account(home, "poor", {space: rules})
     with standing(lab, tmp_path) as stand:
         stand.root.joinpath("kubeconfig").unlink()
         lab.plane.kubeconfig(stand.root / "kubeconfig", token=token)
-        found = list(look_rights(stand.clusters.of("lab"), space, AIRFLOW, "airflowNamespaces"))
-    assert [f.message for f in found] == ["the daemon may not: patch deployments.apps"]
+        findings = list(look_rights(stand.clusters.of("lab"), space, AIRFLOW, "airflowNamespaces"))
+    assert [f.message for f in findings] == ["the daemon may not: patch deployments.apps"]
     lab.drop(home, space)
 
 
@@ -97,38 +100,42 @@ def test_a_release_that_is_missing_or_not_connected(lab: Lab, tmp_path: Path) ->
     with standing(lab, tmp_path) as stand:
         cluster, settings = stand.clusters.of("lab"), settings_of(stand)
         stand.install(connected=False)
-        found = list(look_release(cluster, settings, stand.instance))
-        assert reasons(found) == [("warning", "ShareNotMounted"), ("warning", "LoaderNotSet")]
-        assert "scheduler" in found[0].message
-        assert "groundcrew airflow-values red-dev" in found[0].mend
+        findings = list(look_release(cluster, settings, stand.instance))
+        assert reasons(findings) == [("warning", "ShareNotMounted"), ("warning", "LoaderNotSet")]
+        assert "scheduler" in findings[0].message
+        assert "groundcrew airflow-values red-dev" in findings[0].mend
         elsewhere = Instance(
-            "red-dev", "red", Place("instances/red-dev.yaml", 1), Api("http://a"),
+            "red-dev",
+            "red",
+            Place("instances/red-dev.yaml", 1),
+            Api("http://a"),
             kubernetes=KubernetesTarget(stand.space, "airflwo", "lab"),
-        )  # fmt: skip
-        found = list(look_release(cluster, settings, elsewhere))
-        assert reasons(found) == [("wrong", "ReleaseMissing")]
-        assert f"there are {stand.release.name}" in found[0].message
+        )
+        findings = list(look_release(cluster, settings, elsewhere))
+        assert reasons(findings) == [("wrong", "ReleaseMissing")]
+        assert f"there are {stand.release.name}" in findings[0].message
         mounted = Release(
-            groomers=False, persistence=False,
+            groomers=False,
+            persistence=False,
             volumes=({"name": "groundcrew", "emptyDir": {}},),
             mounts=({"name": "groundcrew", "mountPath": str(settings.share)},),
-        )  # fmt: skip
+        )
         stand.install(mounted, connected=False)
-        found = list(look_release(cluster, settings, stand.instance))
-        assert reasons(found) == [("warning", "LoaderNotSet")]
+        findings = list(look_release(cluster, settings, stand.instance))
+        assert reasons(findings) == [("warning", "LoaderNotSet")]
         path = {"name": "PYTHONPATH", "value": "/elsewhere/instances/red-dev/loader"}
         stand.install(replace(mounted, env=(path,)))
-        found = list(look_release(cluster, settings, stand.instance))
-        assert reasons(found) == [("warning", "LoaderNotSet")]
+        findings = list(look_release(cluster, settings, stand.instance))
+        assert reasons(findings) == [("warning", "LoaderNotSet")]
 
 
 def rights(stand: Stand) -> list[tuple[str, str]]:
     """Return the messages on rights in the stand's namespace, from a separate connection."""
     clusters = Clusters(settings_of(stand).kubernetes)
     look = partial(look_rights, clusters.of("lab"), stand.space, AIRFLOW, "airflowNamespaces")
-    found = examine([Task(Check.KUBERNETES, "lab", look)])
+    findings = examine([Task(Check.KUBERNETES, "lab", look)])
     clusters.close()
-    return reasons(found)
+    return reasons(findings)
 
 
 def test_a_cluster_that_is_away_or_refuses(lab: Lab, tmp_path: Path) -> None:
@@ -145,15 +152,17 @@ def test_a_cluster_that_is_away_or_refuses(lab: Lab, tmp_path: Path) -> None:
 
 def test_every_namespace_is_looked_at_once() -> None:
     """Two instances in one namespace, one in another cluster, and the builds of each."""
-    place = Place("i.yaml", 1)
+    location = Place("i.yaml", 1)
     instances = [
-        Instance(n, "red", place, Api("http://a"), kubernetes=KubernetesTarget(s, n, c))
+        Instance(n, "red", location, Api("http://a"), kubernetes=KubernetesTarget(s, n, c))
         for n, s, c in (("a", "one", None), ("b", "one", None), ("c", "two", "far"))
     ]
     assert spaces(Settings(), instances) == [
-        (None, "groundcrew-builds", True), (None, "one", False),
-        ("far", "groundcrew-builds", True), ("far", "two", False),
-    ]  # fmt: skip
+        (None, "groundcrew-builds", True),
+        (None, "one", False),
+        ("far", "groundcrew-builds", True),
+        ("far", "two", False),
+    ]
     assert spaces(Settings(), []) == []
 
 
@@ -169,8 +178,8 @@ def test_a_whole_site_is_sound(lab: Lab, tmp_path: Path, monkeypatch: pytest.Mon
         site.commit()
         site.grant()
         monkeypatch.setenv("GROUNDCREW_CONFIG", str(site.settings()))
-        found = diagnose(Settings())
-    assert {f.level for f in found} <= {Level.OK, Level.OFF}, found
+        findings = diagnose(Settings())
+    assert {f.level for f in findings} <= {Level.OK, Level.OFF}, findings
     space = site.places["red-dev"].namespace
-    looked = {f.object for f in found if f.check is Check.KUBERNETES}
+    looked = {f.object for f in findings if f.check is Check.KUBERNETES}
     assert looked == {f"lab/{space}", f"lab/{site.builds}", "instance/red-dev"}

@@ -40,14 +40,23 @@ def test_a_restart_replaces_every_pod_and_servers_come_last(stand: Stand) -> Non
     after = stand.lab.pods(stand.space)
     kept = {_component(p) for p in after if p["metadata"]["uid"] in before}
     assert kept == {"statsd", "redis", "worker"}  # the worker is the task's pod
-    assert [p["metadata"]["name"] for p in after if p["metadata"]["uid"] in before
-            and _component(p) == "worker"] == ["task-one"]  # fmt: skip
-    made = {_component(p): p["metadata"]["creationTimestamp"] for p in after
-            if p["metadata"]["uid"] not in before}  # fmt: skip
+    assert [
+        p["metadata"]["name"]
+        for p in after
+        if p["metadata"]["uid"] in before and _component(p) == "worker"
+    ] == ["task-one"]
+    made = {
+        _component(p): p["metadata"]["creationTimestamp"]
+        for p in after
+        if p["metadata"]["uid"] not in before
+    }
     assert set(made) == set(stand.release.components)
     assert all(made["api-server"] >= made[c] for c in made)
-    stamps = {p["metadata"]["annotations"].get(RESTARTED_AT) for p in after
-              if p["metadata"]["uid"] not in before}  # fmt: skip
+    stamps = {
+        p["metadata"]["annotations"].get(RESTARTED_AT)
+        for p in after
+        if p["metadata"]["uid"] not in before
+    }
     assert len(stamps) == 1
 
 
@@ -67,11 +76,14 @@ def test_a_restart_done_again_changes_nothing(stand: Stand) -> None:
     [
         ({"mode": "imagepull"}, "ImagePull", "ImagePullBackOff"),
         ({"mode": "configerror"}, "ContainerConfig", "secret not found"),
-        ({"mode": "crashloop", "log": "ValueError: no such plugin\n"}, "CrashLoop",
-         "ValueError: no such plugin"),
+        (
+            {"mode": "crashloop", "log": "ValueError: no such plugin\n"},
+            "CrashLoop",
+            "ValueError: no such plugin",
+        ),
     ],
     ids=["image", "config", "crash"],
-)  # fmt: skip
+)
 def test_a_pod_that_will_not_run_fails_the_restart_early(
     stand: Stand, asked: dict[str, str], reason: str, words: str
 ) -> None:
@@ -79,12 +91,12 @@ def test_a_pod_that_will_not_run_fails_the_restart_early(
     stand.install()
     stand.up()
     stand.change("scheduler", asked)
-    found = stand.perform(stand.activation(), 15)
-    assert found.verdict is Verdict.FAILED
-    assert found.problem is not None
-    assert found.problem.reason == reason
-    assert words in found.problem.message
-    assert "scheduler" in found.problem.message
+    outcome = stand.perform(stand.activation(), 15)
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.problem is not None
+    assert outcome.problem.reason == reason
+    assert words in outcome.problem.message
+    assert "scheduler" in outcome.problem.message
 
 
 def test_a_crash_looping_pod_of_a_statefulset_is_healed_on_the_way_back(stand: Stand) -> None:
@@ -122,10 +134,10 @@ def test_pods_that_no_node_takes_are_waited_for_a_while(stand: Stand) -> None:
     stand.up()
     container = {"name": "scheduler", "resources": {"requests": {"cpu": "1000"}}}
     stand.change("scheduler", {}, template={"spec": {"containers": [container]}})
-    found = stand.perform(stand.activation(), 25)
-    assert found.problem is not None
-    assert found.problem.reason == Reason.UNSCHEDULABLE
-    assert "Insufficient cpu" in found.problem.message
+    outcome = stand.perform(stand.activation(), 25)
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.UNSCHEDULABLE
+    assert "Insufficient cpu" in outcome.problem.message
 
 
 def test_a_container_beside_airflow_that_crashes_is_not_the_builds_fault(stand: Stand) -> None:
@@ -137,12 +149,12 @@ def test_a_container_beside_airflow_that_crashes_is_not_the_builds_fault(stand: 
     cluster = stand.clusters.of("lab")
     cluster.limits = cluster.limits.model_copy(update={"schedule_timeout": 8.0})
     activation = stand.activation()
-    found = stand.perform(activation, 25)
-    assert found.problem is not None
-    assert found.problem.reason == Reason.SIDECAR_CRASH_LOOP
-    assert found.problem.reason.policy.blameless
-    assert "git-sync-init" in found.problem.message
-    assert "no route to git" in found.problem.message
+    outcome = stand.perform(activation, 25)
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.SIDECAR_CRASH_LOOP
+    assert outcome.problem.reason.policy.blameless
+    assert "git-sync-init" in outcome.problem.message
+    assert "no route to git" in outcome.problem.message
     assert time.time() - activation.step_since > 3, "it is waited for"
 
 
@@ -154,14 +166,20 @@ def test_a_quota_is_told(stand: Stand) -> None:
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": str(pods)}}}
     stand.lab.api.create("resourcequotas", stand.space, quota)
     wait_for(
-        lambda: (stand.lab.api.get("resourcequotas", stand.space, "q") or {})
-        .get("status", {}).get("used", {}).get("pods") == str(pods),
-        20, "the quota to count",
-    )  # fmt: skip
-    found = stand.perform(stand.activation(), 25)
-    assert found.problem is not None
-    assert found.problem.reason == Reason.QUOTA_EXCEEDED
-    assert "exceeded quota: q" in found.problem.message
+        lambda: (
+            (stand.lab.api.get("resourcequotas", stand.space, "q") or {})
+            .get("status", {})
+            .get("used", {})
+            .get("pods")
+            == str(pods)
+        ),
+        20,
+        "the quota to count",
+    )
+    outcome = stand.perform(stand.activation(), 25)
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.QUOTA_EXCEEDED
+    assert "exceeded quota: q" in outcome.problem.message
 
 
 def test_a_progress_deadline_is_told(stand: Stand) -> None:
@@ -169,10 +187,10 @@ def test_a_progress_deadline_is_told(stand: Stand) -> None:
     stand.install()
     stand.up()
     stand.change("triggerer", {"mode": "notready"}, progressDeadlineSeconds=2)
-    found = stand.perform(stand.activation(), 25)
-    assert found.problem is not None
-    assert found.problem.reason == Reason.PROGRESS_DEADLINE
-    assert "airflow-triggerer" in found.problem.message
+    outcome = stand.perform(stand.activation(), 25)
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.PROGRESS_DEADLINE
+    assert "airflow-triggerer" in outcome.problem.message
 
 
 def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand) -> None:
@@ -185,11 +203,11 @@ def test_a_rollout_that_never_ends_is_told_with_the_newest_warning(stand: Stand)
         for one in stand.lab.api.list(kind, stand.space):
             body = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
             stand.lab.api.patch(kind, stand.space, one["metadata"]["name"], body)
-    found = stand.perform(stand.activation(), 30)
-    assert found.verdict is Verdict.FAILED
-    assert found.problem is not None
-    assert found.problem.reason == Reason.ROLLOUT_TIMEOUT
-    assert "triggerer" in found.problem.message
+    outcome = stand.perform(stand.activation(), 30)
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.ROLLOUT_TIMEOUT
+    assert "triggerer" in outcome.problem.message
 
 
 @pytest.mark.parametrize(("version", "drained"), [("10.17.1", True), ("10.18.0", False)])
@@ -208,8 +226,8 @@ def test_tasks_in_pods_are_waited_for_where_a_new_scheduler_cannot_adopt_them(
     assert stand.perform(activation).verdict is Verdict.OK
     assert set(airflow.pools.values()) == ({0} if drained else set(pools.values()))
     activation = replace(activation, step=Step.DRAIN)
-    found = stand.driver.perform(Step.DRAIN, stand.instance, activation, time.time())
-    assert found.verdict is (Verdict.NOT_YET if drained else Verdict.OK)
+    outcome = stand.driver.perform(Step.DRAIN, stand.instance, activation, time.time())
+    assert outcome.verdict is (Verdict.NOT_YET if drained else Verdict.OK)
     airflow.busy = 0
     assert stand.perform(activation).verdict is Verdict.OK
 
@@ -226,14 +244,23 @@ def test_what_cannot_be_restarted_is_refused_before_anything_changes(
     assert caught.value.reason == Reason.NOT_RESTARTABLE
     assert "OnDelete" in caught.value.message
 
-    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
-             {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets"],
-              "verbs": ["list", "watch"]}]  # fmt: skip
+    rules = [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["apps"],
+            "resources": ["deployments", "statefulsets"],
+            "verbs": ["list", "watch"],
+        },
+    ]
     token = lab.account(stand.space, "small", {stand.space: rules})
-    small = Clusters(KubernetesSettings.model_validate({
-        "kubeconfig": lab.plane.kubeconfig(stand.root / "small", token=token),
-        "clusters": {"lab": {}},
-    }))  # fmt: skip
+    small = Clusters(
+        KubernetesSettings.model_validate(
+            {
+                "kubeconfig": lab.plane.kubeconfig(stand.root / "small", token=token),
+                "clusters": {"lab": {}},
+            }
+        )
+    )
     driver = KubernetesDriver(small, stand.root / "secrets")
     body = {"spec": {"updateStrategy": {"type": "RollingUpdate"}}}
     lab.api.patch("statefulsets", stand.space, "airflow-worker", body)
@@ -311,13 +338,13 @@ def test_the_oldest_process_is_the_oldest_pod_even_a_tasks(stand: Stand) -> None
     stand.driver.fingerprint(stand.instance)  # starts the watch
     now = time.time()
     wait_for(lambda: stand.driver.oldest_process(stand.instance, now), 10, "the mirror")
-    found = stand.lab.api.get("pods", stand.space, "task-one")
-    assert found is not None
+    pod = stand.lab.api.get("pods", stand.space, "task-one")
+    assert pod is not None
     oldest = stand.driver.oldest_process(stand.instance, now)
     assert oldest is not None
     assert (
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(oldest))
-        == (found["metadata"]["creationTimestamp"])
+        == (pod["metadata"]["creationTimestamp"])
     )
     stand.lab.api.delete("pods", stand.space, "task-one", {"gracePeriodSeconds": 0})
     wait_for(

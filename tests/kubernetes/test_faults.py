@@ -24,8 +24,11 @@ from tests.harness.laboratory import Lab
 from tests.harness.release_driver import Stand, rights, standing
 
 FAULTS: dict[str, tuple[int | str, ...]] = {
-    "refused": (409, 429, 500, 401), "hang": ("hang",), "cut": ("cut",), "lost": ("lost",),
-}  # fmt: skip
+    "refused": (409, 429, 500, 401),
+    "hang": ("hang",),
+    "cut": ("cut",),
+    "lost": ("lost",),
+}
 PATIENCE = 300.0  # seconds; reaching it is an error, however slow the machine is
 
 
@@ -46,10 +49,14 @@ def stand(lab: Lab, tmp_path: Path, proxy: FaultProxy) -> Iterator[Stand]:
     """Yield a stand whose driver uses the proxy."""
     with standing(lab, tmp_path) as stand:
         user, token = rights(lab, [stand.space], stand.space)
-        settings = KubernetesSettings.model_validate({
-            "kubeconfig": lab.plane.kubeconfig(tmp_path / "proxied", token=token, url=proxy.url),
-            "clusters": {"lab": {"request_timeout": 2}},
-        })  # fmt: skip
+        settings = KubernetesSettings.model_validate(
+            {
+                "kubeconfig": lab.plane.kubeconfig(
+                    tmp_path / "proxied", token=token, url=proxy.url
+                ),
+                "clusters": {"lab": {"request_timeout": 2}},
+            }
+        )
         stand.clusters, stand.user = Clusters(settings), user
         stand.driver = KubernetesDriver(stand.clusters, tmp_path / "secrets")
         stand.instance = replace(stand.instance, probe_timeout=PATIENCE)
@@ -75,11 +82,11 @@ def restart(stand: Stand, activation: Activation) -> None:
     """Perform the restart until it is done."""
     end = time.monotonic() + PATIENCE
     while True:
-        found = perform(stand, activation)
-        assert found.verdict is not Verdict.FAILED, found.problem
-        if found.verdict is Verdict.OK:
+        outcome = perform(stand, activation)
+        assert outcome.verdict is not Verdict.FAILED, outcome.problem
+        if outcome.verdict is Verdict.OK:
             return
-        assert time.monotonic() < end, found.problem
+        assert time.monotonic() < end, outcome.problem
 
 
 def generations(stand: Stand) -> dict[str, int]:

@@ -46,8 +46,9 @@ def test_from_commit_to_active_and_back(site: KubeSite) -> None:
             site.active(name, "1.0", seconds=180)
         everything = {"scheduler": "1.0", "triggerer": "1.0"}
         for name, more in (
-            ("red-dev", ("webserver", "worker")), ("blue-dev", ("api-server", "dag-processor")),
-        ):  # fmt: skip
+            ("red-dev", ("webserver", "worker")),
+            ("blue-dev", ("api-server", "dag-processor")),
+        ):
             wanted = everything | dict.fromkeys(more, "1.0")
             wait_for(lambda n=name, w=wanted: site.loaded(n) == w, 60, "all to say it")  # type: ignore[misc]
         paused = {name for name, slots in red.airflow.state.patched if slots == 0}
@@ -58,11 +59,11 @@ def test_from_commit_to_active_and_back(site: KubeSite) -> None:
         starts = len(blue.airflow.state.loaded)
         site.environment("red", "red-dev", version="2.0", text=BAD_LIVE)
         site.commit("breaks")
-        found = site.until("red-dev", lambda r: r.quarantines and r.activation is None, "back")
-        assert found.last is not None
-        assert found.last.problem is not None
-        assert found.last.problem.reason == Reason.CRASH_LOOP
-        assert "acme does not start" in found.last.problem.message
+        record = site.until("red-dev", lambda r: r.quarantines and r.activation is None, "back")
+        assert record.last is not None
+        assert record.last.problem is not None
+        assert record.last.problem.reason == Reason.CRASH_LOOP
+        assert "acme does not start" in record.last.problem.message
         site.active("red-dev", "1.0")
         assert set(site.loaded("red-dev").values()) == {"1.0"}
         assert red.airflow.state.pools["default_pool"] == 128
@@ -74,30 +75,30 @@ def test_from_commit_to_active_and_back(site: KubeSite) -> None:
 
 def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
     """The watch sees it; the pointer then has builds for both, and misfits are reported."""
-    place = site.instance("blue-dev", "blue", Release(version="3.1.0"))
+    instance = site.instance("blue-dev", "blue", Release(version="3.1.0"))
     site.environment("blue", "blue-dev", version="1.0")
     site.commit()
     with site.daemon():
         before = site.active("blue-dev", "1.0", seconds=120)
-        upgrade(site, place, "example.test/blue-dev:same", site.root / "base")
+        upgrade(site, instance, "example.test/blue-dev:same", site.root / "base")
         same = site.until("blue-dev", lambda r: image_of(r) != image_of(before), "the image")
         assert image_of(same).startswith("example.test/blue-dev@sha256:")
         assert same.current_runtime == before.current_runtime
         assert same.current == before.current
 
         make_base(site.root / "newer", {"acme-other": "2.0"})
-        upgrade(site, place, "example.test/blue-dev:newer", site.root / "newer")
-        found = site.until(
+        upgrade(site, instance, "example.test/blue-dev:newer", site.root / "newer")
+        upgraded = site.until(
             "blue-dev",
             lambda r: r.current_runtime not in (None, before.current_runtime) and not r.activation,
             "active on the new runtime",
         )
         pointer = site.share.pointer("blue-dev")
         assert pointer is not None
-        assert set(pointer.builds) == {before.current_runtime, found.current_runtime}
+        assert set(pointer.builds) == {before.current_runtime, upgraded.current_runtime}
 
         make_base(site.root / "unfit", {"acme": "9.0"})
-        upgrade(site, place, "example.test/blue-dev:unfit", site.root / "unfit")
+        upgrade(site, instance, "example.test/blue-dev:unfit", site.root / "unfit")
         wait_for(lambda: unfit_words(site), 60, "what no longer fits")
         assert "9.0" in unfit_words(site)
         assert site.share.pointer("blue-dev") == pointer  # the existing pointer stays
@@ -105,17 +106,17 @@ def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
 
 def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSite) -> None:
     """While pods of both images run, nothing is built or activated for the outgoing one."""
-    place = site.instance("blue-dev", "blue", Release(version="3.1.0"))
+    instance = site.instance("blue-dev", "blue", Release(version="3.1.0"))
     site.environment("blue", "blue-dev", version="1.0")
     site.commit()
     with site.daemon():
         before = site.active("blue-dev", "1.0", seconds=120)
         assert "ActivationAborted" not in site.events()
         make_base(site.root / "newer", {"acme-other": "2.0"})
-        given = place.release.annotations
+        given = instance.release.annotations
         slow = {"scheduler": {**given.get("scheduler", {}), "lab/ready-after": "12"}}
-        place.release = replace(place.release, annotations={**given, **slow})
-        upgrade(site, place, "example.test/blue-dev:newer", site.root / "newer")
+        instance.release = replace(instance.release, annotations={**given, **slow})
+        upgrade(site, instance, "example.test/blue-dev:newer", site.root / "newer")
         site.until(
             "blue-dev", lambda r: r.problem and r.problem.reason == Reason.MIXED_IMAGES, "the mix"
         )
@@ -176,10 +177,10 @@ def test_a_cluster_that_is_away_delays_only_its_own_instances(site: KubeSite) ->
     site.kubeconfig.write_text(yaml.safe_dump(config))
     with site.daemon():
         site.active("red-dev", "1.0")
-        found = site.until("blue-far", lambda r: r.problem, "a problem")
-        assert found.problem is not None
-        assert found.problem.reason == Reason.CLUSTER_UNREACHABLE
-        assert "cluster far" in found.problem.message
+        record = site.until("blue-far", lambda r: r.problem, "a problem")
+        assert record.problem is not None
+        assert record.problem.reason == Reason.CLUSTER_UNREACHABLE
+        assert "cluster far" in record.problem.message
         site.environment("red", "red-dev", version="2.0")
         site.commit()
         site.active("red-dev", "2.0")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from reconciler.builder.executor.kubernetes.executor import JobWorkshop
+from reconciler.builder.executor.kubernetes.executor import JobExecutor
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.errors import Cancelled, Retryable, Stalled
 from tests.harness.job_builder import SLOW, JobBench, build_in_thread, text
@@ -69,8 +69,15 @@ def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path
         spec = {"containers": [{"name": "main", "image": bench.image.reference}]}
         lab.api.create("pods", bench.namespace, {"metadata": {"name": "quiet"}, "spec": spec})
         ready = {"type": "Ready", "status": "True"}.items()
-        wait_for(lambda: any(ready <= c.items() for p in lab.pods(bench.namespace)
-                 for c in p["status"].get("conditions", [])), 30, "the pod")  # fmt: skip
+        wait_for(
+            lambda: any(
+                ready <= c.items()
+                for p in lab.pods(bench.namespace)
+                for c in p["status"].get("conditions", [])
+            ),
+            30,
+            "the pod",
+        )
         cluster = bench.clusters.of("lab")
         with ThreadPoolExecutor() as pool:
             heard = pool.submit(_follow, cluster, bench.namespace, "quiet")
@@ -83,9 +90,9 @@ def test_a_log_that_says_nothing_leaves_the_cluster_reachable(lab: Lab, tmp_path
 
 def test_a_quiet_jobs_log_begins_at_once(bench: JobBench) -> None:
     """The worker prints a line before any command, so that the log request is answered."""
-    job, workshop = bench.job(), JobWorkshop(bench.sessions, bench.image)
-    folder = workshop.scratch(job, harmless=True)
-    workshop.run(job, ["true"], work=folder, timeout=20, harmless=True, quiet=True)
+    job, executor = bench.job(), JobExecutor(bench.sessions, bench.image)
+    folder = executor.scratch(job, harmless=True)
+    executor.run(job, ["true"], work=folder, timeout=20, harmless=True, quiet=True)
     (pod,) = bench.lab.pods(bench.namespace, f"groundcrew.io/build={job.key}")
     name = pod["metadata"]["name"]
     assert bench.clusters.of("lab").logs(bench.namespace, name, "worker", tail=9) == "- ready\n"

@@ -20,23 +20,32 @@ def workload(kind: str, replicas: int = 1, **annotations: str) -> Json:
     """Return a workload `web` whose pods behave as the annotations say."""
     lab_annotations = {f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()}
     return {
-        "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "web"},
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": "web"},
         "spec": {
-            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
             **({"serviceName": "web"} if kind == "StatefulSet" else {}),
             "template": {
                 "metadata": {"labels": {"app": "web"}, "annotations": lab_annotations},
-                "spec": {"terminationGracePeriodSeconds": 1,
-                         "containers": [{"name": "main", "image": "example/web:1"}]},
+                "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{"name": "main", "image": "example/web:1"}],
+                },
             },
         },
-    }  # fmt: skip
+    }
 
 
 def restart(lab: Lab, kind: str, space: str, **annotations: str) -> None:
     """Do the same as `kubectl rollout restart`, with other annotations if any are given."""
-    meta = {"annotations": {RESTART: str(time.time_ns()), **{
-        f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()}}}  # fmt: skip
+    meta = {
+        "annotations": {
+            RESTART: str(time.time_ns()),
+            **{f"lab/{key.replace('_', '-')}": value for key, value in annotations.items()},
+        }
+    }
     lab.api.patch(kind, space, "web", {"spec": {"template": {"metadata": meta}}})
 
 
@@ -87,9 +96,9 @@ def test_a_crash_looping_pod_of_a_statefulset_outlives_the_way_back(lab: Lab, sp
 
 def test_a_pod_that_fits_no_node_is_said_to_be_unschedulable(lab: Lab, space: str) -> None:
     """The real scheduler says so, in the condition PodScheduled."""
-    found = workload("Deployment")
-    found["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "none"}
-    lab.apply([found], space)
+    deployment = workload("Deployment")
+    deployment["spec"]["template"]["spec"]["nodeSelector"] = {"disk": "none"}
+    lab.apply([deployment], space)
 
     def told() -> Json | None:
         conditions = [c for p in lab.pods(space) for c in p["status"].get("conditions", [])]
@@ -116,9 +125,9 @@ def test_a_rollout_that_cannot_end_does_not(lab: Lab, space: str, mode: str) -> 
     wait_for(lambda: len(lab.pods(space)) == 2 or None, 20, "a second pod")
     with pytest.raises(AssertionError, match="not within"):
         lab.rolled_out("deployments", space, "web", seconds=1.5)
-    found = lab.api.get("deployments", space, "web")
-    assert found is not None
-    assert found["status"]["availableReplicas"] == 1
+    deployment = lab.api.get("deployments", space, "web")
+    assert deployment is not None
+    assert deployment["status"]["availableReplicas"] == 1
 
 
 def test_a_lost_nodes_pods_are_evicted_and_run_elsewhere(lab: Lab, space: str) -> None:
@@ -169,8 +178,12 @@ def test_a_token_may_do_what_its_role_says_and_the_audit_log_tells_what_it_did(
         assert refused.value.status == 403
     events = lab.plane.audit(user=f"system:serviceaccount:{space}:reader")
     told = [(e["verb"], e["objectRef"]["resource"], e["responseStatus"]["code"]) for e in events]
-    assert told == [("list", "pods", 200), ("delete", "pods", 403), ("list", "pods", 403),
-                    ("list", "secrets", 403)]  # fmt: skip
+    assert told == [
+        ("list", "pods", 200),
+        ("delete", "pods", 403),
+        ("list", "pods", 403),
+        ("list", "secrets", 403),
+    ]
 
 
 def test_nobody_is_nobody(lab: Lab, space: str) -> None:
@@ -188,8 +201,8 @@ def test_pod_security_and_quota_are_admitted_for_real(lab: Lab) -> None:
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     lab.api.create("resourcequotas", counted, quota)
     wait_for(lambda: quota_counts(lab, counted), 20, "the quota to count")
-    for space, words in ((restricted, "PodSecurity"), (counted, "exceeded quota")):
-        with pytest.raises(ApiError, match=words) as refused:
+    for space, message in ((restricted, "PodSecurity"), (counted, "exceeded quota")):
+        with pytest.raises(ApiError, match=message) as refused:
             lab.api.create("pods", space, pod)
         assert refused.value.status == 403
     lab.drop(restricted, counted)
@@ -197,8 +210,8 @@ def test_pod_security_and_quota_are_admitted_for_real(lab: Lab) -> None:
 
 def quota_counts(lab: Lab, space: str) -> bool | None:
     """Return True if the controller has processed the quota, otherwise None."""
-    found = lab.api.get("resourcequotas", space, "none")
-    return "hard" in (found or {}).get("status", {}) or None
+    quota = lab.api.get("resourcequotas", space, "none")
+    return "hard" in (quota or {}).get("status", {}) or None
 
 
 def test_the_api_server_restarts_with_all_that_it_had(lab: Lab, space: str) -> None:
@@ -228,10 +241,10 @@ def test_a_release_shaped_as_the_charts_comes_up(
     """Every workload of it becomes ready under the real API server's validation and defaults."""
     lab.apply(release.manifests(space))
     for kind, expected in (("statefulsets", stateful), ("deployments", None)):
-        found = lab.api.list(kind, space, f"tier=airflow,release={release.name}")
-        components = {one["metadata"]["labels"]["component"] for one in found}
+        workloads = lab.api.list(kind, space, f"tier=airflow,release={release.name}")
+        components = {one["metadata"]["labels"]["component"] for one in workloads}
         assert expected is None or components == expected
-        for one in found:
+        for one in workloads:
             lab.rolled_out(kind, space, one["metadata"]["name"])
     if release.executor != KUBERNETES:
         return
@@ -239,5 +252,6 @@ def test_a_release_shaped_as_the_charts_comes_up(
     lab.api.create("pods", space, task)
     wait_for(
         lambda: [p for p in lab.pods(space, "kubernetes_executor=True") if ready(p)],
-        20, "the task's pod to run",
-    )  # fmt: skip
+        20,
+        "the task's pod to run",
+    )

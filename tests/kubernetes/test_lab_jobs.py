@@ -17,11 +17,11 @@ from tests.harness.laboratory import Lab
 @pytest.fixture
 def share(lab: Lab, space: str, tmp_path: Path) -> Path:
     """Return a directory that backs the claim `share` of the namespace."""
-    found = tmp_path / "share"
-    (found / "staging" / "one").mkdir(parents=True)
-    (found / "staging" / "two").mkdir()
-    lab.claim(space, "share", found)
-    return found
+    share = tmp_path / "share"
+    (share / "staging" / "one").mkdir(parents=True)
+    (share / "staging" / "two").mkdir()
+    lab.claim(space, "share", share)
+    return share
 
 
 def job(script: str, **spec: Any) -> Json:
@@ -29,21 +29,36 @@ def job(script: str, **spec: Any) -> Json:
     mounts = spec.pop("mounts", [])
     seconds = spec.pop("deadline", 60)
     return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work"},
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "work"},
         "spec": {
-            "backoffLimit": 0, "activeDeadlineSeconds": seconds,
-            "template": {"spec": {
-                "restartPolicy": "Never", "automountServiceAccountToken": False,
-                "terminationGracePeriodSeconds": 1,
-                "volumes": [
-                    {"name": "share", "persistentVolumeClaim": {"claimName": "share"}},
-                    {"name": "scratch", "emptyDir": {}},
-                ] if mounts else [],
-                "containers": [{"name": "main", "image": "example/airflow:1",
-                                "command": ["sh", "-c", script], "volumeMounts": mounts, **spec}],
-            }},
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": seconds,
+            "template": {
+                "spec": {
+                    "restartPolicy": "Never",
+                    "automountServiceAccountToken": False,
+                    "terminationGracePeriodSeconds": 1,
+                    "volumes": [
+                        {"name": "share", "persistentVolumeClaim": {"claimName": "share"}},
+                        {"name": "scratch", "emptyDir": {}},
+                    ]
+                    if mounts
+                    else [],
+                    "containers": [
+                        {
+                            "name": "main",
+                            "image": "example/airflow:1",
+                            "command": ["sh", "-c", script],
+                            "volumeMounts": mounts,
+                            **spec,
+                        }
+                    ],
+                }
+            },
         },
-    }  # fmt: skip
+    }
 
 
 def phase(lab: Lab, space: str, labels: str = "job-name=work") -> Json | None:
@@ -78,8 +93,8 @@ def test_a_job_writes_where_its_subpath_is_and_nowhere_else(
         {"name": "scratch", "mountPath": "/tmp"},
     ]
     lab.apply([job(script, mounts=mounts)], space)
-    found, text = ended(lab, space)
-    assert found == "Succeeded", text
+    final_phase, text = ended(lab, space)
+    assert final_phase == "Succeeded", text
     said = [line for line in text.splitlines() if not line.startswith(("sh:", "ls:"))]
     assert said == ["staged", *["refused"] * 3, "scratched", "result", "hidden"]
     assert (share / "staging/one/result").read_text() == "fine\n"
@@ -124,8 +139,8 @@ def test_a_failing_command_fails_its_job(lab: Lab, space: str) -> None:
 
 def job_condition(lab: Lab, space: str) -> str:
     """Return the last condition of the Job."""
-    found = lab.api.get("jobs", space, "work")
-    conditions = (found or {}).get("status", {}).get("conditions", [])
+    current_job = lab.api.get("jobs", space, "work")
+    conditions = (current_job or {}).get("status", {}).get("conditions", [])
     return str(conditions[-1]["type"]) if conditions else ""
 
 
@@ -192,9 +207,9 @@ def test_a_job_past_its_deadline_is_ended(lab: Lab, space: str) -> None:
     running(lab, space)
     pids = lab.kubelet.processes(space)
     wait_for(lambda: job_condition(lab, space) == "Failed" or None, 30, "the Job to have failed")
-    found = lab.api.get("jobs", space, "work")
-    assert found is not None
-    assert {c["reason"] for c in found["status"]["conditions"]} == {"DeadlineExceeded"}
+    failed_job = lab.api.get("jobs", space, "work")
+    assert failed_job is not None
+    assert {c["reason"] for c in failed_job["status"]["conditions"]} == {"DeadlineExceeded"}
     wait_for(no_process(lab, pids[0]), 20, "the process to end")
 
 

@@ -132,12 +132,15 @@ def test_next_activation_stops_before_anything_is_touched(
 @pytest.mark.parametrize(
     ("told", "reason", "words"),
     [
-        ({"build": "none", "said": "the bare base, because: OSError: stale"}, "LoaderFellBack",
-         "instead of build bbbbbbbbbbbbbbbb: the bare base, because: OSError: stale"),
+        (
+            {"build": "none", "said": "the bare base, because: OSError: stale"},
+            "LoaderFellBack",
+            "instead of build bbbbbbbbbbbbbbbb: the bare base, because: OSError: stale",
+        ),
         ({"build": "none"}, "LoaderFellBack", "the pointer that it read names no build"),
         ({"build": "c" * 16}, "OtherBuildLoaded", "build cccccccccccccccc instead of build bbbb"),
     ],
-)  # fmt: skip
+)
 def test_a_pod_that_runs_something_else_fails_with_its_words(
     stand: Stand, told: dict[str, str], reason: str, words: str
 ) -> None:
@@ -172,25 +175,40 @@ def test_nothing_is_held_against_pods_of_which_nothing_is_known(
 def _without_logs(stand: Stand, lab: Lab) -> Clusters:
     """Clusters for an account that may list and watch, and no more."""
     resources = {"": ["pods", "events"], "apps": ["deployments", "statefulsets"]}
-    rules = [{"apiGroups": [group], "resources": names, "verbs": ["list", "watch", "patch"]}
-             for group, names in resources.items()]  # fmt: skip
+    rules = [
+        {"apiGroups": [group], "resources": names, "verbs": ["list", "watch", "patch"]}
+        for group, names in resources.items()
+    ]
     meta = {"name": "blind", "namespace": stand.space}
     subject = {"kind": "ServiceAccount", **meta}
     ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "blind"}
-    lab.apply([
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": meta,
-         "rules": rules},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": meta,
-         "subjects": [subject], "roleRef": ref},
-    ])  # fmt: skip
+    lab.apply(
+        [
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "Role",
+                "metadata": meta,
+                "rules": rules,
+            },
+            {
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": "RoleBinding",
+                "metadata": meta,
+                "subjects": [subject],
+                "roleRef": ref,
+            },
+        ]
+    )
     token = lab.plane.token_for(stand.space, "blind")
     return Clusters(
-        KubernetesSettings.model_validate({
-            "kubeconfig": lab.plane.kubeconfig(stand.root / "blind", token=token),
-            "clusters": {"lab": {}},
-        })
-    )  # fmt: skip
+        KubernetesSettings.model_validate(
+            {
+                "kubeconfig": lab.plane.kubeconfig(stand.root / "blind", token=token),
+                "clusters": {"lab": {}},
+            }
+        )
+    )
 
 
 def test_the_log_of_a_container_is_read_no_more_once_it_is_proven(stand: Stand) -> None:

@@ -137,9 +137,9 @@ def test_a_standby_serves_and_wakes_the_leader(site: KubeSite) -> None:
                 site.environment("red", "red-dev", version="2.0")
                 site.commit()
                 time.sleep(2.0)
-                found = site.record("red-dev")
-                assert found is not None
-                assert found.activation is None  # there is no poll for ten minutes
+                record = site.record("red-dev")
+                assert record is not None
+                assert record.activation is None  # there is no poll for ten minutes
                 assert _hook(port, b"{}", "hook-secret") == 202
                 site.active("red-dev", "2.0", seconds=60)
 
@@ -162,12 +162,12 @@ def _restarting(record: object) -> bool:
 
 
 def _generations(site: KubeSite) -> dict[str, int]:
-    place = site.places["red-dev"]
+    instance = site.places["red-dev"]
     return {
         one["metadata"]["name"]: one["metadata"]["generation"]
         for kind in ("deployments", "statefulsets")
-        for one in site.lab.api.list(kind, place.namespace)
-        if one["metadata"]["labels"]["component"] in place.release.components
+        for one in site.lab.api.list(kind, instance.namespace)
+        if one["metadata"]["labels"]["component"] in instance.release.components
     }
 
 
@@ -179,10 +179,17 @@ class _git_daemon:  # noqa: N801 - used as a function
 
     def __enter__(self) -> str:
         self._process = subprocess.Popen(
-            ["git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1",
-             f"--port={self._port}", f"--base-path={self._site.repo.parent}"],
+            [
+                "git",
+                "daemon",
+                "--export-all",
+                "--reuseaddr",
+                "--listen=127.0.0.1",
+                f"--port={self._port}",
+                f"--base-path={self._site.repo.parent}",
+            ],
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         return f"git://127.0.0.1:{self._port}/{self._site.repo.name}"
 
     def __exit__(self, *_: object) -> None:
@@ -201,9 +208,10 @@ def _get(port: int, path: str) -> str:
 def _hook(port: int, body: bytes, secret: str) -> int:
     mark = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/hooks/github", body,
+        f"http://127.0.0.1:{port}/hooks/github",
+        body,
         {"X-Hub-Signature-256": f"sha256={mark}", "Content-Type": "application/json"},
-    )  # fmt: skip
+    )
     with urllib.request.urlopen(request, timeout=5) as answer:
         return int(answer.status)
 

@@ -33,9 +33,10 @@ def test_everything_granted_in_airflows_namespaces_is_used(lab: Lab, tmp_path: P
         back = replace(stand.activation(Step.RESTART_BACK), restarted_at=now, step_since=now - 3600)
         assert stand.perform(back).verdict is Verdict.FAILED
         wait_for(
-            lambda: used(lab, stand.user) == GRANTED["airflow"] or None, 20,
+            lambda: used(lab, stand.user) == GRANTED["airflow"] or None,
+            20,
             f"{used(lab, stand.user)} to be what is granted",
-        )  # fmt: skip
+        )
 
 
 def test_everything_granted_for_parsing_dags_is_used(lab: Lab, tmp_path: Path) -> None:
@@ -48,8 +49,9 @@ def test_everything_granted_for_parsing_dags_is_used(lab: Lab, tmp_path: Path) -
         lab.api.create("resourcequotas", bench.airflow, quota)
         wait_for(
             lambda: (lab.api.get("resourcequotas", bench.airflow, "none") or {}).get("status"),
-            20, "the quota to be counted",
-        )  # fmt: skip
+            20,
+            "the quota to be counted",
+        )
         assert "exceeded quota" in bench.check(build_id).unseen
         sweep(bench.sessions, [("lab", bench.airflow)], print)
         there = used(lab, bench.user, bench.airflow)

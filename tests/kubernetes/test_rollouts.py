@@ -77,8 +77,8 @@ def test_a_pod_of_a_statefulset_that_hangs_is_healed_on_the_way_back(
     assert stand.perform(stand.activation(), 30).verdict is Verdict.FAILED
     stand.change("worker", {"mode": "ok"})
     stand.instance = replace(stand.instance, probe_timeout=20.0)
-    found = stand.perform(back(stand))
-    assert found.verdict is Verdict.OK, found.problem
+    outcome = stand.perform(back(stand))
+    assert outcome.verdict is Verdict.OK, outcome.problem
     stand.up()
 
 
@@ -99,8 +99,9 @@ def test_a_rollout_that_never_ends_is_told_by_its_own_events(stand: Stand) -> No
     """Its progress comes first; no warning of a neighbour or from before the restart is shown."""
     stand.install(SETS)
     stand.up()
-    (worker,) = [p for p in stand.lab.pods(stand.space)
-                 if p["metadata"]["name"] == "airflow-worker-0"]  # fmt: skip
+    (worker,) = [
+        p for p in stand.lab.pods(stand.space) if p["metadata"]["name"] == "airflow-worker-0"
+    ]
     warn(stand, worker, "BackOff", "of long ago", at=time.time() - 3600)
     stand.change("worker", {"mode": "notready"})
     stand.change("worker-heavy", {"mode": "ok"})
@@ -108,18 +109,19 @@ def test_a_rollout_that_never_ends_is_told_by_its_own_events(stand: Stand) -> No
     activation = stand.activation()
     stand.driver.perform(activation.step, stand.instance, activation, time.time())
     own = wait_for(lambda: _newer(stand, "airflow-worker-0", worker), 20, "the restarted pod")
-    (other,) = [p for p in stand.lab.pods(stand.space)
-                if p["metadata"]["name"] == "airflow-worker-heavy-0"]  # fmt: skip
+    (other,) = [
+        p for p in stand.lab.pods(stand.space) if p["metadata"]["name"] == "airflow-worker-heavy-0"
+    ]
     warn(stand, own, "FailedMount", "volume share is not there")
     warn(stand, other, "BackOff", "of a neighbour", at=time.time() + 5)
-    found = stand.perform(activation, 30)
-    assert found.problem is not None
-    assert found.problem.reason == Reason.ROLLOUT_TIMEOUT
-    words = found.problem.message
-    assert "airflow-worker: 0 of 1 restarted pods are ready" in words
-    assert "airflow-worker-0: FailedMount: volume share is not there" in words
-    assert "of long ago" not in words
-    assert "neighbour" not in words
+    outcome = stand.perform(activation, 30)
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.ROLLOUT_TIMEOUT
+    message = outcome.problem.message
+    assert "airflow-worker: 0 of 1 restarted pods are ready" in message
+    assert "airflow-worker-0: FailedMount: volume share is not there" in message
+    assert "of long ago" not in message
+    assert "neighbour" not in message
 
 
 def test_a_rollout_gets_its_time_from_when_it_last_got_on(stand: Stand) -> None:
@@ -129,8 +131,8 @@ def test_a_rollout_gets_its_time_from_when_it_last_got_on(stand: Stand) -> None:
     stand.change("worker", {"ready-after": "3"})
     stand.instance = replace(stand.instance, probe_timeout=7.0)
     begun = time.time()
-    found = stand.perform(stand.activation(), 60)
-    assert found.verdict is Verdict.OK, found.problem
+    outcome = stand.perform(stand.activation(), 60)
+    assert outcome.verdict is Verdict.OK, outcome.problem
     assert time.time() - begun > stand.instance.probe_timeout
 
 
@@ -144,8 +146,8 @@ def test_time_in_which_nobody_could_look_does_not_count(stand: Stand) -> None:
     stand.driver.perform(activation.step, stand.instance, activation, time.time())
     stand.clusters.close()  # its caches are made again at the next request
     time.sleep(max(0.0, activation.restarted_at + 14.0 - time.time()))
-    found = stand.perform(activation, 60)
-    assert found.verdict is Verdict.OK, found.problem
+    outcome = stand.perform(activation, 60)
+    assert outcome.verdict is Verdict.OK, outcome.problem
 
 
 def test_a_quota_on_a_statefulset_is_told_early(stand: Stand) -> None:
@@ -156,17 +158,21 @@ def test_a_quota_on_a_statefulset_is_told_early(stand: Stand) -> None:
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
     stand.lab.api.create("resourcequotas", stand.space, quota)
     wait_for(
-        lambda: (stand.lab.api.get("resourcequotas", stand.space, "q") or {})
-        .get("status", {}).get("used"),
-        20, "the quota to count",
-    )  # fmt: skip
+        lambda: (
+            (stand.lab.api.get("resourcequotas", stand.space, "q") or {})
+            .get("status", {})
+            .get("used")
+        ),
+        20,
+        "the quota to count",
+    )
     only = ("worker",)
     activation = replace(stand.activation(), load_into=only, from_load_into=only)
-    found = stand.perform(activation, 40)
-    assert found.problem is not None
-    assert found.problem.reason == Reason.QUOTA_EXCEEDED
-    assert "airflow-worker-2" in found.problem.message
-    assert "exceeded quota: q" in found.problem.message
+    outcome = stand.perform(activation, 40)
+    assert outcome.problem is not None
+    assert outcome.problem.reason == Reason.QUOTA_EXCEEDED
+    assert "airflow-worker-2" in outcome.problem.message
+    assert "exceeded quota: q" in outcome.problem.message
 
 
 @pytest.mark.parametrize("persistence", [True, False], ids=["StatefulSet", "Deployment"])
@@ -182,8 +188,8 @@ def test_a_component_scaled_to_nothing_is_not_asked_for(stand: Stand, persistenc
     stand.airflow.state.unhealthy.add("triggerer")
     now = time.time()
     probe = replace(activation, step=Step.PROBE, step_since=now)
-    found = stand.perform(probe)
-    assert found.verdict is Verdict.OK, found.problem
+    outcome = stand.perform(probe)
+    assert outcome.verdict is Verdict.OK, outcome.problem
 
     stand.install(replace(stand.release, replicas={"triggerer": 1}))
     stand.up()
@@ -209,18 +215,17 @@ def test_a_partition_is_refused_before_anything_changes(stand: Stand) -> None:
             return f"{error.reason}: {error.message}"
         return ""
 
-    words = wait_for(refused, 10, "a refusal")
-    assert words.startswith("NotRestartable")
-    assert "airflow-worker" in words
-    assert "partition" in words
+    message = wait_for(refused, 10, "a refusal")
+    assert message.startswith("NotRestartable")
+    assert "airflow-worker" in message
+    assert "partition" in message
 
 
 def test_a_pod_that_a_dead_node_keeps_stops_an_activation_before_it_begins(stand: Stand) -> None:
     """No restart would ever finish because of it; the message has its node and what to do."""
     stand.install(SETS)
     stand.up()
-    (pod,) = [p for p in stand.lab.pods(stand.space)
-              if p["metadata"]["name"] == "airflow-worker-0"]  # fmt: skip
+    (pod,) = [p for p in stand.lab.pods(stand.space) if p["metadata"]["name"] == "airflow-worker-0"]
     node, late = pod["spec"]["nodeName"], time.time() + 90  # its grace period is a second
     stand.lab.kubelet.lose(node)
     try:
@@ -234,12 +239,12 @@ def test_a_pod_that_a_dead_node_keeps_stops_an_activation_before_it_begins(stand
                 return f"{error.reason}: {error.message}"
             return ""
 
-        words = wait_for(refused, 10, "a refusal")
+        message = wait_for(refused, 10, "a refusal")
     finally:
         stand.lab.kubelet.restore(node)
-    assert words.startswith("PodStuck")
-    assert "airflow-worker-0" in words
-    assert node in words
+    assert message.startswith("PodStuck")
+    assert "airflow-worker-0" in message
+    assert node in message
 
 
 def test_pods_that_tasks_make_are_no_components(stand: Stand) -> None:
@@ -252,9 +257,14 @@ def test_pods_that_tasks_make_are_no_components(stand: Stand) -> None:
     bare["spec"]["containers"][0]["image"] = "example.test/tools:1"
     stand.lab.api.create("pods", stand.space, bare)
     wait_for(
-        lambda: (stand.lab.api.get("pods", stand.space, "bare") or {}).get("status", {})
-        .get("containerStatuses"), 20, "the task's pod",
-    )  # fmt: skip
+        lambda: (
+            (stand.lab.api.get("pods", stand.space, "bare") or {})
+            .get("status", {})
+            .get("containerStatuses")
+        ),
+        20,
+        "the task's pod",
+    )
     wait_for(lambda: stand.driver.oldest_process(stand.instance, 0.0) is not None, 10, "a mirror")
     assert stand.driver.base(stand.instance).image is not None
     assert stand.perform(stand.activation()).verdict is Verdict.OK
@@ -299,14 +309,28 @@ def warn(stand: Stand, pod: Json, reason: str, message: str, at: float | None = 
     """Create an event like a kubelet."""
     meta = pod["metadata"]
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at or time.time()))
-    stand.lab.api.create("events", stand.space, {
-        "metadata": {"generateName": f"{meta['name']}."}, "type": "Warning", "reason": reason,
-        "message": message, "firstTimestamp": moment, "lastTimestamp": moment, "count": 1,
-        "involvedObject": {"apiVersion": "v1", "kind": "Pod", "name": meta["name"],
-                           "namespace": stand.space, "uid": meta["uid"]},
-    })  # fmt: skip
+    stand.lab.api.create(
+        "events",
+        stand.space,
+        {
+            "metadata": {"generateName": f"{meta['name']}."},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "name": meta["name"],
+                "namespace": stand.space,
+                "uid": meta["uid"],
+            },
+        },
+    )
 
 
 def _newer(stand: Stand, name: str, older: Json) -> Json | None:
-    found = stand.lab.api.get("pods", stand.space, name)
-    return found if found and found["metadata"]["uid"] != older["metadata"]["uid"] else None
+    pod = stand.lab.api.get("pods", stand.space, name)
+    return pod if pod and pod["metadata"]["uid"] != older["metadata"]["uid"] else None

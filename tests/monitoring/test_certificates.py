@@ -11,10 +11,10 @@ import certifi
 import pytest
 
 from gitsource.source import Source
-from metrics.channels import Answer, WebhookChannel
+from metrics.channels import Response, WebhookChannel
 from metrics.commits import CommitStatus, Forge, State
 from metrics.facts import Fact
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.certificates import UNTRUSTED
 from reconciler.core.definitions import FileItem, Index
 from reconciler.core.errors import Retryable
@@ -27,8 +27,8 @@ from tests.harness.tls_server import Selfmade, serving
 @pytest.fixture
 def selfmade(tmp_path: Path) -> Iterator[Selfmade]:
     """Yield a server with a self-signed certificate."""
-    with serving(tmp_path) as found:
-        yield found
+    with serving(tmp_path) as server:
+        yield server
 
 
 def test_of_the_environments_repo(selfmade: Selfmade, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_of_who_is_told(
     (tmp_path / "forge" / "token").write_text("t0ken")
     (tmp_path / "url").write_text(selfmade.url)
 
-    def told() -> Answer:
+    def told() -> Response:
         if kind == "webhook":
             fact = Fact(1, 0.0, "Degraded", "critical", "degraded", "instance/dev", "dev", "red")
             return WebhookChannel(tmp_path).send([fact])
@@ -78,7 +78,7 @@ def test_of_who_is_told(
 
 def test_of_an_airflow(selfmade: Selfmade) -> None:
     """A failed handshake becomes AirflowCertificate, with the address."""
-    with Api(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
+    with AirflowApi(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
         api.pools()
     assert caught.value.reason == Reason.AIRFLOW_CERTIFICATE
     assert selfmade.url in caught.value.message
@@ -96,7 +96,7 @@ def test_of_an_airflow_that_is_vouched_for_later(
         (selfmade.certificate.read_text(), "AirflowUnexpected"),
     ):
         file.write_text(text)
-        with Api(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
+        with AirflowApi(selfmade.url, None) as api, pytest.raises(Retryable) as caught:
             api.pools()
         assert caught.value.reason == reason
 

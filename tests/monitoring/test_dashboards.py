@@ -22,8 +22,10 @@ def test_there_are_three_and_they_are_current() -> None:
     """The files in the repository are what the code generates."""
     assert {path.name: path.read_text() for path in FILES} == dict(grafana.dashboards())
     assert sorted(d["uid"] for d in documents()) == [
-        "groundcrew-daemon", "groundcrew-fleet", "groundcrew-instance",
-    ]  # fmt: skip
+        "groundcrew-daemon",
+        "groundcrew-fleet",
+        "groundcrew-instance",
+    ]
 
 
 def test_a_difference_is_found_and_mended(
@@ -97,11 +99,11 @@ def test_the_runbooks_name_panels_that_there_are() -> None:
     titles = {d["title"]: {p["title"] for p in d["panels"]} for d in documents()}
     named = 0
     for page in (root / "docs" / "runbooks").glob("*.md"):
-        words = " ".join(page.read_text().split())
+        text = " ".join(page.read_text().split())
         for title, panels in titles.items():
-            for rest in words.split(f"*{title}*")[1:]:
+            for rest in text.split(f"*{title}*")[1:]:
                 sentence = rest.split(" - ")[0].split(" ## ")[0]
-                found = sentence.split("*")[1::2]
-                assert set(found) <= panels, (page.name, found)
-                named += len(found)
+                mentioned = sentence.split("*")[1::2]
+                assert set(mentioned) <= panels, (page.name, mentioned)
+                named += len(mentioned)
     assert named >= 8

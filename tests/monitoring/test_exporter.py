@@ -70,10 +70,10 @@ def labelled(found: Samples, name: str) -> list[dict[str, str]]:
 @pytest.fixture
 def house() -> House:
     """Return a house whose instance a of team red is active with environment one."""
-    found = House()
-    found.join(instance("a"))
-    ask_for(found, "g1")
-    return found
+    house = House()
+    house.join(instance("a"))
+    ask_for(house, "g1")
+    return house
 
 
 def ask_for(house: House, digest: str) -> None:
@@ -89,27 +89,27 @@ def problems(house: House) -> list[dict[str, str]]:
 
 def test_a_healthy_house_has_no_problem(house: House) -> None:
     """It is active and in sync, nothing waits, and nothing is wrong."""
-    found = samples(exporter(house))
-    (info,) = labelled(found, "instance_info")
+    scraped = samples(exporter(house))
+    (info,) = labelled(scraped, "instance_info")
     assert (info["sync_status"], info["health_status"]) == ("Synced", "Healthy")
-    assert labelled(found, "instance_phase") == [
+    assert labelled(scraped, "instance_phase") == [
         {"instance": "a", "team": "red", "phase": "Active"}
     ]
     for name in ("object_problem", "instance_waiting", "quarantined_builds"):
-        assert labelled(found, name) == []
+        assert labelled(scraped, name) == []
 
 
 def test_a_rollback_is_told_as_such(house: House) -> None:
     """Phase, source and quarantine show it; the instance itself does not look stalled."""
     ask_for(house, "l2")
-    found = samples(exporter(house))
-    (phase,) = labelled(found, "instance_phase")
+    scraped = samples(exporter(house))
+    (phase,) = labelled(scraped, "instance_phase")
     assert phase["phase"] == "RolledBack"
-    assert labelled(found, "object_problem") == [
+    assert labelled(scraped, "object_problem") == [
         {"object": "instance/a", "team": "red", "source": "rollback", "reason": "ComponentDown"}
     ]
-    assert labelled(found, "quarantined_builds") == [{"instance": "a", "team": "red"}]
-    ended = found["groundcrew_activation_total"]
+    assert labelled(scraped, "quarantined_builds") == [{"instance": "a", "team": "red"}]
+    ended = scraped["groundcrew_activation_total"]
     assert ended[("instance", "a"), ("result", "rolled_back")] == 1
     assert ended[("instance", "a"), ("result", "active")] == 1
 
@@ -123,8 +123,8 @@ def test_a_series_begins_at_zero(house: House) -> None:
 def test_a_failed_build_is_its_environments(house: House) -> None:
     """A build that does not resolve is a problem of the environment, not of its instance."""
     ask_for(house, "r2")
-    (found,) = problems(house)
-    assert (found["object"], found["source"]) == ("environment/one", "build")
+    (problem,) = problems(house)
+    assert (problem["object"], problem["source"]) == ("environment/one", "build")
 
 
 def test_a_build_that_is_tried_again_is_told_apart(house: House) -> None:
@@ -138,8 +138,8 @@ def test_a_build_that_is_tried_again_is_told_apart(house: House) -> None:
             house.act(key)
         house.now += 1
     house.cycle()
-    (found,) = problems(house)
-    assert (found["object"], found["source"]) == ("environment/one", "build-retry")
+    (problem,) = problems(house)
+    assert (problem["object"], problem["source"]) == ("environment/one", "build-retry")
     house.settle()
     assert problems(house) == []
 
@@ -161,8 +161,8 @@ def test_an_aborted_drain_is_the_activations(house: House) -> None:
             )
         },
     )
-    (found,) = problems(house)
-    assert (found["source"], found["reason"]) == ("activation", "DrainTimeout")
+    (problem,) = problems(house)
+    assert (problem["source"], problem["reason"]) == ("activation", "DrainTimeout")
 
 
 def test_findings_go_to_the_team_whose_file_it_is(house: House) -> None:
@@ -176,8 +176,8 @@ def test_findings_go_to_the_team_whose_file_it_is(house: House) -> None:
         ),
         source_problem=Problem(Reason.PRUNE_HELD, "all would go"),
     )
-    found = {(p["object"], p.get("team", ""), p["source"], p["reason"]) for p in problems(house)}
-    assert found == {
+    reported = {(p["object"], p.get("team", ""), p["source"], p["reason"]) for p in problems(house)}
+    assert reported == {
         ("environment/x", "blue", "definition", "WrongType"),
         ("instances/y.yaml", "", "definition", "InvalidYaml"),
         ("repo", "", "repo", "PruneHeld"),
@@ -188,22 +188,22 @@ def test_what_an_activation_waits_on_is_one_of_a_few_words(house: House) -> None
     """It is never the whole sentence, which contains names and numbers."""
     house.ask(Verb.SUSPEND, "instance/a")
     ask_for(house, "g2")
-    found = labelled(samples(exporter(house)), "instance_waiting")
-    assert found == [{"instance": "a", "team": "red", "on": "suspended"}]
+    waiting = labelled(samples(exporter(house)), "instance_waiting")
+    assert waiting == [{"instance": "a", "team": "red", "on": "suspended"}]
     record = house.records.instances["a"]
     house.records = replace(
         house.records, instances={"a": replace(record, wait=Wait(None, "words of another version"))}
     )
-    found = labelled(samples(exporter(house)), "instance_waiting")
-    assert found == [{"instance": "a", "team": "red", "on": "other"}]
+    waiting = labelled(samples(exporter(house)), "instance_waiting")
+    assert waiting == [{"instance": "a", "team": "red", "on": "other"}]
 
 
 def test_a_standby_shows_itself_and_no_object(house: House) -> None:
     """Two replicas never report the same instance, and a standby's polls are no alert."""
-    found = samples(exporter(house, leads=False))
-    assert found["groundcrew_leader"][()] == 0
-    assert "groundcrew_reconcile_duration_seconds_count" in found
-    for name in found:
+    scraped = samples(exporter(house, leads=False))
+    assert scraped["groundcrew_leader"][()] == 0
+    assert "groundcrew_reconcile_duration_seconds_count" in scraped
+    for name in scraped:
         assert not name.startswith(("groundcrew_instance", "groundcrew_source", "groundcrew_share"))
 
 
@@ -211,15 +211,15 @@ def test_series_of_deleted_objects_disappear(house: House) -> None:
     """An instance's gauges and counters end with its definition; a team's with its last object."""
     ask_for(house, "l2")
     house.environments["two"] = environment("two", "g9", (), "blue")
-    found = exporter(house)
-    assert 'instance="a"' in generate_latest(found.registry).decode()
+    daemon_exporter = exporter(house)
+    assert 'instance="a"' in generate_latest(daemon_exporter.registry).decode()
     del house.environments["one"], house.instances["a"]
     house.environments["two"] = environment("two", "g9", (), "blue")
     house.ask(Verb.CONFIRM_PRUNE, "")
     house.commit()
     house.settle()
     assert not house.records.instances
-    page = generate_latest(found.registry).decode()
+    page = generate_latest(daemon_exporter.registry).decode()
     assert 'instance="a"' not in page
     assert 'team="red"' not in page
 
@@ -230,26 +230,28 @@ def test_messages_and_share_are_told(house: House) -> None:
     history = made._tally._history
     assert isinstance(history, History)
     history.messages = {"sent": 3, "pending": 2}
-    found = samples(made)
-    assert found["groundcrew_notification_total"] == {
-        (("result", "failed"),): 0, (("result", "sent"),): 3, (("result", "skipped"),): 0,
-    }  # fmt: skip
-    assert found["groundcrew_notifications_pending"][()] == 2
-    assert found["groundcrew_share_free_bytes"][()] == 400
+    scraped = samples(made)
+    assert scraped["groundcrew_notification_total"] == {
+        (("result", "failed"),): 0,
+        (("result", "sent"),): 3,
+        (("result", "skipped"),): 0,
+    }
+    assert scraped["groundcrew_notifications_pending"][()] == 2
+    assert scraped["groundcrew_share_free_bytes"][()] == 400
 
 
 def test_what_imports_cost_is_told_and_a_regression_until_the_next_build(house: House) -> None:
     """The figures are the newest build's; the ratio is 1 unless something clearly grew."""
     ratio, label = "groundcrew_import_regression_ratio", (("environment", "one"),)
-    found = samples(exporter(house))
-    assert found["groundcrew_import_files"] == {label: 100}
-    assert found[ratio] == {label: 1}
+    scraped = samples(exporter(house))
+    assert scraped["groundcrew_import_files"] == {label: 100}
+    assert scraped[ratio] == {label: 1}
     ask_for(house, "g4")
-    found = samples(exporter(house))
-    assert found["groundcrew_import_files"] == {label: 400}
-    assert found["groundcrew_import_bytes"] == {label: 400 << 14}
-    assert found["groundcrew_import_seconds"] == {label: 4.0}
-    assert found[ratio] == {label: 4.0}
+    scraped = samples(exporter(house))
+    assert scraped["groundcrew_import_files"] == {label: 400}
+    assert scraped["groundcrew_import_bytes"] == {label: 400 << 14}
+    assert scraped["groundcrew_import_seconds"] == {label: 4.0}
+    assert scraped[ratio] == {label: 4.0}
     ready = [e for e in house.events if e.kind == "BuildReady"][-1]
     other = {**ready.data, "import_growth": {"files": 2.0}}
     house.events.append(replace(ready, data=other))
@@ -260,8 +262,8 @@ def test_what_imports_cost_is_told_and_a_regression_until_the_next_build(house: 
     house.ask(Verb.CONFIRM_PRUNE, "")
     house.commit()
     house.settle()
-    found = samples(exporter(house))
-    assert not [name for name in found if name.startswith("groundcrew_import")]
+    scraped = samples(exporter(house))
+    assert not [name for name in scraped if name.startswith("groundcrew_import")]
 
 
 # ------------------------------------------------------------------------------------- cardinality
@@ -296,14 +298,14 @@ def test_cardinality_at_a_thousand_instances_is_as_stated(house: House) -> None:
     ask_for(house, "l2")
     ask_for(house, "r3")
     house.records, house.events = multiplied(house, 1000, 50)
-    found = samples(exporter(house))
-    count = sum(len(series) for series in found.values())
+    scraped = samples(exporter(house))
+    count = sum(len(series) for series in scraped.values())
     stated = re.search(r"([\d,]+) series at 1,000 instances", DOCS.read_text())
     assert stated is not None, "docs/metrics.md says how many"
     limit = int(stated.group(1).replace(",", ""))
     assert 0.9 * limit < count <= limit, count
-    assert len(found["groundcrew_instance_info"]) == 1000
-    assert len(labelled(found, "object_problem")) >= 1000
+    assert len(scraped["groundcrew_instance_info"]) == 1000
+    assert len(labelled(scraped, "object_problem")) >= 1000
 
 
 def test_the_page_of_metrics_names_every_metric(house: House) -> None:

@@ -21,21 +21,25 @@ from tests.monitoring.conftest import SECOND, Scene, commit
 pytestmark = pytest.mark.slow  # the scene needs more than a minute
 GRAFANA = Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 CHOICES = {
-    "$job": "groundcrew", "$namespace": NAMESPACE, "$team": ".*", "$environment": ENVIRONMENT,
-    "$__rate_interval": "5m", "$__range": "1h",
-}  # fmt: skip
+    "$job": "groundcrew",
+    "$namespace": NAMESPACE,
+    "$team": ".*",
+    "$environment": ENVIRONMENT,
+    "$__rate_interval": "5m",
+    "$__range": "1h",
+}
 LOOKED_BACK, STEP = 600, 2  # seconds of a graph
 
 
 def expressions() -> list[tuple[str, str, bool]]:
     """Return (dashboard/panel/legend, expression, instant) of all queries of all dashboards."""
-    found = []
+    queries = []
     for path in sorted(GRAFANA.glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel.get("targets", []):
                 name = f"{path.stem}/{panel['title']}/{target['refId']}"
-                found.append((name, target["expr"], bool(target.get("instant"))))
-    return found
+                queries.append((name, target["expr"], bool(target.get("instant"))))
+    return queries
 
 
 QUERIES = expressions()
@@ -48,13 +52,13 @@ def has_data(scene: Scene, expression: str, *, instant: bool) -> bool:
         for name, value in CHOICES.items():
             asked = asked.replace(name, value)
         assert "$" not in asked, f"a variable that nobody sets: {asked}"
-        found: list[dict[str, Any]]
+        time_series: list[dict[str, Any]]
         if instant:
-            found = scene.watch.query(asked)
-            values = [series["value"][1] for series in found]
+            time_series = scene.watch.query(asked)
+            values = [series["value"][1] for series in time_series]
         else:
-            found = scene.watch.query_range(asked, LOOKED_BACK, STEP)
-            values = [point[1] for series in found for point in series["values"]]
+            time_series = scene.watch.query_range(asked, LOOKED_BACK, STEP)
+            values = [point[1] for series in time_series for point in series["values"]]
         if any(math.isfinite(float(value)) for value in values):
             return True
     return False
@@ -91,8 +95,8 @@ def test_every_choice_of_a_dashboard_has_values(failed: Scene) -> None:
             selector, _, label = inner.rpartition(", ")
             for choice, value in {**CHOICES, "$instance": INSTANCE}.items():
                 selector = selector.replace(choice, value)
-            found = failed.watch.query(f"count by ({label}) ({selector})")
-            assert [s["metric"][label] for s in found if s["metric"].get(label)], variable["name"]
+            series = failed.watch.query(f"count by ({label}) ({selector})")
+            assert [s["metric"][label] for s in series if s["metric"].get(label)], variable["name"]
             seen += 1
     assert seen >= 5
 
@@ -114,9 +118,13 @@ def test_promtool_has_nothing_against_the_metrics(failed: Scene) -> None:
     assert "groundcrew_rollback_total{" in page
     assert "process_cpu_seconds_total " in page
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=60,
+        ["promtool", "check", "metrics"],
+        input=page,
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 

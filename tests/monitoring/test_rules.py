@@ -59,9 +59,9 @@ def test_an_alert_is_tested_to_fire_and_then_to_clear(name: str) -> None:
                 for t in case["alert_rule_test"]
                 if t["alertname"] == name
             ]
-            firing = [at for at, found in seen if found]
+            firing = [at for at, expected in seen if expected]
             if firing and max(at for at, _ in seen) > max(firing):
-                fired |= {a["exp_labels"]["severity"] for _, found in seen for a in found}
+                fired |= {a["exp_labels"]["severity"] for _, expected in seen for a in expected}
     assert fired == severities
 
 
@@ -96,8 +96,8 @@ def test_a_page_answers_the_same_questions(name: str) -> None:
 
 def test_reasons_in_the_rules_are_given_by_the_code() -> None:
     """A reason that the code never gives would never fire."""
-    found = re.findall(r'reason=~?"([A-Za-z|]+)"', RULES.read_text())
-    reasons = {reason for group in found for reason in group.split("|")}
+    groups = re.findall(r'reason=~?"([A-Za-z|]+)"', RULES.read_text())
+    reasons = {reason for group in groups for reason in group.split("|")}
     assert len(reasons) > 5
     code = "\n".join(
         path.read_text()

@@ -18,17 +18,17 @@ from tests.fakes.simulated_world import House
 @pytest.fixture
 def house() -> House:
     """Return a house whose instance a of team red is active with environment one."""
-    found = House()
-    found.join(instance("a"))
-    begin(found, "g1")
-    found.settle()
-    return found
+    house = House()
+    house.join(instance("a"))
+    begin(house, "g1")
+    house.settle()
+    return house
 
 
 def told(house: House) -> set[tuple[str, str]]:
     """Return source and reason of all problems, by the house's clock."""
-    found = problems(status(None, house.records, house.now), house.records, house.now)
-    return {(source, reason) for _, _, source, reason in found}
+    reported = problems(status(None, house.records, house.now), house.records, house.now)
+    return {(source, reason) for _, _, source, reason in reported}
 
 
 def go_on(house: House, seconds: float) -> None:

@@ -29,44 +29,61 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def _job(script: str, mode: str = "run", deadline: int = 300, **pod: Any) -> Json:
     """Return a Job; `mode` tells the simulated kubelet what cannot happen there by itself."""
     container = {
-        "name": "main", "image": DEBIAN_IMAGE, "command": ["sh", "-c", script],
+        "name": "main",
+        "image": DEBIAN_IMAGE,
+        "command": ["sh", "-c", script],
         "securityContext": {"runAsUser": 50000, "readOnlyRootFilesystem": True},
         **pod.pop("container", {}),
-    }  # fmt: skip
+    }
     metadata = {"annotations": {"lab/mode": mode}}
     spec = {
-        "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container],
-        "automountServiceAccountToken": False, **pod,
-    }  # fmt: skip
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
+        "containers": [container],
+        "automountServiceAccountToken": False,
+        **pod,
+    }
     return {
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work"},
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "work"},
         "spec": {
-            "backoffLimit": 0, "activeDeadlineSeconds": deadline,
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline,
             "template": {"metadata": metadata, "spec": spec},
         },
-    }  # fmt: skip
+    }
 
 
 def _first(script: str) -> Json:
     return {
-        "name": "first", "image": DEBIAN_IMAGE, "command": ["sh", "-c", script],
+        "name": "first",
+        "image": DEBIAN_IMAGE,
+        "command": ["sh", "-c", script],
         "securityContext": {"runAsUser": 50000},
-    }  # fmt: skip
+    }
 
 
 UNSET = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "a"}}}
 JOBS = {
     "good": _job("echo one; echo two >&2"),
     "bad": _job(MESSY),
-    "after-init": _job("cat /tmp/said", volumes=[{"name": "tmp", "emptyDir": {}}],
+    "after-init": _job(
+        "cat /tmp/said",
+        volumes=[{"name": "tmp", "emptyDir": {}}],
         container={"volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]},
-        initContainers=[{**_first("echo hello > /tmp/said"),
-                         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}]}]),
+        initContainers=[
+            {
+                **_first("echo hello > /tmp/said"),
+                "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            }
+        ],
+    ),
     "bad-init": _job("echo never", initContainers=[_first("exit 5")]),
     "deadline": _job("sleep 600", deadline=3),
     "no-image": _job("true", "imagepull", container={"image": "example.test/absent:1"}),
     "no-secret": _job("true", "configerror", container={"env": [UNSET]}),
-}  # fmt: skip
+}
 STUCK = {"no-image": ("ErrImagePull", "ImagePullBackOff"), "no-secret": ("",)}
 
 

@@ -20,16 +20,22 @@ def test_a_jobs_command_runs_in_a_container(node: Node) -> None:
     node.runtime.load_debian()
     space = node.namespace("work")
     container = {
-        "name": "main", "image": DEBIAN_IMAGE, "command": ["sh", "-c", SCRIPT],
+        "name": "main",
+        "image": DEBIAN_IMAGE,
+        "command": ["sh", "-c", SCRIPT],
         "securityContext": {"runAsUser": 50000, "readOnlyRootFilesystem": True},
-    }  # fmt: skip
+    }
     pod = {"restartPolicy": "Never", "containers": [container]}
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "work"},
-           "spec": {"backoffLimit": 0, "template": {"spec": pod}}}  # fmt: skip
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "work"},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+    }
     node.apply([job], space)
-    found = wait_for(lambda: _ended(node, space), 120, "the Job's pod to end")
-    assert found["status"]["phase"] == "Failed"
-    state = found["status"]["containerStatuses"][0]["state"]["terminated"]
+    failed_pod = wait_for(lambda: _ended(node, space), 120, "the Job's pod to end")
+    assert failed_pod["status"]["phase"] == "Failed"
+    state = failed_pod["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (state["exitCode"], state["reason"]) == (7, "Error")
-    lines = node.log(space, found).splitlines()
+    lines = node.log(space, failed_pod).splitlines()
     assert [line for line in lines if not line.startswith("touch:")] == ["50000", "sh", "refused"]

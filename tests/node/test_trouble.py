@@ -109,9 +109,10 @@ def test_a_build_survives_the_loss_of_its_pod(site: NodeSite, way: str) -> None:
             site.node.api.delete("pods", site.builds, name)
         else:
             body = {
-                "apiVersion": "policy/v1", "kind": "Eviction",
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
                 "metadata": {"name": name, "namespace": site.builds},
-            }  # fmt: skip
+            }
             site.node.api.raw("POST", path_of("pods", site.builds, name, "eviction"), body)
         site.wait_active(version)
 

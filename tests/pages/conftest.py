@@ -12,17 +12,22 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.harness.pages import OPERATOR, Served
 
 FLAGS = (
-    "--no-sandbox", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--disable-dev-shm-usage", "--disable-gpu",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+)
 
 
 @pytest.fixture
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Yield a server of twelve instances in all states; everybody on this machine may read."""
-    found = Served(tmp_path_factory.mktemp("served"), 12, read="anyone")
-    yield found
-    found.stop()
+    server = Served(tmp_path_factory.mktemp("served"), 12, read="anyone")
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -38,20 +43,20 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.skip("no chromium; apt-get install chromium, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield found
-        found.close()
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
 def context(browser: Browser, url: str) -> Iterator[BrowserContext]:
     """Yield a new profile; any error in the browser's console fails the test."""
-    with browser.new_context(base_url=url) as found:
+    with browser.new_context(base_url=url) as context:
         wrong: list[str] = []
-        found.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-        found.on("weberror", lambda e: wrong.append(str(e.error)))
-        found.set_default_timeout(15_000)
-        yield found
+        context.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        context.on("weberror", lambda e: wrong.append(str(e.error)))
+        context.set_default_timeout(15_000)
+        yield context
         quiet = ("ERR_INCOMPLETE_CHUNKED", "status of 404", "status of 401")
         assert [w for w in wrong if not any(q in w for q in quiet)] == []
 

@@ -24,12 +24,23 @@ from tests.pages.conftest import sign_in
 BUILDING, FAILED, READY = builds(7)[0], builds(8)[0], builds(0)[0]
 LONG = "w" * 63  # as long as a name may be
 EVERY = (
-    "/", "/environments", "/events", "/login", "/nope", f"/environments/{name_of(0)}",
-    f"/environments/{name_of(8)}", f"/builds/{READY.key}", f"/builds/{FAILED.key}",
-    f"/builds/{BUILDING.key}", f"/builds/{READY.key}/files?package=pandas",
-    f"/builds/{READY.key}/files", *(f"/instances/{name_of(n)}" for n in range(9)),
-    f"/environments/{LONG}", f"/instances/{LONG}", f"/?team={LONG}",
-)  # fmt: skip
+    "/",
+    "/environments",
+    "/events",
+    "/login",
+    "/nope",
+    f"/environments/{name_of(0)}",
+    f"/environments/{name_of(8)}",
+    f"/builds/{READY.key}",
+    f"/builds/{FAILED.key}",
+    f"/builds/{BUILDING.key}",
+    f"/builds/{READY.key}/files?package=pandas",
+    f"/builds/{READY.key}/files",
+    *(f"/instances/{name_of(n)}" for n in range(9)),
+    f"/environments/{LONG}",
+    f"/instances/{LONG}",
+    f"/?team={LONG}",
+)
 WCAG = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 }
@@ -50,7 +61,9 @@ def add_long_names(served: Served) -> None:
             environments=(replace(asked, name=LONG, team=LONG, definition=wanted),),
             instances=(
                 replace(
-                    record, name=LONG, team=LONG,
+                    record,
+                    name=LONG,
+                    team=LONG,
                     wait=Wait(WaitOn.WAVE, f"an earlier wave: {LONG}"),
                     definition=replace(record.definition, name=LONG, team=LONG),
                 ),
@@ -58,7 +71,7 @@ def add_long_names(served: Served) -> None:
             builds=(replace(FAILED, key="f" * 16, environment=LONG, team=LONG),),
             events=(told,),
         ),
-    )  # fmt: skip
+    )
 
 
 # ------------------------------------------------------------------------------------------ access
@@ -72,7 +85,7 @@ def test_every_page_meets_wcag_aa_and_fits(
 ) -> None:
     """Axe finds nothing on any page, in light and dark; nothing is wider than the screen."""
     add_long_names(served)
-    found: dict[str, object] = {}
+    violations: dict[str, object] = {}
     with browser.new_context(
         base_url=url, color_scheme=scheme, viewport={"width": width, "height": 800}
     ) as context:
@@ -84,11 +97,11 @@ def test_every_page_meets_wcag_aa_and_fits(
                 details.evaluate("d => d.open = true")
             result = Axe().run(page, options={**WCAG, "resultTypes": ["violations"]})
             if result.violations_count:
-                found[path] = result.generate_report()
+                violations[path] = result.generate_report()
             over = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
             if over > 0:
-                found[f"{path} width"] = over
-    assert found == {}
+                violations[f"{path} width"] = over
+    assert violations == {}
 
 
 def test_the_keyboard_alone_reaches_a_rollback(
@@ -291,9 +304,14 @@ def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
     (served.logs / f"{READY.key}.log").write_text(MARKUP)
     time.sleep(1.1)
     for path in (
-        "/", "/environments", "/events", f"/environments/{name_of(0)}", f"/builds/{READY.key}",
-        f"/instances/{name_of(0)}", f"/instances/{name_of(3)}",
-    ):  # fmt: skip
+        "/",
+        "/environments",
+        "/events",
+        f"/environments/{name_of(0)}",
+        f"/builds/{READY.key}",
+        f"/instances/{name_of(0)}",
+        f"/instances/{name_of(3)}",
+    ):
         page.goto(path)
         expect(page.locator("main")).to_contain_text('<script>alert("x")</script>')
         assert page.locator("main script, main b").count() == 0, path

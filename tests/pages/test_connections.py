@@ -30,10 +30,10 @@ addEventListener("test:hidden", (event) => {
 @pytest.fixture
 def tabs(browser: Browser, url: str) -> Iterator[BrowserContext]:
     """Yield a new profile whose pages can be hidden; the console may report refusals."""
-    with browser.new_context(base_url=url) as found:
-        found.set_default_timeout(15_000)
-        found.add_init_script(HIDDEN)
-        yield found
+    with browser.new_context(base_url=url) as context:
+        context.set_default_timeout(15_000)
+        context.add_init_script(HIDDEN)
+        yield context
 
 
 def hide(page: Page, hidden: bool = True) -> None:

@@ -28,9 +28,9 @@ MANY = 20_000
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    found = Served(tmp_path_factory.mktemp("served"), 12, read="anyone")
-    yield found
-    found.stop()
+    server = Served(tmp_path_factory.mktemp("served"), 12, read="anyone")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def of(package: str | None = None, build: BuildRecord = READY, **more: Any) -> s
 def asked(http: httpx.Client, path: str) -> dict[str, Any]:
     answer = http.get(f"/api/v1{path}")
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    document: dict[str, Any] = answer.json()
+    return document
 
 
 @contextmanager
@@ -69,19 +69,19 @@ def test_every_package_leads_to_its_files(http: httpx.Client) -> None:
     page = http.get(f"/builds/{READY.key}").text
     for name, _ in PACKAGES:
         assert f'href="{of(name)}"' in page
-        found = asked(http, of(name))
-        assert (found["total"], len(found["files"])) == (61, 61)
-        assert {"path": f"{name}/__init__.py", "bytes": 2400} in found["files"]
-        assert found["bytes"] == sum(f["bytes"] or 0 for f in found["files"])
+        listing = asked(http, of(name))
+        assert (listing["total"], len(listing["files"])) == (61, 61)
+        assert {"path": f"{name}/__init__.py", "bytes": 2400} in listing["files"]
+        assert listing["bytes"] == sum(f["bytes"] or 0 for f in listing["files"])
         assert f"{name}/part1/module_1.py" in http.get(of(name)).text
 
 
 def test_the_definitions_own_files_are_listed(http: httpx.Client, served: Served) -> None:
     """A jar has its size, and its place on the share."""
     assert f'href="/builds/{READY.key}/files"' in http.get(f"/builds/{READY.key}").text
-    found = asked(http, of())
-    assert found["files"] == [{"path": "jars/postgresql-42.7.4.jar", "bytes": 1_000_000}]
-    assert (served.share.root / found["where"] / found["files"][0]["path"]).is_file()
+    listing = asked(http, of())
+    assert listing["files"] == [{"path": "jars/postgresql-42.7.4.jar", "bytes": 1_000_000}]
+    assert (served.share.root / listing["where"] / listing["files"][0]["path"]).is_file()
     assert "977 KiB" in http.get(of()).text
 
 
@@ -115,11 +115,15 @@ def test_a_real_wheel_is_listed_packed_spread_and_merged(
             assert asked(http, of("real")) == packed
             page = http.get(of("real")).text
         assert {f["path"]: f["bytes"] for f in packed["files"]} == {
-            "real/__init__.py": 6, "real/<script>.py": 0, odd: 5,
+            "real/__init__.py": 6,
+            "real/<script>.py": 0,
+            odd: 5,
             "../bin/real-tool": (folders[0] / "bin/real-tool").stat().st_size,
-            "real-1.0.dist-info/METADATA": ANY, "real-1.0.dist-info/WHEEL": ANY,
-            "real-1.0.dist-info/INSTALLER": 11, "real-1.0.dist-info/RECORD": None,
-        }  # fmt: skip
+            "real-1.0.dist-info/METADATA": ANY,
+            "real-1.0.dist-info/WHEEL": ANY,
+            "real-1.0.dist-info/INSTALLER": 11,
+            "real-1.0.dist-info/RECORD": None,
+        }
         assert packed["where"] == f"store/sha256/{entry[:2]}/{entry}/lib"
         assert "real/&lt;script&gt;.py" in page
         assert "<script>.py" not in page
@@ -171,8 +175,8 @@ def test_what_there_is_not_is_said_in_words(
 def test_a_store_entry_that_is_missing_is_said_in_words(http: httpx.Client, served: Served) -> None:
     """Its files give 404; the build's page still works."""
     entry = entry_digest(digest("duckdb"), "cp311")
-    place = served.share.entry(entry)
-    place.rename(place.with_name("away"))
+    folder = served.share.entry(entry)
+    folder.rename(folder.with_name("away"))
     try:
         answer = http.get(of("duckdb"))
         assert answer.status_code == 404
@@ -181,8 +185,8 @@ def test_a_store_entry_that_is_missing_is_said_in_words(http: httpx.Client, serv
         assert http.get(f"/builds/{READY.key}").status_code == 200
         assert http.get(of("pandas")).status_code == 200
     finally:
-        place.with_name("away").rename(place)
-    info = next((place / "lib").iterdir())
+        folder.with_name("away").rename(folder)
+    info = next((folder / "lib").iterdir())
     shutil.move(info, served.root / "info")
     assert "has a RECORD of duckdb" in http.get(of("duckdb")).text
     shutil.move(served.root / "info", info)

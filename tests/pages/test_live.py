@@ -86,9 +86,14 @@ def test_operating_is_offered_to_operators_only(served: Served, page: Page) -> N
     (request,) = served.store.requests()
     record = served.store.load().instances[name_of(0)]
     told = Event(
-        time.time(), "Suspended", f"instance/{name_of(0)}", record.team, "Suspended",
-        f"by {request.who}", data={"who": request.who},
-    )  # fmt: skip
+        time.time(),
+        "Suspended",
+        f"instance/{name_of(0)}",
+        record.team,
+        "Suspended",
+        f"by {request.who}",
+        data={"who": request.who},
+    )
     write(
         served,
         Change(

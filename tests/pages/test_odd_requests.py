@@ -18,7 +18,7 @@ import pytest
 from reconciler.api import share_reader
 from reconciler.api.pages.forms import local
 from reconciler.api.pages.phrases import ago
-from reconciler.api.share_reader import Shelf, last_lines, part
+from reconciler.api.share_reader import ShareReader, last_lines, part
 from reconciler.core.model import Change
 from reconciler.core.phases import BuildPhase
 from tests.fakes.fleet import builds, environment
@@ -30,9 +30,9 @@ MIB = 1 << 20
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    found = Served(tmp_path, 12, read="anyone")
-    yield found
-    found.stop()
+    server = Served(tmp_path, 12, read="anyone")
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -47,12 +47,20 @@ def http(served: Served) -> Iterator[httpx.Client]:
 @pytest.mark.parametrize(
     "path",
     [
-        "/instances/none", "/instances/..%2f..%2fetc%2fpasswd", "/instances/%00",
-        "/instances/%3Cscript%3Ealert(1)%3C%2Fscript%3E", "/environments/none", "/builds/none",
-        "/builds/0123456789abcdef", "/builds/0123456789abcdef/log", "/nope", "/static/x/pages.css",
-        f"/builds/{builds(8)[0].key}/sbom", "/instances/" + "x" * 3000,
+        "/instances/none",
+        "/instances/..%2f..%2fetc%2fpasswd",
+        "/instances/%00",
+        "/instances/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        "/environments/none",
+        "/builds/none",
+        "/builds/0123456789abcdef",
+        "/builds/0123456789abcdef/log",
+        "/nope",
+        "/static/x/pages.css",
+        f"/builds/{builds(8)[0].key}/sbom",
+        "/instances/" + "x" * 3000,
     ],
-)  # fmt: skip
+)
 def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Client) -> None:
     """The answer is a page in which parts of the request only appear as text."""
     answer = http.get(path)
@@ -66,12 +74,18 @@ def test_what_there_is_not_is_answered_404_in_words(path: str, http: httpx.Clien
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        ("/?page=99999", 200), ("/?page=-1", 200), ("/?page=9" + "9" * 30, 200),
-        ("/?q=" + "x" * 301, 422), ("/?health=Fine", 422), ("/?q=%00", 422),
-        ("/events?before=x&object=%00&kind=%00", 200), ("/?team=nobody", 200),
-        ("/events?before=0", 200), ("/login?next=//evil.example", 200),
+        ("/?page=99999", 200),
+        ("/?page=-1", 200),
+        ("/?page=9" + "9" * 30, 200),
+        ("/?q=" + "x" * 301, 422),
+        ("/?health=Fine", 422),
+        ("/?q=%00", 422),
+        ("/events?before=x&object=%00&kind=%00", 200),
+        ("/?team=nobody", 200),
+        ("/events?before=0", 200),
+        ("/login?next=//evil.example", 200),
     ],
-)  # fmt: skip
+)
 def test_odd_queries_break_nothing(path: str, code: int, http: httpx.Client) -> None:
     """The answer is a page all the same, or a refusal with a message."""
     assert http.get(path).status_code == code
@@ -81,9 +95,11 @@ def test_forms_of_the_wrong_kind_are_refused(http: httpx.Client) -> None:
     """They are too large, of another type, no form at all, or have far too many fields."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     for content, headers in (
-        (b"x" * 9000, form), (b"{}", {"content-type": "application/json"}), (b"", {}),
+        (b"x" * 9000, form),
+        (b"{}", {"content-type": "application/json"}),
+        (b"", {}),
         (b"&".join(b"a=b" for _ in range(100)), form),
-    ):  # fmt: skip
+    ):
         assert http.post("/act", content=content, headers=headers).status_code == 422
     assert http.post("/act", content=b"\xff=\xfe", headers=form).status_code == 403
     assert http.get("/act").status_code == 405
@@ -121,11 +137,11 @@ def test_the_log_of_a_running_build_is_said_to_be_where_the_leader_is(
     stored = served.store.load().builds[READY.key]
     running = replace(stored, phase=BuildPhase.BUILDING, build_id=None)
     served.store.write(lease, Change(builds=(running,)))
-    words = "the daemon leads (groundcrew-7d9)"
-    assert words in http.get(f"/builds/{READY.key}").text
+    message = "the daemon leads (groundcrew-7d9)"
+    assert message in http.get(f"/builds/{READY.key}").text
     answer = http.get(f"/api/v1/builds/{READY.key}/log")
     assert answer.status_code == 404
-    assert words in answer.text
+    assert message in answer.text
 
 
 def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client) -> None:
@@ -155,7 +171,7 @@ def test_a_log_of_200_mb_costs_a_page_nothing(served: Served, http: httpx.Client
 def test_a_log_that_grows_or_shrinks_while_it_is_sent_is_sent_whole(served: Served) -> None:
     """Only the part that existed at first is sent; a shorter file is not padded."""
     log = served.logs / f"{READY.key}.log"
-    reading = Shelf(served.share, lambda key: log)
+    reading = ShareReader(served.share, lambda key: log)
 
     async def sent(meanwhile: Callable[[], object]) -> bytes:
         begin = reading.log_begin(READY)
@@ -191,10 +207,10 @@ def test_the_last_lines_are_whole_ones(tmp_path: Path) -> None:
 
 def shown(log: Path, most: int) -> tuple[str, int, bool]:
     """Return (what a page shows of a log, where that ends, True if something was left out)."""
-    found = part(log, -most, most)
-    assert found is not None
-    text, cut = last_lines(found)
-    return text, found.end, cut
+    excerpt = part(log, -most, most)
+    assert excerpt is not None
+    text, cut = last_lines(excerpt)
+    return text, excerpt.end, cut
 
 
 # ---------------------------------------------------------------------------- unresponsive services
@@ -315,9 +331,15 @@ def test_times_are_told_from_now() -> None:
 
 @pytest.mark.parametrize(
     ("path", "found"),
-    [("/events?object=x", "/events?object=x"), ("", "/"), ("//x", "/"), ("https://x", "/"),
-     ("/\\x", "/"), ("/a\nb", "/")],
-)  # fmt: skip
+    [
+        ("/events?object=x", "/events?object=x"),
+        ("", "/"),
+        ("//x", "/"),
+        ("https://x", "/"),
+        ("/\\x", "/"),
+        ("/a\nb", "/"),
+    ],
+)
 def test_only_paths_of_ours_are_led_back_to(path: str, found: str) -> None:
     """Anything else leads to the first page."""
     assert local(path) == found

@@ -21,14 +21,14 @@ OTHER = Wait(WaitOn.WAVE, "x")
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     sqlite = request.param == "sqlite"
-    found = Store(
+    store = Store(
         f"sqlite:///{tmp_path / 'records.db'}"
         if sqlite
         else request.getfixturevalue("postgresql_url")
     )
-    fill(found, 9)
-    yield found
-    found.close()
+    fill(store, 9)
+    yield store
+    store.close()
 
 
 def write(store: Store, change: Change) -> None:

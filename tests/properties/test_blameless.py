@@ -78,11 +78,15 @@ def clock_set(house: House) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        share_away, build_lost, credentials_renewed_too_late, killed_for_an_hour, hung_for_an_hour,
+        share_away,
+        build_lost,
+        credentials_renewed_too_late,
+        killed_for_an_hour,
+        hung_for_an_hour,
         clock_set,
     ],
     ids=lambda f: f.__name__,
-)  # fmt: skip
+)
 def test_a_fault_that_is_not_the_builds_leaves_no_mark(fault: Callable[[House], None]) -> None:
     """Once the fault is over the build is active, whatever was done about it meanwhile."""
     house = begin("g1")

@@ -57,8 +57,13 @@ def restart_fails(house: House) -> None:
 
 
 SCENARIOS = [
-    first_build, fails_live, fails_verification, deleted, rolled_back_by_a_person, restart_fails,
-]  # fmt: skip
+    first_build,
+    fails_live,
+    fails_verification,
+    deleted,
+    rolled_back_by_a_person,
+    restart_fails,
+]
 
 
 def moves(house: House) -> Iterator[str]:

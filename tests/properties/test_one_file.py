@@ -46,12 +46,15 @@ VALUES = st.recursive(
 SPECS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5)
 DOCUMENTS = st.builds(
     lambda kind, name, spec: {
-        "apiVersion": "groundcrew/v1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+        "apiVersion": "groundcrew/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
     },
     st.one_of(st.just("Environment"), VALUES),
     st.one_of(st.just("bad"), LEAVES),
     st.one_of(SPECS, VALUES),
-)  # fmt: skip
+)
 FILES = st.one_of(
     st.binary(max_size=200),
     st.text(max_size=200).map(lambda t: t.encode(errors="surrogatepass")),

@@ -64,8 +64,8 @@ class Promises(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(ENVIRONMENTS)), broken=st.booleans())
     def break_file(self, name: str, broken: bool) -> None:
-        place = Place(f"teams/red/{name}.yaml", 3)
-        finding = Finding(place, f"Environment/{name}", Reason.WRONG_TYPE, "a mistake")
+        location = Place(f"teams/red/{name}.yaml", 3)
+        finding = Finding(location, f"Environment/{name}", Reason.WRONG_TYPE, "a mistake")
         self.house.findings = (finding,) if broken else ()
         self.house.commit()
 

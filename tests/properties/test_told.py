@@ -132,8 +132,9 @@ class Told(RuleBasedStateMachine):
         self.house.environments.pop(name, None)
         self._commit()
 
-    @rule(verb=st.sampled_from([Verb.ROLLBACK, Verb.ROLLBACK, Verb.RETRY, Verb.SUSPEND]),
-          what=TARGETS)  # fmt: skip
+    @rule(
+        verb=st.sampled_from([Verb.ROLLBACK, Verb.ROLLBACK, Verb.RETRY, Verb.SUSPEND]), what=TARGETS
+    )
     def someone_asks(self, verb: Verb, what: str) -> None:
         self.house.ask(verb, what)
 
@@ -224,7 +225,7 @@ class Told(RuleBasedStateMachine):
         same = ("trigger", "who", "author", "subject", "environment")
         assert [event.data.get(k) for k in same if k != "environment"] == [
             start.data.get(k) for k in same if k != "environment"
-        ], (start, event)  # fmt: skip
+        ], (start, event)
         assert event.revision == start.revision, (start, event)
 
     @invariant()

@@ -10,13 +10,13 @@ from threading import Event
 import pytest
 
 from metrics.facts import plain
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.core.addresses import shown
 
 
 def logged(text: str) -> str:
     """Return the text as it appears in a build's log."""
-    return Job("key", "one", "red", "r1", Path("unused"), Event()).clean(text)
+    return BuildJob("key", "one", "red", "r1", Path("unused"), Event()).clean(text)
 
 
 @pytest.mark.parametrize("say", [shown, logged, plain])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.airflow.answers import TEXT
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.core.errors import Retryable
 from reconciler.core.reasons import Reason
 from tests.fakes.answers import Answers
@@ -19,14 +19,14 @@ ONE = {"total_entries": 1}
 DEEP = b"[" * 100_000
 LONG = "x" * 5000
 
-CALLS: dict[str, Callable[[Api], object]] = {
-    "pools": Api.pools,
-    "busy": Api.busy,
-    "import errors": Api.import_errors,
-    "dags": Api.dags,
-    "health": Api.health,
-    "plugins": Api.plugins,
-    "providers": Api.providers,
+CALLS: dict[str, Callable[[AirflowApi], object]] = {
+    "pools": AirflowApi.pools,
+    "busy": AirflowApi.busy,
+    "import errors": AirflowApi.import_errors,
+    "dags": AirflowApi.dags,
+    "health": AirflowApi.health,
+    "plugins": AirflowApi.plugins,
+    "providers": AirflowApi.providers,
     "set a pool": lambda api: api.set_pool("small", 3),
 }
 
@@ -37,11 +37,11 @@ def token(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refusal(call: Callable[[Api], object], body: bytes, secret: Path) -> str:
+def refusal(call: Callable[[AirflowApi], object], body: bytes, secret: Path) -> str:
     """Return how an answer was refused; other errors than Retryable are bugs of ours."""
     with (
         Answers(body, JSON) as server,
-        Api(server.url, secret) as api,
+        AirflowApi(server.url, secret) as api,
         pytest.raises(Retryable) as caught,
     ):
         call(api)
@@ -92,7 +92,7 @@ def test_a_session_token_that_is_no_header_is_refused(token: object, tmp_path: P
     (tmp_path / "username").write_text("user")
     (tmp_path / "password").write_text("password")
     body = json.dumps({"access_token": token}).encode()
-    message = refusal(Api.pools, body, tmp_path)
+    message = refusal(AirflowApi.pools, body, tmp_path)
     assert "logging in" in message
     assert "access_token" in message
     assert len(message) < 500
@@ -101,7 +101,7 @@ def test_a_session_token_that_is_no_header_is_refused(token: object, tmp_path: P
 def test_a_listing_without_end_is_refused(token: Path) -> None:
     """Each page promises more."""
     body = json.dumps({"providers": [{"package_name": "a"}], "total_entries": 10**9}).encode()
-    assert "providers has more than 1000 rows" in refusal(Api.providers, body, token)
+    assert "providers has more than 1000 rows" in refusal(AirflowApi.providers, body, token)
 
 
 def test_texts_are_cut_and_impossible_times_count_as_none(token: Path) -> None:
@@ -111,7 +111,7 @@ def test_texts_are_cut_and_impossible_times_count_as_none(token: Path) -> None:
         {"filename": "c.py", "timestamp": "soon"},
     ]
     body = json.dumps({"import_errors": errors, "total_entries": 3}).encode()
-    with Answers(body, JSON) as server, Api(server.url, token) as api:
+    with Answers(body, JSON) as server, AirflowApi(server.url, token) as api:
         a, b, c = api.import_errors()
     assert a.text.endswith("the end")
     assert len(a.text) == TEXT

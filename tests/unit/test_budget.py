@@ -70,11 +70,12 @@ def test_a_refusal_says_which_where_what_and_what_to_do() -> None:
 def test_a_regression_is_a_quarter_more_and_enough_to_be_felt() -> None:
     """Small builds may double, large ones may grow a little; a slow machine is no regression."""
     assert [str(g) for g in growth(COST, ImportCost(980, 3000, 40 << 20, 2.0))] == [
-        "412 files → 980 files (+138 %)", "1300 opens → 3000 opens (+131 %)",
-    ]  # fmt: skip
+        "412 files → 980 files (+138 %)",
+        "1300 opens → 3000 opens (+131 %)",
+    ]
     assert growth(ImportCost(20, 60, 1 << 20, 0.1), ImportCost(60, 180, 5 << 20, 0.9)) == ()
     assert growth(COST, ImportCost(480, 1500, 45 << 20, 9.0)) == ()
     assert growth(COST, ImportCost()) == growth(ImportCost(), COST) == ()
-    (found,) = growth(ImportCost(files=0), ImportCost(files=60))
-    assert (found.ratio, str(found)) == (60.0, "0 files → 60 files")
+    (regression,) = growth(ImportCost(files=0), ImportCost(files=60))
+    assert (regression.ratio, str(regression)) == (60.0, "0 files → 60 files")
     assert growth(ImportCost(980), ImportCost(412)) == (), "less is none"

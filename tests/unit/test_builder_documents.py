@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.builder import manifest
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.files import fetch_files
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.resolve.base_metadata import usable
@@ -34,14 +34,20 @@ from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 
 RUNTIME = Runtime(
-    "key", "/python", "3.11.7", "cp311", "linux_x86_64", "3.3.2", ("py3-none-any",),
+    "key",
+    "/python",
+    "3.11.7",
+    "cp311",
+    "linux_x86_64",
+    "3.3.2",
+    ("py3-none-any",),
     (Distribution("acme-core", "2.0+corp"), Distribution("odd", "dirty")),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    return Job("k", "one", "red", "r", tmp_path / "logs" / "log", threading.Event())
+def job(tmp_path: Path) -> BuildJob:
+    return BuildJob("k", "one", "red", "r", tmp_path / "logs" / "log", threading.Event())
 
 
 def entry(root: Path, digest: str, *files: str, text: str = "") -> Path:
@@ -123,7 +129,7 @@ def test_the_later_wheel_wins_where_both_have_a_file(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ manifest
 
 
-def test_build_json_is_relative_to_the_share(tmp_path: Path, job: Job) -> None:
+def test_build_json_is_relative_to_the_share(tmp_path: Path, job: BuildJob) -> None:
     """Another machine may mount the share elsewhere: no path contains this machine's."""
     share = Share(tmp_path)
     first, files = "a" * 64, "b" * 64
@@ -133,15 +139,21 @@ def test_build_json_is_relative_to_the_share(tmp_path: Path, job: Job) -> None:
     (share.entry(first) / "bin").mkdir()
     wheel = Wheel("alpha", "1.0", "alpha-1.0-py3-none-any.whl", "c" * 64)
     document = build_json(
-        "0" * 16, Recipe("d", env=(("A", "b"),)), RUNTIME, job, [wheel],
+        "0" * 16,
+        Recipe("d", env=(("A", "b"),)),
+        RUNTIME,
+        job,
+        [wheel],
         {first: overlap.Facts.of(share.entry(first))},
-        Parts(files, ("jars/x.jar",), has_bin=True), share,
-    )  # fmt: skip
+        Parts(files, ("jars/x.jar",), has_bin=True),
+        share,
+    )
     assert str(tmp_path) not in json.dumps(document)
     assert document["paths"] == [{"path": f"store/sha256/aa/{first}/lib", "pth": True}]
     assert document["bin"] == [
-        f"store/sha256/aa/{first}/bin", f"store/sha256/bb/{files}/files/bin",
-    ]  # fmt: skip
+        f"store/sha256/aa/{first}/bin",
+        f"store/sha256/bb/{files}/files/bin",
+    ]
     assert document["jars"] == [f"store/sha256/bb/{files}/files/jars/x.jar"]
     assert document["entries"] == [first, files]
     assert (document["environment"], document["team"]) == ("one", "red")
@@ -203,14 +215,14 @@ def test_the_base_has_stand_ins_of_its_versions(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------- logs and messages
 
 
-def test_a_log_has_no_secrets_and_no_colours(job: Job) -> None:
+def test_a_log_has_no_secrets_and_no_colours(job: BuildJob) -> None:
     """Known secrets and credentials in addresses are masked when they are written."""
     job.secrets.add("pass-word")
     job.say("\x1b[31mred\x1b[0m pass-word https://user:other@host/simple/")
     assert job.log.read_text() == "red *** https://***@host/simple/\n"
 
 
-def test_a_log_has_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_an_end(job: BuildJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build that prints without end does not fill the disk."""
     monkeypatch.setattr("reconciler.builder.build_job.LOG_LIMIT", 100)
     for _ in range(100):
@@ -218,13 +230,13 @@ def test_a_log_has_an_end(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     assert job.log.stat().st_size == 100
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(job: Job) -> None:
+def test_a_log_that_cannot_be_written_stops_nothing(job: BuildJob) -> None:
     """A build fails because of its own work, not because of its log."""
     job.log.parent.parent.joinpath("logs").write_text("a file where the folder should be")
     job.say("lost")
 
 
-def test_a_cancelled_job_says_so(job: Job) -> None:
+def test_a_cancelled_job_says_so(job: BuildJob) -> None:
     """Between its steps a job checks whether it was cancelled."""
     job.check()
     job.cancelled.set()
@@ -249,7 +261,7 @@ def test_a_stack_trace_is_read_for_its_line_and_words() -> None:
 
 
 def placing(
-    job: Job, tmp_path: Path, *paths: str, mode: int = 0o644, data: bytes = b"x", url: str = ""
+    job: BuildJob, tmp_path: Path, *paths: str, mode: int = 0o644, data: bytes = b"x", url: str = ""
 ) -> None:
     """Publish one file that was fetched before at each of the paths."""
     (tmp_path / "cache" / "files").mkdir(parents=True)
@@ -269,7 +281,9 @@ def placing(
 
 
 @pytest.mark.parametrize("path", ["OUTSIDE", "../../outside", "a/../../../outside"])
-def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, path: str) -> None:
+def test_a_file_is_written_nowhere_but_in_its_entry(
+    job: BuildJob, tmp_path: Path, path: str
+) -> None:
     """Whatever path a record contains, nothing is written outside the build's files."""
     outside = tmp_path / "outside"
     with pytest.raises(Stalled) as caught:
@@ -278,13 +292,13 @@ def test_a_file_is_written_nowhere_but_in_its_entry(job: Job, tmp_path: Path, pa
     assert not outside.exists()
 
 
-def test_a_file_without_any_permission_is_placed(job: Job, tmp_path: Path) -> None:
+def test_a_file_without_any_permission_is_placed(job: BuildJob, tmp_path: Path) -> None:
     """The share sets its own permissions: a mode of 0000 is not a disk error."""
     placing(job, tmp_path, "data/x", mode=0)
     assert (tmp_path / "work" / "files-entry" / "files" / "data" / "x").stat().st_mode & 0o400
 
 
-def test_a_program_can_be_started_whatever_its_mode(job: Job, tmp_path: Path) -> None:
+def test_a_program_can_be_started_whatever_its_mode(job: BuildJob, tmp_path: Path) -> None:
     """The share sets its own modes, which also do not matter."""
     placing(job, tmp_path, "bin/x", "data/x", mode=0o600)
     (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")
@@ -325,7 +339,7 @@ def _zip() -> bytes:
     ids=words_of,
 )
 def test_an_archive_is_no_program(
-    job: Job, tmp_path: Path, url: str, data: bytes, words: str
+    job: BuildJob, tmp_path: Path, url: str, data: bytes, words: str
 ) -> None:
     """It would fail when the first task starts it; as any other file it is kept unchanged."""
     with pytest.raises(Stalled, match=words) as caught:
@@ -346,7 +360,7 @@ def test_an_archive_is_no_program(
     ],
     ids=words_of,
 )
-def test_what_is_a_program_is_taken(job: Job, tmp_path: Path, path: str, data: bytes) -> None:
+def test_what_is_a_program_is_taken(job: BuildJob, tmp_path: Path, path: str, data: bytes) -> None:
     """A compressed single program is decompressed; a program that is also an archive stays."""
     placing(job, tmp_path, path, data=data, url="https://h/tool.gz")
     (entry,) = (tmp_path / "share").glob("store/sha256/*/*/entry.json")

@@ -24,18 +24,23 @@ def opened(
     *indexes: Index, secrets: Path = Path("/nowhere"), default: str = ""
 ) -> Iterator[Indexes]:
     """Yield the indexes of a recipe, and close them at the end."""
-    found = Indexes(Recipe("x", indexes=indexes), "red", secrets, default)
-    yield found
-    found.close()
+    recipe_indexes = Indexes(Recipe("x", indexes=indexes), "red", secrets, default)
+    yield recipe_indexes
+    recipe_indexes.close()
 
 
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("acme-tools", "corp"), ("Acme.Tools", "corp"), ("acme__x", "corp"), ("acme", "default"),
-        ("my-acme-tools", "default"), ("torch", "gpu"), ("torchvision", "default"),
+        ("acme-tools", "corp"),
+        ("Acme.Tools", "corp"),
+        ("acme__x", "corp"),
+        ("acme", "default"),
+        ("my-acme-tools", "default"),
+        ("torch", "gpu"),
+        ("torchvision", "default"),
     ],
-)  # fmt: skip
+)
 def test_a_name_comes_from_one_index(name: str, index: str) -> None:
     """Names are compared in normal form, and the first index whose globs match has the name."""
     corp = Index("corp", "https://corp.example/simple/", ("ACME_*",))
@@ -73,8 +78,8 @@ def test_a_secret_is_a_token_or_a_name_and_a_password(tmp_path: Path) -> None:
 def test_an_address_is_shown_without_its_credentials() -> None:
     """The credentials in it are used, with their escapes undone."""
     assert without_credentials("https://h/simple/") == ("https://h/simple/", None)
-    found = without_credentials("https://u%40x:p%3Aw@h:8443/simple/?a=1")
-    assert found == ("https://h:8443/simple/?a=1", ("u@x", "p:w"))
+    parts = without_credentials("https://u%40x:p%3Aw@h:8443/simple/?a=1")
+    assert parts == ("https://h:8443/simple/?a=1", ("u@x", "p:w"))
     with opened(default="https://u:p-word@h/simple/") as indexes:
         assert indexes.secrets == {"p-word"}
         assert not indexes.plain

@@ -37,9 +37,9 @@ def files(*names: str) -> list[LockedFile]:
 def rewrite(wheel: Path, members: Mapping[str, str | None]) -> None:
     """Replace members of a wheel; None removes one."""
     with zipfile.ZipFile(wheel) as archive:
-        found = {item.filename: archive.read(item) for item in archive.infolist()}
+        originals = {item.filename: archive.read(item) for item in archive.infolist()}
     with zipfile.ZipFile(wheel, "w") as archive:
-        for name, data in found.items():
+        for name, data in originals.items():
             if name not in members:
                 archive.writestr(name, data)
         for name, text in members.items():
@@ -49,7 +49,7 @@ def rewrite(wheel: Path, members: Mapping[str, str | None]) -> None:
 
 def test_the_best_wheel_that_fits_is_chosen() -> None:
     """The interpreter's own order of tags decides, not the order of the lock."""
-    found = choose(
+    chosen = choose(
         files(
             "a-1-py3-none-any.whl",
             "a-1-cp312-cp312-manylinux_2_17_x86_64.whl",
@@ -57,8 +57,8 @@ def test_the_best_wheel_that_fits_is_chosen() -> None:
         ),
         TAGS,
     )
-    assert found is not None
-    assert found.filename.startswith("a-1-cp311-cp311-")
+    assert chosen is not None
+    assert chosen.filename.startswith("a-1-cp311-cp311-")
 
 
 def test_no_wheel_fits_another_platform() -> None:
@@ -133,7 +133,7 @@ def test_a_file_that_the_record_does_not_list_is_installed(tmp_path: Path, membe
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr(member, "x = 1\n")
     unpack(wheel, "a", tmp_path / "staged", told.append)
-    assert any(member in words and words.startswith("warning: ") for words in told)
+    assert any(member in line and line.startswith("warning: ") for line in told)
     name = member.rpartition("/")[2]
     assert name in (tmp_path / "staged/lib/a-1.0.dist-info/RECORD").read_text()
 
@@ -198,16 +198,18 @@ def test_members_that_cannot_be_unpacked_in_bounds_are_refused(tmp_path: Path) -
 @pytest.mark.parametrize(
     "name",
     [
-        "a-1-1/../../../../etc/x-py3-none-any.whl", "a-1-1\\..\\x-py3-none-any.whl",
+        "a-1-1/../../../../etc/x-py3-none-any.whl",
+        "a-1-1\\..\\x-py3-none-any.whl",
         "a-1-1" + "x" * 300 + "-py3-none-any.whl",
     ],
-)  # fmt: skip
+)
 def test_a_file_name_that_leads_elsewhere_is_refused(name: str) -> None:
     """The name becomes a path in the cache: a build tag may contain almost anything."""
     package = {
-        "name": "a", "version": "1",
+        "name": "a",
+        "version": "1",
         "wheels": [{"name": name, "url": "https://x/a", "hashes": {"sha256": "0" * 64}}],
-    }  # fmt: skip
+    }
     with pytest.raises(Stalled, match="plain file name") as caught:
         locked(LockedPackage.model_validate(package), TAGS)
     assert caught.value.reason == Reason.UNSAFE_WHEEL
@@ -236,13 +238,14 @@ def test_modules_scripts_and_metadata_have_their_places(tmp_path: Path) -> None:
 def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_path: Path) -> None:
     """An entry point and a script of the wheel's own, for two interpreters and for neither."""
     wheel = make_wheel(
-        tmp_path, "a",
+        tmp_path,
+        "a",
         files={
             "a.py": "import sys\ndef main(): print(sys.executable, *sys.argv[1:])\n",
             "a-1.0.dist-info/entry_points.txt": "[console_scripts]\nacme = a:main\n",
             "a-1.0.data/scripts/tool": "#!python\nimport a\na.main()\n",
         },
-    )  # fmt: skip
+    )
     staged = tmp_path / "staged"
     unpack(wheel, "a", staged, lambda _: None)
     record = (staged / "lib/a-1.0.dist-info/RECORD").read_text()
@@ -256,9 +259,12 @@ def test_programs_run_with_the_interpreter_of_who_starts_them(program: str, tmp_
         if name != "bin/python3":
             env["GROUNDCREW_PYTHON"] = str(python)
         done = subprocess.run(
-            [staged / "bin" / program, "x y", "z"], env=env, capture_output=True, text=True,
+            [staged / "bin" / program, "x y", "z"],
+            env=env,
+            capture_output=True,
+            text=True,
             check=True,
-        )  # fmt: skip
+        )
         assert done.stdout == f"{python} x y z\n"
 
 

@@ -31,15 +31,15 @@ def test_a_build_that_is_tried_again_says_why() -> None:
     for _ in range(3):
         turn(house)
         house.now += 3600.0
-    (found,) = status(None, house.records, house.now).environments
-    (reconciling,) = (c for c in found.conditions if c.type == "Reconciling")
-    (ready,) = (c for c in found.conditions if c.type == "Ready")
+    (environment_status,) = status(None, house.records, house.now).environments
+    (reconciling,) = (c for c in environment_status.conditions if c.type == "Reconciling")
+    (ready,) = (c for c in environment_status.conditions if c.type == "Ready")
     assert "failed 3 times and is tried again: no answer" in reconciling.message
     assert ready.message == reconciling.message
     house.faults.clear()
     turn(house)
-    (found,) = status(None, house.records, house.now).environments
-    assert not any("no answer" in c.message for c in found.conditions)
+    (environment_status,) = status(None, house.records, house.now).environments
+    assert not any("no answer" in c.message for c in environment_status.conditions)
 
 
 def test_builds_are_bounded_and_fair_between_teams() -> None:
@@ -84,9 +84,7 @@ def test_what_many_environments_ask_for_alike_is_built_once_and_found_by_the_oth
     assert ["g1", "g2"] in started, "another build has the second place"
     assert ["g1", "g1"] in started, "what is made is not waited for"
     house.settle()
-    assert {a.running for a in house.airflow.values()} == {
-        "g1@cp311-linux-1", "g2@cp311-linux-1"
-    }  # fmt: skip
+    assert {a.running for a in house.airflow.values()} == {"g1@cp311-linux-1", "g2@cp311-linux-1"}
 
 
 # ------------------------------------------------------------------------------ the import budget
@@ -129,9 +127,12 @@ def test_a_lowered_limit_refuses_an_active_build_and_leaves_it_running() -> None
     assert builds_of(house) == {"g5": BuildPhase.FAILED}
     (failed,) = [e for e in house.events if e.kind == "BuildFailed"]
     assert failed.revision == f"r{house.revision}"
-    (found,) = status(None, house.records, house.now).environments
-    assert (found.state, found.sync) == (State.BUILD_FAILED, Sync.OUT_OF_SYNC)
-    assert found.health is Health.HEALTHY, "what runs is as healthy as before"
+    (environment_status,) = status(None, house.records, house.now).environments
+    assert (environment_status.state, environment_status.sync) == (
+        State.BUILD_FAILED,
+        Sync.OUT_OF_SYNC,
+    )
+    assert environment_status.health is Health.HEALTHY, "what runs is as healthy as before"
     assert house.airflow["dev"].running == "g5@cp311-linux-1"
     assert house.switched == switched
     limit_to(house, 0)

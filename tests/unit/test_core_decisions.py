@@ -126,8 +126,8 @@ def test_an_environment_whose_instance_is_suspended_is_suspended() -> None:
     house.settle()
     house.ask(Verb.SUSPEND, "instance/dev")
     turn(house)
-    (found,) = status(None, house.records, house.now).environments
-    assert found.health is Health.SUSPENDED
+    (environment_status,) = status(None, house.records, house.now).environments
+    assert environment_status.health is Health.SUSPENDED
     house.ask(Verb.RESUME, "instance/dev")
     turn(house)
     assert status(None, house.records, house.now).environments[0].health is Health.HEALTHY
@@ -178,8 +178,8 @@ def test_what_a_step_waits_for_is_told() -> None:
     record = house.records.instances["dev"]
     assert record.activation is not None
     assert record.activation.held == Problem(Reason.DRAIN_TIMEOUT, "tasks still run")
-    (found,) = status(None, house.records, house.now).instances
-    (reconciling,) = [c for c in found.conditions if c.type == "Reconciling"]
+    (instance_status,) = status(None, house.records, house.now).instances
+    (reconciling,) = [c for c in instance_status.conditions if c.type == "Reconciling"]
     assert reconciling.message == "tasks still run"
 
 
@@ -278,8 +278,8 @@ def test_every_answer_to_a_request_has_its_number() -> None:
     house.ask(Verb.RETRY, "instance/gone")
     house.ask(Verb.ROLLBACK, "instance/a")
     house.cycle()
-    found = [(e.data["request"], e.kind) for e in house.events[before:]]
-    assert found == [(1, "Suspended"), (2, "RequestRefused"), (3, "RollbackRefused")]
+    answers = [(e.data["request"], e.kind) for e in house.events[before:]]
+    assert answers == [(1, "Suspended"), (2, "RequestRefused"), (3, "RollbackRefused")]
 
 
 def test_a_new_base_is_resolved_anew_and_activated() -> None:

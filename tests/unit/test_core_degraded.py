@@ -103,8 +103,9 @@ def test_a_degraded_instance_of_a_later_wave_waits_for_the_earlier() -> None:
     ask_for(house, "l3")
     house.settle()
     assert {house.airflow[n].running for n in ("dev", "prod")} == {
-        "g2@cp311-linux-1", "g1@cp311-linux-1",
-    }  # fmt: skip
+        "g2@cp311-linux-1",
+        "g1@cp311-linux-1",
+    }
     assert ("prod", "l3@cp311-linux-1") not in house.failed_live
 
 

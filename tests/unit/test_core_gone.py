@@ -87,8 +87,8 @@ def test_a_broken_file_keeps_what_was_accepted() -> None:
     """An object whose file is broken is Stalled and kept as it is, never treated as deleted."""
     house = house_of("dev")
     house.settle()
-    place = Place("teams/red/one.yaml", 4, 7)
-    house.findings = (Finding(place, "Environment/one", Reason.UNKNOWN_KEY, "no such key"),)
+    location = Place("teams/red/one.yaml", 4, 7)
+    house.findings = (Finding(location, "Environment/one", Reason.UNKNOWN_KEY, "no such key"),)
     house.commit()
     house.settle()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
@@ -169,8 +169,8 @@ def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None
     assert [i.current for i in now.instances.values()] == ["g1@cp311-linux-1"] * 2
     assert all(i.activation is None for i in now.instances.values())
     assert (now.environments, now.builds.keys()) == ({}, before.builds.keys())
-    (found,) = now.findings
-    assert (found.object, found.reason) == ("Environment/one", Reason.RECORD_UNREADABLE)
+    (finding,) = now.findings
+    assert (finding.object, finding.reason) == ("Environment/one", Reason.RECORD_UNREADABLE)
     house.records = replace(now, environments=before.environments, unreadable=frozenset())
     ask_for(house, "g2")
     turn(house)

@@ -28,8 +28,8 @@ def house_of_two() -> House:
 
 
 def broken(house: House, name: str) -> None:
-    place = house.environments[name].place
-    house.findings = (Finding(place, f"Environment/{name}", Reason.UNKNOWN_KEY, "no such key"),)
+    location = house.environments[name].place
+    house.findings = (Finding(location, f"Environment/{name}", Reason.UNKNOWN_KEY, "no such key"),)
 
 
 def names(house: House) -> dict[str, list[str]]:

@@ -51,8 +51,8 @@ def test_each_cluster_fills_its_own_places() -> None:
         *(on(None, f"i{n}", "red") for n in range(5)),
         *(instance(f"l{n}") for n in range(5)),
     )
-    found = started(house, PER_CLUSTER)
-    assert Counter(name[0] for name in found) == {"e": 2, "i": 3, "l": 1}
+    names = started(house, PER_CLUSTER)
+    assert Counter(name[0] for name in names) == {"e": 2, "i": 3, "l": 1}
 
 
 def test_a_clusters_places_are_shared_between_teams() -> None:
@@ -64,5 +64,5 @@ def test_a_clusters_places_are_shared_between_teams() -> None:
 def test_a_cluster_that_is_not_named_has_the_documented_places() -> None:
     """Its limits are those of any cluster, whatever this machine's are."""
     house = house_of(*(on("west", f"w{n}", "red") for n in range(6)), instance("l0"))
-    found = started(house, replace(PER_CLUSTER, cluster_builds=4))
-    assert Counter(name[0] for name in found) == {"w": 4, "l": 1}
+    names = started(house, replace(PER_CLUSTER, cluster_builds=4))
+    assert Counter(name[0] for name in names) == {"w": 4, "l": 1}

@@ -24,12 +24,12 @@ class Contested(House):
 
     def definitions(self) -> Definitions | None:
         """Return the revision that was read, with the names that several files claim."""
-        found = super().definitions()
-        if found is None or not self.rivals:
-            return found
-        several = (found.environments["one"], *self.rivals)
-        others = {name: one for name, one in found.environments.items() if name != "one"}
-        return replace(found, environments=others, contested={"one": several})
+        definitions = super().definitions()
+        if definitions is None or not self.rivals:
+            return definitions
+        several = (definitions.environments["one"], *self.rivals)
+        others = {name: one for name, one in definitions.environments.items() if name != "one"}
+        return replace(definitions, environments=others, contested={"one": several})
 
 
 def house_of_two_teams() -> Contested:

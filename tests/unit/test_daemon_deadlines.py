@@ -41,21 +41,31 @@ class Silent:
 def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], list[float]]:
     """Return the steps of a restarting activation after checks at these times, and the delays."""
     activation = Activation(
-        "id", "a", "b", Trigger.COMMIT, "r1", (), (), Step.RESTART, PHASE_OF[Step.RESTART], BEGUN,
-        BEGUN, phases=(("Restarting", BEGUN),),
-    )  # fmt: skip
+        "id",
+        "a",
+        "b",
+        Trigger.COMMIT,
+        "r1",
+        (),
+        (),
+        Step.RESTART,
+        PHASE_OF[Step.RESTART],
+        BEGUN,
+        BEGUN,
+        phases=(("Restarting", BEGUN),),
+    )
     record = InstanceRecord("x", "red", instance("x"), activation=activation)
     driver = Silent(takes)
     effects = InstanceEffects(None, lambda *_: None, lambda _: driver, driver.tick)  # type: ignore[arg-type,return-value]
-    found = []
+    steps = []
     for now in looks:
         driver.now = now
         draft = Draft(World(now, replace(Records(), instances={"x": record})))
         effects.perform(record, now).apply(draft)
         after = draft.instances["x"].activation
         assert after is not None
-        found.append(after.step)
-    return found, driver.since
+        steps.append(after.step)
+    return steps, driver.since
 
 
 def test_the_first_look_of_a_process_is_never_late() -> None:

@@ -25,9 +25,17 @@ VALUE = "Traceback\nValueError: a new check"
 def document(**more: Any) -> dict[str, Any]:
     """Return a report as the pod makes it, before it is packed."""
     return {
-        "folders": ["/opt/airflow/dags"], "unseen": [], "files": ["daily.py"], "late": 0,
-        "mark": "m", "commit": "", "rows": [], "failed": "", "reference_failed": "", **more,
-    }  # fmt: skip
+        "folders": ["/opt/airflow/dags"],
+        "unseen": [],
+        "files": ["daily.py"],
+        "late": 0,
+        "mark": "m",
+        "commit": "",
+        "rows": [],
+        "failed": "",
+        "reference_failed": "",
+        **more,
+    }
 
 
 def report(candidate: tuple[str, str], reference: tuple[str, str] | None, **more: Any) -> Report:
@@ -115,8 +123,10 @@ def test_files_that_there_was_no_time_for_are_told() -> None:
 
 def test_a_report_comes_back_whole() -> None:
     """Its lines are read from a log that has other lines between them."""
-    rows = [{"file": f"{n}.py", "candidate": {"kind": "error", "error": "x" * 5000},
-             "reference": None} for n in range(300)]  # fmt: skip
+    rows = [
+        {"file": f"{n}.py", "candidate": {"kind": "error", "error": "x" * 5000}, "reference": None}
+        for n in range(300)
+    ]
     lines = packed(document(rows=rows))
     report_read = read_report(["a line", *lines[:1], "another", *lines[1:]])
     assert (len(report_read.rows), report_read.more) == (200, 100)
@@ -132,9 +142,14 @@ def test_a_report_that_others_wrote_is_refused() -> None:
 
     whole = packed(document())
     for lines in (
-        [], whole[:-1], [whole[0][:-3], whole[1]], [f"{PREFIX} 0 ???", f"{PREFIX} end 0"],
-        lines_of(b"[]"), lines_of(json.dumps({"rows": 1}).encode()), lines_of(b" " * (LIMIT + 1)),
-    ):  # fmt: skip
+        [],
+        whole[:-1],
+        [whole[0][:-3], whole[1]],
+        [f"{PREFIX} 0 ???", f"{PREFIX} end 0"],
+        lines_of(b"[]"),
+        lines_of(json.dumps({"rows": 1}).encode()),
+        lines_of(b" " * (LIMIT + 1)),
+    ):
         with pytest.raises(Malformed):
             read_report(lines)
 
@@ -176,7 +191,8 @@ def test_local_bundles_are_parsed_and_others_are_told() -> None:
     (message,) = unseen
     assert "far (GitDagBundle)" in message
     assert folders_of({**request, "airflow": "2.11.2"}, settings) == (
-        [("", "/opt/airflow/dags")], [],
-    )  # fmt: skip
+        [("", "/opt/airflow/dags")],
+        [],
+    )
     folders, unseen = folders_of(request, {"dag_bundle_config_list": "{"})
     assert unseen

@@ -29,25 +29,33 @@ def chart(*volumes: Json, mounts: tuple[Json, ...] = (), **more: Any) -> Json:
     env = [
         {"name": "AIRFLOW_HOME", "value": "/opt/airflow"},
         {"name": "AIRFLOW__CORE__FERNET_KEY", "valueFrom": secret("airflow-fernet-key", "key")},
-        {"name": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-         "valueFrom": secret("airflow-metadata", "connection")},
+        {
+            "name": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+            "valueFrom": secret("airflow-metadata", "connection"),
+        },
         {"name": "AIRFLOW_CONN_WAREHOUSE", "value": "of-the-release"},
         *more.pop("env", ()),
-    ]  # fmt: skip
+    ]
     main = {
-        "name": "dag-processor", "image": "airflow:3.2.2", "env": env,
+        "name": "dag-processor",
+        "image": "airflow:3.2.2",
+        "env": env,
         "envFrom": [{"secretRef": {"name": "of-the-release"}}],
         "args": ["bash", "-c", "exec airflow dag-processor"],
         "volumeMounts": [
             {"name": "logs", "mountPath": "/opt/airflow/logs"},
-            {"name": "config", "mountPath": "/opt/airflow/airflow.cfg", "subPath": "airflow.cfg",
-             "readOnly": True},
+            {
+                "name": "config",
+                "mountPath": "/opt/airflow/airflow.cfg",
+                "subPath": "airflow.cfg",
+                "readOnly": True,
+            },
             {"name": "keys", "mountPath": "/opt/airflow/keys"},
             {"name": "token", "mountPath": "/var/run/secrets/token"},
             {"name": "groundcrew", "mountPath": SHARE, "readOnly": True},
             *mounts,
         ],
-    }  # fmt: skip
+    }
     groomer = {"name": "dag-processor-log-groomer", "image": "airflow:3.2.2"}
     spec = {
         "serviceAccountName": "airflow-dag-processor",
@@ -63,7 +71,7 @@ def chart(*volumes: Json, mounts: tuple[Json, ...] = (), **more: Any) -> Json:
             {"name": "groundcrew", "persistentVolumeClaim": {"claimName": "groundcrew-share"}},
             *volumes,
         ],
-    }  # fmt: skip
+    }
     return {"spec": spec}
 
 
@@ -76,31 +84,43 @@ CLAIM = chart(
 def sync(name: str, **more: Any) -> Json:
     """Return a git-sync container of the chart."""
     env = {
-        "GITSYNC_REPO": "https://robot:hunter2@git.example.com/dags.git", "GITSYNC_REF": "main",
-        "GITSYNC_DEPTH": "1", "GITSYNC_ROOT": "/git", "GITSYNC_LINK": "repo",
-        "GITSYNC_PERIOD": "5s", "GITSYNC_EXECHOOK_COMMAND": "/hook",
-    }  # fmt: skip
+        "GITSYNC_REPO": "https://robot:hunter2@git.example.com/dags.git",
+        "GITSYNC_REF": "main",
+        "GITSYNC_DEPTH": "1",
+        "GITSYNC_ROOT": "/git",
+        "GITSYNC_LINK": "repo",
+        "GITSYNC_PERIOD": "5s",
+        "GITSYNC_EXECHOOK_COMMAND": "/hook",
+    }
     password = {"secretKeyRef": {"name": "git-credentials", "key": "GITSYNC_PASSWORD"}}
     return {
-        "name": name, "image": "git-sync:v4.4.2", "securityContext": {"runAsUser": 65533},
+        "name": name,
+        "image": "git-sync:v4.4.2",
+        "securityContext": {"runAsUser": 65533},
         "env": [
             *({"name": key, "value": value} for key, value in env.items()),
             {"name": "GITSYNC_PASSWORD", "valueFrom": password},
         ],
         "volumeMounts": [
             {"name": "dags", "mountPath": "/git"},
-            {"name": "git-sync-ssh-key", "mountPath": "/etc/git-secret/ssh", "subPath": "key",
-             "readOnly": True},
+            {
+                "name": "git-sync-ssh-key",
+                "mountPath": "/etc/git-secret/ssh",
+                "subPath": "key",
+                "readOnly": True,
+            },
         ],
         **more,
-    }  # fmt: skip
+    }
 
 
 SYNCED = chart(
     {"name": "dags", "emptyDir": {}},
     {"name": "git-sync-ssh-key", "secret": {"secretName": "ssh", "defaultMode": 288}},
-    mounts=(DAGS_MOUNT,), containers=(sync("git-sync"),), initContainers=(sync("git-sync-init"),),
-)  # fmt: skip
+    mounts=(DAGS_MOUNT,),
+    containers=(sync("git-sync"),),
+    initContainers=(sync("git-sync-init"),),
+)
 
 
 def read(
@@ -111,10 +131,20 @@ def read(
     image = Image("lab", "airflow@sha256:1", "sha256:1", 50000, 0)
     runtime = Runtime("k", "/usr/python", "3.12.1", "cp312", "linux_x86_64", "3.2.2", (), (), image)
     order = DagOrder(
-        "job", "airflow", "red", "key", "red-dev", "dag-processor", "airflow", "a" * 16, "none",
-        Path(SHARE, "instances/red-dev/loader"), Path(SHARE, "tools/1/dag_parser.py"), 60.0,
+        "job",
+        "airflow",
+        "red",
+        "key",
+        "red-dev",
+        "dag-processor",
+        "airflow",
+        "a" * 16,
+        "none",
+        Path(SHARE, "instances/red-dev/loader"),
+        Path(SHARE, "tools/1/dag_parser.py"),
+        60.0,
         as_release,
-    )  # fmt: skip
+    )
     job = dag_job(order, source, runtime, JobSettings())
     return source, job["spec"]["template"]["spec"]
 
@@ -153,8 +183,10 @@ def test_a_claim_is_mounted_where_the_release_has_it() -> None:
     assert source.description == "the claim airflow-dags"
     assert {**DAGS_MOUNT, "readOnly": True} in main["volumeMounts"]
     assert [m["name"] for m in settings["volumeMounts"]] == [
-        "groundcrew", "groundcrew-scratch", "groundcrew-config",
-    ]  # fmt: skip
+        "groundcrew",
+        "groundcrew-scratch",
+        "groundcrew-config",
+    ]
     assert "groundcrew-config" not in json.dumps(main)
     assert pod["nodeSelector"] == {"disk": "fast"}
 
@@ -187,8 +219,11 @@ def test_only_known_variables_with_plain_values_are_taken() -> None:
     names = {v["name"] for v in main["env"]}
     assert source.folder == "/data/dags"
     assert names == {
-        "AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER", "PYTHONDONTWRITEBYTECODE", "GROUNDCREW_DAGS",
-    }  # fmt: skip
+        "AIRFLOW_HOME",
+        "AIRFLOW__CORE__DAGS_FOLDER",
+        "PYTHONDONTWRITEBYTECODE",
+        "GROUNDCREW_DAGS",
+    }
     assert {"name": "data", "hostPath": {"path": "/mnt/data"}} in pod["volumes"]
 
 
@@ -198,8 +233,11 @@ def test_what_the_instance_says_comes_before_what_the_template_shows() -> None:
     source, pod = read(CLAIM, origin)
     (main,) = pod["containers"]
     mount = {
-        "name": "groundcrew-dags", "mountPath": "/dags", "readOnly": True, "subPath": "prod",
-    }  # fmt: skip
+        "name": "groundcrew-dags",
+        "mountPath": "/dags",
+        "readOnly": True,
+        "subPath": "prod",
+    }
     assert mount in main["volumeMounts"]
     assert source.folder == "/dags"
     assert "airflow-dags" not in json.dumps(pod)

@@ -56,9 +56,23 @@ def taken(repo: Path, spec: str) -> Definitions:
 # ----------------------------------------------------------------------------------------- paths
 
 OUTSIDE = [
-    "/etc/x", ".//etc/x", "./", ".", "..", "./../x", "a/../../x", "a//b", "a/", "a/./b", "././x",
-    "a\\\\b", "a\\0b", "a\\nb", "a" * 256, "é" * 128,
-]  # fmt: skip
+    "/etc/x",
+    ".//etc/x",
+    "./",
+    ".",
+    "..",
+    "./../x",
+    "a/../../x",
+    "a//b",
+    "a/",
+    "a/./b",
+    "././x",
+    "a\\\\b",
+    "a\\0b",
+    "a\\nb",
+    "a" * 256,
+    "é" * 128,
+]
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
@@ -74,9 +88,9 @@ OUTSIDE = [
 )
 def test_a_path_that_is_not_below_its_folder_is_refused(repo: Path, spec: str, path: str) -> None:
     """No path leaves its folder, is empty or has an impossible file name."""
-    found = refused(repo, ENVIRONMENT + spec.replace("PATH", path))
-    assert found.place.line == 6
-    assert "write " in found.message or "remove it" in found.message
+    finding = refused(repo, ENVIRONMENT + spec.replace("PATH", path))
+    assert finding.place.line == 6
+    assert "write " in finding.message or "remove it" in finding.message
 
 
 def test_a_leading_dot_is_no_part_of_a_path(repo: Path) -> None:
@@ -95,9 +109,9 @@ def test_files_that_cannot_be_side_by_side_are_refused(repo: Path, other: str) -
         f'    - {{url: "https://h.example/x", sha256: "{SHA}", path: a-b}}\n'
         f'    - {{url: "https://h.example/y", sha256: "{SHA}", path: {other}}}\n'
     )
-    found = refused(repo, ENVIRONMENT + spec)
-    assert found.place.line in (7, 8, 10)
-    assert other in found.message
+    finding = refused(repo, ENVIRONMENT + spec)
+    assert finding.place.line in (7, 8, 10)
+    assert other in finding.message
 
 
 def test_a_file_that_a_fragment_has_too_counts_once(repo: Path) -> None:
@@ -130,9 +144,9 @@ def test_a_file_that_a_fragment_has_too_counts_once(repo: Path) -> None:
 )
 def test_numbers_have_bounds(repo: Path, spec: str, words: str) -> None:
     """No number in a definition is too large to be recorded, and the bound is reported."""
-    found = refused(repo, ENVIRONMENT + spec)
-    assert found.place.line == 6
-    assert words in found.message
+    finding = refused(repo, ENVIRONMENT + spec)
+    assert finding.place.line == 6
+    assert words in finding.message
 
 
 def test_the_longest_duration_is_taken(repo: Path) -> None:
@@ -167,28 +181,28 @@ def test_a_malformed_file_is_its_own_finding(
     repo: Path, file: str, what: str, text: str | bytes, line: int
 ) -> None:
     """Whatever one file contains, it is reported with its line, and every other file is read."""
-    found = refused(repo, text, file)
-    assert found.place.file == file, what
-    assert found.place.line == line
-    assert found.message.isprintable()
+    finding = refused(repo, text, file)
+    assert finding.place.file == file, what
+    assert finding.place.line == line
+    assert finding.message.isprintable()
 
 
 def test_a_name_that_is_too_long_for_the_history_is_not_told(repo: Path) -> None:
     """A finding about an overlong name is attributed to its file."""
-    found = refused(repo, ENVIRONMENT.replace("{name: one}", f"{{name: {'a' * 5000}}}"))
-    assert found.object == "teams/red/one.yaml"
+    finding = refused(repo, ENVIRONMENT.replace("{name: one}", f"{{name: {'a' * 5000}}}"))
+    assert finding.object == "teams/red/one.yaml"
 
 
 def test_a_teams_folder_is_called_like_a_team(repo: Path) -> None:
     """An invalid team name is a finding at the team's first file."""
-    found = refused(repo, ENVIRONMENT, f"teams/{'r' * 100}/one.yaml")
-    assert "team's folder" in found.message
+    finding = refused(repo, ENVIRONMENT, f"teams/{'r' * 100}/one.yaml")
+    assert "team's folder" in finding.message
 
 
 def test_no_team_is_called_packages(repo: Path) -> None:
     """A team's CI reports what the daemon would: it reads nothing below packages/."""
-    found = refused(repo, ENVIRONMENT, "teams/packages/one.yaml")
-    assert "a team cannot be named packages" in found.message
+    finding = refused(repo, ENVIRONMENT, "teams/packages/one.yaml")
+    assert "a team cannot be named packages" in finding.message
 
 
 def test_what_nobody_foresaw_is_the_finding_of_its_file(
@@ -203,9 +217,9 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
         return parse(path, text)
 
     monkeypatch.setattr(typed, "parse", broken)
-    found = refused(repo, ENVIRONMENT)
-    assert found.place.file == "teams/red/one.yaml"
-    assert found.reason == Reason.READ_FAILED
+    finding = refused(repo, ENVIRONMENT)
+    assert finding.place.file == "teams/red/one.yaml"
+    assert finding.reason == Reason.READ_FAILED
     assert "of the test" in caplog.text
     monkeypatch.undo()
     real = recipe.merge
@@ -246,10 +260,10 @@ NO_CONSTRAINT = [
 def test_a_constraints_file_holds_versions_only(repo: Path, line: str, words: str) -> None:
     """Options, URLs, extras and the like are reported with the file's line."""
     write(repo, "teams/red/c.txt", f"# ours\nnumpy<2  # for now\n\n{line}\nb<2\n")
-    found = refused(repo, ENVIRONMENT + "  constraints: [c.txt]\n")
-    assert found.message.startswith("teams/red/c.txt:4: ")
-    assert words in found.message
-    assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
+    finding = refused(repo, ENVIRONMENT + "  constraints: [c.txt]\n")
+    assert finding.message.startswith("teams/red/c.txt:4: ")
+    assert words in finding.message
+    assert (finding.place.file, finding.place.line) == ("teams/red/one.yaml", 6)
 
 
 def test_constraints_are_taken_as_they_were_parsed(repo: Path) -> None:
@@ -263,12 +277,12 @@ def test_a_fragments_mistake_is_told_at_the_environment(repo: Path) -> None:
     """An environment with an invalid fragment stays as accepted, like one with a broken file."""
     fragment = "apiVersion: groundcrew/v1\nkind: Fragment\nmetadata: {name: base}\nspec:\n"
     write(repo, "shared/base.yaml", fragment + "  constraints: [none.txt]\n")
-    found = refused(repo, ENVIRONMENT + "  extends: [base]\n")
-    assert (found.place.file, found.place.line) == ("teams/red/one.yaml", 6)
-    assert found.message.startswith("shared/base.yaml:5:17: shared/none.txt is not in the repo")
+    finding = refused(repo, ENVIRONMENT + "  extends: [base]\n")
+    assert (finding.place.file, finding.place.line) == ("teams/red/one.yaml", 6)
+    assert finding.message.startswith("shared/base.yaml:5:17: shared/none.txt is not in the repo")
     known = environment("one", "g1", (Wave(("a",)),))
     broken = Broken(validate(repo)[0], [known])
-    assert broken.by(known) == found, "so it is not deleted"
+    assert broken.by(known) == finding, "so it is not deleted"
 
 
 # --------------------------------------------------------------------------- packages of the repo
@@ -293,9 +307,21 @@ def test_a_package_has_a_number_of_files(repo: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "name",
-    ["PATH", "HOME", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "AIRFLOW__CORE__EXECUTOR", "LD_PRELOAD",
-     "PYTHONHOME", "GROUNDCREW_BUILD", "A=B", "", "A B", "A\\n"],
-)  # fmt: skip
+    [
+        "PATH",
+        "HOME",
+        "AIRFLOW_HOME",
+        "AIRFLOW_CONFIG",
+        "AIRFLOW__CORE__EXECUTOR",
+        "LD_PRELOAD",
+        "PYTHONHOME",
+        "GROUNDCREW_BUILD",
+        "A=B",
+        "",
+        "A B",
+        "A\\n",
+    ],
+)
 def test_a_variable_that_changes_python_or_airflow_is_refused(repo: Path, name: str) -> None:
     """A team's variables are its own; code, configuration and homes belong to the base."""
     assert refused(repo, ENVIRONMENT + f'  env: {{"{name}": "x"}}\n').place.line == 6
@@ -304,8 +330,8 @@ def test_a_variable_that_changes_python_or_airflow_is_refused(repo: Path, name: 
 def test_variables_that_no_process_could_start_with_are_refused(repo: Path) -> None:
     """Their total size is limited: otherwise a child of Airflow could not be started."""
     spec = "  env:\n" + "".join(f"    A{n}: {'x' * 7000}\n" for n in range(10))
-    found = refused(repo, ENVIRONMENT + spec)
-    assert (found.reason, found.place.line) == (Reason.TOO_LARGE, 7)
+    finding = refused(repo, ENVIRONMENT + spec)
+    assert (finding.reason, finding.place.line) == (Reason.TOO_LARGE, 7)
 
 
 def test_variables_of_the_teams_own_programs_are_taken(repo: Path) -> None:
@@ -363,7 +389,7 @@ SAID = [
 def test_a_finding_says_what_to_write_instead(repo: Path, spec: str, words: str) -> None:
     """It uses the terms of the definition, not of the library that reads it."""
     refused(repo, ENVIRONMENT.split("spec:")[0] + spec)
-    message = "\n".join(found.message for found in validate(repo)[1])
+    message = "\n".join(finding.message for finding in validate(repo)[1])
     assert words in message
     assert ":pw@" not in message
     assert "should" not in message
@@ -377,11 +403,13 @@ def test_the_words_for_an_instance(repo: Path) -> None:
     )
     write(repo, "instances/x.yaml", text)
     said = "\n".join(f.message for f in validate(repo)[1])
-    for words in (
-        "write a path that begins with /, not 'p'", "write one of scheduler, dag-processor",
-        "loadInto: write at least one item", "onTimeout: write abort or proceed, not 'stop'",
-    ):  # fmt: skip
-        assert words in said
+    for phrase in (
+        "write a path that begins with /, not 'p'",
+        "write one of scheduler, dag-processor",
+        "loadInto: write at least one item",
+        "onTimeout: write abort or proceed, not 'stop'",
+    ):
+        assert phrase in said
 
 
 def test_a_definition_where_none_is_read_is_told(
@@ -394,8 +422,9 @@ def test_a_definition_where_none_is_read_is_told(
     assert main(["validate", str(repo)]) == 0
     told = capsys.readouterr().err.splitlines()
     assert [line.split(" is not read: ")[0] for line in told[:-1]] == [
-        "instances/eu/dev.yaml", "teams/red/prod/one.yaml",
-    ]  # fmt: skip
+        "instances/eu/dev.yaml",
+        "teams/red/prod/one.yaml",
+    ]
 
 
 def test_packages_are_called_as_their_authors_spell_them(repo: Path) -> None:
@@ -444,9 +473,9 @@ def test_an_archive_is_no_program(repo: Path, url: str, path: str, refusal: str)
     if not refusal:
         taken(repo, spec)
         return
-    found = refused(repo, ENVIRONMENT + spec)
-    assert (found.reason, found.place.line) == (Reason.NOT_A_PROGRAM, 7)
-    assert refusal in found.message
+    finding = refused(repo, ENVIRONMENT + spec)
+    assert (finding.reason, finding.place.line) == (Reason.NOT_A_PROGRAM, 7)
+    assert refusal in finding.message
 
 
 @pytest.mark.parametrize(
@@ -523,9 +552,9 @@ def test_every_list_of_a_definition_has_a_length() -> None:
     ids=lambda value: value[:12],
 )
 def test_a_list_that_is_too_long_is_told_where_it_begins(repo: Path, spec: str, words: str) -> None:
-    found = refused(repo, ENVIRONMENT + spec)
-    assert (found.place.line, found.reason) == (6, Reason.INVALID_VALUE)
-    assert words in found.message
+    finding = refused(repo, ENVIRONMENT + spec)
+    assert (finding.place.line, finding.reason) == (6, Reason.INVALID_VALUE)
+    assert words in finding.message
 
 
 # ---------------------------------------------------------------------------- building from source
@@ -547,29 +576,53 @@ def test_what_builds_are_given_is_part_of_the_recipe(repo: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["PATH", "HOME", "LD_PRELOAD", "PYTHONPATH", "UV_INDEX_URL", "PIP_INDEX_URL", "HTTPS_PROXY",
-     "SSL_CERT_FILE", "GIT_SSH_COMMAND", "TMPDIR", "AWS_SECRET_ACCESS_KEY", "NETRC", "BASH_ENV"],
-)  # fmt: skip
+    [
+        "PATH",
+        "HOME",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "UV_INDEX_URL",
+        "PIP_INDEX_URL",
+        "HTTPS_PROXY",
+        "SSL_CERT_FILE",
+        "GIT_SSH_COMMAND",
+        "TMPDIR",
+        "AWS_SECRET_ACCESS_KEY",
+        "NETRC",
+        "BASH_ENV",
+    ],
+)
 def test_a_variable_that_no_compiler_reads_is_refused_for_builds(repo: Path, name: str) -> None:
     """Names come from an allow-list, which is told."""
-    found = refused(repo, ENVIRONMENT + f"  build: {{env: {{{name}: x}}}}\n")
-    assert f"{name} may not be set for builds; write one of CFLAGS, " in found.message
+    finding = refused(repo, ENVIRONMENT + f"  build: {{env: {{{name}: x}}}}\n")
+    assert f"{name} may not be set for builds; write one of CFLAGS, " in finding.message
 
 
 def test_variables_of_compilers_and_backends_are_taken(repo: Path) -> None:
     """Flags, versions that would come from git, and choices of a package's build."""
-    names = ["CC", "MYSQLCLIENT_LDFLAGS", "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ACME", "MAX_JOBS",
-             "YARL_NO_EXTENSIONS", "PDM_BUILD_SCM_VERSION", "USE_CUDA"]  # fmt: skip
+    names = [
+        "CC",
+        "MYSQLCLIENT_LDFLAGS",
+        "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ACME",
+        "MAX_JOBS",
+        "YARL_NO_EXTENSIONS",
+        "PDM_BUILD_SCM_VERSION",
+        "USE_CUDA",
+    ]
     spec = f"  build: {{env: {{{', '.join(f'{name}: x' for name in names)}}}}}\n"
     assert [n for n, _ in taken(repo, spec).environments["one"].recipe.build_env] == sorted(names)
 
 
 @pytest.mark.parametrize(
     ("line", "part"),
-    [("'-c x.txt'", "constraints: [x.txt]"), ("'a @ https://h/a.whl'", "write a==version"),
-     ("../x.txt", "without .."), ("none.txt", "is not in the repo")],
-)  # fmt: skip
+    [
+        ("'-c x.txt'", "constraints: [x.txt]"),
+        ("'a @ https://h/a.whl'", "write a==version"),
+        ("../x.txt", "without .."),
+        ("none.txt", "is not in the repo"),
+    ],
+)
 def test_a_constraint_of_a_build_is_a_version_or_a_file(repo: Path, line: str, part: str) -> None:
     """Nothing that leads uv away gets into it."""
-    found = refused(repo, ENVIRONMENT + f"  build: {{constraints: [{line}]}}\n")
-    assert part in found.message
+    finding = refused(repo, ENVIRONMENT + f"  build: {{constraints: [{line}]}}\n")
+    assert part in finding.message

@@ -12,10 +12,19 @@ from collections import Counter
 from tests.harness.regexes import ROOT, sources
 
 PARSERS = {
-    ("json", "loads"), ("json", "load"), ("tomllib", "loads"), ("tomllib", "load"),
-    ("yaml", "safe_load"), ("yaml", "load"), ("yaml", "safe_load_all"), ("pickle", "loads"),
-    ("pickle", "load"), ("marshal", "loads"), ("zipfile", "ZipFile"), ("tarfile", "open"),
-}  # fmt: skip
+    ("json", "loads"),
+    ("json", "load"),
+    ("tomllib", "loads"),
+    ("tomllib", "load"),
+    ("yaml", "safe_load"),
+    ("yaml", "load"),
+    ("yaml", "safe_load_all"),
+    ("pickle", "loads"),
+    ("pickle", "load"),
+    ("marshal", "loads"),
+    ("zipfile", "ZipFile"),
+    ("tarfile", "open"),
+}
 
 OURS = "written by the daemon itself, in its own cache, database or pipe"
 SHAPE = "its shape is checked by hand beside it"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.files import fetch_files
 from reconciler.builder.index import egress
 from reconciler.builder.index.egress import Reach, kind_of
@@ -29,8 +29,8 @@ WITHIN = "words from within"
 @pytest.fixture
 def within() -> Iterator[Served]:
     """Yield a service that a definition must not reach."""
-    with served({"/": WITHIN, "/x": WITHIN}) as found:
-        yield found
+    with served({"/": WITHIN, "/x": WITHIN}) as service:
+        yield service
 
 
 @pytest.fixture(autouse=True)
@@ -58,18 +58,34 @@ def refusal(it: Reach, url: str) -> str:
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
-        ("127.0.0.1", "loopback"), ("127.8.0.1", "loopback"), ("::1", "loopback"),
-        ("::ffff:127.0.0.1", "loopback"), ("64:ff9b::7f00:1", "loopback"),
-        ("2002:7f00:1::", "loopback"), ("169.254.169.254", "link-local"),
-        ("64:ff9b::a9fe:a9fe", "link-local"), ("fe80::1%eth0", "link-local"),
-        ("fd00:ec2::254", "metadata"), ("168.63.129.16", "metadata"),
-        ("100.100.100.200", "metadata"), ("0.0.0.0", "unspecified"), ("::", "unspecified"),
-        ("::ffff:0.0.0.0", "unspecified"), ("224.0.0.1", "multicast"), ("ff02::1", "multicast"),
-        ("255.255.255.255", "reserved"), ("10.1.2.3", "private"), ("192.168.1.1", "private"),
-        ("172.16.0.1", "private"), ("100.64.0.1", "private"), ("fd12::1", "private"),
-        ("151.101.0.223", ""), ("2a04:4e42::223", ""), ("64:ff9b::9765:df", ""),
+        ("127.0.0.1", "loopback"),
+        ("127.8.0.1", "loopback"),
+        ("::1", "loopback"),
+        ("::ffff:127.0.0.1", "loopback"),
+        ("64:ff9b::7f00:1", "loopback"),
+        ("2002:7f00:1::", "loopback"),
+        ("169.254.169.254", "link-local"),
+        ("64:ff9b::a9fe:a9fe", "link-local"),
+        ("fe80::1%eth0", "link-local"),
+        ("fd00:ec2::254", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("100.100.100.200", "metadata"),
+        ("0.0.0.0", "unspecified"),
+        ("::", "unspecified"),
+        ("::ffff:0.0.0.0", "unspecified"),
+        ("224.0.0.1", "multicast"),
+        ("ff02::1", "multicast"),
+        ("255.255.255.255", "reserved"),
+        ("10.1.2.3", "private"),
+        ("192.168.1.1", "private"),
+        ("172.16.0.1", "private"),
+        ("100.64.0.1", "private"),
+        ("fd12::1", "private"),
+        ("151.101.0.223", ""),
+        ("2a04:4e42::223", ""),
+        ("64:ff9b::9765:df", ""),
     ],
-)  # fmt: skip
+)
 def test_an_address_is_what_it_stands_for(address: str, kind: str) -> None:
     """The forms in which IPv6 embeds an IPv4 address are resolved."""
     assert kind_of(address) == kind
@@ -77,10 +93,10 @@ def test_an_address_is_what_it_stands_for(address: str, kind: str) -> None:
 
 def test_a_loopback_address_is_read_only_if_the_operator_chose_it(within: Served) -> None:
     """The settings must have the index's URL or an allowed host; otherwise nothing is sent."""
-    words = refusal(Reach(within.url), within.url + "/")
-    assert f"{within.url}/ is not read" in words
-    assert "127.0.0.1 is 127.0.0.1, a loopback address" in words
-    assert "builder.allow_hosts" in words
+    message = refusal(Reach(within.url), within.url + "/")
+    assert f"{within.url}/ is not read" in message
+    assert "127.0.0.1 is 127.0.0.1, a loopback address" in message
+    assert "builder.allow_hosts" in message
     assert within.asked == []
     assert read(Reach(within.url, operator=True), within.url + "/") == WITHIN
     for allowed in (within.host, "127.0.0.*"):
@@ -112,8 +128,8 @@ def test_a_name_is_judged_by_the_address_that_is_connected_to(
 
     monkeypatch.setattr(socket, "getaddrinfo", turning)
     assert egress._resolved("turning.example") == {"151.101.0.223"}
-    words = refusal(Reach("http://x.example/"), f"http://turning.example:{port}/x")
-    assert "turning.example is 127.0.0.1" in words
+    message = refusal(Reach("http://x.example/"), f"http://turning.example:{port}/x")
+    assert "turning.example is 127.0.0.1" in message
     assert within.asked == []
 
 
@@ -172,7 +188,7 @@ def fetched(tmp_path: Path, url: str, *allow: str) -> None:
     work.mkdir(exist_ok=True)
     digest = hashlib.sha256(WITHIN.encode()).hexdigest()
     recipe = Recipe("x", files=(FileItem(digest, url=url, path="bin/x"),))
-    job = Job("x", "one", "red", "0" * 40, tmp_path / "log", threading.Event())
+    job = BuildJob("x", "one", "red", "0" * 40, tmp_path / "log", threading.Event())
     settings = BuilderSettings(allow_hosts=allow)
     fetch_files(job, recipe, settings, share, tmp_path / "cache", work)
 

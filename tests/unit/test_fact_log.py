@@ -42,10 +42,15 @@ def scrubber(folder: Path) -> Scrubber:
 
 def failure() -> Event:
     return Event(
-        1.0, "BuildFailed", "environment/one", "red", "ResolutionFailed",
-        f"https://{SECRET}@index\nERROR forged line", "0123456789abcdef",
+        1.0,
+        "BuildFailed",
+        "environment/one",
+        "red",
+        "ResolutionFailed",
+        f"https://{SECRET}@index\nERROR forged line",
+        "0123456789abcdef",
         {"key": "a" * 16, "author": f"A {SECRET}", "seconds": 2.25},
-    )  # fmt: skip
+    )
 
 
 def test_a_fact_is_one_line_of_text_without_secrets(tmp_path: Path) -> None:

@@ -9,9 +9,17 @@ from reconciler.core.formatting import age, iso, moment, size, span
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0s"), (0.24, "0.2s"), (7, "7s"), (59.9, "59s"), (250, "4m 10s"), (7500, "2h 05m"),
-     (273_600, "3d 4h"), (-5, "0s")],
-)  # fmt: skip
+    [
+        (0, "0s"),
+        (0.24, "0.2s"),
+        (7, "7s"),
+        (59.9, "59s"),
+        (250, "4m 10s"),
+        (7500, "2h 05m"),
+        (273_600, "3d 4h"),
+        (-5, "0s"),
+    ],
+)
 def test_durations_in_two_units(seconds: float, said: str) -> None:
     """The two largest units, and tenths below ten seconds."""
     assert span(seconds) == said
@@ -19,10 +27,18 @@ def test_durations_in_two_units(seconds: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10_230, "9.99 KiB"), (10_240, "10.0 KiB"),
-     (40_000_000, "38.1 MiB"), (312 << 20, "312 MiB"), ((1 << 20) - 1, "1.00 MiB"),
-     (5000 << 40, "5000 TiB")],
-)  # fmt: skip
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.00 KiB"),
+        (10_230, "9.99 KiB"),
+        (10_240, "10.0 KiB"),
+        (40_000_000, "38.1 MiB"),
+        (312 << 20, "312 MiB"),
+        ((1 << 20) - 1, "1.00 MiB"),
+        (5000 << 40, "5000 TiB"),
+    ],
+)
 def test_sizes(number: int, said: str) -> None:
     """Three digits, or four if the unit has no larger one."""
     assert size(number) == said

@@ -17,7 +17,7 @@ import pytest
 
 from metrics.channels import Outcome, WebhookChannel
 from reconciler import http_client
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.cli.preview import runtimes
 from reconciler.cli.preview.advisories import ask
 from reconciler.core.errors import Retryable
@@ -168,7 +168,7 @@ def test_a_streamed_answer_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:
     """Airflow, an advisory service, a daemon's runtimes and a webhook."""
     with Answers(BOMB, DOUBLE) as server:
-        with Api(server.url, None) as api, pytest.raises(Retryable) as caught:
+        with AirflowApi(server.url, None) as api, pytest.raises(Retryable) as caught:
             api.health()
         assert caught.value.reason == Reason.AIRFLOW_UNREACHABLE
         with pytest.raises(httpx.HTTPError):
@@ -178,7 +178,7 @@ def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:
         (tmp_path / "url").write_text(server.url)
         assert WebhookChannel(tmp_path).send(()).outcome is Outcome.LATER
     with Answers(gzip.compress(bytes(80 << 20)), {**JSON, "Content-Encoding": "gzip"}) as server:
-        with Api(server.url, None) as api, pytest.raises(Retryable) as caught:
+        with AirflowApi(server.url, None) as api, pytest.raises(Retryable) as caught:
             api.health()
         assert caught.value.reason == Reason.AIRFLOW_UNEXPECTED
 
@@ -189,9 +189,20 @@ def test_every_reader_refuses_a_bomb(tmp_path: Path) -> None:
 )
 def test_a_client_of_another_kind_is_found(line: str) -> None:
     """The rule of ruff finds it in any module of the product."""
-    found = subprocess.run(
-        [ROOT / ".venv/bin/ruff", "check", "--select", "TID251", "--stdin-filename",
-         "reconciler/airflow/other.py", "-"],
-        input=f"import httpx\n{line}\n", text=True, capture_output=True, cwd=ROOT, check=False,
-    )  # fmt: skip
-    assert "TID251" in found.stdout
+    completed = subprocess.run(
+        [
+            ROOT / ".venv/bin/ruff",
+            "check",
+            "--select",
+            "TID251",
+            "--stdin-filename",
+            "reconciler/airflow/other.py",
+            "-",
+        ],
+        input=f"import httpx\n{line}\n",
+        text=True,
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert "TID251" in completed.stdout

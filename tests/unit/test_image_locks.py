@@ -33,10 +33,10 @@ def pins(name: str) -> dict[str, str]:
 )
 def test_a_lock_has_all_that_the_project_asks_for(lock: str, wanted: list[str]) -> None:
     """A new or changed requirement is not forgotten in the image."""
-    found = pins(lock)
+    pinned = pins(lock)
     for requirement in map(Requirement, wanted):
-        assert requirement.name in found, f"{requirement.name} is not in {lock}: {RENEW}"
-        version = found[requirement.name]
+        assert requirement.name in pinned, f"{requirement.name} is not in {lock}: {RENEW}"
+        version = pinned[requirement.name]
         assert version in requirement.specifier, f"{requirement} is {version} in {lock}: {RENEW}"
 
 

@@ -14,13 +14,21 @@ from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed, parse
 
 ROW: dict[str, Any] = {
-    "name": "apache-airflow", "version": "3.0.0", "requires": [], "provides_extra": [],
+    "name": "apache-airflow",
+    "version": "3.0.0",
+    "requires": [],
+    "provides_extra": [],
     "requires_python": None,
-}  # fmt: skip
+}
 GOOD: dict[str, Any] = {
-    "python": "/usr/bin/python3", "python_version": "3.12.1", "python_tag": "cp312",
-    "platform": "linux_x86_64", "tags": ["py3-none-any"], "base": [ROW], "listing": "",
-}  # fmt: skip
+    "python": "/usr/bin/python3",
+    "python_version": "3.12.1",
+    "python_tag": "cp312",
+    "platform": "linux_x86_64",
+    "tags": ["py3-none-any"],
+    "base": [ROW],
+    "listing": "",
+}
 
 
 def test_an_inventory_becomes_a_runtime() -> None:
@@ -34,11 +42,17 @@ def test_an_inventory_becomes_a_runtime() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"base": None}, {"base": [1]}, {"base": [{"name": "a"}]}, {"tags": "x"}, {"python": 3},
-        {"base": [{**ROW, "version": 3}]}, {"base": [{**ROW, "name": "a" * 301}]},
-        {"platform": None}, {"base": [ROW] * 20_001},
+        {"base": None},
+        {"base": [1]},
+        {"base": [{"name": "a"}]},
+        {"tags": "x"},
+        {"python": 3},
+        {"base": [{**ROW, "version": 3}]},
+        {"base": [{**ROW, "name": "a" * 301}]},
+        {"platform": None},
+        {"base": [ROW] * 20_001},
     ],
-)  # fmt: skip
+)
 def test_an_inventory_of_another_shape_is_refused_in_words(change: dict[str, Any]) -> None:
     with pytest.raises(Malformed, match="inventory is invalid"):
         parse(Inventory, json.dumps({**GOOD, **change}), "inventory")

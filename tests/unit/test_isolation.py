@@ -26,9 +26,9 @@ from reconciler.isolation import Failed, Limits, Pool, TooExpensive
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    found = Pool(Limits(cpu=1))
-    yield found
-    found.close()
+    pool = Pool(Limits(cpu=1))
+    yield pool
+    pool.close()
 
 
 def pid() -> int:
@@ -130,8 +130,8 @@ def test_an_unexpected_exception_is_told_with_its_traceback(pool: Pool) -> None:
 
 def test_no_more_processes_than_the_pool_has(pool: Pool) -> None:
     with ThreadPoolExecutor(8) as threads:
-        found = set(threads.map(lambda _: pool.call(pid), range(40)))
-    assert 1 <= len(found) <= pool.limits.size
+        pids = set(threads.map(lambda _: pool.call(pid), range(40)))
+    assert 1 <= len(pids) <= pool.limits.size
 
 
 def test_limits_are_of_each_call(pool: Pool) -> None:
@@ -149,10 +149,10 @@ def burn(seconds: float) -> None:
 
 
 def test_a_closed_pool_leaves_no_process(pool: Pool) -> None:
-    found = pool.call(pid)
+    worker_pid = pool.call(pid)
     pool.close()
     with pytest.raises(ProcessLookupError):
-        os.kill(found, 0)
+        os.kill(worker_pid, 0)
 
 
 def refuses() -> None:

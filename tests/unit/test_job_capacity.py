@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.kubernetes.capacity import Place, Places
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.kubernetes.capacity import JobLimit, JobPermit
 from reconciler.builder.executor.kubernetes.exchange import Command
 from reconciler.builder.executor.kubernetes.session import Session
 from reconciler.builder.executor.kubernetes.slot import JobSlot, Kind
@@ -28,7 +28,7 @@ def nothing() -> None:
     """Do nothing: never cancelled."""
 
 
-def take_later(places: Places, place: Place, order: list[str]) -> threading.Thread:
+def take_later(places: JobLimit, place: JobPermit, order: list[str]) -> threading.Thread:
     """Request a slot in a thread, which is in the queue when this returns."""
     waiting = len(places._waiting)
 
@@ -48,10 +48,10 @@ def take_later(places: Places, place: Place, order: list[str]) -> threading.Thre
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_builds_that_take_turns_all_end(limit: int) -> None:
     """Twelve builds that give up one Job before they ask for the next: none waits forever."""
-    places, lock = Places(limit), threading.Lock()
+    places, lock = JobLimit(limit), threading.Lock()
     now = most = 0
 
-    def one(place: Place) -> None:
+    def one(place: JobPermit) -> None:
         nonlocal now, most
         for _ in range(3):
             places.take(place, nothing)
@@ -64,7 +64,7 @@ def test_builds_that_take_turns_all_end(limit: int) -> None:
             places.leave(place)
 
     with ThreadPoolExecutor(12) as pool:
-        for future in [pool.submit(one, Place(f"b{n}", f"t{n % 3}")) for n in range(12)]:
+        for future in [pool.submit(one, JobPermit(f"b{n}", f"t{n % 3}")) for n in range(12)]:
             future.result(PATIENCE)
     assert most <= limit
     assert not places._held
@@ -72,12 +72,12 @@ def test_builds_that_take_turns_all_end(limit: int) -> None:
 
 def test_a_team_with_less_comes_first() -> None:
     """Many inspections of one team wait; another team's only one is still next."""
-    places, order = Places(2), list[str]()
-    running = [Place(f"red{n}", "red") for n in range(2)]
-    for place in running:
-        places.take(place, nothing)
-    threads = [take_later(places, Place(f"later{n}", "red"), order) for n in range(3)]
-    threads.append(take_later(places, Place("only", "blue"), order))
+    places, order = JobLimit(2), list[str]()
+    running = [JobPermit(f"red{n}", "red") for n in range(2)]
+    for slot in running:
+        places.take(slot, nothing)
+    threads = [take_later(places, JobPermit(f"later{n}", "red"), order) for n in range(3)]
+    threads.append(take_later(places, JobPermit("only", "blue"), order))
     places.leave(running[0])
     threads[-1].join(PATIENCE)
     assert order == ["only"]
@@ -85,14 +85,14 @@ def test_a_team_with_less_comes_first() -> None:
 
 def test_who_is_cancelled_waits_no_more() -> None:
     """A build that is superseded while it waits for a slot leaves the queue."""
-    places = Places(1)
-    places.take(Place("one", "red"), nothing)
+    places = JobLimit(1)
+    places.take(JobPermit("one", "red"), nothing)
 
     def check() -> None:
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        places.take(Place("two", "red"), check)
+        places.take(JobPermit("two", "red"), check)
     assert not places._waiting
 
 
@@ -136,15 +136,15 @@ def test_a_cancelled_command_waits_for_no_other_kind() -> None:
 
 def test_a_place_is_given_back_when_its_job_is_never_made(tmp_path: Path) -> None:
     """A build that is cancelled between its slot and its Job delays nobody afterwards."""
-    places = Places(1)
+    places = JobLimit(1)
     cluster: Any = SimpleNamespace(
         mirror=lambda *_: SimpleNamespace(synced=lambda _: None),
         limits=SimpleNamespace(request_timeout=1.0),
     )
     session = Session(cluster, places, JobSettings(), lambda *_: {}, tmp_path / "folder")
-    job = Job("one", "one", "red", "", tmp_path / "log", threading.Event())
+    job = BuildJob("one", "one", "red", "", tmp_path / "log", threading.Event())
     job.cancelled.set()
     with pytest.raises(Cancelled):
         session.run(job, Command(["true"], tmp_path, {}, 5.0))
     session.close()
-    places.take(Place("two", "red"), nothing)
+    places.take(JobPermit("two", "red"), nothing)

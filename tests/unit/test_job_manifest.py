@@ -15,10 +15,14 @@ from reconciler.settings import KubernetesSettings
 
 SHARE = Path("/srv/groundcrew")
 ORDER = Order(
-    "groundcrew-0123456789abcdef-a1b2c3", "red", "0123456789abcdef",
+    "groundcrew-0123456789abcdef-a1b2c3",
+    "red",
+    "0123456789abcdef",
     Image("east", "example.test/airflow@sha256:" + "0" * 64, "id", 50000, 0),
-    SHARE, SHARE / "staging" / "one", ("python3", "/srv/groundcrew/tools/x/worker.py"),
-)  # fmt: skip
+    SHARE,
+    SHARE / "staging" / "one",
+    ("python3", "/srv/groundcrew/tools/x/worker.py"),
+)
 
 
 def manifest(**settings: object) -> dict[str, Any]:
@@ -35,10 +39,11 @@ def test_kubernetes_takes_it(version: str) -> None:
     """The strict schema of the oldest and the newest supported release accepts it."""
     full = manifest(
         jobs={
-            "pull_secrets": ["pull"], "node_selector": {"disk": "fast"},
+            "pull_secrets": ["pull"],
+            "node_selector": {"disk": "fast"},
             "tolerations": [{"key": "builds", "operator": "Exists"}],
         }
-    )  # fmt: skip
+    )
     kubernetes_validate.validate(full, version, strict=True)
 
 

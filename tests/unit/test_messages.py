@@ -24,17 +24,29 @@ LINKS = Links("https://groundcrew.example", "https://git.example/o/r/commit/{rev
 
 def event(kind: str = "ActivationActive", number: int = 1, **changes: Any) -> Event:
     data: dict[str, object] = {
-        "trigger": "commit", "from": "1111111111111111", "to": "2222222222222222",
-        "packages_added": ["boto3 1.40"], "packages_removed": ["six 1.16"],
-        "packages_changed": ["pandas 2.1 → 2.2"], "seconds": 200.0,
+        "trigger": "commit",
+        "from": "1111111111111111",
+        "to": "2222222222222222",
+        "packages_added": ["boto3 1.40"],
+        "packages_removed": ["six 1.16"],
+        "packages_changed": ["pandas 2.1 → 2.2"],
+        "seconds": 200.0,
         "phases": {"Draining": 20.0, "Restarting": 180.0},
-        "author": "A. Author", "subject": "newer pandas", "environment": "analytics",
-    }  # fmt: skip
+        "author": "A. Author",
+        "subject": "newer pandas",
+        "environment": "analytics",
+    }
     data |= changes.pop("data", {})
     values: dict[str, Any] = {
-        "at": 1000.0, "kind": kind, "object": "instance/prod", "team": "red", "reason": kind,
-        "message": "2222222222222222 is active", "revision": SHA, "id": number,
-    }  # fmt: skip
+        "at": 1000.0,
+        "kind": kind,
+        "object": "instance/prod",
+        "team": "red",
+        "reason": kind,
+        "message": "2222222222222222 is active",
+        "revision": SHA,
+        "id": number,
+    }
     return Event(data=data, **(values | changes))
 
 
@@ -76,11 +88,20 @@ def test_a_message_says_what_changed_for_whom_by_whom_and_how_long_it_took() -> 
     check_limits(payload)
     said = words(payload)
     for word in (
-        "prod: active", "*Added* boto3 1.40", "*Removed* six 1.16", "pandas 2.1 → 2.2",
-        "red", "A. Author", "newer pandas", f"https://git.example/o/r/commit/{SHA}",
-        "https://groundcrew.example/instances/prod", "3m 20s", "Restarting 3m 00s",
-        "1111111111111111", "environment analytics",
-    ):  # fmt: skip
+        "prod: active",
+        "*Added* boto3 1.40",
+        "*Removed* six 1.16",
+        "pandas 2.1 → 2.2",
+        "red",
+        "A. Author",
+        "newer pandas",
+        f"https://git.example/o/r/commit/{SHA}",
+        "https://groundcrew.example/instances/prod",
+        "3m 20s",
+        "Restarting 3m 00s",
+        "1111111111111111",
+        "environment analytics",
+    ):
         assert word in said, word
 
 
@@ -146,11 +167,16 @@ def test_whatever_a_commit_holds_the_message_is_within_slacks_limits(
         message=f"{long}\n{long}",
         reason=long,
         data={
-            "author": long, "subject": long, "place": long, "environment": long,
-            "packages_added": names, "packages_removed": names, "packages_changed": names,
+            "author": long,
+            "subject": long,
+            "place": long,
+            "environment": long,
+            "packages_added": names,
+            "packages_removed": names,
+            "packages_changed": names,
             "phases": {f"{letter * 300}{n}": 5.0 for n in range(100)},
         },
-    )  # fmt: skip
+    )
     check_limits(message(made))
     check_limits(digest([made] * 1000))
     check_limits(digest([fact(kind, n, object=f"instance/{n}", revision=SHA) for n in range(300)]))
@@ -292,15 +318,26 @@ def test_events_become_statuses_on_their_commit() -> None:
 @pytest.mark.parametrize(
     ("address", "project", "page"),
     [
-        ("https://github.com/acme/envs.git", "acme/envs", "https://github.com/acme/envs/commit/{revision}"),
-        ("git@gitlab.example:data/team/envs.git", "data/team/envs",
-         "https://gitlab.example/data/team/envs/-/commit/{revision}"),
-        ("ssh://git@github.example:2222/a/b", "a/b", "https://github.example/a/b/commit/{revision}"),
+        (
+            "https://github.com/acme/envs.git",
+            "acme/envs",
+            "https://github.com/acme/envs/commit/{revision}",
+        ),
+        (
+            "git@gitlab.example:data/team/envs.git",
+            "data/team/envs",
+            "https://gitlab.example/data/team/envs/-/commit/{revision}",
+        ),
+        (
+            "ssh://git@github.example:2222/a/b",
+            "a/b",
+            "https://github.example/a/b/commit/{revision}",
+        ),
         ("https://user:pw@git.example/a/b.git", "a/b", ""),
         ("/srv/git/envs.git", "", ""),
         ("file:///srv/git/envs.git", "", ""),
     ],
-)  # fmt: skip
+)
 def test_the_commits_page_is_found_from_the_repos_address(
     address: str, project: str, page: str
 ) -> None:
@@ -339,8 +376,9 @@ def test_an_operators_rollback_is_no_success_of_the_commit() -> None:
     """It is reported as such, with the operator, and without the commit that it leaves."""
     facts = [made for e in rolled_back_by_hand() if (made := make_fact(e, LINKS))]
     assert [f.title for f in facts] == [
-        "dev: being rolled back by someone", "dev: rolled back by someone",
-    ]  # fmt: skip
+        "dev: being rolled back by someone",
+        "dev: rolled back by someone",
+    ]
     for made in facts:
         assert (made.trigger, made.who) == ("operator", "someone")
         assert (made.revision, made.commit_url, made.author, made.subject) == ("", "", "", "")
@@ -389,10 +427,13 @@ def test_versions_that_do_not_grow_are_not_called_upgraded() -> None:
     made = fact(
         data={
             "packages_changed": [
-                "boto3 1.9 → 1.40", "pandas 2.3.3 → 2.2.0", "acme 1.0 → main", "six 1.0 → 1.0.0",
+                "boto3 1.9 → 1.40",
+                "pandas 2.3.3 → 2.2.0",
+                "acme 1.0 → main",
+                "six 1.0 → 1.0.0",
             ]
         }
-    )  # fmt: skip
+    )
     said = words(message(made))
     assert "*Upgraded* boto3 1.9 → 1.40" in said
     assert "*Downgraded* pandas 2.3.3 → 2.2.0" in said

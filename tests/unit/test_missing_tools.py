@@ -74,8 +74,10 @@ def test_strict_run_fails_without_a_program(tmp_path: Path) -> None:
 def installed_packages() -> set[str]:
     """Return the packages that the installer names."""
     lines = [line for line in INSTALLER.read_text().splitlines() if line.startswith("packages=")]
-    words = {word.strip('"') for line in lines for word in line.removeprefix("packages=").split()}
-    return words - {"$packages"}
+    packages = {
+        word.strip('"') for line in lines for word in line.removeprefix("packages=").split()
+    }
+    return packages - {"$packages"}
 
 
 def test_every_package_of_a_skip_is_installed_by_the_script() -> None:

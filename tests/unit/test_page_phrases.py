@@ -37,8 +37,8 @@ def said(house: House) -> str:
 
 def rolled_back(house: House) -> int:
     """Return how many series report that an operator rolled the instance back."""
-    found = standing(status(None, house.records, house.now), house.records, house.now)
-    (metric,) = [m for m in found if m.name == "groundcrew_instance_rolled_back"]
+    metrics = standing(status(None, house.records, house.now), house.records, house.now)
+    (metric,) = [m for m in metrics if m.name == "groundcrew_instance_rolled_back"]
     return len(metric.samples)
 
 
@@ -56,8 +56,9 @@ def test_a_rollback_by_hand_is_said_until_it_is_over() -> None:
     house.settle()
     define(house, "r3")
     assert (said(house), rolled_back(house)) == (
-        "The build for the newest revision failed. Nothing was changed here.", 0,
-    )  # fmt: skip
+        "The build for the newest revision failed. Nothing was changed here.",
+        0,
+    )
 
 
 def test_a_rollback_that_failed_is_not_the_wanted_builds_failure() -> None:

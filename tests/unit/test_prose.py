@@ -61,6 +61,13 @@ def test_locals_that_say_nothing_are_found_and_others_are_not() -> None:
     assert rules("wheels = 1\nx.found = 2\nprint(found)\n") == []
 
 
+def test_code_that_is_kept_from_the_formatter_is_found() -> None:
+    """The mark is put together here, so that this file is not a finding itself."""
+    for mark in ("skip", "off"):
+        assert rules(f"x = [1,  2]  # fmt: {mark}\n") == ["format"]
+    assert rules("x = [1, 2]  # the format: skip nothing\n") == []
+
+
 def test_a_finding_says_where_it_is() -> None:
     (finding,) = prose.check_module("a/wheel.py", '\n\ndef f():\n    """Is it so."""\n')
     assert str(finding).startswith("a/wheel.py:4: docstring: the docstring opens with `Is`")

@@ -33,10 +33,14 @@ def test_a_pattern_takes_linear_time(regex: Regex, pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("pattern", "method"),
     [
-        (r"(a+)+$", "match"), (r"a*a*b", "match"), (r"\w+@", "search"), (r"[ \t]+$", "findall"),
-        (r"exceed.*\blimit", "search"), (r"[^-]+-[^-]+\.whl", "search"),
+        (r"(a+)+$", "match"),
+        (r"a*a*b", "match"),
+        (r"\w+@", "search"),
+        (r"[ \t]+$", "findall"),
+        (r"exceed.*\blimit", "search"),
+        (r"[^-]+-[^-]+\.whl", "search"),
     ],
-)  # fmt: skip
+)
 def test_a_pattern_that_does_not_is_found(pattern: str, method: str) -> None:
     """Else the test above would say nothing."""
     pool = Pool(Limits(cpu=1))
@@ -51,10 +55,13 @@ def test_a_pattern_that_does_not_is_found(pattern: str, method: str) -> None:
 
 def test_no_use_of_the_module_is_overlooked() -> None:
     used = {
-        node.attr for _, tree in sources() for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "re"
+        node.attr
+        for _, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and getattr(node.value, "id", "") == "re"
         and node.attr.islower()
-    }  # fmt: skip
+    }
     assert used - FUNCTIONS == {"escape"}
     assert len(ALL) > 40
 

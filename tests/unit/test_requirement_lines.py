@@ -94,10 +94,17 @@ HOPELESS = [
     ("boto3\x07", "control character"),
 ]
 SOUND = [
-    "boto3", "Boto3 >=1.34, <2 ; python_version >= '3.9'", "numpy == 1.26.*", "boto3[crt]~=1.34",
-    "requests (>=2)", "apache-airflow[celery]==3.0.1", "etl @ ./packages/etl", "etl[a,b]@../etl",
-    "a==1+local.1", "a===weird",
-]  # fmt: skip
+    "boto3",
+    "Boto3 >=1.34, <2 ; python_version >= '3.9'",
+    "numpy == 1.26.*",
+    "boto3[crt]~=1.34",
+    "requests (>=2)",
+    "apache-airflow[celery]==3.0.1",
+    "etl @ ./packages/etl",
+    "etl[a,b]@../etl",
+    "a==1+local.1",
+    "a===weird",
+]
 
 
 @pytest.mark.parametrize(("line", "words"), [*OPTIONS, *DECORATED, *SOURCES, *HOPELESS])

@@ -68,13 +68,27 @@ def test_a_run_of_pytest_in_several_processes_writes_what_failed(tmp_path: Path)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     written = tmp_path / "failures.json"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", str(tmp_path),
-         "--rootdir", str(tmp_path), "-c", str(tmp_path / "pytest.ini")],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            "1",
+            "-p",
+            "no:cacheprovider",
+            str(tmp_path),
+            "--rootdir",
+            str(tmp_path),
+            "-c",
+            str(tmp_path / "pytest.ini"),
+        ],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), VARIABLE: str(written)},
-        cwd=tmp_path, check=False, capture_output=True,
-    )  # fmt: skip
-    found = json.loads(written.read_text())
-    assert found["exit_code"] == 1
-    assert sorted(found["failed"]) == [f"test_some.py::test_{n}" for n in ("all", "bad", "setup")]
-    assert found["properties"] == ["test_some.py::test_all"]
-    assert found["skipped"] == ["test_some.py::test_skipped"]
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+    )
+    report = json.loads(written.read_text())
+    assert report["exit_code"] == 1
+    assert sorted(report["failed"]) == [f"test_some.py::test_{n}" for n in ("all", "bad", "setup")]
+    assert report["properties"] == ["test_some.py::test_all"]
+    assert report["skipped"] == ["test_some.py::test_skipped"]

@@ -49,18 +49,23 @@ def test_a_pod_that_was_ready_has_its_time_again_when_it_no_longer_is() -> None:
 def test_a_crash_of_airflows_own_image_goes_before_others(down: set[str], reason: str) -> None:
     """Only what loads the build may be its fault, whatever the order of the containers."""
     images = {
-        "git-sync-init": "git-sync:4", "wait-for-airflow-migrations": "airflow:3",
-        "git-sync": "git-sync:4", "log-groomer": "airflow:3", "scheduler": "airflow:3",
-    }  # fmt: skip
+        "git-sync-init": "git-sync:4",
+        "wait-for-airflow-migrations": "airflow:3",
+        "git-sync": "git-sync:4",
+        "log-groomer": "airflow:3",
+        "scheduler": "airflow:3",
+    }
     spec = [{"name": name, "image": image} for name, image in images.items()]
     status = [{"name": name, "restartCount": 4 if name in down else 0} for name in images]
-    found = diagnose({
-        "metadata": {"name": "s", "labels": {"component": "scheduler"}},
-        "spec": {"initContainers": spec[:2], "containers": spec[2:]},
-        "status": {"initContainerStatuses": status[:2], "containerStatuses": status[2:]},
-    })  # fmt: skip
-    assert found is not None
-    assert found.reason == reason
+    problem = diagnose(
+        {
+            "metadata": {"name": "s", "labels": {"component": "scheduler"}},
+            "spec": {"initContainers": spec[:2], "containers": spec[2:]},
+            "status": {"initContainerStatuses": status[:2], "containerStatuses": status[2:]},
+        }
+    )
+    assert problem is not None
+    assert problem.reason == reason
 
 
 def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build() -> None:
@@ -71,15 +76,20 @@ def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build(
     left["spec"] = {"nodeName": "node-7"}
     workload = {"metadata": {"name": "airflow-worker", "namespace": "n"}, "spec": {"replicas": 1}}
     cluster = SimpleNamespace(limits=SimpleNamespace(schedule_timeout=60.0))
-    found: Any = KubernetesDriver._late(
-        None, SimpleNamespace(cluster=cluster, seen_since=0.0), "statefulsets", workload, [left],  # type: ignore[arg-type]
+    problem: Any = KubernetesDriver._late(
+        None,  # type: ignore[arg-type]
+        SimpleNamespace(cluster=cluster, seen_since=0.0),  # type: ignore[arg-type]
+        "statefulsets",
+        workload,
+        [left],
         SimpleNamespace(probe_timeout=300.0),  # type: ignore[arg-type]
         SimpleNamespace(restarted_at=begun, restarted_by=begun),  # type: ignore[arg-type]
-        begun + 301.0, begun,
-    )  # fmt: skip
-    assert found.reason == Reason.POD_STUCK
-    assert "node-7" in found.message
-    assert found.reason.policy.blameless
+        begun + 301.0,
+        begun,
+    )
+    assert problem.reason == Reason.POD_STUCK
+    assert "node-7" in problem.message
+    assert problem.reason.policy.blameless
 
 
 @pytest.mark.parametrize(("waits", "reason"), [(5.0, None), (61.0, "QuotaExceeded")])
@@ -89,11 +99,12 @@ def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
     """One event is counted for days: only the time for which the pod is missing now matters."""
     begun = seconds(READY)
     event = {
-        "firstTimestamp": STAMP, "lastTimestamp": READY,
+        "firstTimestamp": STAMP,
+        "lastTimestamp": READY,
         "involvedObject": {"uid": "u", "name": "airflow-worker"},
         "message": "create Pod airflow-worker-0 in StatefulSet airflow-worker failed error: "
-                   "exceeded quota: q",
-    }  # fmt: skip
+        "exceeded quota: q",
+    }
     cluster = SimpleNamespace(
         limits=SimpleNamespace(schedule_timeout=60.0), list=lambda *_, **__: [event]
     )
@@ -101,13 +112,18 @@ def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
         "metadata": {"name": "airflow-worker", "namespace": "n", "uid": "u"},
         "spec": {"replicas": 1, "template": {}},
     }
-    found: Any = KubernetesDriver._late(
-        None, SimpleNamespace(cluster=cluster, seen_since=0.0), "statefulsets", workload, [],  # type: ignore[arg-type]
+    problem: Any = KubernetesDriver._late(
+        None,  # type: ignore[arg-type]
+        SimpleNamespace(cluster=cluster, seen_since=0.0),  # type: ignore[arg-type]
+        "statefulsets",
+        workload,
+        [],
         SimpleNamespace(probe_timeout=300.0),  # type: ignore[arg-type]
         SimpleNamespace(restarted_at=begun, restarted_by=begun),  # type: ignore[arg-type]
-        begun + waits, begun,
-    )  # fmt: skip
-    assert (found and found.reason) == reason
+        begun + waits,
+        begun,
+    )
+    assert (problem and problem.reason) == reason
 
 
 def test_a_component_must_stay_up_before_its_instance_is_healthy() -> None:
@@ -121,12 +137,14 @@ def test_a_component_must_stay_up_before_its_instance_is_healthy() -> None:
 
 def test_a_container_that_crashes_once_a_minute_is_in_a_loop_while_it_is_ready() -> None:
     """It is ready most of the time: the count of its restarts decides, not its current state."""
-    found = diagnose({
-        "metadata": {"name": "s", "labels": {"component": "scheduler"}},
-        "spec": {"containers": [{"name": "scheduler", "image": "airflow:3"}]},
-        "status": {
-            "containerStatuses": [{"name": "scheduler", "restartCount": 2, "ready": True}]
-        },
-    })  # fmt: skip
-    assert found is not None
-    assert found.reason == Reason.CRASH_LOOP
+    problem = diagnose(
+        {
+            "metadata": {"name": "s", "labels": {"component": "scheduler"}},
+            "spec": {"containers": [{"name": "scheduler", "image": "airflow:3"}]},
+            "status": {
+                "containerStatuses": [{"name": "scheduler", "restartCount": 2, "ready": True}]
+            },
+        }
+    )
+    assert problem is not None
+    assert problem.reason == Reason.CRASH_LOOP

@@ -19,9 +19,9 @@ KEYS = ("0" * 16, "1" * 16, "2" * 16)
 @pytest.fixture
 def share(tmp_path: Path) -> Share:
     (tmp_path / "share").mkdir()
-    found = Share(tmp_path / "share")
-    found.prepare()
-    return found
+    share = Share(tmp_path / "share")
+    share.prepare()
+    return share
 
 
 def test_the_end_of_a_long_log_is_kept(share: Share, tmp_path: Path) -> None:

@@ -26,12 +26,28 @@ def part(*values: object) -> dict[str, object]:
 
 
 FOREIGN: list[Any] = [
-    [], None, 1, "x", {}, {"blocks": 1}, {**SOUND, "blocks": [1]}, {**SOUND, "blocks": [{}]},
-    {**SOUND, "folders": [1]}, {**SOUND, "folders": ["../x"]}, {**SOUND, "folders": ["/x"]},
-    {**SOUND, "facts": []}, part("lib/a", 0, 1), part("lib/a", "0", 1, 420), part(1, 0, 1, 420),
-    part("../a", 0, 1, 420), part("/a", 0, 1, 420), part("lib/../../a", 0, 1, 420),
-    part("lib/a", -1, 1, 420), part("lib/a", 0, 1 << 70, 420), part("lib/a", 0, 1, 0o104755),
-]  # fmt: skip
+    [],
+    None,
+    1,
+    "x",
+    {},
+    {"blocks": 1},
+    {**SOUND, "blocks": [1]},
+    {**SOUND, "blocks": [{}]},
+    {**SOUND, "folders": [1]},
+    {**SOUND, "folders": ["../x"]},
+    {**SOUND, "folders": ["/x"]},
+    {**SOUND, "facts": []},
+    part("lib/a", 0, 1),
+    part("lib/a", "0", 1, 420),
+    part(1, 0, 1, 420),
+    part("../a", 0, 1, 420),
+    part("/a", 0, 1, 420),
+    part("lib/../../a", 0, 1, 420),
+    part("lib/a", -1, 1, 420),
+    part("lib/a", 0, 1 << 70, 420),
+    part("lib/a", 0, 1, 0o104755),
+]
 
 
 def pack(path: Path, index: bytes) -> Path:
@@ -47,7 +63,7 @@ def test_a_foreign_index_is_a_broken_pack(index: object, tmp_path: Path) -> None
         read_head(path)
     with pytest.raises(OSError, match="a broken pack"):
         unpack(path, tmp_path / "to" / "entry")
-    assert [found.name for found in tmp_path.iterdir()] == ["x.all"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.all"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +84,6 @@ def test_a_pack_of_ours_is_read(tmp_path: Path) -> None:
     (source / "lib" / "a.py").write_text("x = 1\n")
     files = files_of(source)
     written = write_pack(source, files, None, tmp_path / "x.all", {"tops": {"a.py": "file"}})
-    found, index = read_head(tmp_path / "x.all")
-    assert found.sha256 == written.sha256
+    loaded, index = read_head(tmp_path / "x.all")
+    assert loaded.sha256 == written.sha256
     assert index["facts"] == {"tops": {"a.py": "file"}}

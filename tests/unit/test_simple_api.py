@@ -36,11 +36,13 @@ def test_an_html_page_keeps_what_decides() -> None:
         {
             "filename": "a-1-py3-none-any.whl",
             "url": "https://index.example/corp/p/a-1-py3-none-any.whl",
-            "hashes": {"sha256": "ab"}, "requires-python": ">=3.9", "yanked": "bad",
+            "hashes": {"sha256": "ab"},
+            "requires-python": ">=3.9",
+            "yanked": "bad",
             "core-metadata": True,
         },
         {"filename": "a-2.tar.gz", "url": f"{BASE}a-2.tar.gz", "hashes": {}},
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,18 @@ def test_links_are_relative_to_the_pages_base() -> None:
 
 @pytest.mark.parametrize(
     "href",
-    ["javascript:x.whl", "file:///etc/x.whl", "http://[x/a.whl", "a%2F..%2Fb.whl", "a%00.whl",
-     "a" * 300 + ".whl", "", "#x", "mailto:a@b.whl"],
-)  # fmt: skip
+    [
+        "javascript:x.whl",
+        "file:///etc/x.whl",
+        "http://[x/a.whl",
+        "a%2F..%2Fb.whl",
+        "a%00.whl",
+        "a" * 300 + ".whl",
+        "",
+        "#x",
+        "mailto:a@b.whl",
+    ],
+)
 def test_links_that_lead_nowhere_are_left_out(href: str) -> None:
     """The other links of the page are kept."""
     page = f'<a href="{href}">x</a><a href="{WHEEL}">x</a>'
@@ -108,9 +119,17 @@ def test_an_empty_page_has_no_files() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [None, 1, [], {}, {"filename": 1, "url": "x"}, {"filename": "x.whl"},
-     {"filename": "x.whl", "url": ["y"]}, {"filename": "../x.whl", "url": "y"}],
-)  # fmt: skip
+    [
+        None,
+        1,
+        [],
+        {},
+        {"filename": 1, "url": "x"},
+        {"filename": "x.whl"},
+        {"filename": "x.whl", "url": ["y"]},
+        {"filename": "../x.whl", "url": "y"},
+    ],
+)
 def test_a_wrong_row_of_json_costs_itself(row: object) -> None:
     """All other rows of a page with thousands of files are kept."""
     good = {"filename": WHEEL, "url": WHEEL, "hashes": {"sha256": "ab"}, "size": 5}
@@ -130,10 +149,20 @@ def test_fields_of_the_wrong_kind_are_left_out() -> None:
 
 
 FORGERIES = [
-    b"[]", b"{}", b"null", b"1", b"", b"\xff\xfe", b"[" * 100_000, b'{"files":' * 50_000,
-    b'{"files": {"a": 1}}', b'{"files": "x"}', b'{"files": NaN}',
-    b'{"files": [{"filename": "\\ud800.whl", "url": "x"}]}', b'{"files": [' + b"1," * 9,
-]  # fmt: skip
+    b"[]",
+    b"{}",
+    b"null",
+    b"1",
+    b"",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"files":' * 50_000,
+    b'{"files": {"a": 1}}',
+    b'{"files": "x"}',
+    b'{"files": NaN}',
+    b'{"files": [{"filename": "\\ud800.whl", "url": "x"}]}',
+    b'{"files": [' + b"1," * 9,
+]
 
 
 @pytest.mark.parametrize("page", FORGERIES, ids=lambda page: repr(page[:30]))

@@ -72,43 +72,133 @@ def test_every_combination_of_facts_gives_an_instance_one_consistent_state() -> 
 ROWS: list[tuple[dict[str, object], State, Sync, Health, Held]] = [
     ({}, State.ACTIVE, Sync.SYNCED, Health.HEALTHY, Held.READY),
     ({"suspended": True}, State.SUSPENDED, Sync.SYNCED, Health.SUSPENDED, Held.READY),
-    ({"inspection": Inspection.PENDING, "at_target": False},
-     State.NOT_INSPECTED, Sync.UNKNOWN, Health.UNKNOWN, Held.RECONCILING),
-    ({"inspection": Inspection.FAILED, "failed": True, "at_target": False},
-     State.NOT_READABLE, Sync.UNKNOWN, Health.MISSING, Held.RECONCILING),
-    ({"inspection": Inspection.OUTDATED, "failed": True},
-     State.BASE_CHANGING, Sync.UNKNOWN, Health.PROGRESSING, Held.RECONCILING),
-    ({"course": Course.FORWARD, "at_target": False},
-     State.ACTIVATING, Sync.OUT_OF_SYNC, Health.PROGRESSING, Held.RECONCILING),
-    ({"course": Course.GIVEN_UP, "at_target": False},
-     State.WITHDRAWING, Sync.OUT_OF_SYNC, Health.PROGRESSING, Held.RECONCILING),
-    ({"course": Course.BACK, "at_target": False},
-     State.ROLLING_BACK, Sync.OUT_OF_SYNC, Health.PROGRESSING, Held.RECONCILING),
-    ({"course": Course.DEGRADED, "at_target": False},
-     State.DEGRADED, Sync.OUT_OF_SYNC, Health.DEGRADED, Held.RECONCILING),
-    ({"suspended": True, "at_target": False},
-     State.SUSPENDED_BEHIND, Sync.OUT_OF_SYNC, Health.SUSPENDED, Held.NONE),
-    ({"at_target": False, "failed_back": True, "failed": True},
-     State.ROLLED_BACK, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.STALLED),
-    ({"at_target": False, "failed_back": True, "failed": True, "waits": True},
-     State.RETRYING, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-    ({"at_target": False, "failed": True, "waits": True},
-     State.RETRYING, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-    ({"at_target": False, "rollback": Rollback.DONE},
-     State.HELD_BACK, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.NONE),
-    ({"at_target": False, "rollback": Rollback.ASKED, "waits": True},
-     State.WAITING, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-    ({"at_target": False, "waits": True},
-     State.WAITING, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-    ({"at_target": False, "next": Next.OPEN},
-     State.BUILDING, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-    ({"at_target": False, "next": Next.RETRIED},
-     State.BUILD_RETRYING, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-    ({"at_target": False, "next": Next.FAILED},
-     State.BUILD_FAILED, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.STALLED),
-    ({"at_target": False, "next": Next.NONE},
-     State.NO_BUILD, Sync.OUT_OF_SYNC, Health.HEALTHY, Held.RECONCILING),
-]  # fmt: skip
+    (
+        {"inspection": Inspection.PENDING, "at_target": False},
+        State.NOT_INSPECTED,
+        Sync.UNKNOWN,
+        Health.UNKNOWN,
+        Held.RECONCILING,
+    ),
+    (
+        {"inspection": Inspection.FAILED, "failed": True, "at_target": False},
+        State.NOT_READABLE,
+        Sync.UNKNOWN,
+        Health.MISSING,
+        Held.RECONCILING,
+    ),
+    (
+        {"inspection": Inspection.OUTDATED, "failed": True},
+        State.BASE_CHANGING,
+        Sync.UNKNOWN,
+        Health.PROGRESSING,
+        Held.RECONCILING,
+    ),
+    (
+        {"course": Course.FORWARD, "at_target": False},
+        State.ACTIVATING,
+        Sync.OUT_OF_SYNC,
+        Health.PROGRESSING,
+        Held.RECONCILING,
+    ),
+    (
+        {"course": Course.GIVEN_UP, "at_target": False},
+        State.WITHDRAWING,
+        Sync.OUT_OF_SYNC,
+        Health.PROGRESSING,
+        Held.RECONCILING,
+    ),
+    (
+        {"course": Course.BACK, "at_target": False},
+        State.ROLLING_BACK,
+        Sync.OUT_OF_SYNC,
+        Health.PROGRESSING,
+        Held.RECONCILING,
+    ),
+    (
+        {"course": Course.DEGRADED, "at_target": False},
+        State.DEGRADED,
+        Sync.OUT_OF_SYNC,
+        Health.DEGRADED,
+        Held.RECONCILING,
+    ),
+    (
+        {"suspended": True, "at_target": False},
+        State.SUSPENDED_BEHIND,
+        Sync.OUT_OF_SYNC,
+        Health.SUSPENDED,
+        Held.NONE,
+    ),
+    (
+        {"at_target": False, "failed_back": True, "failed": True},
+        State.ROLLED_BACK,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.STALLED,
+    ),
+    (
+        {"at_target": False, "failed_back": True, "failed": True, "waits": True},
+        State.RETRYING,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+    (
+        {"at_target": False, "failed": True, "waits": True},
+        State.RETRYING,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+    (
+        {"at_target": False, "rollback": Rollback.DONE},
+        State.HELD_BACK,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.NONE,
+    ),
+    (
+        {"at_target": False, "rollback": Rollback.ASKED, "waits": True},
+        State.WAITING,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+    (
+        {"at_target": False, "waits": True},
+        State.WAITING,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+    (
+        {"at_target": False, "next": Next.OPEN},
+        State.BUILDING,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+    (
+        {"at_target": False, "next": Next.RETRIED},
+        State.BUILD_RETRYING,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+    (
+        {"at_target": False, "next": Next.FAILED},
+        State.BUILD_FAILED,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.STALLED,
+    ),
+    (
+        {"at_target": False, "next": Next.NONE},
+        State.NO_BUILD,
+        Sync.OUT_OF_SYNC,
+        Health.HEALTHY,
+        Held.RECONCILING,
+    ),
+]
 
 
 @pytest.mark.parametrize(("given", "state", "sync", "health", "condition"), ROWS)
@@ -136,8 +226,10 @@ def test_every_combination_of_facts_gives_an_environment_one_consistent_state() 
     for invalid, suspended, of_builds, group in product(BOTH, BOTH, builds, groups):
         facts = EnvironmentFacts(invalid, suspended, of_builds, group)
         state, sync, health = (
-            environment_state(facts), environment_sync(facts), environment_health(facts),
-        )  # fmt: skip
+            environment_state(facts),
+            environment_sync(facts),
+            environment_health(facts),
+        )
         degraded = any(one is State.DEGRADED for one, _ in group)
         assert (health is Health.DEGRADED) == degraded == (state is State.DEGRADED), facts
         assert (
@@ -146,9 +238,12 @@ def test_every_combination_of_facts_gives_an_environment_one_consistent_state() 
             or any(TABLE[one].health is Health.MISSING for one, _ in group)
         ), facts
         if TABLE[state].condition is Held.STALLED:
-            assert invalid or Next.FAILED in of_builds or {
-                State.ROLLED_BACK, State.BUILD_FAILED, State.DRIFTED
-            } & {one for one, _ in group}, facts  # fmt: skip
+            assert (
+                invalid
+                or Next.FAILED in of_builds
+                or {State.ROLLED_BACK, State.BUILD_FAILED, State.DRIFTED}
+                & {one for one, _ in group}
+            ), facts
         if TABLE[state].condition is Held.READY and not suspended:
             assert {one for one, _ in group} <= {State.ACTIVE, State.SUSPENDED}, facts
             assert sync is Sync.SYNCED, facts
@@ -210,8 +305,11 @@ def check_agreement(house: House) -> None:
         )
         kept = ("reason", "message", "health", "sync")
         assert [document[key] for key in kept] == [
-            one.reason, one.message, str(one.health), str(one.sync)
-        ]  # fmt: skip
+            one.reason,
+            one.message,
+            str(one.health),
+            str(one.sync),
+        ]
         assert len(true_ones(one)) <= 1, one
         ready = conditions(one)["Ready"]
         assert (ready.message == "") == ready.status, one
@@ -274,8 +372,10 @@ def test_a_condition_tells_when_it_last_changed() -> None:
     turn(house, 1)
     _, one = only(house)
     assert {name: c.at for name, c in conditions(one).items()} == {
-        "Ready": changed_at, "Reconciling": changed_at, "Stalled": 1000.0,
-    }  # fmt: skip
+        "Ready": changed_at,
+        "Reconciling": changed_at,
+        "Stalled": 1000.0,
+    }
     house.now += 100.0
     turn(house, 30)
     environment, one = only(house)
@@ -319,8 +419,10 @@ def test_pages_speak_of_a_rollback_by_hand_as_one() -> None:
     house.ask(Verb.ROLLBACK, "instance/dev")
     said = {}
     for phase in (
-        ActivationPhase.DRAINING, ActivationPhase.SWITCHING, ActivationPhase.RESTARTING,
-    ):  # fmt: skip
+        ActivationPhase.DRAINING,
+        ActivationPhase.SWITCHING,
+        ActivationPhase.RESTARTING,
+    ):
         said[phase] = sentence(until(house, phase))
         house.faults.add("restart")
     begin = "It is being rolled back for someone"

@@ -35,13 +35,17 @@ READER = Person("reader", Role.READ)
 STATES_AFTER = {
     "ActivationStarted": {State.ACTIVATING},
     "ActivationActive": {
-        State.ACTIVE, State.HELD_BACK, State.BUILDING, State.BUILD_FAILED, State.NO_BUILD,
+        State.ACTIVE,
+        State.HELD_BACK,
+        State.BUILDING,
+        State.BUILD_FAILED,
+        State.NO_BUILD,
     },
     "ActivationAborted": {State.RETRYING, State.WAITING, State.BUILDING, State.ACTIVE},
     "BuildFailed": {State.BUILD_FAILED},
     "RolledBack": {State.ROLLED_BACK, State.RETRYING},
     "Degraded": {State.DEGRADED},
-}  # fmt: skip
+}
 """States in which an object may be in the cycle that told of an event.
 
 What became active may be behind a newer commit already.
@@ -71,15 +75,26 @@ def page_of(renderer: Renderer, shown: Shown, one: InstanceStatus | EnvironmentS
     around: dict[str, Any] = {"events": [], "requests": [], "asked": None}
     if isinstance(one, InstanceStatus):
         response = renderer.page(
-            REQUEST, READER, "instance.html", target=f"instance/{one.name}",
-            one=view_models.instance(shown, one.name, 0.0), said=phrases.sentence(one), **around,
-        )  # fmt: skip
+            REQUEST,
+            READER,
+            "instance.html",
+            target=f"instance/{one.name}",
+            one=view_models.instance(shown, one.name, 0.0),
+            said=phrases.sentence(one),
+            **around,
+        )
     else:
         response = renderer.page(
-            REQUEST, READER, "environment.html", target=f"environment/{one.name}", one=one,
-            record=shown.records.environments[one.name], instances=shown.instances,
-            builds=view_models.builds_of(shown, one.name), **around,
-        )  # fmt: skip
+            REQUEST,
+            READER,
+            "environment.html",
+            target=f"environment/{one.name}",
+            one=one,
+            record=shown.records.environments[one.name],
+            instances=shown.instances,
+            builds=view_models.builds_of(shown, one.name),
+            **around,
+        )
     return bytes(response.body).decode()
 
 
@@ -121,8 +136,9 @@ def check(renderer: Renderer, house: House, seen: set[object], told: int) -> Non
     for event in house.events[told:]:
         check_message(event, shown)
     objects: list[InstanceStatus | EnvironmentStatus] = [
-        *shown.status.instances, *shown.status.environments
-    ]  # fmt: skip
+        *shown.status.instances,
+        *shown.status.environments,
+    ]
     for one in objects:
         mark = (one.name, one.state, one.reason, one.message, one.health, one.sync)
         if mark not in seen:
@@ -164,9 +180,14 @@ def test_pages_and_messages_agree_with_the_status_at_every_moment(
 def test_every_state_of_an_instance_has_a_sentence_of_its_own() -> None:
     """No page says that a component which loads something else was not looked at."""
     by_code = {
-        State.ACTIVATING, State.WITHDRAWING, State.ROLLING_BACK, State.DEGRADED, State.HELD_BACK,
-        State.WAITING, State.RETRYING,
-    }  # fmt: skip
+        State.ACTIVATING,
+        State.WITHDRAWING,
+        State.ROLLING_BACK,
+        State.DEGRADED,
+        State.HELD_BACK,
+        State.WAITING,
+        State.RETRYING,
+    }
     assert set(phrases.RESTING) | by_code == OF_INSTANCES
     assert not set(phrases.RESTING) & by_code
     told = [text for state, text in phrases.RESTING.items() if TABLE[state].is_wrong]
@@ -176,7 +197,15 @@ def test_every_state_of_an_instance_has_a_sentence_of_its_own() -> None:
 def test_every_kind_of_failure_in_a_message_is_held_against_the_status() -> None:
     """Or it is about the share, the repo or a file, which have no state in the table."""
     elsewhere = {
-        "Drifted", "DriftStays", "DriftHealed", "BuildNotLoaded", "ShareMissing", "ShareBack",
-        "ObjectStalled", "SourceFailed", "SourceRecovered", "PruneHeld",
-    }  # fmt: skip
+        "Drifted",
+        "DriftStays",
+        "DriftHealed",
+        "BuildNotLoaded",
+        "ShareMissing",
+        "ShareBack",
+        "ObjectStalled",
+        "SourceFailed",
+        "SourceRecovered",
+        "PruneHeld",
+    }
     assert set(KINDS) == set(STATES_AFTER) | elsewhere

@@ -15,7 +15,7 @@ from reconciler.airflow.gate import Gate
 from reconciler.airflow.kubernetes import events, rollout
 from reconciler.airflow.kubernetes.proofs import Proofs
 from reconciler.airflow.kubernetes.release import Release, component_of, mark_of, replicas_of
-from reconciler.airflow.rest import Api
+from reconciler.airflow.rest import AirflowApi
 from reconciler.airflow.steps import SERVERS, RestSteps, served
 from reconciler.cluster.cluster import Cluster
 from reconciler.cluster.clusters import Clusters
@@ -77,18 +77,18 @@ class KubernetesDriver:
         release = self._release(instance)
         release.synced()
         release.workloads()
-        found = release.images()
+        images = release.images()
         where = f"instance {instance.name}: release {release.name} in {release.namespace}"
-        if not found:
+        if not images:
             raise Retryable(Reason.NO_PODS, f"{where} has no running pod that tells its image")
         several = release.outgoing()
-        if several or len({image.id for image in found}) > 1:
-            names = ", ".join(several or sorted({image.reference for image in found}))
+        if several or len({image.id for image in images}) > 1:
+            names = ", ".join(several or sorted({image.reference for image in images}))
             raise Retryable(
                 Reason.MIXED_IMAGES,
                 f"{where} runs several images: {names}; waiting until it is one",
             )
-        return Base(image=min(found, key=repr))
+        return Base(image=min(images, key=repr))
 
     def fingerprint(self, instance: Instance) -> str:
         """Return a fingerprint of the running pods' image; never waits."""
@@ -151,9 +151,9 @@ class KubernetesDriver:
     ) -> StepResult:
         """Record the current state, once it is certain that the restart can be carried out."""
         for kind, workload in _restarted(release, activation):
-            words = rollout.frozen(kind, workload)
-            if words:
-                raise Stalled(Reason.NOT_RESTARTABLE, f"instance {instance.name}: {words}")
+            message = rollout.frozen(kind, workload)
+            if message:
+                raise Stalled(Reason.NOT_RESTARTABLE, f"instance {instance.name}: {message}")
             left = rollout.lingering(release.pods_of(kind, workload), now)
             if left is not None:  # the restart would wait for its end
                 raise Stalled(left.reason, f"instance {instance.name}: {left.message}")
@@ -178,9 +178,9 @@ class KubernetesDriver:
         self, release: Release, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
         """Restart first everything but the servers, then these; return once there is a result."""
-        found = _restarted(release, activation)
-        servers = [w for w in found if component_of(w[1]) in SERVERS]
-        others = [w for w in found if component_of(w[1]) not in SERVERS]
+        workloads = _restarted(release, activation)
+        servers = [w for w in workloads if component_of(w[1]) in SERVERS]
+        others = [w for w in workloads if component_of(w[1]) not in SERVERS]
         if activation.step is Step.RESTART_SERVERS_BACK:  # tasks may run on the others
             others = []
         stamp, since = iso(activation.restarted_at), activation.step_since
@@ -267,7 +267,7 @@ class KubernetesDriver:
         left = rollout.lingering(pods, now)
         if left is not None:
             return left
-        words = rollout.progress(workload, pods, stamp)
+        progress = rollout.progress(workload, pods, stamp)
         about = [workload, *(pod for pod in pods if not rollout.ready(pod))]
         why = events.newest(
             cluster, workload["metadata"]["namespace"], about, activation.restarted_by
@@ -275,7 +275,7 @@ class KubernetesDriver:
         spent = f"not restarted within {limit:.0f} s"
         if idle > instance.probe_timeout:
             spent = f"the restart has not got on for {idle:.0f} s"
-        return Problem(Reason.ROLLOUT_TIMEOUT, f"{spent}: {words}{'; ' if why else ''}{why}")
+        return Problem(Reason.ROLLOUT_TIMEOUT, f"{spent}: {progress}{'; ' if why else ''}{why}")
 
     def _wrong(
         self,
@@ -291,9 +291,9 @@ class KubernetesDriver:
             metadata = pod["metadata"]
             cluster.delete("pods", metadata["namespace"], metadata["name"], uid=metadata["uid"])
         patience = cluster.limits.schedule_timeout
-        found = rollout.broken(pods, stamp)
-        if found is not None:
-            pod, problem = found
+        broken = rollout.broken(pods, stamp)
+        if broken is not None:
+            pod, problem = broken
             if not problem.reason.policy.patient or waited > patience:
                 return self._with_last_words(cluster, pod, problem)
         failed = rollout.failure(workload) if rollout.stamped(workload, stamp) else None
@@ -314,8 +314,8 @@ class KubernetesDriver:
             text = ""
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         said = "\n".join(lines[-LAST_LINES:])[-1500:]
-        words = f"{problem.message}; it said last:\n{said}"
-        return Problem(problem.reason, words) if said else problem
+        message = f"{problem.message}; it said last:\n{said}"
+        return Problem(problem.reason, message) if said else problem
 
     def _probe(
         self, release: Release, instance: Instance, activation: Activation, now: float
@@ -342,7 +342,7 @@ class KubernetesDriver:
             declared=self._declared(build) if build is not None and wanted else Declared(),
         )
 
-        def look(api: Api) -> StepResult:
+        def look(api: AirflowApi) -> StepResult:
             result = gate.look(api)
             left = rollout.unsettled(starts, now, self._settle)
             if result.verdict is not Verdict.OK or not left:

@@ -17,7 +17,7 @@ POD = re.compile(r"[Cc]reate Pod (\S+) in StatefulSet")
 
 def newest(cluster: Cluster, namespace: str, about: Collection[Json], since: float) -> str:
     """Return the newest warning since then about one of the objects, or ""."""
-    uids = {found["metadata"]["uid"] for found in about}
+    uids = {resource["metadata"]["uid"] for resource in about}
     own = [
         event
         for event in _list(cluster, namespace, "type=Warning")

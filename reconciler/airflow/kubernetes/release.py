@@ -63,13 +63,13 @@ class Release:
 
     def workloads(self) -> list[tuple[str, Json]]:
         """Return (kind, object) of every Airflow component. Raises Away("ReleaseMissing")."""
-        found = [
+        workloads = [
             (kind, item)
             for kind in KINDS
             for item in self.workloads_mirror(kind).items()
             if self._mine(item) and component_of(item) in COMPONENTS
         ]
-        if not found:
+        if not workloads:
             raise Away(
                 Reason.RELEASE_MISSING,
                 f"instance {self._instance.name}: no Airflow with the labels {TIER},"
@@ -77,7 +77,7 @@ class Release:
                 f"{self.cluster.context}",
                 self._instance.place,
             )
-        return found
+        return workloads
 
     def parser(self) -> tuple[str, Json]:
         """Return the component that parses DAGs, and its pod template; raises Away.
@@ -236,9 +236,9 @@ def seconds(value: object) -> float:
 
 def container_of(pod: Json) -> Json | None:
     """Return the status of the container that runs Airflow."""
-    found: Iterable[Json] = pod["status"].get("containerStatuses") or []
+    statuses: Iterable[Json] = pod["status"].get("containerStatuses") or []
     wanted = main_of(pod)
-    return next((c for c in found if c["name"] == wanted), None)
+    return next((c for c in statuses if c["name"] == wanted), None)
 
 
 def _owns(kind: str, workload: Json, pod: Json) -> bool:

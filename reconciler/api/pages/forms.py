@@ -45,9 +45,13 @@ class Forms:
         if token is None:
             log.warning("signing in with an unknown token was refused")
             return self._renderer.page(
-                request, None, "login.html", status=401, back=back, message="That token is not "
-                "known."
-            )  # fmt: skip
+                request,
+                None,
+                "login.html",
+                status=401,
+                back=back,
+                message="That token is not known.",
+            )
         log.info("%s signed in", token.name)
         answer = RedirectResponse(back, status_code=303)
         self._renderer.set_cookie(request, answer, SESSION, presented)

@@ -36,9 +36,15 @@ class Renderer:
             auto_reload=False,
         )
         filters: dict[str, Any] = {
-            "tone": phrases.tone, "sign": phrases.sign, "span": span, "exact": moment,
-            "machine": phrases.machine, "address": shown, "size": size, "dags": dag_words,
-        }  # fmt: skip
+            "tone": phrases.tone,
+            "sign": phrases.sign,
+            "span": span,
+            "exact": moment,
+            "machine": phrases.machine,
+            "address": shown,
+            "size": size,
+            "dags": dag_words,
+        }
         self._templates.filters.update(filters)
         self._templates.globals["asset"] = {
             name: f"/static/{mark}/{name}" for name, (mark, _, _) in self.files.items()
@@ -94,8 +100,8 @@ class Renderer:
 def _files() -> dict[str, tuple[str, str, bytes]]:
     """Return name → (hash of the content, media type, content)."""
     folder = resources.files("reconciler.api.pages") / "static"
-    found = {}
+    files = {}
     for name, kind in {**STATIC, HTMX: "text/javascript"}.items():
         data = (folder / name).read_bytes()
-        found[name] = (hashlib.sha256(data).hexdigest()[:12], kind, data)
-    return found
+        files[name] = (hashlib.sha256(data).hexdigest()[:12], kind, data)
+    return files

@@ -21,7 +21,7 @@ from reconciler.api.pages.forms import Forms, local
 from reconciler.api.pages.render import Renderer
 from reconciler.api.request_queue import Asking
 from reconciler.api.search import users
-from reconciler.api.share_reader import Contents, Part, Shelf, last_lines
+from reconciler.api.share_reader import Contents, Part, ShareReader, last_lines
 from reconciler.api.streams import EventStream, Streams
 from reconciler.api.view import View
 from reconciler.core.builds import OPEN
@@ -47,7 +47,7 @@ class Pages:
         self,
         store: Store,
         view: View,
-        shelf: Shelf,
+        shelf: ShareReader,
         people: People,
         asking: Asking,
         streams: Streams,
@@ -110,9 +110,7 @@ class Pages:
     def _ask_to_sign_in(self, request: Request, why: str) -> Response:
         back = f"{request.url.path}?{request.url.query}".rstrip("?")
         off = why if "there are none" in why else ""
-        return self._renderer.page(
-            request, None, "login.html", status=401, back=back, message=off
-        )  # fmt: skip
+        return self._renderer.page(request, None, "login.html", status=401, back=back, message=off)
 
     def refusal(self, request: Request, status: int, reason: Reason, message: str) -> Response:
         """Return a refusal as a page."""
@@ -121,9 +119,14 @@ class Pages:
         except HTTPException:  # an invalid token, which may be the reason for the refusal
             person = None
         return self._renderer.page(
-            request, person, "refusal.html", status=status, title=HTTPStatus(status).phrase,
-            reason=reason, message=message,
-        )  # fmt: skip
+            request,
+            person,
+            "refusal.html",
+            status=status,
+            title=HTTPStatus(status).phrase,
+            reason=reason,
+            message=message,
+        )
 
     # ------------------------------------------------------------------------------------ tables
 
@@ -132,26 +135,36 @@ class Pages:
         shown, query = self._view.now(), _object_query(request)
         rows = view_models.fleet(shown, query, _page(request))
         return self._renderer.page(
-            request, person, "fleet.html", shown=shown, rows=rows,
-            tally=view_models.tally(shown.status.instances), commits=shown.records.environments,
+            request,
+            person,
+            "fleet.html",
+            shown=shown,
+            rows=rows,
+            tally=view_models.tally(shown.status.instances),
+            commits=shown.records.environments,
             asked=None,
-        )  # fmt: skip
+        )
 
     def environments(self, request: Request, person: Person) -> Response:
         """Show all environments."""
         shown, query = self._view.now(), _object_query(request)
         rows = view_models.environments(shown, query, _page(request))
         return self._renderer.page(
-            request, person, "environments.html", shown=shown, rows=rows,
-            tally=view_models.tally(shown.status.environments), commits=shown.records.environments,
-        )  # fmt: skip
+            request,
+            person,
+            "environments.html",
+            shown=shown,
+            rows=rows,
+            tally=view_models.tally(shown.status.environments),
+            commits=shown.records.environments,
+        )
 
     def events(self, request: Request, person: Person) -> Response:
         """Show the history, newest first."""
         given = request.query_params
         named, kind = given.get("object", "")[:300], given.get("kind", "")[:64]
         before = _whole(given.get("before", ""))
-        found = self._store.events(
+        events = self._store.events(
             object=named.replace("\0", "") or None,
             kinds=(kind.replace("\0", ""),) if kind else (),
             before_id=before or None,
@@ -159,24 +172,35 @@ class Pages:
             newest_first=True,
         )
         return self._renderer.page(
-            request, person, "events.html", events=[view_models.event(e) for e in found[:EVENTS]],
-            object=named, kind=kind, before=before, kinds=phrases.EVENTS,
-            older=found[EVENTS - 1].id if len(found) > EVENTS else 0,
-        )  # fmt: skip
+            request,
+            person,
+            "events.html",
+            events=[view_models.event(e) for e in events[:EVENTS]],
+            object=named,
+            kind=kind,
+            before=before,
+            kinds=phrases.EVENTS,
+            older=events[EVENTS - 1].id if len(events) > EVENTS else 0,
+        )
 
     # ----------------------------------------------------------------------------------- objects
 
     def instance(self, request: Request, person: Person) -> Response:
         """Show one instance."""
         name = request.path_params["name"]
-        found = view_models.instance(self._view.now(), name, time.time())
-        if found is None:
+        view = view_models.instance(self._view.now(), name, time.time())
+        if view is None:
             raise HTTPException(404, f"There is no instance {name[:64]}.")
         target = f"instance/{name}"
         return self._renderer.page(
-            request, person, "instance.html", one=found, target=target,
-            said=phrases.sentence(found.status), **self._around(request, target),
-        )  # fmt: skip
+            request,
+            person,
+            "instance.html",
+            one=view,
+            target=target,
+            said=phrases.sentence(view.status),
+            **self._around(request, target),
+        )
 
     def environment(self, request: Request, person: Person) -> Response:
         """Show one environment."""
@@ -187,10 +211,16 @@ class Pages:
             raise HTTPException(404, f"There is no environment {name[:64]}.")
         target = f"environment/{name}"
         return self._renderer.page(
-            request, person, "environment.html", one=status, record=record,
-            builds=view_models.builds_of(shown, name), instances=shown.instances, target=target,
+            request,
+            person,
+            "environment.html",
+            one=status,
+            record=record,
+            builds=view_models.builds_of(shown, name),
+            instances=shown.instances,
+            target=target,
             **self._around(request, target),
-        )  # fmt: skip
+        )
 
     def _around(self, request: Request, target: str) -> dict[str, Any]:
         """Return data shared by the pages of objects: the newest events, and waiting requests."""
@@ -206,31 +236,41 @@ class Pages:
 
     def build(self, request: Request, person: Person) -> Response:
         """Show one build."""
-        found = self._found(request)
+        build = self._found(request)
         trouble, contents, log = "", Contents(), None
         try:
-            log = self._shelf.log(found, -LOG_SHOWN, LOG_SHOWN)
-            contents = self._shelf.contents(found)
+            log = self._shelf.log(build, -LOG_SHOWN, LOG_SHOWN)
+            contents = self._shelf.contents(build)
         except GroundcrewError as error:
             trouble = str(error)
         text, cut = last_lines(log or Part(0, b"", 0))
         shown = self._view.now()
         return self._renderer.page(
-            request, person, "build.html", build=found, contents=contents, trouble=trouble,
-            log=text, log_end=log.end if log else 0, log_cut=cut, has_log=log is not None,
-            no_log="" if log is not None else self._shelf.no_log(found),
-            ended=found.phase not in OPEN, bars=timeline.of_build(found, time.time()),
-            users=users(found, shown), alive=found.environment in shown.environments,
-        )  # fmt: skip
+            request,
+            person,
+            "build.html",
+            build=build,
+            contents=contents,
+            trouble=trouble,
+            log=text,
+            log_end=log.end if log else 0,
+            log_cut=cut,
+            has_log=log is not None,
+            no_log="" if log is not None else self._shelf.no_log(build),
+            ended=build.phase not in OPEN,
+            bars=timeline.of_build(build, time.time()),
+            users=users(build, shown),
+            alive=build.environment in shown.environments,
+        )
 
     def log(self, request: Request, person: Person) -> Response:
         """Return the whole log."""
         del person
-        found = self._found(request)
-        first = self._shelf.log_begin(found)
+        build = self._found(request)
+        first = self._shelf.log_begin(build)
         if first is None:
-            raise HTTPException(404, self._shelf.no_log(found))
-        return StreamingResponse(self._shelf.log_pieces(found, first), media_type="text/plain")
+            raise HTTPException(404, self._shelf.no_log(build))
+        return StreamingResponse(self._shelf.log_pieces(build, first), media_type="text/plain")
 
     def lock(self, request: Request, person: Person) -> Response:
         """Return the lock."""
@@ -244,30 +284,36 @@ class Pages:
 
     def files(self, request: Request, person: Person) -> Response:
         """Show the files of a build's package, or the definition's own files."""
-        found, package = self._found(request), request.query_params.get("package")
+        build, package = self._found(request), request.query_params.get("package")
         begin = (_page(request) - 1) * FILES
         try:
-            listed = self._shelf.files(found, package, begin, FILES)
+            listed = self._shelf.files(build, package, begin, FILES)
         except Absent as error:
             raise HTTPException(404, f"There are no files to show: {error}.") from error
         return self._renderer.page(
-            request, person, "files.html", build=found, package=package, listed=listed,
-            begin=begin, turned=view_models.files(package, begin // FILES + 1, listed.total, FILES),
-        )  # fmt: skip
+            request,
+            person,
+            "files.html",
+            build=build,
+            package=package,
+            listed=listed,
+            begin=begin,
+            turned=view_models.files(package, begin // FILES + 1, listed.total, FILES),
+        )
 
     def _document(self, request: Request, name: str, kind: str) -> Response:
-        found = self._found(request)
-        data = self._shelf.document(found, name)
+        build = self._found(request)
+        data = self._shelf.document(build, name)
         if data is None:
-            raise HTTPException(404, f"Build {found.key} is {found.phase} and has no {name}.")
+            raise HTTPException(404, f"Build {build.key} is {build.phase} and has no {name}.")
         return Response(data, media_type=kind)
 
     def _found(self, request: Request) -> BuildRecord:
         key = request.path_params["key"]
-        found = self._view.now().builds.get(key)
-        if found is None:
+        build = self._view.now().builds.get(key)
+        if build is None:
             raise HTTPException(404, f"There is no build {key[:64]}.")
-        return found
+        return build
 
     # ------------------------------------------------------------------------------------ others
 
@@ -288,25 +334,25 @@ class Pages:
         """Stream what is added to a build's log."""
         await run_in_threadpool(self._people.reader, request)
         self._streams.room()
-        found = await run_in_threadpool(self._found, request)
+        build = await run_in_threadpool(self._found, request)
         last = request.headers.get("last-event-id", request.query_params.get("from", "0"))
 
         def ended() -> bool:
-            now = self._view.now().builds.get(found.key)
+            now = self._view.now().builds.get(build.key)
             return now is None or now.phase not in OPEN
 
         async def read(begin: int, most: int) -> Part | None:
-            return await self._shelf.apart(self._shelf.log, found, begin, most)
+            return await self._shelf.apart(self._shelf.log, build, begin, most)
 
         messages = self._streams.log(read, _whole(last), ended)
         return EventStream(self._streams, messages)
 
     def static(self, request: Request) -> Response:
         """Return a style or script; its URL changes with its content."""
-        found = self._renderer.files.get(request.path_params["name"])
-        if found is None or request.path_params["mark"] != found[0]:
+        file = self._renderer.files.get(request.path_params["name"])
+        if file is None or request.path_params["mark"] != file[0]:
             raise HTTPException(404, "There is no such file.")
-        return Response(found[2], media_type=found[1], headers={"cache-control": YEAR})
+        return Response(file[2], media_type=file[1], headers={"cache-control": YEAR})
 
 
 def _object_query(request: Request) -> ObjectQuery:

@@ -83,20 +83,20 @@ def _query(given: dict[str, object]) -> str:
 
 def fleet(shown: Shown, query: ObjectQuery, number: int) -> Rows:
     """Return a page of the matching instances."""
-    found = instances_that(query, shown)
-    next_of = {i.name: b for i in found if (b := coming(shown, i)) is not None}
-    found.sort(key=lambda i: (_trouble(i, next_of.get(i.name)), i.name))
-    number, pages = _fit(number, len(found))
-    cut = found[(number - 1) * PAGE : number * PAGE]
-    return Rows(tuple(cut), (), len(found), number, pages, query, next_of)
+    matches = instances_that(query, shown)
+    next_of = {i.name: b for i in matches if (b := coming(shown, i)) is not None}
+    matches.sort(key=lambda i: (_trouble(i, next_of.get(i.name)), i.name))
+    number, pages = _fit(number, len(matches))
+    cut = matches[(number - 1) * PAGE : number * PAGE]
+    return Rows(tuple(cut), (), len(matches), number, pages, query, next_of)
 
 
 def environments(shown: Shown, query: ObjectQuery, number: int) -> Rows:
     """Return a page of the matching environments."""
-    found = sorted(environments_that(query, shown), key=lambda e: (RANK[e.health], e.name))
-    number, pages = _fit(number, len(found))
-    cut = found[(number - 1) * PAGE : number * PAGE]
-    return Rows((), tuple(cut), len(found), number, pages, query)
+    matches = sorted(environments_that(query, shown), key=lambda e: (RANK[e.health], e.name))
+    number, pages = _fit(number, len(matches))
+    cut = matches[(number - 1) * PAGE : number * PAGE]
+    return Rows((), tuple(cut), len(matches), number, pages, query)
 
 
 def coming(shown: Shown, one: InstanceStatus) -> BuildRecord | None:
@@ -197,8 +197,8 @@ def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
 
 def builds_of(shown: Shown, environment: str) -> list[BuildRecord]:
     """Return the recorded builds of an environment, newest first."""
-    found = [b for b in shown.records.builds.values() if b.environment == environment]
-    return sorted(found, key=lambda b: (-b.created_at, b.key))
+    builds = [b for b in shown.records.builds.values() if b.environment == environment]
+    return sorted(builds, key=lambda b: (-b.created_at, b.key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.builder.base.inspection import INVENTORY_LIMIT, Inventory, runtime_of
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.kubernetes.executor import JobWorkshop, Sessions
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.kubernetes.executor import JobExecutor, Sessions
 from reconciler.builder.executor.protocol import read_result
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
@@ -71,12 +71,12 @@ class Images:
 
     def _ask(self, image: Image, team: str, name: str) -> Inventory:
         key = f"{name}-{secrets.token_hex(3)}"  # another cluster may be queried at the same time
-        job = Job(key, name, team, "", self.logs / f"{name}.log", threading.Event())
-        workshop = JobWorkshop(self.sessions, image)
+        job = BuildJob(key, name, team, "", self.logs / f"{name}.log", threading.Event())
+        executor = JobExecutor(self.sessions, image)
         try:
-            work = workshop.scratch(job, harmless=True)
+            work = executor.scratch(job, harmless=True)
             answer = work / "inventory.json"
-            ended = workshop.run(
+            ended = executor.run(
                 job,
                 ["python3", str(self.sessions.tools / "inventory.py"), "find", str(answer)],
                 work=work,
@@ -87,7 +87,7 @@ class Images:
             )
             inventory = _parsed(read_result(answer, INVENTORY_LIMIT))
         finally:
-            workshop.leave(job)
+            executor.leave(job)
         if ended.code != 0 or inventory is None:
             tail = " ".join(ended.output.split())[-300:]
             raise Stalled(

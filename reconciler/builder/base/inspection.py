@@ -85,10 +85,10 @@ def runtime_of(inventory: Inventory, python: str, image: Image | None = None) ->
     versions = {d.name: d.version for d in base}
     airflow = versions.get("apache-airflow") or versions.get("apache-airflow-core")
     if airflow is None:
-        place = f"the image {image.reference}" if image is not None else python
+        source = f"the image {image.reference}" if image is not None else python
         raise Stalled(
             Reason.BASE_UNREADABLE,
-            f"{place} has no Airflow; give the interpreter or image that runs it",
+            f"{source} has no Airflow; give the interpreter or image that runs it",
         )
     pins = "\n".join(f"{d.name}=={d.version}" for d in base)
     mark = hashlib.sha256(pins.encode()).hexdigest()[:12]

@@ -29,13 +29,13 @@ def _tags() -> list[str]:
 
 
 def _inventory() -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for dist in importlib.metadata.distributions():
         name = dist.metadata["Name"]
         if not name:
             continue
         key = re.sub(r"[-_.]+", "-", name).lower()
-        found.setdefault(
+        by_name.setdefault(
             key,
             {
                 "name": key,
@@ -45,7 +45,7 @@ def _inventory() -> list[dict[str, Any]]:
                 "requires_python": dist.metadata["Requires-Python"],
             },
         )
-    return [found[key] for key in sorted(found)]
+    return [by_name[key] for key in sorted(by_name)]
 
 
 def _listing() -> str:
@@ -71,8 +71,8 @@ def _airflows_own() -> str:
     if command is None:
         return sys.executable
     with Path(command).open("rb") as file:
-        words = file.readline(4096).decode(errors="replace").split()
-    named = words[0][2:] if words and words[0].startswith("#!") else ""
+        shebang = file.readline(4096).decode(errors="replace").split()
+    named = shebang[0][2:] if shebang and shebang[0].startswith("#!") else ""
     return named if Path(named).is_absolute() and os.access(named, os.X_OK) else sys.executable
 
 

@@ -1,4 +1,4 @@
-"""Workshop on this machine: each command is confined, limited in resources, and ended.
+"""Executor on this machine: each command is confined, limited in resources, and ended.
 
 A confined command sees the system's programs and libraries, the interpreter that it runs, its own
 folder and what it was given (see `mounts`); it has no capabilities and no network except the
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor import mounts
 from reconciler.builder.executor.confinement import PRLIMIT, confinement_for
 from reconciler.builder.executor.protocol import Ended
@@ -42,7 +42,7 @@ INDEX = "index"  # in a job's folder: the directory in which its indexes are ser
 
 
 class Sandbox:
-    """Workshop on this machine; `hidden` are paths that commands must not see."""
+    """Executor on this machine; `hidden` are paths that commands must not see."""
 
     def __init__(self, settings: BuilderSettings, cache: Path, hidden: Sequence[Path]) -> None:
         self._settings = settings
@@ -62,14 +62,14 @@ class Sandbox:
             who = "as root" if os.geteuid() == 0 else "with all rights of the daemon's user"
             log.warning("builds run without a sandbox, %s: %s", who, self.unconfined)
 
-    def scratch(self, job: Job, *, harmless: bool) -> Path:
+    def scratch(self, job: BuildJob, *, harmless: bool) -> Path:
         """Return one folder for all: each command sees only its own part of it."""
         del job, harmless
         path = self._cache / "work"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: BuildJob) -> None:
         """Do nothing, because nothing is kept between commands."""
 
     def uv(self) -> str:
@@ -101,12 +101,12 @@ class Sandbox:
             yield url
 
     def may_show(self, folder: Path) -> bool:
-        """Return True if commands may read this folder; see Workshop. Unconfined ones read all."""
+        """Return True if commands may read this folder; see Executor. Unconfined ones read all."""
         return not self.wrapped or not mounts.lays_bare(folder, self._hidden)
 
     def run(
         self,
-        job: Job,
+        job: BuildJob,
         command: Sequence[str],
         *,
         work: Path,
@@ -120,7 +120,7 @@ class Sandbox:
         quiet: bool = False,
         results: Sequence[Path] = (),
     ) -> Ended:
-        """Run a command to its end; see Workshop."""
+        """Run a command to its end; see Executor."""
         del harmless, results  # each command has its own namespaces, and this machine's disk
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class Sandbox:
             **(_of_environment(PROXIES) if network else {}),
             **(environment or {}),
         }
-        words = [*self._limits(timeout), *command]
+        arguments = [*self._limits(timeout), *command]
         with contextlib.ExitStack() as stack:
             inherited: tuple[int, ...] = ()
             if self._confinement is not None:
@@ -142,16 +142,23 @@ class Sandbox:
                     source = resources.files("reconciler.builder.index") / "relay.py"
                     carry = stack.enter_context(resources.as_file(source))
                     port = str(INSIDE_PORT)
-                    words = [sys.executable, "-I", str(carry), port, str(index / INDEX), *words]
+                    arguments = [
+                        sys.executable,
+                        "-I",
+                        str(carry),
+                        port,
+                        str(index / INDEX),
+                        *arguments,
+                    ]
                     readable = [*readable, index / INDEX, carry, *mounts.own()]
                 self._lend(work, writable, readable)
                 known = [*self._settings.readable, *mounts.needed(command), *_trusted()]
                 view = mounts.view(self._hidden, [*readable, *known], [work, *writable])
-                words, inherited = stack.enter_context(
-                    self._confinement.command(view, words, network=network)
+                arguments, inherited = stack.enter_context(
+                    self._confinement.command(view, arguments, network=network)
                 )
             process = subprocess.Popen(
-                words,
+                arguments,
                 cwd=work,
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -208,7 +215,7 @@ def _of_environment(names: Sequence[str]) -> dict[str, str]:
 
 def _trusted() -> list[Path]:
     """Return the paths of the certificates that are passed to programs."""
-    return [Path(place) for place in _of_environment(CERTIFICATES).values() if place]
+    return [Path(path) for path in _of_environment(CERTIFICATES).values() if path]
 
 
 def _open_to_readers(path: Path) -> None:
@@ -227,7 +234,9 @@ def _allow(path: Path) -> None:
         path.chmod(wanted)
 
 
-def _follow(job: Job, process: subprocess.Popen[bytes], timeout: float, *, quiet: bool) -> Ended:
+def _follow(
+    job: BuildJob, process: subprocess.Popen[bytes], timeout: float, *, quiet: bool
+) -> Ended:
     """Read the output until the end, the time limit or the cancellation."""
     kept: list[str] = []
 

@@ -26,8 +26,15 @@ from reconciler.core.reasons import Reason
 INSIDE = 1000  # uid and gid of a command in its own user namespace
 SHARED_MEMORY = 1 << 30  # bytes that a command may put into /dev/shm
 MASKED = (  # of /proc: the kernel's memory, symbols, keys and timers
-    "kcore", "kallsyms", "keys", "key-users", "kmsg", "timer_list", "sched_debug", "sysrq-trigger",
-)  # fmt: skip
+    "kcore",
+    "kallsyms",
+    "keys",
+    "key-users",
+    "kmsg",
+    "timer_list",
+    "sched_debug",
+    "sysrq-trigger",
+)
 SETUP = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # needed to become another user
 PRLIMIT = "prlimit"  # of util-linux; without it nothing limits what a command uses
 PROBE_TIMEOUT = 20.0  # seconds
@@ -54,9 +61,9 @@ class User:
 
     def _own(self, name: str, handle: int) -> None:
         with contextlib.suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=handle, follow_symlinks=False)
-            linked = stat.S_ISREG(found.st_mode) and found.st_nlink > 1  # it may also be elsewhere
-            if (found.st_uid, found.st_gid) != (self.uid, self.gid) and not linked:
+            info = os.stat(name, dir_fd=handle, follow_symlinks=False)
+            linked = stat.S_ISREG(info.st_mode) and info.st_nlink > 1  # it may also be elsewhere
+            if (info.st_uid, info.st_gid) != (self.uid, self.gid) and not linked:
                 os.chown(name, self.uid, self.gid, dir_fd=handle, follow_symlinks=False)
 
 
@@ -88,12 +95,29 @@ class Confinement:
             seccomp.opened(group.encode()) as groups,
         ):
             arguments = [
-                "bwrap", *view,
-                "--dir", "/etc", "--perms", "0444", "--ro-bind-data", str(users), "/etc/passwd",
-                "--perms", "0444", "--ro-bind-data", str(groups), "/etc/group",
-                *_kernel_files(), *self._namespaces(network=network),
-                "--cap-drop", "ALL", "--new-session", "--die-with-parent", "--seccomp", str(rules),
-            ]  # fmt: skip
+                "bwrap",
+                *view,
+                "--dir",
+                "/etc",
+                "--perms",
+                "0444",
+                "--ro-bind-data",
+                str(users),
+                "/etc/passwd",
+                "--perms",
+                "0444",
+                "--ro-bind-data",
+                str(groups),
+                "/etc/group",
+                *_kernel_files(),
+                *self._namespaces(network=network),
+                "--cap-drop",
+                "ALL",
+                "--new-session",
+                "--die-with-parent",
+                "--seccomp",
+                str(rules),
+            ]
             if self.user is not None:
                 for capability in SETUP:
                     arguments += ["--cap-add", capability]
@@ -101,9 +125,13 @@ class Confinement:
 
     def _namespaces(self, *, network: bool) -> list[str]:
         arguments = [
-            "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "build",
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--hostname",
+            "build",
             "--unshare-cgroup-try",
-        ]  # fmt: skip
+        ]
         if not network:
             arguments.append("--unshare-net")
         if self.user is None:
@@ -116,10 +144,18 @@ class Confinement:
         if self.user is None:
             return []
         return [
-            "setpriv", "--reuid", str(self.user.uid), "--regid", str(self.user.gid),
-            "--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all",
-            "--no-new-privs", "--",
-        ]  # fmt: skip
+            "setpriv",
+            "--reuid",
+            str(self.user.uid),
+            "--regid",
+            str(self.user.gid),
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--ambient-caps=-all",
+            "--bounding-set=-all",
+            "--no-new-privs",
+            "--",
+        ]
 
     def problem(self) -> str:
         """Return why commands cannot be confined here, or ""."""
@@ -133,9 +169,13 @@ class Confinement:
         try:
             with self.command(mounts.view([], [], []), ["true"]) as (command, inherited):
                 done = subprocess.run(
-                    command, capture_output=True, timeout=PROBE_TIMEOUT, check=False, cwd="/",
+                    command,
+                    capture_output=True,
+                    timeout=PROBE_TIMEOUT,
+                    check=False,
+                    cwd="/",
                     pass_fds=inherited,
-                )  # fmt: skip
+                )
         except seccomp.FilterError as error:
             return f"{error}; install libseccomp"
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -155,16 +195,16 @@ def confinement_for(user: str) -> Confinement:
         return Confinement(None)
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-        found = User(entry.pw_uid, entry.pw_gid)
+        account = User(entry.pw_uid, entry.pw_gid)
     except (KeyError, OverflowError):
-        found = User(int(user), int(user)) if user.isdecimal() else User(0, 0)
-    if found.uid == 0:
+        account = User(int(user), int(user)) if user.isdecimal() else User(0, 0)
+    if account.uid == 0:
         raise Stalled(
             Reason.BUILDER_USER,
             f"builder.user is {user!r}, which is root or no user of this machine; name the user "
             f"that builds run as, such as nobody",
         )
-    return Confinement(found)
+    return Confinement(account)
 
 
 @functools.cache

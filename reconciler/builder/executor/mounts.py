@@ -27,18 +27,46 @@ LINKS_LIMIT = 40
 BINDS = {"read": "--ro-bind", "write": "--bind"}
 SYSTEM = (
     # Programs, libraries, headers.
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix/store",
+    "/gnu/store",
     # Configuration of library paths and alternatives.
-    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",
     # Certificate authorities; never private keys.
-    "/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/ssl/openssl.cnf", "/etc/ca-certificates",
-    "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf",
-    "/etc/pki/ca-trust/extracted", "/etc/crypto-policies",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/ca-certificates",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/crypto-policies",
     # Names, times and types.
-    "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/gai.conf", "/etc/resolv.conf",
-    "/etc/protocols", "/etc/services", "/etc/localtime", "/etc/timezone", "/etc/mime.types",
-    "/etc/os-release", "/etc/debian_version", "/etc/redhat-release", "/etc/lsb-release",
-)  # fmt: skip
+    "/etc/nsswitch.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/resolv.conf",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/mime.types",
+    "/etc/os-release",
+    "/etc/debian_version",
+    "/etc/redhat-release",
+    "/etc/lsb-release",
+)
 PATHS_LIMIT = 1 << 20  # bytes
 
 _known: dict[str, tuple[list[Path], list[int]]] = {}
@@ -47,11 +75,11 @@ _lock = threading.Lock()
 
 def _private() -> list[Path]:
     """Return folders and files of people and services, as they are on this machine."""
-    found = [*PRIVATE]
+    paths = [*PRIVATE]
     home = Path(os.environ.get("HOME", "/"))
     if home.is_absolute() and not Path("/usr/bin").is_relative_to(home):
-        found += [home, *(home / name for name in IN_HOME)]
-    return found
+        paths += [home, *(home / name for name in IN_HOME)]
+    return paths
 
 
 def view(
@@ -77,8 +105,8 @@ def view(
         arguments += _mount(path, rule, within)
         if rule == "hide" and path.is_dir():
             empty.append(str(path))
-    for place in empty:
-        arguments += ["--remount-ro", place]
+    for folder in empty:
+        arguments += ["--remount-ro", folder]
     return arguments
 
 
@@ -129,8 +157,8 @@ def _folders(path: Path, rules: Mapping[Path, str], made: set[Path]) -> list[str
 
 def system() -> list[Path]:
     """Return what every command may read of this machine: programs, libraries, certificates."""
-    found = [Path(path) for path in SYSTEM]
-    return [*found, *Path("/etc").glob("java-*")]
+    paths = [Path(path) for path in SYSTEM]
+    return [*paths, *Path("/etc").glob("java-*")]
 
 
 def lays_bare(path: Path, hidden: Iterable[Path]) -> bool:
@@ -141,9 +169,9 @@ def lays_bare(path: Path, hidden: Iterable[Path]) -> bool:
     real = trail(path)[-1]
     home = Path(os.environ.get("HOME", "/"))
     closed = [*hidden, *SOCKETS, *KERNEL, Path("/etc"), *(home / name for name in IN_HOME)]
-    if any(real.is_relative_to(trail(place)[-1]) for place in closed):
+    if any(real.is_relative_to(trail(other)[-1]) for other in closed):
         return True
-    folders = [trail(place)[-1] for place in (*closed, *_private()) if place.is_dir()]
+    folders = [trail(other)[-1] for other in (*closed, *_private()) if other.is_dir()]
     return any(folder.is_relative_to(real) for folder in folders)
 
 
@@ -158,15 +186,15 @@ def needed(command: Sequence[str]) -> list[Path]:
     No other word is considered: these two come from the operator, and an interpreter is run to
     query it.
     """
-    words = [command[0], *(b for a, b in itertools.pairwise(command) if a == "--python")]
-    found: list[Path] = []
-    for word in words:
+    executables = [command[0], *(b for a, b in itertools.pairwise(command) if a == "--python")]
+    paths: list[Path] = []
+    for word in executables:
         path = Path(word)
         if path.is_absolute() and path.is_file():
-            found.append(path)
+            paths.append(path)
             if "python" in path.name:
-                found += _places(word)
-    return found
+                paths += _places(word)
+    return paths
 
 
 def own() -> list[Path]:
@@ -176,22 +204,22 @@ def own() -> list[Path]:
 
 def trail(path: Path) -> list[Path]:
     """Return the links on the way to a path, each by its real folder, and then the real path."""
-    found: list[Path] = []
+    links: list[Path] = []
     todo = [*reversed(path.absolute().parts[1:])]
-    place = Path("/")
+    current = Path("/")
     while todo:
         part = todo.pop()
         if part == "..":
-            place = place.parent
-        elif (place / part).is_symlink() and len(found) < LINKS_LIMIT:
-            link = place / part
-            found.append(link)
+            current = current.parent
+        elif (current / part).is_symlink() and len(links) < LINKS_LIMIT:
+            link = current / part
+            links.append(link)
             target = link.readlink()
-            place = Path("/") if target.is_absolute() else place
+            current = Path("/") if target.is_absolute() else current
             todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
         else:
-            place /= part
-    return [*found, place]
+            current /= part
+    return [*links, current]
 
 
 def _places(python: str) -> list[Path]:

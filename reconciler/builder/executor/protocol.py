@@ -1,4 +1,4 @@
-"""Workshop for a build's commands: a local sandbox, or a Job with the instance's own image."""
+"""Executor for a build's commands: a local sandbox, or a Job with the instance's own image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.index.proxy import Indexes
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second if a shell or bwrap reports it
@@ -40,27 +40,27 @@ class Ended:
         return f"ended with code {self.code}"
 
 
-class Workshop(Protocol):
+class Executor(Protocol):
     """Environment that runs untrusted commands.
 
     What teams share is created by `harmless` commands only, which run nobody's code; they are kept
     separate from all others.
     """
 
-    def scratch(self, job: Job, *, harmless: bool) -> Path:
+    def scratch(self, job: BuildJob, *, harmless: bool) -> Path:
         """Return a build's folder: commands of that kind see and write it at that path."""
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: BuildJob) -> None:
         """End the work for this build for now."""
 
     def uv(self) -> str:
-        """Return the uv that commands find, as a path in the workshop."""
+        """Return the uv that commands find, as a path in the executor."""
 
     def direct(self, indexes: Indexes) -> bool:
         """Return True if uv may read the default index itself."""
 
     def cache_of(self, team: str) -> Path:
-        """Return uv's cache for a team in the workshop, "" for all teams."""
+        """Return uv's cache for a team in the executor, "" for all teams."""
 
     def serving(self, indexes: Indexes, work: Path) -> AbstractContextManager[str]:
         """Serve indexes to commands that are run with `index=work`; yield the URL for them."""
@@ -70,7 +70,7 @@ class Workshop(Protocol):
 
     def run(
         self,
-        job: Job,
+        job: BuildJob,
         command: Sequence[str],
         *,
         work: Path,
@@ -93,7 +93,7 @@ class Workshop(Protocol):
         `work` is the command's own folder: it may leave anything there, so nothing is written to it
         afterwards and results are read by `read_result`. `index` is the folder in which indexes are
         served (see `serving`). `network` is for commands that run nobody's code. `timeout` is in
-        seconds. Raises Cancelled if the job is cancelled, Retryable if the workshop is lost.
+        seconds. Raises Cancelled if the job is cancelled, Retryable if the executor is lost.
         """
 
 

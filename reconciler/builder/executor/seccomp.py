@@ -20,26 +20,83 @@ LIBRARY = "libseccomp.so.2"
 
 DENIED = (
     # Mounts, namespaces and the root directory.
-    "mount", "umount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen",
-    "fsconfig", "fsmount", "fspick", "mount_setattr", "setns", "unshare",
+    "mount",
+    "umount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "move_mount",
+    "open_tree",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "mount_setattr",
+    "setns",
+    "unshare",
     # Other processes and their memory.
-    "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_getfd", "kcmp",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "process_madvise",
+    "pidfd_getfd",
+    "kcmp",
     # Keyrings.
-    "keyctl", "add_key", "request_key",
+    "keyctl",
+    "add_key",
+    "request_key",
     # Interfaces of the kernel with a large attack surface.
-    "bpf", "userfaultfd", "perf_event_open", "io_uring_setup", "io_uring_enter",
-    "io_uring_register", "fanotify_init", "open_by_handle_at", "name_to_handle_at",
+    "bpf",
+    "userfaultfd",
+    "perf_event_open",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "fanotify_init",
+    "open_by_handle_at",
+    "name_to_handle_at",
     "lookup_dcookie",
     # The machine: its kernel, clock, name, disks, ports and log.
-    "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
-    "create_module", "reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd",
-    "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime", "sethostname",
-    "setdomainname", "iopl", "ioperm", "modify_ldt", "vm86", "vm86old", "uselib", "sysfs",
-    "_sysctl", "nfsservctl", "syslog", "vhangup",
-)  # fmt: skip
+    "kexec_load",
+    "kexec_file_load",
+    "init_module",
+    "finit_module",
+    "delete_module",
+    "create_module",
+    "reboot",
+    "swapon",
+    "swapoff",
+    "acct",
+    "quotactl",
+    "quotactl_fd",
+    "settimeofday",
+    "clock_settime",
+    "clock_adjtime",
+    "adjtimex",
+    "stime",
+    "sethostname",
+    "setdomainname",
+    "iopl",
+    "ioperm",
+    "modify_ldt",
+    "vm86",
+    "vm86old",
+    "uselib",
+    "sysfs",
+    "_sysctl",
+    "nfsservctl",
+    "syslog",
+    "vhangup",
+)
 NEW_NAMESPACES = (  # flags of clone(2)
-    0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
-)  # fmt: skip
+    0x00020000,
+    0x02000000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI and TIOCLINUX inject input into a terminal
 
@@ -98,9 +155,12 @@ def filter_program(*, unix_sockets: bool) -> bytes:
     library.seccomp_release.argtypes = [ctypes.c_void_p]
     library.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
     library.seccomp_rule_add_array.argtypes = [
-        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint,
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.c_int,
+        ctypes.c_uint,
         ctypes.POINTER(_Comparison),
-    ]  # fmt: skip
+    ]
     context = ctypes.c_void_p(library.seccomp_init(_ALLOW))
     try:
         rules = _Rules(library, context)

@@ -156,24 +156,24 @@ class Reach:
         ):
             return
         if self._inside is None:  # what is cached of `root` needed no connection to it
-            found = _resolved(self._root[1])
-            self._inside = bool(found) and all(kind_of(address) for address in found)
+            addresses = _resolved(self._root[1])
+            self._inside = bool(addresses) and all(kind_of(address) for address in addresses)
         if kind and not (kind == PRIVATE and (own or self._inside)):
             raise _refused(url, f"{host} is {address}, a {kind} address")
 
 
 def _resolved(host: str) -> set[str]:
     try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+        return {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
     except OSError:
         return set()
 
 
 def _refused(url: str, why: str) -> Stalled:
     shown = urlsplit(url)
-    place = f"{shown.scheme}://{shown.netloc.rpartition('@')[2]}{shown.path}"
+    address = f"{shown.scheme}://{shown.netloc.rpartition('@')[2]}{shown.path}"
     return Stalled(
         Reason.ADDRESS_REFUSED,
-        f"{place} is not read for a build: {why}. Use an address that is reached without; the "
+        f"{address} is not read for a build: {why}. Use an address that is reached without; the "
         f"platform team may allow a host in the daemon's setting builder.allow_hosts",
     )

@@ -72,14 +72,14 @@ class Upstream:
 
 def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
     """Return a team's secret as (user, password). Raises Stalled("SecretMissing")."""
-    found = login(secrets_dir / team / name)
-    if found is None:
+    secret = login(secrets_dir / team / name)
+    if secret is None:
         raise Stalled(
             Reason.SECRET_MISSING,
             f"the secret {name} of team {team} is not in <secrets_dir>/{team}/{name}/ (files "
             f"username and password, or token)",
         )
-    return found.user or "__token__", found.password
+    return secret.user or "__token__", secret.password
 
 
 class LoggedErrors(socketserver.BaseServer):
@@ -166,8 +166,8 @@ class Indexes:
     @property
     def secrets(self) -> set[str]:
         """Return values that must not be shown."""
-        found = {u.auth[1] for u in (*self._upstreams, self._default) if u.auth is not None}
-        return found - {""}
+        passwords = {u.auth[1] for u in (*self._upstreams, self._default) if u.auth is not None}
+        return passwords - {""}
 
     @property
     def path(self) -> str:
@@ -201,12 +201,12 @@ class Indexes:
             server = loopback = _OnLoopback(("127.0.0.1", 0), handler)
             port = loopback.server_port
         else:
-            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 (folder / SOCKET).unlink(missing_ok=True)
-                server = _OnSocket(f"/proc/self/fd/{place}/{SOCKET}", handler)
+                server = _OnSocket(f"/proc/self/fd/{descriptor}/{SOCKET}", handler)
             finally:
-                os.close(place)
+                os.close(descriptor)
             port = INSIDE_PORT
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
@@ -404,11 +404,11 @@ def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> 
 def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
     """Return a URL that may be shown, and the credentials that were in it."""
     parts = urlsplit(url)
-    user, _, place = parts.netloc.rpartition("@")
+    user, _, host = parts.netloc.rpartition("@")
     if not user:
         return url, None
     name, _, password = user.partition(":")
-    return parts._replace(netloc=place).geturl(), (unquote(name), unquote(password))
+    return parts._replace(netloc=host).geturl(), (unquote(name), unquote(password))
 
 
 def _row(url: str, filename: str) -> str:

@@ -89,12 +89,12 @@ def serve_page(page: Page, name: str, ours: str, sources: bool) -> Served:
 
     Raises Malformed as `files_of` does.
     """
-    found = files_of(page.kind, page.body, page.base, page.charset)
-    files = found if sources else [f for f in found if str(f["filename"]).endswith(".whl")]
+    listed = files_of(page.kind, page.body, page.base, page.charset)
+    files = listed if sources else [f for f in listed if str(f["filename"]).endswith(".whl")]
     rows = [{**f, "url": f"{ours}/{encode(str(f['url']))}/{f['filename']}"} for f in files]
     document = {"meta": {"api-version": "1.0"}, "name": name, "files": rows}
     urls = frozenset(str(f["url"]) for f in files)
-    return Served(json.dumps(document).encode(), urls, bool(found) and not files)
+    return Served(json.dumps(document).encode(), urls, bool(listed) and not files)
 
 
 def encode(url: str) -> str:

@@ -18,15 +18,15 @@ from reconciler.core.runtime import Distribution, Runtime
 
 def usable(runtime: Runtime) -> tuple[Distribution, ...]:
     """Return the base's distributions whose names and versions a resolver can read."""
-    found = []
+    distributions = []
     for dist in runtime.base:
         try:
             Version(dist.version)
         except (InvalidVersion, TypeError):
             continue
         if is_name(dist.name):
-            found.append(dist)
-    return tuple(found)
+            distributions.append(dist)
+    return tuple(distributions)
 
 
 def is_name(text: str) -> bool:

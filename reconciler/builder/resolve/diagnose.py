@@ -28,7 +28,7 @@ from reconciler.builder.resolve.requested import (
     listed,
     parsed_of,
 )
-from reconciler.builder.resolve.resolver import Answer, Question
+from reconciler.builder.resolve.resolver import Question, Resolution
 from reconciler.builder.resolve.uv_errors import place_of, without_hints
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
@@ -39,7 +39,7 @@ BUDGET = 240.0  # seconds that all questions of one diagnosis may take
 SUSPECTS = 12  # requirements that are left out one by one
 NEEDERS = 3  # packages of the base that a message names as needing another one
 
-Ask = Callable[[Question, float], Answer]
+Ask = Callable[[Question, float], Resolution]
 
 
 @dataclass(slots=True)
@@ -53,9 +53,9 @@ class Diagnosis:
     known: Indexes
     resolve: Ask
     deadline: float = 0.0
-    _answers: dict[Question, Answer] = field(default_factory=dict)
+    _answers: dict[Question, Resolution] = field(default_factory=dict)
 
-    def error(self, first: Answer) -> GroundcrewError:
+    def error(self, first: Resolution) -> GroundcrewError:
         """Return the cause in message, at its place; `first` is the failed run's answer."""
         self.deadline = time.monotonic() + BUDGET
         question = Question(
@@ -72,7 +72,7 @@ class Diagnosis:
             or self._of_each_other(question, first)
         )
 
-    def _of_chance(self, again: Answer) -> GroundcrewError | None:
+    def _of_chance(self, again: Resolution) -> GroundcrewError | None:
         """Return a failure that is gone when the same is asked again."""
         if not again.solved:
             return None
@@ -159,7 +159,7 @@ class Diagnosis:
                 return Stalled(problem.reason, message, one.requirement.place)
         return None
 
-    def _of_sources(self, question: Question, first: Answer) -> GroundcrewError | None:
+    def _of_sources(self, question: Question, first: Resolution) -> GroundcrewError | None:
         """Return packages that are built from source to learn what they need, and do not build."""
         names = self._cause(set(self.recipe.source_builds), question)
         if not names:
@@ -196,7 +196,7 @@ class Diagnosis:
             where = conflict.place or where
         return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
 
-    def _sorted(self, pins: Sequence[Pinned], answer: Answer) -> list[Pinned]:
+    def _sorted(self, pins: Sequence[Pinned], answer: Resolution) -> list[Pinned]:
         """Return all pins, those in the way first; none where none is in the way."""
         in_the_way = [pin for pin in pins if pin.name in answer.versions]
         return [*in_the_way, *(pin for pin in pins if pin not in in_the_way)] if in_the_way else []
@@ -241,7 +241,7 @@ class Diagnosis:
         where = direct[0].requirement.place if direct else self._place()
         return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
 
-    def _needing(self, name: str, free: Answer) -> str:
+    def _needing(self, name: str, free: Resolution) -> str:
         """Say what the base has, and what needs it in another version."""
         base = {d.name for d in self.runtime.base}
         others = [n for n in free.needed_by.get(name, ()) if n not in base]
@@ -252,7 +252,7 @@ class Diagnosis:
             f"as {free.versions[name]}; packages of the base are not replaced"
         )
 
-    def _changed(self, free: Answer) -> list[str]:
+    def _changed(self, free: Resolution) -> list[str]:
         """Return packages of the base that would need another version, the causes first."""
         base = {d.name: d.version for d in self.runtime.base}
         changed = [
@@ -263,7 +263,7 @@ class Diagnosis:
         causes = [n for n in changed if any(b not in base for b in free.needed_by.get(n, ()))]
         return causes or changed
 
-    def _roots(self, names: Sequence[str], answer: Answer) -> list[Asked]:
+    def _roots(self, names: Sequence[str], answer: Resolution) -> list[Asked]:
         """Return the requirements through which something needs one of the names."""
         reached, waiting = set(names), list(names)
         while waiting:
@@ -337,7 +337,7 @@ class Diagnosis:
 
     # ------------------------------------------------------------------------- among themselves
 
-    def _of_each_other(self, question: Question, first: Answer) -> GroundcrewError:
+    def _of_each_other(self, question: Question, first: Resolution) -> GroundcrewError:
         """Return requirements and constraints that exclude each other."""
         message = without_hints(first.output)
         if question.constraints:
@@ -357,7 +357,7 @@ class Diagnosis:
             return Retryable(Reason.RESOLVER_FAILED, message, where)
         return Stalled(Reason.RESOLUTION_CONFLICT, f"{begin}{message}", where)
 
-    def _conflict_of_files(self, answer: Answer) -> Stalled:
+    def _conflict_of_files(self, answer: Resolution) -> Stalled:
         """Say which constraints exclude what is needed."""
         lines = []
         for path, line in self.constraints:
@@ -380,12 +380,12 @@ class Diagnosis:
 
     # ---------------------------------------------------------------------------------- parts
 
-    def _ask(self, question: Question) -> Answer:
+    def _ask(self, question: Question) -> Resolution:
         """Ask the resolver once for each question, while there is time."""
         if question not in self._answers:
             left = self.deadline - time.monotonic()
             if left <= 0:
-                return Answer(-1)
+                return Resolution(-1)
             self._answers[question] = self.resolve(question, left)
         return self._answers[question]
 

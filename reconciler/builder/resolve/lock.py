@@ -14,14 +14,14 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.local_disk import disk_full, ran_out_of_disk
 from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.resolve.diagnose import Diagnosis
 from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.requested import asked_of
-from reconciler.builder.resolve.resolver import Answer, Question, Resolver, Setup
+from reconciler.builder.resolve.resolver import Question, Resolution, Resolver, Setup
 from reconciler.builder.resolve.uv_errors import place_of, refuse_replacing
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
@@ -51,7 +51,7 @@ class Lock:
 
 
 def make_lock(
-    job: Job,
+    job: BuildJob,
     recipe: Recipe,
     runtime: Runtime,
     wheels: Sequence[InRepoWheel],
@@ -92,7 +92,7 @@ def make_lock(
     if ended.code != 0:
         asked = asked_of(recipe, lines)
         diagnosis = Diagnosis(recipe, runtime, asked, tuple(own), indexes, resolver.ask)
-        raise diagnosis.error(Answer(ended.code, output))
+        raise diagnosis.error(Resolution(ended.code, output))
     if lock is None:
         raise Retryable(Reason.LOCK_LOST, "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)
@@ -156,15 +156,15 @@ def made_of(
     `wheels` are the index's, None if a package is built from source. Returns None if the lock lacks
     one: for an sdist, or in an earlier release's lock.
     """
-    found: list[tuple[str, str]] = []
+    built: list[tuple[str, str]] = []
     for package, wheel in zip(packages, wheels, strict=True):
         if wheel is not None:
             continue
         digest = package.tool.groundcrew.sha256
         if digest is None:
             return None
-        found.append((package.key, digest))
-    return found
+        built.append((package.key, digest))
+    return built
 
 
 def packages_of(packages: Sequence[LockedPackage]) -> tuple[tuple[str, str], ...]:

@@ -1,6 +1,6 @@
 """Typed reader of a lock (pylock.toml).
 
-uv wrote it in a workshop where build scripts of the same team may run, so it may hold anything.
+uv wrote it in a executor where build scripts of the same team may run, so it may hold anything.
 Digests and file names become paths in caches.
 """
 

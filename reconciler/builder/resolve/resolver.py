@@ -1,4 +1,4 @@
-"""Runs of uv's resolver in the workshop: the one that makes a lock, and those that explain.
+"""Runs of uv's resolver in the executor: the one that makes a lock, and those that explain.
 
 A run that explains asks for versions only. It always reads the indexes through the daemon, so that
 their answers are known afterwards.
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.protocol import Ended, Workshop, read_result
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.protocol import Ended, Executor, read_result
 from reconciler.builder.resolve.base_metadata import is_name, metadata, usable
 from reconciler.builder.resolve.placeholders import stand_ins
 from reconciler.core.definitions import Recipe
@@ -41,7 +41,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Resolution:
     """A run's end: the versions that were chosen, and what needs each of them."""
 
     code: int
@@ -63,7 +63,7 @@ class Setup:
     True if uv reads the default index itself.
     """
 
-    workshop: Workshop
+    executor: Executor
     settings: BuilderSettings
     work: Path
     served: Path
@@ -76,7 +76,7 @@ class Setup:
 class Resolver:
     """uv for one recipe and runtime; each run has a folder of its own."""
 
-    job: Job
+    job: BuildJob
     runtime: Runtime
     setup: Setup
     recipe: Recipe
@@ -102,7 +102,7 @@ class Resolver:
         content = read_result(folder / "pylock.toml", LOCK_LIMIT)
         return ended, None if content is None else content.decode(errors="replace")
 
-    def ask(self, question: Question, timeout: float) -> Answer:
+    def ask(self, question: Question, timeout: float) -> Resolution:
         """Find out whether and how a set of requirements fits together."""
         folder = self._folder(question)
         if not question.base:  # uv prefers what is in its output already
@@ -116,26 +116,47 @@ class Resolver:
         content = read_result(folder / "solution.txt", LOCK_LIMIT) if ended.code == 0 else None
         solution = (content or b"").decode(errors="replace")
         code = -1 if ended.timed_out else ended.code
-        return Answer(code, ended.output.replace(solution, ""), *_read(solution))
+        return Resolution(code, ended.output.replace(solution, ""), *_read(solution))
 
     def _run(
         self, folder: Path, output: str, more: Sequence[str], timeout: float, *, direct: bool
     ) -> Ended:
         setup = self.setup
         # Of a team's cache its build scripts can make what they like; a lock may serve others too.
-        own = setup.workshop.cache_of(self.job.team if self.recipe.source_builds else "")
+        own = setup.executor.cache_of(self.job.team if self.recipe.source_builds else "")
         files = stand_ins(self.runtime, setup.cache)
         command = [
-            setup.workshop.uv(), "pip", "compile", "requirements.in", "--no-header",
-            "--output-file", output, "--constraints", "constraints.txt",
-            "--overrides", "overrides.txt", "--build-constraints", "build-constraints.txt",
-            "--python", self.runtime.python,
-            "--config-file", "uv.toml", "--color", "never", "--cache-dir", str(own),
-            "--index-strategy", "first-index", "--no-progress", "--find-links", str(files), *more,
-        ]  # fmt: skip
+            setup.executor.uv(),
+            "pip",
+            "compile",
+            "requirements.in",
+            "--no-header",
+            "--output-file",
+            output,
+            "--constraints",
+            "constraints.txt",
+            "--overrides",
+            "overrides.txt",
+            "--build-constraints",
+            "build-constraints.txt",
+            "--python",
+            self.runtime.python,
+            "--config-file",
+            "uv.toml",
+            "--color",
+            "never",
+            "--cache-dir",
+            str(own),
+            "--index-strategy",
+            "first-index",
+            "--no-progress",
+            "--find-links",
+            str(files),
+            *more,
+        ]
         if not self.recipe.source_builds:
             command += ["--only-binary", ":all:"]
-        return setup.workshop.run(
+        return setup.executor.run(
             self.job,
             command,
             work=folder,

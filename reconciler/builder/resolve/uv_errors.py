@@ -68,6 +68,6 @@ def refuse_replacing(packages: Sequence[SourcePackage], runtime: Runtime) -> Non
     for package in packages:
         name = canonicalize_name(package.name)
         if name in base:
-            words = _replacing(package.path, f"{name} {base[name]}", runtime)
-            words += "; call it otherwise, or take it out of the image"
-            raise Stalled(Reason.RESOLUTION_CONFLICT, words, package.place)
+            message = _replacing(package.path, f"{name} {base[name]}", runtime)
+            message += "; call it otherwise, or take it out of the image"
+            raise Stalled(Reason.RESOLUTION_CONFLICT, message, package.place)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.verify.candidate import LOCAL, Candidate
 from reconciler.builder.verify.dag_pods.judgement import NAMES, needs_values
 from reconciler.builder.verify.dags import LIVE, Clean, DagParser, dags_folder, declared_name
@@ -27,7 +27,7 @@ class DagJudge:
     """Judge of one candidate for one instance."""
 
     dags: DagParser
-    job: Job
+    job: BuildJob
     recipe: Recipe
     runtime: Runtime
     instance: Instance
@@ -117,5 +117,5 @@ def last_line(error: str) -> str:
 
 def line_in(error: str, name: str) -> int:
     """Return the innermost line of a file in a stack trace, or 0 if the trace does not name it."""
-    found = re.findall(rf'File "[^"]*{re.escape(name)}", line (\d+)', error)
-    return int(found[-1]) if found else 0
+    lines = re.findall(rf'File "[^"]*{re.escape(name)}", line (\d+)', error)
+    return int(lines[-1]) if lines else 0

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.protocol import Workshop, read_result
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.protocol import Executor, read_result
 from reconciler.builder.verify.candidate import (
     LOCAL,
     NO_BUILD,
@@ -51,18 +51,18 @@ class Parsed:
 class DagParser:
     """Parser of DAGs; `cache` keeps a migrated database and the failures on the base alone."""
 
-    def __init__(self, workshop: Workshop, timeout: float, cache: Path) -> None:
-        self._workshop = workshop
+    def __init__(self, executor: Executor, timeout: float, cache: Path) -> None:
+        self._executor = executor
         self._timeout = timeout
         self._cache = cache
 
-    def prepare(self, job: Job, runtime: Runtime, candidate: Candidate, clean: Clean) -> Path:
+    def prepare(self, job: BuildJob, runtime: Runtime, candidate: Candidate, clean: Clean) -> Path:
         """Return an empty, migrated metadata database for Airflow's CLI, made once per runtime."""
         kept = self._cache / "scratch" / f"{runtime.key}.db"
         if kept.is_file():
             return kept
         with clean() as home:
-            ended = self._workshop.run(
+            ended = self._executor.run(
                 job,
                 [runtime.python, "-m", "airflow", "db", "migrate"],
                 work=home,
@@ -83,9 +83,15 @@ class DagParser:
         return kept
 
     def parse(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, candidate: Candidate,
-        work: Path, scratch: Path,
-    ) -> Parsed:  # fmt: skip
+        self,
+        job: BuildJob,
+        recipe: Recipe,
+        runtime: Runtime,
+        instance: Instance,
+        candidate: Candidate,
+        work: Path,
+        scratch: Path,
+    ) -> Parsed:
         """Parse the instance's DAGs and the declared ones with a candidate.
 
         Raises Stalled: VerificationFailed if Airflow does not finish, NotAllowed if builds may not
@@ -96,11 +102,16 @@ class DagParser:
         return Parsed(errors, opened)
 
     def baseline(
-        self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, clean: Clean
+        self,
+        job: BuildJob,
+        runtime: Runtime,
+        instance: Instance,
+        candidate: Candidate,
+        clean: Clean,
     ) -> set[str]:
         """Return the instance's DAG files that fail on the base alone (see `Parsed`), cached."""
-        words = ("paths", runtime.key, folder_mark(dags_folder(instance)))
-        mark = hashlib.sha256("\0".join(words).encode())
+        inputs = ("paths", runtime.key, folder_mark(dags_folder(instance)))
+        mark = hashlib.sha256("\0".join(inputs).encode())
         kept = self._cache / "baselines" / f"{mark.hexdigest()}.json"
         if kept.is_file():
             return set(json.loads(kept.read_text()))
@@ -119,20 +130,26 @@ class DagParser:
         return set(names)
 
     def _list_errors(
-        self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate, home: Path,
-        *, alone: bool = False,
-    ) -> tuple[dict[str, str], Hot]:  # fmt: skip
+        self,
+        job: BuildJob,
+        runtime: Runtime,
+        instance: Instance,
+        candidate: Candidate,
+        home: Path,
+        *,
+        alone: bool = False,
+    ) -> tuple[dict[str, str], Hot]:
         """Return import errors by file, and the opened files; `alone` uses the base alone."""
         worker, opened, listed = put_worker(home), home / "opened.json", home / "errors.json"
-        words = [runtime.python, str(worker), "airflow", str(opened), str(listed), *LIST_ERRORS]
+        command = [runtime.python, str(worker), "airflow", str(opened), str(listed), *LIST_ERRORS]
         if not runtime.airflow_version.startswith("2."):
-            words.append("--local")
+            command.append("--local")
         pin = NO_BUILD if alone else candidate.build_id
         shown = _live(instance)
         self.refuse_hidden(instance)
-        ended = self._workshop.run(
+        ended = self._executor.run(
             job,
-            words,
+            command,
             work=home,
             timeout=self._timeout,
             readable=[candidate.share, *shown],
@@ -156,7 +173,7 @@ class DagParser:
         through. Raises Stalled("NotAllowed").
         """
         for folder in _live(instance):
-            if not self._workshop.may_show(folder):
+            if not self._executor.may_show(folder):
                 raise Stalled(
                     Reason.NOT_ALLOWED,
                     f"{folder}, of instance {instance.name}, has something in it or around it that "
@@ -242,8 +259,8 @@ def _configured(home: Path, key: str) -> str:
         with config.open(errors="replace") as file:
             text = file.read(REPORT_LIMIT)
         for line in text.splitlines():
-            found, equals, value = line.partition("=")
-            if equals and found.strip() == key and value.strip():
+            name, equals, value = line.partition("=")
+            if equals and name.strip() == key and value.strip():
                 return value.strip()
     return ""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import TypeAdapter
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.verify.candidate import Candidate, Hot
 from reconciler.builder.verify.dag_errors import dag_check
 from reconciler.builder.verify.dags import dags_folder, folder_mark
@@ -120,9 +120,9 @@ class Pointer(Protocol):
 
 
 class Work(Protocol):
-    """Factory of folders in the workshop, each removed at the end."""
+    """Factory of folders in the executor, each removed at the end."""
 
-    def __call__(self, job: Job, *, harmless: bool = False) -> AbstractContextManager[Path]:
+    def __call__(self, job: BuildJob, *, harmless: bool = False) -> AbstractContextManager[Path]:
         """Yield a separate folder."""
 
 
@@ -144,7 +144,7 @@ class Prover:
         self._work = work
 
     def verify(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
         """Verify a build for an instance's runtime, and judge it by the recipe's import budget.
 
@@ -165,7 +165,7 @@ class Prover:
         return verified
 
     def check_dags(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> DagCheck:
         """Parse an instance's DAGs with a verified build, unless that was done, and say which.
 
@@ -176,11 +176,11 @@ class Prover:
         if self._releases is None:
             return DagCheck(instance.name, unseen="DAGs of releases are not parsed here")
         candidate, _ = self._candidate(instance, runtime, build_id)
-        place = recipe.requirements[0].place if recipe.requirements else None
-        return self._releases.check(job, runtime, instance, candidate, place)
+        location = recipe.requirements[0].place if recipe.requirements else None
+        return self._releases.check(job, runtime, instance, candidate, location)
 
     def _prove(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> Verified:
         """Verify and mark a build.
 
@@ -196,9 +196,14 @@ class Prover:
         def once(*, packed: bool) -> Verified:
             with self._work(job) as work:
                 return self._verifier.verify(
-                    job, recipe, runtime, instance, replace(candidate, packed=packed), work,
+                    job,
+                    recipe,
+                    runtime,
+                    instance,
+                    replace(candidate, packed=packed),
+                    work,
                     lambda: self._work(job, harmless=True),
-                )  # fmt: skip
+                )
 
         with ThreadPoolExecutor(1) as pool:
             spreading = pool.submit(self._share.spread_build, build_id, job.check)
@@ -249,7 +254,7 @@ class Prover:
         return candidate, described.distributions
 
     def _check_local(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, instance: Instance, build_id: str
     ) -> DagCheck:
         """Parse a local instance's DAGs with a build that was already verified.
 
@@ -266,18 +271,23 @@ class Prover:
             return replace(known, instance=instance.name)
         with self._work(job) as work:
             errors = self._verifier.parse_dags(
-                job, recipe, runtime, instance, candidate, work,
+                job,
+                recipe,
+                runtime,
+                instance,
+                candidate,
+                work,
                 lambda: self._work(job, harmless=True),
-            )  # fmt: skip
-        found = dag_check(instance, errors)
-        _keep(kept, found)
-        return found
+            )
+        outcome = dag_check(instance, errors)
+        _keep(kept, outcome)
+        return outcome
 
     def _kept_check(self, runtime: Runtime, instance: Instance, candidate: Candidate) -> Path:
         """Return the path of the result for these DAGs with this build and this active one."""
-        words = [candidate.build_id, runtime.key, candidate.active or ""]
-        words.append(folder_mark(dags_folder(instance)))
-        mark = hashlib.sha256("\0".join(words).encode()).hexdigest()
+        inputs = [candidate.build_id, runtime.key, candidate.active or ""]
+        inputs.append(folder_mark(dags_folder(instance)))
+        mark = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
         return self._cache / "parsed" / f"{mark}.json"
 
 
@@ -299,15 +309,15 @@ def _packages(
     rows: Sequence[Distribution], runtime: Runtime, needs: Mapping[str, Need]
 ) -> list[list[object]]:
     """Return [name, files, bytes] of each distribution that imports need, largest first."""
-    found = []
+    sizes = []
     for row in rows:
         need = needs.get(entry_digest(row.sha256, runtime.python_tag))
         if need is not None and need.files:
-            found.append((-need.bytes, row.name, need.files))
-    return [[name, files, -less] for less, name, files in sorted(found)]
+            sizes.append((-need.bytes, row.name, need.files))
+    return [[name, files, -less] for less, name, files in sorted(sizes)]
 
 
-def _judge(job: Job, recipe: Recipe, report: Mapping[str, object]) -> None:
+def _judge(job: BuildJob, recipe: Recipe, report: Mapping[str, object]) -> None:
     """Refuse a build that exceeds the definition's limits."""
     cost = measured(report)
     over = exceeded(recipe.checks.budget, cost)

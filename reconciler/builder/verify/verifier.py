@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.protocol import Workshop, read_result
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.protocol import Executor, read_result
 from reconciler.builder.resolve.uv_errors import place_of
 from reconciler.builder.verify.candidate import (
     LOCAL,
@@ -56,15 +56,15 @@ class Verified:
 class Verifier:
     """Verification of candidates; `cache` keeps the failures on the base alone."""
 
-    def __init__(self, workshop: Workshop, in_repo: InRepo, timeout: float, cache: Path) -> None:
-        self._workshop = workshop
+    def __init__(self, executor: Executor, in_repo: InRepo, timeout: float, cache: Path) -> None:
+        self._executor = executor
         self._in_repo = in_repo
         self._timeout = timeout
-        self._dags = DagParser(workshop, timeout, cache)
+        self._dags = DagParser(executor, timeout, cache)
 
     def verify(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         instance: Instance,
@@ -91,7 +91,7 @@ class Verifier:
 
     def _imports(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         instance: Instance,
@@ -117,7 +117,7 @@ class Verifier:
             )
         )
         worker, answer = put_worker(home), home / "report.json"
-        ended = self._workshop.run(
+        ended = self._executor.run(
             job,
             [runtime.python, str(worker), "imports", str(answer), str(request)],
             work=home,
@@ -128,11 +128,11 @@ class Verifier:
             quiet=True,
             results=[answer],
         )
-        found = read_result(answer, REPORT_LIMIT)
-        if found is None:
+        content = read_result(answer, REPORT_LIMIT)
+        if content is None:
             raise did_not_end(ended, WHAT)
         try:
-            return read_document(job.team, Report, found, f"the report of {WHAT}")
+            return read_document(job.team, Report, content, f"the report of {WHAT}")
         except Malformed as error:
             raise Stalled(
                 Reason.VERIFICATION_FAILED,
@@ -145,9 +145,15 @@ class Verifier:
         self._dags.refuse_hidden(instance)
 
     def parse_dags(
-        self, job: Job, recipe: Recipe, runtime: Runtime, instance: Instance, candidate: Candidate,
-        work: Path, clean: Clean,
-    ) -> Mapping[str, str]:  # fmt: skip
+        self,
+        job: BuildJob,
+        recipe: Recipe,
+        runtime: Runtime,
+        instance: Instance,
+        candidate: Candidate,
+        work: Path,
+        clean: Clean,
+    ) -> Mapping[str, str]:
         """Parse an instance's DAGs with a build that was verified before, for another instance.
 
         Returns the errors, by file, that are not the build's fault. Raises
@@ -162,7 +168,9 @@ class Verifier:
 
     # ---------------------------------------------------------------------------- assessment
 
-    def _judge_imports(self, job: Job, recipe: Recipe, runtime: Runtime, report: Report) -> None:
+    def _judge_imports(
+        self, job: BuildJob, recipe: Recipe, runtime: Runtime, report: Report
+    ) -> None:
         for problem in report.warnings:
             job.say(f"warning: {problem.words}")
         if not report.fatal:
@@ -170,8 +178,8 @@ class Verifier:
         for problem in report.fatal:
             job.say(f"{problem.words}\n{problem.traceback}")
         first = report.fatal[0]
-        place = self._place_of(job.team, recipe, runtime, first)
-        raise Stalled(Reason.VERIFICATION_FAILED, first.words, place)
+        location = self._place_of(job.team, recipe, runtime, first)
+        raise Stalled(Reason.VERIFICATION_FAILED, first.words, location)
 
     def _place_of(
         self, team: str, recipe: Recipe, runtime: Runtime, problem: Problem
@@ -181,11 +189,11 @@ class Verifier:
         name = problem.distribution
         for package in recipe.packages:
             if below and name in ("", package.name):
-                place = self._in_repo.repo_place(
+                location = self._in_repo.repo_place(
                     team, recipe, package, runtime, below, problem.line
                 )
-                if place is not None:
-                    return place
+                if location is not None:
+                    return location
         for package in recipe.packages:
             if package.name == name:
                 return Place(package.path)

@@ -67,12 +67,12 @@ class Budget:
             paths.add(str(getattr(module, "__file__", None) or ""))
         with contextlib.suppress(OSError), Path("/proc/self/maps").open() as maps:
             paths |= {line.split(None, 5)[-1].rstrip() for line in maps}  # shared objects
-        found: dict[str, list[str]] = {}
+        by_digest: dict[str, list[str]] = {}
         for path in sorted(paths):
             match = IN_ENTRY.search(path)
             if match is not None:
-                found.setdefault(match[1], []).append(match[2])
-        return found
+                by_digest.setdefault(match[1], []).append(match[2])
+        return by_digest
 
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
         """Count an audit event if it opens a file; record it if it lists a folder."""
@@ -94,7 +94,7 @@ def _modules(dist: importlib.metadata.Distribution, everything: bool) -> list[st
 
     Those of a namespace package are its own outermost packages: google.cloud.storage.
     """
-    found: dict[tuple[str, ...], bool] = {}  # is it a package
+    modules: dict[tuple[str, ...], bool] = {}  # is it a package
     for file in dist.files or ():
         parts = file.parts
         suffix = next((s for s in all_suffixes() if parts[-1].endswith(s)), None)
@@ -107,8 +107,8 @@ def _modules(dist: importlib.metadata.Distribution, everything: bool) -> list[st
         if stem != "__init__":
             names.append(stem)
         if names and all(re.match(r"^[A-Za-z_]\w*$", n) for n in names):
-            found[tuple(names)] = stem == "__init__"
-    wanted = found if everything else filter(partial(_is_outermost, found), found)
+            modules[tuple(names)] = stem == "__init__"
+    wanted = modules if everything else filter(partial(_is_outermost, modules), modules)
     return sorted(".".join(names) for names in wanted)
 
 
@@ -156,10 +156,10 @@ def _told(error: BaseException, what: str, dist: str, root: str) -> dict[str, An
         "error": str(error) if plain else f"{type(error).__name__}: {error}",
         "file": file,
         "line": line,
-        "traceback": "" if plain else "".join(
-            traceback.format_exception(type(error), error, error.__traceback__)
-        )[-6000:],
-    }  # fmt: skip
+        "traceback": ""
+        if plain
+        else "".join(traceback.format_exception(type(error), error, error.__traceback__))[-6000:],
+    }
 
 
 def _from_elsewhere(name: str) -> None:
@@ -225,10 +225,10 @@ def _extra_of(dist: importlib.metadata.Distribution, module: str) -> str:
     top = re.sub(r"[-_.]+", "-", module.split(".")[0]).lower()
     for text in dist.requires or ():
         requirement, _, marker = text.partition(";")
-        found, extra = REQUIRED.match(requirement.strip()), EXTRA.search(marker)
-        name = re.sub(r"[-_.]+", "-", found[0]).lower() if found else ""
-        if found and extra and len(top) > 2 and (top in name or name in top):
-            return f"it needs {found[0]}, of the extra {extra[1]}, which is not asked for"
+        required, extra = REQUIRED.match(requirement.strip()), EXTRA.search(marker)
+        name = re.sub(r"[-_.]+", "-", required[0]).lower() if required else ""
+        if required and extra and len(top) > 2 and (top in name or name in top):
+            return f"it needs {required[0]}, of the extra {extra[1]}, which is not asked for"
     return ""
 
 
@@ -286,11 +286,11 @@ class Check:
         self._try(self._fatal, name, item["name"], partial(_from_elsewhere, name))
         seconds, limit = time.perf_counter() - begun, self._request["import_timeout"]
         if own and seconds > limit:
-            words = f"{seconds:.1f} s, and the instance allows {limit:g} s (dagbag_import_timeout)"
+            detail = f"{seconds:.1f} s, and the instance allows {limit:g} s (dagbag_import_timeout)"
             file = str(getattr(sys.modules.get(name), "__file__", None) or "")
             match = IN_ENTRY.search(file)
-            place = f"/{match[1]}/{match[2]}" if match else ""
-            problem = Problem("slow", words, place)
+            path = f"/{match[1]}/{match[2]}" if match else ""
+            problem = Problem("slow", detail, path)
             self._fatal.append(_told(problem, name, item["name"], self._root))
 
     def _entry_point(self, point: importlib.metadata.EntryPoint, item: Any) -> None:
@@ -362,9 +362,13 @@ def _start(path: str) -> None:
     """Raise Problem for a program that cannot be started here; its exit code does not matter."""
     try:
         done = subprocess.run(
-            [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=STARTING, check=False,
-        )  # fmt: skip
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=STARTING,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return
     except OSError as error:
@@ -393,11 +397,11 @@ def _print_to(path: str) -> None:
 
 
 def _main() -> None:
-    mode, answer, *words = sys.argv[1:]
+    mode, answer, *arguments = sys.argv[1:]
     budget = Budget()
     sys.addaudithook(budget.hook)
     if mode == "imports":
-        with open(words[0]) as file:
+        with open(arguments[0]) as file:
             check = Check(budget, json.load(file))
         check.imports()
         _write(answer, check.report())
@@ -405,8 +409,8 @@ def _main() -> None:
         _write(answer, check.report())
         return
     try:
-        _print_to(words[0])
-        sys.argv[1:] = words[1:]
+        _print_to(arguments[0])
+        sys.argv[1:] = arguments[1:]
         runpy.run_module("airflow", run_name="__main__", alter_sys=True)
     finally:
         _write(answer, {"hot": _hot_rows(budget)})

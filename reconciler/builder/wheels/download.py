@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.protocol import Workshop
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.protocol import Executor
 from reconciler.builder.index.proxy import Upstream
 from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.local_disk import disk_error, disk_full, ran_out_of_disk
@@ -32,7 +32,7 @@ def entry_digest(sha256: str, python_tag: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:
+def fetch(job: BuildJob, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -> Path:
     """Download a wheel into the cache, once for all concurrent users, and check its hash.
 
     Raises Stalled: HashMismatch if the index serves a file other than the locked one, TooLarge
@@ -45,7 +45,7 @@ def fetch(job: Job, wheel: Wheel, upstream: Upstream, cache: Path, limit: int) -
         return path if path.is_file() else _fetch(job, wheel, upstream, path, limit)
 
 
-def _fetch(job: Job, wheel: Wheel, upstream: Upstream, path: Path, limit: int) -> Path:
+def _fetch(job: BuildJob, wheel: Wheel, upstream: Upstream, path: Path, limit: int) -> Path:
     job.check()
     job.say(f"fetching {wheel.filename}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,14 +75,20 @@ def sha256_of(path: Path) -> str:
 
 
 def compile_entry(
-    job: Job, workshop: Workshop, python: str, staged: Path, final: Path, work: Path, timeout: float
+    job: BuildJob,
+    executor: Executor,
+    python: str,
+    staged: Path,
+    final: Path,
+    work: Path,
+    timeout: float,
 ) -> None:
     """Compile what is staged, as it will be at `final`; files that do not compile are kept.
 
     Raises Retryable("DiskFull") or Stalled("CompileTimeout").
     """
     command = compile_command(python, staged, final)
-    ended = workshop.run(job, command, work=work, timeout=timeout, harmless=True, quiet=True)
+    ended = executor.run(job, command, work=work, timeout=timeout, harmless=True, quiet=True)
     if ran_out_of_disk(ended):
         raise disk_full()
     if ended.timed_out:
@@ -92,7 +98,7 @@ def compile_entry(
         )
 
 
-def _download(job: Job, wheel: Wheel, upstream: Upstream, temp: Path, limit: int) -> str:
+def _download(job: BuildJob, wheel: Wheel, upstream: Upstream, temp: Path, limit: int) -> str:
     digest, size, deadline = hashlib.sha256(), 0, time.monotonic() + FETCHING
     try:
         with upstream.open(wheel.url) as answer:
@@ -138,7 +144,18 @@ def compile_command(python: str, staged: Path, final: Path) -> list[str]:
     """
     lib = str(staged / "lib")
     return [
-        python, "-I", "-m", "compileall", "-q",
-        "--invalidation-mode", "unchecked-hash", "-x", f"^{re.escape(lib)}/.+/tests/",
-        "-s", lib, "-p", str(final / "lib"), lib,
-    ]  # fmt: skip
+        python,
+        "-I",
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode",
+        "unchecked-hash",
+        "-x",
+        f"^{re.escape(lib)}/.+/tests/",
+        "-s",
+        lib,
+        "-p",
+        str(final / "lib"),
+        lib,
+    ]

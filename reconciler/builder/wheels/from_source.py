@@ -1,4 +1,4 @@
-"""Building wheels from source in the workshop, because build scripts are not trusted."""
+"""Building wheels from source in the executor, because build scripts are not trusted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.build_output import causes
-from reconciler.builder.executor.protocol import Workshop
+from reconciler.builder.executor.protocol import Executor
 from reconciler.builder.local_disk import disk_full, ran_out_of_disk
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import Stalled
@@ -37,9 +37,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class WheelMaker:
-    """Builder of wheels in a workshop."""
+    """Builder of wheels in a executor."""
 
-    workshop: Workshop
+    executor: Executor
     settings: BuilderSettings
 
     def folder(self, cache: Path, team: str, recipe: Recipe, runtime: Runtime, source: str) -> Path:
@@ -52,7 +52,13 @@ class WheelMaker:
         return cache / team / f"{name}-{runtime.python_tag}-{runtime.platform}"
 
     def make(
-        self, job: Job, recipe: Recipe, runtime: Runtime, source: Source, work: Path, index: str
+        self,
+        job: BuildJob,
+        recipe: Recipe,
+        runtime: Runtime,
+        source: Source,
+        work: Path,
+        index: str,
     ) -> Path:
         """Build and return the wheel of a source, which is moved.
 
@@ -63,14 +69,29 @@ class WheelMaker:
         path = source.path.rename(own / source.path.name)
         out, constraints = own / "out", own / "build-constraints.txt"
         constraints.write_text("".join(f"{line}\n" for line in recipe.build_constraints))
-        cache = self.workshop.cache_of(job.team)
+        cache = self.executor.cache_of(job.team)
         command = [
-            self.workshop.uv(), "build", "--wheel", "--out-dir", str(out),
-            "--python", runtime.python, "--build-constraints", str(constraints),
-            "--cache-dir", str(cache), "--no-config", "--color", "never", "--no-progress",
-            "--no-create-gitignore", "--default-index", index, str(path),
-        ]  # fmt: skip
-        ended = self.workshop.run(
+            self.executor.uv(),
+            "build",
+            "--wheel",
+            "--out-dir",
+            str(out),
+            "--python",
+            runtime.python,
+            "--build-constraints",
+            str(constraints),
+            "--cache-dir",
+            str(cache),
+            "--no-config",
+            "--color",
+            "never",
+            "--no-progress",
+            "--no-create-gitignore",
+            "--default-index",
+            index,
+            str(path),
+        ]
+        ended = self.executor.run(
             job,
             command,
             work=own,

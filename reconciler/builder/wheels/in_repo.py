@@ -14,7 +14,7 @@ from packaging.metadata import parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.local_disk import disk_error
 from reconciler.builder.resolve.lock import InRepoWheel
@@ -31,9 +31,13 @@ Export = Callable[[str, Path], None]
 
 PYPROJECT_LIMIT = 256 << 10  # bytes
 VERSION_VARIABLES = (
-    "SETUPTOOLS_SCM_PRETEND_VERSION", "VCS_VERSIONING_PRETEND_VERSION", "PDM_BUILD_SCM_VERSION",
-    "PBR_VERSION", "POETRY_DYNAMIC_VERSIONING_BYPASS", "UV_DYNAMIC_VERSIONING_BYPASS",
-)  # fmt: skip
+    "SETUPTOOLS_SCM_PRETEND_VERSION",
+    "VCS_VERSIONING_PRETEND_VERSION",
+    "PDM_BUILD_SCM_VERSION",
+    "PBR_VERSION",
+    "POETRY_DYNAMIC_VERSIONING_BYPASS",
+    "UV_DYNAMIC_VERSIONING_BYPASS",
+)
 """Variables by which build backends are told a version that they would take from git."""
 METADATA_LIMIT = 1 << 20  # bytes
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # these decompress no more than requested
@@ -72,8 +76,8 @@ class InRepo:
         except Stalled as error:
             if error.place is not None:
                 raise
-            words = f"{package.path} builds a wheel that is refused: {error.message}"
-            raise Stalled(error.reason, words, package.place) from error
+            message = f"{package.path} builds a wheel that is refused: {error.message}"
+            raise Stalled(error.reason, message, package.place) from error
         if canonicalize_name(name) != package.name:
             raise Stalled(
                 Reason.PACKAGE_BUILD_FAILED,
@@ -86,7 +90,7 @@ class InRepo:
 
     def wheel(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         package: SourcePackage,
         runtime: Runtime,
@@ -101,13 +105,13 @@ class InRepo:
         with MAKING.of(str(folder), job.check):
             if not folder.is_dir():
                 self._build(job, recipe, package, runtime, work, index, folder)
-        found = self.kept(job.team, recipe, package, runtime)
-        assert found is not None, "nothing removes wheels from the cache"
-        return found
+        wheel = self.kept(job.team, recipe, package, runtime)
+        assert wheel is not None, "nothing removes wheels from the cache"
+        return wheel
 
     def _build(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         package: SourcePackage,
         runtime: Runtime,
@@ -119,10 +123,10 @@ class InRepo:
         source = work / "source"
         self.export(package.tree, source)
         files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
-        place = Place(f"{package.path}/pyproject.toml", 1)
+        location = Place(f"{package.path}/pyproject.toml", 1)
         has_version = _has_version(job.team, source / "pyproject.toml")
         try:
-            made = Source(source, package.path, place)
+            made = Source(source, package.path, location)
             wheel = self.maker.make(job, recipe, runtime, made, work, index)
         except Stalled as error:
             if has_version or error.reason is not Reason.PACKAGE_BUILD_FAILED:
@@ -130,7 +134,7 @@ class InRepo:
             version = f"0.0+g{package.tree[:10]}"
             job.say(f"{package.path} may take its version from git; building it as {version}")
             self.export(package.tree, source)
-            made = Source(source, package.path, place, dict.fromkeys(VERSION_VARIABLES, version))
+            made = Source(source, package.path, location, dict.fromkeys(VERSION_VARIABLES, version))
             try:
                 wheel = self.maker.make(job, recipe, runtime, made, work, index)
             except Stalled:
@@ -204,8 +208,8 @@ def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
         with WheelFile.open(wheel) as source, zipfile.ZipFile(wheel) as archive:
             item = archive.getinfo(f"{source.dist_info_dir}/METADATA")
             if item.file_size > METADATA_LIMIT or item.compress_type not in PACKED:
-                words = f"its METADATA has more than {METADATA_LIMIT} bytes, or is not deflated"
-                raise _invalid(package, words)
+                message = f"its METADATA has more than {METADATA_LIMIT} bytes, or is not deflated"
+                raise _invalid(package, message)
             with archive.open(item) as file:
                 text = file.read(METADATA_LIMIT).decode()
     except GroundcrewError:

@@ -61,15 +61,15 @@ class Facts:
     def parse(cls, kept: Mapping[str, object] | None) -> Facts | None:
         """Return the facts that `document` returned, or None if nothing was stored."""
         try:
-            found = check(_Kept, kept, "the facts of a store entry")
+            top_names = check(_Kept, kept, "the facts of a store entry")
         except Malformed:
             return None
-        return cls(found.tops, found.pth, found.bin, found.data, found.site)
+        return cls(top_names.tops, top_names.pth, top_names.bin, top_names.data, top_names.site)
 
     def document(self) -> dict[str, object]:
         """Return the facts as JSON-compatible values."""
-        found: dict[str, object] = {"tops": dict(self.tops), "pth": self.pth, "bin": self.bin}
-        return found | {"data": self.data, "site": self.site}
+        fields: dict[str, object] = {"tops": dict(self.tops), "pth": self.pth, "bin": self.bin}
+        return fields | {"data": self.data, "site": self.site}
 
 
 def _looks_outside(lib: Path) -> bool:
@@ -79,20 +79,20 @@ def _looks_outside(lib: Path) -> bool:
         if not path.is_file() or path.stat().st_size == 0:
             continue
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for found in ORIGIN.finditer(data):
-                if found[0].count(b"/..") > depth:
+            for match in ORIGIN.finditer(data):
+                if match[0].count(b"/..") > depth:
                     return True
     return False
 
 
 def tops(lib: Path) -> dict[str, str]:
     """Return the top-level names of a wheel that other wheels may have too, with their kinds."""
-    found = {}
+    kinds = {}
     for item in sorted(lib.iterdir()):
         if item.name.endswith(".dist-info") or item.name == "__pycache__":
             continue
-        found[item.name] = "file" if item.is_file() else "regular" if _regular(item) else "open"
-    return found
+        kinds[item.name] = "file" if item.is_file() else "regular" if _regular(item) else "open"
+    return kinds
 
 
 def groups(entries: Mapping[str, Tops], data: Collection[str] = ()) -> list[tuple[str, ...]]:
@@ -118,10 +118,10 @@ def groups(entries: Mapping[str, Tops], data: Collection[str] = ()) -> list[tupl
                 parent[root(digest)] = root(first)
     for digest in data:
         parent[root(digest)] = root(next(iter(data)))
-    found: dict[str, list[str]] = {}
+    by_root: dict[str, list[str]] = {}
     for digest in entries:
-        found.setdefault(root(digest), []).append(digest)
-    return [tuple(members) for members in found.values()]
+        by_root.setdefault(root(digest), []).append(digest)
+    return [tuple(members) for members in by_root.values()]
 
 
 def _regular(package: Path) -> bool:
@@ -146,6 +146,6 @@ def merge(members: Sequence[Path], staged: Path, site: str = "lib") -> None:
     a virtual environment, so that modules find them relative to themselves.
     """
     for entry in members:
-        for part, place in (("data", ""), ("lib", site), ("bin", "bin")):
+        for part, target in (("data", ""), ("lib", site), ("bin", "bin")):
             if (entry / part).is_dir() and (part != "data" or site != "lib"):
-                shutil.copytree(entry / part, staged / place, dirs_exist_ok=True)
+                shutil.copytree(entry / part, staged / target, dirs_exist_ok=True)

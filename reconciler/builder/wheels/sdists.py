@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.index.filenames import refuse_file_name
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.keyed_lock import MAKING
@@ -32,7 +32,7 @@ class Sdists:
 
     def wheel(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         package: LockedPackage,
@@ -45,22 +45,22 @@ class Sdists:
         Raises Stalled (SourceBuildRefused, HashMismatch, PackageBuildFailed) or Retryable.
         """
         name, version = package.key, package.version
-        place = place_of(name, recipe)
+        location = place_of(name, recipe)
         sdist = package.sdist
         if sdist is None or name not in recipe.source_builds:
-            raise refusal(name, version, runtime, place, has_sdist=sdist is not None)
+            raise refusal(name, version, runtime, location, has_sdist=sdist is not None)
         refuse_file_name(sdist.filename)
         wanted = Wheel(name, version, sdist.filename, sdist.hashes.sha256, sdist.url)
         folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
         with MAKING.of(str(folder), job.check):
             if not folder.is_dir():
-                self._build(job, recipe, runtime, wanted, indexes, work, index, place, folder)
+                self._build(job, recipe, runtime, wanted, indexes, work, index, location, folder)
         (path,) = folder.glob("*.whl")
         return path
 
     def _build(
         self,
-        job: Job,
+        job: BuildJob,
         recipe: Recipe,
         runtime: Runtime,
         wanted: Wheel,
@@ -78,11 +78,11 @@ class Sdists:
         source = Source(copy, wanted.filename, place)
         made = self.maker.make(job, recipe, runtime, source, work, index)
         try:
-            found, version, _, _ = parse_wheel_filename(made.name)
+            name, version, _, _ = parse_wheel_filename(made.name)
         except InvalidWheelFilename as error:
-            words = f"{wanted.filename} builds a wheel with a wrong name: {str(error)[:300]}"
-            raise Stalled(Reason.PACKAGE_BUILD_FAILED, words, place) from error
-        if (canonicalize_name(found), str(version)) != (wanted.name, wanted.version):
+            message = f"{wanted.filename} builds a wheel with a wrong name: {str(error)[:300]}"
+            raise Stalled(Reason.PACKAGE_BUILD_FAILED, message, place) from error
+        if (canonicalize_name(name), str(version)) != (wanted.name, wanted.version):
             raise Stalled(
                 Reason.PACKAGE_BUILD_FAILED,
                 f"{wanted.filename} builds {made.name}, which is not {wanted.name} "
@@ -96,10 +96,10 @@ def refusal(
     name: str, version: str, runtime: Runtime, place: Place | None, *, has_sdist: bool
 ) -> Stalled:
     """Return the error that says why a package is not built."""
-    words = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
+    alternative = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
     return Stalled(
         Reason.SOURCE_BUILD_REFUSED,
         f"{name} {version} has no wheel for {runtime.python_tag} on {runtime.platform}; choose a "
-        f"version that has one, {words}",
+        f"version that has one, {alternative}",
         place,
     )

@@ -58,9 +58,9 @@ def _brought(change: InstanceChange, private: Mapping[str, frozenset[str]]) -> l
     if change.packages is None:
         return []
     globs = private.get(change.environment, frozenset())
-    found = change.packages
-    pairs = [*found.added.items(), *found.removed.items()]
-    for name, (before, after) in found.changed.items():
+    packages = change.packages
+    pairs = [*packages.added.items(), *packages.removed.items()]
+    for name, (before, after) in packages.changed.items():
         pairs += [(name, before), (name, after)]
     return [p for p in pairs if not any(fnmatchcase(p[0], glob) for glob in globs)]
 
@@ -73,17 +73,17 @@ def _with(
     after = dict(change.packages.added) | {n: v for n, (_, v) in change.packages.changed.items()}
     before = {n: v for n, (v, _) in change.packages.changed.items()}
     wanted = [pair for pair in _brought(change, private) if after.get(pair[0]) == pair[1]]
-    found = [
+    advisories = [
         Advisory(mark, name, version, mark not in known.get((name, before.get(name, "")), []))
         for name, version in wanted
         for mark in known.get((name, version), [])
     ]
-    return replace(change, advisories=tuple(found))
+    return replace(change, advisories=tuple(advisories))
 
 
 def ask(pairs: list[Pair], service: str) -> dict[Pair, list[str]]:
     """Return ids of advisories for each (name, version). Raises httpx's errors, or ValueError."""
-    found: dict[Pair, list[str]] = {}
+    ids: dict[Pair, list[str]] = {}
     with Client(base_url=service, timeout=TIMEOUT) as client:
         for start in range(0, len(pairs), BATCH):
             part = pairs[start : start + BATCH]
@@ -92,5 +92,5 @@ def ask(pairs: list[Pair], service: str) -> dict[Pair, list[str]]:
             answer.raise_for_status()
             results = parse(_Answer, answer.content, f"the answer of {service}").results
             for pair, result in zip(part, results, strict=True):
-                found[pair] = sorted(v.id for v in result.vulns)
-    return found
+                ids[pair] = sorted(v.id for v in result.vulns)
+    return ids

@@ -217,21 +217,21 @@ def _waits_on(
     instance: Instance, environment: Environment | None, state_of: Callable[[Window], WindowState]
 ) -> list[str]:
     """Return texts about what the activation would wait for."""
-    found = []
+    reasons = []
     if instance.suspend:
-        found.append(waits.for_instance().message)
+        reasons.append(waits.for_instance().message)
     if environment is not None and environment.suspend:
-        found.append(waits.for_environment(environment.name).message)
+        reasons.append(waits.for_environment(environment.name).message)
     if environment is not None:
         for number, wave in enumerate(_earlier(environment, instance.name), start=1):
             soak = f" and has soaked {wave.soak / 60:g} min" if wave.soak else ""
             until = f"until {', '.join(wave.instances)} is active{soak}"
-            found.append(waits.for_wave(number, until).message)
+            reasons.append(waits.for_wave(number, until).message)
     if instance.window is not None:
         state = state_of(instance.window)
         if not state.is_open:
-            found.append(waits.for_window(state).message)
-    return found
+            reasons.append(waits.for_window(state).message)
+    return reasons
 
 
 def _lines(before: Recipe | None, after: Recipe | None) -> tuple[str, ...]:

@@ -39,11 +39,11 @@ def _bounded(parts: Sequence[str]) -> str:
 
 def _headline(preview: Preview) -> str:
     touched = sum(c.action not in (Action.SETTINGS, Action.STALLED) for c in preview.changes)
-    words = f"{touched} instance{'' if touched == 1 else 's'} would change"
+    summary = f"{touched} instance{'' if touched == 1 else 's'} would change"
     if not preview.changes and not preview.findings:
-        words = "nothing would change"
+        summary = "nothing would change"
     wrong = len(preview.findings) + sum(c.problem is not None for c in preview.changes)
-    return f"{words}, {wrong} found wrong" if wrong else words
+    return f"{summary}, {wrong} found wrong" if wrong else summary
 
 
 def _table(changes: Sequence[InstanceChange]) -> list[str]:
@@ -58,9 +58,13 @@ def _table(changes: Sequence[InstanceChange]) -> list[str]:
         if change.packages is not None:
             packages = change.packages.short
         cells = [
-            code(change.instance), code(change.team), code(change.environment),
-            text(change.action), packages, text("; ".join(change.waits_on)),
-        ]  # fmt: skip
+            code(change.instance),
+            code(change.team),
+            code(change.environment),
+            text(change.action),
+            packages,
+            text("; ".join(change.waits_on)),
+        ]
         rows.append(f"| {' | '.join(cells)} |")
     if len(changes) > ROWS:
         rows.append(f"| and {len(changes) - ROWS} more | | | | | |")
@@ -69,19 +73,19 @@ def _table(changes: Sequence[InstanceChange]) -> list[str]:
 
 def _problems(preview: Preview) -> list[str]:
     """Return each problem once, with the instances that have it."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    affected: dict[tuple[str, str, str], list[str]] = {}
     for change in preview.changes:
         problem = change.problem
         if problem is not None:
             key = (str(problem.place or ""), problem.reason, problem.message)
-            found.setdefault(key, []).append(change.instance)
-    if not found:
+            affected.setdefault(key, []).append(change.instance)
+    if not affected:
         return []
     parts = ["### Conflicts"]
-    for (place, reason, message), instances in list(found.items())[:ROWS]:
+    for (location, reason, message), instances in list(affected.items())[:ROWS]:
         on = ", ".join(code(name) for name in instances[:20])
         parts.append(
-            f"**{text(reason)}** at {code(place or 'unknown')}, on {on}\n\n{quote(message)}"
+            f"**{text(reason)}** at {code(location or 'unknown')}, on {on}\n\n{quote(message)}"
         )
     return parts
 
@@ -114,13 +118,13 @@ def _lost(preview: Preview) -> list[str]:
 def _advisories(preview: Preview) -> list[str]:
     if preview.advisories:
         return [f"Advisories were not looked up: {text(preview.advisories)}."]
-    found = {
+    advisories = {
         (a.id, a.package, a.version): a for change in preview.changes for a in change.advisories
     }
-    if not found:
+    if not advisories:
         return []
     rows = ["| Advisory | Package | Version | |", "|---|---|---|---|"]
-    for advisory in sorted(found.values(), key=lambda a: (not a.new, a.package, a.id))[:ROWS]:
+    for advisory in sorted(advisories.values(), key=lambda a: (not a.new, a.package, a.id))[:ROWS]:
         link = f"[{text(advisory.id)}]({html.escape(advisory.url).replace(')', '%29')})"
         news = "**new with this change**" if advisory.new else "stays"
         rows.append(f"| {link} | {code(advisory.package)} | {code(advisory.version)} | {news} |")
@@ -163,14 +167,15 @@ def _differences(found: Difference) -> str:
 
 
 def _unknown(preview: Preview) -> list[str]:
-    found: dict[str, list[str]] = {}
+    affected: dict[str, list[str]] = {}
     for change in preview.changes:
         if change.unknown:
-            found.setdefault(change.unknown, []).append(change.instance)
-    if not found:
+            affected.setdefault(change.unknown, []).append(change.instance)
+    if not affected:
         return []
     lines = [
-        f"- {', '.join(code(n) for n in names[:20])}: {text(why)}" for why, names in found.items()
+        f"- {', '.join(code(n) for n in names[:20])}: {text(why)}"
+        for why, names in affected.items()
     ]
     return ["### Not known", "\n".join(lines)]
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from gitsource.tree import Checkout
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.builder.uv import uv_path
@@ -62,7 +62,7 @@ class Resolver:
             self._export,
             cache_dir=cached,
             secrets_dir=settings.secrets_dir,
-            workshop=Sandbox(settings.builder, cached, settings.hidden),
+            executor=Sandbox(settings.builder, cached, settings.hidden),
         )
         self._known: dict[tuple[str, str, str], Resolved] = {}
         self._lock = threading.Lock()
@@ -75,12 +75,12 @@ class Resolver:
         """Return the packages of an environment on a runtime."""
         key = (environment.team, environment.recipe.digest, runtime.key)
         with self._lock:
-            found = self._known.get(key)
-        if found is None:
-            found = self._resolve(environment.team, environment.recipe, runtime)
+            resolved = self._known.get(key)
+        if resolved is None:
+            resolved = self._resolve(environment.team, environment.recipe, runtime)
             with self._lock:
-                self._known[key] = found
-        return found
+                self._known[key] = resolved
+        return resolved
 
     def _resolve(self, team: str, recipe: Recipe, runtime: Runtime) -> Resolved:
         python = interpreter(runtime.python_version)
@@ -91,7 +91,7 @@ class Resolver:
                 f"`uv python install {short}`"
             )
         key = f"plan-{recipe.digest[:8]}-{threading.get_ident()}"
-        job = Job(key, "", team, "", self._scratch / f"{key}.log", threading.Event())
+        job = BuildJob(key, "", team, "", self._scratch / f"{key}.log", threading.Event())
         try:
             lock = self._builder.resolve(job, recipe, replace(runtime, python=python))
         except Stalled as error:
@@ -111,9 +111,9 @@ def with_packages(
     """Return the changes with their packages, resolved in parallel; `tell` is called for each."""
 
     def one(change: InstanceChange) -> InstanceChange:
-        found = resolved(change)
+        updated = resolved(change)
         tell(done=1, words=f"worked out {change.instance}")
-        return found
+        return updated
 
     def resolved(change: InstanceChange) -> InstanceChange:
         if change.action not in RESOLVED:

@@ -29,11 +29,11 @@ class Side:
 
     def packages(self) -> Mapping[str, tuple[Checkout, str]]:
         """Return the files and the path of in-repo packages by their trees."""
-        found: list[SourcePackage] = []
+        packages: list[SourcePackage] = []
         environments: list[Environment] = list(self.definitions.environments.values())
         for environment in environments:
-            found += environment.recipe.packages
-        return {p.tree: (self.files, p.path) for p in found}
+            packages += environment.recipe.packages
+        return {p.tree: (self.files, p.path) for p in packages}
 
 
 def read_sides(path: Path, base: str, scratch: Path) -> tuple[Side, Side]:
@@ -97,6 +97,6 @@ def _git(path: Path, *arguments: str, **environment: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise Misuse(f"git {arguments[0]} took more than {TIMEOUT:.0f} s in {path}") from error
     if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
-        raise Misuse(f"git {arguments[0]} in {path}: {words}")
+        message = done.stderr.decode(errors="replace").strip() or f"exit {done.returncode}"
+        raise Misuse(f"git {arguments[0]} in {path}: {message}")
     return done.stdout.decode()

@@ -47,8 +47,10 @@ class Runtimes:
 
 def of_records(records: Records) -> Runtimes:
     """Return the runtimes in the records."""
-    found = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
-    return Runtimes({r.key: r for r in found.values()}, {name: r.key for name, r in found.items()})
+    runtimes = {i.name: i.runtime for i in records.instances.values() if i.runtime is not None}
+    return Runtimes(
+        {r.key: r for r in runtimes.values()}, {name: r.key for name, r in runtimes.items()}
+    )
 
 
 def read(source: str) -> Runtimes:
@@ -64,7 +66,7 @@ def read(source: str) -> Runtimes:
         text = _read(Path(source))
     try:
         # Newer daemons may send more fields.
-        found = contract.Runtimes.model_validate_json(text, extra="ignore")
+        document = contract.Runtimes.model_validate_json(text, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -73,9 +75,9 @@ def read(source: str) -> Runtimes:
     return Runtimes(
         {
             key: _RUNTIME.validate_python({**one.model_dump(), "python": ""})
-            for key, one in found.runtimes.items()
+            for key, one in document.runtimes.items()
         },
-        found.instances,
+        document.instances,
     )
 
 
@@ -146,15 +148,15 @@ def _refused(shown: str, status: int) -> str:
 
 def _token() -> str:
     """Return the token to send, or "". Raises Misuse, whose message never contains it."""
-    token, place = os.environ.get(TOKEN, "").strip(), TOKEN
+    token, source = os.environ.get(TOKEN, "").strip(), TOKEN
     name = os.environ.get(TOKEN_FILE, "")
     if not token and name:
-        place = f"{TOKEN_FILE} ({name})"
+        source = f"{TOKEN_FILE} ({name})"
         try:
             with Path(name).open("rb") as file:
                 token = file.read(TOKEN_LIMIT).decode(errors="replace").strip()
         except OSError as error:
-            raise Misuse(f"{place}: {error.strerror}") from error
+            raise Misuse(f"{source}: {error.strerror}") from error
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise Misuse(f"what is in {place} is no token: one word without spaces is expected")
+        raise Misuse(f"what is in {source} is no token: one word without spaces is expected")
     return token

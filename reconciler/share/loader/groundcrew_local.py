@@ -58,17 +58,17 @@ def localise(
             missing = [digest for digest in missing if held and not _ready(wanted[digest])]
             if missing:  # otherwise another process has just created it
                 _unpack_all(root, place, {d: packs[d] for d in missing}, set(wanted.values()))
-    found = {}
+    folders = {}
     for digest, link in wanted.items():
         if _ready(link):
-            found[digest] = link
+            folders[digest] = link
             try:
                 os.utime(link, follow_symlinks=False)  # used now: evicted last
             except OSError:
                 pass
-    if note and len(found) + len(beyond) == len(packs):
-        _note(os.path.join(place, note), found, about)
-    return found
+    if note and len(folders) + len(beyond) == len(packs):
+        _note(os.path.join(place, note), folders, about)
+    return folders
 
 
 def _beyond(packs: dict[str, Any]) -> set[str]:
@@ -278,16 +278,16 @@ class _Unpacking:
         """Return one task for each block; they may run at the same time."""
         from functools import partial
 
-        found: list[Callable[[], None]] = []
+        tasks: list[Callable[[], None]] = []
         offset = self.offset
         for block in self.index["blocks"]:
             path, at = block["parts"][0][:2]
             if block.get("apart"):
-                found.append(partial(self._block, block, self.apart[path], at, None))
+                tasks.append(partial(self._block, block, self.apart[path], at, None))
             else:
-                found.append(partial(self._block, block, self.handle, offset, self.head))
+                tasks.append(partial(self._block, block, self.handle, offset, self.head))
                 offset += block["packed"]
-        return found
+        return tasks
 
     def _block(
         self, block: dict[str, Any], handle: int, offset: int, head: memoryview | None

@@ -69,12 +69,12 @@ def _words() -> list:  # type: ignore[type-arg]
 
 def _commanded() -> str:
     """Return the Airflow component that the command line starts, tasks included, or ""."""
-    words = _words()
-    for index, word in enumerate(words):
+    arguments = _words()
+    for index, word in enumerate(arguments):
         name = os.path.basename(word)
-        module = index > 0 and words[index - 1] == "-m" and word == "airflow"
+        module = index > 0 and arguments[index - 1] == "-m" and word == "airflow"
         if name == "airflow" or module or word.endswith("/airflow/__main__.py"):
-            rest = [w for w in words[index + 1 :] if not w.startswith("-")]
+            rest = [w for w in arguments[index + 1 :] if not w.startswith("-")]
             if rest[:2] == ["celery", "worker"]:
                 return "worker"
             return _COMMANDS.get(rest[0], "") if rest else ""
@@ -92,8 +92,8 @@ def _read(path: str) -> dict | None:  # type: ignore[type-arg]  # typing costs a
             data = file.read(_LIMIT + 1)
     except FileNotFoundError:
         return None
-    found = json.loads(data) if len(data) <= _LIMIT else None
-    return found if isinstance(found, dict) else None
+    document = json.loads(data) if len(data) <= _LIMIT else None
+    return document if isinstance(document, dict) else None
 
 
 def _chosen(here: str, abi: str, airflow: str, listing: str) -> str | None:
@@ -127,13 +127,13 @@ def _load(here: str) -> bool:
 
     Return True if it is read from local folders, at least in part.
     """
-    found = _airflow()
-    if found is None:
+    airflow = _airflow()
+    if airflow is None:
         return False
     system = os.uname()
     version = sys.version_info
     abi = "cp%d%d-%s_%s" % (version[0], version[1], system.sysname.lower(), system.machine)
-    build = _chosen(here, abi, *found)
+    build = _chosen(here, abi, *airflow)
     if not build or not build.isalnum():
         os.environ["GROUNDCREW_BUILD"] = "none"
         return False
@@ -163,10 +163,10 @@ def _load(here: str) -> bool:
 def _mark(path: str) -> list:  # type: ignore[type-arg]
     """Return a value that is unique for each file that ever had this name; [] if there is none."""
     try:
-        found = os.stat(path)
+        info = os.stat(path)
     except OSError:
         return []
-    return [found.st_ino, found.st_mtime_ns, found.st_size]
+    return [info.st_ino, info.st_mtime_ns, info.st_size]
 
 
 def _noted(root: str, build: str) -> tuple | None:  # type: ignore[type-arg]
@@ -176,23 +176,23 @@ def _noted(root: str, build: str) -> tuple | None:  # type: ignore[type-arg]
     build.json has changed since.
     """
     note = ".build-" + build
-    place = _place(root, note) if os.environ.get("GROUNDCREW_LOCAL") != "off" else None
-    kept = _read(os.path.join(place, note)) if place is not None else None
-    if place is None or kept is None:
+    folder = _place(root, note) if os.environ.get("GROUNDCREW_LOCAL") != "off" else None
+    kept = _read(os.path.join(folder, note)) if folder is not None else None
+    if folder is None or kept is None:
         return None
     mark = _mark(os.path.join(root, "builds", build, "build.json"))
     if not mark or kept["mark"] != mark or kept["manifest"]["build"] != build:
         return None
-    found = {}
+    folders = {}
     for digest, (name, data) in kept["links"].items():
-        if not os.path.isdir(os.path.join(place, data)):
+        if not os.path.isdir(os.path.join(folder, data)):
             return None  # evicted
-        found[digest] = os.path.join(place, name)
+        folders[digest] = os.path.join(folder, name)
         try:
-            os.utime(found[digest], follow_symlinks=False)  # used now: evicted last
+            os.utime(folders[digest], follow_symlinks=False)  # used now: evicted last
         except OSError:
             pass
-    return kept["manifest"], found
+    return kept["manifest"], folders
 
 
 def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: ignore[type-arg]
@@ -203,19 +203,22 @@ def _local(root: str, build: str, manifest: dict, mark: list) -> dict:  # type: 
     try:
         hot = _read(os.path.join(root, "builds", build, "hot.json"))
         packs = (hot or manifest).get("packs")  # earlier releases named whole packs in build.json
-        place = _place(root) if packs else None
-        if not packs or place is None:
+        folder = _place(root) if packs else None
+        if not packs or folder is None:
             return {}
         lasting = hot and mark and not any(row.get("whole") for row in packs.values())
         import groundcrew_local  # type: ignore[import-not-found]  # beside this file
 
-        found: dict = groundcrew_local.localise(  # type: ignore[type-arg]
-            root, place, packs, ".build-" + build if lasting else "",
+        folders: dict = groundcrew_local.localise(  # type: ignore[type-arg]
+            root,
+            folder,
+            packs,
+            ".build-" + build if lasting else "",
             {"manifest": manifest, "mark": mark},
-        )  # fmt: skip
-        if not found:
-            _said.append("no pack was unpacked into %s: there is no room for it" % place)
-        return found
+        )
+        if not folders:
+            _said.append("no pack was unpacked into %s: there is no room for it" % folder)
+        return folders
     except Exception as error:
         _say("using the share as it is: %s: %s" % (type(error).__name__, error))
         return {}
@@ -259,9 +262,9 @@ def _tops(root: str) -> list:  # type: ignore[type-arg]
     """Folders that may take what this machine keeps of ours, in order; none is on the share."""
     named = os.environ.get("GROUNDCREW_LOCAL", "")
     temp = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - a folder of our own in it, which is checked
-    found = [p for p in named.split(os.pathsep) if p and p != "off"] or [temp]
+    folders = [p for p in named.split(os.pathsep) if p and p != "off"] or [temp]
     share = os.path.join(os.path.realpath(root), "")
-    return [p for p in found if not os.path.join(os.path.realpath(p), "").startswith(share)]
+    return [p for p in folders if not os.path.join(os.path.realpath(p), "").startswith(share)]
 
 
 def _make(folder: str, mode: int) -> None:
@@ -283,9 +286,9 @@ def _make(folder: str, mode: int) -> None:
 
 def _ours(folder: str) -> bool:
     """Return True if nobody else can have put code there."""
-    found = os.lstat(folder)
-    folder_of_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return folder_of_ours and not found.st_mode & 0o022
+    info = os.lstat(folder)
+    folder_of_ours = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+    return folder_of_ours and not info.st_mode & 0o022
 
 
 def _apply(root: str, manifest: dict, local: dict) -> None:  # type: ignore[type-arg]
@@ -343,12 +346,12 @@ def _service() -> str:
     An Airflow component by its command line. A script may hide that: whatever a container or an
     init system starts directly counts too. Tasks do not.
     """
-    words = _words()
+    arguments = _words()
     component = _commanded()
-    if component and not ("tasks" in words or any(w.startswith("airflow.") for w in words)):
+    if component and not ("tasks" in arguments or any(w.startswith("airflow.") for w in arguments)):
         return component
     if os.getpid() == 1 or os.getppid() == 1:
-        return _component() or os.path.basename(words[0] if words else "python")
+        return _component() or os.path.basename(arguments[0] if arguments else "python")
     return ""
 
 

@@ -85,12 +85,14 @@ class AirflowImage:
             "User": "50000",
             "Env": [
                 "PATH=/home/airflow/.local/bin:/usr/python/bin:/usr/local/bin:/usr/bin:/bin",
-                "AIRFLOW_HOME=/opt/airflow", "HOME=/home/airflow", "LANG=C.UTF-8",
+                "AIRFLOW_HOME=/opt/airflow",
+                "HOME=/home/airflow",
+                "LANG=C.UTF-8",
                 "PYTHONUNBUFFERED=1",
             ],
             "WorkingDir": "/opt/airflow",
             "Entrypoint": ["/usr/bin/dumb-init", "--", "/entrypoint"],
-        }  # fmt: skip
+        }
 
     def _install(self, root: Path) -> None:
         base = _interpreter(self.python)
@@ -100,14 +102,35 @@ class AirflowImage:
         wanted = f"apache-airflow[{PROVIDERS}]=={self.airflow}"
         newest = f"{RELEASED[self.airflow]}T23:59:59Z"
         _run(uv_path(), "venv", "--quiet", "--python", str(python), str(venv))
-        _run(uv_path(), "pip", "install", "--quiet", "--python", str(venv / "bin" / "python"),
-             "--only-binary", ":all:", "--link-mode", "copy", "--exclude-newer", newest,
-             wanted)  # fmt: skip
+        _run(
+            uv_path(),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(venv / "bin" / "python"),
+            "--only-binary",
+            ":all:",
+            "--link-mode",
+            "copy",
+            "--exclude-newer",
+            newest,
+            wanted,
+        )
         self._relocate(root, venv)
         (root / "etc/ld.so.conf.d/python.conf").write_text("/usr/python/lib\n")
         _run("chroot", str(root), "/sbin/ldconfig")
-        _run("chroot", str(root), f"/{HOME}/bin/python", "-m", "compileall", "-q", "-j", "2",
-             f"/{HOME}/lib")  # fmt: skip
+        _run(
+            "chroot",
+            str(root),
+            f"/{HOME}/bin/python",
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "2",
+            f"/{HOME}/lib",
+        )
         _run("chown", "-R", "50000:0", str(root / "home/airflow"), str(root / "opt/airflow"))
 
     def _relocate(self, root: Path, venv: Path) -> None:

@@ -68,23 +68,31 @@ class AirflowRelease:
 
     def preparation(self) -> list[Json]:
         """Return accounts, configuration, and the Job that sets the database up."""
-        command = f"airflow db migrate && airflow users create -r Admin -u {ADMIN} -p {ADMIN} " \
-                "-e admin@example.com -f admin -l user"  # fmt: skip
+        command = (
+            f"airflow db migrate && airflow users create -r Admin -u {ADMIN} -p {ADMIN} "
+            "-e admin@example.com -f admin -l user"
+        )
         container = self._container(Component("Job", MIGRATION), command)
         config = [m for m in container["volumeMounts"] if m["name"] != "logs"]
         pod = {
             "restartPolicy": "OnFailure",
             "serviceAccountName": f"{self.name}-migrate-database-job",
             "securityContext": {"runAsUser": USER, "fsGroup": 0},
-            "containers": [{**container, "volumeMounts": config, "env": [
-                {"name": "PYTHONUNBUFFERED", "value": "1"}, *container["env"]]}],
+            "containers": [
+                {
+                    **container,
+                    "volumeMounts": config,
+                    "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}, *container["env"]],
+                }
+            ],
             "volumes": self._volumes(),
-        }  # fmt: skip
+        }
         job: Json = {
-            "apiVersion": "batch/v1", "kind": "Job",
+            "apiVersion": "batch/v1",
+            "kind": "Job",
             "metadata": {"name": f"{self.name}-{MIGRATION}", "labels": self._labels(MIGRATION)},
             "spec": {"template": {"metadata": {"labels": self._labels(MIGRATION)}, "spec": pod}},
-        }  # fmt: skip
+        }
         settings = [*secrets(self.name, self.database), self._config()]
         return [*accounts(self.name, self.namespace), *settings, job]
 
@@ -92,17 +100,21 @@ class AirflowRelease:
         """Return the Service, and the components that run all the time."""
         probe = {
             "httpGet": {"path": "/api/v2/monitor/health", "port": 8080},
-            "periodSeconds": 5, "timeoutSeconds": 20, "failureThreshold": 60,
-        }  # fmt: skip
+            "periodSeconds": 5,
+            "timeoutSeconds": 20,
+            "failureThreshold": 60,
+        }
         server = self._controller(SERVER, readinessProbe=probe)
         service: Json = {
-            "apiVersion": "v1", "kind": "Service",
+            "apiVersion": "v1",
+            "kind": "Service",
             "metadata": {"name": f"{self.name}-api-server", "labels": self._labels("api-server")},
             "spec": {
-                "clusterIP": self.address, "selector": self._labels("api-server"),
+                "clusterIP": self.address,
+                "selector": self._labels("api-server"),
                 "ports": [{"name": "api-server", "port": 8080}],
             },
-        }  # fmt: skip
+        }
         return [service, server, *map(self._controller, OTHERS)]
 
     def pod_template(self) -> Json:
@@ -110,10 +122,12 @@ class AirflowRelease:
         container = self._container(Component("Pod", "worker", has_dags=True), "")
         mode = {"name": "AIRFLOW__CORE__EXECUTOR", "value": KUBERNETES}
         return {
-            "apiVersion": "v1", "kind": "Pod",
+            "apiVersion": "v1",
+            "kind": "Pod",
             "metadata": {"name": "placeholder-name", "labels": self._labels("worker")},
             "spec": {
-                "restartPolicy": "Never", "serviceAccountName": f"{self.name}-worker",
+                "restartPolicy": "Never",
+                "serviceAccountName": f"{self.name}-worker",
                 "securityContext": {"runAsUser": USER, "fsGroup": 0},
                 "terminationGracePeriodSeconds": 600,
                 "containers": [
@@ -121,7 +135,7 @@ class AirflowRelease:
                 ],
                 "volumes": self._volumes(),
             },
-        }  # fmt: skip
+        }
 
     def _labels(self, component: str) -> dict[str, str]:
         return {"tier": "airflow", "component": component, "release": self.name}
@@ -138,46 +152,62 @@ class AirflowRelease:
             "volumes": self._volumes(),
         }
         spec: Json = {
-            "replicas": 1, "selector": {"matchLabels": labels},
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": pod},
-        }  # fmt: skip
+        }
         if component.kind == "StatefulSet":
             spec["serviceName"] = name
         chart = {"chart": "airflow-1.22.0", "heritage": "Helm"}
         return {
-            "apiVersion": "apps/v1", "kind": component.kind, "spec": spec,
+            "apiVersion": "apps/v1",
+            "kind": component.kind,
+            "spec": spec,
             "metadata": {"name": name, "labels": {**labels, **own, **chart}},
-        }  # fmt: skip
+        }
 
     def _container(self, component: Component, words: str) -> Json:
         loader = f"{self.share}/instances/{self.instance}/loader"
         variables = environment(self.name, signs=component.signs)
         return {
-            "name": component.name, "image": self.image, "imagePullPolicy": "IfNotPresent",
+            "name": component.name,
+            "image": self.image,
+            "imagePullPolicy": "IfNotPresent",
             "args": ["bash", "-c", words],
             "env": [*variables, {"name": "PYTHONPATH", "value": loader}],
             "securityContext": {
-                "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
             },
             "volumeMounts": self._mounts(component),
-        }  # fmt: skip
+        }
 
     def _mounts(self, component: Component) -> list[Json]:
         template = {
-            "name": "config", "mountPath": f"{HOME}/pod_templates/pod_template_file.yaml",
-            "subPath": "pod_template_file.yaml", "readOnly": True,
-        }  # fmt: skip
+            "name": "config",
+            "mountPath": f"{HOME}/pod_templates/pod_template_file.yaml",
+            "subPath": "pod_template_file.yaml",
+            "readOnly": True,
+        }
         dags = {"name": "dags", "mountPath": f"{HOME}/dags"}
         return [
-            {"name": "config", "mountPath": f"{HOME}/airflow.cfg", "subPath": "airflow.cfg",
-             "readOnly": True},
-            {"name": "config", "mountPath": f"{HOME}/config/airflow_local_settings.py",
-             "subPath": "airflow_local_settings.py", "readOnly": True},
+            {
+                "name": "config",
+                "mountPath": f"{HOME}/airflow.cfg",
+                "subPath": "airflow.cfg",
+                "readOnly": True,
+            },
+            {
+                "name": "config",
+                "mountPath": f"{HOME}/config/airflow_local_settings.py",
+                "subPath": "airflow_local_settings.py",
+                "readOnly": True,
+            },
             {"name": "logs", "mountPath": f"{HOME}/logs"},
             *([template] if component.places else []),
             *([dags] if component.has_dags else []),
             {"name": "groundcrew", "mountPath": str(self.share), "readOnly": True},
-        ]  # fmt: skip
+        ]
 
     def _volumes(self) -> list[Json]:
         share = {"claimName": "groundcrew-share", "readOnly": True}
@@ -194,9 +224,12 @@ class AirflowRelease:
             address=self.address, namespace=self.namespace, repository=repository, tag=tag
         )
         return {
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{self.name}-config"},
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": f"{self.name}-config"},
             "data": {
-                "airflow.cfg": config, "airflow_local_settings.py": "",
+                "airflow.cfg": config,
+                "airflow_local_settings.py": "",
                 "pod_template_file.yaml": yaml.safe_dump(self.pod_template()),
             },
-        }  # fmt: skip
+        }

@@ -43,19 +43,33 @@ GROUP = "rbac.authorization.k8s.io"
 
 def accounts(release: str, namespace: str) -> list[Json]:
     """Return service accounts, and the roles that start pods of tasks and read their logs."""
-    names = ("api-server", "scheduler", "dag-processor", "triggerer", "worker",
-             "migrate-database-job")  # fmt: skip
+    names = (
+        "api-server",
+        "scheduler",
+        "dag-processor",
+        "triggerer",
+        "worker",
+        "migrate-database-job",
+    )
     launcher = {
         "pods": ["create", "list", "get", "patch", "watch", "delete"],
-        "pods/log": ["get"], "pods/exec": ["create", "get"], "events": ["list", "watch"],
-    }  # fmt: skip
+        "pods/log": ["get"],
+        "pods/exec": ["create", "get"],
+        "events": ["list", "watch"],
+    }
     reader = {"pods": ["list", "get", "watch"], "pods/log": ["get", "list"]}
     return [
-        *({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": f"{release}-{name}"}}
-          for name in names),
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": {"name": f"{release}-{name}"},
+            }
+            for name in names
+        ),
         *_role(release, namespace, "pod-launcher", launcher, ("scheduler", "worker", "triggerer")),
         *_role(release, namespace, "pod-log-reader", reader, ("api-server",)),
-    ]  # fmt: skip
+    ]
 
 
 def secrets(release: str, database: str) -> list[Json]:
@@ -65,9 +79,14 @@ def secrets(release: str, database: str) -> list[Json]:
         "metadata": {"connection": f"postgresql+psycopg2://{database}"},
     }
     return [
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{release}-{name}"},
-         "stringData": value} for name, value in values.items()
-    ]  # fmt: skip
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": f"{release}-{name}"},
+            "stringData": value,
+        }
+        for name, value in values.items()
+    ]
 
 
 def environment(release: str, *, signs: bool) -> list[Json]:
@@ -80,13 +99,17 @@ def environment(release: str, *, signs: bool) -> list[Json]:
     return [
         {"name": "AIRFLOW_HOME", "value": HOME},
         {"name": "AIRFLOW__CORE__FERNET_KEY", "valueFrom": secret("fernet-key", "fernet-key")},
-        {"name": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-         "valueFrom": secret("metadata", "connection")},
+        {
+            "name": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+            "valueFrom": secret("metadata", "connection"),
+        },
         {"name": "AIRFLOW_CONN_AIRFLOW_DB", "valueFrom": secret("metadata", "connection")},
-        {"name": "AIRFLOW__API__SECRET_KEY",
-         "valueFrom": secret("api-secret-key", "api-secret-key")},
+        {
+            "name": "AIRFLOW__API__SECRET_KEY",
+            "valueFrom": secret("api-secret-key", "api-secret-key"),
+        },
         *([jwt] if signs else []),
-    ]  # fmt: skip
+    ]
 
 
 def _role(
@@ -99,12 +122,23 @@ def _role(
     """Return a role, and its binding to the accounts of components."""
     role = f"{release}-{name}-role"
     return [
-        {"apiVersion": f"{GROUP}/v1", "kind": "Role", "metadata": {"name": role},
-         "rules": [{"apiGroups": [""], "resources": [kind], "verbs": verbs}
-                   for kind, verbs in rules.items()]},
-        {"apiVersion": f"{GROUP}/v1", "kind": "RoleBinding",
-         "metadata": {"name": f"{role}binding"},
-         "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": role},
-         "subjects": [{"kind": "ServiceAccount", "name": f"{release}-{component}",
-                       "namespace": namespace} for component in components]},
-    ]  # fmt: skip
+        {
+            "apiVersion": f"{GROUP}/v1",
+            "kind": "Role",
+            "metadata": {"name": role},
+            "rules": [
+                {"apiGroups": [""], "resources": [kind], "verbs": verbs}
+                for kind, verbs in rules.items()
+            ],
+        },
+        {
+            "apiVersion": f"{GROUP}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": f"{role}binding"},
+            "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": role},
+            "subjects": [
+                {"kind": "ServiceAccount", "name": f"{release}-{component}", "namespace": namespace}
+                for component in components
+            ],
+        },
+    ]

@@ -16,10 +16,19 @@ from tests.harness.node.programs import end
 def git_server(folder: Path, address: str, port: int = 9418) -> Iterator[str]:
     """Serve every repository below a folder, whoever owns it; yield the URL of the folder."""
     process = subprocess.Popen(
-        ["git", "daemon", "--export-all", "--reuseaddr", f"--listen={address}", f"--port={port}",
-         f"--base-path={folder}", str(folder)],
-        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            "git",
+            "daemon",
+            "--export-all",
+            "--reuseaddr",
+            f"--listen={address}",
+            f"--port={port}",
+            f"--base-path={folder}",
+            str(folder),
+        ],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
     def answers() -> bool:
         assert process.poll() is None, "git daemon has ended"

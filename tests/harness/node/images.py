@@ -28,10 +28,21 @@ def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) ->
     """Write an image with one layer, the folder `root`; return the archive."""
     layer = archive.with_suffix(".layer")
     subprocess.run(
-        ["tar", "-C", str(root), "--numeric-owner", "--exclude=./proc/*", "--exclude=./sys/*",
-         "--exclude=./dev/*", "-cf", str(layer), "."],
-        check=True, timeout=600,
-    )  # fmt: skip
+        [
+            "tar",
+            "-C",
+            str(root),
+            "--numeric-owner",
+            "--exclude=./proc/*",
+            "--exclude=./sys/*",
+            "--exclude=./dev/*",
+            "-cf",
+            str(layer),
+            ".",
+        ],
+        check=True,
+        timeout=600,
+    )
     with layer.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     document = {
@@ -53,19 +64,20 @@ def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) ->
 
 def debian() -> Path:
     """Return a small Debian; make it first if there is none."""
-    found = cache() / "debian"
-    if not found.exists():
+    rootfs = cache() / "debian"
+    if not rootfs.exists():
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             root = Path(folder) / "debian"
             subprocess.run(
-                ["debootstrap", "--variant=minbase",
-                 f"--include={DEBIAN}", "bookworm", str(root)],
-                check=True, capture_output=True, timeout=900,
-            )  # fmt: skip
+                ["debootstrap", "--variant=minbase", f"--include={DEBIAN}", "bookworm", str(root)],
+                check=True,
+                capture_output=True,
+                timeout=900,
+            )
             shutil.rmtree(root / "var/cache/apt")
             shutil.rmtree(root / "var/lib/apt/lists")
-            root.rename(found)
-    return found
+            root.rename(rootfs)
+    return rootfs
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -97,7 +97,8 @@ class Installation:
             "config": {
                 "log_format": "text",
                 "git": {
-                    "url": f"{git}/{self.site.repo.name}", "allow_schemes": ["git"],
+                    "url": f"{git}/{self.site.repo.name}",
+                    "allow_schemes": ["git"],
                     "poll_interval": 1.0,
                 },
                 "activation": {"watch": self.site.watch, "retry_first": 1.0},
@@ -108,10 +109,12 @@ class Installation:
             "share": {"path": str(self.site.share), "existing": True},
             "state": {"existingClaim": "state"},
             "secrets": {"teams": {TEAM: {"airflow": "red-airflow"}}},
-        }  # fmt: skip
+        }
 
     def _secret(self) -> Json:
         return {
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "red-airflow"},
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "red-airflow"},
             "stringData": {"username": ADMIN, "password": ADMIN},
-        }  # fmt: skip
+        }

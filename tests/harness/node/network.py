@@ -21,8 +21,18 @@ class Network:
         self._remove()
         _ip("netns", "add", NAMESPACE)
         try:
-            _ip("link", "add", HOST_LINK, "type", "veth", "peer", "name", NODE_LINK,
-                "netns", NAMESPACE)  # fmt: skip
+            _ip(
+                "link",
+                "add",
+                HOST_LINK,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                NODE_LINK,
+                "netns",
+                NAMESPACE,
+            )
             _ip("addr", "add", f"{HOST}/24", "dev", HOST_LINK)
             _ip("link", "set", HOST_LINK, "up")
             _ip("-n", NAMESPACE, "link", "set", "lo", "up")
@@ -33,17 +43,20 @@ class Network:
                 _ip("route", "add", there, "via", NODE)
             subprocess.run(
                 [*self.inside, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"],
-                check=True, timeout=20,
-            )  # fmt: skip
+                check=True,
+                timeout=20,
+            )
         except BaseException:
             self._remove()
             raise
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._remove()
 
     @property

@@ -38,22 +38,40 @@ class Node(Administration):
             stack.enter_context(self.plane)
             stack.callback(self._clean)
             stack.enter_context(self.runtime)
-            self._start(stack, "kubelet", [f"--config={self._kubelet_config()}",
-                f"--kubeconfig={self.root}/plane/lab-kubelet.kubeconfig",
-                f"--root-dir={self.root}/kubelet", f"--hostname-override={NAME}",
-                f"--node-ip={NODE}", f"--cert-dir={self.root}/kubelet-pki"])  # fmt: skip
-            self._start(stack, "kube-proxy", [
-                f"--kubeconfig={self.root}/plane/lab-kubelet.kubeconfig",
-                "--proxy-mode=iptables", f"--cluster-cidr={PODS}", f"--hostname-override={NAME}",
-                "--conntrack-max-per-core=0", "--bind-address=0.0.0.0"])  # fmt: skip
+            self._start(
+                stack,
+                "kubelet",
+                [
+                    f"--config={self._kubelet_config()}",
+                    f"--kubeconfig={self.root}/plane/lab-kubelet.kubeconfig",
+                    f"--root-dir={self.root}/kubelet",
+                    f"--hostname-override={NAME}",
+                    f"--node-ip={NODE}",
+                    f"--cert-dir={self.root}/kubelet-pki",
+                ],
+            )
+            self._start(
+                stack,
+                "kube-proxy",
+                [
+                    f"--kubeconfig={self.root}/plane/lab-kubelet.kubeconfig",
+                    "--proxy-mode=iptables",
+                    f"--cluster-cidr={PODS}",
+                    f"--hostname-override={NAME}",
+                    "--conntrack-max-per-core=0",
+                    "--bind-address=0.0.0.0",
+                ],
+            )
             wait_for(self._ready, 90, f"the node to be ready; see {self.root}/kubelet.log")
             self._stack = stack.pop_all()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._stack.close()
 
     def _is_rolled_out(self, workload: Json) -> bool:
@@ -71,11 +89,19 @@ class Node(Administration):
     def _start(self, stack: ExitStack, name: str, words: list[str]) -> None:
         with (self.root / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [*self.network.inside, "setpriv", "--pdeathsig", "KILL",
-                 str(self._programs.folder / name), *words],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [
+                    *self.network.inside,
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    str(self._programs.folder / name),
+                    *words,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.root)},
-            )  # fmt: skip
+            )
         stack.callback(end, process)
 
     def _clean(self) -> None:
@@ -83,26 +109,42 @@ class Node(Administration):
         shutil.rmtree(self.root / "kubelet", ignore_errors=True)
 
     def _ready(self) -> bool:
-        found = self.api.get("nodes", "", NAME)
-        conditions = (found or {}).get("status", {}).get("conditions", [])
+        node = self.api.get("nodes", "", NAME)
+        conditions = (node or {}).get("status", {}).get("conditions", [])
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
     def _kubelet_config(self) -> Path:
         path = self.root / "kubelet.yaml"
         (self.root / "resolv.conf").write_text(f"nameserver {HOST}\n")
-        path.write_text(yaml.safe_dump({
-            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "failCgroupV1": False, "failSwapOn": False, "cgroupDriver": "cgroupfs",
-            "enforceNodeAllocatable": [], "address": NODE, "port": 10250, "healthzPort": 0,
-            "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False},
-                               "x509": {"clientCAFile": str(self.plane.certificate)}},
-            "authorization": {"mode": "AlwaysAllow"},
-            "containerRuntimeEndpoint": f"unix://{SOCKET}",
-            "resolvConf": str(self.root / "resolv.conf"),
-            "volumePluginDir": str(self.root / "volumeplugins"),
-            "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
-            "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
-            "podLogsDir": str(self.root / "logs"), "maxPods": 60,
-            "syncFrequency": "10s", "nodeStatusUpdateFrequency": "4s",
-        }))  # fmt: skip
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                    "kind": "KubeletConfiguration",
+                    "failCgroupV1": False,
+                    "failSwapOn": False,
+                    "cgroupDriver": "cgroupfs",
+                    "enforceNodeAllocatable": [],
+                    "address": NODE,
+                    "port": 10250,
+                    "healthzPort": 0,
+                    "authentication": {
+                        "anonymous": {"enabled": False},
+                        "webhook": {"enabled": False},
+                        "x509": {"clientCAFile": str(self.plane.certificate)},
+                    },
+                    "authorization": {"mode": "AlwaysAllow"},
+                    "containerRuntimeEndpoint": f"unix://{SOCKET}",
+                    "resolvConf": str(self.root / "resolv.conf"),
+                    "volumePluginDir": str(self.root / "volumeplugins"),
+                    "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
+                    "imageGCHighThresholdPercent": 100,
+                    "imageGCLowThresholdPercent": 99,
+                    "podLogsDir": str(self.root / "logs"),
+                    "maxPods": 60,
+                    "syncFrequency": "10s",
+                    "nodeStatusUpdateFrequency": "4s",
+                }
+            )
+        )
         return path

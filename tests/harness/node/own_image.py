@@ -38,10 +38,21 @@ def _archive(tag: str) -> Path:
             old.unlink()
         part = archive.with_suffix(".part")
         done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts/image"), "--base", "debootstrap",
-             "--tag", f"{REPOSITORY}:{tag}", "--save", str(part)],
-            capture_output=True, text=True, timeout=1800, check=False,
-        )  # fmt: skip
+            [
+                sys.executable,
+                str(ROOT / "scripts/image"),
+                "--base",
+                "debootstrap",
+                "--tag",
+                f"{REPOSITORY}:{tag}",
+                "--save",
+                str(part),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
         part.rename(archive)
     return archive
@@ -51,8 +62,11 @@ def _tag() -> str:
     """Return a digest of everything that the image is made of, by git."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *SOURCES],
-        cwd=ROOT, check=True, capture_output=True, timeout=60,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    ).stdout
     digest = hashlib.sha256()
     for name in sorted(filter(None, listed.split(b"\0"))):
         path = ROOT / name.decode()

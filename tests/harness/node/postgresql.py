@@ -30,8 +30,16 @@ def postgresql(address: str, port: int, clients: Sequence[str]) -> Iterator[str]
         subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=folder)
 
     try:
-        run("initdb", "-D", str(data), "-U", "airflow", "--auth=scram-sha-256",
-            f"--pwfile={secret}", "--no-sync")  # fmt: skip
+        run(
+            "initdb",
+            "-D",
+            str(data),
+            "-U",
+            "airflow",
+            "--auth=scram-sha-256",
+            f"--pwfile={secret}",
+            "--no-sync",
+        )
         with (data / "pg_hba.conf").open("a") as file:
             file.writelines(f"host all all {network} scram-sha-256\n" for network in clients)
         options = f"-h {address} -p {port} -k {folder} -c fsync=off -c max_connections=200"
@@ -39,9 +47,21 @@ def postgresql(address: str, port: int, clients: Sequence[str]) -> Iterator[str]
         try:
             environment = {**os.environ, "PGPASSWORD": PASSWORD}
             subprocess.run(
-                [str(programs[-1] / "createdb"), "-h", address, "-p", str(port), "-U", "airflow",
-                 "airflow"], check=True, capture_output=True, timeout=30, env=environment,
-            )  # fmt: skip
+                [
+                    str(programs[-1] / "createdb"),
+                    "-h",
+                    address,
+                    "-p",
+                    str(port),
+                    "-U",
+                    "airflow",
+                    "airflow",
+                ],
+                check=True,
+                capture_output=True,
+                timeout=30,
+                env=environment,
+            )
             yield f"airflow:{PASSWORD}@{address}:{port}/airflow"
         finally:
             run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")

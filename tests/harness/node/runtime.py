@@ -64,22 +64,34 @@ class Runtime:
         self._configure()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*self._network.inside, "setpriv", "--pdeathsig", "KILL",
-                 str(self._programs.folder / "containerd"), "-c", str(RUN / "config.toml")],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [
+                    *self._network.inside,
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    str(self._programs.folder / "containerd"),
+                    "-c",
+                    str(RUN / "config.toml"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 env={"PATH": f"{self._programs.folder}:/usr/sbin:/usr/bin:/sbin:/bin"},
-            )  # fmt: skip
+            )
         wait_for(self._answers, 60, f"containerd; see {self.log}")
         self._clear()
         if PAUSE not in self.images():
-            self.load(write_image(cache() / "pause.tar", PAUSE, self._pause(), {
-                "Entrypoint": ["/pause"]}))  # fmt: skip
+            self.load(
+                write_image(cache() / "pause.tar", PAUSE, self._pause(), {"Entrypoint": ["/pause"]})
+            )
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             self._clear()
         finally:
@@ -118,8 +130,11 @@ class Runtime:
         """Run containerd's own client."""
         done = subprocess.run(
             [str(self._programs.folder / "ctr"), "-a", str(SOCKET), "-n", "k8s.io", *words],
-            capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
         assert done.returncode == 0, f"ctr {words}: {done.stderr[-2000:]}"
         return done.stdout
 
@@ -154,33 +169,42 @@ class Runtime:
         return folder
 
     def _configure(self) -> None:
-        (RUN / "config.toml").write_text(CONFIG.format(
-            root=self._root, run=RUN, socket=SOCKET, pause=PAUSE, cni=self._programs.cni,
-            runc=shutil.which("runc", path="/usr/sbin:/usr/bin:/usr/local/bin"),
-        ))  # fmt: skip
+        (RUN / "config.toml").write_text(
+            CONFIG.format(
+                root=self._root,
+                run=RUN,
+                socket=SOCKET,
+                pause=PAUSE,
+                cni=self._programs.cni,
+                runc=shutil.which("runc", path="/usr/sbin:/usr/bin:/usr/local/bin"),
+            )
+        )
         (RUN / "cni" / "10-pods.conflist").write_text(json.dumps(_pod_network()))
 
 
 def _pod_network() -> dict[str, Any]:
     ipam = {
-        "type": "host-local", "ranges": [[{"subnet": PODS}]], "dataDir": str(RUN / "addresses"),
+        "type": "host-local",
+        "ranges": [[{"subnet": PODS}]],
+        "dataDir": str(RUN / "addresses"),
         "routes": [{"dst": "0.0.0.0/0"}],
-    }  # fmt: skip
+    }
     return {
-        "cniVersion": "1.0.0", "name": "pods",
+        "cniVersion": "1.0.0",
+        "name": "pods",
         "plugins": [{"type": "ptp", "ipMasq": False, "ipam": ipam}],
-    }  # fmt: skip
+    }
 
 
 def _shims() -> list[int]:
     """Return the processes between this node's containerd and its containers."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"containerd-shim" in words[0] and str(SOCKET).encode() in words:
-                found.append(int(path.parent.name))
-    return found
+            arguments = path.read_bytes().split(b"\0")
+            if b"containerd-shim" in arguments[0] and str(SOCKET).encode() in arguments:
+                pids.append(int(path.parent.name))
+    return pids
 
 
 def unmount_below(folder: Path) -> None:

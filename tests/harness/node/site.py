@@ -90,8 +90,11 @@ class NodeSite:
             database = stack.enter_context(postgresql(HOST, DATABASE_PORT, clients))
             self.airflow = self.node.namespace("airflow", BASELINE)
             self.builds = self.node.namespace("builds", RESTRICTED)
-            claims = {"groundcrew-share": self.share, "airflow-dags": self.dags,
-                      "airflow-logs": self.logs}  # fmt: skip
+            claims = {
+                "groundcrew-share": self.share,
+                "airflow-dags": self.dags,
+                "airflow-logs": self.logs,
+            }
             for name, folder in claims.items():
                 self.node.claim(self.airflow, name, folder)
             self.node.claim(self.builds, "groundcrew-share", self.share)
@@ -128,8 +131,9 @@ class NodeSite:
         self.node.api.raw("DELETE", jobs, {"propagationPolicy": "Background"})
         wait_for(
             lambda: self.node.api.get("jobs", self.airflow, MIGRATION) is None,
-            GIVE_UP, "the end of the last migration's Job",
-        )  # fmt: skip
+            GIVE_UP,
+            "the end of the last migration's Job",
+        )
         self._install()
 
     def _migrated(self) -> bool:
@@ -208,11 +212,17 @@ class NodeSite:
         secret.mkdir(parents=True)
         (secret / "username").write_text(ADMIN)
         (secret / "password").write_text(ADMIN)
-        self._write(f"instances/{INSTANCE}.yaml", "Instance", INSTANCE, {
-            "team": TEAM, "kubernetes": {"namespace": self.airflow, "release": "airflow"},
-            "api": {"url": f"http://{SERVICE}:8080", "credentials": "airflow"},
-            "maintenance": {"probe": {"timeout": "10m"}},
-        })  # fmt: skip
+        self._write(
+            f"instances/{INSTANCE}.yaml",
+            "Instance",
+            INSTANCE,
+            {
+                "team": TEAM,
+                "kubernetes": {"namespace": self.airflow, "release": "airflow"},
+                "api": {"url": f"http://{SERVICE}:8080", "credentials": "airflow"},
+                "maintenance": {"probe": {"timeout": "10m"}},
+            },
+        )
 
     def next_version(self) -> str:
         """Return a version of `acme` that nothing has asked for yet."""
@@ -232,17 +242,26 @@ class NodeSite:
             "acme/late.py": f"version = {version!r}\n",
         }
         write_package(folder, "acme", version, modules)
-        self._write(f"teams/{TEAM}/{TEAM}.yaml", "Environment", TEAM, {
-            "requirements": ["acme @ ./packages/acme"], "rollout": [{"instances": [INSTANCE]}],
-        })  # fmt: skip
+        self._write(
+            f"teams/{TEAM}/{TEAM}.yaml",
+            "Environment",
+            TEAM,
+            {
+                "requirements": ["acme @ ./packages/acme"],
+                "rollout": [{"instances": [INSTANCE]}],
+            },
+        )
         self._git("add", "-A")
         self._git(*IDENTITY, "commit", "-q", "-m", f"acme {version}")
         return self._git("rev-parse", "HEAD").strip()
 
     def _write(self, path: str, kind: str, name: str, spec: Json) -> None:
         document = {
-            "apiVersion": "groundcrew/v1", "kind": kind, "metadata": {"name": name}, "spec": spec
-        }  # fmt: skip
+            "apiVersion": "groundcrew/v1",
+            "kind": kind,
+            "metadata": {"name": name},
+            "spec": spec,
+        }
         (self.repo / path).parent.mkdir(parents=True, exist_ok=True)
         (self.repo / path).write_text(yaml.safe_dump(document))
 
@@ -260,9 +279,11 @@ class NodeSite:
         log, config = self.root / "groundcrew.log", self._configure(jobs)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "reconciler.cli", "run"], stdout=output, stderr=output,
+                [sys.executable, "-m", "reconciler.cli", "run"],
+                stdout=output,
+                stderr=output,
                 env=_environment(config, POD_IP=HOST),
-            )  # fmt: skip
+            )
         try:
             yield process
         except BaseException:
@@ -277,24 +298,31 @@ class NodeSite:
         path = self.root / "groundcrew.toml"
         kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=self._token)
         settings: dict[str, Any] = {
-            "state_dir": str(self.root / "state"), "share": str(self.share),
+            "state_dir": str(self.root / "state"),
+            "share": str(self.share),
             "secrets_dir": str(self.root / "secrets"),
-            "git": {"url": str(self.repo), "poll_interval": 1.0}, "http": {"enabled": False},
+            "git": {"url": str(self.repo), "poll_interval": 1.0},
+            "http": {"enabled": False},
             "activation": {"watch": self.watch, "retry_first": 1.0},
             "kubernetes": {
-                "kubeconfig": str(kubeconfig), "clusters": {"lab": {}},
+                "kubeconfig": str(kubeconfig),
+                "clusters": {"lab": {}},
                 "jobs": {"namespace": self.builds, "index_port": 0, "cpu": "1", **jobs},
             },
-        }  # fmt: skip
+        }
         path.write_text(tomli_w.dumps(settings))
         return path
 
     def groundcrew(self, *command: str) -> None:
         """Run a command of `groundcrew` with the daemon's settings."""
         done = subprocess.run(
-            [sys.executable, "-m", "reconciler.cli", *command], capture_output=True, text=True,
-            timeout=300, check=False, env=_environment(self.root / "groundcrew.toml"),
-        )  # fmt: skip
+            [sys.executable, "-m", "reconciler.cli", *command],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env=_environment(self.root / "groundcrew.toml"),
+        )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     def record(self) -> InstanceRecord | None:
@@ -361,8 +389,10 @@ class NodeSite:
             lines += [str(e) for e in self._store.events(limit=30, newest_first=True)]
         for space in (self.airflow, self.builds):
             for pod in self.node.pods(space):
-                lines.append(f"{pod['metadata']['name']} {pod['status'].get('phase')} "
-                             f"{pod['status'].get('containerStatuses')}")  # fmt: skip
+                lines.append(
+                    f"{pod['metadata']['name']} {pod['status'].get('phase')} "
+                    f"{pod['status'].get('containerStatuses')}"
+                )
         return "\n".join(lines) + "\n"
 
 

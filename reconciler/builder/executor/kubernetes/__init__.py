@@ -1,1 +1,1 @@
-"""Builds in Jobs: a workshop whose commands run in a pod with the instance's own image."""
+"""Builds in Jobs: a executor whose commands run in a pod with the instance's own image."""

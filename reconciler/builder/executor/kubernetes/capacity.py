@@ -11,14 +11,14 @@ CHECK_INTERVAL = 0.5  # seconds between two checks whether the waiting request w
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JobPermit:
     """Owner of a Job or of a request for one: a build or inspection (`key`) and its team."""
 
     key: str
     team: str
 
 
-class Places:
+class JobLimit:
     """Slots for at most `limit` Jobs at once; used by many threads.
 
     The team with the fewest Jobs is next, and within a team the earliest request. No request holds
@@ -27,12 +27,12 @@ class Places:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: Counter[Place] = Counter()
-        self._waiting: dict[int, Place] = {}  # in order of arrival
+        self._held: Counter[JobPermit] = Counter()
+        self._waiting: dict[int, JobPermit] = {}  # in order of arrival
         self._numbers = 0
         self._changed = threading.Condition()
 
-    def take(self, place: Place, check: Callable[[], None]) -> None:
+    def take(self, place: JobPermit, check: Callable[[], None]) -> None:
         """Wait for a slot; `check` is called meanwhile and may raise."""
         with self._changed:
             self._numbers += 1
@@ -47,7 +47,7 @@ class Places:
                 del self._waiting[number]
                 self._changed.notify_all()
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: JobPermit) -> None:
         """Release a slot obtained by `take`."""
         with self._changed:
             self._held -= Counter({place: 1})
@@ -58,6 +58,6 @@ class Places:
         if self._held.total() >= self._limit or not self._waiting:
             return None
         teams: Counter[str] = Counter()
-        for place, count in self._held.items():
-            teams[place.team] += count
+        for owner, count in self._held.items():
+            teams[owner.team] += count
         return min(self._waiting, key=lambda n: (teams[self._waiting[n].team], n))

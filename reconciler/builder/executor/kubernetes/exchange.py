@@ -42,10 +42,14 @@ class Command:
     def document(self, number: int) -> dict[str, Any]:
         """Return the command in the form that the worker reads."""
         return {
-            "number": number, "command": list(self.words), "folder": str(self.folder),
-            "environment": dict(self.environment), "timeout": self.timeout, "quiet": self.quiet,
+            "number": number,
+            "command": list(self.words),
+            "folder": str(self.folder),
+            "environment": dict(self.environment),
+            "timeout": self.timeout,
+            "quiet": self.quiet,
             "results": [str(path) for path in self.results],
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Workshop in Jobs: a pod with the instance's image takes the role of the local sandbox.
+"""Executor in Jobs: a pod with the instance's image takes the role of the local sandbox.
 
 A build has two sessions: one for commands that run the team's own code, and one for harmless
 commands, whose results other teams may use too. Only one of them has a Job at a time, so that a
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.kubernetes.capacity import Place, Places
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.kubernetes.capacity import JobLimit, JobPermit
 from reconciler.builder.executor.kubernetes.exchange import Command
 from reconciler.builder.executor.kubernetes.gateway import Gateway
 from reconciler.builder.executor.kubernetes.manifest import (
@@ -62,7 +62,7 @@ class Sessions:
     _open: dict[Key, Session] = field(default_factory=dict)
     _apart: set[str] = field(default_factory=set)  # names of Jobs outside the sessions
     _slots: dict[str, JobSlot] = field(default_factory=dict)
-    _places: dict[str | None, Places] = field(default_factory=dict)
+    _places: dict[str | None, JobLimit] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -70,18 +70,18 @@ class Sessions:
         """Keep the Jobs alive from now on, and end those that are unused."""
         threading.Thread(target=self._keep, name="jobs", daemon=True).start()
 
-    def session(self, job: Job, image: Image, *, harmless: bool) -> Session:
+    def session(self, job: BuildJob, image: Image, *, harmless: bool) -> Session:
         """Return the session of a build, created if necessary; its first command starts its Job."""
         with self._lock:
-            found = self._open.get((job.key, harmless))
-            if found is None:
-                found = self._make(job, image)
-                self._open[job.key, harmless] = found
-            found.used = time.monotonic()
-            return found
+            session = self._open.get((job.key, harmless))
+            if session is None:
+                session = self._make(job, image)
+                self._open[job.key, harmless] = session
+            session.used = time.monotonic()
+            return session
 
     @contextlib.contextmanager
-    def working(self, job: Job, image: Image, *, harmless: bool) -> Iterator[Session]:
+    def working(self, job: BuildJob, image: Image, *, harmless: bool) -> Iterator[Session]:
         """Yield the session of a build for one command; the build's other Job has ended."""
         with self._slot(job).use(Kind.of(harmless=harmless), job.check):
             with self._lock:
@@ -91,7 +91,7 @@ class Sessions:
             yield self.session(job, image, harmless=harmless)
 
     @contextlib.contextmanager
-    def apart(self, job: Job, image: Image, name: str) -> Iterator[None]:
+    def apart(self, job: BuildJob, image: Image, name: str) -> Iterator[None]:
         """Room for a Job of a build outside its sessions; the build has no other Job meanwhile.
 
         The folder `name` on the share says that the Job is this daemon's; see `left_by_another`.
@@ -102,8 +102,8 @@ class Sessions:
             for session in sessions:
                 if session is not None:
                     session.rest()
-            places, place = self._places_of(image.context), Place(job.key, job.team)
-            places.take(place, job.check)
+            places, owner = self._places_of(image.context), JobPermit(job.key, job.team)
+            places.take(owner, job.check)
             folder = self.share / STAGING / name
             try:
                 with self._lock:
@@ -114,29 +114,32 @@ class Sessions:
                 clear(folder, 0.0)
                 with self._lock:
                     self._apart.discard(name)
-                places.leave(place)
+                places.leave(owner)
 
     def left_by_another(self, name: str) -> bool:
         """Return True if a Job is on this share, but not of this daemon: an earlier one left it."""
         return name not in self._mine() and (self.share / STAGING / name).is_dir()
 
-    def _slot(self, job: Job) -> JobSlot:
+    def _slot(self, job: BuildJob) -> JobSlot:
         with self._lock:
             return self._slots.setdefault(job.key, JobSlot())
 
-    def _places_of(self, context: str | None) -> Places:
+    def _places_of(self, context: str | None) -> JobLimit:
         limit = self.settings.cluster(context).parallel_builds
-        return self._places.setdefault(context, Places(limit))
+        return self._places.setdefault(context, JobLimit(limit))
 
-    def _make(self, job: Job, image: Image) -> Session:
+    def _make(self, job: BuildJob, image: Image) -> Session:
         name = f"groundcrew-{job.key}-{secrets.token_hex(3)}"
         folder = self.share / STAGING / name
 
         def manifest(job_name: str, control: Path) -> dict[str, Any]:
             command = (
-                "python3", str(self.tools / "worker.py"), str(control), str(LANES),
+                "python3",
+                str(self.tools / "worker.py"),
+                str(control),
+                str(LANES),
                 f"{self.settings.jobs.idle:g}",
-            )  # fmt: skip
+            )
             order = Order(job_name, job.team, job.key, image, self.share, folder, command)
             return job_manifest(order, self.settings)
 
@@ -177,9 +180,9 @@ class Sessions:
         Called when this daemon becomes the leader: it is then the only one that has Jobs.
         """
         cluster, namespace = self.clusters.of(context), self.settings.jobs.namespace
-        for found in cluster.list("jobs", namespace, MANAGED):
-            name = str(found["metadata"]["name"])
-            folder = found["metadata"].get("labels", {}).get(FOLDER_LABEL, name)
+        for job in cluster.list("jobs", namespace, MANAGED):
+            name = str(job["metadata"]["name"])
+            folder = job["metadata"].get("labels", {}).get(FOLDER_LABEL, name)
             if self.left_by_another(folder):
                 log.info("ending Job %s of an earlier daemon", name)
                 cluster.delete("jobs", namespace, name)
@@ -191,9 +194,9 @@ class Sessions:
         itself when it no longer finds its folder.
         """
         staging = self.share / STAGING
-        found = {path.name: path for path in staging.iterdir()} if staging.is_dir() else {}
-        for name in found.keys() - self._mine():
-            clear(found[name], LEFT_PATIENCE)
+        folders = {path.name: path for path in staging.iterdir()} if staging.is_dir() else {}
+        for name in folders.keys() - self._mine():
+            clear(folders[name], LEFT_PATIENCE)
 
     def _mine(self) -> set[str]:
         with self._lock:
@@ -210,8 +213,8 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True)
-class JobWorkshop:
-    """Workshop for one image; see Workshop."""
+class JobExecutor:
+    """Executor for one image; see Executor."""
 
     sessions: Sessions
     image: Image
@@ -230,11 +233,11 @@ class JobWorkshop:
         del team
         return UV_CACHE
 
-    def scratch(self, job: Job, *, harmless: bool) -> Path:
+    def scratch(self, job: BuildJob, *, harmless: bool) -> Path:
         """Return the folder that the Job may write to."""
         return self.sessions.session(job, self.image, harmless=harmless).folder
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: BuildJob) -> None:
         """End the build's Jobs."""
         self.sessions.end(job.key)
 
@@ -250,7 +253,7 @@ class JobWorkshop:
 
     def run(
         self,
-        job: Job,
+        job: BuildJob,
         command: Sequence[str],
         *,
         work: Path,
@@ -264,7 +267,7 @@ class JobWorkshop:
         quiet: bool = False,
         results: Sequence[Path] = (),
     ) -> Ended:
-        """Run a command in the build's Job; see Workshop."""
+        """Run a command in the build's Job; see Executor."""
         del writable, index, network  # the pod decides
         share = self.sessions.share
         hidden = [path for path in readable if not path.is_relative_to(share)]
@@ -281,7 +284,7 @@ class JobWorkshop:
         with self.sessions.working(job, self.image, harmless=harmless) as session:
             return self._run(session, job, asked)
 
-    def _run(self, session: Session, job: Job, command: Command) -> Ended:
+    def _run(self, session: Session, job: BuildJob, command: Command) -> Ended:
         work = command.folder
         if not work.is_relative_to(session.folder):
             raise Retryable(

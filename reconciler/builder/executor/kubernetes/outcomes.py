@@ -45,8 +45,8 @@ def lost(name: str, pod: Json | None, settings: JobSettings, age: float) -> Grou
         )
     if pod is None:
         return Retryable(Reason.JOB_LOST, f"Job {name} was deleted; building in a new one")
-    words = said or (ending(worker) if terminated else "its pod has ended")
-    return Retryable(Reason.JOB_LOST, f"Job {name} was lost ({words}); building anew")
+    cause = said or (ending(worker) if terminated else "its pod has ended")
+    return Retryable(Reason.JOB_LOST, f"Job {name} was lost ({cause}); building anew")
 
 
 def _exceeds_limit(message: str) -> bool:
@@ -61,8 +61,8 @@ def hindrance(pod: Json | None, events: Iterable[Json]) -> tuple[Reason | None, 
     `events` are events of the Job that say why it got no pod: a quota, a policy, a limit range.
     """
     if pod is not None:
-        found = diagnose(pod)
-        return (found.reason, found.message) if found is not None else (None, "")
+        problem = diagnose(pod)
+        return (problem.reason, problem.message) if problem is not None else (None, "")
     newest = max(events, key=lambda e: str(e.get("lastTimestamp") or ""), default=None)
     if newest is None:
         return None, ""

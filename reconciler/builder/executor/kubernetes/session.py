@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reconciler.builder.build_job import Job
-from reconciler.builder.executor.kubernetes.capacity import Place, Places
+from reconciler.builder.build_job import BuildJob
+from reconciler.builder.executor.kubernetes.capacity import JobLimit, JobPermit
 from reconciler.builder.executor.kubernetes.exchange import (
     Answer,
     Command,
@@ -62,14 +62,14 @@ class Session:
     def __init__(
         self,
         cluster: Cluster,
-        places: Places,
+        places: JobLimit,
         settings: JobSettings,
         manifest: Manifest,
         folder: Path,
     ) -> None:
         self._cluster = cluster
         self._places = places
-        self._place: Place | None = None  # while there may be a Job
+        self._place: JobPermit | None = None  # while there may be a Job
         self._settings = settings
         self._manifest = manifest
         self.folder = folder
@@ -79,7 +79,7 @@ class Session:
         self.used = time.monotonic()
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._numbers = dict.fromkeys(range(LANES), 0)
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, BuildJob] = {}
         self._told: dict[int, int] = {}
         self._beat = 0
         self._answered = 0
@@ -97,8 +97,8 @@ class Session:
 
     # ------------------------------------------------------------------------------- commands
 
-    def run(self, job: Job, command: Command) -> Ended:
-        """Run one command in the Job; see Workshop.run. Waits for a slot for the Job."""
+    def run(self, job: BuildJob, command: Command) -> Ended:
+        """Run one command in the Job; see Executor.run. Waits for a slot for the Job."""
         self._running += 1
         try:
             self._open(job)
@@ -133,7 +133,7 @@ class Session:
         """Return True if a command is running or waiting for the Job."""
         return self._running > 0
 
-    def _answer(self, job: Job, lane: int, number: int, command: Command) -> Answer:
+    def _answer(self, job: BuildJob, lane: int, number: int, command: Command) -> Answer:
         """Wait for a lane's answer and results; the time until the pod starts does not count."""
         path = self._control / f"answer-{lane}.json"
         begun = time.monotonic()
@@ -207,16 +207,16 @@ class Session:
 
     def _over(self) -> bool:
         """Return True if the Job is gone or has ended."""
-        found = self._cluster.get("jobs", self._settings.namespace, self.name)
-        conditions = (found or {}).get("status", {}).get("conditions") or []
+        job = self._cluster.get("jobs", self._settings.namespace, self.name)
+        conditions = (job or {}).get("status", {}).get("conditions") or []
         ended = any(
             c["type"] in ("Failed", "Complete") and c["status"] == "True" for c in conditions
         )
-        return found is None or ended
+        return job is None or ended
 
     # ------------------------------------------------------------------------------- the Job
 
-    def _open(self, job: Job) -> None:
+    def _open(self, job: BuildJob) -> None:
         """Create the Job once there is a slot for it, and follow its log from then on."""
 
         def check() -> None:
@@ -228,9 +228,9 @@ class Session:
                 return
             mirror = self._cluster.mirror("pods", self._settings.namespace, MANAGED)
             mirror.synced(self._cluster.limits.request_timeout)
-            place = Place(job.key, job.team)
-            self._places.take(place, check)
-            self._place = place
+            owner = JobPermit(job.key, job.team)
+            self._places.take(owner, check)
+            self._place = owner
             check()  # `close` waits for this lock, and returns the slot
             self._prepare()
             self._opened = time.monotonic()  # there may be a Job now, whatever the answer is
@@ -320,14 +320,14 @@ class Session:
         that cannot be deleted ends by itself when the signs of life stop.
         """
         with self._opening:
-            place, self._place = self._place, None
+            owner, self._place = self._place, None
             opened, self._opened = self._opened, 0.0
             try:
                 if opened:
                     self._end_job()
             finally:
-                if place is not None:
-                    self._places.leave(place)
+                if owner is not None:
+                    self._places.leave(owner)
 
     def _end_job(self) -> None:
         with contextlib.suppress(OSError):

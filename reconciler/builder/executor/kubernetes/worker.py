@@ -85,11 +85,11 @@ def _describe_file(path: Path) -> Any:
 
 def _describe_results(paths: Any) -> Any:
     """Return the files at these paths, and those in the folders at these paths, with digests."""
-    found = {}
+    descriptions = {}
     for path in map(Path, paths):
         files = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else [path]
-        found.update({str(file): _describe_file(file) for file in files})
-    return {name: described for name, described in found.items() if described is not None}
+        descriptions.update({str(file): _describe_file(file) for file in files})
+    return {name: described for name, described in descriptions.items() if described is not None}
 
 
 def _run(lane: int, ask: Any) -> Any:

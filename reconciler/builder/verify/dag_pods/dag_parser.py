@@ -120,26 +120,30 @@ def _environment(request: Any, settings: Any, build: str, home: str, folder: str
         if settings[name]:
             environment.setdefault(variable_of(name), settings[name])
     paths = [request["loader"], *environment.get("PYTHONPATH", "").split(os.pathsep)]
-    environment.update({
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in paths if p)),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "GROUNDCREW_BUILD": build,
-        "GROUNDCREW_LOCAL": os.path.join(tempfile.gettempdir(), "groundcrew"),
-        "HOME": home,
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": os.path.join(home, "logs"),
-    })  # fmt: skip
+    environment.update(
+        {
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in paths if p)),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GROUNDCREW_BUILD": build,
+            "GROUNDCREW_LOCAL": os.path.join(tempfile.gettempdir(), "groundcrew"),
+            "HOME": home,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": os.path.join(home, "logs"),
+        }
+    )
     if not request["as_release"]:
         plugins = os.path.join(request["home"], "plugins")
         executor = "SequentialExecutor" if request["airflow"].startswith("2.") else "LocalExecutor"
         environment.setdefault(variable_of("plugins_folder"), plugins)
-        environment.update({
-            "AIRFLOW_HOME": home,
-            "AIRFLOW__CORE__DAGS_FOLDER": folder,
-            "AIRFLOW__CORE__EXECUTOR": executor,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/none.db",
-        })  # fmt: skip
+        environment.update(
+            {
+                "AIRFLOW_HOME": home,
+                "AIRFLOW__CORE__DAGS_FOLDER": folder,
+                "AIRFLOW__CORE__EXECUTOR": executor,
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/none.db",
+            }
+        )
     return environment
 
 
@@ -158,10 +162,16 @@ class Check:
     def run(self) -> Any:
         """Return the report."""
         report: Any = {
-            "folders": [folder for _, folder in self.folders], "unseen": self.unseen, "files": [],
-            "late": 0, "mark": "", "commit": _commit(self.folders), "rows": [], "failed": "",
+            "folders": [folder for _, folder in self.folders],
+            "unseen": self.unseen,
+            "files": [],
+            "late": 0,
+            "mark": "",
+            "commit": _commit(self.folders),
+            "rows": [],
+            "failed": "",
             "reference_failed": "",
-        }  # fmt: skip
+        }
         if not self.folders:
             return report
         parsed = self._parse(self.request["candidate"], None)
@@ -174,8 +184,12 @@ class Check:
             compared = self._parse(self.request["reference"], unlike or None)
             files = files or compared["files"]
             report["reference_failed"] = compared["failed"]
-        again = [n for n in unlike if parsed["rows"][n]["kind"] in ("hung", "died")
-                 and compared["rows"].get(n, {}).get("kind") == "ok"]  # fmt: skip
+        again = [
+            n
+            for n in unlike
+            if parsed["rows"][n]["kind"] in ("hung", "died")
+            and compared["rows"].get(n, {}).get("kind") == "ok"
+        ]
         if again:  # a busy node is no reason to refuse a build
             parsed["rows"].update(self._parse(self.request["candidate"], again)["rows"])
         rows = [
@@ -187,8 +201,12 @@ class Check:
             for name in wrong
         ]
         return {
-            **report, "files": files, "late": parsed["late"], "mark": parsed["mark"], "rows": rows,
-        }  # fmt: skip
+            **report,
+            "files": files,
+            "late": parsed["late"],
+            "mark": parsed["mark"],
+            "rows": rows,
+        }
 
     def _parse(self, build: str, only: Any) -> Any:
         """Return the result of each file with a build, in a process that loads it."""
@@ -204,10 +222,13 @@ class Check:
         with open(os.path.join(home, "said"), "w+b") as said:
             process = subprocess.Popen(
                 [sys.executable, os.path.abspath(__file__), "parse", request, result],
-                env=_environment(self.request, self.settings, build, home, folder), cwd=home,
-                stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                env=_environment(self.request, self.settings, build, home, folder),
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )  # fmt: skip
+            )
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(limit + GRACE)
             with contextlib.suppress(OSError):
@@ -240,10 +261,15 @@ def _commit(folders: Any) -> str:
 def packed(report: Any) -> Any:
     """Return the lines of a report; parts that are too long for a log are cut."""
     for rows, size in ((ROWS_LIMIT, ERROR_LIMIT), (ROWS_LIMIT, 500), (20, 500)):
-        text = json.dumps({**report, "files": report["files"][:NAMES_LIMIT],
-                           "count": len(report["files"]),
-                           "rows": [_cut(row, size) for row in report["rows"][:rows]],
-                           "more": max(0, len(report["rows"]) - rows)})  # fmt: skip
+        text = json.dumps(
+            {
+                **report,
+                "files": report["files"][:NAMES_LIMIT],
+                "count": len(report["files"]),
+                "rows": [_cut(row, size) for row in report["rows"][:rows]],
+                "more": max(0, len(report["rows"]) - rows),
+            }
+        )
         data = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
         if len(data) < REPORT_LIMIT:
             break
@@ -395,18 +421,25 @@ def _parse_all(request_path: str, result_path: str) -> None:
     limit = 2 * one + 10 if one > 0 else UNLIMITED
     _look(bag_class, os.devnull, safe_mode=safe_mode)  # an error here is no file's fault
     files = _list_files(request["folders"], safe_mode=safe_mode)
-    wanted = files if request["only"] is None else {
-        name: files[name] for name in request["only"] if name in files
-    }  # fmt: skip
+    wanted = (
+        files
+        if request["only"] is None
+        else {name: files[name] for name in request["only"] if name in files}
+    )
     until = time.monotonic() + request["seconds"]
     parser = Parser(
         lambda path: _look(bag_class, path, safe_mode=safe_mode),
-        os.path.dirname(result_path), limit, until,
-    )  # fmt: skip
+        os.path.dirname(result_path),
+        limit,
+        until,
+    )
     parser.run(wanted)
     parsed = {
-        "files": sorted(files), "rows": parser.rows, "late": parser.late, "mark": _mark(files),
-    }  # fmt: skip
+        "files": sorted(files),
+        "rows": parser.rows,
+        "late": parser.late,
+        "mark": _mark(files),
+    }
     Path(result_path + ".new").write_text(json.dumps(parsed))
     os.rename(result_path + ".new", result_path)
 

@@ -131,27 +131,36 @@ def _before(order: DagOrder, source: Source, runtime: Runtime, settings: JobSett
             **confined_container("git-sync", str(source.sync["image"]), settings),
             **own,
             "volumeMounts": [
-                *source.sync["volumeMounts"], {"name": FETCHING, "mountPath": TMP},
+                *source.sync["volumeMounts"],
+                {"name": FETCHING, "mountPath": TMP},
             ],
-        }  # fmt: skip
+        }
         if settings.run_as != "namespace":
             container["securityContext"] = {
-                **container["securityContext"], "runAsUser": source.sync["user"],
-            }  # fmt: skip
+                **container["securityContext"],
+                "runAsUser": source.sync["user"],
+            }
         containers.append(container)
     if source.config:
         share = [m for m in source.mounts if _holds(m, order.program)]
-        containers.append({
-            **confined_container("settings", runtime.image.reference, settings),
-            "command": [
-                runtime.python, "-I", str(order.program), "settings",
-                f"{CONFIG_FOLDER}/airflow.cfg", SETTINGS,
-            ],
-            "volumeMounts": [
-                *share, {"name": SCRATCH, "mountPath": TMP},
-                {"name": CONFIG, "mountPath": CONFIG_FOLDER, "readOnly": True},
-            ],
-        })  # fmt: skip
+        containers.append(
+            {
+                **confined_container("settings", runtime.image.reference, settings),
+                "command": [
+                    runtime.python,
+                    "-I",
+                    str(order.program),
+                    "settings",
+                    f"{CONFIG_FOLDER}/airflow.cfg",
+                    SETTINGS,
+                ],
+                "volumeMounts": [
+                    *share,
+                    {"name": SCRATCH, "mountPath": TMP},
+                    {"name": CONFIG, "mountPath": CONFIG_FOLDER, "readOnly": True},
+                ],
+            }
+        )
     return containers
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.builder.build_job import Job
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.kubernetes.executor import Sessions
 from reconciler.builder.executor.kubernetes.manifest import CONTAINER, MANAGED
 from reconciler.builder.executor.kubernetes.outcomes import lost
@@ -61,7 +61,7 @@ class DagPods:
 
     def check(
         self,
-        job: Job,
+        job: BuildJob,
         runtime: Runtime,
         instance: Instance,
         candidate: Candidate,
@@ -88,7 +88,7 @@ class DagPods:
         return judgement.check
 
     def _parse(
-        self, job: Job, runtime: Runtime, instance: Instance, candidate: Candidate
+        self, job: BuildJob, runtime: Runtime, instance: Instance, candidate: Candidate
     ) -> tuple[Report, Source]:
         target = instance.kubernetes
         assert target is not None, "a release is on Kubernetes"
@@ -96,15 +96,28 @@ class DagPods:
             raise Unseen("kubernetes.verify_dags is off in the daemon's settings")
         component, template = self.parser_of(instance)
         source = source_of(
-            template, component, str(self.sessions.share), instance.dags,
+            template,
+            component,
+            str(self.sessions.share),
+            instance.dags,
             as_release=instance.checks_as_release,
-        )  # fmt: skip
+        )
         name = f"groundcrew-dags-{job.key}-{secrets.token_hex(3)}"
         order = DagOrder(
-            name, target.namespace, job.team, job.key, instance.name, component, target.release,
-            candidate.build_id, candidate.active or NO_BUILD, candidate.loader,
-            self.sessions.tools / self.program, self.timeout, instance.checks_as_release,
-        )  # fmt: skip
+            name,
+            target.namespace,
+            job.team,
+            job.key,
+            instance.name,
+            component,
+            target.release,
+            candidate.build_id,
+            candidate.active or NO_BUILD,
+            candidate.loader,
+            self.sessions.tools / self.program,
+            self.timeout,
+            instance.checks_as_release,
+        )
         manifest = dag_job(order, source, runtime, self.sessions.settings.jobs)
         job.say(f"parsing the DAGs of {instance.name} from {source.description}")
         assert runtime.image is not None, "a release runs an image"
@@ -129,7 +142,7 @@ class _Run:
     sessions: Sessions
     target: KubernetesTarget
     name: str
-    job: Job
+    job: BuildJob
     begun: float = field(default_factory=time.monotonic)
     seen: bool = False
 
@@ -223,7 +236,7 @@ def sweep(
             say(f"Jobs of an earlier daemon in {namespace}: {error}")
 
 
-def _tell(job: Job, judgement: Judgement) -> None:
+def _tell(job: BuildJob, judgement: Judgement) -> None:
     check = judgement.check
     job.say(f"parsed {check.seen} DAG files of {check.instance} from {check.source}")
     for file in check.failing:

@@ -25,12 +25,19 @@ CARRIERS = ("persistentVolumeClaim", "hostPath", "nfs", "configMap", "image", "c
 SHARES = ("persistentVolumeClaim", "hostPath", "nfs", "csi")
 CREDENTIALS = ("secret", "configMap")
 
-VARIABLES = frozenset({
-    "AIRFLOW_HOME", "PYTHONPATH", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER",
-    "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE",
-    "AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX", "AIRFLOW__CORE__DEFAULT_TIMEZONE",
-    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",
-})  # fmt: skip
+VARIABLES = frozenset(
+    {
+        "AIRFLOW_HOME",
+        "PYTHONPATH",
+        "AIRFLOW__CORE__DAGS_FOLDER",
+        "AIRFLOW__CORE__PLUGINS_FOLDER",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT",
+        "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE",
+        "AIRFLOW__CORE__DAG_IGNORE_FILE_SYNTAX",
+        "AIRFLOW__CORE__DEFAULT_TIMEZONE",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST",
+    }
+)
 """Variables of the release that parsing needs; only literal values are used."""
 
 _SYNC_VARIABLE = re.compile(
@@ -198,9 +205,12 @@ def _template_source(
 
 
 def _synced(
-    spec: Json, volumes: Mapping[str, Json], mounts: Sequence[Json], folder: str,
+    spec: Json,
+    volumes: Mapping[str, Json],
+    mounts: Sequence[Json],
+    folder: str,
     origin: DagOrigin | None,
-) -> _Carrier:  # fmt: skip
+) -> _Carrier:
     """Return DAGs that a container of the pod fetches from git."""
     wanted = origin.container if origin is not None else ""
     names = {str(m["name"]) for m in mounts}
