@@ -251,13 +251,12 @@ class Builder:
         missing = [(w, d) for w, d in zip(wheels, digests, strict=True) if d not in there]
         if not missing:
             return there
+
+        def fetched(pair: tuple[Wheel, str]) -> Path:
+            return pair[0].path or self._fetched(job, pair[0], indexes)
+
         with ThreadPoolExecutor(DOWNLOADS) as pool:
-            paths = list(
-                pool.map(
-                    lambda pair: pair[0].place or self._fetched(job, pair[0], indexes),
-                    missing,
-                )
-            )
+            paths = list(pool.map(fetched, missing))
         items = [(*pair, path) for pair, path in zip(missing, paths, strict=True)]
         items.sort(key=lambda item: -item[2].stat().st_size)  # start with what takes longest
         with (
