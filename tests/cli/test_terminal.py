@@ -177,7 +177,7 @@ def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
     assert "did you mean GROUNDCREW_GIT__URL?" in output
     code, output = site.run("status", GROUNDCREW_FOO="1")
     assert code == 0
-    assert "no setting is read from GROUNDCREW_FOO" in output
+    assert "GROUNDCREW_FOO is not a setting and is ignored" in output
 
 
 def test_variables_of_others_are_left_alone() -> None:

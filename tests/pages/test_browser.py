@@ -174,7 +174,7 @@ def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
     """It shows why it went back, the quarantine, changes in packages, and each phase's time."""
     page.goto(f"/instances/{name_of(3)}")
     main = page.locator("main")
-    expect(main).to_contain_text("it went back to the build before")
+    expect(main).to_contain_text("it was rolled back to the previous build")
     expect(main).to_contain_text("No module named 'duckdb'")
     expect(main).to_contain_text("is in quarantine here")
     expect(main).to_contain_text("12s")
