@@ -23,14 +23,14 @@ HEAD = """\
 
 Every command of `groundcrew`, generated from the commands by `make generate`. `-o json` prints a
 stable document everywhere; tables, colours and progress are for terminals (`NO_COLOR=1` takes the
-colours away). A name that is nearly right is answered with the one that is meant.
+colours away). A misspelt name is answered with the closest one.
 
 | exit code | meaning |
 |---|---|
-| 0 | done |
-| 1 | found wrong |
-| 2 | misuse |
-| 3 | could not reach |
+| 0 | success |
+| 1 | a problem was found |
+| 2 | wrong usage |
+| 3 | unreachable |
 
 `groundcrew --install-completion` teaches your shell the commands, options, and the names of your
 instances and environments; `--show-completion` prints what it would install.
