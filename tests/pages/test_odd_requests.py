@@ -260,7 +260,8 @@ def test_a_share_that_hangs_costs_its_own_pages_only(
     """Builds say that the share does not answer; other pages work, and later builds do, too."""
     answers = threading.Event()
     monkeypatch.setattr(share_reader, "PATIENCE", 0.2)
-    monkeypatch.setattr(share_reader, "_read", lambda path: answers.wait(30) and None)
+    for name in ("_read", "read_document"):
+        monkeypatch.setattr(share_reader, name, lambda *_: answers.wait(30) and None)
     for _ in range(6):
         page = http.get(f"/builds/{READY.key}")
         assert page.status_code == 200
