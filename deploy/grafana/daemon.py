@@ -38,7 +38,7 @@ def _now(found: Dashboard) -> Dashboard:
         ),
         (
             "Queue",
-            "Builds that wait for a place.",
+            "Builds that wait for a free slot.",
             f"max(groundcrew_build_queue_depth{{{JOB}}})",
             "short",
             None,
