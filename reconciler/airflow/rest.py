@@ -314,8 +314,8 @@ class AirflowApi:
         kind = answer.headers.get("Content-Type", "no content type").split(";")[0]
         return Retryable(
             Reason.AIRFLOW_UNEXPECTED,
-            f"{doing}: {self._url} answered {answer.status_code} with {kind}, not JSON; is the "
-            f"address that of Airflow's API?"
+            f"{doing}: {self._url} answered {answer.status_code} with {kind}, not JSON; "
+            f"check that this is the URL of Airflow's API"
             if "json" not in kind
             else f"{doing}: {self._url} answered {answer.status_code}: {answer.text[:300]}",
         )

@@ -121,7 +121,7 @@ def test_the_docs_values_are_taken() -> None:
 
 def test_the_docs_instance_is_connected_as_they_say(tmp_path: Path) -> None:
     """The definition is valid, and `groundcrew airflow-values` prints what is shown."""
-    (instance,) = (b for b in blocks() if "kind: Instance" in b)
+    instance = next(b for b in blocks() if re.search("^kind: Instance", b, re.MULTILINE))
     (connect,) = (b for b in blocks() if "PYTHONPATH" in b)
     (tmp_path / "instances").mkdir()
     (tmp_path / "instances" / "analytics-prod.yaml").write_text(instance)

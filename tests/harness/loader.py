@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.builder.base.inspection import Inventory, inspect_base, runtime_of
@@ -28,9 +29,14 @@ ENV = {
 
 
 class Site:
-    """Interpreter with an Airflow beside it, and a build on the share."""
+    """Interpreter with an Airflow beside it, and a build on the share.
 
-    def __init__(self, tmp_path: Path, share: Share, python: str) -> None:
+    Its default `env` has names and values that no daemon writes, for the loader to bear.
+    """
+
+    def __init__(
+        self, tmp_path: Path, share: Share, python: str, env: Mapping[str, str] = ENV
+    ) -> None:
         self.share = share
         self.python = python
         self.site = tmp_path / "base" / "site-packages"
@@ -53,7 +59,7 @@ class Site:
             paths=[{"path": f"{relative}/lib", "pth": False}],
             bin=[f"{relative}/bin"],
             jars=[f"{relative}/files/x.jar"],
-            env=ENV,
+            env=env,
         )
         share.install_loader("dev")
         share.point("dev", RUNTIME, A, abi=abi_of(python), airflow="3.3.2", load_into=["scheduler"])
@@ -82,7 +88,7 @@ class Bases(Site):
     """Two bases of one Airflow, as before and after an installation, and a build for each."""
 
     def __init__(self, tmp_path: Path, share: Share, python: str) -> None:
-        super().__init__(tmp_path, share, python)
+        super().__init__(tmp_path, share, python, env={"ACME": "eu"})
         publish(share, B, abi=abi_of(python), airflow="3.3.2")
         self.install("apache-airflow", "3.3.2")
 

@@ -68,7 +68,7 @@ def test_every_fault_of_the_api_is_retryable_in_words(
     rig.do(Step.OBSERVE)
     if fault == "slow":
         make = rest.AirflowApi
-        monkeypatch.setattr(steps, "Api", lambda *a, **k: make(*a, **k, timeout=0.2))
+        monkeypatch.setattr(steps, "AirflowApi", lambda *a, **k: make(*a, **k, timeout=0.2))
         rig.airflow.state.slow = 2.0
     rig.airflow.state.fault = fault
     rig.airflow.state.fault_on = "/pools" if step is not Step.DRAIN else "/taskInstances"
