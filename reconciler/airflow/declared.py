@@ -7,17 +7,17 @@ what the API server reports as loaded.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from packaging.utils import canonicalize_name
 
 from reconciler.core.errors import Retryable
 from reconciler.core.reasons import Reason
 from reconciler.isolation import TooExpensive, read_for
+from reconciler.share.schemas import BuildDocument
 
 PROVIDERS, PLUGINS = "apache_airflow_provider", "airflow.plugins"  # groups of entry points
 
@@ -28,26 +28,6 @@ class Declared:
 
     providers: frozenset[str] = frozenset()
     plugins: frozenset[str] = frozenset()
-
-
-class PathRow(Protocol):
-    """Folder of modules of a build."""
-
-    @property
-    def path(self) -> str:
-        """Its path below the share's root."""
-
-
-class BuildDocument(Protocol):
-    """Part of a build's document that is used here."""
-
-    @property
-    def team(self) -> str:
-        """Its owner."""
-
-    @property
-    def paths(self) -> Sequence[PathRow]:
-        """Its folders of modules."""
 
 
 class Declarations:

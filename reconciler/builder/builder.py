@@ -10,12 +10,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from reconciler.builder.base.inspection import inspect_base
 from reconciler.builder.build_job import BuildJob
@@ -37,7 +37,7 @@ from reconciler.builder.resolve.lock import (
 )
 from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.resolver import Setup
-from reconciler.builder.verify.verification import Proven, Prover
+from reconciler.builder.verify.verification import Prover
 from reconciler.builder.verify.verifier import Verified, Verifier
 from reconciler.builder.wheels import placement
 from reconciler.builder.wheels.contents import unpack_wheel
@@ -54,32 +54,12 @@ from reconciler.core.runtime import Runtime
 from reconciler.failpoints import failpoint
 from reconciler.isolation import TooExpensive, shared_pool
 from reconciler.settings import BuilderSettings
+from reconciler.share.share import Share
 
 if TYPE_CHECKING:
     from reconciler.builder.verify.dag_pods.runner import DagPods
 
 DOWNLOADS = 8  # parallel, per build
-
-
-class ShareLike(placement.Places, Proven, Protocol):
-    """Part of the share that the builder uses."""
-
-    def making(self) -> AbstractContextManager[None]:
-        """Hold off the garbage collector."""
-
-    def put(self, digest: str, staged: Path) -> Path:
-        """Publish a store entry as a folder."""
-
-    def has(self, digest: str) -> bool:
-        """Return True if the store entry exists."""
-
-    def put_build(
-        self, build_id: str, files: Mapping[str, bytes], whole: Mapping[str, tuple[str, int]]
-    ) -> None:
-        """Publish a build; `whole` are (SHA-256, bytes) of the whole packs of its entries."""
-
-    def renew(self, build_id: str) -> bool:
-        """Return True if a build is complete; it then counts as new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +80,7 @@ class Builder:
     def __init__(
         self,
         settings: BuilderSettings,
-        share: ShareLike,
+        share: Share,
         export: Export,
         *,
         cache_dir: Path,

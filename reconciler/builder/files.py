@@ -9,7 +9,6 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 
@@ -23,6 +22,7 @@ from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.http_client import Client
 from reconciler.settings import BuilderSettings
+from reconciler.share.share import Share
 
 ARCHIVES = (
     (257, b"ustar", "a tar archive"),
@@ -41,21 +41,11 @@ KEPT = (".jar", ".pyz", ".zip", ".whl", ".gz", ".xz", ".bz2", ".zst", ".tar", ".
 MAVEN = "https://repo1.maven.org/maven2"
 
 
-class FileStore(Protocol):
-    """Destination of entries."""
-
-    def has(self, digest: str) -> bool:
-        """Return True if the entry exists."""
-
-    def put(self, digest: str, staged: Path) -> Path:
-        """Publish an entry."""
-
-
 def fetch_files(
     job: BuildJob,
     recipe: Recipe,
     settings: BuilderSettings,
-    share: FileStore,
+    share: Share,
     cache: Path,
     work: Path,
 ) -> Parts:

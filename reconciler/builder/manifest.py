@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
@@ -22,15 +21,7 @@ from reconciler.builder.wheels.download import RECIPE_VERSION
 from reconciler.builder.wheels.overlap import Facts
 from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime
-
-
-class Entries(Protocol):
-    """Locations of store entries."""
-
-    root: Path
-
-    def entry(self, digest: str) -> Path:
-        """Return the path of an entry."""
+from reconciler.share.share import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +69,7 @@ def build_json(
     wheels: Sequence[Wheel],
     order: Mapping[str, Facts],
     files: Parts,
-    share: Entries,
+    share: Share,
 ) -> dict[str, object]:
     """Return the document that the loader reads; every path is relative to the share's root.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from reconciler.core.model import Problem
 from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
+from reconciler.share.schemas import BuildDocument, PathRow
 from tests.fakes.airflow_rest import PASSWORD
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
 
@@ -252,19 +253,10 @@ def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
     assert rig.do(Step.PROBE) == OK
 
 
-@dataclass(frozen=True)
-class Folder:
-    """Folder of modules in a build's document."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Document:
-    """Build's document, as far as declarations are read from it."""
-
-    team: str
-    paths: list[Folder]
+def build_with(*folders: str) -> BuildDocument:
+    """Return a build.json with these folders of modules, wherever they are."""
+    rows = [PathRow.model_construct(path=folder) for folder in folders]
+    return BuildDocument.model_construct(build="b" * 16, team="red", paths=rows)
 
 
 def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None:
@@ -279,7 +271,7 @@ def test_what_a_build_declares_is_read_from_its_packages(tmp_path: Path) -> None
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {stem}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[{group}]\nx = y:z\n")
     folders = [f"store/{entry.name}/lib" for entry in (tmp_path / "store").iterdir()]
-    read = Declarations(tmp_path, {"b" * 16: Document("red", [Folder(f) for f in folders])}.get)
+    read = Declarations(tmp_path, {"b" * 16: build_with(*folders)}.get)
     assert read("b" * 16) == Declared(frozenset({"acme-provider"}), frozenset({"acme-plugin"}))
     assert read("c" * 16) == Declared()
 
@@ -297,8 +289,7 @@ def test_metadata_of_any_form_costs_its_own_distribution_only(tmp_path: Path) ->
         info.mkdir(parents=True)
         (info / "METADATA").write_bytes(metadata)
         (info / "entry_points.txt").write_bytes(points)
-    folders = [Folder(stem) for stem in parts]
-    read = Declarations(tmp_path, {"b" * 16: Document("red", folders)}.get)
+    read = Declarations(tmp_path, {"b" * 16: build_with(*parts)}.get)
     assert read("b" * 16) == Declared(plugins=frozenset({"good"}))
     with (tmp_path / "good/good-1.0.dist-info/entry_points.txt").open("wb") as file:
         file.truncate(4 << 30)  # a hole, which takes no space on the disk

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import TypeAdapter
 
 from reconciler.builder.build_job import BuildJob
-from reconciler.builder.verify.candidate import Candidate, Hot
+from reconciler.builder.verify.candidate import Candidate
 from reconciler.builder.verify.dag_errors import dag_check
 from reconciler.builder.verify.dags import dags_folder, folder_mark
 from reconciler.builder.verify.verifier import Verified, Verifier
@@ -30,93 +30,14 @@ from reconciler.core.model import DagCheck, ImportCost
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.failpoints import failpoint
+from reconciler.share.hot import Need
+from reconciler.share.schemas import Distribution
+from reconciler.share.share import Share
 
 if TYPE_CHECKING:
     from reconciler.builder.verify.dag_pods.runner import DagPods
 
 _CHECKS = TypeAdapter(DagCheck)
-
-
-class Distribution(Protocol):
-    """Distribution of a build, and the SHA-256 of its wheel."""
-
-    @property
-    def name(self) -> str:
-        """Its normalised name."""
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of its wheel."""
-
-
-class BuildDocument(Protocol):
-    """Parts of a build.json that verification uses."""
-
-    @property
-    def distributions(self) -> Sequence[Distribution]:
-        """The distributions that it installs."""
-
-    @property
-    def bin(self) -> Sequence[str]:
-        """Its folders of programs."""
-
-
-class Need(Protocol):
-    """Files that imports need of a store entry."""
-
-    @property
-    def files(self) -> int:
-        """Their number."""
-
-    @property
-    def bytes(self) -> int:
-        """Their bytes."""
-
-
-class Proven(Protocol):
-    """Part of the share that verification uses."""
-
-    root: Path
-
-    def build(self, build_id: str) -> BuildDocument | None:
-        """Return a complete build's build.json, or None."""
-
-    def is_spread_build(self, build_id: str) -> bool:
-        """Return True if all store entries of a build are folders."""
-
-    def spread_build(self, build_id: str, check: Callable[[], None]) -> None:
-        """Create folders for all store entries of a build."""
-
-    def put_packs(self, build_id: str, hot: Hot, more: Hot) -> Mapping[str, Need]:
-        """Pack a build's hot files and some more; return the need of the hot ones, by entry."""
-
-    def mark_verified(self, build_id: str, runtime_key: str, report: Mapping[str, object]) -> None:
-        """Record that a build was verified."""
-
-    def report(self, build_id: str, runtime_key: str) -> dict[str, object] | None:
-        """Return the verification report of the build for this runtime, or None."""
-
-    def pointer(self, instance: str) -> Pointer | None:
-        """Return an instance's pointer, or None."""
-
-    def install_loader(self, instance: str) -> Path:
-        """Install the loader; return its directory."""
-
-
-class Named(Protocol):
-    """Build that a pointer names for one runtime."""
-
-    @property
-    def build(self) -> str:
-        """Its id, or the marker of the bare base."""
-
-
-class Pointer(Protocol):
-    """Parsed pointer."""
-
-    @property
-    def entries(self) -> Mapping[str, Named]:
-        """Builds by runtime key."""
 
 
 class Work(Protocol):
@@ -131,7 +52,7 @@ class Prover:
 
     def __init__(
         self,
-        share: Proven,
+        share: Share,
         verifier: Verifier,
         work: Work,
         cache: Path,

@@ -6,52 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from reconciler.builder.wheels import overlap
 from reconciler.builder.wheels.overlap import Facts
+from reconciler.share.packs import Pack
+from reconciler.share.share import Share
 
 ASKERS = 16  # parallel queries of the share
-
-
-class Whole(Protocol):
-    """Pack of all files of a store entry."""
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of its head."""
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of its files."""
-
-
-class Placed(Protocol):
-    """Store entry that is on the share."""
-
-    @property
-    def facts(self) -> Mapping[str, object] | None:
-        """The facts given when it was put."""
-
-    @property
-    def whole(self) -> Whole | None:
-        """Its whole pack, if it is not a folder yet."""
-
-
-class Places(Protocol):
-    """Part of the share that is used here."""
-
-    def placed(self, digest: str) -> Placed | None:
-        """Return the store entry if it exists, or None."""
-
-    def entry(self, digest: str) -> Path:
-        """Return the path of an entry's folder."""
-
-    def put_whole(self, digest: str, staged: Path, facts: Mapping[str, object]) -> Placed:
-        """Publish a store entry as one file, unless it exists."""
-
-    def copy_out(self, digest: str, target: Path) -> None:
-        """Write an entry's files to a new folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +20,16 @@ class Entry:
     """Store entry that a build uses."""
 
     facts: Facts
-    whole: Whole | None = None
+    whole: Pack | None = None
 
 
-def put(share: Places, digest: str, staged: Path, site: str = "lib") -> Entry:
+def put(share: Share, digest: str, staged: Path, site: str = "lib") -> Entry:
     """Publish an unpacked wheel as one file; its modules are in `site`."""
     facts = Facts.of(staged, site)
     return Entry(facts, share.put_whole(digest, staged, facts.document()).whole)
 
 
-def found(share: Places, digest: str) -> Entry | None:
+def found(share: Share, digest: str) -> Entry | None:
     """Return the store entry if it is on the share, or None."""
     placed = share.placed(digest)
     if placed is None:
@@ -77,7 +38,7 @@ def found(share: Places, digest: str) -> Entry | None:
     return Entry(known or Facts.of(share.entry(digest)), placed.whole)
 
 
-def all_found(share: Places, digests: Sequence[str]) -> dict[str, Entry]:
+def all_found(share: Share, digests: Sequence[str]) -> dict[str, Entry]:
     """Return the entries that are on the share."""
     with ThreadPoolExecutor(ASKERS) as pool:
         entries = pool.map(lambda digest: found(share, digest), digests)
@@ -85,7 +46,7 @@ def all_found(share: Places, digests: Sequence[str]) -> dict[str, Entry]:
 
 
 def lay_out(
-    share: Places, entries: Mapping[str, Entry], work: Callable[[str], Path], prefix_site: str
+    share: Share, entries: Mapping[str, Entry], work: Callable[[str], Path], prefix_site: str
 ) -> dict[str, Entry]:
     """Return the entries on the path, in order; those that belong together become one entry.
 
@@ -108,7 +69,7 @@ def lay_out(
     return order
 
 
-def _merged(share: Places, digest: str, members: Sequence[str], folder: Path, site: str) -> Entry:
+def _merged(share: Share, digest: str, members: Sequence[str], folder: Path, site: str) -> Entry:
     for number, member in enumerate(members):
         share.copy_out(member, folder / str(number))
     merged = folder / "merged"
