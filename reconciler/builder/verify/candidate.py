@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.protocol import Ended
+from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
@@ -50,6 +52,17 @@ class Candidate:
             "GROUNDCREW_LOCAL_LIMIT": str(1 << 40),
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """Candidate to be verified by a recipe's checks, for an instance and its runtime."""
+
+    job: BuildJob
+    recipe: Recipe
+    runtime: Runtime
+    instance: Instance
+    candidate: Candidate
 
 
 def _local_folders(home: Path) -> str:

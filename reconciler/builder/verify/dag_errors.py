@@ -11,15 +11,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reconciler.builder.build_job import BuildJob
-from reconciler.builder.verify.candidate import LOCAL, Candidate
+from reconciler.builder.verify.candidate import LOCAL, VerifyRequest
 from reconciler.builder.verify.dag_pods.judgement import NAMES, needs_values
 from reconciler.builder.verify.dags import LIVE, Clean, DagParser, dags_folder, declared_name
-from reconciler.core.definitions import Instance, Place, Recipe
+from reconciler.core.definitions import Instance, Place
 from reconciler.core.errors import Stalled
 from reconciler.core.model import DagCheck
 from reconciler.core.reasons import Reason
-from reconciler.core.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,7 @@ class DagJudge:
     """Judge of one candidate for one instance."""
 
     dags: DagParser
-    job: BuildJob
-    recipe: Recipe
-    runtime: Runtime
-    instance: Instance
-    candidate: Candidate
+    request: VerifyRequest
     clean: Clean
 
     def judge(self, errors: Mapping[str, str], work: Path) -> None:
@@ -42,12 +36,10 @@ class DagJudge:
         if not errors:
             return
         self._judge_declared(errors)
-        active = self.candidate.active
+        active = self.request.candidate.active
         if active is None:
             otherwise = "parses on the base alone"
-            known: Collection[str] = self.dags.baseline(
-                self.job, self.runtime, self.instance, self.candidate, self.clean
-            )
+            known: Collection[str] = self.dags.baseline(self.request, self.clean)
         else:
             otherwise = f"parses with the active build {active}"
             known = self._with_active(active, work)
@@ -56,10 +48,10 @@ class DagJudge:
                 raise self._refusal(file, error, otherwise)
 
     def _judge_declared(self, errors: Mapping[str, str]) -> None:
-        for number, (path, _) in enumerate(self.recipe.checks.dags):
+        for number, (path, _) in enumerate(self.request.recipe.checks.dags):
             name = declared_name(number, path)
             if name in errors:
-                self.job.say(errors[name])
+                self.request.job.say(errors[name])
                 raise Stalled(
                     Reason.VERIFICATION_FAILED,
                     f"the declared DAG does not parse: {last_line(errors[name])}",
@@ -68,20 +60,20 @@ class DagJudge:
 
     def _with_active(self, active: str, work: Path) -> Mapping[str, str]:
         """Return the errors that the instance has now, with its active build."""
-        candidate = replace(self.candidate, build_id=active, packed=False)
+        candidate = replace(self.request.candidate, build_id=active, packed=False)
+        request = replace(self.request, candidate=candidate)
         (work / LOCAL).mkdir(mode=0o700, parents=True)
-        scratch = self.dags.prepare(self.job, self.runtime, candidate, self.clean)
-        return self.dags.parse(
-            self.job, self.recipe, self.runtime, self.instance, candidate, work, scratch
-        ).errors
+        scratch = self.dags.prepare(request, self.clean)
+        return self.dags.parse(request, work, scratch).errors
 
     def _refusal(self, file: str, error: str, otherwise: str) -> Stalled:
-        self.job.say(error)
+        recipe = self.request.recipe
+        self.request.job.say(error)
         name = file.removeprefix(f"{LIVE}/")
         return Stalled(
             Reason.VERIFICATION_FAILED,
             f"the instance's DAG {name} {otherwise}, but not with this build: {last_line(error)}",
-            self.recipe.requirements[0].place if self.recipe.requirements else None,
+            recipe.requirements[0].place if recipe.requirements else None,
         )
 
 

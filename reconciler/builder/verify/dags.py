@@ -12,14 +12,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.protocol import Executor, read_result
 from reconciler.builder.verify.candidate import (
     LOCAL,
     NO_BUILD,
     REPORT_LIMIT,
-    Candidate,
     Hot,
+    VerifyRequest,
     did_not_end,
     put_worker,
 )
@@ -28,7 +27,6 @@ from reconciler.builder.verify.report import Opened
 from reconciler.core.definitions import Instance, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
-from reconciler.core.runtime import Runtime
 from reconciler.documents import Malformed
 
 Clean = Callable[[], AbstractContextManager[Path]]  # creates a folder for harmless commands
@@ -56,14 +54,15 @@ class DagParser:
         self._timeout = timeout
         self._cache = cache
 
-    def prepare(self, job: BuildJob, runtime: Runtime, candidate: Candidate, clean: Clean) -> Path:
+    def prepare(self, request: VerifyRequest, clean: Clean) -> Path:
         """Return an empty, migrated metadata database for Airflow's CLI, made once per runtime."""
+        runtime, candidate = request.runtime, request.candidate
         kept = self._cache / "scratch" / f"{runtime.key}.db"
         if kept.is_file():
             return kept
         with clean() as home:
             ended = self._executor.run(
-                job,
+                request.job,
                 [runtime.python, "-m", "airflow", "db", "migrate"],
                 work=home,
                 timeout=self._timeout,
@@ -82,46 +81,31 @@ class DagParser:
             temp.rename(kept)
         return kept
 
-    def parse(
-        self,
-        job: BuildJob,
-        recipe: Recipe,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        work: Path,
-        scratch: Path,
-    ) -> Parsed:
+    def parse(self, request: VerifyRequest, work: Path, scratch: Path) -> Parsed:
         """Parse the instance's DAGs and the declared ones with a candidate.
 
         Raises Stalled: VerificationFailed if Airflow does not finish, NotAllowed if builds may not
         read the instance's folders.
         """
-        home = _home(instance, recipe, work, scratch)
-        errors, opened = self._list_errors(job, runtime, instance, candidate, home)
+        home = _home(request.instance, request.recipe, work, scratch)
+        errors, opened = self._list_errors(request, home)
         return Parsed(errors, opened)
 
-    def baseline(
-        self,
-        job: BuildJob,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        clean: Clean,
-    ) -> set[str]:
+    def baseline(self, request: VerifyRequest, clean: Clean) -> set[str]:
         """Return the instance's DAG files that fail on the base alone (see `Parsed`), cached."""
-        inputs = ("paths", runtime.key, folder_mark(dags_folder(instance)))
+        folder = dags_folder(request.instance)
+        inputs = ("paths", request.runtime.key, folder_mark(folder))
         mark = hashlib.sha256("\0".join(inputs).encode())
         kept = self._cache / "baselines" / f"{mark.hexdigest()}.json"
         if kept.is_file():
             return set(json.loads(kept.read_text()))
-        scratch = self.prepare(job, runtime, candidate, clean)
+        scratch = self.prepare(request, clean)
         with clean() as home:
             (home / "dags").mkdir(parents=True)
-            if dags_folder(instance).is_dir():
-                (home / "dags" / LIVE).symlink_to(dags_folder(instance))
+            if folder.is_dir():
+                (home / "dags" / LIVE).symlink_to(folder)
             shutil.copyfile(scratch, home / "scratch.db")
-            errors, _ = self._list_errors(job, runtime, instance, candidate, home, alone=True)
+            errors, _ = self._list_errors(request, home, alone=True)
         names = sorted(errors)
         kept.parent.mkdir(parents=True, exist_ok=True)
         temp = kept.with_name(f".tmp-{os.urandom(6).hex()}")
@@ -130,16 +114,11 @@ class DagParser:
         return set(names)
 
     def _list_errors(
-        self,
-        job: BuildJob,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        home: Path,
-        *,
-        alone: bool = False,
+        self, request: VerifyRequest, home: Path, *, alone: bool = False
     ) -> tuple[dict[str, str], Hot]:
         """Return import errors by file, and the opened files; `alone` uses the base alone."""
+        job, runtime, candidate = request.job, request.runtime, request.candidate
+        instance = request.instance
         worker, opened, listed = put_worker(home), home / "opened.json", home / "errors.json"
         command = [runtime.python, str(worker), "airflow", str(opened), str(listed), *LIST_ERRORS]
         if not runtime.airflow_version.startswith("2."):

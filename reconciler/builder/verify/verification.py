@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import TypeAdapter
 
 from reconciler.builder.build_job import BuildJob
-from reconciler.builder.verify.candidate import Candidate
+from reconciler.builder.verify.candidate import Candidate, VerifyRequest
 from reconciler.builder.verify.dag_errors import dag_check
 from reconciler.builder.verify.dags import dags_folder, folder_mark
 from reconciler.builder.verify.verifier import Verified, Verifier
@@ -116,15 +116,9 @@ class Prover:
 
         def once(*, packed: bool) -> Verified:
             with self._work(job) as work:
-                return self._verifier.verify(
-                    job,
-                    recipe,
-                    runtime,
-                    instance,
-                    replace(candidate, packed=packed),
-                    work,
-                    lambda: self._work(job, harmless=True),
-                )
+                shown = replace(candidate, packed=packed)
+                request = VerifyRequest(job, recipe, runtime, instance, shown)
+                return self._verifier.verify(request, work, lambda: self._work(job, harmless=True))
 
         with ThreadPoolExecutor(1) as pool:
             spreading = pool.submit(self._share.spread_build, build_id, job.check)
@@ -191,14 +185,9 @@ class Prover:
         if known is not None:
             return replace(known, instance=instance.name)
         with self._work(job) as work:
+            request = VerifyRequest(job, recipe, runtime, instance, candidate)
             errors = self._verifier.parse_dags(
-                job,
-                recipe,
-                runtime,
-                instance,
-                candidate,
-                work,
-                lambda: self._work(job, harmless=True),
+                request, work, lambda: self._work(job, harmless=True)
             )
         outcome = dag_check(instance, errors)
         _keep(kept, outcome)

@@ -13,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.protocol import Executor, read_result
 from reconciler.builder.resolve.uv_errors import place_of
 from reconciler.builder.verify.candidate import (
     LOCAL,
     REPORT_LIMIT,
-    Candidate,
     Hot,
+    VerifyRequest,
     did_not_end,
     put_worker,
 )
@@ -62,53 +61,35 @@ class Verifier:
         self._timeout = timeout
         self._dags = DagParser(executor, timeout, cache)
 
-    def verify(
-        self,
-        job: BuildJob,
-        recipe: Recipe,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        work: Path,
-        clean: Clean,
-    ) -> Verified:
+    def verify(self, request: VerifyRequest, work: Path, clean: Clean) -> Verified:
         """Verify a candidate. Raises Stalled("VerificationFailed") with place and reason."""
         (work / LOCAL).mkdir(mode=0o700)
-        scratch = self._dags.prepare(job, runtime, candidate, clean)
+        scratch = self._dags.prepare(request, clean)
         with ThreadPoolExecutor(2) as pool:
-            imports = pool.submit(self._imports, job, recipe, runtime, instance, candidate, work)
-            dags = pool.submit(
-                self._dags.parse, job, recipe, runtime, instance, candidate, work, scratch
-            )
+            imports = pool.submit(self._imports, request, work)
+            dags = pool.submit(self._dags.parse, request, work, scratch)
             report, parsed = imports.result(), dags.result()
-        self._judge_imports(job, recipe, runtime, report)
-        judge = DagJudge(self._dags, job, recipe, runtime, instance, candidate, clean)
-        judge.judge(parsed.errors, work / "active")
-        job.say(f"verified: {report.modules} modules in {report.seconds:.1f} s")
+        self._judge_imports(request, report)
+        DagJudge(self._dags, request, clean).judge(parsed.errors, work / "active")
+        request.job.say(f"verified: {report.modules} modules in {report.seconds:.1f} s")
         told = report.model_dump(include={"modules", "seconds", "opens", "files"})
         told["warnings"] = [f"{w.what}: {w.error}"[:WORDS_LIMIT] for w in report.warnings[:100]]
         return Verified(told, report.paths(), parsed.hot, parsed.errors)
 
-    def _imports(
-        self,
-        job: BuildJob,
-        recipe: Recipe,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        work: Path,
-    ) -> Report:
+    def _imports(self, request: VerifyRequest, work: Path) -> Report:
+        job, recipe, runtime = request.job, request.recipe, request.runtime
+        candidate = request.candidate
         own = {p.name for p in recipe.packages}
         home = work / "imports-home"
         home.mkdir()
-        request = home / "request.json"
-        request.write_text(
+        asked = home / "request.json"
+        asked.write_text(
             json.dumps(
                 {
                     "root": str(candidate.share),
                     "imports": list(recipe.checks.imports),
                     "exclude": list(recipe.checks.exclude),
-                    "import_timeout": dagbag_timeout(instance),
+                    "import_timeout": dagbag_timeout(request.instance),
                     "bin": list(candidate.bin),
                     "distributions": [
                         {"name": name, "in_repo": name in own} for name in candidate.distributions
@@ -119,7 +100,7 @@ class Verifier:
         worker, answer = put_worker(home), home / "report.json"
         ended = self._executor.run(
             job,
-            [runtime.python, str(worker), "imports", str(answer), str(request)],
+            [runtime.python, str(worker), "imports", str(answer), str(asked)],
             work=home,
             timeout=min(self._timeout, recipe.checks.timeout),
             readable=[candidate.share],
@@ -144,33 +125,22 @@ class Verifier:
         """Refuse folders of a local instance that no build may read; see DagParser."""
         self._dags.refuse_hidden(instance)
 
-    def parse_dags(
-        self,
-        job: BuildJob,
-        recipe: Recipe,
-        runtime: Runtime,
-        instance: Instance,
-        candidate: Candidate,
-        work: Path,
-        clean: Clean,
-    ) -> Mapping[str, str]:
+    def parse_dags(self, request: VerifyRequest, work: Path, clean: Clean) -> Mapping[str, str]:
         """Parse an instance's DAGs with a build that was verified before, for another instance.
 
         Returns the errors, by file, that are not the build's fault. Raises
         Stalled("VerificationFailed") as `verify` does.
         """
         (work / LOCAL).mkdir(mode=0o700)
-        scratch = self._dags.prepare(job, runtime, candidate, clean)
-        parsed = self._dags.parse(job, recipe, runtime, instance, candidate, work, scratch)
-        judge = DagJudge(self._dags, job, recipe, runtime, instance, candidate, clean)
-        judge.judge(parsed.errors, work / "active")
+        scratch = self._dags.prepare(request, clean)
+        parsed = self._dags.parse(request, work, scratch)
+        DagJudge(self._dags, request, clean).judge(parsed.errors, work / "active")
         return parsed.errors
 
     # ---------------------------------------------------------------------------- assessment
 
-    def _judge_imports(
-        self, job: BuildJob, recipe: Recipe, runtime: Runtime, report: Report
-    ) -> None:
+    def _judge_imports(self, request: VerifyRequest, report: Report) -> None:
+        job, recipe, runtime = request.job, request.recipe, request.runtime
         for problem in report.warnings:
             job.say(f"warning: {problem.words}")
         if not report.fatal:
