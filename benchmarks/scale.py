@@ -94,9 +94,9 @@ def measure(root: Path) -> Figures:
     """Start a daemon's loop by hand and run its cycles one by one."""
     process = psutil.Process()
     daemon = Daemon(large_repo.settings(root))
-    daemon.rooms.prepare()
-    with Leadership(daemon.rooms.store, daemon.settings, daemon._stop) as leadership:
-        daemon.rooms.leading, daemon.rooms.check = True, leadership.check
+    daemon.wiring.prepare()
+    with Leadership(daemon.wiring.store, daemon.settings, daemon._stop) as leadership:
+        daemon.wiring.leading, daemon.wiring.check = True, leadership.check
         _cycle(daemon, leadership)
         _wait(daemon)
         plan = _cycle(daemon, leadership)
@@ -106,7 +106,7 @@ def measure(root: Path) -> Figures:
         assert not any(e.kind in ("perform", "resolve") for e in plan.effects), "all is settled"
         asked: list[str] = []
         event.listen(
-            daemon.rooms.store.engine,
+            daemon.wiring.store.engine,
             "before_cursor_execute",
             lambda _c, _u, statement, *_: asked.append(statement),
         )

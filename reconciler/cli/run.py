@@ -66,15 +66,15 @@ def _server(daemon: Daemon, settings: Settings) -> Server:
     begun = daemon.last_cycle
     app = create_app(
         Deps(
-            registry=daemon.rooms.exporter.registry,
+            registry=daemon.wiring.exporter.registry,
             secrets_dir=settings.secrets_dir,
             store=Store(settings.database_url),  # requests use no connection of the loop
-            share=daemon.rooms.share,
+            share=daemon.wiring.share,
             cycle_age=lambda: time.monotonic() - daemon.last_cycle,
             not_ready=lambda: "" if daemon.last_cycle > begun else "no cycle has ended yet",
             poll=daemon.poll_now,
             wake=daemon.wake,
-            log_of=daemon.rooms.log_of,
+            log_of=daemon.wiring.log_of,
             http=settings.http,
             public_url=settings.public_url,
             commit_url=settings.notify.commit_url

@@ -35,7 +35,7 @@ from reconciler.share.share import Share
 log = logging.getLogger(__name__)
 
 
-class ClusterRooms:
+class ClusterWiring:
     """Drivers, builders and inspections of all clusters.
 
     `check` raises if this daemon may not act; `wake` wakes the loop.

@@ -33,7 +33,7 @@ from reconciler.daemon.effects import BuildTask, Polled, Report, nothing, proble
 from reconciler.daemon.garbage import collect_and_measure
 from reconciler.daemon.leadership import Leadership
 from reconciler.daemon.lock_keys import lock_key
-from reconciler.daemon.observer import Looking
+from reconciler.daemon.observer import Observer
 from reconciler.daemon.outside import Outside
 from reconciler.daemon.service import Service
 from reconciler.daemon.wiring import Wiring
@@ -63,12 +63,12 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.rooms = Wiring(settings)
-        self.rooms.wake = self._changed_outside
-        self._reader = Reader(self.rooms.store)
+        self.wiring = Wiring(settings)
+        self.wiring.wake = self._changed_outside
+        self._reader = Reader(self.wiring.store)
         self._decider = Decider()
-        self._looking = Looking(Outside(self.rooms))
-        self.rooms.records = lambda: self._records
+        self._observer = Observer(Outside(self.wiring))
+        self.wiring.records = lambda: self._records
         self.definitions: Definitions | None = None
         self._wakeup = threading.Event()
         self._stop = threading.Event()
@@ -99,7 +99,7 @@ class Daemon:
         self._wakeup.set()
 
     def _changed_outside(self) -> None:
-        self._looking.again()
+        self._observer.again()
         self.wake()
 
     def poll_now(self) -> None:
@@ -109,8 +109,8 @@ class Daemon:
         """
         self._next_poll = 0.0
         self.wake()
-        if not self.rooms.leading:
-            engine = self.rooms.store.engine
+        if not self.wiring.leading:
+            engine = self.wiring.store.engine
             threading.Thread(target=wakes.tell, args=(engine, wakes.POLL), daemon=True).start()
 
     def stop(self) -> None:
@@ -129,7 +129,7 @@ class Daemon:
 
     def prepare(self, *, wait: bool) -> None:
         """Create what the loop needs; with `wait`, wait for a database that does not respond."""
-        self._retry(self.rooms.prepare, wait=wait)
+        self._retry(self.wiring.prepare, wait=wait)
 
     def _retry(self, action: Callable[[], T], *, wait: bool) -> T:
         """Return the result of an action, repeated with `wait` until the database responds."""
@@ -151,23 +151,23 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._signalled)
         self.prepare(wait=not once)
-        with Leadership(self.rooms.store, self.settings, self._stop, self._stand_by) as leadership:
+        with Leadership(self.wiring.store, self.settings, self._stop, self._stand_by) as leadership:
             if leadership.lease is None:
                 return 0
             self._records = self._retry(lambda: self._reader.load(whole=True), wait=not once)
             if not self._records.builds:
-                log.info("no builds are recorded; %d can be adopted", self.rooms.adoption.look())
-            self.rooms.leading = True
-            self.rooms.check = leadership.check
+                log.info("no builds are recorded; %d can be adopted", self.wiring.adoption.look())
+            self.wiring.leading = True
+            self.wiring.check = leadership.check
             self._workers.start("other", ("gc", "size"), lambda _: self._measure())
             self._workers.start("other", ("gc", "sweep"), lambda _: self._sweep())
-            service = Service(self, self.rooms)
+            service = Service(self, self.wiring)
             try:
                 if not once:
                     service.start()
                 self._loop(leadership, once=once)
             finally:
-                self.rooms.leading = False
+                self.wiring.leading = False
                 wait = 0.0 if leadership.lost else STOP_WAIT  # nothing more may be done
                 clean = self._workers.stop(lambda key: key[0] == "build", wait)
                 self.ended = clean and not leadership.lost
@@ -175,7 +175,7 @@ class Daemon:
                     self._take_last_reports(leadership)
                 else:
                     leadership.abandon()
-                self.rooms.close()
+                self.wiring.close()
                 service.stop()
             if leadership.lost:
                 return 3
@@ -216,7 +216,7 @@ class Daemon:
                 self._sleep(5.0)
                 continue
             self.last_cycle = time.monotonic()
-            self.rooms.exporter.observe_reconcile(self.last_cycle - begun)
+            self.wiring.exporter.observe_reconcile(self.last_cycle - begun)
             if once and self._finished(plan):
                 return
             self._sleep(self._until_next())
@@ -276,8 +276,8 @@ class Daemon:
             World(
                 time.time(),
                 self._records,
-                fingerprints=self._looking.marks(self._records),
-                policy=self.rooms.policy,
+                fingerprints=self._observer.marks(self._records),
+                policy=self.wiring.policy,
             )
         )
         locks: dict[tuple[str, str], str] = {}
@@ -322,7 +322,7 @@ class Daemon:
             return
         self._reader.wrote(plan.change, leadership.write(plan.change))
         self._records = self._reader.load()
-        self.rooms.notifier.enqueue()
+        self.wiring.notifier.enqueue()
 
     def _observe(self) -> World:
         now = time.time()
@@ -330,11 +330,11 @@ class Daemon:
             now=now,
             records=self._records,
             definitions=self.definitions,
-            requests=tuple(self.rooms.store.requests()),
-            fingerprints=self._looking.marks(self._records),
-            windows=self._looking.windows(self._records, now),
-            missing_builds=self._looking.missing(self._records),
-            policy=self.rooms.policy,
+            requests=tuple(self.wiring.store.requests()),
+            fingerprints=self._observer.marks(self._records),
+            windows=self._observer.windows(self._records, now),
+            missing_builds=self._observer.missing(self._records),
+            policy=self.wiring.policy,
         )
 
     # ------------------------------------------------------------------------------ effects
@@ -346,21 +346,21 @@ class Daemon:
             self._workers.start(
                 _pool("activation", record.definition),
                 ("perform", effect.key),  # never beside a step of an activation
-                lambda _: self.rooms.instance_effects.heal(record),
+                lambda _: self.wiring.instance_effects.heal(record),
             )
         elif effect.kind == "inspect":
             record = records.instances[effect.key]
             self._workers.start(
                 _pool("other", record.definition),
                 ("inspect", effect.key),
-                lambda _: self.rooms.instance_effects.inspect(record, self._looking.inspected),
+                lambda _: self.wiring.instance_effects.inspect(record, self._observer.inspected),
             )
         elif effect.kind == "perform":
             record = records.instances[effect.key]
             self._workers.start(
                 _pool("activation", record.definition),
                 ("perform", effect.key),
-                lambda _: self.rooms.instance_effects.perform(record, time.time()),
+                lambda _: self.wiring.instance_effects.perform(record, time.time()),
             )
         else:
             task = self._build_task(effect.key)
@@ -369,7 +369,7 @@ class Daemon:
                 self._workers.start(
                     _pool("build", task.instance),
                     ("build", effect.key),
-                    lambda cancelled: self.rooms.build_effects.run(kind, task, cancelled),
+                    lambda cancelled: self.wiring.build_effects.run(kind, task, cancelled),
                 )
 
     def _build_task(self, key: str) -> BuildTask | None:
@@ -386,7 +386,7 @@ class Daemon:
             record.definition,
             record.runtime,
             lock_key(environment.definition),
-            self.rooms.log_of(key),
+            self.wiring.log_of(key),
             tuple(r.definition for r in users(build, environment, self._records.instances)),
         )
 
@@ -398,19 +398,19 @@ class Daemon:
 
     def _poll(self) -> Report:
         try:
-            definitions = self.rooms.source.poll()
+            definitions = self.wiring.source.poll()
         except Exception as error:
             if not isinstance(error, GroundcrewError):
                 log.exception("polling the environments repo")
             problem = problem_of(error)
-            self.rooms.exporter.observe_poll("failed")
+            self.wiring.exporter.observe_poll("failed")
             return Report(lambda draft: source_failed(draft, problem), polled=Polled(None))
-        self.rooms.exporter.observe_poll("changed" if definitions is not None else "unchanged")
+        self.wiring.exporter.observe_poll("changed" if definitions is not None else "unchanged")
         recovered = definitions is not None or self._records.source_problem is not None
         return Report(source_recovered if recovered else nothing, polled=Polled(definitions))
 
     def _look_if_due(self) -> None:
-        if self._looking.due():
+        if self._observer.due():
             records = self._records
             self._is_looking |= self._workers.start("other", LOOK, lambda _: self._look(records))
 
@@ -418,7 +418,7 @@ class Daemon:
         """Look outside; the report says only what the records do not say yet."""
         problem, sights = None, dict[str, Sight]()
         try:
-            seen = self._looking.look(records)
+            seen = self._observer.look(records)
         except GroundcrewError as error:
             if error.reason is not Reason.SHARE_MISSING:
                 log.warning("%s", error)
@@ -433,7 +433,7 @@ class Daemon:
             record_share(draft, problem)
             record_sights(draft, sights)
 
-        draft = Draft(World(time.time(), records, policy=self.rooms.policy))
+        draft = Draft(World(time.time(), records, policy=self.wiring.policy))
         apply(draft)
         return Report(apply) if draft.plan().change != NOTHING else None
 
@@ -446,18 +446,18 @@ class Daemon:
 
     def _sweep(self) -> None:
         try:
-            self._retry(self.rooms.sweep, wait=True)
+            self._retry(self.wiring.sweep, wait=True)
         except GroundcrewError as error:
             log.warning("Jobs of an earlier leader may still run: %s", error)
 
     def _measure(self) -> None:
         try:
-            self.rooms.measure()
+            self.wiring.measure()
         except GroundcrewError as error:
             log.warning("%s", error)
 
     def _collect(self, records: Records) -> Report | None:
-        return collect_and_measure(self.rooms, records)
+        return collect_and_measure(self.wiring, records)
 
 
 def _pool(kind: str, instance: Instance) -> str:

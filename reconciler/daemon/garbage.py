@@ -19,10 +19,10 @@ from reconciler.share.logs import collect_logs
 PAUSED = "gc-paused"  # name of the stored text that is "yes" while it is paused
 
 
-def collect(rooms: Wiring, records: Records, now: float, *, dry_run: bool) -> Collected:
+def collect(wiring: Wiring, records: Records, now: float, *, dry_run: bool) -> Collected:
     """Remove what no instance may still load; with `dry_run`, only report it."""
-    settings = rooms.settings.gc
-    if not dry_run and paused(rooms):
+    settings = wiring.settings.gc
+    if not dry_run and paused(wiring):
         raise Stalled(
             Reason.GC_PAUSED, "garbage collection is paused; `groundcrew gc --resume` ends that"
         )
@@ -33,32 +33,32 @@ def collect(rooms: Wiring, records: Records, now: float, *, dry_run: bool) -> Co
             f"{', '.join(sorted(records.unreadable)[:5])}",
         )
     held = [
-        Held(record.retired, _oldest_process(rooms, record, now), record.team, record.since)
+        Held(record.retired, _oldest_process(wiring, record, now), record.team, record.since)
         for record in records.instances.values()
     ]
     held += [Held((), now, team, at) for team, at in records.removals]  # for the grace
     if not dry_run:
-        collect_logs(rooms.share, records.builds, now, settings.grace)
+        collect_logs(wiring.share, records.builds, now, settings.grace)
     return collect_garbage(
-        rooms.share,
+        wiring.share,
         roots=roots(records, settings.keep),
         held=held,
         now=now,
         grace=settings.grace,
         dry_run=dry_run,
-        sizes=rooms.sizes,
-        go_on=lambda: not paused(rooms),
+        sizes=wiring.sizes,
+        go_on=lambda: not paused(wiring),
     )
 
 
-def collect_and_measure(rooms: Wiring, records: Records) -> Report | None:
+def collect_and_measure(wiring: Wiring, records: Records) -> Report | None:
     """Collect garbage and measure the store; report what was done."""
     try:
-        if paused(rooms):
-            rooms.measure()
+        if paused(wiring):
+            wiring.measure()
             return None
-        done = collect(rooms, records, time.time(), dry_run=False)
-        rooms.measure()
+        done = collect(wiring, records, time.time(), dry_run=False)
+        wiring.measure()
     except GroundcrewError as error:
         problem = problem_of(error)
         return Report(
@@ -74,12 +74,12 @@ def collect_and_measure(rooms: Wiring, records: Records) -> Report | None:
 
 def collect_now(settings: Settings, *, dry_run: bool) -> Collected:
     """Collect garbage outside the daemon."""
-    rooms = Wiring(settings)
+    wiring = Wiring(settings)
     try:
-        return collect(rooms, rooms.store.load(), time.time(), dry_run=dry_run)
+        return collect(wiring, wiring.store.load(), time.time(), dry_run=dry_run)
     finally:
-        rooms.close()
-        rooms.store.close()
+        wiring.close()
+        wiring.store.close()
 
 
 def pause(settings: Settings, *, on: bool) -> None:
@@ -91,9 +91,9 @@ def pause(settings: Settings, *, on: bool) -> None:
         store.close()
 
 
-def paused(rooms: Wiring) -> bool:
+def paused(wiring: Wiring) -> bool:
     """Return True if garbage collection is paused."""
-    return rooms.store.named(PAUSED) == "yes"
+    return wiring.store.named(PAUSED) == "yes"
 
 
 def roots(records: Records, keep: int) -> set[str]:
@@ -121,8 +121,8 @@ def roots(records: Records, keep: int) -> set[str]:
     return builds
 
 
-def _oldest_process(rooms: Wiring, record: InstanceRecord, now: float) -> float | None:
+def _oldest_process(wiring: Wiring, record: InstanceRecord, now: float) -> float | None:
     try:
-        return rooms.driver(record.definition).oldest_process(record.definition, now)
+        return wiring.driver(record.definition).oldest_process(record.definition, now)
     except GroundcrewError:
         return None

@@ -65,7 +65,7 @@ class Seen:
     sights: Mapping[str, Sight]
 
 
-class Looking:
+class Observer:
     """Observations for the loop; `look` runs in a worker thread."""
 
     def __init__(self, outside: Outside) -> None:

@@ -19,28 +19,28 @@ LOADER = "loader"  # the named text of the records that holds which release's lo
 
 
 class Outside:
-    """Looks through the rooms; see `looking`."""
+    """Looks at what the daemon is wired to; see `observer`."""
 
-    def __init__(self, rooms: Wiring) -> None:
-        self._rooms = rooms
-        self._view = View(rooms.share)
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._view = View(wiring.share)
         self._is_installed = False
 
     def mark(self, instance: Instance) -> str:
         """Return the driver's fingerprint of an instance's base, or "" if it is unknown."""
-        return self._rooms.driver(instance).fingerprint(instance)
+        return self._wiring.driver(instance).fingerprint(instance)
 
     def is_verified(self, build: str, runtime_key: str) -> bool:
         """Return True if the share holds a build complete and verified for a runtime."""
-        return self._rooms.share.verified(build, runtime_key)
+        return self._wiring.share.verified(build, runtime_key)
 
     def is_present(self, build: str, runtime_key: str) -> bool:
         """Return True if it seems to, at a cheap look."""
-        return self._rooms.share.is_present(build, runtime_key)
+        return self._wiring.share.is_present(build, runtime_key)
 
     def require_share(self) -> None:
         """Raise if the share is missing."""
-        self._rooms.share.require()
+        self._wiring.share.require()
         if not self._is_installed:
             self._install_loaders()
 
@@ -49,11 +49,11 @@ class Outside:
 
         Once for each release; what differs later was changed by somebody.
         """
-        if self._rooms.store.named(LOADER) != release():
-            for name in self._rooms.share.instances_with_loader():
-                self._rooms.check()
-                self._rooms.share.install_loader(name)
-            self._rooms.store.name(LOADER, release())
+        if self._wiring.store.named(LOADER) != release():
+            for name in self._wiring.share.instances_with_loader():
+                self._wiring.check()
+                self._wiring.share.install_loader(name)
+            self._wiring.store.name(LOADER, release())
         self._is_installed = True
 
     def deviations(self, record: InstanceRecord, *, has_build: bool) -> tuple[Deviation, ...]:
@@ -64,7 +64,7 @@ class Outside:
         """Return what the components of an instance have loaded; None if that cannot be seen."""
         load_into = record.current_load_into or record.definition.load_into
         try:
-            return self._rooms.driver(record.definition).processes(record.definition, load_into)
+            return self._wiring.driver(record.definition).processes(record.definition, load_into)
         except GroundcrewError:
             raise
         except Exception:

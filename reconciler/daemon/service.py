@@ -40,9 +40,9 @@ class Wakeable(Protocol):
 class Service:
     """Background threads that start with the loop and stop after it."""
 
-    def __init__(self, daemon: Wakeable, rooms: Wiring) -> None:
+    def __init__(self, daemon: Wakeable, wiring: Wiring) -> None:
         self._daemon = daemon
-        self._rooms = rooms
+        self._wiring = wiring
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._watchers: list[Closable] = []
@@ -54,7 +54,7 @@ class Service:
         self._thread("space", self._watch_space)
         self._thread("wakes", self._hear)
         try:
-            self._watchers.append(watch(self._rooms.settings.git.url, self._daemon.poll_now))
+            self._watchers.append(watch(self._wiring.settings.git.url, self._daemon.poll_now))
         except (GroundcrewError, OSError) as error:
             log.info("the environments repo is polled only: %s", error)
 
@@ -69,8 +69,8 @@ class Service:
 
     def _deliver_once(self) -> None:
         try:
-            self._rooms.check()  # the next leader delivers what this one may not
-            self._rooms.notifier.deliver(time.monotonic())
+            self._wiring.check()  # the next leader delivers what this one may not
+            self._wiring.notifier.deliver(time.monotonic())
         except GroundcrewError as error:
             log.warning("messages wait: %s", error)
         except Exception:
@@ -78,7 +78,7 @@ class Service:
 
     def _hear(self) -> None:
         """Listen for wake-ups from other replicas and the CLI, if the database supports that."""
-        wakes.listen(self._rooms.store.engine, self._woken, self._stop)
+        wakes.listen(self._wiring.store.engine, self._woken, self._stop)
 
     def _woken(self, word: str) -> None:
         if word == wakes.POLL:
@@ -90,14 +90,14 @@ class Service:
         """Measure the share's free space, in a thread because a hung share must block nothing."""
         while not self._stop.is_set():
             try:
-                self._rooms.measure_space()
+                self._wiring.measure_space()
             except GroundcrewError as error:
                 log.warning("%s", error)
             self._stop.wait(SPACE)
 
     def _watch_requests(self) -> None:
         """Wake the loop when the CLI has touched the wake file."""
-        path = self._rooms.settings.state_dir / "wake"
+        path = self._wiring.settings.state_dir / "wake"
         seen = path.stat().st_mtime_ns if path.exists() else 0
         while not self._stop.wait(REQUESTS):
             mark = path.stat().st_mtime_ns if path.exists() else 0

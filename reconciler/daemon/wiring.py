@@ -33,7 +33,7 @@ from reconciler.share.sizes import Sizes, check_quota
 from reconciler.store.store import Store
 
 if TYPE_CHECKING:
-    from reconciler.daemon.clusters import ClusterRooms
+    from reconciler.daemon.clusters import ClusterWiring
 
 
 class Wiring:
@@ -76,7 +76,7 @@ class Wiring:
         self.adoption = Adoption(self.share)
         self.sizes = Sizes(self.share)
         self._declared = declared
-        self._clusters: ClusterRooms | None = None
+        self._clusters: ClusterWiring | None = None
         self._lock = threading.Lock()
         self.wake: Callable[[], None] = lambda: None
         self.build_effects = BuildEffects(
@@ -176,13 +176,13 @@ class Wiring:
             return self.builder.inspect(base.python)
         return self.clusters().inspect(base.image, team)
 
-    def clusters(self) -> ClusterRooms:
+    def clusters(self) -> ClusterWiring:
         """Return the components for Kubernetes, created when first needed."""
         with self._lock:
             if self._clusters is None:
-                from reconciler.daemon.clusters import ClusterRooms
+                from reconciler.daemon.clusters import ClusterWiring
 
-                self._clusters = ClusterRooms(
+                self._clusters = ClusterWiring(
                     self.settings,
                     self.share,
                     self.source.export,

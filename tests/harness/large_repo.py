@@ -145,8 +145,8 @@ def settle(root: Path, count: int, ages: int = 3) -> None:
     assert lease is not None
     now = time.time()
     change = decide(World(now, Records(), definitions)).change
-    rooms = Wiring(made)
-    share = rooms.share
+    wiring = Wiring(made)
+    share = wiring.share
     share.prepare()
     builds: list[BuildRecord] = []
     owners = {
@@ -181,7 +181,7 @@ def settle(root: Path, count: int, ages: int = 3) -> None:
             replace(
                 record,
                 runtime=RUNTIME,
-                fingerprint=rooms.driver(record.definition).fingerprint(record.definition),
+                fingerprint=wiring.driver(record.definition).fingerprint(record.definition),
                 current=build_id(number, 0),
                 current_digest=digest,
                 current_runtime=RUNTIME.key,
@@ -193,7 +193,7 @@ def settle(root: Path, count: int, ages: int = 3) -> None:
     store.write(lease, replace(change, instances=tuple(instances), builds=tuple(builds)))
     store.release(lease)
     store.close()
-    rooms.store.close()
+    wiring.store.close()
 
 
 def place_build(share: Share, one: str, team: str, entries: tuple[str, ...] = ()) -> None:

@@ -304,21 +304,21 @@ def test_the_secret_of_an_airflow_api_is_not_sent_to_an_index(bench: Bench, team
         share=bench.share.root,
         builder=BuilderSettings(allow_hosts=[bench.private.host]),
     )
-    rooms = Wiring(settings)
+    wiring = Wiring(settings)
     instance = replace(bench.instance(), team=team, api=Api("http://127.0.0.1:1", "corp"))
     records = Records(instances={"dev": InstanceRecord("dev", team, instance)})
-    rooms.records = lambda: records
+    wiring.records = lambda: records
     recipe = bench.recipe("acme-tools", indexes=(bench.corp(),))
     try:
         if team == "red":
             with pytest.raises(Stalled) as caught:
-                rooms.builder.resolve(bench.job(), recipe, bench.runtime)
+                wiring.builder.resolve(bench.job(), recipe, bench.runtime)
             assert caught.value.reason == Reason.CREDENTIALS_TAKEN
             assert bench.private.asked == []
         else:  # a secret of the same name, but of another team
-            assert rooms.builder.resolve(bench.job(), recipe, bench.runtime).packages
+            assert wiring.builder.resolve(bench.job(), recipe, bench.runtime).packages
     finally:
-        rooms.store.close()
+        wiring.store.close()
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def goes_on(daemon: Daemon) -> bool:
     before = daemon.last_cycle
     daemon.wake()
     until(lambda: daemon.last_cycle > before)
-    daemon.rooms.check()
-    return daemon.rooms.leading
+    daemon.wiring.check()
+    return daemon.wiring.leading
 
 
 def test_a_locked_database_stops_the_work_and_not_the_daemon(
@@ -75,7 +75,7 @@ def test_a_locked_database_stops_the_work_and_not_the_daemon(
     caplog.set_level(logging.WARNING)
     daemon = Daemon(Settings())
     with running(daemon) as codes:
-        until(lambda: daemon.rooms.leading and bool(daemon.records.instances))
+        until(lambda: daemon.wiring.leading and bool(daemon.records.instances))
         with sqlite3.connect(Settings().database_file or "", isolation_level=None) as other:
             other.execute("BEGIN EXCLUSIVE")
             until(lambda: "nothing is done until it is renewed" in caplog.text)
@@ -84,7 +84,7 @@ def test_a_locked_database_stops_the_work_and_not_the_daemon(
             other.execute("ROLLBACK")
         other.close()
         until(lambda: "has run out" in caplog.text)
-        until(lambda: daemon.rooms.store.leader() is not None)
+        until(lambda: daemon.wiring.store.leader() is not None)
         assert goes_on(daemon)
 
 
@@ -111,7 +111,7 @@ def test_a_restarted_server_is_waited_for(
     with running(daemon) as codes:
         until(lambda: "trying again" in caplog.text)
         postgres.start()
-        until(lambda: daemon.rooms.leading and bool(daemon.records.instances))
+        until(lambda: daemon.wiring.leading and bool(daemon.records.instances))
         caplog.clear()
         postgres.stop()
         daemon.wake()
@@ -146,7 +146,7 @@ def test_a_server_that_goes_as_the_daemon_begins_to_lead_is_waited_for(
         until(lambda: "trying again" in caplog.text)
         assert codes == []
         postgres.start()
-        until(lambda: daemon.rooms.leading and bool(daemon.records.instances))
+        until(lambda: daemon.wiring.leading and bool(daemon.records.instances))
         assert goes_on(daemon)
     assert tries[0], "the records were read whole"
 
@@ -161,7 +161,7 @@ def test_jobs_of_an_earlier_leader_are_ended_once_the_server_is_back(
     monkeypatch.setenv("GROUNDCREW_DATABASE", postgres.url)
     monkeypatch.setenv("GROUNDCREW_LEASE_TTL", "60")
     daemon = Daemon(Settings())
-    sweep = daemon.rooms.sweep
+    sweep = daemon.wiring.sweep
     begun, ended = threading.Event(), threading.Event()
 
     def stop_and_sweep() -> None:
@@ -172,7 +172,7 @@ def test_jobs_of_an_earlier_leader_are_ended_once_the_server_is_back(
         sweep()
         ended.set()
 
-    monkeypatch.setattr(daemon.rooms, "sweep", stop_and_sweep)
+    monkeypatch.setattr(daemon.wiring, "sweep", stop_and_sweep)
     with running(daemon) as codes:
         assert begun.wait(60)
         until(lambda: "trying again" in caplog.text)

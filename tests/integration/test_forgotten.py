@@ -27,29 +27,29 @@ OURS, OTHERS = large_repo.build_id(0, 0), large_repo.build_id(1, 0)
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Iterator[Wiring]:
+def wiring(tmp_path: Path) -> Iterator[Wiring]:
     """Yield a share with an old build of each of two teams."""
-    rooms = Wiring(large_repo.settings(tmp_path))
-    rooms.prepare()
-    place(rooms, OURS, "red", age=30 * DAY)
-    place(rooms, OTHERS, "blue", age=30 * DAY)
-    yield rooms
-    rooms.close()
-    rooms.store.close()
+    wiring = Wiring(large_repo.settings(tmp_path))
+    wiring.prepare()
+    place(wiring, OURS, "red", age=30 * DAY)
+    place(wiring, OTHERS, "blue", age=30 * DAY)
+    yield wiring
+    wiring.close()
+    wiring.store.close()
 
 
-def place(rooms: Wiring, build: str, team: str, *, age: float) -> None:
+def place(wiring: Wiring, build: str, team: str, *, age: float) -> None:
     """Put a build on the share that was made `age` seconds ago."""
-    large_repo.place_build(rooms.share, build, team)
+    large_repo.place_build(wiring.share, build, team)
     then = time.time() - age
-    for path in (rooms.share.build_path(build) / "build.json", rooms.share.build_path(build)):
+    for path in (wiring.share.build_path(build) / "build.json", wiring.share.build_path(build)):
         os.utime(path, (then, then))
 
 
 @contextmanager
-def task(rooms: Wiring) -> Iterator[None]:
+def task(wiring: Wiring) -> Iterator[None]:
     """Run a process of the instance; which build it loaded is unknown."""
-    loader = rooms.share.instance_path(NAME) / "loader"
+    loader = wiring.share.instance_path(NAME) / "loader"
     with subprocess.Popen(["sleep", "60"], env={**os.environ, "PYTHONPATH": str(loader)}) as one:
         yield
         one.kill()
@@ -61,31 +61,31 @@ def accepted(records: Records, at: float, *instances: Instance) -> Records:
     return stored(records, decide(World(at, records, defined)).change)
 
 
-def removable(rooms: Wiring, records: Records, now: float) -> set[str]:
-    return set(collect(rooms, records, now, dry_run=True).builds)
+def removable(wiring: Wiring, records: Records, now: float) -> set[str]:
+    return set(collect(wiring, records, now, dry_run=True).builds)
 
 
-def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(rooms: Wiring) -> None:
+def test_an_instance_that_is_new_in_the_records_keeps_its_teams_builds(wiring: Wiring) -> None:
     """After the database is lost, say, until the grace period is over and no older process runs."""
-    with task(rooms):
+    with task(wiring):
         known = time.time() + 1
         records = accepted(Records(), known, instance(NAME))
         younger = large_repo.build_id(2, 0)
-        place(rooms, younger, "red", age=-2.0)
-        assert removable(rooms, records, known + DAY / 2) == {OTHERS}
-        assert removable(rooms, records, known + 3 * DAY) == {OTHERS, younger}
-    assert removable(rooms, records, known + DAY / 2) == {OTHERS}
-    assert removable(rooms, records, known + 3 * DAY) == {OURS, OTHERS, younger}
+        place(wiring, younger, "red", age=-2.0)
+        assert removable(wiring, records, known + DAY / 2) == {OTHERS}
+        assert removable(wiring, records, known + 3 * DAY) == {OTHERS, younger}
+    assert removable(wiring, records, known + DAY / 2) == {OTHERS}
+    assert removable(wiring, records, known + 3 * DAY) == {OURS, OTHERS, younger}
 
 
-def test_an_instance_that_is_removed_keeps_its_teams_builds_for_the_grace(rooms: Wiring) -> None:
+def test_an_instance_that_is_removed_keeps_its_teams_builds_for_the_grace(wiring: Wiring) -> None:
     """Nothing is known any more about what runs there, and it may come back."""
     now = time.time()
     records = accepted(Records(), now - 9 * DAY, instance(NAME))
-    assert removable(rooms, records, now) == {OURS, OTHERS}
+    assert removable(wiring, records, now) == {OURS, OTHERS}
     records = accepted(records, now, instance("another", "green"))
     assert set(records.instances) == {"another"}
-    assert removable(rooms, records, now + DAY / 2) == {OTHERS}
+    assert removable(wiring, records, now + DAY / 2) == {OTHERS}
     records = accepted(records, now + DAY, instance(NAME))
-    assert removable(rooms, records, now + 1.5 * DAY) == {OTHERS}
-    assert removable(rooms, records, now + 3 * DAY) == {OURS, OTHERS}
+    assert removable(wiring, records, now + 1.5 * DAY) == {OTHERS}
+    assert removable(wiring, records, now + 3 * DAY) == {OURS, OTHERS}

@@ -86,12 +86,12 @@ def test_a_step_that_outlasts_the_stop_keeps_the_lease_and_ends_with_the_process
             begun.set()
             wait_for(let_go)
             try:
-                daemon.rooms.check()
+                daemon.wiring.check()
             except Retryable:
                 refused.set()
 
         def stop() -> None:
-            while not daemon.rooms.leading:
+            while not daemon.wiring.leading:
                 time.sleep(0.02)
             daemon._workers.start("activation", ("perform", "slow"), step)
             wait_for(begun)
@@ -104,7 +104,7 @@ def test_a_step_that_outlasts_the_stop_keeps_the_lease_and_ends_with_the_process
         with pytest.raises((SystemExit, typer.Exit)):
             run.run(once=False)
         stopping.join(300)
-        assert daemon.rooms.store.leader() is not None
+        assert daemon.wiring.store.leader() is not None
         let_go.set()
         wait_for(refused)
         assert ends == [0]

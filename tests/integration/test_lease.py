@@ -91,7 +91,7 @@ class Rig:
                 }
             )
         )
-        self.rooms = Wiring(
+        self.wiring = Wiring(
             Settings.model_validate(
                 {
                     "state_dir": root / "state",
@@ -105,10 +105,10 @@ class Rig:
             )
         )
         (root / "share").mkdir()
-        self.rooms.prepare()
-        self.rooms.share.put_build(BUILD, {"pylock.toml": b"x", "build.json": b"{}"})
+        self.wiring.prepare()
+        self.wiring.share.put_build(BUILD, {"pylock.toml": b"x", "build.json": b"{}"})
         old = time.time() - 3600
-        os.utime(self.rooms.share.build_path(BUILD), (old, old))
+        os.utime(self.wiring.share.build_path(BUILD), (old, old))
         command = (sys.executable, "-c", f"open({str(self.restarted)!r}, 'w')")
         self.instance = Instance(
             "red-dev",
@@ -120,7 +120,7 @@ class Rig:
 
     @property
     def cluster(self) -> Cluster:
-        return self.rooms.clusters().clusters.of("one")
+        return self.wiring.clusters().clusters.of("one")
 
     def state(self) -> tuple[object, ...]:
         """Return all that an effect could have changed."""
@@ -128,8 +128,8 @@ class Rig:
             [method for method in self.server.came if method != "GET"],
             list(self.airflow.state.patched),
             self.restarted.exists(),
-            self.rooms.share.pointer("red-dev"),
-            self.rooms.share.build_path(BUILD).exists(),
+            self.wiring.share.pointer("red-dev"),
+            self.wiring.share.build_path(BUILD).exists(),
         )
 
     def perform(self, step: Step, *, slots: int = 128) -> None:
@@ -150,17 +150,17 @@ class Rig:
         )
         pools = (("default_pool", 128),)
         self.airflow.state.pools["default_pool"] = slots
-        driver = self.rooms.driver(self.instance)
+        driver = self.wiring.driver(self.instance)
         driver.perform(step, self.instance, replace(activation, pools=pools), now)
 
     def point(self) -> None:
-        self.rooms.share.point(
+        self.wiring.share.point(
             "red-dev", "k", BUILD, abi="cp311", airflow="3.1.0", load_into=("scheduler",)
         )
 
     def collect(self) -> None:
         collect_garbage(
-            self.rooms.share, roots=set(), held=(), now=time.time(), grace=60.0, dry_run=False
+            self.wiring.share, roots=set(), held=(), now=time.time(), grace=60.0, dry_run=False
         )
 
 
@@ -182,8 +182,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with FakeAirflow() as airflow:
         rig = Rig(tmp_path, airflow, server)
         yield rig
-        rig.rooms.close()
-        rig.rooms.store.close()
+        rig.wiring.close()
+        rig.wiring.store.close()
     server.close()
 
 
@@ -195,12 +195,12 @@ def lost() -> None:
 def test_without_the_lease_no_effect_goes_out(rig: Rig, effect: Callable[[Rig], object]) -> None:
     """Nothing changes for any kind of effect; with the lease the same effect changes something."""
     before = rig.state()
-    rig.rooms.check = lost
+    rig.wiring.check = lost
     with pytest.raises(Retryable) as caught:
         effect(rig)
     assert caught.value.reason == Reason.LEASE_LOST
     assert rig.state() == before
-    rig.rooms.check = lambda: None
+    rig.wiring.check = lambda: None
     effect(rig)
     assert rig.state() != before
 
@@ -218,7 +218,7 @@ def test_a_change_is_not_sent_again_once_the_lease_is_lost(
         if sent in rig.server.came:
             lost()
 
-    rig.rooms.check = check
+    rig.wiring.check = check
     with pytest.raises(Retryable):
         EFFECTS[name](rig)
     assert rig.server.came.count(sent) == 1

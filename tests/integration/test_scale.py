@@ -47,7 +47,7 @@ def _settle(daemon: Daemon, leadership: Leadership) -> None:
     deadline = time.monotonic() + 60
     active: list[InstanceRecord] = []
     while not active or not all(
-        record.drift is None and daemon.rooms.share.pointer(record.name) for record in active
+        record.drift is None and daemon.wiring.share.pointer(record.name) for record in active
     ):
         assert time.monotonic() < deadline, active
         daemon._cycle(leadership)
@@ -61,9 +61,9 @@ def _settle(daemon: Daemon, leadership: Leadership) -> None:
 def daemon(root: Path) -> Iterator[tuple[Daemon, Leadership]]:
     """Yield a daemon that leads and has read everything; tests run its loop step by step."""
     made = Daemon(large_repo.settings(root))
-    made.rooms.prepare()
-    with Leadership(made.rooms.store, made.settings, threading.Event()) as leadership:
-        made.rooms.check = leadership.check
+    made.wiring.prepare()
+    with Leadership(made.wiring.store, made.settings, threading.Event()) as leadership:
+        made.wiring.check = leadership.check
         made._next_poll = float("inf")
         made._learn(made._poll())
         _settle(made, leadership)
@@ -94,7 +94,7 @@ def test_a_cycle_without_change_reads_no_record_and_decides_nothing(
     daemon: tuple[Daemon, Leadership],
 ) -> None:
     one, leadership = daemon
-    counted, records = Counted(one.rooms.store), one.records
+    counted, records = Counted(one.wiring.store), one.records
     plan = one._cycle(leadership)
     assert one._cycle(leadership) is plan
     assert one.records is records
@@ -109,14 +109,14 @@ def test_a_cycle_with_one_change_reads_back_nothing_and_writes_one_row(
     before = one.records
     large_repo.commit(root / "repo.git", {large_repo.path_of(3): large_repo.text_of(3, "2.9")})
     one._learn(one._poll())
-    counted = Counted(one.rooms.store)
+    counted = Counted(one.wiring.store)
     one._cycle(leadership)
     changed = {n for n, e in one.records.environments.items() if before.environments[n] is not e}
     assert changed == {"env-00003"}
     assert one.records.builds is before.builds
     reading = [s for s in counted.statements if s.startswith("SELECT") and "document" in s]
     assert reading == []
-    assert one.records == one.rooms.store.load()
+    assert one.records == one.wiring.store.load()
 
 
 def test_what_another_process_writes_is_seen(daemon: tuple[Daemon, Leadership]) -> None:
@@ -139,9 +139,9 @@ def test_a_build_that_the_share_lost_is_built_anew_before_it_is_activated(
     behind = replace(
         instance, current=instance.previous, current_digest="0" * 64, previous=None, suspended=True
     )
-    build = one.rooms.share.build_path(large_repo.build_id(10, 0))
+    build = one.wiring.share.build_path(large_repo.build_id(10, 0))
     (build / "build.json").unlink()
-    one.rooms.store.write(leadership.lease, Change(instances=(behind,)))
+    one.wiring.store.write(leadership.lease, Change(instances=(behind,)))
     deadline = time.monotonic() + 60
     while "resolve" not in {e.kind for e in one._cycle(leadership).effects}:
         assert time.monotonic() < deadline  # the share is looked at meanwhile
@@ -319,12 +319,12 @@ def test_a_collection_that_is_stopped_says_so_and_the_next_one_ends_it(tmp_path:
 def test_a_paused_collection_removes_nothing(daemon: tuple[Daemon, Leadership]) -> None:
     one, _ = daemon
     records = replace(one.records, builds={})
-    one.rooms.store.name(PAUSED, "yes")
+    one.wiring.store.name(PAUSED, "yes")
     with pytest.raises(Stalled, match="gc --resume"):
-        collect(one.rooms, records, 1e12, dry_run=False)
-    assert collect(one.rooms, records, 1e12, dry_run=True).builds
-    one.rooms.store.name(PAUSED, "no")
-    assert collect(one.rooms, records, 1e12, dry_run=False).builds
+        collect(one.wiring, records, 1e12, dry_run=False)
+    assert collect(one.wiring, records, 1e12, dry_run=True).builds
+    one.wiring.store.name(PAUSED, "no")
+    assert collect(one.wiring, records, 1e12, dry_run=False).builds
 
 
 def test_a_build_of_a_team_at_its_quota_fails_in_words_before_anything_is_built(
@@ -333,9 +333,12 @@ def test_a_build_of_a_team_at_its_quota_fails_in_words_before_anything_is_built(
     one, _ = daemon
     sizes = Sizes(share_of(tmp_path / "other", {"team-000": "a"}))
     sizes.look()
-    rooms, records = one.rooms, one.records
+    wiring, records = one.wiring, one.records
     effects = BuildEffects(
-        rooms.builder_for, rooms.store, rooms.adoption, lambda team: check_quota(sizes, team, 1000)
+        wiring.builder_for,
+        wiring.store,
+        wiring.adoption,
+        lambda team: check_quota(sizes, team, 1000),
     )
     ready = next(b for b in records.builds.values() if b.environment == "env-00010")
     build = replace(ready, phase=BuildPhase.BUILDING)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from reconciler.core.definitions import Window
 from reconciler.core.model import InstanceRecord, Records
-from reconciler.daemon.observer import Looking, Outside
+from reconciler.daemon.observer import Observer, Outside
 from reconciler.daemon.windows import window_state
 from tests.fakes.definitions import instance
 
@@ -52,6 +52,6 @@ def test_a_clock_that_is_set_back_into_a_window_finds_it_open() -> None:
     """The computed next opening does not apply to an hour that occurs again."""
     record = InstanceRecord("a", "red", replace(instance("a"), window=NIGHT))
     records = Records(instances={"a": record})
-    looking = Looking(cast("Outside", None))  # windows are worked out, not looked at
+    looking = Observer(cast("Outside", None))  # windows are worked out, not looked at
     assert not looking.windows(records, at("2026-01-10T05:00:00"))["a"].is_open
     assert looking.windows(records, at("2026-01-10T03:00:00"))["a"].is_open
