@@ -283,6 +283,7 @@ def _accept_environments(
         record = draft.environments.get(name)
         if record is None:
             record = EnvironmentRecord(name, definition.team, definition, commit, draft.now)
+            _claim_builds(draft, definition, commit)
             draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
         elif record.definition != definition:
             if _asks(record.definition) != _asks(definition):

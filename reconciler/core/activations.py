@@ -59,7 +59,7 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
     if environment is None and any_lost(draft):
         return None
     if environment is None:
-        return Target(None, None, Trigger.DELETION, draft.world.records.accepted_revision)
+        return Target(None, None, Trigger.DELETION, draft.repo.accepted_revision)
     build = ready_build(draft, record)
     if build is not None and not quarantined(record, build.build_id):
         return Target(

@@ -20,6 +20,8 @@ from reconciler.store.store import Store
 from tests.cli.terminal import terminal
 from tests.harness.local_daemon import ENVIRONMENT, INSTANCE, Site
 
+ROOT = Path(__file__).parents[2]
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -199,6 +201,15 @@ def test_variables_of_others_are_left_alone() -> None:
         "GROUNDCREW_KUBERNETES__JOBS__CPU",
     ]
     assert list(misspelt(others)) == []
+    own = {
+        name
+        for folder in ("scripts", ".ci", "tests/harness", "reconciler/share/loader")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+        for name in re.findall(r"\bGROUNDCREW_[A-Z][A-Z_]*[A-Z]\b", path.read_text())
+    }
+    assert "GROUNDCREW_TEST_FAILURES" in own
+    assert list(misspelt(own)) == []
     wrong = {
         "GROUNDCREW_STATEDIR": "GROUNDCREW_STATE_DIR",
         "GROUNDCREW_GIT_BRANCH": "GROUNDCREW_GIT__BRANCH",

@@ -98,9 +98,8 @@ class KubeSite:
         meta = pod["metadata"]
         labels = meta.get("labels") or {}
         for instance in self.places.values():
-            mine = (
-                instance.namespace == meta["namespace"]
-                and instance.release.name == labels["release"]
+            mine = instance.namespace == meta["namespace"] and instance.release.name == labels.get(
+                "release"
             )
             if mine and labels.get("component") in instance.release.components:
                 said: tuple[str, dict[str, str], bytes] = (

@@ -61,6 +61,21 @@ def test_a_revert_during_an_activation_is_the_reverting_commits() -> None:
     ]
 
 
+def test_a_deletion_that_is_reverted_is_the_reverting_commits() -> None:
+    """The environment is new to the daemon then, while its build is still known."""
+    house = house_of("dev")
+    house.settle()
+    name, definition = house.environments.popitem()
+    house.commit()
+    cycle_until_activation_step(house, Step.RESTART)
+    house.environments[name] = definition
+    house.commit()
+    house.settle()
+    assert house.airflow["dev"].running == "g1@cp311-linux-1"
+    asked = [(e.revision, e.data["trigger"]) for e in house.events if e.kind == "ActivationStarted"]
+    assert asked == [("r1", "commit"), ("r2", "deletion"), ("r3", "commit")]
+
+
 def test_a_rollback_after_a_deletion_is_told() -> None:
     """Another rollback to the same build, for the same reason, is a separate fact."""
 
