@@ -120,9 +120,9 @@ def measure(root: Path) -> Figures:
             )  # without an instance, so that nothing is built
             text = large_repo.text_of(number, f"2.{time.time_ns()}")
             large_repo.commit(root / "repo.git", {large_repo.path_of(number): text})
-            before = daemon.records.accepted_revision
+            before = daemon.records.repo.accepted_revision
             changed.append(_timed(lambda: _take_commit(daemon, leadership)))
-            assert daemon.records.accepted_revision != before
+            assert daemon.records.repo.accepted_revision != before
         memory = process.memory_info().rss / MIB
         daemon._workers.stop(lambda _: True, 5.0)
     return Figures(

@@ -158,10 +158,10 @@ def problems(status: Status, records: Records, now: float) -> set[Labels]:
     problem) and `rollback` (in progress, done, or failed). Reasons are those in the code.
     """
     labels: set[Labels] = {_of_finding(f) for f in status.findings}
-    if records.source_problem is not None:
-        labels.add(("repo", "", "repo", records.source_problem.reason))
-    if records.share_problem is not None:
-        labels.add(("repo", "", "share", records.share_problem.reason))
+    if records.repo.source_problem is not None:
+        labels.add(("repo", "", "repo", records.repo.source_problem.reason))
+    if records.repo.share_problem is not None:
+        labels.add(("repo", "", "share", records.repo.share_problem.reason))
     for environment in status.environments:
         labels |= _of_environment(environment, records)
     for instance in status.instances:

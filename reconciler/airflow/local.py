@@ -215,8 +215,8 @@ class LocalDriver:
 
     def _probe(self, instance: Instance, activation: Activation, now: float) -> StepResult:
         assert instance.local is not None, "this driver gets local instances only"
-        if activation.step is Step.PROBE and activation.to_build is not None:
-            unproven = self._unproven(instance, activation, activation.to_build)
+        if activation.step is Step.PROBE and activation.target.build is not None:
+            unproven = self._unproven(instance, activation, activation.target.build)
             if unproven is not None:  # not the build's fault, whatever else fails without it
                 return StepResult(Verdict.FAILED, unproven)
         problem, times = self._down.look(instance, activation)
@@ -238,7 +238,7 @@ class LocalDriver:
 
     def _unproven(self, instance: Instance, activation: Activation, build: str) -> Problem | None:
         """Return why a restarted component does not run the build; None if none is known not to."""
-        processes = self.processes(instance, activation.load_into, activation.restarted_by)
+        processes = self.processes(instance, activation.target.load_into, activation.restarted_by)
         problems = (disagreement(one, build) for one in processes if one.proven)
         return self._missing(instance, processes) or next(filter(None, problems), None)
 

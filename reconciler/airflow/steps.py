@@ -156,8 +156,8 @@ def gate_timeout(instance: Instance, last: Problem | None) -> Problem:
 def served(activation: Activation) -> tuple[str | None, bool]:
     """Return the build that the instance should load now, and whether its API server loads it."""
     back = activation.step is Step.PROBE_BACK
-    build = activation.from_build if back else activation.to_build
-    loading = activation.from_load_into if back else activation.load_into
+    build = activation.origin.build if back else activation.target.build
+    loading = activation.origin.load_into if back else activation.target.load_into
     return build, bool({*SERVERS} & {*loading})
 
 

@@ -48,7 +48,7 @@ class Asking:
             raise HTTPException(404, f"no {kind} {name}")
         if verb is Verb.ROLLBACK and (refused := shown.instances[name].back.refused):
             raise HTTPException(409, f"no rollback: {refused}")
-        if verb is Verb.CONFIRM_PRUNE and shown.records.held is None:
+        if verb is Verb.CONFIRM_PRUNE and shown.records.repo.held is None:
             raise HTTPException(409, "nothing is held back")
         at = time.time()
         who = f"{person.name} (HTTP)"

@@ -51,6 +51,6 @@ def users(build: BuildRecord, shown: Shown) -> list[InstanceRecord]:
     """Return the instances on which a build is current, by name."""
     instances = shown.records.instances.values()
     return sorted(
-        (i for i in instances if build.build_id is not None and i.current == build.build_id),
+        (i for i in instances if build.build_id is not None and i.current.build == build.build_id),
         key=lambda i: i.name,
     )

@@ -88,10 +88,10 @@ def confirm_prune(wait: Wait = False, timeout: Timeout = WAIT) -> None:
     """Confirm that the newest revision loses most definitions; exit 1 if none is held back."""
 
     def held(records: Records) -> str:
-        if records.held is None:
+        if records.repo.held is None:
             warn("nothing is held back")
             raise typer.Exit(Exit.WRONG)
-        say(records.held.message)
+        say(records.repo.held.message)
         return ""
 
     _submit("confirm-prune", held, wait, timeout)

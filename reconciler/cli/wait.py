@@ -169,7 +169,7 @@ def settled(waited: Waited, shown: Status, records: Records) -> Outcome | None:
 
     instances = _instances(waited, shown)
     if waited.verb is Verb.CONFIRM_PRUNE:
-        if records.held is not None:
+        if records.repo.held is not None:
             return None
         return _together([_of_object(one) for one in instances if one.build or one.activation])
     if waited.verb is Verb.SUSPEND:

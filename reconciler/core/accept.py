@@ -356,7 +356,7 @@ def _asks(definition: Environment) -> object:
 def _note_findings(draft: Draft, definitions: Definitions) -> None:
     if draft.repo.findings == definitions.findings:
         return
-    old, new = set(draft.world.records.findings), set(definitions.findings)
+    old, new = set(draft.world.records.repo.findings), set(definitions.findings)
     for finding in definitions.findings:
         if finding not in old:
             _finding_event(draft, "ObjectStalled", finding, definitions)

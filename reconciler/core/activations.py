@@ -14,6 +14,7 @@ from reconciler.core.builds import ready_build
 from reconciler.core.definitions import Commit
 from reconciler.core.model import (
     Activation,
+    Deployment,
     InstanceRecord,
     Problem,
     Quarantine,
@@ -38,13 +39,12 @@ from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_ba
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Build that an instance should be on (None: the bare base), and the reason.
+    """Deployment that an instance should be on, and the reason.
 
     `who` is the operator who requested it ("" if a commit did).
     """
 
-    build: str | None
-    digest: str | None
+    deployment: Deployment
     trigger: Trigger
     revision: str
     who: str = ""
@@ -59,30 +59,41 @@ def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
     if environment is None and any_lost(draft):
         return None
     if environment is None:
-        return Target(None, None, Trigger.DELETION, draft.repo.accepted_revision)
+        return Target(
+            _deployment(record, None, None), Trigger.DELETION, draft.repo.accepted_revision
+        )
     build = ready_build(draft, record)
     if build is not None and not quarantined(record, build.build_id):
         return Target(
-            build.build_id,
-            build.recipe_digest,
+            _deployment(record, build.build_id, build.recipe_digest),
             Trigger.COMMIT,
             build.revision,
             commit=build.commit,
         )
-    asked = record.previous is not None and not quarantined(record, record.previous)
-    mark = next((q for q in record.quarantines if q.build_id == record.current), None)
+    previous = record.previous
+    asked = previous.build is not None and not quarantined(record, previous.build)
+    mark = next((q for q in record.quarantines if q.build_id == record.current.build), None)
     if asked and mark is not None:
         return Target(
-            record.previous,
-            record.previous_digest,
+            _deployment(record, previous.build, previous.recipe),
             Trigger.OPERATOR,
             environment.commit.revision,
             mark.who,
         )
     if record.may_load_another:  # nothing better is available: all components are started on this
-        revision = environment.commit.revision
-        return Target(record.current, record.current_digest, Trigger.BASE, revision)
+        same = _deployment(record, record.current.build, record.current.recipe)
+        return Target(same, Trigger.BASE, environment.commit.revision)
     return None
+
+
+def _deployment(record: InstanceRecord, build: str | None, recipe: str | None) -> Deployment:
+    """Return a deployment on this instance as its definition and its base are now."""
+    load_into = record.definition.load_into
+    if build is None or record.runtime is None:
+        return Deployment(load_into=load_into)
+    is_restarted = record.inherits and build == record.current.build
+    runtime = record.current.runtime if is_restarted else record.runtime.key
+    return Deployment(build, recipe, runtime, load_into)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +109,10 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
     activation = record.activation
     if activation is not None and activation.step is Step.WATCH:  # a rollback ends the watch
         record, activation = as_active(draft, record, activation), None
-    previous = record.previous
+    previous = record.previous.build
     if activation is not None and activation.step is not Step.DEGRADED:
         return WayBack(refused="an activation runs")
-    if record.current is None:
+    if record.current.build is None:
         return WayBack(refused="it is on the bare base")
     if previous is None:
         return WayBack(
@@ -113,15 +124,15 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
             refused=f"the build before, {previous}, is in quarantine here; `groundcrew retry` "
             "lifts that, or commit what it should have"
         )
-    if quarantined(record, record.current):
+    if quarantined(record, record.current.build):
         return WayBack(refused=f"it is on its way back to {previous} already")
-    mark = Quarantine(record.current, "", Reason.ROLLED_BACK_BY_OPERATOR, "", draft.now)
+    mark = Quarantine(record.current.build, "", Reason.ROLLED_BACK_BY_OPERATOR, "", draft.now)
     target = target_of(draft, replace(record, quarantines=(*record.quarantines, mark)))
     if target is None:
         return WayBack(refused="its runtime is not known yet")
-    if target.build != previous:
+    if target.deployment.build != previous:
         return WayBack(
-            refused=f"it goes to {target.build or 'the bare base'} as soon as it may, which is "
+            refused=f"it goes to {target.deployment} as soon as it may, which is "
             "newer; suspend it, or commit what it should have"
         )
     return WayBack(previous)
@@ -129,9 +140,10 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
 
 def at_target(record: InstanceRecord, target: Target) -> bool:
     """Return True if the instance is at its target."""
-    if record.current != target.build or record.inherits or record.may_load_another:
+    wanted = target.deployment
+    if record.current.build != wanted.build or record.inherits or record.may_load_another:
         return False
-    return target.build is None or record.current_load_into in (None, record.definition.load_into)
+    return wanted.build is None or record.current.load_into in ((), wanted.load_into)
 
 
 def decide_activations(draft: Draft, *, start: bool) -> None:
@@ -183,9 +195,9 @@ def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
     if environment is None and any_lost(draft):
         return record
     digest = environment.definition.recipe.digest if environment else None
-    standing = {record.current}
-    if quarantined(record, record.current):
-        standing.add(record.previous)
+    standing = {record.current.build}
+    if quarantined(record, record.current.build):
+        standing.add(record.previous.build)
     kept = tuple(
         q
         for q in record.quarantines
@@ -200,8 +212,9 @@ def _lift_quarantines(draft: Draft, record: InstanceRecord) -> InstanceRecord:
 
 def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
     """Clear the waiting reason, and record a recipe that led to the same build."""
-    if target is not None and target.build is not None and record.current_digest != target.digest:
-        record = replace(record, current_digest=target.digest)
+    if target is not None and record.current.recipe != target.deployment.recipe:
+        current = replace(record.current, recipe=target.deployment.recipe)
+        record = replace(record, current=current)
     return replace(record, wait=None) if record.wait else record
 
 
@@ -279,22 +292,20 @@ def _begin(draft: Draft, record: InstanceRecord, target: Target) -> InstanceReco
 
 
 def _activation_id(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    seed = f"{record.name}\0{target.build}\0{draft.now!r}"
+    seed = f"{record.name}\0{target.deployment.build}\0{draft.now!r}"
     return hashlib.sha256(seed.encode()).hexdigest()[:16]
 
 
 def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
+    loading = record.definition.load_into
     return Activation(
         id=_activation_id(draft, record, target),
-        from_build=record.current,
-        to_build=target.build,
+        origin=replace(record.current, load_into=record.current.load_into or loading),
+        target=target.deployment,
         trigger=target.trigger,
         revision=target.revision,
         commit=target.commit,
-        load_into=record.definition.load_into,
-        from_load_into=record.current_load_into or record.definition.load_into,
         step=step,
-        phase=PHASE_OF[step],
         started_at=draft.now,
         step_since=draft.now,
         phases=((str(PHASE_OF[step]), draft.now),),
@@ -308,12 +319,12 @@ def _started(
     draft.event(
         "ActivationStarted",
         record,
-        f"{record.current or 'the bare base'} → {target.build or 'the bare base'}",
+        f"{record.current} → {target.deployment}",
         revision=target.revision,
         data={
-            "from": record.current or "",
-            "to": target.build or "",
-            **package_changes(draft, record.current, target.build),
+            "from": record.current.build or "",
+            "to": target.deployment.build or "",
+            **package_changes(draft, record.current, target.deployment),
             **asked_by(draft, record, activation),
         },
     )
@@ -336,11 +347,11 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
                     draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
                 ),
             )
-        if target.build != activation.to_build:
+        if target.deployment.build != activation.target.build:
             return _aim_anew(draft, record, activation, target)
     elif activation.step is Step.DEGRADED:
         due = not draft.waits_until(activation.not_before)
-        newer = target is not None and (due or target.build != activation.to_build)
+        newer = target is not None and (due or target.deployment.build != activation.target.build)
         if target is not None and newer and _may_go_forward(draft, record, activation, target):
             return _leave_degraded(draft, record, activation, target)
         if due:
@@ -359,7 +370,7 @@ def _aim_anew(
     draft.event(
         "ActivationAborted",
         record,
-        f"{target.build or 'the bare base'} is wanted instead",
+        f"{target.deployment} is wanted instead",
         reason=Reason.SUPERSEDED,
         revision=activation.revision,
         data=asked_by(draft, record, activation),
@@ -367,7 +378,7 @@ def _aim_anew(
     fresh = replace(
         activation,
         id=_activation_id(draft, record, target),
-        to_build=target.build,
+        target=replace(target.deployment, load_into=activation.target.load_into),
         revision=target.revision,
         trigger=target.trigger,
         who=target.who,
@@ -381,15 +392,16 @@ def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> I
 
     A switched pointer is switched back, so that it does not name a build that passed no gate.
     Nothing is restarted: the pods that would load the build are being replaced. If the old base
-    comes back, `current_load_into` says that it is unknown what its components load.
+    comes back, `may_load_another` says that it is unknown what its components load.
     """
     problem = Problem(Reason.BASE_CHANGED, "the base is being changed; it is inspected first")
     activation = replace(activation, problem=problem, failed_at=activation.step)
     if activation.step in UNTOUCHED:
         return replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
     return replace(
-        retire(record, activation.to_build, draft.now),
-        current_load_into=(),
+        retire(record, activation.target.build, draft.now),
+        current=replace(record.current, load_into=()),
+        may_load_another=True,
         activation=move(draft, record, activation, Step.WITHDRAW),
     )
 
@@ -398,7 +410,8 @@ def _may_go_forward(
     draft: Draft, record: InstanceRecord, broken: Activation, target: Target
 ) -> bool:
     """Return True if a degraded instance may move to `target`; returning is never held up."""
-    if target.build == broken.from_build or quarantined(record, target.build):
+    wanted = target.deployment.build
+    if wanted == broken.origin.build or quarantined(record, wanted):
         return False
     return not (suspended_by(draft, record) or _waits_on_wave(draft, record, target))
 
@@ -413,11 +426,10 @@ def _leave_degraded(
     """
     fresh = replace(
         _activation(draft, record, target, Step.SWITCH),
-        from_build=broken.from_build,
         broken_load_into=tuple(sorted(broken.components)),
         pools=broken.pools,
         baseline=broken.baseline,
         expected_dags=broken.expected_dags,
-        reverts=broken.reverts if target.build == broken.to_build else 0,
+        reverts=broken.reverts if target.deployment.build == broken.target.build else 0,
     )
-    return _started(draft, retire(record, broken.to_build, draft.now), fresh, target)
+    return _started(draft, retire(record, broken.target.build, draft.now), fresh, target)

@@ -297,7 +297,7 @@ def _forget(draft: Draft, wanted: Iterable[str]) -> None:
     if draft.world.records.unreadable:
         return  # unreadable records may refer to them
     keep = set(wanted)
-    used = {b for i in draft.instances.values() for b in (i.current, i.previous) if b}
+    used = {b for i in draft.instances.values() for b in (i.current.build, i.previous.build) if b}
     seen: Counter[str] = Counter()
     for build in sorted(draft.near_builds(), key=lambda b: (-b.created_at, b.key)):
         if build.phase in OPEN or build.key in keep or build.build_id in used:

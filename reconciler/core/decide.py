@@ -12,7 +12,7 @@ from reconciler.core.accept import accept
 from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
 from reconciler.core.drift import decide_healing, note_lost_builds
-from reconciler.core.model import InstanceRecord, Problem
+from reconciler.core.model import BARE, Deployment, InstanceRecord, Problem
 from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
 from reconciler.core.runtime import Runtime
@@ -42,7 +42,7 @@ def _decide_inspections(draft: Draft) -> None:
         name = record.name
         if record.removed or _under_way(record):
             continue
-        unused = record.current is None and not record.may_load_another
+        unused = record.current.build is None and not record.may_load_another
         if environment_of(draft, name) is None and unused:
             continue
         mark = draft.world.fingerprints.get(name)
@@ -117,23 +117,23 @@ def _on_base(
     if record.activation is not None:
         if pointed is not None and quarantined(record, pointed[0]):
             pointed = None
-        record = replace(
-            record, activation=replace(record.activation, from_build=pointed and pointed[0])
-        )
-    build, made_for = pointed or (None, None)
-    if pointed is not None and pointed == (record.current, record.current_runtime):
-        return replace(record, previous=None, previous_digest=None)
-    record = retire(record, record.current, now)
+        origin = replace(_pointed(pointed), load_into=record.activation.origin.load_into)
+        record = replace(record, activation=replace(record.activation, origin=origin))
+    if pointed is not None and pointed == (record.current.build, record.current.runtime):
+        return replace(record, previous=BARE)
+    record = retire(record, record.current.build, now)
     is_same_airflow = (
         record.runtime is not None and record.runtime.airflow_version == runtime.airflow_version
     )
     return replace(
         record,
-        current=build,
-        current_digest=None,
-        current_runtime=made_for,
-        current_load_into=() if record.may_load_another and is_same_airflow else None,
-        previous=None,
-        previous_digest=None,
-        active_since=now if build is not None else None,
+        current=_pointed(pointed),
+        may_load_another=record.may_load_another and is_same_airflow,
+        previous=BARE,
+        active_since=now if pointed is not None else None,
     )
+
+
+def _pointed(pointed: tuple[str, str] | None) -> Deployment:
+    """Return what is known of a deployment by the pointer: its build and that one's runtime."""
+    return Deployment(build=pointed[0], runtime=pointed[1]) if pointed is not None else BARE

@@ -99,7 +99,7 @@ def note_lost_builds(draft: Draft) -> None:
     if not missing or draft.repo.share_problem is not None:
         return
     for record in draft.near_instances():
-        build, drift = record.current, record.drift
+        build, drift = record.current.build, record.drift
         is_noted = drift is not None and DriftKind.BUILD in drift.kinds
         if build in missing and build is not None and not is_noted and is_comparable(record):
             draft.instances[record.name] = _with_drift(draft, record, (lost(build),))
@@ -124,7 +124,7 @@ def _with_drift(
 def _with_processes(
     draft: Draft, record: InstanceRecord, loaded: tuple[Loaded, ...]
 ) -> InstanceRecord:
-    problems = [p for one in loaded if (p := disagreement(one, record.current)) is not None]
+    problems = [p for one in loaded if (p := disagreement(one, record.current.build)) is not None]
     reasons = Counter(p.reason for p in problems)
     problem = problems[0] if problems else None
     if problem is not None and len(problems) > 1:
@@ -143,7 +143,8 @@ def _with_processes(
         draft.event("BuildLoaded", record, "all components run what is recorded again")
     record = replace(record, processes=processes)
     if any(reason.policy.restartable for reason in reasons):
-        record = replace(record, current_load_into=())  # what they load is another: started anew
+        current = replace(record.current, load_into=())
+        record = replace(record, current=current, may_load_another=True)  # they are started anew
     return record
 
 
@@ -154,7 +155,7 @@ def decide_healing(draft: Draft) -> None:
     for record in draft.near_instances():
         drift = record.drift
         if drift is not None and DriftKind.BUILD in drift.kinds and _is_made_again(draft, record):
-            message = f"build {record.current} is complete on the share again"
+            message = f"build {record.current.build} is complete on the share again"
             draft.event("DriftHealed", record, message)
             drift = _without(drift, {DriftKind.BUILD})
             draft.instances[record.name] = replace(record, drift=drift)
@@ -189,8 +190,8 @@ def _without(drift: Drift, kinds: Collection[DriftKind]) -> Drift | None:
 
 def _is_made_again(draft: Draft, record: InstanceRecord) -> bool:
     """Return True if the active build was lost, and is Ready on the share again."""
-    made = (record.current, record.current_runtime)
-    return record.current not in draft.world.missing_builds and any(
+    made = (record.current.build, record.current.runtime)
+    return record.current.build not in draft.world.missing_builds and any(
         (b.build_id, b.runtime_key) == made and b.phase is BuildPhase.READY
         for b in draft.builds.values()
     )

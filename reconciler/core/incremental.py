@@ -79,9 +79,9 @@ class Decider:
             or last.records.unreadable
             or world.definitions is None
             or last.definitions is None
-            or world.records.held is not None
-            or last.records.held is not None
-            or world.records.share_problem != last.records.share_problem
+            or world.records.repo.held is not None
+            or last.records.repo.held is not None
+            or world.records.repo.share_problem != last.records.repo.share_problem
         ):
             self._owners = owned(new.environments.values())
             return None
@@ -107,7 +107,7 @@ class Decider:
         other = world.missing_builds ^ last.missing_builds
         for name in named & old.instances.keys():  # what they used may be dropped now
             record = old.instances[name]
-            other |= {b for b in (record.current, record.previous) if b is not None}
+            other |= {b for b in (record.current.build, record.previous.build) if b is not None}
         for key, build in new.builds.items():
             if build.phase in OPEN or build.build_id in other:
                 builds.add(key)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.core.definitions import Commit, Environment, Finding, Instance, Measure, Place
-from reconciler.core.phases import ActivationPhase, BuildPhase, Step, Verdict
+from reconciler.core.phases import PHASE_OF, ActivationPhase, BuildPhase, Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.core.waits import Wait
@@ -107,6 +107,32 @@ class BuildRecord:
     version: int = 0  # row version for compare-and-swap; 0: not stored yet
 
 
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Build on an instance (None: the bare base), with what is known of it.
+
+    `recipe` is the digest of the recipe that it was built from, `runtime` the key of the runtime
+    that it is for; both are None if they are unknown, and for the bare base. `load_into` are the
+    components that load it, empty if they are unknown.
+    """
+
+    build: str | None = None
+    recipe: str | None = None
+    runtime: str | None = None
+    load_into: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.build is None and (self.recipe, self.runtime) != (None, None):
+            raise ValueError("the bare base has neither a recipe nor a runtime")
+
+    def __str__(self) -> str:
+        return self.build or "the bare base"
+
+
+BARE = Deployment()
+"""The bare base: an instance has it until a first build is active."""
+
+
 class Trigger(StrEnum):
     """Reason for the start of an activation."""
 
@@ -118,27 +144,23 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """Move of an instance from `from_build` to `to_build` (None: the bare base), or back.
+    """Move of an instance from the deployment `origin` to the deployment `target`, or back.
 
-    `load_into` are the components that load `to_build`, `from_load_into` those that load
-    `from_build`; `broken_load_into` are those that may still run the build that a degraded
-    activation left behind. `pools` and `baseline` are recorded before the first change to the
-    instance. `baseline` lists the files with an import error; `expected_dags` are the active DAGs
-    that must be parsed again. `restarted_at` is recorded before a restart begins. `failures` counts
+    `broken_load_into` are the components that may still run the build that a degraded activation
+    left behind. `pools` and `baseline` are recorded before the first change to the instance.
+    `baseline` lists the files with an import error; `expected_dags` are the active DAGs that must
+    be parsed again. `restarted_at` is recorded before a restart begins. `failures` counts
     consecutive failures of the current step's effect that a retry may resolve, `reverts` how often
     rolling back failed. `held` is what the current step waits for, `failed_at` the step that ended
     it or turned it back. `who` is the operator who requested it ("" if a commit did).
     """
 
     id: str
-    from_build: str | None
-    to_build: str | None
+    origin: Deployment
+    target: Deployment
     trigger: Trigger
     revision: str
-    load_into: tuple[str, ...]
-    from_load_into: tuple[str, ...]
     step: Step
-    phase: ActivationPhase
     started_at: float
     step_since: float
     phases: tuple[tuple[str, float], ...] = ()
@@ -157,9 +179,20 @@ class Activation:
     commit: Commit | None = None  # the commit that its build was made for
 
     @property
+    def phase(self) -> ActivationPhase:
+        """The phase that its step belongs to."""
+        return PHASE_OF[self.step]
+
+    @property
+    def is_same_build(self) -> bool:
+        """True if components are only restarted, on the build that the instance has."""
+        return self.origin.build == self.target.build
+
+    @property
     def components(self) -> frozenset[str]:
         """The components that are restarted: those that load either build, or a broken one."""
-        return frozenset((*self.load_into, *self.from_load_into, *self.broken_load_into))
+        loading = (*self.target.load_into, *self.origin.load_into)
+        return frozenset((*loading, *self.broken_load_into))
 
     @property
     def restarted_by(self) -> float:
@@ -233,9 +266,9 @@ class InstanceRecord:
 
     `definition` is the last accepted one, so that a broken or deleted file cannot strand an
     activation; a change to another Airflow is accepted when the activation has ended. `current` is
-    the last build that passed the gate (None: the bare base), `current_runtime` the runtime it is
-    for (see `inherits`), `current_load_into` the components that load it (None: unknown; empty:
-    some may load another build, as an activation was withdrawn); `previous` was Active before it.
+    the last deployment that passed the gate (see also `inherits`); `may_load_another`: components
+    may have loaded something else, as an activation was withdrawn. `previous` was active before
+    it, on the same base; the bare base if there is none, as a rollback never returns to that.
     `aborts` counts consecutive drains that were given up. `removed`: its file is gone; it is
     dropped once its activation has ended. `retired` holds (build id, when it stopped being
     current), for garbage collection; builds that ran before `since`, when this record began, are
@@ -249,12 +282,9 @@ class InstanceRecord:
     runtime: Runtime | None = None
     fingerprint: str = ""  # the driver's fingerprint of the base, to know when to inspect again
     failed_mark: str | None = None  # the fingerprint when an inspection failed; None: none failed
-    current: str | None = None
-    current_digest: str | None = None  # recipe digest that `current` was built from
-    current_runtime: str | None = None
-    current_load_into: tuple[str, ...] | None = None
-    previous: str | None = None
-    previous_digest: str | None = None
+    current: Deployment = BARE
+    may_load_another: bool = False
+    previous: Deployment = BARE
     active_since: float | None = None
     activation: Activation | None = None
     last: Activation | None = None  # the last one that ended
@@ -278,18 +308,13 @@ class InstanceRecord:
         return self.suspended or self.definition.suspend
 
     @property
-    def may_load_another(self) -> bool:
-        """True if components may load another build than `current`: an activation was withdrawn."""
-        return self.current_load_into == ()
-
-    @property
     def inherits(self) -> bool:
         """True if `current` is a build for another base of the same Airflow.
 
         The pointer has no build for this base yet: the loader keeps using what it finds.
         """
         runtime = self.runtime.key if self.runtime is not None else None
-        return self.current is not None and self.current_runtime != runtime
+        return self.current.build is not None and self.current.runtime != runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +342,13 @@ class EnvironmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class RepoState:
-    """Recorded state of the environments repo as a whole; see Records for the fields."""
+    """Recorded state of the environments repo as a whole, and of the share.
+
+    `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed` is
+    the revision for which an operator confirmed the loss of most definitions. `findings` are those
+    of the newest revision read. `removals` holds (team, when an instance of it was last removed),
+    for garbage collection. `share_problem` says why the share cannot be used (None: it can).
+    """
 
     accepted_revision: str = ""
     prune_confirmed: str = ""
@@ -337,41 +368,15 @@ class RepoState:
 class Records:
     """Everything that is recorded, read once per cycle.
 
-    `accepted_revision` is the last revision whose definitions were acted on; `prune_confirmed` is
-    the revision for which an operator confirmed the loss of most definitions. `removals` holds
-    (team, when an instance of it was last removed), for garbage collection. `share_problem` says
-    why the share cannot be used (None: it can). `unreadable` names recorded objects that cannot be
-    read ("environment/x", "instance/x", "build/<key>"): their state is unknown, so they are left as
-    they are.
+    `unreadable` names recorded objects that cannot be read ("environment/x", "instance/x",
+    "build/<key>"): their state is unknown, so they are left as they are.
     """
 
     environments: Mapping[str, EnvironmentRecord] = field(default_factory=dict)
     instances: Mapping[str, InstanceRecord] = field(default_factory=dict)
     builds: Mapping[str, BuildRecord] = field(default_factory=dict)
-    accepted_revision: str = ""
-    prune_confirmed: str = ""
-    source_problem: Problem | None = None
-    findings: tuple[Finding, ...] = ()  # of the newest revision read
-    removals: tuple[tuple[str, float], ...] = ()
+    repo: RepoState = RepoState()
     unreadable: frozenset[str] = frozenset()
-    share_problem: Problem | None = None
-
-    @property
-    def repo(self) -> RepoState:
-        """The part that does not belong to one object."""
-        return RepoState(
-            self.accepted_revision,
-            self.prune_confirmed,
-            self.source_problem,
-            self.findings,
-            self.removals,
-            self.share_problem,
-        )
-
-    @property
-    def held(self) -> Problem | None:
-        """The reason why a revision is held, or None."""
-        return self.repo.held
 
 
 class Verb(StrEnum):

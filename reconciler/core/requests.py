@@ -115,10 +115,10 @@ def _rollback(draft: Draft, request: Request) -> None:
         _tell(draft, request, "RollbackRefused", instance, message)
         return
     instance = end_watch(draft, instance)
-    assert instance.current is not None, "a rollback from the bare base is refused"
+    assert instance.current.build is not None, "a rollback from the bare base is refused"
     mark = Quarantine(
-        instance.current,
-        instance.current_digest or "",
+        instance.current.build,
+        instance.current.recipe or "",
         Reason.ROLLED_BACK_BY_OPERATOR,
         f"rolled back by {request.who}",
         draft.now,
@@ -127,8 +127,8 @@ def _rollback(draft: Draft, request: Request) -> None:
     draft.instances[instance.name] = replace(
         instance, quarantines=(*instance.quarantines, mark), not_before=0.0
     )
-    message = f"by {request.who}, from {instance.current} to {back.build}"
-    way = {"from": instance.current, "to": back.build}
+    message = f"by {request.who}, from {instance.current.build} to {back.build}"
+    way = {"from": instance.current.build, "to": back.build}
     _tell(draft, request, "RollbackRequested", instance, message, way)
 
 

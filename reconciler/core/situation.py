@@ -136,7 +136,7 @@ def _rollback(record: InstanceRecord, wanted: BuildRecord | None) -> tuple[Rollb
     """Return the operator's rollback that explains where an instance is, and who asked for it."""
     marks = [q for q in record.quarantines if q.reason is Reason.ROLLED_BACK_BY_OPERATOR]
     for kind, build_id in (
-        (Rollback.ASKED, record.current),
+        (Rollback.ASKED, record.current.build),
         (Rollback.DONE, wanted.build_id if wanted else None),
     ):
         for mark in reversed(marks):
@@ -157,8 +157,8 @@ def _is_failed_back(
         return False
     if last.trigger is Trigger.OPERATOR:
         return rollback is Rollback.ASKED
-    aims = [target.build] if target is not None else []
-    return last.to_build in [*aims, *([wanted.build_id] if wanted else [])]
+    aims = [target.deployment.build] if target is not None else []
+    return last.target.build in [*aims, *([wanted.build_id] if wanted else [])]
 
 
 def _build_of(
@@ -208,7 +208,7 @@ def _instance_words(
             problem = Problem(Reason.DRIFTED, drift.message) if drift else record.processes.problem
             return _told(problem, state)
         case State.ACTIVE:
-            return state, record.processes.remote if record.current else ""
+            return state, record.processes.remote if record.current.build else ""
         case State.WAITING:
             return state, record.wait.message if record.wait else ""
         case State.SUSPENDED_BEHIND:
@@ -230,7 +230,7 @@ def _activation_words(
         return _told(activation.problem or activation.held, state)
     if activation.held is not None:
         return _told(activation.held, state)
-    return activation.phase, f"on the way to {activation.to_build or 'the bare base'}"
+    return activation.phase, f"on the way to {activation.target}"
 
 
 def _told(problem: Problem | None, state: State) -> tuple[StatusReason, str]:

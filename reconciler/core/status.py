@@ -155,14 +155,16 @@ def status(definitions: Definitions | None, records: Records, now: float) -> Sta
         for name, one in situations.items()
     }
     return Status(
-        revision=records.accepted_revision,
+        revision=records.repo.accepted_revision,
         environments=tuple(
             _environment(draft, e, situations)
             for e in sorted(records.environments.values(), key=lambda e: e.name)
         ),
         instances=tuple(instances[name] for name in sorted(instances)),
-        findings=acceptable(definitions, records).findings if definitions else records.findings,
-        problem=records.share_problem or records.source_problem,
+        findings=acceptable(definitions, records).findings
+        if definitions
+        else records.repo.findings,
+        problem=records.repo.share_problem or records.repo.source_problem,
     )
 
 
@@ -170,14 +172,17 @@ def _instance(
     draft: Draft, record: InstanceRecord, situation: InstanceSituation, checks: Checks
 ) -> InstanceStatus:
     environment, target, activation = situation.environment, situation.target, record.activation
+    wanted = target.deployment if target else record.current
     phase, since = _phase(record, situation)
-    revision = environment.commit.revision if environment else draft.world.records.accepted_revision
+    revision = (
+        environment.commit.revision if environment else draft.world.records.repo.accepted_revision
+    )
     return InstanceStatus(
         name=record.name,
         team=record.team,
         environment=environment.name if environment else None,
-        build=record.current,
-        wanted=target.build if target else record.current,
+        build=record.current.build,
+        wanted=wanted.build,
         phase=phase,
         since=since,
         sync=situation.sync,
@@ -193,7 +198,7 @@ def _instance(
         reason=situation.reason,
         message=situation.message,
         activation=activation,
-        dags=checks.get((record.name, target.build if target else record.current)),
+        dags=checks.get((record.name, wanted.build)),
     )
 
 

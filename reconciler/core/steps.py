@@ -10,8 +10,10 @@ from dataclasses import replace
 
 from reconciler.core.budget import between
 from reconciler.core.model import (
+    BARE,
     Activation,
     BuildRecord,
+    Deployment,
     InstanceRecord,
     Problem,
     Quarantine,
@@ -67,12 +69,13 @@ def is_busy(activation: Activation) -> bool:
     return activation.step is not Step.WATCH and not stuck(activation)
 
 
-def package_changes(draft: Draft, old: str | None, new: str | None) -> dict[str, object]:
+def package_changes(draft: Draft, origin: Deployment, target: Deployment) -> dict[str, object]:
     """Return what a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events.
 
     Also return which costs of imports increase ("412 files → 980 files (+138 %)").
     """
     by_id: dict[str | None, BuildRecord] = {b.build_id: b for b in draft.builds.values()}
+    old, new = origin.build, target.build
     before = dict(by_id[old].packages) if old is not None and old in by_id else {}
     after = dict(by_id[new].packages) if new is not None and new in by_id else {}
     return {
@@ -158,7 +161,6 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
     return replace(
         activation,
         step=step,
-        phase=phase,
         step_since=draft.now,
         restarted_at=draft.now if step in RESTARTS else activation.restarted_at,
         failures=0,
@@ -195,12 +197,12 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
     draft.event(
         "ActivationActive",
         record,
-        f"{activation.to_build or 'the bare base'} is active",
+        f"{activation.target} is active",
         revision=activation.revision,
         data={
-            "from": activation.from_build or "",
-            "to": activation.to_build or "",
-            **package_changes(draft, activation.from_build, activation.to_build),
+            "from": activation.origin.build or "",
+            "to": activation.target.build or "",
+            **package_changes(draft, activation.origin, activation.target),
             **data,
             **asked_by(draft, record, activation),
         },
@@ -210,28 +212,17 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
 
 def as_active(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
     """Return the record of an instance on which an activation has been completed."""
-    by_id = {b.build_id: b for b in draft.builds.values()}
-    build = by_id.get(activation.to_build) if activation.to_build else None
-    digest = build.recipe_digest if build else None
-    if build is None and activation.to_build == record.previous:
-        digest = record.previous_digest
-    before, of_before = record.current, record.current_digest
-    runtime = record.runtime.key if record.runtime else None
-    if record.inherits and activation.to_build == record.current:  # only restarted
-        runtime = record.current_runtime
-    if record.inherits:  # that is for another base: nothing can return to it
-        before, of_before = None, None
-    elif activation.to_build == record.current:
-        before, of_before = record.previous, record.previous_digest
+    target, before = activation.target, record.current
+    if record.inherits:  # it was for another base: nothing can return to it
+        before = BARE
+    elif target.build == record.current.build:
+        before = record.previous
     return replace(
-        retire(record, record.current, draft.now),
+        retire(record, record.current.build, draft.now),
         activation=None,
-        current=activation.to_build,
-        current_digest=digest,
-        current_runtime=runtime if activation.to_build else None,
-        current_load_into=activation.load_into if activation.to_build else None,
+        current=target if target.build is not None else BARE,
+        may_load_another=False,
         previous=before,
-        previous_digest=of_before,
         active_since=draft.now,
         aborts=0,
         not_before=0.0,
@@ -256,15 +247,15 @@ def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -
         reason=problem.reason,
         revision=activation.revision,
         data={
-            "from": activation.to_build or "",
-            "to": activation.from_build or "",
+            "from": activation.target.build or "",
+            "to": activation.origin.build or "",
             **_timing(activation),
             **asked_by(draft, record, activation),
         },
     )
-    record = retire(record, activation.to_build, draft.now)
+    record = retire(record, activation.target.build, draft.now)
     record = _quarantine(draft, record, activation, problem, record.aborts)
-    same = activation.to_build in (None, activation.from_build)  # nothing to quarantine
+    same = activation.target.build is None or activation.is_same_build  # nothing to quarantine
     again = same or _blameless(activation, problem, record.aborts)
     aborts = record.aborts + 1
     wait = draft.policy.backoff(aborts) if again else 0.0
@@ -285,8 +276,8 @@ def _blameless(activation: Activation, problem: Problem, returns: int = 0) -> bo
 def _quarantine(
     draft: Draft, record: InstanceRecord, activation: Activation, problem: Problem, returns: int = 0
 ) -> InstanceRecord:
-    build_id = activation.to_build
-    if build_id in (None, activation.from_build) or quarantined(record, build_id):
+    build_id = activation.target.build
+    if build_id in (None, activation.origin.build) or quarantined(record, build_id):
         return record
     if _blameless(activation, problem, returns):
         return record

@@ -406,7 +406,7 @@ class Daemon:
             self.wiring.exporter.observe_poll("failed")
             return Report(lambda draft: source_failed(draft, problem), polled=Polled(None))
         self.wiring.exporter.observe_poll("changed" if definitions is not None else "unchanged")
-        recovered = definitions is not None or self._records.source_problem is not None
+        recovered = definitions is not None or self._records.repo.source_problem is not None
         return Report(source_recovered if recovered else nothing, polled=Polled(definitions))
 
     def _look_if_due(self) -> None:

@@ -26,36 +26,38 @@ def _of_pointer(record: InstanceRecord, seen: Seen) -> Iterator[Deviation]:
     assert record.runtime is not None, "compared once the runtime is known"
     pointer = seen.pointer or Pointer(record.name, ())
     loaded = pointer.loaded(*base_of(record.runtime))
-    wanted = (record.current, record.current_runtime) if record.current is not None else None
+    wanted = (
+        (record.current.build, record.current.runtime) if record.current.build is not None else None
+    )
     if loaded == wanted:
-        load_into = record.current_load_into
+        load_into = record.current.load_into
         if wanted is not None and load_into and tuple(pointer.load_into) != load_into:
             message = f"the pointer lets {_list(pointer.load_into)} load it, not {_list(load_into)}"
             yield Deviation(DriftKind.POINTER, message)
         return
     if not seen.is_there:
-        message = f"the pointer is gone; it named {_build(record.current)}"
+        message = f"the pointer is gone; it named {_build(record.current.build)}"
     elif seen.pointer is None:
-        message = f"the pointer is damaged; it named {_build(record.current)}"
+        message = f"the pointer is damaged; it named {_build(record.current.build)}"
     elif loaded is not None and wanted is not None and loaded[0] == wanted[0]:
-        message = f"the pointer names {_build(record.current)} for another base"
+        message = f"the pointer names {_build(record.current.build)} for another base"
     else:
         message = (
             f"the pointer names {_build(loaded[0] if loaded else None)} instead of "
-            f"{_build(record.current)}"
+            f"{_build(record.current.build)}"
         )
     yield Deviation(DriftKind.POINTER, message)
 
 
 def _of_loader(record: InstanceRecord, seen: Seen) -> Iterator[Deviation]:
-    if seen.foreign and (record.current is not None or seen.has_loader):
+    if seen.foreign and (record.current.build is not None or seen.has_loader):
         message = f"the loader is not the one that was installed: {', '.join(seen.foreign)}"
         yield Deviation(DriftKind.LOADER, message)
 
 
 def _of_build(record: InstanceRecord, has_build: bool) -> Iterator[Deviation]:
-    if record.current is not None and not has_build:
-        yield lost(record.current)
+    if record.current.build is not None and not has_build:
+        yield lost(record.current.build)
 
 
 def _build(build: str | None) -> str:

@@ -305,10 +305,10 @@ class InstanceEffects:
         assert record.runtime is not None, "an activation starts once the runtime is known"
         runtime = record.runtime
         forward = activation.step is Step.SWITCH
-        wanted = activation.to_build if forward else activation.from_build
-        load_into = activation.load_into if forward else activation.from_load_into
-        inherits = record.inherits and (not forward or wanted == record.current)
-        made_for = record.current_runtime if inherits else runtime.key
+        wanted = activation.target.build if forward else activation.origin.build
+        load_into = activation.target.load_into if forward else activation.origin.load_into
+        inherits = record.inherits and (not forward or wanted == record.current.build)
+        made_for = record.current.runtime if inherits else runtime.key
         name = record.name
         key, abi, airflow, listing = base_of(runtime)
         if self._share.points(
@@ -362,8 +362,8 @@ class InstanceEffects:
         assert runtime is not None, "what drifts is known"
         assert drift is not None, "what drifts is known"
         key, abi, airflow, listing = base_of(runtime)
-        build, made_for = record.current, record.current_runtime
-        load_into = record.current_load_into or record.definition.load_into
+        build, made_for = record.current.build, record.current.runtime
+        load_into = record.current.load_into or record.definition.load_into
         done = []
         with self._share.making():  # nothing is collected between the look and the pointer
             if DriftKind.LOADER in drift.kinds:

@@ -36,7 +36,7 @@ def collect(wiring: Wiring, records: Records, now: float, *, dry_run: bool) -> C
         Held(record.retired, _oldest_process(wiring, record, now), record.team, record.since)
         for record in records.instances.values()
     ]
-    held += [Held((), now, team, at) for team, at in records.removals]  # for the grace
+    held += [Held((), now, team, at) for team, at in records.repo.removals]  # for the grace
     if not dry_run:
         collect_logs(wiring.share, records.builds, now, settings.grace)
     return collect_garbage(
@@ -100,10 +100,10 @@ def roots(records: Records, keep: int) -> set[str]:
     """Return builds to keep in any case: current, wanted, in progress, newest of environments."""
     builds: set[str] = set()
     for record in records.instances.values():
-        builds.update(b for b in (record.current, record.previous) if b)
+        builds.update(b for b in (record.current.build, record.previous.build) if b)
         if record.activation is not None:
             builds.update(
-                b for b in (record.activation.from_build, record.activation.to_build) if b
+                b for b in (record.activation.origin.build, record.activation.target.build) if b
             )
     newest: dict[str, int] = {}
     for build in sorted(records.builds.values(), key=lambda b: -b.created_at):

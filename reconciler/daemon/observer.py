@@ -136,7 +136,7 @@ class Observer:
     def _sight(self, record: InstanceRecord, there: Mapping[Wanted, bool], *, asked: bool) -> Sight:
         drift = record.drift
         was_lost = drift is not None and DriftKind.BUILD in drift.kinds  # and is made again now
-        pair = (record.current or "", record.current_runtime or "")
+        pair = (record.current.build or "", record.current.runtime or "")
         has_build = there.get(pair, not was_lost)
         deviations = self._outside.deviations(record, has_build=has_build)
         loaded = None
@@ -224,9 +224,9 @@ class Observer:
 
 def _current(records: Records) -> frozenset[Wanted]:
     return frozenset(
-        (i.current, i.current_runtime)
+        (i.current.build, i.current.runtime)
         for i in records.instances.values()
-        if i.current is not None and i.current_runtime is not None
+        if i.current.build is not None and i.current.runtime is not None
     )
 
 

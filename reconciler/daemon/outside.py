@@ -62,7 +62,7 @@ class Outside:
 
     def processes(self, record: InstanceRecord) -> tuple[Loaded, ...] | None:
         """Return what the components of an instance have loaded; None if that cannot be seen."""
-        load_into = record.current_load_into or record.definition.load_into
+        load_into = record.current.load_into or record.definition.load_into
         try:
             return self._wiring.driver(record.definition).processes(record.definition, load_into)
         except GroundcrewError:

@@ -12,7 +12,9 @@ SHARE = "share"  # the named text of the records that holds the id of their shar
 def known_share(store: Store) -> Known:
     """Return what the records know of their share."""
     records = store.load()
-    used = any(i.current or i.previous or i.activation for i in records.instances.values())
+    used = any(
+        i.current.build or i.previous.build or i.activation for i in records.instances.values()
+    )
     return Known(store.named(SHARE) or "", used or any(b.build_id for b in records.builds.values()))
 
 

@@ -133,7 +133,10 @@ def act_3(stage: Stage) -> None:
         f"the place is line {line}: {location}",
     )
     expect("acme is not configured" in failed.message, "the reason is in words")
-    expect(stage.watch.instance(INSTANCE).current == before.current, "the instance is untouched")
+    expect(
+        stage.watch.instance(INSTANCE).current.build == before.current.build,
+        "the instance is untouched",
+    )
     expect(_pointer(stage) == pointer, "the pointer is untouched")
     stage.say(f"{location}: {failed.message.splitlines()[0]}")
     stage.repo.write(MODULE / "__init__.py", good)
@@ -160,7 +163,7 @@ def act_4(stage: Stage) -> None:
 
 def act_5(stage: Stage) -> None:
     """Commit v5, which fails only on the live instance: rolled back, quarantined, not retried."""
-    good = stage.watch.instance(INSTANCE).current
+    good = stage.watch.instance(INSTANCE).current.build
     stage.repo.set_version("5.0.0")
     stage.repo.write(MODULE / "plugin.py", PLUGIN)
     project = stage.repo.read(PACKAGE / "pyproject.toml")
@@ -173,7 +176,7 @@ def act_5(stage: Stage) -> None:
     back = stage.watch.event("RolledBack", revision, timeout=600)
     record = stage.watch.instance(INSTANCE)
     bad = str(back.data["from"])
-    expect(record.current == good, "the instance is back on the build of v2")
+    expect(record.current.build == good, "the instance is back on the build of v2")
     expect(any(q.build_id == bad for q in record.quarantines), "v5 is quarantined there")
     expect(record.last is not None and record.last.step is Step.ROLLED_BACK, "it was rolled back")
     stage.say(f"{back.reason}: {back.message.splitlines()[0]}")
@@ -181,7 +184,7 @@ def act_5(stage: Stage) -> None:
     time.sleep(3.0)
     stage.watch.look()
     expect(_count(stage, "ActivationStarted") == started, "v5 is not tried again")
-    expect(stage.watch.instance(INSTANCE).current == good, "the instance stays on v2")
+    expect(stage.watch.instance(INSTANCE).current.build == good, "the instance stays on v2")
     log = _run(stage, "hello", "version")
     expect("acme-operators 2.0.0" in log, "tasks run on v2 again")
     stage.say("back on acme-operators 2.0.0, which a task shows; 5.0.0 is quarantined")

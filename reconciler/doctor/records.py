@@ -186,7 +186,7 @@ def look_instance(settings: Settings, name: str) -> Iterator[Finding]:
     for reason, message in troubles:
         mend = "see the runbook GroundcrewDrifted"
         yield Finding(Check.PROCESSES, about, Level.WRONG, reason, message, mend)
-    remote = record.processes.remote if record.current is not None else ""
+    remote = record.processes.remote if record.current.build is not None else ""
     if remote:
         yield Finding(
             Check.PROCESSES,

@@ -81,17 +81,11 @@ class Reader:
         self._renew()
 
     def _renew(self) -> None:
-        state = self._repo[1]
         self._records = Records(
             environments=self._environments.snapshot(self._records.environments),
             instances=self._instances.snapshot(self._records.instances),
             builds=self._builds.snapshot(self._records.builds),
-            accepted_revision=state.accepted_revision,
-            prune_confirmed=state.prune_confirmed,
-            source_problem=state.source_problem,
-            share_problem=state.share_problem,
-            findings=state.findings,
-            removals=state.removals,
+            repo=self._repo[1],
             unreadable=rows.named(
                 {t.table: t.lost for t in (self._environments, self._instances, self._builds)}
             ),

@@ -7,7 +7,6 @@ has its own row, named by its SHA-256, and is one object in memory.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +25,7 @@ from reconciler.core.runtime import Runtime
 from reconciler.store import schema
 from reconciler.store.codec import dump, parse
 from reconciler.store.errors import Conflict
+from reconciler.store.upgrade import upgraded
 
 log = logging.getLogger(__name__)
 
@@ -51,27 +51,14 @@ class Runtimes:
 
 def decode(connection: Connection, kind: type[Any], row: Row[Any], runtimes: Runtimes) -> Any:
     """Return the record in a row."""
-    record = parse(kind, _as_now(row.document))
+    runtime = None
     if kind is InstanceRecord and row.runtime:
-        return replace(record, version=row.version, runtime=runtimes.get(connection, row.runtime))
+        runtime = runtimes.get(connection, row.runtime)
+    record = parse(kind, upgraded(row.document, runtime.key if runtime is not None else None))
+    if runtime is not None:
+        return replace(record, version=row.version, runtime=runtime)
     object.__setattr__(record, "version", row.version)  # just created, and not yet shared
     return record
-
-
-def _as_now(document: str) -> str:
-    """Return a document in the current format.
-
-    Baselines used to be pairs of a file and "", and a wait used to be its message alone.
-    """
-    if '"baseline":[[' not in document and '"wait":"' not in document:
-        return document
-    record = json.loads(document)
-    if isinstance(record.get("wait"), str):
-        record["wait"] = {"on": None, "message": record["wait"]} if record["wait"] else None
-    for activation in filter(None, (record.get("activation"), record.get("last"))):
-        pairs = activation["baseline"]
-        activation["baseline"] = [x[0] if isinstance(x, list) else x for x in pairs]
-    return json.dumps(record)
 
 
 def read(

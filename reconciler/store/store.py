@@ -243,7 +243,7 @@ class Store(Outbox):
     def load(self) -> Records:
         """Return all records, with one query per table."""
         with self._reading() as connection:
-            state = rows.repo_state(rows.meta(connection, "repo"))
+            repo = rows.repo_state(rows.meta(connection, "repo"))
             runtimes = rows.Runtimes()
             loaded = {
                 table: rows.load(connection, table, kind, runtimes)
@@ -258,12 +258,7 @@ class Store(Outbox):
                 instances=loaded[schema.instances][0],
                 builds=loaded[schema.builds][0],
                 unreadable=rows.named({table: lost for table, (_, lost) in loaded.items()}),
-                accepted_revision=state.accepted_revision,
-                prune_confirmed=state.prune_confirmed,
-                source_problem=state.source_problem,
-                share_problem=state.share_problem,
-                findings=state.findings,
-                removals=state.removals,
+                repo=repo,
             )
 
     def write(self, lease: Lease, change: Change) -> int:

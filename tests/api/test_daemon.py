@@ -148,7 +148,7 @@ def test_a_rollback_from_the_page_goes_all_the_way(site: Site, http: httpx.Clien
 
 def _previous(site: Site) -> str:
     store = site.store()
-    previous = store.load().instances[INSTANCE].previous
+    previous = store.load().instances[INSTANCE].previous.build
     store.close()
     assert previous is not None
     return previous

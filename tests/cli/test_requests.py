@@ -160,7 +160,7 @@ def test_a_retry_is_settled_with_the_next_try() -> None:
     house.faults.clear()
     outcome, _ = ask(house, Verb.RETRY, DEV)
     assert outcome == Outcome(is_good=True, message="")
-    assert house.records.instances["dev"].current == "g3@cp311-linux-1"
+    assert house.records.instances["dev"].current.build == "g3@cp311-linux-1"
 
 
 def test_a_refresh_is_settled_with_its_build() -> None:
@@ -183,10 +183,10 @@ def test_a_confirmed_loss_is_settled_on_the_bare_base() -> None:
         del house.environments[name]
     house.commit()
     turn(house)
-    assert house.records.held is not None
+    assert house.records.repo.held is not None
     outcome, _ = ask(house, Verb.CONFIRM_PRUNE, "")
     assert outcome.is_good
-    assert {i.current for i in house.records.instances.values()} == {None}
+    assert {i.current.build for i in house.records.instances.values()} == {None}
 
 
 def test_an_object_that_goes_away_meanwhile_has_ended_badly() -> None:

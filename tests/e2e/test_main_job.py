@@ -22,7 +22,7 @@ if os.environ.get("AIRFLOW__CORE__FERNET_KEY"):
 
 def breaks_under_the_live_configuration(stage: Stage) -> None:
     """Return a module that raises only with the live configuration, which the gate detects."""
-    good = stage.watch.instance("analytics-dev").current
+    good = stage.watch.instance("analytics-dev").current.build
     (stage.repo.path / MODULE / "plugin.py").unlink()
     project, _, _ = stage.repo.read(PACKAGE / "pyproject.toml").partition("\n[project.entry-points")
     stage.repo.write(PACKAGE / "pyproject.toml", project)
@@ -35,7 +35,7 @@ def breaks_under_the_live_configuration(stage: Stage) -> None:
     expect(back.reason == Reason.NEW_IMPORT_ERRORS, f"the gate saw the import error: {back.reason}")
     expect("fernet key" in back.message, f"the message has the reason: {back.message}")
     record = stage.watch.instance("analytics-dev")
-    expect(record.current == good, "the instance is back on what it had")
+    expect(record.current.build == good, "the instance is back on what it had")
     expect(len(record.quarantines) == 1, "the build is quarantined, the older mark was lifted")
     stage.bed.wait_for_dag("hello")
     expect(stage.bed.pools() == {"default_pool": 128}, "the pools are as they were")

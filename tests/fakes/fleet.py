@@ -8,7 +8,6 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from reconciler.builder.wheels.download import entry_digest
 from reconciler.core import waits
@@ -25,9 +24,11 @@ from reconciler.core.definitions import (
     Wave,
 )
 from reconciler.core.model import (
+    BARE,
     Activation,
     BuildRecord,
     Change,
+    Deployment,
     EnvironmentRecord,
     Event,
     InstanceRecord,
@@ -152,19 +153,26 @@ def builds(number: int) -> list[BuildRecord]:
     return [present, before]
 
 
+def now_on(number: int) -> Deployment:
+    """Return the current deployment of an instance."""
+    return Deployment(build_id(number), digest(number), RUNTIME.key)
+
+
+def before_on(number: int) -> Deployment:
+    """Return the previous deployment of an instance."""
+    return Deployment(build_id(number, 1), digest("before", number), RUNTIME.key)
+
+
 def activation(number: int, step: Step, *phases: ActivationPhase) -> Activation:
     """Return an activation from the previous build to the current one."""
     load = ("scheduler", "worker")
     return Activation(
         id=digest("activation", number)[:12],
-        from_build=build_id(number, 1),
-        to_build=build_id(number),
+        origin=replace(before_on(number), load_into=load),
+        target=replace(now_on(number), load_into=load),
         trigger=Trigger.COMMIT,
         revision=REVISION,
-        load_into=load,
-        from_load_into=load,
         step=step,
-        phase=phases[-1],
         started_at=AT + 20,
         step_since=AT + 30,
         phases=tuple((str(p), AT + 20 + n * 12.5) for n, p in enumerate(phases)),
@@ -189,30 +197,24 @@ def instance(number: int) -> InstanceRecord:
         ),
         runtime=RUNTIME,
         fingerprint="mark",
-        current=build_id(number),
-        current_digest=digest(number),
-        current_runtime=RUNTIME.key,
-        previous=build_id(number, 1),
-        previous_digest=digest("before", number),
+        current=now_on(number),
+        previous=before_on(number),
         active_since=AT + 70,
         last=activation(number, Step.DONE, *there, P.ACTIVE),
     )
-    older: dict[str, Any] = {
-        "current": build_id(number, 1),
-        "current_digest": digest("before", number),
-    }
+    older = before_on(number)
     mark = Quarantine(build_id(number), digest(number), wrong.reason, wrong.message, AT + 90)
     match state:
         case "draining":
             running = activation(number, Step.DRAIN, P.DRAINING)
-            return replace(record, **older, previous=None, activation=running, last=None)
+            return replace(record, current=older, previous=BARE, activation=running, last=None)
         case "waiting":
-            return replace(record, **older, wait=waits.for_window(SHUT))
+            return replace(record, current=older, wait=waits.for_window(SHUT))
         case "rolled-back":
             gone = activation(number, Step.ROLLED_BACK, *there, P.ROLLING_BACK, P.ROLLED_BACK)
             return replace(
                 record,
-                **older,
+                current=older,
                 last=replace(gone, problem=wrong),
                 quarantines=(mark,),
                 problem=wrong,
@@ -221,7 +223,7 @@ def instance(number: int) -> InstanceRecord:
             broken = activation(number, Step.DEGRADED, *there, P.ROLLING_BACK, P.DEGRADED)
             return replace(
                 record,
-                **older,
+                current=older,
                 activation=replace(broken, reverts=2, problem=wrong),
                 problem=Problem(Reason.CRASH_LOOP, "scheduler was started three times and ended"),
             )
@@ -231,15 +233,13 @@ def instance(number: int) -> InstanceRecord:
             return replace(
                 record,
                 runtime=None,
-                current=None,
-                current_digest=None,
-                previous=None,
+                current=BARE,
+                previous=BARE,
                 last=None,
                 active_since=None,
-                current_runtime=None,
             )
         case "building" | "failed":
-            return replace(record, **older, previous=None)
+            return replace(record, current=older, previous=BARE)
         case _:
             return record
 

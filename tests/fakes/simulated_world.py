@@ -67,18 +67,7 @@ def stored(records: Records, change: Change) -> Records:
     for key in change.drop_builds:
         del builds[key]
     repo = change.repo or records.repo
-    return Records(
-        environments,
-        instances,
-        builds,
-        repo.accepted_revision,
-        repo.prune_confirmed,
-        repo.source_problem,
-        repo.findings,
-        repo.removals,
-        records.unreadable,
-        repo.share_problem,
-    )
+    return Records(environments, instances, builds, repo, records.unreadable)
 
 
 def told(plan: Plan) -> object:
@@ -399,18 +388,18 @@ class House:
 
     def _fails_live(self, record: InstanceRecord, activation: Activation) -> None:
         if activation.step in (Step.RESTART, Step.PROBE, Step.WATCH):
-            self.failed_live.add((record.name, activation.to_build))
+            self.failed_live.add((record.name, activation.target.build))
 
     def _switch(self, record: InstanceRecord, activation: Activation, real: Airflow) -> StepResult:
         forward = activation.step is Step.SWITCH
-        wanted = activation.to_build if forward else activation.from_build
+        wanted = activation.target.build if forward else activation.origin.build
         assert record.runtime is not None
         if "share" in self.faults:
             late = self.now - activation.step_since > STEP_LIMIT
             verdict = Verdict.FAILED if late else Verdict.NOT_YET
             return StepResult(verdict, Problem(Reason.SHARE_UNREACHABLE, "no answer"), after=5.0)
-        inherits = record.inherits and (not forward or wanted == record.current)
-        made_for = record.current_runtime if inherits else record.runtime.key
+        inherits = record.inherits and (not forward or wanted == record.current.build)
+        made_for = record.current.runtime if inherits else record.runtime.key
         if wanted is not None and made_for not in self.complete.get(wanted, set()):
             return StepResult(Verdict.FAILED, Problem(Reason.BUILD_MISSING, "not on the share"))
         if forward:

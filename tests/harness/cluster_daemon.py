@@ -384,7 +384,7 @@ class KubeSite:
         def holds(record: InstanceRecord) -> bool:
             builds = self.store().load().builds.values()
             packages = {b.build_id: dict(b.packages) for b in builds}
-            there = packages.get(record.current or "", {}).get("acme") == version
+            there = packages.get(record.current.build or "", {}).get("acme") == version
             return bool(there and record.activation is None)
 
         return self.until(name, holds, f"active on acme {version}", seconds)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gitsource.source import Source
 from reconciler.core.decide import decide
-from reconciler.core.model import BuildRecord, Records
+from reconciler.core.model import BuildRecord, Deployment, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.runtime import Distribution, Runtime
 from reconciler.core.world import World, build_key
@@ -182,11 +182,10 @@ def settle(root: Path, count: int, ages: int = 3) -> None:
                 record,
                 runtime=RUNTIME,
                 fingerprint=wiring.driver(record.definition).fingerprint(record.definition),
-                current=build_id(number, 0),
-                current_digest=digest,
-                current_runtime=RUNTIME.key,
-                current_load_into=record.definition.load_into,
-                previous=build_id(number, 1),
+                current=Deployment(
+                    build_id(number, 0), digest, RUNTIME.key, record.definition.load_into
+                ),
+                previous=Deployment(build_id(number, 1), runtime=RUNTIME.key),
                 active_since=now,
             )
         )

@@ -10,8 +10,8 @@ from typing import Any
 
 from reconciler.airflow.local import LocalDriver
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
-from reconciler.core.model import Activation, Problem, StepResult, Trigger
-from reconciler.core.phases import ActivationPhase, Step, Verdict
+from reconciler.core.model import Activation, Deployment, Problem, StepResult, Trigger
+from reconciler.core.phases import Step, Verdict
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 
@@ -43,14 +43,11 @@ class Rig:
         )
         self.activation = Activation(
             "id",
-            "a" * 16,
-            "b" * 16,
+            Deployment("a" * 16, load_into=COMPONENTS),
+            Deployment("b" * 16, load_into=COMPONENTS),
             Trigger.COMMIT,
             "r1",
-            COMPONENTS,
-            COMPONENTS,
             Step.OBSERVE,
-            ActivationPhase.DRAINING,
             self.now,
             self.now,
             restarted_at=self.now,

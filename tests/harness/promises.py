@@ -58,7 +58,7 @@ def check_at_rest(
     assert INSTANCE in records.instances, "the instance is not recorded"
     record, build = records.instances[INSTANCE], pointed_build(site)
     assert record.activation is None, record.activation
-    assert record.current == build, (record.current, build)
+    assert record.current.build == build, (record.current.build, build)
     assert site.airflow.state.pools == State().pools, site.airflow.state.pools
     wanted = wanted_build(records)
     assert wanted is not None, "what was committed last is not recorded"

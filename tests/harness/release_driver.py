@@ -15,8 +15,8 @@ from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.proof import MARK
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
-from reconciler.core.model import Activation, StepResult, Trigger
-from reconciler.core.phases import ActivationPhase, Step, Verdict
+from reconciler.core.model import Activation, Deployment, StepResult, Trigger
+from reconciler.core.phases import Step, Verdict
 from reconciler.settings import KubernetesSettings
 from scripts.manifests import example, render
 from tests.deploy.rendered import merged
@@ -112,14 +112,11 @@ class Stand:
         now = time.time()
         return Activation(
             "a1",
-            None,
-            "b" * 16,
+            Deployment(load_into=self.instance.load_into),
+            Deployment("b" * 16, load_into=self.instance.load_into),
             Trigger.COMMIT,
             "r",
-            self.instance.load_into,
-            self.instance.load_into,
             step,
-            ActivationPhase.RESTARTING,
             now,
             now,
             restarted_at=now,

@@ -34,14 +34,14 @@ def main(kept: str, mounted: str) -> None:
     try:
         until(lambda: bool(daemon.records.instances), "the records")
         subprocess.run(["umount", "--lazy", mounted], check=True, timeout=30)
-        until(lambda: daemon.records.share_problem is not None, "ShareMissing")
+        until(lambda: daemon.records.repo.share_problem is not None, "ShareMissing")
         problem = daemon.status().problem
         assert problem is not None
         assert problem.reason == Reason.SHARE_MISSING, problem
         time.sleep(1.0)  # it goes on, and makes nothing
         assert list(Path(mounted).iterdir()) == []
         subprocess.run(mount, check=True, timeout=30)
-        until(lambda: daemon.records.share_problem is None, "the share again")
+        until(lambda: daemon.records.repo.share_problem is None, "the share again")
         assert (Path(mounted) / "builds").is_dir()
     finally:
         daemon.stop()

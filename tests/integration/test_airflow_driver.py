@@ -18,6 +18,7 @@ from reconciler.core.model import Problem
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
+from tests.fakes.activations import loading
 from tests.fakes.airflow_rest import PASSWORD, TOKEN, FakeAirflow
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
 
@@ -252,7 +253,7 @@ def test_at_its_deadline_the_drain_is_given_up_or_goes_on(rig: Rig, down: bool) 
 def test_only_components_that_load_a_build_are_restarted_the_server_last(three: Rig) -> None:
     """The other components keep running, and the API answers while the workers start."""
     names = ("scheduler", "api-server")
-    three.activation = replace(three.activation, load_into=names, from_load_into=("scheduler",))
+    three.activation = loading(three.activation, names, ("scheduler",))
     assert three.do(Step.RESTART) == OK
     assert [said["component"] for said in three.airflow.state.loaded] == list(names)
 
@@ -280,7 +281,7 @@ def test_a_restart_command_that_hangs_is_ended_with_all_it_started(
 ) -> None:
     """The step fails with a message, and no process of the command survives."""
     monkeypatch.setattr(commands, "COMMAND_TIMEOUT", 3.0)
-    three.activation = replace(three.activation, load_into=("scheduler",), from_load_into=())
+    three.activation = loading(three.activation, ("scheduler",), ())
     pid = tmp_path / "pid"
     child = "import time; time.sleep(60)"
     three.component(

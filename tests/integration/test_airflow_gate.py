@@ -19,6 +19,7 @@ from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
 from reconciler.settings import LocalSettings
 from reconciler.share.schemas import BuildDocument, PathRow
+from tests.fakes.activations import loading
 from tests.fakes.airflow_rest import PASSWORD
 from tests.harness.local_driver import FAILED, NOT_YET, OK, Rig, problem, python
 
@@ -249,7 +250,7 @@ def test_a_server_that_does_not_load_the_build_is_not_asked_for_it(
         lambda _: Declared(frozenset({"acme-provider"})),
     )
     rig.restart()
-    rig.activation = replace(rig.activation, load_into=("scheduler",))
+    rig.activation = loading(rig.activation, ("scheduler",))
     assert rig.do(Step.PROBE) == OK
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from reconciler.airflow.crashloop import STARTS, Starts
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
-from reconciler.core.model import Activation, Trigger
-from reconciler.core.phases import ActivationPhase, Step
+from reconciler.core.model import Activation, Deployment, Trigger
+from reconciler.core.phases import Step
 
 SLEEP = "print(flush=True); import time; time.sleep(30)"
 
@@ -32,14 +32,11 @@ def activation() -> Activation:
     names = ("scheduler", "triggerer")
     return Activation(
         "id",
-        None,
-        "b" * 16,
+        Deployment(load_into=names),
+        Deployment("b" * 16, load_into=names),
         Trigger.COMMIT,
         "r1",
-        names,
-        names,
         Step.PROBE,
-        ActivationPhase.PROBING,
         1.0,
         1.0,
         restarted_at=time.time(),

@@ -73,7 +73,7 @@ def old_pointer(site: Site) -> None:
     """Put the pointer back to the build before, as a backup or a hand would."""
     document = json.loads(pointer(site).read_text())
     for entry in document["builds"].values():
-        entry["build"] = record(site).previous
+        entry["build"] = record(site).previous.build
     pointer(site).write_text(json.dumps(document))
 
 
@@ -118,7 +118,7 @@ def test_a_pointer_is_written_again_as_it_is_recorded(site: Site, words: str) ->
     assert drifted.message.startswith(expected)
     assert "pointer" in drifted.data["kinds"]  # type: ignore[operator]
     (healed,) = history(site, "DriftHealed")
-    assert f"the pointer names {record(site).current} again" in healed.message
+    assert f"the pointer names {record(site).current.build} again" in healed.message
     assert len(site.airflow.state.loaded) == restarts, "nothing that runs was touched"
     assert record(site).drift is None
     assert once(site)[0] == 0
@@ -158,7 +158,7 @@ def test_the_loader_of_another_release_is_no_drift(site: Site) -> None:
 @pytest.mark.parametrize("what", ["build", "marks", "entry"])
 def test_a_lost_build_that_is_active_is_made_again(site: Site, what: str) -> None:
     """Told, and built again from its lock; what runs is not touched."""
-    current = record(site).current
+    current = record(site).current.build
     assert current is not None
     restarts = len(site.airflow.state.loaded)
     document = site.share.build(current)
@@ -172,7 +172,7 @@ def test_a_lost_build_that_is_active_is_made_again(site: Site, what: str) -> Non
     code, output = once(site)
     assert code == 0, output
     assert site.share.build(current) == document
-    assert record(site).current == current
+    assert record(site).current.build == current
     assert record(site).drift is None
     (drifted,) = history(site, "Drifted")
     assert drifted.message.startswith(f"build {current}, which is active, is not complete")
@@ -181,7 +181,7 @@ def test_a_lost_build_that_is_active_is_made_again(site: Site, what: str) -> Non
 
 def test_a_lost_build_that_nobody_asks_for_any_more_is_told(site: Site) -> None:
     """It cannot be made again: the definition has moved on, to what does not work."""
-    current = record(site).current
+    current = record(site).current.build
     assert current is not None
     site.commit("3.0", text="raise RuntimeError('{version}')\n")
     assert once(site)[0] == 1
@@ -258,7 +258,7 @@ def test_another_share_is_not_taken_for_it_until_somebody_says_so(site: Site) ->
     assert site.run("adopt-share", "--empty")[0] == 0
     code, output = once(site)
     assert code == 0, output
-    current = record(site).current
+    current = record(site).current.build
     assert current is not None
     assert site.share.build(current) is not None
     assert named(site) == {current}

@@ -120,9 +120,8 @@ def test_what_was_just_put_stays_without_a_grace(bench: Bench) -> None:
 
 def switching(bench: Bench, build_id: str) -> InstanceRecord:
     """Return an instance that is about to be pointed at a build."""
-    activation = replace(
-        fleet.activation(0, Step.SWITCH, ActivationPhase.SWITCHING), to_build=build_id
-    )
+    moving = fleet.activation(0, Step.SWITCH, ActivationPhase.SWITCHING)
+    activation = replace(moving, target=replace(moving.target, build=build_id))
     record = fleet.instance(0)
     return replace(record, runtime=bench.runtime, activation=activation)
 

@@ -18,8 +18,8 @@ import yaml
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, Trigger
-from reconciler.core.phases import ActivationPhase, Step
+from reconciler.core.model import Activation, Deployment, Trigger
+from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
 from reconciler.daemon.wiring import Wiring
 from reconciler.settings import Settings
@@ -136,14 +136,11 @@ class Rig:
         now, parts = time.time(), ("scheduler",)
         activation = Activation(
             "a1",
-            None,
-            BUILD,
+            Deployment(load_into=parts),
+            Deployment(BUILD, load_into=parts),
             Trigger.COMMIT,
             "r",
-            parts,
-            parts,
             step,
-            ActivationPhase.RESTARTING,
             now,
             now,
             restarted_at=now,

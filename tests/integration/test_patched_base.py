@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.model import Activation, InstanceRecord, Records, Trigger
-from reconciler.core.phases import ActivationPhase, Step
+from reconciler.core.model import Activation, Deployment, InstanceRecord, Records, Trigger
+from reconciler.core.phases import Step
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.share import Share
@@ -54,9 +54,7 @@ class Patched:
             "red",
             instance("dev"),
             runtime=self.before,
-            current=A,
-            current_runtime=self.before.key,
-            current_load_into=("scheduler",),
+            current=Deployment(A, runtime=self.before.key, load_into=("scheduler",)),
         )
         self.inspect()
 
@@ -70,14 +68,11 @@ class Patched:
         """Perform a step that moves the pointer, away from the current build."""
         activation = Activation(
             "id",
-            self.record.current,
-            to_build,
+            replace(self.record.current, load_into=("scheduler",)),
+            Deployment(to_build, load_into=("scheduler",)),
             Trigger.COMMIT,
             "r1",
-            ("scheduler",),
-            ("scheduler",),
             step,
-            ActivationPhase.SWITCHING,
             100.0,
             100.0,
             (("Switching", 100.0),),
@@ -100,7 +95,7 @@ def test_a_patched_base_is_recorded_on_the_build_that_it_goes_on_with(patched: P
     record = patched.record
     assert record.runtime is not None
     assert record.runtime.key != patched.before.key
-    assert (record.current, patched.site.loaded()) == (A, A)
+    assert (record.current.build, patched.site.loaded()) == (A, A)
     assert record.inherits
 
 
@@ -119,4 +114,4 @@ def test_a_patched_base_can_be_left_bare(patched: Patched) -> None:
     assert patched.site.loaded() == "none"
     patched.record = replace(patched.record, runtime=None)
     patched.inspect()
-    assert patched.record.current is None
+    assert patched.record.current.build is None

@@ -18,7 +18,7 @@ from gitsource.source import Source
 from gitsource.typed import ReadFile
 from reconciler.core import waits
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Change, InstanceRecord
+from reconciler.core.model import BARE, Change, InstanceRecord
 from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, World
@@ -51,7 +51,7 @@ def _settle(daemon: Daemon, leadership: Leadership) -> None:
     ):
         assert time.monotonic() < deadline, active
         daemon._cycle(leadership)
-        active = [r for r in daemon.records.instances.values() if r.current and r.runtime]
+        active = [r for r in daemon.records.instances.values() if r.current.build and r.runtime]
         time.sleep(0.05)
     for _ in range(3):
         daemon._cycle(leadership)
@@ -137,7 +137,7 @@ def test_a_build_that_the_share_lost_is_built_anew_before_it_is_activated(
     assert leadership.lease is not None
     instance = one.records.instances["instance-00010"]
     behind = replace(
-        instance, current=instance.previous, current_digest="0" * 64, previous=None, suspended=True
+        instance, current=replace(instance.previous, recipe="0" * 64), previous=BARE, suspended=True
     )
     build = one.wiring.share.build_path(large_repo.build_id(10, 0))
     (build / "build.json").unlink()

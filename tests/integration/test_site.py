@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_read_stop_nothing_else(tmp_path: Path) -> None:
         code, output = site.once()
         assert code == 1, output
         store = site.store()
-        (finding,) = store.load().findings
+        (finding,) = store.load().repo.findings
         store.close()
         assert (finding.object, finding.reason) == (
             f"Instance/{INSTANCE}",

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.model import BARE
 from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
 from reconciler.doctor.airflow import look_local
 from reconciler.doctor.findings import Level
 from reconciler.settings import LocalSettings, Settings
+from tests.fakes.activations import loading
 from tests.harness.local_driver import FAILED, OK, Rig, problem
 
 LIVE = "print(flush=True); import time; time.sleep(60)"
@@ -62,14 +64,14 @@ def test_the_way_back_and_the_bare_base_need_no_loader(rig: Rig, tmp_path: Path)
     rig.restart()
     with component(tmp_path):
         assert rig.do(Step.PROBE_BACK) == OK
-        rig.activation = replace(rig.activation, to_build=None)
+        rig.activation = replace(rig.activation, target=BARE)
         assert rig.do(Step.PROBE) == OK
 
 
 def test_only_components_that_load_the_build_need_it(rig: Rig, tmp_path: Path) -> None:
     """If only the triggerer loads the build, a scheduler without the loader is correct."""
     rig.restart()
-    rig.activation = replace(rig.activation, load_into=("triggerer",))
+    rig.activation = loading(rig.activation, ("triggerer",))
     with component(tmp_path):
         assert rig.do(Step.PROBE) == OK
     with component(tmp_path, "/x/bin/airflow", "triggerer", "--capacity", "9"):

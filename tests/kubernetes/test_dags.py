@@ -110,7 +110,7 @@ def test_a_commit_that_breaks_a_live_dag_touches_nothing(lab: Lab, tmp_path: Pat
             assert "daily.py of instance red-dev parses with the active build" in message
             (instance,) = status(None, site.store().load(), 0.0).instances
             assert site.record("red-dev") is not None
-            assert instance.build == first.current
+            assert instance.build == first.current.build
             assert instance.dags is not None
             assert instance.dags.names == ("daily.py",)
             assert len(target.airflow.state.loaded) == starts

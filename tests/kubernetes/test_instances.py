@@ -83,19 +83,19 @@ def test_an_image_that_changes_is_resolved_for_anew(site: KubeSite) -> None:
         upgrade(site, instance, "example.test/blue-dev:same", site.root / "base")
         same = site.until("blue-dev", lambda r: image_of(r) != image_of(before), "the image")
         assert image_of(same).startswith("example.test/blue-dev@sha256:")
-        assert same.current_runtime == before.current_runtime
-        assert same.current == before.current
+        assert same.current.runtime == before.current.runtime
+        assert same.current.build == before.current.build
 
         make_base(site.root / "newer", {"acme-other": "2.0"})
         upgrade(site, instance, "example.test/blue-dev:newer", site.root / "newer")
         upgraded = site.until(
             "blue-dev",
-            lambda r: r.current_runtime not in (None, before.current_runtime) and not r.activation,
+            lambda r: r.current.runtime not in (None, before.current.runtime) and not r.activation,
             "active on the new runtime",
         )
         pointer = site.share.pointer("blue-dev")
         assert pointer is not None
-        assert set(pointer.builds) == {before.current_runtime, upgraded.current_runtime}
+        assert set(pointer.builds) == {before.current.runtime, upgraded.current.runtime}
 
         make_base(site.root / "unfit", {"acme": "9.0"})
         upgrade(site, instance, "example.test/blue-dev:unfit", site.root / "unfit")
@@ -123,13 +123,17 @@ def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSi
         site.environment("blue", "blue-dev", version="2.0")
         site.commit()
         after = site.active("blue-dev", "2.0", seconds=120)
-    assert after.current_runtime != before.current_runtime
+    assert after.current.runtime != before.current.runtime
     history = site.store().events(limit=1000)
     begun = [e.data["to"] for e in history if e.kind == "ActivationStarted"]
-    assert begun.count(after.current) == 1
-    assert not {b for b in begun if b} - {before.current, after.current, *older(site, "1.0")}
+    assert begun.count(after.current.build) == 1
+    assert not {b for b in begun if b} - {
+        before.current.build,
+        after.current.build,
+        *older(site, "1.0"),
+    }
     new = [b for b in site.store().load().builds.values() if ("acme", "2.0") in b.packages]
-    assert {b.runtime_key for b in new} == {after.current_runtime}
+    assert {b.runtime_key for b in new} == {after.current.runtime}
 
 
 def older(site: KubeSite, version: str) -> set[str | None]:

@@ -13,7 +13,7 @@ from reconciler.airflow.kubernetes import proofs
 from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.errors import Stalled
-from reconciler.core.model import Activation, StepResult
+from reconciler.core.model import BARE, Activation, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.settings import KubernetesSettings
@@ -83,7 +83,7 @@ def test_a_pod_without_a_proof_is_waited_for_and_then_fails(
     assert "groundcrew airflow-values red-dev" in message
     back = replace(activation, step=Step.PROBE_BACK)
     assert stand.perform(back).verdict is Verdict.OK
-    assert stand.perform(replace(activation, to_build=None)).verdict is Verdict.OK
+    assert stand.perform(replace(activation, target=BARE)).verdict is Verdict.OK
 
 
 def test_without_any_proof_it_ends_at_the_limit_for_probing(stand: Stand) -> None:

@@ -14,6 +14,7 @@ from reconciler.core.errors import Stalled
 from reconciler.core.model import Activation
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
+from tests.fakes.activations import loading
 from tests.fakes.releases import CELERY, Release
 from tests.harness.kube_api import Json, wait_for
 from tests.harness.laboratory import Lab
@@ -167,7 +168,7 @@ def test_a_quota_on_a_statefulset_is_told_early(stand: Stand) -> None:
         "the quota to count",
     )
     only = ("worker",)
-    activation = replace(stand.activation(), load_into=only, from_load_into=only)
+    activation = loading(stand.activation(), only, only)
     outcome = stand.perform(activation, 40)
     assert outcome.problem is not None
     assert outcome.problem.reason == Reason.QUOTA_EXCEEDED

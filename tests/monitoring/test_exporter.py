@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from metrics.exporter import Exporter, Sandboxing, Space
 from reconciler.core.definitions import Finding, Place, Wave
-from reconciler.core.model import Event, Problem, Records, Verb
+from reconciler.core.model import Deployment, Event, Problem, Records, Verb
 from reconciler.core.reasons import Reason
 from reconciler.core.waits import Wait, WaitOn
 from reconciler.core.world import build_key
@@ -151,7 +151,7 @@ def test_an_aborted_drain_is_the_activations(house: House) -> None:
         instances={
             "a": replace(
                 house.records.instances["a"],
-                current="g0@cp311-linux-1",
+                current=Deployment("g0@cp311-linux-1"),
                 wait=Wait(WaitOn.RETRY, "retry at 10:00 after: tasks still run"),
                 problem=Problem(Reason.DRAIN_TIMEOUT, "tasks still run"),
                 last=replace(
@@ -169,12 +169,17 @@ def test_findings_go_to_the_team_whose_file_it_is(house: House) -> None:
     """A team's file belongs to the team, one below instances/ to nobody; the repo has its own."""
     house.records = replace(
         house.records,
-        findings=(
-            Finding(Place("teams/blue/x.yaml", 3), "Environment/x", Reason.WRONG_TYPE, "a list"),
-            Finding(Place("teams/blue/x.yaml", 9), "Environment/x", Reason.WRONG_TYPE, "another"),
-            Finding(Place("instances/y.yaml", 1), "instances/y.yaml", Reason.INVALID_YAML, "no"),
+        repo=replace(
+            house.records.repo,
+            findings=(
+                Finding(
+                    Place("teams/blue/x.yaml", 3), "Environment/x", Reason.WRONG_TYPE, "a list"
+                ),
+                Finding(Place("teams/blue/x.yaml", 9), "Environment/x", Reason.WRONG_TYPE, "again"),
+                Finding(Place("instances/y.yaml", 1), "instances/y.yaml", Reason.INVALID_YAML, ""),
+            ),
+            source_problem=Problem(Reason.PRUNE_HELD, "all would go"),
         ),
-        source_problem=Problem(Reason.PRUNE_HELD, "all would go"),
     )
     reported = {(p["object"], p.get("team", ""), p["source"], p["reason"]) for p in problems(house)}
     assert reported == {

@@ -26,7 +26,7 @@ def test_an_image_with_another_airflow_and_another_python(site: NodeSite) -> Non
         def is_moved() -> bool:
             record = site.record()
             key = record.runtime.key if record is not None and record.runtime is not None else ""
-            return "cp313" in key and record is not None and record.current_runtime == key
+            return "cp313" in key and record is not None and record.current.runtime == key
 
         wait_for(is_moved, GIVE_UP, "a build for the new runtime to be active")
         site.wait_active(before)

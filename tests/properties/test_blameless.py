@@ -94,7 +94,7 @@ def test_a_fault_that_is_not_the_builds_leaves_no_mark(fault: Callable[[House], 
     fault(house)
     house.settle()
     record = house.records.instances["a"]
-    assert record.current == "g2@cp311-linux-1", record
+    assert record.current.build == "g2@cp311-linux-1", record
     assert not [e for e in house.events if e.kind == "Quarantined"]
 
 
@@ -106,7 +106,7 @@ def test_an_airflow_that_stays_silent_is_the_builds_fault() -> None:
     last(house, LOOKS + 2)
     house.settle()
     record = house.records.instances["a"]
-    assert record.current == "g1@cp311-linux-1"
+    assert record.current.build == "g1@cp311-linux-1"
     (mark,) = record.quarantines
     assert mark.reason == Reason.GATE_TIMEOUT
     assert "no answer" in mark.message
@@ -130,7 +130,7 @@ def test_what_fails_both_ways_is_tried_with_growing_pauses_and_stays_degraded() 
     assert all(broken[10:])
     house.settle()
     record = house.records.instances["a"]
-    assert (record.current, record.quarantines) == ("g2@cp311-linux-1", ())
+    assert (record.current.build, record.quarantines) == ("g2@cp311-linux-1", ())
 
 
 def test_a_build_that_shuts_us_out_again_and_again_is_marked() -> None:
@@ -140,7 +140,7 @@ def test_a_build_that_shuts_us_out_again_and_again_is_marked() -> None:
     until(house, Step.PROBE).faults.add("shut")
     last(house, 100)
     record = house.records.instances["a"]
-    assert (record.current, record.activation) == ("g1@cp311-linux-1", None)
+    assert (record.current.build, record.activation) == ("g1@cp311-linux-1", None)
     (mark,) = record.quarantines
     assert (mark.build_id, mark.reason) == ("g2@cp311-linux-1", Reason.AIRFLOW_DENIED)
     assert sum(event.kind == "RolledBack" for event in house.events) == LOGIN_TRIES + 1
@@ -158,4 +158,4 @@ def test_a_build_that_was_only_gone_is_taken_once_a_commit_asks_for_it() -> None
     assert {mark.reason for mark in marks} == {Reason.ROLLED_BACK_BY_OPERATOR, Reason.BUILD_MISSING}
     change(house, "g1")
     house.settle()
-    assert house.records.instances["a"].current == "g1@cp311-linux-1"
+    assert house.records.instances["a"].current.build == "g1@cp311-linux-1"

@@ -79,7 +79,7 @@ def outcome(house: House) -> tuple[object, ...]:
     """Return what is visible at the end."""
     record, real = house.records.instances["a"], house.airflow["a"]
     marks = tuple(q.build_id for q in record.quarantines)
-    return record.current, real.pointer, real.running, tuple(real.pools.items()), marks
+    return record.current.build, real.pointer, real.running, tuple(real.pools.items()), marks
 
 
 def play(scenario: Callable[[House], None], cut: int, how: str) -> tuple[House, bool]:

@@ -139,10 +139,10 @@ class Promises(RuleBasedStateMachine):
     def the_share_loses_a_build_that_nothing_runs(self, data: st.DataObject) -> None:
         real = self.house.airflow.values()
         used = {b for r in real for b in (*r.pointers.values(), r.running, *r.tasks)}
-        used |= {i.current for i in self.house.records.instances.values()}
+        used |= {i.current.build for i in self.house.records.instances.values()}
         for record in self.house.records.instances.values():
             if record.activation is not None:
-                used.add(record.activation.from_build)
+                used.add(record.activation.origin.build)
         free = sorted(b for b in self.house.complete if b not in used)
         if free:
             del self.house.complete[data.draw(st.sampled_from(free))]
@@ -182,9 +182,9 @@ class Promises(RuleBasedStateMachine):
     @invariant()
     def at_rest_records_and_pointer_agree(self) -> None:
         for name, record in self.house.records.instances.items():
-            if record.activation is None and record.current_runtime is not None:
+            if record.activation is None and record.current.runtime is not None:
                 pointers = self.house.airflow[name].pointers
-                assert record.current == pointers.get(record.current_runtime)
+                assert record.current.build == pointers.get(record.current.runtime)
 
     def teardown(self) -> None:
         """Check that once faults stop, all instances reach what the newest good revision wants."""
@@ -208,9 +208,9 @@ class Promises(RuleBasedStateMachine):
         real = self.house.airflow[name]
         assert record.activation is None, record
         assert record.definition == self.house.instances[name]
-        assert real.running == real.pointer == record.current
+        assert real.running == real.pointer == record.current.build
         if digest is None:
-            assert record.current is None, "a deleted environment returns to the bare base"
+            assert record.current.build is None, "a deleted environment returns to the bare base"
             return
         assert record.runtime is not None
         if digest[0] in "glw" and self._refused(name, digest, record.runtime.key):
@@ -222,9 +222,9 @@ class Promises(RuleBasedStateMachine):
             assert failed or mark.reason == Reason.ROLLED_BACK_BY_OPERATOR, mark
         waits = record.wait is not None and record.wait.on is WaitOn.WAVE
         if digest[0] == "g" and wanted not in marked and not waits:
-            assert record.current == wanted, record
+            assert record.current.build == wanted, record
         if digest[0] in "lw":
-            assert record.current != wanted, "a build that fails live does not stay"
+            assert record.current.build != wanted, "a build that fails live does not stay"
             assert wanted in marked or waits, record
 
     def _refused(self, instance: str, digest: str, runtime_key: str) -> bool:

@@ -167,7 +167,7 @@ class Told(RuleBasedStateMachine):
 
     def _check_cycle(self) -> None:
         """Hold what the last cycle has recorded against the revision that it has accepted."""
-        accepted = self.house.records.accepted_revision
+        accepted = self.house.records.repo.accepted_revision
         if accepted != self.seen:
             self.seen = accepted
             for name in ENVIRONMENTS:

@@ -250,7 +250,7 @@ def test_a_rollback_never_ends_on_the_bare_base() -> None:
     house.complete["g1@cp311-linux-1"].clear()
     house.settle()
     assert house.airflow["dev"].running == "g2@cp311-linux-1"
-    assert house.records.instances["dev"].current == "g2@cp311-linux-1"
+    assert house.records.instances["dev"].current.build == "g2@cp311-linux-1"
 
 
 def test_a_rollback_does_not_go_forward() -> None:
@@ -299,12 +299,12 @@ def test_a_build_for_another_base_is_none_to_go_back_to() -> None:
     house.airflow["dev"].patch()
     house.settle()
     record = house.records.instances["dev"]
-    assert record.current_runtime == record.runtime.key  # type: ignore[union-attr]
-    assert record.previous is None
+    assert record.current.runtime == record.runtime.key  # type: ignore[union-attr]
+    assert record.previous.build is None
     house.ask(Verb.ROLLBACK, "instance/dev")
     house.settle()
     assert [e.kind for e in house.events if e.kind.startswith("Rollback")] == ["RollbackRefused"]
-    assert house.records.instances["dev"].current == record.current
+    assert house.records.instances["dev"].current.build == record.current.build
 
 
 def test_a_patched_base_goes_on_with_its_build_until_it_has_one_of_its_own() -> None:
@@ -315,7 +315,7 @@ def test_a_patched_base_goes_on_with_its_build_until_it_has_one_of_its_own() -> 
     house.faults.add("build")
     turn(house)
     record = house.records.instances["dev"]
-    assert record.current == house.airflow["dev"].running == "g1@cp311-linux-1"
+    assert record.current.build == house.airflow["dev"].running == "g1@cp311-linux-1"
     assert status(None, house.records, house.now).instances[0].sync is Sync.OUT_OF_SYNC
     ask_for(house, "l2")
     house.settle()

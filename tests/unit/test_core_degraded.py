@@ -57,7 +57,7 @@ def test_a_broken_build_that_is_left_may_still_be_loaded_and_is_kept_for_that() 
     begun = house.now
     ask_for(house, "g3")
     house.settle()
-    assert of(house).current == "g3@cp311-linux-1"
+    assert of(house).current.build == "g3@cp311-linux-1"
     assert dict(of(house).retired)["g2@cp311-linux-1"] >= begun
 
 
@@ -71,9 +71,9 @@ def test_what_loaded_a_broken_build_is_restarted_when_that_is_left() -> None:
     house.settle()
     last = of(house).last
     assert last is not None
-    assert last.to_build == "g3@cp311-linux-1"
+    assert last.target.build == "g3@cp311-linux-1"
     assert last.components == {"scheduler", "api-server"}
-    assert (last.load_into, last.from_load_into) == (("scheduler",), ("scheduler",))
+    assert (last.target.load_into, last.origin.load_into) == (("scheduler",), ("scheduler",))
 
 
 def test_a_degraded_instance_that_is_suspended_only_goes_back() -> None:
@@ -125,7 +125,7 @@ def test_a_degraded_instance_whose_airflow_is_upgraded_gets_a_build_for_that() -
     real.upgrade()
     house.settle()
     assert (real.running, real.healthy) == ("g2@cp311-linux-2", True)
-    assert of(house).current == "g2@cp311-linux-2"
+    assert of(house).current.build == "g2@cp311-linux-2"
     assert "g2@cp311-linux-1" in dict(of(house).retired)
     assert "g1@cp311-linux-1" in dict(of(house).retired)
 
@@ -146,7 +146,7 @@ def test_a_degraded_instance_whose_base_is_patched_goes_back_to_its_build() -> N
     house.faults.discard("restart")
     go_on(house, 120)
     assert of(house).activation is None
-    assert real.running == of(house).current == "g1@cp311-linux-1"
+    assert real.running == of(house).current.build == "g1@cp311-linux-1"
 
 
 def other_teams_instance(house: House, digest: str) -> None:

@@ -38,7 +38,7 @@ def house() -> House:
     house.commit()
     house.settle()
     house.events.clear()
-    assert of(house).current is not None
+    assert of(house).current.build is not None
     return house
 
 
@@ -94,7 +94,7 @@ def test_what_drifted_is_told_once_and_healed(house: House) -> None:
     take(house, lambda draft: record_healing(draft, "dev", "written again", None))
     assert kinds(house) == ["Drifted", "DriftHealed"]
     assert "heal" not in effects(house)
-    assert (of(house).drift, of(house).current) == (None, before.current)
+    assert (of(house).drift, of(house).current.build) == (None, before.current.build)
     assert shown(house).health is Health.HEALTHY
 
 
@@ -146,7 +146,7 @@ def test_drift_that_goes_by_itself_is_forgotten(house: House) -> None:
 
 def test_a_lost_build_is_queued_again_and_no_pointer_is_written(house: House) -> None:
     """The core makes it again; what is healed by writing is something else."""
-    current = of(house).current
+    current = of(house).current.build
     assert current is not None
     kept = house.complete.pop(current)
     assert "heal" not in effects(house)
@@ -159,7 +159,7 @@ def test_a_lost_build_is_queued_again_and_no_pointer_is_written(house: House) ->
     assert shown(house).health is Health.MISSING
     house.settle()
     assert house.complete[current] == kept
-    assert of(house).current == current
+    assert of(house).current.build == current
     assert of(house).drift is None
     assert kinds(house)[-1] == "DriftHealed"
 
@@ -175,7 +175,7 @@ def test_components_that_load_something_else_are_started_anew(
     house: House, found: Loaded, reason: str
 ) -> None:
     """Told with the words; an activation to the recorded build restarts them."""
-    current = of(house).current
+    current = of(house).current.build
     see(house, loaded=(found, process(current, local=True)))
     assert [(e.kind, e.reason) for e in house.events] == [("BuildNotLoaded", reason)]
     assert (of(house).processes.count, of(house).processes.local) == (2, 1)
@@ -184,7 +184,7 @@ def test_components_that_load_something_else_are_started_anew(
     assert kinds(house)[-1] == "ActivationActive"
     see(house, loaded=(process(current), process(current, local=True)))
     assert kinds(house)[-1] == "BuildLoaded"
-    assert of(house).current == current
+    assert of(house).current.build == current
     assert shown(house).health is Health.HEALTHY
 
 

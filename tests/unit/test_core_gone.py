@@ -23,7 +23,7 @@ def test_a_deleted_environment_returns_its_instances_to_the_bare_base() -> None:
     house.commit()
     house.settle()
     assert house.airflow["dev"].running is None
-    assert house.records.instances["dev"].current is None
+    assert house.records.instances["dev"].current.build is None
 
 
 def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
@@ -35,8 +35,8 @@ def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
     house.instances.clear()
     house.commit()
     house.settle()
-    assert house.records.source_problem is not None
-    assert house.records.source_problem.reason == Reason.PRUNE_HELD
+    assert house.records.repo.source_problem is not None
+    assert house.records.repo.source_problem.reason == Reason.PRUNE_HELD
     assert set(house.records.instances) == {"a", "b", "c"}
     assert house.airflow["a"].running == "g1@cp311-linux-1"
     house.environments, house.instances = kept
@@ -57,15 +57,15 @@ def test_losing_all_environments_is_held_however_many_instances_there_are() -> N
     two = house.environments.pop("two")
     house.commit()
     house.settle()
-    assert house.records.source_problem is None
+    assert house.records.repo.source_problem is None
     house.environments["two"] = two
     house.commit()
     house.settle()
     house.environments.clear()
     house.commit()
     house.settle()
-    assert house.records.source_problem is not None
-    assert house.records.source_problem.reason == Reason.PRUNE_HELD
+    assert house.records.repo.source_problem is not None
+    assert house.records.repo.source_problem.reason == Reason.PRUNE_HELD
     assert house.airflow["a"].running == "g1@cp311-linux-1"
 
 
@@ -80,7 +80,7 @@ def test_a_confirmation_waits_until_something_is_read() -> None:
     house.settle()
     assert house.requests == []
     assert house.events[-1].kind == "PruneConfirmed"
-    assert house.records.prune_confirmed == "r1"
+    assert house.records.repo.prune_confirmed == "r1"
 
 
 def test_a_broken_file_keeps_what_was_accepted() -> None:
@@ -161,21 +161,21 @@ def test_an_environment_that_cannot_be_read_leaves_its_instances_alone() -> None
     house = house_of("a", "b")
     turn(house)
     before = house.records
-    assert before.instances["a"].current == "g1@cp311-linux-1"
+    assert before.instances["a"].current.build == "g1@cp311-linux-1"
     house.records = replace(before, environments={}, unreadable=frozenset({"environment/one"}))
     house.decider.forget()
     turn(house)
     now = house.records
-    assert [i.current for i in now.instances.values()] == ["g1@cp311-linux-1"] * 2
+    assert [i.current.build for i in now.instances.values()] == ["g1@cp311-linux-1"] * 2
     assert all(i.activation is None for i in now.instances.values())
     assert (now.environments, now.builds.keys()) == ({}, before.builds.keys())
-    (finding,) = now.findings
+    (finding,) = now.repo.findings
     assert (finding.object, finding.reason) == ("Environment/one", Reason.RECORD_UNREADABLE)
     house.records = replace(now, environments=before.environments, unreadable=frozenset())
     ask_for(house, "g2")
     turn(house)
-    assert house.records.instances["a"].current == "g2@cp311-linux-1"
-    assert house.records.findings == ()
+    assert house.records.instances["a"].current.build == "g2@cp311-linux-1"
+    assert house.records.repo.findings == ()
 
 
 def test_an_instance_that_cannot_be_read_holds_only_those_behind_it() -> None:
@@ -192,8 +192,8 @@ def test_an_instance_that_cannot_be_read_holds_only_those_behind_it() -> None:
     turn(house)
     now = house.records
     assert now.instances.keys() == {"a", "c"}
-    assert now.instances["a"].current == "g2@cp311-linux-1"
+    assert now.instances["a"].current.build == "g2@cp311-linux-1"
     wait = now.instances["c"].wait
     assert wait is not None
     assert "wave 2: b has no healthy build" in wait.message
-    assert [f.object for f in now.findings] == ["Instance/b"]
+    assert [f.object for f in now.repo.findings] == ["Instance/b"]

@@ -99,8 +99,8 @@ def test_a_teams_loss_holds_that_team_only(confirmed: bool) -> None:
     held = {name for name in house.records.environments if name.startswith("empty")}
     if confirmed:
         assert not held
-        assert house.records.source_problem is None
+        assert house.records.repo.source_problem is None
     else:
         assert len(held) == 8
-        assert house.records.source_problem is not None
-        assert "of the objects of team blue" in house.records.source_problem.message
+        assert house.records.repo.source_problem is not None
+        assert "of the objects of team blue" in house.records.repo.source_problem.message

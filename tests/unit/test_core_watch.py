@@ -56,7 +56,7 @@ def test_tasks_run_while_it_is_watched_and_it_is_not_active_yet() -> None:
     assert activation is not None
     assert activation.phase is ActivationPhase.WATCHING
     assert house.airflow["dev"].pools == POOLS
-    assert of(house).current == OLD
+    assert of(house).current.build == OLD
     assert not is_busy(activation)
 
 
@@ -74,7 +74,7 @@ def test_it_goes_back_once_its_tasks_have_ended() -> None:
     assert real.running == NEW
     real.tasks.clear()
     house.settle()
-    assert real.running == of(house).current == OLD
+    assert real.running == of(house).current.build == OLD
     assert real.pools == POOLS
     assert [q.build_id for q in of(house).quarantines] == [NEW]
     (told,) = (e for e in house.events if e.kind == "RolledBack")
@@ -94,7 +94,7 @@ def test_an_airflow_that_is_silent_gets_its_servers_back_first() -> None:
     house.faults.clear()
     assert Step.DRAIN_BACK in history
     house.settle()
-    assert real.running == of(house).current == OLD
+    assert real.running == of(house).current.build == OLD
     assert real.pools == POOLS
 
 
@@ -103,7 +103,7 @@ def test_an_operators_rollback_ends_the_watch() -> None:
     house, _ = watched("g2")
     house.ask(Verb.ROLLBACK, "instance/dev")
     house.settle()
-    assert of(house).current == OLD
+    assert of(house).current.build == OLD
     assert [q.who for q in of(house).quarantines] == ["someone"]
     kinds = [e.kind for e in house.events[-60:]]
     assert "RollbackRefused" not in kinds
@@ -117,5 +117,5 @@ def test_a_newer_commit_waits_for_the_end_of_the_watch() -> None:
     house.commit()
     assert Step.PAUSE_BACK in history
     house.settle()
-    assert of(house).current == "g3@cp311-linux-1"
-    assert of(house).previous == OLD
+    assert of(house).current.build == "g3@cp311-linux-1"
+    assert of(house).previous.build == OLD

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, InstanceRecord, Records, Trigger
-from reconciler.core.phases import PHASE_OF, Step
+from reconciler.core.model import Activation, Deployment, InstanceRecord, Records, Trigger
+from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import STEP_LIMIT, InstanceEffects
@@ -42,14 +42,11 @@ def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], lis
     """Return the steps of a restarting activation after checks at these times, and the delays."""
     activation = Activation(
         "id",
-        "a",
-        "b",
+        Deployment("a"),
+        Deployment("b"),
         Trigger.COMMIT,
         "r1",
-        (),
-        (),
         Step.RESTART,
-        PHASE_OF[Step.RESTART],
         BEGUN,
         BEGUN,
         phases=(("Restarting", BEGUN),),

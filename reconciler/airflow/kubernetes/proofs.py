@@ -106,12 +106,12 @@ class Proofs:
         These are pods that started when the loader was there already, and left no proof.
         """
         since = self._loader_since(instance.name)
-        if since is None or activation.to_build is None:
+        if since is None or activation.target.build is None:
             return
         bare = [
             pod
             for pod in release.pods()
-            if component_of(pod) in activation.load_into
+            if component_of(pod) in activation.target.load_into
             and _is_due(pod, since)
             and self.of(release.cluster, pod).is_missing
         ]
@@ -127,16 +127,16 @@ class Proofs:
 
         On the way back no proof is asked for: what worked without one before works so again.
         """
-        if activation.step is not Step.PROBE or activation.to_build is None:
+        if activation.step is not Step.PROBE or activation.target.build is None:
             return None
         bare = []
         for pod in release.pods():
             is_restarted = annotation(pod, RESTARTED_AT) == iso(activation.restarted_at)
-            if component_of(pod) not in activation.load_into or not is_restarted:
+            if component_of(pod) not in activation.target.load_into or not is_restarted:
                 continue
             evidence = self.of(release.cluster, pod)
             if evidence.proof is not None:
-                problem = disagreement(evidence.proof, activation.to_build)
+                problem = disagreement(evidence.proof, activation.target.build)
                 if problem is not None:
                     return StepResult(Verdict.FAILED, problem)
             elif evidence.is_missing:

@@ -185,9 +185,9 @@ def _under_way(one: InstanceStatus) -> str:
     aim = "A new build is being activated"
     if by_operator:
         aim = f"It is being rolled back for {operator}"
-    elif activation.to_build is None:
+    elif activation.target.build is None:
         aim = "It is being returned to the bare base"
-    elif activation.to_build == activation.from_build:
+    elif activation.is_same_build:
         aim = "It is being started anew on its present build"
     return aim + COURSES.get(one.phase, ".")
 

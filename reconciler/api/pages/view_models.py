@@ -162,12 +162,12 @@ def _compared(
     """Return (old, new, their meaning): of the current, failed or waiting activation."""
     now, last = record.activation, record.last
     if now is not None:
-        return now.from_build, now.to_build, "before"
+        return now.origin.build, now.target.build, "before"
     if last is not None and status.phase == "RolledBack":
-        return last.from_build, last.to_build, "failed"
-    if status.wanted != record.current:
-        return record.current, status.wanted, "wanted"
-    return record.previous, record.current, "before"
+        return last.origin.build, last.target.build, "failed"
+    if status.wanted != record.current.build:
+        return record.current.build, status.wanted, "wanted"
+    return record.previous.build, record.current.build, "before"
 
 
 def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:

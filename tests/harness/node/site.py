@@ -343,7 +343,7 @@ class NodeSite:
             return ""
         builds = self._store.load().builds.values()
         packages = {b.build_id: dict(b.packages) for b in builds}
-        return str(packages.get(record.current or "", {}).get("acme", ""))
+        return str(packages.get(record.current.build or "", {}).get("acme", ""))
 
     def waits_for(self) -> str:
         """Return what the instance's activation waits for, in words, or ""."""
