@@ -15,6 +15,7 @@ from benchmarks import (
     hostile,
     imports,
     kubernetes,
+    node,
     overhead,
     pages,
     publish,
@@ -34,4 +35,5 @@ ALL: dict[str, ModuleType] = {
     "pages": pages,
     "hostile": hostile,
     "kubernetes": kubernetes,
+    "node": node,
 }

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.suite import ALL
 
-ELSEWHERE = {"imports", "kubernetes"}
+ELSEWHERE = {"imports", "kubernetes", "node"}
 FUSE = {"publish"}
 
 

@@ -10,9 +10,10 @@ import pytest
 from reconciler.builder.executor.kubernetes.manifest import CONTAINER
 from reconciler.builder.verify.dag_pods.runner import PODS
 from tests.harness.kube_api import wait_for
+from tests.harness.node.airflow_dag import imported
 from tests.harness.node.airflow_release import USER
 from tests.harness.node.installation import Installation
-from tests.harness.node.site import GIVE_UP, NodeSite, imported
+from tests.harness.node.site import GIVE_UP, NodeSite
 
 pytestmark = pytest.mark.nightly
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from tests.harness.kube_api import wait_for
-from tests.harness.node.site import GIVE_UP, NodeSite, imported
+from tests.harness.node.airflow_dag import imported
+from tests.harness.node.site import GIVE_UP, NodeSite
 
 
 def test_from_a_commit_to_a_task_that_imports_it(site: NodeSite) -> None:

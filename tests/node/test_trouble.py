@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.reasons import Reason
-from tests.harness.kube_api import path_of
 from tests.harness.node.site import TEAM, NodeSite
 
 pytestmark = pytest.mark.nightly
@@ -104,16 +103,31 @@ def test_a_build_survives_the_loss_of_its_pod(site: NodeSite, way: str) -> None:
         site.reach_a_version()
         version = site.next_version()
         site.commit(version)
-        name = site.running_pod(site.builds)["metadata"]["name"]
+        pod = site.running_pod(site.builds)
         if way == "deleted":
-            site.node.api.delete("pods", site.builds, name)
+            site.node.api.delete("pods", site.builds, pod["metadata"]["name"])
         else:
-            body = {
-                "apiVersion": "policy/v1",
-                "kind": "Eviction",
-                "metadata": {"name": name, "namespace": site.builds},
-            }
-            site.node.api.raw("POST", path_of("pods", site.builds, name, "eviction"), body)
+            site.node.evict(pod)
+        site.wait_active(version)
+
+
+def test_a_build_survives_a_drained_node(site: NodeSite) -> None:
+    """The Airflow has to go as well; both come back with the node."""
+    with site.daemon():
+        site.reach_a_version()
+        version = site.next_version()
+        revision = site.commit(version)
+        site.running_pod(site.builds)
+        site.node.cordon()
+        try:
+            for space in (site.builds, site.airflow):
+                for pod in site.node.pods(space):
+                    if pod["status"].get("phase") == "Running":
+                        site.node.evict(pod)
+            lost = site.wait_event("BuildRetry", revision)
+            assert lost.reason == Reason.JOB_LOST, lost
+        finally:
+            site.node.cordon(closed=False)
         site.wait_active(version)
 
 
@@ -132,7 +146,8 @@ def test_a_build_that_needs_more_memory_than_its_job_has_says_so(site: NodeSite)
 
 def test_a_share_that_goes_and_comes_back(site: NodeSite) -> None:
     """A commit of that time is activated afterwards."""
-    with site.daemon():
+    with site.daemon() as process:
+        site.wait_leading(process)
         site.reach_a_version()
         away = site.share.with_name("share-away")
         site.share.rename(away)

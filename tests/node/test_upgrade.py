@@ -10,8 +10,9 @@ import re
 import pytest
 
 from tests.harness.kube_api import wait_for
+from tests.harness.node.airflow_dag import imported
 from tests.harness.node.airflow_image import AirflowImage
-from tests.harness.node.site import GIVE_UP, NodeSite, imported
+from tests.harness.node.site import GIVE_UP, NodeSite
 
 pytestmark = pytest.mark.nightly
 

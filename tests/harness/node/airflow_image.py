@@ -33,7 +33,7 @@ exec airflow "$@"
 """
 # The day of each version's release. Nothing newer is installed: the official image has the versions
 # of that time too, and with later ones of FastAPI the API server of 3.2.2 does not start.
-RELEASED = {"3.2.2": "2026-05-29", "3.3.2": "2026-09-17"}
+RELEASED = {"2.11.2": "2026-03-14", "3.2.2": "2026-05-29", "3.3.2": "2026-09-17"}
 HOME = Path("home/airflow/.local")
 REVISION = 4  # increase it if images are made differently
 
@@ -99,6 +99,7 @@ class AirflowImage:
         _run("cp", "--archive", str(base), str(root / "usr/python"))
         venv = root / HOME
         python = base / "bin" / f"python{self.python}"
+        # Airflow 2 needs packages that have no wheels.
         wanted = f"apache-airflow[{PROVIDERS}]=={self.airflow}"
         newest = f"{RELEASED[self.airflow]}T23:59:59Z"
         _run(uv_path(), "venv", "--quiet", "--python", str(python), str(venv))
@@ -109,8 +110,7 @@ class AirflowImage:
             "--quiet",
             "--python",
             str(venv / "bin" / "python"),
-            "--only-binary",
-            ":all:",
+            *([] if self.airflow.startswith("2.") else ["--only-binary", ":all:"]),
             "--link-mode",
             "copy",
             "--exclude-newer",

@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from tests.harness.kube_api import Json
+from tests.harness.node.airflow_git import FOLDER, with_git_sync
 from tests.harness.node.airflow_settings import (
     CONFIG,
     HOME,
@@ -22,33 +23,11 @@ from tests.harness.node.airflow_settings import (
     environment,
     secrets,
 )
+from tests.harness.node.airflow_shapes import PROCESSOR, Component, components_of
 
 USER = 50000
 ADMIN = "admin"  # the user and its password
 MIGRATION = "run-airflow-migrations"
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """Component of a release; `grace` is the time in seconds that its pods get to end.
-
-    `signs`: it gives tasks their tokens. `places`: it starts pods of tasks.
-    """
-
-    kind: str
-    name: str
-    has_dags: bool = False
-    grace: int = 30
-    signs: bool = False
-    places: bool = False
-
-
-SERVER = Component("Deployment", "api-server", signs=True)
-OTHERS = (
-    Component("Deployment", "scheduler", grace=10, signs=True, places=True),
-    Component("Deployment", "dag-processor", has_dags=True, grace=60),
-    Component("StatefulSet", "triggerer", has_dags=True, grace=60),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +40,13 @@ class AirflowRelease:
     namespace: str
     image: str
     database: str
-    address: str  # of the service airflow-api-server
+    address: str  # of the service of the component with the REST API
     instance: str
     share: Path
+    executor: str = KUBERNETES
+    airflow: str = "3.2.2"
+    broker: str = ""  # URL of Redis, for CeleryExecutor
+    git: str = ""  # URL of the repository from which the processor's DAGs come; "": the claim
     name: str = "airflow"
 
     def preparation(self) -> list[Json]:
@@ -93,29 +76,30 @@ class AirflowRelease:
             "metadata": {"name": f"{self.name}-{MIGRATION}", "labels": self._labels(MIGRATION)},
             "spec": {"template": {"metadata": {"labels": self._labels(MIGRATION)}, "spec": pod}},
         }
-        settings = [*secrets(self.name, self.database), self._config()]
+        settings = [*secrets(self.name, self.database, self.broker), self._config()]
         return [*accounts(self.name, self.namespace), *settings, job]
 
     def components(self) -> list[Json]:
         """Return the Service, and the components that run all the time."""
+        server, *others = components_of(self.executor, self.airflow)
         probe = {
-            "httpGet": {"path": "/api/v2/monitor/health", "port": 8080},
+            "httpGet": {"path": server.health, "port": 8080},
             "periodSeconds": 5,
             "timeoutSeconds": 20,
             "failureThreshold": 60,
         }
-        server = self._controller(SERVER, readinessProbe=probe)
         service: Json = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": f"{self.name}-api-server", "labels": self._labels("api-server")},
+            "metadata": {"name": f"{self.name}-{server.name}", "labels": self._labels(server.name)},
             "spec": {
                 "clusterIP": self.address,
-                "selector": self._labels("api-server"),
-                "ports": [{"name": "api-server", "port": 8080}],
+                "selector": self._labels(server.name),
+                "ports": [{"name": server.name, "port": 8080}],
             },
         }
-        return [service, server, *map(self._controller, OTHERS)]
+        serving = self._controller(server, readinessProbe=probe)
+        return [service, serving, *map(self._controller, others)]
 
     def pod_template(self) -> Json:
         """Return the template of the pods of tasks."""
@@ -142,8 +126,8 @@ class AirflowRelease:
 
     def _controller(self, component: Component, **more: Json) -> Json:
         name, labels = f"{self.name}-{component.name}", self._labels(component.name)
-        own = {"executor": KUBERNETES} if component.name == "scheduler" else {}
-        container = self._container(component, f"exec airflow {component.name}")
+        own = {"executor": self.executor} if component.name == "scheduler" else {}
+        container = self._container(component, component.command)
         pod: Json = {
             "serviceAccountName": name,
             "securityContext": {"runAsUser": USER, "fsGroup": 0},
@@ -151,6 +135,8 @@ class AirflowRelease:
             "containers": [{**container, **more}],
             "volumes": self._volumes(),
         }
+        if self.git and component is PROCESSOR:
+            pod = with_git_sync(pod, self.git)
         spec: Json = {
             "replicas": 1,
             "selector": {"matchLabels": labels},
@@ -168,7 +154,9 @@ class AirflowRelease:
 
     def _container(self, component: Component, words: str) -> Json:
         loader = f"{self.share}/instances/{self.instance}/loader"
-        variables = environment(self.name, signs=component.signs)
+        variables = environment(
+            self.name, signs=component.signs, celery=bool(self.broker), airflow=self.airflow
+        )
         return {
             "name": component.name,
             "image": self.image,
@@ -221,7 +209,12 @@ class AirflowRelease:
     def _config(self) -> Json:
         repository, _, tag = self.image.rpartition(":")
         config = CONFIG.format(
-            address=self.address, namespace=self.namespace, repository=repository, tag=tag
+            address=self.address,
+            namespace=self.namespace,
+            repository=repository,
+            tag=tag,
+            executor=self.executor,
+            dags=FOLDER if self.git else f"{HOME}/dags",
         )
         return {
             "apiVersion": "v1",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.harness.kube_api import Json
 
 HOME = "/opt/airflow"
-KUBERNETES = "KubernetesExecutor"
+KUBERNETES, CELERY, LOCAL = "KubernetesExecutor", "CeleryExecutor", "LocalExecutor"
 CONFIG = """\
 [core]
 auth_manager = airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager
-dags_folder = /opt/airflow/dags
+dags_folder = {dags}
 execution_api_server_url = http://{address}:8080/execution/
-executor = KubernetesExecutor
+executor = {executor}
 load_examples = False
 [dag_processor]
 dag_bundle_config_list = [{{"classpath":"airflow.dag_processing.bundles.local.LocalDagBundle",\
@@ -45,6 +47,7 @@ def accounts(release: str, namespace: str) -> list[Json]:
     """Return service accounts, and the roles that start pods of tasks and read their logs."""
     names = (
         "api-server",
+        "webserver",
         "scheduler",
         "dag-processor",
         "triggerer",
@@ -72,11 +75,12 @@ def accounts(release: str, namespace: str) -> list[Json]:
     ]
 
 
-def secrets(release: str, database: str) -> list[Json]:
+def secrets(release: str, database: str, broker: str) -> list[Json]:
     """Return the secrets that the variables of every component refer to."""
     values = {
         **{name: {name: value} for name, value in SECRETS.items()},
         "metadata": {"connection": f"postgresql+psycopg2://{database}"},
+        **({"broker-url": {"connection": broker}} if broker else {}),
     }
     return [
         {
@@ -89,13 +93,21 @@ def secrets(release: str, database: str) -> list[Json]:
     ]
 
 
-def environment(release: str, *, signs: bool) -> list[Json]:
+def environment(release: str, *, signs: bool, celery: bool, airflow: str) -> list[Json]:
     """Return the variables of a component; `signs` if it gives tasks their tokens."""
 
     def secret(name: str, key: str) -> Json:
         return {"secretKeyRef": {"name": f"{release}-{name}", "key": key}}
 
     jwt = {"name": "AIRFLOW__API_AUTH__JWT_SECRET", "valueFrom": secret("jwt-secret", "jwt-secret")}
+    key = {
+        "name": "AIRFLOW__API__SECRET_KEY",
+        "valueFrom": secret("api-secret-key", "api-secret-key"),
+    }
+    broker = {
+        "name": "AIRFLOW__CELERY__BROKER_URL",
+        "valueFrom": secret("broker-url", "connection"),
+    }
     return [
         {"name": "AIRFLOW_HOME", "value": HOME},
         {"name": "AIRFLOW__CORE__FERNET_KEY", "valueFrom": secret("fernet-key", "fernet-key")},
@@ -104,11 +116,22 @@ def environment(release: str, *, signs: bool) -> list[Json]:
             "valueFrom": secret("metadata", "connection"),
         },
         {"name": "AIRFLOW_CONN_AIRFLOW_DB", "valueFrom": secret("metadata", "connection")},
+        *(_two(secret) if airflow.startswith("2.") else [key, *([jwt] if signs else [])]),
+        *([broker] if celery else []),
+    ]
+
+
+def _two(secret: Callable[[str, str], Json]) -> list[Json]:
+    """Return the variables of Airflow 2 alone; the second lets passwords into its REST API."""
+    return [
         {
-            "name": "AIRFLOW__API__SECRET_KEY",
+            "name": "AIRFLOW__WEBSERVER__SECRET_KEY",
             "valueFrom": secret("api-secret-key", "api-secret-key"),
         },
-        *([jwt] if signs else []),
+        {
+            "name": "AIRFLOW__API__AUTH_BACKENDS",
+            "value": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session",
+        },
     ]
 
 

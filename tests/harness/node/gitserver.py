@@ -11,9 +11,11 @@ from pathlib import Path
 from tests.harness.kube_api import wait_for
 from tests.harness.node.programs import end
 
+GIT_PORT = 9418
+
 
 @contextmanager
-def git_server(folder: Path, address: str, port: int = 9418) -> Iterator[str]:
+def git_server(folder: Path, address: str, port: int = GIT_PORT) -> Iterator[str]:
     """Serve every repository below a folder, whoever owns it; yield the URL of the folder."""
     process = subprocess.Popen(
         [

@@ -62,14 +62,21 @@ def write_image(archive: Path, name: str, root: Path, config: dict[str, Any]) ->
     return archive
 
 
-def debian() -> Path:
-    """Return a small Debian; make it first if there is none."""
-    rootfs = cache() / "debian"
+def debian(*packages: str) -> Path:
+    """Return a small Debian with more packages; make it first if there is none."""
+    rootfs = cache() / "-".join(["debian", *packages])
+    include = f"--include={','.join([DEBIAN, *packages])}"
     if not rootfs.exists():
         with tempfile.TemporaryDirectory(dir=cache()) as folder:
             root = Path(folder) / "debian"
             subprocess.run(
-                ["debootstrap", "--variant=minbase", f"--include={DEBIAN}", "bookworm", str(root)],
+                [
+                    "debootstrap",
+                    "--variant=minbase",
+                    include,
+                    "bookworm",
+                    str(root),
+                ],
                 check=True,
                 capture_output=True,
                 timeout=900,

@@ -11,7 +11,7 @@ from types import TracebackType
 import yaml
 
 from tests.harness.control_plane import ControlPlane
-from tests.harness.kube_api import Json, wait_for
+from tests.harness.kube_api import Json, path_of, wait_for
 from tests.harness.laboratory import Administration
 from tests.harness.node.network import HOST, NODE, PODS, Network
 from tests.harness.node.programs import Programs, end
@@ -26,7 +26,7 @@ class Node(Administration):
 
     def __init__(self, root: Path, programs: Programs) -> None:
         self.root = root
-        self._programs = programs
+        self.programs = programs
         self._stack = ExitStack()
         self.network = Network()
         self.runtime = Runtime(programs, self.network)
@@ -74,6 +74,20 @@ class Node(Administration):
     ) -> None:
         self._stack.close()
 
+    def cordon(self, *, closed: bool = True) -> None:
+        """Take no more pods, or take them again."""
+        self.api.patch("nodes", "", NAME, {"spec": {"unschedulable": closed}})
+
+    def evict(self, pod: Json) -> None:
+        """Evict a pod, as a drain of its node does."""
+        name, space = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": space},
+        }
+        self.api.raw("POST", path_of("pods", space, name, "eviction"), body)
+
     def _is_rolled_out(self, workload: Json) -> bool:
         """Return True once it is, and fail at once if one of its pods crashes again and again."""
         labels = workload["spec"]["selector"]["matchLabels"]
@@ -94,7 +108,7 @@ class Node(Administration):
                     "setpriv",
                     "--pdeathsig",
                     "KILL",
-                    str(self._programs.folder / name),
+                    str(self.programs.folder / name),
                     *words,
                 ],
                 stdin=subprocess.DEVNULL,

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-import httpx
 import tomli_w
 import yaml
 
@@ -23,59 +23,51 @@ from reconciler.store.store import Store
 from tests.fakes.base import write_package
 from tests.harness.kube_api import Json, path_of, plural_of, wait_for
 from tests.harness.local_daemon import IDENTITY
+from tests.harness.node.airflow_dag import dag_file
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.airflow_release import ADMIN, USER, AirflowRelease
+from tests.harness.node.airflow_rest import AirflowRest
+from tests.harness.node.airflow_settings import CELERY, KUBERNETES
 from tests.harness.node.network import HOST, NODE, PODS
 from tests.harness.node.node import Node
 from tests.harness.node.postgresql import postgresql
 from tests.harness.node.programs import end
+from tests.harness.node.redis import redis
 from tests.harness.release_driver import rights
 
 INSTANCE, TEAM = "red-dev", "red"
-SERVICE = "10.255.0.80"  # address of the service of Airflow's server
+SERVICES = "10.255.0"  # of the addresses of the services of Airflow's servers
 DATABASE_PORT = 15432
 MIGRATION = "airflow-run-airflow-migrations"
 BASELINE = {"pod-security.kubernetes.io/enforce": "baseline"}
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 GIVE_UP = 600.0  # seconds: a node on a loaded machine takes its time
 
-DAG = """\
-import time
-from pathlib import Path
-
-import acme
-from airflow.sdk import dag, task
-
-
-@dag(schedule=None, is_paused_upon_creation=False)
-def uses_acme():
-    @task
-    def show():
-        print("began with", acme.__version__, "in", acme.__file__)
-        while not Path("/opt/airflow/logs/go-on").exists():
-            time.sleep(0.5)
-        from acme import late
-
-        print("ended with", late.version)
-
-    show()
-
-
-uses_acme()
-"""
-
 
 class NodeSite:
-    """Context manager for a site, of which everything is below `root`."""
+    """Context manager for a site, of which everything is below `root`.
 
-    def __init__(self, node: Node, root: Path, image: AirflowImage) -> None:
+    Sites that exist at the same time have different numbers.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        root: Path,
+        image: AirflowImage,
+        executor: str = KUBERNETES,
+        number: int = 0,
+    ) -> None:
         self.node, self.root, self.image = node, root, image
+        self._executor, self._number = executor, number
+        self.rest = AirflowRest(f"{SERVICES}.{80 + number}", image.airflow)
         self.share, self.repo = root / "share", root / "environments"
         self.dags, self.logs = root / "dags", root / "logs"
         self._stack = ExitStack()
         self._store: Store | None = None
-        self._token = ""
+        self.user = self._token = ""  # of the daemon's account
         self._versions = itertools.count(1)
+        self.database = f"sqlite:///{root / 'state' / 'groundcrew.db'}"  # of the records
         self.watch = 10.0  # seconds that the daemon watches an instance
 
     def __enter__(self) -> Self:
@@ -83,11 +75,13 @@ class NodeSite:
             folder.mkdir()
             folder.chmod(0o755)
         os.chown(self.logs, USER, 0)
-        (self.dags / "uses_acme.py").write_text(DAG)
+        (self.dags / "uses_acme.py").write_text(dag_file(self.image.airflow))
         with ExitStack() as stack:
             self.image.load(self.node.runtime)
             clients = (f"{HOST}/24", PODS)
-            database = stack.enter_context(postgresql(HOST, DATABASE_PORT, clients))
+            database = stack.enter_context(postgresql(HOST, DATABASE_PORT + self._number, clients))
+            celery = self._executor == CELERY
+            broker = stack.enter_context(redis(HOST)) if celery else ""
             self.airflow = self.node.namespace("airflow", BASELINE)
             self.builds = self.node.namespace("builds", RESTRICTED)
             claims = {
@@ -99,7 +93,15 @@ class NodeSite:
                 self.node.claim(self.airflow, name, folder)
             self.node.claim(self.builds, "groundcrew-share", self.share)
             self.release = AirflowRelease(
-                self.airflow, self.image.reference, database, SERVICE, INSTANCE, self.share
+                self.airflow,
+                self.image.reference,
+                database,
+                self.rest.address,
+                INSTANCE,
+                self.share,
+                executor=self._executor,
+                airflow=self.image.airflow,
+                broker=broker,
             )
             stack.callback(self.node.drop, self.airflow, self.builds)
             self._install()
@@ -126,7 +128,7 @@ class NodeSite:
     def upgrade(self, image: AirflowImage) -> None:
         """Give the release another image, as an upgrade of the chart does."""
         image.load(self.node.runtime)
-        self.release = replace(self.release, image=image.reference)
+        self.release = replace(self.release, image=image.reference, airflow=image.airflow)
         jobs = path_of("jobs", self.airflow, MIGRATION)
         self.node.api.raw("DELETE", jobs, {"propagationPolicy": "Background"})
         wait_for(
@@ -136,21 +138,26 @@ class NodeSite:
         )
         self._install()
 
+    @contextmanager
+    def dags_from(self, url: str) -> Iterator[None]:
+        """Let the DAG processor fetch its DAGs from git for a while."""
+        before = self.release
+        try:
+            self._reshape(replace(before, git=url))
+            yield
+        finally:
+            self._reshape(before)
+
+    def _reshape(self, release: AirflowRelease) -> None:
+        """Apply the release in another shape, and wait until its processor has that."""
+        self.release = release
+        *settings, _ = release.preparation()
+        self.node.apply([*settings, *release.components()], self.airflow)
+        self.node.rolled_out("deployments", self.airflow, "airflow-dag-processor", GIVE_UP)
+
     def _migrated(self) -> bool:
         job = self.node.api.get("jobs", self.airflow, MIGRATION)
         return bool((job or {}).get("status", {}).get("succeeded"))
-
-    def rest(self, method: str, path: str, body: Json | None = None) -> Json:
-        """Send a request to Airflow's REST API."""
-        url = f"http://{SERVICE}:8080"
-        with httpx.Client(timeout=60) as client:
-            login = client.post(f"{url}/auth/token", json={"username": ADMIN, "password": ADMIN})
-            login.raise_for_status()
-            token = {"Authorization": f"Bearer {login.json()['access_token']}"}
-            answer = client.request(method, f"{url}/api/v2{path}", json=body, headers=token)
-            answer.raise_for_status()
-            document: Json = answer.json()
-            return document
 
     def hold_tasks(self) -> None:
         """Keep tasks of `uses_acme` that start from now on until `let_tasks_end`."""
@@ -162,21 +169,14 @@ class NodeSite:
 
     def start_run(self, dag: str) -> str:
         """Start a run of a DAG once Airflow knows it; return the run's id."""
-
-        def is_known() -> bool:
-            try:
-                return not self.rest("GET", f"/dags/{dag}")["is_paused"]
-            except httpx.HTTPError:
-                return False
-
-        wait_for(is_known, GIVE_UP, f"the DAG {dag}")
-        return str(self.rest("POST", f"/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"])
+        wait_for(lambda: self.rest.is_running(dag), GIVE_UP, f"the DAG {dag}")
+        return self.rest.start(dag)
 
     def finish_run(self, dag: str, run: str) -> str:
         """Wait until a run has succeeded; return what its tasks logged."""
 
         def final_state() -> str:
-            state = self._state(dag, run)
+            state = self.rest.state(dag, run)
             return state if state in ("success", "failed") else ""
 
         state, log = wait_for(final_state, GIVE_UP, f"the run of {dag}"), self.task_log(dag, run)
@@ -188,16 +188,10 @@ class NodeSite:
 
         def is_logged() -> bool:
             log = self.task_log(dag, run)
-            assert self._state(dag, run) != "failed", log[-4000:]
+            assert self.rest.state(dag, run) != "failed", log[-4000:]
             return re.search(pattern, log) is not None
 
         wait_for(is_logged, GIVE_UP, f"{pattern} of {dag}")
-
-    def _state(self, dag: str, run: str) -> str:
-        try:
-            return str(self.rest("GET", f"/dags/{dag}/dagRuns/{run}")["state"])
-        except httpx.HTTPError:  # the API server may be restarted just now
-            return ""
 
     def task_log(self, dag: str, run: str) -> str:
         """Return what the tasks of a run have logged so far."""
@@ -219,7 +213,7 @@ class NodeSite:
             {
                 "team": TEAM,
                 "kubernetes": {"namespace": self.airflow, "release": "airflow"},
-                "api": {"url": f"http://{SERVICE}:8080", "credentials": "airflow"},
+                "api": {"url": self.rest.url, "credentials": "airflow"},
                 "maintenance": {"probe": {"timeout": "10m"}},
             },
         )
@@ -234,12 +228,18 @@ class NodeSite:
             self.commit(self.next_version())
         return wait_for(self.version, GIVE_UP, f"{INSTANCE} to be active on a version of acme")
 
-    def commit(self, version: str, text: str = "") -> str:
-        """Ask for a version of `acme`, whose module has `text` too; return the revision."""
+    def commit(
+        self, version: str, text: str = "", more: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
+        """Ask for a version of `acme`; return the revision.
+
+        Its module has `text` too, and `more` are files that it has besides.
+        """
         folder = self.repo / "teams" / TEAM / "packages" / "acme"
         modules = {
             "acme/__init__.py": f"__version__ = {version!r}\n{text}",
             "acme/late.py": f"version = {version!r}\n",
+            **more,
         }
         write_package(folder, "acme", version, modules)
         self._write(
@@ -294,7 +294,7 @@ class NodeSite:
 
     def _configure(self, jobs: Mapping[str, str]) -> Path:
         if not self._token:
-            _, self._token = rights(self.node, [self.airflow], self.builds)
+            self.user, self._token = rights(self.node, [self.airflow], self.builds)
         path = self.root / "groundcrew.toml"
         kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=self._token)
         settings: dict[str, Any] = {
@@ -327,10 +327,10 @@ class NodeSite:
 
     def record(self) -> InstanceRecord | None:
         """Return the instance's record, or None before there is one."""
-        if not (self.root / "state" / "groundcrew.db").exists():
+        if not (self.root / "state").exists():
             return None
         if self._store is None:
-            self._store = Store(f"sqlite:///{self.root / 'state' / 'groundcrew.db'}")
+            self._store = Store(self.database)
         try:
             return self._store.load().instances.get(INSTANCE)
         except Exception:  # the daemon has not made its tables yet
@@ -344,6 +344,17 @@ class NodeSite:
         builds = self._store.load().builds.values()
         packages = {b.build_id: dict(b.packages) for b in builds}
         return str(packages.get(record.current.build or "", {}).get("acme", ""))
+
+    def wait_leading(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a daemon leads: what it refuses to start with is then behind it."""
+
+        def leads() -> bool:
+            assert process.poll() is None, "the daemon has ended"
+            if self.record() is None or self._store is None:
+                return False
+            return (self._store.leader() or "").endswith(f":{process.pid}")
+
+        wait_for(leads, GIVE_UP, "the daemon to lead")
 
     def waits_for(self) -> str:
         """Return what the instance's activation waits for, in words, or ""."""
@@ -394,11 +405,6 @@ class NodeSite:
                     f"{pod['status'].get('containerStatuses')}"
                 )
         return "\n".join(lines) + "\n"
-
-
-def imported(version: str) -> str:
-    """Return the pattern of what a task logs that has a version of `acme` from a build."""
-    return rf"began with {re.escape(version)} in \S+/lib/acme/__init__\.py"
 
 
 def _environment(config: Path, **variables: str) -> dict[str, str]:

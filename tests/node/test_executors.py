@@ -1,0 +1,49 @@
+"""Releases with other executors: their tasks run in pods that a switch restarts."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.kube_api import wait_for
+from tests.harness.node.airflow_dag import imported
+from tests.harness.node.airflow_image import AirflowImage
+from tests.harness.node.airflow_settings import CELERY, LOCAL
+from tests.harness.node.node import Node
+from tests.harness.node.site import GIVE_UP, NodeSite
+
+pytestmark = pytest.mark.nightly
+
+
+@pytest.fixture(params=[(LOCAL, "3.2.2"), (CELERY, "2.11.2")], ids=["local-3", "celery-2.11"])
+def other_site(node: Node, request: pytest.FixtureRequest) -> Iterator[NodeSite]:
+    """Yield a release; that of LocalExecutor has its triggerer as a Deployment."""
+    executor, airflow = request.param
+    with (
+        tempfile.TemporaryDirectory(prefix="groundcrew-site-") as folder,
+        NodeSite(node, Path(folder), AirflowImage(airflow, "3.12"), executor, 1) as site,
+    ):
+        yield site
+
+
+def test_a_switch_waits_for_tasks_in_pods_that_it_restarts(other_site: NodeSite) -> None:
+    """Tasks that start afterwards have the next build."""
+    site = other_site
+    site.hold_tasks()
+    with site.daemon():
+        first = site.reach_a_version()
+        run = site.start_run("uses_acme")
+        site.wait_log("uses_acme", run, imported(first))
+        second = site.next_version()
+        revision = site.commit(second)
+        site.wait_event("ActivationStarted", revision)
+        wait_for(lambda: "1 tasks still run" in site.waits_for(), GIVE_UP, "the drain")
+        site.let_tasks_end()
+        assert f"ended with {first}" in site.finish_run("uses_acme", run)
+        site.wait_active(second)
+        log = site.finish_run("uses_acme", site.start_run("uses_acme"))
+        assert re.search(imported(second), log), log[-4000:]
