@@ -38,7 +38,7 @@ envtest: setup ## Build a Kubernetes control plane for the tests, once (Go; or s
 	scripts/envtest/build $(VENV)
 
 node: envtest ## Build a real Kubernetes node for the tests, once (root, Go, Debian's runc and CNI)
-	scripts/node/build
+	scripts/node/build $(if $(ALL),--all)
 	$(BIN)/python -m tests.harness.node
 
 node-test: node ## Tests on a real node, with a kubelet and containers (ALL=1 for those of nights too)

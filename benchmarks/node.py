@@ -20,17 +20,17 @@ from pathlib import Path
 import psutil
 
 from benchmarks.rows import Row
-from tests.harness.kube_api import Json, wait_for
+from tests.harness.kube_api import Json
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.node import Node
 from tests.harness.node.programs import missing, programs
 from tests.harness.node.runtime import Runtime
-from tests.harness.node.site import GIVE_UP, NodeSite
+from tests.harness.node.site import NodeSite
+from tests.harness.node.task_pod import run_in_pod
 
 TURNS = 3
 MODULES = 600  # of the package whose import is measured
 MIB = 1 << 20
-LOCAL = "/var/cache/groundcrew"
 IMPORT = """\
 import time
 start = time.perf_counter()
@@ -149,29 +149,11 @@ def _median(site: NodeSite, volume: Json | None, module: str) -> float:
 
 def _first_import(site: NodeSite, volume: Json | None, module: str) -> float:
     """Return the seconds that an import takes in a pod of the release; no volume: from a copy."""
-    template = site.release.pod_template()
-    container = template["spec"]["containers"][0]
-    program = IMPORT.format(name=module)
-    command = f"python -c '{program}'"
+    command = f"python -c '{IMPORT.format(name=module)}'"
     if volume is None:
         there = "$(python -c 'import acme; print(acme.__path__[0])')"
         command = f"cp -r {there} /tmp/acme && PYTHONPATH=/tmp {command}"
-    else:
-        template["spec"]["volumes"].append({"name": "local", **volume})
-        container["volumeMounts"].append({"name": "local", "mountPath": LOCAL})
-        container["env"].append({"name": "GROUNDCREW_LOCAL", "value": LOCAL})
-    container["args"] = ["bash", "-c", command]
-    pod = {**template, "metadata": {"name": f"import-{time.monotonic_ns()}", "labels": {}}}
-    made = site.node.api.create("pods", site.airflow, pod)
-    name = made["metadata"]["name"]
-
-    def ended() -> Json | None:
-        found = site.node.api.get("pods", site.airflow, name) or {}
-        return found if found.get("status", {}).get("phase") in ("Succeeded", "Failed") else None
-
-    wait_for(ended, GIVE_UP, f"the end of pod {name}")
-    log = site.node.log(site.airflow, made)
-    site.node.api.delete("pods", site.airflow, name)
+    log = run_in_pod(site, command, volume)
     match = re.search(r"took ([0-9.]+)", log)
     assert match is not None, log
     return float(match[1])
