@@ -58,7 +58,12 @@ class Sandbox:
             )
         self._confinement = confinement_for(settings.user) if self.wrapped else None
         self._user = self._confinement.user if self._confinement is not None else None
-        if self.unconfined:
+        self._to_warn = bool(self.unconfined)
+
+    def _warn(self) -> None:
+        """Warn, once, when something runs unconfined: builds in Jobs need no sandbox here."""
+        if self._to_warn:
+            self._to_warn = False
             who = "as root" if os.geteuid() == 0 else "with all rights of the daemon's user"
             log.warning("builds run without a sandbox, %s: %s", who, self.unconfined)
 
@@ -122,6 +127,7 @@ class Sandbox:
     ) -> Ended:
         """Run a command to its end; see Executor."""
         del harmless, results  # each command has its own namespaces, and this machine's disk
+        self._warn()
         temp = work / "tmp"
         temp.mkdir(parents=True, exist_ok=True)
         variables = {
