@@ -214,6 +214,7 @@ class AirflowRelease:
             repository=repository,
             tag=tag,
             executor=self.executor,
+            standalone=not self.airflow.startswith("2."),
             dags=FOLDER if self.git else f"{HOME}/dags",
         )
         return {

@@ -33,7 +33,7 @@ execution_api_timeout = 60
 [logging]
 colored_console_log = False
 [scheduler]
-standalone_dag_processor = True
+standalone_dag_processor = {standalone}
 """
 SECRETS = {
     "fernet-key": "Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmE=",
