@@ -67,9 +67,9 @@ def run() -> list[Row]:
 def _site() -> Iterator[NodeSite]:
     with (
         tempfile.TemporaryDirectory(prefix="groundcrew-node-") as folder,
-        tempfile.TemporaryDirectory(prefix="groundcrew-site-") as place,
+        tempfile.TemporaryDirectory(prefix="groundcrew-site-") as site_root,
         Node(Path(folder), programs()) as node,
-        NodeSite(node, Path(place), AirflowImage("3.2.2", "3.12")) as site,
+        NodeSite(node, Path(site_root), AirflowImage("3.2.2", "3.12")) as site,
     ):
         yield site
 
@@ -124,10 +124,10 @@ def _imports(site: NodeSite) -> Iterator[Row]:
         "a hostPath": {"hostPath": {"path": str(disk)}},
     }
     beside = _median(site, None, name)
-    for words, volume in volumes.items():
+    for kind, volume in volumes.items():
         yield Row(
             "node",
-            f"first import of {MODULES} modules in a new pod, through {words}",
+            f"first import of {MODULES} modules in a new pod, through {kind}",
             _median(site, volume, name) * 1000,
             "ms",
             peer="the same files in the pod's own layer",

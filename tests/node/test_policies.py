@@ -93,8 +93,8 @@ def look(site: NodeSite, space: str, labels: Mapping[str, str], host: str, port:
     made = site.node.api.create("pods", space, pod)
 
     def is_over() -> bool:
-        found = site.node.api.get("pods", space, name) or {}
-        return found.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        current = site.node.api.get("pods", space, name) or {}
+        return current.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
     wait_for(is_over, GIVE_UP, f"the end of pod {name}")
     log = site.node.log(space, made)

@@ -25,7 +25,7 @@ class Component:
 
     @property
     def command(self) -> str:
-        """What the shell of its container runs."""
+        """The command that the shell of its container runs."""
         verb = "celery worker" if self.name == "worker" else self.name
         return f"exec airflow {verb}"
 

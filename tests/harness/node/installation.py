@@ -77,8 +77,8 @@ class Installation:
 
     def _epoch(self, pod: Json) -> int:
         """Return with which epoch a daemon leads, or 0."""
-        found = re.findall(r"leading with epoch (\d+)", self.node.log(self.home, pod))
-        return max(map(int, found), default=0)
+        epochs = re.findall(r"leading with epoch (\d+)", self.node.log(self.home, pod))
+        return max(map(int, epochs), default=0)
 
     def kill_pod(self) -> str:
         """Delete the pod of the daemon with no time to end; return its name."""

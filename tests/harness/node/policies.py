@@ -17,7 +17,7 @@ def enforced(node: Node) -> Iterator[None]:
     program = node.programs.folder / "kube-router"
     assert program.is_file(), "the tests of nights need kube-router: make node ALL=1"
     log = node.root / "kube-router.log"
-    words = [
+    command = [
         *node.network.inside,
         str(program),
         "--run-firewall=true",
@@ -30,13 +30,13 @@ def enforced(node: Node) -> Iterator[None]:
         "--health-port=0",
     ]
     with log.open("wb") as output:
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def is_there() -> bool:
         assert process.poll() is None, log.read_text()[-3000:]
         rules = [*node.network.inside, "iptables", "-S"]
-        found = subprocess.run(rules, capture_output=True, text=True, timeout=20, check=False)
-        return "KUBE-POD-FW" in found.stdout or "KUBE-ROUTER-FORWARD" in found.stdout
+        listed = subprocess.run(rules, capture_output=True, text=True, timeout=20, check=False)
+        return "KUBE-POD-FW" in listed.stdout or "KUBE-ROUTER-FORWARD" in listed.stdout
 
     try:
         wait_for(is_there, 120, f"the rules of kube-router; see {log}")

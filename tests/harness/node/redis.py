@@ -22,9 +22,9 @@ def redis(address: str, port: int = 16379) -> Iterator[str]:
     assert program is not None, "Redis is not installed: apt-get install redis-server"
     with tempfile.TemporaryDirectory(prefix="groundcrew-node-redis-") as folder:
         options = {"bind": address, "port": str(port), "requirepass": PASSWORD, "save": ""}
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
         process = subprocess.Popen(
-            [program, *words], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            [program, *arguments], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
 
         def answers() -> bool:

@@ -25,8 +25,8 @@ def run_in_pod(site: NodeSite, command: str, volume: Json | None = None) -> str:
     made = site.node.api.create("pods", site.airflow, pod)
 
     def is_over() -> bool:
-        found = site.node.api.get("pods", site.airflow, name) or {}
-        return found.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        current = site.node.api.get("pods", site.airflow, name) or {}
+        return current.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
     wait_for(is_over, GIVE_UP, f"the end of pod {name}")
     log = site.node.log(site.airflow, made)
