@@ -148,8 +148,8 @@ def wrong_instance(
         mine = sorted(n for n, i in instances.items() if i.team == team)
         return (
             Reason.UNKNOWN_INSTANCE,
-            f"there is no instance {name} that can be read; team {team} has: "
-            f"{', '.join(mine) or 'none'}",
+            f"instance {name} is not defined, or its file has a mistake; "
+            + (f"team {team} has {', '.join(mine)}" if mine else f"team {team} has no instances"),
         )
     if instances[name].team != team:
         return (

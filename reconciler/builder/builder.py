@@ -175,6 +175,17 @@ class Builder:
                     )
             return Built(build_id, packages_of(packages))
 
+    def wheels(self, job: BuildJob, recipe: Recipe, runtime: Runtime, lock: str) -> list[Path]:
+        """Return the wheels of a lock as files in the cache, each fetched or built.
+
+        Raises what `construct` raises of wheels.
+        """
+        packages = read_lock(job.team, lock)
+        index_wheels = [locked(package, runtime.tags) for package in packages]
+        with self._work(job) as work, self._indexes(job, recipe) as indexes:
+            wheels = self._wheels(job, recipe, runtime, packages, index_wheels, work, indexes)
+            return [wheel.path or self._fetched(job, wheel, indexes) for wheel in wheels]
+
     def _is_there(self, job: BuildJob, build_id: str) -> bool:
         """Return True if a build is on the share; the collector then treats it as new."""
         there = self._share.renew(build_id)

@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import airflow_values, doctor, init, logs, plan, requests, run, status, validate
+from reconciler.cli import (
+    airflow_values,
+    build,
+    doctor,
+    init,
+    logs,
+    plan,
+    requests,
+    run,
+    status,
+    validate,
+)
 from reconciler.cli.exit_codes import Misuse
 from reconciler.cli.output import warn
 from reconciler.cli.variables import misspelt
@@ -58,6 +69,9 @@ def groundcrew(
 
 app.command(rich_help_panel="For teams")(validate.validate)
 app.command(rich_help_panel="For teams")(init.init)
+app.command(rich_help_panel="For teams")(build.build)
+app.command(rich_help_panel="For teams")(build.export)
+app.command(rich_help_panel="For teams")(build.venv)
 app.command("airflow-values", rich_help_panel="The daemon")(airflow_values.airflow_values)
 app.command(rich_help_panel="The daemon")(run.run)
 app.command(rich_help_panel="The daemon")(run.gc)

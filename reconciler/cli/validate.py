@@ -13,7 +13,9 @@ from reconciler.core.reasons import Reason
 
 
 def validate(
-    path: Annotated[Path, typer.Argument(help="Root of a checkout of the environments repo.")],
+    path: Annotated[
+        Path, typer.Argument(help="Root of a checkout of the environments repo.")
+    ] = Path(),
     output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
 ) -> None:
     """Check every definition of an environments repo; exit 1 if one has a mistake.

@@ -57,11 +57,16 @@ def read_sides(path: Path, base: str, scratch: Path) -> tuple[Side, Side]:
     _git(path, "read-tree", revision, **index)
     _git(path, "checkout-index", "--all", f"--prefix={files}/", **index)
     old = Side(assemble(Checkout(files), Commit(revision)), Checkout(files))
+    return old, read_checkout(path)
+
+
+def read_checkout(path: Path) -> Side:
+    """Return the checkout at `path` as it is now. Raises Misuse if nothing there can be read."""
     try:
-        new, _ = validate(path)
+        definitions, _ = validate(path)
     except Stalled as error:
         raise Misuse(error.message) from error
-    return old, Side(new, Checkout(path.resolve()))
+    return Side(definitions, Checkout(path.resolve()))
 
 
 def _ancestor(path: Path, base: str) -> str:
