@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.harness.control_plane import SERVICES
 from tests.harness.kube_api import wait_for
 from tests.harness.node.node import NAME, Node
 from tests.harness.node.programs import end
@@ -24,6 +25,8 @@ def enforced(node: Node) -> Iterator[None]:
         "--run-router=false",
         "--run-service-proxy=false",
         "--run-loadbalancer=false",
+        "--enable-cni=false",
+        f"--service-cluster-ip-range={SERVICES}",
         f"--kubeconfig={node.root}/plane/lab-kubelet.kubeconfig",
         f"--hostname-override={NAME}",
         "--iptables-sync-period=5s",
