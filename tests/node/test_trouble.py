@@ -147,8 +147,8 @@ def test_a_build_that_needs_more_memory_than_its_job_has_says_so(site: NodeSite)
 def test_a_share_that_goes_and_comes_back(site: NodeSite) -> None:
     """A commit of that time is activated afterwards."""
     with site.daemon() as process:
-        site.wait_leading(process)
         site.reach_a_version()
+        site.wait_leading(process)
         away = site.share.with_name("share-away")
         site.share.rename(away)
         try:

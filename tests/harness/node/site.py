@@ -346,7 +346,7 @@ class NodeSite:
         return str(packages.get(record.current.build or "", {}).get("acme", ""))
 
     def wait_leading(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until a daemon leads: what it refuses to start with is then behind it."""
+        """Wait until a daemon of a known instance leads, and so has found its share."""
 
         def leads() -> bool:
             assert process.poll() is None, "the daemon has ended"
