@@ -98,7 +98,7 @@ class ClusterWiring:
                 self._sessions = Sessions(
                     self.clusters,
                     kubernetes,
-                    self._settings.share,
+                    self._share,
                     tools,
                     Gateway(kubernetes.jobs.index_port),
                 )

@@ -58,7 +58,7 @@ class JobBench(Bench):
                 "uv": Path(uv_path()),
             }
         )
-        self.sessions = Sessions(self.clusters, self.kubernetes, self.share.root, tools, Gateway(0))
+        self.sessions = Sessions(self.clusters, self.kubernetes, self.share, tools, Gateway(0))
         self.sessions.start()
         self._stack.callback(self.clusters.close)
         self._stack.callback(self.sessions.close)

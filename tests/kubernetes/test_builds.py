@@ -264,6 +264,25 @@ def test_a_job_at_rest_stays_while_the_other_works(lab: Lab, tmp_path: Path) -> 
         bench.builder.leave(job)
 
 
+def test_nothing_is_made_where_the_share_should_be(bench: JobBench) -> None:
+    """The disk below a mount point stays empty, and the build is tried again."""
+    away = bench.share.root.with_name("away")
+    bench.share.root.rename(away)
+    bench.share.root.mkdir()
+    try:
+        for start in (
+            lambda: bench.build(bench.recipe(bench.package("acme-own", {"acme_own.py": ""}))),
+            lambda: bench.sessions.apart(bench.job(), bench.image, "acme").__enter__(),
+        ):
+            with pytest.raises(Retryable) as caught:
+                start()
+            assert caught.value.reason == Reason.SHARE_MISSING
+        assert not list(bench.share.root.iterdir())
+    finally:
+        bench.share.root.rmdir()
+        away.rename(bench.share.root)
+
+
 def test_a_conflict_is_told_as_on_this_machine(bench: JobBench) -> None:
     """The resolver's explanation comes back from the pod, at the requirement's line."""
     own = bench.package("acme-own", {"acme_own.py": ""}, requires=("apache-airflow<1",))

@@ -39,6 +39,7 @@ from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Image
 from reconciler.settings import KubernetesSettings
+from reconciler.share.share import Share
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Sessions:
 
     clusters: Clusters
     settings: KubernetesSettings
-    share: Path
+    share: Share
     tools: Path
     gateway: Gateway
     _open: dict[Key, Session] = field(default_factory=dict)
@@ -103,8 +104,8 @@ class Sessions:
                 if session is not None:
                     session.rest()
             places, owner = self._places_of(image.context), JobPermit(job.key, job.team)
+            folder = self._folder(name)
             places.take(owner, job.check)
-            folder = self.share / STAGING / name
             try:
                 with self._lock:
                     self._apart.add(name)
@@ -118,7 +119,15 @@ class Sessions:
 
     def left_by_another(self, name: str) -> bool:
         """Return True if a Job is on this share, but not of this daemon: an earlier one left it."""
-        return name not in self._mine() and (self.share / STAGING / name).is_dir()
+        return name not in self._mine() and (self.share.root / STAGING / name).is_dir()
+
+    def _folder(self, name: str) -> Path:
+        """Return the path of a Job's folder. Raises Retryable if the share is not mounted.
+
+        Else the folder would be made on the disk below the mount point.
+        """
+        self.share.require()
+        return self.share.root / STAGING / name
 
     def _slot(self, job: BuildJob) -> JobSlot:
         with self._lock:
@@ -130,7 +139,7 @@ class Sessions:
 
     def _make(self, job: BuildJob, image: Image) -> Session:
         name = f"groundcrew-{job.key}-{secrets.token_hex(3)}"
-        folder = self.share / STAGING / name
+        folder = self._folder(name)
 
         def manifest(job_name: str, control: Path) -> dict[str, Any]:
             command = (
@@ -140,7 +149,7 @@ class Sessions:
                 str(LANES),
                 f"{self.settings.jobs.idle:g}",
             )
-            order = Order(job_name, job.team, job.key, image, self.share, folder, command)
+            order = Order(job_name, job.team, job.key, image, self.share.root, folder, command)
             return job_manifest(order, self.settings)
 
         places = self._places_of(image.context)
@@ -193,7 +202,7 @@ class Sessions:
         Called after the sweeps. A Job that still exists because its cluster is unreachable ends by
         itself when it no longer finds its folder.
         """
-        staging = self.share / STAGING
+        staging = self.share.root / STAGING
         folders = {path.name: path for path in staging.iterdir()} if staging.is_dir() else {}
         for name in folders.keys() - self._mine():
             clear(folders[name], LEFT_PATIENCE)
@@ -249,7 +258,7 @@ class JobExecutor:
 
     def may_show(self, folder: Path) -> bool:
         """Return True if a folder is on the share: a Job sees nothing else of this machine."""
-        return folder.is_relative_to(self.sessions.share)
+        return folder.is_relative_to(self.sessions.share.root)
 
     def run(
         self,
@@ -269,7 +278,7 @@ class JobExecutor:
     ) -> Ended:
         """Run a command in the build's Job; see Executor."""
         del writable, index, network  # the pod decides
-        share = self.sessions.share
+        share = self.sessions.share.root
         hidden = [path for path in readable if not path.is_relative_to(share)]
         assert not hidden, f"{hidden} is not on the share, so no Job can see it"
         variables = {

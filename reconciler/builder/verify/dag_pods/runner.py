@@ -98,7 +98,7 @@ class DagPods:
         source = source_of(
             template,
             component,
-            str(self.sessions.share),
+            str(self.sessions.share.root),
             instance.dags,
             as_release=instance.checks_as_release,
         )
