@@ -24,7 +24,7 @@ import tomli_w
 import yaml
 
 from benchmarks.rows import Row
-from reconciler.core.model import Event
+from reconciler.core.events import Event
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 from tests.fakes.base import make_base, write_package

@@ -17,7 +17,8 @@ import psutil
 
 from benchmarks.rows import Row
 from gitsource.source import Source
-from reconciler.core.model import Event
+from reconciler.core.event_codec import data_of
+from reconciler.core.events import Event, EventKind
 from reconciler.settings import GitSettings
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import FakeAirflow
@@ -71,8 +72,8 @@ def short() -> list[Row]:
         )
         assert source.poll() is None
         counted = {
-            "commit: builds": (kinds.count("BuildReady"), 1),
-            "commit: activations": (kinds.count("ActivationActive"), 1),
+            "commit: builds": (kinds.count(EventKind.BUILD_READY), 1),
+            "commit: activations": (kinds.count(EventKind.ACTIVATION_ACTIVE), 1),
             "commit: starts of components": (len(airflow.state.loaded) - started, len(COMPONENTS)),
             "poll without a change: processes": (len(processes), 1),
         }
@@ -94,7 +95,7 @@ def _measure(site: Site, daemon: psutil.Process) -> list[Row]:
         begun = time.time()
         site.commit(f"2.{number}")
         active = _active(store, last)
-        phases = active.data["phases"]
+        phases = data_of(active)["phases"]
         assert isinstance(phases, dict)
         whole.append(active.at - begun - phases.get("Restarting", 0.0))
         events = store.events(after_id=last, kinds=["BuildReady"])

@@ -25,10 +25,18 @@ from metrics.channels import (
     judge,
     unanswered,
 )
-from metrics.facts import Links, cut, plain
+from metrics.facts import Links, cut, plain, withdraws
 from reconciler.certificates import named
-from reconciler.core.model import Event
-from reconciler.core.reasons import Reason
+from reconciler.core.events import (
+    ActivationRef,
+    Authorship,
+    BuildFailed,
+    Event,
+    EventKind,
+    UnknownKind,
+    part_of,
+)
+from reconciler.core.phases import Trigger
 from reconciler.secrets import read
 
 if TYPE_CHECKING:
@@ -58,19 +66,20 @@ GITLAB_STATE: Mapping[State, str] = {
     State.FAILURE: "failed",
 }
 
-STATES: Mapping[str, tuple[State, str]] = {
-    "SourceChanged": (State.SUCCESS, "the definitions are read"),
-    "PruneHeld": (State.FAILURE, "held: it removes most definitions"),
-    "ObjectStalled": (State.FAILURE, ""),
-    "BuildQueued": (State.PENDING, "building"),
-    "BuildReady": (State.SUCCESS, "built and verified"),
-    "BuildFailed": (State.FAILURE, ""),
-    "ActivationStarted": (State.PENDING, "activating"),
-    "ActivationActive": (State.SUCCESS, "active"),
-    "ActivationAborted": (State.PENDING, "given up for now: "),
-    "RolledBack": (State.FAILURE, "rolled back: "),
-    "Degraded": (State.FAILURE, "degraded: "),
+STATES: Mapping[EventKind, tuple[State, str]] = {
+    EventKind.SOURCE_CHANGED: (State.SUCCESS, "the definitions are read"),
+    EventKind.PRUNE_HELD: (State.FAILURE, "held: it removes most definitions"),
+    EventKind.OBJECT_STALLED: (State.FAILURE, ""),
+    EventKind.BUILD_QUEUED: (State.PENDING, "building"),
+    EventKind.BUILD_READY: (State.SUCCESS, "built and verified"),
+    EventKind.BUILD_FAILED: (State.FAILURE, ""),
+    EventKind.ACTIVATION_STARTED: (State.PENDING, "activating"),
+    EventKind.ACTIVATION_ACTIVE: (State.SUCCESS, "active"),
+    EventKind.ACTIVATION_ABORTED: (State.PENDING, "given up for now: "),
+    EventKind.ROLLED_BACK: (State.FAILURE, "rolled back: "),
+    EventKind.DEGRADED: (State.FAILURE, "degraded: "),
 }
+"""State of the commit and its description after an event; other kinds leave it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +100,28 @@ def status_of(
     clean: Callable[[str], str] = lambda text: text,
 ) -> CommitStatus | None:
     """Return the commit status for an event, if it has one; `clean` removes secrets from texts."""
-    entry = STATES.get(event.kind)
+    entry = None if isinstance(event.kind, UnknownKind) else STATES.get(event.kind)
     if entry is None or not SHA.match(event.revision):
         return None
-    if event.data.get("trigger", "commit") != "commit":
+    ref = part_of(event.payload, ActivationRef)
+    if ref is not None and ref.trigger is not Trigger.COMMIT:
         return None  # an operator's rollback says nothing about the commit
-    if event.kind == "ActivationAborted" and Reason(event.reason).policy.withdraws:
+    if withdraws(event):
         return None
     state, message = entry
     kind, _, name = event.object.partition("/")
-    if event.kind == "BuildReady":
+    if event.kind is EventKind.BUILD_READY:
         message = f"{message}: {event.message}"
-    elif event.kind == "ObjectStalled" or not message or message.endswith(": "):
-        location = str(event.data.get("place") or "")
+    elif not message or message.endswith(": "):
+        location = event.payload.location if isinstance(event.payload, BuildFailed) else ""
         message += f"{location}: {event.message}" if location else event.message
     parts = [context]
     if kind == "instance":
-        parts.append(str(event.data.get("environment") or ""))
+        authorship = part_of(event.payload, Authorship) or Authorship()
+        parts.append(authorship.environment or "")
     if kind in ("environment", "instance"):
         parts.append(name)
-    elif event.kind == "ObjectStalled":
+    elif event.kind is EventKind.OBJECT_STALLED:
         parts.append(event.object)
     description = cut(plain(clean(" ".join(message.split()))), DESCRIPTION)
     return CommitStatus(

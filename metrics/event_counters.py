@@ -13,23 +13,37 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from metrics.families import Histogram, Labels, gauge, gauges
-from reconciler.core.model import DriftKind, Event
+from reconciler.core.definitions import Measure
+from reconciler.core.events import (
+    ActivationActive,
+    BuildReady,
+    Drifted,
+    Event,
+    EventKind,
+    PhaseEnded,
+)
+from reconciler.core.model import DriftKind
 
 BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 PAGE = 5000
-ACTIVATION_RESULTS = ("active", "rolled_back", "aborted", "degraded")
+ACTIVATION_RESULTS: Mapping[str, str] = {
+    EventKind.ACTIVATION_ACTIVE: "active",
+    EventKind.ROLLED_BACK: "rolled_back",
+    EventKind.ACTIVATION_ABORTED: "aborted",
+    EventKind.DEGRADED: "degraded",
+}
 MESSAGE_RESULTS = ("failed", "sent", "skipped")
 
-IMPORTS: Mapping[str, tuple[str, str]] = {
-    "import_seconds": (
+IMPORTS: Mapping[Measure, tuple[str, str]] = {
+    Measure.SECONDS: (
         "groundcrew_import_seconds",
         "Time to import everything in the newest build of an environment.",
     ),
-    "import_files": (
+    Measure.FILES: (
         "groundcrew_import_files",
         "Files of that build that are opened by its imports.",
     ),
-    "import_bytes": ("groundcrew_import_bytes", "Size of these files in bytes."),
+    Measure.BYTES: ("groundcrew_import_bytes", "Size of these files in bytes."),
 }
 REGRESSION = (
     "groundcrew_import_regression_ratio",
@@ -58,7 +72,7 @@ class EventCounters:
         self._cursor = 0
         self._counts: dict[str, Counter[Labels]] = defaultdict(Counter)
         self._times: dict[str, dict[Labels, Histogram]] = defaultdict(dict)
-        self._imports: dict[str, dict[str, float]] = {key: {} for key in IMPORTS}
+        self._imports: dict[Measure, dict[str, float]] = {key: {} for key in IMPORTS}
         self._growth: dict[str, tuple[str, float]] = {}  # by environment: revision, ratio
 
     def read(self) -> None:
@@ -71,49 +85,46 @@ class EventCounters:
             if len(events) < PAGE:
                 return
 
-    def _take(self, event: Event) -> None:  # noqa: C901 - one short case for each kind
+    def _take(self, event: Event) -> None:
         name = event.object.partition("/")[2]
-        seconds = _number(event.data.get("seconds"))
+        self._count(event, name)
+        match event.payload:
+            case BuildReady() as ready:
+                self._take_ready(event, name, ready)
+            case ActivationActive() as active:
+                self._time("commit", (), active.commit_to_active)
+            case PhaseEnded(phase, seconds):
+                self._time("activation", (phase,), seconds)
+            case Drifted(kinds):
+                for kind in kinds:
+                    self._counts["drift"][name, kind] += 1
+
+    def _count(self, event: Event, name: str) -> None:
         match event.kind:
-            case "BuildReady":
-                self._take_ready(event, name, seconds)
-            case "BuildFailed":
-                self._counts["build"][event.team, "failed", event.reason] += 1
-            case "BuildCancelled":
+            case EventKind.BUILD_READY:
+                self._counts["build"][event.team, "ready", ""] += 1
+            case EventKind.BUILD_FAILED:
+                self._counts["build"][event.team, "failed", event.reason_name] += 1
+            case EventKind.BUILD_CANCELLED:
                 self._counts["build"][event.team, "cancelled", ""] += 1
-            case "ActivationActive":
-                self._counts["activation"][name, "active"] += 1
-                self._time("commit", (), _number(event.data.get("commit_to_active")))
-            case "RolledBack":
-                self._counts["activation"][name, "rolled_back"] += 1
-                self._counts["rollback"][name, event.reason] += 1
-            case "ActivationAborted":
-                self._counts["activation"][name, "aborted"] += 1
-            case "Degraded":
-                self._counts["activation"][name, "degraded"] += 1
-            case "Drifted":
-                self._take_drift(event, name)
-            case "RollbackRequested":
+            case EventKind.ROLLED_BACK:
+                self._counts["rollback"][name, event.reason_name] += 1
+            case EventKind.ROLLBACK_REQUESTED:
                 self._counts["rollback"][name, "Operator"] += 1
-            case "ActivationPhase":
-                self._time("activation", (str(event.data.get("phase", "")),), seconds)
-            case _:
-                pass
+        if event.kind in ACTIVATION_RESULTS:
+            self._counts["activation"][name, ACTIVATION_RESULTS[event.kind]] += 1
 
-    def _take_drift(self, event: Event, name: str) -> None:
-        kinds = event.data.get("kinds")
-        for kind in kinds if isinstance(kinds, list) else ():
-            self._counts["drift"][name, str(kind)] += 1
-
-    def _take_ready(self, event: Event, name: str, seconds: float | None) -> None:
-        self._counts["build"][event.team, "ready", ""] += 1
-        self._time("build", (event.team,), seconds)
-        for key, by_environment in self._imports.items():
-            imports = _number(event.data.get(key))
-            if imports is not None:
-                by_environment[name] = imports
-        grown = event.data.get("import_growth")
-        ratios = [_number(r) or 1.0 for r in grown.values()] if isinstance(grown, dict) else []
+    def _take_ready(self, event: Event, name: str, ready: BuildReady) -> None:
+        self._time("build", (event.team,), ready.timing.seconds)
+        imports = ready.imports
+        for measure, cost in (
+            (Measure.SECONDS, imports.seconds),
+            (Measure.FILES, imports.files),
+            (Measure.BYTES, imports.bytes),
+        ):
+            if cost is not None:
+                self._imports[measure][name] = cost
+        ratios = [ratio or 1.0 for ratio in imports.growth.values()]
         revision, ratio = self._growth.get(name, ("", 1.0))
         if revision == event.revision:  # the same revision, built for another runtime
             ratios.append(ratio)
@@ -145,7 +156,7 @@ class EventCounters:
             builds,
         )
         ended: dict[Labels, int] = {
-            (name, result): 0 for name in instances for result in ACTIVATION_RESULTS
+            (name, result): 0 for name in instances for result in ACTIVATION_RESULTS.values()
         }
         yield self._counter(
             "activation",
@@ -243,7 +254,3 @@ class EventCounters:
                 if labels != ["team"] or values[0] in teams:
                     family.add_metric(list(values), histogram.buckets(), histogram.total)
             yield family
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None

@@ -7,7 +7,7 @@ link or markup. slack-sdk's own models check the limits when a payload is create
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -20,8 +20,11 @@ from slack_sdk.models.blocks import (
     SectionBlock,
 )
 
-from metrics.facts import KINDS, Fact, Severity, cut
+from metrics.facts import Fact, cut
+from metrics.notices import NOTICES, ROLLBACK, Severity
+from reconciler.core.events import EventKind
 from reconciler.core.formatting import span
+from reconciler.core.phases import Trigger
 
 HEADER = 150  # Slack's limits, in characters
 SECTION = 3000
@@ -31,20 +34,8 @@ BLOCKS = 50  # of one message
 TEXT = 3000  # of the fallback text; Slack's own limit is higher
 NAMED = 20  # packages named in one list
 
-ROLLBACK = ":leftwards_arrow_with_hook:"
-EMOJI: Mapping[str, str] = {
-    "ActivationStarted": ":arrows_counterclockwise:",
-    "ActivationActive": ":white_check_mark:",
-    "ActivationAborted": ":warning:",
-    "BuildFailed": ":x:",
-    "RolledBack": ROLLBACK,
-    "Degraded": ":rotating_light:",
-    "ObjectStalled": ":no_entry:",
-    "SourceFailed": ":warning:",
-    "SourceRecovered": ":white_check_mark:",
-    "PruneHeld": ":warning:",
-}
-PLAIN = frozenset({"ActivationStarted", "ActivationActive"})  # their fields say everything
+PLAIN = frozenset({EventKind.ACTIVATION_STARTED, EventKind.ACTIVATION_ACTIVE})
+"""Kinds of facts whose fields say everything."""
 
 Payload = dict[str, Any]
 
@@ -82,7 +73,7 @@ def digest(facts: Sequence[Fact]) -> Payload:
     blocks: list[Block] = [_header(summary)]
     room = BLOCKS - 2  # the header, and the line that says what was left out
     sections = [_failure(f) for f in worst[: room // 2]]
-    advice = sorted({KINDS[f.kind].words + ": " + _general_advice(f) for f in worst if f.advice})
+    advice = sorted({NOTICES[f.kind].title + ": " + _general_advice(f) for f in worst if f.advice})
     if advice:
         sections.append(escape("\n".join(advice)))
     sections += _groups([f for f in facts if not f.failed])
@@ -116,8 +107,9 @@ def _headline(fact: Fact) -> str:
 
 
 def _emoji(fact: Fact) -> str:
-    taken_back = fact.kind == "ActivationActive" and fact.trigger == "operator"
-    return ROLLBACK if taken_back else EMOJI[fact.kind]
+    is_active = fact.kind is EventKind.ACTIVATION_ACTIVE
+    taken_back = is_active and fact.trigger is Trigger.OPERATOR
+    return ROLLBACK if taken_back else NOTICES[fact.kind].emoji
 
 
 def _changes(fact: Fact, lead: str = "") -> list[tuple[str, list[str]]]:
@@ -234,7 +226,7 @@ def _failure(fact: Fact) -> str:
 
 
 def _general_advice(fact: Fact) -> str:
-    return KINDS[fact.kind].advice.format(name="NAME", object="OBJECT")
+    return NOTICES[fact.kind].advice.format(name="NAME", object="OBJECT")
 
 
 def _groups(facts: Sequence[Fact]) -> list[str]:

@@ -20,20 +20,12 @@ from pydantic import TypeAdapter
 from metrics.background import Errand
 from metrics.channels import Channel, SlackChannel, WebhookChannel
 from metrics.commits import CommitStatus, Forge, commit_url_of, status_of
-from metrics.facts import (
-    KINDS,
-    NEWS,
-    Fact,
-    Links,
-    activation_of,
-    is_news,
-    make_fact,
-    with_beginning,
-)
+from metrics.facts import Fact, Links, activation_of, beginning_of, is_news, make_fact
+from metrics.notices import NEWS, NOTICES, notice_of
 from metrics.redaction import Scrubber
 from metrics.routes import Route, Statuses, Waiting
 from metrics.slackbot import SlackBot
-from reconciler.core.model import Event
+from reconciler.core.events import Event
 from reconciler.settings import STATUSES, NotifySettings, RouteSettings, StatusSettings
 
 log = logging.getLogger(__name__)
@@ -145,11 +137,11 @@ class Notifier:
             status = status_of(event, self._status_settings.context, self._links, self._scrub.clean)
             if status is not None:
                 yield f"{STATUSES}:event-{event.id}", STATUS.dump_json(status).decode()
-        if event.kind not in KINDS:
+        if notice_of(event.kind) is None:
             return
         before = self._before(event)
-        told = with_beginning(event, before)
-        fact = make_fact(told, self._links, self._last_lines, self._scrub.clean)
+        began = beginning_of(event, before)
+        fact = make_fact(event, self._links, self._last_lines, self._scrub.clean, began)
         if fact is None:
             return
         wanted = [r for r in self._routes if r.wants(fact)]
@@ -163,7 +155,7 @@ class Notifier:
     def _before(self, event: Event) -> Sequence[Event]:
         """Return the earlier events of the same object, newest first."""
         events = self._outbox.events(
-            object=event.object, kinds=sorted({*KINDS, *NEWS}), limit=BACK, newest_first=True
+            object=event.object, kinds=sorted({*NOTICES, *NEWS}), limit=BACK, newest_first=True
         )
         return [other for other in events if other.id < event.id]
 

@@ -14,7 +14,9 @@ from typing import Generic, TypeVar
 
 from metrics.channels import Channel, Outcome, Response
 from metrics.commits import CommitStatus, Forge
-from metrics.facts import Fact, Severity
+from metrics.facts import Fact
+from metrics.notices import Severity
+from reconciler.core.events import EventKind
 from reconciler.settings import STATUSES, NotifySettings, RouteSettings
 
 log = logging.getLogger(__name__)
@@ -138,12 +140,13 @@ class Route:
             one.content.object: one.id
             for one in due
             if one.content.object.startswith("instance/")
-            and one.content.kind != "ActivationStarted"
+            and one.content.kind is not EventKind.ACTIVATION_STARTED
         }
         outrun = [
             one
             for one in due
-            if one.content.kind == "ActivationStarted" and ended.get(one.content.object, 0) > one.id
+            if one.content.kind is EventKind.ACTIVATION_STARTED
+            and ended.get(one.content.object, 0) > one.id
         ]
         self._line.skip(outrun, "told with its outcome")
         gone = {one.id for one in outrun}

@@ -11,15 +11,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from reconciler.core.definitions import Finding
+from reconciler.core.event_codec import data_of
+from reconciler.core.events import Event, PhaseEnded, Timing, part_of, seconds_of
 from reconciler.core.formatting import iso
-from reconciler.core.model import (
-    BuildRecord,
-    DagCheck,
-    Event,
-    Problem,
-    Records,
-    Request,
-)
+from reconciler.core.model import BuildRecord, DagCheck, Problem, Records, Request
 from reconciler.core.runtime import Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
 
@@ -62,29 +57,29 @@ def event_document(event: Event) -> Document:
     return {
         "id": event.id,
         "at": moment(event.at),
-        "kind": event.kind,
+        "kind": str(event.kind),
         "object": event.object,
         "team": event.team,
-        "reason": event.reason,
+        "reason": event.reason_name,
         "message": event.message,
         "revision": event.revision,
-        "seconds": _number(event.data.get("seconds")),
+        "seconds": _rounded(seconds_of(event.payload)),
         "phases": event_phases(event),
-        "data": dict(event.data),
+        "data": data_of(event),
     }
 
 
-def _number(value: object) -> float | None:
-    return round(float(value), 3) if isinstance(value, int | float) else None
+def _rounded(seconds: float | None) -> float | None:
+    return round(float(seconds), 3) if seconds is not None else None
 
 
 def event_phases(event: Event) -> dict[str, float]:
     """Return the seconds of each phase in the event, in order."""
-    phases = event.data.get("phases")
-    if isinstance(phases, dict):
-        return {str(name): n for name, s in phases.items() if (n := _number(s)) is not None}
-    phase, seconds = event.data.get("phase"), _number(event.data.get("seconds"))
-    return {phase: seconds} if isinstance(phase, str) and seconds is not None else {}
+    match event.payload:
+        case PhaseEnded(phase, seconds) if seconds is not None:
+            return {phase: round(float(seconds), 3)}
+    timing = part_of(event.payload, Timing)
+    return {name: round(s, 3) for name, s in timing.phases.items()} if timing is not None else {}
 
 
 def environment_document(environment: EnvironmentStatus) -> Document:

@@ -12,7 +12,8 @@ from reconciler.cli.exit_codes import Exit
 from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Event, Records
+    from reconciler.core.events import Event
+    from reconciler.core.model import Records
     from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
     from reconciler.settings import Settings
     from reconciler.store.store import Store
@@ -224,13 +225,14 @@ def _with_history(store: Store, said: str) -> str:
 
 def _event_row(event: Event, now: float) -> list[str]:
     from reconciler.api.documents import event_phases
+    from reconciler.core.events import seconds_of
 
     phases = event_phases(event)
-    total = event.data.get("seconds")
-    seconds = f"{total:.1f}" if isinstance(total, int | float) else ""
+    total = seconds_of(event.payload)
+    seconds = f"{total:.1f}" if total is not None else ""
     if len(phases) > 1:
         seconds += f" ({', '.join(f'{p} {s:.1f}' for p, s in phases.items())})"
-    why = f"[{event.reason}] " if event.reason not in ("", event.kind) else ""
+    why = f"[{event.reason}] " if event.reason else ""
     return [
         ago(event.at, now),
         event.object,

@@ -17,6 +17,7 @@ from reconciler.cli.exit_codes import Exit
 from reconciler.cli.objects import ENVIRONMENT, INSTANCE
 from reconciler.cli.output import say, warn
 from reconciler.core.errors import Retryable
+from reconciler.core.events import EventKind, RequestRef, part_of
 
 if TYPE_CHECKING:
     from reconciler.core.model import Records, Verb
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 LOOK = 0.25  # seconds between two looks at the records
 NO_DAEMON = 60.0  # seconds that a request is waited for while no daemon leads
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
-REFUSALS = ("RequestRefused", "RollbackRefused")
+REFUSALS = frozenset({EventKind.REQUEST_REFUSED, EventKind.ROLLBACK_REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ def _look(store: Store, waited: Waited) -> Outcome | None:
 
 def _refusal(store: Store, waited: Waited) -> Outcome | None:
     for event in store.events(after_id=waited.before, object=waited.target or "repo"):
-        if event.kind in REFUSALS and event.data.get("request") == waited.number:
+        asked = part_of(event.payload, RequestRef)
+        if event.kind in REFUSALS and asked is not None and asked.request == waited.number:
             return Outcome(is_good=False, message=f"refused: {event.message}")
     return None
 

@@ -20,6 +20,7 @@ from reconciler.core.definitions import (
     Finding,
     Instance,
 )
+from reconciler.core.events import EventKind
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
 from reconciler.core.phases import BuildPhase, Step
 from reconciler.core.reasons import Reason
@@ -48,7 +49,7 @@ def accept(draft: Draft) -> bool:
     revision = definitions.commit.revision
     if revision != draft.repo.accepted_revision:
         draft.repo = replace(draft.repo, accepted_revision=revision)
-        draft.event("SourceChanged", REPO, definitions.commit.subject, revision=revision)
+        draft.event(EventKind.SOURCE_CHANGED, REPO, definitions.commit.subject, revision=revision)
     broken = _broken(draft, definitions)
     _accept_instances(draft, definitions, broken, loss)
     _accept_environments(draft, definitions, broken, loss)
@@ -219,7 +220,7 @@ def _hold(draft: Draft, revision: str, loss: Loss) -> None:
     problem = Problem(Reason.PRUNE_HELD, message)
     if draft.repo.source_problem != problem:
         draft.repo = replace(draft.repo, source_problem=problem)
-        draft.event("PruneHeld", REPO, message, revision=revision)
+        draft.event(EventKind.PRUNE_HELD, REPO, message, revision=revision)
 
 
 def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken, loss: Loss) -> None:
@@ -228,7 +229,7 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken, lo
         record = draft.instances.get(name)
         if record is None:
             record = InstanceRecord(name, definition.team, definition, since=draft.now)
-            draft.event("InstanceAdded", record, f"{name} of team {definition.team}")
+            draft.event(EventKind.INSTANCE_ADDED, record, f"{name} of team {definition.team}")
         elif record.definition != definition or record.removed:
             record = _defined(draft, record, definition)
         draft.instances[name] = record
@@ -240,7 +241,7 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken, lo
             del draft.instances[name]
             others = (row for row in draft.repo.removals if row[0] != record.team)
             draft.repo = replace(draft.repo, removals=(*others, (record.team, draft.now)))
-            draft.event("InstanceRemoved", record, "no longer defined; left as it is")
+            draft.event(EventKind.INSTANCE_REMOVED, record, "no longer defined; left as it is")
         elif not record.removed:
             draft.instances[name] = replace(record, removed=True)
 
@@ -284,13 +285,17 @@ def _accept_environments(
         if record is None:
             record = EnvironmentRecord(name, definition.team, definition, commit, draft.now)
             _claim_builds(draft, definition, commit)
-            draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
+            draft.event(
+                EventKind.ENVIRONMENT_ACCEPTED, record, commit.subject, revision=commit.revision
+            )
         elif record.definition != definition:
             if _asks(record.definition) != _asks(definition):
                 if record.definition.recipe.digest != definition.recipe.digest:
                     _claim_builds(draft, definition, commit)
                 record = replace(record, commit=commit, seen_at=draft.now)
-                draft.event("EnvironmentAccepted", record, commit.subject, revision=commit.revision)
+                draft.event(
+                    EventKind.ENVIRONMENT_ACCEPTED, record, commit.subject, revision=commit.revision
+                )
             record = replace(record, definition=definition, team=definition.team)
         draft.environments[name] = replace(record, problem=None) if record.problem else record
     left = sorted(draft.environments.keys() - definitions.environments.keys())
@@ -309,7 +314,9 @@ def _accept_environments(
                 draft.environments[name] = replace(record, definition=kept, problem=problem)
         else:
             del draft.environments[name]
-            draft.event("EnvironmentDeleted", record, "no longer defined", revision=commit.revision)
+            draft.event(
+                EventKind.ENVIRONMENT_DELETED, record, "no longer defined", revision=commit.revision
+            )
 
 
 def _claim_builds(draft: Draft, definition: Environment, commit: Commit) -> None:
@@ -359,15 +366,17 @@ def _note_findings(draft: Draft, definitions: Definitions) -> None:
     old, new = set(draft.world.records.repo.findings), set(definitions.findings)
     for finding in definitions.findings:
         if finding not in old:
-            _finding_event(draft, "ObjectStalled", finding, definitions)
+            _finding_event(draft, EventKind.OBJECT_STALLED, finding, definitions)
     stalled = {f.object for f in new}
     for name in sorted({f.object for f in old} - stalled):
         finding = next(f for f in old if f.object == name)
-        _finding_event(draft, "ObjectRecovered", finding, definitions)
+        _finding_event(draft, EventKind.OBJECT_RECOVERED, finding, definitions)
     draft.repo = replace(draft.repo, findings=definitions.findings)
 
 
-def _finding_event(draft: Draft, kind: str, finding: Finding, definitions: Definitions) -> None:
+def _finding_event(
+    draft: Draft, kind: EventKind, finding: Finding, definitions: Definitions
+) -> None:
     draft.event(
         kind,
         (finding.subject, finding.team),
@@ -383,11 +392,11 @@ def source_failed(draft: Draft, problem: Problem) -> None:
     if held is not None and (held.reason in (Reason.PRUNE_HELD, problem.reason)):
         return
     draft.repo = replace(draft.repo, source_problem=problem)
-    draft.event("SourceFailed", REPO, problem.message, reason=problem.reason)
+    draft.event(EventKind.SOURCE_FAILED, REPO, problem.message, reason=problem.reason)
 
 
 def source_recovered(draft: Draft) -> None:
     """Record that the repo was read."""
     if draft.repo.source_problem is not None and draft.repo.held is None:
         draft.repo = replace(draft.repo, source_problem=None)
-        draft.event("SourceRecovered", REPO, "the environments repo answers again")
+        draft.event(EventKind.SOURCE_RECOVERED, REPO, "the environments repo answers again")

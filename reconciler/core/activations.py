@@ -12,21 +12,21 @@ from dataclasses import dataclass, replace
 from reconciler.core import waits
 from reconciler.core.builds import ready_build
 from reconciler.core.definitions import Commit
+from reconciler.core.events import ActivationAborted, ActivationStarted, EventKind, FromTo
 from reconciler.core.model import (
     Activation,
     Deployment,
     InstanceRecord,
     Problem,
     Quarantine,
-    Trigger,
 )
-from reconciler.core.phases import PHASE_OF, Step
+from reconciler.core.phases import PHASE_OF, Step, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.core.steps import (
     SWITCHED,
     UNTOUCHED,
+    activation_ref,
     as_active,
-    asked_by,
     is_busy,
     move,
     package_changes,
@@ -171,7 +171,7 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
     """Start an activation on an instance that has none, or record what it waits for."""
     if record.removed:
         del draft.instances[record.name]
-        draft.event("InstanceRemoved", record, "no longer defined; left as it is")
+        draft.event(EventKind.INSTANCE_REMOVED, record, "no longer defined; left as it is")
         return
     target = target_of(draft, record)
     if target is None or at_target(record, target):
@@ -317,16 +317,15 @@ def _started(
     draft: Draft, record: InstanceRecord, activation: Activation, target: Target
 ) -> InstanceRecord:
     draft.event(
-        "ActivationStarted",
+        EventKind.ACTIVATION_STARTED,
         record,
         f"{record.current} → {target.deployment}",
+        ActivationStarted(
+            FromTo(record.current.build or "", target.deployment.build or ""),
+            package_changes(draft, record.current, target.deployment),
+            activation_ref(draft, record, activation),
+        ),
         revision=target.revision,
-        data={
-            "from": record.current.build or "",
-            "to": target.deployment.build or "",
-            **package_changes(draft, record.current, target.deployment),
-            **asked_by(draft, record, activation),
-        },
     )
     return replace(record, activation=activation, wait=None, problem=None)
 
@@ -368,12 +367,12 @@ def _aim_anew(
     with its own commit.
     """
     draft.event(
-        "ActivationAborted",
+        EventKind.ACTIVATION_ABORTED,
         record,
         f"{target.deployment} is wanted instead",
+        ActivationAborted(ref=activation_ref(draft, record, activation)),
         reason=Reason.SUPERSEDED,
         revision=activation.revision,
-        data=asked_by(draft, record, activation),
     )
     fresh = replace(
         activation,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.definitions import ImportLimit, Measure
+from reconciler.core.events import ImportFigures, ImportsBefore
 from reconciler.core.formatting import size
 from reconciler.core.model import BuildRecord, ImportCost, Measured, Problem
 from reconciler.core.reasons import Reason
@@ -172,18 +173,16 @@ def words(grown: Sequence[Growth]) -> list[str]:
     return [f"imports {', '.join(map(str, grown))}"] if grown else []
 
 
-def event_data(
+def import_figures(
     cost: ImportCost, earlier: Measured | None, grown: Sequence[Growth]
-) -> dict[str, object]:
-    """Return the data about imports for `BuildReady`, with the ratios of what has increased."""
-    before: dict[str, object] | None = None
+) -> ImportFigures:
+    """Return the figures about imports for `BuildReady`, with the ratios of what has increased."""
+    before = None
     if earlier is not None:
-        before = {"build": earlier.build_id, **{m.value: earlier.cost.of(m) for m in Measure}}
-    return {
-        **{f"import_{m}": cost.of(m) for m in Measure},
-        "import_before": before,
-        "import_growth": {g.measure.value: round(g.ratio, 3) for g in grown},
-    }
+        was = earlier.cost
+        before = ImportsBefore(earlier.build_id, was.files, was.opens, was.bytes, was.seconds)
+    growth = {g.measure.value: round(g.ratio, 3) for g in grown}
+    return ImportFigures(cost.files, cost.opens, cost.bytes, cost.seconds, before, growth)
 
 
 def show(measure: Measure, value: float) -> str:

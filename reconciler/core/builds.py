@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core import budget
 from reconciler.core.dag_checks import tell_dags
+from reconciler.core.events import Authorship, BuildFailed, BuildReady, BuildRef, EventKind, Timing
 from reconciler.core.model import (
     BuildRecord,
     DagCheck,
@@ -27,8 +28,8 @@ from reconciler.core.world import (
     Draft,
     Effect,
     EffectKind,
+    authorship_of,
     build_key,
-    commit_data,
     environment_of,
     is_base_moved,
 )
@@ -92,7 +93,7 @@ def decide_builds(draft: Draft, *, start: bool) -> None:
         if build.phase in OPEN and why:
             draft.builds[build.key] = enter(build, BuildPhase.CANCELLED, draft.now)
             draft.cancels.append(build.key)
-            draft.event("BuildCancelled", build, why)
+            draft.event(EventKind.BUILD_CANCELLED, build, why, _ref(build))
     wanted = wanted_builds(draft)
     for key, (environment, instance) in wanted.items():
         _ensure(draft, key, environment, instance)
@@ -135,7 +136,8 @@ def _ensure(
             created_at=draft.now,
             phases=((str(BuildPhase.QUEUED), draft.now),),
         )
-        draft.event("BuildQueued", build, f"for {instance.runtime.key}", revision=build.revision)
+        message = f"for {instance.runtime.key}"
+        draft.event(EventKind.BUILD_QUEUED, build, message, _ref(build), revision=build.revision)
         draft.add_build(build)
     elif (
         build.phase is BuildPhase.CANCELLED
@@ -360,21 +362,24 @@ def _failed(
     if outcome.retry_after is not None:
         wait = max(outcome.retry_after, draft.policy.backoff(build.attempts))
         wait = min(wait, draft.policy.longest_wait)
-        draft.event("BuildRetry", build, problem.message, reason=problem.reason)
+        draft.event(
+            EventKind.BUILD_RETRY, build, problem.message, _ref(build), reason=problem.reason
+        )
         return replace(_queue_again(build, draft.now), not_before=draft.now + wait)
     failed = enter(build, BuildPhase.FAILED, draft.now)
     draft.event(
-        "BuildFailed",
+        EventKind.BUILD_FAILED,
         failed,
         problem.message,
+        BuildFailed(
+            _ref(failed),
+            str(problem.place) if problem.place else "",
+            str(build.phase),
+            _timing(failed),
+            _authorship(draft, build),
+        ),
         reason=problem.reason,
         revision=build.revision,
-        data={
-            "place": str(problem.place) if problem.place else "",
-            "phase": str(build.phase),
-            **_timing(failed),
-            **commit_data(draft.environments.get(build.environment), build.commit, build.revision),
-        },
     )
     return failed
 
@@ -397,17 +402,18 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
     earlier = budget.build_before(draft.builds.values(), build)
     grown = budget.growth(earlier.cost, cost) if earlier is not None else ()
     draft.event(
-        "BuildReady",
+        EventKind.BUILD_READY,
         build,
         "; ".join([f"{len(build.packages)} packages to install", *budget.words(grown)]),
+        BuildReady(
+            _ref(build),
+            build.packages,
+            budget.import_figures(cost, earlier, grown),
+            _timing(build),
+            _authorship(draft, build),
+        ),
         reason=Reason.IMPORT_REGRESSION if grown else None,
         revision=build.revision,
-        data={
-            "packages": [list(p) for p in build.packages],
-            **budget.event_data(cost, earlier, grown),
-            **_timing(build),
-            **commit_data(draft.environments.get(build.environment), build.commit, build.revision),
-        },
     )
     for check in outcome.dags:
         tell_dags(draft, build, check)
@@ -417,13 +423,21 @@ def _went_well(draft: Draft, build: BuildRecord, outcome: BuildOutcome) -> Build
     )
 
 
-def _timing(build: BuildRecord) -> dict[str, object]:
+def _ref(build: BuildRecord) -> BuildRef:
+    return BuildRef(build.key, build.build_id or "")
+
+
+def _authorship(draft: Draft, build: BuildRecord) -> Authorship:
+    return authorship_of(draft.environments.get(build.environment), build.commit, build.revision)
+
+
+def _timing(build: BuildRecord) -> Timing:
     """Return the seconds since queued, and those of each phase (repeated phases add up)."""
     phases: dict[str, float] = {}
     for (name, begun), (_, ended) in zip(build.phases, build.phases[1:], strict=False):
         phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)
     last = build.phases[-1][1] if build.phases else build.created_at
-    return {"seconds": max(0.0, last - build.created_at), "phases": phases}
+    return Timing(max(0.0, last - build.created_at), phases)
 
 
 def ready_build(draft: Draft, instance: InstanceRecord) -> BuildRecord | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from reconciler.core.events import DagsChecked, EventKind
 from reconciler.core.model import BuildRecord, DagCheck
 from reconciler.core.world import Draft
 
@@ -17,19 +18,18 @@ NAMES = 3  # number of DAG files that a message names
 
 def tell_dags(draft: Draft, build: BuildRecord, check: DagCheck) -> None:
     """Add to an instance's history which of its DAGs were parsed with a build."""
-    parsed = check.seen > 0
-    kind = "DagsParsed" if parsed else "DagsNotSeen"
+    kind = EventKind.DAGS_PARSED if check.seen > 0 else EventKind.DAGS_NOT_SEEN
     subject = (f"instance/{check.instance}", build.team)
-    data: dict[str, object] = {
-        "build": build.build_id or "",
-        "source": check.source,
-        "seen": check.seen,
-        "failing": list(check.failing),
-        "unjudged": [list(pair) for pair in check.unjudged],
-        "unseen": check.unseen,
-        "mark": check.mark,
-    }
-    draft.event(kind, subject, dag_words(check), revision=build.revision, data=data)
+    payload = DagsChecked(
+        build.build_id or "",
+        check.source,
+        check.seen,
+        check.failing,
+        check.unjudged,
+        check.unseen,
+        check.mark,
+    )
+    draft.event(kind, subject, dag_words(check), payload, revision=build.revision)
 
 
 def dag_words(check: DagCheck) -> str:

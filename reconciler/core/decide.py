@@ -12,6 +12,7 @@ from reconciler.core.accept import accept
 from reconciler.core.activations import decide_activations
 from reconciler.core.builds import decide_builds
 from reconciler.core.drift import decide_healing, note_lost_builds
+from reconciler.core.events import EventKind
 from reconciler.core.model import BARE, Deployment, InstanceRecord, Problem
 from reconciler.core.phases import Step
 from reconciler.core.requests import apply_requests
@@ -89,7 +90,7 @@ def record_inspection(
         )
         return
     if record.runtime is None or record.runtime.key != runtime.key:
-        draft.event("RuntimeChanged", record, runtime.key)
+        draft.event(EventKind.RUNTIME_CHANGED, record, runtime.key)
     based = _on_base(record, runtime, pointed, draft.now)
     draft.instances[name] = replace(
         based,

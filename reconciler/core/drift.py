@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from reconciler.core.events import Drifted, EventKind
 from reconciler.core.loaded import Loaded, disagreement
 from reconciler.core.model import (
     Drift,
@@ -21,7 +22,6 @@ from reconciler.core.model import (
     Processes,
 )
 from reconciler.core.phases import BuildPhase
-from reconciler.core.reasons import Reason
 from reconciler.core.world import REPO, Draft, Effect, is_base_moved
 
 HEALED = frozenset({DriftKind.POINTER, DriftKind.LOADER})
@@ -73,9 +73,9 @@ def record_share(draft: Draft, problem: Problem | None) -> None:
         return
     draft.repo = replace(draft.repo, share_problem=problem)
     if problem is not None:
-        draft.event("ShareMissing", REPO, problem.message, reason=problem.reason)
+        draft.event(EventKind.SHARE_MISSING, REPO, problem.message, reason=problem.reason)
     else:
-        draft.event("ShareBack", REPO, "the share is back")
+        draft.event(EventKind.SHARE_BACK, REPO, "the share is back")
 
 
 def record_sights(draft: Draft, sights: Mapping[str, Sight]) -> None:
@@ -115,9 +115,7 @@ def _with_drift(
     before = record.drift
     if before is not None and (before.kinds, before.message) == (kinds, message):
         return record
-    draft.event(
-        "Drifted", record, message, reason=Reason.DRIFTED, data={"kinds": [str(k) for k in kinds]}
-    )
+    draft.event(EventKind.DRIFTED, record, message, Drifted(tuple(str(k) for k in kinds)))
     return replace(record, drift=Drift(kinds, message, draft.now))
 
 
@@ -138,9 +136,9 @@ def _with_processes(
         return record
     before = record.processes.problem
     if problem is not None and (before is None or before.reason != problem.reason):
-        draft.event("BuildNotLoaded", record, problem.message, reason=problem.reason)
+        draft.event(EventKind.BUILD_NOT_LOADED, record, problem.message, reason=problem.reason)
     elif problem is None and before is not None:
-        draft.event("BuildLoaded", record, "all components run what is recorded again")
+        draft.event(EventKind.BUILD_LOADED, record, "all components run what is recorded again")
     record = replace(record, processes=processes)
     if any(reason.policy.restartable for reason in reasons):
         current = replace(record.current, load_into=())
@@ -156,7 +154,7 @@ def decide_healing(draft: Draft) -> None:
         drift = record.drift
         if drift is not None and DriftKind.BUILD in drift.kinds and _is_made_again(draft, record):
             message = f"build {record.current.build} is complete on the share again"
-            draft.event("DriftHealed", record, message)
+            draft.event(EventKind.DRIFT_HEALED, record, message)
             drift = _without(drift, {DriftKind.BUILD})
             draft.instances[record.name] = replace(record, drift=drift)
         if drift is None or not HEALED & set(drift.kinds) or not is_comparable(record):
@@ -175,11 +173,11 @@ def record_healing(draft: Draft, name: str, done: str, problem: Problem | None) 
         failures = drift.failures + 1
         wait = draft.policy.backoff(failures)
         if failures == 1:
-            draft.event("DriftStays", record, problem.message, reason=problem.reason)
+            draft.event(EventKind.DRIFT_STAYS, record, problem.message, reason=problem.reason)
         drift = replace(drift, failures=failures, not_before=draft.now + wait)
         draft.instances[name] = replace(record, drift=drift)
         return
-    draft.event("DriftHealed", record, done)
+    draft.event(EventKind.DRIFT_HEALED, record, done)
     draft.instances[name] = replace(record, drift=_without(drift, HEALED))
 
 

@@ -6,13 +6,13 @@ All higher layers use these types and those of `definitions`. Times are seconds 
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.core.definitions import Commit, Environment, Finding, Instance, Measure, Place
-from reconciler.core.phases import PHASE_OF, ActivationPhase, BuildPhase, Step, Verdict
+from reconciler.core.events import Event
+from reconciler.core.phases import PHASE_OF, ActivationPhase, BuildPhase, Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.core.waits import Wait
@@ -131,15 +131,6 @@ class Deployment:
 
 BARE = Deployment()
 """The bare base: an instance has it until a first build is active."""
-
-
-class Trigger(StrEnum):
-    """Reason for the start of an activation."""
-
-    COMMIT = "commit"
-    OPERATOR = "operator"
-    DELETION = "deletion"
-    BASE = "base"  # its base was changed during another activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,21 +390,6 @@ class Request:
     who: str
     verb: Verb
     target: str  # "environment/analytics", "instance/analytics-prod", or "" for the repo
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Entry of the history, never changed once written. `data` holds JSON-compatible values."""
-
-    at: float
-    kind: str  # CamelCase: BuildReady, ActivationActive, RolledBack, …
-    object: str  # "environment/analytics", "instance/analytics-prod"
-    team: str
-    reason: str
-    message: str
-    revision: str = ""
-    data: Mapping[str, builtins.object] = field(default_factory=dict)
-    id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

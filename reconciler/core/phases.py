@@ -55,6 +55,15 @@ class ActivationPhase(StrEnum):
     DEGRADED = "Degraded"
 
 
+class Trigger(StrEnum):
+    """Reason for the start of an activation."""
+
+    COMMIT = "commit"
+    OPERATOR = "operator"
+    DELETION = "deletion"
+    BASE = "base"  # its base was changed during another activation
+
+
 class Step(StrEnum):
     """Next action of an activation; each has exactly one idempotent effect."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
 from reconciler.core.activations import way_back
 from reconciler.core.builds import requeue
+from reconciler.core.events import EventKind, FromTo, RequestRef, RollbackRequested
 from reconciler.core.model import (
     EnvironmentRecord,
     InstanceRecord,
@@ -62,7 +62,7 @@ def _instance(draft: Draft, request: Request) -> InstanceRecord | None:
 
 
 def _suspend(draft: Draft, request: Request, *, suspended: bool) -> None:
-    kind = "Suspended" if suspended else "Resumed"
+    kind = EventKind.SUSPENDED if suspended else EventKind.RESUMED
     environment, instance = _environment(draft, request), _instance(draft, request)
     if environment is not None:
         draft.environments[environment.name] = replace(environment, suspended=suspended)
@@ -83,10 +83,10 @@ def _retry(draft: Draft, request: Request) -> None:
         draft.instances[instance.name] = replace(
             instance, quarantines=(), aborts=0, not_before=0.0, activation=activation
         )
-        _tell(draft, request, "RetryRequested", instance, f"by {request.who}")
+        _tell(draft, request, EventKind.RETRY_REQUESTED, instance, f"by {request.who}")
         environment = environment_of(draft, instance.name)
     elif environment is not None:
-        _tell(draft, request, "RetryRequested", environment, f"by {request.who}")
+        _tell(draft, request, EventKind.RETRY_REQUESTED, environment, f"by {request.who}")
     else:
         _unknown(draft, request)
     if environment is not None:
@@ -112,7 +112,7 @@ def _rollback(draft: Draft, request: Request) -> None:
     back = way_back(draft, instance)
     if back.refused:
         message = f"asked by {request.who}, but {back.refused}"
-        _tell(draft, request, "RollbackRefused", instance, message)
+        _tell(draft, request, EventKind.ROLLBACK_REFUSED, instance, message)
         return
     instance = end_watch(draft, instance)
     assert instance.current.build is not None, "a rollback from the bare base is refused"
@@ -128,8 +128,9 @@ def _rollback(draft: Draft, request: Request) -> None:
         instance, quarantines=(*instance.quarantines, mark), not_before=0.0
     )
     message = f"by {request.who}, from {instance.current.build} to {back.build}"
-    way = {"from": instance.current.build, "to": back.build}
-    _tell(draft, request, "RollbackRequested", instance, message, way)
+    switch = FromTo(instance.current.build, back.build or "")
+    payload = RollbackRequested(RequestRef(request.id, request.who), switch)
+    draft.event(EventKind.ROLLBACK_REQUESTED, instance, message, payload)
 
 
 def _refresh(draft: Draft, request: Request) -> None:
@@ -144,29 +145,27 @@ def _refresh(draft: Draft, request: Request) -> None:
             and build.phase in (BuildPhase.READY, BuildPhase.FAILED, BuildPhase.QUEUED)
         ):
             draft.builds[key] = requeue(build, draft.now, refresh=True)
-    _tell(draft, request, "RefreshRequested", environment, f"by {request.who}")
+    _tell(draft, request, EventKind.REFRESH_REQUESTED, environment, f"by {request.who}")
 
 
 def _confirm_prune(draft: Draft, request: Request) -> None:
     definitions = draft.world.definitions
     assert definitions is not None, "it waits until something is read"
     draft.repo = replace(draft.repo, prune_confirmed=definitions.commit.revision)
-    _tell(draft, request, "PruneConfirmed", REPO, f"by {request.who}")
+    _tell(draft, request, EventKind.PRUNE_CONFIRMED, REPO, f"by {request.who}")
 
 
 def _unknown(draft: Draft, request: Request) -> None:
     message = f"{request.verb} asked by {request.who}: no such object"
-    _tell(draft, request, "RequestRefused", (request.target or "repo", ""), message)
+    _tell(draft, request, EventKind.REQUEST_REFUSED, (request.target or "repo", ""), message)
 
 
 def _tell(
     draft: Draft,
     request: Request,
-    kind: str,
+    kind: EventKind,
     subject: EnvironmentRecord | InstanceRecord | tuple[str, str],
     message: str,
-    more: Mapping[str, object] | None = None,
 ) -> None:
     """Record an event of a request, with the request's number for whoever waits for it."""
-    data = {"request": request.id, "who": request.who, **(more or {})}
-    draft.event(kind, subject, message, data=data)
+    draft.event(kind, subject, message, RequestRef(request.id, request.who))

@@ -18,9 +18,8 @@ from reconciler.core.model import (
     EnvironmentRecord,
     InstanceRecord,
     Problem,
-    Trigger,
 )
-from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync
+from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Step, Sync, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.core.states import (
     TABLE,

@@ -9,6 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reconciler.core.budget import between
+from reconciler.core.events import (
+    ActivationAborted,
+    ActivationActive,
+    ActivationRef,
+    Authorship,
+    EventKind,
+    FromTo,
+    PackageChanges,
+    PhaseEnded,
+    Quarantined,
+    RolledBack,
+    Timing,
+)
 from reconciler.core.model import (
     BARE,
     Activation,
@@ -18,11 +31,10 @@ from reconciler.core.model import (
     Problem,
     Quarantine,
     StepResult,
-    Trigger,
 )
-from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Verdict
+from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.world import Draft, commit_data, environment_of, is_base_moved
+from reconciler.core.world import Draft, authorship_of, environment_of, is_base_moved
 
 UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
 """Steps before the pointer moves: the target may still change, or be given up."""
@@ -69,7 +81,7 @@ def is_busy(activation: Activation) -> bool:
     return activation.step is not Step.WATCH and not stuck(activation)
 
 
-def package_changes(draft: Draft, origin: Deployment, target: Deployment) -> dict[str, object]:
+def package_changes(draft: Draft, origin: Deployment, target: Deployment) -> PackageChanges:
     """Return what a switch adds, removes ("name 1.0") and changes ("name 1.0 → 1.1"), for events.
 
     Also return which costs of imports increase ("412 files → 980 files (+138 %)").
@@ -78,27 +90,21 @@ def package_changes(draft: Draft, origin: Deployment, target: Deployment) -> dic
     old, new = origin.build, target.build
     before = dict(by_id[old].packages) if old is not None and old in by_id else {}
     after = dict(by_id[new].packages) if new is not None and new in by_id else {}
-    return {
-        "packages_added": [f"{n} {v}" for n, v in sorted(after.items()) if n not in before],
-        "packages_removed": [f"{n} {v}" for n, v in sorted(before.items()) if n not in after],
-        "packages_changed": [
-            f"{n} {before[n]} → {v}" for n, v in sorted(after.items()) if before.get(n, v) != v
-        ],
-        "imports_grown": list(map(str, between(by_id.get(old), by_id.get(new)))),
-    }
+    return PackageChanges(
+        tuple(f"{n} {v}" for n, v in sorted(after.items()) if n not in before),
+        tuple(f"{n} {v}" for n, v in sorted(before.items()) if n not in after),
+        tuple(f"{n} {before[n]} → {v}" for n, v in sorted(after.items()) if before.get(n, v) != v),
+        tuple(map(str, between(by_id.get(old), by_id.get(new)))),
+    )
 
 
-def asked_by(draft: Draft, record: InstanceRecord, activation: Activation) -> dict[str, object]:
-    """Return the origin of an activation for an event's data: a commit's author or an operator."""
-    data = commit_data(environment_of(draft, record.name), activation.commit, activation.revision)
+def activation_ref(draft: Draft, record: InstanceRecord, activation: Activation) -> ActivationRef:
+    """Return which activation an event belongs to, and the commit or operator that asked for it."""
+    environment = environment_of(draft, record.name)
+    authorship = authorship_of(environment, activation.commit, activation.revision)
     if activation.trigger is not Trigger.COMMIT:
-        data = {key: data[key] for key in ("environment",) if key in data}
-    return {
-        "activation": activation.id,
-        "trigger": str(activation.trigger),
-        "who": activation.who,
-        **data,
-    }
+        authorship = Authorship(environment=authorship.environment)
+    return ActivationRef(activation.id, activation.trigger, activation.who, authorship)
 
 
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
@@ -152,10 +158,10 @@ def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Ste
     if phase is not activation.phase:
         name, begun = activation.phases[-1]
         draft.event(
-            "ActivationPhase",
+            EventKind.ACTIVATION_PHASE,
             record,
             f"{name} → {phase}",
-            data={"phase": name, "seconds": max(0.0, draft.now - begun)},
+            PhaseEnded(name, max(0.0, draft.now - begun)),
         )
         activation = replace(activation, phases=(*activation.phases, (str(phase), draft.now))[-60:])
     return replace(
@@ -191,21 +197,21 @@ def end_watch(draft: Draft, record: InstanceRecord) -> InstanceRecord:
 
 def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
     environment = environment_of(draft, record.name)
-    data = _timing(activation)
+    commit_to_active = None
     if environment is not None and activation.trigger is Trigger.COMMIT:
-        data["commit_to_active"] = max(0.0, draft.now - environment.seen_at)
+        commit_to_active = max(0.0, draft.now - environment.seen_at)
     draft.event(
-        "ActivationActive",
+        EventKind.ACTIVATION_ACTIVE,
         record,
         f"{activation.target} is active",
+        ActivationActive(
+            FromTo(activation.origin.build or "", activation.target.build or ""),
+            package_changes(draft, activation.origin, activation.target),
+            _timing(activation),
+            commit_to_active,
+            activation_ref(draft, record, activation),
+        ),
         revision=activation.revision,
-        data={
-            "from": activation.origin.build or "",
-            "to": activation.target.build or "",
-            **package_changes(draft, activation.origin, activation.target),
-            **data,
-            **asked_by(draft, record, activation),
-        },
     )
     return as_active(draft, record, activation)
 
@@ -241,17 +247,16 @@ def retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceR
 def _rolled_back(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
     problem = activation.problem or Problem(Reason.GATE_FAILED, "the instance was not healthy")
     draft.event(
-        "RolledBack",
+        EventKind.ROLLED_BACK,
         record,
         problem.message,
+        RolledBack(
+            FromTo(activation.target.build or "", activation.origin.build or ""),
+            _timing(activation),
+            activation_ref(draft, record, activation),
+        ),
         reason=problem.reason,
         revision=activation.revision,
-        data={
-            "from": activation.target.build or "",
-            "to": activation.origin.build or "",
-            **_timing(activation),
-            **asked_by(draft, record, activation),
-        },
     )
     record = retire(record, activation.target.build, draft.now)
     record = _quarantine(draft, record, activation, problem, record.aborts)
@@ -284,12 +289,12 @@ def _quarantine(
     digest = next((b.recipe_digest for b in draft.builds.values() if b.build_id == build_id), "")
     mark = Quarantine(build_id, digest, problem.reason, problem.message, draft.now)
     draft.event(
-        "Quarantined",
+        EventKind.QUARANTINED,
         record,
         f"{build_id} is not tried again here until the definition changes or someone says retry",
+        Quarantined(build_id),
         reason=problem.reason,
         revision=activation.revision,
-        data={"build": build_id},
     )
     return replace(record, quarantines=(*record.quarantines, mark))
 
@@ -306,12 +311,12 @@ def _degraded(
     record = _quarantine(draft, record, activation, first)
     if activation.reverts == 0:
         draft.event(
-            "Degraded",
+            EventKind.DEGRADED,
             record,
             f"going back failed: {now_wrong.message} (went back because: {first.message})",
+            activation_ref(draft, record, activation),
             reason=now_wrong.reason,
             revision=activation.revision,
-            data=asked_by(draft, record, activation),
         )
     activation = replace(activation, problem=first, reverts=reverts)
     moved = move(draft, record, activation, Step.DEGRADED)
@@ -323,12 +328,12 @@ def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> In
     problem = activation.problem or Problem(Reason.ABORTED, "the activation was given up")
     aborts = 0 if problem.reason.policy.withdraws else record.aborts + 1
     draft.event(
-        "ActivationAborted",
+        EventKind.ACTIVATION_ABORTED,
         record,
         problem.message,
+        ActivationAborted(_timing(activation), activation_ref(draft, record, activation)),
         reason=problem.reason,
         revision=activation.revision,
-        data={**_timing(activation), **asked_by(draft, record, activation)},
     )
     wait = draft.policy.backoff(aborts) if aborts else 0.0
     return replace(
@@ -339,10 +344,10 @@ def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> In
     )
 
 
-def _timing(activation: Activation) -> dict[str, object]:
+def _timing(activation: Activation) -> Timing:
     """Return the seconds since the start, and those of each phase."""
     phases: dict[str, float] = {}
     for (name, begun), (_, ended) in zip(activation.phases, activation.phases[1:], strict=False):
         phases[name] = phases.get(name, 0.0) + max(0.0, ended - begun)
     last = activation.phases[-1][1]
-    return {"seconds": max(0.0, last - activation.started_at), "phases": phases}
+    return Timing(max(0.0, last - activation.started_at), phases)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from reconciler.core.definitions import Commit, Definitions, Environment
+from reconciler.core.events import NOTHING, Authorship, Event, EventKind, Payload
 from reconciler.core.model import (
     BuildRecord,
     Change,
     EnvironmentRecord,
-    Event,
     InstanceRecord,
     Records,
     Request,
@@ -220,15 +220,16 @@ class Draft:
 
     def event(
         self,
-        kind: str,
+        kind: EventKind,
         subject: EnvironmentRecord | InstanceRecord | BuildRecord | tuple[str, str],
         message: str,
+        payload: Payload = NOTHING,
         *,
         reason: Reason | None = None,
         revision: str = "",
-        data: Mapping[str, object] | None = None,
     ) -> None:
         """Add an entry to the history of `subject`: a record, or (object, team)."""
+        assert type(payload) is kind.payload, f"{kind} carries {kind.payload.__name__}"
         match subject:
             case EnvironmentRecord():
                 name, team = f"environment/{subject.name}", subject.team
@@ -236,12 +237,11 @@ class Draft:
                 name, team = f"instance/{subject.name}", subject.team
             case BuildRecord():
                 name, team = f"environment/{subject.environment}", subject.team
-                data = {"key": subject.key, "build": subject.build_id or "", **(data or {})}
             case (name, team):
                 pass
-        self.events.append(
-            Event(self.now, kind, name, team, reason or kind, message, revision, data or {})
-        )
+        if reason == kind.value:  # it adds nothing
+            reason = None
+        self.events.append(Event(self.now, kind, name, team, reason, message, revision, payload))
 
     def plan(self) -> Plan:
         """Close the draft: only what differs from the world's records is written."""
@@ -316,19 +316,17 @@ def any_lost(draft: Draft) -> bool:
     return any(name.startswith("environment/") for name in draft.world.records.unreadable)
 
 
-def commit_data(
+def authorship_of(
     environment: EnvironmentRecord | None, commit: Commit | None, revision: str
-) -> dict[str, object]:
-    """Return the author and subject of an event's commit, for the event's data.
+) -> Authorship:
+    """Return the author and subject of an event's commit, and the environment's name.
 
     `commit` is the one of the build or activation. Without it (records of an earlier version), the
     environment's newest commit is used only if it is the one of `revision`.
     """
     if commit is None and environment is not None and environment.commit.revision == revision:
         commit = environment.commit
-    data: dict[str, object] = {}
-    if commit is not None:
-        data |= {"author": commit.author, "subject": commit.subject}
-    if environment is not None:
-        data["environment"] = environment.name
-    return data
+    name = environment.name if environment is not None else None
+    if commit is None:
+        return Authorship(environment=name)
+    return Authorship(commit.author, commit.subject, name)

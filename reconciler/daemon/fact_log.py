@@ -9,12 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from reconciler.core.model import Event
+from reconciler.core.events import (
+    Authorship,
+    BuildRef,
+    DagsChecked,
+    Event,
+    EventKind,
+    FromTo,
+    Payload,
+    Quarantined,
+    part_of,
+    seconds_of,
+    who_of,
+)
 
 log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 500  # characters of an event's message that are logged
-MINOR = frozenset({"ActivationPhase", "BuildQueued"})
+MINOR = frozenset({EventKind.ACTIVATION_PHASE, EventKind.BUILD_QUEUED})
 """Kinds of events that are not logged, because their outcome is."""
 
 
@@ -31,18 +43,19 @@ def log_facts(events: Iterable[Event], clean: Callable[[str], str]) -> None:
 
 def fields(event: Event, clean: Callable[[str], str]) -> dict[str, object]:
     """Return what the event is about, without empty fields."""
-    data = event.data
+    build = part_of(event.payload, BuildRef) or BuildRef(build=_build(event.payload))
+    authorship = part_of(event.payload, Authorship) or Authorship()
     values = {
-        "kind": event.kind,
+        "kind": str(event.kind),
         "object": event.object,
         "team": event.team,
-        "reason": event.reason if event.reason != event.kind else "",
-        "build": data.get("build") or data.get("to"),
-        "build_key": data.get("key"),
+        "reason": str(event.reason or ""),
+        "build": build.build,
+        "build_key": build.key,
         "commit": event.revision,
-        "author": data.get("author"),
-        "who": data.get("who"),
-        "seconds": data.get("seconds"),
+        "author": authorship.author,
+        "who": who_of(event.payload),
+        "seconds": seconds_of(event.payload),
         "message": event.message,
     }
     cleaned = {
@@ -50,6 +63,15 @@ def fields(event: Event, clean: Callable[[str], str]) -> dict[str, object]:
         for name, value in values.items()
     }
     return {name: value for name, value in cleaned.items() if value not in (None, "")}
+
+
+def _build(payload: Payload) -> str:
+    """Return the id of the build that an event about an instance names, or ""."""
+    match payload:
+        case DagsChecked(build) | Quarantined(build):
+            return build
+    switch = part_of(payload, FromTo)
+    return switch.to_build if switch is not None else ""
 
 
 def line(fact: dict[str, object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from reconciler.core.errors import GroundcrewError, Stalled
+from reconciler.core.events import EventKind, GarbageCollected
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
@@ -62,12 +63,14 @@ def collect_and_measure(wiring: Wiring, records: Records) -> Report | None:
     except GroundcrewError as error:
         problem = problem_of(error)
         return Report(
-            lambda draft: draft.event("GarbageFailed", REPO, problem.message, reason=problem.reason)
+            lambda draft: draft.event(
+                EventKind.GARBAGE_FAILED, REPO, problem.message, reason=problem.reason
+            )
         )
     message = f"{len(done.builds)} builds, {len(done.entries)} store entries, {done.bytes} bytes"
-    data: dict[str, object] = {"builds": len(done.builds), "bytes": done.bytes}
+    payload = GarbageCollected(len(done.builds), done.bytes)
     return Report(
-        lambda draft: draft.event("GarbageCollected", REPO, message, data=data),
+        lambda draft: draft.event(EventKind.GARBAGE_COLLECTED, REPO, message, payload),
         collect_again=not done.complete,
     )
 

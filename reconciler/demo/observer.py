@@ -6,14 +6,17 @@ import time
 import urllib.request
 from collections.abc import Callable
 
-from reconciler.core.model import Event, InstanceRecord, Records
+from reconciler.core.events import Event, EventKind
+from reconciler.core.model import InstanceRecord, Records
 from reconciler.demo.pace import Pace
 from reconciler.store.store import Store
 
 LIMIT = 8 << 20  # bytes of a metrics page
 OPPOSITES = {
-    "ActivationActive": frozenset({"BuildFailed", "RolledBack", "ActivationAborted"}),
-    "RolledBack": frozenset({"BuildFailed", "ActivationActive"}),
+    EventKind.ACTIVATION_ACTIVE: frozenset(
+        {EventKind.BUILD_FAILED, EventKind.ROLLED_BACK, EventKind.ACTIVATION_ABORTED}
+    ),
+    EventKind.ROLLED_BACK: frozenset({EventKind.BUILD_FAILED, EventKind.ACTIVATION_ACTIVE}),
 }
 """Events after which the event that the demo waits for can no longer come."""
 
@@ -58,13 +61,13 @@ class Watch:
                 raise DemoFailed(f"{what}: did not happen within {limit.waited:.0f} s")
             time.sleep(0.25)
 
-    def event(self, kind: str, revision: str = "", timeout: float = 150.0) -> Event:
+    def event(self, kind: EventKind, revision: str = "", timeout: float = 150.0) -> Event:
         """Wait for an event of `kind` (about `revision`, if given) and return it.
 
         Raises DemoFailed as soon as the opposite is recorded for that revision.
         """
 
-        def of_revision(kinds: frozenset[str]) -> list[Event]:
+        def of_revision(kinds: frozenset[EventKind]) -> list[Event]:
             return [
                 e
                 for e in self.events

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reconciler.core.errors import GroundcrewError
-from reconciler.core.model import Event
+from reconciler.core.events import Event, EventKind, seconds_of
 from reconciler.demo.airflow import USER, Bed, BedFailed
 from reconciler.demo.configuration import free_port
 from reconciler.demo.observer import DemoFailed, Watch
@@ -30,7 +30,7 @@ from reconciler.demo.story import ACTS, HELLO, SLOW, Act, Stage
 from reconciler.example import example
 from reconciler.store.store import Store
 
-QUIET = frozenset({"SourceChanged", "BuildQueued", "RuntimeChanged"})
+QUIET = frozenset({EventKind.SOURCE_CHANGED, EventKind.BUILD_QUEUED, EventKind.RUNTIME_CHANGED})
 
 
 class Screen:
@@ -61,8 +61,8 @@ class Screen:
         """Print an event of the daemon's history."""
         if event.kind in QUIET:
             return
-        seconds = event.data.get("seconds")
-        took = f" [{seconds:.1f} s]" if isinstance(seconds, float) else ""
+        seconds = seconds_of(event.payload)
+        took = f" [{seconds:.1f} s]" if seconds is not None else ""
         first_line = event.message.splitlines()[0] if event.message else ""
         self.console.print(
             f"{self._clock()}  [cyan]{event.kind:<18}[/cyan] {_plain(first_line[:160] + took)}",

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.core.phases import Step
+from reconciler.core.events import ActivationActive, BuildFailed, EventKind, RolledBack
+from reconciler.core.phases import BuildPhase, Step
 from reconciler.core.reasons import Reason
 from reconciler.demo.airflow import Bed
 from reconciler.demo.observer import Watch, expect, fetch
@@ -85,8 +86,9 @@ def act_1(stage: Stage) -> None:
     stage.repo.set_version("1.0.0")
     stage.repo.write(MODULE / "late.py", "from acme_operators import __version__ as VERSION\n")
     revision = stage.repo.commit("acme-operators 1.0.0")
-    active = stage.watch.event("ActivationActive", revision, timeout=240)
-    stage.say(f"active after {_seconds(active.data.get('commit_to_active'))} from the commit")
+    active = stage.watch.event(EventKind.ACTIVATION_ACTIVE, revision, timeout=240)
+    assert isinstance(active.payload, ActivationActive)
+    stage.say(f"active after {_seconds(active.payload.commit_to_active)} from the commit")
     stage.bed.wait_for_dag("hello", timeout=90)
     log = _run(stage, "hello", "version")
     expect("acme-operators 1.0.0" in log, "the task's log names acme-operators 1.0.0")
@@ -104,7 +106,7 @@ def act_2(stage: Stage) -> None:
     _wait_for_log(stage, "slow", "on-v1", "work", "began on acme-operators 1.0.0")
     stage.repo.set_version("2.0.0")
     revision = stage.repo.commit("acme-operators 2.0.0")
-    stage.watch.event("ActivationActive", revision, timeout=240)
+    stage.watch.event(EventKind.ACTIVATION_ACTIVE, revision, timeout=240)
     expect(stage.bed.wait_run("slow", "on-v1", timeout=60) == "success", "the slow run succeeded")
     log = stage.bed.task_log("slow", "on-v1", "work")
     expect("ended on acme-operators 1.0.0" in log, "the slow task ended on the build it began with")
@@ -124,10 +126,11 @@ def act_3(stage: Stage) -> None:
         MODULE / "__init__.py", good + '\nraise RuntimeError("acme is not configured")\n'
     )
     revision = stage.repo.commit("acme-operators 3.0.0, which fails at import")
-    failed = stage.watch.event("BuildFailed", revision)
-    location = str(failed.data.get("place", ""))
+    failed = stage.watch.event(EventKind.BUILD_FAILED, revision)
+    assert isinstance(failed.payload, BuildFailed)
+    location = failed.payload.location
     line = len(good.splitlines()) + 2
-    expect(failed.data.get("phase") == "Verifying", "it failed in verification")
+    expect(failed.payload.phase == BuildPhase.VERIFYING, "it failed in verification")
     expect(
         location.startswith(f"{MODULE / '__init__.py'}:{line}"),
         f"the place is line {line}: {location}",
@@ -149,12 +152,13 @@ def act_4(stage: Stage) -> None:
     pointer = _pointer(stage)
     stage.repo.add_requirement("pydantic<2")
     revision = stage.repo.commit("ask for pydantic 1")
-    failed = stage.watch.event("BuildFailed", revision)
+    failed = stage.watch.event(EventKind.BUILD_FAILED, revision)
     expect(
         failed.reason == Reason.RESOLUTION_CONFLICT, f"the reason is a conflict: {failed.reason}"
     )
     expect("pydantic" in failed.message, "the explanation names pydantic")
-    location = str(failed.data.get("place", ""))
+    assert isinstance(failed.payload, BuildFailed)
+    location = failed.payload.location
     expect(location.startswith(str(DEFINITION)), f"the place is in the definition: {location}")
     expect(_pointer(stage) == pointer, "the pointer is untouched")
     stage.say(f"{location}: {' '.join(failed.message.split())[:300]}")
@@ -173,17 +177,18 @@ def act_5(stage: Stage) -> None:
         'acme = "acme_operators.plugin:AcmePlugin"\n',
     )
     revision = stage.repo.commit("acme-operators 5.0.0, with a plugin that stops the scheduler")
-    back = stage.watch.event("RolledBack", revision, timeout=600)
+    back = stage.watch.event(EventKind.ROLLED_BACK, revision, timeout=600)
     record = stage.watch.instance(INSTANCE)
-    bad = str(back.data["from"])
+    assert isinstance(back.payload, RolledBack)
+    bad = back.payload.switch.from_build
     expect(record.current.build == good, "the instance is back on the build of v2")
     expect(any(q.build_id == bad for q in record.quarantines), "v5 is quarantined there")
     expect(record.last is not None and record.last.step is Step.ROLLED_BACK, "it was rolled back")
     stage.say(f"{back.reason}: {back.message.splitlines()[0]}")
-    started = _count(stage, "ActivationStarted")
+    started = _count(stage, EventKind.ACTIVATION_STARTED)
     time.sleep(3.0)
     stage.watch.look()
-    expect(_count(stage, "ActivationStarted") == started, "v5 is not tried again")
+    expect(_count(stage, EventKind.ACTIVATION_STARTED) == started, "v5 is not tried again")
     expect(stage.watch.instance(INSTANCE).current.build == good, "the instance stays on v2")
     log = _run(stage, "hello", "version")
     expect("acme-operators 2.0.0" in log, "tasks run on v2 again")
@@ -251,9 +256,9 @@ def _pointer(stage: Stage) -> bytes:
     return (Path(stage.bed.share) / "instances" / INSTANCE / "pointer.json").read_bytes()
 
 
-def _count(stage: Stage, kind: str) -> int:
+def _count(stage: Stage, kind: EventKind) -> int:
     return sum(e.kind == kind for e in stage.watch.events)
 
 
-def _seconds(value: object) -> str:
-    return f"{value:.1f} s" if isinstance(value, float) else "?"
+def _seconds(value: float | None) -> str:
+    return f"{value:.1f} s" if value is not None else "?"

@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from reconciler.core.errors import Retryable, Stalled
+from reconciler.core.event_codec import data_of, decoded, reason_of
+from reconciler.core.events import Event, kind_of
 from reconciler.core.model import (
     BuildRecord,
     Change,
     EnvironmentRecord,
-    Event,
     InstanceRecord,
     Records,
     Request,
@@ -357,23 +359,10 @@ class Store(Outbox):
         if object is not None:
             query = query.where(table.c.object == object)
         if kinds:
-            query = query.where(table.c.kind.in_(kinds))
+            query = query.where(table.c.kind.in_([str(kind) for kind in kinds]))
         query = query.order_by(table.c.id.desc() if newest_first else table.c.id)
         with self._reading() as connection:
-            return [
-                Event(
-                    r.at,
-                    r.kind,
-                    r.object,
-                    r.team,
-                    r.reason,
-                    r.message,
-                    r.revision,
-                    json.loads(r.data),
-                    r.id,
-                )
-                for r in connection.execute(query)
-            ]
+            return [_event(row) for row in connection.execute(query)]
 
     def last_event_id(self) -> int:
         """Return the id of the newest event, or 0 if there is none."""
@@ -391,18 +380,34 @@ def _set_lock(connection: Connection, digest: str, runtime: str, text: str) -> N
         )
 
 
+def _event(row: Row[Any]) -> Event:
+    kind, data = kind_of(row.kind), json.loads(row.data)
+    return Event(
+        row.at,
+        kind,
+        row.object,
+        row.team,
+        reason_of(kind, row.reason),
+        row.message,
+        row.revision,
+        decoded(kind, data),
+        row.id,
+        data,
+    )
+
+
 def _append(connection: Connection, events: Sequence[Event]) -> None:
     for one in events:
         connection.execute(
             insert(schema.events).values(
                 at=one.at,
-                kind=one.kind,
+                kind=str(one.kind),
                 object=one.object[:300],
                 team=one.team[:64],
-                reason=one.reason[:64],
+                reason=one.reason_name[:64],
                 message=one.message,
                 revision=one.revision,
-                data=json.dumps(dict(one.data)),
+                data=json.dumps(data_of(one)),
             )
         )
 

@@ -1,12 +1,13 @@
 """Generator of docs/events.md: the meaning of each kind of event, and its data.
 
-The texts are defined here; the tests compare the kinds with those that the code records, and the
-data with the history of a daemon.
+Kinds, their meanings and their keys are those of `reconciler/core/events.py`; the meanings of the
+keys are defined here. The tests compare both with what the code records.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from reconciler.core.event_codec import keys_of
+from reconciler.core.events import EventKind
 
 DATA = {
     "request": "number: the request's number, as `POST /api/v1/requests` and the commands tell it",
@@ -49,119 +50,14 @@ DATA = {
     "builds": "number: builds deleted",
     "bytes": "number: bytes freed",
 }
-COMMIT = ("author", "subject", "environment")
-ASKED = ("activation", "trigger", "who", *COMMIT)
-CHANGES = ("packages_added", "packages_removed", "packages_changed", "imports_grown")
-IMPORTS = ("import_seconds", "import_files", "import_bytes", "import_opens")
-TIMING = ("seconds", "phases")
-REQUEST = ("request", "who")
-BUILD = ("key", "build")
-DAGS = ("build", "source", "seen", "failing", "unjudged", "unseen", "mark")
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Meaning of one kind of event, and the keys that its data may contain."""
-
-    means: str
-    data: tuple[str, ...] = ()
-
-
-TABLES: dict[str, dict[str, Kind]] = {
-    "The environments repo": {
-        "SourceChanged": Kind("a new revision was read and accepted"),
-        "SourceFailed": Kind("the repo does not answer, or refuses"),
-        "SourceRecovered": Kind("it answers again"),
-        "PruneHeld": Kind(
-            "a revision lost most definitions, or most of one kind; nothing changes until it is "
-            "confirmed"
-        ),
-        "PruneConfirmed": Kind("an operator confirmed that", REQUEST),
-        "ObjectStalled": Kind("a mistake in a definition; the object stays as it was"),
-        "ObjectRecovered": Kind("that mistake is gone"),
-        "InstanceAdded": Kind("an instance was defined"),
-        "InstanceRemoved": Kind("it is no longer defined and is left as it is"),
-        "EnvironmentAccepted": Kind("an environment was defined, or asks for something else now"),
-        "EnvironmentDeleted": Kind("it is no longer defined; its instances go back to the base"),
-    },
-    "Builds": {
-        "RuntimeChanged": Kind("an instance's base is new or changed: builds are made for it"),
-        "BuildQueued": Kind("a build was asked for", BUILD),
-        "BuildReady": Kind(
-            "it is on the share and verified; reason `ImportRegression` where its imports cost "
-            "clearly more than those of the build before",
-            (*BUILD, "packages", *IMPORTS, "import_before", "import_growth", *TIMING, *COMMIT),
-        ),
-        "BuildFailed": Kind(
-            "it cannot be made as asked; nothing live was touched",
-            (*BUILD, "place", "phase", *TIMING, *COMMIT),
-        ),
-        "BuildRetry": Kind("something that may pass was in the way; it is tried again", BUILD),
-        "DagsParsed": Kind(
-            "an instance's DAGs were parsed with the build before the switch; the message names "
-            "those that fail already, cannot be judged or were not seen",
-            DAGS,
-        ),
-        "DagsNotSeen": Kind(
-            "none of them could be parsed before the switch; the message says why and what to do",
-            DAGS,
-        ),
-        "BuildCancelled": Kind("a newer revision took its place", BUILD),
-    },
-    "Activations": {
-        "ActivationStarted": Kind(
-            "an instance begins to go to another build",
-            ("from", "to", *CHANGES, *ASKED),
-        ),
-        "ActivationPhase": Kind("a phase ended and the next began", ("phase", "seconds")),
-        "ActivationActive": Kind(
-            "the instance is on the build, and healthy",
-            ("from", "to", *CHANGES, *TIMING, "commit_to_active", *ASKED),
-        ),
-        "ActivationAborted": Kind(
-            "it was given up: nothing was switched, or that was taken back as the base had changed",
-            (*TIMING, *ASKED),
-        ),
-        "RolledBack": Kind(
-            "it was not healthy there and is on the build before again",
-            ("from", "to", *TIMING, *ASKED),
-        ),
-        "Quarantined": Kind("the build is not tried again on this instance", ("build",)),
-        "Degraded": Kind("going back failed too; it is tried again with growing pauses", ASKED),
-    },
-    "What operators ask for": {
-        "Suspended": Kind("nothing new begins on the object", REQUEST),
-        "Resumed": Kind("that was lifted", REQUEST),
-        "RetryRequested": Kind("quarantines and failures are forgotten, it is tried now", REQUEST),
-        "RefreshRequested": Kind("the environment is resolved anew", REQUEST),
-        "RollbackRequested": Kind(
-            "an instance goes back to the build before", (*REQUEST, "from", "to")
-        ),
-        "RollbackRefused": Kind("there is nothing to go back to, or not now", REQUEST),
-        "RequestRefused": Kind("there is no such object", REQUEST),
-    },
-    "The share": {
-        "ShareMissing": Kind("the share is not mounted, or is another one; nothing begins"),
-        "ShareBack": Kind("it is there again"),
-        "Drifted": Kind(
-            "what lies on the share for an instance is not as it is recorded: somebody else has "
-            "changed it",
-            ("kinds",),
-        ),
-        "DriftHealed": Kind("it is as recorded again; the message says what was written"),
-        "DriftStays": Kind("it could not be put right; that is tried again"),
-        "BuildNotLoaded": Kind(
-            "a component runs on the bare base or another build; the reason is `LoaderFellBack`, "
-            "`LoaderMissing` or `OtherBuildLoaded`, and the message has its loader's words"
-        ),
-        "BuildLoaded": Kind("all components run what is recorded again"),
-        "GarbageCollected": Kind(
-            "what no process can load any more was deleted", ("builds", "bytes")
-        ),
-        "GarbageFailed": Kind("that failed; it is tried again"),
-    },
+SECTIONS = {
+    EventKind.SOURCE_CHANGED: "The environments repo",
+    EventKind.RUNTIME_CHANGED: "Builds",
+    EventKind.ACTIVATION_STARTED: "Activations",
+    EventKind.SUSPENDED: "What operators ask for",
+    EventKind.SHARE_MISSING: "The share",
 }
-KINDS = {name: kind for table in TABLES.values() for name, kind in table.items()}
+"""Sections of the page by their first kind."""
 
 HEAD = """\
 # Events
@@ -180,11 +76,11 @@ below. Keys may be added.
 def page() -> str:
     """Return the whole page."""
     parts = [HEAD]
-    for title, kinds in TABLES.items():
-        parts.append(f"\n## {title}\n\n| kind | means | data |\n|---|---|---|\n")
-        for name, kind in kinds.items():
-            keys = ", ".join(f"`{key}`" for key in kind.data)
-            parts.append(f"| `{name}` | {kind.means} | {keys} |\n")
+    for kind in EventKind:
+        if kind in SECTIONS:
+            parts.append(f"\n## {SECTIONS[kind]}\n\n| kind | means | data |\n|---|---|---|\n")
+        keys = ", ".join(f"`{key}`" for key in keys_of(kind.payload))
+        parts.append(f"| `{kind}` | {kind.means} | {keys} |\n")
     parts.append("\n## Data\n\n| key | is |\n|---|---|\n")
     parts.extend(f"| `{key}` | {meaning} |\n" for key, meaning in DATA.items())
     return "".join(parts)

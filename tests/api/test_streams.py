@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from reconciler.api import streams
-from reconciler.core.model import Change, Event
+from reconciler.core.model import Change
+from tests.fakes.events import event as stored_event
 from tests.fakes.fleet import builds, name_of
 from tests.harness.pages import READER, Served
 
@@ -61,7 +62,7 @@ def happen(served: Served, message: str = "something") -> int:
     """Write an event; return its id."""
     lease = served.store.acquire("test", 60.0)
     assert lease is not None
-    told = Event(time.time(), "Told", f"instance/{name_of(0)}", "red", "Told", message)
+    told = stored_event(time.time(), "Told", f"instance/{name_of(0)}", "red", "Told", message)
     served.store.write(lease, Change(events=(told,)))
     return served.store.last_event_id()
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.model import Event, Quarantine, Records
+from reconciler.core.events import EventKind
+from reconciler.core.model import Quarantine, Records
 from reconciler.core.reasons import Reason
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow, State
+from tests.fakes.events import event as stored_event
 from tests.harness.local_daemon import INSTANCE, Site
 from tests.harness.promises import (
     Asked,
@@ -101,10 +103,10 @@ def test_a_component_on_another_build_is_seen(site: Site, records: Records) -> N
 
 def test_an_activation_that_ends_twice_is_seen() -> None:
     data = {"activation": "one"}
-    once = Event(1.0, "ActivationActive", f"instance/{INSTANCE}", "red", "", "", data=data)
+    once = stored_event(1.0, "ActivationActive", f"instance/{INSTANCE}", "red", "", "", data=data)
     check_history([once])
     with pytest.raises(AssertionError, match="twice"):
-        check_history([once, replace(once, kind="RolledBack")])
+        check_history([once, replace(once, kind=EventKind.ROLLED_BACK)])
 
 
 def test_a_secret_in_a_file_is_seen(tmp_path: Path) -> None:

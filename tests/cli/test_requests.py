@@ -11,10 +11,12 @@ import typer
 from reconciler.cli.exit_codes import Exit
 from reconciler.cli.wait import Outcome, Waited, settled, wait_until_settled
 from reconciler.core.definitions import Wave
-from reconciler.core.model import Change, Event, Verb
+from reconciler.core.events import Event
+from reconciler.core.model import Change, Verb
 from reconciler.core.status import status
 from reconciler.store.store import Store
 from tests.fakes.definitions import environment, instance
+from tests.fakes.events import event as stored_event
 from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn
 
@@ -35,7 +37,7 @@ def history(tmp_path: Path, *events: Event) -> Store:
 
 def refusal(request: int, message: str) -> Event:
     data = {"request": request, "who": "someone"}
-    return Event(1.0, "RequestRefused", "repo", "", "RequestRefused", message, data=data)
+    return stored_event(1.0, "RequestRefused", "repo", "", "RequestRefused", message, data=data)
 
 
 def confirmation() -> Waited:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pprint import pformat
 from typing import Self
 
+from reconciler.core.event_codec import data_of
 from reconciler.core.model import Records
 from tests.fakes.airflow_rest import FakeAirflow, State
 from tests.harness.forked import once
@@ -116,7 +117,7 @@ class Lane:
                 pformat(records.instances),
                 pformat(records.builds),
                 *(
-                    f"{e.at:.3f} {e.object} {e.kind} {e.reason} {e.message} {e.data}"
+                    f"{e.at:.3f} {e.object} {e.kind} {e.reason_name} {e.message} {data_of(e)}"
                     for e in events
                 ),
                 self.log.read_text()[-3000:],

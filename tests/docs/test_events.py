@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reconciler.api.pages import phrases
 from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.definitions import Finding, Wave
+from reconciler.core.event_codec import data_of, keys_of
+from reconciler.core.events import KNOWN, EventKind
 from reconciler.core.model import Problem, Verb
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft
@@ -18,25 +19,21 @@ from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
 
 
-def recorded() -> set[str]:
-    """Return the kinds of events in the code: the first arguments of `.event(`."""
-    kinds: set[str] = set()
+def recorded() -> set[EventKind]:
+    """Return the kinds of events that the code records: those named in modules that do."""
+    names: set[str] = set()
     for path in sorted((ROOT / "reconciler").rglob("*.py")):
         text = path.read_text()
-        kinds.update(re.findall(r"draft\.event\(\s*\"(\w+)\"", text))
-        kinds.update(re.findall(r"_tell\(draft, request, \"(\w+)\"", text))
-        kinds.update(re.findall(r"_finding_event\(draft, \"(\w+)\"", text))
-        if "draft.event(kind, " in text:
-            chosen = re.findall(r"kind = \"(\w+)\" if \w+ else \"(\w+)\"", text)
-            kinds.update(kind for pair in chosen for kind in pair)
-    return kinds
+        if "draft.event(" in text:
+            names.update(re.findall(r"EventKind\.([A-Z_]+)", text))
+    return {EventKind[name] for name in names}
 
 
 def test_every_kind_of_event_is_told() -> None:
-    """Page and filter have exactly the kinds that the code records; keys have a text."""
-    assert recorded() == set(events.KINDS)
-    assert recorded() == set(phrases.EVENTS)
-    used = {key for kind in events.KINDS.values() for key in kind.data}
+    """Each kind is recorded somewhere and has a text; so has each key."""
+    assert recorded() == set(EventKind)
+    assert all(kind.means for kind in EventKind)
+    used = {key for kind in EventKind for key in keys_of(kind.payload)}
     assert used == set(events.DATA)
 
 
@@ -117,11 +114,12 @@ def source(house: House) -> None:
 def test_the_data_of_events_is_told() -> None:
     """Every kind that the core records happens, and its data has the keys of the page."""
     seen: dict[str, set[str]] = {}
+    share = list(EventKind)[list(EventKind).index(EventKind.SHARE_MISSING) :]
     for event in history().events:
-        seen.setdefault(event.kind, set()).update(event.data)
-    assert seen.keys() == events.KINDS.keys() - events.TABLES["The share"].keys()
+        seen.setdefault(event.kind, set()).update(data_of(event))
+    assert seen.keys() == set(EventKind) - set(share)
     for kind, keys in seen.items():
-        assert keys == set(events.KINDS[kind].data), kind
+        assert keys == set(keys_of(KNOWN[kind].payload)), kind
 
 
 def test_the_kinds_in_texts_are_kinds() -> None:
@@ -131,4 +129,4 @@ def test_the_kinds_in_texts_are_kinds() -> None:
         re.findall(r"`([A-Z][a-z]+(?:Requested|Refused|Confirmed)|Suspended|Resumed)`", text)
     )
     assert named
-    assert named <= set(events.KINDS)
+    assert named <= set(EventKind)

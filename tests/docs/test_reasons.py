@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+from reconciler.core.events import EventKind
 from reconciler.core.reasons import Reason
-from scripts.docs import events
 from tests.harness.regexes import ROOT, sources
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -57,4 +57,4 @@ def test_no_runbook_treats_a_reason_that_is_never_given() -> None:
     page = (RUNBOOKS / "Reasons.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([A-Za-z]+)`", row)}
-    assert named <= {reason.value for reason in Reason} | events.KINDS.keys()
+    assert named <= {reason.value for reason in Reason} | {kind.value for kind in EventKind}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.core.events import EventKind
 from reconciler.core.reasons import Reason
 from reconciler.demo.observer import expect
 from reconciler.demo.repo import MODULE, PACKAGE
@@ -30,8 +31,8 @@ def breaks_under_the_live_configuration(stage: Stage) -> None:
     operators = stage.repo.read(MODULE / "operators.py")
     stage.repo.write(MODULE / "operators.py", operators + LIVE)
     revision = stage.repo.commit("acme-operators 6.0.0, which breaks DAGs when live")
-    stage.watch.event("BuildReady", revision)
-    back = stage.watch.event("RolledBack", revision, timeout=600)
+    stage.watch.event(EventKind.BUILD_READY, revision)
+    back = stage.watch.event(EventKind.ROLLED_BACK, revision, timeout=600)
     expect(back.reason == Reason.NEW_IMPORT_ERRORS, f"the gate saw the import error: {back.reason}")
     expect("fernet key" in back.message, f"the message has the reason: {back.message}")
     record = stage.watch.instance("analytics-dev")

@@ -23,6 +23,7 @@ from reconciler.core.definitions import (
     Requirement,
     Wave,
 )
+from reconciler.core.events import Event
 from reconciler.core.model import (
     BARE,
     Activation,
@@ -30,20 +31,19 @@ from reconciler.core.model import (
     Change,
     Deployment,
     EnvironmentRecord,
-    Event,
     InstanceRecord,
     Problem,
     Quarantine,
     RepoState,
-    Trigger,
 )
-from reconciler.core.phases import ActivationPhase, BuildPhase, Step
+from reconciler.core.phases import ActivationPhase, BuildPhase, Step, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Distribution, Runtime
 from reconciler.core.waits import WindowState
 from reconciler.core.world import build_key
 from reconciler.share.share import Share
 from reconciler.store.store import Store
+from tests.fakes.events import event as stored_event
 
 AT = float(int(time.time())) - 900.0  # the time of everything, in seconds since the epoch
 REVISION = "5d41402abc4b2a76b9719d911017c592ae1b2c3d"
@@ -255,7 +255,7 @@ def events(number: int, environment: EnvironmentRecord) -> list[Event]:
     }
     phases = {"Draining": 12.5, "Switching": 0.2, "Restarting": 31.0, "Probing": 9.0}
     return [
-        Event(
+        stored_event(
             AT,
             "EnvironmentAccepted",
             f"environment/{name}",
@@ -264,7 +264,7 @@ def events(number: int, environment: EnvironmentRecord) -> list[Event]:
             environment.commit.subject,
             REVISION,
         ),
-        Event(
+        stored_event(
             AT + 18,
             "BuildReady",
             f"environment/{name}",
@@ -280,7 +280,7 @@ def events(number: int, environment: EnvironmentRecord) -> list[Event]:
                 **said,
             },
         ),
-        Event(
+        stored_event(
             AT + 70,
             "ActivationActive",
             f"instance/{name}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from reconciler.core.definitions import Commit, Wave
-from reconciler.core.model import EnvironmentRecord, Event
+from reconciler.core.events import Event
+from reconciler.core.model import EnvironmentRecord
 from tests.fakes.definitions import environment
+from tests.fakes.events import event as stored_event
 
 
 def record(name: str = "one") -> EnvironmentRecord:
@@ -13,4 +15,4 @@ def record(name: str = "one") -> EnvironmentRecord:
 
 
 def happened(kind: str, target: str = "instance/a") -> Event:
-    return Event(1.0, kind, target, "red", kind, "words", "r1", {"seconds": 1.5})
+    return stored_event(1.0, kind, target, "red", kind, "words", "r1", {"seconds": 1.5})

@@ -16,13 +16,13 @@ from reconciler.core.budget import demanded, exceeded, refusal
 from reconciler.core.builds import BuildOutcome, record_build, users
 from reconciler.core.decide import decide, record_inspection
 from reconciler.core.definitions import Commit, Definitions, Environment, Finding, Instance
+from reconciler.core.events import Event
 from reconciler.core.incremental import Decider
 from reconciler.core.model import (
     Activation,
     BuildRecord,
     Change,
     DagCheck,
-    Event,
     ImportCost,
     InstanceRecord,
     Problem,

@@ -392,7 +392,7 @@ class KubeSite:
     def events(self) -> str:
         """Return the newest events, one per line."""
         events = self.store().events(limit=40, newest_first=True)
-        return "\n".join(f"{e.kind} {e.object} {e.reason} {e.message}" for e in events)
+        return "\n".join(f"{e.kind} {e.object} {e.reason_name} {e.message}" for e in events)
 
     def loaded(self, name: str, since: int = 0) -> Mapping[str, str]:
         """Return the version of `acme` that each component of an instance loaded last."""

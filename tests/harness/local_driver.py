@@ -10,8 +10,8 @@ from typing import Any
 
 from reconciler.airflow.local import LocalDriver
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
-from reconciler.core.model import Activation, Deployment, Problem, StepResult, Trigger
-from reconciler.core.phases import Step, Verdict
+from reconciler.core.model import Activation, Deployment, Problem, StepResult
+from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.settings import LocalSettings
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from metrics.notifier import Notifier
-from reconciler.core.model import Change, Event
+from reconciler.core.model import Change
 from reconciler.settings import NotifySettings, RouteSettings
 from reconciler.store.store import Lease, Store
+from tests.fakes.events import event as stored_event
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 MINUTE = 60.0
@@ -45,7 +46,7 @@ class Post:
         self, kind: str, name: str = "instance/prod", team: str = "red", **more: Any
     ) -> None:
         data = {"from": "1" * 16, "to": "2" * 16, "environment": "analytics"} | more.pop("data", {})
-        told = Event(
+        told = stored_event(
             self.now,
             kind,
             name,

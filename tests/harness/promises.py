@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from reconciler.core.model import BuildRecord, Event, InstanceRecord, Records
+from reconciler.core.event_codec import data_of
+from reconciler.core.events import Event
+from reconciler.core.model import BuildRecord, InstanceRecord, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.world import build_key
 from tests.fakes.airflow_rest import PASSWORD, State
@@ -84,7 +86,7 @@ def wanted_build(records: Records) -> BuildRecord | None:
 def check_history(events: Sequence[Event]) -> None:
     """Check that each activation of a whole history ended at most once."""
     ends = Counter(
-        event.data["activation"] for event in events if event.kind in ENDS and event.data
+        data_of(event)["activation"] for event in events if event.kind in ENDS and data_of(event)
     )
     twice = [activation for activation, count in ends.items() if count > 1]
     assert not twice, f"activations that ended twice: {twice}"

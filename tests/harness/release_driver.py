@@ -15,8 +15,8 @@ from reconciler.airflow.kubernetes.driver import KubernetesDriver
 from reconciler.airflow.proof import MARK
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
-from reconciler.core.model import Activation, Deployment, StepResult, Trigger
-from reconciler.core.phases import Step, Verdict
+from reconciler.core.model import Activation, Deployment, StepResult
+from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.settings import KubernetesSettings
 from scripts.manifests import example, render
 from tests.deploy.rendered import merged

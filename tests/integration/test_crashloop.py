@@ -14,8 +14,8 @@ import pytest
 
 from reconciler.airflow.crashloop import STARTS, Starts
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
-from reconciler.core.model import Activation, Deployment, Trigger
-from reconciler.core.phases import Step
+from reconciler.core.model import Activation, Deployment
+from reconciler.core.phases import Step, Trigger
 
 SLEEP = "print(flush=True); import time; time.sleep(30)"
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.model import Event, InstanceRecord
+from reconciler.core.event_codec import data_of
+from reconciler.core.events import Event
+from reconciler.core.model import InstanceRecord
 from reconciler.share import marker
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.harness.local_daemon import COMPONENTS, INSTANCE, Site
@@ -116,7 +118,7 @@ def test_a_pointer_is_written_again_as_it_is_recorded(site: Site, words: str) ->
     (drifted,) = history(site, "Drifted")
     expected = "the pointer is gone" if words == "the whole folder" else words
     assert drifted.message.startswith(expected)
-    assert "pointer" in drifted.data["kinds"]  # type: ignore[operator]
+    assert "pointer" in data_of(drifted)["kinds"]  # type: ignore[operator]
     (healed,) = history(site, "DriftHealed")
     assert f"the pointer names {record(site).current.build} again" in healed.message
     assert len(site.airflow.state.loaded) == restarts, "nothing that runs was touched"

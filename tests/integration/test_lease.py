@@ -18,8 +18,8 @@ import yaml
 from reconciler.cluster.cluster import Cluster
 from reconciler.core.definitions import Api, Component, Instance, LocalTarget, Place
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, Deployment, Trigger
-from reconciler.core.phases import Step
+from reconciler.core.model import Activation, Deployment
+from reconciler.core.phases import Step, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.daemon.wiring import Wiring
 from reconciler.settings import Settings

@@ -18,9 +18,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from metrics.notifier import Notifier
-from reconciler.core.model import Change, Event
+from reconciler.core.model import Change
 from reconciler.store.store import Store
 from tests.fakes.airflow_rest import PASSWORD, FakeAirflow
+from tests.fakes.events import event as stored_event
 from tests.harness.local_daemon import BAD_IMPORT, ENVIRONMENT, INSTANCE, Site
 
 HOOK, TOKEN = "hook-secret-of-the-test", "api-token-of-the-test"
@@ -344,7 +345,7 @@ def notifier(tmp_path: Path, url: str) -> tuple[Store, Notifier]:
     lease = store.acquire("me", 60)
     assert lease is not None
     data = {"author": "A. Author", "subject": "use acme 2", "place": "teams/red/one.yaml:5"}
-    told = Event(
+    told = stored_event(
         time.time(),
         "BuildFailed",
         "environment/one",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.model import Activation, Deployment, InstanceRecord, Records, Trigger
-from reconciler.core.phases import Step
+from reconciler.core.model import Activation, Deployment, InstanceRecord, Records
+from reconciler.core.phases import Step, Trigger
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.share import Share

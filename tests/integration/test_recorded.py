@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from reconciler.core.decide import decide
+from reconciler.core.event_codec import data_of, encoded
+from reconciler.core.events import EventKind
 from reconciler.core.model import (
     BARE,
     Activation,
@@ -31,7 +33,6 @@ from reconciler.core.status import status
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, World
 from reconciler.store.store import Store
-from scripts.docs import events
 
 RECORDED = Path(__file__).parent / "recorded"
 DUMPS = sorted(path.stem for path in RECORDED.glob("*.sql"))
@@ -113,9 +114,10 @@ def test_events_are_read(database: Path, store: Store) -> None:
     """There is one of each kind, and each comes back as it was written."""
     read = store.events()
     kept = rows(database, "SELECT kind, reason, data FROM events ORDER BY id")
-    assert [(e.kind, e.reason) for e in read] == [(kind, reason) for kind, reason, _ in kept]
-    assert [dict(e.data) for e in read] == [json.loads(data) for _, _, data in kept]
-    assert {e.kind for e in read} == set(events.KINDS)
+    assert [(e.kind, e.reason_name) for e in read] == [(kind, reason) for kind, reason, _ in kept]
+    assert [data_of(e) for e in read] == [json.loads(data) for _, _, data in kept]
+    assert [json.dumps(encoded(e.payload)) for e in read] == [data for _, _, data in kept]
+    assert {e.kind for e in read} == set(EventKind)
 
 
 @FIRST

@@ -12,9 +12,10 @@ import pytest
 from metrics import slackbot
 from metrics.facts import activation_of
 from metrics.slackbot import Threads
-from reconciler.core.model import Event
+from reconciler.core.events import Event
 from reconciler.doctor import messages
 from reconciler.settings import NotifySettings, RouteSettings, Settings
+from tests.fakes.events import event as stored_event
 from tests.fakes.receiver import Said
 from tests.fakes.slack import CHANNEL, TOKEN, Slack
 from tests.harness.outbox import HOUR, Post, routes
@@ -263,7 +264,9 @@ def test_a_kill_between_the_answer_and_its_note_goes_on_in_the_thread(
 
 
 def happened(number: int, kind: str, revision: str = "r1", **more: object) -> Event:
-    told = Event(float(number), kind, "instance/a", "red", kind, "", revision, {"to": "b", **more})
+    told = stored_event(
+        float(number), kind, "instance/a", "red", kind, "", revision, {"to": "b", **more}
+    )
     return replace(told, id=number)
 
 

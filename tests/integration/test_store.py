@@ -9,13 +9,15 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from reconciler.core.definitions import Finding, Place, Wave
-from reconciler.core.model import Change, Event, InstanceRecord, Problem, RepoState, Verb
+from reconciler.core.event_codec import data_of
+from reconciler.core.model import Change, InstanceRecord, Problem, RepoState, Verb
 from reconciler.core.reasons import Reason
 from reconciler.store import schema
 from reconciler.store.reader import Reader
 from reconciler.store.store import Lease, Store
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
+from tests.fakes.events import event as stored_event
 from tests.fakes.records import happened, record
 from tests.fakes.simulated_world import House
 
@@ -134,7 +136,7 @@ def test_history_is_found_by_object_and_kind_in_both_directions(store: Store, le
     store.write(lease, Change(events=(happened("A"), happened("B", "instance/b"), happened("C"))))
     everything = store.events()
     assert [e.kind for e in everything] == ["A", "B", "C"]
-    assert everything[0].data == {"seconds": 1.5}
+    assert data_of(everything[0]) == {"seconds": 1.5}
     assert [e.kind for e in store.events(object="instance/a", newest_first=True)] == ["C", "A"]
     assert [e.kind for e in store.events(kinds=["B"])] == ["B"]
     assert [e.kind for e in store.events(after_id=everything[1].id)] == ["C"]
@@ -143,7 +145,7 @@ def test_history_is_found_by_object_and_kind_in_both_directions(store: Store, le
 
 def test_an_event_about_something_with_a_long_name_is_kept(store: Store, lease: Lease) -> None:
     """A file's path may be longer than the history's columns, which would fail the whole write."""
-    event = Event(1.0, "ObjectStalled", "o" * 400, "t" * 100, "r" * 100, "words", "r1")
+    event = stored_event(1.0, "ObjectStalled", "o" * 400, "t" * 100, "r" * 100, "words", "r1")
     store.write(lease, Change(events=(event,)))
     (kept,) = store.events()
     assert (kept.object, kept.team, kept.reason) == ("o" * 300, "t" * 64, "r" * 64)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reconciler.core.event_codec import data_of
 from reconciler.core.model import InstanceRecord
 from reconciler.core.phases import BuildPhase, Step
 from reconciler.core.reasons import Reason
@@ -125,7 +126,7 @@ def test_a_commit_during_an_upgrade_is_built_for_the_new_image_only(site: KubeSi
         after = site.active("blue-dev", "2.0", seconds=120)
     assert after.current.runtime != before.current.runtime
     history = site.store().events(limit=1000)
-    begun = [e.data["to"] for e in history if e.kind == "ActivationStarted"]
+    begun = [data_of(e)["to"] for e in history if e.kind == "ActivationStarted"]
     assert begun.count(after.current.build) == 1
     assert not {b for b in begun if b} - {
         before.current.build,
@@ -251,7 +252,7 @@ def test_a_hundred_instances_roll_within_the_limit(lab: Lab, tmp_path: Path) -> 
         running = most = 0
         for event in site.store().events(limit=5000):  # the limit is of those not yet watched
             running += event.kind == "ActivationStarted"
-            running -= event.kind == "ActivationPhase" and event.data["phase"] == "Probing"
+            running -= event.kind == "ActivationPhase" and data_of(event)["phase"] == "Probing"
             most = max(most, running)
         assert LIMIT // 2 < most <= LIMIT
         assert len({b.build_id for b in site.store().load().builds.values()}) == 1

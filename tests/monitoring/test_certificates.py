@@ -18,6 +18,7 @@ from reconciler.airflow.rest import AirflowApi
 from reconciler.certificates import UNTRUSTED
 from reconciler.core.definitions import FileItem, Index
 from reconciler.core.errors import Retryable
+from reconciler.core.events import EventKind
 from reconciler.core.reasons import Reason
 from reconciler.settings import GitSettings, StatusSettings
 from tests.harness.builder import Bench
@@ -63,7 +64,8 @@ def test_of_who_is_told(
 
     def told() -> Response:
         if kind == "webhook":
-            fact = Fact(1, 0.0, "Degraded", "critical", "degraded", "instance/dev", "dev", "red")
+            of = EventKind.DEGRADED
+            fact = Fact(1, 0.0, of, "critical", "degraded", "instance/dev", "dev", "red")
             return WebhookChannel(tmp_path).send([fact])
         settings = StatusSettings.model_validate(
             {"forge": kind, "api_url": selfmade.url, "project": "o/r", "secret": "forge"}

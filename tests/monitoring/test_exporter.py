@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from metrics.exporter import Exporter, Sandboxing, Space
 from reconciler.core.definitions import Finding, Place, Wave
-from reconciler.core.model import Deployment, Event, Problem, Records, Verb
+from reconciler.core.events import BuildReady, Event
+from reconciler.core.model import Deployment, Problem, Records, Verb
 from reconciler.core.reasons import Reason
 from reconciler.core.waits import Wait, WaitOn
 from reconciler.core.world import build_key
@@ -258,8 +259,9 @@ def test_what_imports_cost_is_told_and_a_regression_until_the_next_build(house: 
     assert scraped["groundcrew_import_seconds"] == {label: 4.0}
     assert scraped[ratio] == {label: 4.0}
     ready = [e for e in house.events if e.kind == "BuildReady"][-1]
-    other = {**ready.data, "import_growth": {"files": 2.0}}
-    house.events.append(replace(ready, data=other))
+    assert isinstance(ready.payload, BuildReady)
+    imports = replace(ready.payload.imports, growth={"files": 2.0})
+    house.events.append(replace(ready, payload=replace(ready.payload, imports=imports)))
     assert samples(exporter(house))[ratio] == {label: 4.0}, "the same commit on another runtime"
     ask_for(house, "g3")
     assert samples(exporter(house))[ratio] == {label: 1}
@@ -291,8 +293,11 @@ def multiplied(house: House, count: int, teams: int) -> tuple[Records, list[Even
         for event in house.events:
             kind = event.object.partition("/")[0]
             object_name = f"{kind}/{name if kind == 'instance' else of}"
-            data = {**event.data, "import_seconds": 1.0, "import_files": 9, "import_bytes": 9}
-            events.append(replace(event, object=object_name, team=team, data=data))
+            payload = event.payload
+            if isinstance(payload, BuildReady):
+                imports = replace(payload.imports, seconds=1.0, files=9, bytes=9)
+                payload = replace(payload, imports=imports)
+            events.append(replace(event, object=object_name, team=team, payload=payload))
     return replace(
         house.records, instances=instances, environments=environments, builds=builds
     ), events

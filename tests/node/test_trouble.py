@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.core.event_codec import data_of
 from reconciler.core.reasons import Reason
 from tests.harness.node.site import TEAM, NodeSite
 
@@ -75,7 +76,7 @@ def test_a_crash_once_the_gate_is_passed_is_rolled_back(site: NodeSite) -> None:
             revision = site.commit(site.next_version(), CRASHES_LATER)
             back = site.wait_event("RolledBack", revision)
             assert back.reason == Reason.CRASH_LOOP, back
-            assert "Watching" in str(back.data["phases"])
+            assert "Watching" in str(data_of(back)["phases"])
             assert site.version() == before
     finally:
         site.watch = 10.0

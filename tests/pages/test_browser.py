@@ -14,9 +14,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect
 
 from reconciler.core.definitions import Wave
-from reconciler.core.model import Change, Event, Problem, Verb
+from reconciler.core.model import Change, Problem, Verb
 from reconciler.core.reasons import Reason
 from reconciler.core.waits import Wait, WaitOn
+from tests.fakes.events import event as stored_event
 from tests.fakes.fleet import MARKUP, REVISION, build_id, builds, environment, instance, name_of
 from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
@@ -52,7 +53,7 @@ def add_long_names(served: Served) -> None:
     wanted = replace(
         asked.definition, name=LONG, team=LONG, rollout=(Wave((LONG, name_of(0)), 600.0),)
     )
-    told = Event(
+    told = stored_event(
         time.time(), "BuildFailed", f"environment/{LONG}", LONG, "ResolutionConflict", "no"
     )
     write(
@@ -296,8 +297,8 @@ def test_markup_in_what_teams_write_is_text(served: Served, page: Page) -> None:
             ),
             builds=(replace(build, packages=((MARKUP, "1<2"), *build.packages)),),
             events=(
-                Event(1.0, "BuildReady", f"environment/{name_of(0)}", "t", MARKUP, MARKUP),
-                Event(2.0, MARKUP, f"instance/{MARKUP}", "t", "r", MARKUP, MARKUP),
+                stored_event(1.0, "BuildReady", f"environment/{name_of(0)}", "t", MARKUP, MARKUP),
+                stored_event(2.0, MARKUP, f"instance/{MARKUP}", "t", "r", MARKUP, MARKUP),
             ),
         ),
     )

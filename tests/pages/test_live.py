@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from playwright.sync_api import Page, expect
 
-from reconciler.core.model import Change, Event
+from reconciler.core.model import Change
 from reconciler.core.phases import BuildPhase
 from reconciler.core.waits import Wait, WaitOn
+from tests.fakes.events import event as stored_event
 from tests.fakes.fleet import MARKUP, builds, instance, name_of
 from tests.harness.pages import READER, Served, write
 from tests.pages.conftest import sign_in
@@ -85,7 +86,7 @@ def test_operating_is_offered_to_operators_only(served: Served, page: Page) -> N
     expect(page.get_by_text("On-call engineer (HTTP) asked for suspend")).to_be_visible()
     (request,) = served.store.requests()
     record = served.store.load().instances[name_of(0)]
-    told = Event(
+    told = stored_event(
         time.time(),
         "Suspended",
         f"instance/{name_of(0)}",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from reconciler.core.events import EventKind
 from reconciler.core.model import Verb
 from reconciler.core.phases import Step
 from reconciler.core.reasons import Reason
@@ -124,9 +125,9 @@ def test_what_fails_both_ways_is_tried_with_growing_pauses_and_stays_degraded() 
         activation = house.records.instances["a"].activation
         broken.append(activation is not None and activation.reverts > 0)  # Degraded on the pages
     events = [event.kind for event in house.events]
-    assert events.count("Degraded") == 1
+    assert events.count(EventKind.DEGRADED) == 1
     pauses = seconds / POLICY.retry_most + 4  # the first ones are shorter
-    assert events.count("ActivationStarted") <= 2 + pauses
+    assert events.count(EventKind.ACTIVATION_STARTED) <= 2 + pauses
     assert all(broken[10:])
     house.settle()
     record = house.records.instances["a"]

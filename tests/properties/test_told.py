@@ -13,7 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from metrics.facts import Fact, identity
 from metrics.notifier import FACT, Notifier
 from reconciler.core.definitions import Wave
-from reconciler.core.model import Event, Verb
+from reconciler.core.event_codec import data_of
+from reconciler.core.events import Event
+from reconciler.core.model import Verb
 from reconciler.settings import NotifySettings, RouteSettings
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
@@ -185,17 +187,17 @@ class Told(RuleBasedStateMachine):
     def _check_event(self, event: Event) -> None:
         if event.kind in ("BuildReady", "BuildFailed"):
             name = event.object.removeprefix("environment/")
-            key = str(event.data["key"])
+            key = str(data_of(event)["key"])
             build = self.house.records.builds.get(key)
             assert build is None or self.asked[event.revision][name] == build.recipe_digest, event
-            assert event.data["author"] == f"author of {event.revision}", event
+            assert data_of(event)["author"] == f"author of {event.revision}", event
         elif event.kind == "ActivationStarted":
             self._check_start(event)
         elif event.kind in (*ENDS, "Degraded"):
             self._check_end(event)
 
     def _check_start(self, event: Event) -> None:
-        activation = str(event.data["activation"])
+        activation = str(data_of(event)["activation"])
         assert activation not in self.starts, "an id is of one activation"
         open_ones = {
             key for key, start in self.starts.items() if start.object == event.object
@@ -203,28 +205,30 @@ class Told(RuleBasedStateMachine):
         assert not open_ones or self._was_degraded(event.object), "the one before has ended"
         self.ended |= open_ones
         self.starts[activation] = event
-        if event.data["trigger"] == "commit":
+        if data_of(event)["trigger"] == "commit":
             digest, revision = self.claims[OWNERS[event.object.removeprefix("instance/")]]
-            assert str(event.data["to"]).startswith(f"{digest}@"), event
+            assert str(data_of(event)["to"]).startswith(f"{digest}@"), event
             assert event.revision == revision, event
-            assert event.data["author"] == f"author of {revision}", event
+            assert data_of(event)["author"] == f"author of {revision}", event
         else:
-            assert "author" not in event.data, "nobody's commit asked for it"
-        assert (event.data["trigger"] == "operator") == (event.data["who"] == "someone"), event
+            assert "author" not in data_of(event), "nobody's commit asked for it"
+        assert (data_of(event)["trigger"] == "operator") == (data_of(event)["who"] == "someone"), (
+            event
+        )
 
     def _was_degraded(self, name: str) -> bool:
         kinds = [e.kind for e in self.outbox.all[:-1] if e.object == name]
         return "Degraded" in kinds
 
     def _check_end(self, event: Event) -> None:
-        activation = str(event.data["activation"])
+        activation = str(data_of(event)["activation"])
         start = self.starts[activation]
         assert activation not in self.ended, "it ends once, and nothing is said of it later"
         if event.kind in ENDS:
             self.ended.add(activation)
         same = ("trigger", "who", "author", "subject", "environment")
-        assert [event.data.get(k) for k in same if k != "environment"] == [
-            start.data.get(k) for k in same if k != "environment"
+        assert [data_of(event).get(k) for k in same if k != "environment"] == [
+            data_of(start).get(k) for k in same if k != "environment"
         ], (start, event)
         assert event.revision == start.revision, (start, event)
 
@@ -234,12 +238,12 @@ class Told(RuleBasedStateMachine):
             event = self.outbox.all[number - 1]
             if fact.trigger in ("", "commit"):
                 assert fact.revision == event.revision
-                if event.data.get("author"):
+                if data_of(event).get("author"):
                     assert fact.author == f"author of {event.revision}"
             else:
                 assert (fact.revision, fact.author) == ("", "")
-            if "activation" in event.data:
-                own = self.starts[str(event.data["activation"])]
+            if "activation" in data_of(event):
+                own = self.starts[str(data_of(event)["activation"])]
                 assert fact.activation, (event, "it goes into the thread of its start")
                 assert identity(self.outbox.all[fact.activation - 1]) == identity(own)
 
@@ -250,7 +254,7 @@ class Told(RuleBasedStateMachine):
             if event.id in self.outbox.facts:
                 told.add(identity(event))
             elif event.kind == "ActivationActive":
-                assert event.data["from"] == event.data["to"], event
+                assert data_of(event)["from"] == data_of(event)["to"], event
             elif event.kind in ("RolledBack", "Degraded", "BuildFailed"):
                 assert identity(event) in told, event
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from reconciler.core.builds import RUNNING
 from reconciler.core.definitions import Wave
+from reconciler.core.event_codec import data_of
 from reconciler.core.phases import BuildPhase, Health, Sync
 from reconciler.core.reasons import Reason
 from reconciler.core.states import State
@@ -109,7 +110,7 @@ def test_a_build_over_the_limit_touches_nothing_live() -> None:
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
     (failed,) = [e for e in house.events if e.kind == "BuildFailed"]
     assert failed.reason == Reason.IMPORT_BUDGET_EXCEEDED
-    assert failed.data["place"] == "teams/red/one.yaml:9"
+    assert data_of(failed)["place"] == "teams/red/one.yaml:9"
     assert "allows 300 files" in failed.message
     limit_to(house, 500)
     house.settle()
@@ -175,19 +176,19 @@ def test_a_regression_is_marked_against_the_build_before() -> None:
     ask_for(house, "g4")
     house.settle()
     first, second = [e for e in house.events if e.kind == "BuildReady"]
-    assert (first.reason, first.data["import_before"]) == ("BuildReady", None)
+    assert (first.reason_name, data_of(first)["import_before"]) == ("BuildReady", None)
     assert second.reason == Reason.IMPORT_REGRESSION
     assert "imports 100 files → 400 files (+300 %)" in second.message
-    assert second.data["import_growth"] == {"files": 4.0, "opens": 4.0}
-    before = second.data["import_before"]
+    assert data_of(second)["import_growth"] == {"files": 4.0, "opens": 4.0}
+    before = data_of(second)["import_before"]
     assert isinstance(before, dict)
     assert (before["build"], before["files"]) == ("g1@cp311-linux-1", 100)
-    (active,) = [e for e in house.events if e.kind == "ActivationActive" and e.data["from"]]
-    assert "100 files → 400 files (+300 %)" in active.data["imports_grown"]  # type: ignore[operator]
+    (active,) = [e for e in house.events if e.kind == "ActivationActive" and data_of(e)["from"]]
+    assert "100 files → 400 files (+300 %)" in data_of(active)["imports_grown"]  # type: ignore[operator]
     house.airflow["dev"].upgrade()
     house.settle()
     third = [e for e in house.events if e.kind == "BuildReady"][-1]
-    assert (third.reason, third.data["import_before"]) == ("BuildReady", None)
+    assert (third.reason_name, data_of(third)["import_before"]) == ("BuildReady", None)
 
 
 def test_less_is_no_regression_and_failed_builds_are_no_measure() -> None:
@@ -201,7 +202,7 @@ def test_less_is_no_regression_and_failed_builds_are_no_measure() -> None:
     ask_for(house, "g3")
     house.settle()
     last = [e for e in house.events if e.kind == "BuildReady"][-1]
-    assert last.reason == "BuildReady"
-    before = last.data["import_before"]
+    assert last.reason_name == "BuildReady"
+    before = data_of(last)["import_before"]
     assert isinstance(before, dict)
     assert before["files"] == 400

@@ -7,16 +7,19 @@ import json
 import pytest
 
 from metrics.facts import is_news
-from reconciler.core.model import BuildRecord, Event, InstanceRecord
+from reconciler.core.event_codec import data_of
+from reconciler.core.events import Event
+from reconciler.core.model import BuildRecord, InstanceRecord
 from reconciler.core.phases import Step
 from reconciler.store.codec import dump, parse
+from tests.fakes.events import event as stored_event
 from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn
 
 
 def told(house: House, kind: str) -> list[tuple[str, object]]:
     """Return the revision and author of each event of a kind, oldest first."""
-    return [(e.revision, e.data.get("author")) for e in house.events if e.kind == kind]
+    return [(e.revision, data_of(e).get("author")) for e in house.events if e.kind == kind]
 
 
 def cycle_until_activation_step(house: House, step: Step) -> None:
@@ -72,7 +75,9 @@ def test_a_deletion_that_is_reverted_is_the_reverting_commits() -> None:
     house.commit()
     house.settle()
     assert house.airflow["dev"].running == "g1@cp311-linux-1"
-    asked = [(e.revision, e.data["trigger"]) for e in house.events if e.kind == "ActivationStarted"]
+    asked = [
+        (e.revision, data_of(e)["trigger"]) for e in house.events if e.kind == "ActivationStarted"
+    ]
     assert asked == [("r1", "commit"), ("r2", "deletion"), ("r3", "commit")]
 
 
@@ -80,15 +85,17 @@ def test_a_rollback_after_a_deletion_is_told() -> None:
     """Another rollback to the same build, for the same reason, is a separate fact."""
 
     def rolled_back(number: int, **data: object) -> Event:
-        return Event(
+        return stored_event(
             number, "RolledBack", "instance/dev", "red", "GateFailed", "", "r1", data, number
         )
 
     earlier = rolled_back(1, trigger="commit", **{"from": "b2", "to": "b1"})
     later = rolled_back(3, trigger="deletion", **{"from": "", "to": "b1"})
-    started = Event(2, "ActivationStarted", "instance/dev", "red", "", "", "r1", later.data, 2)
+    started = stored_event(
+        2, "ActivationStarted", "instance/dev", "red", "", "", "r1", data_of(later), 2
+    )
     assert is_news(later, [started, earlier])
-    assert not is_news(rolled_back(4, **later.data), [later, started, earlier])
+    assert not is_news(rolled_back(4, **data_of(later)), [later, started, earlier])
 
 
 def test_records_of_an_earlier_version_have_no_commit_and_name_no_other() -> None:

@@ -15,6 +15,7 @@ from reconciler.core.drift import (
     record_share,
     record_sights,
 )
+from reconciler.core.event_codec import data_of
 from reconciler.core.loaded import Loaded
 from reconciler.core.model import DriftKind, InstanceRecord, Problem
 from reconciler.core.phases import BuildPhase, Health, Sync
@@ -88,7 +89,7 @@ def test_what_drifted_is_told_once_and_healed(house: House) -> None:
     for _ in range(2):
         see(house, POINTER, LOADER)
     assert kinds(house) == ["Drifted"]
-    assert house.events[0].data["kinds"] == ["loader", "pointer"]
+    assert data_of(house.events[0])["kinds"] == ["loader", "pointer"]
     assert shown(house).health is Health.PROGRESSING
     assert "heal" in effects(house)
     take(house, lambda draft: record_healing(draft, "dev", "written again", None))

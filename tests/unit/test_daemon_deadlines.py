@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, Deployment, InstanceRecord, Records, Trigger
-from reconciler.core.phases import Step
+from reconciler.core.model import Activation, Deployment, InstanceRecord, Records
+from reconciler.core.phases import Step, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, World
 from reconciler.daemon.effects import STEP_LIMIT, InstanceEffects

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.model import Change, Event
+from reconciler.core.events import EventKind
+from reconciler.core.model import Change
 from reconciler.demo.observer import DemoFailed, Watch
 from reconciler.demo.pace import LONGEST, QUIET_START, Limit, Pace
 from reconciler.store.store import Store
+from tests.fakes.events import event as stored_event
 
 
 def seconds_waited(pace: Pace, limit: float) -> float:
@@ -57,10 +59,10 @@ def store(tmp_path: Path) -> Store:
 def test_a_wait_ends_at_once_when_the_opposite_has_happened(store: Store) -> None:
     lease = store.acquire("test", 60)
     assert lease is not None
-    event = Event(
+    event = stored_event(
         0.0, "BuildFailed", "environment/a", "a", "ImportFailed", "acme.x: no", revision="r1"
     )
     store.write(lease, Change(events=(event,)))
     watch = Watch(store, lambda _: None, Pace(load=lambda: 1.0))
     with pytest.raises(DemoFailed, match=r"BuildFailed instead of ActivationActive: acme\.x: no"):
-        watch.event("ActivationActive", "r1")
+        watch.event(EventKind.ACTIVATION_ACTIVE, "r1")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from metrics.redaction import Scrubber
 from reconciler.cli.run import JsonLines, TextLines
-from reconciler.core.model import Event
+from reconciler.core.events import Event
 from reconciler.daemon import fact_log
+from tests.fakes.events import event as stored_event
 from tests.unit.waves import house_of
 
 SECRET = "hunter2-hunter2"
@@ -41,7 +42,7 @@ def scrubber(folder: Path) -> Scrubber:
 
 
 def failure() -> Event:
-    return Event(
+    return stored_event(
         1.0,
         "BuildFailed",
         "environment/one",

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from metrics.commits import State, commit_url_of, project_of, status_of
-from metrics.facts import Fact, Links, is_news, make_fact, with_beginning
+from metrics.facts import Fact, Links, beginning_of, is_news, make_fact
 from metrics.messages import digest, escape, fit, message
 from reconciler.core.definitions import Wave
-from reconciler.core.model import Event, Verb
+from reconciler.core.event_codec import data_of, decoded
+from reconciler.core.events import Event
+from reconciler.core.model import Verb
 from reconciler.core.reasons import Reason
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
+from tests.fakes.events import event as stored_event
 from tests.fakes.simulated_world import House
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -47,7 +50,7 @@ def event(kind: str = "ActivationActive", number: int = 1, **changes: Any) -> Ev
         "revision": SHA,
         "id": number,
     }
-    return Event(data=data, **(values | changes))
+    return stored_event(data=data, **(values | changes))
 
 
 def fact(*arguments: Any, **changes: Any) -> Fact:
@@ -229,15 +232,17 @@ def test_what_changes_nothing_is_not_told() -> None:
 def test_what_was_taken_back_says_what_it_was_to_change() -> None:
     """An activation's end has the packages, commit and author of its own start, no other's."""
     begun = event("ActivationStarted", 1)
-    gone = event("RolledBack", 3, data={})
-    gone = replace(gone, data={"from": "2" * 16, "to": "1" * 16, "seconds": 9.0})
-    made = make_fact(with_beginning(gone, [event("ActivationPhase", 2), begun]), LINKS)
+    gone = event("RolledBack", 3)
+    data = {"from": "2" * 16, "to": "1" * 16, "seconds": 9.0}
+    gone = replace(gone, payload=decoded(gone.kind, data), stored=data)
+    earlier = [event("ActivationPhase", 2), begun]
+    made = make_fact(gone, LINKS, began=beginning_of(gone, earlier))
     assert made is not None
     assert made.changed == ("pandas 2.1 → 2.2",)
     assert (made.author, made.seconds, made.build) == ("A. Author", 9.0, "1" * 16)
     assert "*To be upgraded* pandas 2.1 → 2.2" in words(message(made))
     other = replace(begun, revision="f" * 40)
-    assert with_beginning(gone, [other]) is gone
+    assert beginning_of(gone, [other]) is None
 
 
 def test_the_same_fact_is_news_only_after_something_else() -> None:
@@ -411,7 +416,7 @@ def test_a_rollback_that_is_given_up_leaves_the_commits_status_alone() -> None:
         house.now += 61.0
     given_up = [e for e in house.events if e.kind == "ActivationAborted"]
     assert given_up
-    assert {e.data["environment"] for e in given_up} == {"one"}
+    assert {data_of(e)["environment"] for e in given_up} == {"one"}
     assert {status_of(replace(e, revision=SHA), "groundcrew") for e in given_up} == {None}
 
 

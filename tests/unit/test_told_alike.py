@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from metrics.facts import KINDS, Links, make_fact
+from metrics.facts import Links, make_fact
 from metrics.messages import message
+from metrics.notices import NOTICES
 from reconciler.api.auth import People, Person
 from reconciler.api.pages import phrases, view_models
 from reconciler.api.pages.render import Renderer
 from reconciler.api.tokens import Role
 from reconciler.api.view import Shown
-from reconciler.core.model import Event, Verb
+from reconciler.core.events import Event
+from reconciler.core.model import Verb
 from reconciler.core.states import TABLE, State
 from reconciler.core.status import EnvironmentStatus, InstanceStatus, status
 from reconciler.settings import HttpSettings
@@ -121,10 +123,10 @@ def check_message(event: Event, shown: Shown) -> None:
     assert one.state in STATES_AFTER[event.kind], (event, one)
     assert fact.title in text
     if fact.failed:
-        assert event.reason in text, event
+        assert event.reason_name in text, event
         assert TABLE[one.state].is_wrong or event.kind == "ActivationAborted", (event, one)
     if fact.failed and TABLE[one.state].is_wrong:
-        assert one.reason == event.reason, (event, one)
+        assert one.reason == event.reason_name, (event, one)
         assert one.message in event.message or event.message in one.message, (event, one)
     if isinstance(one, InstanceStatus) and one.state is State.HELD_BACK:
         assert f"rolled back by {one.rolled_back_by}" in fact.title, event
@@ -208,4 +210,4 @@ def test_every_kind_of_failure_in_a_message_is_held_against_the_status() -> None
         "SourceRecovered",
         "PruneHeld",
     }
-    assert set(KINDS) == set(STATES_AFTER) | elsewhere
+    assert set(NOTICES) == set(STATES_AFTER) | elsewhere

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from reconciler.core.formatting import age
-from reconciler.core.model import Trigger
+from reconciler.core.phases import Trigger
 from reconciler.core.states import HEALTHS, State
 from reconciler.core.status import InstanceStatus
 
@@ -36,51 +36,6 @@ TONES = {
     "Verifying": BUSY,
     "Waiting": BUSY,
 }
-EVENTS = (
-    "SourceChanged",
-    "SourceFailed",
-    "SourceRecovered",
-    "PruneHeld",
-    "PruneConfirmed",
-    "ObjectStalled",
-    "ObjectRecovered",
-    "InstanceAdded",
-    "InstanceRemoved",
-    "EnvironmentAccepted",
-    "EnvironmentDeleted",
-    "RuntimeChanged",
-    "BuildQueued",
-    "BuildReady",
-    "BuildFailed",
-    "BuildRetry",
-    "BuildCancelled",
-    "ActivationStarted",
-    "ActivationPhase",
-    "ActivationActive",
-    "ActivationAborted",
-    "RolledBack",
-    "Quarantined",
-    "Degraded",
-    "Suspended",
-    "Resumed",
-    "RetryRequested",
-    "RefreshRequested",
-    "RollbackRequested",
-    "RollbackRefused",
-    "RequestRefused",
-    "DagsParsed",
-    "DagsNotSeen",
-    "ShareMissing",
-    "ShareBack",
-    "Drifted",
-    "DriftHealed",
-    "DriftStays",
-    "BuildNotLoaded",
-    "BuildLoaded",
-    "GarbageCollected",
-    "GarbageFailed",
-)
-"""Kinds of events, for the filter."""
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
 
 

@@ -26,6 +26,7 @@ from reconciler.api.streams import EventStream, Streams
 from reconciler.api.view import View
 from reconciler.core.builds import OPEN
 from reconciler.core.errors import GroundcrewError
+from reconciler.core.events import EventKind
 from reconciler.core.model import BuildRecord
 from reconciler.core.reasons import Reason
 from reconciler.share.file_list import Absent
@@ -179,7 +180,7 @@ class Pages:
             object=named,
             kind=kind,
             before=before,
-            kinds=phrases.EVENTS,
+            kinds=tuple(EventKind),
             older=events[EVENTS - 1].id if len(events) > EVENTS else 0,
         )
 

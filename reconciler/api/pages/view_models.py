@@ -14,11 +14,11 @@ from reconciler.api.pages import timeline
 from reconciler.api.pages.phrases import TROUBLE
 from reconciler.api.search import environments_that, instances_that
 from reconciler.api.view import Shown
+from reconciler.core.events import Authorship, Event, PackageChanges, part_of, seconds_of, who_of
 from reconciler.core.model import (
     Activation,
     BuildRecord,
     EnvironmentRecord,
-    Event,
     InstanceRecord,
     Request,
 )
@@ -216,18 +216,17 @@ class EventShown:
 def event(one: Event) -> EventShown:
     """Return the data that a table shows of an event."""
     kind, _, name = one.object.partition("/")
-    seconds = one.data.get("seconds")
-    changes = []
-    for key, mark in (("packages_added", "+"), ("packages_removed", "-"), ("packages_changed", "")):
-        listed = one.data.get(key)
-        changes += [f"{mark}{p}" for p in listed[:20]] if isinstance(listed, list) else []
+    seconds = seconds_of(one.payload)
+    packages = part_of(one.payload, PackageChanges) or PackageChanges()
+    marked = ("+", packages.added), ("-", packages.removed), ("", packages.changed)
+    authorship = part_of(one.payload, Authorship) or Authorship()
     return EventShown(
         one,
         f"/{kind}s/{name}" if kind in ("environment", "instance") and name else "",
         tuple(event_phases(one).items()),
-        float(seconds) if isinstance(seconds, int | float) else None,
-        str(one.data.get("who") or one.data.get("author") or ""),
-        tuple(changes),
+        float(seconds) if seconds is not None else None,
+        who_of(one.payload) or authorship.author or "",
+        tuple(f"{mark}{name}" for mark, names in marked for name in names[:20]),
     )
 
 

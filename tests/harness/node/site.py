@@ -18,7 +18,8 @@ from typing import Any, Self
 import tomli_w
 import yaml
 
-from reconciler.core.model import Event, InstanceRecord
+from reconciler.core.events import Event
+from reconciler.core.model import InstanceRecord
 from reconciler.store.store import Store
 from tests.fakes.base import write_package
 from tests.harness.kube_api import Json, path_of, plural_of, wait_for
