@@ -15,7 +15,6 @@ from benchmarks import (
     hostile,
     imports,
     kubernetes,
-    node,
     overhead,
     pages,
     publish,
@@ -35,5 +34,4 @@ ALL: dict[str, ModuleType] = {
     "pages": pages,
     "hostile": hostile,
     "kubernetes": kubernetes,
-    "node": node,
 }

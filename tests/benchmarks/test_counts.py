@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.suite import ALL
 
-ELSEWHERE = {"imports", "kubernetes", "node"}
+ELSEWHERE = {"imports", "kubernetes"}
 FUSE = {"publish"}
 
 
