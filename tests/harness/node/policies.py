@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from tests.harness.control_plane import SERVICES
 from tests.harness.kube_api import wait_for
 from tests.harness.node.node import NAME, Node
 from tests.harness.node.programs import end
+
+CHAINS = re.compile(r"KUBE-(ROUTER|POD-FW|NWPLCY)-")  # of kube-router, and of nothing else
 
 
 @contextmanager
@@ -37,14 +40,31 @@ def enforced(node: Node) -> Iterator[None]:
 
     def is_there() -> bool:
         assert process.poll() is None, log.read_text()[-3000:]
-        rules = [*node.network.inside, "iptables", "-S"]
-        listed = subprocess.run(rules, capture_output=True, text=True, timeout=20, check=False)
-        return "KUBE-POD-FW" in listed.stdout or "KUBE-ROUTER-FORWARD" in listed.stdout
+        return CHAINS.search(_run(node, "iptables-save", "-t", "filter")) is not None
 
     try:
         wait_for(is_there, 120, f"the rules of kube-router; see {log}")
         yield
     finally:
         end(process)
-        cleanup = [*node.network.inside, str(program), "--cleanup-config"]
-        subprocess.run(cleanup, capture_output=True, timeout=120, check=False)
+        _remove_rules(node)
+
+
+def _remove_rules(node: Node) -> None:
+    """Remove what kube-router leaves when it ends: its rules, and the sets that they name."""
+    rules = _run(node, "iptables-save", "-t", "filter").splitlines(keepends=True)
+    others = "".join(rule for rule in rules if not CHAINS.search(rule))
+    _run(node, "iptables-restore", "-T", "filter", text=others)
+    _run(node, "ipset", "destroy")
+
+
+def _run(node: Node, *command: str, text: str = "") -> str:
+    done = subprocess.run(
+        [*node.network.inside, *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout
