@@ -7,7 +7,7 @@ from typing import Protocol
 
 from reconciler.core.definitions import Instance
 from reconciler.core.loaded import Loaded
-from reconciler.core.model import Activation, StepResult
+from reconciler.core.model import Activation, Reports, StepResult
 from reconciler.core.phases import Step
 from reconciler.core.runtime import Base
 
@@ -32,6 +32,9 @@ class Driver(Protocol):
         Deadlines count from `activation.step_since`, which is specific to this process; see
         `Patience`.
         """
+
+    def reports(self, instance: Instance, activation: Activation, now: float) -> Reports:
+        """Return what Airflow reports right before a restart; never raises Retryable."""
 
     def processes(
         self, instance: Instance, load_into: Collection[str]

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconciler.airflow.declared import Declared
-from reconciler.airflow.rest import AirflowApi
+from reconciler.airflow.reports import Kind, ReportHistory
+from reconciler.airflow.rest import AirflowApi, BrokenFile
 from reconciler.core.model import Activation, Problem, StepResult
 from reconciler.core.phases import Verdict
 from reconciler.core.reasons import Reason
@@ -25,7 +26,7 @@ NAMED = 5  # objects named in a message
 
 
 class Gate:
-    """Check of an instance after `activation.restarted_at`.
+    """Check of an instance after its activation's restart, with the `history` of its reports.
 
     `components` are those that the instance has. `started` says when a component's current process
     started, if that is known: older reports came from the process that the restart ended, which
@@ -35,6 +36,7 @@ class Gate:
     def __init__(
         self,
         activation: Activation,
+        history: ReportHistory,
         *,
         components: frozenset[str],
         started: Mapping[str, float],
@@ -42,6 +44,7 @@ class Gate:
     ) -> None:
         self._components = components
         self._activation = activation
+        self._history = history
         self._started = started
         self._declared = declared
         self._parsed_from = self._since(
@@ -55,19 +58,15 @@ class Gate:
             return self._not_yet(Reason.UNHEALTHY, missing)
         known = {*self._activation.baseline}
         errors = api.import_errors()
-        fresh = [e for e in errors if e.file not in known and e.at >= self._parsed_from]
+        unknown = [error for error in errors if error.file not in known]
+        fresh = [error for error in unknown if self._is_new(Kind.BROKEN, error.file, error.at)]
         if fresh:
-            last = [line for line in fresh[0].text.strip().splitlines() if line.strip()]
-            more = f" (and {len(fresh) - 1} more files)" if len(fresh) > 1 else ""
-            return StepResult(
-                Verdict.FAILED,
-                Problem(
-                    Reason.NEW_IMPORT_ERRORS,
-                    f"{fresh[0].file} does not parse any more: "
-                    f"{last[-1].strip() if last else 'no reason given'}{more}",
-                ),
+            return _broken(fresh)
+        if unknown:
+            return self._not_yet(
+                Reason.NOT_PARSED, f"not parsed since the restart: {unknown[0].file}, as broken"
             )
-        unparsed = self._unparsed(api, {e.file for e in errors if e.file in known})
+        unparsed = self._unparsed(api, {error.file for error in errors})
         if unparsed:
             names = ", ".join(unparsed[:NAMED])
             return self._not_yet(Reason.NOT_PARSED, f"not parsed since the restart: {names}")
@@ -82,9 +81,11 @@ class Gate:
         At the latest that is when probing began, whatever the process table says, or the record of
         a restart before the clock was set back.
         """
-        restarted = self._activation.restarted_at
-        latest = self._activation.step_since
-        return min(max(restarted, self._started.get(component, 0.0)), latest)
+        activation = self._activation
+        restarted = activation.restarted_at
+        if activation.reports is not None and activation.is_reported:
+            restarted = activation.reports.at
+        return min(max(restarted, self._started.get(component, 0.0)), activation.step_since)
 
     def _not_yet(self, reason: Reason, words: str) -> StepResult:
         return StepResult(Verdict.NOT_YET, Problem(reason, words), after=LOOK_AGAIN)
@@ -102,7 +103,10 @@ class Gate:
             if report is None or report.status != "healthy":
                 return f"{component} is {report.status if report else 'not reported'}"
             restarted = component in self._activation.components
-            if restarted and report.heartbeat < self._since(component):
+            since = self._since(component)
+            if restarted and not self._history.is_new(
+                Kind.HEARTBEAT, section, report.heartbeat, since
+            ):
                 return f"{component} has not reported since its restart"
         return ""
 
@@ -127,5 +131,19 @@ class Gate:
         return sorted(
             name
             for name in wanted & dags.keys()
-            if dags[name].parsed_at < self._parsed_from and dags[name].file not in broken
+            if dags[name].file not in broken
+            and not self._is_new(Kind.PARSED, name, dags[name].parsed_at)
         )
+
+    def _is_new(self, kind: Kind, name: str, at: float) -> bool:
+        """Return True if the component that parses DAGs wrote a report after its restart."""
+        return self._history.is_new(kind, name, at, self._parsed_from)
+
+
+def _broken(fresh: list[BrokenFile]) -> StepResult:
+    """Return the failure of files that did parse before the restart."""
+    last = [line for line in fresh[0].text.strip().splitlines() if line.strip()]
+    more = f" (and {len(fresh) - 1} more files)" if len(fresh) > 1 else ""
+    reason = last[-1].strip() if last else "no reason given"
+    message = f"{fresh[0].file} does not parse any more: {reason}{more}"
+    return StepResult(Verdict.FAILED, Problem(Reason.NEW_IMPORT_ERRORS, message))

@@ -25,7 +25,7 @@ from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
 from reconciler.core.definitions import Component, Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.loaded import Loaded, disagreement
-from reconciler.core.model import Activation, Problem, StepResult
+from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base
@@ -165,6 +165,10 @@ class LocalDriver:
 
     # ---------------------------------------------------------------------------------- steps
 
+    def reports(self, instance: Instance, activation: Activation, now: float) -> Reports:
+        """Return what Airflow reports right before a restart."""
+        return self._rest.reports(instance, activation, now)
+
     def perform(
         self, step: Step, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
@@ -230,6 +234,7 @@ class LocalDriver:
             return StepResult(Verdict.FAILED, Problem(Reason.CRASH_LOOP, loop))
         gate = Gate(
             activation,
+            self._rest.history(instance, activation),
             components=frozenset(c.name for c in instance.local.components),
             started=self._starts.living(instance),
             declared=self._wanted(instance, activation),

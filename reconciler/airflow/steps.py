@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from reconciler.airflow import reports
+from reconciler.airflow.reports import ReportHistories, ReportHistory
 from reconciler.airflow.rest import AirflowApi
 from reconciler.core.definitions import Instance, OnTimeout
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, Problem, StepResult
+from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.steps import PAUSES_BACK
@@ -29,12 +32,21 @@ class RestSteps:
     """Steps by REST, from observing to watching. They raise Retryable if Airflow is silent.
 
     `check` is called before each change and raises if this daemon may not act. `watch` is the
-    number of seconds that an instance must stay healthy after its pools are restored.
+    number of seconds that an instance must stay healthy after its pools are restored. `clock` says
+    how far the clock is ahead of one that nobody sets.
     """
 
-    def __init__(self, secrets_dir: Path, check: Callable[[], None], watch: float = 0.0) -> None:
+    def __init__(
+        self,
+        secrets_dir: Path,
+        check: Callable[[], None],
+        watch: float = 0.0,
+        clock: Callable[[], float] = reports.clock_offset,
+    ) -> None:
         self._secrets = secrets_dir
         self._check = check
+        self._clock = clock
+        self._histories = ReportHistories()
         self.watch = watch
 
     def api(self, instance: Instance) -> AirflowApi:
@@ -96,6 +108,28 @@ class RestSteps:
         if late:
             return _deadline(instance, message)
         return StepResult(Verdict.NOT_YET, Problem(Reason.DRAINING, message), after=LOOK_AGAIN)
+
+    def reports(self, instance: Instance, activation: Activation, now: float) -> Reports:
+        """Return what Airflow reports right before a restart, or what it did before the last one.
+
+        A restart may be what brings a silent Airflow back, so that is no reason to wait.
+        """
+        nothing = Reports(activation.restarted_at, now, self._clock(), is_complete=False)
+        try:
+            with self.api(instance) as api:
+                return reports.read(api, activation, nothing)
+        except Retryable:
+            if activation.reports is None:
+                return nothing
+            return replace(
+                activation.reports, restart=nothing.restart, at=nothing.at, clock=nothing.clock
+            )
+
+    def history(self, instance: Instance, activation: Activation) -> ReportHistory:
+        """Return the reports about an instance since its last restart."""
+        history = self._histories.of(instance.name, activation)
+        history.look(self._clock())
+        return history
 
     def probe(
         self,

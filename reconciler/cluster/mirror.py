@@ -219,6 +219,7 @@ METADATA = (
     "ownerReferences",
     "creationTimestamp",
     "deletionTimestamp",
+    "deletionGracePeriodSeconds",
 )
 SPEC = (
     "replicas",

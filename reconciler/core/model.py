@@ -134,16 +134,35 @@ BARE = Deployment()
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """Reports of Airflow right before a restart, which later ones are compared with.
+
+    `restart` is the activation's `restarted_at`, `at` when they were read. `clock` is how far the
+    daemon's clock was ahead then of one that nobody sets. `heartbeats` are by section of the health
+    page, `parsed` by DAG and `broken` by file, each with the time that Airflow gives. `is_complete`
+    is False if Airflow could not be asked.
+    """
+
+    restart: float
+    at: float
+    clock: float
+    heartbeats: tuple[tuple[str, float], ...] = ()
+    parsed: tuple[tuple[str, float], ...] = ()
+    broken: tuple[tuple[str, float], ...] = ()
+    is_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Activation:
     """Move of an instance from the deployment `origin` to the deployment `target`, or back.
 
     `broken_load_into` are the components that may still run the build that a degraded activation
     left behind. `pools` and `baseline` are recorded before the first change to the instance.
     `baseline` lists the files with an import error; `expected_dags` are the active DAGs that must
-    be parsed again. `restarted_at` is recorded before a restart begins. `failures` counts
-    consecutive failures of the current step's effect that a retry may resolve, `reverts` how often
-    rolling back failed. `held` is what the current step waits for, `failed_at` the step that ended
-    it or turned it back. `who` is the operator who requested it ("" if a commit did).
+    be parsed again. `restarted_at` and `reports` are recorded before a restart begins. `failures`
+    counts consecutive failures of the current step's effect that a retry may resolve, `reverts` how
+    often rolling back failed. `held` is what the current step waits for, `failed_at` the step that
+    ended it or turned it back. `who` is the operator who requested it ("" if a commit did).
     """
 
     id: str
@@ -159,6 +178,7 @@ class Activation:
     baseline: tuple[str, ...] = ()
     expected_dags: tuple[str, ...] = ()
     restarted_at: float = 0.0
+    reports: Reports | None = None
     failures: int = 0
     reverts: int = 0
     not_before: float = 0.0
@@ -184,6 +204,11 @@ class Activation:
         """The components that are restarted: those that load either build, or a broken one."""
         loading = (*self.target.load_into, *self.origin.load_into)
         return frozenset((*loading, *self.broken_load_into))
+
+    @property
+    def is_reported(self) -> bool:
+        """True if what Airflow reported before this restart is recorded."""
+        return self.reports is not None and self.reports.restart == self.restarted_at
 
     @property
     def restarted_by(self) -> float:
@@ -397,7 +422,8 @@ class StepResult:
     """Result of an activation step's effect. `after` is the seconds until the next check.
 
     OBSERVE also reports `pools`, `baseline` and `expected_dags` (see Activation); a switch reports,
-    in `dropped`, builds of earlier bases that the pointer no longer names.
+    in `dropped`, builds of earlier bases that the pointer no longer names. `reports` are recorded
+    before a restart.
     """
 
     verdict: Verdict
@@ -407,6 +433,7 @@ class StepResult:
     baseline: tuple[str, ...] | None = None
     expected_dags: tuple[str, ...] | None = None
     dropped: tuple[str, ...] = ()
+    reports: Reports | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
             baseline=result.baseline or (),
             expected_dags=result.expected_dags or (),
         )
+    if result.reports is not None:
+        activation = replace(activation, reports=result.reports)
     following = TABLE[step].get(result.verdict)
     if following is None:
         draft.instances[name] = replace(record, activation=_stay(draft, activation, result))

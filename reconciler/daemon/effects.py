@@ -37,7 +37,7 @@ from reconciler.core.patience import Patience
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base, Image, Runtime
-from reconciler.core.steps import UNTOUCHED, record_step
+from reconciler.core.steps import RESTARTS, UNTOUCHED, record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.deviations import base_of
@@ -48,6 +48,7 @@ from reconciler.share.share import Share
 log = logging.getLogger(__name__)
 
 SWITCHES = frozenset({Step.SWITCH, Step.SWITCH_BACK, Step.SWITCH_SERVERS_BACK, Step.WITHDRAW})
+AT_ONCE = 0.01  # seconds until a step continues after a part of it was recorded
 STEP_LIMIT = 600.0  # seconds of retryable errors after which a step has failed
 
 
@@ -280,11 +281,7 @@ class InstanceEffects:
         step = activation.step
         failpoint(f"daemon.{step}.before")
         try:
-            if step in SWITCHES:
-                result = self._switch(record, activation)
-            else:
-                driver = self._driver(record.definition)
-                result = driver.perform(step, record.definition, activation, now)
+            result = self._act(record, activation, now)
         except Retryable as error:
             late = now - activation.step_since > STEP_LIMIT and not (
                 isinstance(error, Away) and step not in UNTOUCHED
@@ -299,6 +296,16 @@ class InstanceEffects:
         self._patience.looked(record.name, self._tick())
         failpoint(f"daemon.{step}.after")
         return Report(lambda draft: record_step(draft, record.name, step, result))
+
+    def _act(self, record: InstanceRecord, activation: Activation, now: float) -> StepResult:
+        """Carry out a step; before a restart, let it be recorded what Airflow reports."""
+        if activation.step in SWITCHES:
+            return self._switch(record, activation)
+        driver = self._driver(record.definition)
+        if activation.step in RESTARTS and not activation.is_reported:
+            reports = driver.reports(record.definition, activation, now)
+            return StepResult(Verdict.NOT_YET, after=AT_ONCE, reports=reports)
+        return driver.perform(activation.step, record.definition, activation, now)
 
     def _switch(self, record: InstanceRecord, activation: Activation) -> StepResult:
         """Point the instance at the step's build, if that is complete and verified."""

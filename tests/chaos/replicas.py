@@ -156,20 +156,34 @@ class Replicas(Lane):
         self.rest()
         frozen = self._start(0, point, freezes=True)
         self.daemons = [frozen]
-        self._leader()
+        led = self._leads_before_it_stops(frozen)
         self.daemons.append(self._start(1))
         deadline = time.monotonic() + 4 * LEASE_TTL
         while time.monotonic() < deadline and frozen.is_alive() and not _is_stopped(frozen):
             time.sleep(LOOK)
         if _is_stopped(frozen):
-            self._thaw(frozen)
+            self._thaw(frozen, led=led)
         else:
             frozen.kill()
             frozen.join()
             self.counts.killed("at random")
 
-    def _thaw(self, leader: ForkServerProcess) -> None:
-        """Freeze a leader until another one leads; then it must do nothing more, and end."""
+    def _leads_before_it_stops(self, daemon: ForkServerProcess) -> bool:
+        """Wait until the only replica leads, or is frozen in the transaction that would do it."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if self._holder().endswith(f":{daemon.pid}"):
+                return True
+            if _is_stopped(daemon):
+                return False
+            time.sleep(LOOK / 2)
+        raise AssertionError("the only replica does not lead")
+
+    def _thaw(self, leader: ForkServerProcess, *, led: bool = True) -> None:
+        """Freeze a leader until another one leads; then it must do nothing more, and end.
+
+        One that did not lead yet may wait for the lease again.
+        """
         assert leader.pid is not None
         with suppress(ProcessLookupError):
             os.kill(leader.pid, signal.SIGSTOP)
@@ -179,6 +193,11 @@ class Replicas(Lane):
             assert other.is_alive()
         finally:
             os.kill(leader.pid, signal.SIGCONT)
+        if not led:
+            leader.kill()
+            leader.join()
+            self.counts.failed("a replica: frozen while it takes the lease")
+            return
         code = end(leader, self.log)
         assert code == LEASE_LOST, f"a leader that was frozen ended with {code}"
         self.counts.failed("the leader: frozen until another leads")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from reconciler.core.errors import Retryable
-from reconciler.core.model import Activation, Deployment, InstanceRecord, Records
+from reconciler.core.model import Activation, Deployment, InstanceRecord, Records, Reports
 from reconciler.core.phases import Step, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, World
@@ -50,6 +50,7 @@ def steps_after(looks: list[float], takes: float = 0.0) -> tuple[list[Step], lis
         BEGUN,
         BEGUN,
         phases=(("Restarting", BEGUN),),
+        reports=Reports(0.0, BEGUN, 0.0),
     )
     record = InstanceRecord("x", "red", instance("x"), activation=activation)
     driver = Silent(takes)

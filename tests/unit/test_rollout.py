@@ -86,6 +86,7 @@ def test_a_rollout_that_waits_for_a_pod_of_a_dead_node_is_no_fault_of_the_build(
         SimpleNamespace(restarted_at=begun, restarted_by=begun),  # type: ignore[arg-type]
         begun + 301.0,
         begun,
+        begun,
     )
     assert problem.reason == Reason.POD_STUCK
     assert "node-7" in problem.message
@@ -121,6 +122,7 @@ def test_a_refusal_of_an_earlier_restart_that_happens_again_has_its_time(
         SimpleNamespace(probe_timeout=300.0),  # type: ignore[arg-type]
         SimpleNamespace(restarted_at=begun, restarted_by=begun),  # type: ignore[arg-type]
         begun + waits,
+        begun,
         begun,
     )
     assert (problem and problem.reason) == reason

@@ -15,6 +15,7 @@ from reconciler.airflow.gate import Gate
 from reconciler.airflow.kubernetes import events, rollout
 from reconciler.airflow.kubernetes.proofs import Proofs
 from reconciler.airflow.kubernetes.release import Release, component_of, mark_of, replicas_of
+from reconciler.airflow.reports import ReportHistory
 from reconciler.airflow.rest import AirflowApi
 from reconciler.airflow.steps import SERVERS, RestSteps, served
 from reconciler.cluster.cluster import Cluster
@@ -24,7 +25,7 @@ from reconciler.core.definitions import Instance
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
 from reconciler.core.formatting import iso
 from reconciler.core.loaded import Loaded
-from reconciler.core.model import Activation, Problem, StepResult
+from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base
@@ -119,6 +120,10 @@ class KubernetesDriver:
 
     # ---------------------------------------------------------------------------------- steps
 
+    def reports(self, instance: Instance, activation: Activation, now: float) -> Reports:
+        """Return what Airflow reports right before a restart."""
+        return self._rest.reports(instance, activation, now)
+
     def perform(
         self, step: Step, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
@@ -184,13 +189,14 @@ class KubernetesDriver:
         if activation.step is Step.RESTART_SERVERS_BACK:  # tasks may run on the others
             others = []
         stamp, since = iso(activation.restarted_at), activation.step_since
+        history = self._rest.history(instance, activation)
         for together in (others, servers):  # the API responds while the others start
             self._stamp_all(release, together, stamp)
             names = frozenset(str(w["metadata"]["name"]) for _, w in together)
             result = self._await(release, instance, activation, names, now, since)
             if result is not None:
                 return result
-            ended = [rollout.moved(release.pods_of(*one), stamp) for one in together]
+            ended = [_progressed(history, release, one, stamp, now) for one in together]
             since = max([since, *ended])
         return StepResult(Verdict.OK)
 
@@ -231,8 +237,12 @@ class KubernetesDriver:
             if left <= 0:
                 break
             release.pods_mirror.wait(_once(), min(left, 0.5))
-        for one in going:
-            problem = self._late(release, *one, instance, activation, now, since)
+        history = self._rest.history(instance, activation)
+        for kind, workload, pods in going:
+            progressed = _progressed(history, release, (kind, workload), stamp, now)
+            problem = self._late(
+                release, kind, workload, pods, instance, activation, now, since, progressed
+            )
             if problem is not None:
                 return StepResult(Verdict.FAILED, problem)
         told = "; ".join(rollout.progress(workload, pods, stamp) for _, workload, pods in going)
@@ -248,6 +258,7 @@ class KubernetesDriver:
         activation: Activation,
         now: float,
         since: float,
+        progressed: float,
     ) -> Problem | None:
         """Return a problem if a rollout takes too long.
 
@@ -257,7 +268,7 @@ class KubernetesDriver:
         does not count, since there may have been no progress either. All together have `longest`.
         """
         stamp, cluster = iso(activation.restarted_at), release.cluster
-        idle = now - max(since, rollout.moved(pods, stamp), release.seen_since)
+        idle = now - max(since, progressed)
         limit = rollout.longest(workload, instance.probe_timeout)
         if idle <= instance.probe_timeout and now - since <= limit:
             missing = kind == "statefulsets" and len(pods) < replicas_of(workload)
@@ -321,6 +332,7 @@ class KubernetesDriver:
         self, release: Release, instance: Instance, activation: Activation, now: float
     ) -> StepResult:
         stamp = iso(activation.restarted_at)
+        history = self._rest.history(instance, activation)
         starts: dict[str, float] = {}
         for kind, workload in _restarted(release, activation):
             component = component_of(workload)
@@ -337,6 +349,7 @@ class KubernetesDriver:
         wanted = build is not None and loads and components & {*SERVERS}
         gate = Gate(
             activation,
+            history,
             components=components,
             started=starts,
             declared=self._declared(build) if build is not None and wanted else Declared(),
@@ -344,7 +357,8 @@ class KubernetesDriver:
 
         def look(api: AirflowApi) -> StepResult:
             result = gate.look(api)
-            left = rollout.unsettled(starts, now, self._settle)
+            since = {name: _up_since(history, name, at, now) for name, at in starts.items()}
+            left = rollout.unsettled(since, now, self._settle)
             if result.verdict is not Verdict.OK or not left:
                 return result
             return StepResult(Verdict.NOT_YET, Problem(Reason.SETTLING, left), after=1.0)
@@ -359,6 +373,24 @@ def _restarted(release: Release, activation: Activation) -> list[Workload]:
         for kind, workload in release.workloads()
         if component_of(workload) in activation.components and replicas_of(workload)
     ]
+
+
+def _progressed(
+    history: ReportHistory, release: Release, one: Workload, stamp: str, now: float
+) -> float:
+    """Return when the pods of a workload last got on, with the time that one has to terminate.
+
+    A gap in what was observed counts as progress: there may have been some.
+    """
+    pods = release.pods_of(*one)
+    mark = rollout.moved(pods, stamp) + release.seen_since
+    return history.first_seen(str(one[1]["metadata"]["name"]), mark, now) + rollout.grace(pods)
+
+
+def _up_since(history: ReportHistory, component: str, at: float, now: float) -> float:
+    """Return since when a component has been up, by the cluster's clock if it may be trusted."""
+    first_seen = history.first_seen(component, at, now)
+    return first_seen if history.is_clock_set else min(at, first_seen)
 
 
 def _once() -> Callable[[], bool]:

@@ -68,8 +68,8 @@ def moved(pods: Sequence[Json], stamp: str) -> float:
     """Return when the pods last made progress, by the cluster's clock; 0.0 if they have not begun.
 
     Progress means that a restarted pod was created, was scheduled, was initialised, or became ready
-    or unready; its time limit then starts again. A terminating pod gets all of its grace period, so
-    the result may be in the future: a worker may use it to finish its tasks.
+    or unready, or was asked to end; its time limit then starts again. The time of the cluster's
+    clock is only a mark here, which changes with each progress.
     """
     times = [0.0]
     for pod in pods:
@@ -82,6 +82,12 @@ def moved(pods: Sequence[Json], stamp: str) -> float:
             reached = [c for c in conditions if c.get("status") == "True" or c["type"] == "Ready"]
             times += [seconds(c.get("lastTransitionTime")) for c in reached]
     return max(times)
+
+
+def grace(pods: Sequence[Json]) -> float:
+    """Return the seconds that terminating pods have: a worker may use them to finish its tasks."""
+    ending = [p["metadata"] for p in pods if "deletionTimestamp" in p["metadata"]]
+    return max((float(one.get("deletionGracePeriodSeconds") or 0) for one in ending), default=0.0)
 
 
 def longest(workload: Json, timeout: float) -> float:
@@ -177,8 +183,7 @@ def started(pods: Sequence[Json]) -> float:
 def unsettled(starts: Mapping[str, float], now: float, settle: float) -> str:
     """Return which components have not been up for `settle` seconds; "" when all have.
 
-    `starts` holds when the youngest Airflow container of each started, by the cluster's clock. If
-    that clock is ahead of ours, the container counts as started now.
+    `starts` holds since when the youngest Airflow container of each has been up.
     """
     young = {name: max(0.0, now - at) for name, at in starts.items() if now - at < settle}
     return "; ".join(
