@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,9 +10,13 @@ from urllib.parse import quote
 
 from reconciler.cluster.connection import Connection, Cut, Json
 from reconciler.cluster.mirror import Mirror
-from reconciler.core.errors import Retryable
+from reconciler.cluster.objects import whole
+from reconciler.core.errors import Away, Retryable
 from reconciler.core.reasons import Reason
+from reconciler.documents import Malformed
 from reconciler.settings import ClusterSettings
+
+log = logging.getLogger(__name__)
 
 ROOTS = {
     "pods": "/api/v1",
@@ -46,16 +51,34 @@ class Cluster:
         self._lock = threading.Lock()
 
     def list(self, kind: str, namespace: str, labels: str = "", fields: str = "") -> list[Json]:
-        """Return all objects that match; [] if the namespace does not exist."""
+        """Return all objects that match; [] if the namespace does not exist.
+
+        Objects that are not as their model says are left out.
+        """
         query = {"labelSelector": labels, "fieldSelector": fields}
         listing = self._connection.json(
             "GET", _path(kind, namespace), {k: v for k, v in query.items() if v}
         )
-        return list((listing or {}).get("items") or [])
+        items = (listing or {}).get("items")
+        objects = []
+        for item in items if isinstance(items, list) else ():
+            try:
+                objects.append(whole(kind, item))
+            except Malformed as error:
+                log.warning("cluster %s, %s: %s; left out", self.context, kind, error)
+        return objects
+
+    def unexpected(self, error: Malformed) -> Away:
+        """Return the error for an object that cannot be read."""
+        return self._connection.unexpected(error)
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """Return one object, or None if it does not exist."""
-        return self._connection.json("GET", _path(kind, namespace, name))
+        found = self._connection.json("GET", _path(kind, namespace, name))
+        try:
+            return None if found is None else whole(kind, found)
+        except Malformed as error:
+            raise self.unexpected(error) from error
 
     def may(
         self, namespace: str, verb: str, group: str, resource: str, subresource: str = ""
@@ -74,7 +97,8 @@ class Cluster:
             "spec": {"resourceAttributes": attributes},
         }
         answer = self._connection.json("POST", REVIEWS, body=body) or {}
-        return bool((answer.get("status") or {}).get("allowed"))
+        status = answer.get("status")
+        return isinstance(status, dict) and status.get("allowed") is True
 
     def create(self, kind: str, namespace: str, body: Mapping[str, object]) -> Json:
         """Create an object. Raises Exists, or Retryable("NamespaceMissing").

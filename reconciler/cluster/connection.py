@@ -21,10 +21,12 @@ import urllib3
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from pydantic_core import from_json
 
 from reconciler.core.definitions import IN_CLUSTER
 from reconciler.core.errors import Away, GroundcrewError, Retryable, Stalled
 from reconciler.core.reasons import Reason
+from reconciler.documents import Malformed
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ CONNECT = 5.0  # seconds until a connection must be established
 DOWN = 5.0  # seconds for which no request is sent to a server that did not respond
 BUSY = 1.0  # seconds to wait for a busy server that sends no Retry-After
 POOL = 128  # connections kept open for the workers and the watches
-ANSWER_LIMIT = 256 << 20  # bytes
-LINE_LIMIT = 16 << 20  # bytes of one line of a stream
+ANSWER_LIMIT = 64 << 20  # bytes; a page has 500 objects
+LINE_LIMIT = 4 << 20  # bytes of one line of a stream; no object is larger than 1.5 MiB
 
 
 class Exists(Retryable):
@@ -93,10 +95,9 @@ class Connection:
         if data is None:
             return None
         try:
-            document = json.loads(data)
-        except ValueError as error:
-            raise self._unreachable(f"answered {method} {path} with something not JSON") from error
-        return document if isinstance(document, dict) else {}
+            return decoded(data, f"its answer to {method} {path}")
+        except Malformed as error:
+            raise self.unexpected(error) from error
 
     def read(
         self,
@@ -267,8 +268,8 @@ class Connection:
         self, method: str, path: str, answer: urllib3.BaseHTTPResponse, data: bytes
     ) -> GroundcrewError:
         said: Json = {}
-        with suppress(ValueError):
-            said = json.loads(data)
+        with suppress(Malformed):
+            said = decoded(data, "the error")
         message = str(said.get("message") or answer.reason or answer.status)[:500]
         doing = f"cluster {self.name}: {method} {path}"
         match answer.status:
@@ -299,8 +300,23 @@ class Connection:
             case _:
                 return Stalled(Reason.REFUSED, f"{doing}: {message}")
 
+    def unexpected(self, error: Malformed) -> Away:
+        """Return the error for an answer that does not have the shape it must have."""
+        return Away(Reason.CLUSTER_UNEXPECTED, f"cluster {self.name}: {error}")
+
     def _unreachable(self, words: str) -> Away:
         return Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self.name} {words}")
+
+
+def decoded(data: bytes, what: str) -> Json:
+    """Return the JSON object in a response. Raises Malformed; nesting is bounded."""
+    try:
+        document = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise Malformed(f"{what} is not JSON: {str(error)[:200]}") from None
+    if not isinstance(document, dict):
+        raise Malformed(f"{what} is not an object")
+    return document
 
 
 def _allow_silence(answer: urllib3.BaseHTTPResponse, seconds: float) -> None:

@@ -1,19 +1,24 @@
-"""Copy of a cluster's objects, kept by list and watch, without the fields that nothing reads."""
+"""Copy of a cluster's objects, kept by list and watch, without the fields that nothing reads.
+
+An object that is not as its model says is left out and named by `unreadable`; an answer that is no
+list or no event ends the attempt, as an unreachable server does.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import urllib3
 
-from reconciler.cluster.connection import Connection, Cut, Expired, Json
+from reconciler.cluster.connection import Connection, Cut, Expired, Json, decoded
+from reconciler.cluster.objects import ListMetadata, name_of, release_of, slim, version_of
 from reconciler.core.errors import Away, GroundcrewError, Retryable
 from reconciler.core.reasons import Reason
+from reconciler.documents import Malformed, check
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +26,7 @@ WATCH = (1500.0, 2700.0)  # seconds of one watch; random, so that they do not al
 SILENCE = 180.0  # seconds without even a bookmark, which is sent every minute
 FIRST, MOST = 0.5, 30.0  # seconds between two attempts while the server does not respond
 PAGE = 500  # objects per page of a list
+MOST_OBJECTS = 200_000  # in one copy
 
 Changed = Callable[[Json | None, Json | None], None]
 
@@ -35,6 +41,7 @@ class Mirror:
         self._path = path
         self._labels = labels
         self._objects: dict[str, Json] = {}
+        self._unreadable: dict[str, tuple[str, Malformed]] = {}  # release and error by name
         self._changed = threading.Condition()
         self._listeners: list[Changed] = []
         self._listed = False
@@ -74,6 +81,12 @@ class Mirror:
         with self._changed:
             return list(self._objects.values())
 
+    def unreadable(self, release: str) -> Malformed | None:
+        """Return the error of an object of a release that cannot be read, or None."""
+        with self._changed:
+            errors = [error for of, error in self._unreadable.values() if of == release]
+        return errors[0] if errors else None
+
     def synced(self, timeout: float) -> None:
         """Wait until the copy is complete. Raises the server's error, or Retryable."""
         with self._changed:
@@ -111,6 +124,9 @@ class Mirror:
                     after = error.after if isinstance(error, Retryable) else None
                     wait = wait if after is None else after
                 self._failures += 1
+            except Malformed as error:
+                self._fail(self._connection.unexpected(error))
+                self._version, wait = "", MOST * _spread(0.5, 1.0)
             except Exception:
                 log.exception("the watch of %s", self._path)
                 self._version, wait = "", MOST
@@ -125,28 +141,36 @@ class Mirror:
     def _list(self) -> None:
         """Replace the copy by the server's current objects."""
         objects: dict[str, Json] = {}
+        unreadable: dict[str, tuple[str, Malformed]] = {}
         query: dict[str, object] = {"limit": PAGE}
         if self._labels:
             query["labelSelector"] = self._labels
         while True:
             answer = self._connection.json("GET", self._path, query) or {}
-            for item in answer.get("items") or []:
-                objects[str(item["metadata"]["name"])] = slim(item)
-            metadata = answer.get("metadata") or {}
-            if not metadata.get("continue"):
+            items = answer.get("items") or []
+            if not isinstance(items, list):
+                raise Malformed(f"its list of {self._path} has no items")
+            for item in items:
+                try:
+                    objects[name_of(item)] = slim(item)
+                except Malformed as error:
+                    unreadable[name_of(item)] = release_of(item), self._left_out(error)
+            metadata = check(ListMetadata, answer.get("metadata") or {}, f"list of {self._path}")
+            self._bound(len(objects))
+            if not metadata.proceed:
                 break
-            query["continue"] = metadata["continue"]
+            query["continue"] = metadata.proceed
         with self._changed:
             if not self.fresh:
                 self.since = time.time()
-            old, self._objects = self._objects, objects
+            old, self._objects, self._unreadable = self._objects, objects, unreadable
             self._listed, self._problem, self._failures = True, None, 0
             self._changed.notify_all()
             listeners = list(self._listeners)
         for name in old.keys() | objects.keys():
             if old.get(name) != objects.get(name):
                 self._tell(listeners, old.get(name), objects.get(name))
-        self._version = str(metadata.get("resourceVersion") or "")
+        self._version = metadata.resourceVersion or ""
 
     def _watch(self) -> None:
         """Apply changes to the copy until the server ends the watch."""
@@ -160,8 +184,9 @@ class Mirror:
             query["labelSelector"] = self._labels
         try:
             for line in self._connection.stream(self._path, query, SILENCE, self._opened):
-                event = json.loads(line)
-                self._version = self._take(str(event["type"]), event["object"]) or self._version
+                event = decoded(line, f"an event of {self._path}")
+                found = event.get("object")
+                self._version = self._take(str(event.get("type")), found) or self._version
                 self._failures = 0
         finally:
             self._answer = None
@@ -176,26 +201,46 @@ class Mirror:
             self._problem = None
             self._changed.notify_all()
 
-    def _take(self, kind: str, found: Json) -> str:
+    def _take(self, kind: str, found: object) -> str:
         """Apply one event of the watch; return the version that it leads to."""
+        if not isinstance(found, Mapping):
+            raise Malformed(f"an event of {self._path} has no object")
         if kind == "ERROR":
-            code, message = found.get("code"), str(found.get("message", ""))
+            code, message = found.get("code"), str(found.get("message", ""))[:500]
             if code == 410:
                 raise Expired(Reason.EXPIRED, message)
             raise Away(Reason.CLUSTER_UNREACHABLE, f"cluster {self._connection.name}: {message}")
-        version = str(found["metadata"].get("resourceVersion") or "")
+        version, name = version_of(found), name_of(found)
         if kind == "BOOKMARK":
             return version
-        name = str(found["metadata"]["name"])
+        if not name:
+            raise Malformed(f"an event of {self._path} is about an object without a name")
+        new, error = None, None
+        if kind != "DELETED":
+            try:
+                new = slim(found)
+            except Malformed as wrong:
+                error = self._left_out(wrong)
         with self._changed:
             old = self._objects.pop(name, None)
-            new = None if kind == "DELETED" else slim(found)
+            self._unreadable.pop(name, None)
             if new is not None:
+                self._bound(len(self._objects))
                 self._objects[name] = new
+            if error is not None:
+                self._unreadable[name] = release_of(found), error
             self._changed.notify_all()
             listeners = list(self._listeners)
         self._tell(listeners, old, new)
         return version
+
+    def _left_out(self, error: Malformed) -> Malformed:
+        log.warning("cluster %s, %s: %s; left out", self._connection.name, self._path, error)
+        return error
+
+    def _bound(self, count: int) -> None:
+        if count > MOST_OBJECTS:
+            raise Malformed(f"more than {MOST_OBJECTS} objects match {self._path}")
 
     def _tell(self, listeners: list[Changed], old: Json | None, new: Json | None) -> None:
         for listener in listeners:
@@ -207,63 +252,3 @@ class Mirror:
 
 def _spread(least: float, most: float) -> float:
     return random.uniform(least, most)  # noqa: S311 - so that clients do not all send at once
-
-
-METADATA = (
-    "name",
-    "namespace",
-    "uid",
-    "labels",
-    "annotations",
-    "generation",
-    "ownerReferences",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-)
-SPEC = (
-    "replicas",
-    "paused",
-    "strategy",
-    "updateStrategy",
-    "podManagementPolicy",
-    "securityContext",
-    "terminationGracePeriodSeconds",
-    "nodeName",
-)
-CONTAINER = ("name", "image", "securityContext")
-ANNOTATION_LIMIT = 256  # characters; applied configurations are longer, and nothing reads them here
-
-
-def slim(found: Json) -> Json:
-    """Return the parts of an object that are read here: a tenth of the size of a pod."""
-    kept: Json = {
-        "metadata": _metadata(found.get("metadata") or {}),
-        "spec": _spec(found.get("spec") or {}),
-        "status": found.get("status") or {},
-    }
-    template = (found.get("spec") or {}).get("template")
-    if template:
-        kept["spec"]["template"] = {
-            "metadata": _metadata(template.get("metadata") or {}),
-            "spec": _spec(template.get("spec") or {}),
-        }
-    return kept
-
-
-def _metadata(found: Json) -> Json:
-    kept = {key: found[key] for key in METADATA if key in found}
-    annotations = kept.get("annotations")
-    if annotations:
-        kept["annotations"] = {
-            key: value for key, value in annotations.items() if len(value) <= ANNOTATION_LIMIT
-        }
-    return kept
-
-
-def _spec(found: Json) -> Json:
-    kept = {key: found[key] for key in SPEC if key in found}
-    for key in ("initContainers", "containers"):
-        if containers := found.get(key):
-            kept[key] = [{k: c[k] for k in CONTAINER if k in c} for c in containers]
-    return kept

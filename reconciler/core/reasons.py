@@ -292,6 +292,12 @@ class Reason(StrEnum):
         CREDENTIAL,
         "renew the daemon's credentials: its service account, or the kubeconfig",
     )
+    CLUSTER_UNEXPECTED = (
+        "ClusterUnexpected",
+        PLAIN,
+        "see what answers at the address of the API server, and which webhook or operator changes "
+        "the object that is named",
+    )
     CLUSTER_UNREACHABLE = (
         "ClusterUnreachable",
         SILENT,

@@ -164,6 +164,7 @@ TABLES: dict[str, dict[Reason, str]] = {
         R.ALREADY_EXISTS: "the object exists already",
         R.CLUSTER_BUSY: "the cluster's API server asks to come back later",
         R.CLUSTER_DENIED: "the cluster refuses the daemon's credentials",
+        R.CLUSTER_UNEXPECTED: "the cluster's API server sent an object that cannot be read",
         R.CLUSTER_UNREACHABLE: "the cluster's API server does not respond",
         R.CONTAINER_CONFIG: "a container cannot be created from its configuration",
         R.CONTEXT_UNKNOWN: "the kubeconfig does not have the context",

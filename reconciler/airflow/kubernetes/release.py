@@ -49,11 +49,17 @@ class Release:
         return self.cluster.mirror(kind, self.namespace, TIER)
 
     def synced(self) -> None:
-        """Wait until the mirrors are complete. Raises the cluster's error."""
+        """Wait until the mirrors are complete. Raises the cluster's error.
+
+        While one of the release's objects cannot be read, nothing is decided about the release.
+        """
         timeout = self.cluster.limits.request_timeout
         mirrors = [self.pods_mirror, *(self.workloads_mirror(kind) for kind in KINDS)]
         for mirror in mirrors:
             mirror.synced(timeout)
+            error = mirror.unreadable(self.name)
+            if error is not None:
+                raise self.cluster.unexpected(error)
 
     @property
     def seen_since(self) -> float:

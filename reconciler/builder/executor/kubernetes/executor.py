@@ -191,7 +191,7 @@ class Sessions:
         cluster, namespace = self.clusters.of(context), self.settings.jobs.namespace
         for job in cluster.list("jobs", namespace, MANAGED):
             name = str(job["metadata"]["name"])
-            folder = job["metadata"].get("labels", {}).get(FOLDER_LABEL, name)
+            folder = (job["metadata"].get("labels") or {}).get(FOLDER_LABEL, name)
             if self.left_by_another(folder):
                 log.info("ending Job %s of an earlier daemon", name)
                 cluster.delete("jobs", namespace, name)
