@@ -111,6 +111,12 @@ class BuilderSettings(Section):
     file_bytes: int = Field(
         2 << 30, gt=0, description="largest file that a build may write, in bytes"
     )
+    team_disk_bytes: int = Field(
+        32 << 30,
+        ge=0,
+        description="what the running builds of one team may take of this machine's disk, with its "
+        "cache of what they made, in bytes; 0: no limit",
+    )
     cache_dir: Path | None = Field(
         None, description="folder for caches; default: <state_dir>/cache"
     )

@@ -172,6 +172,7 @@ class Reason(StrEnum):
     CANCELLED = "Cancelled"
     COMPILE_TIMEOUT = "CompileTimeout"
     DISK_ERROR = "DiskError"
+    BUILD_DISK_QUOTA = "BuildDiskQuota"
     DISK_FULL = "DiskFull"
     IMPORT_BUDGET_EXCEEDED = "ImportBudgetExceeded"
     IMPORT_REGRESSION = "ImportRegression"

@@ -92,6 +92,7 @@ TABLES: dict[str, dict[Reason, str]] = {
         R.JOB_DEADLINE: "the build's Job ran longer than allowed",
         R.JOB_LOST: "the build's Job was deleted or evicted",
         R.JOB_NOT_STARTED: "the build's Job did not start in time",
+        R.BUILD_DISK_QUOTA: "the team's builds use the local disk that they may use",
         R.JOB_OUT_OF_DISK: "the build's Job used more disk than allowed",
         R.JOB_OUT_OF_MEMORY: "the build's Job used more memory than allowed",
         R.JOB_SILENT: "the build's Job does not respond",

@@ -152,3 +152,21 @@ def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small: B
     own = small.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
     with pytest.raises(Retryable, match="local build disk is full"):
         small.lock(small.recipe(own))
+
+
+def test_a_team_whose_builds_fill_the_disk_is_stopped_before_it_is_full(tmp_path: Path) -> None:
+    """Each file is small: only together they take what other teams' builds need."""
+    code = """
+import itertools
+for number in itertools.count():
+    with open(f"file-{number}", "wb") as file:
+        file.write(bytes(1 << 20))
+"""
+    with Bench(tmp_path, team_disk_bytes=48 << 20) as bench:
+        own = bench.package("acme-own", {"acme_own/__init__.py": ""}, preamble=code)
+        with pytest.raises(Stalled, match=r"builder\.team_disk_bytes") as caught:
+            bench.lock(bench.recipe(own))
+        assert caught.value.reason == Reason.BUILD_DISK_QUOTA
+        assert list((bench.state / "cache" / "work").iterdir()) == []
+        small = bench.package("acme-small", {"acme_small/__init__.py": ""})
+        assert bench.lock(bench.recipe(small))

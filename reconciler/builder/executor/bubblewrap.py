@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor import mounts
 from reconciler.builder.executor.confinement import PRLIMIT, confinement_for
 from reconciler.builder.executor.protocol import Ended
+from reconciler.builder.executor.team_disk import TeamDisk
 from reconciler.builder.index.proxy import INSIDE_PORT, Indexes
 from reconciler.builder.uv import uv_path
 from reconciler.core.errors import Stalled
@@ -38,6 +39,7 @@ OUTPUT_LIMIT = 4 << 20  # bytes kept of a process's output
 LINE_LIMIT = 64 << 10  # bytes; a longer line is logged in pieces
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("https_proxy", "http_proxy", "no_proxy")  # with credentials, which uv needs
+TEAMS = "uv-teams"  # in the cache: uv's caches of what the teams' own code makes
 INDEX = "index"  # in a job's folder: the directory in which its indexes are served
 
 
@@ -47,6 +49,7 @@ class Sandbox:
     def __init__(self, settings: BuilderSettings, cache: Path, hidden: Sequence[Path]) -> None:
         self._settings = settings
         self._cache = cache
+        self._team_disk = TeamDisk(settings.team_disk_bytes, cache / "work")
         self._hidden = hidden
         self.unconfined = unconfined_because(settings)
         self.wrapped = not self.unconfined
@@ -87,7 +90,7 @@ class Sandbox:
 
     def cache_of(self, team: str) -> Path:
         """Return uv's cache; a build script may write only to its team's."""
-        path = self._cache / (f"uv-teams/{team}" if team else "uv")
+        path = self._cache / (f"{TEAMS}/{team}" if team else "uv")
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -141,7 +144,9 @@ class Sandbox:
             **(environment or {}),
         }
         arguments = [*self._limits(timeout), *command]
+        caches = [path for path in writable if path.is_relative_to(self._cache / TEAMS)]
         with contextlib.ExitStack() as stack:
+            check = stack.enter_context(self._team_disk.using(job.team, work, caches))
             inherited: tuple[int, ...] = ()
             if self._confinement is not None:
                 if index is not None:
@@ -173,7 +178,7 @@ class Sandbox:
                 start_new_session=True,
                 pass_fds=inherited,
             )
-            return _follow(job, process, timeout, quiet=quiet)
+            return _follow(job, process, timeout, check, quiet=quiet)
 
     def _lend(self, work: Path, writable: Sequence[Path], readable: Sequence[Path]) -> None:
         """Give the command's user what it writes, and let it read what the daemon has created."""
@@ -241,9 +246,14 @@ def _allow(path: Path) -> None:
 
 
 def _follow(
-    job: BuildJob, process: subprocess.Popen[bytes], timeout: float, *, quiet: bool
+    job: BuildJob,
+    process: subprocess.Popen[bytes],
+    timeout: float,
+    check: Callable[[], None],
+    *,
+    quiet: bool,
 ) -> Ended:
-    """Read the output until the end, the time limit or the cancellation."""
+    """Read the output until the end, the time limit, the cancellation or an error of `check`."""
     kept: list[str] = []
 
     def read() -> None:
@@ -262,13 +272,16 @@ def _follow(
     reader.start()
     deadline = time.monotonic() + timeout
     timed_out = False
-    while process.poll() is None:
-        timed_out = time.monotonic() > deadline
-        if timed_out or job.cancelled.wait(0.02):
-            break
-    _kill(process)  # or what it has left behind, which holds its output open
-    process.wait(timeout=30)
-    reader.join(timeout=10)  # it continues while something holds the output open, then closes it
+    try:
+        while process.poll() is None:
+            check()
+            timed_out = time.monotonic() > deadline
+            if timed_out or job.cancelled.wait(0.02):
+                break
+    finally:
+        _kill(process)  # or what it has left behind, which holds its output open
+        process.wait(timeout=30)
+        reader.join(timeout=10)  # it continues while something holds the output open, then closes
     job.check()
     return Ended(process.returncode, job.clean("".join(kept)), timed_out)
 
