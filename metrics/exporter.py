@@ -60,12 +60,14 @@ class Exporter(Collector):
         store_bytes: Callable[[], float] | None = None,
         space: Callable[[], Space | None] = lambda: None,
         team_bytes: Callable[[], Mapping[str, int]] = dict,
+        quota_of: Callable[[str], int] = lambda _team: 0,
         poll_interval: float = 0.0,
         sandbox: Sandboxing | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._poll_interval = poll_interval
         self._team_bytes = team_bytes
+        self._quota_of = quota_of
         self._shown: tuple[Records, Status] | None = None
         self._tally = EventCounters(history)
         self._records = records
@@ -158,11 +160,18 @@ class Exporter(Collector):
     def _share(self) -> Iterator[Metric]:
         if self._store_bytes is not None:
             yield gauge("groundcrew_store_bytes", "Bytes used on the share.", self._store_bytes())
+        used = self._team_bytes()
         yield gauges(
             "groundcrew_team_store_bytes",
             "Bytes on the share used by a team's builds; shared files count for each team.",
             ["team"],
-            (([team], size) for team, size in sorted(self._team_bytes().items())),
+            (([team], size) for team, size in sorted(used.items())),
+        )
+        yield gauges(
+            "groundcrew_team_quota_bytes",
+            "Bytes on the share that a team's builds may use, where that is limited.",
+            ["team"],
+            (([team], quota) for team in sorted(used) if (quota := self._quota_of(team))),
         )
         space = self._space()
         if space is None:

@@ -93,6 +93,7 @@ class Wiring:
             leader=lambda: self.leading,
             store_bytes=lambda: float(self.sizes.total),
             team_bytes=lambda: self.sizes.teams,
+            quota_of=settings.quota.of,
             space=lambda: self.space,
             poll_interval=settings.git.poll_interval,
             sandbox=Sandboxing(settings.builder.sandbox, not sandbox.unconfined),
