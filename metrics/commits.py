@@ -26,7 +26,6 @@ from metrics.channels import (
     unanswered,
 )
 from metrics.facts import Links, cut, plain, withdraws
-from reconciler.certificates import named
 from reconciler.core.events import (
     ActivationRef,
     Authorship,
@@ -165,18 +164,11 @@ class Forge:
         return Response(answer.outcome, answer.words.replace(token, "***"), answer.after)
 
     def _github(self, token: str, status: CommitStatus) -> Response:
-        from github import Auth, Github, GithubException
+        from github import GithubException
 
-        client = Github(
-            auth=Auth.Token(token),
-            base_url=self._api,
-            timeout=int(TIMEOUT),
-            retry=None,
-            verify=named() or True,
-            lazy=True,
-            seconds_between_requests=0,
-            seconds_between_writes=0,
-        )
+        from reconciler import forge_clients
+
+        client = forge_clients.github(token, self._api, TIMEOUT, lazy=True)
         try:
             commit = client.get_repo(self._project).get_commit(status.sha)
             commit.create_status(
@@ -192,8 +184,9 @@ class Forge:
         return TAKEN
 
     def _gitlab(self, token: str, status: CommitStatus) -> Response:
-        from gitlab import Gitlab
         from gitlab.exceptions import GitlabError
+
+        from reconciler import forge_clients
 
         data = {
             "state": GITLAB_STATE[status.state],
@@ -202,13 +195,7 @@ class Forge:
             **({"target_url": status.url} if status.url else {}),
         }
         try:
-            with Gitlab(
-                self._api,
-                private_token=token,
-                timeout=TIMEOUT,
-                retry_transient_errors=False,
-                ssl_verify=named() or True,
-            ) as client:
+            with forge_clients.gitlab(token, self._api, TIMEOUT) as client:
                 project = client.projects.get(self._project, lazy=True)
                 project.commits.get(status.sha, lazy=True).statuses.create(
                     data, obey_rate_limit=False

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from slack_sdk.errors import SlackApiError
-from slack_sdk.web import SlackResponse, WebClient
+import httpx
 
 from metrics.channels import (
-    SILENT,
     TIMEOUT,
     Outcome,
     Response,
@@ -28,9 +26,12 @@ from metrics.channels import (
 )
 from metrics.facts import Fact
 from metrics.messages import digest, message, without_blocks
+from reconciler.documents import Document, Malformed, parse
+from reconciler.http_client import Client
 from reconciler.secrets import read
 
 API = "https://slack.com/api/"
+ANSWER_LIMIT = 1 << 20  # bytes
 KEPT = 500  # threads that are remembered
 WORD = re.compile(r"^[a-z0-9_]{1,60}$")  # an error code from Slack
 LATER = frozenset(
@@ -68,6 +69,30 @@ WORDS = {
     "missing_scope": "the bot lacks the scope chat:write",
     "not_in_channel": "the bot is not in the channel; invite it there",
 }
+
+
+class Posted(Document):
+    """Message as Slack has posted it."""
+
+    thread_ts: str = ""
+
+
+class Said(Document):
+    """Answer of a method of Slack's Web API: what is read of it."""
+
+    ok: bool = False
+    error: str = ""
+    ts: str = ""
+    message: Posted = Posted()
+
+
+@dataclass(frozen=True, slots=True)
+class SlackAnswer:
+    """Answer of Slack, with the status and headers of HTTP."""
+
+    code: int
+    headers: Mapping[str, str]
+    said: Said
 
 
 class Notes(Protocol):
@@ -120,24 +145,25 @@ class SlackBot:
         thread = self._threads.of(activation) if activation else ""
         if thread:
             body |= {"thread_ts": thread, "reply_broadcast": facts[0].failed}
-        said = self._post(body)
-        if _error(said) in THREAD_GONE:  # it was deleted; this message opens a new one
+        answered = self._post(body)
+        if _error(answered) in THREAD_GONE:  # it was deleted; this message opens a new one
             body = {k: v for k, v in body.items() if k not in ("thread_ts", "reply_broadcast")}
-            said = self._post(body)
-        answer = _meaning(said)
-        if answer.outcome is Outcome.REJECTED:
-            said = self._post(
+            answered = self._post(body)
+        response = _meaning(answered)
+        if response.outcome is Outcome.REJECTED:
+            answered = self._post(
                 {k: v for k, v in body.items() if k != "blocks"} | without_blocks(body)
             )
-            answer = _meaning(said)
-        if answer.outcome is Outcome.TAKEN and activation and isinstance(said, SlackResponse):
+            response = _meaning(answered)
+        taken = response.outcome is Outcome.TAKEN
+        if taken and activation and isinstance(answered, SlackAnswer):
             # An answer without a thread_ts was posted in the channel: the parent was deleted.
-            opened = (said.get("message") or {}).get("thread_ts") or said.get("ts")
+            opened = answered.said.message.thread_ts or answered.said.ts
             if opened and opened != thread:
-                self._threads.keep(activation, str(opened))
-        return answer
+                self._threads.keep(activation, opened)
+        return response
 
-    def _post(self, body: dict[str, Any]) -> SlackResponse | Response:
+    def _post(self, body: dict[str, Any]) -> SlackAnswer | Response:
         return _call(read(self._token), "chat.postMessage", body)
 
 
@@ -146,41 +172,40 @@ def check_token(token: str) -> Response:
     return _meaning(_call(token, "auth.test", {}))
 
 
-def _call(token: str, method: str, body: dict[str, Any]) -> SlackResponse | Response:
-    """Return Slack's response, even if it is an error, or an Answer if there was no response."""
+def _call(token: str, method: str, body: dict[str, Any]) -> SlackAnswer | Response:
+    """Return Slack's answer, even if it is an error, or a Response if there was none."""
     if not token.isascii() or any(c.isspace() for c in token):
         return Response(Outcome.REFUSED, "what is in the secret's file `token` is no token")
-    client = WebClient(token, base_url=API, timeout=int(TIMEOUT), retry_handlers=[], logger=SILENT)
     try:
-        said = client.api_call(method, json=body)
-    except SlackApiError as error:
-        said = error.response
-    except Exception as error:  # urllib raises many types; their text may hold a secret
+        with Client(timeout=TIMEOUT, limit=ANSWER_LIMIT) as client:
+            answer = client.post(
+                f"{API}{method}", json=body, headers={"Authorization": f"Bearer {token}"}
+            )
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # its text may hold a secret
         return unanswered(error)
-    known = isinstance(said.data, dict) and (
-        said.data.get("ok") is True or WORD.match(_error(said))
-    )
-    if said.status_code == 200 and not known:
+    try:
+        said = parse(Said, answer.content, "the answer")
+    except Malformed:
+        said = Said()
+    known = said.ok or WORD.match(said.error)
+    if answer.status_code == httpx.codes.OK and not known:
         return Response(Outcome.LATER, "the answer is not Slack's; is there a proxy before it?")
-    return said
+    return SlackAnswer(answer.status_code, answer.headers, said)
 
 
-def _error(said: SlackResponse | Response) -> str:
-    if isinstance(said, Response) or not isinstance(said.data, dict):
-        return ""
-    return str(said.get("error") or "")
+def _error(answered: SlackAnswer | Response) -> str:
+    return "" if isinstance(answered, Response) else answered.said.error
 
 
-def _meaning(said: SlackResponse | Response) -> Response:
-    """Return the answer that Slack's response amounts to."""
-    if isinstance(said, Response):
-        return said
-    error = _error(said)
-    headers = {key.lower(): str(value) for key, value in said.headers.items()}
-    if said.status_code != 200 or error in LATER:
-        code = said.status_code if said.status_code != 200 else 503
+def _meaning(answered: SlackAnswer | Response) -> Response:
+    """Return the response that Slack's answer amounts to."""
+    if isinstance(answered, Response):
+        return answered
+    code, error = answered.code, _error(answered)
+    if code != httpx.codes.OK or error in LATER:
         text = error if WORD.match(error) else ""
-        return judge(code, text, time.time(), headers.get("retry-after", ""))
+        code = code if code != httpx.codes.OK else httpx.codes.SERVICE_UNAVAILABLE
+        return judge(code, text, time.time(), answered.headers.get("retry-after", ""))
     if not error:
         return Response(Outcome.TAKEN)
     text = f"Slack says {error}" + (f": {WORDS[error]}" if error in WORDS else "")

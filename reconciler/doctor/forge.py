@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from metrics.channels import TIMEOUT
 from metrics.commits import INSTALL, PUBLIC, project_of
-from reconciler.certificates import distrusts, named
+from reconciler.certificates import distrusts
 from reconciler.core.reasons import Reason
 from reconciler.doctor.findings import Check, Finding, Level, good, off
 from reconciler.secrets import read
@@ -72,15 +72,11 @@ def look(settings: Settings) -> Iterator[Finding]:
 
 
 def _github(about: str, api: str, project: str, token: str) -> Finding:
-    from github import Auth, Github, GithubException
+    from github import GithubException
 
-    client = Github(
-        auth=Auth.Token(token),
-        base_url=api,
-        timeout=int(TIMEOUT),
-        retry=None,
-        verify=named() or True,
-    )
+    from reconciler import forge_clients
+
+    client = forge_clients.github(token, api, TIMEOUT)
     try:
         repository = client.get_repo(project)
         scopes = client.oauth_scopes
@@ -109,17 +105,12 @@ def _github(about: str, api: str, project: str, token: str) -> Finding:
 
 
 def _gitlab(about: str, api: str, project: str, token: str) -> Finding:
-    from gitlab import Gitlab
     from gitlab.exceptions import GitlabError
 
+    from reconciler import forge_clients
+
     try:
-        with Gitlab(
-            api,
-            private_token=token,
-            timeout=TIMEOUT,
-            retry_transient_errors=False,
-            ssl_verify=named() or True,
-        ) as client:
+        with forge_clients.gitlab(token, api, TIMEOUT) as client:
             gitlab_project = client.projects.get(project)
             rights = gitlab_project.attributes.get("permissions") or {}
     except GitlabError as error:
