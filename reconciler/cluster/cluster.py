@@ -74,9 +74,9 @@ class Cluster:
 
     def get(self, kind: str, namespace: str, name: str) -> Json | None:
         """Return one object, or None if it does not exist."""
-        found = self._connection.json("GET", _path(kind, namespace, name))
+        document = self._connection.json("GET", _path(kind, namespace, name))
         try:
-            return None if found is None else whole(kind, found)
+            return None if document is None else whole(kind, document)
         except Malformed as error:
             raise self.unexpected(error) from error
 

@@ -185,8 +185,8 @@ class Mirror:
         try:
             for line in self._connection.stream(self._path, query, SILENCE, self._opened):
                 event = decoded(line, f"an event of {self._path}")
-                found = event.get("object")
-                self._version = self._take(str(event.get("type")), found) or self._version
+                version = self._take(str(event.get("type")), event.get("object"))
+                self._version = version or self._version
                 self._failures = 0
         finally:
             self._answer = None

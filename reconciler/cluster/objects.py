@@ -233,8 +233,8 @@ class Event(Document):
 
 def slim(document: object) -> Json:
     """Return an object with the fields of its model only. Raises Malformed."""
-    found = check(KubernetesObject, document, _what(document))
-    kept: Json = found.model_dump(exclude_unset=True, exclude_none=True)
+    model = check(KubernetesObject, document, _what(document))
+    kept: Json = model.model_dump(exclude_unset=True, exclude_none=True)
     return {"spec": {}, "status": {}, **kept}
 
 

@@ -295,7 +295,7 @@ def test_a_version_that_breaks_dags_is_never_active_whatever_the_clock_does(
 @pytest.mark.parametrize("ahead", [-300.0, -2.0, 0.0, 2.0, 300.0])
 @pytest.mark.parametrize("lag", [0.0, 3.0])
 def test_an_airflow_whose_clock_differs_is_not_to_blame(ahead: float, lag: float) -> None:
-    """What changes is new, whatever time it carries."""
+    """A report that changes is new, whatever time it carries."""
     record = Play(Machine(lag=lag, ahead=ahead)).run()
     assert (record.current.build, record.quarantines) == ("b", ())
 

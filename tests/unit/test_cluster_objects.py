@@ -74,9 +74,9 @@ def test_nothing_that_is_not_read_is_kept() -> None:
     """A pod's environment and volumes are most of it."""
     long = {"kept": "x", "applied": "x" * 1000}
     container = {"name": "c", "image": "i", "env": [{"name": "A", "value": "b"}]}
-    found = pod("x", spec={"containers": [container], "volumes": [{"name": "v"}]})
-    found["metadata"]["annotations"] = long
-    kept = slim(found)
+    document = pod("x", spec={"containers": [container], "volumes": [{"name": "v"}]})
+    document["metadata"]["annotations"] = long
+    kept = slim(document)
     assert kept["spec"] == {"containers": [{"name": "c", "image": "i"}]}
     assert kept["metadata"]["annotations"] == {"kept": "x"}
 

@@ -1,4 +1,4 @@
-"""What one team's commands may take of the build disk."""
+"""Limit on what one team's commands may take of the build disk."""
 
 from __future__ import annotations
 
