@@ -150,6 +150,10 @@ class Recipe:
     build_env: tuple[tuple[str, str], ...] = ()  # variables of build backends
     internal: tuple[tuple[str, str], ...] = ()  # (name, repo path), not listed
 
+    def allowing(self, *names: str) -> str:
+        """Return the line of a definition that lets these be built from source as well."""
+        return f"sourceBuilds: [{', '.join(sorted({*self.source_builds, *names}))}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Wave:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.builder.resolve import diagnose
+from reconciler.builder.resolve.resolver import NO_ANSWER, Question, Resolution, Resolver
 from reconciler.core.definitions import Index, Place
 from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.reasons import Reason
@@ -126,6 +128,82 @@ def test_requirements_against_each_other_are_listed(bench: Bench) -> None:
     assert "without one of alpha, gamma>=2 the rest resolves" in error.message
 
 
+# -------------------------------------------------------------------------------- without much time
+
+
+@pytest.fixture
+def deep(bench: Bench) -> Bench:
+    """Have `alpha` need another version of a package of the base."""
+    make_wheel(bench.public.folder, "middle", "3.2", requires=("wire-format>=6,<7",))
+    make_wheel(bench.public.folder, "alpha", requires=("middle",))
+    return bench
+
+
+def answering(patch: pytest.MonkeyPatch, number: int) -> list[Question]:
+    """Let the resolver answer so many questions of a diagnosis; return those that it was asked."""
+    asked: list[Question] = []
+    ask = Resolver.ask
+
+    def limited(self: Resolver, question: Question, timeout: float) -> Resolution:
+        asked.append(question)
+        return ask(self, question, timeout) if len(asked) <= number else Resolution(NO_ANSWER)
+
+    patch.setattr(Resolver, "ask", limited)
+    return asked
+
+
+def test_without_time_to_ask_the_base_and_the_requirement_are_named(
+    deep: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the output of the run that failed; its warnings and its own sentences are in the log."""
+    monkeypatch.setattr(diagnose, "BUDGET", 0)
+    monkeypatch.setattr(diagnose, "BUDGET_FACTOR", 0)
+    asked = answering(monkeypatch, 0)
+    error = refused(deep, "beta", "alpha>=1")
+    assert asked == []
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
+    assert error.message.startswith(
+        f"`alpha>=1` cannot be resolved; in the way: {BASE} has wire-format 7.1 "
+        "(apache-airflow needs wire-format>=7.1). Ask for versions that take what the base has"
+    )
+    assert "No solution" not in error.message
+
+
+def test_the_first_question_finds_the_packages_of_the_base(
+    deep: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the way is known soonest without the base's versions; no advice is made up."""
+    asked = answering(monkeypatch, 1)
+    error = refused(deep, "beta", "alpha")
+    assert not asked[0].base
+    assert (error.reason, error.place) == (Reason.RESOLUTION_CONFLICT, Place(FILE, 8))
+    assert "has wire-format 7.1 (apache-airflow needs wire-format>=7.1)" in error.message
+    assert "middle 3.2 needs another version, such as 6.4" in error.message
+    assert "no time to find out which change helps: ask for versions of alpha" in error.message
+    assert "resolves" not in error.message
+
+
+def test_a_first_run_that_took_too_long_names_the_base_as_well(bench: Bench) -> None:
+    """It may have taken so long because nothing fits the base."""
+    bench.builder = bench.make_builder(resolve_timeout=0.001)
+    error = refused(bench, "beta", "core-lib==1.0")
+    assert (error.reason, error.place) == (Reason.RESOLVE_TIMEOUT, Place(FILE, 8))
+    assert "no solution was found within 0 s" in error.message.lower()
+    assert f"`core-lib==1.0`, but {BASE} has core-lib 2.0" in error.message
+
+
+def test_a_diagnosis_reads_each_page_once(deep: Bench) -> None:
+    """All of its questions read the same pages, and the resolver prints no warning of ours."""
+    refused(deep, "beta", "alpha")
+    before = len(deep.public.asked)
+    job = deep.job()
+    with pytest.raises(GroundcrewError):
+        deep.lock(deep.recipe("beta", "alpha"), job)
+    pages = [path for path in deep.public.asked[before:] if path.startswith("/simple/alpha")]
+    assert len(pages) <= 3, "for the run that failed, for all questions, and for what it has"
+    assert "warning" not in job.log.read_text()
+
+
 # ------------------------------------------------------------------------------------- the indexes
 
 
@@ -151,8 +229,10 @@ def test_a_needed_sdist_is_told_at_who_needs_it(bench: Bench) -> None:
     make_sdist(bench.public.folder, "delta")
     error = refused(bench, "beta", "alpha")
     assert (error.reason, error.place) == (Reason.SOURCE_BUILD_REFUSED, Place(FILE, 8))
-    assert "delta is there as an sdist only, needed by alpha" in error.message
-    assert "sourceBuilds" in error.message
+    assert "delta is on its index as an sdist only, needed by alpha" in error.message
+    assert error.message.endswith("to have it built, write `sourceBuilds: [delta]` in `spec`")
+    allowed = bench.recipe("beta", "alpha", source_builds=("delta",))
+    assert ("delta", "1.0") in bench.build(allowed).packages, "the advice is what makes it work"
 
 
 OFFERS = [

@@ -338,7 +338,7 @@ def test_an_sdist_in_a_lock_that_is_no_longer_named_is_refused(bench: Bench) -> 
     lock = bench.lock(bench.recipe("delta", source_builds=("delta",)))
     error = refused(bench, lock, "delta")
     assert (error.reason, error.place) == (Reason.SOURCE_BUILD_REFUSED, Place(FILE, 7))
-    assert "add its name to sourceBuilds" in error.message
+    assert "write `sourceBuilds: [delta]` in `spec`" in error.message
 
 
 def test_an_sdist_that_does_not_build_says_why_at_its_line(bench: Bench) -> None:

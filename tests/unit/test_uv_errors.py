@@ -27,6 +27,7 @@ def test_the_resolvers_words_are_one_line_without_its_hints() -> None:
     assert message.startswith("No solution found")
     assert message.endswith("your requirements are unsatisfiable.")
     assert not set("×╰─▶│\n") & set(message)
+    assert without_hints("warning: `overrides.txt` is empty\nerror: no\n") == "no"
     plain = "error: No solution found\n  cause: Because a needs b, it fails.\n\nhint: try --x"
     assert without_hints(plain) == "No solution found Because a needs b, it fails."
     assert len(without_hints("because " * 100_000)) < 4000

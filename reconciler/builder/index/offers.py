@@ -16,6 +16,7 @@ from packaging.utils import (
 from packaging.version import InvalidVersion, Version
 
 from reconciler.builder.index.simple_api import Page, files_of
+from reconciler.core.definitions import Recipe
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
@@ -45,8 +46,8 @@ class Offer:
     index: str
     files: tuple[OfferedFile, ...]
 
-    def problem(self, wanted: SpecifierSet, runtime: Runtime, *, sources: bool) -> Problem | None:
-        """Return why no file serves; None if one does. `sources` allows sdists."""
+    def problem(self, wanted: SpecifierSet, runtime: Runtime, recipe: Recipe) -> Problem | None:
+        """Return why no file serves; None if one does. The recipe may allow sdists."""
         fitting = [f for f in self.files if wanted.contains(f.version, prereleases=True)]
         if not fitting:
             return self._of_versions()
@@ -60,12 +61,13 @@ class Offer:
                 f"{self.name} {file.version} needs Python {file.pythons}, the base has "
                 f"{runtime.python_version}{other}",
             )
-        if self._serving(runtime, taken) or (sources and any(f.tags is None for f in taken)):
+        has_sdist = any(f.tags is None for f in taken)
+        if self._serving(runtime, taken) or (has_sdist and self.name in recipe.source_builds):
             return None
         newest = max(f.version for f in taken)
-        has_sdist = any(f.tags is None for f in taken)
+        allowed = f"write `{recipe.allowing(self.name)}` in `spec` to have it built from its sdist"
         remedies = [f"choose {max(f.version for f in serving)}"] if serving else []
-        remedies += ["add its name to sourceBuilds"] if has_sdist else []
+        remedies += [allowed] if has_sdist else []
         return Problem(
             Reason.SOURCE_BUILD_REFUSED,
             f"{self.name} {newest} has no wheel for {runtime.python_tag} on {runtime.platform}"

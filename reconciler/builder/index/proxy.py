@@ -15,12 +15,11 @@ import os
 import re
 import socketserver
 import ssl
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -30,7 +29,15 @@ from packaging.utils import canonicalize_name
 from reconciler.builder.index.egress import Reach
 from reconciler.builder.index.offers import Offer, read_offer
 from reconciler.builder.index.relay import SOCKET
-from reconciler.builder.index.simple_api import JSON, Served, decode, fetch_page, serve_page
+from reconciler.builder.index.server import OnLoopback, OnSocket, send
+from reconciler.builder.index.simple_api import (
+    JSON,
+    Remembered,
+    Served,
+    decode,
+    fetch_page,
+    serve_page,
+)
 from reconciler.certificates import distrusts, trusted
 from reconciler.core.definitions import Index, Recipe, matches
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
@@ -82,25 +89,6 @@ def credentials(secrets_dir: Path, team: str, name: str) -> tuple[str, str]:
     return secret.user or "__token__", secret.password
 
 
-class LoggedErrors(socketserver.BaseServer):
-    """Server that logs what goes wrong in a request, unless the client just went away."""
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Log the current exception instead of printing it."""
-        del request, client_address
-        error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError):
-            log.error("unexpected error in a request for an index", exc_info=error)
-
-
-class _OnSocket(LoggedErrors, socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-
-
-class _OnLoopback(LoggedErrors, ThreadingHTTPServer):
-    pass
-
-
 class Indexes:
     """Indexes of one recipe, which `serve` presents as one index.
 
@@ -137,6 +125,7 @@ class Indexes:
         mark = json.dumps([team, address, described, recipe.source_builds])
         self._mark = hashlib.sha256(mark.encode()).hexdigest()[:12]
         self._known: dict[str, frozenset[str]] = {}
+        self._remembered: Remembered | None = None
         self.unreachable: dict[str, str] = {}
         self._denied: dict[str, str] = {}
         self._forbidden: dict[str, str] = {}
@@ -187,6 +176,10 @@ class Indexes:
                 return upstream
         return self._default
 
+    def remember(self) -> None:
+        """Ask the indexes once for each project from now on: many runs read the same pages."""
+        self._remembered = Remembered()
+
     @contextmanager
     def serve(self, folder: Path | None) -> Iterator[str]:
         """Serve the simple API; yield its URL.
@@ -198,13 +191,13 @@ class Indexes:
         handler = self._handler()
         server: socketserver.BaseServer
         if folder is None:
-            server = loopback = _OnLoopback(("127.0.0.1", 0), handler)
+            server = loopback = OnLoopback(("127.0.0.1", 0), handler)
             port = loopback.server_port
         else:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 (folder / SOCKET).unlink(missing_ok=True)
-                server = _OnSocket(f"/proc/self/fd/{descriptor}/{SOCKET}", handler)
+                server = OnSocket(f"/proc/self/fd/{descriptor}/{SOCKET}", handler)
             finally:
                 os.close(descriptor)
             port = INSIDE_PORT
@@ -292,6 +285,9 @@ class Indexes:
         upstream = self.of(name)
         if self.path_of(name) is not None:
             return self._note(name, upstream, 404), None
+        remembered = self._remembered.get(name) if self._remembered is not None else None
+        if remembered is not None:
+            return 200, remembered
         try:
             page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
         except httpx.HTTPError as error:
@@ -315,6 +311,8 @@ class Indexes:
         if sum(map(len, list(self._known.values()))) + len(served.urls) > KNOWN_LIMIT:
             self._known.clear()  # they are read again when they are requested
         self._known[name] = served.urls
+        if self._remembered is not None and base:
+            self._remembered.add(name, served)
         return 200, served
 
     def _note(self, name: str, upstream: Upstream, status: int) -> int:
@@ -389,16 +387,6 @@ class Indexes:
             handler.end_headers()
             for chunk in answer.iter_raw():
                 handler.wfile.write(chunk)
-
-
-def send(handler: BaseHTTPRequestHandler, code: int, body: bytes, kind: str) -> None:
-    """Send a complete response."""
-    handler.send_response(code)
-    handler.send_header("Content-Type", kind)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(body)
 
 
 def without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:

@@ -26,6 +26,7 @@ from reconciler.http_client import read
 
 PAGE_LIMIT = 64 << 20  # bytes of one project's page, decompressed
 FILES_LIMIT = 50_000  # files of one project
+REMEMBERED_LIMIT = 64 << 20  # bytes of all pages that are remembered for one diagnosis
 JSON = "application/vnd.pypi.simple.v1+json"
 
 WHEEL = re.compile(r"[^-]+-[^-]+-[^-]+-[^-]+-.+\.whl$")
@@ -64,6 +65,24 @@ class Served:
     document: bytes
     urls: frozenset[str]
     sources_only: bool
+
+
+class Remembered:
+    """Pages as they were served, by name; up to a limit, as a project's page may be large."""
+
+    def __init__(self, limit: int = REMEMBERED_LIMIT) -> None:
+        self._left = limit
+        self._pages: dict[str, Served] = {}
+
+    def get(self, name: str) -> Served | None:
+        """Return a project's page, or None."""
+        return self._pages.get(name)
+
+    def add(self, name: str, served: Served) -> None:
+        """Keep a project's page, if there is room for it."""
+        if name not in self._pages and len(served.document) <= self._left:
+            self._left -= len(served.document)
+            self._pages[name] = served
 
 
 class _Project(BaseModel):

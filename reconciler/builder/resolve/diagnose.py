@@ -11,33 +11,32 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from packaging.requirements import Requirement as Parsed
 from packaging.utils import canonicalize_name
 
 from reconciler.builder.build_output import causes
 from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.resolve.base_conflicts import Base
 from reconciler.builder.resolve.index_faults import fault_of
-from reconciler.builder.resolve.markers import environment_of
 from reconciler.builder.resolve.requested import (
     NAMED,
     Asked,
     Pinned,
     allows,
-    is_same_version,
     joined,
     listed,
     parsed_of,
 )
-from reconciler.builder.resolve.resolver import Question, Resolution
-from reconciler.builder.resolve.uv_errors import place_of, without_hints
+from reconciler.builder.resolve.resolver import NO_ANSWER, Question, Resolution
+from reconciler.builder.resolve.uv_errors import names_in, place_of, without_hints
 from reconciler.core.definitions import Place, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
-BUDGET = 240.0  # seconds that all questions of one diagnosis may take
+BUDGET = 120.0  # seconds that all questions of one diagnosis may take, …
+BUDGET_FACTOR = 4  # … and so many times the seconds of the run that failed
 SUSPECTS = 12  # requirements that are left out one by one
-NEEDERS = 3  # packages of the base that a message names as needing another one
+UNSOLVABLE = 1  # uv's exit code for requirements that do not fit together
 
 Ask = Callable[[Question, float], Resolution]
 
@@ -53,24 +52,54 @@ class Diagnosis:
     known: Indexes
     resolve: Ask
     deadline: float = 0.0
+    _is_late: bool = False
     _answers: dict[Question, Resolution] = field(default_factory=dict)
 
-    def error(self, first: Resolution) -> GroundcrewError:
-        """Return the cause in message, at its place; `first` is the failed run's answer."""
-        self.deadline = time.monotonic() + BUDGET
-        question = Question(
-            tuple(one.line for one in self.asked), tuple(line for _, line in self.constraints)
-        )
+    def error(self, first: Resolution, took: float) -> GroundcrewError:
+        """Return the cause of a failed run, at its place; it took that many seconds."""
+        question = self._begin(took)
         again = self._ask(question)
         return (
             fault_of(self.known, self.recipe, self._place())
             or self._of_chance(again)
-            or self._of_names()
+            or self._of_lost_names()
             or self._of_offers()
-            or self._of_sources(question, first)
             or self._of_base(question)
+            or self._of_needed_names(question)
+            or self._of_sources(question, first)
+            or self._of_direct()
             or self._of_each_other(question, first)
         )
+
+    def late(self, limit: float) -> GroundcrewError:
+        """Return the error for a first run that found nothing within `limit` seconds."""
+        question = self._begin(limit)
+        message = (
+            f"no solution was found within {limit:.0f} s; narrow the requirements (an "
+            f"unsatisfiable set can take very long)"
+        )
+        fault = fault_of(self.known, self.recipe, self._place())
+        if fault is not None:
+            return fault
+        direct, pins = self._against_base()
+        free = self._ask(replace(self._loosened(question, direct, pins), base=False))
+        sentences = [self._base.conflict(direct, (), "", None).message] if direct else []
+        sentences += [
+            self._base.needing(name, free) for name in self._base.changed_in(free)[:NAMED]
+        ]
+        where = direct[0].requirement.place if direct else self._place()
+        return Stalled(Reason.RESOLVE_TIMEOUT, joined([message, *sentences]), where)
+
+    def _begin(self, took: float) -> Question:
+        """Ask what is answered soonest, without the base's versions, and return the first question.
+
+        The budget grows with what the first run took, as on a busy machine all of them take longer.
+        """
+        self.deadline = time.monotonic() + BUDGET + took * BUDGET_FACTOR
+        self.known.remember()
+        question = Question(_lines(self.asked), tuple(line for _, line in self.constraints))
+        self._ask(replace(self._loosened(question, *self._against_base()), base=False))
+        return question
 
     def _of_chance(self, again: Resolution) -> GroundcrewError | None:
         """Return a failure that is gone when the same is asked again."""
@@ -81,27 +110,33 @@ class Diagnosis:
 
     # ------------------------------------------------------------------------------ the names
 
-    def _of_names(self) -> GroundcrewError | None:
-        """Return names that are asked for, or needed, and on no index."""
-        base = {d.name for d in self.runtime.base}
-        missing = set(self.known.missing) - base
-        internal = {name for name in missing if self.known.path_of(name) is not None}
+    def _missing(self) -> tuple[set[str], set[str]]:
+        """Return the names that no index has, and those of them that are packages of the repo."""
+        missing = set(self.known.missing).difference(self._base.versions)
+        return missing, {name for name in missing if self.known.path_of(name) is not None}
+
+    def _of_lost_names(self) -> GroundcrewError | None:
+        """Return names that are asked for and on no index."""
+        missing, internal = self._missing()
         lost = [one for one in self._active() if one.name in missing - internal]
-        if lost:
-            rows = listed([f"{one.name} (index {self.known.missing[one.name]})" for one in lost])
-            return Stalled(
-                Reason.NOT_FOUND,
-                f"not found: {rows}. Check the spelling; if it is a package of your own, "
-                f"describe its index in `indexes`, or commit its source as an in-repo package",
-                lost[0].requirement.place,
-            )
-        question = Question(
-            tuple(one.line for one in self.asked), tuple(line for _, line in self.constraints)
+        if not lost:
+            return None
+        rows = listed([f"{one.name} (index {self.known.missing[one.name]})" for one in lost])
+        return Stalled(
+            Reason.NOT_FOUND,
+            f"not found: {rows}. Check the spelling; if it is a package of your own, "
+            f"describe its index in `indexes`, or commit its source as an in-repo package",
+            lost[0].requirement.place,
         )
+
+    def _of_needed_names(self, question: Question) -> GroundcrewError | None:
+        """Return names that are needed, and that cannot be had."""
+        missing, internal = self._missing()
+        sources = self.known.sources_only.difference(self._base.versions)
         for names, reason, message in (
             (internal, Reason.NOT_LISTED, "in this repo, and no index was asked for it"),
             (missing, Reason.NOT_FOUND, "not found on its index"),
-            (self.known.sources_only - base, Reason.SOURCE_BUILD_REFUSED, "there as an sdist only"),
+            (sources, Reason.SOURCE_BUILD_REFUSED, "on its index as an sdist only"),
         ):
             cause = self._cause(names, question)
             if cause:
@@ -123,10 +158,13 @@ class Diagnosis:
         """Say what cannot be had, and what asks for it."""
         culprit = next((one for one in self._active() if self._asks(one, names)), None)
         needer = f", needed by {culprit.requirement.text}" if culprit is not None else ""
-        rows = listed(sorted(names))
+        rows, advice = listed(sorted(names)), reason.advice
+        if reason is Reason.SOURCE_BUILD_REFUSED:
+            it = "it" if len(names) == 1 else "them"
+            advice = f"to have {it} built, write `{self.recipe.allowing(*names)}` in `spec`"
         return Stalled(
             reason,
-            f"{rows} is {message}{needer}; {reason.advice}",
+            f"{rows} is {message}{needer}; {advice}",
             culprit.requirement.place if culprit is not None else self._place(),
         )
 
@@ -145,15 +183,14 @@ class Diagnosis:
 
     def _of_offers(self) -> GroundcrewError | None:
         """Return a requirement for which its index has no version or no file that fits."""
-        base = {d.name for d in self.runtime.base}
+        base = self._base.versions
         for one in self._active():
             if one.parsed is None or one.requirement.package is not None or one.name in base:
                 continue
             offer = self.known.offer(one.name)
             if offer is None:
                 continue
-            sources = one.name in self.recipe.source_builds
-            problem = offer.problem(one.parsed.specifier, self.runtime, sources=sources)
+            problem = offer.problem(one.parsed.specifier, self.runtime, self.recipe)
             if problem is not None:
                 message = f"{one.requirement.text}: {problem.message}"
                 return Stalled(problem.reason, message, one.requirement.place)
@@ -174,27 +211,43 @@ class Diagnosis:
 
     def _of_base(self, question: Question) -> GroundcrewError | None:
         """Return everything that asks for another version of what the base has."""
-        direct, pins = self._against_base(), self._pins()
+        base, direct, pins = self._base, *self._against_base()
         loosened = self._loosened(question, direct, pins)
-        answer = self._ask(loosened)
-        if answer.solved and (direct or pins):
-            return self._conflict(direct, self._sorted(pins, answer))
+        if direct or pins:
+            answer = self._ask(loosened)
+            in_the_way = self._sorted(pins, answer)
+            if answer.solved and (direct or in_the_way):
+                return base.conflict(direct, in_the_way, _remedy(direct, in_the_way), self._place())
         free = self._ask(replace(loosened, base=False))
         if not free.solved:
-            return self._conflict(direct, pins, helps=False) if direct else None
-        pins = self._sorted(pins, free)
-        deep = self._changed(free)
+            return None
+        pins, deep = self._sorted(pins, free), base.changed_in(free)
+        conflict = base.conflict(direct, pins, "", self._place())
         if not deep:
-            return self._conflict(direct, pins, helps=False) if direct or pins else None
+            return conflict if direct or pins else None
         roots = self._roots(deep, free)
-        sentences = [self._needing(name, free) for name in deep[:NAMED]]
-        sentences += self._advice(loosened, roots)
-        where = roots[0].requirement.place if roots else self._place()
-        if direct or pins:
-            conflict = self._conflict(direct, pins, helps=False)
-            sentences.insert(0, conflict.message.rstrip("."))
-            where = conflict.place or where
+        culprits = self._culprits(loosened, roots)
+        if culprits:  # what the others would take as well is no reason
+            theirs = self._ask(replace(loosened, requirements=_lines(culprits), base=False))
+            free, deep = (theirs, base.changed_in(theirs)) if theirs.solved else (free, deep)
+        sentences = [conflict.message.rstrip(".")] if direct or pins else []
+        sentences += [base.needing(name, free) for name in deep[:NAMED]]
+        sentences.append("packages of the base are not replaced")
+        sentences.append(self._advice(loosened, culprits, roots))
+        to_blame = [*direct, *culprits, *roots]
+        where = to_blame[0].requirement.place if to_blame else self._place()
         return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
+
+    def _of_direct(self) -> GroundcrewError | None:
+        """Return what excludes the base's versions, where something else is in the way as well."""
+        direct, pins = self._against_base()
+        more = "" if self._is_late else "; that alone is not enough"
+        remedy = f"take these versions out of the requirements{more}"
+        return self._base.conflict(direct, pins, remedy, self._place()) if direct else None
+
+    def _against_base(self) -> tuple[list[Asked], list[Pinned]]:
+        """Return the requirements and the constraints that exclude the base's versions."""
+        return self._base.excluded_by(self._active()), self._base.pins_against(self.constraints)
 
     def _sorted(self, pins: Sequence[Pinned], answer: Resolution) -> list[Pinned]:
         """Return all pins, those in the way first; none where none is in the way."""
@@ -214,55 +267,6 @@ class Diagnosis:
             ),
         )
 
-    def _conflict(
-        self, direct: Sequence[Asked], pins: Sequence[Pinned], *, helps: bool = True
-    ) -> Stalled:
-        """List requirements and constraints that exclude the base's versions, all at once."""
-        base = f"the base (Airflow {self.runtime.airflow_version})"
-        rows = [
-            f"`{one.requirement.text}`, but {base} has {one.name} {self._version(one.name)}"
-            f"{self._needers(one.name)}"
-            for one in direct
-        ]
-        sentences = ["; ".join(rows)] if rows else []
-        for path in dict.fromkeys(pin.path for pin in pins):
-            lines = [
-                f"`{pin.line}` ({pin.name} {self._version(pin.name)})"
-                for pin in pins
-                if pin.path == path
-            ]
-            sentences.append(f"the file {path} excludes versions that {base} has: {listed(lines)}")
-        if helps:
-            kind = "versions out of the requirements" if direct else "lines out of the file"
-            both = " and lines" if direct and pins else ""
-            sentences.append(
-                f"take these {kind}{both}: what the base has is used, and the rest resolves then"
-            )
-        where = direct[0].requirement.place if direct else self._place()
-        return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
-
-    def _needing(self, name: str, free: Resolution) -> str:
-        """Say what the base has, and what needs it in another version."""
-        base = {d.name for d in self.runtime.base}
-        others = [n for n in free.needed_by.get(name, ()) if n not in base]
-        needers = listed([f"{other} {free.versions.get(other, '')}".strip() for other in others])
-        return (
-            f"the base (Airflow {self.runtime.airflow_version}) has {name} {self._version(name)}"
-            f"{self._needers(name)}, but {needers or 'a requirement'} needs another version, such "
-            f"as {free.versions[name]}; packages of the base are not replaced"
-        )
-
-    def _changed(self, free: Resolution) -> list[str]:
-        """Return packages of the base that would need another version, the causes first."""
-        base = {d.name: d.version for d in self.runtime.base}
-        changed = [
-            name
-            for name, version in free.versions.items()
-            if name in base and version and not is_same_version(version, base[name])
-        ]
-        causes = [n for n in changed if any(b not in base for b in free.needed_by.get(n, ()))]
-        return causes or changed
-
     def _roots(self, names: Sequence[str], answer: Resolution) -> list[Asked]:
         """Return the requirements through which something needs one of the names."""
         reached, waiting = set(names), list(names)
@@ -271,74 +275,48 @@ class Diagnosis:
                 if needer not in reached:
                     reached.add(needer)
                     waiting.append(needer)
-        base = {d.name for d in self.runtime.base}
+        base = self._base.versions
         return [one for one in self._active() if one.name in reached and one.name not in base]
 
-    def _advice(self, question: Question, roots: Sequence[Asked]) -> list[str]:
-        """Return changes of the definition after which it resolves, each of them tried."""
-        for one in roots[:SUSPECTS]:
-            others = tuple(line for line in question.requirements if line != one.line)
-            if one.loose != one.line:
-                answer = self._ask(replace(question, requirements=(*others, one.loose)))
-                if answer.solved and one.name in answer.versions:
-                    version = answer.versions[one.name]
-                    return [
-                        f"with {one.name}=={version} instead of {one.requirement.text} it resolves"
-                    ]
-        for one in roots[:SUSPECTS]:
-            others = tuple(line for line in question.requirements if line != one.line)
-            if others and self._ask(replace(question, requirements=others)).solved:
-                return [f"without {one.requirement.text} the rest resolves"]
-        return []
+    def _culprits(self, question: Question, roots: Sequence[Asked]) -> list[Asked]:
+        """Return the requirements that do not fit the base even without the others."""
+        return [one for one in roots[:SUSPECTS] if self._fails_alone(one.line, question)]
 
-    def _against_base(self) -> list[Asked]:
-        """Return the requirements whose versions exclude the base's."""
-        versions = {d.name: d.version for d in self.runtime.base}
-        return [
-            one
-            for one in self._active()
-            if one.requirement.package is None
-            and one.parsed is not None
-            and not allows(one.parsed, versions.get(one.name))
-        ]
+    def _fails_alone(self, line: str, question: Question) -> bool:
+        return self._ask(replace(question, requirements=(line,))).code == UNSOLVABLE
 
-    def _pins(self) -> list[Pinned]:
-        """Return the constraints that exclude the base's versions."""
-        versions = {d.name: d.version for d in self.runtime.base}
-        pins = []
-        for path, line in self.constraints:
-            parsed = parsed_of(line)
-            if parsed is None or not self._applies(parsed):
+    def _advice(self, question: Question, culprits: Sequence[Asked], roots: Sequence[Asked]) -> str:
+        """Return a change of the definition after which it resolves, or that none was found."""
+        found = ""
+        for removed in filter(None, (culprits, *([one] for one in roots[:SUSPECTS]))):
+            rest = _changed(question, removed)
+            if rest.requirements and self._ask(rest).solved:
+                texts = listed([one.requirement.text for one in removed])
+                found = f"without {texts} the rest resolves"
+                break
+        for one in culprits or roots[:SUSPECTS]:
+            if one.loose == one.line or self._fails_alone(one.loose, question):
                 continue
-            name = canonicalize_name(parsed.name)
-            if not allows(parsed, versions.get(name)):
-                pins.append(Pinned(path, line, name))
-        return pins
-
-    def _version(self, name: str) -> str:
-        return next((d.version for d in self.runtime.base if d.name == name), "")
-
-    def _needers(self, name: str) -> str:
-        """Say which packages of the base need one of it, those with limits first."""
-        specifiers = {
-            dist.name: str(parsed.specifier)
-            for dist in self.runtime.base
-            for text in dist.requires
-            if (parsed := parsed_of(text)) is not None
-            and canonicalize_name(parsed.name) == name
-            and self._applies(parsed)
-        }
-        rows = [
-            f"{needer} needs {name}{specifier}"
-            for needer, specifier in sorted(specifiers.items(), key=lambda row: not row[1])
-        ]
-        more = f" and {len(rows) - NEEDERS} more" if len(rows) > NEEDERS else ""
-        return f" ({', '.join(rows[:NEEDERS])}{more})" if rows else ""
+            answer = self._ask(_changed(question, [one], one.loose))
+            if answer.solved and one.name in answer.versions:
+                version = answer.versions[one.name]
+                return f"with {one.name}=={version} instead of {one.requirement.text} it resolves"
+        if found:
+            return found
+        texts = listed([one.requirement.text for one in culprits or roots]) or "the requirements"
+        if self._is_late:
+            return (
+                f"there was no time to find out which change helps: ask for versions of {texts} "
+                f"that take what the base has, or leave them out"
+            )
+        return f"{texts} cannot be had with this base: leave it out, or have the base changed"
 
     # ------------------------------------------------------------------------- among themselves
 
     def _of_each_other(self, question: Question, first: Resolution) -> GroundcrewError:
         """Return requirements and constraints that exclude each other."""
+        if self._is_late and first.code == UNSOLVABLE:
+            return self._unfinished(first)
         message = without_hints(first.output)
         if question.constraints:
             answer = self._ask(replace(question, constraints=()))
@@ -347,7 +325,7 @@ class Diagnosis:
         culprits = [
             one
             for one in self.asked[:SUSPECTS]
-            if len(self.asked) > 1 and self._ask(self._except(question, one)).solved
+            if len(self.asked) > 1 and self._ask(_changed(question, [one])).solved
         ]
         rows = listed([one.requirement.text for one in culprits])
         begin = f"without one of {rows} the rest resolves. " if len(culprits) > 1 else ""
@@ -356,6 +334,22 @@ class Diagnosis:
             message = f"the resolver ended with code {first.code}; it is tried again. {message}"
             return Retryable(Reason.RESOLVER_FAILED, message, where)
         return Stalled(Reason.RESOLUTION_CONFLICT, f"{begin}{message}", where)
+
+    def _unfinished(self, first: Resolution) -> Stalled:
+        """Return what the failed run named, as there was no time to find the cause."""
+        words = names_in(first.output)
+        asked = [one for one in self._active() if one.name in words] or self._active()
+        texts = listed([f"`{one.requirement.text}`" for one in asked])
+        rows = [self._base.has(name) for name in self._base.pinned_in(first.output)[:NAMED]]
+        against = f"; in the way: {'; '.join(rows)}" if rows else ""
+        remedy = "that take what the base has" if rows else "that go together"
+        return Stalled(
+            Reason.RESOLUTION_CONFLICT,
+            f"{texts} cannot be resolved{against}. Ask for versions {remedy}, or leave out what "
+            f"needs others. (The search for the cause ran out of time; the log has the resolver's "
+            f"own explanation.)",
+            asked[0].requirement.place if asked else self._place(),
+        )
 
     def _conflict_of_files(self, answer: Resolution) -> Stalled:
         """Say which constraints exclude what is needed."""
@@ -374,10 +368,6 @@ class Diagnosis:
             self._place(),
         )
 
-    def _except(self, question: Question, one: Asked) -> Question:
-        lines = tuple(line for line in question.requirements if line != one.line)
-        return replace(question, requirements=lines)
-
     # ---------------------------------------------------------------------------------- parts
 
     def _ask(self, question: Question) -> Resolution:
@@ -385,18 +375,37 @@ class Diagnosis:
         if question not in self._answers:
             left = self.deadline - time.monotonic()
             if left <= 0:
-                return Resolution(-1)
-            self._answers[question] = self.resolve(question, left)
+                self._is_late = True
+                return Resolution(NO_ANSWER)
+            answer = self._answers[question] = self.resolve(question, left)
+            self._is_late = self._is_late or answer.code == NO_ANSWER
         return self._answers[question]
+
+    @property
+    def _base(self) -> Base:
+        return Base(self.runtime)
 
     def _active(self) -> list[Asked]:
         """Return the requirements that count on this runtime."""
-        return [one for one in self.asked if one.parsed is None or self._applies(one.parsed)]
-
-    def _applies(self, parsed: Parsed) -> bool:
-        if parsed.marker is None:
-            return True
-        return parsed.marker.evaluate({**environment_of(self.runtime), "extra": ""})
+        return [one for one in self.asked if one.parsed is None or self._base.applies(one.parsed)]
 
     def _place(self) -> Place | None:
         return self.recipe.requirements[0].place if self.recipe.requirements else None
+
+
+def _lines(asked: Sequence[Asked]) -> tuple[str, ...]:
+    return tuple(one.line for one in asked)
+
+
+def _changed(question: Question, removed: Sequence[Asked], *added: str) -> Question:
+    """Return a question without some requirements, and with others."""
+    lines = _lines(removed)
+    kept = tuple(line for line in question.requirements if line not in lines)
+    return replace(question, requirements=(*kept, *added))
+
+
+def _remedy(direct: Sequence[Asked], pins: Sequence[Pinned]) -> str:
+    """Say what resolves when it is changed."""
+    kind = "versions out of the requirements" if direct else "lines out of the file"
+    both = " and lines" if direct and pins else ""
+    return f"take these {kind}{both}: what the base has is used, and the rest resolves then"

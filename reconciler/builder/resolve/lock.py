@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,23 +77,20 @@ def make_lock(
     lines = [_line(r.text, local[r.package]) if r.package else r.text for r in recipe.requirements]
     own = [(path, line) for path, text in recipe.constraints for line in _constraints(path, text)]
     job.say(f"resolving {len(recipe.requirements)} requirements against {runtime.key}")
+    begun = time.monotonic()
     ended, lock = resolver.lock(Question(tuple(lines), tuple(line for _, line in own)))
+    took = time.monotonic() - begun
     output = ended.output.replace(lock or "", "")  # uv prints the lock that it writes, too
     job.say(output.rstrip())
     failpoint("builder.resolved")
+    asked = asked_of(recipe, lines)
+    diagnosis = Diagnosis(recipe, runtime, asked, tuple(own), indexes, resolver.ask)
     if ended.timed_out:
-        raise Stalled(
-            Reason.RESOLVE_TIMEOUT,
-            f"no solution was found within {setup.settings.resolve_timeout:.0f} s; narrow the "
-            f"requirements (an unsatisfiable set can take very long)",
-            recipe.requirements[0].place if recipe.requirements else None,
-        )
+        raise diagnosis.late(setup.settings.resolve_timeout)
     if ran_out_of_disk(ended):
         raise disk_full()
     if ended.code != 0:
-        asked = asked_of(recipe, lines)
-        diagnosis = Diagnosis(recipe, runtime, asked, tuple(own), indexes, resolver.ask)
-        raise diagnosis.error(Resolution(ended.code, output))
+        raise diagnosis.error(Resolution(ended.code, output), took)
     if lock is None:
         raise Retryable(Reason.LOCK_LOST, "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)

@@ -23,6 +23,7 @@ from reconciler.core.runtime import Runtime
 from reconciler.settings import BuilderSettings
 
 LOCK_LIMIT = 16 << 20  # bytes
+NO_ANSWER = -1  # code of a resolution that did not end in time
 SOLVED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?(?:==(\S+)| @ \S+)")
 
 
@@ -115,7 +116,7 @@ class Resolver:
         ended = self._run(folder, "solution.txt", command, timeout, direct=False)
         content = read_result(folder / "solution.txt", LOCK_LIMIT) if ended.code == 0 else None
         solution = (content or b"").decode(errors="replace")
-        code = -1 if ended.timed_out else ended.code
+        code = NO_ANSWER if ended.timed_out else ended.code
         return Resolution(code, ended.output.replace(solution, ""), *_read(solution))
 
     def _run(
@@ -133,12 +134,6 @@ class Resolver:
             "--no-header",
             "--output-file",
             output,
-            "--constraints",
-            "constraints.txt",
-            "--overrides",
-            "overrides.txt",
-            "--build-constraints",
-            "build-constraints.txt",
             "--python",
             self.runtime.python,
             "--config-file",
@@ -154,6 +149,9 @@ class Resolver:
             str(files),
             *more,
         ]
+        for option in ("constraints", "overrides", "build-constraints"):
+            if (folder / f"{option}.txt").stat().st_size:  # uv warns of an empty one
+                command += [f"--{option}", f"{option}.txt"]
         if not self.recipe.source_builds:
             command += ["--only-binary", ":all:"]
         return setup.executor.run(

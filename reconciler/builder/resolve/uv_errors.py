@@ -13,6 +13,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 WORDS_LIMIT = 3000
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def untrusted(index: str, place: Place | None = None) -> Retryable:
@@ -26,17 +27,24 @@ def untrusted(index: str, place: Place | None = None) -> Retryable:
 
 
 def without_hints(output: str) -> str:
-    """Return the resolver's explanation in one line, without its hints.
+    """Return the resolver's explanation in one line, without its warnings and hints.
 
-    They name options of its command line, which no definition has.
+    Hints name options of its command line, which no definition has.
     """
     lines: list[str] = []
     for line in output.strip().splitlines():
         if line.strip().startswith("hint:"):
             break
+        if line.startswith("warning:"):
+            continue
         lines.append(re.sub(r"^\s*(error|cause):", "", line))
     text = re.sub(r"[│╰├─▶╭×]+", " ", " ".join(lines))
     return " ".join(text.split())[:WORDS_LIMIT]
+
+
+def names_in(output: str) -> set[str]:
+    """Return the normalised names of everything in the resolver's output that may be a package."""
+    return {canonicalize_name(word.rstrip("._-")) for word in WORD.findall(output)}
 
 
 def place_of(name: str, recipe: Recipe) -> Place | None:

@@ -78,8 +78,6 @@ class WheelMaker:
             str(out),
             "--python",
             runtime.python,
-            "--build-constraints",
-            str(constraints),
             "--cache-dir",
             str(cache),
             "--no-config",
@@ -89,6 +87,7 @@ class WheelMaker:
             "--no-create-gitignore",
             "--default-index",
             index,
+            *(["--build-constraints", str(constraints)] if recipe.build_constraints else []),
             str(path),
         ]
         ended = self.executor.run(

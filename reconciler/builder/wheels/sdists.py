@@ -48,7 +48,7 @@ class Sdists:
         location = place_of(name, recipe)
         sdist = package.sdist
         if sdist is None or name not in recipe.source_builds:
-            raise refusal(name, version, runtime, location, has_sdist=sdist is not None)
+            raise refusal(package, runtime, recipe)
         refuse_file_name(sdist.filename)
         wanted = Wheel(name, version, sdist.filename, sdist.hashes.sha256, sdist.url)
         folder = self.maker.folder(self.cache / "sdists", job.team, recipe, runtime, wanted.sha256)
@@ -92,14 +92,15 @@ class Sdists:
         keep(made, folder)
 
 
-def refusal(
-    name: str, version: str, runtime: Runtime, place: Place | None, *, has_sdist: bool
-) -> Stalled:
+def refusal(package: LockedPackage, runtime: Runtime, recipe: Recipe) -> Stalled:
     """Return the error that says why a package is not built."""
-    alternative = "or add its name to sourceBuilds" if has_sdist else "it has no sdist either"
+    name = package.key
+    alternative = f"or write `{recipe.allowing(name)}` in `spec` to have it built from its sdist"
+    if package.sdist is None:
+        alternative = "it has no sdist either"
     return Stalled(
         Reason.SOURCE_BUILD_REFUSED,
-        f"{name} {version} has no wheel for {runtime.python_tag} on {runtime.platform}; choose a "
-        f"version that has one, {alternative}",
-        place,
+        f"{name} {package.version} has no wheel for {runtime.python_tag} on {runtime.platform}; "
+        f"choose a version that has one, {alternative}",
+        place_of(name, recipe),
     )

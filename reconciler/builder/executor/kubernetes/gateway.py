@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from reconciler.builder.index.proxy import Indexes, LoggedErrors, send
+from reconciler.builder.index.proxy import Indexes
+from reconciler.builder.index.server import LoggedErrors, send
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
 
