@@ -211,8 +211,7 @@ def _instance_words(
         case State.WAITING:
             return state, record.wait.message if record.wait else ""
         case State.SUSPENDED_BEHIND:
-            behind = "suspended before it had what is wanted"
-            return State.SUSPENDED, record.wait.message if record.wait else behind
+            return State.SUSPENDED, _suspended_words(record, state)
         case State.BUILDING | State.BUILD_RETRYING | State.BUILD_FAILED:
             assert build is not None, "these are states of a build"
             return _build_words(build, state)
@@ -230,6 +229,15 @@ def _activation_words(
     if activation.held is not None:
         return _told(activation.held, state)
     return activation.phase, f"on the way to {activation.target}"
+
+
+def _suspended_words(record: InstanceRecord, state: State) -> str:
+    """Say that an instance is suspended, and what stands in its way when it is resumed."""
+    suspended = record.wait.message if record.wait else "suspended before it had what is wanted"
+    if record.problem is None or _inspection(record) is Inspection.DONE:
+        return suspended
+    reason, message = _told(record.problem, state)
+    return f"{suspended}. Its base cannot be inspected ({reason}): {message}"
 
 
 def _told(problem: Problem | None, state: State) -> tuple[StatusReason, str]:

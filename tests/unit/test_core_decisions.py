@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.core import decide as decide_module
 from reconciler.core.decide import decide
-from reconciler.core.definitions import Window
+from reconciler.core.definitions import Wave, Window
 from reconciler.core.event_codec import data_of
 from reconciler.core.events import EventKind
 from reconciler.core.model import Problem, Records, Verb
@@ -22,6 +22,7 @@ from reconciler.core.status import status
 from reconciler.core.waits import Wait, WaitOn, WindowState
 from reconciler.core.world import Draft, Policy, World
 from reconciler.daemon.windows import window_state
+from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House, stored
 from tests.unit.waves import ask_for, house_of, turn
 
@@ -133,6 +134,23 @@ def test_an_environment_whose_instance_is_suspended_is_suspended() -> None:
     house.ask(Verb.RESUME, "instance/dev")
     turn(house)
     assert status(None, house.records, house.now).environments[0].health is Health.HEALTHY
+
+
+def test_a_suspended_instance_says_why_its_base_cannot_be_inspected() -> None:
+    """Whoever resumes it would only be told then."""
+    house = House()
+    house.join(instance("dev", suspend=True))
+    house.environments["one"] = environment("one", "g1", (Wave(("dev",)),))
+    house.faults.add("api")
+    house.commit()
+    for _ in range(5):
+        turn(house)
+    (shown,) = status(None, house.records, house.now).instances
+    assert shown.health is Health.SUSPENDED
+    assert shown.message == (
+        "suspended before it had what is wanted. Its base cannot be inspected (BaseUnreadable): "
+        "the interpreter does not answer"
+    )
 
 
 def test_suspending_in_the_drain_gives_the_pools_back() -> None:
