@@ -133,7 +133,7 @@ def test_requirements_against_each_other_are_listed(bench: Bench) -> None:
 
 @pytest.fixture
 def deep(bench: Bench) -> Bench:
-    """Have `alpha` need another version of a package of the base."""
+    """Bench on which `alpha` needs another version of a package of the base."""
     make_wheel(bench.public.folder, "middle", "3.2", requires=("wire-format>=6,<7",))
     make_wheel(bench.public.folder, "alpha", requires=("middle",))
     return bench
@@ -172,7 +172,7 @@ def test_without_time_to_ask_the_base_and_the_requirement_are_named(
 def test_the_first_question_finds_the_packages_of_the_base(
     deep: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in the way is known soonest without the base's versions; no advice is made up."""
+    """The answer without the base's versions says what is in the way; no advice is made up."""
     asked = answering(monkeypatch, 1)
     error = refused(deep, "beta", "alpha")
     assert not asked[0].base
