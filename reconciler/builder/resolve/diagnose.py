@@ -287,12 +287,12 @@ class Diagnosis:
 
     def _advice(self, question: Question, culprits: Sequence[Asked], roots: Sequence[Asked]) -> str:
         """Return a change of the definition after which it resolves, or that none was found."""
-        found = ""
+        removal = ""
         for removed in filter(None, (culprits, *([one] for one in roots[:SUSPECTS]))):
             rest = _changed(question, removed)
             if rest.requirements and self._ask(rest).solved:
                 texts = listed([one.requirement.text for one in removed])
-                found = f"without {texts} the rest resolves"
+                removal = f"without {texts} the rest resolves"
                 break
         for one in culprits or roots[:SUSPECTS]:
             if one.loose == one.line or self._fails_alone(one.loose, question):
@@ -301,8 +301,8 @@ class Diagnosis:
             if answer.solved and one.name in answer.versions:
                 version = answer.versions[one.name]
                 return f"with {one.name}=={version} instead of {one.requirement.text} it resolves"
-        if found:
-            return found
+        if removal:
+            return removal
         texts = listed([one.requirement.text for one in culprits or roots]) or "the requirements"
         if self._is_late:
             return (
@@ -337,8 +337,8 @@ class Diagnosis:
 
     def _unfinished(self, first: Resolution) -> Stalled:
         """Return what the failed run named, as there was no time to find the cause."""
-        words = names_in(first.output)
-        asked = [one for one in self._active() if one.name in words] or self._active()
+        mentioned = names_in(first.output)
+        asked = [one for one in self._active() if one.name in mentioned] or self._active()
         texts = listed([f"`{one.requirement.text}`" for one in asked])
         rows = [self._base.has(name) for name in self._base.pinned_in(first.output)[:NAMED]]
         against = f"; in the way: {'; '.join(rows)}" if rows else ""
