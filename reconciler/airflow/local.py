@@ -25,11 +25,11 @@ from reconciler.airflow.steps import LOOK_AGAIN, SERVERS, RestSteps, served
 from reconciler.core.definitions import Component, Instance
 from reconciler.core.errors import Stalled
 from reconciler.core.loaded import Loaded, disagreement
+from reconciler.core.machine import RELEASES
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base
-from reconciler.core.steps import RELEASES
 from reconciler.failpoints import failpoint
 from reconciler.settings import LocalSettings
 

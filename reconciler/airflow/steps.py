@@ -11,10 +11,10 @@ from reconciler.airflow.reports import ReportHistories, ReportHistory
 from reconciler.airflow.rest import AirflowApi
 from reconciler.core.definitions import Instance, OnTimeout
 from reconciler.core.errors import Retryable
+from reconciler.core.machine import PAUSES_BACK
 from reconciler.core.model import Activation, Problem, Reports, StepResult
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.steps import PAUSES_BACK
 from reconciler.failpoints import failpoint
 
 LOOK_AGAIN = 1.0  # seconds between two checks while draining or probing

@@ -21,10 +21,11 @@ from reconciler.core.definitions import (
     Instance,
 )
 from reconciler.core.events import EventKind
+from reconciler.core.machine import UNTOUCHED, Decision, stuck
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
-from reconciler.core.phases import BuildPhase, Step
+from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
-from reconciler.core.steps import UNTOUCHED, move, stuck
+from reconciler.core.steps import move, remove
 from reconciler.core.world import REPO, Draft
 
 T = TypeVar("T")
@@ -237,13 +238,7 @@ def _accept_instances(draft: Draft, definitions: Definitions, broken: Broken, lo
         record = draft.instances[name]
         if f"instance/{name}" in loss.objects or broken.by(record.definition) is not None:
             continue
-        if record.activation is None:
-            del draft.instances[name]
-            others = (row for row in draft.repo.removals if row[0] != record.team)
-            draft.repo = replace(draft.repo, removals=(*others, (record.team, draft.now)))
-            draft.event(EventKind.INSTANCE_REMOVED, record, "no longer defined; left as it is")
-        elif not record.removed:
-            draft.instances[name] = replace(record, removed=True)
+        remove(draft, record)
 
 
 def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRecord:
@@ -259,7 +254,7 @@ def _defined(draft: Draft, record: InstanceRecord, new: Instance) -> InstanceRec
         if activation.step in UNTOUCHED:
             problem = Problem(Reason.SUPERSEDED, "the instance is defined to be another Airflow")
             activation = replace(activation, problem=problem)
-            record = replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
+            record = replace(record, activation=move(draft, record, activation, Decision.GIVE_UP))
         if activation.step in UNTOUCHED or not gone:
             new = replace(
                 new, team=old.team, api=old.api, local=old.local, kubernetes=old.kubernetes

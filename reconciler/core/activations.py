@@ -6,13 +6,12 @@ handled in `steps`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
-from reconciler.core import waits
+from reconciler.core import machine, waits
 from reconciler.core.builds import ready_build
-from reconciler.core.definitions import Commit
 from reconciler.core.events import ActivationAborted, ActivationStarted, EventKind, FromTo
+from reconciler.core.machine import SWITCHED, UNTOUCHED, Decision, Target, is_busy
 from reconciler.core.model import (
     Activation,
     Deployment,
@@ -20,35 +19,19 @@ from reconciler.core.model import (
     Problem,
     Quarantine,
 )
-from reconciler.core.phases import PHASE_OF, Step, Trigger
+from reconciler.core.phases import Step, Trigger
 from reconciler.core.reasons import Reason
 from reconciler.core.steps import (
-    SWITCHED,
-    UNTOUCHED,
     activation_ref,
     as_active,
-    is_busy,
     move,
     package_changes,
     quarantined,
+    remove,
     retire,
 )
 from reconciler.core.waits import Wait
 from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_base_moved
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Deployment that an instance should be on, and the reason.
-
-    `who` is the operator who requested it ("" if a commit did).
-    """
-
-    deployment: Deployment
-    trigger: Trigger
-    revision: str
-    who: str = ""
-    commit: Commit | None = None
 
 
 def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
@@ -170,8 +153,7 @@ def decide_activations(draft: Draft, *, start: bool) -> None:
 def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
     """Start an activation on an instance that has none, or record what it waits for."""
     if record.removed:
-        del draft.instances[record.name]
-        draft.event(EventKind.INSTANCE_REMOVED, record, "no longer defined; left as it is")
+        remove(draft, record)
         return
     target = target_of(draft, record)
     if target is None or at_target(record, target):
@@ -287,30 +269,7 @@ def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> Wait
 
 
 def _begin(draft: Draft, record: InstanceRecord, target: Target) -> InstanceRecord:
-    activation = _activation(draft, record, target, Step.OBSERVE)
-    return _started(draft, record, activation, target)
-
-
-def _activation_id(draft: Draft, record: InstanceRecord, target: Target) -> str:
-    seed = f"{record.name}\0{target.deployment.build}\0{draft.now!r}"
-    return hashlib.sha256(seed.encode()).hexdigest()[:16]
-
-
-def _activation(draft: Draft, record: InstanceRecord, target: Target, step: Step) -> Activation:
-    loading = record.definition.load_into
-    return Activation(
-        id=_activation_id(draft, record, target),
-        origin=replace(record.current, load_into=record.current.load_into or loading),
-        target=target.deployment,
-        trigger=target.trigger,
-        revision=target.revision,
-        commit=target.commit,
-        step=step,
-        started_at=draft.now,
-        step_since=draft.now,
-        phases=((str(PHASE_OF[step]), draft.now),),
-        who=target.who,
-    )
+    return _started(draft, record, machine.started(record, target, draft.now), target)
 
 
 def _started(
@@ -343,7 +302,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
             return replace(
                 record,
                 activation=move(
-                    draft, record, replace(activation, problem=problem), Step.RELEASE_ABORT
+                    draft, record, replace(activation, problem=problem), Decision.GIVE_UP
                 ),
             )
         if target.deployment.build != activation.target.build:
@@ -354,7 +313,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         if target is not None and newer and _may_go_forward(draft, record, activation, target):
             return _leave_degraded(draft, record, activation, target)
         if due:
-            return replace(record, activation=move(draft, record, activation, Step.SWITCH_BACK))
+            return replace(record, activation=move(draft, record, activation, Decision.GO_BACK))
     return record
 
 
@@ -374,15 +333,7 @@ def _aim_anew(
         reason=Reason.SUPERSEDED,
         revision=activation.revision,
     )
-    fresh = replace(
-        activation,
-        id=_activation_id(draft, record, target),
-        target=replace(target.deployment, load_into=activation.target.load_into),
-        revision=target.revision,
-        trigger=target.trigger,
-        who=target.who,
-        commit=target.commit,
-    )
+    fresh = machine.redirected(record, activation, target, draft.now)
     return _started(draft, record, fresh, target)
 
 
@@ -396,12 +347,12 @@ def _withdraw(draft: Draft, record: InstanceRecord, activation: Activation) -> I
     problem = Problem(Reason.BASE_CHANGED, "the base is being changed; it is inspected first")
     activation = replace(activation, problem=problem, failed_at=activation.step)
     if activation.step in UNTOUCHED:
-        return replace(record, activation=move(draft, record, activation, Step.RELEASE_ABORT))
+        return replace(record, activation=move(draft, record, activation, Decision.GIVE_UP))
     return replace(
         retire(record, activation.target.build, draft.now),
         current=replace(record.current, load_into=()),
         may_load_another=True,
-        activation=move(draft, record, activation, Step.WITHDRAW),
+        activation=move(draft, record, activation, Decision.WITHDRAW),
     )
 
 
@@ -423,12 +374,5 @@ def _leave_degraded(
     If the failure was not the build's fault, the target may be the same build: that is one more
     attempt, not a new start.
     """
-    fresh = replace(
-        _activation(draft, record, target, Step.SWITCH),
-        broken_load_into=tuple(sorted(broken.components)),
-        pools=broken.pools,
-        baseline=broken.baseline,
-        expected_dags=broken.expected_dags,
-        reverts=broken.reverts if target.deployment.build == broken.target.build else 0,
-    )
+    fresh = machine.gone_forward(record, broken, target, draft.now)
     return _started(draft, retire(record, broken.target.build, draft.now), fresh, target)

@@ -1,8 +1,7 @@
-"""Phases, steps and the table of an activation's transitions.
+"""Phases of builds, and phases and steps of activations.
 
-A phase is what users see; a step is what the daemon does next. Each step has one idempotent effect:
-after a crash it is simply repeated. `TABLE` maps (step, verdict) to the next step and is the only
-place where that is decided.
+A phase is what users see; a step is what the daemon does next. The transitions between steps are in
+`machine`.
 """
 
 from __future__ import annotations
@@ -123,35 +122,6 @@ PHASE_OF: dict[Step, ActivationPhase] = {
     Step.ABORTED: ActivationPhase.WAITING,
     Step.DEGRADED: ActivationPhase.DEGRADED,
 }
-
-FINAL = frozenset({Step.DONE, Step.ROLLED_BACK, Step.ABORTED})
-"""Steps at which an activation ends, except DEGRADED, from which rolling back is retried."""
-
-TABLE: dict[Step, dict[Verdict, Step]] = {
-    Step.OBSERVE: {Verdict.OK: Step.PAUSE, Verdict.FAILED: Step.ABORTED},
-    Step.PAUSE: {Verdict.OK: Step.DRAIN, Verdict.FAILED: Step.RELEASE_ABORT},
-    Step.DRAIN: {Verdict.OK: Step.SWITCH, Verdict.FAILED: Step.RELEASE_ABORT},
-    Step.SWITCH: {Verdict.OK: Step.RESTART, Verdict.FAILED: Step.SWITCH_BACK},
-    Step.RESTART: {Verdict.OK: Step.PROBE, Verdict.FAILED: Step.SWITCH_BACK},
-    Step.PROBE: {Verdict.OK: Step.RELEASE, Verdict.FAILED: Step.SWITCH_BACK},
-    Step.RELEASE: {Verdict.OK: Step.WATCH},  # retried until it works: the instance is healthy
-    Step.WATCH: {Verdict.OK: Step.DONE, Verdict.FAILED: Step.PAUSE_BACK},
-    Step.PAUSE_BACK: {Verdict.OK: Step.DRAIN_BACK, Verdict.FAILED: Step.SWITCH_SERVERS_BACK},
-    Step.DRAIN_BACK: {Verdict.OK: Step.SWITCH_BACK, Verdict.FAILED: Step.PAUSE_BACK},
-    Step.SWITCH_SERVERS_BACK: {
-        Verdict.OK: Step.RESTART_SERVERS_BACK,
-        Verdict.FAILED: Step.PAUSE_BACK,
-    },
-    Step.RESTART_SERVERS_BACK: {Verdict.OK: Step.PAUSE_BACK, Verdict.FAILED: Step.PAUSE_BACK},
-    Step.SWITCH_BACK: {Verdict.OK: Step.RESTART_BACK, Verdict.FAILED: Step.DEGRADED},
-    Step.RESTART_BACK: {Verdict.OK: Step.PROBE_BACK, Verdict.FAILED: Step.DEGRADED},
-    Step.PROBE_BACK: {Verdict.OK: Step.RELEASE_BACK, Verdict.FAILED: Step.DEGRADED},
-    Step.RELEASE_BACK: {Verdict.OK: Step.ROLLED_BACK},  # likewise
-    Step.WITHDRAW: {Verdict.OK: Step.RELEASE_ABORT, Verdict.FAILED: Step.RELEASE_ABORT},
-    Step.RELEASE_ABORT: {Verdict.OK: Step.ABORTED},  # likewise
-    Step.DEGRADED: {Verdict.OK: Step.SWITCH_BACK},
-}
-"""Transitions from (step, verdict). NOT_YET and verdicts that are not listed stay."""
 
 
 class Sync(StrEnum):

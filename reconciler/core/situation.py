@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.core.activations import Target, at_target, suspended_by, target_of
+from reconciler.core.activations import at_target, suspended_by, target_of
 from reconciler.core.builds import OPEN, ready_build
 from reconciler.core.drift import HEALED
+from reconciler.core.machine import Target
 from reconciler.core.model import (
     Activation,
     BuildRecord,

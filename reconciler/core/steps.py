@@ -1,7 +1,7 @@
 """Outcomes of activation steps: the next step, and the records at the end.
 
-The daemon calls `record_step` when a step's effect has ended. The table of steps is in `phases`;
-`move` is the only place where a step and a phase change.
+The daemon calls `record_step` when a step's effect has ended. The transitions are in `machine`;
+here is what the records and the history say about them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from reconciler.core.events import (
     RolledBack,
     Timing,
 )
+from reconciler.core.machine import FINAL, SWITCHED, TABLE, UNTOUCHED, Cause, Decision, moved
 from reconciler.core.model import (
     BARE,
     Activation,
@@ -32,31 +33,9 @@ from reconciler.core.model import (
     Quarantine,
     StepResult,
 )
-from reconciler.core.phases import FINAL, PHASE_OF, TABLE, Step, Trigger, Verdict
+from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, authorship_of, environment_of, is_base_moved
-
-UNTOUCHED = frozenset({Step.OBSERVE, Step.PAUSE, Step.DRAIN})
-"""Steps before the pointer moves: the target may still change, or be given up."""
-
-SWITCHED = frozenset({Step.SWITCH, Step.RESTART, Step.PROBE, Step.RELEASE, Step.WATCH})
-"""Steps with which an activation goes forward once the pointer may have moved."""
-
-PAUSES_BACK = frozenset(
-    {
-        Step.PAUSE_BACK,
-        Step.DRAIN_BACK,
-        Step.SWITCH_SERVERS_BACK,
-        Step.RESTART_SERVERS_BACK,
-    }
-)
-"""Steps that empty the instance again after a watch that failed: tried until they work."""
-
-RESTARTS = frozenset({Step.RESTART, Step.RESTART_BACK, Step.RESTART_SERVERS_BACK})
-"""Steps that restart components; when each began is recorded first."""
-
-RELEASES = frozenset({Step.RELEASE, Step.RELEASE_BACK, Step.RELEASE_ABORT})
-"""Steps that only restore the slots of pools: retried until they work."""
 
 LOGIN_TRIES = 3  # attempts after which failing to log in to Airflow counts against a build
 STEP_RETRY = 2.0  # seconds between two checks if an effect does not set another interval
@@ -65,20 +44,6 @@ STEP_RETRY = 2.0  # seconds between two checks if an effect does not set another
 def quarantined(record: InstanceRecord, build_id: str | None) -> bool:
     """Return True if `build_id` is marked as failed on this instance."""
     return build_id is not None and any(q.build_id == build_id for q in record.quarantines)
-
-
-def stuck(activation: Activation) -> bool:
-    """Return True if it continues only once something outside is repaired, by whatever means.
-
-    Rolling back failed, tasks do not finish, or the slots of pools cannot be restored.
-    """
-    waits = activation.failures > 0 or activation.held is not None
-    return activation.reverts > 0 or (activation.step in RELEASES | PAUSES_BACK and waits)
-
-
-def is_busy(activation: Activation) -> bool:
-    """Return True if an activation counts towards how many may run at once."""
-    return activation.step is not Step.WATCH and not stuck(activation)
 
 
 def package_changes(draft: Draft, origin: Deployment, target: Deployment) -> PackageChanges:
@@ -135,7 +100,7 @@ def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None
     if following is Step.DEGRADED:
         draft.instances[name] = _degraded(draft, record, activation, result.problem)
         return
-    activation = move(draft, record, activation, following)
+    activation = move(draft, record, activation, result.verdict)
     record = replace(record, activation=activation)
     draft.instances[name] = _ended(draft, record, activation) if following in FINAL else record
 
@@ -154,27 +119,18 @@ def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activatio
     )
 
 
-def move(draft: Draft, record: InstanceRecord, activation: Activation, step: Step) -> Activation:
-    """Enter `step`; the only place where an activation's step and phase change."""
-    phase = PHASE_OF[step]
-    if phase is not activation.phase:
+def move(draft: Draft, record: InstanceRecord, activation: Activation, cause: Cause) -> Activation:
+    """Take an activation to its next step, and record the end of a phase."""
+    entered = moved(activation, cause, draft.now)
+    if entered.phase is not activation.phase:
         name, begun = activation.phases[-1]
         draft.event(
             EventKind.ACTIVATION_PHASE,
             record,
-            f"{name} → {phase}",
+            f"{name} → {entered.phase}",
             PhaseEnded(name, max(0.0, draft.now - begun)),
         )
-        activation = replace(activation, phases=(*activation.phases, (str(phase), draft.now))[-60:])
-    return replace(
-        activation,
-        step=step,
-        step_since=draft.now,
-        restarted_at=draft.now if step in RESTARTS else activation.restarted_at,
-        failures=0,
-        not_before=0.0,
-        held=None,
-    )
+    return entered
 
 
 def _ended(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
@@ -193,7 +149,7 @@ def end_watch(draft: Draft, record: InstanceRecord) -> InstanceRecord:
     activation = record.activation
     if activation is None or activation.step is not Step.WATCH:
         return record
-    activation = move(draft, record, activation, Step.DONE)
+    activation = move(draft, record, activation, Decision.ACCEPT)
     return _ended(draft, replace(record, activation=activation), activation)
 
 
@@ -236,6 +192,17 @@ def as_active(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         not_before=0.0,
         problem=None,
     )
+
+
+def remove(draft: Draft, record: InstanceRecord) -> None:
+    """Drop an instance whose file is gone; while it has an activation, only mark it for that."""
+    if record.activation is not None:
+        draft.instances[record.name] = replace(record, removed=True)
+        return
+    del draft.instances[record.name]
+    others = (row for row in draft.repo.removals if row[0] != record.team)
+    draft.repo = replace(draft.repo, removals=(*others, (record.team, draft.now)))
+    draft.event(EventKind.INSTANCE_REMOVED, record, "no longer defined; left as it is")
 
 
 def retire(record: InstanceRecord, build_id: str | None, at: float) -> InstanceRecord:
@@ -321,9 +288,9 @@ def _degraded(
             revision=activation.revision,
         )
     activation = replace(activation, problem=first, reverts=reverts)
-    moved = move(draft, record, activation, Step.DEGRADED)
-    moved = replace(moved, not_before=draft.now + draft.policy.backoff(reverts))
-    return replace(record, activation=moved, problem=now_wrong)
+    activation = move(draft, record, activation, Verdict.FAILED)
+    activation = replace(activation, not_before=draft.now + draft.policy.backoff(reverts))
+    return replace(record, activation=activation, problem=now_wrong)
 
 
 def _aborted(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:

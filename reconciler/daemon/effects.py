@@ -25,6 +25,7 @@ from reconciler.core.decide import record_inspection
 from reconciler.core.definitions import Definitions, Environment, Instance
 from reconciler.core.drift import record_healing
 from reconciler.core.errors import Away, Cancelled, GroundcrewError, Retryable, Stalled
+from reconciler.core.machine import RESTARTS, UNTOUCHED
 from reconciler.core.model import (
     Activation,
     BuildRecord,
@@ -37,7 +38,7 @@ from reconciler.core.patience import Patience
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Base, Image, Runtime
-from reconciler.core.steps import RESTARTS, UNTOUCHED, record_step
+from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, EffectKind
 from reconciler.daemon.adoption import Adoption
 from reconciler.daemon.deviations import base_of

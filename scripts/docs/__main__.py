@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scripts.docs import events, reasons, settings
+from scripts.docs import events, machine, reasons, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "docs/settings.md": settings.page,
     "docs/events.md": events.page,
     "docs/reasons.md": reasons.page,
+    "docs/explanation/activation.md": machine.page,
+    "docs/img/activation.svg": machine.diagram,
 }
 
 

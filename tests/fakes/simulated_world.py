@@ -38,6 +38,7 @@ from reconciler.core.runtime import Runtime
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, Effect, Plan, Policy, World
 from tests.fakes.airflow import Airflow
+from tests.harness.machine import check_record, check_update
 
 LOOKS = 6  # number of checks within a probe's limit, at least
 STEP_LIMIT = 600.0
@@ -203,6 +204,11 @@ class House:
         self._store(draft.plan().change)
 
     def _store(self, change: Change) -> None:
+        for record in change.instances:
+            check_record(record)
+            check_update(self.records.instances.get(record.name), record)
+        for name in change.drop_instances:
+            assert self.records.instances[name].activation is None, "no activation disappears"
         self.records = stored(self.records, change)
         for event in change.events:
             name = event.object.removeprefix("instance/")

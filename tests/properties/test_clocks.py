@@ -20,6 +20,7 @@ from reconciler.airflow.gate import Gate
 from reconciler.airflow.rest import BrokenFile, Dag, Section
 from reconciler.airflow.steps import RestSteps
 from reconciler.core.definitions import Instance
+from reconciler.core.machine import FINAL
 from reconciler.core.model import (
     Activation,
     Deployment,
@@ -28,7 +29,7 @@ from reconciler.core.model import (
     Reports,
     StepResult,
 )
-from reconciler.core.phases import FINAL, Step, Trigger, Verdict
+from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.core.world import Draft, World

@@ -26,6 +26,26 @@ def test_a_deleted_environment_returns_its_instances_to_the_bare_base() -> None:
     assert house.records.instances["dev"].current.build is None
 
 
+def test_a_deleted_instance_is_kept_until_its_activation_has_ended() -> None:
+    """Its removal is dated then: what its processes have loaded is collected only after a while."""
+    house = house_of("dev", "other")
+    house.settle()
+    house.airflow["dev"].tasks.append("g1@cp311-linux-1")
+    ask_for(house, "g2")
+    turn(house)
+    del house.instances["dev"]
+    house.commit()
+    committed = house.now
+    house.cycle()
+    assert house.records.instances["dev"].removed
+    assert not house.records.repo.removals
+    house.settle()
+    assert set(house.records.instances) == {"other"}
+    (removal,) = house.records.repo.removals
+    assert removal[0] == "red"
+    assert removal[1] > committed
+
+
 def test_losing_most_definitions_changes_nothing_until_confirmed() -> None:
     """The prune guard holds a revision that removes most objects; a confirmation releases it."""
     house = house_of("a", "b", "c")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.core.definitions import Wave
+from reconciler.core.machine import is_busy, stuck
 from reconciler.core.model import InstanceRecord, Verb
 from reconciler.core.phases import ActivationPhase, Step
 from reconciler.core.reasons import Reason
-from reconciler.core.steps import is_busy, stuck
 from tests.fakes.airflow import POOLS
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from reconciler.core.builds import OPEN
+from reconciler.core.machine import FINAL
 from reconciler.core.model import Activation, BuildRecord
-from reconciler.core.phases import FINAL, ActivationPhase, BuildPhase
+from reconciler.core.phases import ActivationPhase, BuildPhase
 
 ENDS = {
     str(p)
