@@ -21,6 +21,7 @@ import psutil
 from sqlalchemy import event
 
 from benchmarks.rows import Row
+from reconciler.core.statuses import Statuses
 from reconciler.core.world import Plan
 from reconciler.daemon.daemon import Daemon
 from reconciler.daemon.leadership import Leadership
@@ -40,6 +41,7 @@ class Figures:
     unchanged_cpu: float
     changed: float
     changed_cpu: float
+    status: float
     cold: float
     cold_cpu: float
     memory: float
@@ -58,6 +60,7 @@ def run(sizes: Sequence[int] = SIZES) -> list[Row]:
             _row(name, "no-change cycle, processor", measured.unchanged_cpu, "ms", 20),
             _row(name, "one-change poll and cycle", measured.changed, "ms", 150),
             _row(name, "one-change poll and cycle, processor", measured.changed_cpu, "ms", 150),
+            _row(name, "status after a one-object change", measured.status, "ms", 5),
             _row(name, "cold start", measured.cold, "s", 5),
             _row(name, "cold start, processor", measured.cold_cpu, "s", 5),
             _row(name, "memory (RSS)", measured.memory, "MiB", 250),
@@ -112,7 +115,9 @@ def measure(root: Path) -> Figures:
         )
         unchanged = [_timed(lambda: _cycle(daemon, leadership)) for _ in range(TURNS)]
         unchanged_asked = len(asked) // TURNS
-        changed = []
+        changed, shown = [], []
+        statuses = Statuses()
+        statuses.of(daemon.records, time.time())
         asked.clear()
         for turn in range(TURNS):
             number = (
@@ -123,11 +128,13 @@ def measure(root: Path) -> Figures:
             before = daemon.records.repo.accepted_revision
             changed.append(_timed(lambda: _take_commit(daemon, leadership)))
             assert daemon.records.repo.accepted_revision != before
+            shown.append(_timed(lambda: statuses.of(daemon.records, time.time())))
         memory = process.memory_info().rss / MIB
         daemon._workers.stop(lambda _: True, 5.0)
     return Figures(
         *_medians(unchanged),
         *_medians(changed),
+        _medians(shown)[0],
         cold,
         cold_cpu,
         memory,

@@ -22,7 +22,8 @@ from metrics.event_counters import EventCounters, History
 from metrics.families import Histogram, gauge, gauges
 from metrics.gauges import standing
 from reconciler.core.model import Records
-from reconciler.core.status import Status, status
+from reconciler.core.status import Status
+from reconciler.core.statuses import Statuses
 
 FAST = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 POLL_RESULTS = ("changed", "failed", "unchanged")
@@ -68,6 +69,7 @@ class Exporter(Collector):
         self._poll_interval = poll_interval
         self._team_bytes = team_bytes
         self._quota_of = quota_of
+        self._statuses = Statuses()
         self._shown: tuple[Records, Status] | None = None
         self._tally = EventCounters(history)
         self._records = records
@@ -116,7 +118,7 @@ class Exporter(Collector):
     def _objects(self) -> Iterator[Metric]:
         records = self._records()
         if self._shown is None or self._shown[0] is not records:
-            self._shown = (records, status(None, records, time.time()))
+            self._shown = (records, self._statuses.of(records, time.time()))
         snapshot = self._shown[1]
         self._tally.read()
         yield from standing(snapshot, records, time.time())

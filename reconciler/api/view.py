@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import BuildRecord, Records
-from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status, status
+from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+from reconciler.core.statuses import Statuses
 from reconciler.store.reader import Reader
 from reconciler.store.store import Store
 
@@ -52,6 +53,7 @@ class View:
         self._reader = Reader(store)
         self._clock = clock
         self._lock = threading.Lock()
+        self._statuses = Statuses()
         self._shown: Shown | None = None
         self._looked = 0.0
         self._whole = 0.0
@@ -109,12 +111,11 @@ class View:
             self._whole = now
         if self._shown is None or self._shown.records is not records:
             number = self._shown.change + 1 if self._shown is not None else 1
-            self._shown = _read(number, records)
+            self._shown = _read(number, records, self._statuses.of(records, time.time()))
         self._looked = now
 
 
-def _read(number: int, records: Records) -> Shown:
-    snapshot = status(None, records, time.time())
+def _read(number: int, records: Records, snapshot: Status) -> Shown:
     builds: dict[str, BuildRecord] = {}
     for build in sorted(records.builds.values(), key=lambda b: b.created_at):
         builds[build.key] = build

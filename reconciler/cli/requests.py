@@ -139,7 +139,7 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
 
 def _way_back(records: Records, target: str) -> str:
     """Return the build that a rollback leads to; exit 1 if it would be refused."""
-    from reconciler.core.status import status
+    from reconciler.core.statuses import status
 
     name = target.partition("/")[2]
     instance = next(i for i in status(None, records, time.time()).instances if i.name == name)

@@ -45,7 +45,7 @@ def status(
     """
     from reconciler.api.documents import status_document
     from reconciler.core.model import Records
-    from reconciler.core.status import status as read
+    from reconciler.core.statuses import status as read
     from reconciler.daemon.open_records import current
     from reconciler.settings import Settings
 

@@ -104,7 +104,7 @@ def _until_settled(store: Store, waited: Waited) -> Outcome:
 
 def _look(store: Store, waited: Waited) -> Outcome | None:
     """Return how the request ended, or None if it has not yet; tell what has changed."""
-    from reconciler.core.status import status
+    from reconciler.core.statuses import status
 
     if not waited.taken:
         if any(request.id == waited.number for request in store.requests()):

@@ -31,21 +31,28 @@ from reconciler.core.steps import (
     retire,
 )
 from reconciler.core.waits import Wait
-from reconciler.core.world import Draft, Effect, any_lost, environment_of, is_base_moved
+from reconciler.core.world import (
+    Draft,
+    Effect,
+    RecordsView,
+    any_lost,
+    environment_of,
+    is_base_moved,
+)
 
 
-def target_of(draft: Draft, record: InstanceRecord) -> Target | None:
+def target_of(view: RecordsView, record: InstanceRecord) -> Target | None:
     """Return the target of `record`, or None if it is unknown or there is nothing better."""
-    environment = environment_of(draft, record.name)
+    environment = environment_of(view, record.name)
     if record.runtime is None or record.removed:
         return None
-    if environment is None and any_lost(draft):
+    if environment is None and any_lost(view):
         return None
     if environment is None:
         return Target(
-            _deployment(record, None, None), Trigger.DELETION, draft.repo.accepted_revision
+            _deployment(record, None, None), Trigger.DELETION, view.repo.accepted_revision
         )
-    build = ready_build(draft, record)
+    build = ready_build(view, record)
     if build is not None and not quarantined(record, build.build_id):
         return Target(
             _deployment(record, build.build_id, build.recipe_digest),
@@ -87,11 +94,11 @@ class WayBack:
     refused: str = ""
 
 
-def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
+def way_back(view: RecordsView, record: InstanceRecord) -> WayBack:
     """Return the effect of a rollback requested now: the previous build, and never further back."""
     activation = record.activation
     if activation is not None and activation.step is Step.WATCH:  # a rollback ends the watch
-        record, activation = as_active(draft, record, activation), None
+        record, activation = as_active(record, activation, view.now), None
     previous = record.previous.build
     if activation is not None and activation.step is not Step.DEGRADED:
         return WayBack(refused="an activation runs")
@@ -109,8 +116,8 @@ def way_back(draft: Draft, record: InstanceRecord) -> WayBack:
         )
     if quarantined(record, record.current.build):
         return WayBack(refused=f"it is on its way back to {previous} already")
-    mark = Quarantine(record.current.build, "", Reason.ROLLED_BACK_BY_OPERATOR, "", draft.now)
-    target = target_of(draft, replace(record, quarantines=(*record.quarantines, mark)))
+    mark = Quarantine(record.current.build, "", Reason.ROLLED_BACK_BY_OPERATOR, "", view.now)
+    target = target_of(view, replace(record, quarantines=(*record.quarantines, mark)))
     if target is None:
         return WayBack(refused="its runtime is not known yet")
     if target.deployment.build != previous:
@@ -203,9 +210,9 @@ def _rest(record: InstanceRecord, target: Target | None) -> InstanceRecord:
 # ------------------------------------------------------------------------- conditions to start
 
 
-def suspended_by(draft: Draft, record: InstanceRecord) -> Wait | None:
+def suspended_by(view: RecordsView, record: InstanceRecord) -> Wait | None:
     """Return the wait for what is suspended: the instance, or its environment; or None."""
-    environment = environment_of(draft, record.name)
+    environment = environment_of(view, record.name)
     if record.is_suspended:
         return waits.for_instance()
     if environment is not None and environment.is_suspended:

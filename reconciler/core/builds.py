@@ -28,6 +28,7 @@ from reconciler.core.world import (
     Draft,
     Effect,
     EffectKind,
+    RecordsView,
     authorship_of,
     build_key,
     environment_of,
@@ -440,13 +441,13 @@ def _timing(build: BuildRecord) -> Timing:
     return Timing(max(0.0, last - build.created_at), phases)
 
 
-def ready_build(draft: Draft, instance: InstanceRecord) -> BuildRecord | None:
+def ready_build(view: RecordsView, instance: InstanceRecord) -> BuildRecord | None:
     """Return the Ready build that the accepted definitions want on `instance`, or None."""
-    environment = environment_of(draft, instance.name)
+    environment = environment_of(view, instance.name)
     if environment is None or instance.runtime is None:
         return None
     digest = environment.definition.recipe.digest
-    build = draft.builds.get(build_key(environment.name, digest, instance.runtime.key))
+    build = view.builds.get(build_key(environment.name, digest, instance.runtime.key))
     if build is None or build.phase is not BuildPhase.READY:
         return None
-    return None if build.build_id in draft.world.missing_builds else build
+    return None if build.build_id in view.missing_builds else build

@@ -57,5 +57,5 @@ def checks_of(builds: Iterable[BuildRecord]) -> Checks:
     return checks
 
 
-def _verified_at(build: BuildRecord) -> float:
-    return build.phases[-1][1] if build.phases else build.created_at
+def _verified_at(build: BuildRecord) -> tuple[float, str]:
+    return build.phases[-1][1] if build.phases else build.created_at, build.key

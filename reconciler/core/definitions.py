@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from itertools import compress, filterfalse
+from operator import is_not
 
 from reconciler.core.reasons import Reason
 
@@ -331,8 +333,9 @@ def differing(old: Mapping[str, object], new: Mapping[str, object]) -> set[str]:
     """Return the keys whose values are not the identical object in both mappings."""
     if old is new:
         return set()
-    changed = {key for key, value in new.items() if old.get(key) is not value}
-    return changed | (old.keys() - new.keys())
+    changed = set(compress(new, map(is_not, map(old.get, new), new.values())))  # for ten thousand
+    changed.update(filterfalse(new.__contains__, old))
+    return changed
 
 
 class Broken:

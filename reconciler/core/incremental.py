@@ -17,7 +17,7 @@ from reconciler.core.builds import OPEN
 from reconciler.core.decide import decide
 from reconciler.core.definitions import differing
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Records
-from reconciler.core.world import Draft, Focus, Plan, World, owned, owners_of
+from reconciler.core.world import Draft, Focus, Plan, World, owned, patched
 
 NOTHING = Draft(World(0.0, Records())).plan().change
 
@@ -89,7 +89,7 @@ class Decider:
         changed = differing(old.environments, new.environments)
         before = self._owners
         if changed:
-            self._owners = _patched(before, old.environments, new.environments, changed)
+            self._owners = patched(before, old.environments, new.environments, changed)
         environments = changed | _defined_otherwise(
             last.definitions.environments, world.definitions.environments, new.environments
         )
@@ -127,23 +127,6 @@ def _defined_otherwise(
 ) -> set[str]:
     """Return the names whose definitions changed, and recorded names that are not defined."""
     return differing(old, new) | (recorded.keys() - new.keys())
-
-
-def _patched(
-    owners: Mapping[str, str],
-    old: Mapping[str, EnvironmentRecord],
-    new: Mapping[str, EnvironmentRecord],
-    changed: Iterable[str],
-) -> Mapping[str, str]:
-    """Return the owners after some environments have changed."""
-    patched = dict(owners)
-    for name in changed:
-        if name in old:
-            for wave in old[name].definition.rollout:
-                for instance in wave.instances:
-                    patched.pop(instance, None)
-    patched.update(owners_of(new[name].definition for name in changed if name in new))
-    return patched
 
 
 def _unsettled(record: InstanceRecord, world: World, last: float) -> bool:

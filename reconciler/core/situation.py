@@ -39,7 +39,7 @@ from reconciler.core.states import (
     instance_state,
     instance_sync,
 )
-from reconciler.core.world import Draft, build_key, environment_of
+from reconciler.core.world import Draft, RecordsView, build_key, environment_of
 
 StatusReason = Reason | State | ActivationPhase
 """Reason of an object's state: that of a problem, or the state or phase where nothing is wrong."""
@@ -80,18 +80,18 @@ class EnvironmentSituation:
 # ------------------------------------------------------------------------------------- instances
 
 
-def instance_situation(draft: Draft, record: InstanceRecord) -> InstanceSituation:
+def instance_situation(view: RecordsView, record: InstanceRecord) -> InstanceSituation:
     """Return the state of an instance, and why it is in that."""
-    environment = environment_of(draft, record.name)
-    target = target_of(draft, record)
-    wanted = ready_build(draft, record)
-    build = _build_of(draft, record, environment)
+    environment = environment_of(view, record.name)
+    target = target_of(view, record)
+    wanted = ready_build(view, record)
+    build = _build_of(view, record, environment)
     rollback, operator = _rollback(record, wanted)
     is_there = target is not None and at_target(record, target)
     facts = InstanceFacts(
         inspection=_inspection(record),
         course=_course(record.activation),
-        suspended=bool(suspended_by(draft, record)),
+        suspended=bool(suspended_by(view, record)),
         at_target=is_there,
         failed_back=not is_there and _is_failed_back(record, target, wanted, rollback),
         rollback=rollback,
@@ -162,12 +162,12 @@ def _is_failed_back(
 
 
 def _build_of(
-    draft: Draft, record: InstanceRecord, environment: EnvironmentRecord | None
+    view: RecordsView, record: InstanceRecord, environment: EnvironmentRecord | None
 ) -> BuildRecord | None:
     if environment is None or record.runtime is None:
         return None
     digest = environment.definition.recipe.digest
-    return draft.builds.get(build_key(environment.name, digest, record.runtime.key))
+    return view.builds.get(build_key(environment.name, digest, record.runtime.key))
 
 
 def _next(build: BuildRecord | None) -> Next:
@@ -262,11 +262,11 @@ def _build_words(build: BuildRecord, state: State) -> tuple[StatusReason, str]:
 
 
 def environment_situation(
-    draft: Draft, record: EnvironmentRecord, instances: Mapping[str, InstanceSituation]
+    view: RecordsView, record: EnvironmentRecord, instances: Mapping[str, InstanceSituation]
 ) -> EnvironmentSituation:
     """Return the state of an environment, given that of its instances."""
     names = tuple(i for wave in record.definition.rollout for i in wave.instances)
-    builds = _builds_of(draft, record, names)
+    builds = _builds_of(view, record, names)
     own = {name: instances[name] for name in names if name in instances}
     facts = EnvironmentFacts(
         invalid=record.problem is not None,
@@ -282,16 +282,16 @@ def environment_situation(
 
 
 def _builds_of(
-    draft: Draft, record: EnvironmentRecord, names: tuple[str, ...]
+    view: RecordsView, record: EnvironmentRecord, names: tuple[str, ...]
 ) -> tuple[BuildRecord, ...]:
     digest = record.definition.recipe.digest
     runtimes = {
         i.runtime.key
         for name in names
-        if (i := draft.instances.get(name)) is not None and i.runtime is not None
+        if (i := view.instances.get(name)) is not None and i.runtime is not None
     }
     keys = (build_key(record.name, digest, runtime) for runtime in sorted(runtimes))
-    return tuple(draft.builds[key] for key in keys if key in draft.builds)
+    return tuple(view.builds[key] for key in keys if key in view.builds)
 
 
 def _environment_words(

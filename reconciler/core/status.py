@@ -1,6 +1,6 @@
-"""Status of all objects, derived from the records for CLI, API, pages and metrics.
+"""Status of one object, derived from the records for CLI, API, pages and metrics.
 
-Pure; nothing here is stored, so there is no second truth.
+Pure; nothing here is stored, so there is no second truth. `statuses` makes that of all objects.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.core.accept import acceptable
 from reconciler.core.activations import WayBack, way_back
-from reconciler.core.dag_checks import Checks, checks_of
-from reconciler.core.definitions import Definitions, Finding
+from reconciler.core.dag_checks import Checks
+from reconciler.core.definitions import Finding
 from reconciler.core.model import (
     Activation,
     BuildRecord,
@@ -19,7 +18,6 @@ from reconciler.core.model import (
     EnvironmentRecord,
     InstanceRecord,
     Problem,
-    Records,
 )
 from reconciler.core.phases import ActivationPhase, Health, Sync
 from reconciler.core.reasons import Reason
@@ -28,11 +26,10 @@ from reconciler.core.situation import (
     InstanceSituation,
     StatusReason,
     environment_situation,
-    instance_situation,
 )
 from reconciler.core.states import TABLE, Held, State
 from reconciler.core.waits import Wait, WaitOn
-from reconciler.core.world import Draft, World
+from reconciler.core.world import RecordsView
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,38 +142,14 @@ class Status:
         return any(e.is_wrong for e in self.environments) or any(i.is_wrong for i in self.instances)
 
 
-def status(definitions: Definitions | None, records: Records, now: float) -> Status:
-    """Return the status; `definitions` is used only for newer findings."""
-    draft = Draft(World(now, records))
-    checks = checks_of(records.builds.values())
-    situations = {i.name: instance_situation(draft, i) for i in records.instances.values()}
-    instances = {
-        name: _instance(draft, records.instances[name], one, checks)
-        for name, one in situations.items()
-    }
-    return Status(
-        revision=records.repo.accepted_revision,
-        environments=tuple(
-            _environment(draft, e, situations)
-            for e in sorted(records.environments.values(), key=lambda e: e.name)
-        ),
-        instances=tuple(instances[name] for name in sorted(instances)),
-        findings=acceptable(definitions, records).findings
-        if definitions
-        else records.repo.findings,
-        problem=records.repo.share_problem or records.repo.source_problem,
-    )
-
-
-def _instance(
-    draft: Draft, record: InstanceRecord, situation: InstanceSituation, checks: Checks
+def instance_status(
+    view: RecordsView, record: InstanceRecord, situation: InstanceSituation, checks: Checks
 ) -> InstanceStatus:
+    """Return the status of an instance in a situation."""
     environment, target, activation = situation.environment, situation.target, record.activation
     wanted = target.deployment if target else record.current
     phase, since = _phase(record, situation)
-    revision = (
-        environment.commit.revision if environment else draft.world.records.repo.accepted_revision
-    )
+    revision = environment.commit.revision if environment else view.repo.accepted_revision
     return InstanceStatus(
         name=record.name,
         team=record.team,
@@ -192,7 +165,7 @@ def _instance(
         quarantined=tuple(q.build_id for q in record.quarantines),
         conditions=_conditions(situation, record.changes, revision),
         revision=revision,
-        back=way_back(draft, record),
+        back=way_back(view, record),
         rolled_back_by=situation.rolled_back_by,
         state=situation.state,
         reason=situation.reason,
@@ -215,10 +188,11 @@ def _phase(record: InstanceRecord, situation: InstanceSituation) -> tuple[str, f
     return "", 0.0
 
 
-def _environment(
-    draft: Draft, record: EnvironmentRecord, instances: Mapping[str, InstanceSituation]
+def environment_status(
+    view: RecordsView, record: EnvironmentRecord, instances: Mapping[str, InstanceSituation]
 ) -> EnvironmentStatus:
-    situation = environment_situation(draft, record, instances)
+    """Return the status of an environment, given the situations of its instances."""
+    situation = environment_situation(view, record, instances)
     return EnvironmentStatus(
         name=record.name,
         team=record.team,

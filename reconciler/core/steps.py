@@ -171,10 +171,10 @@ def _active(draft: Draft, record: InstanceRecord, activation: Activation) -> Ins
         ),
         revision=activation.revision,
     )
-    return as_active(draft, record, activation)
+    return as_active(record, activation, draft.now)
 
 
-def as_active(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:
+def as_active(record: InstanceRecord, activation: Activation, now: float) -> InstanceRecord:
     """Return the record of an instance on which an activation has been completed."""
     target, before = activation.target, record.current
     if record.inherits:  # it was for another base: nothing can return to it
@@ -182,12 +182,12 @@ def as_active(draft: Draft, record: InstanceRecord, activation: Activation) -> I
     elif target.build == record.current.build:
         before = record.previous
     return replace(
-        retire(record, record.current.build, draft.now),
+        retire(record, record.current.build, now),
         activation=None,
         current=target if target.build is not None else BARE,
         may_load_another=False,
         previous=before,
-        active_since=draft.now,
+        active_since=now,
         aborts=0,
         not_before=0.0,
         problem=None,

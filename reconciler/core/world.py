@@ -134,28 +134,65 @@ class Plan:
     wake_at: float | None
 
 
-class Draft:
+class RecordsView:
+    """Records at one moment, to be read.
+
+    `owners` maps each instance to its environment, if the caller knows that already;
+    `missing_builds` are as in a `World`.
+    """
+
+    environments: Mapping[str, EnvironmentRecord]
+    instances: Mapping[str, InstanceRecord]
+    builds: Mapping[str, BuildRecord]
+
+    def __init__(
+        self,
+        records: Records,
+        now: float,
+        *,
+        owners: Mapping[str, str] | None = None,
+        missing_builds: frozenset[str] = frozenset(),
+    ) -> None:
+        self.now = now
+        self.environments = records.environments
+        self.instances = records.instances
+        self.builds = records.builds
+        self.repo = records.repo
+        self.unreadable = records.unreadable
+        self.missing_builds = missing_builds
+        self._owners = owners
+
+    def owners(self) -> Mapping[str, str]:
+        """Return a mapping from instance to environment, from the rollouts."""
+        if self._owners is None:
+            self._owners = owned(self.environments.values())
+        return self._owners
+
+
+class Draft(RecordsView):
     """Plan in the making: the records as they will be, and what changed in them.
 
     With a `focus`, only its objects are considered and written.
     """
 
+    environments: dict[str, EnvironmentRecord]
+    instances: dict[str, InstanceRecord]
+    builds: dict[str, BuildRecord]
+
     def __init__(self, world: World, focus: Focus | None = None) -> None:
+        super().__init__(world.records, world.now, missing_builds=world.missing_builds)
         self.world = world
         self.focus = focus
         self._new_builds: list[str] = []
-        self.now = world.now
         self.policy = world.policy
         self.environments = dict(world.records.environments)
         self.instances = dict(world.records.instances)
         self.builds = dict(world.records.builds)
-        self.repo = world.records.repo
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self.cancels: list[str] = []
         self.finished: list[int] = []
         self.wake_at: float | None = None
-        self._owners: Mapping[str, str] | None = None
 
     def near_environments(self) -> list[EnvironmentRecord]:
         """Return the environments to consider, in their current state."""
@@ -183,12 +220,6 @@ class Draft:
         self.builds[build.key] = build
         if self.focus is not None and build.key not in self.focus.builds:
             self._new_builds.append(build.key)
-
-    def owners(self) -> Mapping[str, str]:
-        """Return a mapping from instance to environment, from the rollouts."""
-        if self._owners is None:
-            self._owners = owned(self.environments.values())
-        return self._owners
 
     def definitions_changed(self) -> None:
         """Compute again who owns what, because the environments have changed."""
@@ -291,15 +322,32 @@ def owners_of(environments: Iterable[Environment]) -> dict[str, str]:
     }
 
 
+def patched(
+    owners: Mapping[str, str],
+    old: Mapping[str, EnvironmentRecord],
+    new: Mapping[str, EnvironmentRecord],
+    changed: Iterable[str],
+) -> Mapping[str, str]:
+    """Return the owners after some environments have changed."""
+    patched = dict(owners)
+    for name in changed:
+        if name in old:
+            for wave in old[name].definition.rollout:
+                for instance in wave.instances:
+                    patched.pop(instance, None)
+    patched.update(owners_of(new[name].definition for name in changed if name in new))
+    return patched
+
+
 def build_key(environment: str, recipe_digest: str, runtime_key: str) -> str:
     """Return the key of the only build record for this environment, recipe and runtime."""
     text = "\0".join((environment, recipe_digest, runtime_key))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def environment_of(draft: Draft, instance: str) -> EnvironmentRecord | None:
+def environment_of(view: RecordsView, instance: str) -> EnvironmentRecord | None:
     """Return the environment whose rollout names `instance`, if any."""
-    return draft.environments.get(draft.owners().get(instance, ""))
+    return view.environments.get(view.owners().get(instance, ""))
 
 
 def is_base_moved(draft: Draft, record: InstanceRecord) -> bool:
@@ -311,9 +359,9 @@ def is_base_moved(draft: Draft, record: InstanceRecord) -> bool:
     return bool(record.runtime and record.fingerprint and mark and mark != record.fingerprint)
 
 
-def any_lost(draft: Draft) -> bool:
+def any_lost(view: RecordsView) -> bool:
     """Return True if an environment is unreadable; an instance without one may belong to it."""
-    return any(name.startswith("environment/") for name in draft.world.records.unreadable)
+    return any(name.startswith("environment/") for name in view.unreadable)
 
 
 def authorship_of(

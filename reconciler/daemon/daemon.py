@@ -27,7 +27,8 @@ from reconciler.core.incremental import NOTHING, Decider
 from reconciler.core.model import Change, Records
 from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
-from reconciler.core.status import Status, status
+from reconciler.core.status import Status
+from reconciler.core.statuses import status
 from reconciler.core.world import Draft, Effect, Plan, World
 from reconciler.daemon.effects import BuildTask, Polled, Report, nothing, problem_of
 from reconciler.daemon.garbage import collect_and_measure

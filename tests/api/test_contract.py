@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from reconciler.api import contract, openapi
 from reconciler.api.documents import status_document
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from tests.fakes.fleet import AT, builds, name_of
 from tests.harness.pages import OPERATOR, READER, Served
 

@@ -13,7 +13,7 @@ from reconciler.cli.wait import Outcome, Waited, settled, wait_until_settled
 from reconciler.core.definitions import Wave
 from reconciler.core.events import Event
 from reconciler.core.model import Change, Verb
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from reconciler.store.store import Store
 from tests.fakes.definitions import environment, instance
 from tests.fakes.events import event as stored_event

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.api.documents import status_document
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from reconciler.daemon.open_records import current
 from reconciler.settings import Settings
 from tests.docs.blocks import ROOT, Block

@@ -29,7 +29,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from reconciler.core.steps import record_step
 from reconciler.core.world import Draft, World
 from reconciler.store.store import Store

@@ -10,7 +10,7 @@ import pytest
 from reconciler.core.errors import Stalled
 from reconciler.core.phases import BuildPhase
 from reconciler.core.reasons import Reason
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from tests.fakes.releases import Release
 from tests.harness.cluster_daemon import GOOD, KubeSite
 from tests.harness.dag_builder import DAG, DagBench

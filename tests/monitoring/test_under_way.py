@@ -10,7 +10,7 @@ from metrics.gauges import problems
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Problem
 from reconciler.core.reasons import Reason
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
 

@@ -16,6 +16,7 @@ from reconciler.core.machine import FINAL, TABLE, Decision
 from reconciler.core.model import Verb
 from reconciler.core.phases import PHASE_OF, BuildPhase, Step, Verdict
 from reconciler.core.reasons import Reason
+from reconciler.core.statuses import Statuses, status
 from reconciler.core.waits import WaitOn
 from reconciler.core.world import build_key
 from tests.fakes.airflow import POOLS
@@ -34,6 +35,7 @@ class Promises(RuleBasedStateMachine):
         super().__init__()
         self.house = House()
         self.serial = 0
+        self.statuses = Statuses()
         for name in "abc":
             self.house.join(instance(name))
         for name in ENVIRONMENTS:
@@ -186,6 +188,12 @@ class Promises(RuleBasedStateMachine):
             if record.activation is None and record.current.runtime is not None:
                 pointers = self.house.airflow[name].pointers
                 assert record.current.build == pointers.get(record.current.runtime)
+
+    @invariant()
+    def a_status_computed_from_the_last_one_is_that_from_the_start(self) -> None:
+        house = self.house
+        last = self.statuses.of(house.records, house.now)
+        assert last == status(None, house.records, house.now)
 
     def teardown(self) -> None:
         """Check that once faults stop, all instances reach what the newest good revision wants."""

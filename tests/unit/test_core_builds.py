@@ -8,7 +8,7 @@ from reconciler.core.event_codec import data_of
 from reconciler.core.phases import BuildPhase, Health, Sync
 from reconciler.core.reasons import Reason
 from reconciler.core.states import State
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from tests.fakes.definitions import environment, instance, limited
 from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn

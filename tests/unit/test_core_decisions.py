@@ -18,7 +18,7 @@ from reconciler.core.events import EventKind
 from reconciler.core.model import Problem, Records, Verb
 from reconciler.core.phases import BuildPhase, Health, Step, Sync
 from reconciler.core.reasons import Reason
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from reconciler.core.waits import Wait, WaitOn, WindowState
 from reconciler.core.world import Draft, Policy, World
 from reconciler.daemon.windows import window_state

@@ -20,7 +20,8 @@ from reconciler.core.loaded import Loaded
 from reconciler.core.model import DriftKind, InstanceRecord, Problem
 from reconciler.core.phases import BuildPhase, Health, Sync
 from reconciler.core.reasons import Reason
-from reconciler.core.status import InstanceStatus, status
+from reconciler.core.status import InstanceStatus
+from reconciler.core.statuses import status
 from reconciler.core.world import Draft
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House

@@ -9,7 +9,7 @@ import pytest
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.model import Verb
 from reconciler.core.reasons import Reason
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from tests.fakes.definitions import environment
 from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn

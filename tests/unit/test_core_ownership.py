@@ -7,7 +7,7 @@ from dataclasses import replace
 from reconciler.core.definitions import Commit, Finding, Place, Wave
 from reconciler.core.model import EnvironmentRecord, Problem
 from reconciler.core.reasons import Reason
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from reconciler.core.world import owned
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House

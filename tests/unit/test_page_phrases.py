@@ -6,7 +6,7 @@ from metrics.gauges import standing
 from reconciler.api.pages.phrases import sentence
 from reconciler.core.definitions import Wave
 from reconciler.core.model import Verb
-from reconciler.core.status import status
+from reconciler.core.statuses import status
 from tests.fakes.airflow import Airflow
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House

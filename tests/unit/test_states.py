@@ -31,7 +31,8 @@ from reconciler.core.states import (
     instance_state,
     instance_sync,
 )
-from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status, status
+from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
+from reconciler.core.statuses import status
 from tests.fakes.simulated_world import House
 from tests.unit.waves import ask_for, house_of, turn
 

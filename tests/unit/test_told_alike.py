@@ -24,7 +24,8 @@ from reconciler.api.view import Shown
 from reconciler.core.events import Event
 from reconciler.core.model import Verb
 from reconciler.core.states import TABLE, State
-from reconciler.core.status import EnvironmentStatus, InstanceStatus, status
+from reconciler.core.status import EnvironmentStatus, InstanceStatus
+from reconciler.core.statuses import status
 from reconciler.settings import HttpSettings
 from tests.fakes.simulated_world import House
 from tests.unit.test_states import OF_INSTANCES
