@@ -26,6 +26,7 @@ def main() -> int:
             sys.stderr.write(f"{path.relative_to(ROOT)} is not current; run `make generate`\n")
         return 1 if stale else 0
     for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[path])
     return 0
 
