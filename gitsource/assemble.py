@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from gitsource import projects
 from gitsource.assembly_cache import AssemblyCache, Made
@@ -22,7 +23,7 @@ from gitsource.objects import (
     wrong_instance,
 )
 from gitsource.parsers import DirectParser, Parser, Text, team_of
-from gitsource.recipe import Limits, Need, merge
+from gitsource.recipe import Limits, Need, NeedKind, merge
 from gitsource.tree import Entry, Tree
 from gitsource.typed import ReadFile
 from reconciler.core.definitions import (
@@ -81,7 +82,7 @@ class Assembly:
         self._refused: dict[str, Finding] = {}
         self._made: dict[str, Made] = {}
         self._of_team: dict[str, set[str]] = {}  # paths of environments
-        self._needed: dict[tuple[str, str], set[str]] = {}
+        self._needed: dict[tuple[NeedKind, str], set[str]] = {}
         self._instances: dict[str, Instance] = {}
         self._fragments: dict[str, Part] = {}
         self._doubles: list[Finding] = []
@@ -148,7 +149,7 @@ class Assembly:
 
     # ------------------------------------------------------------------- instances and fragments
 
-    def _take_parts(self, tree: Tree, paths: set[str]) -> set[tuple[str, str]]:
+    def _take_parts(self, tree: Tree, paths: set[str]) -> set[tuple[NeedKind, str]]:
         """Read these files; return the needs that are now satisfied differently."""
         entries: dict[str, Entry] = {}
         for path in paths:
@@ -177,8 +178,8 @@ class Assembly:
             for p in single
             if p.read.model is not None and p.instance is None
         }
-        touched = {("instance", name) for name in differing(self._instances, instances)}
-        touched |= {("fragment", name) for name in differing(self._fragments, fragments)}
+        touched = {(NeedKind.INSTANCE, name) for name in differing(self._instances, instances)}
+        touched |= {(NeedKind.FRAGMENT, name) for name in differing(self._fragments, fragments)}
         self._instances, self._fragments = instances, fragments
         return touched
 
@@ -264,21 +265,24 @@ class Assembly:
 
     def _holds(self, tree: Tree, needs: Iterable[Need]) -> bool:
         """Return True if everything that was needed is unchanged."""
-        for kind, name, what in needs:
-            if kind == "file":
+        return all(self._state(tree, kind, name) == what for kind, name, what in needs)
+
+    def _state(self, tree: Tree, kind: NeedKind, name: str) -> str:
+        """Return the state of an input as a recipe records it, see `Need`."""
+        match kind:
+            case NeedKind.FILE:
                 entry = tree.entries().get(name)
-                current = entry.blob if entry is not None and entry.mode[:3] == "100" else ""
-            elif kind == "tree":
-                current = tree.tree_id(name)
-            elif kind == "packages":
-                current = projects.fingerprint(tree, name)
-            elif kind == "fragment":
-                current = self._fragments[name].blob if name in self._fragments else ""
-            else:
-                current = self._instances[name].team if name in self._instances else ""
-            if current != what:
-                return False
-        return True
+                return entry.blob if entry is not None and entry.mode[:3] == "100" else ""
+            case NeedKind.TREE:
+                return tree.tree_id(name)
+            case NeedKind.PACKAGES:
+                return projects.fingerprint(tree, name)
+            case NeedKind.FRAGMENT:
+                return self._fragments[name].blob if name in self._fragments else ""
+            case NeedKind.INSTANCE:
+                return self._instances[name].team if name in self._instances else ""
+            case _:
+                assert_never(kind)
 
     def _make(self, tree: Tree, read: ReadFile, blob: str) -> Made:
         if not isinstance(read.model, EnvironmentModel):
@@ -287,9 +291,9 @@ class Assembly:
         fragments = {name: part.read for name, part in self._fragments.items()}
         recipe, findings, needs = merge(tree, read, fragments, self._limits, self._parser)
         needs = tuple(
-            (kind, name, self._fragments[name].blob if kind == "fragment" else what)
+            (kind, name, self._fragments[name].blob if kind is NeedKind.FRAGMENT else what)
             for kind, name, what in needs
-            if kind != "fragment" or name in self._fragments
+            if kind is not NeedKind.FRAGMENT or name in self._fragments
         )
         seen: dict[str, None] = {}
         for w, wave in enumerate(read.model.spec.rollout):
@@ -316,7 +320,7 @@ class Assembly:
             read.object,
             read.place("metadata", "name"),
             read.place("spec", "rollout"),
-            (*needs, *(("instance", name, team) for name in seen)),
+            (*needs, *((NeedKind.INSTANCE, name, team) for name in seen)),
             None if findings else environment,
             read.findings,
             tuple(findings),
@@ -369,15 +373,15 @@ def _unmade(read: ReadFile, blob: str) -> Made:
     return Made(read.path, blob, read.object, location, location, (), None, read.findings)
 
 
-def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[NeedKind, str]]:
     """Yield the needs that files at these paths may satisfy: as a file, and as part of folders."""
     for path in paths:
-        yield ("file", path)
+        yield (NeedKind.FILE, path)
         folder, _, name = path.rpartition("/")
         if name in projects.FILES:
-            yield ("packages", folder.rpartition("/")[0])
+            yield (NeedKind.PACKAGES, folder.rpartition("/")[0])
         while folder:
-            yield ("tree", folder)
+            yield (NeedKind.TREE, folder)
             folder = folder.rpartition("/")[0]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import posixpath
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
 from itertools import pairwise
 from urllib.parse import urlsplit
 
@@ -45,11 +46,22 @@ from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
 from reconciler.isolation import TooExpensive
 
-Need = tuple[str, str, str]
-"""Input of a recipe.
 
-It is ("file", path, blob), ("tree", folder, id), ("packages", folder, fingerprint), ("fragment",
-name, "") or ("instance", name, team); the last item is "" if the input did not exist.
+class NeedKind(StrEnum):
+    """Kind of an input of a recipe."""
+
+    FILE = "file"
+    TREE = "tree"
+    PACKAGES = "packages"
+    FRAGMENT = "fragment"
+    INSTANCE = "instance"
+
+
+Need = tuple[NeedKind, str, str]
+"""Input of a recipe: its kind, its path or name, and its state when it was used.
+
+The state is a file's blob, a tree's id, the fingerprint of a folder's packages, a fragment's blob,
+or an instance's team; it is "" if the input did not exist.
 """
 
 RECIPE = TypeAdapter(Recipe)
@@ -110,7 +122,7 @@ class Merge:
     dags: dict[str, str] = field(default_factory=dict)
     budget: dict[Measure, ImportLimit] = field(default_factory=dict)
     internal: dict[str, str] = field(default_factory=dict)
-    needs: dict[tuple[str, str], str] = field(default_factory=dict)
+    needs: dict[tuple[NeedKind, str], str] = field(default_factory=dict)
     text_bytes: int = 0
 
     def wrong(self, place: Place, reason: Reason, message: str) -> None:
@@ -161,7 +173,7 @@ class Merge:
                 f"{path} is outside {folder}/ and shared/; move the package there",
             )
             return
-        self.needs["tree", full] = self.tree.tree_id(full)
+        self.needs[NeedKind.TREE, full] = self.tree.tree_id(full)
         if full not in self.packages and not self._check_package(full, place):
             return
         self.packages[full] = SourcePackage(
@@ -202,7 +214,7 @@ class Merge:
         """Return the text of a team's file, or "" with a finding if it cannot be read."""
         path = posixpath.normpath(posixpath.join(folder, name))
         entry = self.tree.entries().get(path)
-        self.needs["file", path] = entry.blob if entry is not None else ""
+        self.needs[NeedKind.FILE, path] = entry.blob if entry is not None else ""
         if entry is None:
             self.wrong(place, Reason.MISSING_FILE, f"{path} is not in the repo; check the path")
         elif self._is_refused(entry, place):
@@ -281,7 +293,7 @@ class Merge:
         projects: dict[str, Project] = {}
         beside = [posixpath.dirname(path) for path in self.packages]
         for parent in dict.fromkeys([*beside, f"{folder}/packages", "shared/packages"]):
-            self.needs["packages", parent] = fingerprint(self.tree, parent)
+            self.needs[NeedKind.PACKAGES, parent] = fingerprint(self.tree, parent)
             for project in self.parser.projects(parent, sources(self.tree, parent)):
                 projects[project.path] = project
         globs = [glob for index in self.indexes.values() for glob in index.packages]
@@ -367,7 +379,7 @@ def merge(
     merging = Merge(tree, read, limits, parser)
     for i, name in enumerate(model.spec.extends):
         fragment = fragments.get(name)
-        merging.needs["fragment", name] = ""
+        merging.needs[NeedKind.FRAGMENT, name] = ""
         if fragment is None or not isinstance(fragment.model, FragmentModel):
             merging.wrong(
                 read.place("spec", "extends", i),

@@ -86,6 +86,7 @@ def find_build(records: Records, which: str) -> BuildRecord:
 def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
     """Copy what is added until the build has ended, and print its outcome."""
     from reconciler.core.builds import OPEN
+    from reconciler.core.phases import BuildPhase
 
     while True:
         build = store.load().builds.get(build.key, build)
@@ -94,7 +95,7 @@ def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
             break
         time.sleep(LOOK)
     warn(f"build {build.key} is {build.phase}")
-    if build.phase == "Failed":
+    if build.phase is BuildPhase.FAILED:
         raise typer.Exit(Exit.WRONG)
 
 

@@ -71,21 +71,19 @@ def plan(
 
 def _newest(output: Format) -> None:
     """Print what the newest revision of the repo would change, and what that waits for."""
-    from dataclasses import asdict
-
     from reconciler.daemon import plan_preview
 
     with working("reading the environments repo"):
         lines = plan_preview.plan(settings_with_repo())
     if output is Format.JSON:
-        print_json([asdict(line) for line in lines])
+        print_json([line.document() for line in lines])
         return
     if not lines:
         say("nothing would change")
         return
     print_table(
         ["OBJECT", "ACTION", "WHY", "WAITS ON"],
-        [[x.object, x.action, first_line(x.reason), x.waits_on] for x in lines],
+        [[x.object, x.action, first_line(x.message), x.waits_on] for x in lines],
     )
 
 

@@ -23,8 +23,17 @@ class PlanLine:
 
     object: str
     action: str
-    reason: str
+    message: str
     waits_on: str = ""
+
+    def document(self) -> dict[str, str]:
+        """Return the line for `-o json`."""
+        return {
+            "object": self.object,
+            "action": self.action,
+            "reason": self.message,
+            "waits_on": self.waits_on,
+        }
 
 
 def plan(settings: Settings) -> list[PlanLine]:
@@ -54,7 +63,7 @@ def plan(settings: Settings) -> list[PlanLine]:
         )
     )
     change = decided.change
-    lines = [PlanLine(e.object, e.kind, e.message) for e in change.events]
+    lines = [PlanLine(e.object, str(e.kind), e.message) for e in change.events]
     lines += [
         PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait.message)
         for i in change.instances

@@ -22,7 +22,7 @@ from reconciler.core.model import (
     InstanceRecord,
     Request,
 )
-from reconciler.core.phases import BuildPhase, Sync
+from reconciler.core.phases import ActivationPhase, BuildPhase, Sync
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
 
 Compared = Literal["before", "failed", "wanted"]
@@ -113,7 +113,7 @@ def _trouble(one: InstanceStatus, next_build: BuildRecord | None) -> float:
     """Return the sort rank: a failure here comes early, whatever runs meanwhile."""
     rank = float(RANK[one.health])
     failed = next_build is not None and next_build.phase is BuildPhase.FAILED
-    if failed or one.quarantined or one.phase == "RolledBack":
+    if failed or one.quarantined or one.phase == ActivationPhase.ROLLED_BACK:
         return min(rank, 0.5)
     return min(rank, 2.5) if one.sync is Sync.OUT_OF_SYNC else rank
 
@@ -163,7 +163,7 @@ def _compared(
     now, last = record.activation, record.last
     if now is not None:
         return now.origin.build, now.target.build, "before"
-    if last is not None and status.phase == "RolledBack":
+    if last is not None and status.phase == ActivationPhase.ROLLED_BACK:
         return last.origin.build, last.target.build, "failed"
     if status.wanted != record.current.build:
         return record.current.build, status.wanted, "wanted"
