@@ -22,7 +22,7 @@ from reconciler.core.events import (
     EventKind,
     PhaseEnded,
 )
-from reconciler.core.model import DriftKind
+from reconciler.core.model import DriftKind, MessageState
 
 BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 PAGE = 5000
@@ -32,7 +32,7 @@ ACTIVATION_RESULTS: Mapping[str, str] = {
     EventKind.ACTIVATION_ABORTED: "aborted",
     EventKind.DEGRADED: "degraded",
 }
-MESSAGE_RESULTS = ("failed", "sent", "skipped")
+MESSAGE_RESULTS = (MessageState.FAILED, MessageState.SENT, MessageState.SKIPPED)
 
 IMPORTS: Mapping[Measure, tuple[str, str]] = {
     Measure.SECONDS: (
@@ -216,8 +216,8 @@ class EventCounters:
         return family
 
     def _messages(self) -> Iterator[Metric]:
-        counts = {**dict.fromkeys(MESSAGE_RESULTS, 0), **self._history.message_counts()}
-        counts.pop("pending", None)
+        counts = {str(state): 0 for state in MESSAGE_RESULTS} | self._history.message_counts()
+        counts.pop(MessageState.PENDING, None)
         family = CounterMetricFamily(
             "groundcrew_notification", "Messages by result.", labels=["result"]
         )

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import ProcessCollector
@@ -26,7 +27,14 @@ from reconciler.core.status import Status
 from reconciler.core.statuses import Statuses
 
 FAST = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-POLL_RESULTS = ("changed", "failed", "unchanged")
+
+
+class PollResult(StrEnum):
+    """Result of looking at the environments repo."""
+
+    CHANGED = "changed"
+    FAILED = "failed"
+    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +79,14 @@ class Exporter(Collector):
         self._quota_of = quota_of
         self._statuses = Statuses()
         self._shown: tuple[Records, Status] | None = None
-        self._tally = EventCounters(history)
+        self._counters = EventCounters(history)
         self._records = records
         self._leader = leader
         self._store_bytes = store_bytes
         self._space = space
         self._lock = threading.Lock()
         self._reconcile = Histogram(FAST)
-        self._polls: Counter[str] = Counter(dict.fromkeys(POLL_RESULTS, 0))
+        self._polls: Counter[str] = Counter({result.value: 0 for result in PollResult})
         self._last_poll = 0.0
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -88,10 +96,10 @@ class Exporter(Collector):
         """Record the duration of a reconcile cycle."""
         self._reconcile.observe(seconds)
 
-    def observe_poll(self, result: str) -> None:
-        """Record the result of a poll: unchanged, changed or failed."""
-        self._polls[result] += 1
-        if result != "failed":
+    def observe_poll(self, result: PollResult) -> None:
+        """Record the result of a poll."""
+        self._polls[result.value] += 1
+        if result is not PollResult.FAILED:
             self._last_poll = time.time()
 
     def describe(self) -> Iterable[Metric]:
@@ -120,7 +128,7 @@ class Exporter(Collector):
         if self._shown is None or self._shown[0] is not records:
             self._shown = (records, self._statuses.of(records, time.time()))
         snapshot = self._shown[1]
-        self._tally.read()
+        self._counters.read()
         yield from standing(snapshot, records, time.time())
         if self._sandbox is not None and _has_local(records):
             yield gauges(
@@ -130,7 +138,7 @@ class Exporter(Collector):
                 [([self._sandbox.setting], int(self._sandbox.confined))],
             )
         teams = {e.team for e in snapshot.environments} | {i.team for i in snapshot.instances}
-        yield from self._tally.collect(
+        yield from self._counters.collect(
             teams, {i.name for i in snapshot.instances}, records.environments.keys()
         )
 

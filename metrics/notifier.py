@@ -26,6 +26,7 @@ from metrics.redaction import Scrubber
 from metrics.routes import Route, Statuses, Waiting
 from metrics.slackbot import SlackBot
 from reconciler.core.events import Event
+from reconciler.core.model import MessageState
 from reconciler.settings import STATUSES, NotifySettings, RouteSettings, StatusSettings
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Outbox(Protocol):
     def pending(self, limit: int = 50, route: str = "") -> list[Any]:
         """Return a route's messages to send, with `id`, `payload` and `attempts`."""
 
-    def settle(self, message: int, state: str, error: str = "") -> None:
+    def settle(self, message: int, state: MessageState, error: str = "") -> None:
         """Record the outcome of a message."""
 
     def forget_routes(self, known: Sequence[str]) -> int:
@@ -208,7 +209,9 @@ class Notifier:
             try:
                 waiting.append(Waiting(row.id, row.attempts, kind.validate_json(row.payload)))
             except ValueError:
-                self._outbox.settle(row.id, "failed", "it was written by another version")
+                self._outbox.settle(
+                    row.id, MessageState.FAILED, "it was written by another version"
+                )
         return waiting
 
     def _tidy(self) -> None:

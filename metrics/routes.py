@@ -7,16 +7,17 @@ respond, all its messages wait; they are retried with growing delays for a day.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from metrics.channels import Channel, Outcome, Response
 from metrics.commits import CommitStatus, Forge
 from metrics.facts import Fact
 from metrics.notices import Severity
 from reconciler.core.events import EventKind
+from reconciler.core.model import MessageState
 from reconciler.settings import STATUSES, NotifySettings, RouteSettings
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,13 @@ LONGEST_WAIT = 900.0
 ATTEMPTS = 100  # about a day
 
 T = TypeVar("T")
-Settle = Callable[..., None]
-"""`Outbox.settle`: (message, state, error)."""
+
+
+class Settle(Protocol):
+    """Method that records a message's outcome: `Outbox.settle`."""
+
+    def __call__(self, message: int, state: MessageState, error: str = "") -> None:
+        """Record the outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,12 @@ class Line:
         """Record the answer for a batch; return False if the remaining messages should wait too."""
         if answer.outcome is Outcome.TAKEN:
             for one in batch:
-                self._settle(one.id, "sent")
+                self._settle(one.id, MessageState.SENT)
             return True
         if answer.outcome is Outcome.REJECTED:
             log.warning("%s does not take a message, giving it up: %s", self.name, answer.words)
             for one in batch:
-                self._settle(one.id, "failed", answer.words)
+                self._settle(one.id, MessageState.FAILED, answer.words)
             return True
         attempts = max(one.attempts for one in batch) + 1
         first = FIRST_REFUSED_WAIT if answer.outcome is Outcome.REFUSED else FIRST_WAIT
@@ -73,15 +79,15 @@ class Line:
         log.warning("%s: %s; tried again in %.0f s", self.name, answer.words, wait)
         for one in batch:
             if one.attempts + 1 >= ATTEMPTS:
-                self._settle(one.id, "failed", answer.words)
+                self._settle(one.id, MessageState.FAILED, answer.words)
             else:
-                self._settle(one.id, "pending", answer.words)
+                self._settle(one.id, MessageState.PENDING, answer.words)
         return False
 
     def skip(self, batch: Sequence[Waiting[T]], why: str) -> None:
         """Record that messages are not sent."""
         for one in batch:
-            self._settle(one.id, "skipped", why)
+            self._settle(one.id, MessageState.SKIPPED, why)
 
 
 class Route:

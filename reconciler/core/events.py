@@ -1,10 +1,10 @@
 """Events: the kinds of entries in the history, and what each carries.
 
 `EventKind` is the table of kinds: each member names its payload class and says what it means. To
-add a kind, add a member, and record it with `Draft.event` where it is decided; mypy and
-`tests/unit/test_events.py` then name every reader that has not chosen what to do with it. The names
-of kinds, and the JSON keys of payloads, are part of the API: they are never renamed.
-`event_codec` converts payloads to JSON and back.
+add a kind, add a member, and record it with `Draft.event` where it is decided;
+`tests/unit/test_events.py` then asks who is told of it. The names of kinds, and the JSON keys of
+payloads, are part of the API: they are never renamed. `event_codec` converts payloads to JSON and
+back. `metrics/notices.py` has the messages about events, `metrics/commits.py` the commit statuses.
 """
 
 from __future__ import annotations

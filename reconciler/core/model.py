@@ -406,6 +406,15 @@ class Verb(StrEnum):
     CONFIRM_PRUNE = "confirm-prune"
 
 
+class MessageState(StrEnum):
+    """State of a message to people or to the forge, in the outbox."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Operator's request, queued in the store until the leader has carried it out."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TypeVar
 
+from metrics.exporter import PollResult
 from reconciler.core.accept import source_failed, source_recovered
 from reconciler.core.builds import maker, users
 from reconciler.core.definitions import Definitions, Instance
@@ -404,9 +405,10 @@ class Daemon:
             if not isinstance(error, GroundcrewError):
                 log.exception("polling the environments repo")
             problem = problem_of(error)
-            self.wiring.exporter.observe_poll("failed")
+            self.wiring.exporter.observe_poll(PollResult.FAILED)
             return Report(lambda draft: source_failed(draft, problem), polled=Polled(None))
-        self.wiring.exporter.observe_poll("changed" if definitions is not None else "unchanged")
+        changed = definitions is not None
+        self.wiring.exporter.observe_poll(PollResult.CHANGED if changed else PollResult.UNCHANGED)
         recovered = definitions is not None or self._records.repo.source_problem is not None
         return Report(source_recovered if recovered else nothing, polled=Polled(definitions))
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from reconciler.core.model import MessageState
 from reconciler.store import schema
+
+PENDING = MessageState.PENDING.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Outbox(ABC):
                 if dedupe not in known:
                     connection.execute(
                         insert(table).values(
-                            dedupe=dedupe, payload=payload, state="pending", attempts=0, error=""
+                            dedupe=dedupe, payload=payload, state=PENDING, attempts=0, error=""
                         )
                     )
             here = schema.meta.c.key == "notified"
@@ -66,21 +69,21 @@ class Outbox(ABC):
     def pending(self, limit: int = 50, route: str = "") -> list[Message]:
         """Return messages to send, oldest first; of all routes unless one is named."""
         table = schema.outbox
-        query = select(table).where(table.c.state == "pending")
+        query = select(table).where(table.c.state == PENDING)
         if route:
             query = query.where(table.c.dedupe.startswith(f"{route}:", autoescape=True))
         with self._reading() as connection:
             rows = connection.execute(query.order_by(table.c.id).limit(limit))
             return [Message(r.id, r.dedupe, r.payload, r.attempts) for r in rows]
 
-    def settle(self, message: int, state: str, error: str = "") -> None:
-        """Record a message's outcome: sent, failed, skipped, or pending for another try."""
+    def settle(self, message: int, state: MessageState, error: str = "") -> None:
+        """Record a message's outcome; it is pending if it will be tried again."""
         table = schema.outbox
         with self._writing() as connection:
             connection.execute(
                 update(table)
                 .where(table.c.id == message)
-                .values(state=state, error=error[:1000], attempts=table.c.attempts + 1)
+                .values(state=state.value, error=error[:1000], attempts=table.c.attempts + 1)
             )
 
     def forget_routes(self, known: Sequence[str]) -> int:
@@ -92,8 +95,8 @@ class Outbox(ABC):
         with self._writing() as connection:
             done = connection.execute(
                 update(table)
-                .where(table.c.state == "pending", *others)
-                .values(state="skipped", error="its route is not set any more")
+                .where(table.c.state == PENDING, *others)
+                .values(state=MessageState.SKIPPED.value, error="its route is not set any more")
             )
             return int(done.rowcount)
 
@@ -108,5 +111,5 @@ class Outbox(ABC):
         """Return the number of pending messages that were tried, not counting untried ones."""
         table = schema.outbox
         with self._reading() as connection:
-            query = select(func.count()).where(table.c.state == "pending", table.c.attempts > 0)
+            query = select(func.count()).where(table.c.state == PENDING, table.c.attempts > 0)
             return int(connection.execute(query).scalar_one())

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from reconciler.core.definitions import Finding, Place, Wave
 from reconciler.core.event_codec import data_of
-from reconciler.core.model import Change, InstanceRecord, Problem, RepoState, Verb
+from reconciler.core.model import Change, InstanceRecord, MessageState, Problem, RepoState, Verb
 from reconciler.core.reasons import Reason
 from reconciler.store import schema
 from reconciler.store.reader import Reader
@@ -179,8 +179,8 @@ def test_a_fact_is_told_once(store: Store) -> None:
     assert store.notified() == 8
     assert [m.dedupe for m in store.pending()] == ["fact", "other"]
     first, second = store.pending()
-    store.settle(first.id, "sent")
-    store.settle(second.id, "pending", "429")
+    store.settle(first.id, MessageState.SENT)
+    store.settle(second.id, MessageState.PENDING, "429")
     assert [m.attempts for m in store.pending()] == [1]
     assert store.message_counts() == {"sent": 1, "pending": 1}
 
@@ -193,7 +193,7 @@ def test_each_route_has_its_own_messages(store: Store) -> None:
     assert [m.dedupe for m in store.pending(50, "red-2")] == ["red-2:event-1"]
     assert [m.dedupe for m in store.pending(50, "r_d")] == ["r_d:event-1"]
     (late,) = store.pending(50, "red-2")
-    store.settle(late.id, "pending", "503")
+    store.settle(late.id, MessageState.PENDING, "503")
     assert store.late_messages() == 1
     assert store.forget_routes(["red-2", "r_d"]) == 60
     assert store.forget_routes(["red-2", "r_d"]) == 0
