@@ -36,7 +36,7 @@ from reconciler.core.definitions import (
     SourcePackage,
 )
 from reconciler.settings import BuilderSettings
-from reconciler.share.share import Share
+from reconciler.share.share import BaseName, Share
 from tests.fakes.base import make_base, write_package
 
 WANTED = (
@@ -124,11 +124,9 @@ def make_site(root: Path) -> Site:
     builder.verify(job, recipe, runtime, instance, built.build_id)
     share.point(
         "dev",
-        runtime.key,
+        BaseName(runtime.key, f"{runtime.python_tag}-{runtime.platform}", runtime.airflow_version),
         built.build_id,
-        abi=f"{runtime.python_tag}-{runtime.platform}",
-        airflow=runtime.airflow_version,
-        load_into=["worker"],
+        ["worker"],
     )
     return Site(root, share.root, python)
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from reconciler.core.drift import Deviation, lost
 from reconciler.core.model import DriftKind, InstanceRecord
 from reconciler.core.runtime import Runtime
-from reconciler.share.share import Pointer
+from reconciler.share.share import BaseName, Pointer
 from reconciler.share.view import Seen
 
 
-def base_of(runtime: Runtime) -> tuple[str, str, str, str]:
-    """Return how a pointer tells a runtime: key, Python's ABI, Airflow's version, the listing."""
+def base_of(runtime: Runtime) -> BaseName:
+    """Return a runtime's base as pointers name it."""
     abi = f"{runtime.python_tag}-{runtime.platform}"
-    return runtime.key, abi, runtime.airflow_version, runtime.listing
+    return BaseName(runtime.key, abi, runtime.airflow_version, runtime.listing)
 
 
 def deviations(record: InstanceRecord, seen: Seen, *, has_build: bool) -> tuple[Deviation, ...]:
@@ -25,7 +25,7 @@ def deviations(record: InstanceRecord, seen: Seen, *, has_build: bool) -> tuple[
 def _of_pointer(record: InstanceRecord, seen: Seen) -> Iterator[Deviation]:
     assert record.runtime is not None, "compared once the runtime is known"
     pointer = seen.pointer or Pointer(record.name, ())
-    loaded = pointer.loaded(*base_of(record.runtime))
+    loaded = pointer.loaded(base_of(record.runtime))
     wanted = (
         (record.current.build, record.current.runtime) if record.current.build is not None else None
     )

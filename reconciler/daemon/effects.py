@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -263,7 +262,7 @@ class InstanceEffects:
             self._share.require()  # what an empty mount point says is not what the pointer says
             runtime = self._inspect(driver.base(record.definition), record.team)
             pointer = self._share.pointer(name)
-            pointed = pointer.loaded(*base_of(runtime)) if pointer is not None else None
+            pointed = pointer.loaded(base_of(runtime)) if pointer is not None else None
         except GroundcrewError as error:
             problem = problem_of(error)
             return Report(lambda draft: record_inspection(draft, name, mark, None, problem))
@@ -318,35 +317,17 @@ class InstanceEffects:
         inherits = record.inherits and (not forward or wanted == record.current.build)
         made_for = record.current.runtime if inherits else runtime.key
         name = record.name
-        key, abi, airflow, listing = base_of(runtime)
-        if self._share.points(
-            name,
-            key,
-            wanted,
-            abi=abi,
-            airflow=airflow,
-            load_into=load_into,
-            listing=listing,
-            inherits=inherits,
-        ):
+        base = base_of(runtime)
+        if self._share.points(name, base, wanted, load_into, inherits=inherits):
             return self._switched(name)
         with self._share.making():  # so that nothing is collected between check and pointer write
-            if wanted is not None and not self._share.verified(wanted, made_for or key):
+            if wanted is not None and not self._share.verified(wanted, made_for or base.key):
                 raise Stalled(
                     Reason.BUILD_MISSING,
                     f"build {wanted} is not complete and verified on the share; it is built anew",
                 )
             self._share.install_loader(name)
-            self._share.point(
-                name,
-                key,
-                wanted,
-                abi=abi,
-                airflow=airflow,
-                load_into=load_into,
-                listing=listing,
-                inherits=inherits,
-            )
+            self._share.point(name, base, wanted, load_into, inherits=inherits)
         return self._switched(name)
 
     def heal(self, record: InstanceRecord) -> Report:
@@ -369,7 +350,7 @@ class InstanceEffects:
         runtime, drift = record.runtime, record.drift
         assert runtime is not None, "what drifts is known"
         assert drift is not None, "what drifts is known"
-        key, abi, airflow, listing = base_of(runtime)
+        base = base_of(runtime)
         build, made_for = record.current.build, record.current.runtime
         load_into = record.current.load_into or record.definition.load_into
         done = []
@@ -378,19 +359,18 @@ class InstanceEffects:
                 self._share.install_loader(record.name)
                 done.append("the loader was put back")
             if DriftKind.POINTER in drift.kinds:
-                if build is not None and not self._share.verified(build, made_for or key):
+                if build is not None and not self._share.verified(build, made_for or base.key):
                     raise Retryable(
                         Reason.BUILD_MISSING,
                         f"the pointer cannot be put right: build {build} is not complete and "
                         f"verified on the share",
                     )
                 failpoint("daemon.heal.before-pointer")
-                write = partial(
-                    self._share.point, record.name, abi=abi, airflow=airflow, load_into=load_into
-                )
-                write(key, build, listing=listing, inherits=record.inherits)
-                if record.inherits and made_for is not None:
-                    write(made_for, build)
+                inherits = record.inherits
+                self._share.point(record.name, base, build, load_into, inherits=inherits)
+                if inherits and made_for is not None:
+                    owner = replace(base, key=made_for, listing="")
+                    self._share.point(record.name, owner, build, load_into)
                 done.append(f"the pointer names {build or 'the bare base'} again")
         return "; ".join(done)
 

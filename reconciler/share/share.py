@@ -58,6 +58,16 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseName:
+    """Base as the loader tells it from others: a runtime's key, its ABI, Airflow and listing."""
+
+    key: str
+    abi: str
+    airflow: str
+    listing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Pointer:
     """Parsed pointer.json; `entries` is keyed by runtime key, the newest last.
 
@@ -74,14 +84,15 @@ class Pointer:
         """Return the entries that name a build."""
         return {key: named for key, named in self.entries.items() if named.build != BARE}
 
-    def loaded(self, key: str, abi: str, airflow: str, listing: str) -> tuple[str, str] | None:
-        """Return the build that a runtime loads, and the key that names it; None for the bare base.
+    def loaded(self, base: BaseName) -> tuple[str, str] | None:
+        """Return the build that a base loads, and the key that names it; None for the bare base.
 
-        It chooses like the loader: if there is nothing for `key`, the newest of the same Airflow.
+        It chooses like the loader: if its key has no entry, the newest of the same Airflow.
         """
-        alike = [k for k, n in self.entries.items() if (n.abi, n.airflow) == (abi, airflow)]
-        alike = [k for k in alike if self.entries[k].listing == listing] or alike
-        chosen = key if key in self.entries else next(reversed(alike), "")
+        same = base.abi, base.airflow
+        alike = [key for key, n in self.entries.items() if (n.abi, n.airflow) == same]
+        alike = [key for key in alike if self.entries[key].listing == base.listing] or alike
+        chosen = base.key if base.key in self.entries else next(reversed(alike), "")
         return (self.builds[chosen].build, chosen) if chosen in self.builds else None
 
 
@@ -346,46 +357,38 @@ class Share(EntryStore):
     def points(
         self,
         instance: str,
-        runtime_key: str,
+        base: BaseName,
         build_id: str | None,
-        *,
-        abi: str,
-        airflow: str,
         load_into: Sequence[str],
-        listing: str = "",
+        *,
         inherits: bool = False,
     ) -> bool:
         """Return True if `point` would change nothing relevant."""
         pointer = self.pointer(instance) or Pointer(instance, ())
-        named = None if inherits else Named(build_id or BARE, abi, airflow, listing)
-        wanted = _with(pointer.entries, runtime_key, named)
+        named = None if inherits else _named(base, build_id)
+        wanted = _with(pointer.entries, base.key, named)
         same = list(pointer.entries.items()) == list(wanted.items())  # the newest is the last
         return same and (build_id is None or pointer.load_into == tuple(load_into))
 
     def point(
         self,
         instance: str,
-        runtime_key: str,
+        base: BaseName,
         build_id: str | None,
-        *,
-        abi: str,
-        airflow: str,
         load_into: Sequence[str],
-        listing: str = "",
+        *,
         inherits: bool = False,
     ) -> None:
-        """Point an instance to a build on one runtime; None returns it to the bare base there.
+        """Point an instance to a build on one base; None returns it to the bare base there.
 
-        `listing` is the runtime's, with which the loader distinguishes it from others of the same
-        Airflow. `inherits`: the build is another runtime's; no entry is written for this one, see
-        `loaded`. Entries of the oldest other bases are removed: `dropped` of the pointer lists
-        their builds.
+        `inherits`: the build is another base's; no entry is written for this one, see `loaded`.
+        Entries of the oldest other bases are removed: `dropped` of the pointer lists their builds.
         """
         assert build_id is None or BUILD_ID.match(build_id), build_id
         pointer = self.pointer(instance) or Pointer(instance, ())
-        named = None if inherits else Named(build_id or BARE, abi, airflow, listing)
-        entries = _with(pointer.entries, runtime_key, named)
-        gone = pointer.builds.keys() - entries.keys() - {runtime_key}
+        named = None if inherits else _named(base, build_id)
+        entries = _with(pointer.entries, base.key, named)
+        gone = pointer.builds.keys() - entries.keys() - {base.key}
         document = {
             "schema": 1,
             "instance": instance,
@@ -409,6 +412,10 @@ def loader_files() -> Mapping[str, bytes]:
     """Return the files of this release's loader by their names, in the order to write them."""
     folder = resources.files("reconciler.share") / "loader"
     return {name: (folder / name).read_bytes() for name in LOADER}
+
+
+def _named(base: BaseName, build_id: str | None) -> Named:
+    return Named(build_id or BARE, base.abi, base.airflow, base.listing)
 
 
 def _with(entries: Mapping[str, Named], key: str, named: Named | None) -> dict[str, Named]:

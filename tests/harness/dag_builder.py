@@ -12,6 +12,7 @@ from reconciler.builder.verify.dag_pods.runner import DagPods
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Instance, KubernetesTarget
 from reconciler.core.model import DagCheck
+from reconciler.daemon.deviations import base_of
 from reconciler.settings import BuilderSettings
 from tests.harness.job_builder import SOURCES, JobBench
 from tests.harness.kube_api import Json
@@ -125,16 +126,7 @@ class DagBench(JobBench):
 
     def activate(self, build_id: str) -> None:
         """Point the instance to a build, as an activation does."""
-        runtime = self.runtime
-        self.share.point(
-            "red-dev",
-            runtime.key,
-            build_id,
-            abi=f"{runtime.python_tag}-{runtime.platform}",
-            airflow=runtime.airflow_version,
-            load_into=["dag-processor"],
-            listing=runtime.listing,
-        )
+        self.share.point("red-dev", base_of(self.runtime), build_id, ["dag-processor"])
 
     def check(self, build_id: str) -> DagCheck:
         """Parse the release's DAGs with a build."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from reconciler.builder.base.inspection import Inventory, inspect_base, runtime_of
 from reconciler.core.runtime import Runtime
 from reconciler.documents import parse
-from reconciler.share.share import Share
+from reconciler.share.share import BaseName, Share
 from tests.harness.shares import DIGEST, RUNTIME, A, B, abi_of, publish
 
 ENV = {
@@ -62,7 +62,7 @@ class Site:
             env=env,
         )
         share.install_loader("dev")
-        share.point("dev", RUNTIME, A, abi=abi_of(python), airflow="3.3.2", load_into=["scheduler"])
+        share.point("dev", BaseName(RUNTIME, abi_of(python), "3.3.2"), A, ["scheduler"])
         self.loader = share.instance_path("dev") / "loader"
 
     def run(self, code: str, *extra: str, component: str = "scheduler", **env: str) -> str:
@@ -116,12 +116,9 @@ class Bases(Site):
         runtime = self.inspect()
         self.share.point(
             "dev",
-            runtime.key,
+            BaseName(runtime.key, abi_of(self.python), "3.3.2", runtime.listing if marked else ""),
             build,
-            abi=abi_of(self.python),
-            airflow="3.3.2",
-            load_into=["scheduler"],
-            listing=runtime.listing if marked else "",
+            ["scheduler"],
         )
         return runtime
 

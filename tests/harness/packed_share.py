@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from reconciler.share.hot import pack_path
-from reconciler.share.share import Share
+from reconciler.share.share import BaseName, Share
 from tests.harness.shares import DIGEST, RUNTIME, A, abi_of, publish
 
 OTHER = "e" * 64
@@ -45,9 +45,7 @@ class Site:
         self.add(A, DIGEST, FILES)
         self.share.put_packs(A, {DIGEST: HOT})
         self.loader = self.share.install_loader("dev")
-        self.share.point(
-            "dev", RUNTIME, A, abi=abi_of(python), airflow="3.3.2", load_into=["scheduler"]
-        )
+        self.share.point("dev", BaseName(RUNTIME, abi_of(python), "3.3.2"), A, ["scheduler"])
 
     def add(self, build: str, digest: str, files: dict[str, bytes]) -> None:
         """Put an entry and a build that names it on the share."""

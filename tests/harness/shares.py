@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reconciler.share.share import Share
+from reconciler.share.share import BaseName, Share
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
 DIGEST = "d" * 64
@@ -26,9 +26,7 @@ def publish(share: Share, build: str, entries: tuple[str, ...] = (), **more: obj
 
 
 def point(share: Share, build: str | None, load_into: tuple[str, ...] = ("scheduler",)) -> None:
-    share.point(
-        "dev", RUNTIME, build, abi=abi_of(sys.executable), airflow="3.3.2", load_into=load_into
-    )
+    share.point("dev", BaseName(RUNTIME, abi_of(sys.executable), "3.3.2"), build, load_into)
 
 
 def abi_of(python: str) -> str:

@@ -15,6 +15,7 @@ from reconciler.builder.verify.report import Report
 from reconciler.core.definitions import Checks, FileItem, Place, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
+from reconciler.daemon.deviations import base_of
 from reconciler.documents import Malformed, parse
 from tests.fakes.answers import Answers
 from tests.harness.builder import FILE, Bench
@@ -283,11 +284,9 @@ def activate(bench: Bench, recipe: Recipe) -> None:
     bench.builder.verify(job, recipe, runtime, instance, built.build_id)
     bench.share.point(
         instance.name,
-        runtime.key,
+        base_of(runtime),
         built.build_id,
-        airflow=runtime.airflow_version,
-        abi=f"{runtime.python_tag}-{runtime.platform}",
-        load_into=["scheduler"],
+        ["scheduler"],
     )
 
 

@@ -20,6 +20,7 @@ from reconciler.core.world import Draft, World
 from reconciler.daemon import effects as effects_module
 from reconciler.daemon.effects import InstanceEffects
 from reconciler.share.gc import Collected, collect_garbage
+from reconciler.share.share import BaseName
 from tests.fakes import fleet
 from tests.harness.builder import Bench
 from tests.harness.wheels import make_wheel
@@ -167,11 +168,9 @@ def test_a_switch_tells_what_the_pointer_left_out_and_that_is_retired(
     for number in range(4):
         bench.share.point(
             record.name,
-            f"base-{number}",
+            BaseName(f"base-{number}", "cp311-x", "3.3.2"),
             f"{number:016x}",
-            abi="cp311-x",
-            airflow="3.3.2",
-            load_into=("scheduler",),
+            ("scheduler",),
         )
     for _ in range(2):
         result = switch(bench, record, monkeypatch)

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.imports import HELD
 from benchmarks.slowshare import mounted
+from reconciler.share.share import BaseName
 from tests.harness.packed_share import Site
 from tests.harness.shares import RUNTIME, B, abi_of
 
@@ -31,9 +32,7 @@ def site(tmp_path: Path) -> Site:
     cold = {f"lib/wide/tests/t{n}.py": b"Y = 2\n" for n in range(MODULES)}
     site.add(B, DIGEST, {**hot, **cold})
     site.share.put_packs(B, {DIGEST: set(hot)})
-    site.share.point(
-        "dev", RUNTIME, B, abi=abi_of(site.python), airflow="3.3.2", load_into=["scheduler"]
-    )
+    site.share.point("dev", BaseName(RUNTIME, abi_of(site.python), "3.3.2"), B, ["scheduler"])
     return site
 
 

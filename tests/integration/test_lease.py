@@ -24,6 +24,7 @@ from reconciler.core.reasons import Reason
 from reconciler.daemon.wiring import Wiring
 from reconciler.settings import Settings
 from reconciler.share.gc import collect_garbage
+from reconciler.share.share import BaseName
 from tests.fakes.airflow_rest import PASSWORD, USER, FakeAirflow
 
 SPACE = "airflow"
@@ -151,9 +152,7 @@ class Rig:
         driver.perform(step, self.instance, replace(activation, pools=pools), now)
 
     def point(self) -> None:
-        self.wiring.share.point(
-            "red-dev", "k", BUILD, abi="cp311", airflow="3.1.0", load_into=("scheduler",)
-        )
+        self.wiring.share.point("red-dev", BaseName("k", "cp311", "3.1.0"), BUILD, ("scheduler",))
 
     def collect(self) -> None:
         collect_garbage(

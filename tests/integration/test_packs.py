@@ -18,6 +18,7 @@ from reconciler.share.gc import collect_garbage
 from reconciler.share.hot import Need, pack_path
 from reconciler.share.loader.groundcrew_packs import Spoiled, read_block
 from reconciler.share.packs import Pack, held, read_head, read_member
+from reconciler.share.share import BaseName
 from tests.harness.packed_share import BIG, FILES, HOT, HUGE, LIBRARY, OTHER, TABLES, WHERE, Site
 from tests.harness.shares import DIGEST, INTERPRETERS, RUNTIME, A, B, abi_of
 
@@ -28,9 +29,7 @@ def _small(site: Site) -> Path:
     """Return the pack of build B, which is small; the pointer names that build."""
     site.add(B, OTHER, SMALL)
     site.share.put_packs(B, {OTHER: SMALL.keys()})
-    site.share.point(
-        "dev", RUNTIME, B, abi=abi_of(site.python), airflow="3.3.2", load_into=["scheduler"]
-    )
+    site.share.point("dev", BaseName(RUNTIME, abi_of(site.python), "3.3.2"), B, ["scheduler"])
     return pack_path(site.share.entry(OTHER), site.share.packs(B)[OTHER].sha256)
 
 
@@ -269,7 +268,7 @@ def test_packs_go_with_the_last_build_that_names_them(site: Site) -> None:
     assert kept.is_file()
     assert not gone.exists()
     assert site.share.size() < size
-    site.share.point("dev", RUNTIME, None, abi="x", airflow="3.3.2", load_into=[])
+    site.share.point("dev", BaseName(RUNTIME, "x", "3.3.2"), None, [])
     assert set(collect(dry_run=False)) == {kept.name, DIGEST}
 
 

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,9 +17,15 @@ from reconciler.core.reasons import Reason
 from reconciler.share import locks
 from reconciler.share.atomic import sweep
 from reconciler.share.gc import Held, collect_garbage
-from reconciler.share.share import Share
+from reconciler.share.share import BaseName, Share
 from tests.harness.disk import small_disk
 from tests.harness.shares import DIGEST, RUNTIME, A, B, C, point, publish
+
+LOAD_INTO = ("scheduler",)
+
+
+def named(key: str, listing: str = "") -> BaseName:
+    return BaseName(key, "cp311-x", "3.3.2", listing)
 
 
 def stage(tmp_path: Path, name: str = "staged", text: str = "X = 1\n") -> Path:
@@ -78,28 +83,26 @@ def test_a_build_is_there_only_with_its_last_file(share: Share) -> None:
 
 def test_a_pointer_without_a_listing_is_written_anew(share: Share) -> None:
     """A switch to the build that an earlier version pointed at adds the listing."""
-    options: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
-    share.point("dev", RUNTIME, A, **options)
-    assert share.points("dev", RUNTIME, A, **options)
-    assert not share.points("dev", RUNTIME, A, **options, listing="0a1b2c3d")
-    share.point("dev", RUNTIME, A, **options, listing="0a1b2c3d")
-    assert share.points("dev", RUNTIME, A, **options, listing="0a1b2c3d")
+    share.point("dev", named(RUNTIME), A, LOAD_INTO)
+    assert share.points("dev", named(RUNTIME), A, LOAD_INTO)
+    assert not share.points("dev", named(RUNTIME, "0a1b2c3d"), A, LOAD_INTO)
+    share.point("dev", named(RUNTIME, "0a1b2c3d"), A, LOAD_INTO)
+    assert share.points("dev", named(RUNTIME, "0a1b2c3d"), A, LOAD_INTO)
 
 
 def test_a_pointer_names_builds_of_the_newest_bases_only(share: Share) -> None:
     """It would otherwise grow with each week's image; it lists the builds that it dropped."""
-    options: dict[str, Any] = {"abi": "cp311-x", "airflow": "3.3.2", "load_into": ("scheduler",)}
     names = [f"{number:016x}" for number in range(6)]
     for name in names:
         publish(share, name)
     for number in (0, 1, 2, 3, 0):
-        share.point("dev", f"base-{number}", names[number], **options)
+        share.point("dev", named(f"base-{number}"), names[number], LOAD_INTO)
     pointer = share.pointer("dev")
     assert pointer is not None
     assert ([*pointer.builds], pointer.dropped) == (["base-1", "base-2", "base-3", "base-0"], ())
     for number, gone in ((4, 1), (5, 2)):
-        share.point("dev", f"base-{number}", names[number], **options)
-        assert share.points("dev", f"base-{number}", names[number], **options)
+        share.point("dev", named(f"base-{number}"), names[number], LOAD_INTO)
+        assert share.points("dev", named(f"base-{number}"), names[number], LOAD_INTO)
         pointer = share.pointer("dev")
         assert pointer is not None
         assert pointer.dropped == (names[gone],)
@@ -109,7 +112,7 @@ def test_a_pointer_names_builds_of_the_newest_bases_only(share: Share) -> None:
 
 def test_a_pointer_keeps_what_it_says_of_other_runtimes(share: Share) -> None:
     """A switch for one runtime keeps the entries of others; None removes the entry."""
-    share.point("dev", "old", A, abi="cp310-x", airflow="2.11.2", load_into=["worker"])
+    share.point("dev", BaseName("old", "cp310-x", "2.11.2"), A, ["worker"])
     point(share, B)
     pointer = share.pointer("dev")
     assert pointer is not None

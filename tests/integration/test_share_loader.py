@@ -16,7 +16,7 @@ from gitsource.fields import ENV_REFUSED, ENV_REFUSED_PREFIXES
 from reconciler.airflow.proof import MARK, find, parse
 from reconciler.builder.base.inspection import inspect_base
 from reconciler.core.loaded import Loaded
-from reconciler.share.share import Share
+from reconciler.share.share import BaseName, Share
 from tests.fakes.base import VERSION, make_base
 from tests.harness.loader import ENV, Bases, Site
 from tests.harness.shares import DIGEST, INTERPRETERS, A, B, abi_of, point, publish
@@ -113,9 +113,7 @@ def test_an_environment_of_python_is_told_apart_as_it_was_inspected(
     runtime = inspect_base(python)
     for key, build, listing in ((runtime.key, A, runtime.listing), ("other", B, "another")):
         publish(share, build, abi=abi, airflow=VERSION)
-        share.point(
-            "dev", key, build, abi=abi, airflow=VERSION, load_into=["scheduler"], listing=listing
-        )
+        share.point("dev", BaseName(key, abi, VERSION, listing), build, ["scheduler"])
     done = subprocess.run(
         [python, "-c", "import os; print(os.environ['GROUNDCREW_BUILD'])"],
         env={"PYTHONPATH": str(loader)},

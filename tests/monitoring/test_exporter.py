@@ -233,7 +233,7 @@ def test_series_of_deleted_objects_disappear(house: House) -> None:
 def test_messages_and_share_are_told(house: House) -> None:
     """Known results start at 0; waiting messages have a gauge of their own."""
     made = exporter(house)
-    history = made._tally._history
+    history = made._counters._history
     assert isinstance(history, History)
     history.messages = {"sent": 3, "pending": 2}
     scraped = samples(made)
