@@ -13,22 +13,23 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from reconciler.core.formatting import age
+from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Sync
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 WIDE = 10_000  # columns without a terminal: a line of a table stays one line
-STYLES = {
-    "Healthy": "green",
-    "Synced": "green",
-    "Active": "green",
-    "Ready": "green",
-    "Degraded": "bold red",
-    "Failed": "red",
-    "RolledBack": "red",
+STYLES: dict[str, str] = {
+    Health.HEALTHY: "green",
+    Sync.SYNCED: "green",
+    ActivationPhase.ACTIVE: "green",
+    BuildPhase.READY: "green",
+    Health.DEGRADED: "bold red",
+    BuildPhase.FAILED: "red",
+    ActivationPhase.ROLLED_BACK: "red",
     "Stalled": "red",
-    "OutOfSync": "yellow",
-    "Progressing": "yellow",
-    "Suspended": "magenta",
-    "Missing": "yellow",
+    Sync.OUT_OF_SYNC: "yellow",
+    Health.PROGRESSING: "yellow",
+    Health.SUSPENDED: "magenta",
+    Health.MISSING: "yellow",
     "ok": "green",
     "off": "dim",
     "warning": "yellow",

@@ -121,7 +121,7 @@ def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: flo
     try:
         records = store.load()
         target = meant(records)
-        back = _way_back(records, target) if verb == "rollback" else ""
+        back = _way_back(records, target) if verb == Verb.ROLLBACK else ""
         before = store.last_event_id()
         number = store.submit(who(), Verb(verb), target, time.time())
         _wake(settings)

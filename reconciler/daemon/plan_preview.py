@@ -9,12 +9,15 @@ from gitsource.source import Source
 from reconciler.core.decide import decide
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.model import Records
+from reconciler.core.phases import ActivationPhase
 from reconciler.core.reasons import Reason
 from reconciler.core.world import World
 from reconciler.daemon.open_records import current
 from reconciler.daemon.policy import policy_of
 from reconciler.daemon.windows import window_state
 from reconciler.settings import Settings
+
+WAITING = str(ActivationPhase.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +67,12 @@ def plan(settings: Settings) -> list[PlanLine]:
     )
     change = decided.change
     lines = [PlanLine(e.object, str(e.kind), e.message) for e in change.events]
+    changed = {i.name for i in change.instances}
+    unchanged = [i for i in records.instances.values() if i.name not in changed]
     lines += [
-        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait.message)
-        for i in change.instances
+        PlanLine(f"instance/{i.name}", WAITING, "an activation is wanted", i.wait.message)
+        for i in (*change.instances, *unchanged)
         if i.wait
-    ]
-    waiting = {i.name for i in change.instances}
-    lines += [
-        PlanLine(f"instance/{i.name}", "Waiting", "an activation is wanted", i.wait.message)
-        for i in records.instances.values()
-        if i.wait and i.name not in waiting
     ]
     if definitions is not None:
         lines += [

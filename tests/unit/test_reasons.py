@@ -28,6 +28,17 @@ FOREIGN = {
 """Words of Kubernetes that are spelled like a reason."""
 
 
+SPELLED_ALIKE = {
+    ("reconciler/airflow/kubernetes/release.py", "Failed"),
+    ("reconciler/api/contract.py", "Ready"),
+    ("reconciler/airflow/kubernetes/rollout.py", "Ready"),
+    ("reconciler/builder/executor/kubernetes/session.py", "Failed"),
+    ("reconciler/builder/verify/dag_pods/runner.py", "Failed"),
+    ("reconciler/cluster/diagnose.py", "Failed"),
+}
+"""Conditions, and phases of Kubernetes, that are spelled like a phase of ours."""
+
+
 def literals(source: str) -> Iterator[str]:
     """Yield the strings of a module that are spelled like a reason, and all that `.reason` meets.
 
@@ -53,6 +64,23 @@ def strings(node: ast.AST) -> Iterator[str]:
     for one in ast.walk(node):
         if isinstance(one, ast.Constant) and isinstance(one.value, str) and one.value:
             yield one.value
+
+
+def test_no_kind_or_phase_is_written_as_a_literal() -> None:
+    """Outside of the tables, each is a member; a type checker then knows each use."""
+    values = {member.value for kind in (ActivationPhase, BuildPhase, EventKind) for member in kind}
+    tables = {
+        ROOT / f"reconciler/core/{name}.py" for name in ("events", "phases", "reasons", "states")
+    }
+    seen = {
+        (str(path.relative_to(ROOT)), text)
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path not in tables
+        for text in strings(ast.parse(path.read_text()))
+        if text in values
+    }
+    assert seen == SPELLED_ALIKE
 
 
 def test_no_reason_is_written_as_a_literal() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from reconciler.core.formatting import age
-from reconciler.core.phases import Trigger
+from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Sync, Trigger
 from reconciler.core.states import HEALTHS, State
 from reconciler.core.status import InstanceStatus
 
@@ -13,28 +13,28 @@ TROUBLE = HEALTHS
 """The worst first."""
 
 GOOD, BAD, BUSY, CALM = "good", "bad", "busy", "calm"
-TONES = {
-    "Healthy": GOOD,
-    "Synced": GOOD,
-    "Active": GOOD,
-    "Ready": GOOD,
-    "Degraded": BAD,
-    "Failed": BAD,
-    "RolledBack": BAD,
-    "Missing": BAD,
-    "RollingBack": BAD,
-    "Progressing": BUSY,
-    "OutOfSync": BUSY,
-    "Draining": BUSY,
-    "Switching": BUSY,
-    "Restarting": BUSY,
-    "Probing": BUSY,
-    "Watching": BUSY,
-    "Queued": BUSY,
-    "Resolving": BUSY,
-    "Building": BUSY,
-    "Verifying": BUSY,
-    "Waiting": BUSY,
+TONES: dict[str, str] = {
+    Health.HEALTHY: GOOD,
+    Sync.SYNCED: GOOD,
+    ActivationPhase.ACTIVE: GOOD,
+    BuildPhase.READY: GOOD,
+    Health.DEGRADED: BAD,
+    BuildPhase.FAILED: BAD,
+    ActivationPhase.ROLLED_BACK: BAD,
+    Health.MISSING: BAD,
+    ActivationPhase.ROLLING_BACK: BAD,
+    Health.PROGRESSING: BUSY,
+    Sync.OUT_OF_SYNC: BUSY,
+    ActivationPhase.DRAINING: BUSY,
+    ActivationPhase.SWITCHING: BUSY,
+    ActivationPhase.RESTARTING: BUSY,
+    ActivationPhase.PROBING: BUSY,
+    ActivationPhase.WATCHING: BUSY,
+    BuildPhase.QUEUED: BUSY,
+    BuildPhase.RESOLVING: BUSY,
+    BuildPhase.BUILDING: BUSY,
+    BuildPhase.VERIFYING: BUSY,
+    ActivationPhase.WAITING: BUSY,
 }
 SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
 
@@ -59,12 +59,12 @@ def machine(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-COURSES = {
-    "Draining": ": running tasks are left to end first.",
-    "Switching": ".",
-    "Restarting": ": its components are restarted.",
-    "Probing": ": it has to prove that it is healthy.",
-    "Watching": ": it has to stay healthy for a while, tasks included.",
+COURSES: dict[str, str] = {
+    ActivationPhase.DRAINING: ": running tasks are left to end first.",
+    ActivationPhase.SWITCHING: ".",
+    ActivationPhase.RESTARTING: ": its components are restarted.",
+    ActivationPhase.PROBING: ": it has to prove that it is healthy.",
+    ActivationPhase.WATCHING: ": it has to stay healthy for a while, tasks included.",
 }
 """Ends of the sentence about an activation, by its phase."""
 
