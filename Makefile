@@ -14,27 +14,34 @@ UPGRADE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 TESTS ?= tests
 # Tests wait more than they compute: three files run at a time. JOBS=0 uses one process (for --pdb).
 JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo envtest node node-test test-tools test test-fast chaos fuzz audit check fix docs generate manifests bench wheel image lock clean
+.PHONY: help setup setup-dev demo envtest node node-test test-tools test test-fast chaos fuzz audit check fix docs generate manifests bench wheel image lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the groundcrew command
 
+setup-dev: $(READY_DEV) ## Add to .venv what checks, tests, docs and benchmarks use
+
 $(READY): pyproject.toml scripts/setup
-	PYTHON="$(PYTHON)" scripts/setup "$(VENV)"
+	@PYTHON="$(PYTHON)" scripts/setup "$(VENV)"
 	@touch $@
+
+$(READY_DEV): pyproject.toml scripts/setup
+	@PYTHON="$(PYTHON)" scripts/setup "$(VENV)" dev
+	@touch $(READY) $@
 
 demo: setup ## Play the main job on a real Airflow (AIRFLOW=2.11, KEEP=1 to leave it running)
 	$(BIN)/groundcrew demo --airflow $(AIRFLOW) $(if $(KEEP),--keep)
 
-envtest: setup ## Build a Kubernetes control plane for the tests, once (Go; or set KUBEBUILDER_ASSETS)
+envtest: setup-dev ## Build a Kubernetes control plane for the tests, once (Go; or set KUBEBUILDER_ASSETS)
 	scripts/envtest/build $(VENV)
 
 node: envtest ## Build a real Kubernetes node for the tests, once (root, Go, Debian's runc and CNI)
@@ -48,27 +55,27 @@ node-test: node ## Tests on a real node, with a kubelet and containers (ALL=1 fo
 test-tools: ## Install the packages that the tests use, as far as this user may
 	scripts/install-test-tools
 
-test: test-tools setup ## All tests, the whole way on real Airflow included (TESTS=path for some, JOBS=…)
+test: test-tools setup-dev ## All tests, the whole way on real Airflow included (TESTS=path for some, JOBS=…)
 	@scripts/envtest/build $(VENV) || echo "note: no control plane (see above); Kubernetes tests are skipped" >&2
-	$(PYTEST) -m "not node" $(TESTS)
+	$(PYTEST) -m "not node" --durations 40 --durations-min 20 $(TESTS)
 
-test-fast: test-tools setup ## All tests that do not take minutes
+test-fast: test-tools setup-dev ## All tests that do not take minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 # In separate namespaces: its mounts and processes end with it, and it sees no other daemon's Airflow.
-chaos: setup ## Kill the daemon and break what is around it, over and over (root; MINUTES=5 SEED=… FAULTS=more in each round)
+chaos: setup-dev ## Kill the daemon and break what is around it, over and over (root; MINUTES=5 SEED=… FAULTS=more in each round)
 	scripts/install-test-tools
 	unshare --mount --pid --fork --kill-child --mount-proc \
 	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(FAULTS),--more-faults $(FAULTS))
 
-fuzz: setup ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some, SEED=…)
+fuzz: setup-dev ## Fuzz what parses untrusted input (SECONDS=30 for each target, TARGETS=some, SEED=…)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
-audit: setup ## Compare what the image installs with advisories and with the index's own releases
+audit: setup-dev ## Compare what the image installs with advisories and with the index's own releases
 	$(BIN)/python -m scripts.audit
 
-check: setup ## Format, ruff, plain names and docstrings, mypy strict, layers, Dockerfile, generated files, docs
+check: setup-dev ## Format, ruff, plain names and docstrings, mypy strict, layers, Dockerfile, generated files, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m scripts.prose
@@ -83,26 +90,26 @@ check: setup ## Format, ruff, plain names and docstrings, mypy strict, layers, D
 	$(BIN)/python -m scripts.manifests --check
 	$(MKDOCS)
 
-fix: setup ## Format, and mend what ruff can mend
+fix: setup-dev ## Format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # The theme announces its successor on every build, which does not matter here.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-docs: setup ## Build the docs as a site in build/site; a warning is an error
+docs: setup-dev ## Build the docs as a site in build/site; a warning is an error
 	$(MKDOCS)
 
-generate: setup ## Write the JSON Schema, generated pages of docs/, the dashboards and OpenAPI anew
+generate: setup-dev ## Write the JSON Schema, generated pages of docs/, the dashboards and OpenAPI anew
 	$(BIN)/python -m gitsource.schema
 	$(BIN)/python -m scripts.docs
 	$(BIN)/python -m deploy.grafana
 	$(BIN)/python -m reconciler.api.openapi
 	$(BIN)/python -m reconciler.cli.reference
 
-manifests: setup ## Write the chart's copies and schema and deploy/manifests anew
+manifests: setup-dev ## Write the chart's copies and schema and deploy/manifests anew
 	$(BIN)/python -m scripts.manifests
 
-bench: setup ## Run the benchmarks beside what a user would do instead (NAME=one of them)
+bench: setup-dev ## Run the benchmarks beside what a user would do instead (NAME=one of them)
 	$(BIN)/python -m benchmarks $(NAME)
 
 wheel: setup ## Build Groundcrew's own wheel in dist, for a CI that plans

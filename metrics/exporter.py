@@ -199,7 +199,7 @@ class Exporter(Collector):
 
 def _version() -> str:
     try:
-        return version("groundcrew")
+        return version("groundcrew-airflow")
     except PackageNotFoundError:
         return "unknown"
 

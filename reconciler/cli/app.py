@@ -37,7 +37,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"groundcrew {version('groundcrew')}")
+        typer.echo(f"groundcrew {version('groundcrew-airflow')}")
         raise typer.Exit
 
 

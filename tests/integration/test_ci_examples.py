@@ -122,11 +122,11 @@ def step(name: str) -> str:
     return str(script)
 
 
-ADDRESS = "groundcrew @ git+https://git.example.com/platform/groundcrew@v0.1.0"
+ADDRESS = "groundcrew-airflow @ git+https://git.example.com/platform/groundcrew@v0.1.0"
 
 
 def test_only_the_platform_teams_groundcrew_is_installed(runner: Runner) -> None:
-    """The public index has another project of that name: without an index address the job fails."""
+    """Nothing is installed by name alone: without an address the job fails."""
     gitlab = yaml.safe_load(GITLAB.read_text())["plan"]["script"][0]
     for script, name in ((step("Install"), "PACKAGE"), (gitlab, "GROUNDCREW_PACKAGE")):
         refused = runner.run(script)
@@ -141,7 +141,9 @@ def test_only_the_platform_teams_groundcrew_is_installed(runner: Runner) -> None
 def test_no_page_installs_by_name_alone() -> None:
     """An extra does not help: every page gives an address."""
     root = EXAMPLE.parent
-    named = re.compile(r"""pip install[^\n`]*[\s'"]groundcrew(\[|['"\s`]|$)""", re.MULTILINE)
+    named = re.compile(
+        r"""pip install[^\n`]*[\s'"]groundcrew(-airflow)?(\[|['"\s`]|$)""", re.MULTILINE
+    )
     texts = [
         path
         for top in ("docs", "reconciler", "metrics", "environments.example", "deploy")
