@@ -149,7 +149,7 @@ class Forge:
         """Set one commit status."""
         token = read(self._token)
         if not token.isascii():
-            return Response(Outcome.REFUSED, "what is in the secret's file `token` is no token")
+            return Response(Outcome.REFUSED, "the secret's file `token` does not hold a token")
         try:
             if self._kind == "github":
                 answer = self._github(token, status)

@@ -66,7 +66,7 @@ NOTICES: Mapping[EventKind, Notice] = {
         Severity.CRITICAL,
         "DEGRADED",
         ":rotating_light:",
-        "Going back failed too, and is tried again. Look at that Airflow now; "
+        "The rollback failed too and is retried. Look at that Airflow now; "
         "`groundcrew status` says how it stands.",
     ),
     EventKind.DRIFTED: Notice(

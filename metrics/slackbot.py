@@ -175,7 +175,7 @@ def check_token(token: str) -> Response:
 def _call(token: str, method: str, body: dict[str, Any]) -> SlackAnswer | Response:
     """Return Slack's answer, even if it is an error, or a Response if there was none."""
     if not token.isascii() or any(c.isspace() for c in token):
-        return Response(Outcome.REFUSED, "what is in the secret's file `token` is no token")
+        return Response(Outcome.REFUSED, "the secret's file `token` does not hold a token")
     try:
         with Client(timeout=TIMEOUT, limit=ANSWER_LIMIT) as client:
             answer = client.post(

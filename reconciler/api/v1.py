@@ -243,7 +243,7 @@ async def _body(request: Request) -> contract.Ask:
     except ClientDisconnect as error:
         raise HTTPException(422, "the connection ended before the body did") from error
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, "the body is no JSON") from error
+        raise HTTPException(422, "the body is not valid JSON") from error
     return _parsed(contract.Ask, document)
 
 

@@ -34,7 +34,7 @@ def choose(names: Sequence[str], said: str, kind: str) -> str:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise Misuse(f"{said} is {' and '.join(matches)}; say which")
+        raise Misuse(f"{said} is {' and '.join(matches)}; give one of these names")
     short = {name.partition("/")[2]: name for name in names}
     close = get_close_matches(said, names, 1) or [
         short[n] for n in get_close_matches(said.rpartition("/")[2], short, 1)

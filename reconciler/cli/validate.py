@@ -43,8 +43,9 @@ def validate(
             say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
         environments = _counted(len(definitions.environments), "environment")
         instances = _counted(len(definitions.instances), "instance")
-        counted = f"{environments} and {instances} are good"
-        warn(f"{len(findings)} found wrong; {counted}" if findings else counted)
+        counted = f"{environments} and {instances} without mistakes"
+        mistakes = _counted(len(findings), "mistake")
+        warn(f"{mistakes}; {counted}" if findings else counted)
     if findings:
         raise typer.Exit(Exit.WRONG)
 

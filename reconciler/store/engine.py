@@ -27,7 +27,7 @@ REACH = {  # so that a server that vanished is detected; in seconds, the last in
     "tcp_user_timeout": 10_000,
 }
 UNKNOWN = (
-    "the setting database (GROUNDCREW_DATABASE) is no address that can be used ({}): write "
+    "the setting database (GROUNDCREW_DATABASE) is not an address that can be used ({}): write "
     "postgresql+psycopg://USER@HOST/NAME and install the extra postgresql (psycopg), or leave it "
     "empty for SQLite"
 )

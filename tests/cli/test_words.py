@@ -51,7 +51,7 @@ def test_a_log_is_found_on_the_share(root: Path, capsys: pytest.CaptureFixture[s
     ("command", "code", "words"),
     [
         (["rollback", f"environment/{name_of(0)}"], 2, "rollback is for instance/NAME, not for"),
-        (["suspend", name_of(0)], 2, "say which"),
+        (["suspend", name_of(0)], 2, "give one of these names"),
         (["plan", "--base", "main"], 2, "in a checkout of the environments repo, or name one"),
         (["gc", "--dry-run"], 3, "/share: No such file or directory"),
     ],

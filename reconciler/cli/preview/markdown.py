@@ -43,7 +43,8 @@ def _headline(preview: Preview) -> str:
     if not preview.changes and not preview.findings:
         summary = "nothing would change"
     wrong = len(preview.findings) + sum(c.problem is not None for c in preview.changes)
-    return f"{summary}, {wrong} found wrong" if wrong else summary
+    problems = f"{wrong} problem{'' if wrong == 1 else 's'}"
+    return f"{summary}, {problems}" if wrong else summary
 
 
 def _table(changes: Sequence[InstanceChange]) -> list[str]:

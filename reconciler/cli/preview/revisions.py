@@ -71,7 +71,7 @@ def read_checkout(path: Path) -> Side:
 
 def _ancestor(path: Path, base: str) -> str:
     if base.startswith("-"):
-        raise Misuse(f"--base {base} is no revision; name a branch such as origin/main")
+        raise Misuse(f"--base {base} is not a revision; name a branch such as origin/main")
     try:
         _git(path, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     except Misuse as error:

@@ -118,7 +118,7 @@ def _address(source: str) -> httpx.URL:
     try:
         url = httpx.URL(source)
     except httpx.InvalidURL as error:
-        raise Misuse(f"{source} is no address: {error}") from error
+        raise Misuse(f"{source} is not an address: {error}") from error
     if not url.host:
         raise Misuse(f"{source} names no host; write http://HOST:8085")
     return url.copy_with(path=PATH) if url.path == "/" else url
@@ -158,5 +158,5 @@ def _token() -> str:
         except OSError as error:
             raise Misuse(f"{source}: {error.strerror}") from error
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise Misuse(f"what is in {source} is no token: one word without spaces is expected")
+        raise Misuse(f"{source} does not hold a token: one word without spaces is expected")
     return token
