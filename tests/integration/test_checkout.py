@@ -119,8 +119,11 @@ def test_what_works_is_built_and_leaves_nothing(
 def test_a_package_that_does_not_import_is_found_before_the_push(
     checkout: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An uncommitted mistake ends with 1 at its own line; --log prints what the build said."""
+    """Uncommitted, and without a rollout too; --log prints what the build said."""
     checkout.package("import missing_module\n")
+    checkout.write("teams/red/one.yaml", ENVIRONMENT.partition("  rollout:")[0])
+    assert built(checkout, capsys, 1)["problem"]["reason"] == "VerificationFailed"
+    checkout.write("teams/red/one.yaml", ENVIRONMENT)
     assert built(checkout, capsys, 1)["problem"]["reason"] == "VerificationFailed"
     assert checkout.run("build") == 1
     shown = capsys.readouterr()

@@ -15,11 +15,13 @@ from reconciler.builder.resolve.lock import Lock
 from reconciler.cli.checkout.bases import Base
 from reconciler.cli.preview.resolution import cache_home
 from reconciler.cli.preview.revisions import Side
-from reconciler.core.definitions import Environment, Instance
+from reconciler.core.definitions import Api, Environment, Instance
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import Problem
 from reconciler.settings import Settings
 from reconciler.share.share import Share
+
+NO_DAGS = "no-dags"  # the instance that a build is verified for without an Airflow of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Maker:
             tell("building wheels")
             built = self._builder.construct(job, recipe, runtime, lock.text)
             tell("verifying")
-            for instance in self._verified_as(base):
+            for instance in self._verified_as(environment, base):
                 self._builder.verify(job, recipe, runtime, instance, built.build_id)
                 if instance.local is not None:
                     self._builder.check_dags(job, recipe, runtime, instance, built.build_id)
@@ -105,19 +107,18 @@ class Maker:
         log = self._scratch / f"{key}.log"
         return BuildJob(key, environment.name, environment.team, "", log, threading.Event())
 
-    def _verified_as(self, base: Base) -> list[Instance]:
+    def _verified_as(self, environment: Environment, base: Base) -> list[Instance]:
         """Return the instances to verify a build for: those whose Airflow is on this machine.
 
-        Their DAGs are parsed too. Without any, it is verified once, and no DAGs are parsed.
+        Their DAGs are parsed too. Without any, it is verified once, for an instance without DAGs.
         """
         instances = [self._side.definitions.instances.get(name) for name in base.instances]
-        defined = [one for one in instances if one is not None]
         here = [
             one
-            for one in defined
-            if one.local is not None and Path(one.local.airflow_home).is_dir()
+            for one in instances
+            if one is not None and one.local is not None and Path(one.local.airflow_home).is_dir()
         ]
-        return here or [replace(one, local=None) for one in defined[:1]]
+        return here or [Instance(NO_DAGS, environment.team, environment.place, Api(url=""))]
 
 
 def _said(job: BuildJob) -> str:
