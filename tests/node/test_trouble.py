@@ -112,26 +112,6 @@ def test_a_build_survives_the_loss_of_its_pod(site: NodeSite, way: str) -> None:
         site.wait_active(version)
 
 
-def test_a_build_survives_a_drained_node(site: NodeSite) -> None:
-    """The Airflow has to go as well; both come back with the node."""
-    with site.daemon():
-        site.reach_a_version()
-        version = site.next_version()
-        revision = site.commit(version)
-        site.running_pod(site.builds)
-        site.node.cordon()
-        try:
-            for space in (site.builds, site.airflow):
-                for pod in site.node.pods(space):
-                    if pod["status"].get("phase") == "Running":
-                        site.node.evict(pod)
-            lost = site.wait_event("BuildRetry", revision)
-            assert lost.reason == Reason.JOB_LOST, lost
-        finally:
-            site.node.cordon(closed=False)
-        site.wait_active(version)
-
-
 def test_a_build_that_needs_more_memory_than_its_job_has_says_so(site: NodeSite) -> None:
     """And succeeds once it has enough."""
     with site.daemon():

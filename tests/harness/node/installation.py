@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,26 +12,20 @@ from typing import Any, Self
 from scripts.manifests import render
 from tests.harness.kube_api import Json, wait_for
 from tests.harness.node.airflow_release import ADMIN, USER
-from tests.harness.node.gitserver import GIT_PORT, git_server
-from tests.harness.node.network import HOST, PODS
+from tests.harness.node.gitserver import git_server
+from tests.harness.node.network import HOST
 from tests.harness.node.own_image import REPOSITORY, load_own_image
-from tests.harness.node.postgresql import postgresql
 from tests.harness.node.processes import Confinement, confinement
 from tests.harness.node.site import GIVE_UP, RESTRICTED, TEAM, NodeSite
 
-DATABASE_PORT = 15440
 DAEMON = "app.kubernetes.io/component=daemon"
 
 
 class Installation:
-    """Context manager for a daemon of the site's instance; its records are those of the site.
+    """Context manager for a daemon of the site's instance; its records are those of the site."""
 
-    More replicas than one have them in a PostgreSQL.
-    """
-
-    def __init__(self, site: NodeSite, replicas: int = 1) -> None:
+    def __init__(self, site: NodeSite) -> None:
         self.site, self.node = site, site.node
-        self._replicas = replicas
         self._stack = ExitStack()
         self._tag = ""
 
@@ -41,19 +34,15 @@ class Installation:
         with ExitStack() as stack:
             self.home = self.node.namespace("groundcrew", RESTRICTED)
             stack.callback(self.node.drop, self.home)
-            git = stack.enter_context(git_server(self.site.root, HOST))
+            url = stack.enter_context(git_server(self.site.root, HOST))
             state = self.site.root / "state"
             state.mkdir(exist_ok=True)
             for folder in (self.site.share, state):
                 subprocess.run(["chown", "-R", f"{USER}:0", str(folder)], check=True, timeout=60)
             self.node.claim(self.home, "groundcrew-share", self.site.share)
             self.node.claim(self.home, "state", state)
-            if self._replicas > 1:
-                clients = (f"{HOST}/24", PODS)
-                url = stack.enter_context(postgresql(HOST, DATABASE_PORT, clients))
-                self.site.database = f"postgresql+psycopg://{url}"
-            self.documents = list(render(self._values(git), self.home))
-            self.node.apply(self._secrets(), self.home)
+            self.documents = list(render(self._values(url), self.home))
+            self.node.apply([self._secret()], self.home)
             self.node.apply(self.documents)
             self.node.rolled_out("deployments", self.home, "groundcrew", GIVE_UP)
             self._stack = stack.pop_all()
@@ -66,25 +55,19 @@ class Installation:
         self._stack.close()
 
     def pod(self) -> Json:
-        """Return the pod of the daemon once it runs; of several, the one that leads."""
+        """Return the pod of the daemon once it runs."""
 
-        def leading() -> Json | None:
-            epochs = {self._epoch(p): p for p in self.node.pods(self.home, DAEMON) if _is_alive(p)}
-            newest = max(epochs, default=0)
-            return epochs[newest] if newest else None
+        def running() -> Json | None:
+            pods = self.node.pods(self.home, DAEMON)
+            alive = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
+            return next((p for p in alive if p["status"].get("phase") == "Running"), None)
 
-        return wait_for(leading, GIVE_UP, "the daemon's pod")
+        return wait_for(running, GIVE_UP, "the daemon's pod")
 
-    def _epoch(self, pod: Json) -> int:
-        """Return with which epoch a daemon leads, or 0."""
-        epochs = re.findall(r"leading with epoch (\d+)", self.node.log(self.home, pod))
-        return max(map(int, epochs), default=0)
-
-    def kill_pod(self) -> str:
-        """Delete the pod of the daemon with no time to end; return its name."""
-        name = str(self.pod()["metadata"]["name"])
-        self.node.api.delete("pods", self.home, name, {"gracePeriodSeconds": 0})
-        return name
+    def kill_pod(self) -> None:
+        """Delete the pod of the daemon with no time to end."""
+        options = {"gracePeriodSeconds": 0}
+        self.node.api.delete("pods", self.home, self.pod()["metadata"]["name"], options)
 
     def kill_process(self) -> None:
         """Kill the daemon in its container, which the kubelet then starts again."""
@@ -122,31 +105,16 @@ class Installation:
                 "kubernetes": {"jobs": {"cpu": "1"}},
             },
             "airflowNamespaces": [self.site.airflow],
-            "networkPolicy": {"egressPorts": [self.node.plane.port, GIT_PORT]},
             "builds": {"namespace": self.site.builds, "create": False},
             "share": {"path": str(self.site.share), "existing": True},
-            **self._records(),
+            "state": {"existingClaim": "state"},
             "secrets": {"teams": {TEAM: {"airflow": "red-airflow"}}},
         }
 
-    def _records(self) -> dict[str, Any]:
-        if self._replicas == 1:
-            return {"state": {"existingClaim": "state"}}
+    def _secret(self) -> Json:
         return {
-            "replicas": self._replicas,
-            "database": {"existingSecret": "database", "port": DATABASE_PORT},
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "red-airflow"},
+            "stringData": {"username": ADMIN, "password": ADMIN},
         }
-
-    def _secrets(self) -> list[Json]:
-        values = {
-            "red-airflow": {"username": ADMIN, "password": ADMIN},
-            "database": {"url": self.site.database},
-        }
-        return [
-            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": n}, "stringData": v}
-            for n, v in values.items()
-        ]
-
-
-def _is_alive(pod: Json) -> bool:
-    return "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") == "Running"

@@ -74,10 +74,6 @@ class Node(Administration):
     ) -> None:
         self._stack.close()
 
-    def cordon(self, *, closed: bool = True) -> None:
-        """Take no more pods, or take them again."""
-        self.api.patch("nodes", "", NAME, {"spec": {"unschedulable": closed}})
-
     def evict(self, pod: Json) -> None:
         """Evict a pod, as a drain of its node does."""
         name, space = pod["metadata"]["name"], pod["metadata"]["namespace"]

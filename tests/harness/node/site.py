@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import tomli_w
@@ -66,9 +65,8 @@ class NodeSite:
         self.dags, self.logs = root / "dags", root / "logs"
         self._stack = ExitStack()
         self._store: Store | None = None
-        self.user = self._token = ""  # of the daemon's account
+        self._token = ""  # of the daemon's account
         self._versions = itertools.count(1)
-        self.database = f"sqlite:///{root / 'state' / 'groundcrew.db'}"  # of the records
         self.watch = 10.0  # seconds that the daemon watches an instance
 
     def __enter__(self) -> Self:
@@ -229,18 +227,12 @@ class NodeSite:
             self.commit(self.next_version())
         return wait_for(self.version, GIVE_UP, f"{INSTANCE} to be active on a version of acme")
 
-    def commit(
-        self, version: str, text: str = "", more: Mapping[str, str] = MappingProxyType({})
-    ) -> str:
-        """Ask for a version of `acme`; return the revision.
-
-        Its module has `text` too, and `more` are files that it has besides.
-        """
+    def commit(self, version: str, text: str = "") -> str:
+        """Ask for a version of `acme`, whose module has `text` too; return the revision."""
         folder = self.repo / "teams" / TEAM / "packages" / "acme"
         modules = {
             "acme/__init__.py": f"__version__ = {version!r}\n{text}",
             "acme/late.py": f"version = {version!r}\n",
-            **more,
         }
         write_package(folder, "acme", version, modules)
         self._write(
@@ -295,7 +287,7 @@ class NodeSite:
 
     def _configure(self, jobs: Mapping[str, str]) -> Path:
         if not self._token:
-            self.user, self._token = rights(self.node, [self.airflow], self.builds)
+            _, self._token = rights(self.node, [self.airflow], self.builds)
         path = self.root / "groundcrew.toml"
         kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=self._token)
         settings: dict[str, Any] = {
@@ -328,10 +320,10 @@ class NodeSite:
 
     def record(self) -> InstanceRecord | None:
         """Return the instance's record, or None before there is one."""
-        if not (self.root / "state").exists():
+        if not (self.root / "state" / "groundcrew.db").exists():
             return None
         if self._store is None:
-            self._store = Store(self.database)
+            self._store = Store(f"sqlite:///{self.root / 'state' / 'groundcrew.db'}")
         try:
             return self._store.load().instances.get(INSTANCE)
         except Exception:  # the daemon has not made its tables yet
