@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ import pytest
 from reconciler.core.event_codec import data_of
 from reconciler.core.events import Event
 from reconciler.core.model import InstanceRecord
+from reconciler.core.reasons import Reason
 from reconciler.share import marker
 from tests.fakes.airflow_rest import FakeAirflow
 from tests.harness.local_daemon import COMPONENTS, INSTANCE, Site
+
+LIVE = "print(flush=True); import time; time.sleep(600)"
 
 
 def once(site: Site, **variables: str) -> tuple[int, str]:
@@ -311,6 +315,50 @@ def test_a_share_that_is_unmounted_under_a_running_daemon(site: Site) -> None:
     told = [e.kind for e in history(site, "ShareMissing", "ShareBack", "Drifted", "BuildQueued")]
     assert told[-2:] == ["ShareMissing", "ShareBack"]
     assert everything(site.share.root) == []
+
+
+@contextmanager
+def falling_back(site: Site) -> Iterator[int]:
+    """Run a component that started while its build was not to be read; yield its pid."""
+    build = record(site).current.build
+    assert build is not None
+    manifest = site.share.build_path(build) / "build.json"
+    hidden = manifest.rename(manifest.with_suffix(".away"))
+    command = [site.python, "-c", LIVE, "airflow", "scheduler"]
+    (temporary := site.root / "temporary").mkdir(exist_ok=True)
+    variables = {
+        "AIRFLOW_HOME": str(site.root / "home"),
+        "TMPDIR": str(temporary),  # where the loader leaves its proof
+        "PYTHONPATH": str(site.share.instance_path(INSTANCE) / "loader"),
+    }
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the loader has run
+        hidden.rename(manifest)
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_what_a_process_said_when_it_fell_back_is_told(site: Site) -> None:
+    """A real process with the real loader: it is told why, and the component is started anew."""
+    restarts = len(site.airflow.state.loaded)
+    build = record(site).current.build
+    with falling_back(site) as pid:
+        code, output = once(site)
+        (shown,) = site.status()["instances"]
+    said = f"build {build} is not on the share; going on with the bare base"
+    message = f"scheduler (pid {pid}) runs on the bare base instead of build {build}: {said}"
+    told = history(site, "BuildNotLoaded")[0]
+    assert (told.reason, told.message) == (Reason.LOADER_FELL_BACK, message)
+    assert len(site.airflow.state.loaded) > restarts, "it was started anew"
+    assert code == 1, output
+    assert (shown["reason"], shown["message"]) == ("LoaderFellBack", message), "it still runs"
+    assert once(site)[0] == 0
+    (shown,) = site.status()["instances"]
+    assert (shown["health"], shown["reason"]) == ("Healthy", "Active")
 
 
 def test_components_are_all_of_the_site() -> None:
