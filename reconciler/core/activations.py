@@ -24,6 +24,7 @@ from reconciler.core.reasons import Reason
 from reconciler.core.steps import (
     activation_ref,
     as_active,
+    longest_wait,
     move,
     package_changes,
     quarantined,
@@ -153,7 +154,8 @@ def decide_activations(draft: Draft, *, start: bool) -> None:
         name = record.name
         if record.activation is None or record.activation.step is Step.DEGRADED:
             continue
-        if not draft.waits_until(record.activation.not_before):
+        longest = longest_wait(draft.policy, record.activation)
+        if not draft.waits_until(record.activation.not_before, longest):
             draft.effects.append(Effect("perform", name))
 
 
@@ -227,7 +229,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> Wait | No
         return suspended
     if is_base_moved(draft, record):
         return waits.for_base(record.problem.message if record.problem else "")
-    if draft.waits_until(record.not_before):
+    if draft.waits_until(record.not_before, draft.policy.backoff(record.aborts)):
         why = record.problem.message if record.problem else "an earlier failure"
         return waits.for_retry(record.not_before, why)
     wave = _waits_on_wave(draft, record, target)
@@ -315,7 +317,7 @@ def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> I
         if target.deployment.build != activation.target.build:
             return _aim_anew(draft, record, activation, target)
     elif activation.step is Step.DEGRADED:
-        due = not draft.waits_until(activation.not_before)
+        due = not draft.waits_until(activation.not_before, longest_wait(draft.policy, activation))
         newer = target is not None and (due or target.deployment.build != activation.target.build)
         if target is not None and newer and _may_go_forward(draft, record, activation, target):
             return _leave_degraded(draft, record, activation, target)

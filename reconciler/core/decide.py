@@ -50,7 +50,9 @@ def _decide_inspections(draft: Draft) -> None:
         if record.runtime is not None and (mark is None or mark == record.fingerprint):
             continue
         changed_since = record.failed_mark is not None and (mark or "") != record.failed_mark
-        if changed_since or not draft.waits_until(record.not_before):
+        if changed_since or not draft.waits_until(
+            record.not_before, draft.policy.backoff(record.aborts)
+        ):
             draft.effects.append(Effect("inspect", name))
 
 

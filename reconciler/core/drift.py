@@ -159,7 +159,7 @@ def decide_healing(draft: Draft) -> None:
             draft.instances[record.name] = replace(record, drift=drift)
         if drift is None or not HEALED & set(drift.kinds) or not is_comparable(record):
             continue
-        if not draft.waits_until(drift.not_before):
+        if not draft.waits_until(drift.not_before, draft.policy.backoff(drift.failures)):
             draft.effects.append(Effect("heal", record.name))
 
 

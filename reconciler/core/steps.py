@@ -35,9 +35,10 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
-from reconciler.core.world import Draft, authorship_of, environment_of, is_base_moved
+from reconciler.core.world import Draft, Policy, authorship_of, environment_of, is_base_moved
 
 LOGIN_TRIES = 3  # attempts after which failing to log in to Airflow counts against a build
+LONGEST_STEP_WAIT = 60.0  # seconds between two checks of a step that has not failed
 STEP_RETRY = 2.0  # seconds between two checks if an effect does not set another interval
 
 
@@ -70,6 +71,13 @@ def activation_ref(draft: Draft, record: InstanceRecord, activation: Activation)
     if activation.trigger is not Trigger.COMMIT:
         authorship = Authorship(environment=authorship.environment)
     return ActivationRef(activation.id, activation.trigger, activation.who, authorship)
+
+
+def longest_wait(policy: Policy, activation: Activation) -> float:
+    """Return the longest time for which an activation in this state waits."""
+    if activation.step is Step.DEGRADED:
+        return policy.backoff(activation.reverts)
+    return policy.backoff(activation.failures) if activation.failures else LONGEST_STEP_WAIT
 
 
 def record_step(draft: Draft, name: str, step: Step, result: StepResult) -> None:
@@ -109,7 +117,7 @@ def _stay(draft: Draft, activation: Activation, result: StepResult) -> Activatio
     failed = result.verdict is Verdict.FAILED
     failures = activation.failures + 1 if failed else 0
     wait = draft.policy.backoff(failures) if failed else (result.after or STEP_RETRY)
-    wait = min(wait, draft.policy.longest_wait)
+    wait = min(wait, draft.policy.longest_wait if failed else LONGEST_STEP_WAIT)
     return replace(
         activation,
         failures=failures,

@@ -225,13 +225,13 @@ class Draft(RecordsView):
         """Compute again who owns what, because the environments have changed."""
         self._owners = None
 
-    def waits_until(self, not_before: float) -> bool:
+    def waits_until(self, not_before: float, longest: float = math.inf) -> bool:
         """Return True if a recorded retry is not due yet, and make the next decision then.
 
-        No wait is longer than `Policy.longest_wait`. A time beyond that was recorded while the
-        clock was wrong, so it is due now.
+        No wait is longer than `longest`, nor than `Policy.longest_wait`. A later time was recorded
+        while the clock was wrong, so it is due now.
         """
-        if not self.now < not_before <= self.now + self.policy.longest_wait:
+        if not self.now < not_before <= self.now + min(longest, self.policy.longest_wait):
             return False
         self.wake(not_before)
         return True

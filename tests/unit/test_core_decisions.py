@@ -392,6 +392,22 @@ def test_a_time_beyond_the_longest_wait_is_due_now() -> None:
     assert draft.wake_at == 1060.0
     patient = Draft(World(1000.0, Records(), policy=Policy(retry_most=10_000.0)))
     assert patient.waits_until(1000.0 + 7200.0)
+    assert draft.waits_until(1060.0, 60.0)
+    assert not draft.waits_until(1061.0, 60.0)
+
+
+def test_a_step_goes_on_at_once_if_the_clock_was_set_back_by_more_than_it_waits() -> None:
+    """It does not wait until the clock has caught up."""
+    house = house_of("dev")
+    house.airflow["dev"].tasks.append(None)
+    turn(house, 8)
+    activation = house.records.instances["dev"].activation
+    assert activation is not None
+    assert activation.step is Step.DRAIN
+    assert activation.not_before > house.now
+    house.now -= 90.0
+    plan = house.cycle()
+    assert [e.kind for e in plan.effects] == ["perform"]
 
 
 @pytest.mark.parametrize(("ahead", "is_due"), [(600.0, False), (7200.0, True)])
@@ -408,7 +424,8 @@ def test_what_waits_for_a_clock_that_was_set_back_goes_on(ahead: float, is_due: 
     house.settle()
     instances = house.records.instances
     assert isinstance(instances, dict)
-    instances["dev"] = replace(instances["dev"], not_before=house.now + ahead)
+    # after so many failures it waits for a minute, which is the policy's longest retry here
+    instances["dev"] = replace(instances["dev"], not_before=house.now + ahead / 12, aborts=9)
     ask_for(house, "g2")
     turn(house)
     assert (house.airflow["dev"].running == "g2@cp311-linux-1") is is_due
@@ -435,7 +452,10 @@ def test_a_time_that_lies_ahead_counts_as_long_ago(since: float, elapsed: float)
 
 
 COMPARED = {
-    ("world.py", "self.now < not_before <= self.now + self.policy.longest_wait"): "too long a wait",
+    (
+        "world.py",
+        "self.now < not_before <= self.now + min(longest, self.policy.longest_wait)",
+    ): "too long a wait",
     ("world.py", "since <= self.now + SKEW"): "a time that lies ahead",
     ("activations.py", "record.active_since > draft.now"): "a time that lies ahead",
     ("activations.py", "soaked_at > draft.now"): "active_since was corrected before",
