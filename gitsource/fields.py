@@ -25,6 +25,7 @@ NAME_LIMIT = 255  # bytes of a file's name, on any file system
 LOGIN = re.compile(r"//[^/@\s]*@")  # the credentials in a URL
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
+FILE_OPTIONS = frozenset({"-c", "--constraint", "-r", "--requirement"})  # of pip
 # Variables that decide where the base's interpreter finds code, and Airflow's own: its home (HOME
 # if no other is set) and its configuration. The loader refuses the same ones. Proxies, certificates
 # and variables of other programs are up to the team, like its code.
@@ -234,6 +235,13 @@ def _build_variable(value: str) -> str:
 def _build_constraint(value: str) -> str:
     if not any(sign in value for sign in "<>=~!@; "):
         return _inside(value)
+    parts = value.replace("=", " ", 1).split()
+    if len(parts) == 2 and parts[0] in FILE_OPTIONS and "://" not in parts[1]:
+        name = shown(posixpath.basename(parts[1])) or "build-constraints.txt"
+        raise ValueError(
+            f"{shown(value)}: name a file of the team's folder, without the option: "
+            f"build: {{constraints: [{name}]}}"
+        )
     answer = advice(value, Kind.CONSTRAINT)
     if answer:
         raise ValueError(f"{shown(LOGIN.sub('//', value))}: {answer}")

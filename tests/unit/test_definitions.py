@@ -616,7 +616,7 @@ def test_variables_of_compilers_and_backends_are_taken(repo: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("'-c x.txt'", "constraints: [x.txt]"),
+        ("'-c old/x.txt'", "without the option: build: {constraints: [x.txt]}"),
         ("'a @ https://h/a.whl'", "write a==version"),
         ("../x.txt", "without .."),
         ("none.txt", "is not in the repo"),
