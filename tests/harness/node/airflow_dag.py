@@ -31,8 +31,15 @@ uses_acme()
 
 
 def dag_file(airflow: str) -> str:
-    """Return the text of its file for a version of Airflow."""
-    return DAG.replace("airflow.sdk", "airflow.decorators") if airflow.startswith("2.") else DAG
+    """Return the text of its file for a version of Airflow; Airflow 2 wants a first date."""
+    if not airflow.startswith("2."):
+        return DAG
+    dated = "schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC),"
+    return (
+        DAG.replace("airflow.sdk", "airflow.decorators")
+        .replace("import time\n", "import time\nfrom datetime import UTC, datetime\n", 1)
+        .replace("schedule=None,", dated)
+    )
 
 
 def imported(version: str) -> str:
