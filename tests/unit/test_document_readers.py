@@ -59,7 +59,7 @@ ALLOWED = {
     "reconciler/share/loader/sitecustomize.py": (Counter(loads=1), LOADER),
     "reconciler/share/packs.py": (Counter(loads=1), TYPED),
     "reconciler/store/codec.py": (Counter(loads=1), OURS),
-    "reconciler/store/rows.py": (Counter(loads=1), OURS),
+    "reconciler/store/upgrade.py": (Counter(loads=1), OURS),
     "reconciler/store/store.py": (Counter(loads=1), OURS),
 }
 
