@@ -219,10 +219,10 @@ def test_a_forged_form_does_nothing(token: str, serve: Serve) -> None:
     forged: list[tuple[dict[str, str], dict[str, str]]] = [
         ({}, {}),
         ({"csrf": "x" * 43}, {}),
-        ({"csrf": good}, {"ActivationRef": "https://evil.example"}),
-        ({"csrf": good}, {"ActivationRef": "null"}),
-        ({"csrf": good}, {"ActivationRef": "http://["}),
-        ({"csrf": good}, {"ActivationRef": f"{client.base_url}".rstrip("/") + ".evil.example"}),
+        ({"csrf": good}, {"Origin": "https://evil.example"}),
+        ({"csrf": good}, {"Origin": "null"}),
+        ({"csrf": good}, {"Origin": "http://["}),
+        ({"csrf": good}, {"Origin": f"{client.base_url}".rstrip("/") + ".evil.example"}),
         ({"csrf": good}, {"Sec-Fetch-Site": "cross-site"}),
         ({"csrf": good}, {"Sec-Fetch-Site": "same-site"}),
     ]
