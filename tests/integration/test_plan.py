@@ -340,7 +340,7 @@ def test_nothing_in_a_pull_request_becomes_markup_or_a_mention(
     ("arguments", "words"),
     [
         (["--base", "nosuch"], "there is no revision nosuch"),
-        (["--base", "--output=x"], "is no revision"),
+        (["--base", "--output=x"], "is not a revision"),
         (["--base", "main", "--runtimes", "/nosuch.json"], "groundcrew runtimes"),
         (["-o", "markdown"], "need --base"),
     ],

@@ -110,7 +110,7 @@ def test_what_is_no_token_is_not_sent_and_not_shown(
 ) -> None:
     """It may be the contents of some other file."""
     monkeypatch.setenv("GROUNDCREW_TOKEN", token)
-    with pytest.raises(Misuse, match="GROUNDCREW_TOKEN is no token") as caught:
+    with pytest.raises(Misuse, match="GROUNDCREW_TOKEN does not hold a token") as caught:
         read(other.root)
     assert token not in str(caught.value)
     assert other.got == []
@@ -159,7 +159,7 @@ def test_a_newer_daemon_may_say_more(other: Receiver, served: Served) -> None:
     ("address", "words"),
     [
         ("http://127.0.0.1:1", "check the address"),
-        ("http://127.0.0.1:port", "is no address"),
+        ("http://127.0.0.1:port", "is not an address"),
         ("http://", "names no host"),
     ],
 )

@@ -231,7 +231,7 @@ def test_the_token_is_in_no_log_and_no_record(
     post.happens("ActivationStarted")
     post.secret("slack", token=f"{TOKEN}\nsecond line")
     post.deliver(HOUR)
-    assert "is no token" in caplog.text
+    assert "does not hold a token" in caplog.text
     post.secret("slack", token=TOKEN)
     slack.errors = ["invalid_auth"]
     post.deliver(HOUR)
