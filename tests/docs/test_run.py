@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,20 @@ def test_a_package_is_added(tmp_path: Path) -> None:
             assert seen[0] == ["humanize"], "a plan changes nothing"
             assert seen[1] == ["humanize", "tabulate"]
             assert sorted(seen[-1]) == ["acme-dates", "humanize", "tabulate"]
+
+
+def test_a_change_is_built_before_it_is_pushed(tmp_path: Path) -> None:
+    """No daemon runs; the locks are files of the tools that they are for."""
+    with world(tmp_path / "world") as machine:
+        machine.prepare()
+        printed = follow(machine, "howto/before-you-push.md")
+        assert "ok" in printed[0]
+        assert "humanize" in printed[0]
+        assert "humanize==" in (machine.here / "requirements.txt").read_text()
+        project = tomllib.loads((machine.here / "pyproject.toml").read_text())
+        assert any(text.startswith("humanize==") for text in project["project"]["dependencies"])
+        lock = tomllib.loads((machine.here / "pylock.toml").read_text())
+        assert [package["name"] for package in lock["packages"]] == ["humanize"]
 
 
 def test_a_private_index_is_used(tmp_path: Path) -> None:
