@@ -7,9 +7,12 @@ respond, all its messages wait; they are retried with growing delays for a day.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from metrics.channels import Channel, Outcome, Response
@@ -26,6 +29,7 @@ FIRST_WAIT = 5.0  # seconds; doubles
 FIRST_REFUSED_WAIT = 60.0
 LONGEST_WAIT = 900.0
 ATTEMPTS = 100  # about a day
+NOT_SENDABLE = "a fault of Groundcrew, which its log describes"
 
 T = TypeVar("T")
 
@@ -58,6 +62,21 @@ class Line:
     def is_held(self, target: str, now: float) -> bool:
         """Return True if all messages must wait; a new address or credential is tried at once."""
         return now < self._held_until and target == self._held_target
+
+    def ask(self, send: Callable[[], Response]) -> Response | None:
+        """Return the receiver's response; None if sending raises, which is a fault of ours."""
+        try:
+            return send()
+        except Exception as error:  # its text may hold a secret
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(
+                "%s: %s at %s:%d while sending a message; please report it",
+                self.name,
+                type(error).__name__,
+                Path(frame.filename).name,
+                frame.lineno or 0,
+            )
+            return None
 
     def settle(
         self, batch: Sequence[Waiting[T]], answer: Response, target: str, now: float
@@ -122,8 +141,15 @@ class Route:
         if self._line.is_held(target, now):
             return 0
         sent = 0
-        for batch in self._batches(self._without_outrun(due), now):
-            answer = self._channel.send([one.content for one in batch])
+        batches = self._batches(self._without_outrun(due), now)
+        while batches:
+            batch = batches.pop(0)
+            facts = [one.content for one in batch]
+            answer = self._line.ask(partial(self._channel.send, facts))
+            if answer is None and len(batch) > 1:  # one that cannot be sent takes no other with it
+                batches[:0] = [[one] for one in batch]
+                continue
+            answer = answer or Response(Outcome.REJECTED, NOT_SENDABLE)
             if not self._line.settle(batch, answer, target, now):
                 break
             if answer.outcome is Outcome.TAKEN:
@@ -191,7 +217,8 @@ class Statuses:
         self._line.skip([o for o in due if o not in newest.values()], "a newer state is sent")
         sent = 0
         for one in newest.values():
-            answer = self._forge.send(one.content)
+            answer = self._line.ask(partial(self._forge.send, one.content))
+            answer = answer or Response(Outcome.REJECTED, NOT_SENDABLE)
             if not self._line.settle([one], answer, target, now):
                 break
             sent += answer.outcome is Outcome.TAKEN
