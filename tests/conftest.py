@@ -85,8 +85,10 @@ def pytest_runtest_makereport(
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what failed or was skipped."""
+    """Remember what failed or was skipped; name a failure at once, as a run takes long."""
     _recorder.add(report)
+    if report.failed and not os.environ.get("PYTEST_XDIST_WORKER"):
+        print(f"\nfailed: {report.nodeid} ({report.when})", flush=True)  # noqa: T201
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
