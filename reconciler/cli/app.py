@@ -13,6 +13,7 @@ from reconciler.cli import (
     airflow_values,
     build,
     doctor,
+    history,
     init,
     logs,
     plan,
@@ -79,7 +80,7 @@ app.command("adopt-share", rich_help_panel="The daemon")(run.adopt_share)
 app.command(rich_help_panel="The daemon")(doctor.doctor)
 app.command(rich_help_panel="Status")(status.status)
 app.command(rich_help_panel="Status")(plan.plan)
-app.command(rich_help_panel="Status")(status.history)
+app.command(rich_help_panel="Status")(history.history)
 app.command(rich_help_panel="Status")(plan.runtimes)
 app.command(rich_help_panel="Status")(logs.logs)
 app.command(rich_help_panel="Requests to the daemon")(requests.rollback)

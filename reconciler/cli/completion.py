@@ -31,6 +31,13 @@ def environments(ctx: typer.Context, incomplete: str) -> list[str]:
     return [n for n in sorted(records.environments) if n.startswith(incomplete)] if records else []
 
 
+def kinds(incomplete: str) -> list[str]:
+    """Return the matching kinds of events."""
+    from reconciler.core.events import EventKind
+
+    return sorted(kind for kind in EventKind if kind.startswith(incomplete))
+
+
 def _records(ctx: typer.Context) -> Records | None:
     """Return the records, or None for any error: shells expect no messages from here."""
     try:

@@ -1,4 +1,4 @@
-"""Commands `groundcrew status` and `history`, which show the records."""
+"""Command `groundcrew status`, which shows how all objects are."""
 
 from __future__ import annotations
 
@@ -9,23 +9,33 @@ import typer
 
 from reconciler.cli import completion
 from reconciler.cli.exit_codes import Exit
-from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say
+from reconciler.cli.filters import Filter
+from reconciler.cli.output import Format, ago, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from reconciler.core.events import Event
     from reconciler.core.model import Records
     from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
     from reconciler.settings import Settings
-    from reconciler.store.store import Store
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")]
 SHORT = 10  # digits of a revision that are shown to people
 
 
 def status(
+    object: Annotated[  # noqa: A002 - how the command's help names it
+        str | None,
+        typer.Argument(
+            help="environment/NAME, instance/NAME or NAME; if absent, all.",
+            autocompletion=completion.objects,
+        ),
+    ] = None,
     output: Output = Format.TABLE,
+    team: Annotated[str, typer.Option(help="Only objects of this team.")] = "",
+    health: Annotated[str, typer.Option(help="Only objects in this health, as Degraded.")] = "",
+    sync: Annotated[str, typer.Option(help="Only objects in this sync, as OutOfSync.")] = "",
     check: Annotated[
-        bool, typer.Option("--check", help="Exit 1 unless every object is Synced and Healthy.")
+        bool,
+        typer.Option("--check", help="Exit 1 unless every object shown is Synced and Healthy."),
     ] = False,
     watch: Annotated[
         bool,
@@ -39,8 +49,9 @@ def status(
         float, typer.Option(min=0.2, help="Seconds between two updates of --watch.")
     ] = 2.0,
 ) -> None:
-    """Show the status of every instance and environment.
+    """Show the status of every instance and environment, or of some.
 
+    An environment is shown with its instances, an instance with its environment.
     With --watch and -o json each line is one document.
     """
     from reconciler.api.documents import status_document
@@ -50,13 +61,13 @@ def status(
     from reconciler.settings import Settings
 
     settings = Settings()
-
+    wanted = Filter.of(object or "", team, health, sync)
     records = Records()
 
     def look(now: float) -> Status:
         nonlocal records
         records = current(settings)
-        return read(None, records, now)
+        return wanted.applied(read(None, records, now), records)
 
     def show(shown: Status, now: float) -> None:
         _show_unconfined(settings, records)
@@ -178,66 +189,3 @@ def _problems(found: Status) -> list[str]:
     ]
     lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
     return lines
-
-
-def history(
-    object: Annotated[  # noqa: A002 - how the command's help names it
-        str | None,
-        typer.Argument(
-            help="environment/NAME, instance/NAME or NAME; if absent, all.",
-            autocompletion=completion.objects,
-        ),
-    ] = None,
-    output: Output = Format.TABLE,
-    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000)] = 50,
-) -> None:
-    """Show the newest events, oldest first, with the seconds that each phase took."""
-    from reconciler.api.documents import event_document
-    from reconciler.daemon.open_records import open_store
-    from reconciler.settings import Settings
-
-    store = open_store(Settings())
-    try:
-        name = _with_history(store, object) if object else None
-        events = store.events(object=name, limit=limit, newest_first=True)[::-1]
-    finally:
-        store.close()
-    if output is Format.JSON:
-        print_json([event_document(e) for e in events])
-        return
-    now = time.time()
-    print_table(
-        ["AGO", "OBJECT", "EVENT", "SECONDS", "REVISION", "MESSAGE"],
-        [_event_row(e, now) for e in events],
-    )
-
-
-def _with_history(store: Store, said: str) -> str:
-    """Return an object's full name; a deleted object still has its history."""
-    from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
-
-    for name in (said, f"{INSTANCE}/{said}", f"{ENVIRONMENT}/{said}"):
-        both = f"{ENVIRONMENT}/{said}" if name.startswith(INSTANCE) else f"{INSTANCE}/{said}"
-        if store.events(object=name, limit=1) and not store.events(object=both, limit=1):
-            return name
-    return find(store.load(), said)
-
-
-def _event_row(event: Event, now: float) -> list[str]:
-    from reconciler.api.documents import event_phases
-    from reconciler.core.events import seconds_of
-
-    phases = event_phases(event)
-    total = seconds_of(event.payload)
-    seconds = f"{total:.1f}" if total is not None else ""
-    if len(phases) > 1:
-        seconds += f" ({', '.join(f'{p} {s:.1f}' for p, s in phases.items())})"
-    why = f"[{event.reason}] " if event.reason else ""
-    return [
-        ago(event.at, now),
-        event.object,
-        event.kind,
-        seconds,
-        event.revision[:SHORT],
-        f"{why}{first_line(event.message)}",
-    ]
