@@ -14,7 +14,7 @@ import typer
 
 from reconciler.cli.checkout.formats import LockFormat
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, plain, print_json, print_table, say, warn
+from reconciler.cli.output import Format, plain, print_document, print_table, say, warn
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def build(
     """
     with _workshop(path, python, runtimes) as shop:
         outcomes = list(_built(shop, [shop.environment(name) for name in environments]))
-    if output is Format.JSON:
-        print_json([_document(outcome) for outcome in outcomes])
-    else:
+    if output is Format.TABLE:
         _show(outcomes, log=log)
+    else:
+        print_document([_document(outcome) for outcome in outcomes], output)
     if any(outcome.problem is not None for outcome in outcomes):
         raise typer.Exit(Exit.WRONG)
     if any(outcome.unknown for outcome in outcomes):

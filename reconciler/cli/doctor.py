@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, print_json, print_table, say, warn
+from reconciler.cli.output import Format, print_document, print_table, say, warn
 from reconciler.doctor.findings import Check, Level
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def doctor(
             tell(f"looked at {task.check} {task.object}")
 
         findings = diagnose(settings, wanted, ended)
-    if output is Format.JSON:
-        print_json([finding_document(f) for f in findings])
+    if output is not Format.TABLE:
+        print_document([finding_document(f) for f in findings], output)
     else:
         _show(findings)
     code = exit_code(findings)

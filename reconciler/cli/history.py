@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,16 @@ import typer
 
 from reconciler.cli import completion
 from reconciler.cli.exit_codes import Misuse
-from reconciler.cli.output import Format, ago, first_line, print_json, print_table, say, warn
+from reconciler.cli.output import (
+    Format,
+    ago,
+    first_line,
+    print_document,
+    print_next,
+    print_table,
+    say,
+    warn,
+)
 
 if TYPE_CHECKING:
     from reconciler.core.events import Event, EventKind
@@ -52,7 +60,7 @@ def history(
 ) -> None:
     """Show the newest events, oldest first, with the seconds that each phase took.
 
-    With --follow and -o json each line is one document.
+    With --follow each event is a document of its own; as JSON, a line.
     """
     from reconciler.daemon.open_records import open_store
     from reconciler.settings import Settings
@@ -70,13 +78,13 @@ def history(
         events = [event for event in newest_first[::-1] if event.at >= begin]
         if follow:
             _follow(store, name, kinds, events, last, output)
-        elif output is Format.JSON:
-            print_json([_document(event) for event in events])
-        else:
+        elif output is Format.TABLE:
             print_table(
                 ["AGO", "OBJECT", "EVENT", "SECONDS", "REVISION", "MESSAGE"],
                 [_row(event, now) for event in events],
             )
+        else:
+            print_document([_document(event) for event in events], output)
     finally:
         store.close()
 
@@ -92,8 +100,8 @@ def _follow(
     """Print events, and those that follow the one with the id `last`, until Ctrl-C."""
     try:
         for event in _growing(store, name, kinds, events, last):
-            if output is Format.JSON:
-                sys.stdout.write(json.dumps(_document(event), ensure_ascii=False) + "\n")
+            if output is not Format.TABLE:
+                print_next(_document(event), output)
             else:
                 at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
                 _, subject, what, seconds, revision, message = _row(event, event.at)

@@ -43,6 +43,7 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
 
 
 def plain(text: str) -> str:
@@ -63,6 +64,29 @@ def warn(text: str) -> None:
 def print_json(document: object) -> None:
     """Print a document."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_document(document: object, output: Format) -> None:
+    """Print a document as JSON or YAML."""
+    if output is Format.YAML:
+        sys.stdout.write(_yaml(document))
+    else:
+        print_json(document)
+
+
+def print_next(document: object, output: Format) -> None:
+    """Print one of several documents: JSON is a line, YAML begins with its own mark."""
+    if output is Format.YAML:
+        sys.stdout.write(f"---\n{_yaml(document)}")
+    else:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def _yaml(document: object) -> str:
+    import yaml
+
+    plain_values = json.loads(json.dumps(document))  # YAML does not know enums
+    return str(yaml.safe_dump(plain_values, sort_keys=False, allow_unicode=True))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, first_line, print_json, print_table, say
+from reconciler.cli.output import Format, first_line, print_document, print_json, print_table, say
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class PlanFormat(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
     MARKDOWN = "markdown"
 
 
@@ -75,8 +76,8 @@ def _newest(output: Format) -> None:
 
     with working("reading the environments repo"):
         lines = plan_preview.plan(settings_with_repo())
-    if output is Format.JSON:
-        print_json([line.document() for line in lines])
+    if output is not Format.TABLE:
+        print_document([line.document() for line in lines], output)
         return
     if not lines:
         say("nothing would change")
@@ -152,12 +153,13 @@ def _show(found: Preview, output: PlanFormat) -> None:
             from reconciler.cli.preview.markdown import markdown
 
             say(markdown(found).rstrip("\n"))
-        case PlanFormat.JSON:
+        case PlanFormat.JSON | PlanFormat.YAML:
             from pydantic import TypeAdapter
 
             from reconciler.cli.preview.comparison import Preview
 
-            print_json(TypeAdapter(Preview).dump_python(found, mode="json"))
+            document = TypeAdapter(Preview).dump_python(found, mode="json")
+            print_document(document, Format(output.value))
         case PlanFormat.TABLE:
             _table(found)
 

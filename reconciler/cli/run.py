@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.output import Format, print_json, say
+from reconciler.cli.output import Format, print_document, say
 from reconciler.cli.plan import settings_with_repo
 from reconciler.cli.progress import working
 from reconciler.cli.status import Output
@@ -145,8 +145,8 @@ def gc(
         return
     with working("looking at the share"):
         done = garbage.collect_now(settings, dry_run=dry_run)
-    if output is Format.JSON:
-        print_json({"dry_run": dry_run, **asdict(done)})
+    if output is not Format.TABLE:
+        print_document({"dry_run": dry_run, **asdict(done)}, output)
         return
     for build in done.builds:
         say(f"build {build}")

@@ -10,7 +10,7 @@ import typer
 from reconciler.cli import completion
 from reconciler.cli.exit_codes import Exit
 from reconciler.cli.filters import Filter
-from reconciler.cli.output import Format, ago, print_json, print_table, say
+from reconciler.cli.output import Format, ago, print_document, print_table, say
 
 if TYPE_CHECKING:
     from reconciler.core.model import Records
@@ -52,7 +52,7 @@ def status(
     """Show the status of every instance and environment, or of some.
 
     An environment is shown with its instances, an instance with its environment.
-    With --watch and -o json each line is one document.
+    With --watch each change is a document of its own; as JSON, a line.
     """
     from reconciler.api.documents import status_document
     from reconciler.core.model import Records
@@ -86,8 +86,8 @@ def status(
         return
     now = time.time()
     snapshot = look(now)
-    if output is Format.JSON:
-        print_json(status_document(snapshot))
+    if output is not Format.TABLE:
+        print_document(status_document(snapshot), output)
     else:
         show(snapshot, now)
     if check and not _all_well(snapshot):

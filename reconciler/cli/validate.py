@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, print_json, say, warn
+from reconciler.cli.output import Format, print_document, say, warn
 from reconciler.core.reasons import Reason
 
 
@@ -36,8 +36,8 @@ def validate(
         raise
     for message in misplaced(path):
         warn(message)
-    if output is Format.JSON:
-        print_json([finding_document(f) for f in findings])
+    if output is not Format.TABLE:
+        print_document([finding_document(f) for f in findings], output)
     else:
         for finding in findings:
             say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")

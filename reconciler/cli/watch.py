@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 
-from reconciler.cli.output import Format, warn
+from reconciler.cli.output import Format, print_next, warn
 from reconciler.core.errors import Retryable
 from reconciler.core.status import Status
 
@@ -24,7 +23,7 @@ def watch(
     """Show what `read` returns, until `ended` is true of it or Ctrl-C.
 
     On a terminal, the display is refreshed in place every `interval` seconds; otherwise only
-    changes are printed, one after the other, and as JSON one document per line. If the database
+    changes are printed, one after the other; as JSON, each is a line. If the database
     does not respond, that is reported and it is tried again.
     """
     from reconciler.api.documents import status_document
@@ -32,9 +31,8 @@ def watch(
     person = sys.stdout.isatty() and output is Format.TABLE
     try:
         for status in _changes(read, interval, every=person):
-            if output is Format.JSON:
-                line = json.dumps(status_document(status), ensure_ascii=False)
-                sys.stdout.write(line + "\n")
+            if output is not Format.TABLE:
+                print_next(status_document(status), output)
             else:
                 sys.stdout.write(CLEAR if person else "")
                 show(status, time.time())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.cli import main
 from reconciler.core.model import Change
@@ -97,6 +98,22 @@ def test_history_of_a_kind_and_since_a_time(capsys: pytest.CaptureFixture[str]) 
         assert {one["kind"] for one in since} == {"ActivationActive"}
     assert printed(capsys, "history", "--since", "1m") == []
     assert len(printed(capsys, "history", "--since", "2d", "-n", "1000")) == 3 * FLEET
+
+
+@pytest.mark.usefixtures("url")
+@pytest.mark.parametrize(
+    "command", [["status"], ["history"], ["validate", "."], ["gc"]], ids=" ".join
+)
+def test_yaml_is_the_same_document(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Enums are plain texts in it."""
+    (tmp_path / "teams" / "red").mkdir(parents=True)
+    (tmp_path / "teams" / "red" / "one.yaml").write_text("kind: Nonsense\n")
+    code = main([*command, "-o", "json"])
+    document = json.loads(capsys.readouterr().out or "null")
+    assert main([*command, "-o", "yaml"]) == code
+    assert yaml.safe_load(capsys.readouterr().out) == document
 
 
 @pytest.mark.usefixtures("url")
