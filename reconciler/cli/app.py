@@ -12,6 +12,7 @@ import typer
 from reconciler.cli import (
     airflow_values,
     build,
+    builds,
     doctor,
     history,
     init,
@@ -79,6 +80,8 @@ app.command(rich_help_panel="The daemon")(run.gc)
 app.command("adopt-share", rich_help_panel="The daemon")(run.adopt_share)
 app.command(rich_help_panel="The daemon")(doctor.doctor)
 app.command(rich_help_panel="Status")(status.status)
+app.command(rich_help_panel="Status")(builds.builds)
+app.command(rich_help_panel="Status")(builds.diff)
 app.command(rich_help_panel="Status")(plan.plan)
 app.command(rich_help_panel="Status")(history.history)
 app.command(rich_help_panel="Status")(plan.runtimes)

@@ -21,9 +21,9 @@ REFERENCE = ROOT / "docs" / "cli.md"
 HEAD = """\
 # Command line
 
-Every command of `groundcrew`, generated from the commands by `make generate`. `-o json` and `-o yaml`
-print a stable document everywhere; tables, colours and progress are for terminals (`NO_COLOR=1` takes
-the colours away). A misspelt name is answered with the closest one.
+Every command of `groundcrew`, generated from the commands by `make generate`. `-o json` and
+`-o yaml` print a stable document everywhere; tables, colours and progress are for terminals
+(`NO_COLOR=1` takes the colours away). A misspelt name is answered with the closest one.
 
 | exit code | meaning |
 |---|---|

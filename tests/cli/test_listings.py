@@ -83,6 +83,32 @@ def test_a_filter_selects_by_team_health_and_sync(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("url")
+def test_builds_of_an_object_and_their_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the object, the build's key or its id; a failed build says why."""
+    assert len(printed(capsys, "builds")) > FLEET
+    of_environment = printed(capsys, "builds", f"environment/{name_of(0)}")
+    assert of_environment == printed(capsys, "builds", f"instance/{name_of(0)}")
+    newest = next(one for one in of_environment if one["instances"])
+    assert newest["instances"] == [name_of(0)]
+    older = next(one for one in of_environment if not one["instances"])
+    expected = {
+        "before": older["build"],
+        "after": newest["build"],
+        "added": {"duckdb": "1.4.1"},
+        "removed": {"polars": "1.30.0"},
+        "changed": {"pandas": ["2.2.3", "2.3.3"]},
+    }
+    for after in (newest["key"], newest["build"], f"instance/{name_of(0)}"):
+        assert printed(capsys, "diff", older["build"], after) == expected
+    assert main(["diff", older["key"], newest["key"]]) == 0
+    assert "duckdb" in capsys.readouterr().out
+    assert main(["diff", newest["key"], newest["build"]]) == 0
+    assert capsys.readouterr().out == "both have the same 3 packages\n"
+    assert main(["builds", f"environment/{name_of(8)}"]) == 0
+    assert "[ResolutionConflict] pandas 3.0 needs numpy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("url")
 def test_history_of_a_kind_and_since_a_time(capsys: pytest.CaptureFixture[str]) -> None:
     """Kinds add up; a time is a duration or a date, in UTC if it names no zone."""
     ready = printed(capsys, "history", "--kind", "BuildReady", "-n", "1000")
@@ -137,7 +163,7 @@ def test_misuse_says_what_to_write(
 
 
 def test_following_prints_what_comes(url: str) -> None:
-    """What is there first, then each new event of the object; Ctrl-C is no error."""
+    """Events that are there come first, then each new one; Ctrl-C is no error."""
     subject = f"instance/{name_of(0)}"
     command = [sys.executable, "-m", "reconciler.cli", "history", subject, "--follow"]
     with (
