@@ -86,8 +86,11 @@ def test_a_leader_that_was_frozen_changes_nothing(site: KubeSite) -> None:
             assert leading(site, second)
             assert after == {name: was + 1 for name, was in before.items()}
             assert _generations(site) == after
-            now = replace(site.record("red-dev"), changes=records.changes, version=records.version)
-            assert now == records, "but for conditions, which the leader writes a little later"
+            now = site.record("red-dev")
+            assert now is not None
+            assert records is not None
+            settled = replace(now, changes=records.changes, version=records.version)
+            assert settled == records, "but for conditions, which the leader writes a little later"
             assert site.share.pointer("red-dev") == pointer
             assert site.places["red-dev"].airflow.state.patched == pools
 
