@@ -85,8 +85,11 @@ def print_next(document: object, output: Format) -> None:
 def _yaml(document: object) -> str:
     import yaml
 
-    plain_values = json.loads(json.dumps(document))  # YAML does not know enums
-    return str(yaml.safe_dump(plain_values, sort_keys=False, allow_unicode=True))
+    class Dumper(yaml.SafeDumper):
+        """Dumper that writes enums as plain texts, as JSON does."""
+
+    Dumper.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(str(value)))
+    return str(yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
