@@ -149,20 +149,6 @@ def test_a_name_that_does_not_exist_is_not_found(bench: Bench) -> None:
     assert "alhpa" in error.message
 
 
-def test_an_extra_that_an_own_package_lacks_is_refused(bench: Bench) -> None:
-    """At its line; extras of an index's packages come and go with versions and are only logged."""
-    own = bench.package("acme-own", {"acme_own/__init__.py": ""})
-    make_wheel(bench.public.folder, "alpha")
-    recipe = bench.recipe("alpha[missing]", own)
-    listed, asked = recipe.requirements
-    extra = replace(asked, text=asked.text.replace("acme-own", "acme-own[missing]", 1))
-    with pytest.raises(Stalled) as caught:
-        bench.lock(replace(recipe, requirements=(listed, extra)))
-    assert (caught.value.reason, caught.value.place) == (Reason.INVALID_VALUE, Place(FILE, 8))
-    assert "acme-own has no extra missing" in caught.value.message
-    assert bench.names(recipe) == (("acme-own", "1.0"), ("alpha", "1.0"))
-
-
 @pytest.mark.parametrize("indexed", [False, True])
 def test_an_sdist_that_is_not_named_is_refused_in_words(bench: Bench, indexed: bool) -> None:
     """The message for a package without a wheel says what to do, whatever the indexes are."""

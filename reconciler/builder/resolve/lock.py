@@ -23,7 +23,7 @@ from reconciler.builder.resolve.diagnose import Diagnosis
 from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.requested import asked_of
 from reconciler.builder.resolve.resolver import Question, Resolution, Resolver, Setup
-from reconciler.builder.resolve.uv_errors import place_of, refuse_missing_extras, refuse_replacing
+from reconciler.builder.resolve.uv_errors import place_of, refuse_replacing
 from reconciler.core.definitions import Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
@@ -91,7 +91,6 @@ def make_lock(
         raise disk_full()
     if ended.code != 0:
         raise diagnosis.error(Resolution(ended.code, output), took)
-    refuse_missing_extras(output, recipe)
     if lock is None:
         raise Retryable(Reason.LOCK_LOST, "the resolver left no lock; it is resolved anew")
     text = _finish(lock, wheels, indexes)

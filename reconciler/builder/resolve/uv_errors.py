@@ -13,9 +13,6 @@ from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
 WORDS_LIMIT = 3000
-NO_EXTRA = re.compile(
-    r"The package `([A-Za-z0-9._-]+)[^`]*` does not have an extra named `([^`]+)`"
-)
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -61,22 +58,6 @@ def place_of(name: str, recipe: Recipe) -> Place | None:
 def name_of(requirement: Requirement) -> str:
     """Return the name at the start of a requirement."""
     return re.split(r"[^A-Za-z0-9._-]", requirement.text.strip(), maxsplit=1)[0]
-
-
-def refuse_missing_extras(output: str, recipe: Recipe) -> None:
-    """Raise Stalled("InvalidValue") for an extra that a package of the repo does not have.
-
-    uv only warns, as it must for packages of an index, whose extras come and go with versions.
-    """
-    own = {canonicalize_name(package.name) for package in recipe.packages}
-    for name, extra in NO_EXTRA.findall(output):
-        if canonicalize_name(name) in own:
-            raise Stalled(
-                Reason.INVALID_VALUE,
-                f"{name} has no extra {extra}; correct its name, or add it to the "
-                f"optional-dependencies of the package",
-                place_of(name, recipe),
-            )
 
 
 def _replacing(asked: str, there: str, runtime: Runtime) -> str:
