@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.kube_api import wait_for
 from tests.harness.node.airflow_dag import imported
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.airflow_settings import CELERY, LOCAL
 from tests.harness.node.node import Node
-from tests.harness.node.site import GIVE_UP, NodeSite
+from tests.harness.node.running_task import switch_under_a_task
+from tests.harness.node.site import NodeSite
 
 pytestmark = pytest.mark.nightly
 
@@ -33,17 +33,7 @@ def other_site(node: Node, request: pytest.FixtureRequest) -> Iterator[NodeSite]
 def test_a_switch_waits_for_tasks_in_pods_that_it_restarts(other_site: NodeSite) -> None:
     """Tasks that start afterwards have the next build."""
     site = other_site
-    site.hold_tasks()
     with site.daemon():
-        first = site.reach_a_version()
-        run = site.start_run("uses_acme")
-        site.wait_log("uses_acme", run, imported(first))
-        second = site.next_version()
-        revision = site.commit(second)
-        site.wait_event("ActivationStarted", revision)
-        wait_for(lambda: "1 tasks still run" in site.waits_for(), GIVE_UP, "the drain")
-        site.let_tasks_end()
-        assert f"ended with {first}" in site.finish_run("uses_acme", run)
-        site.wait_active(second)
+        second = switch_under_a_task(site)
         log = site.finish_run("uses_acme", site.start_run("uses_acme"))
         assert re.search(imported(second), log), log[-4000:]

@@ -258,15 +258,16 @@ class Play:
 PARSES = st.sampled_from([30.0, 3600.0])  # as min_file_process_interval may be set
 LAGS = st.sampled_from([0.0, 1.0, 3.0])
 MOMENTS = st.integers(0, 80)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
+any_history = given(
     parse=PARSES,
     lag=LAGS,
     jumps=st.dictionaries(MOMENTS, JUMPS, max_size=4),
     kills=st.frozensets(MOMENTS, max_size=3),
 )
+
+
+@settings(max_examples=30, deadline=None)
+@any_history
 def test_a_good_version_becomes_active_whatever_the_clock_does(
     parse: float, lag: float, jumps: dict[int, float], kills: frozenset[int]
 ) -> None:
@@ -278,12 +279,7 @@ def test_a_good_version_becomes_active_whatever_the_clock_does(
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    parse=PARSES,
-    lag=LAGS,
-    jumps=st.dictionaries(MOMENTS, JUMPS, max_size=4),
-    kills=st.frozensets(MOMENTS, max_size=3),
-)
+@any_history
 def test_a_version_that_breaks_dags_is_never_active_whatever_the_clock_does(
     parse: float, lag: float, jumps: dict[int, float], kills: frozenset[int]
 ) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.harness.kube_api import wait_for
-from tests.harness.node.programs import end
+from tests.harness.node.programs import end, wait_until_it_listens
 
 GIT_PORT = 9418
 
@@ -32,16 +30,8 @@ def git_server(folder: Path, address: str, port: int = GIT_PORT) -> Iterator[str
         stderr=subprocess.DEVNULL,
     )
 
-    def answers() -> bool:
-        assert process.poll() is None, "git daemon has ended"
-        try:
-            socket.create_connection((address, port), timeout=5).close()
-        except OSError:
-            return False
-        return True
-
     try:
-        wait_for(answers, 30, "git daemon")
+        wait_until_it_listens("git daemon", process, address, port)
         yield f"git://{address}:{port}"
     finally:
         end(process)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.control_plane import assets
+from tests.harness.kube_api import wait_for
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 VERSION = (SCRIPTS / "envtest/version").read_text().strip()
@@ -72,6 +74,22 @@ def _cni() -> Path | None:
         if all((folder / name).is_file() for name in CNI_PLUGINS):
             return folder
     return None
+
+
+def wait_until_it_listens(
+    name: str, process: subprocess.Popen[bytes], address: str, port: int
+) -> None:
+    """Wait until a program accepts connections. Raises AssertionError if it ends before."""
+
+    def accepts() -> bool:
+        assert process.poll() is None, f"{name} has ended"
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    wait_for(accepts, 30, name)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

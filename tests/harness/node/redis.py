@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.harness.kube_api import wait_for
-from tests.harness.node.programs import end
+from tests.harness.node.programs import end, wait_until_it_listens
 
 PASSWORD = "redis-of-a-test"
 
@@ -27,16 +25,8 @@ def redis(address: str, port: int = 16379) -> Iterator[str]:
             [program, *arguments], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
 
-        def answers() -> bool:
-            assert process.poll() is None, "Redis has ended"
-            try:
-                socket.create_connection((address, port), timeout=5).close()
-            except OSError:
-                return False
-            return True
-
         try:
-            wait_for(answers, 30, "Redis")
+            wait_until_it_listens("Redis", process, address, port)
             yield f"redis://:{PASSWORD}@{address}:{port}/0"
         finally:
             end(process)
