@@ -29,7 +29,7 @@ FIRST_WAIT = 5.0  # seconds; doubles
 FIRST_REFUSED_WAIT = 60.0
 LONGEST_WAIT = 900.0
 ATTEMPTS = 100  # about a day
-NOT_SENDABLE = "a fault of Groundcrew, which its log describes"
+FAULT = Response(Outcome.REJECTED, "a fault of Groundcrew, which its log describes")
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ class Line:
         """Return True if all messages must wait; a new address or credential is tried at once."""
         return now < self._held_until and target == self._held_target
 
-    def ask(self, send: Callable[[], Response]) -> Response | None:
-        """Return the receiver's response; None if sending raises, which is a fault of ours."""
+    def ask(self, send: Callable[[], Response]) -> Response:
+        """Return the receiver's response, or FAULT if sending raises."""
         try:
             return send()
         except Exception as error:  # its text may hold a secret
@@ -76,7 +76,7 @@ class Line:
                 Path(frame.filename).name,
                 frame.lineno or 0,
             )
-            return None
+            return FAULT
 
     def settle(
         self, batch: Sequence[Waiting[T]], answer: Response, target: str, now: float
@@ -146,10 +146,9 @@ class Route:
             batch = batches.pop(0)
             facts = [one.content for one in batch]
             answer = self._line.ask(partial(self._channel.send, facts))
-            if answer is None and len(batch) > 1:  # one that cannot be sent takes no other with it
+            if answer is FAULT and len(batch) > 1:  # one that cannot be sent takes no other with it
                 batches[:0] = [[one] for one in batch]
                 continue
-            answer = answer or Response(Outcome.REJECTED, NOT_SENDABLE)
             if not self._line.settle(batch, answer, target, now):
                 break
             if answer.outcome is Outcome.TAKEN:
@@ -218,7 +217,6 @@ class Statuses:
         sent = 0
         for one in newest.values():
             answer = self._line.ask(partial(self._forge.send, one.content))
-            answer = answer or Response(Outcome.REJECTED, NOT_SENDABLE)
             if not self._line.settle([one], answer, target, now):
                 break
             sent += answer.outcome is Outcome.TAKEN
