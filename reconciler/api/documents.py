@@ -33,7 +33,7 @@ def status_document(status: Status) -> Document:
     """Return the document of `status`: the accepted revision, its problem, and all objects."""
     return {
         "revision": status.revision,
-        "problem": _problem(status.problem),
+        "problem": problem_document(status.problem),
         "environments": [environment_document(e) for e in status.environments],
         "instances": [instance_document(i) for i in status.instances],
         "findings": [finding_document(f) for f in status.findings],
@@ -147,7 +147,7 @@ def _build(build: BuildRecord) -> Document:
         "created": moment(build.created_at),
         "attempts": build.attempts,
         "packages": [{"name": n, "version": v} for n, v in build.packages],
-        "problem": _problem(build.problem),
+        "problem": problem_document(build.problem),
     }
 
 
@@ -223,7 +223,8 @@ def _condition(condition: Condition) -> Document:
     }
 
 
-def _problem(problem: Problem | None) -> Document | None:
+def problem_document(problem: Problem | None) -> Document | None:
+    """Return a problem, or None without one."""
     if problem is None:
         return None
     return {

@@ -13,7 +13,10 @@ import typer
 
 from reconciler.cli import completion
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import warn
+from reconciler.cli.output import (
+    finding_line,
+    warn,
+)
 
 if TYPE_CHECKING:
     from reconciler.core.definitions import Instance
@@ -169,7 +172,7 @@ def _defined(path: Path, name: str) -> Instance:
         raise Misuse(error.message) from error
     ours = [one for one in findings if one.object == f"Instance/{name}"]
     for one in ours:
-        warn(f"{one.place}: [{one.reason}] {one.object}: {one.message}")
+        warn(finding_line(one))
     if ours:
         raise typer.Exit(Exit.WRONG)
     choose([f"{INSTANCE}/{one}" for one in sorted(definitions.instances)], name, INSTANCE)

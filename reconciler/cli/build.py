@@ -14,7 +14,17 @@ import typer
 
 from reconciler.cli.checkout.formats import LockFormat
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, plain, print_document, print_table, say, warn
+from reconciler.cli.options import Output
+from reconciler.cli.output import (
+    Format,
+    finding_line,
+    plain,
+    print_document,
+    print_table,
+    problem_line,
+    say,
+    warn,
+)
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
@@ -52,7 +62,7 @@ def build(
     path: CheckoutPath = Path(),
     python: Pythons = [],  # noqa: B006
     runtimes: Sources = "",
-    output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
+    output: Output = Format.TABLE,
     log: Annotated[
         bool, typer.Option("--log", help="Print what builds with a problem say.")
     ] = False,
@@ -118,7 +128,6 @@ def venv(
     they are now; run it again after a change.
     """
     from reconciler.cli.checkout.bases import Unavailable, install, make_venv, pins
-    from reconciler.settings import Settings
 
     if directory.exists():
         raise Misuse(f"{directory} is there already; give a new directory or remove it")
@@ -132,7 +141,7 @@ def venv(
                 wheels = shop.maker.wheels(defined, base, lock)
                 tell("installing the base's packages")
                 make_venv(directory, base.runtime.python)
-                install(directory, pins(base.runtime), Settings().builder.default_index)
+                install(directory, pins(base.runtime), shop.index)
                 tell("installing the environment's packages")
                 install(directory, [str(wheel) for wheel in wheels], None)
         except Unavailable as error:
@@ -143,11 +152,12 @@ def venv(
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """A checkout, the bases to build for, and what builds it."""
+    """A checkout, the bases to build for, what builds it, and the index of bases ("": uv's)."""
 
     side: Side
     bases: Bases
     maker: Maker
+    index: str
 
     def environment(self, name: str) -> Environment:
         """Return an environment of the checkout. Raises Misuse with suggestions."""
@@ -181,6 +191,7 @@ class Workshop:
 def _workshop(path: Path, pythons: Sequence[str], runtimes: str) -> Iterator[Workshop]:
     from reconciler.cli.checkout.bases import Bases
     from reconciler.cli.checkout.maker import Maker
+    from reconciler.cli.preview.resolution import cache_of
     from reconciler.cli.preview.revisions import read_checkout
     from reconciler.cli.preview.runtimes import Runtimes, read
     from reconciler.settings import Settings
@@ -189,13 +200,13 @@ def _workshop(path: Path, pythons: Sequence[str], runtimes: str) -> Iterator[Wor
     side = read_checkout(path)
     if side.definitions.findings:
         for finding in side.definitions.findings:
-            warn(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
+            warn(finding_line(finding))
         raise typer.Exit(Exit.WRONG)
     with tempfile.TemporaryDirectory(prefix="groundcrew-build-") as scratch:
         maker = Maker(settings, side, Path(scratch))
         known = read(runtimes) if runtimes else Runtimes()
-        bases = Bases(side, pythons, known, maker.cache, settings.builder.default_index)
-        yield Workshop(side, bases, maker)
+        bases = Bases(side, pythons, known, cache_of(settings), settings.builder.default_index)
+        yield Workshop(side, bases, maker, settings.builder.default_index)
 
 
 def _built(shop: Workshop, wanted: Sequence[Environment]) -> Iterator[Outcome]:
@@ -225,26 +236,20 @@ def _show(outcomes: Sequence[Outcome], *, log: bool) -> None:
     print_table(["ENVIRONMENT", "INSTANCES", "RUNTIME", "RESULT", "PACKAGES"], rows)
     for outcome in outcomes:
         if outcome.problem is not None:
-            location = f"{outcome.problem.place}: " if outcome.problem.place else ""
-            say(f"{location}[{outcome.problem.reason}] {outcome.problem.message}")
+            say(problem_line(outcome.problem))
         if outcome.unknown:
             say(f"{outcome.environment}: {outcome.unknown}")
 
 
 def _document(outcome: Outcome) -> dict[str, object]:
-    problem = outcome.problem
+    from reconciler.api.documents import problem_document
+
     return {
         "environment": outcome.environment,
         "runtime": outcome.runtime,
         "instances": list(outcome.instances),
         "packages": [{"name": n, "version": v} for n, v in outcome.packages.items()],
-        "problem": None
-        if problem is None
-        else {
-            "reason": str(problem.reason),
-            "message": problem.message,
-            "place": str(problem.place) if problem.place else None,
-        },
+        "problem": problem_document(outcome.problem),
         "unknown": outcome.unknown,
         "log": outcome.log,
     }

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reconciler.cli import completion
-from reconciler.cli.output import Format, ago, print_document, print_table, say
+from reconciler.cli.options import SHORT, Output, SomeObject
+from reconciler.cli.output import (
+    Format,
+    ago,
+    print_document,
+    print_table,
+    problem_line,
+    say,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from reconciler.core.model import BuildRecord, Records
-
-SHORT = 10  # digits of a revision that are shown to people
 
 Which = Annotated[
     str,
@@ -26,18 +33,10 @@ Which = Annotated[
         autocompletion=completion.objects,
     ),
 ]
-Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")]
 
 
 def builds(
-    object: Annotated[  # noqa: A002 - how the command's help names it
-        str | None,
-        typer.Argument(
-            metavar="[OBJECT]",
-            help="environment/NAME, instance/NAME or NAME; if absent, all.",
-            autocompletion=completion.objects,
-        ),
-    ] = None,
+    object: SomeObject = None,  # noqa: A002 - how the command's help names it
     output: Output = Format.TABLE,
 ) -> None:
     """Show builds, the newest first, and the instances that run them.
@@ -50,10 +49,12 @@ def builds(
 
     records = current(Settings())
     shown = _builds_of(records, object) if object else list(records.builds.values())
+    users = _users(records)
     shown.sort(key=lambda build: (-build.created_at, build.key))
     if output is not Format.TABLE:
         print_document(
-            [{**build_document(b), "instances": _users(records, b)} for b in shown], output
+            [{**build_document(b), "instances": users.get(b.build_id or "", [])} for b in shown],
+            output,
         )
         return
     now = time.time()
@@ -68,15 +69,14 @@ def builds(
                 str(build.phase),
                 ago(build.created_at, now),
                 build.revision[:SHORT],
-                ", ".join(_users(records, build)) or "-",
+                ", ".join(users.get(build.build_id or "", [])) or "-",
             ]
             for build in shown
         ],
     )
     for build in shown:
         if build.problem is not None:
-            location = f"{build.problem.place}: " if build.problem.place else ""
-            say(f"{build.key}: {location}[{build.problem.reason}] {build.problem.message}")
+            say(f"{build.key}: {problem_line(build.problem)}")
 
 
 def diff(before: Which, after: Which, output: Output = Format.TABLE) -> None:
@@ -112,11 +112,13 @@ def _difference(
     }
 
 
-def _users(records: Records, build: BuildRecord) -> list[str]:
-    if build.build_id is None:
-        return []
-    instances = records.instances.values()
-    return sorted(i.name for i in instances if i.current.build == build.build_id)
+def _users(records: Records) -> Mapping[str, list[str]]:
+    """Return the instances that run each build, by its id."""
+    users: defaultdict[str, list[str]] = defaultdict(list)
+    for name, instance in sorted(records.instances.items()):
+        if instance.current.build is not None:
+            users[instance.current.build].append(name)
+    return users
 
 
 def _builds_of(records: Records, said: str) -> list[BuildRecord]:
@@ -130,11 +132,8 @@ def _builds_of(records: Records, said: str) -> list[BuildRecord]:
     instance = records.instances[name]
     definitions = [record.definition for record in records.environments.values()]
     runtime = instance.runtime.key if instance.runtime is not None else ""
-    return [
-        build
-        for build in records.builds.values()
-        if build.environment == owners_of(definitions).get(name) and build.runtime_key == runtime
-    ]
+    mine = owners_of(definitions).get(name), runtime
+    return [b for b in records.builds.values() if (b.environment, b.runtime_key) == mine]
 
 
 def _meant(records: Records, said: str) -> BuildRecord:
@@ -143,8 +142,8 @@ def _meant(records: Records, said: str) -> BuildRecord:
     from reconciler.cli.logs import find_build
     from reconciler.cli.objects import INSTANCE, known
 
-    named: Sequence[str] = [said, f"{INSTANCE}/{said}"]
-    full = next((name for name in named if name in known(records)), "")
+    names = known(records)
+    full = next((name for name in (said, f"{INSTANCE}/{said}") if name in names), "")
     if not full.startswith(INSTANCE):
         return find_build(records, said)
     instance = records.instances[full.partition("/")[2]]

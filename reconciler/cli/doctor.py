@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
+from reconciler.cli.options import Output
 from reconciler.cli.output import Format, print_document, print_table, say, warn
 from reconciler.doctor.findings import Check, Level
 
@@ -31,7 +32,7 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Check everything that the daemon depends on, and say what to fix.
 

@@ -12,6 +12,7 @@ import typer
 
 from reconciler.cli import completion
 from reconciler.cli.exit_codes import Misuse
+from reconciler.cli.options import SHORT, Output, SomeObject
 from reconciler.cli.output import (
     Format,
     ago,
@@ -27,20 +28,13 @@ if TYPE_CHECKING:
     from reconciler.core.events import Event, EventKind
     from reconciler.store.store import Store
 
-SHORT = 10  # digits of a revision that are shown to people
 POLL_INTERVAL = 0.5  # seconds between two looks of --follow
 BATCH = 1000  # events read at once
 
 
 def history(
-    object: Annotated[  # noqa: A002 - how the command's help names it
-        str | None,
-        typer.Argument(
-            help="environment/NAME, instance/NAME or NAME; if absent, all.",
-            autocompletion=completion.objects,
-        ),
-    ] = None,
-    output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
+    object: SomeObject = None,  # noqa: A002 - how the command's help names it
+    output: Output = Format.TABLE,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000)] = 50,
     kind: Annotated[
         list[str],

@@ -11,8 +11,13 @@ import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from reconciler.core.formatting import age
+
+if TYPE_CHECKING:
+    from reconciler.core.definitions import Finding
+    from reconciler.core.model import Problem
 from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Sync
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -111,6 +116,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def problem_line(problem: Problem) -> str:
+    """Return a problem for people, as a line that tools which look for a place can read."""
+    location = f"{problem.place}: " if problem.place else ""
+    return f"{location}[{problem.reason}] {problem.message}"
+
+
+def finding_line(finding: Finding) -> str:
+    """Return a mistake in the environments repo in the same form, with its object."""
+    return f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}"
 
 
 def ago(at: float, now: float) -> str:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, first_line, print_document, print_json, print_table, say
+from reconciler.cli.output import (
+    Format,
+    finding_line,
+    first_line,
+    print_document,
+    print_json,
+    print_table,
+    problem_line,
+    say,
+)
 from reconciler.cli.progress import working
 
 if TYPE_CHECKING:
@@ -183,7 +192,7 @@ def _table(found: Preview) -> None:
             new = "new" if advisory.new else "stays"
             say(f"{change.instance}: {advisory.package} {advisory.version} {advisory.id} ({new})")
     for finding in found.findings:
-        say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
+        say(finding_line(finding))
     if found.lost:
         say(f"held until `groundcrew confirm-prune`: it removes {', '.join(found.lost)}")
 
@@ -192,8 +201,7 @@ def _explained(found: Preview) -> Iterator[str]:
     """Yield texts about problems of the changes, and about anything that is unknown."""
     for change in found.changes:
         if change.problem is not None:
-            location = f"{change.problem.place}: " if change.problem.place else ""
-            yield f"{location}[{change.problem.reason}] {change.problem.message}"
+            yield problem_line(change.problem)
         if change.unknown:
             yield f"{change.instance}: {change.unknown}"
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reconciler.cli.options import Output
 from reconciler.cli.output import Format, print_document, say
 from reconciler.cli.plan import settings_with_repo
 from reconciler.cli.progress import working
-from reconciler.cli.status import Output
 from reconciler.core.formatting import iso, size
 from reconciler.core.reasons import Reason
 

@@ -7,28 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import completion
 from reconciler.cli.exit_codes import Exit
 from reconciler.cli.filters import Filter
-from reconciler.cli.output import Format, ago, print_document, print_table, say
+from reconciler.cli.options import SHORT, Output, SomeObject
+from reconciler.cli.output import (
+    Format,
+    ago,
+    finding_line,
+    print_document,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from reconciler.core.model import Records
     from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
     from reconciler.settings import Settings
 
-Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")]
-SHORT = 10  # digits of a revision that are shown to people
-
 
 def status(
-    object: Annotated[  # noqa: A002 - how the command's help names it
-        str | None,
-        typer.Argument(
-            help="environment/NAME, instance/NAME or NAME; if absent, all.",
-            autocompletion=completion.objects,
-        ),
-    ] = None,
+    object: SomeObject = None,  # noqa: A002 - how the command's help names it
     output: Output = Format.TABLE,
     team: Annotated[str, typer.Option(help="Only objects of this team.")] = "",
     health: Annotated[str, typer.Option(help="Only objects in this health, as Degraded.")] = "",
@@ -187,5 +185,5 @@ def _problems(found: Status) -> list[str]:
         for i in found.instances
         if i.dags is not None
     ]
-    lines += [f"{f.place}: [{f.reason}] {f.object}: {f.message}" for f in found.findings]
+    lines += map(finding_line, found.findings)
     return lines

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.exit_codes import Exit, Misuse
-from reconciler.cli.output import Format, print_document, say, warn
+from reconciler.cli.options import Output
+from reconciler.cli.output import (
+    Format,
+    finding_line,
+    print_document,
+    say,
+    warn,
+)
 from reconciler.core.reasons import Reason
 
 
@@ -16,7 +23,7 @@ def validate(
     path: Annotated[
         Path, typer.Argument(help="Root of a checkout of the environments repo.")
     ] = Path(),
-    output: Annotated[Format, typer.Option("-o", "--output", help="Output format.")] = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Check every definition of an environments repo; exit 1 if one has a mistake.
 
@@ -40,7 +47,7 @@ def validate(
         print_document([finding_document(f) for f in findings], output)
     else:
         for finding in findings:
-            say(f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}")
+            say(finding_line(finding))
         environments = _counted(len(definitions.environments), "environment")
         instances = _counted(len(definitions.instances), "instance")
         counted = f"{environments} and {instances} without mistakes"

@@ -7,13 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gitsource.tree import Checkout
 from reconciler.builder.build_job import BuildJob
-from reconciler.builder.builder import Builder
-from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.builder.resolve.lock import Lock
 from reconciler.cli.checkout.bases import Base
-from reconciler.cli.preview.resolution import cache_home
+from reconciler.cli.preview.resolution import checkout_builder
 from reconciler.cli.preview.revisions import Side
 from reconciler.core.definitions import Api, Environment, Instance
 from reconciler.core.errors import Retryable, Stalled
@@ -51,23 +48,10 @@ class Maker:
     def __init__(self, settings: Settings, side: Side, scratch: Path) -> None:
         self._side = side
         self._scratch = scratch
-        self._trees: Mapping[str, tuple[Checkout, str]] = side.packages()
         share = Share(scratch / "share")
         share.root.mkdir(parents=True)
         share.prepare()
-        self.cache = settings.builder.cache_dir or cache_home()
-        self._builder = Builder(
-            settings.builder,
-            share,
-            self._export,
-            cache_dir=self.cache,
-            secrets_dir=settings.secrets_dir,
-            executor=Sandbox(settings.builder, self.cache, settings.hidden),
-        )
-
-    def _export(self, tree: str, dest: Path) -> None:
-        files, path = self._trees[tree]
-        files.copy(path, dest)
+        self._builder = checkout_builder(settings, side.packages(), share)
 
     def build(self, environment: Environment, base: Base, tell: Callable[[str], None]) -> Outcome:
         """Resolve, build and verify an environment for a base, as the daemon does."""

@@ -53,23 +53,10 @@ class Resolver:
         trees: dict[str, tuple[Checkout, str]] = {}
         for side in sides:
             trees |= side.packages()
-        cached = settings.builder.cache_dir or cache_home()
         self._scratch = scratch
-        self._trees = trees
-        self._builder = Builder(
-            settings.builder,
-            Share(scratch / "share"),
-            self._export,
-            cache_dir=cached,
-            secrets_dir=settings.secrets_dir,
-            executor=Sandbox(settings.builder, cached, settings.hidden),
-        )
+        self._builder = checkout_builder(settings, trees, Share(scratch / "share"))
         self._known: dict[tuple[str, str, str], Resolved] = {}
         self._lock = threading.Lock()
-
-    def _export(self, tree: str, dest: Path) -> None:
-        files, path = self._trees[tree]
-        files.copy(path, dest)
 
     def resolve(self, environment: Environment, runtime: Runtime) -> Resolved:
         """Return the packages of an environment on a runtime."""
@@ -170,6 +157,31 @@ def interpreter(version: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.decode().strip() or None if done.returncode == 0 else None
+
+
+def checkout_builder(
+    settings: Settings, trees: Mapping[str, tuple[Checkout, str]], share: Share
+) -> Builder:
+    """Return a builder whose in-repo packages come from checkouts, by their trees."""
+
+    def export(tree: str, dest: Path) -> None:
+        files, path = trees[tree]
+        files.copy(path, dest)
+
+    cached = cache_of(settings)
+    return Builder(
+        settings.builder,
+        share,
+        export,
+        cache_dir=cached,
+        secrets_dir=settings.secrets_dir,
+        executor=Sandbox(settings.builder, cached, settings.hidden),
+    )
+
+
+def cache_of(settings: Settings) -> Path:
+    """Return the cache directory that is set, or the user's."""
+    return settings.builder.cache_dir or cache_home()
 
 
 def cache_home() -> Path:

@@ -17,7 +17,6 @@ from reconciler.core.definitions import Commit, Definitions, Environment, Source
 from reconciler.core.errors import Stalled
 
 TIMEOUT = 120.0  # seconds per git command
-SHORT = 10  # digits of a revision that are shown to people
 
 
 @dataclass(frozen=True, slots=True)
