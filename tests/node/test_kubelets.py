@@ -105,7 +105,8 @@ def _observed(cluster: Administration, space: str, name: str) -> Json | None:
     if name == "deadline":  # its pod is deleted
         return ended
     log = "" if name == "bad-init" else cluster.log(space, pods[0])
-    lines = [line for line in log.splitlines() if not line.startswith("touch:")]
+    # A container runtime copies stdout and stderr by two threads: their lines have no common order.
+    lines = sorted(line for line in log.splitlines() if not line.startswith("touch:"))
     states = [
         _ended(s)
         for key in ("initContainerStatuses", "containerStatuses")
