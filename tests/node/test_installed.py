@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -13,14 +12,15 @@ from tests.harness.kube_api import wait_for
 from tests.harness.node.airflow_dag import imported
 from tests.harness.node.airflow_release import USER
 from tests.harness.node.installation import Installation
-from tests.harness.node.site import GIVE_UP, NodeSite
+from tests.harness.node.node import GIVE_UP
+from tests.harness.node.site import NodeSite
 
 pytestmark = pytest.mark.nightly
 
 
 @pytest.fixture(scope="module")
 def installed(site: NodeSite) -> Iterator[Installation]:
-    site.let_tasks_end()
+    site.runs.let_end()
     with Installation(site) as installation:
         yield installation
 
@@ -29,8 +29,7 @@ def test_the_chart_does_the_main_job(installed: Installation, site: NodeSite) ->
     """From a commit to a task that imports it, without root and with the chart's rights."""
     version = site.reach_a_version()
     assert "the claim airflow-dags" in site.wait_event("DagsParsed").message
-    log = site.finish_run("uses_acme", site.start_run("uses_acme"))
-    assert re.search(imported(version), log), log[-4000:]
+    site.runs.complete(imported(version))
 
 
 def test_pods_may_do_what_is_documented_and_no_more(
@@ -91,5 +90,4 @@ def test_airflow_stays_healthy_without_groundcrew(installed: Installation, site:
         site.node.api.delete("pods", site.airflow, name)
     wait_for(lambda: names() and not names() & before, GIVE_UP, "another scheduler")
     site.node.rolled_out("deployments", site.airflow, "airflow-scheduler", GIVE_UP)
-    log = site.finish_run("uses_acme", site.start_run("uses_acme"))
-    assert re.search(imported(version), log), log[-4000:]
+    site.runs.complete(imported(version))

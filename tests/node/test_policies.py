@@ -18,9 +18,8 @@ from tests.harness.node.airflow_release import USER
 from tests.harness.node.gitserver import GIT_PORT
 from tests.harness.node.images import DEBIAN_IMAGE
 from tests.harness.node.network import HOST
-from tests.harness.node.node import Node
+from tests.harness.node.node import GIVE_UP, Node
 from tests.harness.node.policies import enforced
-from tests.harness.node.site import GIVE_UP
 
 pytestmark = pytest.mark.nightly
 

@@ -45,3 +45,8 @@ def dag_file(airflow: str) -> str:
 def imported(version: str) -> str:
     """Return the pattern of what a task logs that has a version of `acme` from a build."""
     return rf"began with {re.escape(version)} in \S+/lib/acme/__init__\.py"
+
+
+def ended(version: str) -> str:
+    """Return the pattern of what a task logs that still has a version of `acme` when it ends."""
+    return rf"ended with {re.escape(version)}"

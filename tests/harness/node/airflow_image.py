@@ -31,11 +31,30 @@ if [[ $1 =~ ^(bash|python)$ ]]; then exec "$@"; fi
 if [[ $1 == airflow ]]; then exec "$@"; fi
 exec airflow "$@"
 """
-# The day of each version's release. Nothing newer is installed: the official image has the versions
-# of that time too, and with later ones of FastAPI the API server of 3.2.2 does not start.
-RELEASED = {"2.11.2": "2026-03-14", "3.2.2": "2026-05-29", "3.3.2": "2026-09-17"}
 HOME = Path("home/airflow/.local")
-REVISION = 4  # increase it if images are made differently
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Contents of the image with a version of Airflow.
+
+    Nothing newer than `released`, the day of its release, is installed: the official image has the
+    versions of that time too, and with later ones of FastAPI the API server of 3.2.2 does not
+    start. `limits` are further requirements. Increase `revision` if the image is made differently.
+    """
+
+    released: str
+    revision: int
+    limits: tuple[str, ...] = ()
+
+
+RECIPES = {
+    # From 3.16.0 to 3.17.1, Celery's provider sends Airflow 2.11's tasks by a name that its workers
+    # do not know.
+    "2.11.2": Recipe("2026-03-14", 5, ("apache-airflow-providers-celery<3.16",)),
+    "3.2.2": Recipe("2026-05-29", 4),
+    "3.3.2": Recipe("2026-09-17", 4),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +72,16 @@ class AirflowImage:
     @property
     def reference(self) -> str:
         """The image's name on the node."""
-        return f"{self.name}-{REVISION}"
+        return f"{self.name}-{self._recipe.revision}"
+
+    @property
+    def _recipe(self) -> Recipe:
+        return RECIPES[self.airflow]
 
     def archive(self) -> Path:
         """Return the image's archive, and make it first if needed, which takes minutes."""
         folder, stem = cache() / "images", f"airflow-{self.airflow}-{self.python}"
-        archive = folder / f"{stem}-{REVISION}.tar"
+        archive = folder / f"{stem}-{self._recipe.revision}.tar"
         if not archive.exists():
             folder.mkdir(parents=True, exist_ok=True)
             for old in folder.glob(f"{stem}-*"):
@@ -101,7 +124,7 @@ class AirflowImage:
         python = base / "bin" / f"python{self.python}"
         # Airflow 2 needs packages that have no wheels.
         wanted = f"apache-airflow[{PROVIDERS}]=={self.airflow}"
-        newest = f"{RELEASED[self.airflow]}T23:59:59Z"
+        newest = f"{self._recipe.released}T23:59:59Z"
         _run(uv_path(), "venv", "--quiet", "--python", str(python), str(venv))
         _run(
             uv_path(),
@@ -116,6 +139,7 @@ class AirflowImage:
             "--exclude-newer",
             newest,
             wanted,
+            *self._recipe.limits,
         )
         self._relocate(root, venv)
         (root / "etc/ld.so.conf.d/python.conf").write_text("/usr/python/lib\n")

@@ -48,10 +48,21 @@ class AirflowRest:
         except httpx.HTTPError:
             return False
 
-    def start(self, dag: str) -> str:
-        """Start a run of a DAG; return the run's id."""
-        body: Json = {} if self.airflow.startswith("2.") else {"logical_date": None}
-        return str(self.request("POST", f"/dags/{dag}/dagRuns", body)["dag_run_id"])
+    def start(self, dag: str, run: str) -> bool:
+        """Start a run of a DAG; return False if the API did not answer, as in a restart.
+
+        The run has an id, so that it is safe to try again.
+        """
+        body: Json = {"dag_run_id": run}
+        if not self.airflow.startswith("2."):
+            body["logical_date"] = None
+        try:
+            self.request("POST", f"/dags/{dag}/dagRuns", body)
+        except httpx.HTTPStatusError as error:
+            return error.response.status_code == httpx.codes.CONFLICT  # the last try has started it
+        except httpx.HTTPError:
+            return False
+        return True
 
     def state(self, dag: str, run: str) -> str:
         """Return the state of a run; "" while the API does not answer, as in a restart."""

@@ -14,9 +14,10 @@ from tests.harness.kube_api import Json, wait_for
 from tests.harness.node.airflow_release import ADMIN, USER
 from tests.harness.node.gitserver import git_server
 from tests.harness.node.network import HOST
+from tests.harness.node.node import GIVE_UP
 from tests.harness.node.own_image import REPOSITORY, load_own_image
 from tests.harness.node.processes import Confinement, confinement
-from tests.harness.node.site import GIVE_UP, RESTRICTED, TEAM, NodeSite
+from tests.harness.node.site import RESTRICTED, TEAM, NodeSite
 
 DAEMON = "app.kubernetes.io/component=daemon"
 

@@ -19,6 +19,7 @@ from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
 
 NAME = "node-0"
 CRASHES = 3  # more restarts are no accident
+GIVE_UP = 900.0  # seconds: a node on a loaded machine takes its time
 
 
 class Node(Administration):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.harness.kube_api import wait_for
-from tests.harness.node.airflow_dag import imported
-from tests.harness.node.site import GIVE_UP, NodeSite
+from tests.harness.node.airflow_dag import ended, imported
+from tests.harness.node.node import GIVE_UP
+from tests.harness.node.site import NodeSite
 
 
 def switch_under_a_task(site: NodeSite) -> str:
@@ -12,15 +13,15 @@ def switch_under_a_task(site: NodeSite) -> str:
 
     Raises AssertionError unless the switch waits for the task, which ends with what it began with.
     """
-    site.hold_tasks()
+    site.runs.hold()
     first = site.reach_a_version()
-    run = site.start_run("uses_acme")
-    site.wait_log("uses_acme", run, imported(first))
+    run = site.runs.start()
+    site.runs.wait_log(run, imported(first))
     second = site.next_version()
     revision = site.commit(second)
     site.wait_event("ActivationStarted", revision)
     wait_for(lambda: "1 tasks still run" in site.waits_for(), GIVE_UP, "the drain")
-    site.let_tasks_end()
-    assert f"ended with {first}" in site.finish_run("uses_acme", run)
+    site.runs.let_end()
+    site.runs.finish(run, ended(first))
     site.wait_active(second)
     return second

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-import re
 import subprocess
 import sys
 import time
@@ -15,33 +15,34 @@ from pathlib import Path
 from typing import Any, Self
 
 import tomli_w
-import yaml
 
 from reconciler.core.events import Event
 from reconciler.core.model import InstanceRecord
+from reconciler.core.phases import ActivationPhase
 from reconciler.store.store import Store
-from tests.fakes.base import write_package
-from tests.harness.kube_api import Json, path_of, plural_of, wait_for
-from tests.harness.local_daemon import IDENTITY
+from tests.harness.kube_api import ApiError, Json, path_of, plural_of, wait_for
 from tests.harness.node.airflow_dag import dag_file
 from tests.harness.node.airflow_image import AirflowImage
 from tests.harness.node.airflow_release import ADMIN, USER, AirflowRelease
 from tests.harness.node.airflow_rest import AirflowRest
 from tests.harness.node.airflow_settings import CELERY, KUBERNETES
+from tests.harness.node.dag_runs import DagRuns
+from tests.harness.node.environments import NOTHING, EnvironmentsRepo
 from tests.harness.node.network import HOST, NODE, PODS
-from tests.harness.node.node import Node
+from tests.harness.node.node import GIVE_UP, Node
 from tests.harness.node.postgresql import postgresql
 from tests.harness.node.programs import end
 from tests.harness.node.redis import redis
 from tests.harness.release_driver import rights
 
 INSTANCE, TEAM = "red-dev", "red"
-SERVICES = "10.255.0"  # of the addresses of the services of Airflow's servers
+# Addresses of the services of Airflow's servers. Kubernetes gives the first 16 of a small range to
+# no service that does not ask for one.
+SERVICES, FIRST_ADDRESS = "10.255.0", 11
 DATABASE_PORT = 15432
 MIGRATION = "airflow-run-airflow-migrations"
 BASELINE = {"pod-security.kubernetes.io/enforce": "baseline"}
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-GIVE_UP = 600.0  # seconds: a node on a loaded machine takes its time
 
 
 class NodeSite:
@@ -60,17 +61,20 @@ class NodeSite:
     ) -> None:
         self.node, self.root, self.image = node, root, image
         self._executor, self._number = executor, number
-        self.rest = AirflowRest(f"{SERVICES}.{80 + number}", image.airflow)
+        self.rest = AirflowRest(f"{SERVICES}.{FIRST_ADDRESS + number}", image.airflow)
         self.share, self.repo = root / "share", root / "environments"
         self.dags, self.logs = root / "dags", root / "logs"
+        self._environments = EnvironmentsRepo(self.repo, TEAM, INSTANCE)
+        self.runs = DagRuns(self.rest, self.logs)
         self._stack = ExitStack()
         self._store: Store | None = None
-        self._token = ""  # of the daemon's account
+        self.user = ""  # the daemon's account
         self._versions = itertools.count(1)
+        self.database = f"sqlite:///{root / 'state' / 'groundcrew.db'}"  # of the records
         self.watch = 10.0  # seconds that the daemon watches an instance
 
     def __enter__(self) -> Self:
-        for folder in (self.share, self.repo, self.dags, self.logs):
+        for folder in (self.share, self.dags, self.logs):
             folder.mkdir()
             folder.chmod(0o755)
         os.chown(self.logs, USER, 0)
@@ -103,7 +107,11 @@ class NodeSite:
                 broker=broker,
             )
             stack.callback(self.node.drop, self.airflow, self.builds)
-            self._install()
+            try:
+                self._install()
+            except BaseException:
+                sys.stderr.write(self.describe())
+                raise
             self._prepare_repo()
             self._stack = stack.pop_all()
         return self
@@ -158,63 +166,20 @@ class NodeSite:
         job = self.node.api.get("jobs", self.airflow, MIGRATION)
         return bool((job or {}).get("status", {}).get("succeeded"))
 
-    def hold_tasks(self) -> None:
-        """Keep tasks of `uses_acme` that start from now on until `let_tasks_end`."""
-        (self.logs / "go-on").unlink(missing_ok=True)
-
-    def let_tasks_end(self) -> None:
-        """Let tasks of `uses_acme` end that run or that start from now on."""
-        (self.logs / "go-on").touch()
-
-    def start_run(self, dag: str) -> str:
-        """Start a run of a DAG once Airflow knows it; return the run's id."""
-        wait_for(lambda: self.rest.is_running(dag), GIVE_UP, f"the DAG {dag}")
-        return self.rest.start(dag)
-
-    def finish_run(self, dag: str, run: str) -> str:
-        """Wait until a run has succeeded; return what its tasks logged."""
-
-        def final_state() -> str:
-            state = self.rest.state(dag, run)
-            return state if state in ("success", "failed") else ""
-
-        state, log = wait_for(final_state, GIVE_UP, f"the run of {dag}"), self.task_log(dag, run)
-        assert state == "success", log[-4000:]
-        return log
-
-    def wait_log(self, dag: str, run: str, pattern: str) -> None:
-        """Wait until the tasks of a run have logged something."""
-
-        def is_logged() -> bool:
-            log = self.task_log(dag, run)
-            assert self.rest.state(dag, run) != "failed", log[-4000:]
-            return re.search(pattern, log) is not None
-
-        wait_for(is_logged, GIVE_UP, f"{pattern} of {dag}")
-
-    def task_log(self, dag: str, run: str) -> str:
-        """Return what the tasks of a run have logged so far."""
-        logs = sorted(self.logs.glob(f"dag_id={dag}/run_id={run}/**/*.log"))
-        return "\n".join(log.read_text() for log in logs)
-
     # ------------------------------------------------------------------- environments repo, daemon
 
     def _prepare_repo(self) -> None:
-        self._git("init", "-q", "-b", "main")
         secret = self.root / "secrets" / TEAM / "airflow"
         secret.mkdir(parents=True)
         (secret / "username").write_text(ADMIN)
         (secret / "password").write_text(ADMIN)
-        self._write(
-            f"instances/{INSTANCE}.yaml",
-            "Instance",
-            INSTANCE,
+        self._environments.create(
             {
                 "team": TEAM,
                 "kubernetes": {"namespace": self.airflow, "release": "airflow"},
                 "api": {"url": self.rest.url, "credentials": "airflow"},
                 "maintenance": {"probe": {"timeout": "10m"}},
-            },
+            }
         )
 
     def next_version(self) -> str:
@@ -223,45 +188,13 @@ class NodeSite:
 
     def reach_a_version(self) -> str:
         """Return the version that the instance is active on; commit one if none was before."""
-        if not (self.repo / "teams").exists():
+        if not self._environments.has_environment:
             self.commit(self.next_version())
         return wait_for(self.version, GIVE_UP, f"{INSTANCE} to be active on a version of acme")
 
-    def commit(self, version: str, text: str = "") -> str:
-        """Ask for a version of `acme`, whose module has `text` too; return the revision."""
-        folder = self.repo / "teams" / TEAM / "packages" / "acme"
-        modules = {
-            "acme/__init__.py": f"__version__ = {version!r}\n{text}",
-            "acme/late.py": f"version = {version!r}\n",
-        }
-        write_package(folder, "acme", version, modules)
-        self._write(
-            f"teams/{TEAM}/{TEAM}.yaml",
-            "Environment",
-            TEAM,
-            {
-                "requirements": ["acme @ ./packages/acme"],
-                "rollout": [{"instances": [INSTANCE]}],
-            },
-        )
-        self._git("add", "-A")
-        self._git(*IDENTITY, "commit", "-q", "-m", f"acme {version}")
-        return self._git("rev-parse", "HEAD").strip()
-
-    def _write(self, path: str, kind: str, name: str, spec: Json) -> None:
-        document = {
-            "apiVersion": "groundcrew/v1",
-            "kind": kind,
-            "metadata": {"name": name},
-            "spec": spec,
-        }
-        (self.repo / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.repo / path).write_text(yaml.safe_dump(document))
-
-    def _git(self, *words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=self.repo, check=True, capture_output=True, text=True, timeout=60
-        ).stdout
+    def commit(self, version: str, text: str = "", more: Mapping[str, str] = NOTHING) -> str:
+        """Ask for a version of `acme`; return the revision (see `EnvironmentsRepo.commit`)."""
+        return self._environments.commit(version, text, more)
 
     @contextmanager
     def daemon(self, **jobs: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -286,10 +219,12 @@ class NodeSite:
             end(process)
 
     def _configure(self, jobs: Mapping[str, str]) -> Path:
-        if not self._token:
-            _, self._token = rights(self.node, [self.airflow], self.builds)
+        if not self.user:
+            self.user, _ = rights(self.node, [self.airflow], self.builds)
+        *_, home, account = self.user.split(":")
+        token = self.node.plane.token_for(home, account)  # which is valid for an hour
         path = self.root / "groundcrew.toml"
-        kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=self._token)
+        kubeconfig = self.node.plane.kubeconfig(self.root / "kubeconfig", token=token)
         settings: dict[str, Any] = {
             "state_dir": str(self.root / "state"),
             "share": str(self.share),
@@ -320,10 +255,11 @@ class NodeSite:
 
     def record(self) -> InstanceRecord | None:
         """Return the instance's record, or None before there is one."""
-        if not (self.root / "state" / "groundcrew.db").exists():
-            return None
+        file = self.root / "state" / "groundcrew.db"
+        if self.database.startswith("sqlite") and not file.exists():
+            return None  # and do not make it: the daemon may be another user
         if self._store is None:
-            self._store = Store(f"sqlite:///{self.root / 'state' / 'groundcrew.db'}")
+            self._store = Store(self.database)
         try:
             return self._store.load().instances.get(INSTANCE)
         except Exception:  # the daemon has not made its tables yet
@@ -343,17 +279,26 @@ class NodeSite:
 
         def leads() -> bool:
             assert process.poll() is None, "the daemon has ended"
-            if self.record() is None or self._store is None:
-                return False
-            return (self._store.leader() or "").endswith(f":{process.pid}")
+            return self.leader().endswith(f":{process.pid}")
 
         wait_for(leads, GIVE_UP, "the daemon to lead")
+
+    def leader(self) -> str:
+        """Return the host and process of the daemon that leads, or "" if none has an instance."""
+        if self.record() is None or self._store is None:
+            return ""
+        return self._store.leader() or ""
 
     def waits_for(self) -> str:
         """Return what the instance's activation waits for, in words, or ""."""
         record = self.record()
         held = record.activation.held if record is not None and record.activation else None
         return held.message if held is not None else ""
+
+    def phase(self) -> ActivationPhase | None:
+        """Return the phase of the instance's activation, if there is one."""
+        record = self.record()
+        return record.activation.phase if record is not None and record.activation else None
 
     def restarts(self, component: str) -> int:
         """Return how often containers of a component's pods have ended and started again."""
@@ -393,10 +338,13 @@ class NodeSite:
             lines += [str(e) for e in self._store.events(limit=30, newest_first=True)]
         for space in (self.airflow, self.builds):
             for pod in self.node.pods(space):
-                lines.append(
-                    f"{pod['metadata']['name']} {pod['status'].get('phase')} "
-                    f"{pod['status'].get('containerStatuses')}"
-                )
+                statuses = pod["status"].get("containerStatuses", [])
+                states = {s["name"]: (s["restartCount"], s["state"]) for s in statuses}
+                lines.append(f"{pod['metadata']['name']} {pod['status'].get('phase')} {states}")
+                for container in states:
+                    with contextlib.suppress(ApiError):  # it has not started
+                        query = f"?tailLines=25&container={container}"
+                        lines.append(self.node.log(space, pod, query))
         return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from tests.harness.kube_api import Json, wait_for
-from tests.harness.node.site import GIVE_UP, NodeSite
+from tests.harness.node.node import GIVE_UP
+from tests.harness.node.site import NodeSite
 
 LOCAL = "/var/cache/groundcrew"
 
