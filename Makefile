@@ -20,6 +20,9 @@ TESTS ?= tests
 JOBS ?= 3
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# Hundreds of short processes import the same modules: none of them compiles these anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo envtest node node-test test-tools test test-fast chaos fuzz audit check fix docs generate manifests bench wheel image lock clean
 

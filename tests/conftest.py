@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 import warnings
@@ -41,6 +42,11 @@ PACKAGES = {
 
 _recorder = Recorder()
 
+
+# Hundreds of processes that tests start import the same modules: they keep what they compile, even
+# where the environment forbids that.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Limits that each test would otherwise wait for; tests that are about them set their own.
 os.environ.setdefault("GROUNDCREW_ACTIVATION__SETTLE", "0")
