@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from gitsource import projects
+from gitsource import package_names, projects
 from gitsource.assembly_cache import AssemblyCache, Made
 from gitsource.models import EnvironmentModel
 from gitsource.objects import (
@@ -211,7 +211,8 @@ class Assembly:
                 else:
                     yield Text(entry.path, kind_of_path(entry.path) or "", data)
 
-        yield from self._parser.files(texts())
+        for read in self._parser.files(texts()):
+            yield package_names.with_names(read, tree, self._parser)
         yield from unread
 
     # ------------------------------------------------------------------------------ environments
@@ -230,7 +231,7 @@ class Assembly:
             kept = known.get(path)
             if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
                 self._keep(kept)
-            elif old is not None and old.read_findings and old.blob == entry.blob:
+            elif old and old.read_findings and old.blob == entry.blob and not old.needs:
                 self._keep(old)  # the same text has the same mistakes
             else:
                 unread[path] = entry
@@ -286,7 +287,8 @@ class Assembly:
 
     def _make(self, tree: Tree, read: ReadFile, blob: str) -> Made:
         if not isinstance(read.model, EnvironmentModel):
-            return _unmade(read, blob)
+            needed = [(NeedKind.PACKAGES, folder) for folder in package_names.folders(read)]
+            return _unmade(read, blob, tuple((*need, self._state(tree, *need)) for need in needed))
         team = read.path.split("/")[1]
         fragments = {name: part.read for name, part in self._fragments.items()}
         recipe, findings, needs = merge(tree, read, fragments, self._limits, self._parser)
@@ -367,10 +369,10 @@ class Assembly:
         )
 
 
-def _unmade(read: ReadFile, blob: str) -> Made:
+def _unmade(read: ReadFile, blob: str, needs: tuple[Need, ...] = ()) -> Made:
     """Return the result for a file that is not a valid environment, with its findings."""
     location = Place(read.path)
-    return Made(read.path, blob, read.object, location, location, (), None, read.findings)
+    return Made(read.path, blob, read.object, location, location, needs, None, read.findings)
 
 
 def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[NeedKind, str]]:

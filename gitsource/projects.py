@@ -30,13 +30,16 @@ class Project:
     """Package in the repo, with normalised names.
 
     `needs` are its static dependencies, without those of extras; `siblings` are those that uv would
-    take from the package's own workspace or from a path.
+    take from the package's own workspace or from a path. `states_name` is False for a name that is
+    only the folder's, and `extras` is None if only a build of the package tells them.
     """
 
     path: str
     name: str
     needs: tuple[str, ...] = ()
     siblings: frozenset[str] = frozenset()
+    states_name: bool = False
+    extras: frozenset[str] | None = None
 
 
 def packages_in(tree: Tree, folder: str) -> Iterator[str]:
@@ -92,6 +95,7 @@ def _project(path: str, data: bytes) -> Project:
         needs = {*_names(project.get("dependencies")), *_names([*_table(poetry, "dependencies")])}
         local = _table(_table(tool, "uv"), "sources").items()
         siblings = {canonicalize_name(key) for key, source in local if _is_local(source)}
+        extras = _extras(project, poetry) if isinstance(name, str) else None
     except (ValueError, RecursionError):  # whoever builds it complains
         return Project(path, folder)
     return Project(
@@ -99,7 +103,18 @@ def _project(path: str, data: bytes) -> Project:
         canonicalize_name(name) if isinstance(name, str) else folder,
         tuple(sorted(needs)),
         frozenset(needs & siblings),
+        isinstance(name, str),
+        extras,
     )
+
+
+def _extras(project: Mapping[str, object], poetry: Mapping[str, object]) -> frozenset[str] | None:
+    """Return the extras of a package whose file states them all, or None."""
+    dynamic = project.get("dynamic", [])
+    if not isinstance(dynamic, list) or "optional-dependencies" in dynamic:
+        return None
+    names = [*_table(project, "optional-dependencies"), *_table(poetry, "extras")]
+    return frozenset(map(canonicalize_name, names))
 
 
 def _table(document: Mapping[str, object], key: str) -> Mapping[str, object]:

@@ -289,7 +289,7 @@ class Merge:
         self.files.setdefault(file, place)
 
     def check_siblings(self, folder: str) -> None:
-        """Refuse what only an index could serve, although the repo has a package of that name."""
+        """Refuse wrong names, and what only an index could serve although the repo has it."""
         projects: dict[str, Project] = {}
         beside = [posixpath.dirname(path) for path in self.packages]
         for parent in dict.fromkeys([*beside, f"{folder}/packages", "shared/packages"]):
@@ -300,6 +300,8 @@ class Merge:
         siblings = Siblings(projects, self.packages, globs, folder)
         for location, message in siblings.mistakes(self.requirements):
             self.wrong(location, Reason.NOT_LISTED, message)
+        for location, message in siblings.misnamed(self.requirements):
+            self.wrong(location, Reason.INVALID_VALUE, message)
         self.internal = siblings.internal
 
     def check_files(self) -> None:

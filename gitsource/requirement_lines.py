@@ -55,6 +55,7 @@ VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\{\{|%\(")
 INSTALL = re.compile(r"(?:python3? -m )?(?:uv )?(?:pip3?|poetry|conda|uv) (?:install|add) +")
 NUMBER = re.compile(r"latest|[0-9][0-9A-Za-z.]*")
 CARET = re.compile(r"[~^] ?v?[0-9]+(?:\.[0-9]+){0,5}")
+EDITABLE = re.compile(r"\A(?:-e|--editable)[=\s]*")
 SCHEMES = ("git+", "hg+", "svn+", "bzr+", "http://", "https://", "ssh://", "file:", "git@", "s3://")
 ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
 
@@ -293,15 +294,32 @@ def _named_place(text: str) -> tuple[str, str, str]:
 
 
 def _folder_words(name: str, listed: str, path: str) -> str:
-    """Return how to write an in-repo package."""
-    path, bracket, extras = path.partition("[")
+    return in_repo_advice(_package_at(name, listed, path))
+
+
+def _package_at(name: str, listed: str, path: str) -> InRepo:
+    """Return the in-repo package at a path; without a name, it has that of its folder."""
+    path, _, bracket = path.partition("[")
     name = name or posixpath.basename(posixpath.normpath(path))
     if not EXTRA.fullmatch(name):
         name, path = "acme", "./packages/acme"
     if not path.startswith("."):
         path = f"./{path}"
-    name += listed or bracket + extras
-    return f"write an in-repo package as `{shown(name)} @ {shown(path)}`"
+    extras = [extra.strip() for extra in (listed or bracket).strip("[]").split(",")]
+    return InRepo(name, tuple(extra for extra in extras if EXTRA.fullmatch(extra)), path)
+
+
+def in_repo_advice(package: InRepo) -> str:
+    """Return how to write a requirement for an in-repo package."""
+    return f"write an in-repo package as `{shown(package.text)} @ {shown(package.path)}`"
+
+
+def package_meant(line: str) -> InRepo | None:
+    """Return the in-repo package that the advice for a line is about, or None."""
+    text = EDITABLE.sub("", line.strip()).strip("\"'")
+    name, listed, source = _named_place(text)
+    package = _package_at(name, listed, source or text)
+    return package if advice(line, Kind.REQUIREMENT) == in_repo_advice(package) else None
 
 
 def _is_archive(text: str) -> bool:

@@ -1,6 +1,6 @@
-"""Packages of the repo that an environment needs but does not list.
+"""Packages of the repo: those that an environment needs but does not list, and wrong names.
 
-An index would be asked for them, and anybody could own such a name on a public one.
+An index would be asked for what is not listed, and anybody could own such a name on a public one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+
+from packaging.requirements import Requirement as Parsed
+from packaging.utils import canonicalize_name
 
 from gitsource.projects import Project
 from gitsource.requirement_lines import name_of
@@ -56,6 +59,25 @@ class Siblings:
                     told.add(name)
                     yield package.place, f"{needer} needs {name}; {self._advice(name)}"
 
+    def misnamed(self, requirements: Iterable[Requirement]) -> Iterator[tuple[Place, str]]:
+        """Yield each requirement that states another name or extra than the package's file."""
+        for requirement in requirements:
+            project = self.projects.get(requirement.package or "")
+            if project is None or not project.states_name:
+                continue
+            parsed = Parsed(requirement.text)
+            name, extras = parsed.name, set(map(canonicalize_name, parsed.extras))
+            if canonicalize_name(name) != project.name:
+                text = project.name + (f"[{','.join(sorted(extras))}]" if extras else "")
+                yield (
+                    requirement.place,
+                    f"the package at {project.path} is called {project.name} in its "
+                    f"pyproject.toml, not {name}; write `{text} @ {self._way(project.path)}`",
+                )
+            elif project.extras is not None and not project.extras.issuperset(extras):
+                package = self.listed[project.path]
+                yield requirement.place, package.missing(extras - project.extras, project.extras)
+
     def _missing(self, path: str) -> Iterator[tuple[str, str]]:
         """Yield each name that a package needs and does not get, after the path that states it."""
         waiting, seen = [path], {path}
@@ -77,9 +99,13 @@ class Siblings:
         path = self.internal.get(name)
         if path is None:  # the package's own workspace has it, but not this repo
             return f"commit {name} to this repo, and add it to the requirements"
-        where = posixpath.relpath(path, self.folder)
-        where = where if where.startswith(".") else f"./{where}"
         return (
-            f"{name} is in this repo, and no index is asked for it: add `{name} @ {where}` to the "
-            f"requirements, or describe the index that has it in `indexes`"
+            f"{name} is in this repo, and no index is asked for it: add "
+            f"`{name} @ {self._way(path)}` to the requirements, or describe the index that has it "
+            f"in `indexes`"
         )
+
+    def _way(self, path: str) -> str:
+        """Return the path of a package as a requirement of this folder states it."""
+        way = posixpath.relpath(path, self.folder)
+        return way if way.startswith(".") else f"./{way}"

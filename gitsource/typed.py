@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from gitsource.fields import NAME, WRITE
 from gitsource.models import API_VERSION, KINDS, EnvironmentModel, FragmentModel, InstanceModel
+from gitsource.requirement_lines import InRepo, package_meant
 from gitsource.strictyaml import Document, Path, YamlProblem, parse
 from reconciler.core.definitions import Finding, Place
 from reconciler.core.reasons import Reason
@@ -36,6 +37,7 @@ class ReadFile:
     document: Document | None
     findings: tuple[Finding, ...] = ()
     skipped: bool = False  # not parsed, because other files took too long
+    packages: tuple[tuple[int, InRepo], ...] = ()  # that findings are about, by their numbers
 
     def place(self, *path: str | int) -> Place:
         """Return the place of a part of the definition."""
@@ -65,7 +67,9 @@ def read_file(path: str, text: str) -> ReadFile:
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
         findings = tuple(_finding(document, name, KINDS[kind], one) for one in details[:20])
-        return ReadFile(path, None, None, findings)
+        meant = [(number, _package_meant(one)) for number, one in enumerate(details[:20])]
+        packages = tuple((number, package) for number, package in meant if package is not None)
+        return ReadFile(path, None, None, findings, packages=packages)
     return ReadFile(path, model, replace(document, value=None))
 
 
@@ -74,6 +78,14 @@ def _name_of(value: dict[str, Any], kind: str, path: str) -> str:
     name = metadata.get("name") if isinstance(metadata, dict) else None
     called = isinstance(name, str) and 0 < len(name) <= NAME_MOST
     return f"{kind}/{name}" if called else path
+
+
+def _package_meant(detail: ErrorDetails) -> InRepo | None:
+    """Return the in-repo package that a refused requirement means, or None."""
+    is_requirement = detail["loc"][:2] == ("spec", "requirements")
+    if not is_requirement or detail["type"] != "value_error":
+        return None
+    return package_meant(detail["input"])
 
 
 def _finding(

@@ -26,9 +26,9 @@ from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.local_disk import disk_error
 from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
 from reconciler.builder.resolve.choice import Wheel, locked
+from reconciler.builder.resolve.in_repo_wheels import InRepoWheel
 from reconciler.builder.resolve.index_faults import blamed
 from reconciler.builder.resolve.lock import (
-    InRepoWheel,
     Lock,
     made_of,
     make_lock,

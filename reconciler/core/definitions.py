@@ -7,7 +7,7 @@ SHA-256. Nothing here performs I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -49,6 +49,14 @@ class SourcePackage:
     path: str
     tree: str
     place: Place
+
+    def missing(self, extras: Collection[str], known: Collection[str]) -> str:
+        """Return the message for extras that the package lacks; `known` are those that it has."""
+        others = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        return (
+            f"{self.name} has no extra {', '.join(sorted(extras))} ({others}); correct the name, "
+            f"or add it to [project.optional-dependencies] in {self.path}/pyproject.toml"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from reconciler.builder.resolve.lock import InRepoWheel
+from reconciler.builder.resolve.in_repo_wheels import InRepoWheel
 from reconciler.core.definitions import Environment, Recipe
 
 

@@ -1,7 +1,7 @@
 """Inputs that people bring, through `run --once` on real Airflows, to the state that must come out.
 
 All of them are resolved, built and verified against the bases of Airflow 2.11 and 3.x. Those that
-get ready are then activated, all of them together, on a live Airflow 3.
+get ready are then activated, all of them together, on a live Airflow of each.
 """
 
 from __future__ import annotations
@@ -184,11 +184,14 @@ def test_every_input_comes_out_as_it_must(
     assert os.access(tool, os.X_OK), "a program needs no mode to be executable"
 
 
-def test_what_gets_ready_runs_on_a_live_airflow(tmp_path: Path, packages: Packages) -> None:
+@pytest.mark.parametrize("airflow", ["3", "2.11"])
+def test_what_gets_ready_runs_on_a_live_airflow(
+    airflow: str, tmp_path: Path, packages: Packages
+) -> None:
     """All of it in one environment, imported by a DAG of the instance."""
     bed = Bed(
         tmp_path / "airflow",
-        "3",
+        airflow,
         tmp_path / "site" / "share",
         "live-dev",
         team="live",

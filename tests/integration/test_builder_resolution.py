@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.builder.resolve.choice import locked
 from reconciler.builder.resolve.pylock import read_lock
-from reconciler.core.definitions import Api, Index, Place, SourcePackage
+from reconciler.core.definitions import Api, Index, Place, Recipe, SourcePackage
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.model import InstanceRecord, Records
 from reconciler.core.reasons import Reason
@@ -360,6 +360,27 @@ def test_an_extra_of_an_in_repo_package_brings_what_it_needs(bench: Bench) -> No
     asked = replace(plain, text="acme-own[io]")
     names = bench.names(replace(recipe, requirements=(asked,)))
     assert names == (("acme-own", "1.0"), ("beta", "1.0"))
+
+
+def test_an_extra_that_an_in_repo_package_lacks_is_refused(bench: Bench) -> None:
+    """At its line, as the wheel says; an index's package may lack one, which is only logged."""
+    make_wheel(bench.public.folder, "alpha")
+    own = bench.package("acme-own", {"acme_own/__init__.py": ""}, ("alpha; 'I_O' == extra",))
+    bare = bench.package("acme-bare", {"acme_bare.py": ""}, ("acme-own[sprak]",))
+
+    def asking(text: str) -> Recipe:
+        recipe = bench.recipe("alpha[missing]", own)
+        listed, asked = recipe.requirements
+        return replace(recipe, requirements=(listed, replace(asked, text=text)))
+
+    assert bench.names(asking("acme-own[i.o]")) == (("acme-own", "1.0"), ("alpha", "1.0"))
+    with pytest.raises(Stalled) as caught:
+        bench.lock(asking("acme-own[i-o,sprak]"))
+    assert (caught.value.reason, caught.value.place) == (Reason.INVALID_VALUE, Place(FILE, 8))
+    assert "acme-own has no extra sprak (it has i-o)" in caught.value.message
+    error = refused(bench, own, bare)
+    assert (error.reason, error.place) == (Reason.INVALID_VALUE, bare.place)
+    assert "packages/acme-bare needs acme-own[sprak], but acme-own has no extra" in error.message
 
 
 def test_no_index_is_asked_for_an_in_repo_package_that_is_not_listed(bench: Bench) -> None:

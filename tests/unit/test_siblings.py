@@ -12,6 +12,7 @@ from gitsource.parsers import IsolatedParser
 from gitsource.projects import Project, read_projects
 from gitsource.tree import Checkout
 from reconciler.core.definitions import Commit, Definitions
+from reconciler.core.reasons import Reason
 from reconciler.isolation import Limits, Pool
 
 APP, LIB = "teams/red/packages/app", "teams/red/packages/lib"
@@ -48,9 +49,9 @@ class Repo:
     def read(self, *changed: str) -> Definitions:
         return self.assembly.update(Checkout(self.root), Commit("r"), changed or None)
 
-    def messages(self) -> list[str]:
+    def messages(self, reason: Reason = Reason.NOT_LISTED) -> list[str]:
         findings = self.read().findings
-        assert {finding.reason for finding in findings} <= {"NotListed"}
+        assert {finding.reason for finding in findings} <= {reason}
         return [f"{finding.place.line}: {finding.message}" for finding in findings]
 
 
@@ -158,6 +159,81 @@ def test_the_table_of_poetry_is_read(repo: Repo) -> None:
     repo.write(app=poetry, lib=project("acme-lib"), one=environment("acme-app @ ./packages/app"))
     (message,) = repo.messages()
     assert "needs acme-lib" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("./packages/app", "acme-app @ ./packages/app"),
+        ("-e ./packages/app[io]", "acme-app[io] @ ./packages/app"),
+        ("--editable=packages/app", "acme-app @ ./packages/app"),
+        ("app @ packages/app", "acme-app @ ./packages/app"),
+        ("file:packages/app", "acme-app @ ./packages/app"),
+        ("./packages/plain", "plain @ ./packages/plain"),
+        ("../blue/packages/other", "other @ ../blue/packages/other"),
+    ],
+)
+def test_the_advice_for_a_path_has_the_projects_name(repo: Repo, line: str, right: str) -> None:
+    """A package without a project file has the name of its folder, and so has another team's."""
+    repo.put("teams/red/packages/plain/setup.py", "")
+    repo.put("teams/blue/packages/other/pyproject.toml", project("secret"))
+    repo.write(app=project("Acme_App"), one=environment("humanize", line))
+    (message,) = repo.messages(Reason.INVALID_VALUE)
+    assert message == (f"7: spec.requirements[1]: {line}: write an in-repo package as `{right}`")
+
+
+def test_the_advice_for_a_path_follows_the_project(repo: Repo) -> None:
+    """It is given anew when only the project file has changed."""
+    repo.write(app=project("first"), one=environment("./packages/app", "./packages/app ; x"))
+    assert "`first @ ./packages/app`" in repo.read().findings[0].message
+    path = repo.put(f"{APP}/pyproject.toml", project("second"))
+    first, second = repo.read(path).findings
+    assert "`second @ ./packages/app`" in first.message
+    assert "cannot have markers" in second.message
+
+
+def test_a_package_is_called_by_the_name_of_its_project(repo: Repo) -> None:
+    """Its build would have told so later."""
+    repo.write(app=project("acme-app"), one=environment("app[B,a] @ ./packages/app"))
+    (message,) = repo.messages(Reason.INVALID_VALUE)
+    assert message == (
+        f"6: the package at {APP} is called acme-app in its pyproject.toml, not app; write "
+        f"`acme-app[a,b] @ ./packages/app`"
+    )
+    repo.write(one=environment("Acme.App @ ./packages/app"))
+    assert repo.messages() == []
+    repo.write(app="[build-system]\nrequires = []\n", one=environment("any @ ./packages/app"))
+    assert repo.messages() == [], "its name is known to its build alone"
+
+
+EXTRAS = "[project.optional-dependencies]\nI_O = []\nspark = ['pyspark']\n"
+POETRY = "[tool.poetry.extras]\nspark = ['pyspark']\n"
+
+
+@pytest.mark.parametrize(
+    ("project_file", "known"),
+    [
+        (project("app", more=EXTRAS), "it has i-o, spark"),
+        (project("app", more=POETRY), "it has spark"),
+        (f"[tool.poetry]\nname = 'app'\n{POETRY}", "it has spark"),
+        (project("app"), "it has none"),
+        (project("app", more="dynamic = ['version']\n"), "it has none"),
+        (project("app", more="dynamic = ['optional-dependencies']\n"), ""),
+        (project("app", more="dynamic = 1\n"), ""),
+        ("[project]\n", ""),
+    ],
+)
+def test_an_extra_that_the_project_lacks_is_named(
+    repo: Repo, project_file: str, known: str
+) -> None:
+    """At its line; where only the build knows them, it is the build that says so."""
+    repo.write(app=project_file, one=environment("app[sprak] @ ./packages/app"))
+    messages = repo.messages(Reason.INVALID_VALUE)
+    wanted = f"6: app has no extra sprak ({known}); correct the name, or add it to "
+    assert [message.partition("[project")[0] for message in messages] == [wanted] * bool(known)
+    for extra in ("i.o", "Spark") if "i-o" in known else ():
+        repo.write(one=environment(f"app[{extra}] @ ./packages/app"))
+        assert repo.messages() == []
 
 
 def endless(given: object) -> list[Project]:

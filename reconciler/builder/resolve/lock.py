@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -20,6 +19,7 @@ from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.local_disk import disk_full, ran_out_of_disk
 from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.resolve.diagnose import Diagnosis
+from reconciler.builder.resolve.in_repo_wheels import InRepoWheel, refuse_missing_extras
 from reconciler.builder.resolve.pylock import LockedPackage, read_lock
 from reconciler.builder.resolve.requested import asked_of
 from reconciler.builder.resolve.resolver import Question, Resolution, Resolver, Setup
@@ -29,18 +29,6 @@ from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 from reconciler.failpoints import failpoint
-
-
-@dataclass(frozen=True, slots=True)
-class InRepoWheel:
-    """Wheel built from an in-repo package; `path` is on this machine's disk."""
-
-    name: str
-    version: str
-    path: Path
-    repo_path: str
-    tree: str
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +53,7 @@ def make_lock(
     place of the requirement to blame, or Retryable (IndexUnreachable).
     """
     refuse_replacing(recipe.packages, runtime)
+    refuse_missing_extras(recipe, wheels)
     resolver = Resolver(
         job,
         runtime,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from installer.sources import WheelFile
-from packaging.metadata import parse_email
+from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.local_disk import disk_error
-from reconciler.builder.resolve.lock import InRepoWheel
+from reconciler.builder.resolve.in_repo_wheels import InRepoWheel, extras_of
 from reconciler.builder.wheels.contents import refuse_unsafe
 from reconciler.builder.wheels.download import sha256_of
 from reconciler.builder.wheels.from_source import Source, WheelMaker, keep
@@ -70,7 +70,7 @@ class InRepo:
         (path,) = folder.glob("*.whl")
         try:
             name, version, _, _ = parse_wheel_filename(path.name)
-            read_for(team, _refuse, path.absolute(), package)
+            requires, extras = read_for(team, _inspect, path.absolute(), package)
         except InvalidWheelFilename as error:
             raise _invalid(package, str(error)) from error
         except Stalled as error:
@@ -85,8 +85,16 @@ class InRepo:
                 f"the same name",
                 package.place,
             )
-        sha256 = sha256_of(path)
-        return InRepoWheel(package.name, str(version), path, package.path, package.tree, sha256)
+        return InRepoWheel(
+            package.name,
+            str(version),
+            path,
+            package.path,
+            package.tree,
+            sha256_of(path),
+            requires,
+            extras,
+        )
 
     def wheel(
         self,
@@ -180,15 +188,18 @@ def _states_version(data: bytes) -> bool:
     return isinstance(project, dict) and isinstance(project.get("version"), str)
 
 
-def _refuse(wheel: Path, package: SourcePackage) -> None:
-    """Refuse a wheel for its contents or requirements."""
+def _inspect(wheel: Path, package: SourcePackage) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return a wheel's requirements and extras; refuse it for its contents or requirements."""
     refuse_unsafe(wheel)
-    _refuse_addresses(wheel, package)
+    metadata = _metadata(wheel, package)
+    requires = tuple(metadata.get("requires_dist", ()))
+    _refuse_addresses(requires, package)
+    return requires, extras_of(metadata.get("provides_extra", ()), requires)
 
 
-def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
+def _refuse_addresses(requires: Iterable[str], package: SourcePackage) -> None:
     """Refuse URLs in an in-repo package's requirements: only an index or the repo is allowed."""
-    for text in _requirements(wheel, package):
+    for text in requires:
         try:
             parsed = Requirement(text)
         except (InvalidRequirement, RecursionError):
@@ -202,8 +213,8 @@ def _refuse_addresses(wheel: Path, package: SourcePackage) -> None:
             )
 
 
-def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
-    """Return the requirements of a wheel; the author of its backend controls this text, too."""
+def _metadata(wheel: Path, package: SourcePackage) -> RawMetadata:
+    """Return the metadata of a wheel; the author of its backend controls this text, too."""
     try:
         with WheelFile.open(wheel) as source, zipfile.ZipFile(wheel) as archive:
             item = archive.getinfo(f"{source.dist_info_dir}/METADATA")
@@ -223,7 +234,7 @@ def _requirements(wheel: Path, package: SourcePackage) -> list[str]:
     except Exception as error:
         raise _invalid(package, str(error)) from error
     raw, _ = parse_email(text)
-    return raw.get("requires_dist", [])
+    return raw
 
 
 def _invalid(package: SourcePackage, words: str) -> Stalled:
