@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from gitsource.fields import NAME
 from gitsource.models import DagsModel, InstanceModel, KubernetesModel, LocalModel
@@ -72,6 +72,12 @@ def wrong_entry(entry: Entry) -> tuple[Reason, str] | None:
     if entry.mode == "160000":
         return Reason.SUBMODULE_REFUSED, "a submodule; commit its files"
     return None
+
+
+def virtual_environment_in(paths: Iterable[str]) -> str | None:
+    """Return the folder of a virtual environment among files, or None."""
+    found = [path for path in paths if path.endswith("/pyvenv.cfg")]
+    return min(found).removesuffix("/pyvenv.cfg") if found else None
 
 
 def wrong_content(tree: Tree, entry: Entry) -> tuple[Reason, str] | None:

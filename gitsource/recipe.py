@@ -23,7 +23,7 @@ from gitsource.models import (
     ImportBudgetModel,
     IndexModel,
 )
-from gitsource.objects import wrong_content, wrong_entry
+from gitsource.objects import virtual_environment_in, wrong_content, wrong_entry
 from gitsource.parsers import Parser
 from gitsource.projects import Project, fingerprint, sources
 from gitsource.requirement_lines import in_repo
@@ -186,6 +186,13 @@ class Merge:
         names = {e.path for e in entries}
         if not names & {f"{path}/pyproject.toml", f"{path}/setup.py"}:
             self.wrong(place, Reason.MISSING_FILE, f"{path} has no pyproject.toml; check the path")
+            return False
+        venv = virtual_environment_in(names)
+        if venv is not None:
+            message = (
+                f"{venv} is a virtual environment; list it in .gitignore, and do not commit it"
+            )
+            self.wrong(place, Reason.NOT_ALLOWED, message)
             return False
         for entry in entries:
             if self._is_refused(entry, place):

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import posixpath
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import (
     InvalidSdistFilename,
     InvalidWheelFilename,
@@ -23,6 +22,9 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
+
+from gitsource.addresses import is_archive, name_in, without_login
+from gitsource.version_spelling import CARET, caret, translated
 
 LINE_LIMIT = 4096  # characters; parsing a line may take longer than in proportion to it
 SHOWN = 80  # characters of a user's text that are repeated
@@ -54,10 +56,10 @@ EXTRA = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 VARIABLE = re.compile(r"\$\{?[A-Za-z_]|\{\{|%\(")
 INSTALL = re.compile(r"(?:python3? -m )?(?:uv )?(?:pip3?|poetry|conda|uv) (?:install|add) +")
 NUMBER = re.compile(r"latest|[0-9][0-9A-Za-z.]*")
-CARET = re.compile(r"[~^] ?v?[0-9]+(?:\.[0-9]+){0,5}")
 EDITABLE = re.compile(r"\A(?:-e|--editable)[=\s]*")
 SCHEMES = ("git+", "hg+", "svn+", "bzr+", "http://", "https://", "ssh://", "file:", "git@", "s3://")
-ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
+LOCAL = re.compile(r"[/~]|[A-Za-z]:[\\/](?!/)")  # the beginning of a path on one machine
+OF_PYTHON = "remove it; the Python is the one of the Airflow image"
 
 
 def _spaced(text: str) -> str:
@@ -93,7 +95,22 @@ def advice(line: str, kind: Kind) -> str:
         return f"it is longer than {LINE_LIMIT} characters; write one {_noun(kind)} a line"
     if not line.isprintable():
         return f"it has a control character; write it in one line, such as {kind.value}"
-    for rule in (_option, _decoration, _source):
+    item = _without_marks(text)
+    answer = _advice(item, kind)
+    return answer or (f"write {shown(item)}" if item != text else "")
+
+
+def _without_marks(text: str) -> str:
+    """Return an item of a list of TOML or YAML without what surrounds it there."""
+    item = text.removeprefix("- ").removeprefix("* ").strip()
+    quoted = item.removesuffix(",").strip()
+    if len(quoted) > 1 and quoted[0] in "\"'" and quoted[-1] == quoted[0]:
+        return quoted.strip("\"'").strip() or item
+    return item
+
+
+def _advice(text: str, kind: Kind) -> str:
+    for rule in (_option, _decoration, _source, _table):
         answer = rule(text, kind)
         if answer:
             return answer
@@ -105,7 +122,7 @@ def advice(line: str, kind: Kind) -> str:
         return _specifier(text, kind)
     if kind is Kind.CONSTRAINT and parsed.extras:
         return f"it has extras; write {parsed.name}{parsed.specifier} without them"
-    return ""
+    return OF_PYTHON if canonicalize_name(parsed.name) == "python" else ""
 
 
 def without_comment(line: str) -> str:
@@ -147,15 +164,15 @@ def _of_constraint(value: str, _kind: Kind) -> str:
     answer = "the versions in the Airflow image hold anyway and need no constraints file"
     if "://" in value:
         return (
-            f"{answer}; save what else you need of {shown(_bare(value))} as a file in the team's "
-            f"folder, and name it in the key `constraints`"
+            f"{answer}; save what else you need of {shown(without_login(value))} as a file in the "
+            f"team's folder, and name it in the key `constraints`"
         )
     name = shown(posixpath.basename(value)) or "constraints.txt"
     return f"name the file in the key `constraints`: constraints: [{name}] ({answer})"
 
 
 def _of_index(value: str, _kind: Kind) -> str:
-    url = shown(_bare(value)) if "://" in value else "https://host.example/simple/"
+    url = shown(without_login(value)) if "://" in value else "https://host.example/simple/"
     return (
         f"describe the index in the key `indexes`, with the packages that come from it: "
         f"indexes: [{{name: corp, url: {url}, packages: [acme-*]}}]; a name and password go into "
@@ -249,30 +266,55 @@ def _source(text: str, kind: Kind) -> str:
     if not source:
         return ""
     if name and CARET.fullmatch(source):  # as on Poetry's command line
-        return f"write {name}{listed}{_caret(source)}"
+        return f"write {name}{listed}{caret(source)}"
     if name and NUMBER.fullmatch(source):
         return f"write {name}{listed}" + ("" if source == "latest" else f"=={source}")
     if kind is Kind.CONSTRAINT:
         return f"it is a path or an address; write {name or 'name'}==version instead"
     remote = "://" in source or source.lower().startswith(SCHEMES)
     path, semicolon, _ = source.partition(";")
-    if _is_archive(path.partition("#")[0].strip()):
+    if is_archive(path.partition("#")[0].strip()):
         return _archive_words(path.partition("#")[0].strip())
     if remote:
-        name = name or _name_in(source)
+        name = name or name_in(source)
         return (
             f"a requirement comes from an index or from this repo, not from git or another "
             f"address; upload {shown(name)} to a package index and write {shown(name)}>=version, "
             f"or commit its source and write `{shown(name)} @ ./packages/{shown(name)}`"
         )
-    if source.startswith("/"):
+    if LOCAL.match(source):
         return (
             f"a path of one machine is not the same elsewhere; commit the package to this repo and "
             f"write `{shown(name or 'acme')} @ ./packages/{shown(name or 'acme')}`"
         )
     if semicolon:
         return "an in-repo package cannot have markers; remove everything from the `;` on"
-    return "" if in_repo(text) is not None else _folder_words(name, listed, source)
+    if "[" not in source and in_repo(text) is not None:
+        return ""
+    return _folder_words(name, listed, source)
+
+
+def _table(text: str, kind: Kind) -> str:
+    """Return advice for a dependency with a table, as in Poetry's part of a pyproject.toml."""
+    if "{" not in text:
+        return ""
+    try:
+        ((name, table),) = tomllib.loads(text).items()
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(table, dict) or not EXTRA.fullmatch(name):
+        return ""
+    extras = table.get("extras") if kind is Kind.REQUIREMENT else None
+    listed = f"[{','.join(map(str, extras))}]" if isinstance(extras, list) and extras else ""
+    for key in ("path", "file", "git", "url"):
+        if key in table:
+            source = str(table[key])
+            is_git = key == "git" and not source.lower().startswith(SCHEMES)
+            line = f"{name}{listed} @ {'git+' if is_git else ''}{source}"
+            return _source(line, kind) or _folder_words(name, listed, source)
+    versions = translated(str(table.get("version", "*")))
+    wanted = f"{name}{listed}{versions}"
+    return f"write {shown(wanted)}" if versions is not None and _is_sound(wanted) else ""
 
 
 def _named_place(text: str) -> tuple[str, str, str]:
@@ -282,7 +324,8 @@ def _named_place(text: str) -> tuple[str, str, str]:
     """
     head, at, source = text.partition("@")
     match = NAMED.fullmatch(_spaced(head))
-    if text.startswith((".", "/")) or text.lower().startswith(SCHEMES) or _is_archive(text):
+    is_place = text.startswith(".") or LOCAL.match(text) is not None
+    if is_place or text.lower().startswith(SCHEMES) or is_archive(text):
         name, listed, source = "", "", text
     elif not at or match is None:
         return "", "", ""
@@ -322,10 +365,6 @@ def package_meant(line: str) -> InRepo | None:
     return package if advice(line, Kind.REQUIREMENT) == in_repo_advice(package) else None
 
 
-def _is_archive(text: str) -> bool:
-    return text.endswith(ARCHIVES) and not any(c.isspace() for c in text)
-
-
 def _archive_words(path: str) -> str:
     """Return advice for a built or archived distribution."""
     name = posixpath.basename(path)
@@ -344,29 +383,12 @@ def _archive_words(path: str) -> str:
     )
 
 
-def _name_in(address: str) -> str:
-    """Return the name at the end of a URL: from #egg=, or of a repository."""
-    egg = re.search(r"[#&]egg=([A-Za-z0-9._-]{1,80})", address)
-    last = address.split("#")[0].rstrip("/").rpartition("/")[2].partition("@")[0]
-    name = egg[1] if egg else last.removesuffix(".git")
-    return name if EXTRA.fullmatch(name) and len(name) < SHOWN else "acme"
-
-
-def _bare(address: str) -> str:
-    """Return a URL without credentials."""
-    try:
-        parts = urlsplit(address.split()[0])
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    except (ValueError, IndexError):
-        return "https://host.example/simple/"
-
-
 # ------------------------------------------------------------------------------------ versions
 
 
 def _specifier(text: str, kind: Kind) -> str:
     """Return advice for a line that begins like a requirement and has versions of another tool."""
-    text = _spaced(text)
+    text = _spaced(text).rpartition("::")[2]  # after the channel of conda
     match = NAMED.match(text)
     if match is None:
         return f"it is not a {_noun(kind)}; write for example {kind.value}"
@@ -374,10 +396,11 @@ def _specifier(text: str, kind: Kind) -> str:
     rest, semicolon, marker = text[match.end() :].strip().partition(";")
     rest = rest.strip()
     equals = re.fullmatch(r"=\s*[\"'](.*)[\"']", rest)  # as in a TOML file
-    versions = (equals[1] if equals else rest.strip("()\"' ")).strip()
-    instead = _versions(versions)
+    versions = re.sub(r"[\"']", "", equals[1] if equals else rest).strip("() ")
+    instead = translated(versions)
     others = [other for other in re.split(r"[\s,]+", rest) if other]
-    if instead is None and all(NAMED.fullmatch(other) for other in others):
+    are_names = all(NAMED.fullmatch(other) for other in others)
+    if instead is None and (are_names or all(map(_is_sound, text.split()))):
         return f"write each {_noun(kind)} as an item of its own"
     if instead is None or not _is_sound(name):
         return f"its versions cannot be read; write for example {match[1]}>=1.2,<2"
@@ -389,48 +412,8 @@ def _specifier(text: str, kind: Kind) -> str:
             f"{shown(name + instead)}; python_version < '3.12'"
         )
     if canonicalize_name(match[1]) == "python":
-        return "remove it; the Python is the one of the Airflow image"
+        return OF_PYTHON
     return f"write {shown(name + instead)}"
-
-
-def _versions(text: str) -> str | None:
-    """Return versions in the spelling of PEP 440, or None if their meaning is unclear."""
-    if text in ("", "*", "latest", "==*", "==latest", "=="):
-        return ""
-    if CARET.fullmatch(text):
-        return _caret(text)
-    parts = re.split(r" ?, ?| (?=[<>=!~^])", _spaced(text))
-    sound = []
-    for part in parts[:20]:
-        part = part.replace("=>", ">=").replace("=<", "<=")
-        part = re.sub(r"^={1,2}\s*(?=[\^~<>!])", "", part.strip())
-        if CARET.fullmatch(part) and not part.startswith("~="):
-            sound.append(_caret(part))
-            continue
-        part = re.sub(r"^=(?!=)\s*", "==", part)
-        part = re.sub(r"^v?(?=[0-9])", "==", part)
-        part = re.sub(r"^(==|>=|<=|!=|~=|>|<)\s*v?", r"\1", part)
-        part = re.sub(r"^(>=|<=|>|<|~=)([0-9][0-9.]*?)\.[*x]$", r"\1\2", part)
-        part = re.sub(r"\.x$", ".*", part)
-        sound.append(part)
-    wanted = ",".join(sound)
-    try:
-        SpecifierSet(wanted)
-    except InvalidSpecifier:
-        return None
-    return wanted
-
-
-def _caret(text: str) -> str:
-    """Return the range for a caret or tilde of Poetry and npm."""
-    lowest = text[1:].strip().lstrip("v")
-    parts = [int(part) for part in lowest.split(".")]
-    if text.startswith("~"):
-        kept = min(len(parts), 2)
-    else:
-        kept = next((n for n, part in enumerate(parts, 1) if part), len(parts))
-    above = [*parts[: kept - 1], parts[kept - 1] + 1]
-    return f">={lowest},<{'.'.join(map(str, above))}"
 
 
 def _is_sound(text: str) -> bool:

@@ -39,6 +39,10 @@ def environment(airflow: str, place: Paths, database: str, user: str) -> dict[st
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
         "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "10",
+        # Airflow's own limits suit a machine that has nothing else to do: on a busy one, a task
+        # fails because the API server took more than 5 s to answer.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
         "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
     }
     if airflow == "3":
@@ -56,6 +60,7 @@ def environment(airflow: str, place: Paths, database: str, user: str) -> dict[st
             "AIRFLOW__TRIGGERER__PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "3",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
             "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
@@ -68,6 +73,8 @@ def environment(airflow: str, place: Paths, database: str, user: str) -> dict[st
         # mistaken for that worker. If loading then takes 10 s more, as on a busy machine, Airflow
         # asks for another worker by SIGTTIN, which stops a gunicorn that is not ready.
         "AIRFLOW__WEBSERVER__WORKERS": "2",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT": "600",
+        "AIRFLOW__CORE__DAG_FILE_PROCESSOR_TIMEOUT": "600",
         "AIRFLOW__WEBSERVER__SECRET_KEY": randomness.token_hex(32),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),

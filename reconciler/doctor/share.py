@@ -205,17 +205,10 @@ def space(check: Check, about: str, size: int, free: int) -> list[Finding]:
         return []
     level = Level.WRONG if part < LEAST else Level.WARNING
     message = f"{part:.1%} of the space is left: {free / GIB:.1f} of {size / GIB:.1f} GiB"
-    return [
-        Finding(
-            check,
-            about,
-            level,
-            Reason.FILLING,
-            message,
-            "make it larger, or free space; "
-            "`groundcrew gc --dry-run` says what may go from the share",
-        )
-    ]
+    advice = "make the file system larger, or free space on it"
+    if check is Check.SHARE:
+        advice += "; `groundcrew gc --dry-run` lists what can be removed"
+    return [Finding(check, about, level, Reason.FILLING, message, advice)]
 
 
 def mounted(path: Path) -> tuple[str, tuple[str, ...]]:

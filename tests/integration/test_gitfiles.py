@@ -237,6 +237,17 @@ def test_what_git_ignores_is_no_part_of_a_package(repo: Repo, tmp_path: Path) ->
     assert validate(repo.path)[0].environments["one"] == before
 
 
+def test_a_virtual_environment_that_is_not_ignored_is_named(repo: Repo, tmp_path: Path) -> None:
+    """Its links would be the first thing in the way, and nobody should commit them as files."""
+    repo.write("teams/red/one.yaml", OWN)
+    repo.write("teams/red/packages/own/pyproject.toml", "")
+    repo.write("teams/red/packages/own/.tox/py311/pyvenv.cfg", "")
+    (repo.path / "teams/red/packages/own/.tox/py311/python").symlink_to("/usr/bin/python3")
+    finding = only(both(repo, tmp_path))
+    assert finding.reason == Reason.NOT_ALLOWED
+    assert "packages/own/.tox/py311 is a virtual environment; list it in" in finding.message
+
+
 def test_a_link_or_a_repository_inside_of_a_package_is_told_alike(
     repo: Repo, tmp_path: Path
 ) -> None:

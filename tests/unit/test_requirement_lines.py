@@ -60,6 +60,13 @@ SOURCES = [
     ("-e git+https://h.example/etl", "write etl>=version"),
     ("hg+https://h.example/etl", "write etl>=version"),
     ("etl @ https://[", "write etl>=version"),
+    ("etl @ ./packages/etl[io]", "`etl[io] @ ./packages/etl`"),
+    ("~/etl", "a path of one machine"),
+    ("C:\\src\\etl", "a path of one machine"),
+    ("etl = {path = '../etl', extras = ['io'], develop = true}", "`etl[io] @ ../etl`"),
+    ("etl = {git = 'https://h.example/etl.git', tag = 'v1'}", "write etl>=version"),
+    ("etl = {url = 'https://h.example/etl-2.1-py3-none-any.whl'}", "write etl==2.1"),
+    ("'./packages/etl',", "`etl @ ./packages/etl`"),
 ]
 VERSIONS = [
     ('boto3 = "^1.34"', "boto3>=1.34,<2"),
@@ -79,6 +86,15 @@ VERSIONS = [
     ("boto3==1.34.x", "boto3==1.34.*"),
     ("boto3>=1.34.*", "boto3>=1.34"),
     ("boto3[crt]=1.34", "boto3[crt]==1.34"),
+    ('"boto3>=1.34,<2",', "boto3>=1.34,<2"),
+    ("- boto3==1.34", "boto3==1.34"),
+    ("- 'boto3^1.34'", "boto3>=1.34,<2"),
+    ('boto3=="1.34"', "boto3==1.34"),
+    ("boto3>1.34<2", "boto3>1.34,<2"),
+    ("boto3>=latest", "boto3"),
+    ("conda-forge::boto3=1.34", "boto3==1.34"),
+    ("boto3 = {version = '^1.34', extras = ['crt']}", "boto3[crt]>=1.34,<2"),
+    ("boto3 = {version = '*', optional = true}", "boto3"),
     ('boto3 = "^1.34"; python_version < "3.13"', 'boto3>=1.34,<2; python_version < "3.13"'),
 ]
 HOPELESS = [
@@ -86,7 +102,11 @@ HOPELESS = [
     ("boto3 botocore", "an item of its own"),
     ("boto3, botocore", "an item of its own"),
     ("boto3; on linux", "is not a valid marker"),
-    ("boto3 = {version = '1'}", "write for example boto3"),
+    ("boto3 = {version = 1.2.3}", "write for example boto3"),
+    ("boto3 = {version = '>>1'}", "write for example boto3"),
+    ("boto3==1.34 botocore==1.34", "an item of its own"),
+    ("python>=3.11", "the Python is the one of the Airflow image"),
+    ("'", "write for example pandas>=2.2"),
     ("boto3[a b]", "write for example boto3"),
     ('python = "^3.11"', "the Python is the one of the Airflow image"),
     ("==1.0", "write for example pandas>=2.2"),
@@ -151,6 +171,7 @@ def test_an_in_repo_package_is_read(text: str, found: InRepo | None) -> None:
 
 
 ENDLESS = ["a" * 4000, "a," * 2000, "a ~" * 1300, "a[" * 2000, "a@" * 2000, "a" + " " * 4000 + "!"]
+ENDLESS += ["- '" * 1300, "\"'" * 2000, "a = {b = " + "[" * 4000, "a = {b = " + "{c = " * 800]
 CPU_LIMIT = 30  # seconds; all of them together need less than one
 
 
