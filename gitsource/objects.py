@@ -76,8 +76,8 @@ def wrong_entry(entry: Entry) -> tuple[Reason, str] | None:
 
 def virtual_environment_in(paths: Iterable[str]) -> str | None:
     """Return the folder of a virtual environment among files, or None."""
-    found = [path for path in paths if path.endswith("/pyvenv.cfg")]
-    return min(found).removesuffix("/pyvenv.cfg") if found else None
+    markers = [path for path in paths if path.endswith("/pyvenv.cfg")]
+    return min(markers).removesuffix("/pyvenv.cfg") if markers else None
 
 
 def wrong_content(tree: Tree, entry: Entry) -> tuple[Reason, str] | None:

@@ -24,7 +24,7 @@ from packaging.utils import (
 )
 
 from gitsource.addresses import is_archive, name_in, without_login
-from gitsource.version_spelling import CARET, caret, translated
+from gitsource.foreign_versions import CARET, caret, translated
 
 LINE_LIMIT = 4096  # characters; parsing a line may take longer than in proportion to it
 SHOWN = 80  # characters of a user's text that are repeated

@@ -163,6 +163,22 @@ class LocalDriver:
         )
         return Problem(Reason.LOADER_MISSING, message)
 
+    def _require_loader(self, instance: Instance, activation: Activation) -> None:
+        """Raise Stalled if running components show that a restart would load no build.
+
+        These are processes that started when the loader was there already, and that do not have it.
+        """
+        if self._share is None or activation.target.build is None:
+            return
+        loader = self._share / "instances" / instance.name / "loader" / "sitecustomize.py"
+        try:
+            since = loader.stat().st_mtime
+        except OSError:
+            return  # there is none yet, or it cannot be seen: the probe decides
+        problem = self.unloaded(instance, activation.target.load_into, since)
+        if problem is not None:
+            raise Stalled(problem.reason, problem.message, instance.place)
+
     # ---------------------------------------------------------------------------------- steps
 
     def reports(self, instance: Instance, activation: Activation, now: float) -> Reports:
@@ -178,6 +194,7 @@ class LocalDriver:
         rest = self._rest
         match step:
             case Step.OBSERVE:
+                self._require_loader(instance, activation)
                 return rest.observe(instance)
             case Step.PAUSE | Step.PAUSE_BACK:
                 return rest.pause(instance, activation, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.model import BARE
-from reconciler.core.phases import Step
+from reconciler.airflow.local import LocalDriver
+from reconciler.core.errors import Stalled
+from reconciler.core.model import BARE, Deployment
+from reconciler.core.phases import Step, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.doctor.airflow import look_local
 from reconciler.doctor.findings import Level
@@ -66,6 +69,31 @@ def test_the_way_back_and_the_bare_base_need_no_loader(rig: Rig, tmp_path: Path)
         assert rig.do(Step.PROBE_BACK) == OK
         rig.activation = replace(rig.activation, target=BARE)
         assert rig.do(Step.PROBE) == OK
+
+
+def test_the_next_activation_stops_before_anything_is_touched(rig: Rig, tmp_path: Path) -> None:
+    """A process that started beside the loader, and does not have it, would do so again."""
+    share = tmp_path / "share"
+    rig.driver = LocalDriver(
+        LocalSettings(allow=(sys.executable,)), rig.secret.parents[1], share=share
+    )
+    loader = share / "instances" / "red-dev" / "loader" / "sitecustomize.py"
+    loader.parent.mkdir(parents=True)
+    with component(tmp_path):
+        assert rig.do(Step.OBSERVE).verdict is Verdict.OK, "there is no loader yet"
+        loader.touch()
+        os.utime(loader, (time.time() + 60,) * 2)
+        assert rig.do(Step.OBSERVE).verdict is Verdict.OK, "it started before there was one"
+        os.utime(loader, (1, 1))
+        with pytest.raises(Stalled) as caught:
+            rig.do(Step.OBSERVE)
+        assert caught.value.reason is Reason.LOADER_MISSING
+        assert f"PYTHONPATH={loader.parent}" in caught.value.message
+        rig.activation = replace(rig.activation, target=BARE)
+        assert rig.do(Step.OBSERVE).verdict is Verdict.OK, "the bare base needs none"
+    rig.activation = replace(rig.activation, target=Deployment("b" * 16, load_into=("scheduler",)))
+    with component(tmp_path, loader=loader.parent):
+        assert rig.do(Step.OBSERVE).verdict is Verdict.OK
 
 
 def test_only_components_that_load_the_build_need_it(rig: Rig, tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def refuse_missing_extras(recipe: Recipe, wheels: Sequence[InRepoWheel]) -> None
     """Raise Stalled("InvalidValue") for an extra that an in-repo package lacks."""
     by_name = {wheel.name: wheel for wheel in wheels}
     packages = {package.path: package for package in recipe.packages}
-    for needer, parsed, place in _needs(recipe, packages, wheels):
+    for needer, parsed, line in _needs(recipe, packages, wheels):
         wheel = by_name.get(canonicalize_name(parsed.name))
         missing = set(map(canonicalize_name, parsed.extras)) - (wheel.extras if wheel else set())
         if wheel is not None and missing:
             message = packages[wheel.repo_path].missing(missing, wheel.extras)
-            raise Stalled(Reason.INVALID_VALUE, f"{needer}{message}", place)
+            raise Stalled(Reason.INVALID_VALUE, f"{needer}{message}", line)
 
 
 def _needs(
