@@ -86,13 +86,13 @@ def digest(facts: Sequence[Fact]) -> Payload:
     return _payload(summary, blocks)
 
 
+def of_facts(facts: Sequence[Fact]) -> Payload:
+    """Return one message: the fact's own, or a digest if there are several."""
+    return message(facts[0]) if len(facts) == 1 else digest(facts)
+
+
 def _payload(text: str, blocks: Sequence[Block]) -> Payload:
     return {"text": fit(text, TEXT), "blocks": [block.to_dict() for block in blocks]}
-
-
-def without_blocks(payload: Payload) -> Payload:
-    """Return the plain text of a payload, for use when its blocks are rejected."""
-    return {"text": payload["text"]}
 
 
 # ---------------------------------------------------------------------------------- one fact

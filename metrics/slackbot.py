@@ -22,10 +22,11 @@ from metrics.channels import (
     Response,
     fingerprint,
     judge,
+    slack_payload,
     unanswered,
+    without_blocks,
 )
 from metrics.facts import Fact
-from metrics.messages import digest, message, without_blocks
 from reconciler.documents import Document, Malformed, parse
 from reconciler.http_client import Client
 from reconciler.secrets import read
@@ -141,7 +142,7 @@ class SlackBot:
         """Send one message in the thread of its activation; a digest goes outside all threads."""
         activation = facts[0].activation if len(facts) == 1 else 0
         body = {"channel": self._channel, "unfurl_links": False}
-        body |= message(facts[0]) if len(facts) == 1 else digest(facts)
+        body |= slack_payload(facts)
         thread = self._threads.of(activation) if activation else ""
         if thread:
             body |= {"thread_ts": thread, "reply_broadcast": facts[0].failed}

@@ -9,12 +9,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from cyclonedx.model import HashAlgorithm, HashType
-from cyclonedx.model.bom import Bom
-from cyclonedx.model.component import Component, ComponentType
-from cyclonedx.output.json import JsonV1Dot5
-from packageurl import PackageURL
-
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.wheels.download import RECIPE_VERSION
@@ -138,7 +132,16 @@ def _ref(name: str, version: str) -> str:
 
 
 def _rendered(build_id: str, wheels: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """Return the whole document of wheels given as (name, version, SHA-256)."""
+    """Return the whole document of wheels given as (name, version, SHA-256).
+
+    The library is imported only here: a daemon starts without it.
+    """
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot5
+    from packageurl import PackageURL
+
     bom = Bom(
         components=[
             Component(
