@@ -6,12 +6,15 @@ consistent. Queries and requests are parsed by the models: unknown fields are re
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from reconciler.core.model import Verb
 from reconciler.core.phases import BuildPhase, Health, Sync
+from reconciler.core.states import State
+from reconciler.core.waits import WaitOn
 
 HISTORY_LIMIT = 1000  # events in one response
 FILES_LIMIT = 10_000  # files in one response
@@ -21,13 +24,25 @@ LARGEST = (1 << 62) - 1  # ids are 64-bit integers
 Word = Annotated[str, Field(max_length=300, pattern=r"^[^\x00]*$")]  # databases do not accept NUL
 Name = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Key = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-Moment = AwareDatetime | None
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[
+    AwareDatetime,
+    PlainSerializer(
+        _iso, return_type=Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    ),
+]
+Moment = Time | None
 
 
 class Shape(BaseModel):
     """Part of the contract; unknown fields are rejected."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # ------------------------------------------------------------------------------------- requests
@@ -35,6 +50,14 @@ class Shape(BaseModel):
 
 class NoQuery(Shape):
     """No parameters."""
+
+
+class StatusQuery(Shape):
+    """Demand on the age of the status."""
+
+    fresh: bool = Field(
+        False, description="as it is when the request arrives; otherwise a few seconds old at most"
+    )
 
 
 class ObjectQuery(Shape):
@@ -53,8 +76,18 @@ class HistoryQuery(Shape):
         None, description="id of the last event that is known"
     )
     object: Word | None = Field(None, description="`environment/NAME` or `instance/NAME`")
-    kind: Word | None = Field(None, description="such as `ActivationActive`")
+    before: Annotated[int, Field(ge=1, le=LARGEST)] | None = Field(
+        None, description="id of the event before which the newest are returned"
+    )
+    kind: Word | None = Field(
+        None, description="such as `ActivationActive`; several are separated by commas"
+    )
     limit: int = Field(100, ge=1, le=HISTORY_LIMIT)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of events; empty for all."""
+        return self.kind.split(",") if self.kind else []
 
 
 class LogQuery(Shape):
@@ -63,6 +96,16 @@ class LogQuery(Shape):
     tail: Annotated[int, Field(ge=1, le=1 << 30)] | None = Field(
         None, description="only the last so many bytes"
     )
+    offset: Annotated[int, Field(ge=0, le=LARGEST)] | None = Field(
+        None, description="only what follows this byte; from the begin if the log is shorter"
+    )
+
+
+class BuildsQuery(Shape):
+    """Filter of builds; all given conditions have to hold."""
+
+    environment: Word | None = None
+    runtime: Word | None = Field(None, description="key of the runtime")
 
 
 class FilesQuery(Shape):
@@ -157,7 +200,10 @@ class Files(Shape):
 
 
 class Environment(Shape):
-    """Status of an environment; `builds` are those of its current recipe, one per runtime."""
+    """Status of an environment; `builds` are those of its current recipe, one per runtime.
+
+    `wrong`: something failed at it, and a person should know.
+    """
 
     name: str
     team: str
@@ -166,8 +212,10 @@ class Environment(Shape):
     recipe: str
     sync: Sync
     health: Health
+    state: State
     reason: str
     message: str
+    wrong: bool
     suspended: bool
     instances: list[str]
     builds: list[Build]
@@ -196,25 +244,42 @@ class Dags(Shape):
     unseen: str
 
 
+class WayBack(Shape):
+    """The build that a rollback requested now returns to, or why it would be refused."""
+
+    build: str | None
+    refused: str
+
+
 class Instance(Shape):
     """Status of an instance; `since` is when its phase began, `wanted` the build it should have.
 
-    `dags` is null while the wanted build has not been verified for this instance.
+    `runtime` is the key of its base's runtime. `wrong`: something failed at it, and a person should
+    know; `notable`: people should be told why it is in its state. `activating` is true while an
+    activation runs; `waits_for` is the subject of `waits_on`. `dags` is null while the wanted build
+    has not been verified for this instance.
     """
 
     name: str
     team: str
     environment: str | None
+    runtime: str | None
     build: str | None
     wanted: str | None
+    activating: bool
     phase: str
     since: Moment
     sync: Sync
     health: Health
+    state: State
     reason: str
     message: str
+    wrong: bool
+    notable: bool
     suspended: bool
+    waits_for: WaitOn | None
     waits_on: str
+    rollback: WayBack
     quarantined: list[str]
     revision: str
     conditions: list[Condition]
@@ -233,10 +298,14 @@ class Finding(Shape):
 
 
 class Status(Shape):
-    """Status of all objects at `revision`, the last one accepted."""
+    """Status of all objects at `revision`, the last one accepted.
+
+    `held` says why a newer revision waits for `confirm-prune`; null if none does.
+    """
 
     revision: str
     problem: Problem | None
+    held: str | None
     environments: list[Environment]
     instances: list[Instance]
     findings: list[Finding]
@@ -298,6 +367,26 @@ class Request(Shape):
     who: str
     verb: Verb
     target: str
+
+
+class Sender(Shape):
+    """Sender of the request, as the token or the proxy names them; `name` is "" if anonymous."""
+
+    name: str
+    role: Literal["read", "operate"]
+
+
+class System(Shape):
+    """The server: its `version`, the replica that leads, and the id of the newest event.
+
+    `unconfined` says why builds for local instances are not confined; "" where they are.
+    """
+
+    version: str
+    leader: str | None
+    event: int
+    unconfined: str
+    you: Sender
 
 
 class Error(Shape):

@@ -6,6 +6,8 @@ or removed within `/api/v1`.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,7 +16,14 @@ from reconciler.core.definitions import Finding
 from reconciler.core.event_codec import data_of
 from reconciler.core.events import Event, PhaseEnded, Timing, part_of, seconds_of
 from reconciler.core.formatting import iso
-from reconciler.core.model import BuildRecord, DagCheck, Problem, Records, Request
+from reconciler.core.model import (
+    BuildRecord,
+    DagCheck,
+    InstanceRecord,
+    Problem,
+    Records,
+    Request,
+)
 from reconciler.core.runtime import Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
 
@@ -34,6 +43,7 @@ def status_document(status: Status) -> Document:
     return {
         "revision": status.revision,
         "problem": problem_document(status.problem),
+        "held": status.held.message if status.held is not None else None,
         "environments": [environment_document(e) for e in status.environments],
         "instances": [instance_document(i) for i in status.instances],
         "findings": [finding_document(f) for f in status.findings],
@@ -92,8 +102,10 @@ def environment_document(environment: EnvironmentStatus) -> Document:
         "recipe": environment.recipe_digest,
         "sync": str(environment.sync),
         "health": str(environment.health),
+        "state": str(environment.state),
         "reason": environment.reason,
         "message": environment.message,
+        "wrong": environment.is_wrong,
         "suspended": environment.suspended,
         "instances": list(environment.instances),
         "builds": [_build(b) for b in environment.builds],
@@ -107,16 +119,23 @@ def instance_document(instance: InstanceStatus) -> Document:
         "name": instance.name,
         "team": instance.team,
         "environment": instance.environment,
+        "runtime": instance.runtime,
         "build": instance.build,
         "wanted": instance.wanted,
+        "activating": instance.activation is not None,
         "phase": instance.phase,
         "since": moment(instance.since),
         "sync": str(instance.sync),
         "health": str(instance.health),
+        "state": str(instance.state),
         "reason": instance.reason,
         "message": instance.message,
+        "wrong": instance.is_wrong,
+        "notable": instance.is_notable,
         "suspended": instance.suspended,
+        "waits_for": str(instance.wait.on) if instance.wait and instance.wait.on else None,
         "waits_on": instance.waits_on,
+        "rollback": {"build": instance.back.build or None, "refused": instance.back.refused},
         "quarantined": list(instance.quarantined),
         "revision": instance.revision,
         "conditions": [_condition(c) for c in instance.conditions],
@@ -160,6 +179,21 @@ def build_document(build: BuildRecord) -> Document:
         "recipe": build.recipe_digest,
         "phases": build_phases(build),
     }
+
+
+def builds_document(
+    builds: Iterable[BuildRecord], instances: Mapping[str, InstanceRecord]
+) -> list[Document]:
+    """Return builds, the newest first, with the instances on which each is current."""
+    users: defaultdict[str, list[str]] = defaultdict(list)
+    for name, instance in sorted(instances.items()):
+        if instance.current.build is not None:
+            users[instance.current.build].append(name)
+    newest_first = sorted(builds, key=lambda build: (-build.created_at, build.key))
+    return [
+        {**build_document(build), "instances": users.get(build.build_id or "", [])}
+        for build in newest_first
+    ]
 
 
 def build_phases(build: BuildRecord) -> dict[str, float]:

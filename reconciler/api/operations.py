@@ -12,6 +12,7 @@ from reconciler.api import contract
 from reconciler.api.tokens import Role
 
 ROOT = "/api/v1"
+LOG_OFFSET = "groundcrew-log-offset"  # header: the byte of a log at which a response begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,15 @@ KEYED = {"key": contract.Key}
 TEXT, JSON, TOML = "text/plain", "application/json", "application/toml"
 
 OPERATIONS = (
-    Operation("GET", "/status", "status", "How everything stands", contract.Status),
+    Operation("GET", "/system", "system", "The server and who asks", contract.System),
+    Operation(
+        "GET",
+        "/status",
+        "status",
+        "How everything stands",
+        contract.Status,
+        query=contract.StatusQuery,
+    ),
     Operation(
         "GET",
         "/environments",
@@ -77,6 +86,15 @@ OPERATIONS = (
         contract.Instance,
         path_types=NAMED,
         refusals=(404,),
+    ),
+    Operation(
+        "GET",
+        "/builds",
+        "builds",
+        "Builds, the newest first",
+        contract.BuildDetail,
+        many=True,
+        query=contract.BuildsQuery,
     ),
     Operation(
         "GET",

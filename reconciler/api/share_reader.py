@@ -113,7 +113,7 @@ class ShareReader:
         own = part(self._log_of(build.key), begin, most)
         if own is not None:
             return own
-        places = kept_logs(self._share, build)
+        places = kept_logs(self._share, build.key, build.build_id, build.phase)
 
         def read() -> Part | None:
             return next((p for path in places if (p := part(path, begin, most)) is not None), None)

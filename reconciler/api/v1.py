@@ -18,6 +18,7 @@ from reconciler.api.auth import People
 from reconciler.api.documents import (
     Document,
     build_document,
+    builds_document,
     environment_document,
     event_document,
     files_document,
@@ -26,17 +27,20 @@ from reconciler.api.documents import (
     runtimes_document,
     status_document,
 )
-from reconciler.api.operations import OPERATIONS, ROOT, TEXT, TOML, Operation
+from reconciler.api.operations import LOG_OFFSET, OPERATIONS, ROOT, TEXT, TOML, Operation
 from reconciler.api.request_queue import Asking
 from reconciler.api.search import environments_that, instances_that, users
 from reconciler.api.share_reader import ShareReader
 from reconciler.api.tokens import Role
 from reconciler.api.view import View
 from reconciler.core.model import BuildRecord
+from reconciler.daemon.open_records import UNCONFINED
 from reconciler.share.file_list import Absent
 from reconciler.store.store import Store
+from reconciler.version import installed_version
 
 BODY_LIMIT = 1 << 16  # bytes of a request's body
+PIECE = 1 << 20  # bytes of a log in one response to a request with `offset`
 ON_THE_SHARE = ("log", "lock", "sbom", "files")  # operations that may have to wait for the share
 
 Query = TypeVar("Query", bound=BaseModel)
@@ -90,10 +94,25 @@ class Handlers:
         del request, query
         return JSONResponse(openapi.document())
 
-    def status(self, request: Request, query: contract.NoQuery) -> Response:
+    def system(self, request: Request, query: contract.NoQuery) -> Response:
+        """Return what is known of the server, and who asks."""
+        del query
+        person = self._people.reader(request)
+        local = any(r.definition.local for r in self._view.now().records.instances.values())
+        document: Document = {
+            "version": installed_version(),
+            "leader": self._store.leader(),
+            "event": self._store.last_event_id(),
+            "unconfined": (local and self._store.named(UNCONFINED)) or "",
+            "you": {"name": person.name, "role": str(person.role)},
+        }
+        return JSONResponse(document)
+
+    def status(self, request: Request, query: contract.StatusQuery) -> Response:
         """Return the status of everything."""
-        del request, query
-        return JSONResponse(status_document(self._view.now().status))
+        del request
+        shown = self._view.fresh() if query.fresh else self._view.now()
+        return JSONResponse(status_document(shown.status))
 
     def environments(self, request: Request, query: contract.ObjectQuery) -> Response:
         """Return the matching environments."""
@@ -130,8 +149,9 @@ class Handlers:
         del request
         events = self._store.events(
             after_id=query.after or 0,
+            before_id=query.before,
             object=query.object,
-            kinds=(query.kind,) if query.kind is not None else (),
+            kinds=query.kinds,
             limit=query.limit,
             newest_first=query.after is None,
         )
@@ -143,6 +163,18 @@ class Handlers:
         return JSONResponse(runtimes_document(self._view.now().records))
 
     # ---------------------------------------------------------------------------------- builds
+
+    def builds(self, request: Request, query: contract.BuildsQuery) -> Response:
+        """Return the matching builds."""
+        del request
+        records = self._view.now().records
+        matching = [
+            build
+            for build in records.builds.values()
+            if query.environment in (None, build.environment)
+            and query.runtime in (None, build.runtime_key)
+        ]
+        return JSONResponse(builds_document(matching, records.instances))
 
     def build(self, request: Request, query: contract.NoQuery) -> Response:
         """Return one build."""
@@ -157,10 +189,21 @@ class Handlers:
     def log(self, request: Request, query: contract.LogQuery) -> Response:
         """Return a build's log."""
         build = self._found(request)
+        if query.offset is not None:
+            return self._log_since(build, query.offset)
         first = self._shelf.log_begin(build, query.tail)
         if first is None:
             raise HTTPException(404, self._shelf.no_log(build))
         return StreamingResponse(self._shelf.log_pieces(build, first), media_type=TEXT)
+
+    def _log_since(self, build: BuildRecord, offset: int) -> Response:
+        """Return a piece of a log, with the byte at which it begins in a header."""
+        piece = self._shelf.log(build, offset, PIECE)
+        if piece is not None and piece.size < offset:  # a new attempt restarted the log
+            piece = self._shelf.log(build, 0, PIECE)
+        if piece is None:
+            raise HTTPException(404, self._shelf.no_log(build))
+        return Response(piece.data, media_type=TEXT, headers={LOG_OFFSET: str(piece.begin)})
 
     def lock(self, request: Request, query: contract.NoQuery) -> Response:
         """Return a build's lock."""

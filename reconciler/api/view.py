@@ -90,6 +90,16 @@ class View:
             assert self._shown is not None, "a look shows something or raises"
             return self._shown
 
+    def fresh(self) -> Shown:
+        """Return a snapshot that was read after this call; concurrent callers share one."""
+        begun = self._asked = self._clock()
+        self._begin.set()
+        with self._lock:
+            if self._shown is None or self._looked < begun:
+                self._look()
+            assert self._shown is not None, "a look shows something or raises"
+            return self._shown
+
     def _keep(self) -> None:
         while not self._stop.is_set():
             self._begin.wait()

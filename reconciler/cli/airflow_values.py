@@ -149,13 +149,13 @@ def _loader(settings: Settings, instance: str) -> str:
 
 def _recorded(name: str) -> tuple[Instance, bool | None]:
     """Return the instance as last accepted, and whether its Airflow is known to be a 2.x."""
-    from reconciler.cli.objects import INSTANCE, find
+    from reconciler.cli.objects import INSTANCE, choose
     from reconciler.daemon.open_records import current
     from reconciler.settings import Settings
 
     records = current(Settings())
-    find(records, name, (INSTANCE,))
-    record = records.instances[name]
+    full = choose([f"{INSTANCE}/{one}" for one in sorted(records.instances)], name, INSTANCE)
+    record = records.instances[full.partition("/")[2]]
     runtime = record.runtime
     return record.definition, runtime.airflow_version.startswith("2.") if runtime else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from reconciler.cli import (
     doctor,
     history,
     init,
+    login,
     logs,
     plan,
     requests,
@@ -39,7 +39,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"groundcrew {version('groundcrew-airflow')}")
+        from reconciler.version import installed_version
+
+        typer.echo(f"groundcrew {installed_version()}")
         raise typer.Exit
 
 
@@ -49,6 +51,14 @@ def groundcrew(
         Path | None,
         typer.Option(help="Settings file; default: GROUNDCREW_CONFIG, then ./groundcrew.toml."),
     ] = None,
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Ask this server instead of the records here; default: GROUNDCREW_SERVER, then "
+            "the server of `groundcrew login` where there is no settings file.",
+        ),
+    ] = "",
     version: Annotated[  # noqa: ARG001 - its callback prints it and ends the command
         bool,
         typer.Option(
@@ -57,8 +67,13 @@ def groundcrew(
     ] = False,
 ) -> None:
     """Give every Airflow instance the Python packages its team needs."""
+    if config is not None and server:
+        raise Misuse("give either --config for the records here, or --server")
     if config is not None:
         os.environ["GROUNDCREW_CONFIG"] = str(config)
+        os.environ.pop("GROUNDCREW_SERVER", None)
+    if server:
+        os.environ["GROUNDCREW_SERVER"] = server
     named = os.environ.get("GROUNDCREW_CONFIG")
     if named and not Path(named).is_file():
         raise Misuse(f"there is no settings file {named}; correct --config or GROUNDCREW_CONFIG")
@@ -92,4 +107,7 @@ app.command(rich_help_panel="Requests to the daemon")(requests.resume)
 app.command(rich_help_panel="Requests to the daemon")(requests.retry)
 app.command(rich_help_panel="Requests to the daemon")(requests.refresh)
 app.command("confirm-prune", rich_help_panel="Requests to the daemon")(requests.confirm_prune)
+app.command(rich_help_panel="Server")(login.login)
+app.command(rich_help_panel="Server")(login.logout)
+app.command(rich_help_panel="Server")(login.version)
 app.command(rich_help_panel="Demo")(run.demo)

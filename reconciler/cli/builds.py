@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,16 +12,19 @@ from reconciler.cli.options import SHORT, Output, SomeObject
 from reconciler.cli.output import (
     Format,
     ago,
+    document_of,
     print_document,
     print_table,
     problem_line,
     say,
+    seconds_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from reconciler.core.model import BuildRecord, Records
+    from reconciler.api import contract
+    from reconciler.cli.sources.source import Source
 
 Which = Annotated[
     str,
@@ -43,19 +45,12 @@ def builds(
 
     Of an instance, these are the builds of its environment for its runtime.
     """
-    from reconciler.api.documents import build_document
-    from reconciler.daemon.open_records import current
-    from reconciler.settings import Settings
+    from reconciler.cli.sources.choice import opened
 
-    records = current(Settings())
-    shown = _builds_of(records, object) if object else list(records.builds.values())
-    users = _users(records)
-    shown.sort(key=lambda build: (-build.created_at, build.key))
+    with opened() as source:
+        shown = _builds_of(source, object) if object else source.builds()
     if output is not Format.TABLE:
-        print_document(
-            [{**build_document(b), "instances": users.get(b.build_id or "", [])} for b in shown],
-            output,
-        )
+        print_document([document_of(build) for build in shown], output)
         return
     now = time.time()
     print_table(
@@ -63,13 +58,13 @@ def builds(
         [
             [
                 build.key,
-                build.build_id or "-",
+                build.build or "-",
                 build.environment,
-                build.runtime_key,
+                build.runtime,
                 str(build.phase),
-                ago(build.created_at, now),
+                ago(seconds_of(build.created), now),
                 build.revision[:SHORT],
-                ", ".join(users.get(build.build_id or "", [])) or "-",
+                ", ".join(build.instances) or "-",
             ]
             for build in shown
         ],
@@ -81,76 +76,89 @@ def builds(
 
 def diff(before: Which, after: Which, output: Output = Format.TABLE) -> None:
     """Show which packages differ between two builds."""
-    from reconciler.daemon.open_records import current
-    from reconciler.settings import Settings
+    from reconciler.cli.sources.choice import opened
 
-    records = current(Settings())
-    old, new = _meant(records, before), _meant(records, after)
+    with opened() as source:
+        old, new = _meant(source, before), _meant(source, after)
+    packages = [{one.name: one.version for one in build.packages} for build in (old, new)]
     versions = {
-        name: (dict(old.packages).get(name), dict(new.packages).get(name))
-        for name in sorted(dict(old.packages) | dict(new.packages))
+        name: (packages[0].get(name), packages[1].get(name))
+        for name in sorted(packages[0] | packages[1])
     }
     if output is not Format.TABLE:
         print_document(_difference(old, new, versions), output)
         return
     rows = [[n, a or "-", b or "-"] for n, (a, b) in versions.items() if a != b]
     if rows:
-        print_table(["PACKAGE", old.build_id or old.key, new.build_id or new.key], rows)
+        print_table(["PACKAGE", old.build or old.key, new.build or new.key], rows)
     else:
         say(f"both have the same {len(versions)} packages")
 
 
 def _difference(
-    old: BuildRecord, new: BuildRecord, versions: dict[str, tuple[str | None, str | None]]
+    old: contract.BuildDetail,
+    new: contract.BuildDetail,
+    versions: dict[str, tuple[str | None, str | None]],
 ) -> dict[str, object]:
     return {
-        "before": old.build_id or old.key,
-        "after": new.build_id or new.key,
+        "before": old.build or old.key,
+        "after": new.build or new.key,
         "added": {n: b for n, (a, b) in versions.items() if a is None},
         "removed": {n: a for n, (a, b) in versions.items() if b is None},
         "changed": {n: [a, b] for n, (a, b) in versions.items() if None not in (a, b) and a != b},
     }
 
 
-def _users(records: Records) -> Mapping[str, list[str]]:
-    """Return the instances that run each build, by its id."""
-    users: defaultdict[str, list[str]] = defaultdict(list)
-    for name, instance in sorted(records.instances.items()):
-        if instance.current.build is not None:
-            users[instance.current.build].append(name)
-    return users
-
-
-def _builds_of(records: Records, said: str) -> list[BuildRecord]:
+def _builds_of(source: Source, said: str) -> list[contract.BuildDetail]:
     """Return the builds that belong to an object. Raises Misuse."""
     from reconciler.cli.objects import ENVIRONMENT, find
-    from reconciler.core.world import owners_of
 
-    kind, _, name = find(records, said).partition("/")
+    status = source.status()
+    kind, _, name = find(status, said).partition("/")
     if kind == ENVIRONMENT:
-        return [build for build in records.builds.values() if build.environment == name]
-    instance = records.instances[name]
-    definitions = [record.definition for record in records.environments.values()]
-    runtime = instance.runtime.key if instance.runtime is not None else ""
-    mine = owners_of(definitions).get(name), runtime
-    return [b for b in records.builds.values() if (b.environment, b.runtime_key) == mine]
+        return source.builds(environment=name)
+    instance = next(one for one in status.instances if one.name == name)
+    if instance.environment is None or instance.runtime is None:
+        return []
+    return source.builds(instance.environment, instance.runtime)
 
 
-def _meant(records: Records, said: str) -> BuildRecord:
+def _meant(source: Source, said: str) -> contract.BuildDetail:
     """Return the build that is meant. Raises Misuse."""
     from reconciler.cli.exit_codes import Misuse
-    from reconciler.cli.logs import find_build
-    from reconciler.cli.objects import INSTANCE, known
+    from reconciler.cli.objects import INSTANCE
 
-    names = known(records)
-    full = next((name for name in (said, f"{INSTANCE}/{said}") if name in names), "")
-    if not full.startswith(INSTANCE):
-        return find_build(records, said)
-    instance = records.instances[full.partition("/")[2]]
-    for build in records.builds.values():
-        if build.build_id is not None and build.build_id == instance.current.build:
+    status = source.status()
+    full = said if said.startswith(f"{INSTANCE}/") else f"{INSTANCE}/{said}"
+    instance = next((one for one in status.instances if full == f"{INSTANCE}/{one.name}"), None)
+    builds = source.builds()
+    is_environment = any(said == one.name for one in status.environments)
+    if instance is None or (is_environment and said == instance.name):
+        return find_build(status, builds, said)
+    for build in builds:
+        if build.build is not None and build.build == instance.build:
             return build
     raise Misuse(
-        f"{full} runs {instance.current.build or 'the bare base'}, of which there is no record; "
+        f"{full} runs {instance.build or 'the bare base'}, of which there is no record; "
         f"`groundcrew builds` lists those that are known"
     )
+
+
+def find_build(
+    status: contract.Status, builds: Sequence[contract.BuildDetail], which: str
+) -> contract.BuildDetail:
+    """Return the build with that key or id, else the environment's newest. Raises Misuse.
+
+    `builds` are the newest first.
+    """
+    from reconciler.cli.exit_codes import Misuse
+    from reconciler.cli.objects import ENVIRONMENT, find
+
+    for build in builds:
+        if which in (build.key, build.build):
+            return build
+    name = find(status, which, (ENVIRONMENT,)).partition("/")[2]
+    for build in builds:
+        if build.environment == name:
+            return build
+    raise Misuse(f"environment {name} has no build yet; `groundcrew status` says what it waits on")

@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Records
+    from reconciler.api import contract
 
 
 def objects(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the matching environment/NAME and instance/NAME."""
     from reconciler.cli.objects import known
 
-    records = _records(ctx)
-    return [n for n in known(records) if n.startswith(incomplete)] if records else []
+    status = _status(ctx)
+    return [n for n in known(status) if n.startswith(incomplete)] if status else []
 
 
 def instances(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the matching names of instances."""
-    records = _records(ctx)
-    return [n for n in sorted(records.instances) if n.startswith(incomplete)] if records else []
+    status = _status(ctx)
+    names = [one.name for one in status.instances] if status else []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def environments(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the matching names of environments."""
-    records = _records(ctx)
-    return [n for n in sorted(records.environments) if n.startswith(incomplete)] if records else []
+    status = _status(ctx)
+    names = [one.name for one in status.environments] if status else []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def kinds(incomplete: str) -> list[str]:
@@ -38,15 +40,16 @@ def kinds(incomplete: str) -> list[str]:
     return sorted(kind for kind in EventKind if kind.startswith(incomplete))
 
 
-def _records(ctx: typer.Context) -> Records | None:
-    """Return the records, or None for any error: shells expect no messages from here."""
+def _status(ctx: typer.Context) -> contract.Status | None:
+    """Return the status, or None for any error: shells expect no messages from here."""
     try:
-        config = ctx.find_root().params.get("config")
-        if config:
-            os.environ["GROUNDCREW_CONFIG"] = str(config)
-        from reconciler.daemon.open_records import current
-        from reconciler.settings import Settings
+        given = ctx.find_root().params
+        for option, variable in (("config", "GROUNDCREW_CONFIG"), ("server", "GROUNDCREW_SERVER")):
+            if given.get(option):
+                os.environ[variable] = str(given[option])
+        from reconciler.cli.sources.choice import opened
 
-        return current(Settings())
+        with opened() as source:
+            return source.status()
     except Exception:
         return None

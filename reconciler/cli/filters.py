@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,8 +11,7 @@ from reconciler.cli.objects import INSTANCE, find
 from reconciler.core.phases import Health, Sync
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Records
-    from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
+    from reconciler.api import contract
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -31,13 +30,13 @@ class Filter:
         """Return the filter that the command's options describe. Raises Misuse."""
         return cls(object, team, _member(Health, health), _member(Sync, sync))
 
-    def applied(self, status: Status, records: Records) -> Status:
+    def applied(self, status: contract.Status) -> contract.Status:
         """Return the status of what is selected. Raises Misuse if there is no such object."""
         instances = [one for one in status.instances if self._has(one)]
         environments = [one for one in status.environments if self._has(one)]
         findings = status.findings
         if self.object:
-            kind, _, name = find(records, self.object).partition("/")
+            kind, _, name = find(status, self.object).partition("/")
             if kind == INSTANCE:
                 instances = [one for one in instances if one.name == name]
                 environments = [one for one in environments if name in one.instances]
@@ -45,17 +44,17 @@ class Filter:
                 environments = [one for one in environments if one.name == name]
                 instances = [one for one in instances if one.environment == name]
             files = {one.file for one in environments}
-            findings = tuple(f for f in findings if f.place.file in files)
+            findings = [f for f in findings if f.file in files]
         elif self.team:
-            findings = tuple(f for f in findings if f.place.file.startswith(f"teams/{self.team}/"))
-        return replace(
-            status,
-            instances=tuple(instances),
-            environments=tuple(environments),
-            findings=findings,
-        )
+            findings = [f for f in findings if f.file.startswith(f"teams/{self.team}/")]
+        selected = {
+            "instances": instances,
+            "environments": environments,
+            "findings": findings,
+        }
+        return status.model_copy(update=selected)
 
-    def _has(self, one: InstanceStatus | EnvironmentStatus) -> bool:
+    def _has(self, one: contract.Instance | contract.Environment) -> bool:
         return (
             self.team in ("", one.team)
             and self.health in (None, one.health)

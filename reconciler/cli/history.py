@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,20 +16,21 @@ from reconciler.cli.options import SHORT, Output, SomeObject
 from reconciler.cli.output import (
     Format,
     ago,
+    document_of,
     first_line,
     print_document,
     print_next,
     print_table,
     say,
+    seconds_of,
     warn,
 )
 
 if TYPE_CHECKING:
-    from reconciler.core.events import Event, EventKind
-    from reconciler.store.store import Store
+    from reconciler.api import contract
+    from reconciler.cli.sources.source import Source
 
 POLL_INTERVAL = 0.5  # seconds between two looks of --follow
-BATCH = 1000  # events read at once
 
 
 def history(
@@ -56,65 +57,67 @@ def history(
 
     With --follow each event is a document of its own; as JSON, a line.
     """
-    from reconciler.daemon.open_records import open_store
-    from reconciler.settings import Settings
+    from reconciler.cli.sources.choice import opened
+    from reconciler.cli.sources.source import newest_events
 
     now = time.time()
     begin = _time_of(since, now) if since else 0.0
-    kinds = _kinds(kind)
-    store = open_store(Settings())
-    try:
-        name = _with_history(store, object) if object else None
-        last = store.last_event_id()
-        newest_first = store.events(
-            object=name, kinds=kinds, before_id=last + 1, limit=limit, newest_first=True
-        )
-        events = [event for event in newest_first[::-1] if event.at >= begin]
+    kinds = ",".join(_kinds(kind)) or None
+    with opened() as source:
+        name = _with_history(source, object) if object else None
+        last = source.system().event
+        newest = newest_events(source, limit, object=name, kind=kinds)
+        events = [event for event in newest if seconds_of(event.at) >= begin]
         if follow:
-            _follow(store, name, kinds, events, last, output)
+            last = max([last, *(event.id for event in newest[-1:])])
+            print_events(following(source, name, kinds, events, last), output)
         elif output is Format.TABLE:
             print_table(
                 ["AGO", "OBJECT", "EVENT", "SECONDS", "REVISION", "MESSAGE"],
                 [_row(event, now) for event in events],
             )
         else:
-            print_document([_document(event) for event in events], output)
-    finally:
-        store.close()
+            print_document([document_of(event) for event in events], output)
 
 
-def _follow(
-    store: Store,
-    name: str | None,
-    kinds: Sequence[EventKind],
-    events: Sequence[Event],
-    last: int,
-    output: Format,
-) -> None:
-    """Print events, and those that follow the one with the id `last`, until Ctrl-C."""
+def print_events(events: Iterable[contract.Event], output: Format) -> None:
+    """Print events as they come, until they end or Ctrl-C."""
     try:
-        for event in _growing(store, name, kinds, events, last):
+        for event in events:
             if output is not Format.TABLE:
-                print_next(_document(event), output)
+                print_next(document_of(event), output)
             else:
-                at = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-                _, subject, what, seconds, revision, message = _row(event, event.at)
-                say("  ".join(filter(None, (at, subject, what, seconds, revision, message))))
+                say(event_line(event))
             sys.stdout.flush()
     except KeyboardInterrupt:
         return
 
 
-def _growing(
-    store: Store, name: str | None, kinds: Sequence[EventKind], events: Sequence[Event], last: int
-) -> Iterator[Event]:
+def event_line(event: contract.Event) -> str:
+    """Return an event as a line for people, with its time."""
+    at = seconds_of(event.at)
+    time_text = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    _, subject, what, seconds, revision, message = _row(event, at)
+    return "  ".join(filter(None, (time_text, subject, what, seconds, revision, message)))
+
+
+def following(
+    source: Source,
+    name: str | None,
+    kinds: str | None,
+    events: Iterable[contract.Event],
+    last: int,
+) -> Iterator[contract.Event]:
+    """Yield events, and without end those that follow the one with the id `last`."""
+    from reconciler.api.contract import HISTORY_LIMIT, HistoryQuery
     from reconciler.core.errors import Retryable
 
     yield from events
     away = ""
     while True:
+        query = HistoryQuery(after=last, object=name, kind=kinds, limit=HISTORY_LIMIT)
         try:
-            more = store.events(after_id=last, object=name, kinds=kinds, limit=BATCH)
+            more = source.events(query)
         except Retryable as error:
             if error.message != away:
                 warn(f"{error} [{error.reason}]; asking again")
@@ -124,7 +127,7 @@ def _growing(
         for event in more:
             yield event
             last = event.id
-        if len(more) < BATCH:
+        if len(more) < HISTORY_LIMIT:
             time.sleep(POLL_INTERVAL)
 
 
@@ -149,50 +152,43 @@ def _time_of(text: str, now: float) -> float:
         ) from error
 
 
-def _kinds(names: Sequence[str]) -> list[EventKind]:
+def _kinds(names: Sequence[str]) -> list[str]:
     """Return the kinds of these names. Raises Misuse with a suggestion."""
     from difflib import get_close_matches
 
     from reconciler.core.events import EventKind
 
-    known = {str(kind): kind for kind in EventKind}
+    known = list(map(str, EventKind))
     for name in names:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]}?" if close else "docs/events.md lists them"
             raise Misuse(f"there is no kind of event {name}; {hint}")
-    return [known[name] for name in names]
+    return list(names)
 
 
-def _with_history(store: Store, said: str) -> str:
+def _with_history(source: Source, said: str) -> str:
     """Return an object's full name; a deleted object still has its history."""
+    from reconciler.api.contract import HistoryQuery
     from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
+
+    def is_told_of(name: str) -> bool:
+        return bool(source.events(HistoryQuery(object=name, limit=1)))
 
     for name in (said, f"{INSTANCE}/{said}", f"{ENVIRONMENT}/{said}"):
         both = f"{ENVIRONMENT}/{said}" if name.startswith(INSTANCE) else f"{INSTANCE}/{said}"
-        if store.events(object=name, limit=1) and not store.events(object=both, limit=1):
+        if is_told_of(name) and not is_told_of(both):
             return name
-    return find(store.load(), said)
+    return find(source.status(), said)
 
 
-def _document(event: Event) -> dict[str, object]:
-    from reconciler.api.documents import event_document
-
-    return event_document(event)
-
-
-def _row(event: Event, now: float) -> list[str]:
-    from reconciler.api.documents import event_phases
-    from reconciler.core.events import seconds_of
-
-    phases = event_phases(event)
-    total = seconds_of(event.payload)
-    seconds = f"{total:.1f}" if total is not None else ""
-    if len(phases) > 1:
-        seconds += f" ({', '.join(f'{p} {s:.1f}' for p, s in phases.items())})"
-    why = f"[{event.reason}] " if event.reason else ""
+def _row(event: contract.Event, now: float) -> list[str]:
+    seconds = f"{event.seconds:.1f}" if event.seconds is not None else ""
+    if len(event.phases) > 1:
+        seconds += f" ({', '.join(f'{p} {s:.1f}' for p, s in event.phases.items())})"
+    why = f"[{event.reason}] " if event.reason != event.kind else ""
     return [
-        ago(event.at, now),
+        ago(seconds_of(event.at), now),
         event.object,
         event.kind,
         seconds,

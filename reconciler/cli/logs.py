@@ -1,127 +1,131 @@
-"""Command `groundcrew logs`: shows a build's log, while it grows and afterwards."""
+"""Command `groundcrew logs`: shows a build's log or an activation, while it goes on and after."""
 
 from __future__ import annotations
 
 import codecs
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reconciler.cli import completion
-from reconciler.cli.exit_codes import Exit, Misuse
+from reconciler.cli.exit_codes import Exit
 from reconciler.cli.output import plain, warn
+from reconciler.core.errors import Retryable
 
 if TYPE_CHECKING:
-    from reconciler.core.model import BuildRecord, Records
-    from reconciler.settings import Settings
-    from reconciler.store.store import Store
+    from reconciler.api import contract
+    from reconciler.cli.sources.source import Source
 
-CHUNK = 1 << 16  # bytes read at once
-LOOK = 0.5  # seconds between two checks of a growing log
+POLL_INTERVAL = 0.5  # seconds between two reads of a growing log
 
 
 def logs(
     which: Annotated[
         str,
         typer.Argument(
-            metavar="BUILD|ENVIRONMENT",
-            help="Key or id of a build, or the name of an environment for its newest build.",
-            autocompletion=completion.environments,
+            metavar="BUILD|OBJECT",
+            help="Key or id of a build, environment/NAME for its newest build, or instance/NAME "
+            "for its newest activation. A NAME alone is an environment if there is one.",
+            autocompletion=completion.objects,
         ),
     ],
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Follow the log until the build has ended.")
+        bool,
+        typer.Option("-f", "--follow", help="Follow until the build or the activation has ended."),
     ] = False,
 ) -> None:
-    """Show the log of a build; exit 1 if there is none, or if the followed build failed."""
-    from reconciler.daemon.open_records import open_store
-    from reconciler.settings import Settings
+    """Show the log of a build, or the course of an activation.
 
-    settings = Settings()
-    store = open_store(settings)
-    try:
-        build = find_build(store.load(), which)
-        path = settings.state_dir / "logs" / f"{build.key}.log"
-        growing = GrowingLog(path)
+    Exit 1 if there is none, or if what was followed failed.
+    """
+    from reconciler.cli.activation_log import print_activation
+    from reconciler.cli.builds import find_build
+    from reconciler.cli.sources.choice import opened
+    from reconciler.cli.sources.source import NoLog
+
+    with opened() as source:
+        status = source.status()
+        instance = _instance(status, which)
+        if instance is not None:
+            print_activation(source, instance, follow=follow)
+            return
+        build = find_build(status, source.builds(), which)
+        log = GrowingLog(source, build)
         if follow:
-            _follow(store, build, growing)
-        elif not growing.copy() and not _published(settings, build):
-            leader = store.leader()
-            where = f"; {leader.rpartition(':')[0]} leads now" if leader else ""
-            warn(
-                f"build {build.key} is {build.phase} and has no log here: {path} is on the machine "
-                f"of the daemon that makes it{where}"
-            )
-            raise typer.Exit(Exit.WRONG)
-    finally:
-        store.close()
+            _follow(log)
+            return
+        try:
+            log.copy()
+        except NoLog as error:
+            warn(str(error))
+            raise typer.Exit(Exit.WRONG) from None
 
 
-def _published(settings: Settings, build: BuildRecord) -> bool:
-    """Copy the log that is kept on the share; return False if there is none."""
-    from reconciler.share.logs import kept_logs
-    from reconciler.share.share import Share
-
-    return any(GrowingLog(path).copy() for path in kept_logs(Share(settings.share), build))
-
-
-def find_build(records: Records, which: str) -> BuildRecord:
-    """Return the build with that key or id, else the environment's newest. Raises Misuse."""
-    from reconciler.cli.objects import ENVIRONMENT, find
-
-    newest_first = sorted(records.builds.values(), key=lambda b: -b.created_at)
-    for build in newest_first:
-        if which in (build.key, build.build_id):
-            return build
-    name = find(records, which, (ENVIRONMENT,)).partition("/")[2]
-    for build in newest_first:
-        if build.environment == name:
-            return build
-    raise Misuse(f"environment {name} has no build yet; `groundcrew status` says what it waits on")
+def _instance(status: contract.Status, which: str) -> str | None:
+    """Return the name of the instance that is meant, or None for anything else."""
+    kind, _, name = which.rpartition("/")
+    if not kind and any(one.name == name for one in status.environments):
+        return None
+    known = kind in ("", "instance") and any(one.name == name for one in status.instances)
+    return name if known else None
 
 
-def _follow(store: Store, build: BuildRecord, growing: GrowingLog) -> None:
+# ------------------------------------------------------------------------------------------ builds
+
+
+def _follow(log: GrowingLog) -> None:
     """Copy what is added until the build has ended, and print its outcome."""
+    from reconciler.cli.sources.source import NoLog
     from reconciler.core.builds import OPEN
     from reconciler.core.phases import BuildPhase
 
+    away = ""
     while True:
-        build = store.load().builds.get(build.key, build)
-        growing.copy()  # after reading the records, so that the last output of a build is shown too
-        if build.phase not in OPEN:
+        try:
+            log.refresh()
+            log.copy()  # after its record, so that the last output of a build is shown too
+            away = ""
+        except NoLog as error:
+            if log.build.phase not in OPEN:
+                warn(str(error))
+                raise typer.Exit(Exit.WRONG) from None
+        except Retryable as error:
+            if error.message != away:
+                warn(f"{error} [{error.reason}]; asking again")
+            away = error.message
+        if not away and log.build.phase not in OPEN:
             break
-        time.sleep(LOOK)
-    warn(f"build {build.key} is {build.phase}")
-    if build.phase is BuildPhase.FAILED:
+        time.sleep(POLL_INTERVAL)
+    warn(f"build {log.build.key} is {log.build.phase}")
+    if log.build.phase is BuildPhase.FAILED:
         raise typer.Exit(Exit.WRONG)
 
 
 class GrowingLog:
-    """Copy of a log to stdout, which continues where it stopped the last time."""
+    """Copy of a build's log to stdout, which continues where it stopped the last time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, source: Source, build: contract.BuildDetail) -> None:
+        self.build = build
+        self._source = source
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def copy(self) -> bool:
-        """Copy new output; return False if there is no log yet."""
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return False
-        with file:
-            if file.seek(0, 2) < self._offset:  # a new attempt restarted the log
-                self._offset = 0
-            file.seek(self._offset)
-            while chunk := file.read(CHUNK):
-                self._offset += len(chunk)
-                self._write(self._decoder.decode(chunk))
-        sys.stdout.flush()
-        return True
+    def refresh(self) -> None:
+        """Read the build's record again; one that is gone stays as it was."""
+        builds = self._source.builds(self.build.environment, self.build.runtime)
+        self.build = next((one for one in builds if one.key == self.build.key), self.build)
 
-    def _write(self, text: str) -> None:
-        sys.stdout.write(plain(text.replace("\r\n", "\n")) if sys.stdout.isatty() else text)
+    def copy(self) -> None:
+        """Copy new output. Raises NoLog if there is no log."""
+        from reconciler.cli.sources.source import log_pieces
+
+        for piece in log_pieces(self._source, self.build, self._offset):
+            if piece.begin < self._offset:
+                self._decoder.reset()
+            self._offset = piece.end
+            text = self._decoder.decode(piece.data)
+            is_terminal = sys.stdout.isatty()
+            sys.stdout.write(plain(text.replace("\r\n", "\n")) if is_terminal else text)
+        sys.stdout.flush()

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from reconciler.cli.exit_codes import Misuse
-from reconciler.core.model import Records
+
+if TYPE_CHECKING:
+    from reconciler.api import contract
 
 ENVIRONMENT = "environment"
 INSTANCE = "instance"
 NAMED = 12  # objects that a message lists
 
 
-def known(records: Records) -> list[str]:
+def known(status: contract.Status) -> list[str]:
     """Return every object by its full name."""
-    return [f"{ENVIRONMENT}/{n}" for n in sorted(records.environments)] + [
-        f"{INSTANCE}/{n}" for n in sorted(records.instances)
+    return [f"{ENVIRONMENT}/{e.name}" for e in status.environments] + [
+        f"{INSTANCE}/{i.name}" for i in status.instances
     ]
 
 
-def find(records: Records, said: str, kinds: Sequence[str] = (ENVIRONMENT, INSTANCE)) -> str:
+def find(status: contract.Status, said: str, kinds: Sequence[str] = (ENVIRONMENT, INSTANCE)) -> str:
     """Return the full name of the object that `said` means. Raises Misuse unless it is unique."""
-    names = [name for name in known(records) if name.partition("/")[0] in kinds]
+    names = [name for name in known(status) if name.partition("/")[0] in kinds]
     return choose(names, said, " or ".join(kinds))
 
 

@@ -10,12 +10,16 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from reconciler.core.formatting import age
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from reconciler.api import contract
     from reconciler.core.definitions import Finding
     from reconciler.core.model import Problem
 from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Sync
@@ -118,7 +122,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
-def problem_line(problem: Problem) -> str:
+def problem_line(problem: Problem | contract.Problem) -> str:
     """Return a problem for people, as a line that tools which look for a place can read."""
     location = f"{problem.place}: " if problem.place else ""
     return f"{location}[{problem.reason}] {problem.message}"
@@ -127,6 +131,24 @@ def problem_line(problem: Problem) -> str:
 def finding_line(finding: Finding) -> str:
     """Return a mistake in the environments repo in the same form, with its object."""
     return f"{finding.place}: [{finding.reason}] {finding.object}: {finding.message}"
+
+
+def reported_line(finding: contract.Finding) -> str:
+    """Return a mistake that a source reported in the same form."""
+    from reconciler.core.definitions import Place
+
+    location = Place(finding.file, finding.line, finding.column)
+    return f"{location}: [{finding.reason}] {finding.object}: {finding.message}"
+
+
+def document_of(model: BaseModel) -> dict[str, object]:
+    """Return a document of the API as JSON-compatible values."""
+    return model.model_dump(mode="json")
+
+
+def seconds_of(at: datetime | None) -> float:
+    """Return a time in seconds since the epoch; 0 for no time."""
+    return at.timestamp() if at is not None else 0.0
 
 
 def ago(at: float, now: float) -> str:

@@ -14,6 +14,7 @@ import typer
 from reconciler.cli.exit_codes import Exit, Misuse
 from reconciler.cli.output import (
     Format,
+    document_of,
     finding_line,
     first_line,
     print_document,
@@ -212,10 +213,8 @@ def runtimes(
     ] = "json",
 ) -> None:
     """Print what is installed in each instance's base, for `plan --base` in a CI elsewhere."""
-    from reconciler.api.documents import runtimes_document
-    from reconciler.daemon.open_records import current
-    from reconciler.settings import Settings
+    from reconciler.cli.sources.choice import opened
 
     del output
-    records = current(Settings())
-    print_json(runtimes_document(records))
+    with opened() as source:
+        print_json(document_of(source.runtimes()))

@@ -32,6 +32,32 @@ Every command of `groundcrew`, generated from the commands by `make generate`. `
 | 2 | wrong usage |
 | 3 | unreachable |
 
+## Which daemon a command asks
+
+Commands under "Status" and "Requests to the daemon" work from any machine, over the daemon's
+[HTTP API](api.md). They ask, in this order:
+
+1. the server in `--server` or `GROUNDCREW_SERVER`;
+2. the records here, if there is a `groundcrew.toml` (or `--config`, `GROUNDCREW_CONFIG`),
+   or `GROUNDCREW_STATE_DIR`, `GROUNDCREW_DATABASE` or `GROUNDCREW_GIT__URL` is set;
+3. the server of the last `groundcrew login`.
+
+`login` reads a [token](pages.md#tokens) from standard input, or asks for it on a terminal, tries
+it, and keeps it in `~/.config/groundcrew/servers.json`, which only you can read. `logout` removes
+it.
+
+<!-- not run: needs a server with a certificate;
+tests/cli/test_server.py::test_a_login_is_kept_for_the_user_alone_until_the_logout -->
+```sh
+groundcrew login https://groundcrew.example.com < token.txt
+groundcrew status
+groundcrew rollback analytics-prod --wait
+```
+
+In a CI set `GROUNDCREW_SERVER`, and `GROUNDCREW_TOKEN` or `GROUNDCREW_TOKEN_FILE`; these come
+before a login. The file of a certificate's authority is `login --ca-file` or `GROUNDCREW_CA_FILE`.
+A token is sent only by HTTPS or to this machine itself, and never to where a redirect leads.
+
 `groundcrew --install-completion` teaches your shell the commands, options, and the names of your
 instances and environments; `--show-completion` prints what it would install.
 """

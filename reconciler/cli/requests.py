@@ -1,4 +1,4 @@
-"""Commands that send requests to the daemon, queued in the records for the holder of the lease.
+"""Commands that send requests to the daemon, queued for the holder of the lease.
 
 Nothing here changes an object itself, so a request is safe at any time, and waits if no daemon
 runs.
@@ -6,9 +6,6 @@ runs.
 
 from __future__ import annotations
 
-import getpass
-import os
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +17,7 @@ from reconciler.cli.objects import ENVIRONMENT, INSTANCE, find
 from reconciler.cli.output import say, warn
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Records
-    from reconciler.settings import Settings
+    from reconciler.api import contract
 
 WAIT = 1800.0  # seconds that --wait waits, unless it is told otherwise
 
@@ -50,9 +46,9 @@ def rollback(
 ) -> None:
     """Roll an instance back to the previous build, and quarantine the current one there."""
 
-    def meant(records: Records) -> str:
-        target = _meant("rollback", instance, (INSTANCE,), records)
-        say(f"rollback {target}: to {_way_back(records, target)}")
+    def meant(status: contract.Status) -> str:
+        target = _meant("rollback", instance, (INSTANCE,), status)
+        say(f"rollback {target}: to {_way_back(status, target)}")
         return target
 
     _submit("rollback", meant, wait, timeout)
@@ -87,83 +83,55 @@ def refresh(
 def confirm_prune(wait: Wait = False, timeout: Timeout = WAIT) -> None:
     """Confirm that the newest revision loses most definitions; exit 1 if none is held back."""
 
-    def held(records: Records) -> str:
-        if records.repo.held is None:
+    def held(status: contract.Status) -> str:
+        if status.held is None:
             warn("nothing is held back")
             raise typer.Exit(Exit.WRONG)
-        say(records.repo.held.message)
+        say(status.held)
         return ""
 
     _submit("confirm-prune", held, wait, timeout)
 
 
 def _ask(verb: str, said: str, kinds: Sequence[str], wait: bool, timeout: float) -> None:
-    _submit(verb, lambda records: _meant(verb, said, kinds, records), wait, timeout)
+    _submit(verb, lambda status: _meant(verb, said, kinds, status), wait, timeout)
 
 
-def _meant(verb: str, said: str, kinds: Sequence[str], records: Records) -> str:
+def _meant(verb: str, said: str, kinds: Sequence[str], status: contract.Status) -> str:
     if "/" in said and said.partition("/")[0] not in kinds:
         targets = " or ".join(f"{kind}/NAME" for kind in kinds)
         raise Misuse(f"{verb} is for {targets}, not for {said}")
-    return find(records, said, kinds)
+    return find(status, said, kinds)
 
 
-def _submit(verb: str, meant: Callable[[Records], str], wait: bool, timeout: float) -> None:
-    """Queue the request, wake the daemon, and print the outcome."""
+def _submit(verb: str, meant: Callable[[contract.Status], str], wait: bool, timeout: float) -> None:
+    """Queue the request and print the outcome."""
+    from reconciler.api.contract import Ask
+    from reconciler.cli.sources.choice import opened
     from reconciler.cli.wait import Waited, wait_until_settled
     from reconciler.core.model import Verb
-    from reconciler.daemon.open_records import open_store
-    from reconciler.settings import Settings
-    from reconciler.store import wakes
 
-    settings = Settings()
-    store = open_store(settings)
-    try:
-        records = store.load()
-        target = meant(records)
-        back = _way_back(records, target) if verb == Verb.ROLLBACK else ""
-        before = store.last_event_id()
-        number = store.submit(who(), Verb(verb), target, time.time())
-        _wake(settings)
-        wakes.tell(store.engine, wakes.LOOK)
+    with opened() as source:
+        status = source.status()
+        target = meant(status)
+        back = _way_back(status, target) if verb == Verb.ROLLBACK else ""
+        system = source.system()
+        queued = source.ask(Ask(verb=Verb(verb), target=target))
         label = f"{verb} {target}".strip()
-        if store.leader() is None:
+        if system.leader is None:
             warn("no daemon is running: this is carried out when one starts")
         if not wait:
-            say(f"{label}: queued as request {number}")
+            say(f"{label}: queued as request {queued.id}")
             return
-        wait_until_settled(store, Waited(number, Verb(verb), target, before, timeout, back))
-    finally:
-        store.close()
+        waited = Waited(queued.id, Verb(verb), target, system.event, timeout, back)
+        wait_until_settled(source, waited)
 
 
-def _way_back(records: Records, target: str) -> str:
+def _way_back(status: contract.Status, target: str) -> str:
     """Return the build that a rollback leads to; exit 1 if it would be refused."""
-    from reconciler.core.statuses import status
-
     name = target.partition("/")[2]
-    instance = next(i for i in status(None, records, time.time()).instances if i.name == name)
-    if instance.back.refused:
-        warn(f"rollback {target}: refused: {instance.back.refused}")
+    back = next(one for one in status.instances if one.name == name).rollback
+    if back.build is None:
+        warn(f"rollback {target}: refused: {back.refused}")
         raise typer.Exit(Exit.WRONG)
-    return instance.back.build
-
-
-def who() -> str:
-    """Return the user who makes a request, for the history: the one behind sudo, if any."""
-    return os.environ.get("SUDO_USER") or os.environ.get("USER") or _account()
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
-def _wake(settings: Settings) -> None:
-    """Touch the file that the daemon watches; without it the request is seen a poll later."""
-    try:
-        (settings.state_dir / "wake").touch()
-    except OSError as error:
-        warn(f"the daemon could not be woken ({error.strerror}); it looks by itself before long")
+    return back.build

@@ -13,16 +13,18 @@ from reconciler.cli.options import SHORT, Output, SomeObject
 from reconciler.cli.output import (
     Format,
     ago,
-    finding_line,
+    document_of,
     print_document,
     print_table,
+    reported_line,
     say,
+    seconds_of,
 )
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Records
-    from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
-    from reconciler.settings import Settings
+    from reconciler.api import contract
+    from reconciler.cli.sources.source import Source
+    from reconciler.core.model import DagCheck
 
 
 def status(
@@ -52,70 +54,58 @@ def status(
     An environment is shown with its instances, an instance with its environment.
     With --watch each change is a document of its own; as JSON, a line.
     """
-    from reconciler.api.documents import status_document
-    from reconciler.core.model import Records
-    from reconciler.core.statuses import status as read
-    from reconciler.daemon.open_records import current
-    from reconciler.settings import Settings
+    from reconciler.cli.sources.choice import opened
 
-    settings = Settings()
     wanted = Filter.of(object or "", team, health, sync)
-    records = Records()
+    with opened() as source:
 
-    def look(now: float) -> Status:
-        nonlocal records
-        records = current(settings)
-        return wanted.applied(read(None, records, now), records)
+        def look() -> contract.Status:
+            return wanted.applied(source.status())
 
-    def show(shown: Status, now: float) -> None:
-        _show_unconfined(settings, records)
-        _show_status(shown, now)
+        def show(shown: contract.Status, now: float) -> None:
+            _show_unconfined(source)
+            _show_status(shown, now)
 
-    if watch:
-        from reconciler.cli.watch import watch as go_on
+        if watch:
+            from reconciler.cli.watch import watch as go_on
 
-        go_on(
-            look,
-            show,
-            output,
-            interval,
-            lambda found: check and _all_well(found),
-        )
-        return
-    now = time.time()
-    snapshot = look(now)
-    if output is not Format.TABLE:
-        print_document(status_document(snapshot), output)
-    else:
-        show(snapshot, now)
+            go_on(look, show, output, interval, lambda shown: check and _all_well(shown))
+            return
+        snapshot = look()
+        if output is not Format.TABLE:
+            print_document(document_of(snapshot), output)
+        else:
+            show(snapshot, time.time())
     if check and not _all_well(snapshot):
         raise typer.Exit(Exit.WRONG)
 
 
-def _show_unconfined(settings: Settings, records: Records) -> None:
+def _show_unconfined(source: Source) -> None:
     """Warn if nothing confines the builds for local instances, as far as that can be read."""
     from reconciler.core.errors import Retryable
-    from reconciler.daemon.open_records import unconfined_builds
 
     try:
-        reason = unconfined_builds(settings, records)
+        reason = source.system().unconfined
     except Retryable:  # the status could be read, and is worth more than this line
         return
     if reason:
         say(f"builds for local instances are not confined: {reason}")
 
 
-def _all_well(found: Status) -> bool:
+def _all_well(shown: contract.Status) -> bool:
     from reconciler.core.phases import Health, Sync
 
-    objects: list[InstanceStatus | EnvironmentStatus] = [*found.instances, *found.environments]
+    objects: list[contract.Instance | contract.Environment] = [
+        *shown.instances,
+        *shown.environments,
+    ]
     good = all(
-        o.sync is Sync.SYNCED and o.health is Health.HEALTHY and not o.is_wrong for o in objects
+        o.sync is Sync.SYNCED and o.health is Health.HEALTHY and not o.wrong for o in objects
     )
-    return good and found.problem is None and not found.findings
+    return good and shown.problem is None and not shown.findings
 
 
-def _show_status(found: Status, now: float) -> None:
+def _show_status(found: contract.Status, now: float) -> None:
     say(f"revision {found.revision[:SHORT] or 'none yet'}")
     print_table(
         ["INSTANCE", "TEAM", "BUILD", "SYNC", "HEALTH", "PHASE", "SINCE", "WAITS ON"],
@@ -133,7 +123,7 @@ def _show_status(found: Status, now: float) -> None:
         say(problem)
 
 
-def _instance_row(instance: InstanceStatus, now: float) -> list[str]:
+def _instance_row(instance: contract.Instance, now: float) -> list[str]:
     quarantined = f"quarantined: {', '.join(instance.quarantined)}" if instance.quarantined else ""
     return [
         instance.name,
@@ -142,12 +132,12 @@ def _instance_row(instance: InstanceStatus, now: float) -> list[str]:
         str(instance.sync),
         str(instance.health),
         instance.phase or "-",
-        ago(instance.since, now),
+        ago(seconds_of(instance.since), now),
         "; ".join(note for note in (instance.waits_on, quarantined) if note),
     ]
 
 
-def _environment_row(environment: EnvironmentStatus) -> list[str]:
+def _environment_row(environment: contract.Environment) -> list[str]:
     return [
         environment.name,
         environment.team,
@@ -159,7 +149,7 @@ def _environment_row(environment: EnvironmentStatus) -> list[str]:
     ]
 
 
-def _problems(found: Status) -> list[str]:
+def _problems(found: contract.Status) -> list[str]:
     """Return what is wrong: the repo, each object once, mistakes in the repo.
 
     And which DAGs were parsed before the switch.
@@ -173,17 +163,31 @@ def _problems(found: Status) -> list[str]:
     lines += [
         f"environment/{e.name}: [{e.reason}] {e.message}"
         for e in found.environments
-        if e.state is State.INVALID or (e.is_wrong and e.state in OF_BUILDS)
+        if e.state is State.INVALID or (e.wrong and e.state in OF_BUILDS)
     ]
     lines += [
         f"instance/{i.name}: [{i.reason}] {i.message}"
         for i in found.instances
-        if i.is_notable and i.state not in OF_BUILDS  # those are told of the environment
+        if i.notable and i.state not in OF_BUILDS  # those are told of the environment
     ]
     lines += [
-        f"instance/{i.name}: DAGs: {dag_words(i.dags)}"
+        f"instance/{i.name}: DAGs: {dag_words(_check(i.name, i.dags))}"
         for i in found.instances
         if i.dags is not None
     ]
-    lines += map(finding_line, found.findings)
+    lines += map(reported_line, found.findings)
     return lines
+
+
+def _check(instance: str, dags: contract.Dags) -> DagCheck:
+    from reconciler.core.model import DagCheck
+
+    return DagCheck(
+        instance,
+        source=dags.source,
+        seen=dags.seen,
+        names=tuple(dags.names),
+        failing=tuple(dags.failing),
+        unjudged=tuple((dag.file, dag.why) for dag in dags.unjudged),
+        unseen=dags.unseen,
+    )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 PREFIX = "GROUNDCREW_"
 OTHERS = (
     "BUILD",
+    "CA_FILE",
     "COMMENT_TOKEN",
     "COMPONENT",
     "CONFIG",
@@ -26,6 +27,7 @@ OTHERS = (
     "PROOF",
     "PYTHON",
     "RUNTIMES",
+    "SERVER",
     "TEST_FAILURES",
     "TESTS_STRICT",
     "TOKEN",

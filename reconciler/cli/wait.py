@@ -17,14 +17,14 @@ from reconciler.cli.exit_codes import Exit
 from reconciler.cli.objects import ENVIRONMENT, INSTANCE
 from reconciler.cli.output import say, warn
 from reconciler.core.errors import Retryable
-from reconciler.core.events import EventKind, RequestRef, part_of
+from reconciler.core.events import EventKind
 
 if TYPE_CHECKING:
-    from reconciler.core.model import Records, Verb
-    from reconciler.core.status import EnvironmentStatus, InstanceStatus, Status
-    from reconciler.store.store import Store
+    from reconciler.api import contract
+    from reconciler.cli.sources.source import Source
+    from reconciler.core.model import Verb
 
-LOOK = 0.25  # seconds between two looks at the records
+POLL_INTERVAL = 0.25  # seconds between two looks
 NO_DAEMON = 60.0  # seconds that a request is waited for while no daemon leads
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 REFUSALS = frozenset({EventKind.REQUEST_REFUSED, EventKind.ROLLBACK_REFUSED})
@@ -61,14 +61,14 @@ class Waited:
         return f"{self.verb} {self.target}".strip()
 
 
-def wait_until_settled(store: Store, waited: Waited) -> None:
+def wait_until_settled(source: Source, waited: Waited) -> None:
     """Wait until the request is taken and its object is settled; exit 1 if that ended badly.
 
     Exit 3 when the time is over first, and 130 on Ctrl-C: the request goes on then.
     """
     warn(f"{waited.name}: waiting for the daemon")
     try:
-        outcome = _until_settled(store, waited)
+        outcome = _until_settled(source, waited)
     except KeyboardInterrupt:
         stays = "is being carried out" if waited.taken else f"stays queued as {waited.number}"
         warn(f"\n{waited.name}: not waiting any longer; the request {stays}, see groundcrew status")
@@ -79,11 +79,11 @@ def wait_until_settled(store: Store, waited: Waited) -> None:
     say(f"{waited.name}: done{'; ' if outcome.message else ''}{outcome.message}")
 
 
-def _until_settled(store: Store, waited: Waited) -> Outcome:
+def _until_settled(source: Source, waited: Waited) -> Outcome:
     away = ""
     while True:
         try:
-            outcome = _look(store, waited)
+            outcome = _look(source, waited)
         except Retryable as error:
             if error.message != away:
                 warn(f"{error} [{error.reason}]; asking again")
@@ -91,7 +91,7 @@ def _until_settled(store: Store, waited: Waited) -> Outcome:
         if outcome is not None:
             return outcome
         limit = waited.timeout
-        if not waited.taken and store.leader() is None:
+        if not waited.taken and source.system().leader is None:
             limit = min(limit, NO_DAEMON)
         if time.monotonic() - waited.begun > limit:
             stays = "the daemon goes on with it"
@@ -99,37 +99,35 @@ def _until_settled(store: Store, waited: Waited) -> Outcome:
                 stays = f"request {waited.number} still waits for a daemon and stays queued"
             warn(f"{waited.name}: not settled after {limit:g} s; {stays}")
             raise typer.Exit(Exit.UNREACHABLE)
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)
 
 
-def _look(store: Store, waited: Waited) -> Outcome | None:
+def _look(source: Source, waited: Waited) -> Outcome | None:
     """Return how the request ended, or None if it has not yet; tell what has changed."""
-    from reconciler.core.statuses import status
-
     if not waited.taken:
-        if any(request.id == waited.number for request in store.requests()):
+        if any(request.id == waited.number for request in source.requests()):
             return None
         waited.taken = True
-        refused = _refusal(store, waited)
+        refused = _refusal(source, waited)
         if refused is not None:
             return refused
-    records = store.load()
-    shown = status(None, records, time.time())
-    outcome = settled(waited, shown, records)
+    shown = source.status()
+    outcome = settled(waited, shown)
     if outcome is None:
         _tell(waited, shown)
     return outcome
 
 
-def _refusal(store: Store, waited: Waited) -> Outcome | None:
-    for event in store.events(after_id=waited.before, object=waited.target or "repo"):
-        asked = part_of(event.payload, RequestRef)
-        if event.kind in REFUSALS and asked is not None and asked.request == waited.number:
+def _refusal(source: Source, waited: Waited) -> Outcome | None:
+    from reconciler.api.contract import HistoryQuery
+
+    for event in source.events(HistoryQuery(after=waited.before, object=waited.target or "repo")):
+        if event.kind in REFUSALS and event.data.get("request") == waited.number:
             return Outcome(is_good=False, message=f"refused: {event.message}")
     return None
 
 
-def _tell(waited: Waited, shown: Status) -> None:
+def _tell(waited: Waited, shown: contract.Status) -> None:
     """Say what has changed since the last look: how far the object is, and those that belong to it.
 
     Each line is said once; one that came before is not repeated.
@@ -141,7 +139,7 @@ def _tell(waited: Waited, shown: Status) -> None:
             warn(f"{seconds:5.0f} s  {line}")
 
 
-def _progress(waited: Waited, shown: Status) -> Iterator[str]:
+def _progress(waited: Waited, shown: contract.Status) -> Iterator[str]:
     for environment in shown.environments:
         if waited.target == f"{ENVIRONMENT}/{environment.name}":
             yield from (f"build {b.key}: {b.phase}" for b in environment.builds)
@@ -150,7 +148,7 @@ def _progress(waited: Waited, shown: Status) -> Iterator[str]:
         yield f"{one.name}: {one.phase or one.state}{message}"
 
 
-def _instances(waited: Waited, shown: Status) -> list[InstanceStatus]:
+def _instances(waited: Waited, shown: contract.Status) -> list[contract.Instance]:
     """Return the instances that a request concerns."""
     kind, _, name = waited.target.partition("/")
     return [
@@ -165,15 +163,15 @@ def _instances(waited: Waited, shown: Status) -> list[InstanceStatus]:
 # ------------------------------------------------------------------------------------ the outcome
 
 
-def settled(waited: Waited, shown: Status, records: Records) -> Outcome | None:
+def settled(waited: Waited, shown: contract.Status) -> Outcome | None:
     """Return how a request that was taken has ended, or None while its object is not settled."""
     from reconciler.core.model import Verb
 
     instances = _instances(waited, shown)
     if waited.verb is Verb.CONFIRM_PRUNE:
-        if records.repo.held is not None:
+        if shown.held is not None:
             return None
-        return _together([_of_object(one) for one in instances if one.build or one.activation])
+        return _together([_of_object(one) for one in instances if one.build or one.activating])
     if waited.verb is Verb.SUSPEND:
         return _together([_of_suspended(one) for one in instances])
     if waited.verb is Verb.ROLLBACK:
@@ -182,7 +180,7 @@ def settled(waited: Waited, shown: Status, records: Records) -> Outcome | None:
     of_environment = [e for e in shown.environments if kind == ENVIRONMENT and e.name == name]
     if not of_environment and not instances:
         return _gone()
-    objects: list[InstanceStatus | EnvironmentStatus] = [*of_environment, *instances]
+    objects: list[contract.Instance | contract.Environment] = [*of_environment, *instances]
     return _together([_of_object(one) for one in objects])
 
 
@@ -201,52 +199,52 @@ def _together(outcomes: list[Outcome | None]) -> Outcome | None:
     return Outcome(is_good=True, message=messages[0] if messages else "")
 
 
-def _of_object(one: InstanceStatus | EnvironmentStatus) -> Outcome | None:
+def _of_object(one: contract.Instance | contract.Environment) -> Outcome | None:
+    from reconciler.api.contract import Instance
     from reconciler.core.states import TABLE, Held, State
-    from reconciler.core.status import InstanceStatus
     from reconciler.core.waits import WaitOn
 
     message = f"{one.name}: [{one.reason}] {one.message}"
     if one.state is State.DEGRADED:
         return Outcome(is_good=False, message=message)
     if one.state is State.RETRYING:  # one more try has failed, and the next is some time away
-        pauses = isinstance(one, InstanceStatus) and one.waits_for(WaitOn.RETRY)
+        pauses = isinstance(one, Instance) and one.waits_for is WaitOn.RETRY
         return Outcome(is_good=False, message=message) if pauses else None
     match TABLE[one.state].condition:
         case Held.READY:
             return Outcome(is_good=True, message="")
         case Held.RECONCILING:
-            return _of_scheduled(one) if isinstance(one, InstanceStatus) else None
+            return _of_scheduled(one) if isinstance(one, Instance) else None
         case Held.STALLED:
             return Outcome(is_good=False, message=message)
         case Held.NONE:
             return Outcome(is_good=one.state is State.HELD_BACK, message=message)
 
 
-def _of_scheduled(one: InstanceStatus) -> Outcome | None:
+def _of_scheduled(one: contract.Instance) -> Outcome | None:
     """Return the outcome for an instance that does nothing before a time that is set."""
     from reconciler.core.waits import WaitOn
 
-    if one.activation is None and one.waits_for(WaitOn.SOAK, WaitOn.WINDOW):
+    if not one.activating and one.waits_for in (WaitOn.SOAK, WaitOn.WINDOW):
         return Outcome(is_good=True, message=f"{one.name} waits on {one.waits_on}")
     return None
 
 
-def _of_suspended(one: InstanceStatus) -> Outcome | None:
+def _of_suspended(one: contract.Instance) -> Outcome | None:
     """Return the outcome of a suspension: what runs ends first."""
     from reconciler.core.states import State
 
     if one.state is State.DEGRADED:
         return Outcome(is_good=False, message=f"{one.name}: [{one.reason}] {one.message}")
-    return Outcome(is_good=True, message="") if one.activation is None else None
+    return Outcome(is_good=True, message="") if not one.activating else None
 
 
-def _of_rollback(waited: Waited, one: InstanceStatus) -> Outcome | None:
+def _of_rollback(waited: Waited, one: contract.Instance) -> Outcome | None:
     from reconciler.core.states import State
 
-    if one.activation is None and one.build == waited.build:
+    if not one.activating and one.build == waited.build:
         return Outcome(is_good=True, message=f"{one.name} runs {one.build}")
-    if one.activation is None and one.state is State.SUSPENDED_BEHIND:
+    if not one.activating and one.state is State.SUSPENDED_BEHIND:
         return Outcome(is_good=False, message=f"{one.name}: it waits on: {one.message}")
     if scheduled := _of_scheduled(one):
         return scheduled

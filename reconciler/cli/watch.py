@@ -5,20 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from reconciler.cli.output import Format, print_next, warn
+from reconciler.cli.output import Format, document_of, print_next, warn
 from reconciler.core.errors import Retryable
-from reconciler.core.status import Status
+
+if TYPE_CHECKING:
+    from reconciler.api import contract
 
 CLEAR = "\x1b[2J\x1b[3J\x1b[H"
 
 
 def watch(
-    read: Callable[[float], Status],
-    show: Callable[[Status, float], None],
+    read: Callable[[], contract.Status],
+    show: Callable[[contract.Status, float], None],
     output: Format,
     interval: float,
-    ended: Callable[[Status], bool],
+    ended: Callable[[contract.Status], bool],
 ) -> None:
     """Show what `read` returns, until `ended` is true of it or Ctrl-C.
 
@@ -26,13 +29,11 @@ def watch(
     changes are printed, one after the other; as JSON, each is a line. If the database
     does not respond, that is reported and it is tried again.
     """
-    from reconciler.api.documents import status_document
-
     person = sys.stdout.isatty() and output is Format.TABLE
     try:
         for status in _changes(read, interval, every=person):
             if output is not Format.TABLE:
-                print_next(status_document(status), output)
+                print_next(document_of(status), output)
             else:
                 sys.stdout.write(CLEAR if person else "")
                 show(status, time.time())
@@ -43,12 +44,14 @@ def watch(
         return
 
 
-def _changes(read: Callable[[float], Status], interval: float, *, every: bool) -> Iterator[Status]:
-    last: Status | None = None
+def _changes(
+    read: Callable[[], contract.Status], interval: float, *, every: bool
+) -> Iterator[contract.Status]:
+    last: contract.Status | None = None
     away = ""
     while True:
         try:
-            status = read(time.time())
+            status = read()
         except Retryable as error:
             if error.message != away:
                 warn(f"{error} [{error.reason}]; asking again")

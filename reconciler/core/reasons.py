@@ -386,6 +386,11 @@ class Reason(StrEnum):
     UNAUTHORIZED = "Unauthorized"
     UNAVAILABLE = "Unavailable"
 
+    # A server that the command line asks
+    SERVER_CERTIFICATE = "ServerCertificate", ABSENT
+    SERVER_UNKNOWN = "ServerUnknown", ABSENT
+    SERVER_UNREACHABLE = "ServerUnreachable"
+
     def __new__(cls, value: str, policy: Policy = PLAIN, advice: str = "") -> Self:
         """Create a member from its value, its policy and its advice."""
         member = str.__new__(cls, value)

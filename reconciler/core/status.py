@@ -76,7 +76,8 @@ class EnvironmentStatus:
 class InstanceStatus:
     """Status of one instance; `since` is when `phase` began, `wanted` the build it should have.
 
-    `reason` and `message` say why it is in its `state`. `activation` is the one in progress.
+    `runtime` is the key of its base's runtime, if that is known. `reason` and `message` say why it
+    is in its `state`. `activation` is the one in progress.
     `back` is what a rollback requested now would do; `rolled_back_by` is who requested the last
     one, while that is the reason why the instance does not have the wanted build. `dags` says which
     DAGs were parsed with the wanted build before the switch, if that is known.
@@ -85,6 +86,7 @@ class InstanceStatus:
     name: str
     team: str
     environment: str | None
+    runtime: str | None
     build: str | None
     wanted: str | None
     phase: str
@@ -128,13 +130,17 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Status of all objects at `revision`, the last one accepted."""
+    """Status of all objects at `revision`, the last one accepted.
+
+    `held` says why a newer revision waits for an operator, if one does.
+    """
 
     revision: str
     environments: tuple[EnvironmentStatus, ...]
     instances: tuple[InstanceStatus, ...]
     findings: tuple[Finding, ...]
     problem: Problem | None
+    held: Problem | None = None
 
     @property
     def is_wrong(self) -> bool:
@@ -154,6 +160,7 @@ def instance_status(
         name=record.name,
         team=record.team,
         environment=environment.name if environment else None,
+        runtime=record.runtime.key if record.runtime else None,
         build=record.current.build,
         wanted=wanted.build,
         phase=phase,

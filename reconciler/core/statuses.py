@@ -60,6 +60,7 @@ class Statuses:
             instances=tuple(self._instances.values()),
             findings=repo.findings if findings is None else findings,
             problem=repo.share_problem or repo.source_problem,
+            held=repo.held,
         )
 
     def _take(self, records: Records, now: float) -> None:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from reconciler.core.model import BuildRecord
 from reconciler.core.phases import BuildPhase
 from reconciler.share.atomic import make_directory, replace_file, translating
 from reconciler.share.share import Share
@@ -35,13 +34,13 @@ def keep_log(share: Share, key: str, log: Path) -> None:
     replace_file(share.root / "logs" / f"{key}.log", data, "share.keep_log")
 
 
-def kept_logs(share: Share, build: BuildRecord) -> list[Path]:
+def kept_logs(share: Share, key: str, build_id: str | None, phase: BuildPhase) -> list[Path]:
     """Return the possible paths of a build's log on the share, the best one first."""
-    kept = [share.root / "logs" / f"{build.key}.log"]
-    if build.build_id is None:
+    kept = [share.root / "logs" / f"{key}.log"]
+    if build_id is None:
         return kept
-    made = share.build_path(build.build_id) / "build.log"
-    return [made, *kept] if build.phase is BuildPhase.READY else [*kept, made]
+    made = share.build_path(build_id) / "build.log"
+    return [made, *kept] if phase is BuildPhase.READY else [*kept, made]
 
 
 def collect_logs(share: Share, keys: Collection[str], now: float, grace: float) -> None:

@@ -240,6 +240,11 @@ TABLES: dict[str, dict[Reason, str]] = {
         R.UNAUTHORIZED: "a token or a login is required",
         R.UNAVAILABLE: "the server cannot respond now",
     },
+    "A server that the command line asks": {
+        R.SERVER_CERTIFICATE: "the server's certificate is not trusted",
+        R.SERVER_UNKNOWN: "it is not a Groundcrew server, or one of another version",
+        R.SERVER_UNREACHABLE: "the server does not respond",
+    },
 }
 MEANINGS = {reason: means for table in TABLES.values() for reason, means in table.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pydantic import TypeAdapter
 
 from reconciler.api import contract, openapi
 from reconciler.api.documents import status_document
+from reconciler.api.operations import LOG_OFFSET
+from reconciler.core.model import Change
 from reconciler.core.statuses import status
 from tests.fakes.fleet import AT, builds, name_of
-from tests.harness.pages import OPERATOR, READER, Served
+from tests.harness.pages import OPERATOR, READER, Served, write
 
 READ = {"Authorization": f"Bearer {READER}"}
 OPERATE = {"Authorization": f"Bearer {OPERATOR}"}
@@ -55,6 +58,9 @@ def test_the_document_that_is_checked_in_is_the_one_that_is_served(http: httpx.C
         ("/history", list[contract.Event]),
         (f"/builds/{builds(0)[0].key}/files", contract.Files),
         (f"/builds/{builds(0)[0].key}/files?package=duckdb&limit=5", contract.Files),
+        ("/builds", list[contract.BuildDetail]),
+        (f"/builds?environment={name_of(0)}", list[contract.BuildDetail]),
+        ("/system", contract.System),
         ("/requests", list[contract.Request]),
         ("/runtimes", contract.Runtimes),
     ],
@@ -103,6 +109,38 @@ def test_history_is_read_forwards_from_an_id(http: httpx.Client) -> None:
     assert ids == sorted(ids, reverse=True)
     since = http.get(f"/api/v1/history?after={ids[-1]}", headers=READ).json()
     assert [e["id"] for e in since] == sorted(ids)[1:]
+
+
+def test_history_goes_back_page_by_page_and_names_several_kinds(http: httpx.Client) -> None:
+    """`before` returns the next older ones; nothing is left out or given twice."""
+    everything = http.get("/api/v1/history?limit=1000", headers=READ).json()
+    newest = http.get("/api/v1/history?limit=3", headers=READ).json()
+    older = http.get(f"/api/v1/history?before={newest[-1]['id']}&limit=1000", headers=READ).json()
+    assert [*newest, *older] == everything
+    kinds = {"BuildReady", "ActivationActive"}
+    some = http.get(f"/api/v1/history?kind={','.join(kinds)}&limit=1000", headers=READ).json()
+    assert some == [one for one in everything if one["kind"] in kinds]
+    assert {one["kind"] for one in some} == kinds
+
+
+def test_a_fresh_status_has_what_was_just_written(served: Served, http: httpx.Client) -> None:
+    """Otherwise a few seconds may pass."""
+    for number in range(3):
+        revision = f"{number}" * 40
+        repo = replace(served.store.load().repo, accepted_revision=revision)
+        write(served, Change(repo=repo))
+        document = http.get("/api/v1/status?fresh=true", headers=READ).json()
+        assert document["revision"] == revision
+
+
+def test_a_log_is_read_from_an_offset(http: httpx.Client) -> None:
+    """The header says where the piece begins: at 0 if the log is shorter."""
+    path = f"/api/v1/builds/{builds(0)[0].key}/log"
+    for offset, text, begin in ((0, "resolved 3 packages\nverified\n", 0), (20, "verified\n", 20)):
+        answer = http.get(f"{path}?offset={offset}", headers=READ)
+        assert (answer.text, answer.headers[LOG_OFFSET]) == (text, str(begin))
+    assert http.get(f"{path}?offset=29", headers=READ).content == b""
+    assert http.get(f"{path}?offset=9000", headers=READ).headers[LOG_OFFSET] == "0"
 
 
 def test_a_build_has_its_lock_sbom_and_log(http: httpx.Client) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 
 from reconciler.cli.exit_codes import Exit
+from reconciler.cli.sources.records import RecordsSource, status_of
 from reconciler.cli.wait import Outcome, Waited, settled, wait_until_settled
 from reconciler.core.definitions import Wave
 from reconciler.core.events import Event
 from reconciler.core.model import Change, Verb
-from reconciler.core.statuses import status
+from reconciler.settings import Settings
 from reconciler.store.store import Store
 from tests.fakes.definitions import environment, instance
 from tests.fakes.events import event as stored_event
@@ -25,14 +25,15 @@ DEV, ONE = "instance/dev", "environment/one"
 # ---------------------------------------------------------------------------------- the refusals
 
 
-def history(tmp_path: Path, *events: Event) -> Store:
-    """Return a store with these events."""
+def history(tmp_path: Path, *events: Event) -> RecordsSource:
+    """Return records with these events."""
     store = Store(f"sqlite:///{tmp_path}/db")
     store.migrate()
     lease = store.acquire("me", 60)
     assert lease is not None
     store.write(lease, Change(events=events))
-    return store
+    store.close()
+    return RecordsSource(Settings(database=f"sqlite:///{tmp_path}/db"))
 
 
 def refusal(request: int, message: str) -> Event:
@@ -80,8 +81,8 @@ def ask(house: House, verb: Verb, target: str) -> tuple[Outcome, set[str]]:
     phases: set[str] = set()
     for _ in range(400):
         turn(house, 1)
-        shown = status(None, house.records, house.now)
-        outcome = settled(waited, shown, house.records)
+        shown = status_of(house.records, house.now)
+        outcome = settled(waited, shown)
         if outcome is not None:
             return outcome, phases
         phases |= {one.phase for one in shown.instances}
@@ -194,7 +195,8 @@ def test_a_confirmed_loss_is_settled_on_the_bare_base() -> None:
 def test_an_object_that_goes_away_meanwhile_has_ended_badly() -> None:
     """There is nothing to wait for any more."""
     house = on_second_build()
-    shown = replace(status(None, house.records, house.now), instances=(), environments=())
+    nothing: dict[str, list[object]] = {"instances": [], "environments": []}
+    shown = status_of(house.records, house.now).model_copy(update=nothing)
     for verb, target in ((Verb.ROLLBACK, DEV), (Verb.RETRY, ONE)):
-        outcome = settled(Waited(1, verb, target, 0, 5.0), shown, house.records)
+        outcome = settled(Waited(1, verb, target, 0, 5.0), shown)
         assert outcome == Outcome(is_good=False, message="the object is no longer defined")

@@ -59,6 +59,12 @@ def test_a_build_that_was_made_after_all_shows_its_own_log(share: Share) -> None
     """The log of an earlier attempt comes first only until the build is made."""
     made = builds(0)[0]
     assert made.phase is BuildPhase.READY
-    assert [p.name for p in kept_logs(share, made)] == ["build.log", f"{made.key}.log"]
+    assert [p.name for p in kept_logs(share, made.key, made.build_id, made.phase)] == [
+        "build.log",
+        f"{made.key}.log",
+    ]
     failed = replace(made, phase=BuildPhase.FAILED)
-    assert [p.name for p in kept_logs(share, failed)] == [f"{made.key}.log", "build.log"]
+    assert [p.name for p in kept_logs(share, failed.key, failed.build_id, failed.phase)] == [
+        f"{made.key}.log",
+        "build.log",
+    ]

@@ -7,9 +7,10 @@ from itertools import combinations_with_replacement, product
 import pytest
 
 from metrics.gauges import problems
-from reconciler.api.documents import environment_document, instance_document
+from reconciler.api import contract
+from reconciler.api.documents import environment_document, instance_document, status_document
 from reconciler.api.pages.phrases import sentence
-from reconciler.cli.status import _problems as told_by_cli
+from reconciler.cli.status import _problems
 from reconciler.core.model import Verb
 from reconciler.core.phases import ActivationPhase, Health, Sync
 from reconciler.core.reasons import Reason
@@ -292,6 +293,10 @@ def on_second_build() -> House:
     ask_for(house, "g2")
     house.settle()
     return house
+
+
+def told_by_cli(shown: Status) -> list[str]:
+    return _problems(contract.Status.model_validate(status_document(shown)))
 
 
 def check_agreement(house: House) -> None:

@@ -6,7 +6,6 @@ installed in each base, and contain no secrets.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from reconciler import http_client
 from reconciler.api import contract
 from reconciler.cli.exit_codes import Misuse
+from reconciler.cli.sources.credentials import TOKEN, TOKEN_FILE, token_from_environment
 from reconciler.core.errors import Retryable
 from reconciler.core.model import Records
 from reconciler.core.reasons import Reason
@@ -26,9 +26,6 @@ from reconciler.http_client import Client
 LIMIT = 64 << 20  # bytes
 TIMEOUT = 30.0
 PATH = "/api/v1/runtimes"
-TOKEN = "GROUNDCREW_TOKEN"  # noqa: S105 - the variable's name
-TOKEN_FILE = "GROUNDCREW_TOKEN_FILE"  # noqa: S105 - the variable's name
-TOKEN_LIMIT = 4096  # bytes
 
 _RUNTIME = TypeAdapter(Runtime)
 
@@ -93,7 +90,7 @@ def _read(path: Path) -> bytes:
 
 
 def _fetch(address: httpx.URL) -> bytes:
-    token, shown = _token(), _shown(address)
+    token, shown = token_from_environment(), _shown(address)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
         with (
@@ -144,19 +141,3 @@ def _refused(shown: str, status: int) -> str:
         case _:
             what = "does not give the runtimes"
     return f"{shown} answered {status}: it {what}"
-
-
-def _token() -> str:
-    """Return the token to send, or "". Raises Misuse, whose message never contains it."""
-    token, source = os.environ.get(TOKEN, "").strip(), TOKEN
-    name = os.environ.get(TOKEN_FILE, "")
-    if not token and name:
-        source = f"{TOKEN_FILE} ({name})"
-        try:
-            with Path(name).open("rb") as file:
-                token = file.read(TOKEN_LIMIT).decode(errors="replace").strip()
-        except OSError as error:
-            raise Misuse(f"{source}: {error.strerror}") from error
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise Misuse(f"{source} does not hold a token: one word without spaces is expected")
-    return token
