@@ -128,6 +128,8 @@ NOTICES: Mapping[EventKind, Notice] = {
 
 NEWS = frozenset(
     {
+        EventKind.ABORT_REQUESTED,
+        EventKind.ACTIVATE_REQUESTED,
         EventKind.ENVIRONMENT_ACCEPTED,
         EventKind.PRUNE_CONFIRMED,
         EventKind.REFRESH_REQUESTED,

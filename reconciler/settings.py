@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -471,6 +471,15 @@ class Settings(BaseSettings):
     quota: QuotaSettings = QuotaSettings()
     notify: NotifySettings = NotifySettings()
     commit_status: StatusSettings = StatusSettings()
+
+    @field_validator("share")
+    @classmethod
+    def _is_absolute(cls, share: Path) -> Path:
+        if not share.is_absolute():
+            raise ValueError(
+                f"{str(share)!r} is relative; write the absolute path at which Airflow sees it too"
+            )
+        return share
 
     @property
     def database_url(self) -> str:

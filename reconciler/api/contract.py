@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
-from reconciler.core.model import Verb
+from reconciler.core.model import Options, Verb
 from reconciler.core.phases import BuildPhase, Health, Sync
 from reconciler.core.states import State
 from reconciler.core.waits import WaitOn
@@ -127,6 +127,17 @@ class Ask(Shape):
         pattern="^((environment|instance)/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$",
         description="`environment/NAME` or `instance/NAME`; empty for `confirm-prune`",
     )
+    reason: Word = Field("", description="of `suspend`: why, for the history")
+    until: Moment = Field(None, description="of `suspend`: when it ends by itself")
+    now: bool = Field(
+        False, description="of `activate`: whether it does not wait for the window either"
+    )
+
+    @property
+    def options(self) -> Options:
+        """The details as the records have them."""
+        until = self.until.timestamp() if self.until is not None else 0.0
+        return Options(reason=self.reason, until=until, now=self.now)
 
 
 # ------------------------------------------------------------------------------------ responses
@@ -199,6 +210,14 @@ class Files(Shape):
     files: list[File]
 
 
+class Suspension(Shape):
+    """Details of a suspension by an operator; `until` is when it ends by itself."""
+
+    who: str
+    reason: str
+    until: Moment
+
+
 class Environment(Shape):
     """Status of an environment; `builds` are those of its current recipe, one per runtime.
 
@@ -217,6 +236,7 @@ class Environment(Shape):
     message: str
     wrong: bool
     suspended: bool
+    suspension: Suspension | None
     instances: list[str]
     builds: list[Build]
     conditions: list[Condition]
@@ -277,6 +297,7 @@ class Instance(Shape):
     wrong: bool
     notable: bool
     suspended: bool
+    suspension: Suspension | None
     waits_for: WaitOn | None
     waits_on: str
     rollback: WayBack
@@ -367,6 +388,9 @@ class Request(Shape):
     who: str
     verb: Verb
     target: str
+    reason: str = ""
+    until: Moment = None
+    now: bool = False
 
 
 class Sender(Shape):

@@ -23,6 +23,7 @@ from reconciler.core.model import (
     Problem,
     Records,
     Request,
+    Suspension,
 )
 from reconciler.core.runtime import Runtime
 from reconciler.core.status import Condition, EnvironmentStatus, InstanceStatus, Status
@@ -107,6 +108,7 @@ def environment_document(environment: EnvironmentStatus) -> Document:
         "message": environment.message,
         "wrong": environment.is_wrong,
         "suspended": environment.suspended,
+        "suspension": _suspension(environment.suspension),
         "instances": list(environment.instances),
         "builds": [_build(b) for b in environment.builds],
         "conditions": [_condition(c) for c in environment.conditions],
@@ -133,6 +135,7 @@ def instance_document(instance: InstanceStatus) -> Document:
         "wrong": instance.is_wrong,
         "notable": instance.is_notable,
         "suspended": instance.suspended,
+        "suspension": _suspension(instance.suspension),
         "waits_for": str(instance.wait.on) if instance.wait and instance.wait.on else None,
         "waits_on": instance.waits_on,
         "rollback": {"build": instance.back.build or None, "refused": instance.back.refused},
@@ -140,6 +143,16 @@ def instance_document(instance: InstanceStatus) -> Document:
         "revision": instance.revision,
         "conditions": [_condition(c) for c in instance.conditions],
         "dags": _dags(instance.dags),
+    }
+
+
+def _suspension(suspension: Suspension | None) -> Document | None:
+    if suspension is None:
+        return None
+    return {
+        "who": suspension.who,
+        "reason": suspension.reason,
+        "until": moment(suspension.until),
     }
 
 
@@ -243,6 +256,9 @@ def request_document(request: Request) -> Document:
         "who": request.who,
         "verb": str(request.verb),
         "target": request.target,
+        "reason": request.options.reason,
+        "until": moment(request.options.until),
+        "now": request.options.now,
     }
 
 

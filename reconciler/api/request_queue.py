@@ -13,18 +13,15 @@ from starlette.exceptions import HTTPException
 
 from reconciler.api.auth import Person
 from reconciler.api.view import View
-from reconciler.core.model import Request, Verb
+from reconciler.core.model import Options, Request, Verb
+from reconciler.core.requests import misplaced, refusal, target_kinds
+from reconciler.core.world import RecordsView
 from reconciler.store import wakes
 from reconciler.store.store import Store
 
 log = logging.getLogger(__name__)
 
-KINDS = {
-    Verb.ROLLBACK: ("instance",),
-    Verb.REFRESH: ("environment",),
-    Verb.CONFIRM_PRUNE: ("",),
-}
-BOTH = ("environment", "instance")
+NO_OPTIONS = Options()
 
 
 class Asking:
@@ -35,10 +32,12 @@ class Asking:
         self._view = view
         self._wake = wake
 
-    def ask(self, person: Person, verb: Verb, target: str) -> Request:
+    def ask(
+        self, person: Person, verb: Verb, target: str, options: Options = NO_OPTIONS
+    ) -> Request:
         """Queue a request. Raises HTTPException 404 or 409 if its target is missing or invalid."""
         kind, _, name = target.partition("/")
-        kinds = KINDS.get(verb, BOTH)
+        kinds = target_kinds(verb)
         if kind not in kinds:
             meant = " or ".join(f"{k}/NAME" for k in kinds) if any(kinds) else "no target"
             raise HTTPException(409, f"target: {verb} is for {meant}")
@@ -46,14 +45,18 @@ class Asking:
         known = {"environment": shown.environments, "instance": shown.instances, "": {"": None}}
         if name not in known[kind]:
             raise HTTPException(404, f"no {kind} {name}")
-        if verb is Verb.ROLLBACK and (refused := shown.instances[name].back.refused):
-            raise HTTPException(409, f"no rollback: {refused}")
+        if mistaken := misplaced(verb, options):
+            raise HTTPException(409, mistaken)
+        at = time.time()
+        if kind == "instance":
+            view = RecordsView(shown.records, at)
+            if refused := refusal(view, verb, shown.records.instances[name], options):
+                raise HTTPException(409, f"no {verb}: {refused}")
         if verb is Verb.CONFIRM_PRUNE and shown.records.repo.held is None:
             raise HTTPException(409, "nothing is held back")
-        at = time.time()
         who = f"{person.name} (HTTP)"
-        number = self._store.submit(who, verb, target, at)
+        number = self._store.submit(who, verb, target, at, options)
         log.info("request %d: %s %s, asked by %s", number, verb, target, who)
         self._wake()
         wakes.tell(self._store.engine, wakes.LOOK)  # the leader may be another replica
-        return Request(number, at, who, verb, target)
+        return Request(number, at, who, verb, target, options)

@@ -251,7 +251,9 @@ class Handlers:
         _query(contract.NoQuery, request)
         self._people.check_origin(request)
         body = await _body(request)
-        asked = await run_in_threadpool(self._asking.ask, person, body.verb, body.target)
+        asked = await run_in_threadpool(
+            self._asking.ask, person, body.verb, body.target, body.options
+        )
         return JSONResponse(request_document(asked), status_code=202)
 
 

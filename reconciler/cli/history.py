@@ -12,6 +12,7 @@ import typer
 
 from reconciler.cli import completion
 from reconciler.cli.exit_codes import Misuse
+from reconciler.cli.moments import time_of
 from reconciler.cli.options import SHORT, Output, SomeObject
 from reconciler.cli.output import (
     Format,
@@ -61,7 +62,7 @@ def history(
     from reconciler.cli.sources.source import newest_events
 
     now = time.time()
-    begin = _time_of(since, now) if since else 0.0
+    begin = time_of("--since", since, now, ahead=False) if since else 0.0
     kinds = ",".join(_kinds(kind)) or None
     with opened() as source:
         name = _with_history(source, object) if object else None
@@ -129,27 +130,6 @@ def following(
             last = event.id
         if len(more) < HISTORY_LIMIT:
             time.sleep(POLL_INTERVAL)
-
-
-def _time_of(text: str, now: float) -> float:
-    """Return the time that --since means, in seconds since the epoch. Raises Misuse."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from gitsource.fields import Duration
-
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is not None:
-        return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
-    try:
-        return now - TypeAdapter(Duration).validate_python(text)
-    except ValidationError as error:
-        raise Misuse(
-            f"--since {text} is not a time; write a duration such as 90m or 2d, or a date such as "
-            f"2026-11-30 or 2026-11-30T08:00Z (UTC if it names no zone)"
-        ) from error
 
 
 def _kinds(names: Sequence[str]) -> list[str]:

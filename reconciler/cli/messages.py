@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsError
 
 from reconciler.cli.exit_codes import Exit, Misuse
 from reconciler.core.errors import GroundcrewError, Retryable
-from reconciler.settings import Settings
+from reconciler.settings import Settings, config_path
 
 
 def explain(error: Exception) -> tuple[Exit, str] | None:
@@ -45,16 +46,37 @@ def _settings_words(error: ValidationError) -> str:
     lines = []
     for one in error.errors(include_url=False):
         keys = [str(part) for part in one["loc"] if not isinstance(part, int)]
-        if one["type"] == "extra_forbidden":
-            lines.append(f"no setting {'.'.join(keys)}{_meant(keys)}")
-            continue
-        variable = f"GROUNDCREW_{'__'.join(keys).upper()}"
-        if one["type"] == "value_error":  # of a whole section: what is in it is not shown
-            lines.append(f"{'.'.join(keys)}: {one['msg'].removeprefix('Value error, ')}")
-            continue
-        message = one["msg"][:1].lower() + one["msg"][1:]
-        lines.append(f"{'.'.join(keys)} ({variable}) is {one['input']!r}: {message}{_about(keys)}")
+        lines.append(f"{_location(keys)}{_mistake(one, keys)}")
     return "the settings are wrong\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _mistake(one: ErrorDetails, keys: list[str]) -> str:
+    """Return the key, its variable, the mistake and its correction."""
+    if one["type"] == "extra_forbidden":
+        return f"no setting {'.'.join(keys)}{_meant(keys)}"
+    variable = f"GROUNDCREW_{'__'.join(keys).upper()}"
+    if one["type"] == "value_error":  # of a whole section: what is in it is not shown
+        return f"{'.'.join(keys)}: {one['msg'].removeprefix('Value error, ')}"
+    message = one["msg"][:1].lower() + one["msg"][1:]
+    return f"{'.'.join(keys)} ({variable}) is {one['input']!r}: {message}{_about(keys)}"
+
+
+def _location(keys: list[str]) -> str:
+    """Return "file:line: " of a key in the settings file; "" if it is not there or overridden."""
+    if f"GROUNDCREW_{'__'.join(keys).upper()}" in os.environ:
+        return ""
+    try:
+        lines = config_path().read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    section = ""
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if text.startswith("["):
+            section = text.strip("[] ")
+        elif [*filter(None, section.split(".")), text.partition("=")[0].strip()] == keys:
+            return f"{config_path()}:{number}: "
+    return ""
 
 
 def _meant(keys: list[str]) -> str:

@@ -6,7 +6,10 @@ runs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,10 +40,21 @@ Timeout = Annotated[
 ]
 
 
+SomeInstance = Annotated[
+    str, typer.Argument(metavar="INSTANCE", autocompletion=completion.instances)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Whether and how long a command waits until the object is settled."""
+
+    wait: bool
+    timeout: float
+
+
 def rollback(
-    instance: Annotated[
-        str, typer.Argument(metavar="INSTANCE", autocompletion=completion.instances)
-    ],
+    instance: SomeInstance,
     wait: Wait = False,
     timeout: Timeout = WAIT,
 ) -> None:
@@ -51,22 +65,62 @@ def rollback(
         say(f"rollback {target}: to {_way_back(status, target)}")
         return target
 
-    _submit("rollback", meant, wait, timeout)
+    _submit("rollback", meant, Waiting(wait, timeout))
 
 
-def suspend(object: Object, wait: Wait = False, timeout: Timeout = WAIT) -> None:  # noqa: A002
+def suspend(
+    object: Object,  # noqa: A002 - how the command's help names it
+    reason: Annotated[str, typer.Option(help="Why, for the history and the status.")] = "",
+    until: Annotated[
+        str,
+        typer.Option(help="End by itself then: 90m, 2d, 2026-11-30, or 2026-11-30T08:00Z."),
+    ] = "",
+    wait: Wait = False,
+    timeout: Timeout = WAIT,
+) -> None:
     """Suspend an environment or an instance: start nothing new; what runs now finishes."""
-    _ask("suspend", object, (ENVIRONMENT, INSTANCE), wait, timeout)
+    from reconciler.cli.moments import time_of
+
+    now = time.time()
+    end = time_of("--until", until, now, ahead=True) if until else None
+    if end is not None and end <= now:
+        raise Misuse(f"--until {until} is over already")
+    ends_at = datetime.fromtimestamp(end, UTC) if end is not None else None
+    _ask(
+        "suspend",
+        object,
+        (ENVIRONMENT, INSTANCE),
+        Waiting(wait, timeout),
+        reason=reason,
+        until=ends_at,
+    )
+
+
+def activate(
+    instance: SomeInstance,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Do not wait for the maintenance window either.")
+    ] = False,
+    wait: Wait = False,
+    timeout: Timeout = WAIT,
+) -> None:
+    """Activate the build that an instance should have, without waiting for soak or a retry."""
+    _ask("activate", instance, (INSTANCE,), Waiting(wait, timeout), now=at_once)
+
+
+def abort(instance: SomeInstance, wait: Wait = False, timeout: Timeout = WAIT) -> None:
+    """Abort an instance's activation: go back, and quarantine the new build there."""
+    _ask("abort", instance, (INSTANCE,), Waiting(wait, timeout))
 
 
 def resume(object: Object, wait: Wait = False, timeout: Timeout = WAIT) -> None:  # noqa: A002
     """Resume a suspended environment or instance."""
-    _ask("resume", object, (ENVIRONMENT, INSTANCE), wait, timeout)
+    _ask("resume", object, (ENVIRONMENT, INSTANCE), Waiting(wait, timeout))
 
 
 def retry(object: Object, wait: Wait = False, timeout: Timeout = WAIT) -> None:  # noqa: A002
     """Retry what failed: lift quarantines and back-off."""
-    _ask("retry", object, (ENVIRONMENT, INSTANCE), wait, timeout)
+    _ask("retry", object, (ENVIRONMENT, INSTANCE), Waiting(wait, timeout))
 
 
 def refresh(
@@ -77,7 +131,7 @@ def refresh(
     timeout: Timeout = WAIT,
 ) -> None:
     """Resolve an environment again: newer versions within its requirements."""
-    _ask("refresh", environment, (ENVIRONMENT,), wait, timeout)
+    _ask("refresh", environment, (ENVIRONMENT,), Waiting(wait, timeout))
 
 
 def confirm_prune(wait: Wait = False, timeout: Timeout = WAIT) -> None:
@@ -90,11 +144,11 @@ def confirm_prune(wait: Wait = False, timeout: Timeout = WAIT) -> None:
         say(status.held)
         return ""
 
-    _submit("confirm-prune", held, wait, timeout)
+    _submit("confirm-prune", held, Waiting(wait, timeout))
 
 
-def _ask(verb: str, said: str, kinds: Sequence[str], wait: bool, timeout: float) -> None:
-    _submit(verb, lambda status: _meant(verb, said, kinds, status), wait, timeout)
+def _ask(verb: str, said: str, kinds: Sequence[str], waiting: Waiting, **options: object) -> None:
+    _submit(verb, lambda status: _meant(verb, said, kinds, status), waiting, **options)
 
 
 def _meant(verb: str, said: str, kinds: Sequence[str], status: contract.Status) -> str:
@@ -104,8 +158,10 @@ def _meant(verb: str, said: str, kinds: Sequence[str], status: contract.Status) 
     return find(status, said, kinds)
 
 
-def _submit(verb: str, meant: Callable[[contract.Status], str], wait: bool, timeout: float) -> None:
-    """Queue the request and print the outcome."""
+def _submit(
+    verb: str, meant: Callable[[contract.Status], str], waiting: Waiting, **options: object
+) -> None:
+    """Queue the request with its options, and print the outcome."""
     from reconciler.api.contract import Ask
     from reconciler.cli.sources.choice import opened
     from reconciler.cli.wait import Waited, wait_until_settled
@@ -116,14 +172,15 @@ def _submit(verb: str, meant: Callable[[contract.Status], str], wait: bool, time
         target = meant(status)
         back = _way_back(status, target) if verb == Verb.ROLLBACK else ""
         system = source.system()
-        queued = source.ask(Ask(verb=Verb(verb), target=target))
+        ask = Ask.model_validate({"verb": verb, "target": target, **options})
+        queued = source.ask(ask)
         label = f"{verb} {target}".strip()
         if system.leader is None:
             warn("no daemon is running: this is carried out when one starts")
-        if not wait:
+        if not waiting.wait:
             say(f"{label}: queued as request {queued.id}")
             return
-        waited = Waited(queued.id, Verb(verb), target, system.event, timeout, back)
+        waited = Waited(queued.id, Verb(verb), target, system.event, waiting.timeout, back)
         wait_until_settled(source, waited)
 
 

@@ -124,6 +124,8 @@ def _show_status(found: contract.Status, now: float) -> None:
 
 
 def _instance_row(instance: contract.Instance, now: float) -> list[str]:
+    said = instance.suspension.reason if instance.suspension is not None else ""
+    waits = instance.waits_on or (f"suspended: {said}" if said else "")
     quarantined = f"quarantined: {', '.join(instance.quarantined)}" if instance.quarantined else ""
     return [
         instance.name,
@@ -133,7 +135,7 @@ def _instance_row(instance: contract.Instance, now: float) -> list[str]:
         str(instance.health),
         instance.phase or "-",
         ago(seconds_of(instance.since), now),
-        "; ".join(note for note in (instance.waits_on, quarantined) if note),
+        "; ".join(note for note in (waits, quarantined) if note),
     ]
 
 

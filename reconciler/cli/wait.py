@@ -172,8 +172,8 @@ def settled(waited: Waited, shown: contract.Status) -> Outcome | None:
         if shown.held is not None:
             return None
         return _together([_of_object(one) for one in instances if one.build or one.activating])
-    if waited.verb is Verb.SUSPEND:
-        return _together([_of_suspended(one) for one in instances])
+    if waited.verb in (Verb.SUSPEND, Verb.ABORT):
+        return _together([_of_ended(one) for one in instances])
     if waited.verb is Verb.ROLLBACK:
         return _of_rollback(waited, instances[0]) if instances else _gone()
     kind, _, name = waited.target.partition("/")
@@ -230,8 +230,8 @@ def _of_scheduled(one: contract.Instance) -> Outcome | None:
     return None
 
 
-def _of_suspended(one: contract.Instance) -> Outcome | None:
-    """Return the outcome of a suspension: what runs ends first."""
+def _of_ended(one: contract.Instance) -> Outcome | None:
+    """Return the outcome of a suspension or an abort: what runs ends first."""
     from reconciler.core.states import State
 
     if one.state is State.DEGRADED:

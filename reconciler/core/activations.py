@@ -18,6 +18,7 @@ from reconciler.core.model import (
     InstanceRecord,
     Problem,
     Quarantine,
+    Suspension,
 )
 from reconciler.core.phases import Step, Trigger
 from reconciler.core.reasons import Reason
@@ -137,6 +138,15 @@ def at_target(record: InstanceRecord, target: Target) -> bool:
     return wanted.build is None or record.current.load_into in ((), wanted.load_into)
 
 
+def is_hurried(record: InstanceRecord, target: Target) -> bool:
+    """Return True if an operator wants this target without waiting for soak."""
+    return record.hurry is not None and record.hurry.build_id == target.deployment.build
+
+
+def _is_any_time(record: InstanceRecord, target: Target) -> bool:
+    return is_hurried(record, target) and record.hurry is not None and record.hurry.any_time
+
+
 def decide_activations(draft: Draft, *, start: bool) -> None:
     """Lift outdated quarantines, continue activations, and start those that may start."""
     for record in draft.near_instances():
@@ -165,6 +175,8 @@ def _decide_idle(draft: Draft, record: InstanceRecord, *, start: bool) -> None:
         remove(draft, record)
         return
     target = target_of(draft, record)
+    if record.hurry is not None and not (target is not None and is_hurried(record, target)):
+        record = replace(record, hurry=None)  # it was about another build
     if target is None or at_target(record, target):
         draft.instances[record.name] = _rest(record, target)
         return
@@ -216,9 +228,11 @@ def suspended_by(view: RecordsView, record: InstanceRecord) -> Wait | None:
     """Return the wait for what is suspended: the instance, or its environment; or None."""
     environment = environment_of(view, record.name)
     if record.is_suspended:
-        return waits.for_instance()
+        said = record.suspension or Suspension("")
+        return waits.for_instance(said.reason, said.until)
     if environment is not None and environment.is_suspended:
-        return waits.for_environment(environment.name)
+        said = environment.suspension or Suspension("")
+        return waits.for_environment(environment.name, said.reason, said.until)
     return None
 
 
@@ -236,7 +250,7 @@ def _waits_on(draft: Draft, record: InstanceRecord, target: Target) -> Wait | No
     if wave:
         return wave
     window = draft.world.windows.get(record.name)
-    if record.definition.window is not None:
+    if record.definition.window is not None and not _is_any_time(record, target):
         if window is None:
             return waits.for_window(None)
         draft.wake(window.changes_at)
@@ -268,7 +282,7 @@ def _waits_on_wave(draft: Draft, record: InstanceRecord, target: Target) -> Wait
             if other.activation is not None or not at_target(other, theirs):
                 return waits.for_wave(number, f"{earlier} is not active yet")
             soaked_at = (other.active_since or draft.now) + wave.soak
-            if soaked_at > draft.now:
+            if soaked_at > draft.now and not is_hurried(record, target):
                 draft.wake(soaked_at)
                 return waits.for_soak(number, earlier, soaked_at)
     return None
@@ -295,7 +309,7 @@ def _started(
         ),
         revision=target.revision,
     )
-    return replace(record, activation=activation, wait=None, problem=None)
+    return replace(record, activation=activation, wait=None, hurry=None, problem=None)
 
 
 def _continue(draft: Draft, record: InstanceRecord, activation: Activation) -> InstanceRecord:

@@ -19,6 +19,7 @@ from reconciler.core.requests import apply_requests
 from reconciler.core.runtime import Runtime
 from reconciler.core.situation import note_changes
 from reconciler.core.steps import quarantined, retire
+from reconciler.core.suspensions import end_suspensions
 from reconciler.core.world import Draft, Effect, Focus, Plan, World, environment_of
 
 
@@ -26,6 +27,7 @@ def decide(world: World, focus: Focus | None = None) -> Plan:
     """Return what to record and what to do now; with a `focus`, only its objects are considered."""
     draft = Draft(world, focus)
     apply_requests(draft)
+    end_suspensions(draft)
     accepted = accept(draft)
     if draft.repo.share_problem is None:  # what the share says of an instance would be wrong
         _decide_inspections(draft)

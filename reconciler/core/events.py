@@ -350,8 +350,22 @@ class EventKind(StrEnum):
         "an instance goes back to the build before",
         RollbackRequested,
     )
+    ACTIVATE_REQUESTED = (
+        "ActivateRequested",
+        "an instance's activation does not wait for the soak of earlier waves, or for its window",
+        RequestRef,
+    )
+    ABORT_REQUESTED = (
+        "AbortRequested",
+        "an instance's activation is given up or turned back; its build is not tried again",
+        RequestRef,
+    )
     ROLLBACK_REFUSED = "RollbackRefused", "there is nothing to go back to, or not now", RequestRef
-    REQUEST_REFUSED = "RequestRefused", "there is no such object", RequestRef
+    REQUEST_REFUSED = (
+        "RequestRefused",
+        "there is no such object, or the request makes no sense for it; the message says why",
+        RequestRef,
+    )
 
     # The share
     SHARE_MISSING = "ShareMissing", "the share is not mounted, or is another one; nothing begins"

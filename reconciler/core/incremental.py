@@ -16,7 +16,7 @@ from dataclasses import replace
 from reconciler.core.builds import OPEN
 from reconciler.core.decide import decide
 from reconciler.core.definitions import differing
-from reconciler.core.model import EnvironmentRecord, InstanceRecord, Records
+from reconciler.core.model import EnvironmentRecord, InstanceRecord, Records, Suspension
 from reconciler.core.world import Draft, Focus, Plan, World, owned, patched
 
 NOTHING = Draft(World(0.0, Records())).plan().change
@@ -102,6 +102,7 @@ class Decider:
             if last.fingerprints.get(name) != world.fingerprints.get(name)
         }
         named |= {i.name for i in new.instances.values() if _unsettled(i, world, last.now)}
+        environments |= {e.name for e in new.environments.values() if _ends(e.suspension)}
         environments |= {o[n] for n in named for o in (before, self._owners) if n in o}
         builds = differing(old.builds, new.builds)
         other = world.missing_builds ^ last.missing_builds
@@ -139,8 +140,14 @@ def _unsettled(record: InstanceRecord, world: World, last: float) -> bool:
         or record.runtime is None
         or record.not_before > last
         or record.drift is not None
+        or _ends(record.suspension)
         or (mark is not None and mark != record.fingerprint)
     )
+
+
+def _ends(suspension: Suspension | None) -> bool:
+    """Return True if a suspension ends by itself."""
+    return suspension is not None and suspension.until > 0
 
 
 def _instances_of(

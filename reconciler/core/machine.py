@@ -13,7 +13,8 @@ Forward. OBSERVE reads what has to be restored later and changes nothing. PAUSE 
 instance: until DRAIN has ended, no process and no pointer was touched, so the activation can be
 redirected to another build or given up at no cost. SWITCH moves the pointer, RESTART starts the
 components anew, and PROBE is the gate: whatever fails from SWITCH to PROBE turns the activation
-back at once, as no task has run on the new build. RELEASE lets tasks start, so from then on the way
+back at once, as no task has run on the new build. An operator may turn it back there, and during
+WATCH. RELEASE lets tasks start, so from then on the way
 back must empty the instance again. WATCH keeps the way back open for a while; after it the build is
 active (DONE) and `current` of the instance changes, for the first time.
 
@@ -62,6 +63,7 @@ class Decision(StrEnum):
     REDIRECT = "redirect"  # it should have yet another one: a new activation at the same step
     GIVE_UP = "give-up"  # it should stay as it is, is suspended, or another Airflow is defined
     WITHDRAW = "withdraw"  # its base is being changed, so no process will load the new build
+    ABORT = "abort"  # an operator turns it back
     ACCEPT = "accept"  # an operator decides what follows: the watch ends as if it were over
     GO_BACK = "go-back"  # the time of the next attempt to go back has come
     GO_FORWARD = "go-forward"  # another build is Ready, or the same one after a passing failure
@@ -94,22 +96,26 @@ TABLE: Mapping[Step | None, Mapping[Cause, Step]] = {
     Step.SWITCH: {
         Verdict.OK: Step.RESTART,
         Verdict.FAILED: Step.SWITCH_BACK,
+        Decision.ABORT: Step.SWITCH_BACK,
         Decision.WITHDRAW: Step.WITHDRAW,
     },
     Step.RESTART: {
         Verdict.OK: Step.PROBE,
         Verdict.FAILED: Step.SWITCH_BACK,
+        Decision.ABORT: Step.SWITCH_BACK,
         Decision.WITHDRAW: Step.WITHDRAW,
     },
     Step.PROBE: {
         Verdict.OK: Step.RELEASE,
         Verdict.FAILED: Step.SWITCH_BACK,
+        Decision.ABORT: Step.SWITCH_BACK,
         Decision.WITHDRAW: Step.WITHDRAW,
     },
     Step.RELEASE: {Verdict.OK: Step.WATCH, Decision.WITHDRAW: Step.WITHDRAW},
     Step.WATCH: {
         Verdict.OK: Step.DONE,
         Verdict.FAILED: Step.PAUSE_BACK,
+        Decision.ABORT: Step.PAUSE_BACK,
         Decision.ACCEPT: Step.DONE,
         Decision.WITHDRAW: Step.WITHDRAW,
     },
@@ -150,6 +156,9 @@ UNTOUCHED = _steps_with(Decision.GIVE_UP)
 
 SWITCHED = _steps_with(Decision.WITHDRAW)
 """Steps with which an activation goes forward once the pointer may have moved."""
+
+TURNS_BACK = _steps_with(Decision.ABORT)
+"""Steps at which an operator may turn an activation back once the pointer may have moved."""
 
 PAUSES_BACK = frozenset(
     {Step.PAUSE_BACK, Step.DRAIN_BACK, Step.SWITCH_SERVERS_BACK, Step.RESTART_SERVERS_BACK}

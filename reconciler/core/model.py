@@ -277,6 +277,27 @@ class Processes:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspension:
+    """Details of a suspension by an operator; `until` is when it ends by itself (0.0: never)."""
+
+    who: str
+    reason: str = ""
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """Build that an operator wants on an instance without the soak of the waves before it.
+
+    `any_time`: nor is the maintenance window waited for.
+    """
+
+    build_id: str
+    any_time: bool
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceRecord:
     """State of one instance, and its activation in progress.
 
@@ -289,7 +310,8 @@ class InstanceRecord:
     dropped once its activation has ended. `retired` holds (build id, when it stopped being
     current), for garbage collection; builds that ran before `since`, when this record began, are
     unknown (0.0: there were none). `wait` is what an activation waits for (None: it does not
-    wait). `changes` holds (condition, its status, since when).
+    wait), `hurry` what an operator said that it need not wait for. `changes` holds (condition, its
+    status, since when).
     """
 
     name: str
@@ -308,6 +330,8 @@ class InstanceRecord:
     retired: tuple[tuple[str, float], ...] = ()
     since: float = 0.0
     suspended: bool = False  # by an operator, in addition to the definition's own suspend
+    suspension: Suspension | None = None  # None as well in records of an earlier version
+    hurry: Hurry | None = None
     removed: bool = False
     aborts: int = 0
     not_before: float = 0.0  # after an aborted drain or a failed inspection
@@ -346,6 +370,7 @@ class EnvironmentRecord:
     commit: Commit
     seen_at: float = 0.0
     suspended: bool = False
+    suspension: Suspension | None = None
     problem: Problem | None = None
     changes: tuple[tuple[str, bool, float], ...] = ()
     version: int = 0
@@ -403,6 +428,8 @@ class Verb(StrEnum):
     RETRY = "retry"
     ROLLBACK = "rollback"
     REFRESH = "refresh"
+    ACTIVATE = "activate"
+    ABORT = "abort"
     CONFIRM_PRUNE = "confirm-prune"
 
 
@@ -416,6 +443,15 @@ class MessageState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """Details of a request: of `suspend` a reason and its end, of `activate` whether `now`."""
+
+    reason: str = ""
+    until: float = 0.0
+    now: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Operator's request, queued in the store until the leader has carried it out."""
 
@@ -424,6 +460,7 @@ class Request:
     who: str
     verb: Verb
     target: str  # "environment/analytics", "instance/analytics-prod", or "" for the repo
+    options: Options = Options()
 
 
 @dataclass(frozen=True, slots=True)

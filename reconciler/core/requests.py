@@ -5,20 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from reconciler.core.activations import way_back
+from reconciler.core.activations import at_target, target_of, way_back
 from reconciler.core.builds import requeue
 from reconciler.core.events import EventKind, FromTo, RequestRef, RollbackRequested
+from reconciler.core.formatting import moment
+from reconciler.core.machine import TURNS_BACK, UNTOUCHED, Decision
 from reconciler.core.model import (
     EnvironmentRecord,
+    Hurry,
     InstanceRecord,
+    Options,
+    Problem,
     Quarantine,
     Request,
+    Suspension,
     Verb,
 )
-from reconciler.core.phases import BuildPhase
+from reconciler.core.phases import BuildPhase, Step, Trigger
 from reconciler.core.reasons import Reason
-from reconciler.core.steps import end_watch
-from reconciler.core.world import REPO, Draft, environment_of
+from reconciler.core.steps import end_watch, move
+from reconciler.core.waits import WaitOn
+from reconciler.core.world import REPO, Draft, RecordsView, environment_of
 
 
 def apply_requests(draft: Draft) -> None:
@@ -45,6 +52,10 @@ def _apply(draft: Draft, request: Request) -> None:
             _rollback(draft, request)
         case Verb.REFRESH:
             _refresh(draft, request)
+        case Verb.ACTIVATE:
+            _activate(draft, request)
+        case Verb.ABORT:
+            _abort(draft, request)
         case Verb.CONFIRM_PRUNE:
             _confirm_prune(draft, request)
         case _:
@@ -64,12 +75,20 @@ def _instance(draft: Draft, request: Request) -> InstanceRecord | None:
 def _suspend(draft: Draft, request: Request, *, suspended: bool) -> None:
     kind = EventKind.SUSPENDED if suspended else EventKind.RESUMED
     environment, instance = _environment(draft, request), _instance(draft, request)
+    said = request.options
+    suspension = Suspension(request.who, said.reason, said.until) if suspended else None
+    until = f"until {moment(said.until)}" if said.until else ""
+    message = ": ".join(filter(None, (f"by {request.who} {until}".strip(), said.reason)))
     if environment is not None:
-        draft.environments[environment.name] = replace(environment, suspended=suspended)
-        _tell(draft, request, kind, environment, f"by {request.who}")
+        draft.environments[environment.name] = replace(
+            environment, suspended=suspended, suspension=suspension
+        )
+        _tell(draft, request, kind, environment, message)
     elif instance is not None:
-        draft.instances[instance.name] = replace(instance, suspended=suspended)
-        _tell(draft, request, kind, instance, f"by {request.who}")
+        draft.instances[instance.name] = replace(
+            instance, suspended=suspended, suspension=suspension
+        )
+        _tell(draft, request, kind, instance, message)
     else:
         _unknown(draft, request)
 
@@ -131,6 +150,140 @@ def _rollback(draft: Draft, request: Request) -> None:
     switch = FromTo(instance.current.build, back.build or "")
     payload = RollbackRequested(RequestRef(request.id, request.who), switch)
     draft.event(EventKind.ROLLBACK_REQUESTED, instance, message, payload)
+
+
+def _activate(draft: Draft, request: Request) -> None:
+    """Let an activation begin without the soak of earlier waves, and at any time if `now`."""
+    instance = _instance(draft, request)
+    if instance is None:
+        _unknown(draft, request)
+        return
+    refused = refusal(draft, request.verb, instance, request.options)
+    target = target_of(draft, instance)
+    if refused or target is None or target.deployment.build is None:
+        _refuse(draft, request, instance, refused)
+        return
+    hurry = Hurry(target.deployment.build, request.options.now, request.who)
+    draft.instances[instance.name] = replace(instance, hurry=hurry, not_before=0.0, aborts=0)
+    skips = "soak and maintenance window" if request.options.now else "soak"
+    message = f"by {request.who}: {target.deployment} does not wait for {skips}"
+    _tell(draft, request, EventKind.ACTIVATE_REQUESTED, instance, message)
+
+
+def _abort(draft: Draft, request: Request) -> None:
+    """Give an activation up or turn it back, and do not try its build again."""
+    instance = _instance(draft, request)
+    if instance is None:
+        _unknown(draft, request)
+        return
+    activation = instance.activation
+    refused = refusal(draft, request.verb, instance, request.options)
+    if refused or activation is None or activation.target.build is None:
+        _refuse(draft, request, instance, refused)
+        return
+    message = f"aborted by {request.who}"
+    mark = Quarantine(
+        activation.target.build,
+        activation.target.recipe or "",
+        Reason.ROLLED_BACK_BY_OPERATOR,
+        message,
+        draft.now,
+        request.who,
+    )
+    problem = Problem(Reason.ROLLED_BACK_BY_OPERATOR, message)
+    activation = replace(activation, problem=problem, failed_at=activation.step)
+    cause = Decision.GIVE_UP if activation.step in UNTOUCHED else Decision.ABORT
+    _tell(
+        draft,
+        request,
+        EventKind.ABORT_REQUESTED,
+        instance,
+        f"by {request.who}: {activation.target} is not tried again until the definition changes "
+        f"or someone says retry",
+    )
+    instance = replace(instance, quarantines=(*instance.quarantines, mark))
+    draft.instances[instance.name] = replace(
+        instance, activation=move(draft, instance, activation, cause)
+    )
+
+
+def target_kinds(verb: Verb) -> tuple[str, ...]:
+    """Return the kinds of objects that a request may be about; "" is the repo."""
+    match verb:
+        case Verb.ROLLBACK | Verb.ACTIVATE | Verb.ABORT:
+            return ("instance",)
+        case Verb.REFRESH:
+            return ("environment",)
+        case Verb.CONFIRM_PRUNE:
+            return ("",)
+        case Verb.SUSPEND | Verb.RESUME | Verb.RETRY:
+            return ("environment", "instance")
+        case _:
+            assert_never(verb)
+
+
+def misplaced(verb: Verb, options: Options) -> str:
+    """Return why options do not belong to a request, or ""."""
+    if (options.reason or options.until) and verb is not Verb.SUSPEND:
+        return "only suspend has a reason and an end"
+    return "only activate has now" if options.now and verb is not Verb.ACTIVATE else ""
+
+
+def refusal(view: RecordsView, verb: Verb, record: InstanceRecord, options: Options) -> str:
+    """Return why a request for an instance makes no sense now, or ""."""
+    match verb:
+        case Verb.ROLLBACK:
+            return way_back(view, record).refused
+        case Verb.ACTIVATE:
+            return _not_activated(view, record, options)
+        case Verb.ABORT:
+            return _not_aborted(record)
+        case _:
+            return ""
+
+
+def _not_activated(view: RecordsView, record: InstanceRecord, options: Options) -> str:
+    target = target_of(view, record)
+    if record.activation is not None:
+        return "an activation runs already; `groundcrew logs` shows it"
+    if target is None:
+        return "no build is ready for it"
+    if at_target(record, target):
+        return "it has what it should have"
+    if target.deployment.build is None:
+        return "it returns to the bare base, which waits for no soak"
+    wait = record.wait
+    if wait is None or wait.on in (WaitOn.SOAK, WaitOn.RETRY, WaitOn.ANOTHER):
+        return ""
+    if wait.on is WaitOn.WINDOW:
+        return "" if options.now else f"it waits on {wait.message}; --now does not wait for that"
+    resume = "; resume it first" if wait.on is WaitOn.SUSPENDED else ""
+    return f"it waits on {wait.message}{resume}"
+
+
+def _not_aborted(record: InstanceRecord) -> str:
+    activation = record.activation
+    if activation is None:
+        return "no activation runs"
+    if activation.target.build is None or activation.is_same_build:
+        return (
+            f"it only restarts components on {activation.target}, and would begin again; suspend "
+            f"it instead"
+        )
+    if activation.trigger is Trigger.OPERATOR:
+        return "it is a rollback; `groundcrew retry` goes forward again"
+    if activation.step is Step.DEGRADED:
+        return "going back has failed already; it is tried again by itself"
+    if activation.step is Step.RELEASE:
+        return "its pools are being restored; ask again in a moment"
+    if activation.step not in UNTOUCHED | TURNS_BACK:
+        return "it is going back already"
+    return ""
+
+
+def _refuse(draft: Draft, request: Request, record: InstanceRecord, why: str) -> None:
+    message = f"{request.verb} asked by {request.who}, but {why}"
+    _tell(draft, request, EventKind.REQUEST_REFUSED, record, message)
 
 
 def _refresh(draft: Draft, request: Request) -> None:

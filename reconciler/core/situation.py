@@ -155,6 +155,8 @@ def _is_failed_back(
     last = record.last
     if last is None or last.step is not Step.ROLLED_BACK:
         return False
+    if last.problem is not None and last.problem.reason is Reason.ROLLED_BACK_BY_OPERATOR:
+        return False  # it did not fail: somebody turned it back
     if last.trigger is Trigger.OPERATOR:
         return rollback is Rollback.ASKED
     aims = [target.deployment.build] if target is not None else []

@@ -18,6 +18,7 @@ from reconciler.core.model import (
     EnvironmentRecord,
     InstanceRecord,
     Problem,
+    Suspension,
 )
 from reconciler.core.phases import ActivationPhase, Health, Sync
 from reconciler.core.reasons import Reason
@@ -59,6 +60,7 @@ class EnvironmentStatus:
     sync: Sync
     health: Health
     suspended: bool
+    suspension: Suspension | None
     conditions: tuple[Condition, ...]
     builds: tuple[BuildRecord, ...]
     instances: tuple[str, ...]
@@ -94,6 +96,7 @@ class InstanceStatus:
     sync: Sync
     health: Health
     suspended: bool
+    suspension: Suspension | None
     wait: Wait | None
     quarantined: tuple[str, ...]
     conditions: tuple[Condition, ...]
@@ -168,6 +171,7 @@ def instance_status(
         sync=situation.sync,
         health=TABLE[situation.state].health,
         suspended=situation.facts.suspended,
+        suspension=record.suspension,
         wait=record.wait,
         quarantined=tuple(q.build_id for q in record.quarantines),
         conditions=_conditions(situation, record.changes, revision),
@@ -209,6 +213,7 @@ def environment_status(
         sync=situation.sync,
         health=situation.health,
         suspended=record.is_suspended,
+        suspension=record.suspension,
         conditions=_conditions(situation, record.changes, record.commit.revision),
         builds=situation.builds,
         instances=situation.instances,

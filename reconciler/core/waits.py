@@ -50,14 +50,20 @@ class WindowState:
     opens: str = ""
 
 
-def for_instance() -> Wait:
+def for_instance(reason: str = "", until: float = 0.0) -> Wait:
     """Return the wait for a suspended instance."""
-    return Wait(WaitOn.SUSPENDED, f"{WaitOn.SUSPENDED}: the instance")
+    return _suspended("the instance", reason, until)
 
 
-def for_environment(name: str) -> Wait:
+def for_environment(name: str, reason: str = "", until: float = 0.0) -> Wait:
     """Return the wait for a suspended environment."""
-    return Wait(WaitOn.SUSPENDED, f"{WaitOn.SUSPENDED}: environment {name}")
+    return _suspended(f"environment {name}", reason, until)
+
+
+def _suspended(subject: str, reason: str, until: float) -> Wait:
+    details = ", ".join(filter(None, (reason, f"until {moment(until)}" if until else "")))
+    message = f"{WaitOn.SUSPENDED}: {subject}{f' ({details})' if details else ''}"
+    return Wait(WaitOn.SUSPENDED, message, until or None)
 
 
 def for_base(why: str) -> Wait:

@@ -93,6 +93,7 @@ requests = Table(
     Column("verb", String(32), nullable=False),
     Column("target", String(300), nullable=False),
     Column("finished", Integer, nullable=False, default=0),
+    Column("options", Text, nullable=False, server_default=""),  # "" if there are none
 )
 
 outbox = Table(

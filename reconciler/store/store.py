@@ -25,6 +25,7 @@ from reconciler.core.model import (
     Change,
     EnvironmentRecord,
     InstanceRecord,
+    Options,
     Records,
     Request,
     Verb,
@@ -32,13 +33,14 @@ from reconciler.core.model import (
 from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
 from reconciler.store import rows, schema
-from reconciler.store.codec import dump
+from reconciler.store.codec import dump, parse
 from reconciler.store.engine import PATIENCE, open_engine
 from reconciler.store.errors import LeaseLost, translating
 from reconciler.store.foreign_lease import ForeignLease
 from reconciler.store.outbox import Outbox
 
-SCHEMA = "0002"  # the newest migration that this code knows
+SCHEMA = "0003"  # the newest migration that this code knows
+NO_OPTIONS = Options()
 MIGRATING = 0x67726F756E64  # id of the lock that a migration holds
 
 
@@ -321,12 +323,20 @@ class Store(Outbox):
 
     # ----------------------------------------------------------------------------- operators
 
-    def submit(self, who: str, verb: Verb, target: str, at: float) -> int:
+    def submit(
+        self, who: str, verb: Verb, target: str, at: float, options: Options = NO_OPTIONS
+    ) -> int:
         """Queue an operator's request; return its id."""
+        given = dump(options) if options != NO_OPTIONS else ""
         with self._writing() as connection:
             result = connection.execute(
                 insert(schema.requests).values(
-                    at=at, who=who[:200], verb=str(verb), target=target[:300], finished=0
+                    at=at,
+                    who=who[:200],
+                    verb=str(verb),
+                    target=target[:300],
+                    finished=0,
+                    options=given,
                 )
             )
             assert result.inserted_primary_key is not None, "the table counts its ids"
@@ -339,7 +349,7 @@ class Store(Outbox):
             rows = connection.execute(
                 select(table).where(table.c.finished == 0).order_by(table.c.id)
             )
-            return [Request(r.id, r.at, r.who, Verb(r.verb), r.target) for r in rows]
+            return [_request(row) for row in rows]
 
     def events(
         self,
@@ -378,6 +388,11 @@ def _set_lock(connection: Connection, digest: str, runtime: str, text: str) -> N
         connection.execute(
             insert(table).values(recipe_digest=digest, runtime_key=runtime, text=text)
         )
+
+
+def _request(row: Row[Any]) -> Request:
+    options = parse(Options, row.options) if row.options else NO_OPTIONS
+    return Request(row.id, row.at, row.who, Verb(row.verb), row.target, options)
 
 
 def _event(row: Row[Any]) -> Event:

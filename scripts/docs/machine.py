@@ -40,6 +40,7 @@ DECISIONS = {
     Decision.REDIRECT: "it should have yet another build: a new activation goes on at this step",
     Decision.GIVE_UP: "it should stay as it is, is suspended, or is defined to be another Airflow",
     Decision.WITHDRAW: "its base is being changed, so no process will load the new build",
+    Decision.ABORT: "an operator turns it back",
     Decision.ACCEPT: "an operator rolls it back during the watch, which ends as if it were over",
     Decision.GO_BACK: "the time of the next attempt to go back has come",
     Decision.GO_FORWARD: "another build is ready, or the same one may work now",

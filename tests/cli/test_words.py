@@ -105,3 +105,20 @@ def test_wrong_settings_say_where(
     (root / "groundcrew.toml").write_text(text)
     assert main(["status"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_relative_share_is_refused_where_it_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the file at its line, not at that of a section's key of the same name; or by variable."""
+    monkeypatch.setenv("GROUNDCREW_SHARE", "srv/share")
+    assert main(["status"]) == 2
+    message = "share: 'srv/share' is relative; write the absolute path at which Airflow sees it too"
+    assert f"  {message}\n" in capsys.readouterr().err
+    monkeypatch.delenv("GROUNDCREW_SHARE")
+    text = 'prune_fraction = 0.4\nshare = "srv/share"\n[http]\nport = 70000\n'
+    (root / "groundcrew.toml").write_text(text)
+    assert main(["status"]) == 2
+    shown = capsys.readouterr().err
+    assert f"  groundcrew.toml:2: {message}\n" in shown
+    assert "  groundcrew.toml:4: http.port (GROUNDCREW_HTTP__PORT) is 70000" in shown

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from reconciler.airflow.steps import gate_timeout
 from reconciler.core.budget import demanded, exceeded, refusal
@@ -25,6 +26,7 @@ from reconciler.core.model import (
     DagCheck,
     ImportCost,
     InstanceRecord,
+    Options,
     Problem,
     Records,
     Request,
@@ -139,10 +141,12 @@ class House:
             self.findings,
         )
 
-    def ask(self, verb: Verb, target: str) -> None:
+    def ask(self, verb: Verb, target: str, **options: Any) -> None:
         """Queue an operator's request."""
         self.asked += 1
-        self.requests.append(Request(self.asked, self.now, "someone", verb, target))
+        self.requests.append(
+            Request(self.asked, self.now, "someone", verb, target, Options(**options))
+        )
 
     # ----------------------------------------------------------------------------------- the daemon
 

@@ -467,6 +467,7 @@ COMPARED = {
         "world.now < wake_at",
     ): "of the last decision",
     ("incremental.py", "record.not_before > last"): "such a record is only looked at again",
+    ("suspensions.py", "suspension.until <= draft.now"): "an operator gave it, not a clock",
 }
 
 

@@ -71,6 +71,8 @@ TOLD: Mapping[EventKind, set[str]] = {
     EventKind.RETRY_REQUESTED: {LOG},
     EventKind.REFRESH_REQUESTED: {LOG},
     EventKind.ROLLBACK_REQUESTED: {COUNTER, LOG},
+    EventKind.ACTIVATE_REQUESTED: {LOG},
+    EventKind.ABORT_REQUESTED: {LOG},
     EventKind.ROLLBACK_REFUSED: {LOG},
     EventKind.REQUEST_REFUSED: {LOG},
     EventKind.SHARE_MISSING: {MESSAGE, LOG},

@@ -150,11 +150,26 @@ class RecordsSource:
         from reconciler.store import wakes
 
         at, who = time.time(), account()
-        number = self._store.submit(who, ask.verb, ask.target, at)
+        self._check(ask, at)
+        number = self._store.submit(who, ask.verb, ask.target, at, ask.options)
         self._wake()
         wakes.tell(self._store.engine, wakes.LOOK)
-        queued = Request(number, at, who, ask.verb, ask.target)
+        queued = Request(number, at, who, ask.verb, ask.target, ask.options)
         return contract.Request.model_validate(request_document(queued))
+
+    def _check(self, ask: contract.Ask, now: float) -> None:
+        """Raise Stalled if a request makes no sense."""
+        from reconciler.core.requests import refusal
+        from reconciler.core.world import RecordsView
+
+        records = self._store.load()
+        kind, _, name = ask.target.partition("/")
+        record = records.instances.get(name) if kind == "instance" else None
+        if record is None:
+            return
+        refused = refusal(RecordsView(records, now), ask.verb, record, ask.options)
+        if refused:
+            raise Stalled(Reason.CONFLICT, f"no {ask.verb}: {refused}")
 
     def _wake(self) -> None:
         """Touch the file that the daemon watches; without it the request is seen a poll later."""
