@@ -76,11 +76,12 @@ def server_of(named: str = "") -> Server:
         server_url,
         token_from_environment,
     )
-    from reconciler.cli.sources.server import Server
 
     logins = read_logins()
     if not named and not logins.current:
         raise Misuse(NOWHERE)
+    from reconciler.cli.sources.server import Server
+
     url = server_url(named or logins.current)
     login = logins.servers.get(url, Login())
     return Server(
