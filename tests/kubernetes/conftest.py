@@ -1,4 +1,7 @@
-"""One real control plane for all tests of a session; each test uses its own namespaces."""
+"""One real control plane for all tests here; each test uses its own namespaces.
+
+It ends with the last of them: an idle one would go on using a tenth of a core.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Yield the laboratory: control plane, nodes and kubelets."""
     programs = assets()

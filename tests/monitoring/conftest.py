@@ -30,7 +30,7 @@ class Scene:
     target: str  # host:port of the daemon
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Yield a scene: 1.0 (before monitoring) and 1.1 were activated, 2.0 was rolled back."""
     if missing():
@@ -57,7 +57,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             yield Scene(site, watch, target)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def failed(scene: Scene) -> Scene:
     """Return the scene once 3.0, which cannot be imported, has failed."""
     commit(scene.site, "3.0", BAD_IMPORT)
