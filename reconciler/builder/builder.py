@@ -24,7 +24,7 @@ from reconciler.builder.files import fetch_files
 from reconciler.builder.index.proxy import Indexes
 from reconciler.builder.keyed_lock import MAKING
 from reconciler.builder.local_disk import disk_error
-from reconciler.builder.manifest import Parts, build_id_of, build_json, sbom
+from reconciler.builder.manifest import Parts, build_id_of, build_json, requirements_in, sbom
 from reconciler.builder.resolve.choice import Wheel, locked
 from reconciler.builder.resolve.in_repo_wheels import InRepoWheel
 from reconciler.builder.resolve.index_faults import blamed
@@ -331,13 +331,17 @@ class Builder:
         )
         facts = {digest: one.facts for digest, one in order.items()}
         document = build_json(build_id, recipe, runtime, job, wheels, facts, files, self._share)
+        of_wheels = {
+            w.name: entries[entry_digest(w.sha256, runtime.python_tag)].facts for w in wheels
+        }
+        requirements = requirements_in(recipe, runtime, of_wheels)
         failpoint("builder.entries-placed")
         log = job.log.read_bytes()[: 4 << 20] if job.log.is_file() else b""
         self._share.put_build(
             build_id,
             {
                 "pylock.toml": lock.encode(),
-                "sbom.cdx.json": sbom(build_id, wheels).encode(),
+                "sbom.cdx.json": sbom(build_id, wheels, requirements).encode(),
                 "build.log": log,
                 "build.json": json.dumps(document, separators=(",", ":")).encode(),
             },

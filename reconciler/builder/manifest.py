@@ -9,10 +9,14 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.resolve.choice import Wheel
+from reconciler.builder.sbom_properties import BASE_REQUIREMENT, COMPLETE
 from reconciler.builder.wheels.download import RECIPE_VERSION
 from reconciler.builder.wheels.overlap import Facts
+from reconciler.builder.wheels.requires import requirements_of
 from reconciler.core.definitions import Recipe
 from reconciler.core.runtime import Runtime
 from reconciler.share.share import Share
@@ -102,8 +106,32 @@ def build_json(
     }
 
 
-def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
-    """Return a CycloneDX document of what the build installs.
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """Packages that a definition requests, and those of build and base that each wheel requires."""
+
+    requested: frozenset[str]
+    required: Mapping[str, frozenset[str]]
+
+
+def requirements_in(
+    recipe: Recipe, runtime: Runtime, facts: Mapping[str, Facts]
+) -> Requirements | None:
+    """Return the requirements between packages, by the facts of each wheel; None if unknown.
+
+    Wheels that an earlier version placed have no requirements recorded.
+    """
+    declared = {name: one.requires for name, one in facts.items()}
+    known = {*declared, *(canonicalize_name(one.name) for one in runtime.base)}
+    lines = {name: line for name, line in declared.items() if line is not None}
+    if len(lines) < len(declared):
+        return None
+    requested = [one.text for one in recipe.requirements]
+    return Requirements(*requirements_of(lines, requested, known, runtime))
+
+
+def sbom(build_id: str, wheels: Sequence[Wheel], known: Requirements | None = None) -> str:
+    """Return a CycloneDX document of what the build installs, and what requires what if known.
 
     A wheel's part of it is rendered once for all builds that contain the wheel: rendering is most
     of the cost of one more build of existing wheels.
@@ -117,7 +145,32 @@ def sbom(build_id: str, wheels: Sequence[Wheel]) -> str:
     document["dependencies"] = sorted([*others, made], key=lambda one: str(one["ref"]))
     if chosen:
         document["components"] = [_part(*wheel) for wheel in chosen]
+    if known is not None:
+        _add_requirements(document, {name: _ref(name, v) for name, v, _ in chosen}, known)
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+
+def _add_requirements(
+    document: dict[str, Any], refs: Mapping[str, str], known: Requirements
+) -> None:
+    """Say what requires what: packages of the base are no components, so they are properties."""
+    about = document["metadata"]["component"]
+    required = {refs[name]: names for name, names in known.required.items() if name in refs}
+    required[about["bom-ref"]] = known.requested
+    for one in document["dependencies"]:
+        within = sorted(refs[name] for name in required.get(one["ref"], ()) if name in refs)
+        one.pop("dependsOn", None)
+        if within:
+            one["dependsOn"] = within
+    components = [dict(part) for part in document.get("components", [])]
+    for part in (about, *components):
+        of_base = sorted(required.get(part["bom-ref"], frozenset()) - refs.keys())
+        properties = [{"name": BASE_REQUIREMENT, "value": name} for name in of_base]
+        if properties:
+            part["properties"] = properties
+    about["properties"] = [*about.get("properties", []), {"name": COMPLETE, "value": "complete"}]
+    if components:
+        document["components"] = components
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,7 @@ from reconciler.cli import (
     run,
     status,
     validate,
+    why,
 )
 from reconciler.cli.exit_codes import Misuse
 from reconciler.cli.output import warn
@@ -97,6 +98,7 @@ app.command(rich_help_panel="The daemon")(doctor.doctor)
 app.command(rich_help_panel="Status")(status.status)
 app.command(rich_help_panel="Status")(builds.builds)
 app.command(rich_help_panel="Status")(builds.diff)
+app.command(rich_help_panel="Status")(why.why)
 app.command(rich_help_panel="Status")(plan.plan)
 app.command(rich_help_panel="Status")(history.history)
 app.command(rich_help_panel="Status")(plan.runtimes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reconciler.cli.sources.server import Server
 
 SomeServer = Annotated[
-    str, typer.Argument(metavar="[URL]", help="Address of the server; default: --server.")
+    str, typer.Argument(metavar="URL", help="Address of the server; default: --server.")
 ]
 
 

@@ -186,6 +186,8 @@ def _table(found: Preview) -> None:
         rows.append([change.instance, change.team, change.action, packages, waits, why])
     if rows:
         print_table(["INSTANCE", "TEAM", "ACTION", "PACKAGES", "WAITS ON", "PROBLEM"], rows)
+    for line in dict.fromkeys(_packages(found)):
+        say(line)
     for line in dict.fromkeys(_explained(found)):
         say(line)
     for change in found.changes:
@@ -196,6 +198,21 @@ def _table(found: Preview) -> None:
         say(finding_line(finding))
     if found.lost:
         say(f"held until `groundcrew confirm-prune`: it removes {', '.join(found.lost)}")
+
+
+def _packages(found: Preview) -> Iterator[str]:
+    """Yield which packages change, and which are in the base already, once for equal changes."""
+    for change in found.changes:
+        on = f"{change.environment} on {change.runtime}"
+        packages = change.packages
+        if packages is not None:
+            yield from (f"{on}: + {name} {version}" for name, version in packages.added.items())
+            yield from (f"{on}: - {name} {version}" for name, version in packages.removed.items())
+            for name, (before, after) in packages.changed.items():
+                yield f"{on}: ~ {name} {before} → {after}"
+        if change.in_base:
+            named = ", ".join(f"{name} {version}" for name, version in change.in_base.items())
+            yield f"{on}: already in the base: {named}"
 
 
 def _explained(found: Preview) -> Iterator[str]:

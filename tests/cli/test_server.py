@@ -77,6 +77,8 @@ def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ["builds"],
         ["builds", f"instance/{name_of(0)}"],
         ["runtimes"],
+        ["why", "PyArrow"],
+        ["why", "base-3", name_of(0)],
     ],
     ids=" ".join,
 )
@@ -92,6 +94,7 @@ def test_a_document_is_the_same_from_the_records_and_from_a_server(
     from_server = json.loads(capsys.readouterr().out)
     monkeypatch.delenv("GROUNDCREW_SERVER")
     monkeypatch.setenv("GROUNDCREW_STATE_DIR", str(served.root / "state"))
+    monkeypatch.setenv("GROUNDCREW_SHARE", str(served.share.root))
     assert main([*command, "-o", "json"]) == 0
     assert _timeless(json.loads(capsys.readouterr().out)) == _timeless(from_server)
     assert from_server
@@ -124,6 +127,26 @@ def test_tables_differences_and_logs_come_from_a_server(
     assert "has no log here" in capsys.readouterr().err
     assert main(["status", "nothing"]) == 2
     assert "no environment or instance nothing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("reader")
+def test_why_names_who_requires_a_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the build or of the base, down from the definition; exit 1 if nothing has it."""
+    assert main(["why", "pyarrow", name_of(0), "-o", "json"]) == 0
+    (origin,) = json.loads(capsys.readouterr().out)
+    assert (origin["version"], origin["source"]) == ("21.0.0", "build")
+    assert origin["required_by"] == ["pandas"]
+    assert origin["chain"] == ["the definition", "pandas", "pyarrow"]
+    assert main(["why", "duckdb", name_of(0)]) == 0
+    assert "the definition > duckdb" in capsys.readouterr().out
+    assert main(["why", "base-3", name_of(0), "-o", "json"]) == 0
+    (origin,) = json.loads(capsys.readouterr().out)
+    assert (origin["version"], origin["source"]) == ("1.3", "base")
+    assert origin["required_by"] == ["pandas"]
+    assert main(["why", "nothing", name_of(0)]) == 1
+    assert "has no nothing, and its base neither" in capsys.readouterr().err
+    assert main(["why", "pandas", "nowhere"]) == 2
+    assert "no environment nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("reader")

@@ -9,6 +9,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from reconciler.builder.manifest import Requirements, sbom
+from reconciler.builder.resolve.choice import Wheel
 from reconciler.builder.wheels.download import entry_digest
 from reconciler.core import waits
 from reconciler.core.definitions import (
@@ -58,6 +60,14 @@ RUNTIME = Runtime(
     base=tuple(Distribution(f"base-{n}", f"1.{n}") for n in range(40)),
 )
 PACKAGES = (("duckdb", "1.4.1"), ("pandas", "2.3.3"), ("pyarrow", "21.0.0"))
+REQUIREMENTS = Requirements(
+    frozenset({"duckdb", "pandas"}),
+    {
+        "duckdb": frozenset(),
+        "pandas": frozenset({"pyarrow", "base-3"}),
+        "pyarrow": frozenset(),
+    },
+)
 OLDER = (("pandas", "2.2.3"), ("polars", "1.30.0"), ("pyarrow", "21.0.0"))
 STATES = (
     "active",
@@ -370,13 +380,13 @@ def place_builds(share: Share, count: int) -> None:
             "env": {"ACME_REGION": "eu"},
             "airflow": "3.0.6",
         }
-        sbom = {"bomFormat": "CycloneDX", "specVersion": "1.5", "components": packages}
+        wheels = [Wheel(n, v, f"{n}-{v}.whl", digest(n)) for n, v in PACKAGES]
         share.put_build(
             one,
             {
                 "build.json": json.dumps(document).encode(),
                 "pylock.toml": lock.encode(),
-                "sbom.cdx.json": json.dumps(sbom).encode(),
+                "sbom.cdx.json": sbom(one, wheels, REQUIREMENTS).encode(),
                 "build.log": b"resolved 3 packages\nverified\n",
             },
         )

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Built
+from reconciler.cli.sources.sbom import Sbom, read_sbom
 from reconciler.core.definitions import Index, Place, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
@@ -38,6 +39,8 @@ def test_a_build_holds_its_packages_lock_sbom_and_log(bench: Bench) -> None:
     folder = bench.share.build_path(built.build_id)
     sbom = json.loads((folder / "sbom.cdx.json").read_text())
     assert {c["purl"] for c in sbom["components"]} == {"pkg:pypi/alpha@1.0", "pkg:pypi/beta@2.0"}
+    requirements = Sbom(("alpha",), {"alpha": ("beta",), "beta": ()})
+    assert read_sbom((folder / "sbom.cdx.json").read_bytes()) == requirements
     log = (folder / "build.log").read_text()
     assert "placed alpha 1.0" in log
     assert "Resolved" in log

@@ -17,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from reconciler.builder.wheels.requires import declared
 from reconciler.documents import Document, Malformed, check
 
 ORIGIN = re.compile(rb"\$ORIGIN(?:/\.\.)+")
@@ -33,6 +34,7 @@ class _Kept(Document):
     bin: bool = False
     data: bool = False
     site: Annotated[str, Field(pattern=r"^lib(/python3\.\d{1,2}/site-packages)?$")] = "lib"
+    requires: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Facts:
     bin: bool
     data: bool = False  # it has files of the data scheme, or searches for those of others
     site: str = "lib"  # its folder of modules
+    requires: tuple[str, ...] | None = None  # as its metadata declares; None: not recorded
 
     @classmethod
     def of(cls, entry: Path, site: str = "lib") -> Facts:
@@ -55,6 +58,7 @@ class Facts:
             (entry / "bin").is_dir(),
             (entry / "data").is_dir() or _looks_outside(lib),
             site,
+            declared(lib),
         )
 
     @classmethod
@@ -64,12 +68,20 @@ class Facts:
             top_names = check(_Kept, kept, "the facts of a store entry")
         except Malformed:
             return None
-        return cls(top_names.tops, top_names.pth, top_names.bin, top_names.data, top_names.site)
+        return cls(
+            top_names.tops,
+            top_names.pth,
+            top_names.bin,
+            top_names.data,
+            top_names.site,
+            tuple(top_names.requires) if top_names.requires is not None else None,
+        )
 
     def document(self) -> dict[str, object]:
         """Return the facts as JSON-compatible values."""
         fields: dict[str, object] = {"tops": dict(self.tops), "pth": self.pth, "bin": self.bin}
-        return fields | {"data": self.data, "site": self.site}
+        fields |= {"data": self.data, "site": self.site}
+        return fields if self.requires is None else fields | {"requires": list(self.requires)}
 
 
 def _looks_outside(lib: Path) -> bool:

@@ -77,8 +77,9 @@ class Advisory:
 class InstanceChange:
     """Change to one instance.
 
-    `packages` is None if it could not be determined; `unknown` says why. `problem` is what prevents
-    the change: a conflict with the base, or a missing package.
+    `packages` is None if it could not be determined; `unknown` says why. `in_base` are the
+    requirements that the base satisfies, so that nothing is installed for them. `problem` is what
+    prevents the change: a conflict with the base, or a missing package.
     """
 
     instance: str
@@ -89,6 +90,7 @@ class InstanceChange:
     requirements: tuple[str, ...] = ()  # lines of the definition: "+ pandas>=3", "- pandas<3"
     runtime: str = ""
     packages: Difference | None = None
+    in_base: Packages = field(default_factory=dict)
     problem: Problem | None = None
     unknown: str = ""
     advisories: tuple[Advisory, ...] = ()

@@ -149,6 +149,9 @@ def _packages(changes: Sequence[InstanceChange]) -> list[str]:
             body = quote("\n".join(first.requirements))
         else:
             body = _differences(first.packages)
+        if first.in_base:
+            named = ", ".join(code(f"{name} {v}") for name, v in list(first.in_base.items())[:ROWS])
+            body += f"\n\nAlready in the base: {named}"
         parts.append(f"{title}\n\n{on}{body}")
     return parts
 

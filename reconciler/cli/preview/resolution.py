@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from gitsource.tree import Checkout
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder
@@ -122,6 +125,7 @@ def _one(
     change: InstanceChange, sides: tuple[Side, Side], runtime: Runtime, resolver: Resolver
 ) -> InstanceChange:
     before, after = (owner(side, change.instance) for side in sides)
+    change = replace(change, in_base=in_base(after, runtime))
     new = resolver.resolve(after, runtime) if after else NOTHING
     if new.packages is None:
         return replace(change, problem=new.problem, unknown=new.unknown)
@@ -134,6 +138,14 @@ def _one(
             unknown=f"what it has now cannot be resolved any more, all is shown as added: {why}",
         )
     return replace(change, packages=difference(old.packages, new.packages))
+
+
+def in_base(environment: Environment | None, runtime: Runtime) -> dict[str, str]:
+    """Return the versions of the packages that are required and that the base has."""
+    requirements = environment.recipe.requirements if environment is not None else ()
+    versions = {canonicalize_name(one.name): one.version for one in runtime.base}
+    names = sorted({canonicalize_name(Requirement(one.text).name) for one in requirements})
+    return {name: versions[name] for name in names if name in versions}
 
 
 def owner(side: Side, instance: str) -> Environment | None:

@@ -124,7 +124,7 @@ class RecordsSource:
             f"the daemon that makes it{where}"
         )
 
-    def sbom(self, build: contract.BuildDetail) -> bytes:
+    def sbom(self, build: contract.Build) -> bytes:
         """Return the SBOM of a build. Raises Stalled if it has none."""
         from reconciler.share.share import Share
 

@@ -101,7 +101,7 @@ class ServerSource:
             self._misunderstood(f"no header {LOG_OFFSET}")
         return LogPiece(int(begin), answer.content)
 
-    def sbom(self, build: contract.BuildDetail) -> bytes:
+    def sbom(self, build: contract.Build) -> bytes:
         """Return the SBOM of a build. Raises Stalled if it has none."""
         return self._send("GET", f"/builds/{build.key}/sbom").content
 

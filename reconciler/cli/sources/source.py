@@ -53,7 +53,7 @@ class Source(Protocol):
         It is empty at the end. Raises NoLog.
         """
 
-    def sbom(self, build: contract.BuildDetail) -> bytes:
+    def sbom(self, build: contract.Build) -> bytes:
         """Return the SBOM of a build. Raises Stalled if it has none."""
 
     def runtimes(self) -> contract.Runtimes:
