@@ -8,6 +8,9 @@ from reconciler.core.reasons import Reason
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+# Part of the message where the kubelet of a busy node has not read a Secret or ConfigMap in time;
+# it tries again by itself, within seconds.
+RETRIED = "timed out waiting for the condition"
 STARTS = 3  # this many starts of one container count as a loop
 
 
@@ -23,7 +26,7 @@ def diagnose(pod: Json) -> Problem | None:
         if reason in PULLING:
             image = container.get("image") or "its image"
             return Problem(Reason.IMAGE_PULL, f"{what} cannot pull {image} ({reason}): {said}")
-        if reason in CONFIG:
+        if reason in CONFIG and RETRIED not in said:
             return Problem(Reason.CONTAINER_CONFIG, f"{what} cannot be made ({reason}): {said}")
         if crashing(pod, container):
             message = f"{what} crashed {container['restartCount']} times: {ending(container)}"

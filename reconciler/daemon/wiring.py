@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -142,7 +143,7 @@ class Wiring:
         """
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            self.settings.state_dir.chmod(0o700)
+            make_private(self.settings.state_dir)
         except OSError as error:
             raise Stalled(
                 Reason.STATE_UNWRITABLE,
@@ -207,3 +208,16 @@ class Wiring:
             clusters, self._clusters = self._clusters, None
         if clusters is not None:
             clusters.close()
+
+
+def make_private(folder: Path) -> None:
+    """Keep other users out of a folder, unless it is another user's that this one may write.
+
+    A volume of Kubernetes belongs to root, and its group writes it. Raises OSError if the folder
+    cannot be written.
+    """
+    try:
+        folder.chmod(0o700)
+    except PermissionError:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise

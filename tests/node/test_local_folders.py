@@ -11,7 +11,6 @@ from tests.harness.node.task_pod import LOCAL, run_in_pod
 
 pytestmark = pytest.mark.nightly
 
-PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 SHOW = "python -c 'import acme; print(acme.__version__, acme.__file__)'"
 
 
@@ -28,8 +27,8 @@ def test_a_pod_imports_from_its_own_folder(site: NodeSite, kind: str) -> None:
         "memory": {"emptyDir": {"medium": "Memory"}},
         "hostPath": {"hostPath": {"path": str(folder)}},
     }
-    if kind == "hostPath":  # which Pod Security `baseline` refuses
-        site.node.api.patch("namespaces", "", site.airflow, {"metadata": {"labels": PRIVILEGED}})
+    if kind == "hostPath":
+        site.allow_host_paths()
     log = run_in_pod(site, SHOW, volumes[kind])
     assert f"{version} {LOCAL}/groundcrew-{USER}/" in log
     if kind == "hostPath":

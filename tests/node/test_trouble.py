@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from reconciler.core.event_codec import data_of
@@ -110,6 +112,27 @@ def test_a_build_survives_the_loss_of_its_pod(site: NodeSite, way: str) -> None:
             site.node.api.delete("pods", site.builds, pod["metadata"]["name"])
         else:
             site.node.evict(pod)
+        site.wait_active(version)
+
+
+def test_a_build_survives_a_drained_node(site: NodeSite) -> None:
+    """The Airflow has to go as well; both come back with the node."""
+    with site.daemon():
+        site.reach_a_version()
+        version = site.next_version()
+        site.commit(version)
+        site.running_pod(site.builds)
+        begun = time.time()
+        site.node.cordon()
+        try:
+            for space in (site.builds, site.airflow):
+                for pod in site.node.pods(space):
+                    if pod["status"].get("phase") == "Running":
+                        site.node.evict(pod)
+            lost = site.wait_event("BuildRetry", since=begun)
+            assert lost.reason == Reason.JOB_LOST, lost
+        finally:
+            site.node.cordon(closed=False)
         site.wait_active(version)
 
 

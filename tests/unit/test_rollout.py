@@ -37,6 +37,26 @@ def test_a_pod_that_was_ready_has_its_time_again_when_it_no_longer_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('secret "absent" not found', Reason.CONTAINER_CONFIG),
+        ("failed to sync secret cache: timed out waiting for the condition", None),
+    ],
+)
+def test_what_a_busy_kubelet_tries_again_is_no_problem(message: str, reason: Reason | None) -> None:
+    """It says so with the reason of a container that cannot be made."""
+    waiting = {"reason": "CreateContainerConfigError", "message": message}
+    problem = diagnose(
+        {
+            "metadata": {"name": "scheduler-1"},
+            "spec": {"containers": [{"name": "scheduler"}]},
+            "status": {"containerStatuses": [{"name": "scheduler", "state": {"waiting": waiting}}]},
+        }
+    )
+    assert (problem.reason if problem else None) == reason
+
+
+@pytest.mark.parametrize(
     ("down", "reason"),
     [
         ({"git-sync"}, "SidecarCrashLoop"),

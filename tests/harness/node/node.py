@@ -18,6 +18,12 @@ from tests.harness.node.programs import Programs, end
 from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
 
 NAME = "node-0"
+# The kubelet gives all pods together the weight of one process for each CPU, so that they starve on
+# a machine that runs other tests too; this is the weight of twelve, in both versions of cgroups.
+POD_WEIGHTS = {
+    Path("/sys/fs/cgroup/cpu/kubepods/cpu.shares"): "12288",
+    Path("/sys/fs/cgroup/kubepods/cpu.weight"): "1200",
+}
 CRASHES = 3  # more restarts are no accident
 GIVE_UP = 900.0  # seconds: a node on a loaded machine takes its time
 
@@ -64,6 +70,9 @@ class Node(Administration):
                 ],
             )
             wait_for(self._ready, 90, f"the node to be ready; see {self.root}/kubelet.log")
+            for file, weight in POD_WEIGHTS.items():
+                if file.exists():
+                    file.write_text(weight)
             self._stack = stack.pop_all()
         return self
 
@@ -74,6 +83,10 @@ class Node(Administration):
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def cordon(self, *, closed: bool = True) -> None:
+        """Take no more pods, or take them again."""
+        self.api.patch("nodes", "", NAME, {"spec": {"unschedulable": closed}})
 
     def evict(self, pod: Json) -> None:
         """Evict a pod, as a drain of its node does."""

@@ -42,6 +42,7 @@ SERVICES, FIRST_ADDRESS = "10.255.0", 11
 DATABASE_PORT = 15432
 MIGRATION = "airflow-run-airflow-migrations"
 BASELINE = {"pod-security.kubernetes.io/enforce": "baseline"}
+PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -144,6 +145,11 @@ class NodeSite:
             "the end of the last migration's Job",
         )
         self._install()
+
+    def allow_host_paths(self) -> None:
+        """Allow the release's pods what Pod Security `baseline` refuses."""
+        labels = {"metadata": {"labels": PRIVILEGED}}
+        self.node.api.patch("namespaces", "", self.airflow, labels)
 
     @contextmanager
     def dags_from(self, url: str) -> Iterator[None]:
@@ -310,14 +316,15 @@ class NodeSite:
         """Wait until the instance is active on a version of `acme`."""
         wait_for(lambda: self.version() == version, GIVE_UP, f"{INSTANCE} to be on acme {version}")
 
-    def wait_event(self, kind: str, revision: str = "") -> Event:
-        """Wait for an event, about a revision if one is given."""
+    def wait_event(self, kind: str, revision: str = "", since: float = 0.0) -> Event:
+        """Wait for an event, about a revision and since a time if these are given."""
 
         def newest() -> Event | None:
             if self.record() is None or self._store is None:
                 return None
             events = self._store.events(kinds=[kind], limit=200, newest_first=True)
-            return next((e for e in events if revision in ("", e.revision)), None)
+            matching = (e for e in events if revision in ("", e.revision) and e.at >= since)
+            return next(matching, None)
 
         return wait_for(newest, GIVE_UP, f"{kind} of {revision or 'any revision'}")
 
