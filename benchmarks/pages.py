@@ -38,6 +38,8 @@ PAGES = {
     "environment": f"/environments/{name_of(8)}",
     "build": f"/builds/{builds(0)[0].key}",
     "events": "/events",
+    "compare": f"/compare?old={name_of(1)}&new={name_of(0)}",
+    "system": "/system",
     "files of a package": f"/builds/{builds(0)[0].key}/files?package=huge",
 }
 READ = {"Authorization": f"Bearer {READER}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,10 @@ EVERY = (
     f"/environments/{LONG}",
     f"/instances/{LONG}",
     f"/?team={LONG}",
+    "/compare",
+    f"/compare?old={name_of(1)}&new={name_of(0)}",
+    f"/compare?old={LONG}&new={READY.key}",
+    "/system",
 )
 WCAG = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
@@ -80,7 +85,7 @@ def add_long_names(served: Served) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390], ids=["desk", "phone"])
+@pytest.mark.parametrize("width", [1280, 360], ids=["desk", "phone"])
 def test_every_page_meets_wcag_aa_and_fits(
     scheme: Literal["light", "dark"], width: int, browser: Browser, served: Served, url: str
 ) -> None:
@@ -149,7 +154,7 @@ def test_without_javascript_everything_is_there_to_read(browser: Browser, url: s
     with browser.new_context(base_url=url, java_script_enabled=False) as context:
         page = context.new_page()
         sign_in(page)
-        page.get_by_role("combobox", name="Health").select_option("Suspended")
+        page.get_by_role("combobox", name="State").select_option("Suspended")
         page.get_by_role("button", name="Show").click()
         expect(page.get_by_role("row")).to_have_count(2)
         page.get_by_role("link", name=name_of(5)).click()
@@ -171,44 +176,83 @@ def test_search_narrows_the_table_as_one_types(page: Page) -> None:
     expect(page.get_by_role("row")).to_have_count(2)
 
 
+def rows_of(page: Page, section: str) -> list[str]:
+    """Return the rows of a table of packages as texts."""
+    rows = page.get_by_role("region", name=section).locator("tbody tr")
+    return [" ".join(row.split()) for row in rows.all_inner_texts()]
+
+
 def test_an_instance_says_in_words_what_is_with_it(page: Page) -> None:
-    """It shows why it went back, the quarantine, changes in packages, and each phase's time."""
+    """It shows why it went back, the quarantine, changes in packages, and each stage's time."""
     page.goto(f"/instances/{name_of(3)}")
     main = page.locator("main")
     expect(main).to_contain_text("it was rolled back to the previous build")
     expect(main).to_contain_text("No module named 'duckdb'")
-    expect(main).to_contain_text("is in quarantine here")
-    expect(main).to_contain_text("12s")
-    expect(main).to_contain_text("What the build that failed changes")
-    expect(page.locator(".difference li")).to_have_count(3)
+    expect(main).to_contain_text("has been in quarantine here")
+    expect(main.locator(".strip .failed")).to_contain_text("Probe")
+    expect(main.locator(".strip .failed")).to_contain_text("12s")
+    assert len(rows_of(page, "What the build that failed changes")) == 3
     page.goto(f"/instances/{name_of(0)}")
-    expect(page.locator(".difference li")).to_have_text(
-        ["changed: ~ pandas 2.2.3 → 2.3.3", "added: + duckdb 1.4.1", "removed: - polars 1.30.0"]
-    )
-    commit = page.locator(".facts").get_by_role("link", name=REVISION[:10])
+    assert rows_of(page, "Packages against the previous build") == [
+        "duckdb – 1.4.1 new",
+        "pandas 2.2.3 2.3.3 changed",
+        "polars 1.30.0 – removed",
+    ]
+    commit = page.locator(".facts").get_by_role("link", name=REVISION[:8])
     expect(commit).to_have_attribute("href", f"https://git.example/envs/commit/{REVISION}")
     page.goto(f"/instances/{name_of(2)}")
     expect(main).to_contain_text("waits on: window: opens at 2026-01-02 02:00 Europe/Berlin")
-    expect(main).to_contain_text("What the wanted build changes")
-    expect(main).to_contain_text(f"{build_id(2, 1)} → {build_id(2)}")
-    expect(page.locator(".difference li")).to_have_count(3)
+    expect(main.locator(".strip .waiting")).to_contain_text("Drain")
+    expect(main).to_contain_text(f"{build_id(2, 1)[:8]} → {build_id(2)[:8]}")
+    assert len(rows_of(page, "What the next build changes")) == 3
+
+
+def test_what_needs_attention_comes_first_with_the_next_step(page: Page) -> None:
+    """One row for each problem, the worst first; a failed build is told once, with its log."""
+    page.goto("/")
+    problems = page.locator(".attention li")
+    expect(problems).to_have_count(4)
+    named = [" ".join(text.split()) for text in page.locator(".subject-line").all_inner_texts()]
+    assert sorted(named) == sorted(
+        [
+            f"Degraded {name_of(4)} CrashLoop, for {named[0].partition('for ')[2]}",
+            f"Rolled back {name_of(3)} NewImportErrors, for {named[1].partition('for ')[2]}",
+            "Mistake Environment/typo UnknownKey",
+            f"Build failed {name_of(8)} ResolutionConflict",
+        ]
+    )
+    failed = problems.filter(has_text="Build failed")
+    expect(failed).to_contain_text("ask for pandas<3")
+    expect(failed.locator("code")).to_have_text(f"groundcrew retry environment/{name_of(8)}")
+    failed.get_by_role("link", name="See the build and its log.").click()
+    expect(page.locator("main")).to_contain_text("ask for pandas<3")
+    assert page.title().startswith("(4) ")
+    expect(page.locator("#favicon")).to_have_attribute("href", re.compile("icon-failed.svg"))
+
+
+def test_two_clicks_lead_to_why_an_instance_is_not_on_the_newest_commit(page: Page) -> None:
+    """From the fleet: the state's part of the bar, the instance; its page has the cause."""
+    page.goto("/")
+    page.get_by_role("link", name="3 Failed").click()
+    expect(page.locator(".fleet tbody tr")).to_have_count(3)
+    page.locator(".fleet").get_by_role("link", name=name_of(8)).click()
+    expect(page.locator("main")).to_contain_text("ask for pandas<3")
 
 
 def test_a_build_that_is_not_ready_is_told_where_it_is_waited_for(page: Page) -> None:
     """In the fleet it is among the first failures; the instance has the resolver's message."""
     page.goto("/")
-    row = page.get_by_role("row").filter(has_text=name_of(8))
-    expect(row).to_contain_text(f"next {FAILED.key}")
-    expect(row).to_contain_text("Failed")
-    expect(page.get_by_role("row").nth(2)).to_contain_text(name_of(8))
-    building = page.get_by_role("row").filter(has_text=name_of(7))
+    row = page.locator(".fleet tbody tr").filter(has_text=name_of(8))
+    expect(row).to_contain_text("Build failed")
+    expect(row).to_contain_text("pandas 3.0 needs numpy>=2.4")
+    expect(page.locator(".fleet tbody tr").nth(1)).to_contain_text(name_of(8))
+    building = page.locator(".fleet tbody tr").filter(has_text=name_of(7))
     expect(building).to_contain_text("Building")
-    expect(page.get_by_role("row").filter(has_text=name_of(0))).not_to_contain_text("next")
     row.get_by_role("link", name=name_of(8)).click()
     main = page.locator("main")
     expect(main).to_contain_text("The build for the newest revision failed. Nothing was changed")
     expect(main).to_contain_text("ask for pandas<3")
-    expect(main.get_by_role("link", name=FAILED.key)).to_be_visible()
+    expect(main.get_by_role("link", name=FAILED.key[:8])).to_be_visible()
     page.goto(f"/instances/{name_of(7)}")
     expect(main).to_contain_text("is being made")
     page.goto(f"/builds/{FAILED.key}")
@@ -216,11 +260,39 @@ def test_a_build_that_is_not_ready_is_told_where_it_is_waited_for(page: Page) ->
 
 
 def test_only_what_runs_looks_as_if_it_ran(page: Page) -> None:
-    """A phase that ended does not have the colour of a running one."""
+    """A stage that ended does not look like a running one."""
     page.goto(f"/builds/{READY.key}")
-    expect(page.locator(".timeline .state.busy")).to_have_count(0)
+    expect(page.locator(".strip .done")).to_have_count(3)
     page.goto(f"/builds/{BUILDING.key}")
-    expect(page.locator(".timeline .state.busy")).to_have_text(["◐ Building"])
+    expect(page.locator(".strip .running")).to_contain_text("Build")
+    expect(page.locator(".strip .running")).to_have_count(1)
+
+
+def test_two_instances_are_compared(page: Page) -> None:
+    """Packages and everything else; an unknown name is told, and a build leads to its own."""
+    page.goto("/compare")
+    page.get_by_label("Before").fill(name_of(1))
+    page.get_by_label("After").fill(name_of(0))
+    page.get_by_role("button", name="Compare").click()
+    assert "pandas 2.2.3 2.3.3 changed" in rows_of(page, "Packages")
+    expect(page.get_by_role("row").filter(has_text="Jars")).to_contain_text("postgresql-42.7.4.jar")
+    page.goto(f"/builds/{READY.key}")
+    page.get_by_role("link", name="compare everything").click()
+    assert "polars 1.30.0 – removed" in rows_of(page, "Packages")
+    page.goto(f"/compare?old=nobody&new={name_of(0)}")
+    expect(page.locator("main")).to_contain_text("There is no build and no instance nobody.")
+
+
+def test_the_system_page_says_whether_groundcrew_is_well(served: Served, page: Page) -> None:
+    """Without a leader nothing happens, and the page says so; with one it names it."""
+    page.goto("/system")
+    expect(page.locator("main")).to_contain_text("no daemon leads")
+    expect(page.locator("main")).to_contain_text("build of building-0007")
+    lease = served.store.acquire("host-7:4711", 60.0)
+    assert lease is not None
+    page.reload()
+    expect(page.locator(".facts")).to_contain_text("host-7:4711")
+    expect(page.locator("main")).not_to_contain_text("no daemon leads")
 
 
 def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Page) -> None:
@@ -230,14 +302,15 @@ def test_a_name_that_was_not_looked_at_or_does_not_fit_is_told_as_that(page: Pag
     expect(main).to_contain_text("It has not been checked yet.")
     expect(main).not_to_contain_text("bare base")
     page.goto("/")
-    expect(page.get_by_role("row").filter(has_text=name_of(6))).to_contain_text("not known yet")
+    row = page.locator(".fleet tbody tr").filter(has_text=name_of(6))
+    expect(row).to_contain_text("not known yet")
     page.goto("/events?kind=Nope")
-    expect(main).to_contain_text("No event fits.")
+    expect(main).to_contain_text("No event matches.")
     assert "BuildReady" in page.locator("#kinds option").evaluate_all(
         "all => all.map(o => o.value)"
     )
     page.get_by_role("link", name="Show all").click()
-    expect(page.locator(".history")).to_be_visible()
+    expect(page.locator(".history").first).to_be_visible()
 
 
 def test_a_build_id_stays_in_one_piece(served: Served, page: Page) -> None:
@@ -246,7 +319,7 @@ def test_a_build_id_stays_in_one_piece(served: Served, page: Page) -> None:
     page.goto("/environments")
     for width in (1280, 800, 390):
         page.set_viewport_size({"width": width, "height": 800})
-        lines = page.locator("td[data-label=Builds] a").evaluate_all(
+        lines = page.locator("a.mono").evaluate_all(
             "all => all.map(a => a.getClientRects().length)"
         )
         assert set(lines) == {1}

@@ -22,7 +22,7 @@ def test_the_fleet_is_live(served: Served, page: Page) -> None:
     """Records of a daemon appear without a reload, and the reader's place is kept."""
     page.goto("/")
     expect(page.locator("#pulse")).to_have_text("live")
-    row = page.get_by_role("row").filter(has_text=name_of(1))
+    row = page.locator(".fleet tbody tr").filter(has_text=name_of(1))
     expect(row).to_contain_text("Draining")
     record = served.store.load().instances[name_of(1)]
     fresh = replace(instance(0), name=record.name, definition=record.definition)
@@ -30,7 +30,7 @@ def test_the_fleet_is_live(served: Served, page: Page) -> None:
         record, activation=None, wait=Wait(WaitOn.WAVE, "the next wave"), last=fresh.last
     )
     write(served, Change(instances=(fresh,)))
-    expect(row).to_contain_text("waits on the next wave")
+    expect(row).to_contain_text("Waits on the next wave")
     expect(row).not_to_contain_text("Draining")
 
 

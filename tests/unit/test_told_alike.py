@@ -18,11 +18,14 @@ from metrics.messages import message
 from metrics.notices import NOTICES
 from reconciler.api.auth import People, Person
 from reconciler.api.pages import phrases, view_models
+from reconciler.api.pages.groups import group_of, label_of
 from reconciler.api.pages.render import Renderer
 from reconciler.api.tokens import Role
 from reconciler.api.view import Shown
+from reconciler.core.errors import Retryable
 from reconciler.core.events import Event
 from reconciler.core.model import Verb
+from reconciler.core.reasons import Reason
 from reconciler.core.states import TABLE, State
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
 from reconciler.core.statuses import status
@@ -55,9 +58,14 @@ What became active may be behind a newer commit already.
 """
 
 
+def nothing_to_show() -> Shown:
+    """Fail as the view of the records does."""
+    raise Retryable(Reason.DATABASE_UNAVAILABLE, "no database")
+
+
 @pytest.fixture(scope="module")
 def renderer() -> Renderer:
-    return Renderer(People(HttpSettings(), Path("/nowhere"), ""))
+    return Renderer(People(HttpSettings(), Path("/nowhere"), ""), nothing_to_show)
 
 
 def look(house: House) -> Shown:
@@ -75,7 +83,7 @@ def look(house: House) -> Shown:
 
 
 def page_of(renderer: Renderer, shown: Shown, one: InstanceStatus | EnvironmentStatus) -> str:
-    around: dict[str, Any] = {"events": [], "requests": [], "asked": None}
+    around: dict[str, Any] = {"entries": [], "requests": [], "asked": None}
     if isinstance(one, InstanceStatus):
         response = renderer.page(
             REQUEST,
@@ -102,12 +110,19 @@ def page_of(renderer: Renderer, shown: Shown, one: InstanceStatus | EnvironmentS
 
 
 def check_page(renderer: Renderer, shown: Shown, one: InstanceStatus | EnvironmentStatus) -> None:
-    """Check that the page has health, sync and phase, and why where something failed."""
+    """Check that the page begins with one chip for the state, and why where something failed.
+
+    Health, sync and phase stand beside the conditions that follow from the same state.
+    """
     page = page_of(renderer, shown, one)
-    states = [one.health, one.sync, *([one.phase] if isinstance(one, InstanceStatus) else [])]
-    head = page.partition('<dl class="facts">')[0]
-    for state in filter(None, states):
-        assert f"</span> {state}</span>" in head, one
+    head, _, rest = page.partition('<section aria-labelledby="packages">')
+    head = head.partition('<section aria-labelledby="rollout">')[0]
+    phase = one.phase if isinstance(one, InstanceStatus) else ""
+    chip = f'<span class="chip {group_of(one.state)}">'
+    label = escape(label_of(one.state, phase))
+    assert f"</svg>{label}</span>" in head.partition(chip)[2], one
+    assert f"Health {one.health}, sync {one.sync}" in page, one
+    assert not phase or f", phase {phase}." in rest, one
     why = f"<strong>{escape(one.reason)}:</strong>"
     assert (why in head) == one.is_wrong, one
     assert not one.is_wrong or escape(one.message, quote=False).split("&")[0] in head, one

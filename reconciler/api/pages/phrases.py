@@ -1,52 +1,27 @@
-"""Texts of the pages for times, durations and states."""
+"""Texts of the pages for times, runtimes and states."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
+from reconciler.api.pages.groups import Group, group_of
 from reconciler.core.formatting import age
-from reconciler.core.phases import ActivationPhase, BuildPhase, Health, Sync, Trigger
-from reconciler.core.states import HEALTHS, State
-from reconciler.core.status import InstanceStatus
+from reconciler.core.phases import ActivationPhase, Trigger
+from reconciler.core.states import State
+from reconciler.core.status import EnvironmentStatus, InstanceStatus
 
-TROUBLE = HEALTHS
-"""The worst first."""
-
-GOOD, BAD, BUSY, CALM = "good", "bad", "busy", "calm"
-TONES: dict[str, str] = {
-    Health.HEALTHY: GOOD,
-    Sync.SYNCED: GOOD,
-    ActivationPhase.ACTIVE: GOOD,
-    BuildPhase.READY: GOOD,
-    Health.DEGRADED: BAD,
-    BuildPhase.FAILED: BAD,
-    ActivationPhase.ROLLED_BACK: BAD,
-    Health.MISSING: BAD,
-    ActivationPhase.ROLLING_BACK: BAD,
-    Health.PROGRESSING: BUSY,
-    Sync.OUT_OF_SYNC: BUSY,
-    ActivationPhase.DRAINING: BUSY,
-    ActivationPhase.SWITCHING: BUSY,
-    ActivationPhase.RESTARTING: BUSY,
-    ActivationPhase.PROBING: BUSY,
-    ActivationPhase.WATCHING: BUSY,
-    BuildPhase.QUEUED: BUSY,
-    BuildPhase.RESOLVING: BUSY,
-    BuildPhase.BUILDING: BUSY,
-    BuildPhase.VERIFYING: BUSY,
-    ActivationPhase.WAITING: BUSY,
-}
-SIGNS = {GOOD: "✓", BAD: "✕", BUSY: "◐", CALM: "–"}
-
-
-def tone(word: str) -> str:
-    """Return the colour of a state: good, bad, busy or calm."""
-    return TONES.get(word, CALM)
-
-
-def sign(word: str) -> str:
-    """Return the sign before a state, so that it is not shown by colour alone."""
-    return SIGNS[tone(word)]
+OF_ACTIVATIONS = frozenset(
+    {
+        State.ACTIVATING,
+        State.WITHDRAWING,
+        State.ROLLING_BACK,
+        State.DEGRADED,
+        State.ROLLED_BACK,
+        State.ACTIVE,
+    }
+)
+"""States of an instance that began with the phase of its activation."""
 
 
 def ago(at: float, now: float) -> str:
@@ -57,6 +32,38 @@ def ago(at: float, now: float) -> str:
 def machine(at: float) -> str:
     """Return a time for a `datetime` attribute."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def runtime(key: str) -> str:
+    """Return a runtime's key as words: "Airflow 3.0.6 · Python 3.11"."""
+    tag, _, rest = key.partition("-")
+    airflow = re.search(r"airflow([^-]{1,40})", rest)
+    if airflow is None or not re.fullmatch(r"cp\d{2,4}", tag):
+        return key
+    return f"Airflow {airflow[1]} · Python {tag[2]}.{tag[3:]}"
+
+
+def since(one: InstanceStatus | EnvironmentStatus) -> float:
+    """Return when an object came into its state, or 0.0 if that is unknown."""
+    if isinstance(one, InstanceStatus) and one.state in OF_ACTIVATIONS:
+        return one.since
+    return next((c.at for c in one.conditions if c.status), 0.0)
+
+
+def short(key: str) -> str:
+    """Return the first eight characters of a build's id or key."""
+    return key[:8]
+
+
+def reason(one: InstanceStatus | EnvironmentStatus) -> str:
+    """Return in a line why an object is not healthy, or "" if it is."""
+    if group_of(one.state) in (Group.HEALTHY, Group.SUSPENDED):
+        return ""
+    if isinstance(one, InstanceStatus):
+        if one.waits_on and not one.is_wrong:
+            return f"Waits on {one.waits_on}."
+        return one.message or _sentence(one)
+    return one.message
 
 
 COURSES: dict[str, str] = {

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -13,19 +16,44 @@ from starlette.responses import HTMLResponse, Response
 
 from reconciler.api.auth import CSRF, SESSION_SECONDS, People, Person, form_secret
 from reconciler.api.pages import phrases
+from reconciler.api.pages.attention import attention
+from reconciler.api.pages.groups import Group, group_of, label_of, phase_group
+from reconciler.api.view import Shown
 from reconciler.core.addresses import shown
 from reconciler.core.dag_checks import dag_words
+from reconciler.core.errors import GroundcrewError
 from reconciler.core.formatting import moment, size, span
 
-STATIC = {"pages.css": "text/css", "pages.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = {"pages.css": "text/css", "pages.js": "text/javascript"}
+ICONS = {
+    "icon.svg": "#8a96a3",  # of someone who may not read
+    f"icon-{Group.FAILED}.svg": "#e5484d",
+    f"icon-{Group.OUT_OF_SYNC}.svg": "#f2a900",
+    f"icon-{Group.PROGRESSING}.svg": "#3b9eff",
+    f"icon-{Group.HEALTHY}.svg": "#30a46c",
+}
+"""The mark in each state of the fleet, by the colour of its wands."""
+LIT = "#ffb224"  # that colour in the file
+
 HTMX = "htmx-2.0.11.min.js"
+VERSION = version("groundcrew-airflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """The state of the fleet in a browser's tab: the icon's name, and the number of problems."""
+
+    icon: str = "icon.svg"
+    problems: int = 0
 
 
 class Renderer:
     """Renderer of the pages."""
 
-    def __init__(self, people: People, commit_url: str = "") -> None:
+    def __init__(self, people: People, snapshot: Callable[[], Shown], commit_url: str = "") -> None:
         self._people = people
+        self._snapshot = snapshot
+        self._badged: tuple[Shown, Badge] | None = None
         self.files = _files()
         self._templates = Environment(
             loader=PackageLoader("reconciler.api.pages"),
@@ -36,8 +64,13 @@ class Renderer:
             auto_reload=False,
         )
         filters: dict[str, Any] = {
-            "tone": phrases.tone,
-            "sign": phrases.sign,
+            "group": group_of,
+            "phase_group": phase_group,
+            "label": label_of,
+            "reason": phrases.reason,
+            "runtime": phrases.runtime,
+            "short": phrases.short,
+            "since": phrases.since,
             "span": span,
             "exact": moment,
             "machine": phrases.machine,
@@ -65,11 +98,14 @@ class Renderer:
         """Return a page for `person`; None is someone who may not read."""
         now = time.time()
         secret = form_secret(request)
+        badge = self._badge() if person is not None else Badge()
         text = self._templates.get_template(template).render(
             person=person,
+            badge=badge,
             csrf=secret,
             now=now,
             ago=lambda at: phrases.ago(at, now),
+            version=VERSION,
             path=request.url.path,
             here=f"{request.url.path}?{request.url.query}".rstrip("?"),
             **shown,
@@ -78,6 +114,16 @@ class Renderer:
         if request.cookies.get(CSRF) != secret:
             self.set_cookie(request, answer, CSRF, secret)
         return answer
+
+    def _badge(self) -> Badge:
+        """Return the state of the whole fleet; that of a snapshot is worked out once."""
+        try:
+            snapshot = self._snapshot()
+        except GroundcrewError:  # the page itself says why
+            return Badge()
+        if self._badged is None or self._badged[0] is not snapshot:
+            self._badged = snapshot, _badge(snapshot)
+        return self._badged[1]
 
     def set_cookie(self, request: Request, answer: Response, name: str, value: str) -> None:
         """Set a cookie that scripts cannot read; "" deletes it.
@@ -97,11 +143,23 @@ class Renderer:
         )
 
 
+def _badge(snapshot: Shown) -> Badge:
+    """Return the worst group of a fleet as an icon; what is suspended counts as healthy."""
+    problems = attention(snapshot)
+    groups = {group_of(i.state) for i in snapshot.status.instances} - {Group.SUSPENDED}
+    groups |= {problem.group for problem in problems}
+    worst = next((group for group in Group if group in groups), Group.HEALTHY)
+    return Badge(f"icon-{worst}.svg", len(problems))
+
+
 def _files() -> dict[str, tuple[str, str, bytes]]:
     """Return name → (hash of the content, media type, content)."""
     folder = resources.files("reconciler.api.pages") / "static"
-    files = {}
-    for name, kind in {**STATIC, HTMX: "text/javascript"}.items():
-        data = (folder / name).read_bytes()
-        files[name] = (hashlib.sha256(data).hexdigest()[:12], kind, data)
-    return files
+    contents = {n: (folder / n).read_bytes() for n in (*STATIC, HTMX)}
+    icon = (folder / "icon.svg").read_text()
+    contents |= {name: icon.replace(LIT, colour).encode() for name, colour in ICONS.items()}
+    kinds = {**STATIC, HTMX: "text/javascript", **dict.fromkeys(ICONS, "image/svg+xml")}
+    return {
+        name: (hashlib.sha256(data).hexdigest()[:12], kinds[name], data)
+        for name, data in contents.items()
+    }

@@ -7,35 +7,33 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from reconciler.api.auth import People, Person
 from reconciler.api.contract import ObjectQuery
-from reconciler.api.pages import phrases, timeline, view_models
+from reconciler.api.pages import history, phrases, view_models
+from reconciler.api.pages.attention import attention
+from reconciler.api.pages.build_pages import BuildPages
 from reconciler.api.pages.forms import Forms, local
+from reconciler.api.pages.groups import Group
+from reconciler.api.pages.parameters import page_number, whole
 from reconciler.api.pages.render import Renderer
 from reconciler.api.request_queue import Asking
-from reconciler.api.search import users
-from reconciler.api.share_reader import Contents, Part, ShareReader, last_lines
+from reconciler.api.share_reader import Part, ShareReader
 from reconciler.api.streams import EventStream, Streams
 from reconciler.api.view import View
 from reconciler.core.builds import OPEN
-from reconciler.core.errors import GroundcrewError
 from reconciler.core.events import EventKind
-from reconciler.core.model import BuildRecord
 from reconciler.core.reasons import Reason
-from reconciler.share.file_list import Absent
 from reconciler.store.store import Store
 
-EVENTS = 50  # per table
-FILES = 500  # per table
-RECENT = 20  # on the page of an object
-LOG_SHOWN = 1 << 16  # bytes of a log on a page
+EVENTS = 100  # per page
+RECENT = 60  # on the page of an object
+PROBLEMS = 12  # on the page of the fleet
 YEAR = "public, max-age=31536000, immutable"
 
 Reading = Callable[[Request, Person], Response]
@@ -60,23 +58,27 @@ class Pages:
         self._shelf = shelf
         self._people = people
         self._streams = streams
-        self._renderer = Renderer(people, commit_url)
+        self._renderer = Renderer(people, view.now, commit_url)
         self._forms = Forms(people, asking, self._renderer)
+        self._builds = BuildPages(view, shelf, self._renderer)
 
     def routes(self) -> list[Route]:
         """Return all routes."""
         get, shared, forms = self._reading, self._on_the_share, self._forms
+        builds = self._builds
         return [
             Route("/", get(self.fleet)),
             Route("/instances/{name}", get(self.instance)),
             Route("/environments", get(self.environments)),
             Route("/environments/{name}", get(self.environment)),
-            Route("/builds/{key}", shared(self.build)),
-            Route("/builds/{key}/files", shared(self.files)),
-            Route("/builds/{key}/log", shared(self.log)),
-            Route("/builds/{key}/lock", shared(self.lock)),
-            Route("/builds/{key}/sbom", shared(self.sbom)),
+            Route("/builds/{key}", shared(builds.build)),
+            Route("/builds/{key}/files", shared(builds.files)),
+            Route("/builds/{key}/log", shared(builds.log)),
+            Route("/builds/{key}/lock", shared(builds.lock)),
+            Route("/builds/{key}/sbom", shared(builds.sbom)),
+            Route("/compare", shared(builds.compare)),
             Route("/events", get(self.events)),
+            Route("/system", get(self.system)),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", forms.sign_out, methods=["POST"]),
             Route("/act", forms.act, methods=["POST"]),
@@ -133,8 +135,9 @@ class Pages:
 
     def fleet(self, request: Request, person: Person) -> Response:
         """Show all instances."""
-        shown, query = self._view.now(), _object_query(request)
-        rows = view_models.fleet(shown, query, _page(request))
+        shown, given = self._view.now(), _filter(request)
+        rows = view_models.fleet(shown, given, page_number(request))
+        problems = attention(shown)
         return self._renderer.page(
             request,
             person,
@@ -143,13 +146,14 @@ class Pages:
             rows=rows,
             tally=view_models.tally(shown.status.instances),
             commits=shown.records.environments,
-            asked=None,
+            problems=problems[:PROBLEMS],
+            more=max(0, len(problems) - PROBLEMS),
         )
 
     def environments(self, request: Request, person: Person) -> Response:
         """Show all environments."""
-        shown, query = self._view.now(), _object_query(request)
-        rows = view_models.environments(shown, query, _page(request))
+        shown, given = self._view.now(), _filter(request)
+        rows = view_models.environments(shown, given, page_number(request))
         return self._renderer.page(
             request,
             person,
@@ -164,7 +168,7 @@ class Pages:
         """Show the history, newest first."""
         given = request.query_params
         named, kind = given.get("object", "")[:300], given.get("kind", "")[:64]
-        before = _whole(given.get("before", ""))
+        before = whole(given.get("before", ""))
         events = self._store.events(
             object=named.replace("\0", "") or None,
             kinds=(kind.replace("\0", ""),) if kind else (),
@@ -176,7 +180,7 @@ class Pages:
             request,
             person,
             "events.html",
-            events=[view_models.event(e) for e in events[:EVENTS]],
+            days=history.days(history.entries(events[:EVENTS])),
             object=named,
             kind=kind,
             before=before,
@@ -227,94 +231,31 @@ class Pages:
         """Return data shared by the pages of objects: the newest events, and waiting requests."""
         events = self._store.events(object=target, limit=RECENT, newest_first=True)
         requests = self._store.requests()
-        asked = _whole(request.query_params.get("asked", ""))
+        asked = whole(request.query_params.get("asked", ""))
         done = bool(asked) and all(r.id != asked for r in requests)
         return {
-            "events": [view_models.event(e) for e in events],
+            "entries": history.entries(events),
             "requests": view_models.pending(requests, target),
             "asked": asked if done else None,
         }
 
-    def build(self, request: Request, person: Person) -> Response:
-        """Show one build."""
-        build = self._found(request)
-        trouble, contents, log = "", Contents(), None
-        try:
-            log = self._shelf.log(build, -LOG_SHOWN, LOG_SHOWN)
-            contents = self._shelf.contents(build)
-        except GroundcrewError as error:
-            trouble = str(error)
-        text, cut = last_lines(log or Part(0, b"", 0))
+    def system(self, request: Request, person: Person) -> Response:
+        """Show whether Groundcrew itself is well."""
         shown = self._view.now()
         return self._renderer.page(
             request,
             person,
-            "build.html",
-            build=build,
-            contents=contents,
-            trouble=trouble,
-            log=text,
-            log_end=log.end if log else 0,
-            log_cut=cut,
-            has_log=log is not None,
-            no_log="" if log is not None else self._shelf.no_log(build),
-            ended=build.phase not in OPEN,
-            bars=timeline.of_build(build, time.time()),
-            users=users(build, shown),
-            alive=build.environment in shown.environments,
+            "system.html",
+            shown=shown,
+            leader=self._store.leader(),
+            schema=self._store.schema(),
+            requests=self._store.requests(),
+            open_builds=sorted(
+                {b.key: b for b in shown.builds.values() if b.phase in OPEN}.values(),
+                key=lambda b: b.created_at,
+            ),
+            running=[i for i in shown.status.instances if i.activation is not None],
         )
-
-    def log(self, request: Request, person: Person) -> Response:
-        """Return the whole log."""
-        del person
-        build = self._found(request)
-        first = self._shelf.log_begin(build)
-        if first is None:
-            raise HTTPException(404, self._shelf.no_log(build))
-        return StreamingResponse(self._shelf.log_pieces(build, first), media_type="text/plain")
-
-    def lock(self, request: Request, person: Person) -> Response:
-        """Return the lock."""
-        del person
-        return self._document(request, "pylock.toml", "text/plain")
-
-    def sbom(self, request: Request, person: Person) -> Response:
-        """Return the SBOM."""
-        del person
-        return self._document(request, "sbom.cdx.json", "application/json")
-
-    def files(self, request: Request, person: Person) -> Response:
-        """Show the files of a build's package, or the definition's own files."""
-        build, package = self._found(request), request.query_params.get("package")
-        begin = (_page(request) - 1) * FILES
-        try:
-            listed = self._shelf.files(build, package, begin, FILES)
-        except Absent as error:
-            raise HTTPException(404, f"There are no files to show: {error}.") from error
-        return self._renderer.page(
-            request,
-            person,
-            "files.html",
-            build=build,
-            package=package,
-            listed=listed,
-            begin=begin,
-            turned=view_models.files(package, begin // FILES + 1, listed.total, FILES),
-        )
-
-    def _document(self, request: Request, name: str, kind: str) -> Response:
-        build = self._found(request)
-        data = self._shelf.document(build, name)
-        if data is None:
-            raise HTTPException(404, f"Build {build.key} is {build.phase} and has no {name}.")
-        return Response(data, media_type=kind)
-
-    def _found(self, request: Request) -> BuildRecord:
-        key = request.path_params["key"]
-        build = self._view.now().builds.get(key)
-        if build is None:
-            raise HTTPException(404, f"There is no build {key[:64]}.")
-        return build
 
     # ------------------------------------------------------------------------------------ others
 
@@ -335,7 +276,7 @@ class Pages:
         """Stream what is added to a build's log."""
         await run_in_threadpool(self._people.reader, request)
         self._streams.room()
-        build = await run_in_threadpool(self._found, request)
+        build = await run_in_threadpool(self._builds.found, request)
         last = request.headers.get("last-event-id", request.query_params.get("from", "0"))
 
         def ended() -> bool:
@@ -345,7 +286,7 @@ class Pages:
         async def read(begin: int, most: int) -> Part | None:
             return await self._shelf.apart(self._shelf.log, build, begin, most)
 
-        messages = self._streams.log(read, _whole(last), ended)
+        messages = self._streams.log(read, whole(last), ended)
         return EventStream(self._streams, messages)
 
     def static(self, request: Request) -> Response:
@@ -356,19 +297,12 @@ class Pages:
         return Response(file[2], media_type=file[1], headers={"cache-control": YEAR})
 
 
-def _object_query(request: Request) -> ObjectQuery:
+def _filter(request: Request) -> view_models.Filter:
     """Return the filters of a table; unknown parameters are ignored."""
     given = {k: v for k in ("team", "sync", "health", "q") if (v := request.query_params.get(k))}
+    state = request.query_params.get("state")
     try:
-        return ObjectQuery.model_validate(given)
-    except ValidationError as error:
+        query = ObjectQuery.model_validate(given)
+        return view_models.Filter(query, Group(state) if state else None)
+    except ValueError as error:  # pydantic's ValidationError is one
         raise HTTPException(422, "No such filter; choose one on the page.") from error
-
-
-def _page(request: Request) -> int:
-    return _whole(request.query_params.get("page", "1")) or 1
-
-
-def _whole(text: str) -> int:
-    """Return a number from a query, or 0 if it is not a number."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

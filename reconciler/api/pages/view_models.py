@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 from urllib.parse import urlencode
 
 from reconciler.api.contract import ObjectQuery
-from reconciler.api.documents import event_phases
-from reconciler.api.pages import timeline
-from reconciler.api.pages.phrases import TROUBLE
+from reconciler.api.pages import stages
+from reconciler.api.pages.comparison import Comparison, compare
+from reconciler.api.pages.groups import Group, group_of
 from reconciler.api.search import environments_that, instances_that
 from reconciler.api.view import Shown
-from reconciler.core.events import Authorship, Event, PackageChanges, part_of, seconds_of, who_of
 from reconciler.core.model import (
     Activation,
     BuildRecord,
@@ -26,9 +25,29 @@ from reconciler.core.phases import ActivationPhase, BuildPhase, Sync
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
 
 Compared = Literal["before", "failed", "wanted"]
+Object = TypeVar("Object", InstanceStatus, EnvironmentStatus)
 
 PAGE = 100  # rows per page of a table
-RANK = {health: number for number, health in enumerate(TROUBLE)}
+RANK = {group: number for number, group in enumerate(Group)}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Filter of a table: the API's, and a group of states."""
+
+    query: ObjectQuery
+    group: Group | None = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The parameters of an address that filters alike."""
+        state = {"state": str(self.group)} if self.group is not None else {}
+        return {**self.query.model_dump(exclude_none=True), **state}
+
+    def keep(self, objects: Iterable[Object]) -> list[Object]:
+        """Return the objects of the group, the worst first."""
+        kept = [o for o in objects if self.group in (None, group_of(o.state))]
+        return sorted(kept, key=lambda o: (RANK[group_of(o.state)], o.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +59,11 @@ class Rows:
     found: int
     number: int
     pages: int
-    query: ObjectQuery
-    coming: Mapping[str, BuildRecord] = field(default_factory=dict)  # by instance
+    filter: Filter
 
     def link(self, number: int) -> str:
         """Return the query of another page of the same table."""
-        return _query({**self.query.model_dump(exclude_none=True), "page": number})
+        return _query({**self.filter.given, "page": number})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +88,31 @@ def files(package: str | None, number: int, total: int, size: int) -> Turned:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Number of objects by health, and their teams."""
+    """Number of objects by group, the worst first, and their teams."""
 
-    health: tuple[tuple[str, int], ...]
+    groups: tuple[tuple[Group, int], ...]
     teams: tuple[str, ...]
     whole: int
 
 
-def _query(given: dict[str, object]) -> str:
+def _query(given: Mapping[str, object]) -> str:
     return urlencode({name: str(value) for name, value in given.items() if value != ""})
 
 
-def fleet(shown: Shown, query: ObjectQuery, number: int) -> Rows:
+def fleet(shown: Shown, given: Filter, number: int) -> Rows:
     """Return a page of the matching instances."""
-    matches = instances_that(query, shown)
-    next_of = {i.name: b for i in matches if (b := coming(shown, i)) is not None}
-    matches.sort(key=lambda i: (_trouble(i, next_of.get(i.name)), i.name))
+    matches = given.keep(instances_that(given.query, shown))
     number, pages = _fit(number, len(matches))
     cut = matches[(number - 1) * PAGE : number * PAGE]
-    return Rows(tuple(cut), (), len(matches), number, pages, query, next_of)
+    return Rows(tuple(cut), (), len(matches), number, pages, given)
 
 
-def environments(shown: Shown, query: ObjectQuery, number: int) -> Rows:
+def environments(shown: Shown, given: Filter, number: int) -> Rows:
     """Return a page of the matching environments."""
-    matches = sorted(environments_that(query, shown), key=lambda e: (RANK[e.health], e.name))
+    matches = given.keep(environments_that(given.query, shown))
     number, pages = _fit(number, len(matches))
     cut = matches[(number - 1) * PAGE : number * PAGE]
-    return Rows((), tuple(cut), len(matches), number, pages, query)
+    return Rows((), tuple(cut), len(matches), number, pages, given)
 
 
 def coming(shown: Shown, one: InstanceStatus) -> BuildRecord | None:
@@ -109,25 +125,16 @@ def coming(shown: Shown, one: InstanceStatus) -> BuildRecord | None:
     return next((b for b in builds if b.phase is not BuildPhase.READY), None)
 
 
-def _trouble(one: InstanceStatus, next_build: BuildRecord | None) -> float:
-    """Return the sort rank: a failure here comes early, whatever runs meanwhile."""
-    rank = float(RANK[one.health])
-    failed = next_build is not None and next_build.phase is BuildPhase.FAILED
-    if failed or one.quarantined or one.phase == ActivationPhase.ROLLED_BACK:
-        return min(rank, 0.5)
-    return min(rank, 2.5) if one.sync is Sync.OUT_OF_SYNC else rank
-
-
 def _fit(number: int, found: int) -> tuple[int, int]:
     pages = max(1, -(-found // PAGE))
     return min(max(1, number), pages), pages
 
 
-def tally(objects: tuple[InstanceStatus, ...] | tuple[EnvironmentStatus, ...]) -> Tally:
-    """Return the counts by health, the worst first, and all teams."""
-    counts = Counter(one.health for one in objects)
+def tally(objects: Sequence[InstanceStatus] | Sequence[EnvironmentStatus]) -> Tally:
+    """Return the counts by group, the worst first, and all teams."""
+    counts = Counter(group_of(one.state) for one in objects)
     return Tally(
-        tuple((str(h), counts[h]) for h in TROUBLE if counts[h]),
+        tuple((group, counts[group]) for group in Group if counts[group]),
         tuple(sorted({one.team for one in objects})),
         len(objects),
     )
@@ -141,13 +148,13 @@ class InstanceShown:
     record: InstanceRecord
     environment: EnvironmentRecord | None
     activation: Activation | None
-    bars: list[timeline.Bar]
+    stages: list[stages.Stage]
     old: str | None
     new: str | None
-    difference: timeline.Difference
-    known: bool  # True if both builds are recorded, so that the difference is known
+    comparison: Comparison
+    known: bool  # True if both builds are recorded, so that their packages are known
     running: bool
-    compared: Compared  # the meaning of `difference`
+    compared: Compared  # the meaning of `comparison`
     coming: BuildRecord | None
 
     @property
@@ -184,10 +191,10 @@ def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
         record=record,
         environment=shown.records.environments.get(status.environment or ""),
         activation=activation,
-        bars=timeline.of_activation(activation, now) if activation is not None else [],
+        stages=_stages(shown, status, record, now),
         old=old,
         new=new,
-        difference=timeline.difference(before, after),
+        comparison=compare(before, after),
         known=(old is None or before is not None) and (new is None or after is not None),
         running=record.activation is not None,
         compared=compared,
@@ -195,39 +202,38 @@ def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
     )
 
 
+def _stages(
+    shown: Shown, status: InstanceStatus, record: InstanceRecord, now: float
+) -> list[stages.Stage]:
+    """Return the stages of what is under way on an instance, or of what ended last."""
+    next_build = coming(shown, status)
+    if next_build is not None and record.activation is None:
+        return stages.of_instance(next_build, None, now, waits=False)
+    if record.activation is None and status.wait is not None:
+        return stages.of_instance(shown.builds.get(status.wanted or ""), None, now, waits=True)
+    activation = record.activation or record.last
+    if activation is None:
+        return []
+    build = shown.builds.get(activation.target.build or "")
+    return stages.of_instance(build, activation, now, waits=False)
+
+
+def before(shown: Shown, build: BuildRecord) -> BuildRecord | None:
+    """Return the last Ready build of the same environment and runtime that is older."""
+    older = (
+        b
+        for b in builds_of(shown, build.environment)
+        if b.runtime_key == build.runtime_key
+        and b.phase is BuildPhase.READY
+        and (b.created_at, b.key) < (build.created_at, build.key)
+    )
+    return next(older, None)
+
+
 def builds_of(shown: Shown, environment: str) -> list[BuildRecord]:
     """Return the recorded builds of an environment, newest first."""
     builds = [b for b in shown.records.builds.values() if b.environment == environment]
     return sorted(builds, key=lambda b: (-b.created_at, b.key))
-
-
-@dataclass(frozen=True, slots=True)
-class EventShown:
-    """Event as shown; `link` leads to its object's page, if there may be one."""
-
-    event: Event
-    link: str
-    phases: tuple[tuple[str, float], ...]
-    seconds: float | None
-    who: str
-    changes: tuple[str, ...]
-
-
-def event(one: Event) -> EventShown:
-    """Return the data that a table shows of an event."""
-    kind, _, name = one.object.partition("/")
-    seconds = seconds_of(one.payload)
-    packages = part_of(one.payload, PackageChanges) or PackageChanges()
-    marked = ("+", packages.added), ("-", packages.removed), ("", packages.changed)
-    authorship = part_of(one.payload, Authorship) or Authorship()
-    return EventShown(
-        one,
-        f"/{kind}s/{name}" if kind in ("environment", "instance") and name else "",
-        tuple(event_phases(one).items()),
-        float(seconds) if seconds is not None else None,
-        who_of(one.payload) or authorship.author or "",
-        tuple(f"{mark}{name}" for mark, names in marked for name in names[:20]),
-    )
 
 
 def pending(requests: list[Request], target: str) -> list[Request]:

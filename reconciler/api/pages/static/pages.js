@@ -10,7 +10,7 @@
   // An open form or a text selection is never replaced.
   const busy = () =>
     document.hidden ||
-    document.querySelector("#live .act[open]") !== null ||
+    document.querySelector("main .act[open]") !== null ||
     (document.getSelection() !== null && String(document.getSelection()) !== "");
 
   let due = false;
@@ -81,14 +81,16 @@
 
   // Opened details stay open when their part of the page is replaced.
   let opened = [];
-  const key = (details) => details.querySelector("summary").textContent;
+  const key = (details) => details.dataset.key || details.querySelector("summary").textContent;
   document.body.addEventListener("htmx:beforeSwap", () => {
-    opened = [...document.querySelectorAll("#live details[open]")].map(key);
+    opened = [...document.querySelectorAll("main details[open]")].map(key);
   });
   document.body.addEventListener("htmx:afterSwap", () => {
-    for (const details of document.querySelectorAll("#live details")) {
+    for (const details of document.querySelectorAll("main details")) {
       if (opened.includes(key(details))) details.open = true;
     }
+    const icon = document.getElementById("live")?.dataset.icon; // the worst state of the fleet
+    if (icon) document.getElementById("favicon").href = icon;
   });
 
   const log = document.getElementById("log");
