@@ -19,6 +19,7 @@ from reconciler.cli.output import (
     reported_line,
     say,
     seconds_of,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def status(
             return wanted.applied(source.status())
 
         def show(shown: contract.Status, now: float) -> None:
-            _show_unconfined(source)
+            _show_system(source, shown)
             _show_status(shown, now)
 
         if watch:
@@ -80,16 +81,18 @@ def status(
         raise typer.Exit(Exit.WRONG)
 
 
-def _show_unconfined(source: Source) -> None:
-    """Warn if nothing confines the builds for local instances, as far as that can be read."""
+def _show_system(source: Source, shown: contract.Status) -> None:
+    """Warn if no daemon runs, or if nothing confines its builds for local instances."""
     from reconciler.core.errors import Retryable
 
     try:
-        reason = source.system().unconfined
+        system = source.system()
     except Retryable:  # the status could be read, and is worth more than this line
         return
-    if reason:
-        say(f"builds for local instances are not confined: {reason}")
+    if system.leader is None and shown.revision:
+        warn("no daemon is running: this is what the last one recorded")
+    if system.unconfined:
+        say(f"builds for local instances are not confined: {system.unconfined}")
 
 
 def _all_well(shown: contract.Status) -> bool:

@@ -164,6 +164,21 @@ def test_a_name_that_is_nearly_right(words: list[str], meant: str, site: Site) -
     assert "Traceback" not in output
 
 
+def test_status_says_that_no_daemon_looks_any_more(site: Site) -> None:
+    """Everything was healthy when the last one ended, which need not be so now."""
+    line = "no daemon is running: this is what the last one recorded"
+    assert line in site.run("status")[1]
+    assert line not in site.run("status", "-o", "json")[1]
+    store = site.store()
+    lease = store.acquire("test", 60)
+    assert lease is not None
+    try:
+        assert line not in site.run("status")[1]
+    finally:
+        store.release(lease)
+        store.close()
+
+
 def test_a_setting_that_is_nearly_right(site: Site, config: Path) -> None:
     """A key in the file or in a variable's section is refused; a whole variable is reported."""
     config.write_text(config.read_text().replace("poll_interval", "pol_interval"))

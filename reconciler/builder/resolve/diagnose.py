@@ -230,10 +230,13 @@ class Diagnosis:
         if culprits:  # what the others would take as well is no reason
             theirs = self._ask(replace(loosened, requirements=_lines(culprits), base=False))
             free, deep = (theirs, base.changed_in(theirs)) if theirs.solved else (free, deep)
-        sentences = [conflict.message.rstrip(".")] if direct or pins else []
+        advice = self._advice(loosened, culprits, roots)
+        sentences = []
+        if direct or pins:  # the advice was found without them
+            sentences = [conflict.message.rstrip("."), _removal(direct, pins)]
+            advice = f"besides that, {advice}"
         sentences += [base.needing(name, free) for name in deep[:NAMED]]
-        sentences.append("packages of the base are not replaced")
-        sentences.append(self._advice(loosened, culprits, roots))
+        sentences += ["packages of the base are not replaced", advice]
         to_blame = [*direct, *culprits, *roots]
         where = to_blame[0].requirement.place if to_blame else self._place()
         return Stalled(Reason.RESOLUTION_CONFLICT, joined(sentences), where)
@@ -406,6 +409,10 @@ def _changed(question: Question, removed: Sequence[Asked], *added: str) -> Quest
 
 def _remedy(direct: Sequence[Asked], pins: Sequence[Pinned]) -> str:
     """Say what resolves when it is changed."""
+    return f"{_removal(direct, pins)}: what the base has is used, and the rest resolves then"
+
+
+def _removal(direct: Sequence[Asked], pins: Sequence[Pinned]) -> str:
     kind = "versions out of the requirements" if direct else "lines out of the file"
     both = " and lines" if direct and pins else ""
-    return f"take these {kind}{both}: what the base has is used, and the rest resolves then"
+    return f"take these {kind}{both}"
