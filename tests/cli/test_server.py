@@ -402,7 +402,9 @@ def test_an_address_has_one_form(text: str, expected: str) -> None:
     assert server_url(text) == expected
 
 
-@pytest.mark.parametrize("text", ["host", "ftp://host", "https://", "https://u:secret@host"])
+@pytest.mark.parametrize(
+    "text", ["host", "ftp://host", "https://", "https://a\x01b", "https://u:secret@host"]
+)
 def test_what_is_no_address_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Without repeating a password in it."""
     assert main(["--server", text, "status"]) == 2

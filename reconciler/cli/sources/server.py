@@ -45,7 +45,10 @@ class ServerSource:
     """Source over the HTTP API of a server. Redirects are not followed."""
 
     def __init__(self, server: Server) -> None:
-        url = httpx.URL(server.url)
+        try:
+            url = httpx.URL(server.url)
+        except httpx.InvalidURL as error:
+            raise Misuse(f"{server.url} is not the address of a server: {error}") from error
         if server.token and url.scheme != "https" and not _is_loopback(url.host):
             raise Misuse(
                 f"{server.url} is not encrypted, so the token is not sent to it; use https://, or "
