@@ -51,7 +51,7 @@ class Asking:
         if kind == "instance":
             view = RecordsView(shown.records, at)
             if refused := refusal(view, verb, shown.records.instances[name], options):
-                raise HTTPException(409, f"no {verb}: {refused}")
+                raise HTTPException(409, f"{verb} is refused: {refused}")
         if verb is Verb.CONFIRM_PRUNE and shown.records.repo.held is None:
             raise HTTPException(409, "nothing is held back")
         who = f"{person.name} (HTTP)"

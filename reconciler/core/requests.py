@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from reconciler.core.activations import at_target, target_of, way_back
-from reconciler.core.builds import requeue
+from reconciler.core.builds import ready_build, requeue
 from reconciler.core.events import EventKind, FromTo, RequestRef, RollbackRequested
 from reconciler.core.formatting import moment
 from reconciler.core.machine import TURNS_BACK, UNTOUCHED, Decision
@@ -23,7 +23,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.phases import BuildPhase, Step, Trigger
 from reconciler.core.reasons import Reason
-from reconciler.core.steps import end_watch, move
+from reconciler.core.steps import end_watch, move, quarantined
 from reconciler.core.waits import WaitOn
 from reconciler.core.world import REPO, Draft, RecordsView, environment_of
 
@@ -246,6 +246,9 @@ def _not_activated(view: RecordsView, record: InstanceRecord, options: Options) 
     target = target_of(view, record)
     if record.activation is not None:
         return "an activation runs already; `groundcrew logs` shows it"
+    wanted = ready_build(view, record)
+    if wanted is not None and quarantined(record, wanted.build_id):
+        return f"{wanted.build_id} is in quarantine here; `groundcrew retry` lifts that"
     if target is None:
         return "no build is ready for it"
     if at_target(record, target):

@@ -166,6 +166,9 @@ def test_an_aborted_activation_ends_on_the_build_before(step: Step) -> None:
     assert one.health is Health.HEALTHY
     assert not one.is_wrong
     assert one.rolled_back_by == "someone"
+    assert why_not(house, Verb.ACTIVATE, "dev") == (
+        f"{SECOND} is in quarantine here; `groundcrew retry` lifts that"
+    )
     house.ask(Verb.RETRY, "instance/dev")
     house.settle()
     assert running(house, "dev") == SECOND

@@ -169,7 +169,7 @@ class RecordsSource:
             return
         refused = refusal(RecordsView(records, now), ask.verb, record, ask.options)
         if refused:
-            raise Stalled(Reason.CONFLICT, f"no {ask.verb}: {refused}")
+            raise Stalled(Reason.CONFLICT, f"{ask.verb} is refused: {refused}")
 
     def _wake(self) -> None:
         """Touch the file that the daemon watches; without it the request is seen a poll later."""
