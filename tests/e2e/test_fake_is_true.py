@@ -1,7 +1,11 @@
-"""The tests' fake Airflow answers like real ones: same statuses, same keys, same types."""
+"""The tests' fake Airflow answers like real ones: same statuses, same keys, same types.
+
+The doctor's check of permissions uses the same real ones, since each takes a minute to start.
+"""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +15,20 @@ import httpx
 import pytest
 
 from reconciler.airflow.rest import AirflowApi
+from reconciler.core.definitions import Api, Instance, Place
 from reconciler.core.errors import Retryable
 from reconciler.demo.airflow import USER, Bed
+from reconciler.doctor.airflow import look_api
+from reconciler.doctor.findings import Check
+from reconciler.doctor.runner import Task, examine
+from reconciler.settings import Settings
 from tests.fakes import airflow_rest
 from tests.fakes.airflow_rest import FakeAirflow
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+ROLES = {"op": "Op", "viewer": "Viewer"}
+PASSWORD = "pa55-w0rd-of-the-test"
 CACHE = Path(__file__).parents[2] / ".cache"
 DAG = """
 from datetime import datetime
@@ -109,6 +120,7 @@ def pair(
     _plugin(root / "share" / "instances" / "x" / "loader")
     bed.write_dag("hello", DAG)
     bed.write_dag("bad", "import no_such_module  # for an airflow dag\n")
+    _users(bed)
     try:
         bed.start()
         bed.wait_for_dag("hello")
@@ -130,6 +142,36 @@ def _plugin(site: Path) -> None:
     (site / "acme_plugin.py").write_text(PLUGIN)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Acme.Plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[airflow.plugins]\nacme = acme_plugin:Acme\n")
+
+
+def _users(bed: Bed) -> None:
+    """Create users in addition to the administrator, before Airflow starts."""
+    if bed.airflow != "3":
+        bed._airflow("sync-perm", "--verbose")  # creates the roles
+        for name, role in ROLES.items():
+            bed._airflow(
+                "users",
+                "create",
+                "--username",
+                name,
+                "--password",
+                PASSWORD,
+                "--role",
+                role,
+                "--firstname",
+                name,
+                "--lastname",
+                name,
+                "--email",
+                f"{name}@example.com",
+            )
+        return
+    users = [f"{USER}:admin", *(f"{name}:{name}" for name in ROLES)]
+    bed._environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = ",".join(users)
+    passwords = json.loads((bed.root / "passwords.json").read_text())
+    passwords |= dict.fromkeys(ROLES, PASSWORD)
+    (bed.root / "passwords.json").write_text(json.dumps(passwords))
+    bed.supervise()
 
 
 def _same_state(pair: Pair) -> None:
@@ -236,3 +278,29 @@ def test_pools_without_limit_are_alike(pair: Pair) -> None:
                     api.pools()
     finally:
         pair.same("PATCH", f"{pair.prefix}/pools/small", params=mask, json={**body, "slots": 3})
+
+
+def findings(pair: Pair, secrets: Path, user: str, password: str) -> list[tuple[str, str]]:
+    """Return the doctor's findings about the real Airflow with that user's credentials."""
+    secret = secrets / "t" / user
+    secret.mkdir(parents=True, exist_ok=True)
+    (secret / "username").write_text(user)
+    (secret / "password").write_text(password)
+    one = Instance("x", "t", Place("instances/x.yaml", 1), Api(pair.bed.url, user))
+    settings = Settings(secrets_dir=secrets)
+    task = Task(Check.AIRFLOW, "instance/x", lambda: look_api(settings, one), 120.0)
+    return [(str(f.level), f.reason) for f in examine([task])]
+
+
+def test_roles_are_told_apart_by_the_doctor(pair: Pair, tmp_path: Path) -> None:
+    """An administrator and Op may do everything; Viewer reads; a wrong password is refused.
+
+    No pool is created or changed to find that out.
+    """
+    before = pair.bed.pools()
+    administrator = pair.bed.password_file.read_text()
+    assert findings(pair, tmp_path, USER, administrator) == [("ok", "Good")]
+    assert findings(pair, tmp_path, "op", PASSWORD) == [("ok", "Good")]
+    assert findings(pair, tmp_path, "viewer", PASSWORD) == [("wrong", "AirflowRightsMissing")]
+    assert findings(pair, tmp_path, "op", "wrong") == [("wrong", "AirflowDenied")]
+    assert pair.bed.pools() == before
