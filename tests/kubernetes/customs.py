@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.harness.kube_api import wait_for
-from tests.harness.laboratory import Lab
+from tests.harness.laboratory import Administration
 
 Json = dict[str, Any]
 
@@ -70,8 +70,8 @@ SPECS = {
 }
 
 
-def install(lab: Lab) -> None:
-    """Define the kinds, once per laboratory."""
+def install(lab: Administration) -> None:
+    """Define the kinds, once per cluster."""
     for (kind, plural), spec in SPECS.items():
         name = f"{plural}.{GROUP}"
         document = {

@@ -34,7 +34,8 @@ MIGRATION = "run-airflow-migrations"
 class AirflowRelease:
     """One release; `share` is the share's folder on the node, at the same path in the pods.
 
-    The namespace has the claims `groundcrew-share`, `airflow-dags` and `airflow-logs`.
+    The namespace has the claims `groundcrew-share`, `airflow-dags` and `airflow-logs`. A release
+    that is not `connected` has neither share nor loader.
     """
 
     namespace: str
@@ -48,6 +49,7 @@ class AirflowRelease:
     broker: str = ""  # URL of Redis, for CeleryExecutor
     git: str = ""  # URL of the repository from which the processor's DAGs come; "": the claim
     name: str = "airflow"
+    connected: bool = True
 
     def preparation(self) -> list[Json]:
         """Return accounts, configuration, and the Job that sets the database up."""
@@ -76,7 +78,7 @@ class AirflowRelease:
             "metadata": {"name": f"{self.name}-{MIGRATION}", "labels": self._labels(MIGRATION)},
             "spec": {"template": {"metadata": {"labels": self._labels(MIGRATION)}, "spec": pod}},
         }
-        settings = [*secrets(self.name, self.database, self.broker), self._config()]
+        settings = [*secrets(self.name, self.database, self.broker), self.config()]
         return [*accounts(self.name, self.namespace), *settings, job]
 
     def components(self) -> list[Json]:
@@ -153,7 +155,10 @@ class AirflowRelease:
         }
 
     def _container(self, component: Component, words: str) -> Json:
-        loader = f"{self.share}/instances/{self.instance}/loader"
+        loader = {
+            "name": "PYTHONPATH",
+            "value": f"{self.share}/instances/{self.instance}/loader",
+        }
         variables = environment(
             self.name, signs=component.signs, celery=bool(self.broker), airflow=self.airflow
         )
@@ -162,7 +167,7 @@ class AirflowRelease:
             "image": self.image,
             "imagePullPolicy": "IfNotPresent",
             "args": ["bash", "-c", words],
-            "env": [*variables, {"name": "PYTHONPATH", "value": loader}],
+            "env": [*variables, *([loader] if self.connected else [])],
             "securityContext": {
                 "allowPrivilegeEscalation": False,
                 "capabilities": {"drop": ["ALL"]},
@@ -178,6 +183,7 @@ class AirflowRelease:
             "readOnly": True,
         }
         dags = {"name": "dags", "mountPath": f"{HOME}/dags"}
+        share = {"name": "groundcrew", "mountPath": str(self.share), "readOnly": True}
         return [
             {
                 "name": "config",
@@ -194,19 +200,21 @@ class AirflowRelease:
             {"name": "logs", "mountPath": f"{HOME}/logs"},
             *([template] if component.places else []),
             *([dags] if component.has_dags else []),
-            {"name": "groundcrew", "mountPath": str(self.share), "readOnly": True},
+            *([share] if self.connected else []),
         ]
 
     def _volumes(self) -> list[Json]:
-        share = {"claimName": "groundcrew-share", "readOnly": True}
+        claim = {"claimName": "groundcrew-share", "readOnly": True}
+        share = {"name": "groundcrew", "persistentVolumeClaim": claim}
         return [
             {"name": "config", "configMap": {"name": f"{self.name}-config"}},
             {"name": "logs", "persistentVolumeClaim": {"claimName": "airflow-logs"}},
             {"name": "dags", "persistentVolumeClaim": {"claimName": "airflow-dags"}},
-            {"name": "groundcrew", "persistentVolumeClaim": share},
+            *([share] if self.connected else []),
         ]
 
-    def _config(self) -> Json:
+    def config(self) -> Json:
+        """Return the ConfigMap with the settings and the template of the pods of tasks."""
         repository, _, tag = self.image.rpartition(":")
         config = CONFIG.format(
             address=self.address,

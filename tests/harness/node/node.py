@@ -18,6 +18,7 @@ from tests.harness.node.programs import Programs, end
 from tests.harness.node.runtime import SOCKET, Runtime, unmount_below
 
 NAME = "node-0"
+CLUSTER_DOMAIN = "cluster.local"
 # The kubelet gives all pods together the weight of one process for each CPU, so that they starve on
 # a machine that runs other tests too; this is the weight of twelve, in both versions of cgroups.
 POD_WEIGHTS = {
@@ -160,6 +161,8 @@ class Node(Administration):
                     "authorization": {"mode": "AlwaysAllow"},
                     "containerRuntimeEndpoint": f"unix://{SOCKET}",
                     "resolvConf": str(self.root / "resolv.conf"),
+                    "clusterDNS": [HOST],  # which answers within `names` alone
+                    "clusterDomain": CLUSTER_DOMAIN,
                     "volumePluginDir": str(self.root / "volumeplugins"),
                     "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%"},
                     "imageGCHighThresholdPercent": 100,
