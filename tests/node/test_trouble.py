@@ -7,8 +7,11 @@ import time
 import pytest
 
 from reconciler.core.event_codec import data_of
+from reconciler.core.phases import ActivationPhase
 from reconciler.core.reasons import Reason
+from tests.harness.kube_api import wait_for
 from tests.harness.node.airflow_dag import imported
+from tests.harness.node.node import GIVE_UP
 from tests.harness.node.site import TEAM, NodeSite
 
 pytestmark = pytest.mark.nightly
@@ -25,12 +28,11 @@ import sys
 if "imports" in sys.argv:
     pages = bytearray(b"x") * (1 << 30)
 """
-# The processor dies whenever it is older than its pod has to stay up for the gate.
+# The processor dies once the test says so.
 CRASHES_LATER = """\
 import os
-import time
 if os.environ.get("HOSTNAME", "").startswith("airflow-dag-processor"):
-    if time.time() - os.stat("/proc/1").st_ctime > 45:
+    if os.path.exists("/opt/airflow/logs/crash"):
         os.kill(1, 9)
         os.kill(os.getppid(), 9)
 """
@@ -72,16 +74,21 @@ def test_a_failure_of_live_dags_is_rolled_back(site: NodeSite) -> None:
 
 def test_a_crash_once_the_gate_is_passed_is_rolled_back(site: NodeSite) -> None:
     """The watch sees it."""
-    site.watch = 240.0
+    crash = site.logs / "crash"
+    with site.daemon():
+        before = site.reach_a_version()
+    site.watch = GIVE_UP
     try:
         with site.daemon():
-            before = site.reach_a_version()
             revision = site.commit(site.next_version(), CRASHES_LATER)
+            wait_for(lambda: site.phase() == ActivationPhase.WATCHING, GIVE_UP, "the watch")
+            crash.touch()
             back = site.wait_event("RolledBack", revision)
             assert back.reason == Reason.CRASH_LOOP, back
             assert "Watching" in str(data_of(back)["phases"])
             assert site.version() == before
     finally:
+        crash.unlink(missing_ok=True)
         site.watch = 10.0
 
 
