@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -223,5 +224,42 @@ def test_what_gets_ready_runs_on_a_live_airflow(
         )
         bed.write_dag("uses_all", DAG)
         bed.wait_for_dag("uses_all")
+        check_refusals_before_live(site, bed)
     finally:
         bed.stop()
+
+
+def check_refusals_before_live(site: Site, bed: Bed) -> None:
+    """Hold that a renamed and a slow module of the live environment fail before the switch."""
+    module = "teams/live/packages/extra/src/acme_extra/io.py"
+    text = (site.repo / module).read_text()
+    pointer = site.root / "share" / "instances" / "live-dev" / "pointer.json"
+    before = pointer.read_bytes()
+    (site.repo / module).rename(site.repo / module.replace("io.py", "files.py"))
+    problem = refused_live(site)
+    assert "DAG uses_all.py parses with the active build" in problem["message"]
+    assert "acme_extra.io" in problem["message"]
+    site.write(module, f"import time\ntime.sleep(11)\n{text}")
+    config = bed.home / "airflow.cfg"
+    limit = "dagbag_import_timeout = 10"
+    config.write_text(re.sub(r"(?m)^dagbag_import_timeout = .*", limit, config.read_text()))
+    assert limit in config.read_text()
+    problem = refused_live(site)
+    assert problem["place"] == module
+    assert "the instance allows 10 s (dagbag_import_timeout)" in problem["message"]
+    assert pointer.read_bytes() == before
+    kinds = [event["kind"] for event in json.loads(site.run("history", "-o", "json")[1])]
+    assert kinds.count("ActivationStarted") == 1, "nothing was restarted again"
+
+
+def refused_live(site: Site) -> dict[str, Any]:
+    """Commit; return the problem of the build, which leaves the instance as it is."""
+    site.commit()
+    code, _, log = site.run("run", "--once")
+    assert code == 1, log
+    (instance,) = site.status()["instances"]
+    assert (instance["phase"], instance["health"]) == ("Active", "Healthy")
+    (environment,) = site.status()["environments"]
+    (problem,) = [build["problem"] for build in environment["builds"] if build["problem"]]
+    assert problem["reason"] == "VerificationFailed"
+    return dict(problem)
