@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from reconciler.core.activations import at_target, target_of, way_back
+from reconciler.core.activations import at_target, suspended_by, target_of, way_back
 from reconciler.core.builds import ready_build, requeue
 from reconciler.core.events import EventKind, FromTo, RequestRef, RollbackRequested
 from reconciler.core.formatting import moment
@@ -260,6 +260,8 @@ def _not_activated(view: RecordsView, record: InstanceRecord, options: Options) 
         return ""
     if wait.on is WaitOn.WINDOW:
         return "" if options.now else f"it waits on {wait.message}; --now does not wait for that"
+    if wait.on is WaitOn.SUSPENDED and suspended_by(view, record) is None:
+        return ""  # it was resumed just now
     resume = "; resume it first" if wait.on is WaitOn.SUSPENDED else ""
     return f"it waits on {wait.message}{resume}"
 

@@ -54,6 +54,7 @@ def history() -> House:
     ):
         house.ask(verb, target)
         house.settle()
+    operated(house)
     trouble(house)
     source(house)
     house.environments.clear()
@@ -77,6 +78,18 @@ def turn(house: House, times: int = 40, seconds: float = 1.0) -> None:
         for key in list(house.under_way):
             house.act(key)
         house.now += seconds
+
+
+def operated(house: House) -> None:
+    """Begin an activation on request, and abort it."""
+    house.ask(Verb.SUSPEND, "instance/a")
+    ask_for(house, "g20")
+    house.settle()
+    house.ask(Verb.RESUME, "instance/a")
+    house.ask(Verb.ACTIVATE, "instance/a")
+    house.cycle()
+    house.ask(Verb.ABORT, "instance/a")
+    house.settle()
 
 
 def trouble(house: House) -> None:
