@@ -83,7 +83,7 @@ def _cost(action: Callable[[], object]) -> float:
 
 
 def _commits() -> dict[str, float]:
-    """Return what reading each hostile commit costs."""
+    """Return what reading each hostile commit costs in one turn."""
     costs = {}
     many = ", ".join(f"package-{n}>=1.{n}" for n in range(1000))
     for name, files in {
@@ -98,21 +98,45 @@ def _commits() -> dict[str, float]:
         "a deep file": {"a.yaml": f"{HEADER}  requirements: {'[' * (MIB // 2)}"},
         "a file of anchors": {"a.yaml": HEADER + "  a: &a [x]\n" + "  b: [*a, *a]\n" * 50_000},
         "a file of wrong keys": {"a.yaml": HEADER + "".join(f"  k{n}: 1\n" for n in range(90_000))},
-        "100 large environments": {
-            f"e{n}.yaml": HEADER.replace("{name: a}", f"{{name: e{n}}}")
-            + f"  requirements: [{many}]\n"
-            for n in range(100)
+        "300 large environments": {
+            f"e{n}.yaml": _named(n) + f"  requirements: [{many}]\n" for n in range(300)
+        },
+        "2,000 environments": {
+            f"e{n}.yaml": _named(n) + "  requirements: [pandas]\n" for n in range(2000)
+        },
+        "2,000 files with the same name": {
+            f"e{n}.yaml": HEADER + "  requirements: [pandas]\n" for n in range(2000)
+        },
+        "1,000 globs and 2,000 packages": {
+            "a.yaml": HEADER + _globs(1000),
+            **{f"packages/p{n}/pyproject.toml": "" for n in range(2000)},
         },
     }.items():
         with tempfile.TemporaryDirectory() as directory:
             team = Path(directory) / "teams" / "red"
             team.mkdir(parents=True)
             for file, text in files.items():
+                (team / file).parent.mkdir(parents=True, exist_ok=True)
                 (team / file).write_text(text)
             assembly = Assembly(parser=IsolatedParser(shared_pool("definitions")))
             tree = Checkout(Path(directory))
             costs[name] = _cost(lambda a=assembly, t=tree: a.update(t, Commit("r")))  # type: ignore[misc]
     return costs
+
+
+def _named(number: int) -> str:
+    """Return the beginning of an environment's file with a name of its own."""
+    return HEADER.replace("{name: a}", f"{{name: e{number}}}")
+
+
+def _globs(count: int) -> str:
+    """Return an environment's indexes with so many globs together."""
+    globs = [f"'*a{n}*b{n}*'" for n in range(count)]
+    rows = [
+        f"    - {{name: i{n}, url: 'https://x.example/{n}', packages: [{', '.join(some)}]}}\n"
+        for n, some in enumerate(globs[at : at + 200] for at in range(0, count, 200))
+    ]
+    return "  indexes:\n" + "".join(rows)
 
 
 # ------------------------------------------------------------------------------------ indexes

@@ -8,12 +8,14 @@ that has changed.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from gitsource import package_names, projects
-from gitsource.assembly_cache import AssemblyCache, Made
+from gitsource.assembly_cache import AssemblyCache, Made, size_of
+from gitsource.conflicts import UNLISTED, double, of_folder, platforms, taken
 from gitsource.models import EnvironmentModel
 from gitsource.objects import (
     instance_of,
@@ -22,11 +24,14 @@ from gitsource.objects import (
     unexpected,
     wrong_instance,
 )
-from gitsource.parsers import DirectParser, Parser, Text, team_of
-from gitsource.recipe import Limits, Need, NeedKind, merge
-from gitsource.tree import Entry, Tree
+from gitsource.parsers import DirectParser, Parser, Text
+from gitsource.recipe import Need, NeedKind, merge
+from gitsource.shared_files import SharedFiles
+from gitsource.team_sizes import TeamSizes, too_large
+from gitsource.tree import Entry, Tree, team_of
 from gitsource.typed import ReadFile
 from reconciler.core.definitions import (
+    TEAM_ENVIRONMENTS,
     Commit,
     Definitions,
     Environment,
@@ -37,18 +42,18 @@ from reconciler.core.definitions import (
     differing,
 )
 from reconciler.core.errors import Retryable
-from reconciler.core.reasons import Reason
 
 FILE_LIMIT = 1 << 20
-TEAM_FILES = 2000  # environments per team
+PACKAGE_BYTES = 64 << 20
+TEAM_FILES = TEAM_ENVIRONMENTS
 FINDINGS = 20  # per environment's rollout
 
 
 def assemble(
-    tree: Tree, commit: Commit, *, file_limit: int = FILE_LIMIT, limits: Limits | None = None
+    tree: Tree, commit: Commit, *, file_limit: int = FILE_LIMIT, package_bytes: int = PACKAGE_BYTES
 ) -> Definitions:
     """Return everything that a tree defines."""
-    return Assembly(file_limit=file_limit, limits=limits).update(tree, commit)
+    return Assembly(file_limit=file_limit, package_bytes=package_bytes).update(tree, commit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +75,20 @@ class Assembly:
         self,
         *,
         file_limit: int = FILE_LIMIT,
-        limits: Limits | None = None,
+        package_bytes: int = PACKAGE_BYTES,
         shelf: AssemblyCache | None = None,
         parser: Parser | None = None,
     ) -> None:
         self._parser = parser or DirectParser()
         self._file_limit = file_limit
-        self._limits = limits or Limits()
+        self._package_bytes = package_bytes
         self._shelf = shelf
         self._parts: dict[str, Part] = {}
         self._refused: dict[str, Finding] = {}
         self._made: dict[str, Made] = {}
         self._of_team: dict[str, set[str]] = {}  # paths of environments
+        self._unlisted: tuple[str, ...] = ()  # teams
+        self._beyond: dict[str, Finding] = {}  # files for which the team has no room
         self._needed: dict[tuple[NeedKind, str], set[str]] = {}
         self._instances: dict[str, Instance] = {}
         self._fragments: dict[str, Part] = {}
@@ -92,9 +99,13 @@ class Assembly:
     ) -> Definitions:
         """Return what `tree` defines; `changed` are the paths changed since the last (None: any).
 
-        Must not be called again after it raised: create a new one.
+        With no changed paths, it goes on with the files that were left the last time. Must not be
+        called again after it raised: create a new one.
         """
+        left = self._parser.deferred()
         self._parser.begin()
+        self._unlisted = tree.unlisted()
+        shared = SharedFiles(tree, self._parser, self._package_bytes)
         first = changed is None
         paths = list(tree.entries()) if changed is None else list(changed)
         environments, others = set(), set()
@@ -105,18 +116,27 @@ class Assembly:
             elif kind is not None:
                 others.add(path)
         touched = set(_needs_of_paths(paths)) if not first else set()
-        touched |= self._take_parts(tree, others)
+        touched |= self._take_parts(shared, others)
         for need in touched:
             environments |= self._needed.get(need, set())
-        environments |= {path for path, made in self._made.items() if made.environment is None}
+        if paths:
+            left |= {path for path, made in self._made.items() if made.environment is None}
+        environments |= left
         environments |= self._count(tree, environments)
+        teams = {team_of(path) for path in environments}
+        environments |= {path for path in self._beyond if team_of(path) in teams}
         known = self._shelf.load() if first and self._shelf is not None else {}
-        self._take_environments(tree, sorted(environments), known)
+        self._take_environments(shared, sorted(environments), known)
         if self._shelf is not None:
             keep = environments | known.keys()
             fresh = [p for p in keep if self._made.get(p) is not known.get(p)]
             self._shelf.save(fresh, self._made)
         return self._definitions(commit)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether files were left for the next time."""
+        return bool(self._parser.deferred())
 
     def _count(self, tree: Tree, paths: Iterable[str]) -> set[str]:
         """Record each team's environments; return those to review because there are too many."""
@@ -137,27 +157,22 @@ class Assembly:
             "environments stay as they are"
         )
         return {
-            team: Finding(
-                Place(f"teams/{team}/"),
-                f"teams/{team}/",
-                Reason.TOO_LARGE,
-                template.format(len(paths), TEAM_FILES),
-            )
+            team: of_folder(team, template.format(len(paths), TEAM_FILES))
             for team, paths in self._of_team.items()
             if len(paths) > TEAM_FILES
         }
 
     # ------------------------------------------------------------------- instances and fragments
 
-    def _take_parts(self, tree: Tree, paths: set[str]) -> set[tuple[NeedKind, str]]:
+    def _take_parts(self, shared: SharedFiles, paths: set[str]) -> set[tuple[NeedKind, str]]:
         """Read these files; return the needs that are now satisfied differently."""
         entries: dict[str, Entry] = {}
         for path in paths:
             self._parts.pop(path, None)
-            entry = self._readable(tree, path)
+            entry = self._readable(shared.tree, path)
             if entry is not None:
                 entries[path] = entry
-        for read in self._read(tree, entries.values()):
+        for read in self._read(shared, entries.values()):
             self._parts[read.path] = Part(read, entries[read.path].blob, instance_of(read))
         if not paths:
             return set()
@@ -166,10 +181,11 @@ class Assembly:
             if part.read.model is not None:
                 by_name.setdefault(part.read.object, []).append(part)
         self._doubles = [
-            _double(part.read.object, part.read.place("metadata", "name"), part.read.path, same)
-            for same in ([(p.read.path, p) for p in parts] for parts in by_name.values())
-            if len(same) > 1
-            for _, part in same
+            double(part.read.object, part.read.place("metadata", "name"), part.read.path, same)
+            for parts in by_name.values()
+            if len(parts) > 1
+            for same in [sorted(p.read.path for p in parts)]
+            for part in parts
         ]
         single = [parts[0] for parts in by_name.values() if len(parts) == 1]
         instances = {p.instance.name: p.instance for p in single if p.instance is not None}
@@ -195,14 +211,14 @@ class Assembly:
             return None
         return entry
 
-    def _read(self, tree: Tree, entries: Iterable[Entry]) -> Iterator[ReadFile]:
+    def _read(self, shared: SharedFiles, entries: Iterable[Entry]) -> Generator[ReadFile]:
         """Read these files."""
         unread: list[ReadFile] = []
 
         def texts() -> Iterator[Text]:
             for entry in entries:
                 try:
-                    data = tree.read(entry)
+                    data = shared.tree.read(entry)
                 except Retryable:
                     raise  # a problem of the mirror
                 except Exception as error:
@@ -212,35 +228,56 @@ class Assembly:
                     yield Text(entry.path, kind_of_path(entry.path) or "", data)
 
         for read in self._parser.files(texts()):
-            yield package_names.with_names(read, tree, self._parser)
+            yield package_names.with_names(read, shared)
         yield from unread
 
     # ------------------------------------------------------------------------------ environments
 
-    def _take_environments(self, tree: Tree, paths: list[str], known: Mapping[str, Made]) -> None:
+    def _take_environments(
+        self, shared: SharedFiles, paths: list[str], known: Mapping[str, Made]
+    ) -> None:
         """Assemble these files' environments, or reuse results if nothing they need has changed."""
         before: dict[str, Made] = {}
+        kept: dict[str, Made] = {}
         unread: dict[str, Entry] = {}
         excess = {p for mine in self._of_team.values() for p in sorted(mine)[TEAM_FILES:]}
         for path in paths:
             if (old := self._forget(path)) is not None:
                 before[path] = old
-            entry = self._readable(tree, path)
+            entry = self._readable(shared.tree, path)
             if entry is None or path in excess:
                 continue
-            kept = known.get(path)
-            if kept is not None and kept.blob == entry.blob and self._holds(tree, kept.needs):
-                self._keep(kept)
+            saved = known.get(path)
+            if saved is not None and saved.blob == entry.blob and self._holds(shared, saved.needs):
+                kept[path] = saved
             elif old and old.read_findings and old.blob == entry.blob and not old.needs:
-                self._keep(old)  # the same text has the same mistakes
+                kept[path] = old  # the same text has the same mistakes
             else:
                 unread[path] = entry
-        for read in self._read(tree, unread.values()):
-            begun = time.thread_time()
-            self._keep(self._made_of(tree, read, unread[read.path], before.get(read.path)))
-            self._parser.charge(read.path, time.thread_time() - begun)
+        sizes = TeamSizes()
+        left = (entry for path, entry in unread.items() if not sizes.is_full(team_of(path)))
+        with closing(self._read(shared, left)) as results:
+            texts = _ByPath(results)
+            for path in self._paths_of(map(team_of, paths)):
+                made = self._made.get(path) or kept.get(path)
+                if made is None and path not in unread:
+                    continue
+                if made is None and not sizes.is_full(team_of(path)):
+                    begun = time.thread_time()
+                    made = self._made_of(shared, texts.take(path), unread[path], before.get(path))
+                    self._parser.charge(path, time.thread_time() - begun)
+                if made is not None and sizes.add(team_of(path), made.environment):
+                    self._keep(made)
+                else:
+                    self._forget(path)
+                    self._beyond[path] = too_large(path, team_of(path))
+
+    def _paths_of(self, teams: Iterable[str]) -> list[str]:
+        """Return the paths of all environments of these teams, sorted."""
+        return sorted(path for team in set(teams) for path in self._of_team[team])
 
     def _forget(self, path: str) -> Made | None:
+        self._beyond.pop(path, None)
         old = self._made.pop(path, None)
         for kind, name, _ in old.needs if old is not None else ():
             self._needed.get((kind, name), set()).discard(path)
@@ -251,10 +288,10 @@ class Assembly:
         for kind, name, _ in made.needs:
             self._needed.setdefault((kind, name), set()).add(made.path)
 
-    def _made_of(self, tree: Tree, read: ReadFile, entry: Entry, old: Made | None) -> Made:
+    def _made_of(self, shared: SharedFiles, read: ReadFile, entry: Entry, old: Made | None) -> Made:
         blob = "" if read.skipped else entry.blob
         try:
-            made = self._make(tree, read, blob)
+            made = self._make(shared, read, blob)
         except Retryable:
             raise  # a problem of the mirror
         except Exception as error:
@@ -264,12 +301,13 @@ class Assembly:
             made = replace(made, environment=old.environment)
         return made
 
-    def _holds(self, tree: Tree, needs: Iterable[Need]) -> bool:
+    def _holds(self, shared: SharedFiles, needs: Iterable[Need]) -> bool:
         """Return True if everything that was needed is unchanged."""
-        return all(self._state(tree, kind, name) == what for kind, name, what in needs)
+        return all(self._state(shared, kind, name) == what for kind, name, what in needs)
 
-    def _state(self, tree: Tree, kind: NeedKind, name: str) -> str:
+    def _state(self, shared: SharedFiles, kind: NeedKind, name: str) -> str:
         """Return the state of an input as a recipe records it, see `Need`."""
+        tree = shared.tree
         match kind:
             case NeedKind.FILE:
                 entry = tree.entries().get(name)
@@ -277,7 +315,7 @@ class Assembly:
             case NeedKind.TREE:
                 return tree.tree_id(name)
             case NeedKind.PACKAGES:
-                return projects.fingerprint(tree, name)
+                return shared.fingerprint(name)
             case NeedKind.FRAGMENT:
                 return self._fragments[name].blob if name in self._fragments else ""
             case NeedKind.INSTANCE:
@@ -285,13 +323,15 @@ class Assembly:
             case _:
                 assert_never(kind)
 
-    def _make(self, tree: Tree, read: ReadFile, blob: str) -> Made:
+    def _make(self, shared: SharedFiles, read: ReadFile, blob: str) -> Made:
         if not isinstance(read.model, EnvironmentModel):
             needed = [(NeedKind.PACKAGES, folder) for folder in package_names.folders(read)]
-            return _unmade(read, blob, tuple((*need, self._state(tree, *need)) for need in needed))
+            return _unmade(
+                read, blob, tuple((*need, self._state(shared, *need)) for need in needed)
+            )
         team = read.path.split("/")[1]
         fragments = {name: part.read for name, part in self._fragments.items()}
-        recipe, findings, needs = merge(tree, read, fragments, self._limits, self._parser)
+        recipe, findings, needs = merge(read, fragments, shared)
         needs = tuple(
             (kind, name, self._fragments[name].blob if kind is NeedKind.FRAGMENT else what)
             for kind, name, what in needs
@@ -316,6 +356,7 @@ class Assembly:
             tuple(Wave(tuple(w.instances), w.soak) for w in spec.rollout),
             spec.suspend,
         )
+        environment = replace(environment, size=size_of(environment))
         return Made(
             read.path,
             blob,
@@ -333,6 +374,8 @@ class Assembly:
     def _definitions(self, commit: Commit) -> Definitions:
         """Combine everything: names are unique, and an instance has at most one environment."""
         findings = [*self._refused.values(), *self._doubles, *self._too_many().values()]
+        findings += self._beyond.values()
+        findings += [of_folder(team, UNLISTED) for team in self._unlisted]
         for part in self._parts.values():
             findings += part.read.findings
         by_name: dict[str, list[Made]] = {}
@@ -348,8 +391,8 @@ class Assembly:
                 in_order = sorted(same, key=lambda made: made.path)
                 sound = tuple(m.environment for m in in_order if m.environment is not None)
                 contested.update({one.name: sound for one in sound})
-                paths = [(m.path, m) for m in same]
-                findings += [_double(name, m.name_place, m.path, paths) for m in same]
+                paths = [made.path for made in in_order]
+                findings += [double(name, m.name_place, m.path, paths) for m in same]
                 continue
             made = same[0]
             findings += made.findings
@@ -358,8 +401,8 @@ class Assembly:
                 for wave in made.environment.rollout:
                     for instance in wave.instances:
                         owners.setdefault(instance, []).append(made)
-        findings += _taken(environments, owners)
-        findings += _platforms(environments, self._instances)
+        findings += taken(environments, owners)
+        findings += platforms(environments, self._instances)
         return Definitions(
             commit,
             environments,
@@ -367,6 +410,21 @@ class Assembly:
             tuple(sorted(findings, key=_order)),
             contested,
         )
+
+
+class _ByPath:
+    """Results of reading, taken by path in roughly the order in which they come."""
+
+    def __init__(self, results: Iterator[ReadFile]) -> None:
+        self._results = results
+        self._waiting: dict[str, ReadFile] = {}
+
+    def take(self, path: str) -> ReadFile:
+        """Return the result for a file."""
+        while path not in self._waiting:
+            read = next(self._results)
+            self._waiting[read.path] = read
+        return self._waiting.pop(path)
 
 
 def _unmade(read: ReadFile, blob: str, needs: tuple[Need, ...] = ()) -> Made:
@@ -390,60 +448,3 @@ def _needs_of_paths(paths: Iterable[str]) -> Iterable[tuple[NeedKind, str]]:
 def _order(finding: Finding) -> tuple[str, int, int, str]:
     location = finding.place
     return (location.file, location.line, location.column, finding.message)
-
-
-def _double(name: str, place: Place, path: str, same: Iterable[tuple[str, object]]) -> Finding:
-    """Return the finding for a name that is not unique; none of the objects with it counts."""
-    others = ", ".join(sorted(other for other, _ in same if other != path))
-    return Finding(place, name, Reason.DUPLICATE_NAME, f"{name} is also in {others}; rename one")
-
-
-def _taken(environments: dict[str, Environment], owners: Mapping[str, list[Made]]) -> list[Finding]:
-    """Return findings for instances that two environments name; neither of these acts."""
-    findings: list[Finding] = []
-    shared = {
-        name: sorted(mades, key=lambda m: m.path)
-        for name, mades in owners.items()
-        if len(mades) > 1
-    }
-    for name, mades in sorted(shared.items()):
-        for made in mades:
-            others = ", ".join(m.object.partition("/")[2] for m in mades if m is not made)
-            findings.append(
-                Finding(
-                    made.rollout_place,
-                    made.object,
-                    Reason.INSTANCE_TAKEN,
-                    f"instance {name} is also requested by {others}; remove it from all but one",
-                )
-            )
-    for mades in shared.values():
-        for made in mades:
-            environments.pop(made.object.partition("/")[2], None)
-    return findings
-
-
-def _platforms(
-    environments: dict[str, Environment], instances: Mapping[str, Instance]
-) -> list[Finding]:
-    """Return findings for indexes that use an Airflow API's secret, which is the platform's."""
-    used = {
-        (instance.team, instance.api.credentials): name
-        for name, instance in sorted(instances.items(), reverse=True)
-    }
-    findings = [
-        Finding(
-            environment.place,
-            f"Environment/{environment.name}",
-            Reason.CREDENTIALS_TAKEN,
-            f"the secret {index.credentials} of index {index.name} is that of instance "
-            f"{used[environment.team, index.credentials]}'s Airflow API and is sent to nobody "
-            f"else; give the index a secret of its own",
-        )
-        for environment in environments.values()
-        for index in environment.recipe.indexes
-        if index.credentials and (environment.team, index.credentials) in used
-    ]
-    for finding in findings:
-        environments.pop(finding.object.partition("/")[2], None)
-    return findings

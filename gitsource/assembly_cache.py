@@ -46,6 +46,12 @@ class Made:
 
 
 MADE = TypeAdapter(Made)
+ENVIRONMENT = TypeAdapter(Environment)
+
+
+def size_of(environment: Environment) -> int:
+    """Return the size of an environment as JSON, in bytes."""
+    return len(ENVIRONMENT.dump_json(environment))
 
 
 class AssemblyCache:

@@ -7,13 +7,15 @@ billions of files, and git keeps a whole difference in memory before it prints i
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from gitsource.tree import MAX_FILES, Entry
+from gitsource.tree import MAX_FILES, TEAM_LISTING, Entry, Most, team_of
 from gitsource.worktree import POINTER, POINTER_LIMIT, is_pointer
 from reconciler.core.definitions import Commit
 from reconciler.core.errors import Retryable, Stalled
@@ -26,6 +28,8 @@ FORMAT = "--format=%H%x00%an%x00%ct%x00%s"
 PACKAGES = "/packages/"
 READ = ("instances/", "shared/", "teams/")
 LISTING_LIMIT = 64 << 20  # bytes of all rows
+UNLIMITED = Most(sys.maxsize, sys.maxsize, sys.maxsize)  # for the platform's own folders
+ARGUMENTS = 1 << 20  # bytes of the folders that one git process is asked for
 PIECE = 1 << 20  # bytes read at once
 LATEST = 253_402_300_799  # seconds since the epoch, the end of the year 9999
 
@@ -77,12 +81,7 @@ class Listing(Running):
             size += len(piece)
             count += len(rows)
             if count > MAX_FILES or size > LISTING_LIMIT:
-                raise Stalled(
-                    Reason.SOURCE_TOO_LARGE,
-                    f"the newest commit has more than {MAX_FILES} files and folders in "
-                    f"{', '.join(READ)} (or {LISTING_LIMIT >> 20} MiB of their names); what was "
-                    f"accepted before stays as it is. Keep data elsewhere, or revert the commit",
-                )
+                raise _too_many()
             yield from (row.decode(errors="replace") for row in rows)
         code = self._process.wait()
         if code < 0:
@@ -93,6 +92,77 @@ class Listing(Running):
             raise Retryable(
                 Reason.MIRROR_DAMAGED, "the files of the newest commit cannot be listed"
             )
+
+
+class Survey:
+    """Rows of all files of a revision that are read, without those of teams that have too many.
+
+    git lists a folder completely or not at all. So if a team's folder is too large, that listing
+    ends, and another one goes on with the teams after it.
+    """
+
+    def __init__(
+        self, mirror: Path, environment: dict[str, str], timeout: float, head: str
+    ) -> None:
+        self._place = (mirror, environment, timeout)
+        self._head = head
+        self.unlisted: list[str] = []
+        """Teams that were left out, once all rows were read."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield rows. Raises what `Listing` does."""
+        left, count = list(READ), 0
+        while left:
+            too_large = ""
+            with Listing(*self._place, "-r", "-t", "-l", self._head, "--", *left) as rows:
+                for team, of_team in groupby(rows, _team_of_row):
+                    fitting = _fitting(of_team, TEAM_LISTING if team else UNLIMITED)
+                    if fitting is None:
+                        too_large = team
+                        break
+                    if (count := count + len(fitting)) > MAX_FILES:
+                        raise _too_many()
+                    yield from fitting
+            left = self._teams_after(too_large) if too_large else []
+
+    def _teams_after(self, team: str) -> list[str]:
+        """Note a team as left out; return the folders of those that were not listed yet."""
+        self.unlisted.append(team)
+        with Listing(*self._place, "-d", self._head, "--", "teams/") as rows:
+            names = [_path_of(row).partition("/")[2] for row in rows]
+        # git sorts a folder as if its name ended with a slash.
+        folders = [f"teams/{name}/" for name in names if f"{name}/" > f"{team}/"]
+        if sum(map(len, folders)) > ARGUMENTS:
+            raise _too_many()
+        return folders
+
+
+def _path_of(row: str) -> str:
+    return row.partition("\t")[2]
+
+
+def _team_of_row(row: str) -> str:
+    return team_of(_path_of(row))
+
+
+def _fitting(rows: Iterable[str], most: Most) -> list[str] | None:
+    """Return the rows of a team, or None if they are too many, too long or too deep."""
+    fitting, size = [], 0
+    for row in rows:
+        fitting.append(row)
+        size += len(row)
+        if len(fitting) > most.files or size > most.size or row.count("/") > most.depth:
+            return None
+    return fitting
+
+
+def _too_many() -> Stalled:
+    return Stalled(
+        Reason.SOURCE_TOO_LARGE,
+        f"the newest commit has more than {MAX_FILES} files and folders in {', '.join(READ)} (or "
+        f"{LISTING_LIMIT >> 20} MiB of their names); what was accepted before stays as it is. Keep "
+        f"data elsewhere, or revert the commit",
+    )
 
 
 class Blobs(Running):
@@ -137,8 +207,9 @@ class Files:
         self._trees: dict[str, str] = {}
         self._paths: list[str] | None = None
         self._blobs: Blobs | None = None
+        self._unlisted: tuple[str, ...] = ()
 
-    def take(self, listing: Iterable[str], blobs: Blobs) -> list[str]:
+    def take(self, listing: Survey, blobs: Blobs) -> list[str]:
         """Take the files and folders of a revision; return the paths that differ from before."""
         entries: dict[str, Entry] = {}
         trees: dict[str, str] = {}
@@ -156,7 +227,12 @@ class Files:
         changed = [path for path, entry in entries.items() if before.get(path) is not entry]
         changed += before.keys() - entries.keys()
         self._entries, self._trees, self._paths, self._blobs = entries, trees, None, blobs
+        self._unlisted = tuple(listing.unlisted)
         return changed
+
+    def unlisted(self) -> tuple[str, ...]:
+        """Return the teams whose files are not listed, because there are too many."""
+        return self._unlisted
 
     def leave(self) -> None:
         """End reading until the next revision is taken."""

@@ -24,6 +24,7 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.errors import Stalled
+from reconciler.core.formatting import names
 from reconciler.core.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def wrong_instance(
         return (
             Reason.UNKNOWN_INSTANCE,
             f"instance {name} is not defined, or its file has a mistake; "
-            + (f"team {team} has {', '.join(mine)}" if mine else f"team {team} has no instances"),
+            + (f"team {team} has {names(mine)}" if mine else f"team {team} has no instances"),
         )
     if instances[name].team != team:
         return (

@@ -5,10 +5,8 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from gitsource.parsers import Parser
-from gitsource.projects import sources
 from gitsource.requirement_lines import in_repo_advice
-from gitsource.tree import Tree
+from gitsource.shared_files import SharedFiles
 from gitsource.typed import ReadFile
 
 
@@ -22,14 +20,14 @@ def folders(read: ReadFile) -> dict[str, None]:
     return {posixpath.dirname(path): None for path in paths if path.startswith(own)}
 
 
-def with_names(read: ReadFile, tree: Tree, parser: Parser) -> ReadFile:
+def with_names(read: ReadFile, shared: SharedFiles) -> ReadFile:
     """Return a file whose findings call each package what its project file calls it."""
     if not read.packages:
         return read
     names = {
         project.path: project.name
         for folder in folders(read)
-        for project in parser.projects(folder, sources(tree, folder))
+        for project in shared.projects(folder)
     }
     findings = list(read.findings)
     for number, package in read.packages:

@@ -19,6 +19,7 @@ from typing import Protocol
 from gitsource.constraints import Constraint, constraints_of
 from gitsource.encodings import NotUtf8, decode_text
 from gitsource.projects import Project, Source, read_projects, unread
+from gitsource.tree import team_of
 from gitsource.typed import ReadFile, read_file
 from gitsource.worktree import LFS_POINTER, is_pointer
 from reconciler.core.definitions import Finding, Place
@@ -29,7 +30,10 @@ log = logging.getLogger(__name__)
 
 BATCH_FILES = 64
 BATCH_BYTES = 256 << 10
+CONSTRAINTS = 20_000  # of one file
+MISTAKES = 20  # of one file that are returned
 TEAM_SECONDS = 30.0  # CPU time of all files of a team that changed in one revision
+OWN_SECONDS = 0.6  # of it, in the daemon itself, before the rest waits for the next poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +50,17 @@ class Text:
         return team_of(self.path)
 
 
-def team_of(path: str) -> str:
-    """Return the team that owns the file at `path`, or "" for the platform's."""
-    folder, _, rest = path.partition("/")
-    return rest.partition("/")[0] if folder == "teams" else ""
-
-
 class Parser(Protocol):
     """Parser of texts that others wrote."""
 
     def begin(self) -> None:
-        """Begin a revision: reset the limits."""
+        """Begin to read: reset the limits."""
 
     def charge(self, path: str, seconds: float) -> None:
         """Count CPU time that the daemon itself spent on a file."""
+
+    def deferred(self) -> frozenset[str]:
+        """Return the files that were left for the next time, as their team's turn was over."""
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Parse each file; mistakes become findings."""
@@ -80,6 +81,10 @@ class DirectParser:
     def charge(self, path: str, seconds: float) -> None:
         """Do nothing, because nothing is limited."""
 
+    def deferred(self) -> frozenset[str]:
+        """Return no files, because nothing is limited."""
+        return frozenset()
+
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Parse each file."""
         for text in texts:
@@ -89,7 +94,7 @@ class DirectParser:
     def constraints(self, path: str, text: str) -> list[Constraint]:
         """Parse the lines of a constraints file."""
         del path
-        return list(constraints_of(text))
+        return read_constraints(text)[0]
 
     def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
         """Parse the project files of the packages in a folder."""
@@ -99,89 +104,124 @@ class DirectParser:
 
 @dataclass(slots=True)
 class IsolatedParser:
-    """Parser in the workers of a pool, several files per call."""
+    """Parser in the workers of a pool, several files per call.
+
+    Two times are counted for each team: that of the workers together with the daemon's own, and
+    the daemon's own. What exceeds the first is not read until the next revision; what exceeds the
+    second is deferred: the daemon reads it in its next turn.
+    """
 
     pool: Pool
     team_seconds: float = TEAM_SECONDS
+    own_seconds: float = OWN_SECONDS
     _spent: dict[str, float] = field(default_factory=dict)
-    _known: dict[str, list[Constraint]] = field(default_factory=dict)
-    _projects: dict[str, list[Project]] = field(default_factory=dict)
+    _own: dict[str, float] = field(default_factory=dict)
+    _deferred: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
-        """Begin a revision: reset every team's time."""
+        """Begin to read: reset every team's time."""
         self._spent.clear()
-        self._known.clear()
-        self._projects.clear()
+        self._own.clear()
+        self._deferred.clear()
+
+    def deferred(self) -> frozenset[str]:
+        """Return the files that were left for the next time, as their team's turn was over."""
+        return frozenset(self._deferred)
 
     def files(self, texts: Iterable[Text]) -> Iterator[ReadFile]:
         """Parse each file, in parallel with the use of earlier results."""
-        waiting: deque[tuple[list[Text], Future[list[Timed]]]] = deque()
+        waiting: deque[tuple[list[Text], Future[Answer]]] = deque()
         with ThreadPoolExecutor(self.pool.limits.size) as threads:
             for batch in _batches(texts):
-                left = [text for text in batch if self._has_time(text.path)]
-                yield from (_skipped(text) for text in batch if text not in left)
+                left = []
+                for text in batch:
+                    late = self._late(text)
+                    if late is not None:
+                        yield late
+                    else:
+                        left.append(text)
                 if left:
-                    waiting.append((left, threads.submit(self.pool.call, read_texts, left)))
+                    waiting.append((left, threads.submit(self._ask, left)))
                 if len(waiting) > self.pool.limits.size:
                     yield from self._taken(*waiting.popleft())
             while waiting:
                 yield from self._taken(*waiting.popleft())
 
-    def _taken(self, batch: list[Text], future: Future[list[Timed]]) -> Iterator[ReadFile]:
+    def _ask(self, batch: list[Text]) -> Answer:
+        """Parse a batch in a worker; return the results and this thread's seconds of CPU time."""
+        begun = time.thread_time()
+        results = self.pool.call(read_texts, batch)
+        return results, time.thread_time() - begun
+
+    def _taken(self, batch: list[Text], future: Future[Answer]) -> Iterator[ReadFile]:
         """Yield the results of a batch; if it took too long, its files are parsed one by one."""
         try:
-            results = future.result()
+            results, own = future.result()
         except TooExpensive:
             yield from (self._single(text) for text in batch)
             return
         for text, (outcome, seconds) in zip(batch, results, strict=True):
-            self.charge(text.path, seconds)
-            yield _settled(text, outcome)
+            self._spend(text.path, seconds)
+            late = self._late(text)
+            self.charge(text.path, own / len(batch))
+            yield late or _settled(text, outcome)
 
     def _single(self, text: Text) -> ReadFile:
-        if not self._has_time(text.path):
-            return _skipped(text)
+        late = self._late(text)
+        if late is not None:
+            return late
         try:
             ((outcome, seconds),) = self.pool.call(read_texts, [text])
         except TooExpensive as error:
-            self.charge(text.path, self.pool.limits.cpu)
+            self._spend(text.path, self.pool.limits.cpu)
             return _unread(text, error.reason, f"{error.message}; make it smaller or simpler")
-        self.charge(text.path, seconds)
+        self._spend(text.path, seconds)
         return _settled(text, outcome)
 
     def constraints(self, path: str, text: str) -> list[Constraint]:
-        """Parse the lines of a constraints file, once for all environments that name it."""
-        if path not in self._known:
-            if not self._has_time(path):
-                raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
-            self.charge(path, self.pool.limits.cpu)  # its cost if it fails
-            try:
-                constraints, seconds = self.pool.call(read_constraints, text)
-            except TooExpensive as error:
-                raise TooExpensive(f"{path}: {error.message}") from error
-            self.charge(path, seconds - self.pool.limits.cpu)
-            self._known[path] = constraints
-        return self._known[path]
+        """Parse the lines of a constraints file."""
+        if not self._has_time(path):
+            raise TooExpensive(f"{path}: {SPENT.format(team_of(path) or 'the platform')}")
+        try:
+            constraints, seconds = self.pool.call(read_constraints, text)
+        except TooExpensive as error:
+            self._spend(path, self.pool.limits.cpu)
+            raise TooExpensive(f"{path}: {error.message}") from error
+        self._spend(path, seconds)
+        return constraints
 
     def projects(self, folder: str, given: Sequence[Source]) -> list[Project]:
-        """Parse the project files of a folder, once for all environments that name it.
+        """Parse the project files of the packages in a folder.
 
         Where that takes too long, packages are known by the names of their folders.
         """
-        if folder not in self._projects:
-            try:
-                projects = self.pool.call(read_projects, given) if self._has_time(folder) else None
-            except TooExpensive:
-                projects = None
-                self.charge(folder, self.pool.limits.cpu)
-            self._projects[folder] = unread(given) if projects is None else projects
-        return self._projects[folder]
+        if not self._has_time(folder):
+            return unread(given)
+        try:
+            return self.pool.call(read_projects, given)
+        except TooExpensive:
+            self._spend(folder, self.pool.limits.cpu)
+            return unread(given)
 
     def _has_time(self, path: str) -> bool:
         return self._spent.get(team_of(path), 0.0) < self.team_seconds
 
+    def _late(self, text: Text) -> ReadFile | None:
+        """Return what stands for a file that is not read now, or None if it is read."""
+        if not self._has_time(text.path):
+            return _skipped(text)
+        if text.team and self._own.get(text.team, 0.0) > self.own_seconds:
+            self._deferred.add(text.path)
+            return _put_off(text)
+        return None
+
     def charge(self, path: str, seconds: float) -> None:
-        """Count CPU time against the team's limit for this revision."""
+        """Count CPU time that the daemon itself spent on a file."""
+        self._spend(path, seconds)
+        team = team_of(path)
+        self._own[team] = self._own.get(team, 0.0) + seconds
+
+    def _spend(self, path: str, seconds: float) -> None:
         team = team_of(path)
         self._spent[team] = self._spent.get(team, 0.0) + seconds
 
@@ -190,6 +230,8 @@ class IsolatedParser:
 
 Timed = tuple[ReadFile | str, float]
 """A file as it was parsed, or the traceback of an unexpected exception; seconds of CPU time."""
+Answer = tuple[list[Timed], float]
+"""A batch as it was parsed; seconds of CPU time of the thread that waited for it."""
 
 
 def read_texts(texts: Sequence[Text]) -> list[Timed]:
@@ -229,9 +271,22 @@ def _read(text: Text) -> ReadFile:
 
 
 def read_constraints(text: str) -> tuple[list[Constraint], float]:
-    """Parse a constraints file; return the constraints and the seconds of CPU time."""
+    """Parse a constraints file; return the constraints and the seconds of CPU time.
+
+    What is returned is bounded, as the daemon keeps it while it reads a revision.
+    """
     begun = time.process_time()
-    return list(constraints_of(text)), time.process_time() - begun
+    lines: list[Constraint] = []
+    mistakes = 0
+    for number, constraint, message in constraints_of(text):
+        if len(lines) == CONSTRAINTS:
+            most = f"a file may have {CONSTRAINTS} constraints; put them into several"
+            lines.append((number, "", most))
+            break
+        mistakes += bool(message)
+        if not message or mistakes <= MISTAKES:
+            lines.append((number, constraint, message))
+    return lines, time.process_time() - begun
 
 
 # ------------------------------------------------------------------------------------- results
@@ -250,6 +305,14 @@ def _settled(text: Text, found: ReadFile | str) -> ReadFile:
 def _skipped(text: Text) -> ReadFile:
     whose = f"team {text.team}" if text.team else "the platform"
     message = f"not read: {SPENT.format(whose)}; look for unusual content in its other files"
+    return _unread(text, Reason.TOO_EXPENSIVE, message, skipped=True)
+
+
+def _put_off(text: Text) -> ReadFile:
+    message = (
+        f"not read yet: the daemon has worked on the files of team {text.team} for as long as it "
+        f"does in one turn; it goes on at the next poll"
+    )
     return _unread(text, Reason.TOO_EXPENSIVE, message, skipped=True)
 
 

@@ -20,6 +20,7 @@ from gitsource.tree import Tree
 FILES = ("pyproject.toml", "setup.py")
 FILE_LIMIT = 256 << 10  # bytes of a pyproject.toml
 FOLDER_LIMIT = 2000  # packages in one folder
+FOLDER_BYTES = 8 << 20  # of all project files in one folder that are read
 
 Source = tuple[str, bytes]
 """Path of a package, and its pyproject.toml (b"" without one)."""
@@ -66,12 +67,15 @@ def fingerprint(tree: Tree, folder: str) -> str:
 
 
 def sources(tree: Tree, folder: str) -> list[Source]:
-    """Return the packages in a folder with their project files."""
-    rows = []
+    """Return the packages in a folder with their project files, as far as these are read."""
+    rows, total = [], 0
     for path in packages_in(tree, folder):
         entry = tree.entries().get(f"{path}/{FILES[0]}")
-        is_file = entry is not None and entry.mode.startswith("100") and entry.size <= FILE_LIMIT
-        rows.append((path, tree.read(entry) if entry is not None and is_file else b""))
+        data = b""
+        if entry is not None and entry.mode.startswith("100") and entry.size <= FILE_LIMIT:
+            total += entry.size
+            data = tree.read(entry) if total <= FOLDER_BYTES else b""
+        rows.append((path, data))
     return rows
 
 

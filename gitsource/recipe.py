@@ -23,17 +23,17 @@ from gitsource.models import (
     ImportBudgetModel,
     IndexModel,
 )
-from gitsource.objects import virtual_environment_in, wrong_content, wrong_entry
-from gitsource.parsers import Parser
-from gitsource.projects import Project, fingerprint, sources
+from gitsource.projects import Project
 from gitsource.requirement_lines import in_repo
+from gitsource.shared_files import SharedFiles
 from gitsource.siblings import Siblings
-from gitsource.tree import Entry, Tree, below
+from gitsource.tree import Entry, count_below
 from gitsource.typed import ReadFile
 from reconciler.core.definitions import (
     Checks,
     FileItem,
     Finding,
+    Globs,
     ImportLimit,
     Index,
     Measure,
@@ -43,6 +43,7 @@ from reconciler.core.definitions import (
     SourcePackage,
 )
 from reconciler.core.errors import Stalled
+from reconciler.core.formatting import names
 from reconciler.core.reasons import Reason
 from reconciler.isolation import TooExpensive
 
@@ -66,7 +67,7 @@ or an instance's team; it is "" if the input did not exist.
 
 RECIPE = TypeAdapter(Recipe)
 ENV_LIMIT = 64 << 10  # bytes of all names and values; Linux allows 128 KiB for a single one
-FINDINGS = 20  # per constraints file
+FINDINGS = 20  # per environment
 ARCHIVES = (
     ".tar",
     ".tgz",
@@ -85,7 +86,8 @@ ARCHIVES = (
     ".zst",
 )
 """Suffixes of archives; a file that only .gz compresses is decompressed."""
-PACKAGE_FILES = 20_000  # files of one in-repo package
+PACKAGES_FILES = 50_000  # files of all in-repo packages of one environment
+GLOBS = 1000  # names of packages in all indexes of one environment
 REQUIREMENT = tuple(field.name for field in fields(Requirement) if field.name != "place")
 """Fields of a requirement that determine a build: all of them are texts."""
 TEXT_LIMIT = 1 << 20  # bytes of a constraints file, a certificate or a DAG
@@ -93,20 +95,11 @@ TEXTS_LIMIT = 2 << 20  # bytes of all of them in one environment, counted whenev
 
 
 @dataclass(slots=True)
-class Limits:
-    """Limits of sizes in bytes."""
-
-    package: int = 64 << 20
-
-
-@dataclass(slots=True)
 class Merge:
     """Environment being merged; `findings` are its mistakes."""
 
-    tree: Tree
     read: ReadFile
-    limits: Limits
-    parser: Parser
+    shared: SharedFiles
     findings: list[Finding] = field(default_factory=list)
     requirements: list[Requirement] = field(default_factory=list)
     packages: dict[str, SourcePackage] = field(default_factory=dict)
@@ -124,16 +117,18 @@ class Merge:
     internal: dict[str, str] = field(default_factory=dict)
     needs: dict[tuple[NeedKind, str], str] = field(default_factory=dict)
     text_bytes: int = 0
+    package_files: int = 0
 
     def wrong(self, place: Place, reason: Reason, message: str) -> None:
-        """Record a mistake of this environment, at a place in its own file.
+        """Record a mistake of this environment, at a place in its own file; the first ones only.
 
         If another file is to blame, the message says so: a finding marks its file as broken, and
         the objects of a broken file stay as they were accepted.
         """
         if place.file != self.read.path:
             place, message = self.read.place("spec", "extends"), f"{place}: {message}"
-        self.findings.append(Finding(place, self.read.object, reason, message))
+        if len(self.findings) < FINDINGS:
+            self.findings.append(Finding(place, self.read.object, reason, message))
 
     def take(self, part: ReadFile, spec: FragmentSpec) -> None:
         """Add the contents of one definition; later ones override env, limits and equal indexes."""
@@ -173,54 +168,37 @@ class Merge:
                 f"{path} is outside {folder}/ and shared/; move the package there",
             )
             return
-        self.needs[NeedKind.TREE, full] = self.tree.tree_id(full)
+        tree = self.shared.tree
+        self.needs[NeedKind.TREE, full] = tree.tree_id(full)
         if full not in self.packages and not self._check_package(full, place):
             return
         self.packages[full] = SourcePackage(
-            canonicalize_name(own.name), full, self.tree.tree_id(full), place
+            canonicalize_name(own.name), full, tree.tree_id(full), place
         )
         self.requirements.append(Requirement(own.text, place, package=full))
 
     def _check_package(self, path: str, place: Place) -> bool:
-        entries = below(self.tree, path)
-        names = {e.path for e in entries}
-        if not names & {f"{path}/pyproject.toml", f"{path}/setup.py"}:
-            self.wrong(place, Reason.MISSING_FILE, f"{path} has no pyproject.toml; check the path")
+        self.package_files += count_below(self.shared.tree, path)
+        if self.package_files > PACKAGES_FILES:
+            message = f"the packages of one environment may have {PACKAGES_FILES} files together"
+            self.wrong(place, Reason.TOO_LARGE, f"{path}: {message}")
             return False
-        venv = virtual_environment_in(names)
-        if venv is not None:
-            message = (
-                f"{venv} is a virtual environment; list it in .gitignore, and do not commit it"
-            )
-            self.wrong(place, Reason.NOT_ALLOWED, message)
-            return False
-        for entry in entries:
-            if self._is_refused(entry, place):
-                return False
-        if len(entries) > PACKAGE_FILES:
-            words = f"{path} has {len(entries)} files; a package may have {PACKAGE_FILES}"
-            self.wrong(place, Reason.TOO_LARGE, words)
-            return False
-        if sum(e.size for e in entries) > self.limits.package:
-            self.wrong(
-                place,
-                Reason.TOO_LARGE,
-                f"{path} is larger than {self.limits.package >> 20} MiB; store data somewhere else",
-            )
-            return False
-        return True
+        mistake = self.shared.mistake_in(path)
+        if mistake is not None:
+            self.wrong(place, *mistake)
+        return mistake is None
 
     def _is_refused(self, entry: Entry, place: Place) -> bool:
         """Return True and add a finding if an entry is not the file that it stands for."""
-        wrong = wrong_entry(entry) or wrong_content(self.tree, entry)
-        if wrong is not None:
-            self.wrong(place, wrong[0], f"{entry.path} is {wrong[1]}")
-        return wrong is not None
+        mistake = self.shared.mistake_of(entry)
+        if mistake is not None:
+            self.wrong(place, *mistake)
+        return mistake is not None
 
     def _text(self, folder: str, name: str, place: Place) -> str:
         """Return the text of a team's file, or "" with a finding if it cannot be read."""
         path = posixpath.normpath(posixpath.join(folder, name))
-        entry = self.tree.entries().get(path)
+        entry = self.shared.tree.entries().get(path)
         self.needs[NeedKind.FILE, path] = entry.blob if entry is not None else ""
         if entry is None:
             self.wrong(place, Reason.MISSING_FILE, f"{path} is not in the repo; check the path")
@@ -234,7 +212,7 @@ class Merge:
         else:
             self.text_bytes = total
             try:
-                return decode_text(self.tree.read(entry))
+                return decode_text(self.shared.tree.read(entry))
             except NotUtf8 as error:
                 self.wrong(place, Reason.WRONG_TYPE, f"{path}:{error.line} is {error.message}")
             except Stalled as error:
@@ -258,16 +236,16 @@ class Merge:
 
     def _constraints(self, folder: str, name: str, place: Place) -> list[str]:
         """Return a file's constraints as parsed: its text itself is not used."""
-        path, lines, problems = posixpath.join(folder, name), [], 0
+        path, lines = posixpath.join(folder, name), []
         try:
-            constraints = self.parser.constraints(path, self._text(folder, name, place))
+            constraints = self.shared.constraints(path, self._text(folder, name, place))
         except TooExpensive as error:
             self.wrong(place, error.reason, error.message)
             return []
         for number, constraint, message in constraints:
             if not message:
                 lines.append(constraint)
-            elif (problems := problems + 1) <= FINDINGS:
+            else:
                 self.wrong(place, Reason.NOT_ALLOWED, f"{path}:{number}: {message}")
         return lines
 
@@ -300,11 +278,15 @@ class Merge:
         projects: dict[str, Project] = {}
         beside = [posixpath.dirname(path) for path in self.packages]
         for parent in dict.fromkeys([*beside, f"{folder}/packages", "shared/packages"]):
-            self.needs[NeedKind.PACKAGES, parent] = fingerprint(self.tree, parent)
-            for project in self.parser.projects(parent, sources(self.tree, parent)):
+            self.needs[NeedKind.PACKAGES, parent] = self.shared.fingerprint(parent)
+            for project in self.shared.projects(parent):
                 projects[project.path] = project
         globs = [glob for index in self.indexes.values() for glob in index.packages]
-        siblings = Siblings(projects, self.packages, globs, folder)
+        if len(globs) > GLOBS:
+            message = f"the indexes of one environment may name {GLOBS} packages and globs together"
+            self.wrong(self.read.place("spec", "indexes"), Reason.TOO_LARGE, message)
+            return
+        siblings = Siblings(projects, self.packages, Globs(globs), folder)
         for location, message in siblings.mistakes(self.requirements):
             self.wrong(location, Reason.NOT_LISTED, message)
         for location, message in siblings.misnamed(self.requirements):
@@ -380,21 +362,25 @@ def _budget(part: ReadFile, budget: ImportBudgetModel) -> dict[Measure, ImportLi
 
 
 def merge(
-    tree: Tree, read: ReadFile, fragments: dict[str, ReadFile], limits: Limits, parser: Parser
+    read: ReadFile, fragments: dict[str, ReadFile], shared: SharedFiles
 ) -> tuple[Recipe, list[Finding], tuple[Need, ...]]:
     """Return an environment's recipe, findings and needs; with findings it must not be used."""
     model = read.model
     assert isinstance(model, EnvironmentModel), "only environments are merged"
-    merging = Merge(tree, read, limits, parser)
+    merging = Merge(read, shared)
     for i, name in enumerate(model.spec.extends):
+        place = read.place("spec", "extends", i)
         fragment = fragments.get(name)
+        if (NeedKind.FRAGMENT, name) in merging.needs:
+            merging.wrong(place, Reason.INVALID_VALUE, f"{name} is in extends twice; keep one")
+            continue
         merging.needs[NeedKind.FRAGMENT, name] = ""
         if fragment is None or not isinstance(fragment.model, FragmentModel):
             merging.wrong(
-                read.place("spec", "extends", i),
+                place,
                 Reason.UNKNOWN_FRAGMENT,
                 f"there is no shared/{name}.yaml that can be read; known: "
-                f"{', '.join(sorted(fragments)) or 'none'}",
+                f"{names(sorted(fragments), 20) or 'none'}",
             )
         else:
             merging.take(fragment, fragment.model.spec)

@@ -6,7 +6,7 @@ An index would be asked for what is not listed, and anybody could own such a nam
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from gitsource.projects import Project
 from gitsource.requirement_lines import name_of
-from reconciler.core.definitions import Place, Requirement, SourcePackage, matches
+from reconciler.core.definitions import Globs, Place, Requirement, SourcePackage
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Siblings:
 
     projects: Mapping[str, Project]
     listed: Mapping[str, SourcePackage]  # by path
-    globs: Collection[str]
+    globs: Globs
     folder: str
 
     @cached_property
@@ -39,7 +39,7 @@ class Siblings:
             for one in self.projects.values()
             if one.path not in self.listed
             and one.name not in self._names
-            and not matches(one.name, self.globs)
+            and not self.globs.match(one.name)
         }
 
     @cached_property
@@ -93,7 +93,7 @@ class Siblings:
                     yield needer, name
 
     def _is_lost(self, name: str) -> bool:
-        return name not in self._names and not matches(name, self.globs)
+        return name not in self._names and not self.globs.match(name)
 
     def _advice(self, name: str) -> str:
         path = self.internal.get(name)

@@ -23,9 +23,8 @@ from typing import Any
 from gitsource.access import check_url, git_environment, translate
 from gitsource.assemble import Assembly
 from gitsource.assembly_cache import AssemblyCache
-from gitsource.mirror import READ, Blobs, Files, Listing, commit_of
+from gitsource.mirror import Blobs, Files, Listing, Survey, commit_of
 from gitsource.parsers import IsolatedParser
-from gitsource.recipe import Limits
 from reconciler.core.definitions import Definitions
 from reconciler.core.errors import GroundcrewError, Retryable
 from reconciler.core.reasons import Reason
@@ -67,13 +66,14 @@ class Source:
         self._damaged = False  # found while exporting: the next poll repairs it
 
     def poll(self) -> Definitions | None:
-        """Return the definitions of the newest revision, or None if it was already read.
+        """Return the definitions of the newest revision, or None if it was already read completely.
 
         Raises Retryable (SourceUnreachable, SourceDenied, BranchMissing, SourceEmpty), and Stalled
         for a URL that is not allowed or a revision with too many files (SourceTooLarge).
         """
         head = self._head()
-        if head == self._revision and not self._damaged:
+        is_unfinished = self._assembly is not None and self._assembly.is_unfinished
+        if head == self._revision and not (self._damaged or is_unfinished):
             return None
         assembly, self._assembly = self._assembly, None  # until this revision is read completely
         if self._damaged:
@@ -106,11 +106,8 @@ class Source:
         assembly = assembly or self._fresh()
         head = self._fetch() if known else self._fetch_first()
         context = self._place()
-        with (
-            Listing(*context, "-r", "-t", "-l", head, "--", *READ) as rows,
-            Blobs(*context) as blobs,
-        ):
-            differing = self._files.take(rows, blobs)
+        with Blobs(*context) as blobs:
+            differing = self._files.take(Survey(*context, head), blobs)
             changed = differing if known else None
             definitions = assembly.update(self._files, commit_of(self._git, head), changed)
             self._files.leave()
@@ -174,7 +171,7 @@ class Source:
     def _fresh(self) -> Assembly:
         return Assembly(
             file_limit=self._settings.max_blob_bytes,
-            limits=Limits(self._settings.max_package_bytes),
+            package_bytes=self._settings.max_package_bytes,
             shelf=self._shelf,
             parser=self._parser,
         )

@@ -18,6 +18,18 @@ MAX_FILES = 200_000  # of a revision, in the folders that are read; folders coun
 
 
 @dataclass(frozen=True, slots=True)
+class Most:
+    """Limits of the listing of a team's folder: rows, bytes of paths, and nested folders."""
+
+    files: int = 50_000
+    size: int = 16 << 20
+    depth: int = 100
+
+
+TEAM_LISTING = Most()
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """File with its git `mode` (100644, 100755, 120000 for a symlink, 160000 for a submodule)."""
 
@@ -45,13 +57,32 @@ class Tree(Protocol):
     def paths(self) -> list[str]:
         """Return the path of every file, sorted."""
 
+    def unlisted(self) -> tuple[str, ...]:
+        """Return the teams whose files are not listed, because there are too many."""
+
+
+def team_of(path: str) -> str:
+    """Return the team that owns the file at `path`, or "" for the platform's."""
+    folder, _, rest = path.partition("/")
+    return rest.partition("/")[0] if folder == "teams" else ""
+
 
 def below(tree: Tree, path: str) -> list[Entry]:
     """Return the files below a directory."""
     paths, entries = tree.paths(), tree.entries()
+    return [entries[p] for p in paths[_span(paths, path)]]
+
+
+def count_below(tree: Tree, path: str) -> int:
+    """Return the number of files below a directory."""
+    span = _span(tree.paths(), path)
+    return span.stop - span.start
+
+
+def _span(paths: list[str], path: str) -> slice[int, int, None]:
+    """Return where the files below a directory are in a sorted list of paths."""
     start = bisect_left(paths, f"{path}/")
-    end = bisect_left(paths, f"{path}0", start)  # the character after "/"
-    return [entries[p] for p in paths[start:end]]
+    return slice(start, bisect_left(paths, f"{path}0", start))  # the character after "/"
 
 
 class Checkout:
@@ -106,6 +137,10 @@ class Checkout:
         if not self._paths:
             self._paths = sorted(self.entries())
         return self._paths
+
+    def unlisted(self) -> tuple[str, ...]:
+        """Return no teams, because a user's own checkout has no limits."""
+        return ()
 
     def read(self, entry: Entry) -> bytes:
         """Return the content of a file, or the target of a link."""

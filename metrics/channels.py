@@ -14,9 +14,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,14 +22,13 @@ import httpx
 
 from metrics.facts import Fact
 from reconciler.certificates import UNTRUSTED, distrusts
-from reconciler.http_client import Client
+from reconciler.http_client import Client, retry_seconds
 from reconciler.secrets import read
 
 if TYPE_CHECKING:
     from metrics.messages import Payload
 
 TIMEOUT = 10.0  # seconds per request
-LONGEST_AFTER = 3600.0  # longest Retry-After that is honoured, in seconds
 WORDS = 200  # characters of an answer that are kept
 
 
@@ -83,25 +80,10 @@ def judge(code: int, words: str, now: float, retry_after: str = "") -> Response:
     if 200 <= code < 300:
         return TAKEN
     if code in (408, 425, 429) or code >= 500:
-        return Response(Outcome.LATER, said, seconds_of(retry_after, now))
+        return Response(Outcome.LATER, said, retry_seconds(retry_after, now))
     if code in (400, 413, 415, 422):
         return Response(Outcome.REJECTED, said)
     return Response(Outcome.REFUSED, said)
-
-
-def seconds_of(retry_after: str, now: float) -> float:
-    """Return the seconds from `now` given by a Retry-After header, or 0 if it is unreadable.
-
-    The header may hold a number of seconds or a date.
-    """
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - now
-        except (ValueError, OverflowError):
-            return 0.0
-    return min(max(0.0, seconds), LONGEST_AFTER) if isfinite(seconds) else 0.0
 
 
 def slack_payload(facts: Sequence[Fact]) -> Payload:

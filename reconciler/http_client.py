@@ -17,17 +17,21 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
+from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Any
 
 import httpcore
 import httpx
 
 from reconciler.certificates import trusted
+from reconciler.core.formatting import span
 
 ANSWER_LIMIT = 64 << 20  # bytes of a response that is read whole
 WHOLE_TIME = 120.0  # seconds for a response that is read whole, and for the head of any
 STREAM_TIME = 3600.0  # seconds for a streamed response
 STEP = 1 << 20  # bytes that are decompressed at once
+LONGEST_AFTER = 3600.0  # longest Retry-After that is honoured, in seconds
 GZIP = 16 + zlib.MAX_WBITS
 
 _deadline: ContextVar[float] = ContextVar("_deadline", default=float("inf"))
@@ -91,6 +95,31 @@ class Client(httpx.Client):
         finally:
             _deadline.reset(token)
         return answer
+
+
+def retry_seconds(retry_after: str, now: float) -> float:
+    """Return the seconds from `now` that a Retry-After header gives, or 0 if it is unreadable.
+
+    The header may hold a number of seconds or a date.
+    """
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - now
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(0.0, seconds), LONGEST_AFTER) if isfinite(seconds) else 0.0
+
+
+def refusal(answer: httpx.Response) -> tuple[str, float]:
+    """Return what a server answers instead of a file, in words, and for how long it is left alone.
+
+    The seconds are those of its Retry-After, or 0 without one.
+    """
+    seconds = retry_seconds(answer.headers.get("Retry-After", ""), time.time())
+    asks = f" and asks for {span(seconds)} until the next request" if seconds else ""
+    return f"answers {answer.status_code}{asks}", seconds
 
 
 class _Network(httpcore.SyncBackend):

@@ -20,7 +20,7 @@ from reconciler.certificates import UNTRUSTED, distrusts
 from reconciler.core.definitions import FileItem, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
-from reconciler.http_client import Client
+from reconciler.http_client import Client, refusal
 from reconciler.settings import BuilderSettings
 from reconciler.share.share import Share
 
@@ -126,7 +126,8 @@ def _fetch(job: BuildJob, item: FileItem, settings: BuilderSettings, cache: Path
             temp.open("xb") as file,
         ):
             if answer.status_code != 200:
-                raise Retryable(Reason.FILE_UNREACHABLE, f"{url} answers {answer.status_code}")
+                message, wait = refusal(answer)
+                raise Retryable(Reason.FILE_UNREACHABLE, f"{url} {message}", after=wait)
             for chunk in answer.iter_bytes(1 << 20):
                 job.check()
                 size += len(chunk)

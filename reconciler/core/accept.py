@@ -6,6 +6,7 @@ loses most definitions is held until an operator confirms it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,6 +14,8 @@ from typing import TypeVar
 
 from reconciler.core.budget import demanded
 from reconciler.core.definitions import (
+    TEAM_BYTES,
+    TEAM_ENVIRONMENTS,
     Broken,
     Commit,
     Definitions,
@@ -72,7 +75,46 @@ class Loss:
 
 def acceptable(definitions: Definitions, records: Records) -> Definitions:
     """Return the definitions as they may be accepted, given these records."""
-    return with_owners(readable(definitions, records.unreadable), records.environments)
+    definitions = with_owners(readable(definitions, records.unreadable), records.environments)
+    return with_room(definitions, records.environments)
+
+
+def with_room(definitions: Definitions, known: Mapping[str, EnvironmentRecord]) -> Definitions:
+    """Return the definitions without the new environments of teams that have no room for them.
+
+    What is no longer defined may stay recorded, because its removal waits for an operator or for
+    the repair of a file. A team cannot fill the records with more and more of it.
+    """
+    left = known.keys() - definitions.environments.keys()
+    counts = Counter(known[name].team for name in left)
+    sizes: Counter[str] = Counter()
+    for name in left:
+        sizes[known[name].team] += known[name].definition.size
+    full = {t for t, n in counts.items() if n > TEAM_ENVIRONMENTS or sizes[t] > TEAM_BYTES}
+    refused = [
+        environment
+        for name, environment in (definitions.environments.items() if full else ())
+        if environment.team in full and name not in known
+    ]
+    if not refused:
+        return definitions
+    message = (
+        "not accepted, as {} environments of team {} are still recorded that are no longer "
+        "defined; repair the team's other files, or confirm the removal with "
+        "`groundcrew confirm-prune`"
+    )
+    findings = tuple(
+        Finding(
+            one.place,
+            f"Environment/{one.name}",
+            Reason.TOO_LARGE,
+            message.format(counts[one.team], one.team),
+        )
+        for one in refused
+    )
+    names = {one.name for one in refused}
+    environments = {k: v for k, v in definitions.environments.items() if k not in names}
+    return replace(definitions, environments=environments, findings=definitions.findings + findings)
 
 
 def with_owners(definitions: Definitions, known: Mapping[str, EnvironmentRecord]) -> Definitions:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from itertools import compress, filterfalse
 from operator import is_not
 
@@ -70,9 +70,23 @@ class Index:
     ca_bundle: str | None = None  # PEM text
 
 
-def matches(name: str, globs: Iterable[str]) -> bool:
-    """Return True if one of the globs matches a normalised name of a package."""
-    return any(fnmatchcase(name, re.sub(r"[-_.]+", "-", glob).lower()) for glob in globs)
+WILD = frozenset("*?[")
+
+
+class Globs:
+    """Names and globs of packages, compiled once for many names."""
+
+    def __init__(self, globs: Iterable[str]) -> None:
+        normalised = {re.sub(r"[-_.]+", "-", glob).lower() for glob in globs}
+        self._names = frozenset(one for one in normalised if not WILD.intersection(one))
+        patterns = "|".join(map(translate, sorted(normalised - self._names)))
+        self._pattern = re.compile(f"(?:{patterns})") if patterns else None
+
+    def match(self, name: str) -> bool:
+        """Return True if one of the globs matches a normalised name of a package."""
+        if name in self._names:
+            return True
+        return self._pattern is not None and self._pattern.match(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +187,14 @@ class Wave:
     soak: float = 0.0
 
 
+TEAM_BYTES = 32 << 20
+"""Limit on the size of a team's environments together, as JSON with the contents of their files."""
+TEAM_ENVIRONMENTS = 2000  # of one team
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Environment as a team defines it."""
+    """Environment as a team defines it; `size` is that of all this as JSON, in bytes."""
 
     name: str
     team: str
@@ -183,6 +202,7 @@ class Environment:
     recipe: Recipe
     rollout: tuple[Wave, ...] = ()
     suspend: bool = False
+    size: int = 0
 
 
 class OnTimeout(StrEnum):

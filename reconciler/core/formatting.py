@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -32,6 +33,15 @@ def size(number: float) -> str:
         scaled, power = scaled / 1024, power + 1
     digits = 0 if not power or scaled >= 99.95 else 1 if scaled >= 9.995 else 2
     return f"{scaled:.{digits}f} {UNITS[power]}"
+
+
+def names(every: Sequence[str], most: int = 5, count: int | None = None) -> str:
+    """Return names separated by commas: the first ones, and the number of the others.
+
+    `count` is the number of all names, if `every` has only the first ones of them.
+    """
+    more = (len(every) if count is None else count) - most
+    return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def moment(at: float) -> str:

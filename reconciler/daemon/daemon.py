@@ -88,7 +88,7 @@ class Daemon:
         self._is_looking = False  # a first look outside has begun
         self._has_looked = False  # and what it saw is in the records
         self._decided = False  # using the result of the first poll
-        self._wake_at: float | None = None
+        self._wake_at: float | None = None  # monotonic time
         self._records = Records()
         self.last_cycle = time.monotonic()
         self.ended = True  # set by `run`; False: what may still run must end with the process
@@ -232,7 +232,7 @@ class Daemon:
         if POLL not in self._workers.busy():  # else its end wakes the loop
             waits.append(self._next_poll - now)
         if self._wake_at is not None:
-            waits.append(self._wake_at - time.time())
+            waits.append(self._wake_at - now)
         return min(waits)
 
     def _finished(self, plan: Plan) -> bool:
@@ -249,6 +249,7 @@ class Daemon:
         self._take_reports(leadership)
         self._has_looked = self._has_looked or has_looked
         self._poll_if_due()
+        decided = time.monotonic()
         world = self._observe()
         plan = self._decider.decide(world)
         failpoint("daemon.decided")
@@ -263,7 +264,9 @@ class Daemon:
             self._start(effect)
         self._collect_if_due()
         self._look_if_due()
-        self._wake_at = plan.wake_at
+        # Monotonic, so that the clock may be set while it waits.
+        wake_at = plan.wake_at
+        self._wake_at = decided + (wake_at - world.now) if wake_at is not None else None
         return plan
 
     def _take_reports(self, leadership: Leadership) -> None:

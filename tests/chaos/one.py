@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos.counts import KILLED
-from tests.chaos.lane import Lane
+from tests.chaos.lane import PATIENCE, Lane
 from tests.harness.forked import Run, end, start
 from tests.harness.promises import Asked
 
@@ -175,7 +175,7 @@ class OneDaemonOnABadClock(OneDaemon):
                 _wait(process, seconds)
                 worked = process.poll() is None
                 jump(offset)
-                _wait(process, self.random.uniform(0.2, LONGEST_RUN) if kill else 120.0)
+                _wait(process, self.random.uniform(0.2, LONGEST_RUN) if kill else PATIENCE)
                 if kill and process.poll() is None:
                     process.kill()
                     self.counts.killed("after a jump of the clock")

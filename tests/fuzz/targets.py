@@ -66,6 +66,9 @@ class MemoryTree:
     def paths(self) -> list[str]:
         return sorted(self._files)
 
+    def unlisted(self) -> tuple[str, ...]:
+        return ()
+
 
 def definitions(data: bytes) -> None:
     """Read a file of one team: the other team's environment must always be there.

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from gitsource import mirror as mirrors
 from gitsource.source import Source
+from gitsource.tree import Most
+from reconciler.core.definitions import Broken
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.settings import GitSettings
-from tests.harness.git_repo import ENVIRONMENT, Repo, source
+from tests.harness.git_repo import ENVIRONMENT, NOWHERE, Repo, source
+
+TWO = NOWHERE.replace("name: one", "name: two")
 
 
 def emptied(mirror: Path, *patterns: str) -> None:
@@ -140,19 +145,22 @@ def test_a_check_that_takes_too_long_is_no_damage(
     assert one.poll() is None
 
 
+def mktree(repo: Repo, rows: str) -> str:
+    """Write a tree object of these rows; return its name."""
+    return subprocess.run(
+        ["git", "mktree"], cwd=repo.path, input=rows, text=True, check=True, capture_output=True
+    ).stdout.strip()
+
+
 def bomb(repo: Repo, folder: str) -> None:
     """Commit a folder of ten objects, which represent a billion files."""
     blob = repo.git("rev-parse", "HEAD:instances/dev.yaml")
     rows = "".join(f"100644 blob {blob}\tf{number}\n" for number in range(10))
     for _ in range(9):
-        tree = subprocess.run(
-            ["git", "mktree"], cwd=repo.path, input=rows, text=True, check=True, capture_output=True
-        ).stdout.strip()
+        tree = mktree(repo, rows)
         rows = "".join(f"040000 tree {tree}\td{number}\n" for number in range(10))
     listed = repo.git("ls-tree", "HEAD") + f"\n040000 tree {tree}\t{folder}\n"
-    top = subprocess.run(
-        ["git", "mktree"], cwd=repo.path, input=listed, text=True, check=True, capture_output=True
-    ).stdout.strip()
+    top = mktree(repo, listed)
     repo.git("reset", "-q", "--soft", repo.git("commit-tree", "-p", "HEAD", "-m", "bomb", top))
 
 
@@ -176,6 +184,65 @@ def test_endless_files_are_refused_and_what_comes_after_is_read(
     assert definitions is not None
     assert definitions.commit.revision == after
     assert definitions.environments
+
+
+def test_endless_files_of_one_team_stop_no_other(repo: Repo, tmp_path: Path) -> None:
+    """Its environments stay as they are, and every other team's commits count."""
+    repo.write("teams/zoo/two.yaml", TWO)
+    repo.commit()
+    one = source(tmp_path, str(repo.path))
+    known = one.poll()
+    assert known is not None
+    assert set(known.environments) == {"one", "two"}
+    listed = repo.git("ls-tree", "HEAD:teams/red")
+    bomb(repo, "bomb")
+    tree = repo.git("rev-parse", "HEAD:bomb")
+    red = mktree(repo, f"{listed}\n040000 tree {tree}\tdata\n")
+    zoo = repo.git("rev-parse", "HEAD:teams/zoo")
+    teams = mktree(repo, f"040000 tree {red}\tred\n040000 tree {zoo}\tzoo\n")
+    instances = repo.git("rev-parse", "HEAD:instances")
+    top = mktree(repo, f"040000 tree {instances}\tinstances\n040000 tree {teams}\tteams\n")
+    repo.git("reset", "-q", "--soft", repo.git("commit-tree", "-p", "HEAD~1", "-m", "bomb", top))
+    (tmp_path / "new" / "secrets").mkdir(parents=True)
+    for start in (one, source(tmp_path / "new", str(repo.path))):
+        definitions = start.poll()
+        assert definitions is not None
+        assert set(definitions.environments) == {"two"}
+        (finding,) = definitions.findings
+        assert (finding.place.file, finding.reason) == ("teams/red/", Reason.TOO_LARGE)
+        broken = Broken(definitions, known.environments.values())
+        assert broken.by(known.environments["one"]), "it stays as it is"
+
+
+@pytest.mark.parametrize("team", ["a", "red-x", "red.x", "redx", "zoo"])
+def test_every_other_folder_is_listed(
+    team: str, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git sorts `red-x` and `red.x` before `red/`, and `redx` after it."""
+    monkeypatch.setattr(mirrors, "TEAM_LISTING", Most(files=5))
+    for number in range(6):
+        repo.write(f"teams/red/{number}.txt", "")
+    repo.write(f"teams/{team}/two.yaml", TWO)
+    repo.write(f"teams/{team}/constraints.txt", "")
+    repo.commit()
+    definitions = source(tmp_path, str(repo.path)).poll()
+    assert definitions is not None
+    files = {finding.place.file for finding in definitions.findings}
+    if team == "red.x":  # no name for a team
+        assert files == {"teams/red/", "teams/red.x/two.yaml"}
+    else:
+        assert files == {"teams/red/"}
+        assert set(definitions.environments) == {"two"}
+
+
+def test_folders_inside_of_folders_have_an_end(repo: Repo, tmp_path: Path) -> None:
+    """Git fails for all teams where they are nested too deep for it."""
+    repo.write(f"teams/red/{'a/' * 300}x.txt", "")
+    repo.write("teams/zoo/two.yaml", TWO)
+    repo.commit()
+    definitions = source(tmp_path, str(repo.path)).poll()
+    assert definitions is not None
+    assert set(definitions.environments) == {"two"}
 
 
 def test_files_that_are_not_read_are_no_matter(repo: Repo, tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ class Held:
     def paths(self) -> list[str]:
         return sorted(self.files)
 
+    def unlisted(self) -> tuple[str, ...]:
+        return ()
+
     def read(self, entry: Entry) -> bytes:
         return self.files[entry.path]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from reconciler.builder.index.egress import Reach
 from reconciler.builder.index.proxy import Indexes, Upstream, credentials, without_credentials
-from reconciler.core.definitions import Index, Recipe
+from reconciler.core.definitions import Globs, Index, Recipe
 from reconciler.core.errors import Stalled
 from reconciler.core.reasons import Reason
 from reconciler.http_client import Client
@@ -49,10 +50,20 @@ def test_a_name_comes_from_one_index(name: str, index: str) -> None:
         assert indexes.of(name).name == index
 
 
+@pytest.mark.parametrize("name", ["acme", "acme-x", "ab", "a", "abc", "x-1-y", ""])
+def test_globs_are_compiled_to_what_they_mean(name: str) -> None:
+    globs = ["ACME_*", "a?", "x-*-y", "torch"]
+    normal = [glob.lower().replace("_", "-") for glob in globs]
+    assert Globs(globs).match(name) == any(fnmatchcase(name, glob) for glob in normal)
+    assert not Globs(()).match(name)
+
+
 def test_credentials_are_for_their_own_origin() -> None:
     """A file that an index stores elsewhere is fetched without them."""
     with Client(timeout=5) as client:
-        corp = Upstream("corp", "https://corp.example/simple/", (), client, Reach(""), ("u", "p"))
+        corp = Upstream(
+            "corp", "https://corp.example/simple/", Globs(()), client, Reach(""), ("u", "p")
+        )
         assert corp.auth_for("https://corp.example/files/x.whl") is not None
         assert corp.auth_for("https://files.example/x.whl") is None
         assert corp.auth_for("http://corp.example/files/x.whl") is None

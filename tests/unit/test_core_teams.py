@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gitsource.validate import validate
-from reconciler.core.definitions import Definitions, Environment, Wave
-from reconciler.core.model import Verb
+from reconciler.core import accept
+from reconciler.core.definitions import Commit, Definitions, Environment, Wave
+from reconciler.core.model import EnvironmentRecord, Verb
 from tests.fakes.definitions import environment, instance
 from tests.fakes.simulated_world import House
 from tests.harness.git_repo import NOWHERE
@@ -104,3 +105,44 @@ def test_a_teams_loss_holds_that_team_only(confirmed: bool) -> None:
         assert len(held) == 8
         assert house.records.repo.source_problem is not None
         assert "of the objects of team blue" in house.records.repo.source_problem.message
+
+
+def test_a_team_cannot_fill_the_records_with_what_it_no_longer_defines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Removals that wait for an operator, and more of them with each commit."""
+    monkeypatch.setattr(accept, "TEAM_ENVIRONMENTS", 4)
+    house = house_of_two_teams()
+    for turn in range(5):
+        house.environments = {
+            **{f"r{turn}-{n}": environment(f"r{turn}-{n}", "g1", ()) for n in range(3)},
+            "two": house.environments["two"],
+        }
+        house.commit()
+        house.settle()
+    recorded = [e for e in house.records.environments.values() if e.team == "red"]
+    assert len(recorded) <= 4 + 3
+    refused = [f for f in house.records.repo.findings if f.reason == "TooLarge"]
+    assert {f.team for f in refused} == {"red"}
+    assert "confirm-prune" in refused[0].message
+    house.environments["two"] = environment("two", "g5", (BLUE,), "blue")
+    house.commit()
+    house.settle()
+    assert house.airflow["blue-dev"].running == "g5@cp311-linux-1", "others go on"
+
+
+def test_sizes_count_like_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accept, "TEAM_BYTES", 1000)
+    known = {
+        name: EnvironmentRecord(
+            name, "red", replace(environment(name, "g1", ()), size=600), Commit("r")
+        )
+        for name in ("one", "two")
+    }
+    new = {"three": environment("three", "g1", ()), "four": environment("four", "g1", (), "blue")}
+    left = accept.with_room(Definitions(Commit("s"), new), known)
+    assert set(left.environments) == {"four"}
+    (finding,) = left.findings
+    assert finding.object == "Environment/three"
+    known.pop("two")
+    assert set(accept.with_room(Definitions(Commit("s"), new), known).environments) == set(new)

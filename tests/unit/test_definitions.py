@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gitsource import assemble, fields, recipe, schema, strictyaml, typed
-from gitsource.tree import Tree
+from gitsource import assemble, fields, recipe, schema, shared_files, strictyaml, typed
 from gitsource.validate import validate
 from reconciler.cli import main
 from reconciler.core.definitions import Broken, Definitions, Finding, Place, Wave
@@ -224,10 +223,10 @@ def test_what_nobody_foresaw_is_the_finding_of_its_file(
     monkeypatch.undo()
     real = recipe.merge
 
-    def failing(tree: Tree, read: typed.ReadFile, *more: object) -> object:
+    def failing(read: typed.ReadFile, *more: object) -> object:
         if read.path == "teams/red/one.yaml":
             raise ZeroDivisionError("of the test")
-        return real(tree, read, *more)  # type: ignore[arg-type]
+        return real(read, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(assemble, "merge", failing)
     assert refused(repo, ENVIRONMENT).object == "Environment/one"
@@ -294,11 +293,11 @@ def test_a_package_has_a_number_of_files(repo: Path, monkeypatch: pytest.MonkeyP
     for number in range(3):
         write(repo, f"teams/red/own/own/m{number}.py", "")
     text = ENVIRONMENT.replace("[humanize]", '["own @ ./own"]')
-    monkeypatch.setattr(recipe, "PACKAGE_FILES", 3)
+    monkeypatch.setattr(shared_files, "PACKAGE_FILES", 3)
     found = refused(repo, text)
     assert (found.reason, found.place.line) == ("TooLarge", 5)
     assert "has 4 files; a package may have 3" in found.message
-    monkeypatch.setattr(recipe, "PACKAGE_FILES", 4)
+    monkeypatch.setattr(shared_files, "PACKAGE_FILES", 4)
     assert validate(repo)[0].environments["one"].recipe.packages
 
 

@@ -32,6 +32,7 @@ from reconciler.builder.index.relay import SOCKET
 from reconciler.builder.index.server import OnLoopback, OnSocket, send
 from reconciler.builder.index.simple_api import (
     JSON,
+    Page,
     Remembered,
     Served,
     decode,
@@ -39,11 +40,11 @@ from reconciler.builder.index.simple_api import (
     serve_page,
 )
 from reconciler.certificates import distrusts, trusted
-from reconciler.core.definitions import Index, Recipe, matches
+from reconciler.core.definitions import Globs, Index, Recipe
 from reconciler.core.errors import GroundcrewError, Retryable, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.documents import Malformed
-from reconciler.http_client import Client
+from reconciler.http_client import Client, refusal
 from reconciler.isolation import Failed, TooExpensive, read_for
 from reconciler.secrets import login
 
@@ -60,7 +61,7 @@ class Upstream:
 
     name: str
     url: str
-    globs: tuple[str, ...]
+    globs: Globs
     client: Client
     reach: Reach
     auth: tuple[str, str] | None = None
@@ -93,11 +94,12 @@ class Indexes:
     """Indexes of one recipe, which `serve` presents as one index.
 
     `refused` maps names to the index that denied them, `missing` to the one that lacks them,
-    `unreachable` indexes to what went wrong. `sources_only` holds names of which the index has
-    nothing but sdists that may not be built, `distrusted` the indexes whose certificate is not
-    trusted, `astray` says in words which addresses they led to that may not be read,
-    `unreadable` which of their pages are none. Names of in-repo packages that are not listed are
-    `missing` on the default index, which is not asked for them.
+    `unreachable` indexes to what went wrong, `waits` to the seconds for which they asked to be left
+    alone. `sources_only` holds names of which the index has nothing but sdists that may not be
+    built, `distrusted` the indexes whose certificate is not trusted, `astray` says in words which
+    addresses they led to that may not be read, `unreadable` which of their pages are none. Names of
+    in-repo packages that are not listed are `missing` on the default index, which is not asked for
+    them.
     `allow` are hosts that the operator allows, see `Reach`.
     """
 
@@ -117,7 +119,7 @@ class Indexes:
         address, auth = without_credentials(default or PYPI)
         client = Client(timeout=timeout)
         reach = Reach(address, operator=True, allow=allow)
-        self._default = Upstream("default", address, (), client, reach, auth)
+        self._default = Upstream("default", address, Globs(()), client, reach, auth)
         self._team = team
         self._source_builds = recipe.source_builds
         self._internal = dict(recipe.internal)
@@ -127,6 +129,7 @@ class Indexes:
         self._known: dict[str, frozenset[str]] = {}
         self._remembered: Remembered | None = None
         self.unreachable: dict[str, str] = {}
+        self.waits: dict[str, float] = {}
         self._denied: dict[str, str] = {}
         self._forbidden: dict[str, str] = {}
         self._lacking: dict[str, str] = {}
@@ -150,7 +153,7 @@ class Indexes:
                 ) from error
         client = Client(timeout=timeout, verify=context)
         reach = Reach(address, allow=self._allow)
-        return Upstream(index.name, address, index.packages, client, reach, auth)
+        return Upstream(index.name, address, Globs(index.packages), client, reach, auth)
 
     @property
     def secrets(self) -> set[str]:
@@ -172,7 +175,7 @@ class Indexes:
         """Return the only index that `name` comes from."""
         normal = canonicalize_name(name)
         for upstream in self._upstreams:
-            if matches(normal, upstream.globs):
+            if upstream.globs.match(normal):
                 return upstream
         return self._default
 
@@ -284,7 +287,7 @@ class Indexes:
         """Return the index's status, and the files of a project that may be used."""
         upstream = self.of(name)
         if self.path_of(name) is not None:
-            return self._note(name, upstream, 404), None
+            return self._note(name, upstream, Page(404)), None
         remembered = self._remembered.get(name) if self._remembered is not None else None
         if remembered is not None:
             return 200, remembered
@@ -295,7 +298,7 @@ class Indexes:
                 self.distrusted.add(upstream.name)
             self.unreachable[upstream.name] = str(error) or type(error).__name__
             raise
-        status = self._note(name, upstream, page.status)
+        status = self._note(name, upstream, page)
         if status != 200:
             return status, None
         served = read_for(
@@ -315,16 +318,15 @@ class Indexes:
             self._remembered.add(name, served)
         return 200, served
 
-    def _note(self, name: str, upstream: Upstream, status: int) -> int:
+    def _note(self, name: str, upstream: Upstream, page: Page) -> int:
         """Remember an index's answer for a name; return the status that the resolver gets.
 
         Some indexes answer 403 for a name that they lack. That is so where no credentials were
         given, or where they were taken for another name.
         """
-        if status >= 500 or status == 429:
-            self.unreachable[upstream.name] = f"it answers {status}"
+        status = page.status
+        if self._is_refused(upstream, status, page.refusal):
             return status
-        self.unreachable.pop(upstream.name, None)
         if status == 401:
             self._denied[name] = upstream.name
         elif status == 403 and upstream.auth is not None:
@@ -335,6 +337,16 @@ class Indexes:
         else:
             self._readable.add(upstream.name)
         return status
+
+    def _is_refused(self, upstream: Upstream, status: int, refusal: tuple[str, float]) -> bool:
+        """Return True and remember it if an index cannot answer now, whatever it was asked for."""
+        self.unreachable.pop(upstream.name, None)
+        self.waits.pop(upstream.name, None)
+        if status < 500 and status != 429:
+            return False
+        message, self.waits[upstream.name] = refusal
+        self.unreachable[upstream.name] = f"it {message}"
+        return True
 
     @property
     def refused(self) -> dict[str, str]:
@@ -359,7 +371,7 @@ class Indexes:
         upstream = self.of(name)
         try:
             page = fetch_page(upstream, urljoin(upstream.url.rstrip("/") + "/", f"{name}/"))
-            if self._note(name, upstream, page.status) != 200:
+            if self._note(name, upstream, page) != 200:
                 return None
             return read_for(self._team, read_offer, page, name, upstream.name)
         except (httpx.HTTPError, OSError, ValueError, GroundcrewError, Failed):
@@ -377,6 +389,7 @@ class Indexes:
         wanted = handler.headers.get("Range")
         headers = {"Accept-Encoding": "identity", **({"Range": wanted} if wanted else {})}
         with upstream.open(url, method=handler.command, headers=headers) as answer:
+            self._is_refused(upstream, answer.status_code, refusal(answer))
             handler.send_response(answer.status_code)
             for header in ("Content-Length", "Content-Range", "Accept-Ranges", "ETag"):
                 if header in answer.headers:

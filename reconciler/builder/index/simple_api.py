@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from reconciler.builder.index.filenames import is_file_name
 from reconciler.documents import Malformed, parse
-from reconciler.http_client import read
+from reconciler.http_client import read, refusal
 
 PAGE_LIMIT = 64 << 20  # bytes of one project's page, decompressed
 FILES_LIMIT = 50_000  # files of one project
@@ -46,13 +46,17 @@ class Opens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Response of an index as it was sent; `base` is the URL after redirects."""
+    """Response of an index as it was sent; `base` is the URL after redirects.
+
+    `refusal` says what it answers instead of a page, and for how many seconds it is left alone.
+    """
 
     status: int
     kind: str = ""
     body: bytes = b""
     base: str = ""
     charset: str | None = None
+    refusal: tuple[str, float] = ("", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def fetch_page(index: Opens, url: str) -> Page:
     """Fetch a page without parsing it. Raises httpx's errors."""
     with index.open(url, headers={"Accept": f"{JSON}, text/html;q=0.5"}) as answer:
         if answer.status_code != 200:
-            return Page(answer.status_code)
+            return Page(answer.status_code, refusal=refusal(answer))
         body = read(answer, PAGE_LIMIT)
         kind = answer.headers.get("Content-Type", "")
         return Page(200, kind, body, str(answer.url), answer.encoding)

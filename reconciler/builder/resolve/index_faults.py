@@ -36,6 +36,7 @@ def fault_of(known: Indexes, recipe: Recipe, where: Place | None) -> GroundcrewE
             Reason.INDEX_UNREACHABLE,
             f"index {index} does not answer: {why}; it is tried again",
             where,
+            known.waits.get(index),
         )
     return None
 

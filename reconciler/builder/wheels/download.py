@@ -21,6 +21,7 @@ from reconciler.certificates import distrusts
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.failpoints import failpoint
+from reconciler.http_client import refusal
 
 FETCHING = 3600.0  # seconds per download
 RECIPE_VERSION = "3"  # of how an entry is made from a wheel; part of its digest
@@ -107,8 +108,9 @@ def _download(job: BuildJob, wheel: Wheel, upstream: Upstream, temp: Path, limit
                     Reason.INDEX_DENIED, f"index {upstream.name} refuses the credentials"
                 )
             if answer.status_code != 200:
+                message, wait = refusal(answer)
                 raise Retryable(
-                    Reason.INDEX_UNREACHABLE, f"index {upstream.name} answers {answer.status_code}"
+                    Reason.INDEX_UNREACHABLE, f"index {upstream.name} {message}", after=wait
                 )
             with temp.open("xb") as file:
                 for chunk in answer.iter_bytes():
