@@ -264,7 +264,7 @@ def completed(site: Site, *words: str) -> list[str]:
         (["refresh", ""], [ENVIRONMENT]),
         (["suspend", "inst"], [f"instance/{INSTANCE}"]),
         (["history", ""], [f"environment/{ENVIRONMENT}", f"instance/{INSTANCE}"]),
-        (["logs", "o"], [ENVIRONMENT]),
+        (["logs", "env"], [f"environment/{ENVIRONMENT}"]),
         (["doctor", "sh"], ["share"]),
         (["rollback", "nobody"], []),
     ],
