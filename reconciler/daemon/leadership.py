@@ -80,9 +80,15 @@ class Leadership:
 
     def _lock_state_dir(self) -> bool:
         """Lock the state directory; return True if no other daemon can use this database."""
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
         path = self._settings.state_dir / "daemon.lock"
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise Retryable(
+                Reason.STATE_UNWRITABLE,
+                f"{path} cannot be written ({error.strerror}); check its disk and permissions",
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

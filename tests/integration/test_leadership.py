@@ -14,6 +14,7 @@ import typer
 
 from reconciler.cli import run
 from reconciler.core.errors import Retryable
+from reconciler.core.reasons import Reason
 from reconciler.daemon import daemon as daemon_module
 from reconciler.daemon.daemon import Daemon
 from reconciler.daemon.leadership import Leadership
@@ -108,3 +109,13 @@ def test_a_step_that_outlasts_the_stop_keeps_the_lease_and_ends_with_the_process
         let_go.set()
         wait_for(refused)
         assert ends == [0]
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(store: Store, settings: Settings) -> None:
+    (settings.state_dir / "daemon.lock").mkdir(parents=True)
+    with (
+        pytest.raises(Retryable, match=r"daemon\.lock cannot be written") as caught,
+        Leadership(store, settings, threading.Event()),
+    ):
+        pass
+    assert caught.value.reason == Reason.STATE_UNWRITABLE
