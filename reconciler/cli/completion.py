@@ -33,6 +33,14 @@ def environments(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def logged(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the matching names of environments, and instance/NAME."""
+    status = _status(ctx)
+    names = [one.name for one in status.environments] if status else []
+    names += [f"instance/{one.name}" for one in status.instances] if status else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def kinds(incomplete: str) -> list[str]:
     """Return the matching kinds of events."""
     from reconciler.core.events import EventKind

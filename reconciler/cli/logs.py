@@ -28,7 +28,7 @@ def logs(
             metavar="BUILD|OBJECT",
             help="Key or id of a build, environment/NAME for its newest build, or instance/NAME "
             "for its newest activation. A NAME alone is an environment if there is one.",
-            autocompletion=completion.objects,
+            autocompletion=completion.logged,
         ),
     ],
     follow: Annotated[
