@@ -34,10 +34,11 @@ def environments(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def logged(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the matching names of environments, and instance/NAME."""
+    """Return the matching names of environments, environment/NAME and instance/NAME."""
+    from reconciler.cli.objects import known
+
     status = _status(ctx)
-    names = [one.name for one in status.environments] if status else []
-    names += [f"instance/{one.name}" for one in status.instances] if status else []
+    names = [*(one.name for one in status.environments), *known(status)] if status else []
     return [name for name in names if name.startswith(incomplete)]
 
 
