@@ -154,6 +154,24 @@ def test_a_full_disk_while_building_a_package_is_not_the_packages_fault(small: B
         small.lock(small.recipe(own))
 
 
+@pytest.mark.parametrize("line", ["raise", "pass"], ids=["its module", "its report"])
+def test_a_full_disk_while_verifying_is_not_the_builds_fault(small: Bench, line: str) -> None:
+    """A module cannot write, or the report of the verification cannot: tried again later."""
+    code = f"""
+try:
+    with open("large", "wb") as file:
+        file.write(bytes(64 << 20))
+except OSError:
+    {line}
+"""
+    own = small.package("acme-own", {"acme_own/__init__.py": code})
+    recipe = small.recipe(own)
+    built = small.build(recipe)
+    with pytest.raises(Retryable, match="local build disk is full") as caught:
+        small.builder.verify(small.job(), recipe, small.runtime, small.instance(), built.build_id)
+    assert caught.value.reason == Reason.DISK_FULL
+
+
 def test_a_team_whose_builds_fill_the_disk_is_stopped_before_it_is_full(tmp_path: Path) -> None:
     """Each file is small: only together they take what other teams' builds need."""
     code = """

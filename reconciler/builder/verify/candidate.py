@@ -10,8 +10,9 @@ from pathlib import Path
 
 from reconciler.builder.build_job import BuildJob
 from reconciler.builder.executor.protocol import Ended
+from reconciler.builder.local_disk import disk_full, ran_out_of_disk
 from reconciler.core.definitions import Instance, Recipe
-from reconciler.core.errors import Stalled
+from reconciler.core.errors import GroundcrewError, Stalled
 from reconciler.core.reasons import Reason
 from reconciler.core.runtime import Runtime
 
@@ -80,7 +81,9 @@ def put_worker(home: Path) -> Path:
     return worker
 
 
-def did_not_end(ended: Ended, what: str) -> Stalled:
+def did_not_end(ended: Ended, what: str) -> GroundcrewError:
     """Return the error for a command that did not finish properly, with its last lines."""
+    if ran_out_of_disk(ended):
+        return disk_full()
     tail = "\n".join(ended.output.strip().splitlines()[-8:])
     return Stalled(Reason.VERIFICATION_FAILED, f"{what} {ended.manner}: {tail}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.builder.executor.protocol import Executor, read_result
+from reconciler.builder.local_disk import disk_full, tells_of_full_disk
 from reconciler.builder.verify.candidate import (
     LOCAL,
     NO_BUILD,
@@ -116,7 +117,10 @@ class DagParser:
     def _list_errors(
         self, request: VerifyRequest, home: Path, *, alone: bool = False
     ) -> tuple[dict[str, str], Hot]:
-        """Return import errors by file, and the opened files; `alone` uses the base alone."""
+        """Return import errors by file, and the opened files; `alone` uses the base alone.
+
+        Raises Retryable("DiskFull"): what fails for lack of space is no DAG's fault.
+        """
         job, runtime, candidate = request.job, request.runtime, request.candidate
         instance = request.instance
         worker, opened, listed = put_worker(home), home / "opened.json", home / "errors.json"
@@ -141,6 +145,8 @@ class DagParser:
         printed = read_dag_errors(job.team, read_result(listed, REPORT_LIMIT) or b"")
         if printed is None:
             raise did_not_end(ended, "airflow dags list-import-errors")
+        if any(map(tells_of_full_disk, printed.values())):
+            raise disk_full()
         live = dags_folder(instance)
         errors = {_where(file, home / "dags", live): error for file, error in printed.items()}
         return errors, _opened(job.team, opened)

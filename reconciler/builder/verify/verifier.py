@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.builder.executor.protocol import Executor, read_result
+from reconciler.builder.local_disk import disk_full, tells_of_full_disk
 from reconciler.builder.resolve.uv_errors import place_of
 from reconciler.builder.verify.candidate import (
     LOCAL,
@@ -147,6 +148,8 @@ class Verifier:
             return
         for problem in report.fatal:
             job.say(f"{problem.words}\n{problem.traceback}")
+        if any(tells_of_full_disk(problem.words) for problem in report.fatal):
+            raise disk_full()
         first = report.fatal[0]
         location = self._place_of(job.team, recipe, runtime, first)
         raise Stalled(Reason.VERIFICATION_FAILED, first.words, location)
