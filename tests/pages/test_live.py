@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from playwright.sync_api import Page, expect
 
-from reconciler.core.model import Change
+from reconciler.core.model import Change, Options, Suspension, Verb
 from reconciler.core.phases import BuildPhase
 from reconciler.core.waits import Wait, WaitOn
 from tests.fakes.events import event as stored_event
@@ -106,3 +106,50 @@ def test_operating_is_offered_to_operators_only(served: Served, page: Page) -> N
     expect(page.get_by_text(f"Request {request.id} was taken up")).to_be_visible()
     expect(page.locator(".history")).to_contain_text("by On-call engineer (HTTP)")
     expect(page.locator("summary:has-text('Resume')")).to_be_visible()
+
+
+def test_a_suspension_says_why_and_when_it_ends(served: Served, page: Page) -> None:
+    """The form takes a reason and an end; the page shows both to everybody."""
+    sign_in(page)
+    page.goto(f"/instances/{name_of(0)}")
+    page.locator("summary:has-text('Suspend')").click()
+    page.get_by_label("Reason").fill(MARKUP)
+    page.get_by_label("It ends").select_option("in a day")
+    before = time.time()
+    page.get_by_role("button", name="Suspend").click()
+    page.wait_for_url("**asked=*")
+    (request,) = served.store.requests()
+    assert request.options.reason == MARKUP
+    assert before + 86400 <= request.options.until <= time.time() + 86400
+    suspension = Suspension("On-call engineer", MARKUP, request.options.until)
+    record = served.store.load().instances[name_of(0)]
+    change = Change(
+        instances=(replace(record, suspended=True, suspension=suspension),),
+        finished_requests=(request.id,),
+    )
+    write(served, change)
+    note = page.locator(".note.suspended")
+    expect(note).to_contain_text("Suspended by On-call engineer until 2")
+    expect(note).to_contain_text(MARKUP)
+
+
+def test_an_activation_is_begun_and_aborted_where_that_makes_sense(
+    served: Served, page: Page
+) -> None:
+    """One that waits on a window can be activated now, one that runs can be aborted."""
+    sign_in(page)
+    page.goto(f"/instances/{name_of(0)}")
+    expect(page.locator("summary:has-text('Abort'), summary:has-text('Activate')")).to_have_count(0)
+    page.goto(f"/instances/{name_of(1)}")
+    page.locator("summary:has-text('Abort')").click()
+    page.get_by_role("button", name="Abort").click()
+    page.wait_for_url("**asked=*")
+    page.goto(f"/instances/{name_of(2)}")
+    page.locator("summary:has-text('Activate')").click()
+    page.get_by_label("Do not wait for the maintenance window either").check()
+    page.get_by_role("button", name="Activate").click()
+    page.wait_for_url("**asked=*")
+    abort, activate = served.store.requests()
+    assert (abort.verb, abort.target) == (Verb.ABORT, f"instance/{name_of(1)}")
+    assert (activate.verb, activate.target) == (Verb.ACTIVATE, f"instance/{name_of(2)}")
+    assert activate.options == Options(now=True)

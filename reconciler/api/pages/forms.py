@@ -7,6 +7,7 @@ sent it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl, quote
 
@@ -18,11 +19,12 @@ from starlette.responses import RedirectResponse, Response
 from reconciler.api.auth import CSRF, LONGEST, SESSION, People
 from reconciler.api.pages.render import Renderer
 from reconciler.api.request_queue import Asking
-from reconciler.core.model import Verb
+from reconciler.core.model import Options, Verb
 
 log = logging.getLogger(__name__)
 
 FORM_LIMIT = 8192  # bytes
+REASON_LIMIT = 300  # characters of a reason
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -76,10 +78,21 @@ class Forms:
         except ValueError as error:
             raise HTTPException(422, "verb: no such request") from error
         target = form.get("target", "")[:LONGEST]
-        asked = await run_in_threadpool(self._asking.ask, person, verb, target)
+        options = _options(form, time.time())
+        asked = await run_in_threadpool(self._asking.ask, person, verb, target, options)
         kind, _, name = target.partition("/")
         page = f"/{kind}s/{quote(name)}" if target else "/"
         return RedirectResponse(f"{page}?asked={asked.id}", status_code=303)
+
+
+def _options(form: dict[str, str], now: float) -> Options:
+    """Return the details of a request, from the fields of its form. Raises HTTPException."""
+    hours = form.get("hours", "")
+    if hours and not (hours.isascii() and hours.isdigit() and len(hours) < 5):
+        raise HTTPException(422, "hours: a number from 1 to 9999")
+    until = now + 3600.0 * int(hours) if hours else 0.0
+    reason = form.get("reason", "").replace("\0", "").strip()[:REASON_LIMIT]
+    return Options(reason=reason, until=until, now=form.get("now") == "yes")
 
 
 async def _form(request: Request) -> dict[str, str]:

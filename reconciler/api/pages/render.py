@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -23,6 +22,7 @@ from reconciler.core.addresses import shown
 from reconciler.core.dag_checks import dag_words
 from reconciler.core.errors import GroundcrewError
 from reconciler.core.formatting import moment, size, span
+from reconciler.version import installed_version
 
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript"}
 ICONS = {
@@ -36,7 +36,6 @@ ICONS = {
 LIT = "#ffb224"  # that colour in the file
 
 HTMX = "htmx-2.0.11.min.js"
-VERSION = version("groundcrew-airflow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,7 @@ class Renderer:
     def __init__(self, people: People, snapshot: Callable[[], Shown], commit_url: str = "") -> None:
         self._people = people
         self._snapshot = snapshot
+        self._version = installed_version()
         self._badged: tuple[Shown, Badge] | None = None
         self.files = _files()
         self._templates = Environment(
@@ -105,7 +105,7 @@ class Renderer:
             csrf=secret,
             now=now,
             ago=lambda at: phrases.ago(at, now),
-            version=VERSION,
+            version=self._version,
             path=request.url.path,
             here=f"{request.url.path}?{request.url.query}".rstrip("?"),
             **shown,

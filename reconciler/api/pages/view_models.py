@@ -19,10 +19,14 @@ from reconciler.core.model import (
     BuildRecord,
     EnvironmentRecord,
     InstanceRecord,
+    Options,
     Request,
+    Verb,
 )
 from reconciler.core.phases import ActivationPhase, BuildPhase, Sync
+from reconciler.core.requests import refusal
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
+from reconciler.core.world import RecordsView
 
 Compared = Literal["before", "failed", "wanted"]
 Object = TypeVar("Object", InstanceStatus, EnvironmentStatus)
@@ -156,11 +160,7 @@ class InstanceShown:
     running: bool
     compared: Compared  # the meaning of `comparison`
     coming: BuildRecord | None
-
-    @property
-    def can_roll_back(self) -> bool:
-        """True if the daemon would carry out a rollback now."""
-        return not self.status.back.refused
+    offers: frozenset[Verb]  # requests that the daemon would carry out now
 
 
 def _compared(
@@ -199,7 +199,16 @@ def instance(shown: Shown, name: str, now: float) -> InstanceShown | None:
         running=record.activation is not None,
         compared=compared,
         coming=coming(shown, status),
+        offers=_offers(shown, record, now),
     )
+
+
+def _offers(shown: Shown, record: InstanceRecord, now: float) -> frozenset[Verb]:
+    """Return the requests for an instance that make sense now."""
+    view = RecordsView(shown.records, now)
+    verbs = {Verb.ROLLBACK, Verb.ACTIVATE, Verb.ABORT, Verb.RETRY}
+    verbs.add(Verb.RESUME if record.suspended else Verb.SUSPEND)
+    return frozenset(v for v in verbs if not refusal(view, v, record, Options(now=True)))
 
 
 def _stages(
