@@ -39,7 +39,7 @@ class PollResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Size and free space of the share's file system, in bytes; `at` in seconds since the epoch."""
+    """Size and free space of a file system, in bytes; `at` in seconds since the epoch."""
 
     size: float
     free: float
@@ -57,7 +57,8 @@ class Sandboxing:
 class Exporter(Collector):
     """Collector of all metrics at each scrape; /metrics exports its `registry`.
 
-    `records` must be cheap: it is called at every scrape. `space` is None until it is known.
+    `records` must be cheap: it is called at every scrape. `space`, of the share, is None until it
+    is known; `state_space`, of this process's state directory, while that cannot be read.
     `poll_interval` is in seconds.
     """
 
@@ -68,6 +69,7 @@ class Exporter(Collector):
         leader: Callable[[], bool] = lambda: True,
         store_bytes: Callable[[], float] | None = None,
         space: Callable[[], Space | None] = lambda: None,
+        state_space: Callable[[], Space | None] = lambda: None,
         team_bytes: Callable[[], Mapping[str, int]] = dict,
         quota_of: Callable[[str], int] = lambda _team: 0,
         poll_interval: float = 0.0,
@@ -84,6 +86,7 @@ class Exporter(Collector):
         self._leader = leader
         self._store_bytes = store_bytes
         self._space = space
+        self._state_space = state_space
         self._lock = threading.Lock()
         self._reconcile = Histogram(FAST)
         self._polls: Counter[str] = Counter({result.value: 0 for result in PollResult})
@@ -118,6 +121,7 @@ class Exporter(Collector):
                 [([_version()], 1)],
             )
             yield from self._loop()
+            yield from self._state()
             if leads:
                 yield from self._objects()
                 yield from self._repo()
@@ -148,6 +152,21 @@ class Exporter(Collector):
         )
         family.add_metric([], self._reconcile.buckets(), self._reconcile.total)
         yield family
+
+    def _state(self) -> Iterator[Metric]:
+        space = self._state_space()
+        if space is None:
+            return
+        yield gauge(
+            "groundcrew_state_size_bytes",
+            "Size of the file system of this process's state directory.",
+            space.size,
+        )
+        yield gauge(
+            "groundcrew_state_free_bytes",
+            "Free space of that file system for this process.",
+            space.free,
+        )
 
     def _repo(self) -> Iterator[Metric]:
         polls = CounterMetricFamily(

@@ -159,21 +159,35 @@ def _outside(found: Dashboard) -> Dashboard:
             unit="s",
         )
     )
-    return found.with_panel(
-        graph(
-            "Messages and commit statuses",
-            "What became of them on all routes and at the forge, and how many wait.",
-            {
-                "{{result}}": f"sum by (result) (groundcrew_notification_total{{{JOB}}})",
-                "waiting": f"max(groundcrew_notifications_pending{{{JOB}}})",
-            },
+    return (
+        found.with_panel(
+            graph(
+                "Messages and commit statuses",
+                "What became of them on all routes and at the forge, and how many wait.",
+                {
+                    "{{result}}": f"sum by (result) (groundcrew_notification_total{{{JOB}}})",
+                    "waiting": f"max(groundcrew_notifications_pending{{{JOB}}})",
+                },
+            )
         )
-    ).with_panel(
-        graph(
-            "A scrape",
-            "How long it takes to tell all this.",
-            f"max(scrape_duration_seconds{{{JOB}}})",
-            unit="s",
+        .with_panel(
+            graph(
+                "A scrape",
+                "How long it takes to tell all this.",
+                f"max(scrape_duration_seconds{{{JOB}}})",
+                unit="s",
+            )
+        )
+        .with_panel(
+            graph(
+                "State disk left",
+                "Of each replica's own; alerts from 10 % down.",
+                {
+                    "{{instance}}": f"groundcrew_state_free_bytes{{{JOB}}}"
+                    f" / groundcrew_state_size_bytes{{{JOB}}}"
+                },
+                unit="percentunit",
+            )
         )
     )
 

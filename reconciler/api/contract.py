@@ -276,8 +276,9 @@ class Instance(Shape):
 
     `runtime` is the key of its base's runtime. `wrong`: something failed at it, and a person should
     know; `notable`: people should be told why it is in its state. `activating` is true while an
-    activation runs; `waits_for` is the subject of `waits_on`. `dags` is null while the wanted build
-    has not been verified for this instance.
+    activation runs; `pools` are the slots of its pools before that, which set them to 0.
+    `waits_for` is the subject of `waits_on`. `dags` is null while the wanted build has not been
+    verified for this instance.
     """
 
     name: str
@@ -287,6 +288,7 @@ class Instance(Shape):
     build: str | None
     wanted: str | None
     activating: bool
+    pools: dict[str, int]
     phase: str
     since: Moment
     sync: Sync

@@ -125,6 +125,7 @@ def instance_document(instance: InstanceStatus) -> Document:
         "build": instance.build,
         "wanted": instance.wanted,
         "activating": instance.activation is not None,
+        "pools": dict(instance.activation.pools) if instance.activation is not None else {},
         "phase": instance.phase,
         "since": moment(instance.since),
         "sync": str(instance.sync),

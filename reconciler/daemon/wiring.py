@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -96,6 +97,7 @@ class Wiring:
             team_bytes=lambda: self.sizes.teams,
             quota_of=settings.quota.of,
             space=lambda: self.space,
+            state_space=self.state_space,
             poll_interval=settings.git.poll_interval,
             sandbox=Sandboxing(settings.builder.sandbox, not sandbox.unconfined),
         )
@@ -135,6 +137,14 @@ class Wiring:
         """Measure the share's free space. Raises Retryable if it does not respond."""
         size, free = self.share.space()
         self.space = Space(size, free, time.time())
+
+    def state_space(self) -> Space | None:
+        """Return the space of the state directory's file system; None if it cannot be read."""
+        try:
+            usage = shutil.disk_usage(self.settings.state_dir)
+        except OSError:
+            return None
+        return Space(usage.total, usage.free, time.time())
 
     def prepare(self) -> None:
         """Create what the loop needs: directories, tables, the share's layout.

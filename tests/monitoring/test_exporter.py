@@ -49,6 +49,7 @@ def exporter(house: House, *, leads: bool = True) -> Exporter:
         leader=lambda: leads,
         store_bytes=lambda: 7.0,
         space=lambda: Space(1000.0, 400.0, 5.0),
+        state_space=lambda: Space(50.0, 20.0, 5.0),
         sandbox=Sandboxing("auto", confined=True),
     )
 
@@ -244,6 +245,8 @@ def test_messages_and_share_are_told(house: House) -> None:
     }
     assert scraped["groundcrew_notifications_pending"][()] == 2
     assert scraped["groundcrew_share_free_bytes"][()] == 400
+    assert scraped["groundcrew_state_free_bytes"][()] == 20
+    assert scraped["groundcrew_state_size_bytes"][()] == 50
 
 
 def test_what_imports_cost_is_told_and_a_regression_until_the_next_build(house: House) -> None:
