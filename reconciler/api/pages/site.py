@@ -248,7 +248,6 @@ class Pages:
             "system.html",
             shown=shown,
             leader=self._store.leader(),
-            schema=self._store.schema(),
             requests=self._store.requests(),
             open_builds=sorted(
                 {b.key: b for b in shown.builds.values() if b.phase in OPEN}.values(),
