@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 PYPI = "https://pypi.org/simple/"
 KNOWN_LIMIT = 200_000  # URLs of files that are remembered for one build
 INSIDE_PORT = 8400  # in the sandbox's own network, where it is always free
+NOT_IMPLEMENTED = 501  # of HEAD, where an index has only GET: the resolver then asks otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +343,7 @@ class Indexes:
         """Return True and remember it if an index cannot answer now, whatever it was asked for."""
         self.unreachable.pop(upstream.name, None)
         self.waits.pop(upstream.name, None)
-        if status < 500 and status != 429:
+        if status == NOT_IMPLEMENTED or (status < 500 and status != 429):
             return False
         message, self.waits[upstream.name] = refusal
         self.unreachable[upstream.name] = f"it {message}"
