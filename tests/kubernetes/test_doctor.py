@@ -12,6 +12,7 @@ import pytest
 from reconciler.cluster.clusters import Clusters
 from reconciler.core.definitions import Api, Instance, KubernetesTarget, Place
 from reconciler.core.reasons import Reason
+from reconciler.doctor import records, share
 from reconciler.doctor.doctor import diagnose
 from reconciler.doctor.findings import Check, Finding, Level
 from reconciler.doctor.kubernetes import (
@@ -178,6 +179,8 @@ def test_a_whole_site_is_sound(lab: Lab, tmp_path: Path, monkeypatch: pytest.Mon
         site.commit()
         site.grant()
         monkeypatch.setenv("GROUNDCREW_CONFIG", str(site.settings()))
+        for module in (records, share):  # how full this machine's disk is does not matter
+            monkeypatch.setattr(module, "space", lambda *_: [])
         findings = diagnose(Settings())
     assert {f.level for f in findings} <= {Level.OK, Level.OFF}, findings
     space = site.places["red-dev"].namespace

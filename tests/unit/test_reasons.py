@@ -30,13 +30,18 @@ FOREIGN = {
 
 SPELLED_ALIKE = {
     ("reconciler/airflow/kubernetes/release.py", "Failed"),
+    *(
+        ("reconciler/api/pages/groups.py", word)
+        for word in ("Building", "Degraded", "Drifted", "Suspended", "Waiting")
+    ),
+    ("reconciler/api/pages/stages.py", "Active"),
     ("reconciler/api/contract.py", "Ready"),
     ("reconciler/airflow/kubernetes/rollout.py", "Ready"),
     ("reconciler/builder/executor/kubernetes/session.py", "Failed"),
     ("reconciler/builder/verify/dag_pods/runner.py", "Failed"),
     ("reconciler/cluster/diagnose.py", "Failed"),
 }
-"""Conditions, and phases of Kubernetes, that are spelled like a phase of ours."""
+"""Words of the pages, conditions, and phases of Kubernetes that are spelled like one of ours."""
 
 
 def literals(source: str) -> Iterator[str]:
