@@ -25,6 +25,7 @@ from typing import Any
 import urllib3
 import yaml
 
+from tests.harness.certificates import make_certificate
 from tests.harness.kube_api import Api, Json, wait_for
 
 VERSION = (Path(__file__).parents[2] / "scripts/envtest/version").read_text().strip()
@@ -260,32 +261,8 @@ class ControlPlane:
         return bool(roles) and self.api.get("serviceaccounts", "default", "default") is not None
 
     def _write_files(self) -> None:
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=lab",
-                "-addext",
-                f"subjectAltName=IP:{self.address},IP:{FIRST_SERVICE},DNS:localhost,"
-                "DNS:kubernetes.default.svc",
-                "-keyout",
-                str(self.key),
-                "-out",
-                str(self.certificate),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=30,
-        )
+        names = f"IP:{self.address},IP:{FIRST_SERVICE},DNS:localhost,DNS:kubernetes.default.svc"
+        make_certificate(self.certificate, self.key, "lab", names)
         lines = [
             f'{self._tokens[u]},{u},{i},"{group}"' for i, (u, group) in enumerate(USERS.items())
         ]

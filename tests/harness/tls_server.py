@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.harness.certificates import make_certificate
 
 
 @dataclass(frozen=True)
@@ -38,31 +39,7 @@ class Server(ThreadingHTTPServer):
 def serving(folder: Path) -> Iterator[Selfmade]:
     """Serve on loopback; key and certificate are written into `folder`."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            key,
-            "-out",
-            certificate,
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-days",
-            "2",
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    make_certificate(certificate, key, "localhost", "DNS:localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = Server(("127.0.0.1", 0), Handler)

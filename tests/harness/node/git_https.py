@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.harness.certificates import make_certificate
+
 PORT = 443
 
 
@@ -23,7 +25,7 @@ def git_https(folder: Path, address: str, host: str, token: str) -> Iterator[Pat
     Yields the certificate of the authority, which is that of the host too.
     """
     certificate, key = folder.with_suffix(".crt"), folder.with_suffix(".key")
-    _make_certificate(certificate, key, host)
+    make_certificate(certificate, key, host, f"DNS:{host}")
 
     class Handler(_Backend):
         root, password = folder, token
@@ -104,31 +106,3 @@ class _Backend(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Write no log."""
-
-
-def _make_certificate(certificate: Path, key: Path, host: str) -> None:
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            f"/CN={host}",
-            "-addext",
-            f"subjectAltName=DNS:{host}",
-            "-keyout",
-            str(key),
-            "-out",
-            str(certificate),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )
