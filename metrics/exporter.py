@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -25,6 +24,7 @@ from metrics.gauges import standing
 from reconciler.core.model import Records
 from reconciler.core.status import Status
 from reconciler.core.statuses import Statuses
+from reconciler.version import installed_version
 
 FAST = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -118,7 +118,7 @@ class Exporter(Collector):
                 "groundcrew_info",
                 "Version of this process; always 1.",
                 ["version"],
-                [([_version()], 1)],
+                [([installed_version()], 1)],
             )
             yield from self._loop()
             yield from self._state()
@@ -214,13 +214,6 @@ class Exporter(Collector):
             "Time at which the share last responded, in seconds since the epoch.",
             space.at,
         )
-
-
-def _version() -> str:
-    try:
-        return version("groundcrew-airflow")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _has_local(records: Records) -> bool:

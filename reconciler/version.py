@@ -6,7 +6,10 @@ DISTRIBUTION = "groundcrew-airflow"
 
 
 def installed_version() -> str:
-    """Return the version of Groundcrew."""
-    from importlib.metadata import version  # it takes 30 ms to import
+    """Return the version of Groundcrew, or "unknown" where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # it takes 30 ms to import
 
-    return version(DISTRIBUTION)
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,13 +1,15 @@
-"""Search for objects by a query, shared by the pages and the API."""
+"""Search by a query, shared by the pages, the API and the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reconciler.api.contract import ObjectQuery
+from reconciler.api.contract import BuildsQuery, HistoryQuery, ObjectQuery
 from reconciler.api.view import Shown
-from reconciler.core.model import BuildRecord, InstanceRecord
+from reconciler.core.events import Event
+from reconciler.core.model import BuildRecord, InstanceRecord, Records
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
+from reconciler.store.store import Store
 
 
 def instances_that(query: ObjectQuery, shown: Shown) -> list[InstanceStatus]:
@@ -31,6 +33,31 @@ def environments_that(query: ObjectQuery, shown: Shown) -> list[EnvironmentStatu
             (one.name, one.team, one.revision, *one.instances, *(b.build_id for b in one.builds)),
         )
     ]
+
+
+def builds_that(query: BuildsQuery, records: Records) -> list[BuildRecord]:
+    """Return the builds that match `query`."""
+    return [
+        build
+        for build in records.builds.values()
+        if query.environment in (None, build.environment)
+        and query.runtime in (None, build.runtime_key)
+    ]
+
+
+def events_that(query: HistoryQuery, store: Store) -> list[Event]:
+    """Return the matching events: with `after` those since, oldest first, else the newest first.
+
+    Raises Retryable("DatabaseUnavailable").
+    """
+    return store.events(
+        after_id=query.after or 0,
+        before_id=query.before,
+        object=query.object,
+        kinds=query.kinds,
+        limit=query.limit,
+        newest_first=query.after is None,
+    )
 
 
 def _fits(query: ObjectQuery, one: InstanceStatus | EnvironmentStatus) -> bool:

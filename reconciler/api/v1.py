@@ -29,7 +29,7 @@ from reconciler.api.documents import (
 )
 from reconciler.api.operations import LOG_OFFSET, OPERATIONS, ROOT, TEXT, TOML, Operation
 from reconciler.api.request_queue import Asking
-from reconciler.api.search import environments_that, instances_that, users
+from reconciler.api.search import builds_that, environments_that, events_that, instances_that, users
 from reconciler.api.share_reader import ShareReader
 from reconciler.api.tokens import Role
 from reconciler.api.view import View
@@ -147,15 +147,7 @@ class Handlers:
     def history(self, request: Request, query: contract.HistoryQuery) -> Response:
         """Return events: with `after` those since, oldest first, otherwise the newest first."""
         del request
-        events = self._store.events(
-            after_id=query.after or 0,
-            before_id=query.before,
-            object=query.object,
-            kinds=query.kinds,
-            limit=query.limit,
-            newest_first=query.after is None,
-        )
-        return JSONResponse([event_document(e) for e in events])
+        return JSONResponse([event_document(e) for e in events_that(query, self._store)])
 
     def runtimes(self, request: Request, query: contract.NoQuery) -> Response:
         """Return the contents of the instances' bases."""
@@ -168,13 +160,7 @@ class Handlers:
         """Return the matching builds."""
         del request
         records = self._view.now().records
-        matching = [
-            build
-            for build in records.builds.values()
-            if query.environment in (None, build.environment)
-            and query.runtime in (None, build.runtime_key)
-        ]
-        return JSONResponse(builds_document(matching, records.instances))
+        return JSONResponse(builds_document(builds_that(query, records), records.instances))
 
     def build(self, request: Request, query: contract.NoQuery) -> Response:
         """Return one build."""

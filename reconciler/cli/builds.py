@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from reconciler.api import contract
     from reconciler.cli.sources.source import Source
+    from reconciler.core.packages import Difference, Packages
 
 Which = Annotated[
     str,
@@ -77,35 +78,39 @@ def builds(
 def diff(before: Which, after: Which, output: Output = Format.TABLE) -> None:
     """Show which packages differ between two builds."""
     from reconciler.cli.sources.choice import opened
+    from reconciler.core.packages import difference
 
     with opened() as source:
         old, new = _meant(source, before), _meant(source, after)
-    packages = [{one.name: one.version for one in build.packages} for build in (old, new)]
-    versions = {
-        name: (packages[0].get(name), packages[1].get(name))
-        for name in sorted(packages[0] | packages[1])
-    }
+    packages = _packages(new)
+    differing = difference(_packages(old), packages)
     if output is not Format.TABLE:
-        print_document(_difference(old, new, versions), output)
+        print_document(_document(old, new, differing), output)
         return
-    rows = [[n, a or "-", b or "-"] for n, (a, b) in versions.items() if a != b]
+    rows = [
+        *([name, "-", version] for name, version in differing.added.items()),
+        *([name, version, "-"] for name, version in differing.removed.items()),
+        *([name, was, now] for name, (was, now) in differing.changed.items()),
+    ]
     if rows:
-        print_table(["PACKAGE", old.build or old.key, new.build or new.key], rows)
+        print_table(["PACKAGE", old.build or old.key, new.build or new.key], sorted(rows))
     else:
-        say(f"both have the same {len(versions)} packages")
+        say(f"both have the same {len(packages)} packages")
 
 
-def _difference(
-    old: contract.BuildDetail,
-    new: contract.BuildDetail,
-    versions: dict[str, tuple[str | None, str | None]],
+def _packages(build: contract.BuildDetail) -> Packages:
+    return {one.name: one.version for one in build.packages}
+
+
+def _document(
+    old: contract.BuildDetail, new: contract.BuildDetail, packages: Difference
 ) -> dict[str, object]:
     return {
         "before": old.build or old.key,
         "after": new.build or new.key,
-        "added": {n: b for n, (a, b) in versions.items() if a is None},
-        "removed": {n: a for n, (a, b) in versions.items() if b is None},
-        "changed": {n: [a, b] for n, (a, b) in versions.items() if None not in (a, b) and a != b},
+        "added": dict(packages.added),
+        "removed": dict(packages.removed),
+        "changed": {name: [*versions] for name, versions in packages.changed.items()},
     }
 
 

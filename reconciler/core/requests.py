@@ -199,7 +199,7 @@ def _abort(draft: Draft, request: Request) -> None:
         EventKind.ABORT_REQUESTED,
         instance,
         f"by {request.who}: {activation.target} is not tried again until the definition changes "
-        f"or someone says retry",
+        f"or someone runs `groundcrew retry`",
     )
     instance = replace(instance, quarantines=(*instance.quarantines, mark))
     draft.instances[instance.name] = replace(

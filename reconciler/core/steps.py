@@ -33,6 +33,7 @@ from reconciler.core.model import (
     Quarantine,
     StepResult,
 )
+from reconciler.core.packages import difference
 from reconciler.core.phases import Step, Trigger, Verdict
 from reconciler.core.reasons import Reason
 from reconciler.core.world import Draft, Policy, authorship_of, environment_of, is_base_moved
@@ -56,10 +57,11 @@ def package_changes(draft: Draft, origin: Deployment, target: Deployment) -> Pac
     old, new = origin.build, target.build
     before = dict(by_id[old].packages) if old is not None and old in by_id else {}
     after = dict(by_id[new].packages) if new is not None and new in by_id else {}
+    packages = difference(before, after)
     return PackageChanges(
-        tuple(f"{n} {v}" for n, v in sorted(after.items()) if n not in before),
-        tuple(f"{n} {v}" for n, v in sorted(before.items()) if n not in after),
-        tuple(f"{n} {before[n]} → {v}" for n, v in sorted(after.items()) if before.get(n, v) != v),
+        tuple(f"{name} {version}" for name, version in packages.added.items()),
+        tuple(f"{name} {version}" for name, version in packages.removed.items()),
+        tuple(f"{name} {was} → {now}" for name, (was, now) in packages.changed.items()),
         tuple(map(str, between(by_id.get(old), by_id.get(new)))),
     )
 
@@ -268,7 +270,8 @@ def _quarantine(
     draft.event(
         EventKind.QUARANTINED,
         record,
-        f"{build_id} is not tried again here until the definition changes or someone says retry",
+        f"{build_id} is not tried again here until the definition changes or someone "
+        f"runs `groundcrew retry`",
         Quarantined(build_id),
         reason=problem.reason,
         revision=activation.revision,

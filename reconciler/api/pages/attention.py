@@ -13,24 +13,38 @@ from reconciler.core.reasons import Reason
 from reconciler.core.states import OF_BUILDS, State
 from reconciler.core.status import EnvironmentStatus, InstanceStatus
 
-RANK = {group: number for number, group in enumerate(Group)}
-BY_ITSELF = "It is tried again by itself."
-STEPS: dict[State, str] = {
-    State.DEGRADED: "Look at that Airflow now; the rollback is tried again by itself.",
-    State.ROLLED_BACK: "Commit a fix. To try the same build again:",
-    State.ROLLING_BACK: "Wait until the previous build runs again.",
+RETRY = "groundcrew retry"
+DOCTOR = "groundcrew doctor"
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """Next step: what to do, and a command that helps ("" if there is none)."""
+
+    text: str
+    command: str = ""
+
+
+BY_ITSELF = NextStep("It is tried again by itself.")
+COMMIT = NextStep("Commit a fix. To try the same build again:", RETRY)
+STEPS: dict[State, NextStep] = {
+    State.DEGRADED: NextStep("Look at that Airflow now; the rollback is tried again by itself."),
+    State.ROLLED_BACK: COMMIT,
+    State.ROLLING_BACK: NextStep("Wait until the previous build runs again."),
     State.RETRYING: BY_ITSELF,
-    State.HELD_BACK: "Commit a fix. To try the same build again:",
-    State.BUILD_FAILED: "Commit a fix. To try the same definition again:",
+    State.HELD_BACK: COMMIT,
+    State.BUILD_FAILED: NextStep("Commit a fix. To try the same definition again:", RETRY),
     State.BUILD_RETRYING: BY_ITSELF,
-    State.INVALID: "Correct the file, and commit.",
-    State.NOT_READABLE: "It is tried again by itself. To see what is missing:",
+    State.INVALID: NextStep("Correct the file, and commit."),
+    State.NOT_READABLE: NextStep("It is tried again by itself. To see what is missing:", DOCTOR),
     State.BASE_CHANGING: BY_ITSELF,
-    State.MISLOADED: "It is restarted as soon as that is allowed. To see what is missing:",
-    State.DRIFTED: "To see what is missing:",
+    State.MISLOADED: NextStep(
+        "It is restarted as soon as that is allowed. To see what is missing:", DOCTOR
+    ),
+    State.DRIFTED: NextStep("To see what is missing:", DOCTOR),
 }
-"""The next step in each state that needs attention; one that ends with ":" has a command."""
-RETRIED = frozenset({State.ROLLED_BACK, State.HELD_BACK, State.BUILD_FAILED})
+"""The next step in each state that needs attention."""
+NOTHING = NextStep("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +83,7 @@ def attention(shown: Shown) -> list[Attention]:
     for instance in shown.status.instances:
         if instance.is_notable and instance.state not in OF_BUILDS:
             rows.append(_of_object(f"instance/{instance.name}", instance, instance.phase))
-    return sorted(rows, key=lambda row: (RANK[row.group], -row.since, row.target))
+    return sorted(rows, key=lambda row: (row.group.rank, -row.since, row.target))
 
 
 def _of_repo(shown: Shown) -> list[Attention]:
@@ -106,7 +120,7 @@ def _of_finding(finding: Finding) -> Attention:
         str(finding.reason),
         finding.message,
         0.0,
-        "Correct the file, and commit.",
+        STEPS[State.INVALID].text,
         location=str(finding.place),
     )
 
@@ -127,9 +141,8 @@ def _of_object(
     build: str = "",
     location: str = "",
 ) -> Attention:
-    step = STEPS.get(one.state, "")
-    can_retry = one.state in RETRIED
-    command = f"groundcrew retry {target}" if can_retry else "groundcrew doctor"
+    step = STEPS.get(one.state, NOTHING)
+    can_retry = step.command == RETRY
     kind, _, name = target.partition("/")
     return Attention(
         group_of(one.state),
@@ -140,8 +153,8 @@ def _of_object(
         str(one.reason),
         one.message,
         since(one),
-        step,
-        command if step.endswith(":") else "",
+        step.text,
+        f"{RETRY} {target}" if can_retry else step.command,
         location,
         build,
         can_retry,

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reconciler.core.model import BuildRecord
+from reconciler.core.packages import difference
 
 
-class Change(StrEnum):
+class PackageChange(StrEnum):
     """Difference of a package; the values are words and CSS classes."""
 
     NEW = "new"
@@ -24,15 +25,7 @@ class PackageRow:
     name: str
     old: str
     new: str
-
-    @property
-    def change(self) -> Change:
-        """Its change from the old build to the new one."""
-        if not self.old:
-            return Change.NEW
-        if not self.new:
-            return Change.REMOVED
-        return Change.SAME if self.old == self.new else Change.CHANGED
+    change: PackageChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,7 @@ class Comparison:
     @property
     def different(self) -> tuple[PackageRow, ...]:
         """The packages that are not the same in both."""
-        return tuple(row for row in self.rows if row.change is not Change.SAME)
+        return tuple(row for row in self.rows if row.change is not PackageChange.SAME)
 
     @property
     def same(self) -> int:
@@ -56,5 +49,14 @@ def compare(old: BuildRecord | None, new: BuildRecord | None) -> Comparison:
     """Return the packages of two builds; None has no packages, like the bare base."""
     before = dict(old.packages) if old else {}
     after = dict(new.packages) if new else {}
-    names = sorted(before.keys() | after.keys())
-    return Comparison(tuple(PackageRow(n, before.get(n, ""), after.get(n, "")) for n in names))
+    packages = difference(before, after)
+    rows = [
+        *(PackageRow(n, "", v, PackageChange.NEW) for n, v in packages.added.items()),
+        *(PackageRow(n, v, "", PackageChange.REMOVED) for n, v in packages.removed.items()),
+        *(
+            PackageRow(n, *versions, PackageChange.CHANGED)
+            for n, versions in packages.changed.items()
+        ),
+        *(PackageRow(n, v, v, PackageChange.SAME) for n, v in after.items() if before.get(n) == v),
+    ]
+    return Comparison(tuple(sorted(rows, key=lambda row: row.name)))

@@ -26,6 +26,14 @@ class Group(StrEnum):
         """Its name for people."""
         return self.replace("-", " ").capitalize()
 
+    @property
+    def rank(self) -> int:
+        """Its place in the order of groups, from 0 for the worst."""
+        return RANKS[self]
+
+
+RANKS = {group: number for number, group in enumerate(Group)}
+
 
 STATES: dict[State, tuple[Group, str]] = {
     State.NOT_INSPECTED: (Group.PROGRESSING, "Not checked yet"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 
 from reconciler.api.auth import CSRF, SESSION_SECONDS, People, Person, form_secret
 from reconciler.api.pages import phrases
-from reconciler.api.pages.attention import attention
+from reconciler.api.pages.attention import Attention, attention
 from reconciler.api.pages.groups import Group, group_of, label_of, phase_group
 from reconciler.api.view import Shown
 from reconciler.core.addresses import shown
@@ -46,6 +46,15 @@ class Badge:
     problems: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """Problems of a snapshot, and the badge that follows from them."""
+
+    snapshot: Shown
+    problems: list[Attention]
+    badge: Badge
+
+
 class Renderer:
     """Renderer of the pages."""
 
@@ -53,7 +62,7 @@ class Renderer:
         self._people = people
         self._snapshot = snapshot
         self._version = installed_version()
-        self._badged: tuple[Shown, Badge] | None = None
+        self._known: _Watch | None = None
         self.files = _files()
         self._templates = Environment(
             loader=PackageLoader("reconciler.api.pages"),
@@ -115,15 +124,24 @@ class Renderer:
             self.set_cookie(request, answer, CSRF, secret)
         return answer
 
+    def problems(self, snapshot: Shown) -> list[Attention]:
+        """Return the problems in a snapshot."""
+        return self._watch(snapshot).problems
+
     def _badge(self) -> Badge:
-        """Return the state of the whole fleet; that of a snapshot is worked out once."""
+        """Return the state of the whole fleet."""
         try:
-            snapshot = self._snapshot()
+            return self._watch(self._snapshot()).badge
         except GroundcrewError:  # the page itself says why
             return Badge()
-        if self._badged is None or self._badged[0] is not snapshot:
-            self._badged = snapshot, _badge(snapshot)
-        return self._badged[1]
+
+    def _watch(self, snapshot: Shown) -> _Watch:
+        """Return what needs attention in a snapshot, which is worked out once for each."""
+        known = self._known
+        if known is None or known.snapshot is not snapshot:
+            problems = attention(snapshot)
+            self._known = known = _Watch(snapshot, problems, _badge(snapshot, problems))
+        return known
 
     def set_cookie(self, request: Request, answer: Response, name: str, value: str) -> None:
         """Set a cookie that scripts cannot read; "" deletes it.
@@ -143,9 +161,8 @@ class Renderer:
         )
 
 
-def _badge(snapshot: Shown) -> Badge:
+def _badge(snapshot: Shown, problems: Sequence[Attention]) -> Badge:
     """Return the worst group of a fleet as an icon; what is suspended counts as healthy."""
-    problems = attention(snapshot)
     groups = {group_of(i.state) for i in snapshot.status.instances} - {Group.SUSPENDED}
     groups |= {problem.group for problem in problems}
     worst = next((group for group in Group if group in groups), Group.HEALTHY)

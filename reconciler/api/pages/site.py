@@ -16,7 +16,6 @@ from starlette.routing import Route
 from reconciler.api.auth import People, Person
 from reconciler.api.contract import ObjectQuery
 from reconciler.api.pages import history, phrases, view_models
-from reconciler.api.pages.attention import attention
 from reconciler.api.pages.build_pages import BuildPages
 from reconciler.api.pages.forms import Forms, local
 from reconciler.api.pages.groups import Group
@@ -137,7 +136,7 @@ class Pages:
         """Show all instances."""
         shown, given = self._view.now(), _filter(request)
         rows = view_models.fleet(shown, given, page_number(request))
-        problems = attention(shown)
+        problems = self._renderer.problems(shown)
         return self._renderer.page(
             request,
             person,

@@ -32,7 +32,6 @@ Compared = Literal["before", "failed", "wanted"]
 Object = TypeVar("Object", InstanceStatus, EnvironmentStatus)
 
 PAGE = 100  # rows per page of a table
-RANK = {group: number for number, group in enumerate(Group)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Filter:
     def keep(self, objects: Iterable[Object]) -> list[Object]:
         """Return the objects of the group, the worst first."""
         kept = [o for o in objects if self.group in (None, group_of(o.state))]
-        return sorted(kept, key=lambda o: (RANK[group_of(o.state)], o.name))
+        return sorted(kept, key=lambda o: (group_of(o.state).rank, o.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -24,11 +24,9 @@ from reconciler.core.definitions import (
     Window,
 )
 from reconciler.core.model import EnvironmentRecord, InstanceRecord, Problem, Records
+from reconciler.core.packages import Difference, Packages
 from reconciler.core.waits import WindowState
 from reconciler.core.world import Draft, Policy, World, owners_of
-
-Packages = Mapping[str, str]
-"""Mapping from name to version."""
 
 
 class Action(StrEnum):
@@ -41,21 +39,6 @@ class Action(StrEnum):
     SETTINGS = "settings only"
     REMOVED = "no longer managed; left as it is"
     STALLED = "kept as it is: its definition has a mistake"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Packages that a change adds, removes, or moves to another version (before, after)."""
-
-    added: Packages = field(default_factory=dict)
-    removed: Packages = field(default_factory=dict)
-    changed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    @property
-    def short(self) -> str:
-        """Summary such as +1 -0 ~2, or "none"."""
-        counts = (len(self.added), len(self.removed), len(self.changed))
-        return "+{} -{} ~{}".format(*counts) if any(counts) else "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +94,6 @@ class Preview:
     def wrong(self) -> bool:
         """True if merging would fail."""
         return bool(self.findings) or any(c.problem is not None for c in self.changes)
-
-
-def difference(before: Packages, after: Packages) -> Difference:
-    """Return the difference from `before` to `after`."""
-    return Difference(
-        {n: v for n, v in sorted(after.items()) if n not in before},
-        {n: v for n, v in sorted(before.items()) if n not in after},
-        {n: (before[n], v) for n, v in sorted(after.items()) if before.get(n, v) != v},
-    )
 
 
 def compare(

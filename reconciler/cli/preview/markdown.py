@@ -9,7 +9,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from reconciler.cli.preview.comparison import Action, Difference, InstanceChange, Preview
+from reconciler.cli.preview.comparison import Action, InstanceChange, Preview
+from reconciler.core.packages import Difference
 
 MARK = "<!-- groundcrew plan -->"  # with which a CI finds its earlier comment
 LIMIT = 60_000  # characters; GitHub allows 65,536

@@ -23,12 +23,13 @@ from reconciler.builder.build_job import BuildJob
 from reconciler.builder.builder import Builder
 from reconciler.builder.executor.bubblewrap import Sandbox
 from reconciler.builder.uv import uv_path
-from reconciler.cli.preview.comparison import Action, InstanceChange, Packages, difference
+from reconciler.cli.preview.comparison import Action, InstanceChange
 from reconciler.cli.preview.revisions import Side
 from reconciler.cli.preview.runtimes import Runtimes
 from reconciler.core.definitions import Environment, Recipe
 from reconciler.core.errors import Retryable, Stalled
 from reconciler.core.model import Problem
+from reconciler.core.packages import Packages, difference
 from reconciler.core.runtime import Runtime
 from reconciler.core.world import owners_of
 from reconciler.settings import Settings

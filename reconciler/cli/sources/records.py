@@ -18,6 +18,7 @@ from reconciler.api.documents import (
     runtimes_document,
     status_document,
 )
+from reconciler.api.search import builds_that, events_that
 from reconciler.cli.output import warn
 from reconciler.cli.sources.source import LogPiece, NoLog
 from reconciler.core.errors import Stalled
@@ -81,23 +82,13 @@ class RecordsSource:
     def builds(self, environment: str = "", runtime: str = "") -> list[contract.BuildDetail]:
         """Return all builds, or those of an environment or a runtime, the newest first."""
         records = self._store.load()
-        matching = [
-            build
-            for build in records.builds.values()
-            if environment in ("", build.environment) and runtime in ("", build.runtime_key)
-        ]
+        query = contract.BuildsQuery(environment=environment or None, runtime=runtime or None)
+        matching = builds_that(query, records)
         return _BUILDS.validate_python(builds_document(matching, records.instances))
 
     def events(self, query: contract.HistoryQuery) -> list[contract.Event]:
         """Return the events that match."""
-        events = self._store.events(
-            after_id=query.after or 0,
-            before_id=query.before,
-            object=query.object,
-            kinds=query.kinds,
-            limit=query.limit,
-            newest_first=query.after is None,
-        )
+        events = events_that(query, self._store)
         return _EVENTS.validate_python([event_document(event) for event in events])
 
     def runtimes(self) -> contract.Runtimes:
